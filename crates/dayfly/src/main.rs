@@ -1,0 +1,2 @@
+//! The `dayfly` command.
+fn main() {}

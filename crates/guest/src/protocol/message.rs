@@ -1,0 +1,147 @@
+//! The messages. Every text and list in them is bounded by the frame's length ([`super::frame::PAYLOAD_MAX`]).
+
+use serde::{Deserialize, Serialize};
+
+/// What the host says to the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum HostMessage {
+    /// First on every connection. The agent answers with its own [`GuestMessage::Hello`].
+    Hello {
+        /// [`super::VERSION`] of the host.
+        version: u32,
+        /// Grows with each connection that the host makes to this machine.
+        epoch: u64,
+    },
+    /// Who this machine is. Legal at any time before [`HostMessage::Start`]; answered by
+    /// [`Milestone::Identified`].
+    Identify(Identity),
+    /// Write a file of the environment directory (`/_environment`), atomically and readable by root only.
+    PutFile {
+        /// A name without a slash, e.g. `2-k3V9x0q.env`.
+        name: String,
+        /// Whole content, UTF-8.
+        content: String,
+    },
+    /// Remove a file of the environment directory; one that is not there is no error.
+    RemoveFile {
+        /// As in [`HostMessage::PutFile`].
+        name: String,
+    },
+    /// Start the entrypoint. Legal once.
+    Start(Start),
+    /// Answered by [`GuestMessage::Pong`].
+    Ping {
+        /// Comes back unchanged.
+        nonce: u64,
+    },
+    /// Stop everything and power the machine off.
+    PowerOff,
+}
+
+/// Who a machine is, and what only the host can know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Host name, e.g. `GH-runner-2-k3V9x0q`.
+    pub hostname: String,
+    /// 32 lower-case hexadecimal digits, as in `/etc/machine-id`.
+    pub machine_id: String,
+    /// Wall clock of the host, nanoseconds since 1970-01-01 UTC, read as late as possible.
+    pub unix_time_ns: u64,
+    /// At least 32 fresh random bytes (base64) for the kernel's random number generator.
+    pub entropy: String,
+}
+
+/// How to start the entrypoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Runner id, e.g. `2-k3V9x0q`: names the files in `/_environment`.
+    pub runner_id: String,
+    /// Arguments of `dayfly-guest entrypoint`. No secret is ever among them.
+    pub args: Vec<String>,
+}
+
+/// What the agent says to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum GuestMessage {
+    /// First on every connection: sent when the port opens, and again as the answer to the host's hello.
+    Hello {
+        /// [`super::VERSION`] of the guest.
+        version: u32,
+        /// The host's epoch that this answers; 0 where no host has spoken yet.
+        epoch: u64,
+        /// Version of the guest binary.
+        build: String,
+    },
+    /// A step of the machine's life is done.
+    Milestone {
+        /// Which.
+        milestone: Milestone,
+        /// Milliseconds since the guest's kernel started.
+        uptime_ms: u64,
+    },
+    /// A file has appeared in the environment directory. Only names of the current runner with the suffixes
+    /// `.tkn` and `.brk` are sent, 4 KiB of content at most.
+    File {
+        /// A name without a slash.
+        name: String,
+        /// Whole content, invalid UTF-8 replaced.
+        content: String,
+    },
+    /// A line of output, without its line end, cut after 8 KiB.
+    Line {
+        /// Who printed it.
+        source: Source,
+        /// The text, invalid UTF-8 replaced.
+        text: String,
+    },
+    /// Lines were dropped since the last one, because the host did not keep up.
+    LinesDropped {
+        /// How many.
+        count: u64,
+    },
+    /// The entrypoint has ended; exactly one of the two is set.
+    EntrypointExited {
+        /// Its exit status.
+        code: Option<i32>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+    },
+    /// Answer to [`HostMessage::Ping`].
+    Pong {
+        /// As it came.
+        nonce: u64,
+    },
+    /// Something did not work; the machine may still be of use.
+    Fault {
+        /// What, where, and the cause.
+        message: String,
+    },
+}
+
+/// Steps of a machine's life, in their usual order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Milestone {
+    /// Root file system, kernel file systems, scratch disk.
+    Mounts,
+    /// Loopback and, where there is one, the network interface.
+    Network,
+    /// The identity has been taken on.
+    Identified,
+    /// `GET /_ping` on Docker's socket answered.
+    DockerReady,
+}
+
+/// Who printed a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Init and agent themselves.
+    Agent,
+    /// The Docker daemon.
+    Docker,
+    /// The entrypoint, which relays the runner app as `[runner@runner-<id>] text`.
+    Entrypoint,
+}
