@@ -1,0 +1,47 @@
+# What a person types. Everything that is needed is installed or built on the way; nothing is left outside target/.
+#
+# WORKFLOW=FILE   the workflow that `make demo` runs instead of its own
+# ARGS='...'      more options for `dayfly demo`, e.g. ARGS='--parallel 1 --json'
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# Images, templates and runs of `make demo` and `make test` live here, so that a second run finds them.
+export DAYFLY_STATE ?= $(CURDIR)/target/state
+# Where scripts/setup unpacks Go when the host has none that is new enough.
+export PATH := $(PATH):$(CURDIR)/target/go/go/bin
+
+HOST := x86_64-unknown-linux-gnu
+WORKFLOW ?= demo/workflow.yml
+
+.PHONY: help setup build demo test test-full lint fmt doctor clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what is missing on this host (says so first)
+	@scripts/setup
+
+build: setup ## build target/release/dayfly and the guest binary beside it
+	@scripts/build
+
+demo: build ## run a workflow in microVMs and show its log (WORKFLOW=FILE for your own)
+	@target/release/dayfly demo --workflow '$(WORKFLOW)' $(ARGS)
+
+test: build ## run every test, in at most 25 minutes
+	@scripts/test
+
+test-full: build ## what takes longer: many machines, many seeds
+	@scripts/test --full
+
+lint: ## rustfmt, clippy with warnings as errors, shell syntax
+	@scripts/lint
+
+fmt: ## format the code
+	@cargo fmt --all
+
+doctor: build ## tell what this host can do
+	@target/release/dayfly doctor
+
+clean: ## remove everything that was built, images included
+	@rm -rf target
