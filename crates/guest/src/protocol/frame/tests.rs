@@ -1,0 +1,161 @@
+use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Feeds the pieces and collects all that comes out.
+fn decode_pieces(decoder: &mut Decoder, pieces: &[Vec<u8>]) -> (Vec<String>, Vec<FrameError>) {
+    let (mut messages, mut errors) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        decoder.push(piece);
+        while let Some(result) = decoder.next::<String>() {
+            match result {
+                Ok(message) => messages.push(message),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    (messages, errors)
+}
+
+fn stream_of(texts: &[String]) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    texts.iter().flat_map(|text| encoder.encode(text).expect("short")).collect()
+}
+
+/// Cuts the stream at each of the given places (taken modulo its length).
+fn cut(stream: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
+    let mut places: Vec<_> = places.iter().map(|place| place % (stream.len() + 1)).collect();
+    places.sort_unstable();
+    places.push(stream.len());
+    let mut start = 0;
+    places.into_iter().map(|end| stream[std::mem::replace(&mut start, end)..end].to_vec()).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_split_of_the_stream_gives_the_same_messages(
+        texts in vec(".{0,40}", 1..8), places in vec(any::<usize>(), 0..20),
+    ) {
+        let (messages, errors) = decode_pieces(&mut Decoder::new(), &cut(&stream_of(&texts), &places));
+        prop_assert_eq!(messages, texts);
+        prop_assert!(errors.is_empty());
+    }
+
+    #[test]
+    fn garbage_between_frames_loses_no_frame_and_every_byte_of_it_is_reported(
+        texts in vec(".{0,20}", 1..6), garbage in vec(vec(any::<u8>(), 1..30), 6), places in vec(any::<usize>(), 0..12),
+    ) {
+        // A marker by chance would make a false header: not garbage but a damaged frame, tested below.
+        prop_assume!(garbage.iter().all(|bytes| !bytes.contains(&MARKER[0])));
+        let mut encoder = Encoder::new();
+        let stream: Vec<u8> = texts
+            .iter()
+            .zip(&garbage)
+            .flat_map(|(text, garbage)| [garbage.clone(), encoder.encode(text).expect("short")].concat())
+            .collect();
+        let (messages, errors) = decode_pieces(&mut Decoder::new(), &cut(&stream, &places));
+        let skipped: u64 = errors
+            .iter()
+            .map(|error| match error { FrameError::Skipped { bytes } => *bytes, other => panic!("{other}") })
+            .sum();
+        prop_assert_eq!(skipped, garbage[..texts.len()].iter().map(|bytes| bytes.len() as u64).sum::<u64>());
+        prop_assert_eq!(messages, texts);
+    }
+
+    #[test]
+    fn a_frame_cut_off_by_a_lost_connection_costs_only_itself(
+        before in vec(".{0,20}", 0..3), lost in ".{0,40}", after in vec(".{0,60}", 1..5), kept in any::<usize>(),
+        places in vec(any::<usize>(), 0..12),
+    ) {
+        let mut first = Encoder::new();
+        let mut stream: Vec<u8> =
+            before.iter().flat_map(|text| first.encode(text).expect("short")).collect();
+        let half = first.encode(&lost).expect("short");
+        stream.extend_from_slice(&half[..kept % half.len()]);
+        stream.extend(stream_of(&after));
+        // What the half frame's header claims is waited for; then the checksum shows that it is not all there.
+        stream.extend(stream_of(&["x".repeat(400)]));
+        let (messages, errors) = decode_pieces(&mut Decoder::new(), &cut(&stream, &places));
+        let mut wanted = before;
+        wanted.extend(after);
+        wanted.push("x".repeat(400));
+        prop_assert_eq!(messages, wanted);
+        prop_assert!(errors.iter().all(FrameError::is_stream_damage));
+    }
+
+    #[test]
+    fn a_flipped_bit_never_changes_a_message_unseen(
+        texts in vec("[a-z]{1,20}", 3), bit in any::<usize>(),
+    ) {
+        let mut stream = stream_of(&texts);
+        let bit = bit % (stream.len() * 8);
+        stream[bit / 8] ^= 1 << (bit % 8);
+        // Enough behind it that a length made too large is filled.
+        stream.extend_from_slice(&vec![0; HEADER_LEN + PAYLOAD_MAX]);
+        let (messages, errors) = decode_pieces(&mut Decoder::new(), &[stream]);
+        prop_assert!(messages.iter().all(|message| texts.contains(message)));
+        prop_assert_eq!(messages.len(), 2);
+        prop_assert!(!errors.is_empty());
+    }
+
+    #[test]
+    fn whatever_comes_the_buffer_stays_bounded(pieces in vec(vec(any::<u8>(), 0..5000), 0..20)) {
+        let mut decoder = Decoder::new();
+        for piece in pieces {
+            decoder.push(&[&MARKER[..], &piece].concat());
+            while decoder.next::<serde_json::Value>().is_some() {}
+            prop_assert!(decoder.buffered() <= HEADER_LEN + PAYLOAD_MAX);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_and_does_not_count() {
+    let mut encoder = Encoder::new();
+    let error = encoder.encode(&"x".repeat(PAYLOAD_MAX)).expect_err("two quotes too long");
+    assert!(matches!(error, FrameError::TooLong { length } if length == PAYLOAD_MAX + 2));
+    let mut decoder = Decoder::new();
+    decoder.push(&encoder.encode(&"x".repeat(PAYLOAD_MAX - 2)).expect("just fits"));
+    assert_eq!(decoder.next::<String>().expect("whole").expect("no gap").len(), PAYLOAD_MAX - 2);
+}
+
+#[test]
+fn a_header_that_claims_too_much_is_skipped_at_once() {
+    let mut stream = [&MARKER[..], &u32::MAX.to_le_bytes(), &[0; 12]].concat();
+    stream.extend(stream_of(&["after".to_owned()]));
+    let (messages, errors) = decode_pieces(&mut Decoder::new(), &[stream]);
+    assert_eq!(messages, ["after"]);
+    assert!(
+        matches!(errors[..], [FrameError::TooLong { .. }, FrameError::Skipped { bytes: 20 }]),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn a_missing_frame_is_reported_once_and_the_next_one_still_comes() {
+    let mut encoder = Encoder::new();
+    let frames: Vec<_> =
+        ["a", "b", "c", "d"].iter().map(|text| encoder.encode(text).expect("short")).collect();
+    let pieces = [frames[0].clone(), frames[2].clone(), frames[3].clone()];
+    let (messages, errors) = decode_pieces(&mut Decoder::new(), &pieces);
+    assert_eq!(messages, ["a", "c", "d"]);
+    assert!(matches!(errors[..], [FrameError::Gap { expected: 2, found: 3 }]), "{errors:?}");
+}
+
+#[test]
+fn a_new_connection_starts_again_at_one_without_a_gap() {
+    let mut decoder = Decoder::new();
+    let texts = ["a".to_owned(), "b".to_owned()];
+    let (messages, errors) = decode_pieces(&mut decoder, &[stream_of(&texts), stream_of(&texts)]);
+    assert_eq!(messages, ["a", "b", "a", "b"]);
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[test]
+fn a_whole_frame_of_another_type_is_an_error_of_that_message_alone() {
+    let mut encoder = Encoder::new();
+    let pieces = [encoder.encode(&7).expect("short"), encoder.encode(&"text").expect("short")];
+    let (messages, errors) = decode_pieces(&mut Decoder::new(), &pieces);
+    assert_eq!(messages, ["text"]);
+    assert!(matches!(errors[..], [FrameError::Deserialize { sequence: 1, .. }]), "{errors:?}");
+}
