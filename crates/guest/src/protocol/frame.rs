@@ -197,8 +197,10 @@ impl Decoder {
     }
 
     /// The next message or the next thing that is wrong; `None` when more bytes are needed.
-    ///
-    /// Deliberately not an iterator: the type of the message is chosen by each call, and `None` is not the end.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "each call chooses the type, and `None` is not the end"
+    )]
     pub fn next<T: DeserializeOwned>(&mut self) -> Option<Result<T, FrameError>> {
         self.seek_marker();
         let rest = &self.buffer[self.consumed..];
