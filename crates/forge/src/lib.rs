@@ -1,1 +1,4 @@
 //! placeholder
+
+pub mod expression;
+pub mod workflow;

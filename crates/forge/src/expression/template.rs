@@ -1,0 +1,107 @@
+//! Text with `${{ }}` in it.
+
+use super::error::{ExpressionError, Problem};
+use super::limits::TEMPLATE_BYTES_MAX;
+use super::parser;
+use super::syntax::Expr;
+
+/// Text cut at its `${{ }}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    pieces: Vec<Piece>,
+}
+
+/// A part of a [`Template`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// As it stands.
+    Text(String),
+    /// What stood between `${{` and `}}`.
+    Expression(Expr),
+}
+
+impl Template {
+    /// Cuts text at its `${{ }}`; a `}}` within a string of an expression does not end it.
+    ///
+    /// # Errors
+    /// An expression that cannot be read or does not end.
+    pub fn parse(text: &str) -> Result<Self, ExpressionError> {
+        let fail = |problem, position| ExpressionError { problem, position, expression: text.to_owned() };
+        if text.len() > TEMPLATE_BYTES_MAX {
+            return Err(fail(Problem::TooLong { max: TEMPLATE_BYTES_MAX }, TEMPLATE_BYTES_MAX));
+        }
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${{") {
+            let (before, inner) = (&rest[..start], &rest[start + 3..]);
+            let Some(end) = closing(inner) else {
+                return Err(fail(Problem::Unclosed, text[..text.len() - inner.len()].chars().count() - 2));
+            };
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.to_owned()));
+            }
+            pieces.push(Piece::Expression(parser::parse(&inner[..end])?));
+            rest = &inner[end + 2..];
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.to_owned()));
+        }
+        Ok(Self { pieces })
+    }
+
+    /// The parts in their order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The text, when there is no expression in it.
+    pub fn as_text(&self) -> Option<&str> {
+        match self.pieces.as_slice() {
+            [] => Some(""),
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// One expression for all of it: the only one as it is, several parts as `format('...', a, b)`, which is how
+    /// GitHub's server sends them to runners.
+    ///
+    /// # Errors
+    /// When the whole is beyond what an expression may be.
+    pub fn to_expression(&self) -> Result<Expr, ExpressionError> {
+        if let [Piece::Expression(expr)] = self.pieces.as_slice() {
+            return Ok(expr.clone());
+        }
+        let mut pattern = String::new();
+        let mut arguments = String::new();
+        let mut count = 0;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => {
+                    pattern.push_str(&text.replace('\'', "''").replace('{', "{{").replace('}', "}}"))
+                }
+                Piece::Expression(expr) => {
+                    pattern.push_str(&format!("{{{count}}}"));
+                    arguments.push_str(", ");
+                    arguments.push_str(expr.source());
+                    count += 1;
+                }
+            }
+        }
+        parser::parse(&format!("format('{pattern}'{arguments})"))
+    }
+}
+
+/// Where the `}}` stands that ends an expression.
+fn closing(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut in_string = false;
+    for (position, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'\'' => in_string = !in_string,
+            b'}' if !in_string && bytes.get(position + 1) == Some(&b'}') => return Some(position),
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,283 @@
+//! A workflow file that was found to be in order.
+
+use indexmap::IndexMap;
+use thiserror::Error;
+
+use super::diagnostic::{Diagnostic, Position};
+use super::token::Token;
+use crate::expression::{Expr, Object, Value};
+
+/// A workflow, checked: names are known, needs form no circle, expressions parse and use what they may.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workflow {
+    /// The file as the caller of [`parse`](super::parse) named it, such as `.github/workflows/ci.yml`.
+    pub file: String,
+    /// `name:`, if there is one.
+    pub name: Option<String>,
+    /// `run-name:`, evaluated by [`plan::run_name`](super::plan::run_name).
+    pub run_name: Option<Token>,
+    /// `on:`, in the order of the file; never empty.
+    pub triggers: Vec<Trigger>,
+    /// `env:`, a mapping.
+    pub env: Option<Token>,
+    /// `defaults.run`.
+    pub defaults: Defaults,
+    /// The jobs by id, in the order of the file; never empty.
+    pub jobs: IndexMap<String, Job>,
+    /// Remarks about what is accepted without effect; to be shown once to whoever put the file here.
+    pub notices: Vec<Diagnostic>,
+}
+
+impl Workflow {
+    /// What GitHub shows as the workflow's name: `name:`, else the file.
+    pub fn display_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.file)
+    }
+
+    /// The event a run is made for when nobody says one: `workflow_dispatch` if listed, else the first.
+    pub fn default_trigger(&self) -> &Trigger {
+        self.trigger("workflow_dispatch").unwrap_or(&self.triggers[0])
+    }
+
+    /// The trigger for an event, if the workflow listens to it.
+    pub fn trigger(&self, event: &str) -> Option<&Trigger> {
+        self.triggers.iter().find(|trigger| trigger.event == event)
+    }
+}
+
+/// One event of `on:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trigger {
+    /// The event, such as `push`.
+    pub event: String,
+    /// Where it stands.
+    pub at: Position,
+    /// `inputs:` of `workflow_dispatch`, in the order of the file.
+    pub inputs: IndexMap<String, Input>,
+}
+
+impl Trigger {
+    /// Turns what was typed (`--input k=v`, or the `inputs` of a dispatch call) into the `inputs` context: defaults
+    /// filled in, booleans as booleans, numbers as numbers, and choices checked.
+    ///
+    /// # Errors
+    /// The first input that is unknown, missing or of the wrong type.
+    pub fn resolve_inputs(&self, given: &IndexMap<String, String>) -> Result<Value, InputError> {
+        if let Some(name) =
+            given.keys().find(|name| !self.inputs.keys().any(|known| known.eq_ignore_ascii_case(name)))
+        {
+            let known = self.inputs.keys().cloned().collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none".to_owned() } else { known };
+            return Err(InputError::Unknown { name: name.clone(), known });
+        }
+        let mut inputs = Object::new();
+        for (name, input) in &self.inputs {
+            let typed =
+                given.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+            inputs.insert(name.clone(), input.resolve(name, typed)?);
+        }
+        Ok(Value::Object(inputs))
+    }
+}
+
+/// One input of `workflow_dispatch`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// `description:`.
+    pub description: Option<String>,
+    /// `required:`.
+    pub required: bool,
+    /// `default:`, as text.
+    pub default: Option<String>,
+    /// `type:`, `string` when absent.
+    pub kind: InputKind,
+}
+
+/// The type of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputKind {
+    /// Any text.
+    String,
+    /// `true` or `false`.
+    Boolean,
+    /// A number.
+    Number,
+    /// One of `options:`.
+    Choice(Vec<String>),
+    /// The name of an environment; any text here.
+    Environment,
+}
+
+/// An input that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InputError {
+    /// The workflow has no such input.
+    #[error("the workflow has no input \"{name}\" (its inputs: {known})")]
+    Unknown {
+        /// What was given.
+        name: String,
+        /// The inputs there are, or `none`.
+        known: String,
+    },
+    /// A required input without a default was not given.
+    #[error("the workflow requires the input \"{name}\": give it with a value")]
+    Missing {
+        /// The input.
+        name: String,
+    },
+    /// The value does not fit the type.
+    #[error("the input \"{name}\" is \"{value}\", but must be {expected}")]
+    Invalid {
+        /// The input.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+}
+
+impl Input {
+    fn resolve(&self, name: &str, typed: Option<&str>) -> Result<Value, InputError> {
+        let text = typed.or(self.default.as_deref());
+        if self.required && text.is_none_or(str::is_empty) {
+            return Err(InputError::Missing { name: name.to_owned() });
+        }
+        let invalid = |value: &str, expected: String| InputError::Invalid {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            expected,
+        };
+        match (&self.kind, text) {
+            (InputKind::Boolean, None | Some("" | "false")) => Ok(Value::Bool(false)),
+            (InputKind::Boolean, Some("true")) => Ok(Value::Bool(true)),
+            (InputKind::Boolean, Some(other)) => Err(invalid(other, "true or false".to_owned())),
+            (InputKind::Number, None | Some("")) => Ok(Value::Number(0.0)),
+            (InputKind::Number, Some(text)) => {
+                let number = Value::String(text.to_owned()).to_number();
+                if number.is_nan() {
+                    Err(invalid(text, "a number".to_owned()))
+                } else {
+                    Ok(Value::Number(number))
+                }
+            }
+            (InputKind::Choice(options), Some(text))
+                if !text.is_empty() && !options.iter().any(|option| option == text) =>
+            {
+                Err(invalid(text, format!("one of {}", options.join(", "))))
+            }
+            (InputKind::Choice(options), None) => {
+                Ok(Value::String(options.first().cloned().unwrap_or_default()))
+            }
+            (_, text) => Ok(Value::String(text.unwrap_or_default().to_owned())),
+        }
+    }
+}
+
+/// `defaults.run` of a workflow or of a job.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Defaults {
+    /// `shell:`.
+    pub shell: Option<Token>,
+    /// `working-directory:`.
+    pub working_directory: Option<Token>,
+}
+
+impl Defaults {
+    /// True when nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.shell.is_none() && self.working_directory.is_none()
+    }
+}
+
+/// An `if:`; the `${{ }}` around it is optional.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// Where it stands.
+    pub at: Position,
+    /// The expression as GitHub completes it: without a status function it is `success() && (...)`.
+    pub expr: Expr,
+}
+
+/// One job of a workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// The key under `jobs:`.
+    pub id: String,
+    /// Where it stands.
+    pub at: Position,
+    /// `name:`.
+    pub name: Option<Token>,
+    /// `needs:`, each the id of another job.
+    pub needs: Vec<String>,
+    /// `if:`, completed; `success()` when there is none.
+    pub condition: Condition,
+    /// `runs-on:`.
+    pub runs_on: RunsOnTemplate,
+    /// `strategy:`.
+    pub strategy: Option<Strategy>,
+    /// `env:`, a mapping; evaluated by the runner.
+    pub env: Option<Token>,
+    /// `defaults.run`; evaluated by the runner.
+    pub defaults: Defaults,
+    /// `outputs:`, a mapping; evaluated by the runner.
+    pub outputs: Option<Token>,
+    /// `timeout-minutes:`.
+    pub timeout_minutes: Option<Token>,
+    /// `continue-on-error:`.
+    pub continue_on_error: Option<Token>,
+    /// `environment:`; accepted without effect.
+    pub environment: Option<Token>,
+    /// The steps; never empty.
+    pub steps: Vec<Step>,
+}
+
+/// `runs-on:` before its expressions are evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunsOnTemplate {
+    /// A string, a list, or an expression that gives either.
+    Labels(Token),
+    /// `{group: ..., labels: ...}`.
+    Group {
+        /// The runner group.
+        group: Option<Token>,
+        /// A string, a list, or an expression that gives either.
+        labels: Option<Token>,
+    },
+}
+
+/// `strategy:` before its expressions are evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Strategy {
+    /// `matrix:`, a mapping or an expression that gives one.
+    pub matrix: Option<Token>,
+    /// `fail-fast:`; true when absent.
+    pub fail_fast: Option<Token>,
+    /// `max-parallel:`; no limit when absent.
+    pub max_parallel: Option<Token>,
+}
+
+/// One `run` step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Where it stands.
+    pub at: Position,
+    /// `id:`.
+    pub id: Option<String>,
+    /// `name:`.
+    pub name: Option<Token>,
+    /// `if:`, completed; `success()` when there is none.
+    pub condition: Condition,
+    /// `run:`.
+    pub run: Token,
+    /// `shell:`.
+    pub shell: Option<Token>,
+    /// `working-directory:`.
+    pub working_directory: Option<Token>,
+    /// `env:`, a mapping.
+    pub env: Option<Token>,
+    /// `continue-on-error:`.
+    pub continue_on_error: Option<Token>,
+    /// `timeout-minutes:`.
+    pub timeout_minutes: Option<Token>,
+}

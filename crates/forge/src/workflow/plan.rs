@@ -1,0 +1,1 @@
+//! What the lab evaluates itself: names, `runs-on`, strategy, timeouts.
