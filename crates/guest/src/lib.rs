@@ -1,5 +1,9 @@
-//! What the host and a dayfly guest have in common: the protocol they speak, and what is known of runner apps.
+//! What the host and a dayfly guest have in common: the protocol they speak, the files they share, and what is
+//! known of runner apps.
 //!
 //! The binary of the same name is what runs in the machine. The host links only this library.
 
+pub mod envfile;
+pub mod environment;
 pub mod protocol;
+pub mod runner_app;

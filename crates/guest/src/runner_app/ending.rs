@@ -1,0 +1,90 @@
+//! What the end of a runner app means.
+
+use super::Observation;
+
+/// How a runner app ended, as the entrypoint's exit status says it.
+///
+/// The app's own status says little: github-act-runner 0.13.0 exits 0 after a job that succeeded, after one that
+/// failed, and when it never got one; 1 without configuration. run.sh of actions/runner exits 0 for nearly
+/// everything. So what counts is whether a job's end was seen in its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It ended by itself, and the end of a job was seen.
+    JobDone,
+    /// The entrypoint could not start it; its last lines say why.
+    NotStarted,
+    /// It ended by itself with status 0, and no job's end was seen.
+    NoJob,
+    /// It ended by itself with another status, or a signal that nobody here sent, before a job's end was seen.
+    Failed,
+    /// It was stopped because the loop asked for it (`.trm`).
+    StoppedByLoop,
+    /// It was stopped because the entrypoint got a termination signal (`.brk`).
+    StoppedBySignal,
+}
+
+impl Ending {
+    const ALL: [Self; 6] = [
+        Self::JobDone,
+        Self::NotStarted,
+        Self::NoJob,
+        Self::Failed,
+        Self::StoppedByLoop,
+        Self::StoppedBySignal,
+    ];
+
+    /// Exit status of `dayfly-guest entrypoint`; 2 is left for its usage errors.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::JobDone => 0,
+            Self::NotStarted => 1,
+            Self::NoJob => 3,
+            Self::Failed => 4,
+            Self::StoppedByLoop => 5,
+            Self::StoppedBySignal => 143,
+        }
+    }
+
+    /// What an exit status of the entrypoint means; `None` for one that it never gives.
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|ending| ending.code() == code)
+    }
+
+    /// Judges an app that ended by itself. `code` is its exit status, `None` after a signal; `seen` is what its
+    /// lines said.
+    #[must_use]
+    pub fn judge(code: Option<i32>, seen: &[Observation]) -> Self {
+        let job_done = |seen: &Observation| matches!(seen, Observation::JobFinished { .. });
+        match code {
+            _ if seen.iter().any(job_done) => Self::JobDone,
+            Some(0) => Self::NoJob,
+            _ => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::JobResult;
+    use super::*;
+
+    #[test]
+    fn every_ending_has_a_code_of_its_own_and_comes_back_from_it() {
+        for ending in Ending::ALL {
+            assert_eq!(Ending::from_code(ending.code()), Some(ending));
+        }
+        assert_eq!(Ending::from_code(2), None);
+    }
+
+    #[test]
+    fn status_zero_alone_proves_nothing() {
+        let finished = Observation::JobFinished { result: JobResult::Failed };
+        assert_eq!(Ending::judge(Some(0), &[Observation::Listening]), Ending::NoJob);
+        assert_eq!(Ending::judge(Some(0), &[Observation::Listening, finished]), Ending::JobDone);
+        let started = Observation::JobStarted { name: "build".to_owned() };
+        assert_eq!(Ending::judge(None, &[started]), Ending::Failed);
+        assert_eq!(Ending::judge(Some(1), &[]), Ending::Failed);
+    }
+}

@@ -1,0 +1,224 @@
+//! JIT configs: all a runner app needs to be a registered runner, as one base64 text.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+/// The three files of a JIT config. Their names are fixed here; a config that holds others is refused, since the
+/// names become paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerFile {
+    /// `.runner`: names, addresses and flags.
+    Runner,
+    /// `.credentials`: client id and where to get a token.
+    Credentials,
+    /// `.credentials_rsaparams`: the private key.
+    RsaParams,
+}
+
+impl RunnerFile {
+    /// All three, in the order in which they are written.
+    pub const ALL: [Self; 3] = [Self::Credentials, Self::RsaParams, Self::Runner];
+
+    /// Its name in the runner app's folder.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runner => ".runner",
+            Self::Credentials => ".credentials",
+            Self::RsaParams => ".credentials_rsaparams",
+        }
+    }
+}
+
+/// Why a JIT config is refused. No variant holds content: it is a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum JitConfigError {
+    /// The text or one of its files is not base64.
+    #[error("{what} of the JIT config is not base64")]
+    Base64 {
+        /// The whole, or which file.
+        what: &'static str,
+    },
+    /// What the base64 holds is no JSON object.
+    #[error("{what} of the JIT config is not a JSON object")]
+    Json {
+        /// The whole, or which file.
+        what: &'static str,
+    },
+    /// One of the three files is missing.
+    #[error("the JIT config has no file {0}")]
+    Missing(&'static str),
+    /// There is a file that no runner app has.
+    #[error(
+        "the JIT config has a file named {0:?}; only .runner, .credentials and .credentials_rsaparams are known"
+    )]
+    Unknown(String),
+}
+
+/// A JIT config, taken apart: what `POST .../actions/runners/generate-jitconfig` gives as `encoded_jit_config`.
+///
+/// base64 of a JSON object `{file name: base64 of its content}`; it holds a private key, so treat it as a bearer
+/// secret. Its `Debug` shows no content.
+#[derive(Clone)]
+pub struct JitConfig {
+    runner: Vec<u8>,
+    credentials: Vec<u8>,
+    rsa_params: Vec<u8>,
+    settings: RunnerSettings,
+}
+
+impl std::fmt::Debug for JitConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("JitConfig").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What `.runner` says and others need to know.
+///
+/// Keys are read without regard to case and values as texts or JSON values of any kind, since services write
+/// `"AgentId":"23"` and `"AgentId":23` alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerSettings {
+    /// `AgentName`: the runner's name at the forge.
+    pub agent_name: Option<String>,
+    /// `AgentId`: the registration's id.
+    pub agent_id: Option<String>,
+    /// `ServerUrl`, where the runner app first goes.
+    pub server_url: Option<String>,
+    /// `ServerUrlV2`, the broker.
+    pub server_url_v2: Option<String>,
+    /// `GitHubUrl`, the scope it is registered in.
+    pub github_url: Option<String>,
+    /// `WorkFolder`, relative to the runner app's folder.
+    pub work_folder: Option<String>,
+}
+
+impl JitConfig {
+    /// Takes a JIT config apart and checks that it is whole.
+    ///
+    /// # Errors
+    /// [`JitConfigError`] says which part is wrong.
+    pub fn parse(encoded: &str) -> Result<Self, JitConfigError> {
+        let what = "the whole";
+        let json = STANDARD.decode(encoded.trim()).map_err(|_| JitConfigError::Base64 { what })?;
+        let mut files = object(&json).ok_or(JitConfigError::Json { what })?;
+        let mut take = |file: RunnerFile| {
+            let what = file.name();
+            let content = files.remove(what).ok_or(JitConfigError::Missing(what))?;
+            let content = content.as_str().ok_or(JitConfigError::Base64 { what })?;
+            let content = STANDARD.decode(content).map_err(|_| JitConfigError::Base64 { what })?;
+            if object(&content).is_none() {
+                return Err(JitConfigError::Json { what });
+            }
+            Ok(content)
+        };
+        let runner = take(RunnerFile::Runner)?;
+        let credentials = take(RunnerFile::Credentials)?;
+        let rsa_params = take(RunnerFile::RsaParams)?;
+        if let Some((name, _)) = files.into_iter().next() {
+            return Err(JitConfigError::Unknown(name.chars().take(80).collect()));
+        }
+        let settings = RunnerSettings::read(&runner);
+        Ok(Self { runner, credentials, rsa_params, settings })
+    }
+
+    /// Content of one of the files, byte for byte as the forge made it.
+    #[must_use]
+    pub fn file(&self, file: RunnerFile) -> &[u8] {
+        match file {
+            RunnerFile::Runner => &self.runner,
+            RunnerFile::Credentials => &self.credentials,
+            RunnerFile::RsaParams => &self.rsa_params,
+        }
+    }
+
+    /// What `.runner` says.
+    #[must_use]
+    pub fn settings(&self) -> &RunnerSettings {
+        &self.settings
+    }
+}
+
+/// A JSON object; the files may start with a byte order mark.
+fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).ok()
+}
+
+impl RunnerSettings {
+    fn read(runner: &[u8]) -> Self {
+        let keys = object(runner).unwrap_or_default();
+        let get = |name: &str| {
+            let (_, value) = keys.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        };
+        Self {
+            agent_name: get("AgentName"),
+            agent_id: get("AgentId"),
+            server_url: get("ServerUrl"),
+            server_url_v2: get("ServerUrlV2"),
+            github_url: get("GitHubUrl"),
+            work_folder: get("WorkFolder"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn encode(files: &Value) -> String {
+        let files: Map<_, _> = files
+            .as_object()
+            .expect("object")
+            .iter()
+            .map(|(name, content)| (name.clone(), STANDARD.encode(content.to_string()).into()))
+            .collect();
+        STANDARD.encode(Value::Object(files).to_string())
+    }
+
+    fn whole() -> Value {
+        json!({
+            ".runner": {"agentid": 23, "AgentName": "vm-1", "ServerUrl": "http://h/b/", "WorkFolder": "_work"},
+            ".credentials": {"Scheme": "OAuth"},
+            ".credentials_rsaparams": {"d": "s3cret"},
+        })
+    }
+
+    #[test]
+    fn the_three_files_come_out_byte_for_byte() {
+        let jit = JitConfig::parse(&encode(&whole())).expect("whole");
+        for file in RunnerFile::ALL {
+            assert_eq!(jit.file(file), whole()[file.name()].to_string().as_bytes());
+        }
+        assert_eq!(jit.settings().agent_id.as_deref(), Some("23"));
+        assert_eq!(jit.settings().server_url.as_deref(), Some("http://h/b/"));
+        assert_eq!(jit.settings().github_url, None);
+        assert!(!format!("{jit:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_name_that_is_not_one_of_the_three_is_refused() {
+        let mut files = whole();
+        files["../../etc/cron.d/x"] = json!({});
+        let error = JitConfig::parse(&encode(&files)).expect_err("unknown");
+        assert!(matches!(error, JitConfigError::Unknown(name) if name == "../../etc/cron.d/x"));
+    }
+
+    #[test]
+    fn damaged_configs_say_what_is_wrong() {
+        let mut files = whole();
+        files.as_object_mut().expect("object").remove(".credentials");
+        let cases = [
+            ("%%%".to_owned(), "the whole of the JIT config is not base64"),
+            (STANDARD.encode("[]"), "the whole of the JIT config is not a JSON object"),
+            (encode(&files), "the JIT config has no file .credentials"),
+            (STANDARD.encode(r#"{".runner":"%"}"#), ".runner of the JIT config is not base64"),
+            (STANDARD.encode(r#"{".runner":"WzFd"}"#), ".runner of the JIT config is not a JSON object"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(JitConfig::parse(&text).expect_err(message).to_string(), message);
+        }
+    }
+}
