@@ -139,7 +139,9 @@ pub(super) fn format<'v>(
                 text.push_str(&value.to_text());
             }
             '}' => {
-                return Err(bad(format!("\"}}\" without its \"{{\" in '{pattern}' (write }}}} for a brace)")));
+                return Err(bad(format!(
+                    "\"}}\" without its \"{{\" in '{pattern}' (write }}}} for a brace)"
+                )));
             }
             other => text.push(other),
         }

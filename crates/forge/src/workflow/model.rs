@@ -270,6 +270,8 @@ pub struct Step {
     pub condition: Condition,
     /// `run:`.
     pub run: Token,
+    /// What people see without a `name:`, as on GitHub: `Run ` and the first line of the script.
+    pub label: Token,
     /// `shell:`.
     pub shell: Option<Token>,
     /// `working-directory:`.

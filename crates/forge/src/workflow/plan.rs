@@ -1,1 +1,275 @@
-//! What the lab evaluates itself: names, `runs-on`, strategy, timeouts.
+//! What the lab evaluates itself, since it decides where and when a job runs: titles, matrices, names, `runs-on`,
+//! timeouts.
+
+use thiserror::Error;
+
+use super::diagnostic::Position;
+use super::matrix::{self, MatrixError};
+use super::model::{Job, RunsOnTemplate, Workflow};
+use super::run::RunsOn;
+use super::token::{Token, TokenKind};
+use crate::expression::{ExpressionError, Object, Scope, Value};
+
+/// Minutes a job may take when the workflow does not say; GitHub's default.
+pub const TIMEOUT_MINUTES: f64 = 360.0;
+/// Longer timeouts are cut to this: 35 days, as long as GitHub lets a run wait.
+const TIMEOUT_MINUTES_MAX: f64 = 50_400.0;
+/// Characters of a job's name; GitHub's own bound.
+const NAME_CHARACTERS_MAX: usize = 100;
+
+/// Why a job cannot be planned.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{file}:{at}: {path}: {problem}")]
+pub struct PlanError {
+    /// The workflow's file.
+    pub file: String,
+    /// Where.
+    pub at: Position,
+    /// Which key, such as `jobs.build.runs-on`.
+    pub path: String,
+    /// What is wrong.
+    pub problem: PlanProblem,
+}
+
+/// What is wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanProblem {
+    /// An expression failed.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
+    /// The matrix is unusable.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    /// A value is not what it must be.
+    #[error("must be {expected}, but evaluates to {found}")]
+    Value {
+        /// What would do.
+        expected: &'static str,
+        /// What there is.
+        found: String,
+    },
+}
+
+/// `strategy:`, evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StrategyPlan {
+    /// The combinations of the matrix; one `None` for a job without a matrix.
+    pub combinations: Vec<Option<Object>>,
+    /// Whether a failure stops the other jobs of the matrix.
+    pub fail_fast: bool,
+    /// How many jobs of the matrix may run at once.
+    pub max_parallel: usize,
+}
+
+/// A job, evaluated for one combination of its matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobPlan {
+    /// What people see.
+    pub name: String,
+    /// What it asks of a runner.
+    pub runs_on: RunsOn,
+    /// How long it may run.
+    pub timeout_minutes: f64,
+    /// Whether its failure fails the run.
+    pub continue_on_error: bool,
+}
+
+/// The title of a run: `run-name:`, else the workflow's name. A `run-name` that cannot be evaluated gives the name too.
+pub fn run_name(workflow: &Workflow, scope: &Scope<'_>) -> String {
+    let title = workflow.run_name.as_ref().and_then(|token| token.evaluate(scope).ok());
+    let title = title.map(|value| value.to_text().trim().to_owned()).filter(|title| !title.is_empty());
+    title.unwrap_or_else(|| workflow.display_name().to_owned())
+}
+
+/// Evaluates `strategy:` with the contexts `github`, `needs`, `vars` and `inputs`.
+///
+/// # Errors
+/// An expression that fails, or a matrix that makes no or too many jobs.
+pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan, PlanError> {
+    let place = Place { file, job };
+    let strategy = job.strategy.as_ref();
+    let combinations = match strategy.and_then(|strategy| strategy.matrix.as_ref()) {
+        None => vec![None],
+        Some(token) => {
+            let matrix = place.evaluate(token, "strategy.matrix", scope)?;
+            let combinations =
+                matrix::expand(&matrix).map_err(|error| place.error(token, "strategy.matrix", error))?;
+            combinations.into_iter().map(Some).collect()
+        }
+    };
+    let fail_fast = match strategy.and_then(|strategy| strategy.fail_fast.as_ref()) {
+        None => true,
+        Some(token) => place.boolean(token, "strategy.fail-fast", scope)?,
+    };
+    let max_parallel = match strategy.and_then(|strategy| strategy.max_parallel.as_ref()) {
+        None => combinations.len(),
+        Some(token) => {
+            let number = place.positive(token, "strategy.max-parallel", scope)?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive; `as` saturates"
+            )]
+            let whole = number as usize;
+            whole.max(1)
+        }
+    };
+    Ok(StrategyPlan { combinations, fail_fast, max_parallel })
+}
+
+/// Evaluates a job with the contexts `github`, `needs`, `vars`, `inputs`, `strategy` and `matrix`.
+///
+/// # Errors
+/// The first key that cannot be evaluated.
+pub fn job(file: &str, job: &Job, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<JobPlan, PlanError> {
+    let place = Place { file, job };
+    let timeout_minutes = match &job.timeout_minutes {
+        None => TIMEOUT_MINUTES,
+        Some(token) => place.positive(token, "timeout-minutes", scope)?.min(TIMEOUT_MINUTES_MAX),
+    };
+    let continue_on_error = match &job.continue_on_error {
+        None => false,
+        Some(token) => place.boolean(token, "continue-on-error", scope)?,
+    };
+    let runs_on = place.runs_on(scope)?;
+    Ok(JobPlan { name: place.name(matrix, scope)?, runs_on, timeout_minutes, continue_on_error })
+}
+
+/// The name of a job that is skipped before its matrix and its name could be evaluated.
+pub fn plain_name(job: &Job) -> String {
+    match job.name.as_ref().map(|token| &token.kind) {
+        Some(TokenKind::String(name)) if !name.trim().is_empty() => shortened(name.trim()),
+        _ => job.id.clone(),
+    }
+}
+
+struct Place<'a> {
+    file: &'a str,
+    job: &'a Job,
+}
+
+impl Place<'_> {
+    fn error(&self, token: &Token, key: &str, problem: impl Into<PlanProblem>) -> PlanError {
+        let path = format!("jobs.{}.{key}", self.job.id);
+        PlanError { file: self.file.to_owned(), at: token.at, path, problem: problem.into() }
+    }
+
+    fn evaluate(&self, token: &Token, key: &str, scope: &Scope<'_>) -> Result<Value, PlanError> {
+        token.evaluate(scope).map_err(|error| self.error(token, key, error))
+    }
+
+    fn boolean(&self, token: &Token, key: &str, scope: &Scope<'_>) -> Result<bool, PlanError> {
+        match self.evaluate(token, key, scope)? {
+            Value::Bool(flag) => Ok(flag),
+            other => Err(self.error(token, key, unexpected("true or false", &other))),
+        }
+    }
+
+    fn positive(&self, token: &Token, key: &str, scope: &Scope<'_>) -> Result<f64, PlanError> {
+        let value = self.evaluate(token, key, scope)?;
+        // Inputs and variables are text, and GitHub takes a number in it.
+        let number = if value.is_primitive() { value.to_number() } else { f64::NAN };
+        if number > 0.0 {
+            Ok(number)
+        } else {
+            Err(self.error(token, key, unexpected("a number above 0", &value)))
+        }
+    }
+
+    /// GitHub puts the values of the matrix behind a name that has no expression in it.
+    fn name(&self, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<String, PlanError> {
+        if let Some(token) = &self.job.name
+            && matches!(token.kind, TokenKind::Expression(_))
+        {
+            let name = self.evaluate(token, "name", scope)?.to_text();
+            let name = name.trim();
+            return Ok(shortened(if name.is_empty() { &self.job.id } else { name }));
+        }
+        let mut values = Vec::new();
+        for (_, value) in matrix.into_iter().flat_map(Object::iter) {
+            collect_leaves(value, &mut values);
+        }
+        let plain = plain_name(self.job);
+        Ok(if values.is_empty() { plain } else { shortened(&format!("{plain} ({})", values.join(", "))) })
+    }
+
+    fn runs_on(&self, scope: &Scope<'_>) -> Result<RunsOn, PlanError> {
+        match &self.job.runs_on {
+            RunsOnTemplate::Labels(token) => {
+                let value = self.evaluate(token, "runs-on", scope)?;
+                match &value {
+                    // An expression may also give `{group: ..., labels: ...}`.
+                    Value::Object(object) => {
+                        let group = object.get("group").map(Value::to_text).filter(|group| !group.is_empty());
+                        let labels =
+                            object.get("labels").map(|labels| self.labels(token, labels)).transpose()?;
+                        Ok(RunsOn { group, labels: labels.unwrap_or_default() })
+                    }
+                    labels => Ok(RunsOn { group: None, labels: self.labels(token, labels)? }),
+                }
+            }
+            RunsOnTemplate::Group { group, labels } => {
+                let group = match group {
+                    Some(token) => Some(self.evaluate(token, "runs-on.group", scope)?.to_text()),
+                    None => None,
+                };
+                let labels = match labels {
+                    Some(token) => self.labels(token, &self.evaluate(token, "runs-on.labels", scope)?)?,
+                    None => Vec::new(),
+                };
+                Ok(RunsOn { group: group.filter(|group| !group.is_empty()), labels })
+            }
+        }
+    }
+
+    fn labels(&self, token: &Token, value: &Value) -> Result<Vec<String>, PlanError> {
+        let bad = || self.error(token, "runs-on", unexpected("a label or a list of labels", value));
+        let labels: Vec<String> = match value {
+            // A list within the list comes from an expression in it, and GitHub flattens it.
+            Value::Array(items) => {
+                items.iter().flat_map(flatten).map(|item| item.to_text().trim().to_owned()).collect()
+            }
+            Value::Object(_) => return Err(bad()),
+            single => vec![single.to_text().trim().to_owned()],
+        };
+        if labels.is_empty() || labels.iter().any(String::is_empty) { Err(bad()) } else { Ok(labels) }
+    }
+}
+
+fn flatten(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().collect(),
+        single => vec![single],
+    }
+}
+
+fn unexpected(expected: &'static str, found: &Value) -> PlanProblem {
+    let found = match found {
+        Value::Null => "nothing".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a mapping".to_owned(),
+        other => format!("{:?}", other.to_text()),
+    };
+    PlanProblem::Value { expected, found }
+}
+
+fn collect_leaves(value: &Value, leaves: &mut Vec<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_leaves(item, leaves)),
+        Value::Object(object) => object.iter().for_each(|(_, item)| collect_leaves(item, leaves)),
+        leaf => {
+            let text = leaf.to_text();
+            if !text.is_empty() {
+                leaves.push(text);
+            }
+        }
+    }
+}
+
+fn shortened(name: &str) -> String {
+    let name = name.replace(['\r', '\n'], " ");
+    if name.chars().count() <= NAME_CHARACTERS_MAX {
+        return name;
+    }
+    name.chars().take(NAME_CHARACTERS_MAX - 3).chain("...".chars()).collect()
+}

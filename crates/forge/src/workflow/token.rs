@@ -39,7 +39,7 @@ impl Token {
     ///
     /// # Errors
     /// The first expression that cannot be evaluated.
-    pub fn evaluate(&self, scope: &Scope) -> Result<Value, ExpressionError> {
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
         Ok(match &self.kind {
             TokenKind::Null => Value::Null,
             TokenKind::Bool(flag) => Value::Bool(*flag),

@@ -11,9 +11,10 @@
 //! ```
 
 mod github;
+mod group;
 mod job;
 mod state;
 
 pub use github::GithubContext;
 pub use job::{CancelReason, Conclusion, JobIndex, JobRun, JobState, RunsOn};
-pub use state::{Action, Run, RunEvent, RunRequest};
+pub use state::{Action, CANCEL_GRACE, Run, RunEvent, RunRequest};

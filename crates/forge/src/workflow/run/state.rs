@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::github::GithubContext;
-use super::job::{CancelReason, Conclusion, JobIndex, JobRun};
-use crate::expression::Value;
+use super::group::Group;
+use super::job::{CancelReason, Conclusion, JobIndex, JobRun, JobState, RunsOn};
+use crate::expression::{Object, Scope, Value};
 use crate::workflow::model::Workflow;
+use crate::workflow::plan;
+
+/// How long a runner may take to stop a job; GitHub's own figure.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// What a run is made for.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +51,7 @@ pub enum RunEvent {
         /// In words for people.
         reason: String,
     },
-    /// Someone cancels the run.
+    /// Someone cancels the run. Jobs whose `if` still holds then (`always()`, `cancelled()`) go on, as on GitHub.
     CancelRequested,
     /// Nothing, but [`Run::next_deadline`] has come.
     TimePassed,
@@ -60,7 +65,7 @@ pub enum Action {
         /// Which.
         job: JobIndex,
     },
-    /// The job was offered and is not to be had any more; a [`Action::JobCompleted`] follows.
+    /// The job was offered and is not to be had any more; an [`Action::JobCompleted`] follows.
     WithdrawJob {
         /// Which.
         job: JobIndex,
@@ -93,13 +98,31 @@ pub enum Action {
 pub struct Run {
     workflow: Arc<Workflow>,
     request: RunRequest,
+    github: Value,
+    vars: Value,
+    /// One for each job of the workflow, in its order.
+    groups: Vec<Group>,
     jobs: Vec<JobRun>,
+    cancel_requested: bool,
+    conclusion: Option<Conclusion>,
 }
 
 impl Run {
     /// Makes a run and its first actions.
     pub fn start(workflow: Arc<Workflow>, request: RunRequest, now: Timestamp) -> (Self, Vec<Action>) {
-        let mut run = Self { workflow, request, jobs: Vec::new() };
+        let groups = Group::all(&workflow);
+        let github = request.github.to_value();
+        let vars = Value::Object(request.vars.clone().into_iter().collect());
+        let mut run = Self {
+            workflow,
+            request,
+            github,
+            vars,
+            groups,
+            jobs: Vec::new(),
+            cancel_requested: false,
+            conclusion: None,
+        };
         let actions = run.handle(RunEvent::TimePassed, now);
         (run, actions)
     }
@@ -107,23 +130,41 @@ impl Run {
     /// Takes in what happened and says what to do. Every run ends: each job it queues needs one `JobFinished` or
     /// `RunnerLost`, and `TimePassed` at each deadline replaces those of runners that never answer.
     pub fn handle(&mut self, event: RunEvent, now: Timestamp) -> Vec<Action> {
-        let _ = (event, now);
-        unimplemented!("being written")
+        let mut actions = Vec::new();
+        if self.conclusion.is_some() {
+            return actions;
+        }
+        match event {
+            RunEvent::JobStarted { job } => self.started(job, now),
+            RunEvent::JobFinished { job, conclusion, outputs } => {
+                self.finished(job, conclusion, outputs, now, &mut actions)
+            }
+            RunEvent::RunnerLost { job, reason } => self.lost(job, &reason, now, &mut actions),
+            RunEvent::CancelRequested => self.cancel(now, &mut actions),
+            RunEvent::TimePassed => {}
+        }
+        self.enforce_deadlines(now, &mut actions);
+        self.advance(now, &mut actions);
+        actions
     }
 
     /// When to send [`RunEvent::TimePassed`] next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        unimplemented!("being written")
+        let deadlines = self.jobs.iter().filter_map(|job| match job.state {
+            JobState::Running { deadline, .. } | JobState::Cancelling { deadline, .. } => Some(deadline),
+            _ => None,
+        });
+        deadlines.min()
     }
 
     /// How the run ended, once it did.
     pub fn conclusion(&self) -> Option<Conclusion> {
-        unimplemented!("being written")
+        self.conclusion
     }
 
     /// What people see as the run's title: `run-name:`, else the workflow's name.
     pub fn display_title(&self) -> String {
-        unimplemented!("being written")
+        plan::run_name(&self.workflow, &self.base_scope())
     }
 
     /// The workflow it runs.
@@ -136,6 +177,21 @@ impl Run {
         &self.request
     }
 
+    /// The `github` context, without what a single job adds.
+    pub fn github(&self) -> &Value {
+        &self.github
+    }
+
+    /// The `vars` context.
+    pub fn vars(&self) -> &Value {
+        &self.vars
+    }
+
+    /// True once someone cancelled the run.
+    pub fn is_cancel_requested(&self) -> bool {
+        self.cancel_requested
+    }
+
     /// The jobs that came into being so far, in that order. A job whose needs are not over is not among them.
     pub fn jobs(&self) -> &[JobRun] {
         &self.jobs
@@ -145,4 +201,340 @@ impl Run {
     pub fn job(&self, index: JobIndex) -> Option<&JobRun> {
         self.jobs.get(index.0)
     }
+
+    fn base_scope(&self) -> Scope<'_> {
+        Scope::new()
+            .with_ref("github", &self.github)
+            .with_ref("inputs", &self.request.inputs)
+            .with_ref("vars", &self.vars)
+    }
+
+    fn started(&mut self, index: JobIndex, now: Timestamp) {
+        let Some(job) = self.jobs.get_mut(index.0) else { return };
+        if matches!(job.state, JobState::Queued { .. }) {
+            let deadline = after_minutes(now, job.timeout_minutes);
+            job.state = JobState::Running { since: now, deadline };
+        }
+    }
+
+    fn finished(
+        &mut self,
+        index: JobIndex,
+        conclusion: Conclusion,
+        outputs: IndexMap<String, String>,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(job) = self.jobs.get_mut(index.0) else { return };
+        let conclusion = match (job.state, conclusion) {
+            (JobState::Completed { .. } | JobState::Waiting, _) => return,
+            // What fails while it is being stopped was stopped; what went well just before stays well.
+            (JobState::Cancelling { .. }, Conclusion::Failure | Conclusion::Skipped) => Conclusion::Cancelled,
+            (_, conclusion) => conclusion,
+        };
+        job.outputs = outputs;
+        self.complete(index, conclusion, now, actions);
+    }
+
+    fn lost(&mut self, index: JobIndex, reason: &str, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(index.0) else { return };
+        let conclusion = match job.state {
+            JobState::Completed { .. } | JobState::Waiting => return,
+            JobState::Cancelling { .. } => Conclusion::Cancelled,
+            JobState::Queued { .. } | JobState::Running { .. } => Conclusion::Failure,
+        };
+        job.remark.get_or_insert_with(|| reason.to_owned());
+        self.complete(index, conclusion, now, actions);
+    }
+
+    /// GitHub asks the `if` of every unfinished job again; what still holds goes on.
+    fn cancel(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.cancel_requested = true;
+        for index in 0..self.jobs.len() {
+            let job = &self.jobs[index];
+            if job.conclusion().is_none() && !self.still_holds(job) {
+                self.stop(JobIndex(index), CancelReason::Requested, now, actions);
+            }
+        }
+    }
+
+    fn still_holds(&self, job: &JobRun) -> bool {
+        let Some(definition) = self.workflow.jobs.get(&job.job_id) else { return false };
+        let scope = self.base_scope().with_ref("needs", &job.needs).with_status(self.status_of(&job.job_id));
+        definition.condition.expr.evaluate(&scope).is_ok_and(|value| value.is_truthy())
+    }
+
+    /// Ends a job that no runner has, tells the runner of one that is running.
+    pub(super) fn stop(
+        &mut self,
+        index: JobIndex,
+        reason: CancelReason,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let job = &mut self.jobs[index.0];
+        match job.state {
+            JobState::Waiting => self.complete(index, Conclusion::Cancelled, now, actions),
+            JobState::Queued { .. } => {
+                actions.push(Action::WithdrawJob { job: index });
+                self.complete(index, Conclusion::Cancelled, now, actions);
+            }
+            JobState::Running { since, .. } => {
+                job.state = JobState::Cancelling { since, deadline: after(now, CANCEL_GRACE), reason };
+                actions.push(Action::CancelJob { job: index, reason, grace: CANCEL_GRACE });
+            }
+            JobState::Cancelling { .. } | JobState::Completed { .. } => {}
+        }
+    }
+
+    fn enforce_deadlines(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for index in (0..self.jobs.len()).map(JobIndex) {
+            let job = &mut self.jobs[index.0];
+            match job.state {
+                JobState::Running { deadline, .. } if deadline <= now => {
+                    let minutes = Value::Number(job.timeout_minutes).to_text();
+                    job.remark = Some(format!("the job took longer than its timeout of {minutes} minutes"));
+                    self.stop(index, CancelReason::TimedOut, now, actions);
+                }
+                JobState::Cancelling { deadline, .. } if deadline <= now => {
+                    job.remark.get_or_insert_with(|| "the runner did not stop the job in time".to_owned());
+                    self.complete(index, Conclusion::Cancelled, now, actions);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        index: JobIndex,
+        conclusion: Conclusion,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let job = &mut self.jobs[index.0];
+        let started = match job.state {
+            JobState::Running { since, .. } | JobState::Cancelling { since, .. } => Some(since),
+            _ => None,
+        };
+        job.state = JobState::Completed { started, at: now, conclusion };
+        actions.push(Action::JobCompleted { job: index, conclusion });
+        let fails = conclusion == Conclusion::Failure && !job.continue_on_error;
+        self.group_completed(index, fails, now, actions);
+    }
+
+    /// Lets begin whatever can, until nothing more can; then sees whether the run is over.
+    fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        while let Some(ready) = self.ready_group() {
+            self.expand(ready, now, actions);
+        }
+        self.fill(now, actions);
+        if self.groups.iter().all(|group| group.is_over(&self.jobs)) {
+            let conclusion = self.overall();
+            self.conclusion = Some(conclusion);
+            actions.push(Action::RunCompleted { conclusion });
+        }
+    }
+
+    /// Queues jobs that wait for `max-parallel`.
+    fn fill(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for group in &self.groups {
+            for index in group.startable(&self.jobs) {
+                self.jobs[index.0].state = JobState::Queued { since: now };
+                actions.push(Action::QueueJob { job: index });
+            }
+        }
+    }
+
+    fn overall(&self) -> Conclusion {
+        let any = |wanted: Conclusion| {
+            self.jobs.iter().any(|job| {
+                job.conclusion() == Some(wanted) && !(wanted == Conclusion::Failure && job.continue_on_error)
+            })
+        };
+        let all_skipped = self.jobs.iter().all(|job| job.conclusion() == Some(Conclusion::Skipped));
+        if self.cancel_requested && (any(Conclusion::Cancelled) || any(Conclusion::Skipped)) {
+            Conclusion::Cancelled
+        } else if any(Conclusion::Failure) {
+            Conclusion::Failure
+        } else if any(Conclusion::Cancelled) {
+            Conclusion::Cancelled
+        } else if all_skipped {
+            Conclusion::Skipped
+        } else {
+            Conclusion::Success
+        }
+    }
+
+    fn ready_group(&self) -> Option<usize> {
+        self.groups.iter().position(|group| {
+            !group.expanded && group.needs.iter().all(|need| self.groups[*need].is_over(&self.jobs))
+        })
+    }
+
+    /// Turns a job of the workflow into jobs of the run, now that all it needs is over.
+    fn expand(&mut self, group: usize, now: Timestamp, actions: &mut Vec<Action>) {
+        let workflow = Arc::clone(&self.workflow);
+        let Some((job_id, definition)) = workflow.jobs.get_index(group) else { return };
+        let needs = self.needs_context(group);
+        self.groups[group].expanded = true;
+        let scope = self.base_scope().with_ref("needs", &needs);
+        let condition =
+            definition.condition.expr.evaluate(&scope.clone().with_status(self.status_of(job_id)));
+        let planned = match condition {
+            Ok(value) if !value.is_truthy() => {
+                self.add_finished(group, needs, Conclusion::Skipped, None, now, actions);
+                return;
+            }
+            Ok(_) => plan::strategy(&workflow.file, definition, &scope).map_err(|error| error.to_string()),
+            Err(error) => {
+                Err(format!("{}:{}: jobs.{job_id}.if: {error}", workflow.file, definition.condition.at))
+            }
+        };
+        let plans = planned.and_then(|strategy| {
+            let plans = Self::plan_instances(&workflow.file, definition, &strategy, &scope);
+            plans.map(|plans| (strategy, plans)).map_err(|error| error.to_string())
+        });
+        match plans {
+            Err(remark) => self.add_finished(group, needs, Conclusion::Failure, Some(remark), now, actions),
+            Ok((strategy, plans)) => {
+                self.groups[group].fail_fast = strategy.fail_fast;
+                self.groups[group].max_parallel = strategy.max_parallel;
+                for (plan, matrix, context) in plans {
+                    self.add(group, plan, matrix, context, needs.clone());
+                }
+            }
+        }
+    }
+
+    fn plan_instances(
+        file: &str,
+        definition: &crate::workflow::model::Job,
+        strategy: &plan::StrategyPlan,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<(plan::JobPlan, Value, Value)>, plan::PlanError> {
+        let total = strategy.combinations.len();
+        let plans = strategy.combinations.iter().enumerate().map(|(index, combination)| {
+            let matrix = combination.clone().map_or(Value::Null, Value::Object);
+            let context = strategy_context(strategy, index, total);
+            let scope = scope.clone().with_ref("matrix", &matrix).with_ref("strategy", &context);
+            let plan = plan::job(file, definition, combination.as_ref(), &scope)?;
+            Ok((plan, matrix, context))
+        });
+        plans.collect()
+    }
+
+    fn add(
+        &mut self,
+        group: usize,
+        plan: plan::JobPlan,
+        matrix: Value,
+        strategy: Value,
+        needs: Value,
+    ) -> JobIndex {
+        let index = JobIndex(self.jobs.len());
+        let job_id = self.workflow.jobs.get_index(group).map(|(id, _)| id.clone()).unwrap_or_default();
+        self.jobs.push(JobRun {
+            index,
+            job_id,
+            name: plan.name,
+            runs_on: plan.runs_on,
+            matrix,
+            strategy,
+            needs,
+            timeout_minutes: plan.timeout_minutes,
+            continue_on_error: plan.continue_on_error,
+            state: JobState::Waiting,
+            outputs: IndexMap::new(),
+            remark: None,
+        });
+        self.groups[group].jobs.push(index);
+        index
+    }
+
+    /// A job that is over before a runner could have it.
+    fn add_finished(
+        &mut self,
+        group: usize,
+        needs: Value,
+        conclusion: Conclusion,
+        remark: Option<String>,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let name =
+            self.workflow.jobs.get_index(group).map(|(_, job)| plan::plain_name(job)).unwrap_or_default();
+        let plan = plan::JobPlan {
+            name,
+            runs_on: RunsOn::default(),
+            timeout_minutes: plan::TIMEOUT_MINUTES,
+            continue_on_error: false,
+        };
+        let index = self.add(group, plan, Value::Null, Value::Null, needs);
+        self.jobs[index.0].remark = remark;
+        self.complete(index, conclusion, now, actions);
+    }
+
+    fn group_completed(&mut self, index: JobIndex, fails: bool, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(group) = self.groups.iter_mut().find(|group| group.jobs.contains(&index)) else { return };
+        group.merge_outputs(&self.jobs[index.0].outputs);
+        if !(fails && group.fail_fast) {
+            return;
+        }
+        for other in group.jobs.clone() {
+            if other != index {
+                self.stop(other, CancelReason::FailFast, now, actions);
+            }
+        }
+    }
+
+    /// The `needs` context of a job: results and outputs of what it names itself.
+    fn needs_context(&self, group: usize) -> Value {
+        let mut needs = Object::new();
+        for need in &self.groups[group].needs {
+            let Some((id, _)) = self.workflow.jobs.get_index(*need) else { continue };
+            let needed = &self.groups[*need];
+            let mut entry = Object::new();
+            entry.insert("result".to_owned(), Value::from(needed.result(&self.jobs).as_str()));
+            entry.insert("outputs".to_owned(), Value::Object(needed.outputs.clone().into_iter().collect()));
+            needs.insert(id.clone(), Value::Object(entry));
+        }
+        Value::Object(needs)
+    }
+
+    /// The status functions of a job look at everything it needs, directly or not.
+    fn status_of(&self, job_id: &str) -> crate::expression::Status {
+        let group = self.workflow.jobs.get_index_of(job_id).unwrap_or_default();
+        let results: Vec<Conclusion> = self.groups[group]
+            .ancestors
+            .iter()
+            .map(|ancestor| self.groups[*ancestor].result(&self.jobs))
+            .collect();
+        crate::expression::Status {
+            success: !self.cancel_requested && results.iter().all(|result| *result == Conclusion::Success),
+            failure: results.contains(&Conclusion::Failure),
+            cancelled: self.cancel_requested,
+        }
+    }
+}
+
+fn strategy_context(strategy: &plan::StrategyPlan, index: usize, total: usize) -> Value {
+    #[expect(clippy::cast_precision_loss, reason = "at most 256")]
+    let number = |count: usize| Value::Number(count as f64);
+    let entries = [
+        ("fail-fast", Value::Bool(strategy.fail_fast)),
+        ("job-index", number(index)),
+        ("job-total", number(total)),
+        ("max-parallel", number(strategy.max_parallel)),
+    ];
+    Value::Object(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+fn after(now: Timestamp, duration: Duration) -> Timestamp {
+    let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    now.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+fn after_minutes(now: Timestamp, minutes: f64) -> Timestamp {
+    after(now, Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::MAX))
 }

@@ -1,0 +1,88 @@
+//! Mask hints: what the runner must not let into logs, beyond the secrets' own text.
+//!
+//! Both runner apps mask the values of secret variables as a whole. actions/runner also masks each line of a secret of
+//! several lines and its base64; github-act-runner 0.13.0 does not, so that these are named here as patterns.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde_json::{Value as Json, json};
+
+/// Shorter text is everywhere and would make a log unreadable.
+const LENGTH_MIN: usize = 4;
+/// A job's hints; each is tried on every line of the log.
+const HINTS_MAX: usize = 1000;
+
+/// Patterns for the lines and the base64 forms of secrets.
+pub(super) fn hints<'a>(secrets: impl IntoIterator<Item = &'a String>) -> Vec<Json> {
+    let mut texts = BTreeSet::new();
+    for secret in secrets {
+        texts.insert(secret.trim().to_owned());
+        texts.extend(secret.lines().map(|line| line.trim().to_owned()));
+        texts.extend(base64_forms(secret));
+    }
+    // Longer ones first: a short one must not cut a longer one in two.
+    let mut texts: Vec<String> = texts.into_iter().filter(|text| text.len() >= LENGTH_MIN).collect();
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.iter().take(HINTS_MAX).map(|text| json!({ "type": "regex", "value": escaped(text) })).collect()
+}
+
+/// Base64 of the secret wherever it stands within a longer text: what is sure at each of the three offsets.
+fn base64_forms(secret: &str) -> impl Iterator<Item = String> {
+    (0..3_usize).filter_map(move |offset| {
+        let mut bytes = vec![0; offset];
+        bytes.extend(secret.as_bytes());
+        let encoded = STANDARD_NO_PAD.encode(&bytes);
+        // The first characters mix in what stands before, the last one what stands behind.
+        let start = (offset * 8).div_ceil(6);
+        let end = bytes.len() * 8 / 6;
+        (secret.len() > LENGTH_MIN && start < end).then(|| encoded[start..end].to_owned())
+    })
+}
+
+/// A pattern for just this text, for .NET's and for Go's regular expressions.
+fn escaped(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii_punctuation() && character != '_' {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(secrets: &[&str]) -> Vec<String> {
+        let secrets: Vec<String> = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        hints(&secrets).iter().map(|hint| hint["value"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_line_of_a_secret_is_masked_and_short_ones_are_not() {
+        let values = values(&["-----BEGIN-----\nabc+def/ghi\n{\n"]);
+        assert!(values.contains(&r"abc\+def\/ghi".to_owned()), "{values:?}");
+        assert!(!values.contains(&r"\{".to_owned()), "{values:?}");
+    }
+
+    #[test]
+    fn the_base64_of_a_secret_is_masked_wherever_it_stands() {
+        let values = values(&["correct horse"]);
+        for prefix in ["", "a", "ab", "abc"] {
+            let encoded = STANDARD_NO_PAD.encode(format!("{prefix}correct horse and more"));
+            assert!(
+                values.iter().any(|value| encoded.contains(&value.replace('\\', ""))),
+                "{prefix}: {encoded} {values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_secret_makes_no_hint() {
+        assert!(values(&["", "abc"]).is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! The job message: what a runner gets when it acquires a job.
+//!
+//! The shape is that of actions/runner 2.336.0 (`AgentJobRequestMessage`), of which github-act-runner 0.13.0 reads the
+//! most. Both read names whatever their case. Where that runner app misses something, the message helps it along in a
+//! way that changes nothing for the official one; each such place says so.
+
+mod context;
+mod mask;
+mod step;
+mod template;
+
+use indexmap::IndexMap;
+use serde_json::{Value as Json, json};
+
+use super::model::{Job, Workflow};
+use super::run::{JobIndex, JobRun, Run};
+use super::token::Token;
+use context::context_data;
+use template::template_token;
+
+/// What only the server knows about a job: addresses, ids, tokens and secret values.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The run service, with a slash at its end; the runner appends `renewjob` and `completejob`.
+    pub run_service_url: String,
+    /// The results service, with a slash at its end; without it no log is uploaded.
+    pub results_url: String,
+    /// The live feed, `ws://...`; github-act-runner 0.13.0 panics without it.
+    pub feed_stream_url: String,
+    /// The job's access token for those; shaped as a JWT, since actions/runner decodes it.
+    pub job_token: String,
+    /// What `github.token` and `secrets.GITHUB_TOKEN` are.
+    pub github_token: String,
+    /// The plan (one a run), a GUID.
+    pub plan_id: String,
+    /// The timeline, a GUID.
+    pub timeline_id: String,
+    /// The job, a GUID.
+    pub job_id: String,
+    /// The request's number.
+    pub request_id: u64,
+    /// Until when the job is reserved for the runner.
+    pub locked_until: jiff::Timestamp,
+    /// The ids of the steps, GUIDs, one for each step of the job in its order.
+    pub step_ids: Vec<String>,
+    /// The secrets by name.
+    pub secrets: IndexMap<String, String>,
+    /// The billing owner, sent back by the runner; may be empty.
+    pub billing_owner_id: String,
+}
+
+/// Builds the answer to `acquirejob` for a job that [`Action::QueueJob`](super::Action) named. JSON's `null` for a job
+/// that the run never had.
+pub fn job_message(workflow: &Workflow, run: &Run, job: JobIndex, service: &Service) -> Json {
+    let Some(job_run) = run.job(job) else { return Json::Null };
+    let Some(definition) = workflow.jobs.get(&job_run.job_id) else { return Json::Null };
+    let mut message = json!({
+        "messageType": "RunnerJobRequest",
+        "plan": { "scopeIdentifier": service.plan_id, "planType": "free", "version": 12, "planId": service.plan_id },
+        "timeline": { "id": service.timeline_id },
+        "jobId": service.job_id,
+        "jobDisplayName": job_run.name,
+        "jobName": job_run.job_id,
+        "requestId": service.request_id,
+        "lockedUntil": service.locked_until.to_string(),
+        "resources": { "endpoints": [endpoint(service)] },
+        "variables": variables(job_run, service),
+        "mask": mask::hints(service.secrets.values()),
+        "fileTable": [run.request().github.workflow_path],
+        "contextData": contexts(run, job_run),
+        "environmentVariables": environment(workflow, definition),
+        "defaults": defaults(workflow, definition),
+        "steps": step::steps(workflow, definition, service),
+        "billingOwnerId": service.billing_owner_id,
+    });
+    if let Some(outputs) = &definition.outputs {
+        message["jobOutputs"] = template_token(outputs);
+    }
+    message
+}
+
+fn endpoint(service: &Service) -> Json {
+    json!({
+        "name": "SystemVssConnection",
+        "url": service.run_service_url,
+        "authorization": { "scheme": "OAuth", "parameters": { "AccessToken": service.job_token } },
+        "data": {
+            "ServerId": service.plan_id,
+            "FeedStreamUrl": service.feed_stream_url,
+            "ResultsServiceUrl": service.results_url,
+        },
+        "isShared": false,
+        "isReady": true,
+    })
+}
+
+/// Secrets go as secret variables: runners make the `secrets` context and the masks of them.
+fn variables(job: &JobRun, service: &Service) -> Json {
+    let plain = |value: &str| json!({ "value": value });
+    let secret = |value: &str| json!({ "value": value, "isSecret": true });
+    let mut variables = serde_json::Map::new();
+    for (name, value) in &service.secrets {
+        variables.insert(name.clone(), secret(value));
+    }
+    variables.insert("system.github.job".to_owned(), plain(&job.job_id));
+    variables.insert("system.github.token".to_owned(), secret(&service.github_token));
+    variables.insert("system.github.results_endpoint".to_owned(), plain(&service.results_url));
+    variables.insert("system.phaseDisplayName".to_owned(), plain(&job.name));
+    variables.insert("system.runnerEnvironment".to_owned(), plain("self-hosted"));
+    variables.insert("github_token".to_owned(), secret(&service.github_token));
+    Json::Object(variables)
+}
+
+fn contexts(run: &Run, job: &JobRun) -> Json {
+    json!({
+        "github": context_data(run.github()),
+        "needs": context_data(&job.needs),
+        "strategy": context_data(&job.strategy),
+        "matrix": context_data(&job.matrix),
+        "inputs": context_data(&run.request().inputs),
+        "vars": context_data(run.vars()),
+    })
+}
+
+/// The mappings of the workflow and of the job; the runner evaluates them in this order, later ones win.
+fn environment(workflow: &Workflow, job: &Job) -> Vec<Json> {
+    [&workflow.env, &job.env].into_iter().flatten().map(template_token).collect()
+}
+
+fn defaults(workflow: &Workflow, job: &Job) -> Vec<Json> {
+    let levels = [&workflow.defaults, &job.defaults].into_iter().filter(|defaults| !defaults.is_empty());
+    levels
+        .map(|defaults| {
+            let keys = [("shell", &defaults.shell), ("working-directory", &defaults.working_directory)];
+            template::mapping([("run", template::mapping(present(keys)))])
+        })
+        .collect()
+}
+
+/// The keys that have a value, with it.
+fn present<'a, const N: usize>(
+    keys: [(&'a str, &'a Option<Token>); N],
+) -> impl Iterator<Item = (&'a str, Json)> {
+    keys.into_iter().filter_map(|(key, token)| Some((key, template_token(token.as_ref()?))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Which contexts and functions each place of a workflow allows.
+//!
+//! From GitHub's documentation, "Contexts reference", "Context availability", and its published schema
+//! (actions/languageservices, `workflow-v1.0.json`).
+
+/// What an expression may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) contexts: &'static [&'static str],
+    pub(super) functions: &'static [&'static str],
+    /// False where GitHub takes the text as it stands.
+    pub(super) expressions: bool,
+}
+
+const STATUS: &[&str] = &["success", "failure", "cancelled", "always"];
+const STATUS_AND_HASH: &[&str] = &["success", "failure", "cancelled", "always", "hashFiles"];
+const HASH: &[&str] = &["hashFiles"];
+
+const fn place(contexts: &'static [&'static str], functions: &'static [&'static str]) -> Place {
+    Place { contexts, functions, expressions: true }
+}
+
+/// No expressions at all.
+pub(super) const LITERAL: Place = Place { contexts: &[], functions: &[], expressions: false };
+pub(super) const RUN_NAME: Place = place(&["github", "inputs", "vars"], &[]);
+pub(super) const WORKFLOW_ENV: Place = place(&["github", "secrets", "inputs", "vars"], &[]);
+pub(super) const JOB_IF: Place = place(&["github", "needs", "vars", "inputs"], STATUS);
+pub(super) const STRATEGY: Place = place(&["github", "needs", "vars", "inputs"], &[]);
+/// `name`, `runs-on`, `timeout-minutes`, `continue-on-error` and `environment` of a job.
+pub(super) const JOB: Place = place(&["github", "needs", "strategy", "matrix", "vars", "inputs"], &[]);
+pub(super) const JOB_ENV: Place =
+    place(&["github", "needs", "strategy", "matrix", "vars", "secrets", "inputs"], &[]);
+pub(super) const JOB_DEFAULTS: Place =
+    place(&["github", "needs", "strategy", "matrix", "env", "vars", "inputs"], &[]);
+pub(super) const JOB_OUTPUTS: Place = place(STEP_CONTEXTS, &[]);
+pub(super) const STEP: Place = place(STEP_CONTEXTS, HASH);
+pub(super) const STEP_IF: Place = place(
+    &["github", "needs", "strategy", "matrix", "job", "runner", "env", "vars", "steps", "inputs"],
+    STATUS_AND_HASH,
+);
+
+const STEP_CONTEXTS: &[&str] =
+    &["github", "needs", "strategy", "matrix", "job", "runner", "env", "vars", "secrets", "steps", "inputs"];

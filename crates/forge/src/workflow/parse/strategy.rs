@@ -1,0 +1,66 @@
+//! `strategy:`.
+
+use super::super::matrix;
+use super::super::model::Strategy;
+use super::super::token::{Token, TokenKind};
+use super::super::yaml::{Node, NodeKind, Scalar};
+use super::fields::{Key, Support};
+use super::{Reader, place};
+use crate::expression::Scope;
+
+const STRATEGY_KEYS: &[Key] = &[
+    Key::new("matrix", Support::Read),
+    Key::new("fail-fast", Support::Read),
+    Key::new("max-parallel", Support::Read),
+];
+
+impl Reader {
+    pub(super) fn strategy(&mut self, node: &Node, path: &str) -> Option<Strategy> {
+        let fields = self.fields(node, path, STRATEGY_KEYS)?;
+        let matrix = match fields.get("matrix") {
+            Some(node) => Some(self.matrix(node, &format!("{path}.matrix"))?),
+            None => None,
+        };
+        let fail_fast = match fields.get("fail-fast") {
+            Some(node) => Some(self.boolean(node, &format!("{path}.fail-fast"), &place::STRATEGY)?),
+            None => None,
+        };
+        let max_parallel = match fields.get("max-parallel") {
+            Some(node) => Some(self.positive(node, &format!("{path}.max-parallel"), &place::STRATEGY)?),
+            None => None,
+        };
+        Some(Strategy { matrix, fail_fast, max_parallel })
+    }
+
+    fn matrix(&mut self, node: &Node, path: &str) -> Option<Token> {
+        let is_expression =
+            matches!(&node.kind, NodeKind::Scalar(Scalar::String(text)) if text.contains("${{"));
+        if !is_expression && !matches!(&node.kind, NodeKind::Mapping(_)) {
+            self.remark(
+                node.at,
+                path,
+                format!("must be a mapping or an expression, but is {}", node.describe()),
+            );
+            return None;
+        }
+        let token = self.any_template(node, path, &place::STRATEGY)?;
+        // What holds no expressions can be checked now, with its place, instead of when the job's turn comes.
+        if !has_expression(&token) {
+            let value = token.evaluate(&Scope::new()).ok()?;
+            if let Err(error) = matrix::expand(&value) {
+                self.remark(node.at, path, error.to_string());
+                return None;
+            }
+        }
+        Some(token)
+    }
+}
+
+fn has_expression(token: &Token) -> bool {
+    match &token.kind {
+        TokenKind::Expression(_) => true,
+        TokenKind::Sequence(items) => items.iter().any(has_expression),
+        TokenKind::Mapping(entries) => entries.iter().any(|(_, value)| has_expression(value)),
+        _ => false,
+    }
+}
