@@ -1,4 +1,7 @@
 //! placeholder
 
+pub mod client;
 pub mod expression;
+pub mod jit;
+pub mod lab;
 pub mod workflow;

@@ -1,0 +1,102 @@
+//! From what people type as a forge to the address of its REST API.
+
+use reqwest::Url;
+
+use super::error::ForgeError;
+
+/// The address of a forge's REST API, with a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiBase(Url);
+
+impl ApiBase {
+    /// Takes a host (`github.com`, `ghe.example.com`) or an address (`http://127.0.0.1:8080`). github.com and tenants of
+    /// ghe.com have their API on a host of its own, others below `/api/v3`.
+    ///
+    /// # Errors
+    /// [`ForgeError::BadAddress`] for what is neither.
+    pub fn from_host_or_url(text: &str) -> Result<Self, ForgeError> {
+        let bad = |why: &str| ForgeError::BadAddress { text: text.to_owned(), why: why.to_owned() };
+        let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let mut url = Url::parse(&full).map_err(|error| bad(&error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad("only http and https are known"));
+        }
+        let Some(host) = url.host_str().map(str::to_ascii_lowercase) else { return Err(bad("it has no host")) };
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+            return Err(bad("give the forge's address alone, and the token apart from it"));
+        }
+        let path = url.path().trim_end_matches('/').to_owned();
+        let api_host = match host.as_str() {
+            "github.com" | "www.github.com" => Some("api.github.com".to_owned()),
+            tenant if tenant.ends_with(".ghe.com") && !tenant.starts_with("api.") => Some(format!("api.{tenant}")),
+            _ => None,
+        };
+        let own_host = api_host.is_some() || host == "api.github.com" || host.ends_with(".ghe.com");
+        match path.as_str() {
+            "" if own_host => {}
+            "" | "/api/v3" => url.set_path("/api/v3/"),
+            _ => return Err(bad("it must be a host, without owner or repository")),
+        }
+        if let Some(api_host) = api_host {
+            url.set_host(Some(&api_host)).map_err(|error| bad(&error.to_string()))?;
+        }
+        Ok(Self(url))
+    }
+
+    /// The address.
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// True when `url` is on the same scheme, host and port, so that the token may be sent there.
+    pub(super) fn same_origin(&self, url: &Url) -> bool {
+        self.0.origin() == url.origin()
+    }
+
+    /// The address of something below.
+    pub(super) fn join(&self, path: &str) -> Result<Url, ForgeError> {
+        self.0.join(path).map_err(|error| ForgeError::BadAddress { text: path.to_owned(), why: error.to_string() })
+    }
+}
+
+/// Percent-encodes one part of a path: what people name things must not lead elsewhere.
+pub(super) fn part(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    if matches!(text, "." | "..") {
+        return text.replace('.', "%252E");
+    }
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_forge_has_its_api_where_it_belongs() {
+        let base = |text: &str| ApiBase::from_host_or_url(text).unwrap().url().to_string();
+        assert_eq!(base("github.com"), "https://api.github.com/");
+        assert_eq!(base("https://github.com/"), "https://api.github.com/");
+        assert_eq!(base("corp.ghe.com"), "https://api.corp.ghe.com/");
+        assert_eq!(base("api.corp.ghe.com"), "https://api.corp.ghe.com/");
+        assert_eq!(base("ghes.example"), "https://ghes.example/api/v3/");
+        assert_eq!(base("http://127.0.0.1:8080"), "http://127.0.0.1:8080/api/v3/");
+        assert_eq!(base("http://127.0.0.1:8080/api/v3"), "http://127.0.0.1:8080/api/v3/");
+    }
+
+    #[test]
+    fn what_is_no_forge_is_refused() {
+        for text in ["", "http://", "ftp://h", "https://github.com/o/r", "http://u:p@h", "http://h/?q", "a b"] {
+            assert!(ApiBase::from_host_or_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_their_place_in_a_path() {
+        assert_eq!(part("../x y"), "..%2Fx%20y");
+        let base = ApiBase::from_host_or_url("http://h").unwrap();
+        let url = base.join(&format!("repos/{}/{}/x", part(".."), part("a/../..")).replace("//", "/")).unwrap();
+        assert!(url.path().starts_with("/api/v3/repos/"), "{url}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Sending one call, again where that is harmless, and reading its answer.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Forge;
+use super::error::ForgeError;
+use super::retry::{rate_limit, wait_before_next};
+
+/// Longer answers are not read to their end; logs have a bound of their own.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const MESSAGE_LEN_MAX: usize = 500;
+
+/// A call to be made.
+#[derive(Clone)]
+pub(super) struct Call {
+    /// What it is to do, in words that follow "cannot".
+    pub(super) what: String,
+    method: Method,
+    url: Url,
+    body: Option<Value>,
+    /// May be made again when its answer was lost.
+    repeatable: bool,
+    answer_bytes_max: usize,
+}
+
+impl Call {
+    pub(super) fn new(what: impl Into<String>, method: Method, url: Url) -> Self {
+        let repeatable = method != Method::POST;
+        Self { what: what.into(), method, url, body: None, repeatable, answer_bytes_max: ANSWER_BYTES_MAX }
+    }
+
+    pub(super) fn get(what: impl Into<String>, url: Url) -> Self {
+        Self::new(what, Method::GET, url)
+    }
+
+    pub(super) fn body(self, body: Value) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    /// For a POST that does no harm when made twice.
+    pub(super) fn repeatable(self) -> Self {
+        Self { repeatable: true, ..self }
+    }
+
+    pub(super) fn answer_bytes_max(self, answer_bytes_max: usize) -> Self {
+        Self { answer_bytes_max, ..self }
+    }
+}
+
+/// A good answer.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+    what: String,
+}
+
+impl Answer {
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ForgeError> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ForgeError::BadAnswer { what: self.what.clone(), why: error.to_string() })
+    }
+
+    /// The address of the next page.
+    pub(super) fn next_page(&self) -> Option<Url> {
+        let links = self.headers.get("link")?.to_str().ok()?;
+        let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+        let url = next.trim().strip_prefix('<')?.split_once('>')?.0;
+        Url::parse(url).ok()
+    }
+}
+
+impl Forge {
+    /// Makes a call, again after a while where that is harmless and may help.
+    pub(super) async fn send(&self, call: Call) -> Result<Answer, ForgeError> {
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            let error = match self.send_once(&call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let chance = f64::from(rand::random::<u16>()) / f64::from(u16::MAX);
+            match wait_before_next(calls, &error, chance) {
+                Some(wait) if call.repeatable => tokio::time::sleep(wait).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn send_once(&self, call: &Call) -> Result<Answer, ForgeError> {
+        let lost = |source: reqwest::Error| ForgeError::Connection {
+            what: call.what.clone(),
+            url: self.base().url().to_string(),
+            source: source.without_url(),
+        };
+        if !self.base().same_origin(&call.url) {
+            let why = "it leads to another host".to_owned();
+            return Err(ForgeError::BadAnswer { what: call.what.clone(), why });
+        }
+        let mut request = self
+            .http
+            .request(call.method.clone(), call.url.clone())
+            .bearer_auth(&self.token)
+            .header("accept", "application/vnd.github+json")
+            .header("x-github-api-version", "2022-11-28");
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        let mut response = request.send().await.map_err(lost)?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(lost)? {
+            if body.len() + piece.len() > call.answer_bytes_max {
+                let why = format!("it has more than {} bytes", call.answer_bytes_max);
+                return Err(ForgeError::BadAnswer { what: call.what.clone(), why });
+            }
+            body.extend_from_slice(&piece);
+        }
+        let answer = Answer { status, headers, body, what: call.what.clone() };
+        if (200..300).contains(&status) { Ok(answer) } else { Err(refusal(&answer)) }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    errors: Vec<Value>,
+}
+
+/// Puts an answer that is no success into words.
+fn refusal(answer: &Answer) -> ForgeError {
+    let body: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = if body.message.is_empty() { format!("HTTP {}", answer.status) } else { body.message };
+    let message: String = text.chars().take(MESSAGE_LEN_MAX).collect();
+    let what = answer.what.clone();
+    let headers: Vec<(&str, &str)> =
+        answer.headers.iter().filter_map(|(key, value)| Some((key.as_str(), value.to_str().ok()?))).collect();
+    let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now_seconds = i64::try_from(now_seconds).unwrap_or(i64::MAX);
+    if let Some(wait) = rate_limit(answer.status, &headers, &message, now_seconds) {
+        return ForgeError::RateLimited { what, message, wait };
+    }
+    match answer.status {
+        401 => ForgeError::Unauthorized { what, message },
+        403 => {
+            let needed = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");
+            ForgeError::Forbidden { what, message, permissions: needed.map(|(_, value)| (*value).to_owned()) }
+        }
+        404 => ForgeError::NotFound { what, message },
+        409 => ForgeError::Conflict { what, message },
+        400 | 413 | 422 => ForgeError::Invalid { what, message, errors: body.errors.iter().map(error_text).collect() },
+        status => ForgeError::Server { what, status, message },
+    }
+}
+
+/// GitHub's `errors` are strings or objects.
+fn error_text(error: &Value) -> String {
+    match error {
+        Value::String(text) => text.clone(),
+        Value::Object(object) => match object.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => error.to_string(),
+        },
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,41 @@
+//! Why a lab cannot be opened or served.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a lab cannot be opened or served.
+#[derive(Debug, Error)]
+pub enum LabError {
+    /// A file or folder of its data cannot be used.
+    #[error("the lab cannot use {}: check its owner, its mode and the free space", path.display())]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another lab has the folder.
+    #[error("the data folder {} is used by another lab: stop that one, or take another folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The address for runners is not one.
+    #[error("the runner URL \"{url}\" must be http://HOST[:PORT], without a path")]
+    BadRunnerUrl {
+        /// What was given.
+        url: String,
+    },
+    /// A thread cannot be started.
+    #[error("the lab cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The listener's address cannot be read.
+    #[error("the lab's listener has no address")]
+    Listener(#[source] io::Error),
+    /// The thread that owns the state has ended.
+    #[error("the lab has stopped: see the log for a panic")]
+    Stopped,
+}

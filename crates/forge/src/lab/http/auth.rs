@@ -1,0 +1,84 @@
+//! Who calls: the admin, a runner or a job.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::reply::{BROKER, RESULTS, RUN_SERVICE, Rest, Service};
+use crate::lab::Lab;
+use crate::lab::refusal::Refusal;
+use crate::lab::signing::{Grant, equal_in_constant_time};
+
+/// The caller has the admin token: `Bearer`, `token`, or the password of HTTP basic.
+pub(super) struct Admin;
+
+/// A runner with its access token, speaking to the broker.
+pub(super) struct RunnerAtBroker(pub(super) u64);
+
+/// A runner with its access token, speaking to the run service.
+pub(super) struct RunnerAtRunService(pub(super) u64);
+
+/// A job with its token, speaking to the run service.
+pub(super) struct JobAtRunService(pub(super) u64);
+
+/// A job with its token, speaking to the results service or the live feed.
+pub(super) struct JobAtResults(pub(super) u64);
+
+impl FromRequestParts<Lab> for Admin {
+    type Rejection = Rest;
+
+    async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Rest> {
+        let Some(given) = credential(&parts.headers) else {
+            return Err(Rest(Refusal::new(401, "Requires authentication")));
+        };
+        if equal_in_constant_time(given.as_bytes(), lab.inner.token.as_bytes()) {
+            Ok(Self)
+        } else {
+            Err(Rest(Refusal::new(401, "Bad credentials")))
+        }
+    }
+}
+
+/// The secret of an `Authorization` header.
+fn credential(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" | "token" => Some(rest.trim().to_owned()),
+        "basic" => {
+            let pair = String::from_utf8(BASE64.decode(rest.trim()).ok()?).ok()?;
+            Some(pair.split_once(':')?.1.to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn grant(parts: &Parts, lab: &Lab) -> Option<Grant> {
+    lab.inner.signer.check(&credential(&parts.headers)?, lab.inner.clock.now_ms())
+}
+
+fn unauthorized(source: &'static str) -> Service {
+    Service(source, Refusal::new(401, "The access token is missing, too old or not for this"))
+}
+
+macro_rules! caller {
+    ($caller:ident, $grant:pat => $id:expr, $source:expr) => {
+        impl FromRequestParts<Lab> for $caller {
+            type Rejection = Service;
+
+            async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Service> {
+                match grant(parts, lab) {
+                    Some($grant) => Ok(Self($id)),
+                    _ => Err(unauthorized($source)),
+                }
+            }
+        }
+    };
+}
+
+caller!(RunnerAtBroker, Grant::Runner { runner } => runner, BROKER);
+caller!(RunnerAtRunService, Grant::Runner { runner } => runner, RUN_SERVICE);
+caller!(JobAtRunService, Grant::Job { job } => job, RUN_SERVICE);
+caller!(JobAtResults, Grant::Job { job } => job, RESULTS);

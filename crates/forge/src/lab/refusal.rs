@@ -1,0 +1,35 @@
+//! What the lab says no with.
+
+use serde_json::Value;
+
+/// A call that is not done, with the HTTP status and the words for the caller.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) message: String,
+    /// GitHub's `errors`: strings or objects.
+    pub(crate) errors: Vec<Value>,
+    /// The broker's `errorKind`; empty elsewhere.
+    pub(crate) kind: &'static str,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), errors: Vec::new(), kind: "" }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(404, "Not Found")
+    }
+
+    /// 422 with the reasons.
+    pub(crate) fn invalid(errors: impl IntoIterator<Item = impl Into<Value>>) -> Self {
+        let errors = errors.into_iter().map(Into::into).collect();
+        Self { errors, ..Self::new(422, "Validation Failed") }
+    }
+
+    /// What the broker answers; runner apps decide by `kind`.
+    pub(crate) fn broker(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, ..Self::new(status, message) }
+    }
+}

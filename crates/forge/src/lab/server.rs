@@ -1,0 +1,61 @@
+//! Connections: accepted, bounded in number and idleness, and waited for at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::settings::Limits;
+
+/// How long open connections may take to end; long polls end at once, since nothing more will come.
+const GRACE: Duration = Duration::from_secs(3);
+/// A listener that fails (out of file descriptors, say) is asked again after this.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves `router` until `shutdown` is done.
+pub(super) async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        // Beyond the bound a connection is closed at once rather than left waiting.
+        let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+        let _ = stream.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.connection_idle)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()))
+            .with_upgrades();
+        let mut stopped = stopped.clone();
+        connections.spawn(async move {
+            let _permit = permit;
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = tokio::time::timeout(GRACE, connection).await;
+        });
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    if tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+        connections.shutdown().await;
+    }
+}

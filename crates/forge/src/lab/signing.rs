@@ -1,0 +1,146 @@
+//! The lab's own tokens: JWTs signed with a key that only this lab has (HS256, RFC 7519 and RFC 2104).
+//!
+//! Runners, jobs and signed addresses get such tokens. Nothing about them is stored, so they outlive a restart of the
+//! lab. They are JWTs because actions/runner decodes the job's token and fails on anything else.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// What a token is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "use", rename_all = "snake_case")]
+pub(crate) enum Grant {
+    /// A runner: its session, messages and `acquirejob`.
+    Runner { runner: u64 },
+    /// A job: `renewjob`, `completejob`, results and live feed.
+    Job { job: u64 },
+    /// One blob of one job, by address alone.
+    Blob { job: u64, blob: Blob },
+    /// Reading one job's log, by address alone.
+    Log { job: u64 },
+}
+
+/// Which blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Blob {
+    /// The log of one step, by the step's GUID.
+    StepLog(String),
+    /// The log of the job.
+    JobLog,
+    /// Taken and thrown away: step summaries, diagnostics.
+    Ignored,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    #[serde(flatten)]
+    grant: Grant,
+    /// Seconds since 1970.
+    exp: i64,
+    iat: i64,
+    /// actions/runner reads this claim of the job's token.
+    orch_id: String,
+}
+
+/// Signs and checks.
+#[derive(Clone)]
+pub(crate) struct Signer {
+    key: [u8; 32],
+}
+
+impl Signer {
+    pub(crate) fn new(key: [u8; 32]) -> Self {
+        Self { key }
+    }
+
+    /// A token for `grant` that is good for `seconds` from now.
+    pub(crate) fn issue(&self, grant: Grant, now_ms: i64, seconds: i64) -> String {
+        let iat = now_ms / 1000;
+        let claims = Claims { grant, exp: iat + seconds, iat, orch_id: "dayfly-lab".to_owned() };
+        let head = BASE64.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+        let body = BASE64.encode(serde_json::to_vec(&claims).expect("claims are plain data"));
+        let signed = format!("{head}.{body}");
+        let signature = BASE64.encode(hmac_sha256(&self.key, signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    /// What `token` grants, if it is one of ours and not too old.
+    pub(crate) fn check(&self, token: &str, now_ms: i64) -> Option<Grant> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let signature = BASE64.decode(signature).ok()?;
+        if !equal_in_constant_time(&signature, &hmac_sha256(&self.key, signed.as_bytes())) {
+            return None;
+        }
+        let claims: Claims = serde_json::from_slice(&BASE64.decode(signed.split_once('.')?.1).ok()?).ok()?;
+        (now_ms / 1000 < claims.exp).then_some(claims.grant)
+    }
+}
+
+/// RFC 2104 with SHA-256.
+fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let mut block = [0_u8; 64];
+    block[..32].copy_from_slice(key);
+    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
+    let outer = Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize();
+    outer.into()
+}
+
+/// Compares secrets: how long it takes says nothing about where they differ.
+pub(crate) fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
+    let digest = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+    let (left, right) = (digest(left), digest(right));
+    let difference = left.iter().zip(right).fold(0_u8, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+/// Fresh random bytes from the system.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0_u8; N];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mac_is_that_of_rfc_4231() {
+        // RFC 4231 has no key of 32 bytes; shorter keys are padded with zeros, so its case 1 fits.
+        let mut key = [0_u8; 32];
+        key[..20].fill(0x0b);
+        let expected = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
+        assert_eq!(hex(&hmac_sha256(&key, b"Hi There")), expected);
+    }
+
+    #[test]
+    fn a_token_grants_what_it_was_issued_for_until_it_is_too_old() {
+        let signer = Signer::new([7; 32]);
+        let token = signer.issue(Grant::Job { job: 3 }, 1_000_000, 60);
+        assert_eq!(signer.check(&token, 1_059_000), Some(Grant::Job { job: 3 }));
+        assert_eq!(signer.check(&token, 1_060_000), None);
+        assert_eq!(Signer::new([8; 32]).check(&token, 1_000_000), None);
+    }
+
+    #[test]
+    fn a_changed_token_grants_nothing() {
+        let signer = Signer::new([7; 32]);
+        let token = signer.issue(Grant::Runner { runner: 1 }, 0, 60);
+        let other = signer.issue(Grant::Runner { runner: 2 }, 0, 60);
+        let body = |token: &str| token.split('.').nth(1).unwrap().to_owned();
+        assert_eq!(signer.check(&token.replace(&body(&token), &body(&other)), 0), None);
+        for junk in ["", ".", "..", "a.b.c", "\u{1f600}"] {
+            assert_eq!(signer.check(junk, 0), None);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The lab's state and everything that changes it. One thread owns it (see [`super::hub`]); nothing here waits.
+//!
+//! ```text
+//! contents, dispatch --> runs --Action--> jobs --offer--> runners' polls
+//!                         ^                 |
+//!                         +-- StoredEvent --+-- acquire, renew, complete, steps, lines
+//! ```
+
+mod job;
+mod line;
+mod open;
+mod repository;
+mod run;
+mod runner;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::{EventBus, LabEventKind};
+use super::journal::{Journal, Record};
+use super::log_file::LogFiles;
+use super::settings::{Clock, Limits};
+use super::signing::Signer;
+
+pub(crate) use open::read_or_make;
+pub(crate) use job::{Hold, Job, JobRecord, StepRecord, StepUpdate};
+pub(crate) use repository::{Repository, RepositoryName};
+pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
+pub(crate) use runner::{Group, Message, Registration, RegistrationRequest, Runner, RunnerPoll, Scope, runner_not_found};
+
+/// The journal is written anew when it is this much longer than what is still true.
+const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// All that the lab knows.
+pub(crate) struct State {
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    pub(crate) signer: Signer,
+    /// The lab as runners reach it, without a slash at its end.
+    pub(crate) runner_url: String,
+    pub(crate) bus: EventBus,
+    pub(crate) logs: LogFiles,
+    journal: Journal,
+    journal_base_bytes: u64,
+    last_id: u64,
+    pub(crate) repositories: BTreeMap<String, Repository>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) runners: BTreeMap<u64, Runner>,
+    pub(crate) runs: BTreeMap<u64, RunEntry>,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    /// The jobs that wait for a runner, oldest first.
+    offered: BTreeSet<u64>,
+    /// Held for as long as the state lives: one lab for one folder.
+    _lock: std::fs::File,
+}
+
+impl State {
+    /// Milliseconds since 1970, by the lab's clock.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn record(&mut self, record: &Record) {
+        self.journal.append(record);
+    }
+
+    fn publish(&mut self, run: u64, kind: LabEventKind) {
+        let now_ms = self.now_ms();
+        let repository = self.runs.get(&run).map(|entry| entry.record.repository.full_name()).unwrap_or_default();
+        self.bus.publish(now_ms, &repository, run, kind);
+    }
+
+    /// Writes what has changed; called after each piece of work, before its answer.
+    pub(crate) fn save(&mut self) {
+        if let Err(error) = self.journal.flush() {
+            tracing::error!(%error, "the lab's journal cannot be written: what happens now is lost with this process");
+        }
+        if self.journal.written_bytes() > self.journal_base_bytes + JOURNAL_GROWTH_BYTES {
+            self.compact();
+        }
+    }
+
+    /// Writes the journal anew with what is still true.
+    fn compact(&mut self) {
+        let mut records = vec![Record::LastId(self.last_id)];
+        records.extend(self.groups.iter().cloned().map(Record::Group));
+        records.extend(self.repositories.values().cloned().map(Record::Repository));
+        records.extend(self.runners.values().map(|runner| Record::Runner(runner.registration.clone())));
+        for entry in self.runs.values() {
+            records.push(Record::Run(entry.record.clone()));
+            let event =
+                |(at_ms, event): &(i64, StoredEvent)| Record::RunEvent { run: entry.record.id, at_ms: *at_ms, event: event.clone() };
+            records.extend(entry.events.iter().map(event));
+        }
+        records.extend(self.jobs.values().map(|job| Record::Job(job.record.clone())));
+        if let Err(error) = self.journal.replace(records.into_iter()) {
+            tracing::error!(%error, "the lab's journal cannot be written anew");
+        }
+        self.journal_base_bytes = self.journal.written_bytes();
+    }
+
+    /// What time alone does: deadlines of runs, locks that ran out, registrations nobody came for.
+    pub(crate) fn tick(&mut self) {
+        self.tick_runs();
+        self.tick_jobs();
+        self.tick_runners();
+    }
+}
