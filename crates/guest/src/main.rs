@@ -1,2 +1,45 @@
-//! The program that runs inside a dayfly machine.
-fn main() {}
+//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, three programs:
+//!
+//! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) for good;
+//! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app, a program of its own that
+//!   knows files and standard output only, so that it serves every driver;
+//! - `dayfly-guest --version`.
+//!
+//! No async runtime, no shell, no argument parser crate: it runs under software emulation too, where starting a
+//! process costs 20-50 ms and every page of code is translated anew.
+
+mod agent;
+mod boot;
+mod console;
+mod entrypoint;
+mod folder;
+mod lines;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Version of this build, as the agent's hello says it.
+const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+const USAGE: &str = "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | --version
+As process 1 of a machine (its initramfs's /init) it takes no arguments.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
+        ["--version"] => {
+            // Nobody reads: nothing lost.
+            let _ = writeln!(std::io::stdout(), "dayfly-guest {BUILD}");
+            ExitCode::SUCCESS
+        }
+        // The kernel hands on words of its command line that it does not know.
+        _ if std::process::id() == 1 => boot::run(),
+        _ => {
+            let _ = std::io::stderr().write_all(USAGE.as_bytes());
+            ExitCode::from(2)
+        }
+    }
+}

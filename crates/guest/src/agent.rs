@@ -1,0 +1,221 @@
+//! The agent: what the host speaks with.
+//!
+//! Plain threads, each with one job, and a few values that they share:
+//!
+//! ```text
+//!   port reader --HostMessage--> Agent ----> identity, folder, entrypoint, power
+//!                                  |
+//!   Docker, entrypoint, watcher ---+---> Outbox (bounded) ---> port writer
+//!
+//!   main thread: reaps
+//! ```
+//!
+//! A host may go away at any time and another may connect. What stays true (milestones, files, the entrypoint's
+//! end) is said again to each host that says hello; of the lines only those that are still queued come.
+
+mod children;
+mod docker;
+mod identity;
+mod outbox;
+mod port;
+
+use crate::console;
+use crate::folder::Folder;
+use children::Children;
+use dayfly_guest::environment::{self, Suffix};
+use dayfly_guest::protocol::{GuestMessage, HostMessage, Milestone, Source, Start, VERSION};
+use outbox::Outbox;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the last lines of an entrypoint that has ended are waited for: a process that it left behind may hold
+/// the pipe open for ever.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
+
+/// How long [`greet_once`] waits for a host.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+
+/// The agent; cheap to clone, one per machine.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    outbox: Arc<Outbox>,
+    children: Arc<Children>,
+    /// Id of the runner whose files are carried, once the entrypoint has been started.
+    runner_id: Arc<Mutex<Option<String>>>,
+}
+
+impl Agent {
+    pub(crate) fn new() -> Self {
+        Self { outbox: Arc::default(), children: Arc::default(), runner_id: Arc::default() }
+    }
+
+    /// Starts to serve the protocol, and to watch the environment directory.
+    pub(crate) fn open_port(&self) {
+        let agent = self.clone();
+        port::serve(Arc::clone(&self.outbox), move |message| agent.handle(message));
+        let agent = self.clone();
+        std::thread::spawn(move || agent.watch_folder());
+    }
+
+    /// Starts Docker and reports when it answers.
+    pub(crate) fn start_docker(&self) {
+        let agent = self.clone();
+        std::thread::spawn(move || docker::run(&agent));
+    }
+
+    /// Waits for children, for ever.
+    pub(crate) fn reap(&self) -> ! {
+        self.children.reap()
+    }
+
+    /// Tells the host that a step is done.
+    pub(crate) fn reached(&self, milestone: Milestone) {
+        self.outbox.fact(GuestMessage::Milestone { milestone, uptime_ms: uptime_ms() });
+    }
+
+    /// Tells the host, and the console, what does not work.
+    fn fault(&self, message: String) {
+        console::say(&message);
+        self.outbox.fact(GuestMessage::Fault { message });
+    }
+
+    fn line(&self, source: Source, text: &str) {
+        self.outbox.line(source, text);
+    }
+
+    fn handle(&self, message: HostMessage) {
+        match message {
+            HostMessage::Hello { version, epoch } => {
+                if version != VERSION {
+                    self.fault(format!(
+                        "the host speaks version {version} of the protocol, this guest {VERSION}"
+                    ));
+                }
+                self.outbox.greet(epoch);
+            }
+            HostMessage::Identify(identity) => match identity::take_on(&identity) {
+                Ok(()) => self.reached(Milestone::Identified),
+                Err(error) => self.fault(format!("cannot take on the identity: {error}")),
+            },
+            HostMessage::PutFile { name, content } => {
+                self.change_folder(&name, |folder| folder.write(&name, &content))
+            }
+            HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
+            HostMessage::Start(start) => self.start_entrypoint(&start),
+            HostMessage::Ping { nonce } => self.outbox.answer(GuestMessage::Pong { nonce }),
+            HostMessage::PowerOff => crate::boot::power::off(),
+        }
+    }
+
+    fn change_folder(
+        &self,
+        name: &str,
+        change: impl FnOnce(&Folder) -> Result<(), crate::folder::FolderError>,
+    ) {
+        if environment::parse_file_name(name).is_none() {
+            return self.fault(format!("{name:?} is no file of the environment directory"));
+        }
+        let folder = Folder::open(Path::new(environment::DIRECTORY));
+        if let Err(error) = folder.and_then(|folder| change(&folder)) {
+            self.fault(error.to_string());
+        }
+    }
+
+    /// Sends the notes of the current runner as they appear.
+    fn watch_folder(&self) {
+        let watched = Folder::open(Path::new(environment::DIRECTORY))
+            .and_then(|folder| folder.watch().map(|watch| (folder, watch)));
+        match watched {
+            Ok((folder, watch)) => {
+                let error = watch.for_each(|name| match name {
+                    "" => self.send_notes(&folder),
+                    name => self.send_note(&folder, name),
+                });
+                self.fault(format!("the environment directory is no longer watched: {error}"));
+            }
+            Err(error) => self.fault(format!("cannot watch the environment directory: {error}")),
+        }
+    }
+
+    fn send_notes(&self, folder: &Folder) {
+        let runner_id = self.runner_id.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for suffix in [Suffix::Tkn, Suffix::Brk] {
+            if let Some(id) = &runner_id {
+                self.send_note(folder, &environment::file_name(id, suffix));
+            }
+        }
+    }
+
+    fn send_note(&self, folder: &Folder, name: &str) {
+        let Some((id, Suffix::Tkn | Suffix::Brk)) = environment::parse_file_name(name) else { return };
+        let current = self.runner_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_deref() != Some(id) {
+            return;
+        }
+        match folder.read_note(name) {
+            Ok(content) => self.outbox.fact(GuestMessage::File { name: name.to_owned(), content }),
+            Err(error) if error.is_absent() => {}
+            Err(error) => self.fault(format!("a note is not sent: {error}")),
+        }
+    }
+
+    fn start_entrypoint(&self, start: &Start) {
+        if !environment::is_runner_id(&start.runner_id) {
+            return self.fault(format!("{:?} is no id of a runner", start.runner_id));
+        }
+        let mut current = self.runner_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = &*current {
+            return self.fault(format!("the entrypoint was started already, for runner {id}"));
+        }
+        *current = Some(start.runner_id.clone());
+        drop(current);
+        if let Err(error) = self.try_start_entrypoint(start) {
+            self.fault(format!("cannot start the entrypoint: {error}"));
+            self.outbox.fact(GuestMessage::EntrypointExited { code: Some(127), signal: None });
+        }
+    }
+
+    fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
+        let (reader, writer) = std::io::pipe()?;
+        let mut command = Command::new(crate::boot::PROGRAM);
+        command.arg("entrypoint").args(&start.args).env_clear().current_dir("/");
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let ended = self.children.spawn(command)?;
+        let agent = self.clone();
+        let relay = std::thread::spawn(move || {
+            crate::lines::for_each(reader, |line| agent.line(Source::Entrypoint, line));
+        });
+        let agent = self.clone();
+        std::thread::spawn(move || {
+            // The reaper never drops a sender without an answer, so this ends with the process.
+            let Ok(status) = ended.recv() else { return };
+            let end = Instant::now();
+            while !relay.is_finished() && end.elapsed() < LAST_LINES_MAX {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            agent
+                .outbox
+                .fact(GuestMessage::EntrypointExited { code: status.code(), signal: status.signal() });
+        });
+        Ok(())
+    }
+}
+
+/// Says hello once, where there is a port and a host: all that a probe does.
+pub(crate) fn greet_once() {
+    let outbox = Arc::new(Outbox::default());
+    port::serve(Arc::clone(&outbox), |_| {});
+    let start = Instant::now();
+    while !outbox.is_empty() && start.elapsed() < GREETING_MAX {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Milliseconds since the kernel started.
+fn uptime_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}

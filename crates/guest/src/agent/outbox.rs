@@ -1,0 +1,243 @@
+//! What waits to be sent to the host: bounded, whether or not a host is there.
+
+use dayfly_guest::protocol::{GuestMessage, Source, VERSION};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Most lines that wait; beyond, the oldest is dropped and counted.
+const LINES_MAX: usize = 1024;
+
+/// Most bytes of lines that wait.
+const LINE_BYTES_MAX: usize = 512 * 1024;
+
+/// Most facts that are kept to be said again. A machine has about ten; only faults can be more.
+const FACTS_MAX: usize = 64;
+
+/// Most other answers that wait.
+const ANSWERS_MAX: usize = 64;
+
+/// The queue between all who have something to say and the one thread that writes.
+///
+/// Until a host has said hello nothing but this side's own first hello goes out, so no fact is said twice on one
+/// connection.
+#[derive(Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// A hello that is due, with its epoch.
+    hello: Option<u64>,
+    /// Whether a host has said hello on this connection.
+    greeted: bool,
+    facts: Vec<GuestMessage>,
+    queue: VecDeque<GuestMessage>,
+    lines: usize,
+    line_bytes: usize,
+    dropped: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            hello: Some(0),
+            greeted: false,
+            facts: Vec::new(),
+            queue: VecDeque::new(),
+            lines: 0,
+            line_bytes: 0,
+            dropped: 0,
+        }
+    }
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something that stays true: said now, and again to each host that says hello.
+    pub(super) fn fact(&self, message: GuestMessage) {
+        let mut state = self.lock();
+        if state.facts.len() < FACTS_MAX {
+            state.facts.push(message.clone());
+            if state.greeted {
+                state.queue.push_back(message);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// An answer to this host alone.
+    pub(super) fn answer(&self, message: GuestMessage) {
+        let mut state = self.lock();
+        if state.queue.len() < state.lines + ANSWERS_MAX + FACTS_MAX {
+            state.queue.push_back(message);
+        }
+        self.changed.notify_all();
+    }
+
+    /// A line of output.
+    pub(super) fn line(&self, source: Source, text: &str) {
+        let mut state = self.lock();
+        state.lines += 1;
+        state.line_bytes += text.len();
+        state.queue.push_back(GuestMessage::Line { source, text: text.to_owned() });
+        while state.lines > LINES_MAX || state.line_bytes > LINE_BYTES_MAX {
+            state.drop_oldest_line();
+        }
+        self.changed.notify_all();
+    }
+
+    /// A host has said hello: it gets ours first, then all facts, and the lines that still wait. The end of the
+    /// entrypoint comes after its last lines.
+    pub(super) fn greet(&self, epoch: u64) {
+        let mut state = self.lock();
+        state.hello = Some(epoch);
+        state.greeted = true;
+        state.queue.retain(is_line);
+        let facts = state.facts.clone();
+        let is_end = |fact: &GuestMessage| matches!(fact, GuestMessage::EntrypointExited { .. });
+        let (ends, others): (Vec<_>, Vec<_>) = facts.into_iter().partition(is_end);
+        for fact in others.into_iter().rev() {
+            state.queue.push_front(fact);
+        }
+        state.queue.extend(ends);
+        self.changed.notify_all();
+    }
+
+    /// The host went away.
+    pub(super) fn host_is_gone(&self) {
+        self.lock().greeted = false;
+    }
+
+    /// Whether nothing is due.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.hello.is_none() && (state.queue.is_empty() || !state.greeted)
+    }
+
+    /// Waits for the next message.
+    pub(super) fn next(&self) -> GuestMessage {
+        let mut state = self.lock();
+        loop {
+            if let Some(message) = state.take() {
+                return message;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<GuestMessage> {
+        if let Some(epoch) = self.hello.take() {
+            let build = crate::BUILD.to_owned();
+            return Some(GuestMessage::Hello { version: VERSION, epoch, build });
+        }
+        if !self.greeted {
+            return None;
+        }
+        if self.dropped > 0 && self.queue.front().is_none_or(is_line) {
+            return Some(GuestMessage::LinesDropped { count: std::mem::take(&mut self.dropped) });
+        }
+        let message = self.queue.pop_front()?;
+        self.forget_line(&message);
+        Some(message)
+    }
+
+    fn forget_line(&mut self, message: &GuestMessage) {
+        if let GuestMessage::Line { text, .. } = message {
+            self.lines -= 1;
+            self.line_bytes -= text.len();
+        }
+    }
+
+    fn drop_oldest_line(&mut self) {
+        let Some(oldest) = self.queue.iter().position(is_line).and_then(|index| self.queue.remove(index))
+        else {
+            return;
+        };
+        self.forget_line(&oldest);
+        self.dropped += 1;
+    }
+}
+
+fn is_line(message: &GuestMessage) -> bool {
+    matches!(message, GuestMessage::Line { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayfly_guest::protocol::Milestone;
+
+    fn line(text: &str) -> GuestMessage {
+        GuestMessage::Line { source: Source::Agent, text: text.to_owned() }
+    }
+
+    fn milestone() -> GuestMessage {
+        GuestMessage::Milestone { milestone: Milestone::Mounts, uptime_ms: 1 }
+    }
+
+    fn drain(outbox: &Outbox) -> Vec<GuestMessage> {
+        std::iter::from_fn(|| outbox.lock().take()).collect()
+    }
+
+    fn hello(epoch: u64) -> GuestMessage {
+        GuestMessage::Hello { version: VERSION, epoch, build: crate::BUILD.to_owned() }
+    }
+
+    #[test]
+    fn nothing_but_the_first_hello_goes_out_before_a_host_has_spoken() {
+        let outbox = Outbox::default();
+        outbox.fact(milestone());
+        outbox.line(Source::Agent, "early");
+        assert_eq!(drain(&outbox), [hello(0)]);
+        assert!(outbox.is_empty());
+        outbox.greet(1);
+        assert_eq!(drain(&outbox), [hello(1), milestone(), line("early")]);
+    }
+
+    #[test]
+    fn facts_are_said_again_to_the_next_host_and_the_end_comes_after_the_lines() {
+        let outbox = Outbox::default();
+        let end = GuestMessage::EntrypointExited { code: Some(0), signal: None };
+        outbox.greet(1);
+        outbox.fact(milestone());
+        assert_eq!(drain(&outbox), [hello(1), milestone()]);
+        outbox.host_is_gone();
+        outbox.line(Source::Agent, "meanwhile");
+        outbox.fact(end.clone());
+        assert_eq!(drain(&outbox), []);
+        outbox.greet(2);
+        assert_eq!(drain(&outbox), [hello(2), milestone(), line("meanwhile"), end]);
+    }
+
+    #[test]
+    fn the_oldest_lines_are_dropped_and_counted() {
+        let outbox = Outbox::default();
+        for number in 0..LINES_MAX + 3 {
+            outbox.line(Source::Docker, &number.to_string());
+        }
+        outbox.greet(1);
+        let messages = drain(&outbox);
+        assert_eq!(messages[1], GuestMessage::LinesDropped { count: 3 });
+        assert_eq!(messages[2], GuestMessage::Line { source: Source::Docker, text: "3".to_owned() });
+        assert_eq!(messages.len(), LINES_MAX + 2);
+    }
+
+    #[test]
+    fn lines_are_bounded_in_bytes_and_facts_in_number() {
+        let outbox = Outbox::default();
+        for _ in 0..1000 {
+            outbox.line(Source::Docker, &"x".repeat(8192));
+            outbox.fact(milestone());
+            outbox.answer(GuestMessage::Pong { nonce: 1 });
+        }
+        let state = outbox.lock();
+        assert!(state.line_bytes <= LINE_BYTES_MAX && state.facts.len() == FACTS_MAX);
+        assert!(state.queue.len() <= state.lines + ANSWERS_MAX + FACTS_MAX);
+    }
+}

@@ -1,0 +1,103 @@
+//! The virtio-serial port: one thread reads it, one writes it.
+//!
+//! How the port behaves (`drivers/char/virtio_console.c`): it can be opened once; `read` gives 0 while no host is
+//! connected, and `write` blocks then. A host that goes and comes between two reads is not noticed here, but each
+//! host says hello first, and that is what starts a new count of frames.
+
+use super::outbox::Outbox;
+use crate::console;
+use dayfly_guest::protocol::frame::{Decoder, Encoder, FrameError};
+use dayfly_guest::protocol::{GuestMessage, HostMessage, PORT_NAME};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the port may take to appear after its driver was loaded.
+const APPEAR_MAX: Duration = Duration::from_secs(5);
+
+/// How often a port without a host is looked at: it cannot be waited for.
+const HOST_POLL: Duration = Duration::from_millis(20);
+
+/// Starts both threads. `handle` is called with each message, one after another.
+pub(super) fn serve(outbox: Arc<Outbox>, handle: impl Fn(HostMessage) + Send + 'static) {
+    std::thread::spawn(move || {
+        if let Err(error) = try_serve(outbox, handle) {
+            console::say(&format!("no host can speak with this machine: {error}"));
+        }
+    });
+}
+
+fn try_serve(outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) -> io::Result<()> {
+    let port = Arc::new(open()?);
+    let (writer_port, writer_outbox) = (Arc::clone(&port), Arc::clone(&outbox));
+    std::thread::spawn(move || write(&writer_port, &writer_outbox));
+    read(&port, &outbox, handle)
+}
+
+fn open() -> io::Result<File> {
+    let start = Instant::now();
+    loop {
+        if let Some(path) = find() {
+            return File::options().read(true).write(true).open(path);
+        }
+        if start.elapsed() > APPEAR_MAX {
+            return Err(io::Error::other(format!("there is no virtio-serial port named {PORT_NAME}")));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    let entries = std::fs::read_dir("/sys/class/virtio-ports").ok()?;
+    let is_ours = |entry: &std::fs::DirEntry| {
+        std::fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT_NAME)
+    };
+    entries.flatten().find(is_ours).map(|entry| PathBuf::from("/dev").join(entry.file_name()))
+}
+
+fn write(port: &File, outbox: &Outbox) {
+    let mut encoder = Encoder::new();
+    loop {
+        let message = outbox.next();
+        if matches!(message, GuestMessage::Hello { .. }) {
+            encoder = Encoder::new();
+        }
+        let written = match encoder.encode(&message) {
+            Ok(frame) => (&*port).write_all(&frame),
+            // Facts and lines are bounded far below a frame, so this is a message that nobody will miss.
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = written {
+            console::say(&format!("a message to the host is lost: {error}"));
+            std::thread::sleep(HOST_POLL);
+        }
+    }
+}
+
+fn read(port: &File, outbox: &Outbox, handle: impl Fn(HostMessage)) -> io::Result<()> {
+    let (mut decoder, mut chunk) = (Decoder::new(), vec![0; 64 * 1024]);
+    loop {
+        match (&*port).read(&mut chunk) {
+            Ok(0) => {
+                decoder.reset();
+                outbox.host_is_gone();
+                std::thread::sleep(HOST_POLL);
+            }
+            Ok(count) => decoder.push(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        while let Some(message) = decoder.next::<HostMessage>() {
+            match message {
+                Ok(message) => handle(message),
+                Err(error) => note(&error),
+            }
+        }
+    }
+}
+
+fn note(error: &FrameError) {
+    console::say(&format!("from the host: {error}"));
+}

@@ -1,0 +1,53 @@
+//! What programs expect of a running system, beyond mounts. A step that fails is said and does not count: each is
+//! of use to some programs only, and the machine is of use without it.
+
+use crate::console;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::path::Path;
+
+/// Limits, controllers, kernel settings, links and the name of this machine until it has one of its own.
+pub(super) fn prepare() {
+    let files = Rlimit { current: Some(1_048_576), maximum: Some(1_048_576) };
+    note("the limit of open files", setrlimit(Resource::Nofile, files));
+    let umask = rustix::fs::Mode::from_raw_mode(0o022);
+    let _ = rustix::process::umask(umask);
+    delegate_controllers();
+    for (path, value) in [
+        ("/proc/sys/net/ipv4/ip_forward", "1"),
+        ("/proc/sys/fs/inotify/max_user_watches", "524288"),
+        ("/proc/sys/fs/inotify/max_user_instances", "1024"),
+        ("/proc/sys/vm/max_map_count", "262144"),
+    ] {
+        note(path, std::fs::write(path, value));
+    }
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        if std::fs::symlink_metadata(link).is_err() {
+            note(link, std::os::unix::fs::symlink(target, link));
+        }
+    }
+    let lock = Path::new("/run/lock");
+    note("/run/lock", std::fs::create_dir_all(lock));
+    let sticky = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    note("/run/lock", std::fs::set_permissions(lock, sticky));
+    note("the host name", rustix::system::sethostname(b"dayfly"));
+}
+
+/// Passes every controller on to the groups below the root, as Docker needs it.
+fn delegate_controllers() {
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    for controller in controllers.split_ascii_whitespace() {
+        let request = format!("+{controller}");
+        note(&request, std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", &request));
+    }
+}
+
+fn note<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        console::say(&format!("cannot set {what}: {error}"));
+    }
+}

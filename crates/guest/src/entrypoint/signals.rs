@@ -1,0 +1,40 @@
+//! Termination signals, as events.
+#![expect(unsafe_code, reason = "signal masks have no safe wrapper")]
+
+use std::mem::MaybeUninit;
+use std::sync::mpsc::SyncSender;
+
+const TERMINATION: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+fn set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set, and `sigaddset` is given an initialised one and valid signals.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in TERMINATION {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Keeps the signals from this thread and all that it starts. `std::process` undoes that in children.
+pub(super) fn block() {
+    // SAFETY: the set is initialised, and no old set is asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
+}
+
+/// Sends `event` for each of the signals that comes, for ever; call [`block`] before.
+pub(super) fn forward<T: Copy + Send + 'static>(events: &SyncSender<T>, event: T) {
+    let events = events.clone();
+    std::thread::spawn(move || {
+        let (set, mut signal) = (set(), 0);
+        loop {
+            // SAFETY: the set is initialised and `signal` is a place for the answer.
+            if unsafe { libc::sigwait(&set, &mut signal) } == 0 && events.try_send(event).is_err() {
+                // Full or gone: an end is under way already.
+                std::thread::yield_now();
+            }
+        }
+    });
+}

@@ -1,0 +1,69 @@
+//! Who the runner app runs as, read from `/etc/passwd` and `/etc/group`.
+
+use dayfly_guest::runner_app::User;
+use rustix::process::{Gid, Uid};
+
+/// Another user, with everything that a login gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) user: User,
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    /// All groups, the primary one too.
+    pub(super) groups: Vec<Gid>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UserError {
+    #[error("there is no user {0} in /etc/passwd")]
+    Unknown(String),
+    #[error("cannot read {path}: {source}")]
+    Io {
+        path: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Account {
+    /// Looks a user up.
+    pub(super) fn find(name: &str) -> Result<Self, UserError> {
+        let read = |path| std::fs::read_to_string(path).map_err(|source| UserError::Io { path, source });
+        Self::parse(name, &read("/etc/passwd")?, &read("/etc/group")?)
+            .ok_or_else(|| UserError::Unknown(name.to_owned()))
+    }
+
+    fn parse(name: &str, passwd: &str, group: &str) -> Option<Self> {
+        let entry = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
+        let [_, _, uid, gid, _, home, shell] = entry.split(':').collect::<Vec<_>>()[..] else { return None };
+        let (uid, gid) = (Uid::from_raw(uid.parse().ok()?), Gid::from_raw(gid.parse().ok()?));
+        let mut groups = vec![gid];
+        for line in group.lines() {
+            let [_, _, id, members] = line.split(':').collect::<Vec<_>>()[..] else { continue };
+            if let Ok(id) = id.parse()
+                && members.split(',').any(|member| member == name)
+                && !groups.contains(&Gid::from_raw(id))
+            {
+                groups.push(Gid::from_raw(id));
+            }
+        }
+        let user = User { name: name.to_owned(), home: home.into(), shell: shell.into() };
+        Some(Self { user, uid, gid, groups })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_all_groups_that_name_it() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nrunner:x:1001:1001:,,,:/home/runner:/bin/bash\n";
+        let group = "root:x:0:\ndocker:x:105:runner\nsudo:x:27:prunner,runner2\nrunner:x:1001:runner\nbad\n";
+        let account = Account::parse("runner", passwd, group).expect("there");
+        assert_eq!(account.groups, [Gid::from_raw(1001), Gid::from_raw(105)]);
+        assert_eq!((account.uid, account.gid), (Uid::from_raw(1001), Gid::from_raw(1001)));
+        assert_eq!(account.user.home, std::path::Path::new("/home/runner"));
+        assert_eq!(Account::parse("run", passwd, group), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! The environment directory as a folder on disk: notes in it are read and written without following links.
+
+use dayfly_guest::environment::NOTE_LENGTH_MAX;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// An opened folder; names are looked up in it, whatever becomes of its path.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// What went wrong with a file of the folder.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub(crate) struct FolderError {
+    path: PathBuf,
+    problem: Problem,
+}
+
+impl FolderError {
+    /// Whether there is no such file.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("{0}")]
+    Io(io::Error),
+    #[error("not a regular file")]
+    NotAFile,
+    #[error("longer than {0} bytes")]
+    TooLong(usize),
+}
+
+impl From<Errno> for Problem {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Folder {
+    /// Opens a folder that is there.
+    pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Self { path: path.to_owned(), fd }),
+            Err(errno) => Err(FolderError { path: path.to_owned(), problem: errno.into() }),
+        }
+    }
+
+    fn with<T>(&self, name: &str, result: Result<T, Problem>) -> Result<T, FolderError> {
+        result.map_err(|problem| FolderError { path: self.path.join(name), problem })
+    }
+
+    /// Content of a regular file of at most `length_max` bytes. Never follows a link and never waits (a FIFO).
+    pub(crate) fn read(&self, name: &str, length_max: usize) -> Result<String, FolderError> {
+        self.with(name, self.try_read(name, length_max))
+    }
+
+    fn try_read(&self, name: &str, length_max: usize) -> Result<String, Problem> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(Problem::NotAFile);
+        }
+        let mut content = Vec::new();
+        File::from(fd).take(length_max as u64 + 1).read_to_end(&mut content)?;
+        if content.len() > length_max {
+            return Err(Problem::TooLong(length_max));
+        }
+        Ok(String::from_utf8_lossy(&content).into_owned())
+    }
+
+    /// A note: as [`Folder::read`], bounded by [`NOTE_LENGTH_MAX`].
+    pub(crate) fn read_note(&self, name: &str) -> Result<String, FolderError> {
+        self.read(name, NOTE_LENGTH_MAX)
+    }
+
+    /// Writes a file that only its owner can read, whole or not at all: under another name first.
+    pub(crate) fn write(&self, name: &str, content: &str) -> Result<(), FolderError> {
+        self.with(name, self.try_write(name, content))
+    }
+
+    fn try_write(&self, name: &str, content: &str) -> Result<(), Problem> {
+        let draft = format!(".{name}.draft");
+        self.try_remove(&draft)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, &draft, flags, Mode::RUSR | Mode::WUSR)?;
+        File::from(fd).write_all(content.as_bytes())?;
+        Ok(rustix::fs::renameat(&self.fd, &draft, &self.fd, name)?)
+    }
+
+    /// Removes a file; one that is not there is no error.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), FolderError> {
+        self.with(name, self.try_remove(name))
+    }
+
+    fn try_remove(&self, name: &str) -> Result<(), Problem> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Starts to watch the folder: whatever is written from now on is seen by [`Watch::next`].
+    pub(crate) fn watch(&self) -> Result<Watch, FolderError> {
+        let watch = || {
+            let fd = inotify::init(CreateFlags::CLOEXEC)?;
+            inotify::add_watch(&fd, &self.path, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
+            Ok(Watch { fd })
+        };
+        self.with("", watch())
+    }
+}
+
+/// Names of files that were written to a folder.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    fd: OwnedFd,
+}
+
+impl Watch {
+    /// Calls `each` with the name of every file that is written or moved into the folder; ends on an error only.
+    /// An empty name stands for "some were missed: look at all".
+    pub(crate) fn for_each(self, mut each: impl FnMut(&str)) -> io::Error {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.fd, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => each(""),
+                Ok(event) => each(&event.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return errno.into(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let directory = tempfile::tempdir().expect("temporary folder");
+        let folder = Folder::open(directory.path()).expect("just made");
+        (directory, folder)
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_only_its_owner_can_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (directory, folder) = folder();
+        folder.write("1.tkn", "old").expect("first");
+        folder.write("1.tkn", "new").expect("over the first");
+        assert_eq!(folder.read_note("1.tkn").expect("there"), "new");
+        let mode = std::fs::metadata(directory.path().join("1.tkn")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        folder.remove("1.tkn").expect("there");
+        folder.remove("1.tkn").expect("not there is no error");
+        assert!(folder.read_note("1.tkn").expect_err("gone").is_absent());
+        assert_eq!(std::fs::read_dir(directory.path()).expect("folder").count(), 0);
+    }
+
+    #[test]
+    fn links_fifos_folders_and_long_files_are_refused() {
+        let (directory, folder) = folder();
+        let path = |name: &str| directory.path().join(name);
+        std::os::unix::fs::symlink("/etc/passwd", path("1.tkn")).expect("link");
+        rustix::fs::mknodat(rustix::fs::CWD, path("2.tkn"), FileType::Fifo, Mode::RUSR, 0).expect("fifo");
+        std::fs::create_dir(path("3.tkn")).expect("folder");
+        std::fs::write(path("4.tkn"), "x".repeat(NOTE_LENGTH_MAX + 1)).expect("file");
+        for (name, problem) in [
+            ("1.tkn", "Too many levels of symbolic links"),
+            ("2.tkn", "not a regular file"),
+            ("3.tkn", "not a regular file"),
+            ("4.tkn", "longer than 4096 bytes"),
+        ] {
+            let error = folder.read_note(name).expect_err(name).to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_watch_sees_files_that_are_written_and_moved_in() {
+        let (directory, folder) = folder();
+        let watch = folder.watch().expect("inotify");
+        std::fs::write(directory.path().join("a"), "1").expect("write");
+        folder.write("b", "2").expect("write");
+        let (sender, names) = std::sync::mpsc::channel();
+        std::thread::spawn(move || watch.for_each(|name| sender.send(name.to_owned()).unwrap_or_default()));
+        let seen: Vec<_> = names.iter().take(3).collect();
+        assert_eq!(seen, ["a", ".b.draft", "b"]);
+    }
+}

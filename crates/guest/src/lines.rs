@@ -1,0 +1,62 @@
+//! Lines of output that anybody may print, cut to a bounded length.
+
+use std::io::{ErrorKind, Read};
+
+/// Longest line in bytes; the rest of a longer one is dropped.
+pub(crate) const LINE_MAX: usize = 8 * 1024;
+
+/// Calls `each` for every line until the end of the stream (or an error, which ends it as well), without line
+/// ends, cut after [`LINE_MAX`] bytes, invalid UTF-8 replaced.
+pub(crate) fn for_each(mut stream: impl Read, mut each: impl FnMut(&str)) {
+    let (mut chunk, mut line) = ([0; 4096], Vec::new());
+    loop {
+        let count = match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let mut pieces = chunk[..count].split(|byte| *byte == b'\n').peekable();
+        while let Some(piece) = pieces.next() {
+            line.extend_from_slice(&piece[..piece.len().min(LINE_MAX.saturating_sub(line.len()))]);
+            if pieces.peek().is_some() {
+                each(&text(&line));
+                line.clear();
+            }
+        }
+    }
+    if !line.is_empty() {
+        each(&text(&line));
+    }
+}
+
+fn text(line: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for_each(bytes, |line| lines.push(line.to_owned()));
+        lines
+    }
+
+    proptest! {
+        #[test]
+        fn lines_come_out_as_they_were_written(texts in proptest::collection::vec("[^\r\n]{0,3000}", 0..6)) {
+            let stream: String = texts.iter().map(|text| format!("{text}\r\n")).collect();
+            prop_assert_eq!(lines(stream.as_bytes()), texts);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_the_next_one_is_whole() {
+        let stream = format!("{}\nnext\nlast", "x".repeat(3 * LINE_MAX));
+        assert_eq!(lines(stream.as_bytes()), ["x".repeat(LINE_MAX).as_str(), "next", "last"]);
+        assert_eq!(lines(b"\xff\n\n"), ["\u{fffd}", ""]);
+    }
+}
