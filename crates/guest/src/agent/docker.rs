@@ -30,7 +30,9 @@ pub(super) fn run(agent: &Agent) {
     let Some(daemon) = DAEMONS.into_iter().find(|path| Path::new(path).exists()) else {
         return agent.fault(format!("there is no Docker daemon in this image: neither of {DAEMONS:?}"));
     };
-    crate::boot::load_for_docker();
+    // Beside the daemon's own start, which takes longer. Should it need one of them before its turn comes, the
+    // kernel loads that one through `modprobe`.
+    std::thread::spawn(crate::boot::load_for_docker);
     let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
     let ended = match start(agent, daemon, &tail) {
         Ok(ended) => ended,
@@ -51,6 +53,8 @@ fn start(
     let mut command = Command::new(daemon);
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.env("HOME", "/root").current_dir("/").arg(format!("--host=unix://{SOCKET}"));
+    // Its start alone is a hundred lines at the usual level.
+    command.arg("--log-level=warn");
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let ended = agent.children.spawn(command)?;
     let (agent, tail) = (agent.clone(), Arc::clone(tail));
