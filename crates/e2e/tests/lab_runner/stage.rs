@@ -1,0 +1,226 @@
+//! A lab on a free port, and a runner app for every job that is queued.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_forge::client::{ApiBase, Dispatch, Forge, JitRequest, RunnerScope};
+use dayfly_forge::lab::{Lab, LabEvent, LabEventKind, LabSettings};
+use dayfly_forge::workflow::Conclusion;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// A run takes some seconds; one that hangs fails its test after this.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// The lab and where its runners live.
+pub(crate) struct Stage {
+    pub(crate) forge: Forge,
+    lab: Lab,
+    folder: TempDir,
+    app: PathBuf,
+    scope: RunnerScope,
+}
+
+/// A runner app; it ends with this value.
+struct App(Child);
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Self {
+        let app = std::env::var_os("DAYFLY_TEST_RUNNER_APP")
+            .expect("DAYFLY_TEST_RUNNER_APP must name the github-act-runner binary: use `make test`");
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let settings = LabSettings { runner_url: Some(url.clone()), ..LabSettings::new(folder.path().join("lab")) };
+        let lab = Lab::open(settings).unwrap();
+        let forge = Forge::new(ApiBase::from_host_or_url(&url).unwrap(), lab.token()).unwrap();
+        let served = lab.clone();
+        tokio::spawn(async move { served.serve(listener, std::future::pending()).await.unwrap() });
+        let scope = RunnerScope::Repository { owner: "o".into(), name: "r".into() };
+        Self { forge, lab, folder, app: app.into(), scope }
+    }
+
+    /// Runs a workflow to its end, with a runner for every job.
+    pub(crate) async fn run(&self, workflow: &str) -> Outcome {
+        let run = self.start(workflow).await;
+        self.follow(run, |_, _| None::<std::future::Ready<()>>).await
+    }
+
+    pub(crate) async fn start(&self, workflow: &str) -> u64 {
+        self.forge.put_workflow("o", "r", "ci.yml", workflow).await.unwrap();
+        let dispatch = Dispatch { any_event: true, ..Dispatch::default() };
+        self.forge.dispatch("o", "r", "ci.yml", &dispatch).await.unwrap()
+    }
+
+    /// Serves a run's jobs with runners and collects its events; `react` may act on them.
+    pub(crate) async fn follow<F: Future<Output = ()>>(
+        &self,
+        run: u64,
+        mut react: impl FnMut(&LabEvent, &Forge) -> Option<F>,
+    ) -> Outcome {
+        let mut outcome = Outcome { run, conclusion: Conclusion::Skipped, events: Vec::new() };
+        let mut apps = Vec::new();
+        let mut events = self.events_of(run).await;
+        let following = async {
+            while outcome.events.last().is_none_or(|event: &Arc<LabEvent>| !matches!(event.kind, LabEventKind::RunCompleted { .. })) {
+                let event = events.next().await;
+                if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind {
+                    apps.push(self.start_app(*job, labels, *group_id).await);
+                }
+                if let Some(reaction) = react(&event, &self.forge) {
+                    reaction.await;
+                }
+                outcome.events.push(event);
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, following).await;
+        assert!(ended.is_ok(), "the run did not end: {outcome}");
+        if let Some(LabEventKind::RunCompleted { conclusion }) = outcome.events.last().map(|event| &event.kind) {
+            outcome.conclusion = *conclusion;
+        }
+        outcome
+    }
+
+    async fn events_of(&self, run: u64) -> Replayed {
+        // The run began before anyone listened, so the events are read from their beginning, over HTTP as others would.
+        let mut response = reqwest::Client::new()
+            .get(self.forge.base().url().join("/lab/v1/events").unwrap())
+            .query(&[("since", "0".to_owned()), ("run", run.to_string())])
+            .bearer_auth(self.lab.token())
+            .send()
+            .await
+            .unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::channel(1000);
+        tokio::spawn(async move {
+            let mut text = Vec::new();
+            while let Ok(Some(piece)) = response.chunk().await {
+                text.extend_from_slice(&piece);
+                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let event: LabEvent = serde_json::from_slice(&line).unwrap();
+                    if sender.send(Arc::new(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Replayed { receiver }
+    }
+
+    async fn start_app(&self, job: u64, labels: &[String], group_id: u64) -> App {
+        let request = JitRequest {
+            name: format!("runner-of-{job}"),
+            group_id,
+            labels: labels.to_vec(),
+            work_folder: "_work".to_owned(),
+        };
+        let runner = self.forge.generate_jit_config(&self.scope, &request).await.unwrap();
+        let home = self.folder.path().join(format!("runner-{job}"));
+        std::fs::create_dir(&home).unwrap();
+        let out = std::fs::File::create(home.join("out.txt")).unwrap();
+        let child = Command::new(&self.app)
+            .args(["run", "--terminal=false", "--jitconfig", &runner.encoded])
+            .current_dir(&home)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", &home)
+            .stdin(Stdio::null())
+            .stderr(out.try_clone().unwrap())
+            .stdout(out)
+            .spawn()
+            .unwrap();
+        App(child)
+    }
+
+    /// The job's log over REST, without its times.
+    pub(crate) async fn log(&self, outcome: &Outcome, job: &str) -> Vec<String> {
+        let jobs = self.forge.jobs("o", "r", outcome.run).await.unwrap();
+        let id = jobs.iter().find(|it| it.name == job).unwrap().id;
+        let log = self.forge.job_log("o", "r", id).await.unwrap();
+        log.lines().map(|line| line.split_once(' ').map_or("", |(_, text)| text).to_owned()).collect()
+    }
+
+    pub(crate) async fn nothing_is_left(&self) {
+        let left = self.forge.list_runners(&self.scope).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// Events read from the lab's stream.
+struct Replayed {
+    receiver: tokio::sync::mpsc::Receiver<Arc<LabEvent>>,
+}
+
+impl Replayed {
+    async fn next(&mut self) -> Arc<LabEvent> {
+        self.receiver.recv().await.expect("the lab's stream of events ended")
+    }
+}
+
+/// What came of a run.
+pub(crate) struct Outcome {
+    pub(crate) run: u64,
+    pub(crate) conclusion: Conclusion,
+    pub(crate) events: Vec<Arc<LabEvent>>,
+}
+
+impl Outcome {
+    fn id(&self, name: &str) -> Option<u64> {
+        self.events.iter().find_map(|event| match &event.kind {
+            LabEventKind::JobQueued { job, name: it, .. } if it == name => Some(*job),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn job(&self, name: &str) -> Option<Conclusion> {
+        self.events.iter().find_map(|event| match &event.kind {
+            LabEventKind::JobCompleted { name: it, conclusion, .. } if it == name => Some(*conclusion),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn step(&self, job: &str, step: &str) -> Option<String> {
+        let id = self.id(job)?;
+        self.events.iter().find_map(|event| match &event.kind {
+            LabEventKind::StepCompleted { job, name, conclusion, .. } if *job == id && name == step => Some(conclusion.clone()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn lines(&self, job: &str) -> Vec<String> {
+        let id = self.id(job);
+        let line = |event: &Arc<LabEvent>| match &event.kind {
+            LabEventKind::LogLine { job, line, .. } if Some(*job) == id => Some(line.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(line).collect()
+    }
+
+    pub(crate) fn has_line(&self, job: &str, text: &str) -> bool {
+        self.lines(job).iter().any(|line| line == text)
+    }
+
+    pub(crate) fn place_of_line(&self, job: &str, text: &str) -> Option<usize> {
+        let id = self.id(job);
+        self.events.iter().position(
+            |event| matches!(&event.kind, LabEventKind::LogLine { job, line, .. } if Some(*job) == id && line == text),
+        )
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.conclusion)?;
+        self.events.iter().try_for_each(|event| writeln!(f, "{:?}", event.kind))
+    }
+}
