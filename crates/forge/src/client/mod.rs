@@ -6,6 +6,7 @@
 mod address;
 mod answer;
 mod error;
+mod lab;
 mod request;
 mod retry;
 mod runner;

@@ -10,6 +10,7 @@ mod content;
 mod event;
 mod feed;
 mod oauth;
+mod own;
 mod page;
 mod reply;
 mod result;
@@ -35,6 +36,8 @@ pub(super) fn router(lab: Lab) -> Router {
     Router::new()
         .nest("/api/v3", rest())
         .nest("/runner", runner_side())
+        .route("/lab/v1", get(own::hello))
+        .route("/lab/v1/runners/{id}", delete(own::runner_lost))
         .route("/lab/v1/events", get(event::stream))
         .route("/lab/v1/logs/{token}", get(run::signed_log))
         .fallback(|| async { Rest(Refusal::not_found()) })

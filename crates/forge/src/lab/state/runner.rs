@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::repository::RepositoryName;
+use super::run::StoredEvent;
 use super::{Hold, State};
 use crate::lab::journal::Record;
 use crate::lab::keys::PublicKey;
@@ -242,6 +243,23 @@ impl State {
             return Err(Refusal::new(422, format!("Bad request - Runner \"{name}\" is still running a job\"")));
         }
         self.remove_runner(id);
+        Ok(())
+    }
+
+    /// The machine of a runner is gone: its job fails now, and it is forgotten.
+    pub(crate) fn lose_runner(&mut self, id: u64) -> Result<(), Refusal> {
+        let runner = self.runners.get(&id).ok_or_else(Refusal::not_found)?;
+        let name = runner.registration.name.clone();
+        let held = runner.job.and_then(|job| self.jobs.get(&job)).map(|job| job.record.clone());
+        self.remove_runner(id);
+        match held {
+            Some(job) if matches!(job.hold, Hold::Assigned { .. }) => self.offer(job.id),
+            Some(job) if matches!(job.hold, Hold::Acquired { .. }) => {
+                let reason = format!("The machine of the self-hosted runner {name} has ended in the middle of the job.");
+                self.advance(job.run, StoredEvent::Lost { job: job.index, reason });
+            }
+            _ => {}
+        }
         Ok(())
     }
 
