@@ -76,7 +76,12 @@ jobs:
         .await;
     assert_eq!(outcome.conclusion, Conclusion::Failure, "{outcome}");
     assert_eq!(outcome.job("break"), Some(Conclusion::Failure));
-    assert!(outcome.events.iter().any(|event| matches!(&event.kind, LabEventKind::JobSkipped { name, .. } if name == "after")));
+    assert!(
+        outcome
+            .events
+            .iter()
+            .any(|event| matches!(&event.kind, LabEventKind::JobSkipped { name, .. } if name == "after"))
+    );
     assert!(outcome.lines("break").iter().any(|line| line.contains("42")), "{outcome}");
     assert!(outcome.has_line("break", "cleaning up"), "{outcome}");
     assert!(!outcome.has_line("break", "never said"), "{outcome}");
@@ -110,7 +115,11 @@ jobs:
         )
         .await;
     assert_eq!(outcome.conclusion, Conclusion::Success, "{outcome}");
-    for (name, line) in [("square (1)", "square 1"), ("square (2)", "square 4"), ("square (3, yes-please)", "square 9 yes-please")] {
+    for (name, line) in [
+        ("square (1)", "square 1"),
+        ("square (2)", "square 4"),
+        ("square (3, yes-please)", "square 9 yes-please"),
+    ] {
         assert!(outcome.lines(name).iter().any(|it| it.trim_end() == line), "{name}: {outcome}");
     }
     assert!(outcome.has_line("sum", "result success"), "{outcome}");
@@ -120,7 +129,21 @@ jobs:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_stops_its_busy_runner() {
     let stage = Stage::set().await;
-    let run = stage.start("on: workflow_dispatch\njobs:\n  wait:\n    runs-on: x\n    steps:\n      - run: |\n          echo started\n          sleep 300\n").await;
+    // `exec`, since github-act-runner 0.13.0 stops the shell alone and then waits for all that has its output open.
+    let run = stage
+        .start(
+            r#"
+on: workflow_dispatch
+jobs:
+  wait:
+    runs-on: x
+    steps:
+      - run: |
+          echo started
+          exec sleep 300
+"#,
+        )
+        .await;
     let started = std::time::Instant::now();
     let outcome = stage
         .follow(run, |event, forge| {
@@ -211,5 +234,41 @@ jobs:
     for line in ["colour blue, shape round, level job", "tool ran", "level step", "soft failure success"] {
         assert!(outcome.has_line("carry", line), "{line}: {outcome}");
     }
+    stage.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_several_pieces_comes_whole_and_in_order() {
+    let stage = Stage::set().await;
+    let outcome = stage
+        .run(
+            r#"
+on: workflow_dispatch
+jobs:
+  long:
+    runs-on: x
+    steps:
+      - run: for n in $(seq 1 60000); do echo "line $n of many, with some text to make it longer than it would be"; done
+      - run: echo "after it"
+"#,
+        )
+        .await;
+    assert_eq!(outcome.conclusion, Conclusion::Success);
+    let lines = outcome.lines("long");
+    let numbers: Vec<usize> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("line ")?.split_once(" of many")?.0.parse().ok())
+        .collect();
+    assert_eq!(numbers.len(), 60_000);
+    assert!(numbers.is_sorted(), "the lines come in their order");
+    assert_eq!(stage.log(&outcome, "long").await, lines);
+    stage.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_runner_ends_when_its_registration_is_deleted() {
+    let stage = Stage::set().await;
+    let seconds = stage.delete_idle_runner_and_wait_for_its_end().await;
+    assert!(seconds < 60, "it took {seconds} s");
     stage.nothing_is_left().await;
 }

@@ -187,7 +187,8 @@ impl JitConfig {
             return Err(JitError::TooLong { len: encoded.len() });
         }
         let here = String::new;
-        let blob = BASE64.decode(encoded.trim()).map_err(|source| JitError::NotBase64 { place: here(), source })?;
+        let blob =
+            BASE64.decode(encoded.trim()).map_err(|source| JitError::NotBase64 { place: here(), source })?;
         let files: BTreeMap<String, String> =
             serde_json::from_slice(&blob).map_err(|source| JitError::NotJson { place: here(), source })?;
         Ok(Self {
@@ -289,7 +290,8 @@ mod tests {
     #[test]
     fn the_files_carry_the_names_that_runner_apps_read() {
         let text = serde_json::to_string(&config("http://h/").runner).unwrap();
-        for name in ["AgentId", "AgentName", "PoolId", "GitHubUrl", "UseV2Flow", "ServerUrlV2", "WorkFolder"] {
+        for name in ["AgentId", "AgentName", "PoolId", "GitHubUrl", "UseV2Flow", "ServerUrlV2", "WorkFolder"]
+        {
             assert!(text.contains(&format!("\"{name}\":\"")), "{name} is missing in {text}");
         }
     }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_forge::client::{ApiBase, Dispatch, Forge, JitRequest, RunnerScope};
+use dayfly_forge::client::{ApiBase, Deletion, Dispatch, Forge, JitRequest, RunnerScope};
 use dayfly_forge::lab::{Lab, LabEvent, LabEventKind, LabSettings};
 use dayfly_forge::workflow::Conclusion;
 use tempfile::TempDir;
@@ -41,7 +41,8 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let settings = LabSettings { runner_url: Some(url.clone()), ..LabSettings::new(folder.path().join("lab")) };
+        let settings =
+            LabSettings { runner_url: Some(url.clone()), ..LabSettings::new(folder.path().join("lab")) };
         let lab = Lab::open(settings).unwrap();
         let forge = Forge::new(ApiBase::from_host_or_url(&url).unwrap(), lab.token()).unwrap();
         let served = lab.clone();
@@ -71,21 +72,26 @@ impl Stage {
         let mut outcome = Outcome { run, conclusion: Conclusion::Skipped, events: Vec::new() };
         let mut apps = Vec::new();
         let mut events = self.events_of(run).await;
-        let following = async {
-            while outcome.events.last().is_none_or(|event: &Arc<LabEvent>| !matches!(event.kind, LabEventKind::RunCompleted { .. })) {
-                let event = events.next().await;
-                if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind {
-                    apps.push(self.start_app(*job, labels, *group_id).await);
+        let following =
+            async {
+                while outcome.events.last().is_none_or(|event: &Arc<LabEvent>| {
+                    !matches!(event.kind, LabEventKind::RunCompleted { .. })
+                }) {
+                    let event = events.next().await;
+                    if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind {
+                        apps.push(self.start_app(*job, labels, *group_id).await);
+                    }
+                    if let Some(reaction) = react(&event, &self.forge) {
+                        reaction.await;
+                    }
+                    outcome.events.push(event);
                 }
-                if let Some(reaction) = react(&event, &self.forge) {
-                    reaction.await;
-                }
-                outcome.events.push(event);
-            }
-        };
+            };
         let ended = tokio::time::timeout(PATIENCE, following).await;
         assert!(ended.is_ok(), "the run did not end: {outcome}");
-        if let Some(LabEventKind::RunCompleted { conclusion }) = outcome.events.last().map(|event| &event.kind) {
+        if let Some(LabEventKind::RunCompleted { conclusion }) =
+            outcome.events.last().map(|event| &event.kind)
+        {
             outcome.conclusion = *conclusion;
         }
         outcome
@@ -115,6 +121,25 @@ impl Stage {
             }
         });
         Replayed { receiver }
+    }
+
+    /// Answers how many seconds the app took to end.
+    pub(crate) async fn delete_idle_runner_and_wait_for_its_end(&self) -> u64 {
+        let mut app = self.start_app(1, &["idle".to_owned()], 1).await;
+        let runner = loop {
+            let runner = self.forge.find_runner_by_name(&self.scope, "runner-of-1").await.unwrap().unwrap();
+            if runner.status == "online" {
+                break runner;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let deleted = self.forge.delete_runner(&self.scope, runner.id).await.unwrap();
+        assert_eq!(deleted, Deletion::Deleted);
+        let since = std::time::Instant::now();
+        while since.elapsed() < PATIENCE && app.0.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        since.elapsed().as_secs()
     }
 
     async fn start_app(&self, job: u64, labels: &[String], group_id: u64) -> App {
@@ -192,7 +217,9 @@ impl Outcome {
     pub(crate) fn step(&self, job: &str, step: &str) -> Option<String> {
         let id = self.id(job)?;
         self.events.iter().find_map(|event| match &event.kind {
-            LabEventKind::StepCompleted { job, name, conclusion, .. } if *job == id && name == step => Some(conclusion.clone()),
+            LabEventKind::StepCompleted { job, name, conclusion, .. } if *job == id && name == step => {
+                Some(conclusion.clone())
+            }
             _ => None,
         })
     }

@@ -21,14 +21,22 @@ impl ApiBase {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad("only http and https are known"));
         }
-        let Some(host) = url.host_str().map(str::to_ascii_lowercase) else { return Err(bad("it has no host")) };
-        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        let Some(host) = url.host_str().map(str::to_ascii_lowercase) else {
+            return Err(bad("it has no host"));
+        };
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
             return Err(bad("give the forge's address alone, and the token apart from it"));
         }
         let path = url.path().trim_end_matches('/').to_owned();
         let api_host = match host.as_str() {
             "github.com" | "www.github.com" => Some("api.github.com".to_owned()),
-            tenant if tenant.ends_with(".ghe.com") && !tenant.starts_with("api.") => Some(format!("api.{tenant}")),
+            tenant if tenant.ends_with(".ghe.com") && !tenant.starts_with("api.") => {
+                Some(format!("api.{tenant}"))
+            }
             _ => None,
         };
         let own_host = api_host.is_some() || host == "api.github.com" || host.ends_with(".ghe.com");
@@ -55,7 +63,9 @@ impl ApiBase {
 
     /// The address of something below.
     pub(super) fn join(&self, path: &str) -> Result<Url, ForgeError> {
-        self.0.join(path).map_err(|error| ForgeError::BadAddress { text: path.to_owned(), why: error.to_string() })
+        self.0
+            .join(path)
+            .map_err(|error| ForgeError::BadAddress { text: path.to_owned(), why: error.to_string() })
     }
 }
 
@@ -65,7 +75,9 @@ pub(super) fn part(text: &str) -> String {
     if matches!(text, "." | "..") {
         return text.replace('.', "%252E");
     }
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -87,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_is_no_forge_is_refused() {
-        for text in ["", "http://", "ftp://h", "https://github.com/o/r", "http://u:p@h", "http://h/?q", "a b"] {
+        for text in ["", "http://", "ftp://h", "https://github.com/o/r", "http://u:p@h", "http://h/?q", "a b"]
+        {
             assert!(ApiBase::from_host_or_url(text).is_err(), "{text}");
         }
     }
@@ -96,7 +109,8 @@ mod tests {
     fn names_cannot_leave_their_place_in_a_path() {
         assert_eq!(part("../x y"), "..%2Fx%20y");
         let base = ApiBase::from_host_or_url("http://h").unwrap();
-        let url = base.join(&format!("repos/{}/{}/x", part(".."), part("a/../..")).replace("//", "/")).unwrap();
+        let url =
+            base.join(&format!("repos/{}/{}/x", part(".."), part("a/../..")).replace("//", "/")).unwrap();
         assert!(url.path().starts_with("/api/v3/repos/"), "{url}");
     }
 }

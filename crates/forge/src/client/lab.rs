@@ -14,7 +14,9 @@ impl Forge {
     pub async fn is_lab(&self) -> Result<bool, ForgeError> {
         let url = self.base().join("../../lab/v1")?;
         match self.send(Call::get("ask the forge whether it is a lab", url)).await {
-            Ok(answer) => Ok(answer.json::<serde_json::Value>().is_ok_and(|answer| answer["lab"] == "dayfly")),
+            Ok(answer) => {
+                Ok(answer.json::<serde_json::Value>().is_ok_and(|answer| answer["lab"] == "dayfly"))
+            }
             Err(ForgeError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -27,7 +29,10 @@ impl Forge {
     /// See [`ForgeError`].
     pub async fn tell_lost(&self, runner: u64) -> Result<bool, ForgeError> {
         let url = self.base().join(&format!("../../lab/v1/runners/{runner}"))?;
-        match self.send(Call::new(format!("tell that runner {runner} has lost its machine"), Method::DELETE, url)).await {
+        match self
+            .send(Call::new(format!("tell that runner {runner} has lost its machine"), Method::DELETE, url))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(ForgeError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),

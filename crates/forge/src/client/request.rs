@@ -157,7 +157,9 @@ fn refusal(answer: &Answer) -> ForgeError {
         }
         404 => ForgeError::NotFound { what, message },
         409 => ForgeError::Conflict { what, message },
-        400 | 413 | 422 => ForgeError::Invalid { what, message, errors: body.errors.iter().map(error_text).collect() },
+        400 | 413 | 422 => {
+            ForgeError::Invalid { what, message, errors: body.errors.iter().map(error_text).collect() }
+        }
         status => ForgeError::Server { what, status, message },
     }
 }

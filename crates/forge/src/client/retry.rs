@@ -17,7 +17,9 @@ pub(super) fn wait_before_next(calls: u32, error: &ForgeError, chance: f64) -> O
         return None;
     }
     match error {
-        ForgeError::RateLimited { wait, .. } => (*wait <= WAIT_MAX).then(|| *wait + DELAY_FIRST.mul_f64(chance)),
+        ForgeError::RateLimited { wait, .. } => {
+            (*wait <= WAIT_MAX).then(|| *wait + DELAY_FIRST.mul_f64(chance))
+        }
         error if error.is_temporary() => Some((DELAY_FIRST * 2_u32.pow(calls - 1)).mul_f64(0.5 + chance)),
         _ => None,
     }
@@ -25,7 +27,12 @@ pub(super) fn wait_before_next(calls: u32, error: &ForgeError, chance: f64) -> O
 
 /// What a forge that limits calls says about when to come again: `retry-after`, else the reset of an empty budget, else
 /// a minute. `None` when the answer is no rate limit. GitHub uses 403 for limits and for missing rights alike.
-pub(super) fn rate_limit(status: u16, headers: &[(&str, &str)], message: &str, now_seconds: i64) -> Option<Duration> {
+pub(super) fn rate_limit(
+    status: u16,
+    headers: &[(&str, &str)],
+    message: &str,
+    now_seconds: i64,
+) -> Option<Duration> {
     let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
     let number = |name: &str| header(name).and_then(|value| value.parse::<i64>().ok());
     let empty = number("x-ratelimit-remaining") == Some(0);
@@ -70,6 +77,9 @@ mod tests {
         let headers = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "130")];
         assert_eq!(rate_limit(403, &headers, "", 100).unwrap(), Duration::from_secs(30));
         let secondary = "You have exceeded a secondary rate limit";
-        assert_eq!(rate_limit(403, &[("x-ratelimit-remaining", "9")], secondary, 0).unwrap(), Duration::from_secs(60));
+        assert_eq!(
+            rate_limit(403, &[("x-ratelimit-remaining", "9")], secondary, 0).unwrap(),
+            Duration::from_secs(60)
+        );
     }
 }

@@ -78,7 +78,10 @@ pub struct NewRunner {
 impl fmt::Debug for NewRunner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("NewRunner");
-        out.field("runner_id", &self.runner_id).field("encoded", &"secret").field("config", &self.config).finish()
+        out.field("runner_id", &self.runner_id)
+            .field("encoded", &"secret")
+            .field("config", &self.config)
+            .finish()
     }
 }
 
@@ -99,7 +102,11 @@ impl Forge {
     ///
     /// # Errors
     /// [`ForgeError::Conflict`] when the name is taken; take another. For the rest see [`ForgeError`].
-    pub async fn generate_jit_config(&self, scope: &RunnerScope, request: &JitRequest) -> Result<NewRunner, ForgeError> {
+    pub async fn generate_jit_config(
+        &self,
+        scope: &RunnerScope,
+        request: &JitRequest,
+    ) -> Result<NewRunner, ForgeError> {
         #[derive(Deserialize)]
         struct Answer {
             runner: Registered,
@@ -110,12 +117,14 @@ impl Forge {
             id: u64,
         }
         let url = self.base().join(&format!("{}/actions/runners/generate-jitconfig", scope.path()))?;
-        let call = Call::new(format!("register the runner \"{}\" at {scope}", request.name), Method::POST, url).body(json!({
-            "name": request.name,
-            "runner_group_id": request.group_id,
-            "labels": request.labels,
-            "work_folder": request.work_folder,
-        }));
+        let call =
+            Call::new(format!("register the runner \"{}\" at {scope}", request.name), Method::POST, url)
+                .body(json!({
+                    "name": request.name,
+                    "runner_group_id": request.group_id,
+                    "labels": request.labels,
+                    "work_folder": request.work_folder,
+                }));
         let answer: Answer = self.send(call).await?.json()?;
         let config = JitConfig::decode(&answer.encoded_jit_config)?;
         Ok(NewRunner { runner_id: answer.runner.id, encoded: answer.encoded_jit_config, config })
@@ -138,7 +147,11 @@ impl Forge {
     ///
     /// # Errors
     /// See [`ForgeError`].
-    pub async fn find_runner_by_name(&self, scope: &RunnerScope, name: &str) -> Result<Option<GithubRunner>, ForgeError> {
+    pub async fn find_runner_by_name(
+        &self,
+        scope: &RunnerScope,
+        name: &str,
+    ) -> Result<Option<GithubRunner>, ForgeError> {
         let query = format!("?per_page=100&name={}", part(name));
         let found = self.collect_runners(scope, &query).await?;
         // Some forges take the name for a part of it.
@@ -153,7 +166,11 @@ impl Forge {
         self.collect_runners(scope, "?per_page=100").await
     }
 
-    async fn collect_runners(&self, scope: &RunnerScope, query: &str) -> Result<Vec<GithubRunner>, ForgeError> {
+    async fn collect_runners(
+        &self,
+        scope: &RunnerScope,
+        query: &str,
+    ) -> Result<Vec<GithubRunner>, ForgeError> {
         #[derive(Deserialize)]
         struct Page {
             runners: Vec<GithubRunner>,
@@ -202,8 +219,14 @@ impl Forge {
             id: u64,
             name: String,
         }
-        let url = self.base().join(&format!("orgs/{}/actions/runner-groups?per_page=100", part(organization)))?;
-        let page: Page = self.send(Call::get(format!("list the runner groups of {organization}"), url)).await?.json()?;
-        Ok(page.runner_groups.into_iter().find(|group| group.name.eq_ignore_ascii_case(name)).map(|group| group.id))
+        let url =
+            self.base().join(&format!("orgs/{}/actions/runner-groups?per_page=100", part(organization)))?;
+        let page: Page =
+            self.send(Call::get(format!("list the runner groups of {organization}"), url)).await?.json()?;
+        Ok(page
+            .runner_groups
+            .into_iter()
+            .find(|group| group.name.eq_ignore_ascii_case(name))
+            .map(|group| group.id))
     }
 }

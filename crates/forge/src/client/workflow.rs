@@ -32,10 +32,20 @@ impl Forge {
     ///
     /// # Errors
     /// [`ForgeError::Invalid`] with one text for each thing that is wrong with the file. For the rest see [`ForgeError`].
-    pub async fn put_workflow(&self, owner: &str, repo: &str, file: &str, text: &str) -> Result<(), ForgeError> {
+    pub async fn put_workflow(
+        &self,
+        owner: &str,
+        repo: &str,
+        file: &str,
+        text: &str,
+    ) -> Result<(), ForgeError> {
         let path = format!("repos/{}/{}/contents/.github/workflows/{}", part(owner), part(repo), part(file));
         let body = json!({"message": format!("put {file}"), "content": BASE64.encode(text)});
-        let call = Call::new(format!("put the workflow {file} into {owner}/{repo}"), Method::PUT, self.base().join(&path)?);
+        let call = Call::new(
+            format!("put the workflow {file} into {owner}/{repo}"),
+            Method::PUT,
+            self.base().join(&path)?,
+        );
         self.send(call.body(body)).await.map(drop)
     }
 
@@ -43,7 +53,13 @@ impl Forge {
     ///
     /// # Errors
     /// See [`ForgeError`].
-    pub async fn put_variable(&self, owner: &str, repo: &str, name: &str, value: &str) -> Result<(), ForgeError> {
+    pub async fn put_variable(
+        &self,
+        owner: &str,
+        repo: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<(), ForgeError> {
         self.put_value(owner, repo, "variables", name, value).await
     }
 
@@ -51,13 +67,30 @@ impl Forge {
     ///
     /// # Errors
     /// See [`ForgeError`].
-    pub async fn put_secret(&self, owner: &str, repo: &str, name: &str, value: &str) -> Result<(), ForgeError> {
+    pub async fn put_secret(
+        &self,
+        owner: &str,
+        repo: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<(), ForgeError> {
         self.put_value(owner, repo, "secrets", name, value).await
     }
 
-    async fn put_value(&self, owner: &str, repo: &str, kind: &str, name: &str, value: &str) -> Result<(), ForgeError> {
+    async fn put_value(
+        &self,
+        owner: &str,
+        repo: &str,
+        kind: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<(), ForgeError> {
         let path = format!("repos/{}/{}/actions/{kind}/{}", part(owner), part(repo), part(name));
-        let call = Call::new(format!("set {name} in the {kind} of {owner}/{repo}"), Method::PUT, self.base().join(&path)?);
+        let call = Call::new(
+            format!("set {name} in the {kind} of {owner}/{repo}"),
+            Method::PUT,
+            self.base().join(&path)?,
+        );
         self.send(call.body(json!({"value": value}))).await.map(drop)
     }
 
@@ -65,12 +98,19 @@ impl Forge {
     ///
     /// # Errors
     /// See [`ForgeError`].
-    pub async fn dispatch(&self, owner: &str, repo: &str, file: &str, dispatch: &Dispatch) -> Result<u64, ForgeError> {
+    pub async fn dispatch(
+        &self,
+        owner: &str,
+        repo: &str,
+        file: &str,
+        dispatch: &Dispatch,
+    ) -> Result<u64, ForgeError> {
         #[derive(Deserialize)]
         struct Details {
             workflow_run_id: u64,
         }
-        let path = format!("repos/{}/{}/actions/workflows/{}/dispatches", part(owner), part(repo), part(file));
+        let path =
+            format!("repos/{}/{}/actions/workflows/{}/dispatches", part(owner), part(repo), part(file));
         let git_ref = if dispatch.git_ref.is_empty() { "main" } else { &dispatch.git_ref };
         let mut body = json!({"ref": git_ref, "inputs": dispatch.inputs, "return_run_details": true});
         if dispatch.any_event {
@@ -103,12 +143,18 @@ impl Forge {
         struct Page {
             jobs: Vec<GithubJob>,
         }
-        let path = format!("repos/{}/{}/actions/runs/{run}/jobs?filter=latest&per_page=100", part(owner), part(repo));
+        let path = format!(
+            "repos/{}/{}/actions/runs/{run}/jobs?filter=latest&per_page=100",
+            part(owner),
+            part(repo)
+        );
         let mut url = Some(self.base().join(&path)?);
         let mut jobs = Vec::new();
         for _ in 0..PAGES_MAX {
             let Some(page_url) = url else { break };
-            let answer = self.send(Call::get(format!("list the jobs of the run {run} of {owner}/{repo}"), page_url)).await?;
+            let answer = self
+                .send(Call::get(format!("list the jobs of the run {run} of {owner}/{repo}"), page_url))
+                .await?;
             jobs.extend(answer.json::<Page>()?.jobs);
             url = answer.next_page();
         }
@@ -120,7 +166,8 @@ impl Forge {
     /// # Errors
     /// [`ForgeError::NotFound`] when there is none yet. For the rest see [`ForgeError`].
     pub async fn job_log(&self, owner: &str, repo: &str, job: u64) -> Result<String, ForgeError> {
-        let url = self.base().join(&format!("repos/{}/{}/actions/jobs/{job}/logs", part(owner), part(repo)))?;
+        let url =
+            self.base().join(&format!("repos/{}/{}/actions/jobs/{job}/logs", part(owner), part(repo)))?;
         let call = Call::get(format!("read the log of the job {job} of {owner}/{repo}"), url);
         let answer = self.send(call.answer_bytes_max(LOG_BYTES_MAX)).await?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
@@ -143,8 +190,10 @@ impl Forge {
     }
 
     async fn post_cancel(&self, owner: &str, repo: &str, run: u64, verb: &str) -> Result<bool, ForgeError> {
-        let url = self.base().join(&format!("repos/{}/{}/actions/runs/{run}/{verb}", part(owner), part(repo)))?;
-        let call = Call::new(format!("cancel the run {run} of {owner}/{repo}"), Method::POST, url).repeatable();
+        let url =
+            self.base().join(&format!("repos/{}/{}/actions/runs/{run}/{verb}", part(owner), part(repo)))?;
+        let call =
+            Call::new(format!("cancel the run {run} of {owner}/{repo}"), Method::POST, url).repeatable();
         match self.send(call).await {
             Ok(_) => Ok(true),
             Err(ForgeError::Conflict { .. }) => Ok(false),

@@ -22,7 +22,11 @@ pub(crate) enum Record {
     Runner(Registration),
     RunnerGone(u64),
     Run(RunRecord),
-    RunEvent { run: u64, at_ms: i64, event: StoredEvent },
+    RunEvent {
+        run: u64,
+        at_ms: i64,
+        event: StoredEvent,
+    },
     /// The run with its jobs.
     RunGone(u64),
     Job(JobRecord),
@@ -51,7 +55,9 @@ impl Journal {
             match serde_json::from_slice(line) {
                 Ok(record) => take(record),
                 // A process killed in the middle of a write leaves half a line at the end.
-                Err(error) => tracing::warn!(%error, "a line of the lab's journal cannot be read and is left out"),
+                Err(error) => {
+                    tracing::warn!(%error, "a line of the lab's journal cannot be read and is left out")
+                }
             }
         }
         let file = private_file().append(true).create(true).open(path)?;

@@ -56,7 +56,8 @@ impl KeyPair {
     /// Makes a key. `None` when the system's random numbers fail or the key cannot be put into CRT form.
     pub(crate) fn generate() -> Option<Self> {
         let key = rsa::PrivateKey::new(&mut rand::rng(), KEY_BITS).ok()?;
-        let public = PublicKey { modulus: STANDARD.encode(key.n_bytes()), exponent: STANDARD.encode(key.e_bytes()) };
+        let public =
+            PublicKey { modulus: STANDARD.encode(key.n_bytes()), exponent: STANDARD.encode(key.e_bytes()) };
         let [p, q] = key.primes() else { return None };
         // .NET wants the private numbers as long as the modulus or half of it, leading zeros included.
         let number = |number: &BoxedUint, len: usize| {
@@ -129,9 +130,11 @@ pub(crate) mod tests {
     pub(crate) fn sign(private: &RsaParameters, alg: &str, claims: &serde_json::Value) -> String {
         let number = |text: &str| BoxedUint::from_be_slice_vartime(&STANDARD.decode(text).unwrap());
         let key =
-            rsa::PrivateKey::from_p_q(number(&private.p), number(&private.q), number(&private.exponent)).unwrap();
+            rsa::PrivateKey::from_p_q(number(&private.p), number(&private.q), number(&private.exponent))
+                .unwrap();
         let head = serde_json::json!({"alg": alg, "typ": "JWT"}).to_string();
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signed =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = match alg {
             "PS256" => key.pss_sign::<Sha256>(signed.as_bytes()).unwrap(),
             _ => key.pkcs1v15_sign::<Sha256>(signed.as_bytes()).unwrap(),
@@ -151,7 +154,8 @@ pub(crate) mod tests {
             let (signed, signature) = token.rsplit_once('.').unwrap();
             assert!(!own.public.signed(&format!("{signed}x.{signature}")), "{alg}");
         }
-        let unsigned = sign(&own.private, "PS256", &claims).replacen("eyJhbGciOiJQUzI1NiIs", "eyJhbGciOiJub25lIiwg", 1);
+        let unsigned =
+            sign(&own.private, "PS256", &claims).replacen("eyJhbGciOiJQUzI1NiIs", "eyJhbGciOiJub25lIiwg", 1);
         assert!(!own.public.signed(&unsigned));
         assert!(!own.public.signed("a.b.c"));
     }

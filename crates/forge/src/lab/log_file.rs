@@ -73,7 +73,8 @@ impl LogFiles {
     pub(crate) fn read(&self, job: u64) -> Option<String> {
         self.read_uploaded(job).or_else(|| {
             let lines = self.read_told(job);
-            (!lines.is_empty()).then(|| lines.iter().map(|line| format!("{} {}\n", line.time, line.line)).collect())
+            (!lines.is_empty())
+                .then(|| lines.iter().map(|line| format!("{} {}\n", line.time, line.line)).collect())
         })
     }
 

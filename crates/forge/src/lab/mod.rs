@@ -36,7 +36,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 pub use error::LabError;
-pub use event::{Lagged, LabEvent, LabEventKind, LabEvents};
+pub use event::{LabEvent, LabEventKind, LabEvents, Lagged};
 pub use settings::{Clock, LabSettings, Limits};
 
 use hub::Hub;
@@ -80,8 +80,10 @@ impl Lab {
         let token_path = settings.data.join("token");
         let token = match &settings.token {
             Some(token) => token.clone(),
-            None => state::read_or_make(&token_path, || format!("lab_{}", signing::hex(&signing::random_bytes::<20>())))
-                .map_err(|source| LabError::Data { path: token_path, source })?,
+            None => state::read_or_make(&token_path, || {
+                format!("lab_{}", signing::hex(&signing::random_bytes::<20>()))
+            })
+            .map_err(|source| LabError::Data { path: token_path, source })?,
         };
         let inner = Inner {
             keys: KeyPool::start(settings.limits.keys_ready).map_err(LabError::Thread)?,
@@ -110,7 +112,11 @@ impl Lab {
     ///
     /// # Errors
     /// When the listener has no address.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), LabError> {
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), LabError> {
         let port = listener.local_addr().map_err(LabError::Listener)?.port();
         let url = self.inner.runner_url.clone().unwrap_or_else(|| format!("http://10.0.2.2:{port}"));
         let start = move |state: &mut State| {

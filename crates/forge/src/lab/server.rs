@@ -13,13 +13,18 @@ use tokio::task::JoinSet;
 
 use super::settings::Limits;
 
-/// How long open connections may take to end; long polls end at once, since nothing more will come.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long answers that are under way may take to get out; long polls and streams are cut after it.
+const GRACE: Duration = Duration::from_secs(1);
 /// A listener that fails (out of file descriptors, say) is asked again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `shutdown` is done.
-pub(super) async fn serve(listener: TcpListener, router: Router, limits: &Limits, shutdown: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut shutdown = std::pin::pin!(shutdown);
     let permits = Arc::new(Semaphore::new(limits.connections_max));
     let (stop, stopped) = watch::channel(false);
@@ -55,7 +60,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: &Limits
     }
     drop(listener);
     let _ = stop.send(true);
-    if tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+    if tokio::time::timeout(2 * GRACE, async { while connections.join_next().await.is_some() {} }).await.is_err()
+    {
         connections.shutdown().await;
     }
 }

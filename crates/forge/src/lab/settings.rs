@@ -24,7 +24,13 @@ pub struct LabSettings {
 impl LabSettings {
     /// A lab in a folder, everything else as usual.
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), runner_url: None, token: None, limits: Limits::default(), clock: Clock::system() }
+        Self {
+            data: data.into(),
+            runner_url: None,
+            token: None,
+            limits: Limits::default(),
+            clock: Clock::system(),
+        }
     }
 }
 

@@ -1,1 +1,10 @@
-//! placeholder
+//! The lab over HTTP, with a runner that follows a script.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bench;
+mod job;
+mod log;
+mod rest;
+mod restart;
+mod runner;

@@ -82,9 +82,8 @@ pub(super) async fn open_session(
     let open: OpenSession = super::reply::read(&body).map_err(broken)?;
     let version = open.agent.version.map(|version| version.chars().take(TEXT_LEN_MAX).collect());
     let opened = lab.inner.hub.ask(move |state| state.open_session(runner, version)).await.map_err(broken)?;
-    let (session, registration) = opened.map_err(|refusal| {
-        broken(if refusal.kind == "RunnerNotFound" { gone_client() } else { refusal })
-    })?;
+    let (session, registration) = opened
+        .map_err(|refusal| broken(if refusal.kind == "RunnerNotFound" { gone_client() } else { refusal }))?;
     let owner: String = open.owner_name.chars().take(TEXT_LEN_MAX).collect();
     Ok(Json(json!({
         "sessionId": session,
@@ -140,7 +139,8 @@ pub(super) async fn message(
         }
         // A newer poll of the same runner took over, or the runner is gone.
         Ok(Err(_)) => {
-            let known = lab.inner.hub.ask(move |state| state.runners.contains_key(&runner)).await.map_err(broken)?;
+            let known =
+                lab.inner.hub.ask(move |state| state.runners.contains_key(&runner)).await.map_err(broken)?;
             if known { Ok(nothing()) } else { Err(broken(runner_not_found())) }
         }
         Err(_) => Ok(nothing()),
@@ -165,7 +165,8 @@ fn show(message: &Message, url: &str) -> Value {
             (message_id, "RunnerJobRequest", body)
         }
         Message::Cancel { message_id, job_guid, grace_seconds } => {
-            let (hours, minutes, seconds) = (grace_seconds / 3600, grace_seconds / 60 % 60, grace_seconds % 60);
+            let (hours, minutes, seconds) =
+                (grace_seconds / 3600, grace_seconds / 60 % 60, grace_seconds % 60);
             let timeout = format!("{hours:02}:{minutes:02}:{seconds:02}");
             (message_id, "JobCancellation", json!({"jobId": job_guid, "timeout": timeout}))
         }
@@ -187,8 +188,10 @@ pub(super) async fn acknowledge(
 ) -> Result<StatusCode, Service> {
     let acknowledge: Acknowledge = super::reply::read(&body).map_err(broken)?;
     let known = move |state: &mut crate::lab::state::State| {
-        let runners_job = state.runners.get(&runner).and_then(|runner| runner.job).and_then(|job| state.jobs.get(&job));
-        runners_job.is_some_and(|job| job.record.request_guid.eq_ignore_ascii_case(&acknowledge.runner_request_id))
+        let runners_job =
+            state.runners.get(&runner).and_then(|runner| runner.job).and_then(|job| state.jobs.get(&job));
+        runners_job
+            .is_some_and(|job| job.record.request_guid.eq_ignore_ascii_case(&acknowledge.runner_request_id))
     };
     if lab.inner.hub.ask(known).await.map_err(broken)? {
         Ok(StatusCode::OK)

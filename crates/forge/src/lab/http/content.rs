@@ -53,7 +53,9 @@ pub(super) async fn get(
         return Err(Rest(Refusal::not_found()));
     };
     let read = move |state: &mut crate::lab::state::State| {
-        state.workflow_file(&name, &file).map(|(file, entry)| (file.to_owned(), entry.text.clone(), entry.sha.clone()))
+        state
+            .workflow_file(&name, &file)
+            .map(|(file, entry)| (file.to_owned(), entry.text.clone(), entry.sha.clone()))
     };
     let (file, text, sha) = lab.inner.hub.ask(read).await??;
     Ok(Json(json!({

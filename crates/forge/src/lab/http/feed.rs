@@ -25,8 +25,15 @@ struct FeedLines {
 }
 
 /// `GET /runner/feed`, upgraded. The socket may come and go; lines that it missed come with the uploaded log.
-pub(super) async fn feed(JobAtResults(job): JobAtResults, State(lab): State<Lab>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(move |socket| read(lab, job, socket))
+pub(super) async fn feed(
+    JobAtResults(job): JobAtResults,
+    State(lab): State<Lab>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
+        .on_upgrade(move |socket| read(lab, job, socket))
 }
 
 async fn read(lab: Lab, job: u64, mut socket: WebSocket) {
@@ -44,6 +51,10 @@ async fn read(lab: Lab, job: u64, mut socket: WebSocket) {
             continue;
         }
         // When the lab is too busy, the lines come later with the uploaded log.
-        let _ = lab.inner.hub.ask(move |state| state.feed(job, &lines.step_id, lines.start_line, lines.value)).await;
+        let _ = lab
+            .inner
+            .hub
+            .ask(move |state| state.feed(job, &lines.step_id, lines.start_line, lines.value))
+            .await;
     }
 }

@@ -34,6 +34,7 @@ use reply::Rest;
 pub(super) fn router(lab: Lab) -> Router {
     let body_bytes_max = lab.inner.limits.body_bytes_max;
     Router::new()
+        .route("/api/v3/", get(run::root))
         .nest("/api/v3", rest())
         .nest("/runner", runner_side())
         .route("/lab/v1", get(own::hello))
@@ -63,10 +64,16 @@ fn rest() -> Router<Lab> {
         .route("/repos/{owner}/{repo}/actions/secrets/{name}", put(value::put_secret))
         .route("/repos/{owner}/{repo}/actions/runners", get(runner::list_repository))
         .route("/repos/{owner}/{repo}/actions/runners/generate-jitconfig", post(runner::jit_repository))
-        .route("/repos/{owner}/{repo}/actions/runners/{id}", get(runner::get_repository).delete(runner::delete_repository))
+        .route(
+            "/repos/{owner}/{repo}/actions/runners/{id}",
+            get(runner::get_repository).delete(runner::delete_repository),
+        )
         .route("/orgs/{org}/actions/runners", get(runner::list_organization))
         .route("/orgs/{org}/actions/runners/generate-jitconfig", post(runner::jit_organization))
-        .route("/orgs/{org}/actions/runners/{id}", get(runner::get_organization).delete(runner::delete_organization))
+        .route(
+            "/orgs/{org}/actions/runners/{id}",
+            get(runner::get_organization).delete(runner::delete_organization),
+        )
         .route("/orgs/{org}/actions/runner-groups", get(runner::groups).post(runner::make_group))
 }
 

@@ -27,20 +27,25 @@ pub(super) async fn token(State(lab): State<Lab>, body: Bytes) -> Response {
             Json(body).into_response()
         }
         Err((error, description)) => {
-            (StatusCode::BAD_REQUEST, Json(json!({"error": error, "error_description": description}))).into_response()
+            (StatusCode::BAD_REQUEST, Json(json!({"error": error, "error_description": description})))
+                .into_response()
         }
     }
 }
 
 async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, String)> {
-    let form: Vec<(String, String)> = parse_form(body).ok_or_else(|| ("invalid_request", "no form".to_owned()))?;
+    let form: Vec<(String, String)> =
+        parse_form(body).ok_or_else(|| ("invalid_request", "no form".to_owned()))?;
     let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    if field("grant_type") != Some("client_credentials") || field("client_assertion_type") != Some(ASSERTION_TYPE) {
+    if field("grant_type") != Some("client_credentials")
+        || field("client_assertion_type") != Some(ASSERTION_TYPE)
+    {
         return Err(("unsupported_grant_type", "a client assertion is needed".to_owned()));
     }
     let assertion = field("client_assertion").unwrap_or_default().to_owned();
     let claims = read_assertion(&assertion).ok_or_else(|| ("invalid_request", "no assertion".to_owned()))?;
-    let unknown = || ("invalid_client", "The runner registration was deleted or its key is another".to_owned());
+    let unknown =
+        || ("invalid_client", "The runner registration was deleted or its key is another".to_owned());
     let client = claims.iss.clone();
     let key = lab.inner.hub.ask(move |state| state.client_key(&client)).await;
     let key = key.map_err(|refusal| ("server_error", refusal.message))?;
@@ -53,7 +58,10 @@ async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, Stri
     if claims.exp < now - SKEW_SECONDS || claims.nbf > now + SKEW_SECONDS {
         // actions/runner takes these words for a clock that is off, says so and tries again.
         let time = crate::lab::state::timestamp(now_ms);
-        return Err(("invalid_request", format!("The assertion is too old or too new. Current server time is {time}.")));
+        return Err((
+            "invalid_request",
+            format!("The assertion is too old or too new. Current server time is {time}."),
+        ));
     }
     Ok(lab.inner.signer.issue(Grant::Runner { runner }, now_ms, TOKEN_SECONDS))
 }

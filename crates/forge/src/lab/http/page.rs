@@ -40,7 +40,9 @@ impl Page {
     pub(super) fn links(&self, url: &str, total: usize) -> HeaderMap {
         let last = total.div_ceil(self.size).max(1);
         let joint = if url.contains('?') { '&' } else { '?' };
-        let link = |page: usize, rel: &str| format!("<{url}{joint}per_page={}&page={page}>; rel=\"{rel}\"", self.size);
+        let link = |page: usize, rel: &str| {
+            format!("<{url}{joint}per_page={}&page={page}>; rel=\"{rel}\"", self.size)
+        };
         let mut links = Vec::new();
         if self.number > 1 {
             links.push(link((self.number - 1).min(last), "prev"));

@@ -50,7 +50,8 @@ impl IntoResponse for Service {
     fn into_response(self) -> Response {
         let Self(source, refusal) = self;
         let status = status(&refusal);
-        let mut body = json!({"source": source, "statusCode": status.as_u16(), "errorMessage": refusal.message});
+        let mut body =
+            json!({"source": source, "statusCode": status.as_u16(), "errorMessage": refusal.message});
         if !refusal.kind.is_empty() {
             body["errorKind"] = refusal.kind.into();
         }
@@ -69,7 +70,8 @@ fn challenge(status: StatusCode, response: &mut Response) {
 
 /// Reads a JSON body whatever its content type says; runner apps name several.
 pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    let value: Value = serde_json::from_slice(body).map_err(|_| Refusal::new(400, "Problems parsing JSON"))?;
+    let value: Value =
+        serde_json::from_slice(body).map_err(|_| Refusal::new(400, "Problems parsing JSON"))?;
     serde_json::from_value(value).map_err(|error| Refusal {
         errors: vec![error.to_string().into()],
         ..Refusal::new(422, "Invalid request.")

@@ -53,7 +53,9 @@ pub(super) async fn receiver(
     let url = lab.inner.hub.ask(|state| state.runner_url.clone()).await.map_err(broken)?;
     // Runner apps append `&comp=...`, so there must be a query.
     let url = format!("{url}/runner/results/blob?sig={signed}");
-    Ok(Json(json!({member: url, "blob_storage_type": "BLOB_STORAGE_TYPE_AZURE", "soft_size_limit": "1048576"})))
+    Ok(Json(
+        json!({member: url, "blob_storage_type": "BLOB_STORAGE_TYPE_AZURE", "soft_size_limit": "1048576"}),
+    ))
 }
 
 #[derive(Deserialize)]

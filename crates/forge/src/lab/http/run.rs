@@ -24,7 +24,9 @@ const LOG_ADDRESS_SECONDS: i64 = 60;
 /// `GET /api/v3/`: says that this is an API, and checks the token.
 pub(super) async fn root(_: Admin, headers: HeaderMap) -> Json<Value> {
     let base = base(&headers);
-    Json(json!({"current_user_url": format!("{base}/api/v3/user"), "repository_url": format!("{base}/api/v3/repos/{{owner}}/{{repo}}")}))
+    Json(
+        json!({"current_user_url": format!("{base}/api/v3/user"), "repository_url": format!("{base}/api/v3/repos/{{owner}}/{{repo}}")}),
+    )
 }
 
 #[derive(Deserialize)]
@@ -62,7 +64,8 @@ pub(super) async fn dispatch(
     }
     let dispatch = Dispatch { git_ref: body.git_ref, inputs, any_event: body.any_event };
     let id = lab.inner.hub.ask(move |state| state.dispatch(&name, &file, dispatch)).await??;
-    let version = headers.get("x-github-api-version").and_then(|version| version.to_str().ok()).unwrap_or_default();
+    let version =
+        headers.get("x-github-api-version").and_then(|version| version.to_str().ok()).unwrap_or_default();
     if !body.return_run_details && version < "2026-03-10" {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -187,9 +190,12 @@ pub(super) async fn list(
     let (page, base) = (query.page.page(), base(&headers));
     let (skip, size, status, shown_base) = (page.skip(), page.size(), query.status.clone(), base.clone());
     let collect = move |state: &mut state::State| {
-        let of_repository = state.runs.values().rev().filter(|entry| entry.record.repository.key() == name.key());
+        let of_repository =
+            state.runs.values().rev().filter(|entry| entry.record.repository.key() == name.key());
         let shown = of_repository.map(|entry| show_run(entry, state, &shown_base));
-        let asked = |run: &Value| status.as_ref().is_none_or(|status| run["status"] == **status || run["conclusion"] == **status);
+        let asked = |run: &Value| {
+            status.as_ref().is_none_or(|status| run["status"] == **status || run["conclusion"] == **status)
+        };
         let found: Vec<Value> = shown.filter(asked).collect();
         (found.len(), found.into_iter().skip(skip).take(size).collect::<Vec<_>>())
     };
@@ -209,9 +215,15 @@ fn parse((owner, repo, id): (String, String, String)) -> Result<(RepositoryName,
 }
 
 /// `GET .../actions/runs/{id}`
-pub(super) async fn get(_: Admin, State(lab): State<Lab>, Path(path): RunPath, headers: HeaderMap) -> Result<Json<Value>, Rest> {
+pub(super) async fn get(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(path): RunPath,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Rest> {
     let ((name, id), base) = (parse(path)?, base(&headers));
-    let find = move |state: &mut state::State| state.run(&name, id).map(|entry| show_run(entry, state, &base));
+    let find =
+        move |state: &mut state::State| state.run(&name, id).map(|entry| show_run(entry, state, &base));
     Ok(Json(lab.inner.hub.ask(find).await??))
 }
 
@@ -253,7 +265,12 @@ fn find_job<'a>(state: &'a state::State, name: &RepositoryName, id: u64) -> Resu
 }
 
 /// `GET .../actions/jobs/{id}`
-pub(super) async fn job(_: Admin, State(lab): State<Lab>, Path(path): RunPath, headers: HeaderMap) -> Result<Json<Value>, Rest> {
+pub(super) async fn job(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(path): RunPath,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Rest> {
     let ((name, id), base) = (parse(path)?, base(&headers));
     let find = move |state: &mut state::State| {
         let job = find_job(state, &name, id)?;
@@ -281,12 +298,17 @@ pub(super) async fn signed_log(State(lab): State<Lab>, Path(token): Path<String>
     };
     let files = lab.inner.hub.ask(|state| state.logs.clone()).await?;
     let text = tokio::task::spawn_blocking(move || files.read(job)).await;
-    let text = text.map_err(|_| Refusal::new(500, "The log cannot be read"))?.ok_or_else(Refusal::not_found)?;
+    let text =
+        text.map_err(|_| Refusal::new(500, "The log cannot be read"))?.ok_or_else(Refusal::not_found)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
 /// `POST .../actions/runs/{id}/cancel`
-pub(super) async fn cancel(_: Admin, State(lab): State<Lab>, Path(path): RunPath) -> Result<(StatusCode, Json<Value>), Rest> {
+pub(super) async fn cancel(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(path): RunPath,
+) -> Result<(StatusCode, Json<Value>), Rest> {
     let (name, id) = parse(path)?;
     lab.inner.hub.ask(move |state| state.cancel_run(&name, id)).await??;
     Ok((StatusCode::ACCEPTED, Json(json!({}))))

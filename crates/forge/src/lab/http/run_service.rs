@@ -36,7 +36,12 @@ pub(super) async fn acquire(
     body: Bytes,
 ) -> Result<Json<Value>, Service> {
     let acquire: Acquire = read(&body).map_err(broken)?;
-    let message = lab.inner.hub.ask(move |state| state.acquire(runner, &acquire.job_message_id)).await.map_err(broken)?;
+    let message = lab
+        .inner
+        .hub
+        .ask(move |state| state.acquire(runner, &acquire.job_message_id))
+        .await
+        .map_err(broken)?;
     Ok(Json(message.map_err(broken)?))
 }
 
@@ -101,16 +106,22 @@ pub(super) async fn complete(
     };
     let outputs = outputs(complete.outputs.unwrap_or_default()).map_err(broken)?;
     let steps = complete.step_results.unwrap_or_default().into_iter().filter_map(step).collect();
-    let done = move |state: &mut crate::lab::state::State| state.complete(job, &complete.job_id, conclusion, outputs, steps);
+    let done = move |state: &mut crate::lab::state::State| {
+        state.complete(job, &complete.job_id, conclusion, outputs, steps)
+    };
     lab.inner.hub.ask(done).await.map_err(broken)?.map_err(broken)?;
     Ok(StatusCode::OK)
 }
 
 /// Outputs that are secret stay out, as with GitHub.
 fn outputs(outputs: IndexMap<String, Output>) -> Result<IndexMap<String, String>, Refusal> {
-    let bytes: usize = outputs.iter().map(|(key, it)| key.len() + it.value.as_ref().map_or(0, String::len)).sum();
+    let bytes: usize =
+        outputs.iter().map(|(key, it)| key.len() + it.value.as_ref().map_or(0, String::len)).sum();
     if outputs.len() > OUTPUTS_MAX || bytes > OUTPUT_BYTES_MAX {
-        return Err(Refusal::new(422, format!("a job has {OUTPUTS_MAX} outputs and {OUTPUT_BYTES_MAX} bytes of them at most")));
+        return Err(Refusal::new(
+            422,
+            format!("a job has {OUTPUTS_MAX} outputs and {OUTPUT_BYTES_MAX} bytes of them at most"),
+        ));
     }
     let open = outputs.into_iter().filter(|(_, output)| !output.secret);
     Ok(open.map(|(key, output)| (key, output.value.unwrap_or_default())).collect())

@@ -153,13 +153,19 @@ pub(super) async fn list_organization(
     list(&lab, organization(&org)?, query, url).await
 }
 
-async fn list(lab: &Lab, scope: Scope, query: ListQuery, url: String) -> Result<(HeaderMap, Json<Value>), Rest> {
+async fn list(
+    lab: &Lab,
+    scope: Scope,
+    query: ListQuery,
+    url: String,
+) -> Result<(HeaderMap, Json<Value>), Rest> {
     let page = query.page.page();
     let (skip, size, name) = (page.skip(), page.size(), query.name.clone());
     let collect = move |state: &mut state::State| {
         let (now_ms, presence_ms) = presence(state);
         let of_scope = |runner: &&state::Runner| {
-            runner.registration.scope.same(&scope) && name.as_ref().is_none_or(|name| *name == runner.registration.name)
+            runner.registration.scope.same(&scope)
+                && name.as_ref().is_none_or(|name| *name == runner.registration.name)
         };
         let found: Vec<_> = state.runners.values().filter(of_scope).collect();
         let shown = found.iter().skip(skip).take(size).map(|runner| show(runner, now_ms, presence_ms));
@@ -176,7 +182,9 @@ async fn list(lab: &Lab, scope: Scope, query: ListQuery, url: String) -> Result<
 /// Percent-encodes what is not plain in a query.
 fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// `GET /repos/{owner}/{repo}/actions/runners/{id}`
@@ -236,7 +244,11 @@ fn show_group(group: &state::Group) -> Value {
 }
 
 /// `GET /orgs/{org}/actions/runner-groups`. The lab's groups are those of all its organisations.
-pub(super) async fn groups(_: Admin, State(lab): State<Lab>, Path(org): Path<String>) -> Result<Json<Value>, Rest> {
+pub(super) async fn groups(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(org): Path<String>,
+) -> Result<Json<Value>, Rest> {
     organization(&org)?;
     let groups = lab.inner.hub.ask(|state| state.groups.iter().map(show_group).collect::<Vec<_>>()).await?;
     Ok(Json(json!({"total_count": groups.len(), "runner_groups": groups})))
@@ -262,7 +274,10 @@ pub(super) async fn make_group(
     }
     let make_it = move |state: &mut state::State| {
         if state.groups.iter().any(|group| group.name.eq_ignore_ascii_case(&make.name)) {
-            return Err(Refusal::new(409, format!("Already exists - A group with the name {} already exists.", make.name)));
+            return Err(Refusal::new(
+                409,
+                format!("Already exists - A group with the name {} already exists.", make.name),
+            ));
         }
         if state.groups.len() >= GROUPS_MAX {
             return Err(Refusal::new(422, format!("The lab holds {GROUPS_MAX} runner groups at most")));

@@ -13,11 +13,11 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::State;
+use super::line::{StepFeed, cut};
 use super::repository::RepositoryName;
 use super::run::{StoredEvent, timestamp};
 use super::runner::millis;
-use super::State;
-use super::line::{StepFeed, cut};
 use crate::lab::event::LabEventKind;
 use crate::lab::journal::Record;
 use crate::lab::refusal::Refusal;
@@ -157,7 +157,8 @@ impl State {
     }
 
     fn name_of(&self, job: u64) -> String {
-        let known = self.jobs.get(&job).and_then(|job| self.job_run(job.record.run, JobIndex(job.record.index)));
+        let known =
+            self.jobs.get(&job).and_then(|job| self.job_run(job.record.run, JobIndex(job.record.index)));
         known.map(|(job, _)| job.name.clone()).unwrap_or_default()
     }
 
@@ -173,10 +174,13 @@ impl State {
         let record = &self.jobs.get(&job)?.record;
         let entry = self.runs.get(&record.run)?;
         let runs_on = &entry.run.job(JobIndex(record.index))?.runs_on;
-        let same = |name: &String| self.groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)).map(|group| group.id);
+        let same = |name: &String| {
+            self.groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)).map(|group| group.id)
+        };
         // A group that nobody made has the number 0, which no runner has.
         let group = runs_on.group.as_ref().map(|name| same(name).unwrap_or(0));
-        (record.hold == Hold::Offered).then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
+        (record.hold == Hold::Offered)
+            .then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
     }
 
     pub(super) fn queue_job(&mut self, job: u64) {
@@ -301,7 +305,8 @@ impl State {
         let run = &self.runs[&record.run].record;
         let url = &self.runner_url;
         let job_token = self.signer.issue(Grant::Job { job }, self.now_ms(), JOB_TOKEN_SECONDS);
-        let secrets = self.repositories.get(&run.repository.key()).map(|repository| repository.secrets.clone());
+        let secrets =
+            self.repositories.get(&run.repository.key()).map(|repository| repository.secrets.clone());
         Service {
             run_service_url: format!("{url}/runner/run/"),
             results_url: format!("{url}/runner/results/"),
@@ -325,7 +330,8 @@ impl State {
         let Some(entry) = self.jobs.get(&job) else { return Vec::new() };
         let repository = self.runs.get(&entry.record.run).map(|run| run.record.repository.key());
         let repository = repository.and_then(|key| self.repositories.get(&key));
-        let mut secrets: Vec<String> = repository.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default();
+        let mut secrets: Vec<String> =
+            repository.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default();
         secrets.push(format!("lab-{}", entry.record.guid));
         secrets
     }
@@ -366,7 +372,9 @@ impl State {
 
     /// Takes in what a runner says of its steps, and tells what is new.
     pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
-        let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else { return };
+        let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else {
+            return;
+        };
         let (run, mut news) = (entry.record.run, Vec::new());
         for mut update in updates {
             update.name = cut(update.name, NAME_LEN_MAX);
@@ -409,7 +417,9 @@ impl State {
         for job in self.jobs.values() {
             match job.record.hold {
                 Hold::Assigned { until_ms, .. } if until_ms <= now_ms => late.push(job.record.id),
-                Hold::Acquired { locked_until_ms, .. } if locked_until_ms <= now_ms => late.push(job.record.id),
+                Hold::Acquired { locked_until_ms, .. } if locked_until_ms <= now_ms => {
+                    late.push(job.record.id)
+                }
                 _ => {}
             }
         }
@@ -423,7 +433,8 @@ impl State {
                 }
                 _ => {
                     let name = record.runner.as_ref().map(|runner| runner.name.clone()).unwrap_or_default();
-                    let reason = format!("The self-hosted runner: {name} lost communication with the server.");
+                    let reason =
+                        format!("The self-hosted runner: {name} lost communication with the server.");
                     self.advance(run, StoredEvent::Lost { job: index, reason });
                 }
             }

@@ -53,11 +53,15 @@ impl State {
         let news: Vec<String> = lines.into_iter().skip(known).collect();
         feed.told += news.len() as u64;
         let time = super::run::timestamp(self.now_ms()).to_string();
-        self.tell_lines(job, news.into_iter().map(|line| StoredLine { time: time.clone(), step: step.to_owned(), line }));
+        self.tell_lines(
+            job,
+            news.into_iter().map(|line| StoredLine { time: time.clone(), step: step.to_owned(), line }),
+        );
     }
 
     fn step_feed(&mut self, job: u64, step: &str) -> Option<&mut StepFeed> {
-        let entry = self.jobs.get_mut(&job).filter(|entry| matches!(entry.record.hold, Hold::Acquired { .. }))?;
+        let entry =
+            self.jobs.get_mut(&job).filter(|entry| matches!(entry.record.hold, Hold::Acquired { .. }))?;
         if entry.feeds.len() >= FEEDS_MAX && !entry.feeds.contains_key(step) {
             return None;
         }
@@ -81,7 +85,11 @@ impl State {
             if feed.uploaded > feed.told {
                 feed.told = feed.uploaded;
                 let (time, line) = split_time(&line);
-                news.push(StoredLine { time: time.unwrap_or_default().to_owned(), step: step.to_owned(), line: line.to_owned() });
+                news.push(StoredLine {
+                    time: time.unwrap_or_default().to_owned(),
+                    step: step.to_owned(),
+                    line: line.to_owned(),
+                });
             }
         }
         self.tell_lines(job, news.into_iter());
@@ -90,7 +98,9 @@ impl State {
     fn upload_job(&mut self, job: u64, piece: &[u8]) {
         let mask = Mask::new(self.secrets_of(job));
         let max = self.limits.log_bytes_per_job_max;
-        let Some(entry) = self.jobs.get_mut(&job).filter(|entry| matches!(entry.record.hold, Hold::Acquired { .. })) else {
+        let Some(entry) =
+            self.jobs.get_mut(&job).filter(|entry| matches!(entry.record.hold, Hold::Acquired { .. }))
+        else {
             return;
         };
         let mut text = String::new();
@@ -130,13 +140,16 @@ impl State {
             .steps
             .iter()
             .enumerate()
-            .map(|(place, step)| (step.guid.clone(), (u32::try_from(place + 1).unwrap_or(u32::MAX), step.name.clone())))
+            .map(|(place, step)| {
+                (step.guid.clone(), (u32::try_from(place + 1).unwrap_or(u32::MAX), step.name.clone()))
+            })
             .collect();
         if let Err(error) = self.logs.append_told(job, &kept) {
             tracing::error!(%error, job, "a log cannot be written");
         }
         for StoredLine { time, step, line } in kept {
-            let (number, step) = numbers.get(&step).map_or((None, String::new()), |(n, name)| (Some(*n), name.clone()));
+            let (number, step) =
+                numbers.get(&step).map_or((None, String::new()), |(n, name)| (Some(*n), name.clone()));
             self.publish(run, LabEventKind::LogLine { job, number, step, time, line });
         }
     }

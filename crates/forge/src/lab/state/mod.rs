@@ -21,11 +21,13 @@ use super::log_file::LogFiles;
 use super::settings::{Clock, Limits};
 use super::signing::Signer;
 
-pub(crate) use open::read_or_make;
 pub(crate) use job::{Hold, Job, JobRecord, StepRecord, StepUpdate};
+pub(crate) use open::read_or_make;
 pub(crate) use repository::{Repository, RepositoryName};
 pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
-pub(crate) use runner::{Group, Message, Registration, RegistrationRequest, Runner, RunnerPoll, Scope, runner_not_found};
+pub(crate) use runner::{
+    Group, Message, Registration, RegistrationRequest, Runner, RunnerPoll, Scope, runner_not_found,
+};
 
 /// The journal is written anew when it is this much longer than what is still true.
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
@@ -70,7 +72,8 @@ impl State {
 
     fn publish(&mut self, run: u64, kind: LabEventKind) {
         let now_ms = self.now_ms();
-        let repository = self.runs.get(&run).map(|entry| entry.record.repository.full_name()).unwrap_or_default();
+        let repository =
+            self.runs.get(&run).map(|entry| entry.record.repository.full_name()).unwrap_or_default();
         self.bus.publish(now_ms, &repository, run, kind);
     }
 
@@ -92,8 +95,11 @@ impl State {
         records.extend(self.runners.values().map(|runner| Record::Runner(runner.registration.clone())));
         for entry in self.runs.values() {
             records.push(Record::Run(entry.record.clone()));
-            let event =
-                |(at_ms, event): &(i64, StoredEvent)| Record::RunEvent { run: entry.record.id, at_ms: *at_ms, event: event.clone() };
+            let event = |(at_ms, event): &(i64, StoredEvent)| Record::RunEvent {
+                run: entry.record.id,
+                at_ms: *at_ms,
+                event: event.clone(),
+            };
             records.extend(entry.events.iter().map(event));
         }
         records.extend(self.jobs.values().map(|job| Record::Job(job.record.clone())));

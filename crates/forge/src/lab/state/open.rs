@@ -37,7 +37,8 @@ impl State {
         let key = read_or_make(&key_path, || hex(&random_bytes::<32>())).map_err(at(&key_path))?;
         let journal_path = data.join("journal.jsonl");
         let mut records = Vec::new();
-        let journal = Journal::open(&journal_path, |record| records.push(record)).map_err(at(&journal_path))?;
+        let journal =
+            Journal::open(&journal_path, |record| records.push(record)).map_err(at(&journal_path))?;
         let mut state = Self {
             clock: settings.clock.clone(),
             limits: settings.limits.clone(),
@@ -63,7 +64,11 @@ impl State {
     fn recall(&mut self, records: Vec<Record>) {
         let mut stored = Stored::default();
         records.into_iter().for_each(|record| self.recall_one(record, &mut stored));
-        self.last_id = stored.last_id.max(self.highest_id()).max(stored.jobs.keys().copied().max().unwrap_or(0)).max(100);
+        self.last_id = stored
+            .last_id
+            .max(self.highest_id())
+            .max(stored.jobs.keys().copied().max().unwrap_or(0))
+            .max(100);
         if self.groups.is_empty() {
             self.groups.push(Group { id: 1, name: "Default".to_owned() });
         }
@@ -92,9 +97,12 @@ impl State {
             }
             Record::Run(record) => match record.start() {
                 Ok((run, _)) => {
-                    self.runs.insert(record.id, RunEntry { record, run, events: Vec::new(), jobs: Vec::new() });
+                    self.runs
+                        .insert(record.id, RunEntry { record, run, events: Vec::new(), jobs: Vec::new() });
                 }
-                Err(error) => tracing::warn!(run = record.id, %error, "a stored run cannot be read and is forgotten"),
+                Err(error) => {
+                    tracing::warn!(run = record.id, %error, "a stored run cannot be read and is forgotten")
+                }
             },
             Record::RunEvent { run, at_ms, event } => {
                 if let Some(entry) = self.runs.get_mut(&run) {

@@ -76,7 +76,10 @@ impl State {
         let key = name.key();
         if !self.repositories.contains_key(&key) {
             if self.repositories.len() >= self.limits.repositories_max {
-                return Err(Refusal::new(422, format!("The lab holds {} repositories at most", self.limits.repositories_max)));
+                return Err(Refusal::new(
+                    422,
+                    format!("The lab holds {} repositories at most", self.limits.repositories_max),
+                ));
             }
             let repository = Repository {
                 id: self.new_id(),
@@ -98,10 +101,18 @@ impl State {
     }
 
     /// Puts a workflow file into a repository. Answers its commit and whether it is new.
-    pub(crate) fn put_workflow(&mut self, name: &RepositoryName, path: &str, text: String) -> Result<(String, bool), Refusal> {
+    pub(crate) fn put_workflow(
+        &mut self,
+        name: &RepositoryName,
+        path: &str,
+        text: String,
+    ) -> Result<(String, bool), Refusal> {
         let file = workflow_file_name(path)?;
         if text.len() > WORKFLOW_BYTES_MAX {
-            return Err(Refusal::invalid([format!("{path}: {} bytes, more than {WORKFLOW_BYTES_MAX}", text.len())]));
+            return Err(Refusal::invalid([format!(
+                "{path}: {} bytes, more than {WORKFLOW_BYTES_MAX}",
+                text.len()
+            )]));
         }
         if let Err(diagnostics) = workflow::parse(path, &text) {
             return Err(Refusal::invalid(diagnostics.remarks().iter().map(ToString::to_string)));
@@ -112,7 +123,9 @@ impl State {
         let repository = self.repository(name)?;
         let new = !repository.workflows.contains_key(file);
         if new && repository.workflows.len() >= entries_max {
-            return Err(Refusal::invalid([format!("a repository of the lab holds {entries_max} workflow files at most")]));
+            return Err(Refusal::invalid([format!(
+                "a repository of the lab holds {entries_max} workflow files at most"
+            )]));
         }
         let entry = repository.workflows.entry(file.to_owned());
         let entry = entry.or_insert(WorkflowFile { id, text: String::new(), sha: String::new(), runs: 0 });
@@ -123,9 +136,14 @@ impl State {
     }
 
     /// A workflow file by its file name or its number, with its file name.
-    pub(crate) fn workflow_file(&self, name: &RepositoryName, file: &str) -> Result<(&str, &WorkflowFile), Refusal> {
+    pub(crate) fn workflow_file(
+        &self,
+        name: &RepositoryName,
+        file: &str,
+    ) -> Result<(&str, &WorkflowFile), Refusal> {
         let repository = self.repositories.get(&name.key()).ok_or_else(Refusal::not_found)?;
-        let found = repository.workflows.iter().find(|(key, entry)| *key == file || entry.id.to_string() == file);
+        let found =
+            repository.workflows.iter().find(|(key, entry)| *key == file || entry.id.to_string() == file);
         found.map(|(key, entry)| (key.as_str(), entry)).ok_or_else(Refusal::not_found)
     }
 
@@ -139,12 +157,22 @@ impl State {
     }
 
     /// Sets a variable. Answers whether it is new.
-    pub(crate) fn put_variable(&mut self, name: &RepositoryName, key: &str, value: String) -> Result<bool, Refusal> {
+    pub(crate) fn put_variable(
+        &mut self,
+        name: &RepositoryName,
+        key: &str,
+        value: String,
+    ) -> Result<bool, Refusal> {
         self.put_value(name, key, value, |repository| &mut repository.variables)
     }
 
     /// Sets a secret. Answers whether it is new.
-    pub(crate) fn put_secret(&mut self, name: &RepositoryName, key: &str, value: String) -> Result<bool, Refusal> {
+    pub(crate) fn put_secret(
+        &mut self,
+        name: &RepositoryName,
+        key: &str,
+        value: String,
+    ) -> Result<bool, Refusal> {
         self.put_value(name, key, value, |repository| &mut repository.secrets)
     }
 
@@ -157,12 +185,17 @@ impl State {
     ) -> Result<bool, Refusal> {
         let key = value_name(key)?;
         if value.len() > VALUE_BYTES_MAX {
-            return Err(Refusal::invalid([format!("{key}: {} bytes, more than {VALUE_BYTES_MAX}", value.len())]));
+            return Err(Refusal::invalid([format!(
+                "{key}: {} bytes, more than {VALUE_BYTES_MAX}",
+                value.len()
+            )]));
         }
         let entries_max = self.limits.entries_per_repository_max;
         let values = of(self.repository(name)?);
         if !values.contains_key(&key) && values.len() >= entries_max {
-            return Err(Refusal::invalid([format!("a repository of the lab holds {entries_max} of them at most")]));
+            return Err(Refusal::invalid([format!(
+                "a repository of the lab holds {entries_max} of them at most"
+            )]));
         }
         let new = values.insert(key, value).is_none();
         self.record_repository(name);

@@ -11,7 +11,9 @@ use super::{Hold, State};
 use crate::lab::event::LabEventKind;
 use crate::lab::journal::Record;
 use crate::lab::refusal::Refusal;
-use crate::workflow::{self, Action, Conclusion, GithubContext, JobIndex, Run, RunEvent, RunRequest, Workflow};
+use crate::workflow::{
+    self, Action, Conclusion, GithubContext, JobIndex, Run, RunEvent, RunRequest, Workflow,
+};
 
 const REF_LEN_MAX: usize = 255;
 /// Everything in the lab is done by this user.
@@ -87,7 +89,8 @@ impl RunRecord {
 
     /// Reads the workflow again and makes the run with its first actions.
     pub(super) fn start(&self) -> Result<(Run, Vec<Action>), String> {
-        let workflow = workflow::parse(&self.path(), &self.text).map_err(|diagnostics| diagnostics.to_string())?;
+        let workflow =
+            workflow::parse(&self.path(), &self.text).map_err(|diagnostics| diagnostics.to_string())?;
         let trigger = workflow.trigger(&self.event).ok_or_else(|| format!("no event \"{}\"", self.event))?;
         let inputs = trigger.resolve_inputs(&self.inputs).map_err(|error| error.to_string())?;
         let request = RunRequest { github: self.github(&workflow), inputs, vars: self.variables.clone() };
@@ -130,12 +133,19 @@ impl RunRecord {
 
 impl State {
     /// Makes a run of a workflow file and answers its id.
-    pub(crate) fn dispatch(&mut self, name: &RepositoryName, file: &str, dispatch: Dispatch) -> Result<u64, Refusal> {
+    pub(crate) fn dispatch(
+        &mut self,
+        name: &RepositoryName,
+        file: &str,
+        dispatch: Dispatch,
+    ) -> Result<u64, Refusal> {
         let (file, entry) = self.workflow_file(name, file)?;
-        let (file, text, sha, workflow_id) = (file.to_owned(), entry.text.clone(), entry.sha.clone(), entry.id);
+        let (file, text, sha, workflow_id) =
+            (file.to_owned(), entry.text.clone(), entry.sha.clone(), entry.id);
         let parsed = workflow::parse(&file, &text)
             .map_err(|diagnostics| Refusal::invalid(diagnostics.remarks().iter().map(ToString::to_string)))?;
-        let event = if dispatch.any_event { parsed.default_trigger().event.as_str() } else { "workflow_dispatch" };
+        let event =
+            if dispatch.any_event { parsed.default_trigger().event.as_str() } else { "workflow_dispatch" };
         let Some(trigger) = parsed.trigger(event) else {
             return Err(Refusal::new(422, "Workflow does not have 'workflow_dispatch' trigger"));
         };
@@ -191,7 +201,10 @@ impl State {
         while self.runs.len() >= self.limits.runs_max || self.jobs.len() >= self.limits.jobs_max {
             let finished = self.runs.values().find(|entry| entry.run.conclusion().is_some());
             let Some(id) = finished.map(|entry| entry.record.id) else {
-                return Err(Refusal::new(422, format!("The lab holds {} runs at most, and all are under way", self.runs.len())));
+                return Err(Refusal::new(
+                    422,
+                    format!("The lab holds {} runs at most, and all are under way", self.runs.len()),
+                ));
             };
             self.forget_run(id);
         }
@@ -203,7 +216,8 @@ impl State {
         if self.runs.remove(&id).is_none() {
             return;
         }
-        let jobs: Vec<u64> = self.jobs.values().filter(|job| job.record.run == id).map(|job| job.record.id).collect();
+        let jobs: Vec<u64> =
+            self.jobs.values().filter(|job| job.record.run == id).map(|job| job.record.id).collect();
         for job in jobs {
             self.jobs.remove(&job);
             self.offered.remove(&job);
@@ -241,7 +255,9 @@ impl State {
                     let job = self.job_of(id, job);
                     self.end_job(job, conclusion);
                 }
-                Action::RunCompleted { conclusion } => self.publish(id, LabEventKind::RunCompleted { conclusion }),
+                Action::RunCompleted { conclusion } => {
+                    self.publish(id, LabEventKind::RunCompleted { conclusion })
+                }
             }
         }
     }
@@ -258,10 +274,14 @@ impl State {
     /// Cancels a run without waiting for its runners.
     pub(crate) fn force_cancel_run(&mut self, name: &RepositoryName, id: u64) -> Result<(), Refusal> {
         self.cancel_run(name, id)?;
-        let jobs = self.jobs.values().filter(|job| job.record.run == id && matches!(job.record.hold, Hold::Acquired { .. }));
+        let jobs = self
+            .jobs
+            .values()
+            .filter(|job| job.record.run == id && matches!(job.record.hold, Hold::Acquired { .. }));
         let indexes: Vec<usize> = jobs.map(|job| job.record.index).collect();
         for job in indexes {
-            let finished = StoredEvent::Finished { job, conclusion: Conclusion::Cancelled, outputs: IndexMap::new() };
+            let finished =
+                StoredEvent::Finished { job, conclusion: Conclusion::Cancelled, outputs: IndexMap::new() };
             self.advance(id, finished);
         }
         Ok(())
@@ -276,7 +296,8 @@ impl State {
     pub(super) fn tick_runs(&mut self) {
         let now = timestamp(self.now_ms());
         let due = |entry: &&RunEntry| {
-            entry.run.conclusion().is_none() && entry.run.next_deadline().is_some_and(|deadline| deadline <= now)
+            entry.run.conclusion().is_none()
+                && entry.run.next_deadline().is_some_and(|deadline| deadline <= now)
         };
         let runs: Vec<u64> = self.runs.values().filter(due).map(|entry| entry.record.id).collect();
         runs.into_iter().for_each(|id| self.advance(id, StoredEvent::TimePassed));
@@ -286,8 +307,14 @@ impl State {
 /// `main` to `refs/heads/main`; what is full already stays.
 fn full_ref(git_ref: &str) -> Result<String, Refusal> {
     let git_ref = if git_ref.is_empty() { "main" } else { git_ref };
-    if git_ref.len() > REF_LEN_MAX || git_ref.contains("..") || git_ref.chars().any(|c| c.is_control() || c == ' ') {
-        return Err(Refusal::new(422, format!("No ref found for: {}", git_ref.chars().take(60).collect::<String>())));
+    if git_ref.len() > REF_LEN_MAX
+        || git_ref.contains("..")
+        || git_ref.chars().any(|c| c.is_control() || c == ' ')
+    {
+        return Err(Refusal::new(
+            422,
+            format!("No ref found for: {}", git_ref.chars().take(60).collect::<String>()),
+        ));
     }
     Ok(if git_ref.starts_with("refs/") { git_ref.to_owned() } else { format!("refs/heads/{git_ref}") })
 }

@@ -192,19 +192,31 @@ impl State {
     }
 
     /// Says why a registration cannot be; also called before a key is spent on it.
-    pub(crate) fn check_registration(&self, scope: &Scope, request: &RegistrationRequest) -> Result<(), Refusal> {
+    pub(crate) fn check_registration(
+        &self,
+        scope: &Scope,
+        request: &RegistrationRequest,
+    ) -> Result<(), Refusal> {
         let name = &request.name;
         if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
-            return Err(Refusal::invalid([format!("the runner's name must have 1 to {NAME_LEN_MAX} characters")]));
+            return Err(Refusal::invalid([format!(
+                "the runner's name must have 1 to {NAME_LEN_MAX} characters"
+            )]));
         }
         if request.labels.is_empty() || request.labels.len() > LABELS_MAX {
             return Err(Refusal::invalid([format!("labels: 1 to {LABELS_MAX} are needed")]));
         }
         let bad = |label: &&String| {
-            label.trim().is_empty() || label.len() > LABEL_LEN_MAX || label.contains(',') || label.chars().any(char::is_control)
+            label.trim().is_empty()
+                || label.len() > LABEL_LEN_MAX
+                || label.contains(',')
+                || label.chars().any(char::is_control)
         };
         if let Some(label) = request.labels.iter().find(bad) {
-            return Err(Refusal::invalid([format!("\"{}\" is no label", label.chars().take(40).collect::<String>())]));
+            return Err(Refusal::invalid([format!(
+                "\"{}\" is no label",
+                label.chars().take(40).collect::<String>()
+            )]));
         }
         if !self.groups.iter().any(|group| group.id == request.runner_group_id) {
             return Err(Refusal::not_found());
@@ -212,12 +224,19 @@ impl State {
         if request.work_folder.as_ref().is_some_and(|folder| folder.is_empty() || folder.len() > 255) {
             return Err(Refusal::invalid(["work_folder must have 1 to 255 characters"]));
         }
-        let taken = |runner: &Runner| runner.registration.scope.same(scope) && runner.registration.name == *name;
+        let taken =
+            |runner: &Runner| runner.registration.scope.same(scope) && runner.registration.name == *name;
         if self.runners.values().any(taken) {
-            return Err(Refusal::new(409, format!("Already exists - A runner with the name {name} already exists.")));
+            return Err(Refusal::new(
+                409,
+                format!("Already exists - A runner with the name {name} already exists."),
+            ));
         }
         if self.runners.len() >= self.limits.runners_max {
-            return Err(Refusal::new(422, format!("The lab holds {} runners at most", self.limits.runners_max)));
+            return Err(Refusal::new(
+                422,
+                format!("The lab holds {} runners at most", self.limits.runners_max),
+            ));
         }
         Ok(())
     }
@@ -240,7 +259,10 @@ impl State {
                 return Ok(());
             }
             let name = &runner.registration.name;
-            return Err(Refusal::new(422, format!("Bad request - Runner \"{name}\" is still running a job\"")));
+            return Err(Refusal::new(
+                422,
+                format!("Bad request - Runner \"{name}\" is still running a job\""),
+            ));
         }
         self.remove_runner(id);
         Ok(())
@@ -255,7 +277,9 @@ impl State {
         match held {
             Some(job) if matches!(job.hold, Hold::Assigned { .. }) => self.offer(job.id),
             Some(job) if matches!(job.hold, Hold::Acquired { .. }) => {
-                let reason = format!("The machine of the self-hosted runner {name} has ended in the middle of the job.");
+                let reason = format!(
+                    "The machine of the self-hosted runner {name} has ended in the middle of the job."
+                );
                 self.advance(job.run, StoredEvent::Lost { job: job.index, reason });
             }
             _ => {}
@@ -291,12 +315,17 @@ impl State {
     /// Whose key an assertion of this client must be signed with.
     pub(crate) fn client_key(&self, client_id: &str) -> Option<(u64, PublicKey)> {
         let mut runners = self.runners.values().map(|runner| &runner.registration);
-        let registration = runners.find(|registration| registration.client_id.eq_ignore_ascii_case(client_id))?;
+        let registration =
+            runners.find(|registration| registration.client_id.eq_ignore_ascii_case(client_id))?;
         Some((registration.id, registration.public_key.clone()))
     }
 
     /// Opens a session; there is one for a runner.
-    pub(crate) fn open_session(&mut self, id: u64, version: Option<String>) -> Result<(String, Registration), Refusal> {
+    pub(crate) fn open_session(
+        &mut self,
+        id: u64,
+        version: Option<String>,
+    ) -> Result<(String, Registration), Refusal> {
         let (now_ms, presence_ms) = (self.now_ms(), millis(self.limits.presence));
         let runner = self.runners.get_mut(&id).ok_or_else(runner_not_found)?;
         if runner.registration.session.is_some() && runner.online(now_ms, presence_ms) {
@@ -402,8 +431,12 @@ impl State {
 
     /// Gives a waiting job to the first runner that polls and fits.
     pub(super) fn offer_to_runners(&mut self, job: u64) {
-        let runners: Vec<u64> =
-            self.runners.values().filter(|runner| runner.takes_jobs()).map(|runner| runner.registration.id).collect();
+        let runners: Vec<u64> = self
+            .runners
+            .values()
+            .filter(|runner| runner.takes_jobs())
+            .map(|runner| runner.registration.id)
+            .collect();
         for runner in runners {
             if self.give(job, runner) {
                 return;
@@ -433,7 +466,9 @@ impl State {
     pub(super) fn tick_runners(&mut self) {
         let (now_ms, idle_ms) = (self.now_ms(), millis(self.limits.registration_idle));
         let idle = |runner: &&Runner| {
-            runner.job.is_none() && !runner.polls() && now_ms - runner.seen_ms.max(runner.registration.created_ms) > idle_ms
+            runner.job.is_none()
+                && !runner.polls()
+                && now_ms - runner.seen_ms.max(runner.registration.created_ms) > idle_ms
         };
         let old: Vec<u64> = self.runners.values().filter(idle).map(|runner| runner.registration.id).collect();
         old.into_iter().for_each(|id| self.remove_runner(id));
