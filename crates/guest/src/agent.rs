@@ -28,6 +28,7 @@ use outbox::Outbox;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,11 +46,18 @@ pub(crate) struct Agent {
     children: Arc<Children>,
     /// Id of the runner whose files are carried, once the entrypoint has been started.
     runner_id: Arc<Mutex<Option<String>>>,
+    /// Set once the host wants the machine to end: what dies from now on is no fault.
+    ending: Arc<AtomicBool>,
 }
 
 impl Agent {
     pub(crate) fn new() -> Self {
-        Self { outbox: Arc::default(), children: Arc::default(), runner_id: Arc::default() }
+        Self {
+            outbox: Arc::default(),
+            children: Arc::default(),
+            runner_id: Arc::default(),
+            ending: Arc::default(),
+        }
     }
 
     /// Starts to serve the protocol, and to watch the environment directory.
@@ -78,6 +86,9 @@ impl Agent {
 
     /// Tells the host, and the console, what does not work.
     fn fault(&self, message: String) {
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
         console::say(&message);
         self.outbox.fact(GuestMessage::Fault { message });
     }
@@ -106,7 +117,10 @@ impl Agent {
             HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
             HostMessage::Start(start) => self.start_entrypoint(&start),
             HostMessage::Ping { nonce } => self.outbox.answer(GuestMessage::Pong { nonce }),
-            HostMessage::PowerOff => crate::boot::power::off(),
+            HostMessage::PowerOff => {
+                self.ending.store(true, Ordering::SeqCst);
+                crate::boot::power::off()
+            }
         }
     }
 

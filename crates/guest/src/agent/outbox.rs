@@ -29,7 +29,8 @@ pub(super) struct Outbox {
 struct State {
     /// A hello that is due, with its epoch.
     hello: Option<u64>,
-    /// Whether a host has said hello on this connection.
+    /// Whether a host has ever said hello. Whether it is still there cannot be known; while none is, the thread
+    /// that writes is blocked in its write.
     greeted: bool,
     facts: Vec<GuestMessage>,
     queue: VecDeque<GuestMessage>,
@@ -105,11 +106,6 @@ impl Outbox {
         }
         state.queue.extend(ends);
         self.changed.notify_all();
-    }
-
-    /// The host went away.
-    pub(super) fn host_is_gone(&self) {
-        self.lock().greeted = false;
     }
 
     /// Whether nothing is due.
@@ -207,10 +203,8 @@ mod tests {
         outbox.greet(1);
         outbox.fact(milestone());
         assert_eq!(drain(&outbox), [hello(1), milestone()]);
-        outbox.host_is_gone();
         outbox.line(Source::Agent, "meanwhile");
         outbox.fact(end.clone());
-        assert_eq!(drain(&outbox), []);
         outbox.greet(2);
         assert_eq!(drain(&outbox), [hello(2), milestone(), line("meanwhile"), end]);
     }

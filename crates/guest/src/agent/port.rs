@@ -1,8 +1,10 @@
 //! The virtio-serial port: one thread reads it, one writes it.
 //!
 //! How the port behaves (`drivers/char/virtio_console.c`): it can be opened once; `read` gives 0 while no host is
-//! connected, and `write` blocks then. A host that goes and comes between two reads is not noticed here, but each
-//! host says hello first, and that is what starts a new count of frames.
+//! connected, and `write` blocks then. That a host came or went is told by another queue than what it sends, so
+//! the first bytes of a new host can come before a 0 (seen under emulation), and a host that goes and comes between
+//! two reads shows no 0 at all. So a 0 means nothing here: each host says hello first, and that is what starts a
+//! new count of frames. A half frame of the last host ends where the next one's first frame starts.
 
 use super::outbox::Outbox;
 use crate::console;
@@ -31,9 +33,9 @@ pub(super) fn serve(outbox: Arc<Outbox>, handle: impl Fn(HostMessage) + Send + '
 
 fn try_serve(outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) -> io::Result<()> {
     let port = Arc::new(open()?);
-    let (writer_port, writer_outbox) = (Arc::clone(&port), Arc::clone(&outbox));
-    std::thread::spawn(move || write(&writer_port, &writer_outbox));
-    read(&port, &outbox, handle)
+    let writer_port = Arc::clone(&port);
+    std::thread::spawn(move || write(&writer_port, &outbox));
+    read(&port, handle)
 }
 
 fn open() -> io::Result<File> {
@@ -76,13 +78,11 @@ fn write(port: &File, outbox: &Outbox) {
     }
 }
 
-fn read(port: &File, outbox: &Outbox, handle: impl Fn(HostMessage)) -> io::Result<()> {
+fn read(port: &File, handle: impl Fn(HostMessage)) -> io::Result<()> {
     let (mut decoder, mut chunk) = (Decoder::new(), vec![0; 64 * 1024]);
     loop {
         match (&*port).read(&mut chunk) {
             Ok(0) => {
-                decoder.reset();
-                outbox.host_is_gone();
                 std::thread::sleep(HOST_POLL);
             }
             Ok(count) => decoder.push(&chunk[..count]),

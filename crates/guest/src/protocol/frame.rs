@@ -6,7 +6,8 @@
 //! ```
 //!
 //! All numbers are little-endian. The checksum covers length, sequence and payload. The marker lets a reader find
-//! the next frame after a connection that ended in the middle of one.
+//! the next frame after a connection that ended in the middle of one: it stands nowhere else in a frame, so a
+//! second one shows at once that the first frame's rest will never come, however long that claimed to be.
 //!
 //! Both halves are plain state machines over bytes: no I/O, no clock. A new [`Encoder`] starts at sequence 1, so
 //! each side makes a new one for each connection; a [`Decoder`] may live on, since a sequence number of 1 is
@@ -26,7 +27,7 @@ use serde::de::DeserializeOwned;
 /// Longest payload in bytes; a longer one is an error of the sender and is skipped by the reader.
 pub const PAYLOAD_MAX: usize = 256 * 1024;
 
-/// First bytes of each frame. The first and last one are no UTF-8, so that no text can hold them.
+/// First bytes of each frame. The first and last one are no UTF-8, so that no payload can hold them.
 pub const MARKER: [u8; 4] = [0xf5, b'D', b'f', 0xfe];
 
 /// Bytes before the payload.
@@ -116,19 +117,27 @@ impl Encoder {
     pub fn encode(&mut self, message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
         let mut frame = vec![0; HEADER_LEN];
         serde_json::to_writer(&mut frame, message).map_err(FrameError::Serialize)?;
-        let length = frame.len() - HEADER_LEN;
-        if length > PAYLOAD_MAX {
-            return Err(FrameError::TooLong { length });
+        fill_header(&mut frame, self.next_sequence)?;
+        // Once in four thousand million frames. JSON may end in a space, and the checksum becomes another.
+        while find_marker(&frame[MARKER.len()..]).is_some() {
+            frame.push(b' ');
+            fill_header(&mut frame, self.next_sequence)?;
         }
-        let length = u32::try_from(length).map_err(|_| FrameError::TooLong { length })?;
-        frame[..4].copy_from_slice(&MARKER);
-        frame[4..8].copy_from_slice(&length.to_le_bytes());
-        frame[8..16].copy_from_slice(&self.next_sequence.to_le_bytes());
-        let checksum = checksum(&frame[4..16], &frame[HEADER_LEN..]);
-        frame[16..20].copy_from_slice(&checksum.to_le_bytes());
         self.next_sequence += 1;
         Ok(frame)
     }
+}
+
+fn fill_header(frame: &mut [u8], sequence: u64) -> Result<(), FrameError> {
+    let length = frame.len() - HEADER_LEN;
+    let in_bounds = u32::try_from(length).ok().filter(|_| length <= PAYLOAD_MAX);
+    let length = in_bounds.ok_or(FrameError::TooLong { length })?;
+    frame[..4].copy_from_slice(&MARKER);
+    frame[4..8].copy_from_slice(&length.to_le_bytes());
+    frame[8..16].copy_from_slice(&sequence.to_le_bytes());
+    let checksum = checksum(&frame[4..16], &frame[HEADER_LEN..]);
+    frame[16..20].copy_from_slice(&checksum.to_le_bytes());
+    Ok(())
 }
 
 fn checksum(length_and_sequence: &[u8], payload: &[u8]) -> u32 {
@@ -216,7 +225,11 @@ impl Decoder {
             self.skip(MARKER.len());
             return Some(Err(FrameError::TooLong { length: header.length }));
         }
-        let frame = rest.get(..HEADER_LEN + header.length)?;
+        let Some(frame) = rest.get(..HEADER_LEN + header.length) else {
+            let cut_off_at = MARKER.len() + find_marker(&rest[MARKER.len()..])?;
+            self.skip(cut_off_at);
+            return Some(Err(self.take_skipped()));
+        };
         let found = checksum(&frame[4..16], &frame[HEADER_LEN..]);
         if found != header.checksum {
             self.skip(MARKER.len());
@@ -239,10 +252,7 @@ impl Decoder {
     /// Drops bytes until the buffer starts with a marker, or with what may become one.
     fn seek_marker(&mut self) {
         let rest = &self.buffer[self.consumed..];
-        let start = rest
-            .windows(MARKER.len())
-            .position(|window| window == MARKER)
-            .unwrap_or_else(|| rest.len() - partial_marker_at_end(rest));
+        let start = find_marker(rest).unwrap_or_else(|| rest.len() - partial_marker_at_end(rest));
         self.skip(start);
     }
 
@@ -254,6 +264,10 @@ impl Decoder {
     fn take_skipped(&mut self) -> FrameError {
         FrameError::Skipped { bytes: std::mem::take(&mut self.skipped) }
     }
+}
+
+fn find_marker(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(MARKER.len()).position(|window| window == MARKER)
 }
 
 /// How many bytes at the end of `bytes` are the beginning of a marker.
