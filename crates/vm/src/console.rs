@@ -1,0 +1,156 @@
+//! What a machine prints: the last of it in memory, the first of it in a file. Both bounded: a guest prints as it likes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// Bytes of output kept in memory.
+pub(crate) const RING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of output kept in the file.
+pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The last bytes of a stream.
+#[derive(Debug)]
+struct Ring {
+    bytes: VecDeque<u8>,
+    bytes_max: usize,
+}
+
+impl Ring {
+    fn push(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(self.bytes_max)..];
+        let excess = (self.bytes.len() + bytes.len()).saturating_sub(self.bytes_max);
+        self.bytes.drain(..excess);
+        self.bytes.extend(bytes);
+    }
+}
+
+/// A stream's output, shared by the task that reads it and those who want to see its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    ring: Arc<Mutex<Ring>>,
+}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        Self { ring: Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), bytes_max: RING_BYTES_MAX })) }
+    }
+
+    /// The last lines, at most `lines_max`, without control characters.
+    pub(crate) fn tail(&self, lines_max: usize) -> String {
+        let bytes: Vec<u8> = {
+            let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            ring.bytes.iter().copied().collect()
+        };
+        let text = plain(&String::from_utf8_lossy(&bytes));
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(lines_max)..].join("\n")
+    }
+
+    /// Reads a stream to its end. `file` gets its first [`FILE_BYTES_MAX`] bytes and a note where it is cut.
+    pub(crate) async fn drain(self, mut stream: impl AsyncRead + Unpin, mut file: Option<BoundedFile>) {
+        let mut buffer = vec![0; 8192];
+        loop {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..count]);
+                    // A full disk costs the file, not the machine.
+                    if file.as_mut().is_some_and(|file| file.write(&buffer[..count]).is_err()) {
+                        file = None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A file that stops growing.
+#[derive(Debug)]
+pub(crate) struct BoundedFile {
+    file: File,
+    left: u64,
+}
+
+impl BoundedFile {
+    /// Makes or appends to a file; what is in it already counts.
+    pub(crate) fn append(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let left = FILE_BYTES_MAX.saturating_sub(file.metadata()?.len());
+        Ok(Self { file, left })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.left == 0 {
+            return Ok(());
+        }
+        let count = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.file.write_all(&bytes[..count])?;
+        self.left -= count as u64;
+        if self.left == 0 {
+            self.file.write_all(b"\n(the rest is not kept)\n")?;
+        }
+        Ok(())
+    }
+}
+
+/// Text of a guest without what could steer a terminal: escape sequences and control characters but line ends and tabs.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => {
+                // A control sequence ends with a letter; anything else after ESC is one character.
+                if characters.next() == Some('[') {
+                    characters.by_ref().find(|c| ('@'..='~').contains(c));
+                }
+            }
+            '\n' | '\t' => plain.push(character),
+            c if c.is_control() => {}
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_is_kept_to_its_bounds_in_memory_and_on_disk() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("console.log");
+        let output = Output::new();
+        let flood = "x".repeat(63) + "\n";
+        let flood = flood.repeat(50_000) + "the end\n";
+        let file = BoundedFile::append(&path).expect("file");
+        output.clone().drain(flood.as_bytes(), Some(file)).await;
+        assert_eq!(output.ring.lock().expect("lock").bytes.len(), RING_BYTES_MAX);
+        assert!(output.tail(1).ends_with("the end"));
+        let kept = std::fs::metadata(&path).expect("file").len();
+        assert!((FILE_BYTES_MAX..FILE_BYTES_MAX + 64).contains(&kept), "{kept}");
+        let mut again = BoundedFile::append(&path).expect("file");
+        again.write(b"more").expect("write");
+        assert_eq!(std::fs::metadata(&path).expect("file").len(), kept);
+    }
+
+    #[test]
+    fn what_a_guest_prints_cannot_steer_a_terminal() {
+        assert_eq!(plain("\u{1b}[2J\u{1b}]0;x\u{7}red \u{1b}[31mtext\u{1b}[0m\r\n"), "0;xred text\n");
+    }
+
+    #[test]
+    fn the_tail_is_made_of_whole_lines() {
+        let output = Output::new();
+        output.ring.lock().expect("lock").push(b"one\r\ntwo\n\nthree");
+        assert_eq!(output.tail(2), "two\nthree");
+        assert_eq!(output.tail(9), "one\ntwo\nthree");
+    }
+}

@@ -1,0 +1,281 @@
+//! The environment directory of a loop: through files in it, the loop and the entrypoint in the VM speak.
+//!
+//! | file | written by | meaning |
+//! | --- | --- | --- |
+//! | `<id>.env` | loop | options and the loop's secret; read and removed first thing |
+//! | `<id>.tkn` | entrypoint | the runner is about to start |
+//! | `<id>.brk` | entrypoint | the loop should end |
+//! | `<id>.trm` | loop | the runner should end |
+//!
+//! A driver may share the directory with a VM, so whatever stands there is foreign: it is opened without following
+//! links, must be a regular file, and is read up to 4 KiB and no further.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use tokio::io::unix::AsyncFd;
+
+/// Most bytes of a file that are read or written.
+pub(crate) const CONTENT_BYTES_MAX: usize = 4096;
+/// The four kinds of files.
+const SUFFIXES: [&str; 4] = ["env", "tkn", "brk", "trm"];
+
+/// What is wrong with the directory or a file in it.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// It cannot be read, written or watched.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Content that is longer than 4 KiB; it would be cut.
+    #[error("{} would hold {length} bytes, more than {CONTENT_BYTES_MAX}", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// How many bytes.
+        length: usize,
+    },
+}
+
+/// The files of one runner in a loop's environment directory.
+#[derive(Debug)]
+pub struct EnvironmentDir {
+    path: PathBuf,
+    folder: OwnedFd,
+    id: String,
+    watch: AsyncFd<OwnedFd>,
+}
+
+impl EnvironmentDir {
+    /// Opens a directory that is there already, for the files of the runner `id`. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// It is no directory, or cannot be opened or watched.
+    pub fn open(path: &Path, id: &str) -> Result<Self, EnvironmentError> {
+        let failed = |what| {
+            move |source: io::Error| EnvironmentError::Io { what, path: path.to_owned(), source }
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(failed("open the environment directory"))?;
+        let watch = watch(path).map_err(failed("watch the environment directory"))?;
+        Ok(Self { path: path.to_owned(), folder, id: id.to_owned(), watch })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Name of this runner's file with a suffix.
+    fn name(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.id)
+    }
+
+    fn failed(&self, what: &'static str, suffix: &str) -> impl FnOnce(io::Error) -> EnvironmentError {
+        let path = self.path.join(self.name(suffix));
+        move |source| EnvironmentError::Io { what, path, source }
+    }
+
+    /// The content of the file with this suffix; none where there is no such regular file. What is longer than 4 KiB is
+    /// cut, what is no UTF-8 replaced.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn read(&self, suffix: &str) -> Result<Option<String>, EnvironmentError> {
+        self.read_file(suffix).map_err(self.failed("read", suffix))
+    }
+
+    fn read_file(&self, suffix: &str) -> io::Result<Option<String>> {
+        // Non-blocking, so that opening a FIFO does not wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.folder, self.name(suffix), flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            // Not there, a link, or a socket.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        file.take(CONTENT_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Reads the file with this suffix and removes it.
+    ///
+    /// # Errors
+    /// It is there and cannot be read or removed.
+    pub fn take(&self, suffix: &str) -> Result<Option<String>, EnvironmentError> {
+        let content = self.read(suffix)?;
+        if content.is_some() {
+            self.remove(suffix)?;
+        }
+        Ok(content)
+    }
+
+    /// Writes the file with this suffix: readable by its owner only, whole or not at all.
+    ///
+    /// # Errors
+    /// No space, no rights, or more than 4 KiB.
+    pub fn write(&self, suffix: &str, content: &str) -> Result<(), EnvironmentError> {
+        if content.len() > CONTENT_BYTES_MAX {
+            let path = self.path.join(self.name(suffix));
+            return Err(EnvironmentError::TooLong { path, length: content.len() });
+        }
+        self.write_file(suffix, content).map_err(self.failed("write", suffix))
+    }
+
+    fn write_file(&self, suffix: &str, content: &str) -> io::Result<()> {
+        let name = self.name(suffix);
+        let new = format!(".{name}.new");
+        remove_if_there(&self.folder, &new)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&self.folder, &new, flags, Mode::RUSR | Mode::WUSR)?);
+        let written = file
+            .write_all(content.as_bytes())
+            .and_then(|()| Ok(rustix::fs::renameat(&self.folder, &new, &self.folder, &name)?));
+        if written.is_err() {
+            let _ = remove_if_there(&self.folder, &new);
+        }
+        written
+    }
+
+    /// Removes the file with this suffix; one that is not there is no error.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn remove(&self, suffix: &str) -> Result<(), EnvironmentError> {
+        remove_if_there(&self.folder, &self.name(suffix)).map_err(self.failed("remove", suffix))
+    }
+
+    /// Removes all files of this runner.
+    ///
+    /// # Errors
+    /// One of them cannot be removed; the others are tried.
+    pub fn clear(&self) -> Result<(), EnvironmentError> {
+        SUFFIXES.iter().map(|suffix| self.remove(suffix)).fold(Ok(()), Result::and)
+    }
+
+    /// Waits until something in the directory has changed since the last call (or since it was opened). Safe to be
+    /// cancelled. It may return where nothing of this runner changed.
+    pub async fn changed(&mut self) {
+        let mut events = [0; 4096];
+        loop {
+            let Ok(mut ready) = self.watch.readable().await else {
+                // The runtime is shutting down.
+                return std::future::pending().await;
+            };
+            match rustix::io::read(self.watch.get_ref(), &mut events) {
+                // Whatever happened, the reader looks for itself; the rest of the queue is about the same.
+                Ok(_) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => ready.clear_ready(),
+            }
+        }
+    }
+}
+
+fn watch(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR;
+    inotify::add_watch(&watch, path, events)?;
+    crate::readiness::readable(watch)
+}
+
+fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        // Somebody made a directory of this name. It is not ours, and an empty one is all that is removed.
+        Err(rustix::io::Errno::ISDIR) => Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
+
+    fn open(folder: &tempfile::TempDir) -> EnvironmentDir {
+        EnvironmentDir::open(folder.path(), "0-abc").expect("open")
+    }
+
+    #[tokio::test]
+    async fn files_are_private_whole_and_gone_once_taken() {
+        let folder = tempfile::tempdir().expect("folder");
+        let dir = open(&folder);
+        assert_eq!(dir.read("tkn").expect("read"), None);
+        dir.write("env", "A=1\n").expect("write");
+        dir.write("env", "A=2\n").expect("write again");
+        let path = folder.path().join("0-abc.env");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(dir.take("env").expect("take").as_deref(), Some("A=2\n"));
+        assert_eq!(dir.take("env").expect("take"), None);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0);
+        assert!(matches!(dir.write("env", &"x".repeat(4097)), Err(EnvironmentError::TooLong { length: 4097, .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_not_there() {
+        let folder = tempfile::tempdir().expect("folder");
+        let dir = open(&folder);
+        let path = folder.path().join("0-abc.tkn");
+        std::os::unix::fs::symlink("/etc/passwd", &path).expect("link");
+        assert_eq!(dir.take("tkn").expect("link"), None);
+        dir.remove("tkn").expect("remove the link");
+        assert!(Path::new("/etc/passwd").exists());
+        let _socket = std::os::unix::net::UnixListener::bind(&path).expect("socket");
+        assert_eq!(dir.read("tkn").expect("socket"), None);
+        dir.remove("tkn").expect("remove");
+        std::fs::create_dir(&path).expect("directory");
+        assert_eq!(dir.read("tkn").expect("directory"), None);
+        dir.clear().expect("removes an empty directory");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+        assert!(made.success());
+        assert_eq!(dir.read("tkn").expect("fifo without a writer"), None);
+        dir.clear().expect("clear");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn of_a_file_of_one_gibibyte_four_kibibytes_are_read() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = File::create(folder.path().join("0-abc.brk")).expect("file");
+        file.set_len(1 << 30).expect("sparse");
+        assert_eq!(open(&folder).read("brk").expect("read").map(|text| text.len()), Some(4096));
+    }
+
+    #[tokio::test]
+    async fn a_link_instead_of_the_directory_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/tmp", &link).expect("link");
+        assert!(EnvironmentDir::open(&link, "x").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_change_between_two_looks_is_not_missed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut dir = open(&folder);
+        let soon = Duration::from_millis(30);
+        assert!(tokio::time::timeout(soon, dir.changed()).await.is_err());
+        std::fs::write(folder.path().join("0-abc.tkn"), "x").expect("write");
+        tokio::time::timeout(Duration::from_secs(5), dir.changed()).await.expect("told");
+        assert_eq!(dir.take("tkn").expect("take").as_deref(), Some("x"));
+        assert!(tokio::time::timeout(soon, dir.changed()).await.is_err());
+    }
+}

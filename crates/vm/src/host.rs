@@ -1,0 +1,220 @@
+//! What this host can do, for `dayfly doctor`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::image::{Go, host_system};
+use crate::machine::VmHost;
+use crate::probe;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// It works, but not as well as it could.
+    Warn,
+    /// Something that is needed is not there.
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// How it came out.
+    pub state: State,
+    /// What was seen.
+    pub seen: String,
+    /// The command that mends it, where there is one.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, seen: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, seen: seen.into(), mend: None }
+    }
+
+    fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
+        Self { name, state: State::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
+    }
+
+    fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
+        Self { name, state: State::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
+    }
+}
+
+/// Space below which the first image cannot be built, and above which all is well, MiB.
+const SPACE_MIB: (u64, u64) = (3 * 1024, 10 * 1024);
+/// The same for memory: one machine, and two of the usual size.
+const MEMORY_MIB: (u64, u64) = (1024, 4096);
+
+/// Looks at this host. `go_folders` are where Go may be, best first. Takes less than a second and changes nothing.
+pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
+    let mut checks = vec![system()];
+    checks.extend(qemu(host));
+    checks.push(kvm(host));
+    checks.push(program("mmdebstrap", &["/usr/bin/mmdebstrap"], "mmdebstrap"));
+    checks.push(program("mksquashfs", &["/usr/bin/mksquashfs", "/usr/sbin/mksquashfs"], "squashfs-tools"));
+    checks.push(program("mke2fs", &["/usr/sbin/mke2fs", "/sbin/mke2fs"], "e2fsprogs"));
+    checks.push(program("zstd", &["/usr/bin/zstd"], "zstd"));
+    checks.push(program("xz", &["/usr/bin/xz"], "xz-utils"));
+    checks.push(program("setpriv", &["/usr/bin/setpriv"], "util-linux"));
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    checks.push(program("Debian's keyring", &[keyring], "debian-archive-keyring"));
+    checks.push(match Go::find(go_folders) {
+        Ok(go) => Check::ok("go", format!("{} ({})", go.version, go.program.display())),
+        Err(error) => Check::missing("go", error.to_string(), "make setup"),
+    });
+    checks.push(space(&host.state));
+    checks.push(memory());
+    checks.push(isolation());
+    checks.push(cgroups());
+    checks
+}
+
+fn system() -> Check {
+    let system = host_system();
+    let kernel = rustix::system::uname();
+    let seen = format!(
+        "{}, Linux {} on {}",
+        if system.name.is_empty() { "an unknown distribution" } else { &system.name },
+        kernel.release().to_string_lossy(),
+        kernel.machine().to_string_lossy()
+    );
+    if matches!(system.id.as_str(), "debian" | "ubuntu") {
+        Check::ok("system", seen)
+    } else {
+        Check::warn("system", format!("{seen}; images are built on Debian and Ubuntu"), None)
+    }
+}
+
+fn qemu(host: &VmHost) -> Vec<Check> {
+    const MEND: &str = "apt-get install qemu-system-x86";
+    let path = match host.qemu() {
+        Ok(path) => path,
+        Err(error) => return vec![Check::missing("qemu", error.to_string(), MEND)],
+    };
+    let Some(version) = probe::qemu_version(&path) else {
+        return vec![Check::missing("qemu", format!("{} does not run", path.display()), MEND)];
+    };
+    let machines = Command::new(&path).args(["-machine", "help"]).output();
+    let microvm = machines.is_ok_and(|output| {
+        String::from_utf8_lossy(&output.stdout).lines().any(|line| line.starts_with("microvm "))
+    });
+    let machine = if microvm {
+        Check::ok("microvm machine", "QEMU has it")
+    } else {
+        Check::missing("microvm machine", "this QEMU was built without it", MEND)
+    };
+    vec![Check::ok("qemu", format!("{version} ({})", path.display())), machine]
+}
+
+fn kvm(host: &VmHost) -> Check {
+    const MEND: &str = "usermod --append --groups kvm $USER, or switch virtualisation on in the firmware";
+    if let Err(reason) = probe::open_kvm() {
+        return Check::warn("kvm", format!("{reason}; machines are emulated: slow, and no security boundary"), Some(MEND));
+    }
+    match probe::remembered(host) {
+        Some(answer) if answer.accel == crate::Accel::Kvm => Check::ok("kvm", answer.seen),
+        Some(answer) => {
+            Check::warn("kvm", format!("{}; machines are emulated: slow, and no security boundary", answer.seen), None)
+        }
+        None => Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None),
+    }
+}
+
+fn program(name: &'static str, paths: &[&str], package: &str) -> Check {
+    match paths.iter().find(|path| Path::new(path).exists()) {
+        Some(path) => Check::ok(name, *path),
+        None => Check::missing(name, format!("none of {} is there", paths.join(", ")), &format!("apt-get install {package}")),
+    }
+}
+
+fn space(state: &Path) -> Check {
+    let there = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match crate::space::free_mib(there) {
+        Ok(free) => amount("disk space", free, SPACE_MIB, &format!("free under {}", there.display())),
+        Err(error) => Check::warn("disk space", format!("{}: {error}", there.display()), None),
+    }
+}
+
+fn memory() -> Check {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or_default();
+    amount("memory", available / 1024, MEMORY_MIB, "available")
+}
+
+/// Judges an amount by two limits: below the first it is too little, below the second it is tight.
+fn amount(name: &'static str, mib: u64, (least, plenty): (u64, u64), what: &str) -> Check {
+    let seen = format!("{mib} MiB {what}");
+    if mib < least {
+        Check::missing(name, format!("{seen}; {least} MiB are needed at least"), "make room")
+    } else if mib < plenty {
+        Check::warn(name, format!("{seen}; more than {plenty} MiB are better"), None)
+    } else {
+        Check::ok(name, seen)
+    }
+}
+
+/// How VMMs are kept apart from this host and from each other.
+fn isolation() -> Check {
+    const NAME: &str = "isolation";
+    if rustix::process::geteuid().is_root() {
+        return Check::ok(NAME, "root: each VMM runs as a user of its own in a network namespace of its own");
+    }
+    // Tried in a process of its own: it changes the process that does it.
+    let tried = Command::new("unshare").args(["--user", "--net", "true"]).output();
+    if tried.is_ok_and(|output| output.status.success()) {
+        Check::ok(NAME, "not root: VMMs run as this user, in user and network namespaces of their own")
+    } else {
+        let mend = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
+        Check::missing(NAME, "not root, and user namespaces are not allowed: no VMM can be started", mend)
+    }
+}
+
+fn cgroups() -> Check {
+    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let kind = |kind: &str| mounted.lines().any(|line| line.split(' ').nth(2) == Some(kind));
+    let seen = match (kind("cgroup2"), kind("cgroup")) {
+        (true, false) => "version 2",
+        (true, true) => "versions 1 and 2 side by side",
+        (false, true) => "version 1",
+        (false, false) => "none mounted",
+    };
+    Check::ok("cgroups", format!("{seen} (VMMs are not limited by them yet)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Launcher;
+
+    #[test]
+    fn a_host_without_qemu_is_told_what_to_install() {
+        let launcher = Launcher { program: "/x".into(), args: Vec::new() };
+        let mut host = VmHost::new("/nonexistent/state".into(), launcher);
+        host.qemu = Some("/nonexistent/qemu".into());
+        let checks = facts(&host, &[]);
+        let qemu = checks.iter().find(|check| check.name == "qemu").expect("checked");
+        assert_eq!(qemu.state, State::Missing);
+        assert_eq!(qemu.mend.as_deref(), Some("apt-get install qemu-system-x86"));
+        assert!(qemu.seen.contains("/nonexistent/qemu"), "{}", qemu.seen);
+        assert!(checks.iter().any(|check| check.name == "disk space"));
+    }
+
+    #[test]
+    fn amounts_are_judged_by_two_limits() {
+        let state = |mib| amount("memory", mib, (10, 20), "there").state;
+        assert_eq!([state(9), state(10), state(19), state(20)], [State::Missing, State::Warn, State::Warn, State::Ok]);
+    }
+}

@@ -1,0 +1,292 @@
+//! Building an image: Debian packages in, a folder of files out.
+//!
+//! ```text
+//!   runner app ─┐
+//!   packages ───┴─> mmdebstrap ──tar──> mksquashfs ──> root.squashfs
+//!                      └─ copy-out ──> kernel, modules ──> initramfs
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::command::{Step, mortal};
+use super::error::failed;
+use super::id::{digest_of, digest_of_file, id_of};
+use super::manifest::{FORMAT, FileDigest, Manifest};
+use super::runner_app::{self, RunnerApp, runner_app};
+use super::sources::{self, HostSystem, host_system};
+use super::stage::{Claim, Stage, make_folder};
+use super::store::{INITRAMFS, KERNEL, LOG, MANIFEST, ROOT};
+use super::{Cancel, Image, ImageError, Progress, Store, modules, packages, recipe};
+
+/// Space that a build takes for a while: the unpacked packages, and the image.
+const FREE_MIB_MIN: u64 = 3 * 1024;
+/// Debian's keys, from debian-archive-keyring.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What of the packages nobody reads in a machine. Kernel hooks would build an initramfs that is never used.
+const EXCLUDED: [&str; 4] =
+    ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/etc/kernel/postinst.d/*"];
+
+/// What an image is built from, and where.
+#[derive(Debug, Clone)]
+pub struct BuildSettings {
+    /// The state folder.
+    pub state: PathBuf,
+    /// Debian's name of the release; none: the host's own on Debian, else a fixed one.
+    pub suite: Option<String>,
+    /// A package list instead of the built-in one.
+    pub packages: Option<PathBuf>,
+    /// Folders where Go may be, best first: usually the search path.
+    pub go_folders: Vec<PathBuf>,
+    /// Stops the build.
+    pub cancel: Cancel,
+}
+
+/// All that goes into an image.
+struct Inputs {
+    suite: String,
+    packages: packages::Packages,
+    runner_app: RunnerApp,
+    digest: String,
+}
+
+impl Inputs {
+    fn gather(
+        settings: &BuildSettings,
+        host: &HostSystem,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, ImageError> {
+        let list = match &settings.packages {
+            Some(path) => fs::read_to_string(path).map_err(failed("read the package list", path))?,
+            None => recipe::PACKAGES.to_owned(),
+        };
+        let packages = packages::parse(&list)?;
+        let suite = settings.suite.clone().unwrap_or_else(|| sources::default_suite(host));
+        let runner_app = runner_app(settings, progress)?;
+        let names = |names: &[String]| names.join(" ");
+        // Comments in the list make no other image.
+        let digest = digest_of(&[
+            recipe::BUILDER_VERSION,
+            &suite,
+            &names(&packages.needed),
+            &names(&packages.wanted),
+            recipe::ESSENTIAL,
+            recipe::CUSTOMIZE,
+            recipe::FINISH,
+            &runner_app.manifest.sha256,
+        ]);
+        Ok(Self { suite, packages, runner_app, digest })
+    }
+}
+
+/// The image of these settings: from the store, or built (one to four minutes, blocking). Others who want the same one
+/// wait. Whatever ends a build early, nothing of it is left.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Image, ImageError> {
+    let host = host_system();
+    let inputs = Inputs::gather(settings, &host, progress)?;
+    let id = id_of(&inputs.digest);
+    let store = Store::new(&settings.state);
+    if let Some(image) = store.get(&id)? {
+        return Ok(image);
+    }
+    let claim = Claim::wait(store.folder(), &id, &format!("image {id}"), &settings.cancel, progress)?;
+    if let Some(image) = store.get(&id)? {
+        return Ok(image);
+    }
+    check_space(store.folder())?;
+    let stage = claim.stage()?;
+    let built = Builder { settings, host: &host, inputs: &inputs, id: &id, stage: &stage, progress }.run();
+    built.map_err(|error| explain(error, store.folder()))?;
+    stage.finish()?;
+    store.get(&id)?.ok_or_else(|| ImageError::Unusable { what: "it was removed at once".to_owned() })
+}
+
+fn check_space(folder: &Path) -> Result<(), ImageError> {
+    let free_mib = crate::space::free_mib(folder).map_err(failed("look at the space of", folder))?;
+    if free_mib < FREE_MIB_MIN {
+        return Err(ImageError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN });
+    }
+    Ok(())
+}
+
+/// Programs tell of a full disk in many ways; the disk tells it best. Asked while the stage is still there.
+fn explain(error: ImageError, folder: &Path) -> ImageError {
+    match crate::space::free_mib(folder) {
+        Ok(free_mib) if free_mib < 16 && !matches!(error, ImageError::Cancelled) => {
+            ImageError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN }
+        }
+        _ => error,
+    }
+}
+
+struct Builder<'a> {
+    settings: &'a BuildSettings,
+    host: &'a HostSystem,
+    inputs: &'a Inputs,
+    id: &'a str,
+    stage: &'a Stage,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Builder<'_> {
+    fn run(&mut self) -> Result<(), ImageError> {
+        if !Path::new(KEYRING).exists() {
+            return Err(ImageError::NoProgram { program: "Debian's keyring", package: "debian-archive-keyring" });
+        }
+        let work = self.path("work");
+        make_folder(&work)?;
+        self.install(&work)?;
+        (self.progress)(Progress::Phase { name: "packing the kernel's modules" });
+        let kernel = modules::write_initramfs(&work.join("modules"), &self.path(INITRAMFS))?;
+        let vmlinuz = work.join("boot").join(format!("vmlinuz-{kernel}"));
+        fs::rename(&vmlinuz, self.path(KERNEL)).map_err(failed("take over", &vmlinuz))?;
+        let packages = read_packages(&work.join("packages"))?;
+        fs::remove_dir_all(&work).map_err(failed("remove", &work))?;
+        self.describe(kernel, packages)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.stage.path().join(name)
+    }
+
+    /// Packages to a squashfs, without an archive in between.
+    fn install(&mut self, work: &Path) -> Result<(), ImageError> {
+        (self.progress)(Progress::Phase { name: "installing Debian packages" });
+        let path = self.path(LOG);
+        let mut log = File::create(&path).map_err(failed("make", &path))?;
+        let sources = work.join("sources.list");
+        fs::write(&sources, sources::for_suite(&self.inputs.suite, self.host)).map_err(failed("write", &sources))?;
+        let commands = vec![self.mmdebstrap(work, &sources), self.mksquashfs()];
+        let step = Step {
+            program: "mmdebstrap or mksquashfs",
+            package: "mmdebstrap squashfs-tools",
+            phase: "installing Debian packages",
+            cancel: &self.settings.cancel,
+            log: &mut log,
+            progress: self.progress,
+        };
+        step.run(commands)
+    }
+
+    fn mmdebstrap(&self, work: &Path, sources: &Path) -> Command {
+        let Inputs { suite, packages, runner_app, .. } = self.inputs;
+        // Without root it makes namespaces of its own.
+        let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
+        command.args(["--variant=apt", "--format=tar", "--verbose"]);
+        command.arg(format!("--keyring={KEYRING}"));
+        command.arg(format!("--include={}", packages.needed.join(",")));
+        command.args(packages.wanted.iter().map(|name| format!("--include={}", packages::pattern(name))));
+        command.args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")));
+        // Licences stay.
+        command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
+        command.args(self.host_apt_options().iter().map(|option| format!("--aptopt={option}")));
+        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+        let hooks = [
+            ("essential", recipe::ESSENTIAL.to_owned()),
+            ("customize", recipe::CUSTOMIZE.to_owned()),
+            (
+                "customize",
+                format!("upload {} /opt/runner/{}", quoted(&runner_app.program), runner_app::PROGRAM),
+            ),
+            ("customize", format!("copy-out /boot /usr/lib/modules {}", quoted(work))),
+            ("customize", recipe::FINISH.to_owned()),
+            ("customize", format!("copy-out /var/tmp/packages {}", quoted(work))),
+            ("customize", "rm \"$1/var/tmp/packages\"".to_owned()),
+        ];
+        command.args(hooks.iter().map(|(stage, hook)| format!("--{stage}-hook={hook}")));
+        command.arg(suite).arg("-").arg(sources);
+        // Its unpacked tree is part of the stage, so that it goes with it.
+        command.env("TMPDIR", work).env("LC_ALL", "C.UTF-8").current_dir("/");
+        command
+    }
+
+    fn mksquashfs(&self) -> Command {
+        let mut command = mortal("mksquashfs", false);
+        // Under emulation, LZ4 is unpacked several times faster than Zstandard, for a third more space.
+        command.arg("-").arg(self.path(ROOT)).args(["-tar", "-comp", "lz4", "-noappend", "-no-progress", "-quiet"]);
+        command
+    }
+
+    /// Proxies and clock settings of the host's own apt: what its mirrors need.
+    fn host_apt_options(&self) -> Vec<String> {
+        let Ok(output) = Command::new("apt-config").arg("dump").output() else { return Vec::new() };
+        parse_apt_options(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    fn describe(&mut self, kernel: String, packages: BTreeMap<String, String>) -> Result<(), ImageError> {
+        (self.progress)(Progress::Phase { name: "taking digests" });
+        let mut files = BTreeMap::new();
+        for name in [ROOT, KERNEL, INITRAMFS] {
+            let path = self.path(name);
+            // Read by VMMs that run as users of their own.
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .map_err(failed("open to readers", &path))?;
+            let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
+            let sha256 = digest_of_file(&path).map_err(failed("read", &path))?;
+            files.insert(name.to_owned(), FileDigest { bytes, sha256 });
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let manifest = Manifest {
+            format: FORMAT,
+            id: self.id.to_owned(),
+            inputs: self.inputs.digest.clone(),
+            suite: self.inputs.suite.clone(),
+            kernel,
+            created_s: i64::try_from(since.as_secs()).unwrap_or_default(),
+            runner_app: self.inputs.runner_app.manifest.clone(),
+            files,
+            packages,
+        };
+        let path = self.path(MANIFEST);
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &path)(error.into()))?;
+        fs::write(&path, text).map_err(failed("write", &path))
+    }
+}
+
+/// Lines of `apt-config dump` that say how mirrors are reached.
+fn parse_apt_options(dump: &str) -> Vec<String> {
+    let kept = ["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date"];
+    let name = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    dump.lines()
+        .filter(|line| {
+            let name = name(line);
+            kept.iter().any(|kept| name == *kept || name.starts_with(&format!("{kept}::")))
+        })
+        .filter(|line| !line.ends_with("\"\";"))
+        .map(|line| line.trim_end_matches(';').to_owned())
+        .collect()
+}
+
+fn read_packages(path: &Path) -> Result<BTreeMap<String, String>, ImageError> {
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_hosts_apt_only_what_reaches_mirrors_is_taken_over() {
+        let dump = "APT::Architecture \"amd64\";\nAcquire::http::Proxy \"http://p:3142/\";\nAcquire::http::Proxy::local \"DIRECT\";\n\
+                    Acquire::https::Proxy \"\";\nAcquire::Check-Valid-Until \"false\";\nAcquire::http::ProxyAutoDetect \"/x\";\n";
+        assert_eq!(
+            parse_apt_options(dump),
+            [
+                "Acquire::http::Proxy \"http://p:3142/\"",
+                "Acquire::http::Proxy::local \"DIRECT\"",
+                "Acquire::Check-Valid-Until \"false\""
+            ]
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! What can go wrong with images.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why an image could not be built, found or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is none of this name.
+    #[error("there is no image {wanted:?} in {}{}; `dayfly image ls` lists them, `dayfly image build` makes one", store.display(), known_text(known))]
+    NotFound {
+        /// What was asked for.
+        wanted: String,
+        /// Where.
+        store: PathBuf,
+        /// Ids of those that are there.
+        known: Vec<String>,
+    },
+    /// More than one id starts like this.
+    #[error("{wanted:?} means more than one image: {}", ids.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        wanted: String,
+        /// Ids that it fits.
+        ids: Vec<String>,
+    },
+    /// A machine uses it.
+    #[error("image {id} is in use by a machine; end it first (`dayfly ps`)")]
+    InUse {
+        /// Its id.
+        id: String,
+    },
+    /// A program that builds images is not installed.
+    #[error("{program} is not installed; install it: apt-get install {package}")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// No Go, or only an old one.
+    #[error("no Go of at least {least} found{}; it builds the runner app (`make setup` unpacks one under target/)", found_text(found))]
+    NoGo {
+        /// Least version.
+        least: &'static str,
+        /// Those that are too old or do not run.
+        found: Vec<String>,
+    },
+    /// The state folder's file system is full.
+    #[error("no space for an image in {}: {free_mib} MiB are free, {needed_mib} MiB are needed", path.display())]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// Free space, MiB.
+        free_mib: u64,
+        /// Needed space, MiB.
+        needed_mib: u64,
+    },
+    /// A program failed.
+    #[error("{program} failed ({status}) while {phase}; its last lines:\n{tail}")]
+    Failed {
+        /// Its name.
+        program: &'static str,
+        /// What it did.
+        phase: &'static str,
+        /// How it ended.
+        status: String,
+        /// What it printed.
+        tail: String,
+    },
+    /// What came out is not what a machine needs.
+    #[error("the image cannot be used: {what}")]
+    Unusable {
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// A package list that cannot be read.
+    #[error("package list, line {line}: {what}")]
+    PackageList {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// A manifest that cannot be read: the image is of another version of this program, or damaged.
+    #[error("cannot understand {}: {source}; remove the image's folder and build it again", path.display())]
+    Manifest {
+        /// Which.
+        path: PathBuf,
+        /// Cause.
+        source: serde_json::Error,
+    },
+    /// It was given up because the caller asked for it.
+    #[error("the build was stopped; nothing is left of it")]
+    Cancelled,
+    /// A file.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+fn known_text(ids: &[String]) -> String {
+    if ids.is_empty() { " (there is none at all)".to_owned() } else { format!(" (there are {})", ids.join(", ")) }
+}
+
+fn found_text(versions: &[String]) -> String {
+    if versions.is_empty() { String::new() } else { format!(" (found {})", versions.join(", ")) }
+}
+
+/// Names what was tried, and where.
+pub(super) fn failed(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> ImageError {
+    let path = path.to_owned();
+    move |source| ImageError::Io { what, path, source }
+}

@@ -1,0 +1,55 @@
+//! Digests and ids.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+/// Characters of an id: 64 bits are enough to tell a host's images apart.
+const ID_LENGTH: usize = 16;
+
+/// SHA-256 of parts, as hexadecimal digits. Each part is preceded by its length, so that no two lists of parts give the
+/// same bytes.
+pub(super) fn digest_of(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hexadecimal(&hasher.finalize())
+}
+
+/// The id that belongs to a digest.
+pub(super) fn id_of(digest: &str) -> String {
+    digest.chars().take(ID_LENGTH).collect()
+}
+
+/// SHA-256 of a file.
+pub(super) fn digest_of_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hexadecimal(&hasher.finalize())),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_part_ends_counts() {
+        assert_ne!(digest_of(&["ab", "c"]), digest_of(&["a", "bc"]));
+        assert_eq!(digest_of(&["ab", "c"]), digest_of(&["ab", "c"]));
+        assert_eq!(id_of(&digest_of(&[])), "e3b0c44298fc1c14");
+    }
+}

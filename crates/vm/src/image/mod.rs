@@ -1,0 +1,40 @@
+//! Images: what machines boot, made once and shared by all of them.
+//!
+//! ```text
+//!   <state>/images/
+//!     <id>/                 whole, or not there
+//!       root.squashfs       root file system; a shared lock on it means that a machine uses it
+//!       kernel, initramfs   the initramfs holds kernel modules only
+//!       manifest.json       what is in it, and from what it was made
+//!       build.log
+//!     .build/<id>/          being built; a rename makes it whole
+//!     .build/<id>.lock      held by who builds it
+//! ```
+//!
+//! An id is the digest of all that goes in: suite, package list, scripts, runner app, and the builder's version. The
+//! same inputs give the same id, and then there is nothing to do.
+
+mod build;
+mod command;
+mod error;
+mod go;
+mod id;
+mod manifest;
+mod modules;
+mod packages;
+mod progress;
+mod recipe;
+mod runner_app;
+mod sources;
+mod stage;
+mod store;
+
+pub use build::{BuildSettings, build};
+pub use error::ImageError;
+pub use go::Go;
+pub use manifest::{FileDigest, Manifest, RunnerAppManifest};
+pub use progress::{Cancel, Progress};
+pub use runner_app::{RunnerApp, runner_app};
+pub use store::{Image, Store};
+
+pub(crate) use sources::host_system;

@@ -1,0 +1,254 @@
+//! The kernel modules that a machine needs before its root file system is there.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cpio::newc::{Builder, ModeFileType, trailer};
+
+use super::ImageError;
+use super::error::failed;
+
+/// What a machine boots with, by module name. All others are loaded from the root file system.
+const NEEDED: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtio_rng",
+    "squashfs",
+    "overlay",
+    "ext4",
+];
+/// Found by their checksums' names, so that no dependency leads to them; built in where they are not there.
+const WANTED: &[&str] = &["crc32c_generic", "crc32c_intel"];
+/// The list that init follows.
+const ORDER: &str = "modules.order-for-boot";
+
+/// Modules of a kernel.
+struct Tree {
+    /// Module name to its file and the files that it needs, relative to the kernel's folder.
+    modules: HashMap<String, (String, Vec<String>)>,
+    built_in: HashSet<String>,
+}
+
+impl Tree {
+    fn parse(dependencies: &str, built_in: &str) -> Self {
+        let words = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect();
+        Self {
+            modules: dependencies
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(file, needs)| (name_of(file), (file.to_owned(), words(needs))))
+                .collect(),
+            built_in: built_in.lines().map(name_of).collect(),
+        }
+    }
+
+    /// Files in the order in which they can be loaded.
+    fn load_order(&self) -> Result<Vec<String>, ImageError> {
+        let mut order = Vec::new();
+        for name in NEEDED {
+            if !self.add(name, &mut order) && !self.built_in.contains(*name) {
+                return Err(ImageError::Unusable { what: format!("its kernel has no module {name}") });
+            }
+        }
+        for name in WANTED {
+            self.add(name, &mut order);
+        }
+        Ok(order)
+    }
+
+    /// Adds a module after all that it needs; false where there is none.
+    fn add(&self, name: &str, order: &mut Vec<String>) -> bool {
+        let Some((file, needs)) = self.modules.get(name) else { return false };
+        if !order.contains(file) {
+            for need in needs {
+                self.add(&name_of(need), order);
+            }
+            order.push(file.clone());
+        }
+        true
+    }
+}
+
+/// `kernel/drivers/char/hw_random/virtio-rng.ko.xz` is the module `virtio_rng`.
+fn name_of(file: &str) -> String {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    name.split(".ko").next().unwrap_or(name).replace('-', "_")
+}
+
+/// Writes the archive of a kernel's modules, compressed, and returns the kernel's release. `folder` is
+/// `/lib/modules` as the image has it.
+pub(super) fn write_initramfs(folder: &Path, to: &Path) -> Result<String, ImageError> {
+    let release = only_release(folder)?;
+    let kernel = folder.join(&release);
+    let read = |name: &str| {
+        let path = kernel.join(name);
+        fs::read_to_string(&path).map_err(failed("read", &path))
+    };
+    let order = Tree::parse(&read("modules.dep")?, &read("modules.builtin")?).load_order()?;
+    let archive = archive(&kernel, &release, &order)?;
+    let packed = run_filter("zstd", &["-q", "-19", "-c"], &archive).map_err(failed("compress with zstd", to))?;
+    fs::write(to, packed).map_err(failed("write", to))?;
+    Ok(release)
+}
+
+/// The one folder under `/lib/modules` that has modules.
+fn only_release(folder: &Path) -> Result<String, ImageError> {
+    let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
+    let mut releases: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().join("modules.dep").is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    match (releases.pop(), releases.is_empty()) {
+        (Some(release), true) => Ok(release),
+        (None, _) => Err(ImageError::Unusable { what: "it has no kernel".to_owned() }),
+        (Some(_), false) => Err(ImageError::Unusable { what: "it has more than one kernel".to_owned() }),
+    }
+}
+
+fn archive(kernel: &Path, release: &str, order: &[String]) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    let mut archive = Archive { bytes: &mut bytes, folders: HashSet::new(), inode: 0 };
+    let mut list = String::new();
+    let base = format!("lib/modules/{release}");
+    for file in order {
+        let path = kernel.join(file);
+        let content = plain_module(&path).map_err(failed("read", &path))?;
+        let (plain, _) = file.split_once(".ko").unwrap_or((file, ""));
+        let name = format!("{base}/{plain}.ko");
+        archive.file(&name, &content).map_err(failed("pack", &path))?;
+        list.push_str(&format!("/{name}\n"));
+    }
+    let finish = |archive: &mut Archive<'_>| {
+        archive.file(&format!("{base}/{ORDER}"), list.as_bytes())?;
+        trailer(&mut *archive.bytes).map(drop)
+    };
+    finish(&mut archive).map_err(failed("pack", kernel))?;
+    Ok(bytes)
+}
+
+/// A module without its compression (Debian's are `.ko.xz` since release 13).
+fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
+    let content = fs::read(path)?;
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => run_filter("xz", &["-dc"], &content),
+        Some("zst") => run_filter("zstd", &["-q", "-dc"], &content),
+        _ => Ok(content),
+    }
+}
+
+/// Sends bytes through a program.
+fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>> {
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let stdin = child.stdin.take();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // A program that ends early tells so by its status.
+            stdin.map(|mut stdin| stdin.write_all(input))
+        });
+        child.wait_with_output()
+    })?;
+    if output.status.success() { Ok(output.stdout) } else { Err(io::Error::other(format!("{program}: {}", output.status))) }
+}
+
+/// An archive with all folders that its files need.
+struct Archive<'a> {
+    bytes: &'a mut Vec<u8>,
+    folders: HashSet<String>,
+    inode: u32,
+}
+
+impl Archive<'_> {
+    fn file(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
+        for (end, _) in name.match_indices('/') {
+            if self.folders.insert(name[..end].to_owned()) {
+                self.entry(&name[..end], 0o755, ModeFileType::Directory, &[])?;
+            }
+        }
+        self.entry(name, 0o644, ModeFileType::Regular, content)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, kind: ModeFileType, content: &[u8]) -> io::Result<()> {
+        self.inode += 1;
+        let length = u32::try_from(content.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let entry = Builder::new(name).ino(self.inode).nlink(1).mode(mode).set_mode_file_type(kind);
+        let mut writer = entry.write(&mut *self.bytes, length);
+        writer.write_all(content)?;
+        writer.finish().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEPENDENCIES: &str = "kernel/drivers/virtio/virtio_mmio.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz kernel/drivers/virtio/virtio.ko.xz
+kernel/drivers/virtio/virtio_ring.ko.xz: kernel/drivers/virtio/virtio.ko.xz
+kernel/drivers/virtio/virtio.ko.xz:
+kernel/drivers/net/virtio_net.ko.xz: kernel/net/core/net_failover.ko.xz kernel/net/core/failover.ko.xz
+kernel/net/core/net_failover.ko.xz: kernel/net/core/failover.ko.xz
+kernel/net/core/failover.ko.xz:
+kernel/drivers/block/virtio_blk.ko.xz:
+kernel/drivers/char/virtio_console.ko.xz:
+kernel/drivers/char/hw_random/virtio-rng.ko.xz:
+kernel/fs/squashfs/squashfs.ko.xz:
+kernel/fs/overlayfs/overlay.ko.xz:
+kernel/crypto/crc32c_generic.ko.xz:
+";
+
+    #[test]
+    fn each_module_comes_once_and_after_what_it_needs() {
+        let order = Tree::parse(DEPENDENCIES, "kernel/fs/ext4/ext4.ko\n").load_order().expect("complete");
+        let at = |name: &str| order.iter().position(|file| name_of(file) == name).expect(name);
+        assert!(at("virtio") < at("virtio_ring") && at("virtio_ring") < at("virtio_mmio"));
+        assert!(at("failover") < at("net_failover") && at("net_failover") < at("virtio_net"));
+        assert_eq!(order.len(), 12);
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_a_module_is_refused_by_name() {
+        let error = Tree::parse(DEPENDENCIES, "").load_order().expect_err("no ext4");
+        assert_eq!(error.to_string(), "the image cannot be used: its kernel has no module ext4");
+    }
+
+    #[test]
+    fn an_archive_holds_plain_modules_and_their_order() {
+        let folder = tempfile::tempdir().expect("folder");
+        let kernel = folder.path().join("6.1-x");
+        let mut order = Vec::new();
+        for file in ["kernel/a/virtio.ko", "kernel/b.ko.xz"] {
+            let path = kernel.join(file);
+            fs::create_dir_all(path.parent().expect("parent")).expect("folders");
+            let content = b"module".to_vec();
+            let content = if file.ends_with("xz") { run_filter("xz", &["-c"], &content).expect("xz") } else { content };
+            fs::write(&path, content).expect("write");
+            order.push(file.to_owned());
+        }
+        let bytes = archive(&kernel, "6.1-x", &order).expect("archive");
+        let mut rest: &[u8] = &bytes;
+        let mut entries = Vec::new();
+        loop {
+            let mut reader = cpio::newc::Reader::new(rest).expect("entry");
+            if reader.entry().is_trailer() {
+                break;
+            }
+            let name = reader.entry().name().to_owned();
+            let mut content = String::new();
+            io::Read::read_to_string(&mut reader, &mut content).expect("text");
+            entries.push((name, content));
+            rest = reader.finish().expect("next");
+        }
+        assert_eq!(entries[5], ("lib/modules/6.1-x/kernel/a/virtio.ko".to_owned(), "module".to_owned()));
+        assert_eq!(entries[6].1, "module");
+        let list = "/lib/modules/6.1-x/kernel/a/virtio.ko\n/lib/modules/6.1-x/kernel/b.ko\n";
+        assert_eq!(entries[7], ("lib/modules/6.1-x/modules.order-for-boot".to_owned(), list.to_owned()));
+    }
+}

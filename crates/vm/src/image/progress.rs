@@ -1,0 +1,40 @@
+//! How a build tells what it does, and how it is stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a build tells. Each phase lasts more than a second, or may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Somebody else builds the same; this waits for it.
+    Waiting {
+        /// What.
+        what: String,
+    },
+    /// A new phase.
+    Phase {
+        /// In words, e.g. `installing packages`.
+        name: &'static str,
+    },
+    /// A line of the log.
+    Line {
+        /// The text.
+        text: String,
+    },
+}
+
+/// Stops a build from another thread: its programs are killed, and what it has made is removed.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

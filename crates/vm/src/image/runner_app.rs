@@ -1,0 +1,121 @@
+//! The runner app of images: github-act-runner, built from its Go module at a pinned version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command::{Step, mortal};
+use super::error::failed;
+use super::id::{digest_of, digest_of_file, id_of};
+use super::manifest::RunnerAppManifest;
+use super::stage::{Claim, Stage};
+use super::{BuildSettings, Go, ImageError, Progress, recipe};
+
+/// Name of the program.
+pub(super) const PROGRAM: &str = "github-act-runner";
+/// Its module.
+const MODULE: &str = "github.com/ChristopherHX/github-act-runner";
+
+/// A built runner app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerApp {
+    /// The program: static, for x86-64.
+    pub program: PathBuf,
+    /// What it is.
+    pub manifest: RunnerAppManifest,
+}
+
+/// The runner app, built where it is not there yet (a minute, and downloads from Go's module proxy).
+///
+/// # Errors
+/// No Go, no network, no space.
+pub fn runner_app(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<RunnerApp, ImageError> {
+    let go = Go::find(&settings.go_folders)?;
+    let id = format!("{PROGRAM}-{}", id_of(&digest_of(&[recipe::GO_MOD, recipe::GO_SUM, &go.version])));
+    let store = settings.state.join("runner-apps");
+    let folder = store.join(&id);
+    if let Some(built) = open(&folder)? {
+        return Ok(built);
+    }
+    let claim = Claim::wait(&store, &id, "the runner app", &settings.cancel, progress)?;
+    // Somebody else may have built it in the meantime.
+    if let Some(built) = open(&folder)? {
+        return Ok(built);
+    }
+    progress(Progress::Phase { name: "building the runner app" });
+    let stage = claim.stage()?;
+    build(settings, &go, &stage, progress)?;
+    stage.finish()?;
+    open(&folder)?.ok_or_else(|| ImageError::Unusable { what: "the runner app was removed at once".to_owned() })
+}
+
+fn open(folder: &Path) -> Result<Option<RunnerApp>, ImageError> {
+    let (program, path) = (folder.join(PROGRAM), folder.join("manifest.json"));
+    if !program.is_file() || !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).map_err(failed("read", &path))?;
+    let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
+    Ok(Some(RunnerApp { program, manifest }))
+}
+
+fn build(
+    settings: &BuildSettings,
+    go: &Go,
+    stage: &Stage,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), ImageError> {
+    let write = |name: &str, text: &[u8]| {
+        let path = stage.path().join(name);
+        fs::write(&path, text).map_err(failed("write", &path))
+    };
+    write("go.mod", recipe::GO_MOD.as_bytes())?;
+    write("go.sum", recipe::GO_SUM.as_bytes())?;
+    let log = stage.path().join("build.log");
+    let mut log = fs::File::create(&log).map_err(failed("make", &log))?;
+    let program = stage.path().join(PROGRAM);
+    let mut command = mortal(&go.program.to_string_lossy(), false);
+    // Reproducible: the same bytes wherever it is built with this version of Go.
+    command
+        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
+        .arg(&program)
+        .arg(MODULE)
+        .current_dir(stage.path())
+        .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOOS", "linux"), ("GOARCH", "amd64")])
+        .envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off")]);
+    let step = Step {
+        program: "go",
+        package: "golang-go",
+        phase: "building the runner app",
+        cancel: &settings.cancel,
+        log: &mut log,
+        progress,
+    };
+    step.run(vec![command])?;
+    let manifest = RunnerAppManifest {
+        name: PROGRAM.to_owned(),
+        version: version().to_owned(),
+        sha256: digest_of_file(&program).map_err(failed("read", &program))?,
+        toolchain: go.version.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &program)(error.into()))?;
+    write("manifest.json", &text)
+}
+
+/// The version that the module asks for.
+fn version() -> &'static str {
+    recipe::GO_MOD
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("require "))
+        .find_map(|rest| rest.trim().strip_prefix(MODULE))
+        .map_or("", str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_names_the_version() {
+        assert_eq!(version(), "v0.13.0");
+    }
+}

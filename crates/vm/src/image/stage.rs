@@ -1,0 +1,225 @@
+//! Where things are made: a folder under a lock, which becomes whole by a rename or goes.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::failed;
+use super::{Cancel, ImageError, Progress};
+
+/// How often a wait for somebody else's build looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Where the stages of a store are.
+pub(super) fn folder_of(store: &Path) -> PathBuf {
+    store.join(".build")
+}
+
+/// The right to make one thing. Others who want to make it wait until this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    store: PathBuf,
+    id: String,
+    _lock: File,
+}
+
+impl Claim {
+    /// Waits for the right to make `id`. What an interrupted attempt has left of it is removed.
+    pub(super) fn wait(
+        store: &Path,
+        id: &str,
+        what: &str,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, ImageError> {
+        let stages = folder_of(store);
+        make_folder(&stages)?;
+        sweep(&stages)?;
+        let path = stages.join(format!("{id}.lock"));
+        let mut told = false;
+        loop {
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed("open", &path))?;
+            match file.try_lock() {
+                // One who had it before may have removed the name.
+                Ok(()) if same_file(&file, &path) => {
+                    return Ok(Self { store: store.to_owned(), id: id.to_owned(), _lock: file });
+                }
+                Ok(()) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+                Err(TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        progress(Progress::Waiting { what: what.to_owned() });
+                    }
+                    if cancel.is_cancelled() {
+                        return Err(ImageError::Cancelled);
+                    }
+                    std::thread::sleep(LOOK);
+                }
+            }
+        }
+    }
+
+    /// An empty folder to make it in.
+    pub(super) fn stage(&self) -> Result<Stage, ImageError> {
+        let path = folder_of(&self.store).join(&self.id);
+        remove_tree(&path)?;
+        make_folder(&path)?;
+        Ok(Stage { path, to: self.store.join(&self.id) })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While it is locked, so that it is removed by nobody but its holder.
+        let _ = fs::remove_file(folder_of(&self.store).join(format!("{}.lock", self.id)));
+    }
+}
+
+/// A folder in the making; removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Stage {
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Stage {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it whole: on disk, then under its name.
+    pub(super) fn finish(self) -> Result<(), ImageError> {
+        for entry in fs::read_dir(&self.path).map_err(failed("read", &self.path))? {
+            let path = entry.map_err(failed("read", &self.path))?.path();
+            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("write", &path))?;
+        }
+        // Something of this name that is not whole, e.g. of another format.
+        remove_tree(&self.to)?;
+        fs::rename(&self.path, &self.to).map_err(failed("rename to", &self.to))?;
+        // The name itself.
+        if let Some(parent) = self.to.parent() {
+            File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed("write", parent))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.path) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Removes what interrupted builds and removals have left: whatever no living process has locked.
+fn sweep(stages: &Path) -> Result<(), ImageError> {
+    for entry in fs::read_dir(stages).map_err(failed("read", stages))? {
+        let path = entry.map_err(failed("read", stages))?.path();
+        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+        if is_lock || !path.is_dir() {
+            continue;
+        }
+        let lock = path.with_extension("lock");
+        let free = match File::open(&lock) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(_) => true,
+        };
+        if free {
+            remove_tree(&path)?;
+            let _ = fs::remove_file(&lock);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder and its parents, closed to others.
+pub(super) fn make_folder(path: &Path) -> Result<(), ImageError> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make the folder", path))
+}
+
+/// Removes a folder with all that is in it; one that is not there is no error.
+pub(super) fn remove_tree(path: &Path) -> Result<(), ImageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => open.ino() == named.ino() && open.dev() == named.dev(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(store: &Path, id: &str) -> Claim {
+        Claim::wait(store, id, id, &Cancel::default(), &mut |_| {}).expect("claim")
+    }
+
+    #[test]
+    fn a_stage_becomes_whole_or_goes() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = folder.path();
+        let claimed = claim(store, "a");
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("half"), "x").expect("write");
+        drop(stage);
+        assert!(!folder_of(store).join("a").exists() && !store.join("a").exists());
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("whole"), "x").expect("write");
+        stage.finish().expect("finish");
+        assert!(store.join("a/whole").exists());
+        drop(claimed);
+        assert_eq!(fs::read_dir(folder_of(store)).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_build_has_left_goes_at_the_next_start_and_a_living_one_stays() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = folder.path();
+        let stages = folder_of(store);
+        // Killed: the folder and the name of the lock are there, the lock itself is not.
+        fs::create_dir_all(stages.join("dead/deep")).expect("folders");
+        fs::write(stages.join("dead.lock"), "").expect("lock");
+        fs::create_dir_all(stages.join("removed-x")).expect("folders");
+        let living = claim(store, "living");
+        let stage = living.stage().expect("stage");
+        let _other = claim(store, "other");
+        assert!(!stages.join("dead").exists() && !stages.join("dead.lock").exists());
+        assert!(!stages.join("removed-x").exists());
+        assert!(stage.path().exists());
+    }
+
+    #[test]
+    fn a_second_builder_waits_and_says_so_and_can_be_stopped() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = folder.path().to_owned();
+        let first = claim(&store, "a");
+        let cancel = Cancel::default();
+        let mut told = Vec::new();
+        cancel.cancel();
+        let stopped = Claim::wait(&store, "a", "image a", &cancel, &mut |progress| told.push(progress));
+        assert!(matches!(stopped, Err(ImageError::Cancelled)));
+        assert_eq!(told, [Progress::Waiting { what: "image a".to_owned() }]);
+        let waiting = std::thread::spawn(move || drop(claim(&store, "a")));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        drop(first);
+        waiting.join().expect("gets it");
+    }
+}

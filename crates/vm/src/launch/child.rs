@@ -1,0 +1,156 @@
+//! The launcher's side: becoming a VMM, step by step.
+#![expect(unsafe_code, reason = "descriptors by number, and one ioctl without a safe wrapper")]
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode, Stdio};
+
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+
+use super::order::{self, Answer, Order, User};
+
+/// User ids are this and the process id: no two living processes have one in common, and the range (1879048192 and
+/// 2^22 on) is handed out neither by Debian (up to 65533, and subordinate ids from 100000) nor by systemd (up to
+/// 1879048191, `0x6FFFFFFF`, for containers).
+const USER_BASE: u32 = 0x7000_0000;
+/// Descriptors that a VMM may have open: its own, and one for each connection of its network.
+const DESCRIPTORS_OPEN_MAX: u64 = 4096;
+/// Received descriptors wait above this number until each gets its own.
+const DESCRIPTORS_ASIDE: RawFd = 200;
+
+/// A step that did not work.
+#[derive(Debug)]
+struct Failure {
+    step: &'static str,
+    cause: io::Error,
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
+    move |cause| Failure { step, cause: cause.into() }
+}
+
+/// Becomes the VMM that the order on descriptor `fd` asks for. Called by the internal command `vmm-launch` before any
+/// thread is started; returns only where that did not work, after telling so through the descriptor.
+pub fn main(fd: i32) -> ExitCode {
+    // SAFETY: the descriptor was handed to this process for this purpose alone, and nothing else here uses it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (order, descriptors) = match order::receive::<Order>(&socket) {
+        Ok(Some(received)) => received,
+        // The host process is gone before it gave an order: nothing was started.
+        Ok(None) | Err(_) => return ExitCode::FAILURE,
+    };
+    let Err(Failure { step, cause }) = launch(&socket, order, descriptors);
+    let answer = Answer::Failed { step: step.to_owned(), cause: cause.to_string() };
+    let _ = order::send(&socket, &answer, &[]);
+    ExitCode::FAILURE
+}
+
+/// The steps, in an order where each still has the privileges that it needs.
+fn launch(socket: &OwnedFd, order: Order, descriptors: Vec<OwnedFd>) -> Result<std::convert::Infallible, Failure> {
+    // Inherited as stdin, the socket must end with this program, and must not be among the VMM's descriptors.
+    let socket = rustix::io::fcntl_dupfd_cloexec(socket, DESCRIPTORS_ASIDE)
+        .map_err(failed("take the socket aside"))?;
+    rustix::process::setsid().map_err(failed("make a session"))?;
+    enter_namespaces(order.user)?;
+    raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
+    if let Some(port) = order.listen {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed("listen in the network namespace"))?;
+        order::send(&socket, &Answer::Listening, &[listener.as_fd()]).map_err(failed("hand the listener back"))?;
+    }
+    set_limits()?;
+    place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
+    give_up_privileges(order.user)?;
+    let cause = Command::new(&order.program)
+        .args(&order.args)
+        .env_clear()
+        .envs(order.env)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .exec();
+    Err(Failure { step: "start the VMM", cause })
+}
+
+/// A network of its own, where nothing can be reached; and no shared memory in common with the host.
+fn enter_namespaces(user: User) -> Result<(), Failure> {
+    let mut flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+    if matches!(user, User::Same) {
+        // Only root may make the others alone.
+        flags |= UnshareFlags::NEWUSER;
+    }
+    // SAFETY: this process has one thread, and holds no descriptor whose meaning depends on a namespace.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(failed("enter namespaces of its own"))
+}
+
+fn raise_loopback() -> io::Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: all zeroes is a valid `ifreq`: it is made of numbers and bytes.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a terminated name and flags, which this is.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_limits() -> Result<(), Failure> {
+    let limit = |resource, value| {
+        rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
+    };
+    // A core dump would hold the guest's memory, secrets included.
+    limit(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    limit(Resource::Nofile, DESCRIPTORS_OPEN_MAX.min(most)).map_err(failed("limit descriptors"))
+}
+
+/// Gives each descriptor its number, and lets it pass to the program.
+fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    if numbers.len() != descriptors.len() || numbers.iter().any(|number| !(3..DESCRIPTORS_ASIDE).contains(number)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "numbers and descriptors do not fit"));
+    }
+    // First all aside, so that none is in the way of another's number.
+    let mut aside = Vec::new();
+    for descriptor in descriptors {
+        aside.push(rustix::io::fcntl_dupfd_cloexec(&descriptor, DESCRIPTORS_ASIDE)?);
+    }
+    for (&number, descriptor) in numbers.iter().zip(&aside) {
+        // SAFETY: nothing in this program owns these numbers now: the originals are closed, all else is aside.
+        unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
+        // SAFETY: as above; the number is open, or the next line says that it is not.
+        let placed = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_setfd(placed, FdFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// From here on nothing can be gained back.
+fn give_up_privileges(user: User) -> Result<(), Failure> {
+    for capability in 0..63 {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << capability)) {
+            Ok(()) => {}
+            // The first number that this kernel does not know: all others are done.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(failed("drop the bounding set")(error)),
+        }
+    }
+    if let User::Own { group } = user {
+        let own = USER_BASE + std::process::id();
+        let uid = rustix::process::Uid::from_raw(own);
+        let gid = rustix::process::Gid::from_raw(group.unwrap_or(own));
+        // SAFETY (here and below): this process has one thread, so thread and process are the same.
+        rustix::thread::set_thread_groups(&[]).map_err(failed("drop supplementary groups"))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("change the group"))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("change the user"))?;
+    }
+    let none = CapabilitySet::empty();
+    rustix::thread::clear_ambient_capability_set().map_err(failed("drop ambient capabilities"))?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(failed("drop capabilities"))?;
+    rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))
+}

@@ -1,0 +1,125 @@
+//! The host process's side: start a launcher, give it its order, hear how it went.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::order::{self, Answer, Order};
+
+/// How long a launcher may take. It takes milliseconds; a host that is out of memory takes longer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// The program that becomes a VMM: the one that calls [`super::main`] with the number that it gets as its last
+/// argument.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The program, usually the running one.
+    pub program: PathBuf,
+    /// Arguments before the number, e.g. `vmm-launch`.
+    pub args: Vec<String>,
+}
+
+/// Why a VMM could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The launcher itself could not be started.
+    #[error("cannot start the launcher {}: {source}", program.display())]
+    Spawn {
+        /// Its path.
+        program: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The launcher could not be spoken with.
+    #[error("cannot give the launcher its order: {0}")]
+    Speak(#[source] io::Error),
+    /// Its process could not be written down, so it was not given its order.
+    #[error("cannot write down the process of the VMM: {0}")]
+    Record(#[source] io::Error),
+    /// A step of the launcher failed.
+    #[error("the launcher could not {step}: {cause}")]
+    Step {
+        /// Which step.
+        step: String,
+        /// What the kernel said.
+        cause: String,
+    },
+    /// The launcher ended without a word, or did not answer in time.
+    #[error("the launcher gave no answer within {} s", ANSWER_LIMIT.as_secs())]
+    NoAnswer,
+}
+
+/// A VMM that runs.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Its process, a child of this one.
+    pub(crate) child: Child,
+    /// What listens on the port that was asked for.
+    pub(crate) listener: Option<TcpListener>,
+    /// What it prints, both streams in one pipe.
+    pub(crate) output: OwnedFd,
+}
+
+/// Starts a VMM. `record` writes its process id down before the program runs, so that it is found again whatever
+/// happens to this process. Blocks for some milliseconds.
+pub(crate) fn launch(
+    launcher: &Launcher,
+    order: &Order,
+    descriptors: &[OwnedFd],
+    record: impl FnOnce(u32) -> io::Result<()>,
+) -> Result<Launched, LaunchError> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|error| LaunchError::Speak(error.into()))?;
+    rustix::net::sockopt::set_socket_timeout(&ours, rustix::net::sockopt::Timeout::Recv, Some(ANSWER_LIMIT))
+        .map_err(|error| LaunchError::Speak(error.into()))?;
+    let (output, printer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| LaunchError::Speak(error.into()))?;
+    let printer_too = printer.try_clone().map_err(LaunchError::Speak)?;
+    let mut child = Command::new(&launcher.program)
+        .args(&launcher.args)
+        .arg("0")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::from(printer))
+        .stderr(Stdio::from(printer_too))
+        .spawn()
+        .map_err(|source| LaunchError::Spawn { program: launcher.program.clone(), source })?;
+    let result = record(child.id())
+        .map_err(LaunchError::Record)
+        .and_then(|()| give_order(&ours, order, descriptors));
+    match result {
+        Ok(listener) => Ok(Launched { child, listener, output }),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+fn give_order(
+    socket: &OwnedFd,
+    order: &Order,
+    descriptors: &[OwnedFd],
+) -> Result<Option<TcpListener>, LaunchError> {
+    let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+    order::send(socket, order, &borrowed).map_err(LaunchError::Speak)?;
+    let mut listener = None;
+    loop {
+        match order::receive::<Answer>(socket) {
+            Ok(Some((Answer::Listening, handed))) => listener = handed.into_iter().next().map(TcpListener::from),
+            Ok(Some((Answer::Failed { step, cause }, _))) => return Err(LaunchError::Step { step, cause }),
+            // The launcher's end closes as the program starts. One that died looks the same; the VMM's exit tells.
+            Ok(None) if order.listen.is_some() && listener.is_none() => return Err(LaunchError::NoAnswer),
+            Ok(None) => return Ok(listener),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(LaunchError::NoAnswer),
+            Err(error) => return Err(LaunchError::Speak(error)),
+        }
+    }
+}
+

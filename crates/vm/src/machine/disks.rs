@@ -1,0 +1,76 @@
+//! The scratch disk of a machine: a sparse file with an empty ext4 in it.
+//!
+//! No journal (nothing on it outlives the machine), and inode tables marked as zeroed: in a sparse file they are, and
+//! the guest has nothing to write in the background. Made anew for each machine: 20 ms and 400 KiB for 32 GiB.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::StartError;
+
+/// Space that must be free before a machine is started, MiB: a job that fills its disk to this point still works.
+const FREE_MIB_MIN: u64 = 1024;
+/// Where e2fsprogs puts it; not in the search path of every user.
+const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
+
+/// Makes the disk and opens it. An existing one is replaced.
+pub(super) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartError> {
+    check_space(path)?;
+    let failed = |reason: String| StartError::Disk { path: path.to_owned(), reason };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| failed(error.to_string()))?;
+    file.set_len(size_mib * 1024 * 1024).map_err(|error| failed(error.to_string()))?;
+    let mke2fs = MKE2FS.iter().map(Path::new).find(|path| path.is_file()).ok_or_else(|| {
+        failed(format!("none of {} is there; install e2fsprogs: apt-get install e2fsprogs", MKE2FS.join(", ")))
+    })?;
+    let output = Command::new(mke2fs)
+        .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal,^resize_inode", "-m", "0"])
+        .args(["-E", "lazy_itable_init=0,root_owner=0:0"])
+        .arg(path)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("{}: {error}", mke2fs.display())))?;
+    if output.status.success() {
+        return Ok(file);
+    }
+    let _ = std::fs::remove_file(path);
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+fn check_space(path: &Path) -> Result<(), StartError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let free_mib = crate::space::free_mib(folder)
+        .map_err(|source| StartError::Io { what: "look at the space of", path: folder.to_owned(), source })?;
+    if free_mib < FREE_MIB_MIN {
+        return Err(StartError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn a_disk_of_32_gibibytes_takes_next_to_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("scratch.img");
+        let file = make_scratch(&path, 32 * 1024).expect("make");
+        let metadata = file.metadata().expect("metadata");
+        assert_eq!(metadata.len(), 32 << 30);
+        assert!(metadata.blocks() * 512 < 4 << 20, "{} KiB", metadata.blocks() / 2);
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+        make_scratch(&path, 256).expect("replaces it");
+        assert_eq!(std::fs::metadata(&path).expect("metadata").len(), 256 << 20);
+    }
+}

@@ -1,0 +1,113 @@
+//! What can go wrong with a machine before it runs and after it has ended.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::launch::LaunchError;
+
+/// Why a machine could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// QEMU is not installed.
+    #[error("no qemu-system-x86_64 found (looked in {looked}); install it: apt-get install qemu-system-x86")]
+    NoQemu {
+        /// The folders.
+        looked: String,
+    },
+    /// The guest binary is not there or is no static program.
+    #[error("cannot use the guest binary {}: {source}; `make build` puts it beside dayfly", path.display())]
+    GuestBinary {
+        /// Its path.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// A file of the image is gone or damaged.
+    #[error("image {image} is not whole: {}: {source}; remove it (`dayfly image rm {image}`) and build it again", path.display())]
+    Image {
+        /// The image's id.
+        image: String,
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The state folder's file system is full.
+    #[error("no space for a machine's disk in {}: {free_mib} MiB are free, {needed_mib} MiB are needed at least", path.display())]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Free space, MiB.
+        free_mib: u64,
+        /// Least space, MiB.
+        needed_mib: u64,
+    },
+    /// A size that no machine can have.
+    #[error("a machine cannot have {value} {what} ({least} to {most} are possible)")]
+    Size {
+        /// Of what.
+        what: &'static str,
+        /// The value asked for.
+        value: u64,
+        /// Least.
+        least: u64,
+        /// Most.
+        most: u64,
+    },
+    /// KVM was asked for and cannot be used.
+    #[error("KVM cannot be used: {reason}; `--accel tcg` emulates (slow, and no security boundary)")]
+    NoKvm {
+        /// Why.
+        reason: String,
+    },
+    /// A disk could not be made.
+    #[error("cannot make the machine's disk {}: {reason}", path.display())]
+    Disk {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A file of the run.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The VMM could not be started.
+    #[error("cannot start the machine's VMM: {0}")]
+    Launch(#[from] LaunchError),
+}
+
+impl StartError {
+    /// Whether the same machine may well start later, when others have ended.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. }))
+    }
+}
+
+/// Why what is left of a machine could not be looked at or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftoverError {
+    /// A file.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The process does not end.
+    #[error("the VMM's process {pid} does not end")]
+    Alive {
+        /// Its number.
+        pid: u32,
+    },
+}

@@ -1,0 +1,219 @@
+//! What host and agent say to each other from the hello to the entrypoint's end. Pure: messages in, actions out.
+
+use std::collections::HashSet;
+
+use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
+
+use super::VmEvent;
+
+/// What the supervisor should do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Tell the owner.
+    Tell(VmEvent),
+    /// Send identity.
+    Identify,
+    /// Send the environment, then start the entrypoint.
+    Start,
+    /// Write a file of the environment directory.
+    WriteFile {
+        /// Its suffix.
+        suffix: &'static str,
+        /// Whole content.
+        content: String,
+    },
+    /// The guest speaks another version: nothing it says can be trusted to mean what it seems to.
+    WrongVersion {
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// How far a machine's start has come.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    greeted: bool,
+    reached: HashSet<Milestone>,
+    docker_settled: bool,
+    started: bool,
+    exited: bool,
+}
+
+/// Suffixes that a guest may send.
+const FROM_GUEST: [&str; 2] = ["tkn", "brk"];
+
+impl Handshake {
+    /// Whether the agent has said hello.
+    pub(super) fn greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether the entrypoint waits for Docker alone.
+    pub(super) fn waits_for_docker(&self) -> bool {
+        !self.started && !self.docker_settled && self.is_identified()
+    }
+
+    fn is_identified(&self) -> bool {
+        self.reached.contains(&Milestone::Network) && self.reached.contains(&Milestone::Identified)
+    }
+
+    /// Docker took too long: the entrypoint starts without it.
+    pub(super) fn give_up_docker(&mut self) -> Vec<Action> {
+        self.docker_settled = true;
+        let message = "Docker is not ready in time; the runner is started without it".to_owned();
+        let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
+        actions.extend(self.start_if_ready());
+        actions
+    }
+
+    /// Takes a message of the guest, for the runner `id`.
+    pub(super) fn take(&mut self, message: GuestMessage, id: &str) -> Vec<Action> {
+        match message {
+            GuestMessage::Hello { version, .. } if version != protocol::VERSION => {
+                vec![Action::WrongVersion { version }]
+            }
+            GuestMessage::Hello { .. } if self.greeted => Vec::new(),
+            GuestMessage::Hello { .. } => {
+                self.greeted = true;
+                vec![Action::Tell(VmEvent::Hello), Action::Identify]
+            }
+            GuestMessage::Milestone { milestone, uptime_ms } => self.take_milestone(milestone, uptime_ms),
+            GuestMessage::File { name, content } => file(&name, content, id).into_iter().collect(),
+            GuestMessage::Line { source, text } => vec![Action::Tell(VmEvent::Line { source, text })],
+            GuestMessage::LinesDropped { count } => {
+                let text = format!("({count} lines were not kept)");
+                vec![Action::Tell(VmEvent::Line { source: Source::Agent, text })]
+            }
+            GuestMessage::EntrypointExited { .. } if self.exited || !self.started => Vec::new(),
+            GuestMessage::EntrypointExited { code, signal } => {
+                self.exited = true;
+                vec![Action::Tell(VmEvent::EntrypointExited { code, signal })]
+            }
+            GuestMessage::Pong { .. } => Vec::new(),
+            GuestMessage::Fault { message } => {
+                // A daemon that cannot start is told as a fault that names it.
+                let about_docker = message.contains("dockerd");
+                let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
+                if about_docker {
+                    self.docker_settled = true;
+                    actions.extend(self.start_if_ready());
+                }
+                actions
+            }
+        }
+    }
+
+    fn take_milestone(&mut self, milestone: Milestone, uptime_ms: u64) -> Vec<Action> {
+        if !self.reached.insert(milestone) {
+            return Vec::new();
+        }
+        self.docker_settled |= milestone == Milestone::DockerReady;
+        let mut actions = vec![Action::Tell(VmEvent::Milestone { milestone, uptime_ms })];
+        actions.extend(self.start_if_ready());
+        actions
+    }
+
+    fn start_if_ready(&mut self) -> Option<Action> {
+        let ready = !self.started && self.docker_settled && self.is_identified();
+        self.started |= ready;
+        ready.then_some(Action::Start)
+    }
+}
+
+/// A file of the guest, if it is one that may come from there.
+fn file(name: &str, content: String, id: &str) -> Option<Action> {
+    let suffix = name.strip_prefix(id)?.strip_prefix('.')?;
+    let suffix = FROM_GUEST.into_iter().find(|&known| known == suffix)?;
+    (content.len() <= crate::environment::CONTENT_BYTES_MAX).then_some(Action::WriteFile { suffix, content })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> GuestMessage {
+        GuestMessage::Hello { version: protocol::VERSION, epoch: 1, build: "x".to_owned() }
+    }
+
+    fn reached(milestone: Milestone) -> GuestMessage {
+        GuestMessage::Milestone { milestone, uptime_ms: 5 }
+    }
+
+    fn fault(message: &str) -> GuestMessage {
+        GuestMessage::Fault { message: message.to_owned() }
+    }
+
+    /// Actions without what is only told.
+    fn acts(handshake: &mut Handshake, message: GuestMessage) -> Vec<Action> {
+        let mut actions = handshake.take(message, "0-a");
+        actions.retain(|action| !matches!(action, Action::Tell(_)));
+        actions
+    }
+
+    #[test]
+    fn the_entrypoint_starts_once_network_identity_and_docker_are_there_in_any_order() {
+        let steps = [Milestone::Network, Milestone::Identified, Milestone::DockerReady];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut handshake = Handshake::default();
+            assert_eq!(acts(&mut handshake, hello()), [Action::Identify]);
+            assert_eq!(acts(&mut handshake, reached(steps[order[0]])), []);
+            assert_eq!(acts(&mut handshake, reached(steps[order[1]])), []);
+            assert_eq!(acts(&mut handshake, reached(steps[order[2]])), [Action::Start], "{order:?}");
+            assert_eq!(acts(&mut handshake, reached(steps[order[2]])), []);
+            assert_eq!(acts(&mut handshake, hello()), []);
+        }
+    }
+
+    #[test]
+    fn a_docker_daemon_that_fails_or_takes_too_long_does_not_hold_up_the_runner() {
+        let mut handshake = Handshake::default();
+        acts(&mut handshake, hello());
+        acts(&mut handshake, reached(Milestone::Network));
+        acts(&mut handshake, reached(Milestone::Identified));
+        assert!(handshake.waits_for_docker());
+        assert_eq!(acts(&mut handshake, fault("cannot set ulimit")), []);
+        assert_eq!(acts(&mut handshake, fault("/usr/bin/dockerd ended (exit status: 1)")), [Action::Start]);
+        assert!(!handshake.waits_for_docker());
+
+        let mut handshake = Handshake::default();
+        acts(&mut handshake, reached(Milestone::Network));
+        acts(&mut handshake, reached(Milestone::Identified));
+        let actions = handshake.give_up_docker();
+        assert_eq!(actions.last(), Some(&Action::Start));
+        assert_eq!(acts(&mut handshake, reached(Milestone::DockerReady)), []);
+    }
+
+    #[test]
+    fn only_two_kinds_of_files_of_this_runner_come_from_a_guest() {
+        let mut handshake = Handshake::default();
+        let mut send = |name: &str, length: usize| {
+            let message = GuestMessage::File { name: name.to_owned(), content: "x".repeat(length) };
+            acts(&mut handshake, message).len()
+        };
+        assert_eq!(send("0-a.tkn", 4096), 1);
+        assert_eq!(send("0-a.brk", 0), 1);
+        for name in ["0-a.env", "0-a.trm", "0-b.tkn", "0-a.tkn.", "x0-a.tkn", "0-a.tkn/..", "../0-a.tkn", "0-a", ""] {
+            assert_eq!(send(name, 1), 0, "{name}");
+        }
+        assert_eq!(send("0-a.tkn", 4097), 0);
+    }
+
+    #[test]
+    fn an_end_of_an_entrypoint_that_was_not_started_is_not_believed() {
+        let mut handshake = Handshake::default();
+        let exited = GuestMessage::EntrypointExited { code: Some(0), signal: None };
+        assert_eq!(handshake.take(exited.clone(), "0-a"), []);
+        acts(&mut handshake, hello());
+        for milestone in [Milestone::Network, Milestone::Identified, Milestone::DockerReady] {
+            acts(&mut handshake, reached(milestone));
+        }
+        assert_eq!(handshake.take(exited.clone(), "0-a").len(), 1);
+        assert_eq!(handshake.take(exited, "0-a"), []);
+    }
+
+    #[test]
+    fn a_guest_of_another_build_is_not_served() {
+        let message = GuestMessage::Hello { version: 999, epoch: 0, build: String::new() };
+        assert_eq!(Handshake::default().take(message, "x"), [Action::WrongVersion { version: 999 }]);
+    }
+}

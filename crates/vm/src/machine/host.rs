@@ -1,0 +1,81 @@
+//! What all machines of this host have in common.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::StartError;
+use crate::accel::Accel;
+use crate::launch::Launcher;
+
+/// Where QEMU may be, best first.
+const QEMU_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];
+/// Its name.
+const QEMU: &str = "qemu-system-x86_64";
+
+/// A host of machines.
+#[derive(Debug, Clone)]
+pub struct VmHost {
+    /// The state folder: images, disk templates, what was found out about this host.
+    pub state: PathBuf,
+    /// What becomes a VMM.
+    pub launcher: Launcher,
+    /// QEMU, where it is not in one of the usual folders.
+    pub qemu: Option<PathBuf>,
+    /// How long machines may take.
+    pub limits: Limits,
+}
+
+/// How long machines may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the start of the VMM to the agent's hello, under emulation.
+    pub hello_tcg: Duration,
+    /// The same with KVM.
+    pub hello_kvm: Duration,
+    /// From the agent's hello until the entrypoint is started without Docker.
+    pub docker: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Measured under emulation: 2.5 to 5 s, up to 15 s on a host with three times more to do than it has cores.
+        Self {
+            hello_tcg: Duration::from_secs(60),
+            hello_kvm: Duration::from_secs(20),
+            docker: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn hello(&self, accel: Accel) -> Duration {
+        match accel {
+            Accel::Kvm => self.hello_kvm,
+            Accel::Tcg => self.hello_tcg,
+        }
+    }
+}
+
+impl VmHost {
+    /// A host with QEMU in a usual place and the default limits.
+    pub fn new(state: PathBuf, launcher: Launcher) -> Self {
+        Self { state, launcher, qemu: None, limits: Limits::default() }
+    }
+
+    /// QEMU's path.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn qemu(&self) -> Result<PathBuf, StartError> {
+        let found = match &self.qemu {
+            Some(path) => Some(path.clone()).filter(|path| path.is_file()),
+            None => QEMU_FOLDERS.iter().map(|folder| Path::new(folder).join(QEMU)).find(|path| path.is_file()),
+        };
+        found.ok_or_else(|| StartError::NoQemu {
+            looked: match &self.qemu {
+                Some(path) => path.display().to_string(),
+                None => QEMU_FOLDERS.join(", "),
+            },
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! The host's end of the agent protocol: frames over the VMM's socket.
+
+use std::io;
+
+use dayfly_guest::protocol::frame::{Decoder, Encoder};
+use dayfly_guest::protocol::{GuestMessage, HostMessage};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+/// A connection to a guest's agent.
+#[derive(Debug)]
+pub(crate) struct Link {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    decoder: Decoder,
+    encoder: Encoder,
+    buffer: Vec<u8>,
+    /// What is still to be written; a guest that does not read must not hold up its owner.
+    outbox: Vec<u8>,
+}
+
+/// Most bytes that wait for a guest to read them: a few whole environment files.
+const OUTBOX_MAX: usize = 1024 * 1024;
+
+impl Link {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader,
+            writer,
+            decoder: Decoder::new(),
+            encoder: Encoder::new(),
+            buffer: vec![0; 64 * 1024],
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Puts a message into the outbox; [`Link::next`] writes it.
+    pub(crate) fn send(&mut self, message: &HostMessage) -> io::Result<()> {
+        let frame = self.encoder.encode(message).map_err(io::Error::other)?;
+        if self.outbox.len() + frame.len() > OUTBOX_MAX {
+            return Err(io::Error::other("the guest does not read what it is told"));
+        }
+        self.outbox.extend_from_slice(&frame);
+        Ok(())
+    }
+
+    /// Writes what waits, and returns the next message. What the guest sends beside frames is skipped and logged. Safe
+    /// to be cancelled. Fails when the connection has ended.
+    pub(crate) async fn next(&mut self) -> io::Result<GuestMessage> {
+        loop {
+            while let Some(next) = self.decoder.next::<GuestMessage>() {
+                match next {
+                    Ok(message) => return Ok(message),
+                    Err(error) => tracing::debug!("from the agent: {error}"),
+                }
+            }
+            tokio::select! {
+                read = self.reader.read(&mut self.buffer) => {
+                    let count = read?;
+                    if count == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    self.decoder.push(&self.buffer[..count]);
+                }
+                written = self.writer.write(&self.outbox), if !self.outbox.is_empty() => {
+                    let count = written?;
+                    self.outbox.drain(..count);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn garbage_between_frames_costs_nothing() {
+        let (ours, mut theirs) = UnixStream::pair().expect("pair");
+        let mut link = Link::new(ours);
+        link.send(&HostMessage::Ping { nonce: 7 }).expect("send");
+        let mut encoder = Encoder::new();
+        theirs.write_all(b"\x1b[0m boot noise").await.expect("write");
+        theirs.write_all(&encoder.encode(&GuestMessage::Pong { nonce: 1 }).expect("encode")).await.expect("write");
+        assert_eq!(link.next().await.expect("next"), GuestMessage::Pong { nonce: 1 });
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), link.next()).await.is_err());
+        let mut buffer = vec![0; 256];
+        let count = theirs.read(&mut buffer).await.expect("read");
+        let mut decoder = Decoder::new();
+        decoder.push(&buffer[..count]);
+        let message = decoder.next::<HostMessage>().expect("whole").expect("valid");
+        assert_eq!(message, HostMessage::Ping { nonce: 7 });
+        drop(theirs);
+        assert!(link.next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_read_fills_no_memory() {
+        let (ours, _theirs) = UnixStream::pair().expect("pair");
+        let mut link = Link::new(ours);
+        let file = HostMessage::PutFile { name: "x".to_owned(), content: "y".repeat(100_000) };
+        let sent = (0..100).take_while(|_| link.send(&file).is_ok()).count();
+        assert!((5..12).contains(&sent), "{sent}");
+    }
+}

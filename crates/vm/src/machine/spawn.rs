@@ -1,0 +1,237 @@
+//! One start of a VMM: descriptors, launcher, connections.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinSet;
+
+use super::link::Link;
+use super::record::{self, Record};
+use super::watcher::Watcher;
+use crate::accel::Accel;
+use crate::console::{BoundedFile, Output};
+use crate::driver::qemu::{Invocation, Role};
+use crate::forward::{self, Forward};
+use crate::launch::{self, LaunchError, Launched, Launcher, Order, User};
+use crate::process::Process;
+use crate::socket::SocketFolder;
+
+/// All that a VMM is started from, more than once if need be.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) launcher: Launcher,
+    pub(crate) invocation: Invocation,
+    pub(crate) accel: Accel,
+    pub(crate) name: String,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) forward: Option<Forward>,
+    pub(crate) kernel: File,
+    pub(crate) initramfs: OwnedFd,
+    pub(crate) disks: Option<RecipeDisks>,
+}
+
+/// The disks of a whole machine.
+#[derive(Debug)]
+pub(crate) struct RecipeDisks {
+    /// Holds the shared lock that keeps the image from being removed; the VMM inherits it.
+    pub(crate) root: File,
+    pub(crate) scratch: File,
+}
+
+/// A VMM that runs, with everything that listens to it.
+#[derive(Debug)]
+pub(crate) struct Vmm {
+    pub(crate) process: Process,
+    /// None once the connection has ended.
+    pub(crate) link: Option<Link>,
+    pub(crate) monitor: Watcher,
+    /// Tasks that read what it prints; they end with it.
+    pub(crate) drains: JoinSet<()>,
+    /// The task that forwards its port; it ends when this is dropped.
+    forward: JoinSet<()>,
+    ended: bool,
+    detached: Arc<AtomicBool>,
+}
+
+impl Vmm {
+    /// Its process has ended: nothing is left to be killed, and nothing to be forwarded.
+    pub(crate) fn settle(&mut self) {
+        self.ended = true;
+        self.forward.abort_all();
+    }
+}
+
+impl Drop for Vmm {
+    /// A machine that nobody watches any more is ended, unless it was let go on purpose.
+    fn drop(&mut self) {
+        if !self.ended && !self.detached.load(Ordering::Relaxed) {
+            self.process.kill();
+            self.process.reap();
+        }
+    }
+}
+
+/// What is connected before the VMM is there: its sockets listen from the start.
+struct Connections {
+    agent: tokio::net::UnixStream,
+    monitor: tokio::net::UnixStream,
+    console: tokio::net::UnixStream,
+}
+
+impl Recipe {
+    /// Starts a VMM.
+    pub(crate) async fn spawn(
+        self: &Arc<Self>,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> Result<Vmm, LaunchError> {
+        let folder = SocketFolder::open(&self.run_dir).map_err(LaunchError::Record)?;
+        let descriptors = self.descriptors(&folder).map_err(LaunchError::Record)?;
+        let connections = connect(&folder).await.map_err(LaunchError::Record)?;
+        let recipe = Arc::clone(self);
+        // Not cancellable: an owner who loses patience drops this future, and the process is killed by `Unclaimed`.
+        let launched = tokio::task::spawn_blocking(move || recipe.launch(descriptors).map(Unclaimed::new))
+            .await
+            .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
+            .claim();
+        self.listen_to(launched, connections, outputs, detached).map_err(LaunchError::Speak)
+    }
+
+    fn descriptors(&self, folder: &SocketFolder) -> io::Result<Vec<OwnedFd>> {
+        let disks = || self.disks.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        self.invocation
+            .descriptors
+            .iter()
+            .map(|&(_, role)| match role {
+                Role::Kernel => self.kernel.try_clone().map(OwnedFd::from),
+                Role::Initrd => self.initramfs.try_clone(),
+                Role::RootDisk => disks()?.root.try_clone().map(OwnedFd::from),
+                Role::ScratchDisk => disks()?.scratch.try_clone().map(OwnedFd::from),
+                Role::AgentSocket => folder.listen(record::AGENT_SOCKET),
+                Role::MonitorSocket => folder.listen(record::MONITOR_SOCKET),
+                Role::ConsoleSocket => folder.listen(record::CONSOLE_SOCKET),
+            })
+            .collect()
+    }
+
+    fn launch(&self, descriptors: Vec<OwnedFd>) -> Result<Launched, LaunchError> {
+        let order = Order {
+            program: self.invocation.program.clone(),
+            args: self.invocation.args.clone(),
+            env: self.invocation.env.clone(),
+            descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
+            user: user(self.accel),
+            listen: self.forward.map(|forward| forward.guest_port),
+        };
+        launch::launch(&self.launcher, &order, &descriptors, |pid| {
+            Record::of(pid, &self.name, self.accel)?.write(&self.run_dir)
+        })
+    }
+
+    fn listen_to(
+        &self,
+        launched: Launched,
+        connections: Connections,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> io::Result<Vmm> {
+        let process = Process::new(launched.child)?;
+        let mut vmm = Vmm {
+            process,
+            link: Some(Link::new(connections.agent)),
+            monitor: Watcher::start(connections.monitor),
+            drains: JoinSet::new(),
+            forward: JoinSet::new(),
+            ended: false,
+            detached: Arc::clone(detached),
+        };
+        let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
+        vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
+        let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;
+        vmm.drains.spawn(outputs.vmm.clone().drain(pipe, log(record::VMM_LOG)));
+        if let (Some(listener), Some(to)) = (launched.listener, self.forward.map(|forward| forward.to)) {
+            vmm.forward.spawn(serve_forward(listener, to)?);
+        }
+        Ok(vmm)
+    }
+}
+
+fn serve_forward(listener: std::net::TcpListener, to: SocketAddr) -> io::Result<impl Future<Output = ()>> {
+    listener.set_nonblocking(true)?;
+    Ok(forward::serve(tokio::net::TcpListener::from_std(listener)?, to))
+}
+
+async fn connect(folder: &SocketFolder) -> io::Result<Connections> {
+    Ok(Connections {
+        agent: folder.connect(record::AGENT_SOCKET).await?,
+        monitor: folder.connect(record::MONITOR_SOCKET).await?,
+        console: folder.connect(record::CONSOLE_SOCKET).await?,
+    })
+}
+
+/// A process that is killed unless somebody takes it over.
+struct Unclaimed(Option<Launched>);
+
+impl Unclaimed {
+    fn new(launched: Launched) -> Self {
+        Self(Some(launched))
+    }
+
+    fn claim(mut self) -> Launched {
+        self.0.take().expect("claimed once: this consumes it")
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(launched) = &mut self.0 {
+            let _ = launched.child.kill();
+            let _ = launched.child.wait();
+        }
+    }
+}
+
+/// What console and VMM print, kept over restarts.
+#[derive(Debug, Clone)]
+pub(crate) struct Outputs {
+    pub(crate) console: Output,
+    pub(crate) vmm: Output,
+}
+
+/// Lines of each that are quoted.
+const TAIL_LINES: usize = 30;
+
+impl Outputs {
+    pub(crate) fn new() -> Self {
+        Self { console: Output::new(), vmm: Output::new() }
+    }
+
+    /// The last lines of both.
+    pub(crate) fn tail(&self) -> String {
+        let (console, vmm) = (self.console.tail(TAIL_LINES), self.vmm.tail(TAIL_LINES));
+        match (console.is_empty(), vmm.is_empty()) {
+            (true, true) => "(nothing was printed)".to_owned(),
+            (false, true) => console,
+            (true, false) => vmm,
+            (false, false) => format!("{console}\n{vmm}"),
+        }
+    }
+}
+
+/// As root, machines run as users of their own; `/dev/kvm` is open to its group at most.
+fn user(accel: Accel) -> User {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        return User::Same;
+    }
+    let group = match accel {
+        Accel::Tcg => None,
+        Accel::Kvm => std::fs::metadata(Path::new("/dev/kvm")).ok().map(|metadata| metadata.gid()).filter(|&gid| gid != 0),
+    };
+    User::Own { group }
+}

@@ -1,0 +1,56 @@
+//! What a machine should be.
+
+use std::path::PathBuf;
+
+use super::StartError;
+use crate::accel::AccelChoice;
+use crate::forward::Forward;
+use crate::image::Image;
+
+/// Everything about one machine.
+#[derive(Debug, Clone)]
+pub struct VmSpec {
+    /// Its name: host name in the guest, and shown in the list of processes.
+    pub name: String,
+    /// The runner that lives in it; names the files of the environment directory.
+    pub runner_id: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Scratch disk, MiB: its size in the guest. On the host it takes what is written.
+    pub disk_mib: u64,
+    /// What it boots.
+    pub image: Image,
+    /// What runs its instructions.
+    pub accel: AccelChoice,
+    /// The static guest binary, given to the machine at its start.
+    pub guest_binary: PathBuf,
+    /// The one port of the host that works from the guest.
+    pub forward: Option<Forward>,
+    /// The loop's environment directory on the host.
+    pub environment: PathBuf,
+    /// Arguments of the entrypoint.
+    pub entrypoint_args: Vec<String>,
+}
+
+impl VmSpec {
+    /// Refuses what QEMU or the guest could not work with.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        let size = |what, value: u64, least, most| {
+            if (least..=most).contains(&value) { Ok(()) } else { Err(StartError::Size { what, value, least, most }) }
+        };
+        size("CPUs", self.cpus.into(), 1, 255)?;
+        // Init, Docker and a runner app fit into no less.
+        size("MiB of memory", self.memory_mib.into(), 256, 1024 * 1024)?;
+        size("MiB of disk", self.disk_mib, 256, 16 * 1024 * 1024)
+    }
+
+    /// Its name as the host name of the guest: letters, digits and inner hyphens, 63 at most.
+    pub(super) fn hostname(&self) -> String {
+        let plain: String =
+            self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+        let plain = plain.trim_matches('-');
+        if plain.is_empty() { "dayfly".to_owned() } else { plain.to_owned() }
+    }
+}

@@ -1,0 +1,129 @@
+//! From a machine's needs to a machine that runs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::mpsc;
+
+use super::handle::Supervising;
+use super::initramfs::{self, InitramfsError};
+use super::spawn::{Outputs, Recipe, RecipeDisks};
+use super::supervisor::{Role, Supervisor};
+use super::{StartError, Vm, VmHost, VmSpec, disks, record};
+use crate::accel::Accel;
+use crate::driver::qemu::{self, Boot, Disks, Needs};
+use crate::environment::EnvironmentDir;
+use crate::{probe, tsc};
+
+/// Events that wait for their owner; more of them hold the guest up.
+const EVENTS_MAX: usize = 1024;
+
+/// Starts a machine in a run folder that is there already. Returns as soon as its VMM runs; how the guest gets on is
+/// told by its events. Nothing is left where it fails; a future that is dropped before may leave files, which
+/// [`super::destroy_leftover`] removes.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, StartError> {
+    spec.check()?;
+    let qemu = host.qemu()?;
+    let accel = probe::resolve(host, spec.accel, &spec.image, &spec.guest_binary).await?;
+    let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id).map_err(|error| StartError::Io {
+        what: "open",
+        path: spec.environment.clone(),
+        source: std::io::Error::other(error),
+    })?;
+    let role = Role {
+        hostname: spec.hostname(),
+        runner_id: spec.runner_id.clone(),
+        entrypoint_args: spec.entrypoint_args.clone(),
+        hello_limit: host.limits.hello(accel),
+        docker_limit: host.limits.docker,
+    };
+    let launcher = host.launcher.clone();
+    let folder = run_dir.to_owned();
+    let prepared = tokio::task::spawn_blocking(move || {
+        let parts = Parts { launcher, qemu, accel, boot: Boot::Whole(Disks), run_dir: folder };
+        prepare(&spec, parts)
+    });
+    let recipe = prepared.await.map_err(|error| StartError::Io {
+        what: "prepare",
+        path: run_dir.to_owned(),
+        source: std::io::Error::other(error),
+    })??;
+    supervise(Arc::new(recipe), role, environment).await
+}
+
+struct Parts {
+    launcher: crate::launch::Launcher,
+    qemu: PathBuf,
+    accel: Accel,
+    boot: Boot,
+    run_dir: PathBuf,
+}
+
+fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
+    let image_error = |path: &Path| {
+        let (image, path) = (spec.image.id().to_owned(), path.to_owned());
+        move |source| StartError::Image { image, path, source }
+    };
+    let kernel_path = spec.image.kernel();
+    let kernel = File::open(&kernel_path).map_err(image_error(&kernel_path))?;
+    let initramfs_path = spec.image.initramfs();
+    let initramfs = initramfs::with_guest(&initramfs_path, &spec.guest_binary).map_err(|error| match error {
+        InitramfsError::Guest(source) => StartError::GuestBinary { path: spec.guest_binary.clone(), source },
+        InitramfsError::Image(source) | InitramfsError::Memory(source) => image_error(&initramfs_path)(source),
+    })?;
+    let root = spec.image.open_root().map_err(image_error(&spec.image.root()))?;
+    let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), spec.disk_mib)?;
+    let needs = Needs {
+        qemu: &parts.qemu,
+        name: &spec.name,
+        accel: parts.accel,
+        tsc_khz: tsc::frequency_khz(),
+        cpus: spec.cpus,
+        memory_mib: spec.memory_mib,
+        boot: parts.boot,
+    };
+    Ok(Recipe {
+        invocation: qemu::plan(&needs),
+        launcher: parts.launcher,
+        accel: parts.accel,
+        name: spec.name.clone(),
+        run_dir: parts.run_dir,
+        forward: spec.forward,
+        kernel,
+        initramfs,
+        disks: Some(RecipeDisks { root, scratch }),
+    })
+}
+
+async fn supervise(recipe: Arc<Recipe>, role: Role, environment: EnvironmentDir) -> Result<Vm, StartError> {
+    let outputs = Outputs::new();
+    let detached = Arc::new(AtomicBool::new(false));
+    let run_dir = recipe.run_dir.clone();
+    let vmm = match recipe.spawn(&outputs, &detached).await {
+        Ok(vmm) => vmm,
+        Err(error) => {
+            if let Err(left) = record::remove_files(&run_dir) {
+                tracing::warn!("{left}");
+            }
+            return Err(error.into());
+        }
+    };
+    let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+    let (orders, order_receiver) = mpsc::channel(4);
+    let supervisor = Supervisor {
+        recipe,
+        role,
+        environment,
+        outputs: outputs.clone(),
+        events: event_sender,
+        orders: order_receiver,
+        detached: Arc::clone(&detached),
+    };
+    let supervisor = Supervising::Running(tokio::spawn(supervisor.run(vmm)));
+    Ok(Vm { events, orders, supervisor, outputs, run_dir, detached })
+}

@@ -1,0 +1,381 @@
+//! The one task that owns a machine while it lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Identity, Start};
+use rand::Rng as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::exit::{Knowledge, classify};
+use super::handshake::{Action, Handshake};
+use super::spawn::{Outputs, Recipe, Vmm};
+use super::{Exit, VmEvent};
+use crate::environment::EnvironmentDir;
+use crate::process::Ending;
+use crate::qmp::Event;
+
+/// How often a machine is started before it is given up.
+const ATTEMPTS: u32 = 2;
+/// From asking the VMM to end to killing it.
+const QUIT_LIMIT: Duration = Duration::from_secs(3);
+/// From killing it until nobody waits any more.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
+/// From the VMM's end until what it had said before is given up.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+/// Room in the queue of events that one message of the guest needs at most.
+const EVENTS_PER_MESSAGE: usize = 4;
+
+/// What the owner of a machine wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Power it off; after this time, end it.
+    Stop(Duration),
+    /// End it at once.
+    Kill,
+}
+
+/// What a machine is told about itself.
+#[derive(Debug)]
+pub(super) struct Role {
+    pub(super) hostname: String,
+    pub(super) runner_id: String,
+    pub(super) entrypoint_args: Vec<String>,
+    pub(super) hello_limit: Duration,
+    pub(super) docker_limit: Duration,
+}
+
+/// Owns a machine. See the module's picture.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    pub(super) recipe: Arc<Recipe>,
+    pub(super) role: Role,
+    pub(super) environment: EnvironmentDir,
+    pub(super) outputs: Outputs,
+    pub(super) events: mpsc::Sender<VmEvent>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    /// The owner has let the machine go: it outlives this process.
+    pub(super) detached: Arc<AtomicBool>,
+}
+
+/// What happened, named before anybody decides about it.
+enum Happening {
+    Ended(std::io::Result<Ending>),
+    Message(std::io::Result<GuestMessage>),
+    Monitor(Option<Event>),
+    Ordered(Option<Order>),
+    EnvironmentChanged,
+    DeadlinePassed,
+}
+
+/// How a machine is being ended: each step has its deadline, and then comes the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    PoweringOff(Instant),
+    Quitting(Instant),
+    Killed(Instant),
+}
+
+/// One start of a machine.
+struct Attempt {
+    vmm: Vmm,
+    handshake: Handshake,
+    started_at: Instant,
+    stopping: Stopping,
+    knowledge: Knowledge,
+    /// The entrypoint runs: files of the owner are carried to it.
+    mirrors: bool,
+    trm_sent: bool,
+    monitor_gone: bool,
+    wrong_version: Option<u32>,
+    hello_missed: bool,
+}
+
+impl Attempt {
+    fn new(vmm: Vmm) -> Self {
+        Self {
+            vmm,
+            handshake: Handshake::default(),
+            started_at: Instant::now(),
+            stopping: Stopping::No,
+            knowledge: Knowledge::default(),
+            mirrors: false,
+            trm_sent: false,
+            monitor_gone: false,
+            wrong_version: None,
+            hello_missed: false,
+        }
+    }
+
+    fn send(&mut self, message: &HostMessage) {
+        if let Some(link) = &mut self.vmm.link
+            && let Err(error) = link.send(message)
+        {
+            tracing::warn!("cannot tell a guest something: {error}");
+        }
+    }
+
+    fn kill(&mut self) {
+        self.knowledge.killed = true;
+        self.vmm.process.kill();
+        self.stopping = Stopping::Killed(Instant::now() + KILL_LIMIT);
+    }
+
+    fn quit(&mut self) {
+        self.knowledge.asked_to_quit = true;
+        self.vmm.monitor.quit();
+        self.stopping = Stopping::Quitting(Instant::now() + QUIT_LIMIT);
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        if self.stopping != Stopping::No {
+            return;
+        }
+        if !self.handshake.greeted() || self.vmm.link.is_none() {
+            return self.quit();
+        }
+        self.send(&HostMessage::PowerOff);
+        self.stopping = Stopping::PoweringOff(Instant::now() + grace);
+    }
+
+    /// When something must have happened.
+    fn deadline(&self, role: &Role) -> Option<Instant> {
+        match self.stopping {
+            Stopping::PoweringOff(at) | Stopping::Quitting(at) | Stopping::Killed(at) => Some(at),
+            Stopping::No if !self.handshake.greeted() => Some(self.started_at + role.hello_limit),
+            Stopping::No if self.handshake.waits_for_docker() => {
+                Some(self.started_at + role.hello_limit + role.docker_limit)
+            }
+            Stopping::No => None,
+        }
+    }
+}
+
+impl Supervisor {
+    /// Owns the machine to its end. The last event is [`VmEvent::Gone`].
+    pub(super) async fn run(mut self, vmm: Vmm) -> Exit {
+        let exit = self.live(vmm).await;
+        let console_tail = self.outputs.tail();
+        let _ = self.events.send(VmEvent::Gone { exit: exit.clone(), console_tail }).await;
+        exit
+    }
+
+    async fn live(&mut self, mut vmm: Vmm) -> Exit {
+        let mut attempts = 1;
+        loop {
+            self.tell(VmEvent::VmmStarted { pid: vmm.process.id() }).await;
+            let mut attempt = Attempt::new(vmm);
+            let exit = self.watch(&mut attempt).await;
+            if !attempt.hello_missed {
+                return exit;
+            }
+            let limit = self.role.hello_limit;
+            if attempts == ATTEMPTS {
+                return Exit::NoHello { attempts, limit };
+            }
+            attempts += 1;
+            let reason = format!(
+                "the agent in the machine said no hello within {} s; the console's last lines:\n{}",
+                limit.as_secs(),
+                self.outputs.tail()
+            );
+            self.tell(VmEvent::Restarted { reason }).await;
+            vmm = match self.recipe.spawn(&self.outputs, &self.detached).await {
+                Ok(vmm) => vmm,
+                Err(error) => return Exit::NotStarted { reason: error.to_string() },
+            };
+        }
+    }
+
+    /// Watches one start of the machine to its end.
+    async fn watch(&mut self, attempt: &mut Attempt) -> Exit {
+        attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
+        loop {
+            match self.next_happening(attempt).await {
+                Happening::Ended(ending) => return self.settle(attempt, ending).await,
+                Happening::Message(Ok(message)) => self.take_message(attempt, message).await,
+                Happening::Message(Err(error)) => {
+                    tracing::debug!("the agent's connection has ended: {error}");
+                    attempt.vmm.link = None;
+                }
+                Happening::Monitor(event) => note(attempt, event),
+                Happening::Ordered(Some(Order::Stop(grace))) => attempt.stop(grace),
+                Happening::Ordered(Some(Order::Kill) | None) => attempt.kill(),
+                Happening::EnvironmentChanged => self.carry_trm(attempt),
+                Happening::DeadlinePassed => {
+                    if let Some(exit) = self.pass_deadline(attempt).await {
+                        return exit;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next_happening(&mut self, attempt: &mut Attempt) -> Happening {
+        let deadline = attempt.deadline(&self.role);
+        let passed = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let killed = matches!(attempt.stopping, Stopping::Killed(_));
+        let detached = self.detached.load(Ordering::Relaxed);
+        let (monitor_gone, mirrors) = (attempt.monitor_gone, attempt.mirrors);
+        let Vmm { process, link, monitor, .. } = &mut attempt.vmm;
+        let linked = link.is_some();
+        let events = &self.events;
+        let message = async {
+            // Nothing is read that the owner could not be told: a flood waits in the guest.
+            let room = events.reserve_many(EVENTS_PER_MESSAGE).await.is_ok();
+            match link {
+                Some(link) if room => link.next().await,
+                // The owner listens no more; what the guest says is of no use.
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = message, if linked => Happening::Message(message),
+            event = monitor.next_event(), if !monitor_gone => Happening::Monitor(event),
+            order = self.orders.recv(), if !killed && !detached => Happening::Ordered(order),
+            () = self.environment.changed(), if mirrors => Happening::EnvironmentChanged,
+            () = passed => Happening::DeadlinePassed,
+            ending = process.wait() => Happening::Ended(ending),
+        }
+    }
+
+    async fn take_message(&mut self, attempt: &mut Attempt, message: GuestMessage) {
+        let actions = attempt.handshake.take(message, &self.role.runner_id);
+        self.carry_out(attempt, actions).await;
+    }
+
+    async fn carry_out(&mut self, attempt: &mut Attempt, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Tell(event) => self.tell(event).await,
+                Action::Identify => attempt.send(&HostMessage::Identify(identity(&self.role.hostname))),
+                Action::Start => self.start_entrypoint(attempt).await,
+                Action::WriteFile { suffix, content } => {
+                    if let Err(error) = self.environment.write(suffix, &content) {
+                        self.tell(VmEvent::Fault { message: error.to_string() }).await;
+                    }
+                }
+                Action::WrongVersion { version } => {
+                    attempt.wrong_version = Some(version);
+                    attempt.kill();
+                }
+            }
+        }
+    }
+
+    async fn start_entrypoint(&mut self, attempt: &mut Attempt) {
+        match self.environment.take("env") {
+            Ok(Some(content)) => attempt.send(&HostMessage::PutFile { name: self.file_name("env"), content }),
+            Ok(None) => {
+                let path = self.environment.path().join(self.file_name("env"));
+                let message = format!("{} is not there: the entrypoint gets no environment", path.display());
+                self.tell(VmEvent::Fault { message }).await;
+            }
+            Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
+        }
+        let Role { runner_id, entrypoint_args, .. } = &self.role;
+        attempt.send(&HostMessage::Start(Start { runner_id: runner_id.clone(), args: entrypoint_args.clone() }));
+        attempt.mirrors = true;
+        self.carry_trm(attempt);
+    }
+
+    /// Carries `<id>.trm` to the guest, once.
+    fn carry_trm(&mut self, attempt: &mut Attempt) {
+        if attempt.trm_sent {
+            return;
+        }
+        match self.environment.read("trm") {
+            Ok(Some(content)) => {
+                attempt.send(&HostMessage::PutFile { name: self.file_name("trm"), content });
+                attempt.trm_sent = true;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn file_name(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.role.runner_id)
+    }
+
+    /// What comes after a deadline; an exit where nothing can.
+    async fn pass_deadline(&mut self, attempt: &mut Attempt) -> Option<Exit> {
+        match attempt.stopping {
+            Stopping::PoweringOff(_) => attempt.quit(),
+            Stopping::Quitting(_) => attempt.kill(),
+            Stopping::Killed(_) => {
+                tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not end");
+                return Some(Exit::Killed);
+            }
+            Stopping::No if attempt.handshake.greeted() => {
+                let actions = attempt.handshake.give_up_docker();
+                self.carry_out(attempt, actions).await;
+            }
+            Stopping::No => {
+                attempt.hello_missed = true;
+                attempt.kill();
+            }
+        }
+        None
+    }
+
+    /// Hears what was said before the end, then judges it.
+    async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
+        attempt.vmm.settle();
+        let deadline = Instant::now() + LAST_WORDS_LIMIT;
+        while let Ok(Some(event)) = tokio::time::timeout_at(deadline, attempt.vmm.monitor.next_event()).await {
+            note(attempt, Some(event));
+        }
+        while let Some(link) = &mut attempt.vmm.link
+            && let Ok(Ok(message)) = tokio::time::timeout_at(deadline, link.next()).await
+        {
+            for action in attempt.handshake.take(message, &self.role.runner_id) {
+                if let Action::Tell(event) = action {
+                    let _ = self.events.try_send(event);
+                }
+            }
+        }
+        while let Ok(Some(_)) = tokio::time::timeout_at(deadline, attempt.vmm.drains.join_next()).await {}
+        match (attempt.wrong_version, ending) {
+            (Some(guest), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
+            (None, Ok(ending)) => classify(ending, &attempt.knowledge),
+            (None, Err(error)) => Exit::NotStarted { reason: format!("its process cannot be waited for: {error}") },
+        }
+    }
+
+    async fn tell(&self, event: VmEvent) {
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Keeps what the monitor tells about the end.
+fn note(attempt: &mut Attempt, event: Option<Event>) {
+    match event {
+        Some(Event::Shutdown(reason)) => attempt.knowledge.shutdown_reason = Some(reason),
+        Some(Event::GuestPanicked) => attempt.knowledge.shutdown_reason = Some("guest-panic".to_owned()),
+        Some(Event::Other(_)) => {}
+        None => attempt.monitor_gone = true,
+    }
+}
+
+/// A fresh identity, with the clock read as late as possible.
+fn identity(hostname: &str) -> Identity {
+    let mut entropy = [0; 64];
+    rand::rng().fill_bytes(&mut entropy);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Identity {
+        hostname: hostname.to_owned(),
+        machine_id: uuid::Uuid::new_v4().simple().to_string(),
+        unix_time_ns: u64::try_from(since.as_nanos()).unwrap_or_default(),
+        entropy: base64::engine::general_purpose::STANDARD.encode(entropy),
+    }
+}

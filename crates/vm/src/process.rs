@@ -1,0 +1,107 @@
+//! Processes by descriptor: waited for and killed without ever meaning another one that got the same number.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitStatus};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
+
+/// A child process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    descriptor: AsyncFd<OwnedFd>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// By itself.
+    Exited(i32),
+    /// By a signal.
+    Signalled(i32),
+}
+
+impl Process {
+    /// Takes a child over; it is not waited for elsewhere.
+    pub(crate) fn new(mut child: Child) -> io::Result<Self> {
+        let pid = Pid::from_child(&child);
+        let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .map_err(io::Error::from)
+            .and_then(crate::readiness::readable);
+        match descriptor {
+            Ok(descriptor) => Ok(Self { child, descriptor }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end. Safe to be cancelled and called again.
+    pub(crate) async fn wait(&mut self) -> io::Result<Ending> {
+        loop {
+            let mut ready = self.descriptor.readable().await?;
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.into());
+            }
+            ready.clear_ready();
+        }
+    }
+
+    /// Waits for a process that was just killed, for an owner that cannot wait otherwise. Takes milliseconds.
+    pub(crate) fn reap(&mut self) {
+        if let Err(error) = self.child.wait() {
+            tracing::debug!(pid = self.child.id(), "cannot wait for a process: {error}");
+        }
+    }
+
+    /// Kills it; one that has ended is left in peace.
+    pub(crate) fn kill(&self) {
+        if let Err(error) = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), Signal::KILL) {
+            tracing::debug!(pid = self.child.id(), "cannot kill a process: {error}");
+        }
+    }
+}
+
+impl From<ExitStatus> for Ending {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, signal) => Self::Signalled(signal.unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn endings_are_told_apart() {
+        for (script, ending) in [("exit 7", Ending::Exited(7)), ("kill -15 $$", Ending::Signalled(15))] {
+            let child = Command::new("sh").args(["-c", script]).spawn().expect("spawn");
+            assert_eq!(Process::new(child).expect("process").wait().await.expect("wait"), ending);
+        }
+    }
+
+    #[tokio::test]
+    async fn waiting_can_be_given_up_and_taken_up_again() {
+        let child = Command::new("sleep").arg("60").spawn().expect("spawn");
+        let mut process = Process::new(child).expect("process");
+        assert!(tokio::time::timeout(Duration::from_millis(20), process.wait()).await.is_err());
+        process.kill();
+        assert_eq!(process.wait().await.expect("wait"), Ending::Signalled(9));
+        process.kill();
+    }
+}

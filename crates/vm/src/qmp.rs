@@ -1,0 +1,218 @@
+//! The monitor of a VMM (QMP): two commands, and the events that tell why a machine ends.
+//!
+//! Wire facts (QEMU 7.2): one JSON object a line. The greeting is `{"QMP": ..}`, then nothing but
+//! `qmp_capabilities` is accepted; answers are `{"return": ..}` or `{"error": {"class", "desc"}}`, in order; events
+//! `{"event": NAME, "data": ..}` come between them.
+
+use std::io;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Longest line that is read, bytes. The monitor speaks for a program that a guest may have taken over.
+const LINE_MAX: usize = 64 * 1024;
+/// How long the monitor may take over the first exchange.
+const GREETING_LIMIT: Duration = Duration::from_secs(30);
+
+/// A line from the monitor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// It is ready.
+    Greeting,
+    /// A command was carried out.
+    Done,
+    /// A command was not carried out.
+    Refused(String),
+    /// Something happened.
+    Event(Event),
+}
+
+/// What the monitor tells by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The machine ends, with QEMU's word for the reason, e.g. `guest-shutdown`.
+    Shutdown(String),
+    /// The guest told that it panicked.
+    GuestPanicked,
+    /// Anything else.
+    Other(String),
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(rename = "QMP")]
+    greeting: Option<serde::de::IgnoredAny>,
+    // `{"return": null}` counts too.
+    #[serde(rename = "return", default, deserialize_with = "present")]
+    done: bool,
+    error: Option<WireError>,
+    event: Option<String>,
+    #[serde(default)]
+    data: WireData,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    #[serde(default)]
+    desc: String,
+}
+
+#[derive(Default, Deserialize)]
+struct WireData {
+    #[serde(default)]
+    reason: String,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    serde::de::IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+/// One line of the monitor; `None` where it makes no sense.
+fn parse(line: &[u8]) -> Option<Message> {
+    let wire: Wire = serde_json::from_slice(line).ok()?;
+    Some(match wire {
+        Wire { event: Some(event), data, .. } => Message::Event(match event.as_str() {
+            "SHUTDOWN" => Event::Shutdown(data.reason),
+            "GUEST_PANICKED" => Event::GuestPanicked,
+            _ => Event::Other(event),
+        }),
+        Wire { error: Some(error), .. } => Message::Refused(error.desc),
+        Wire { greeting: Some(_), .. } => Message::Greeting,
+        Wire { done: true, .. } => Message::Done,
+        _ => return None,
+    })
+}
+
+/// A connection to the monitor, past its greeting.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    reader: Reader,
+    writer: OwnedWriteHalf,
+}
+
+#[derive(Debug)]
+struct Reader {
+    stream: OwnedReadHalf,
+    buffer: Vec<u8>,
+    /// The line at the start of the buffer is too long, and skipped to its end.
+    skipping: bool,
+}
+
+impl Reader {
+    /// The next line that makes sense. Safe to be cancelled.
+    async fn next(&mut self) -> io::Result<Message> {
+        loop {
+            while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                let skipped = std::mem::take(&mut self.skipping);
+                if !skipped && let Some(message) = parse(&line) {
+                    return Ok(message);
+                }
+            }
+            if self.buffer.len() > LINE_MAX {
+                self.buffer.clear();
+                self.skipping = true;
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+impl Monitor {
+    /// Takes a connection over and agrees on capabilities.
+    pub(crate) async fn open(stream: UnixStream) -> io::Result<Self> {
+        let (stream, writer) = stream.into_split();
+        let reader = Reader { stream, buffer: Vec::new(), skipping: false };
+        let mut monitor = Self { reader, writer };
+        let greeting = async {
+            while monitor.reader.next().await? != Message::Greeting {}
+            monitor.send("qmp_capabilities").await?;
+            while monitor.reader.next().await? != Message::Done {}
+            Ok::<(), io::Error>(())
+        };
+        tokio::time::timeout(GREETING_LIMIT, greeting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(monitor)
+    }
+
+    /// The next event; answers are passed over. Safe to be cancelled.
+    pub(crate) async fn next_event(&mut self) -> io::Result<Event> {
+        loop {
+            match self.reader.next().await? {
+                Message::Event(event) => return Ok(event),
+                Message::Refused(reason) => tracing::debug!("the monitor refused a command: {reason}"),
+                Message::Greeting | Message::Done => {}
+            }
+        }
+    }
+
+    /// Asks the VMM to end at once, without asking the guest.
+    pub(crate) async fn quit(&mut self) -> io::Result<()> {
+        self.send("quit").await
+    }
+
+    async fn send(&mut self, command: &str) -> io::Result<()> {
+        self.writer.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_as_qemu_7_2_writes_them_are_understood() {
+        let check = |line: &str, message: Message| assert_eq!(parse(line.as_bytes()), Some(message), "{line}");
+        check(
+            r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": ["oob"]}}"#,
+            Message::Greeting,
+        );
+        check(r#"{"return": {}}"#, Message::Done);
+        check(r#"{"return": null}"#, Message::Done);
+        check(
+            r#"{"error": {"class": "CommandNotFound", "desc": "The command x has not been found"}}"#,
+            Message::Refused("The command x has not been found".to_owned()),
+        );
+        check(
+            r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#,
+            Message::Event(Event::Shutdown("guest-reset".to_owned())),
+        );
+        check(
+            r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#,
+            Message::Event(Event::GuestPanicked),
+        );
+        check(r#"{"event": "RESUME"}"#, Message::Event(Event::Other("RESUME".to_owned())));
+    }
+
+    #[test]
+    fn what_is_no_message_is_passed_over() {
+        for line in ["", "{}", "[]", "null", "{\"event\": 7}", "\u{7}", "{\"return\""] {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_skipped_and_the_next_one_is_heard() {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        let server = tokio::spawn(async move {
+            let (mut read, mut write) = theirs.into_split();
+            write.write_all(b"{\"QMP\": {}}\n").await.expect("greet");
+            let mut asked = vec![0; 64];
+            let count = read.read(&mut asked).await.expect("read");
+            assert_eq!(&asked[..count], b"{\"execute\":\"qmp_capabilities\"}\n");
+            write.write_all(b"{\"return\": {}}\n").await.expect("answer");
+            write.write_all(&vec![b'x'; 5 * LINE_MAX]).await.expect("flood");
+            write.write_all(b"\n{\"event\": \"STOP\"}\n").await.expect("event");
+        });
+        let mut monitor = Monitor::open(ours).await.expect("open");
+        assert_eq!(monitor.next_event().await.expect("event"), Event::Other("STOP".to_owned()));
+        server.await.expect("server");
+        assert_eq!(monitor.next_event().await.expect_err("end").kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,70 @@
+//! How fast this host's time stamp counter runs.
+//!
+//! An emulated guest reads the host's counter, and a microvm has only the PIT to calibrate it with. On a busy host that
+//! fails most of the time, and then the kernel hangs without a word. So the frequency is measured here and handed to
+//! the guest's kernel (`tsc_early_khz=`).
+#![expect(unsafe_code, reason = "the counter is read by an intrinsic")]
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long one measurement takes.
+const WINDOW: Duration = Duration::from_millis(40);
+/// How many are made; the median counts, since a reading that the scheduler tore apart is far off.
+const MEASUREMENTS: usize = 3;
+
+/// The counter's frequency in kHz, measured once in the life of this process (120 ms).
+pub(crate) fn frequency_khz() -> u64 {
+    static FREQUENCY: OnceLock<u64> = OnceLock::new();
+    *FREQUENCY.get_or_init(|| {
+        let mut measured: [u64; MEASUREMENTS] = std::array::from_fn(|_| measure_khz());
+        measured.sort_unstable();
+        measured[MEASUREMENTS / 2]
+    })
+}
+
+fn measure_khz() -> u64 {
+    let (start, start_ticks) = read_both();
+    std::thread::sleep(WINDOW);
+    let (end, end_ticks) = read_both();
+    let nanoseconds = end.duration_since(start).as_nanos().max(1);
+    let khz = u128::from(end_ticks.wrapping_sub(start_ticks)) * 1_000_000 / nanoseconds;
+    u64::try_from(khz).unwrap_or(u64::MAX)
+}
+
+/// Clock and counter at the same moment: of some tries, the one where least time passed between two readings.
+fn read_both() -> (Instant, u64) {
+    let mut best = (Duration::MAX, Instant::now(), 0);
+    for _ in 0..16 {
+        let before = Instant::now();
+        let ticks = read_counter();
+        let gap = before.elapsed();
+        if gap < best.0 {
+            best = (gap, before, ticks);
+        }
+    }
+    (best.1, best.2)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn read_counter() -> u64 {
+    // SAFETY: RDTSC has no preconditions; every x86-64 processor has it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_measurements_agree_within_half_a_percent() {
+        let known = frequency_khz();
+        let again = {
+            let mut measured: [u64; 3] = std::array::from_fn(|_| measure_khz());
+            measured.sort_unstable();
+            measured[1]
+        };
+        assert!(known > 100_000, "{known} kHz is no processor of this century");
+        assert!(known.abs_diff(again) < known / 200, "{known} and {again} kHz");
+    }
+}
