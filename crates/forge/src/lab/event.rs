@@ -170,12 +170,22 @@ pub(crate) struct EventBus {
     sender: broadcast::Sender<Arc<LabEvent>>,
     kept: VecDeque<Arc<LabEvent>>,
     kept_max: usize,
+    kept_bytes: usize,
     seq: u64,
 }
 
+/// What the kept events may hold of log lines together.
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+fn bytes(event: &LabEvent) -> usize {
+    if let LabEventKind::LogLine { line, .. } = &event.kind { line.len() } else { 0 }
+}
+
 impl EventBus {
-    pub(crate) fn new(kept_max: usize) -> Self {
-        Self { sender: broadcast::Sender::new(kept_max.max(1)), kept: VecDeque::new(), kept_max, seq: 0 }
+    /// `waiting_max` events wait for a subscriber that is behind, `kept_max` for one that comes later.
+    pub(crate) fn new(waiting_max: usize, kept_max: usize) -> Self {
+        let sender = broadcast::Sender::new(waiting_max.max(1));
+        Self { sender, kept: VecDeque::new(), kept_max, kept_bytes: 0, seq: 0 }
     }
 
     pub(crate) fn sender(&self) -> broadcast::Sender<Arc<LabEvent>> {
@@ -185,8 +195,10 @@ impl EventBus {
     pub(crate) fn publish(&mut self, at_ms: i64, repository: &str, run: u64, kind: LabEventKind) {
         self.seq += 1;
         let event = Arc::new(LabEvent { seq: self.seq, at_ms, repository: repository.to_owned(), run, kind });
-        if self.kept.len() >= self.kept_max {
-            self.kept.pop_front();
+        self.kept_bytes += bytes(&event);
+        while self.kept.len() >= self.kept_max.max(1) || self.kept_bytes > KEPT_BYTES_MAX {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.kept_bytes -= bytes(&oldest);
         }
         self.kept.push_back(event.clone());
         // Without a subscriber there is nobody to tell.

@@ -67,7 +67,9 @@ pub struct Limits {
     pub connection_idle: Duration,
     /// Requests waiting for the task that owns the state.
     pub requests_waiting_max: usize,
-    /// Events kept for subscribers that are behind.
+    /// Events that wait for a subscriber that is behind. One upload of a log brings tens of thousands at once.
+    pub events_waiting_max: usize,
+    /// Events kept for subscribers that come later (`GET /lab/v1/events?since=`).
     pub events_kept_max: usize,
     /// RSA keys made ahead for JIT configs.
     pub keys_ready: usize,
@@ -91,7 +93,8 @@ impl Default for Limits {
             connections_max: 4096,
             connection_idle: Duration::from_secs(120),
             requests_waiting_max: 1024,
-            events_kept_max: 16 * 1024,
+            events_waiting_max: 128 * 1024,
+            events_kept_max: 64 * 1024,
             keys_ready: 3,
         }
     }

@@ -44,7 +44,7 @@ impl State {
             limits: settings.limits.clone(),
             signer: Signer::new(key_bytes(&key)),
             runner_url: settings.runner_url.as_deref().unwrap_or_default().trim_end_matches('/').to_owned(),
-            bus: EventBus::new(settings.limits.events_kept_max),
+            bus: EventBus::new(settings.limits.events_waiting_max, settings.limits.events_kept_max),
             logs: LogFiles::new(logs),
             journal,
             journal_base_bytes: 0,

@@ -145,3 +145,49 @@ async fn a_conclusion_that_is_none_is_refused() {
     assert_eq!(runner.complete("perhaps", json!({})).await.unwrap_err().0, 422);
     assert!(matches!(bench.forge.job_log("o", "r", 999_999).await.unwrap_err(), ForgeError::NotFound { .. }));
 }
+
+const SHORT: &str = "on: workflow_dispatch\njobs:\n  short:\n    runs-on: x\n    timeout-minutes: 2\n    steps:\n      - run: echo\n";
+
+#[tokio::test]
+async fn a_job_that_takes_too_long_is_stopped_and_counts_as_cancelled() {
+    let bench = Bench::new().await;
+    let run = bench.start(SHORT).await;
+    let mut runner = bench.runner("slow", &["x"]).await;
+    runner.take_job().await;
+    bench.advance(Duration::from_secs(121)).await;
+    assert_eq!(runner.message("JobCancellation").await["jobId"], runner.job["jobId"]);
+    runner.complete("canceled", json!({})).await.unwrap();
+    assert_eq!(bench.forge.jobs("o", "r", run).await.unwrap()[0].conclusion.as_deref(), Some("cancelled"));
+    assert!(bench.conclusion(run).await.is_some());
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_stop_loses_its_job_after_the_grace() {
+    let bench = Bench::new().await;
+    let run = bench.start(SHORT).await;
+    let mut runner = bench.runner("stubborn", &["x"]).await;
+    runner.take_job().await;
+    for _ in 0..5 {
+        bench.advance(Duration::from_secs(100)).await;
+        let _ = runner.renew().await;
+    }
+    assert_eq!(bench.forge.jobs("o", "r", run).await.unwrap()[0].conclusion.as_deref(), Some("cancelled"));
+    assert_eq!(runner.renew().await.unwrap_err().0, 404);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_is_told_what_it_missed_and_a_late_one_reads_what_is_kept() {
+    let bench = Bench::with(|limits| limits.events_waiting_max = 2).await;
+    let mut slow = bench.lab.subscribe();
+    for _ in 0..3 {
+        bench.start(SHORT).await;
+    }
+    let lagged = slow.next().await.unwrap().unwrap_err();
+    assert!(lagged.missed > 0, "{lagged}");
+    let url = format!("{}/lab/v1/events?since=0", bench.url);
+    let mut response = reqwest::Client::new().get(url).bearer_auth(bench.lab.token()).send().await.unwrap();
+    let first = response.chunk().await.unwrap().unwrap();
+    let first: serde_json::Value =
+        serde_json::from_slice(first.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    assert_eq!((first["seq"].as_u64(), first["event"].as_str()), (Some(1), Some("run_created")));
+}
