@@ -28,3 +28,7 @@ pub use scope::{Scope, Status};
 pub use syntax::{Expr, Use};
 pub use template::{Piece, Template};
 pub use value::{Object, Value};
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -287,7 +287,7 @@ pub(crate) fn format_number(number: f64) -> String {
     let scientific = format!("{number:.14e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-5..15).contains(&exponent) {
+    if (-4..15).contains(&exponent) {
         // Rounded to 15 digits first, then written out without trailing zeros.
         let rounded: f64 = scientific.parse().unwrap_or(number);
         return format!("{rounded}");

@@ -173,3 +173,7 @@ fn matches(value: Option<&Value>, wanted: &Value) -> bool {
         (None, _) => false,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

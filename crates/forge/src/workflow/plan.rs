@@ -28,7 +28,7 @@ pub struct PlanError {
     /// Which key, such as `jobs.build.runs-on`.
     pub path: String,
     /// What is wrong.
-    pub problem: PlanProblem,
+    pub problem: Box<PlanProblem>,
 }
 
 /// What is wrong with a plan.
@@ -151,7 +151,7 @@ struct Place<'a> {
 impl Place<'_> {
     fn error(&self, token: &Token, key: &str, problem: impl Into<PlanProblem>) -> PlanError {
         let path = format!("jobs.{}.{key}", self.job.id);
-        PlanError { file: self.file.to_owned(), at: token.at, path, problem: problem.into() }
+        PlanError { file: self.file.to_owned(), at: token.at, path, problem: Box::new(problem.into()) }
     }
 
     fn evaluate(&self, token: &Token, key: &str, scope: &Scope<'_>) -> Result<Value, PlanError> {

@@ -2,12 +2,16 @@
 //!
 //! The shape is that of actions/runner 2.336.0 (`AgentJobRequestMessage`), of which github-act-runner 0.13.0 reads the
 //! most. Both read names whatever their case. Where that runner app misses something, the message helps it along in a
-//! way that changes nothing for the official one; each such place says so.
+//! way that changes nothing for the official one; each such place says so. What would disturb the official one stands
+//! apart, in [`adapt_to_github_act_runner`].
 
+mod act_runner;
 mod context;
 mod mask;
 mod step;
 mod template;
+
+pub use act_runner::adapt_to_github_act_runner;
 
 use indexmap::IndexMap;
 use serde_json::{Value as Json, json};
@@ -65,7 +69,7 @@ pub fn job_message(workflow: &Workflow, run: &Run, job: JobIndex, service: &Serv
         "lockedUntil": service.locked_until.to_string(),
         "resources": { "endpoints": [endpoint(service)] },
         "variables": variables(job_run, service),
-        "mask": mask::hints(service.secrets.values()),
+        "mask": mask::hints(service.secrets.values().chain([&service.job_token, &service.github_token])),
         "fileTable": [run.request().github.workflow_path],
         "contextData": contexts(run, job_run),
         "environmentVariables": environment(workflow, definition),
@@ -145,4 +149,5 @@ fn present<'a, const N: usize>(
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;

@@ -48,8 +48,7 @@ impl Reader {
     /// Sorts the entries of a mapping by what is known about their keys; `None` when it is no mapping.
     pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str, keys: &[Key]) -> Option<Fields<'a>> {
         let NodeKind::Mapping(entries) = &node.kind else {
-            let known = keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ");
-            self.remark(node.at, path, format!("must be a mapping (of {known}), but is {}", node.describe()));
+            self.remark(node.at, path, format!("must be a mapping, but is {}", node.describe()));
             return None;
         };
         let mut values = Vec::new();

@@ -202,4 +202,5 @@ impl Reader {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;

@@ -17,19 +17,20 @@ const STRATEGY_KEYS: &[Key] = &[
 impl Reader {
     pub(super) fn strategy(&mut self, node: &Node, path: &str) -> Option<Strategy> {
         let fields = self.fields(node, path, STRATEGY_KEYS)?;
-        let matrix = match fields.get("matrix") {
-            Some(node) => Some(self.matrix(node, &format!("{path}.matrix"))?),
-            None => None,
-        };
-        let fail_fast = match fields.get("fail-fast") {
-            Some(node) => Some(self.boolean(node, &format!("{path}.fail-fast"), &place::STRATEGY)?),
-            None => None,
-        };
-        let max_parallel = match fields.get("max-parallel") {
-            Some(node) => Some(self.positive(node, &format!("{path}.max-parallel"), &place::STRATEGY)?),
-            None => None,
-        };
-        Some(Strategy { matrix, fail_fast, max_parallel })
+        let matrix = fields.get("matrix").map(|node| self.matrix(node, &format!("{path}.matrix")));
+        let fail_fast = fields.get("fail-fast");
+        let fail_fast =
+            fail_fast.map(|node| self.boolean(node, &format!("{path}.fail-fast"), &place::STRATEGY));
+        let parallel = fields.get("max-parallel");
+        let parallel =
+            parallel.map(|node| self.positive(node, &format!("{path}.max-parallel"), &place::STRATEGY));
+        // `Some(None)` is a key that was refused, after all three were looked at.
+        let present = |value: Option<Option<Token>>| value.map_or(Some(None), |token| token.map(Some));
+        Some(Strategy {
+            matrix: present(matrix)?,
+            fail_fast: present(fail_fast)?,
+            max_parallel: present(parallel)?,
+        })
     }
 
     fn matrix(&mut self, node: &Node, path: &str) -> Option<Token> {

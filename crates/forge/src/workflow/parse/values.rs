@@ -7,7 +7,7 @@ use super::super::yaml::{Node, NodeKind, Scalar};
 use super::Reader;
 use super::fields::join;
 use super::place::Place;
-use crate::expression::{self, Expr, Template};
+use crate::expression::{self, Template};
 
 /// The shells that runners know by name; anything else is a command line with `{0}` in it.
 const SHELLS: [&str; 6] = ["bash", "sh", "pwsh", "python", "cmd", "powershell"];
@@ -178,15 +178,14 @@ impl Reader {
         let expr = if text.trim().is_empty() {
             expression::parse("success()")
         } else if text.contains("${{") {
-            Template::parse(text.trim())
-                .and_then(|template| template.to_expression())
-                .map(Expr::with_default_status)
+            Template::parse(text.trim()).and_then(|template| template.to_expression())
         } else {
-            expression::parse(&text).map(Expr::with_default_status)
+            expression::parse(&text)
         };
+        // Checked as it was written, so that positions are those of the file.
         let checked = expr.and_then(|expr| expr.check(place.contexts, place.functions).map(|()| expr));
         match checked {
-            Ok(expr) => Some(Condition { at, expr }),
+            Ok(expr) => Some(Condition { at, expr: expr.with_default_status() }),
             Err(error) => {
                 self.remark(at, path, error.to_string());
                 None

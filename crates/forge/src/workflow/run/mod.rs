@@ -18,3 +18,7 @@ mod state;
 pub use github::GithubContext;
 pub use job::{CancelReason, Conclusion, JobIndex, JobRun, JobState, RunsOn};
 pub use state::{Action, CANCEL_GRACE, Run, RunEvent, RunRequest};
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(in crate::workflow) mod tests;

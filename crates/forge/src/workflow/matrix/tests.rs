@@ -1,0 +1,127 @@
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+fn combinations(matrix: Json) -> Vec<Json> {
+    let combinations = expand(&Value::from_json(&matrix)).unwrap_or_else(|error| panic!("{matrix}: {error}"));
+    combinations.into_iter().map(|object| Value::Object(object).to_json()).collect()
+}
+
+fn refused(matrix: Json) -> String {
+    expand(&Value::from_json(&matrix)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_last_vector_changes_fastest() {
+    assert_eq!(
+        combinations(json!({ "os": ["a", "b"], "n": [1, 2] })),
+        [
+            json!({"os": "a", "n": 1}),
+            json!({"os": "a", "n": 2}),
+            json!({"os": "b", "n": 1}),
+            json!({"os": "b", "n": 2})
+        ]
+    );
+}
+
+/// The example of GitHub's documentation, "Expanding or adding matrix configurations".
+#[test]
+fn included_entries_expand_or_add_as_documented() {
+    let matrix = json!({
+        "fruit": ["apple", "pear"],
+        "animal": ["cat", "dog"],
+        "include": [
+            { "color": "green" },
+            { "color": "pink", "animal": "cat" },
+            { "fruit": "apple", "shape": "circle" },
+            { "fruit": "banana" },
+            { "fruit": "banana", "animal": "cat" },
+        ],
+    });
+    assert_eq!(
+        combinations(matrix),
+        [
+            json!({"fruit": "apple", "animal": "cat", "color": "pink", "shape": "circle"}),
+            json!({"fruit": "apple", "animal": "dog", "color": "green", "shape": "circle"}),
+            json!({"fruit": "pear", "animal": "cat", "color": "pink"}),
+            json!({"fruit": "pear", "animal": "dog", "color": "green"}),
+            json!({"fruit": "banana"}),
+            json!({"fruit": "banana", "animal": "cat"}),
+        ]
+    );
+}
+
+#[test]
+fn excluded_entries_match_in_part_and_before_anything_is_included() {
+    assert_eq!(
+        combinations(
+            json!({ "os": ["a", "b"], "n": [1, 2], "exclude": [{ "os": "a" }, { "os": "b", "n": 1 }] })
+        ),
+        [json!({"os": "b", "n": 2})]
+    );
+    assert_eq!(
+        combinations(
+            json!({ "os": ["a", "b"], "exclude": [{ "os": "b" }], "include": [{ "os": "b", "x": 1 }] })
+        ),
+        [json!({"os": "a"}), json!({"os": "b", "x": 1})]
+    );
+    assert_eq!(
+        combinations(
+            json!({ "o": [{ "name": "a", "v": 1 }, { "name": "b", "v": 1 }], "exclude": [{ "o": { "name": "a" } }] })
+        ),
+        [json!({"o": {"name": "b", "v": 1}})]
+    );
+}
+
+#[test]
+fn a_matrix_may_consist_of_included_entries_only() {
+    assert_eq!(
+        combinations(json!({ "include": [{ "a": 1 }, { "b": 2 }] })),
+        [json!({"a": 1}), json!({"b": 2})]
+    );
+}
+
+#[test]
+fn what_makes_no_jobs_or_too_many_is_refused() {
+    assert_eq!(refused(json!([])), "the matrix must be a mapping");
+    assert_eq!(refused(json!({})), "the matrix makes no jobs");
+    assert_eq!(refused(json!({ "a": [] })), "the matrix vector \"a\" holds no values");
+    assert_eq!(refused(json!({ "a": "x" })), "the matrix vector \"a\" must be a list of values");
+    assert_eq!(refused(json!({ "a": [1], "exclude": [{ "a": 1 }] })), "the matrix makes no jobs");
+    assert_eq!(
+        refused(json!({ "a": [1], "exclude": [{ "b": 1 }] })),
+        "the matrix's \"exclude\" names \"b\", which is none of its vectors"
+    );
+    assert_eq!(
+        refused(json!({ "a": [1], "include": [5] })),
+        "each entry of the matrix's \"include\" must be a mapping"
+    );
+    let sixteen: Vec<u32> = (0..16).collect();
+    assert_eq!(combinations(json!({ "a": sixteen, "b": sixteen })).len(), JOBS_MAX);
+    assert_eq!(
+        refused(json!({ "a": sixteen, "b": sixteen, "include": [{ "a": 99 }] })),
+        "the matrix makes more than 256 jobs"
+    );
+    let thousand: Vec<u32> = (0..1000).collect();
+    assert_eq!(
+        refused(
+            json!({ "a": thousand, "b": thousand, "c": thousand, "d": thousand, "e": thousand, "f": thousand, "g": thousand })
+        ),
+        "the matrix makes more than 256 jobs"
+    );
+}
+
+proptest! {
+    #[test]
+    fn without_filters_every_combination_comes_once(sizes in prop::collection::vec(1_usize..4, 1..5)) {
+        let matrix: Object =
+            sizes.iter().enumerate().map(|(v, size)| (format!("v{v}"), Value::Array((0..*size).map(|n| Value::Number(n as f64)).collect()))).collect();
+        let found = expand(&Value::Object(matrix)).unwrap();
+        prop_assert_eq!(found.len(), sizes.iter().product::<usize>());
+        let mut texts: Vec<_> = found.iter().map(|object| format!("{object:?}")).collect();
+        texts.sort();
+        texts.dedup();
+        prop_assert_eq!(texts.len(), found.len());
+    }
+}

@@ -1,0 +1,86 @@
+//! Changes to a job message for github-act-runner alone.
+//!
+//! Seen with github-act-runner 0.13.0, which gives each step a terminal of its own (its `--terminal`, on by default):
+//! a step that reads its standard input waits for ever, and what a step leaves running in the background is hung up
+//! with the terminal. On GitHub standard input is at its end, and background processes live until the job is over.
+//! (Without the terminal it is worse: a step lasts as long as any process that holds its output, even past its
+//! timeout.) Neither can be set from outside, so the shell's command line takes care of both.
+
+use serde_json::{Value as Json, json};
+
+/// Changes the steps' shells so that github-act-runner treats their input and their background processes as GitHub
+/// does. The official runner must not get this: it splits command lines by other rules.
+pub fn adapt_to_github_act_runner(message: &mut Json) {
+    for step in message.get_mut("steps").and_then(Json::as_array_mut).into_iter().flatten() {
+        if let Some(inputs) = step["inputs"]["map"].as_array_mut() {
+            adapt_shell(inputs);
+        }
+    }
+}
+
+fn adapt_shell(inputs: &mut Vec<Json>) {
+    match inputs.iter_mut().find(|input| input["key"] == "shell") {
+        None => inputs.push(json!({ "key": "shell", "value": wrapped("bash -e") })),
+        Some(shell) => {
+            let Some(command) = shell["value"].as_str().and_then(command) else { return };
+            shell["value"] = Json::from(wrapped(command));
+        }
+    }
+}
+
+/// What GitHub runs for a shell's name on Linux (documentation, "Workflow syntax", `jobs.<job_id>.steps[*].shell`).
+/// `None` for command lines of the workflow's own and for expressions.
+fn command(shell: &str) -> Option<&'static str> {
+    match shell {
+        "bash" => Some("bash --noprofile --norc -e -o pipefail"),
+        "sh" => Some("sh -e"),
+        // Debian has it under this name only.
+        "python" => Some("\"$(command -v python || command -v python3)\""),
+        _ => None,
+    }
+}
+
+/// The runner app splits this by the rules of a POSIX shell and puts the script's path in place of `{0}`.
+fn wrapped(command: &str) -> String {
+    format!("sh -c 'trap \"\" HUP; exec {command} \"$0\" </dev/null' {{0}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapted(inputs: Json) -> Json {
+        let mut message = json!({ "steps": [{ "inputs": { "type": 2, "map": inputs } }] });
+        adapt_to_github_act_runner(&mut message);
+        message["steps"][0]["inputs"]["map"].take()
+    }
+
+    #[test]
+    fn known_shells_get_an_ended_input_and_outlive_their_terminal() {
+        let script = json!({ "key": "script", "value": "x" });
+        assert_eq!(
+            adapted(json!([script])),
+            json!([script, { "key": "shell", "value": "sh -c 'trap \"\" HUP; exec bash -e \"$0\" </dev/null' {0}" }])
+        );
+        let bash = "sh -c 'trap \"\" HUP; exec bash --noprofile --norc -e -o pipefail \"$0\" </dev/null' {0}";
+        assert_eq!(
+            adapted(json!([{ "key": "shell", "value": "bash" }])),
+            json!([{ "key": "shell", "value": bash }])
+        );
+    }
+
+    #[test]
+    fn other_shells_and_expressions_stay_as_they_are() {
+        for value in [json!("perl {0}"), json!({ "type": 3, "expr": "matrix.shell" })] {
+            let inputs = json!([{ "key": "shell", "value": value }]);
+            assert_eq!(adapted(inputs.clone()), inputs);
+        }
+    }
+
+    #[test]
+    fn a_message_without_steps_is_left_alone() {
+        let mut message = Json::Null;
+        adapt_to_github_act_runner(&mut message);
+        assert_eq!(message, Json::Null);
+    }
+}
