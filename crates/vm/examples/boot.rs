@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     let (state, guest_binary) = (PathBuf::from(first), PathBuf::from(args.next().unwrap()));
     let seconds = args.next().map_or(60, |text| text.parse().unwrap());
     let accel: AccelChoice = args.next().map_or(AccelChoice::Auto, |text| text.parse().unwrap());
-    let launcher = Launcher { program: std::env::current_exe().unwrap(), args: vec!["vmm-launch".to_owned()] };
+    let launcher =
+        Launcher { program: std::env::current_exe().unwrap(), args: vec!["vmm-launch".to_owned()] };
     let host = VmHost::new(state.clone(), launcher);
 
     let start = Instant::now();
@@ -45,7 +46,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("{:7.2} image {} ({} MB)", start.elapsed().as_secs_f32(), image.id(), image.manifest().bytes() / 1_000_000);
+    println!(
+        "{:7.2} image {} ({} MB)",
+        start.elapsed().as_secs_f32(),
+        image.id(),
+        image.manifest().bytes() / 1_000_000
+    );
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -82,7 +88,11 @@ fn main() -> ExitCode {
             }
         }
         let stopping = Instant::now();
-        println!("stop: {} ({:.2} s)", vm.stop(Duration::from_secs(10)).await, stopping.elapsed().as_secs_f32());
+        println!(
+            "stop: {} ({:.2} s)",
+            vm.stop(Duration::from_secs(10)).await,
+            stopping.elapsed().as_secs_f32()
+        );
         println!("console:\n{}", vm.console_tail());
         vm.destroy().await.unwrap();
         std::fs::remove_dir_all(&run_dir).unwrap();

@@ -19,7 +19,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use tokio::io::unix::AsyncFd;
 
-/// Most bytes of a file that are read or written.
+/// Most bytes of a file that a guest may have written.
 pub(crate) const CONTENT_BYTES_MAX: usize = 4096;
 /// The four kinds of files.
 const SUFFIXES: [&str; 4] = ["env", "tkn", "brk", "trm"];
@@ -37,14 +37,21 @@ pub enum EnvironmentError {
         /// Cause.
         source: io::Error,
     },
-    /// Content that is longer than 4 KiB; it would be cut.
-    #[error("{} would hold {length} bytes, more than {CONTENT_BYTES_MAX}", path.display())]
+    /// Content that is too long; it would be cut.
+    #[error("{} would hold {length} bytes, more than {most}", path.display())]
     TooLong {
         /// Which file.
         path: PathBuf,
         /// How many bytes.
         length: usize,
+        /// How many are possible.
+        most: usize,
     },
+}
+
+/// Most bytes of the file with this suffix. The environment comes from the loop and holds a whole JIT config.
+fn bytes_max(suffix: &str) -> usize {
+    if suffix == "env" { dayfly_guest::envfile::LENGTH_MAX } else { CONTENT_BYTES_MAX }
 }
 
 /// The files of one runner in a loop's environment directory.
@@ -62,9 +69,8 @@ impl EnvironmentDir {
     /// # Errors
     /// It is no directory, or cannot be opened or watched.
     pub fn open(path: &Path, id: &str) -> Result<Self, EnvironmentError> {
-        let failed = |what| {
-            move |source: io::Error| EnvironmentError::Io { what, path: path.to_owned(), source }
-        };
+        let failed =
+            |what| move |source: io::Error| EnvironmentError::Io { what, path: path.to_owned(), source };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())
             .map_err(io::Error::from)
@@ -103,14 +109,16 @@ impl EnvironmentDir {
         let file = match rustix::fs::openat(&self.folder, self.name(suffix), flags, Mode::empty()) {
             Ok(file) => File::from(file),
             // Not there, a link, or a socket.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         if !file.metadata()?.is_file() {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        file.take(CONTENT_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        file.take(bytes_max(suffix) as u64).read_to_end(&mut bytes)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
@@ -131,9 +139,10 @@ impl EnvironmentDir {
     /// # Errors
     /// No space, no rights, or more than 4 KiB.
     pub fn write(&self, suffix: &str, content: &str) -> Result<(), EnvironmentError> {
-        if content.len() > CONTENT_BYTES_MAX {
+        let most = bytes_max(suffix);
+        if content.len() > most {
             let path = self.path.join(self.name(suffix));
-            return Err(EnvironmentError::TooLong { path, length: content.len() });
+            return Err(EnvironmentError::TooLong { path, length: content.len(), most });
         }
         self.write_file(suffix, content).map_err(self.failed("write", suffix))
     }
@@ -226,7 +235,10 @@ mod tests {
         assert_eq!(dir.take("env").expect("take").as_deref(), Some("A=2\n"));
         assert_eq!(dir.take("env").expect("take"), None);
         assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0);
-        assert!(matches!(dir.write("env", &"x".repeat(4097)), Err(EnvironmentError::TooLong { length: 4097, .. })));
+        assert!(matches!(
+            dir.write("env", &"x".repeat(4097)),
+            Err(EnvironmentError::TooLong { length: 4097, .. })
+        ));
     }
 
     #[tokio::test]

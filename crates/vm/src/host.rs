@@ -118,21 +118,33 @@ fn qemu(host: &VmHost) -> Vec<Check> {
 fn kvm(host: &VmHost) -> Check {
     const MEND: &str = "usermod --append --groups kvm $USER, or switch virtualisation on in the firmware";
     if let Err(reason) = probe::open_kvm() {
-        return Check::warn("kvm", format!("{reason}; machines are emulated: slow, and no security boundary"), Some(MEND));
+        return Check::warn(
+            "kvm",
+            format!("{reason}; machines are emulated: slow, and no security boundary"),
+            Some(MEND),
+        );
     }
     match probe::remembered(host) {
         Some(answer) if answer.accel == crate::Accel::Kvm => Check::ok("kvm", answer.seen),
-        Some(answer) => {
-            Check::warn("kvm", format!("{}; machines are emulated: slow, and no security boundary", answer.seen), None)
+        Some(answer) => Check::warn(
+            "kvm",
+            format!("{}; machines are emulated: slow, and no security boundary", answer.seen),
+            None,
+        ),
+        None => {
+            Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None)
         }
-        None => Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None),
     }
 }
 
 fn program(name: &'static str, paths: &[&str], package: &str) -> Check {
     match paths.iter().find(|path| Path::new(path).exists()) {
         Some(path) => Check::ok(name, *path),
-        None => Check::missing(name, format!("none of {} is there", paths.join(", ")), &format!("apt-get install {package}")),
+        None => Check::missing(
+            name,
+            format!("none of {} is there", paths.join(", ")),
+            &format!("apt-get install {package}"),
+        ),
     }
 }
 
@@ -177,7 +189,8 @@ fn isolation() -> Check {
     if tried.is_ok_and(|output| output.status.success()) {
         Check::ok(NAME, "not root: VMMs run as this user, in user and network namespaces of their own")
     } else {
-        let mend = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
+        let mend =
+            "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
         Check::missing(NAME, "not root, and user namespaces are not allowed: no VMM can be started", mend)
     }
 }
@@ -215,6 +228,9 @@ mod tests {
     #[test]
     fn amounts_are_judged_by_two_limits() {
         let state = |mib| amount("memory", mib, (10, 20), "there").state;
-        assert_eq!([state(9), state(10), state(19), state(20)], [State::Missing, State::Warn, State::Warn, State::Ok]);
+        assert_eq!(
+            [state(9), state(10), state(19), state(20)],
+            [State::Missing, State::Warn, State::Warn, State::Ok]
+        );
     }
 }

@@ -149,7 +149,9 @@ async fn boot(host: &VmHost, image: &Image, guest_binary: &Path) -> Result<Resul
         Ok(recipe) => Ok(greet(Arc::new(recipe)).await),
         Err(error) => Err(error),
     };
-    record::destroy_leftover(&run_dir).await.map_err(|error| io_error("end", &run_dir)(std::io::Error::other(error)))?;
+    record::destroy_leftover(&run_dir)
+        .await
+        .map_err(|error| io_error("end", &run_dir)(std::io::Error::other(error)))?;
     fs::remove_dir_all(&run_dir).map_err(io_error("remove", &run_dir))?;
     result
 }
@@ -170,7 +172,9 @@ fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> 
     };
     let initramfs = with_guest(&image.initramfs(), guest_binary).map_err(|error| match error {
         InitramfsError::Guest(source) => StartError::GuestBinary { path: guest_binary.to_owned(), source },
-        InitramfsError::Image(source) | InitramfsError::Memory(source) => image_error(&image.initramfs())(source),
+        InitramfsError::Image(source) | InitramfsError::Memory(source) => {
+            image_error(&image.initramfs())(source)
+        }
     })?;
     Ok(Recipe {
         invocation: qemu::plan(&needs),
@@ -188,10 +192,13 @@ fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> 
 async fn greet(recipe: Arc<Recipe>) -> Result<(), String> {
     let outputs = Outputs::new();
     let hello = async {
-        let mut vmm =
-            recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(|error| error.to_string())?;
+        let mut vmm = recipe
+            .spawn(&outputs, &Arc::new(AtomicBool::new(false)))
+            .await
+            .map_err(|error| error.to_string())?;
         let Some(mut link) = vmm.link.take() else { return Err("it has no agent port".to_owned()) };
-        link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 }).map_err(|error| error.to_string())?;
+        link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 })
+            .map_err(|error| error.to_string())?;
         loop {
             match link.next().await {
                 Ok(GuestMessage::Hello { .. }) => return Ok(()),

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn lines_as_qemu_7_2_writes_them_are_understood() {
-        let check = |line: &str, message: Message| assert_eq!(parse(line.as_bytes()), Some(message), "{line}");
+        let check =
+            |line: &str, message: Message| assert_eq!(parse(line.as_bytes()), Some(message), "{line}");
         check(
             r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": ["oob"]}}"#,
             Message::Greeting,

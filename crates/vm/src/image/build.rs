@@ -137,7 +137,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn run(&mut self) -> Result<(), ImageError> {
         if !Path::new(KEYRING).exists() {
-            return Err(ImageError::NoProgram { program: "Debian's keyring", package: "debian-archive-keyring" });
+            return Err(ImageError::NoProgram {
+                program: "Debian's keyring",
+                package: "debian-archive-keyring",
+            });
         }
         let work = self.path("work");
         make_folder(&work)?;
@@ -161,7 +164,8 @@ impl Builder<'_> {
         let path = self.path(LOG);
         let mut log = File::create(&path).map_err(failed("make", &path))?;
         let sources = work.join("sources.list");
-        fs::write(&sources, sources::for_suite(&self.inputs.suite, self.host)).map_err(failed("write", &sources))?;
+        fs::write(&sources, sources::for_suite(&self.inputs.suite, self.host))
+            .map_err(failed("write", &sources))?;
         let commands = vec![self.mmdebstrap(work, &sources), self.mksquashfs()];
         let step = Step {
             program: "mmdebstrap or mksquashfs",
@@ -209,7 +213,14 @@ impl Builder<'_> {
     fn mksquashfs(&self) -> Command {
         let mut command = mortal("mksquashfs", false);
         // Under emulation, LZ4 is unpacked several times faster than Zstandard, for a third more space.
-        command.arg("-").arg(self.path(ROOT)).args(["-tar", "-comp", "lz4", "-noappend", "-no-progress", "-quiet"]);
+        command.arg("-").arg(self.path(ROOT)).args([
+            "-tar",
+            "-comp",
+            "lz4",
+            "-noappend",
+            "-no-progress",
+            "-quiet",
+        ]);
         command
     }
 
@@ -244,14 +255,20 @@ impl Builder<'_> {
             packages,
         };
         let path = self.path(MANIFEST);
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &path)(error.into()))?;
+        let text =
+            serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &path)(error.into()))?;
         fs::write(&path, text).map_err(failed("write", &path))
     }
 }
 
 /// Lines of `apt-config dump` that say how mirrors are reached.
 fn parse_apt_options(dump: &str) -> Vec<String> {
-    let kept = ["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date"];
+    let kept = [
+        "Acquire::http::Proxy",
+        "Acquire::https::Proxy",
+        "Acquire::Check-Valid-Until",
+        "Acquire::Check-Date",
+    ];
     let name = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
     dump.lines()
         .filter(|line| {

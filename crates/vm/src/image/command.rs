@@ -43,7 +43,8 @@ pub(super) fn mortal(program: &str, inside: bool) -> Command {
 impl Step<'_> {
     /// Runs programs connected by pipes to their end; the last one's output is kept nowhere.
     pub(super) fn run(mut self, commands: Vec<Command>) -> Result<(), ImageError> {
-        let (reader, writer) = io::pipe().map_err(|error| self.failed(error.to_string(), &VecDeque::new()))?;
+        let (reader, writer) =
+            io::pipe().map_err(|error| self.failed(error.to_string(), &VecDeque::new()))?;
         let mut children = Children(Vec::new());
         let mut input = Stdio::null();
         let last = commands.len().saturating_sub(1);
@@ -51,7 +52,11 @@ impl Step<'_> {
             let printer = || writer.try_clone().map(OwnedFd::from).map(Stdio::from);
             let spawned = printer().and_then(|errors| {
                 let output = if index == last { printer()? } else { Stdio::piped() };
-                command.stdin(std::mem::replace(&mut input, Stdio::null())).stdout(output).stderr(errors).spawn()
+                command
+                    .stdin(std::mem::replace(&mut input, Stdio::null()))
+                    .stdout(output)
+                    .stderr(errors)
+                    .spawn()
             });
             let mut child = match spawned {
                 Ok(child) => child,
@@ -165,7 +170,14 @@ mod tests {
                 lines.push(text);
             }
         };
-        let step = Step { program: "sh", package: "dash", phase: "testing", cancel, log: &mut log, progress: &mut progress };
+        let step = Step {
+            program: "sh",
+            package: "dash",
+            phase: "testing",
+            cancel,
+            log: &mut log,
+            progress: &mut progress,
+        };
         let commands = scripts.iter().map(|script| {
             let mut command = mortal("sh", false);
             command.args(["-c", script]);
@@ -193,8 +205,14 @@ mod tests {
     fn a_program_that_is_not_there_is_named_with_its_package() {
         let mut log = tempfile::tempfile().expect("log");
         let cancel = Cancel::default();
-        let step =
-            Step { program: "nix", package: "nix-bin", phase: "x", cancel: &cancel, log: &mut log, progress: &mut |_| {} };
+        let step = Step {
+            program: "nix",
+            package: "nix-bin",
+            phase: "x",
+            cancel: &cancel,
+            log: &mut log,
+            progress: &mut |_| {},
+        };
         let result = step.run(vec![mortal("/nonexistent/program", false)]);
         assert!(matches!(result, Err(ImageError::NoProgram { package: "nix-bin", .. })), "{result:?}");
     }

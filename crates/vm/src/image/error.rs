@@ -39,7 +39,10 @@ pub enum ImageError {
         package: &'static str,
     },
     /// No Go, or only an old one.
-    #[error("no Go of at least {least} found{}; it builds the runner app (`make setup` unpacks one under target/)", found_text(found))]
+    #[error(
+        "no Go of at least {least} found{}; it builds the runner app (`make setup` unpacks one under target/)",
+        found_text(found)
+    )]
     NoGo {
         /// Least version.
         least: &'static str,
@@ -106,7 +109,11 @@ pub enum ImageError {
 }
 
 fn known_text(ids: &[String]) -> String {
-    if ids.is_empty() { " (there is none at all)".to_owned() } else { format!(" (there are {})", ids.join(", ")) }
+    if ids.is_empty() {
+        " (there is none at all)".to_owned()
+    } else {
+        format!(" (there are {})", ids.join(", "))
+    }
 }
 
 fn found_text(versions: &[String]) -> String {

@@ -90,9 +90,13 @@ mod tests {
 
     #[test]
     fn versions_are_read_in_all_their_forms() {
-        for (version, expected) in
-            [("go1.26.6", Some(26)), ("go1.24rc1", Some(24)), ("go1.9", Some(9)), ("go2.0", Some(u32::MAX)), ("devel", None)]
-        {
+        for (version, expected) in [
+            ("go1.26.6", Some(26)),
+            ("go1.24rc1", Some(24)),
+            ("go1.9", Some(9)),
+            ("go2.0", Some(u32::MAX)),
+            ("devel", None),
+        ] {
             assert_eq!(minor(version), expected, "{version}");
         }
     }

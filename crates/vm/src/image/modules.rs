@@ -93,7 +93,8 @@ pub(super) fn write_initramfs(folder: &Path, to: &Path) -> Result<String, ImageE
     };
     let order = Tree::parse(&read("modules.dep")?, &read("modules.builtin")?).load_order()?;
     let archive = archive(&kernel, &release, &order)?;
-    let packed = run_filter("zstd", &["-q", "-19", "-c"], &archive).map_err(failed("compress with zstd", to))?;
+    let packed =
+        run_filter("zstd", &["-q", "-19", "-c"], &archive).map_err(failed("compress with zstd", to))?;
     fs::write(to, packed).map_err(failed("write", to))?;
     Ok(release)
 }
@@ -146,8 +147,12 @@ fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Sends bytes through a program.
 fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>> {
-    let mut child =
-        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
     let stdin = child.stdin.take();
     let output = std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -156,7 +161,11 @@ fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>>
         });
         child.wait_with_output()
     })?;
-    if output.status.success() { Ok(output.stdout) } else { Err(io::Error::other(format!("{program}: {}", output.status))) }
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(io::Error::other(format!("{program}: {}", output.status)))
+    }
 }
 
 /// An archive with all folders that its files need.
@@ -178,7 +187,8 @@ impl Archive<'_> {
 
     fn entry(&mut self, name: &str, mode: u32, kind: ModeFileType, content: &[u8]) -> io::Result<()> {
         self.inode += 1;
-        let length = u32::try_from(content.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let length =
+            u32::try_from(content.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let entry = Builder::new(name).ino(self.inode).nlink(1).mode(mode).set_mode_file_type(kind);
         let mut writer = entry.write(&mut *self.bytes, length);
         writer.write_all(content)?;
@@ -228,7 +238,8 @@ kernel/crypto/crc32c_generic.ko.xz:
             let path = kernel.join(file);
             fs::create_dir_all(path.parent().expect("parent")).expect("folders");
             let content = b"module".to_vec();
-            let content = if file.ends_with("xz") { run_filter("xz", &["-c"], &content).expect("xz") } else { content };
+            let content =
+                if file.ends_with("xz") { run_filter("xz", &["-c"], &content).expect("xz") } else { content };
             fs::write(&path, content).expect("write");
             order.push(file.to_owned());
         }

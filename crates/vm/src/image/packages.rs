@@ -24,7 +24,10 @@ pub(super) fn parse(text: &str) -> Result<Packages, ImageError> {
             None => (entry, &mut packages.needed),
         };
         if !is_name(name) {
-            return Err(ImageError::PackageList { line: index + 1, what: format!("{name:?} is no package name") });
+            return Err(ImageError::PackageList {
+                line: index + 1,
+                what: format!("{name:?} is no package name"),
+            });
         }
         list.push(name.to_owned());
     }
@@ -59,7 +62,9 @@ mod tests {
 
     #[test]
     fn what_apt_would_take_for_something_else_is_refused() {
-        for line in ["-y", "git curl", "./x.deb", "git-", "?", "??x", "Git", "git=1", "git,curl", "~nfoo", "x*"] {
+        for line in
+            ["-y", "git curl", "./x.deb", "git-", "?", "??x", "Git", "git=1", "git,curl", "~nfoo", "x*"]
+        {
             let text = format!("git\n{line}\n");
             assert!(matches!(parse(&text), Err(ImageError::PackageList { line: 2, .. })), "{line}");
         }
@@ -73,7 +78,9 @@ mod tests {
         all.sort();
         all.dedup();
         assert_eq!(all.len(), count);
-        for name in ["git", "docker.io", "python3-venv", "nodejs", "build-essential", "linux-image-cloud-amd64"] {
+        for name in
+            ["git", "docker.io", "python3-venv", "nodejs", "build-essential", "linux-image-cloud-amd64"]
+        {
             assert!(all.iter().any(|known| known == name), "{name}");
         }
     }

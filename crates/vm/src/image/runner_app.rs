@@ -28,7 +28,10 @@ pub struct RunnerApp {
 ///
 /// # Errors
 /// No Go, no network, no space.
-pub fn runner_app(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<RunnerApp, ImageError> {
+pub fn runner_app(
+    settings: &BuildSettings,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<RunnerApp, ImageError> {
     let go = Go::find(&settings.go_folders)?;
     let id = format!("{PROGRAM}-{}", id_of(&digest_of(&[recipe::GO_MOD, recipe::GO_SUM, &go.version])));
     let store = settings.state.join("runner-apps");
@@ -45,7 +48,8 @@ pub fn runner_app(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) 
     let stage = claim.stage()?;
     build(settings, &go, &stage, progress)?;
     stage.finish()?;
-    open(&folder)?.ok_or_else(|| ImageError::Unusable { what: "the runner app was removed at once".to_owned() })
+    open(&folder)?
+        .ok_or_else(|| ImageError::Unusable { what: "the runner app was removed at once".to_owned() })
 }
 
 fn open(folder: &Path) -> Result<Option<RunnerApp>, ImageError> {
@@ -97,7 +101,8 @@ fn build(
         sha256: digest_of_file(&program).map_err(failed("read", &program))?,
         toolchain: go.version.clone(),
     };
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &program)(error.into()))?;
+    let text =
+        serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &program)(error.into()))?;
     write("manifest.json", &text)
 }
 

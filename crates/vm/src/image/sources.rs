@@ -39,14 +39,19 @@ fn parse_os_release(text: &str) -> HostSystem {
 
 /// The suite of an image where none was asked for: the host's own on Debian.
 pub(super) fn default_suite(host: &HostSystem) -> String {
-    if host.id == "debian" && !host.codename.is_empty() { host.codename.clone() } else { SUITE_ELSEWHERE.to_owned() }
+    if host.id == "debian" && !host.codename.is_empty() {
+        host.codename.clone()
+    } else {
+        SUITE_ELSEWHERE.to_owned()
+    }
 }
 
 /// The lines of a `sources.list` for a suite.
 pub(super) fn for_suite(suite: &str, host: &HostSystem) -> String {
     let own = if host.id == "debian" && host.codename == suite { own_archives(suite) } else { Vec::new() };
     // Updates alone are no system.
-    let lines = if own.iter().any(|line| line.split(' ').nth(2) == Some(suite)) { own } else { public(suite) };
+    let lines =
+        if own.iter().any(|line| line.split(' ').nth(2) == Some(suite)) { own } else { public(suite) };
     lines.join("\n") + "\n"
 }
 
@@ -101,7 +106,9 @@ impl Entry {
         let mut lines = Vec::new();
         for uri in &self.uris {
             let path = uri.trim_end_matches('/');
-            let debian = path.ends_with("/debian") || path.ends_with("/debian-security") || path.contains("snapshot.debian.org/archive/debian");
+            let debian = path.ends_with("/debian")
+                || path.ends_with("/debian-security")
+                || path.contains("snapshot.debian.org/archive/debian");
             for found in self.suites.iter().filter(|found| debian && known.contains(found)) {
                 lines.push(format!("deb {uri} {found} main"));
             }
@@ -121,7 +128,8 @@ fn parse_lines(text: &str) -> Vec<Entry> {
                 Some(inside) => inside.split_once(']')?,
                 None => ("", rest),
             };
-            let signed_by = words_of(options).iter().find_map(|o| o.strip_prefix("signed-by=").map(str::to_owned));
+            let signed_by =
+                words_of(options).iter().find_map(|o| o.strip_prefix("signed-by=").map(str::to_owned));
             let mut words = words_of(rest).into_iter();
             Some(Entry {
                 uris: vec![words.next()?],
@@ -157,7 +165,9 @@ fn stanza(fields: &[(String, String)]) -> Option<Entry> {
     let value = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let words = |name| value(name).unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
     let types: Vec<String> = words("types");
-    if value("enabled").is_some_and(|enabled| enabled.eq_ignore_ascii_case("no")) || !types.iter().any(|t| t == "deb") {
+    if value("enabled").is_some_and(|enabled| enabled.eq_ignore_ascii_case("no"))
+        || !types.iter().any(|t| t == "deb")
+    {
         return None;
     }
     Some(Entry {
@@ -184,7 +194,10 @@ mod tests {
                     Enabled: no\nTypes: deb\nURIs: http://x/debian\nSuites: bookworm\nComponents: main\n";
         assert_eq!(
             debian(parse_stanzas(text)),
-            ["deb http://deb.debian.org/debian bookworm main", "deb http://deb.debian.org/debian bookworm-updates main"]
+            [
+                "deb http://deb.debian.org/debian bookworm main",
+                "deb http://deb.debian.org/debian bookworm-updates main"
+            ]
         );
     }
 
@@ -201,7 +214,8 @@ mod tests {
 
     #[test]
     fn elsewhere_the_public_mirror_serves_a_fixed_suite() {
-        let ubuntu = parse_os_release("ID=ubuntu\nVERSION_CODENAME=noble\nPRETTY_NAME=\"Ubuntu 24.04 LTS\"\n");
+        let ubuntu =
+            parse_os_release("ID=ubuntu\nVERSION_CODENAME=noble\nPRETTY_NAME=\"Ubuntu 24.04 LTS\"\n");
         assert_eq!(default_suite(&ubuntu), "bookworm");
         assert_eq!(
             for_suite("bookworm", &ubuntu),

@@ -106,12 +106,13 @@ impl Store {
     fn open(&self, folder: &Path) -> Result<Option<Image>, ImageError> {
         let path = folder.join(MANIFEST);
         let text = fs::read(&path).map_err(failed("read", &path))?;
-        let value: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path: path.clone(), source })?;
+        let value: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|source| ImageError::Manifest { path: path.clone(), source })?;
         if value.get("format").and_then(serde_json::Value::as_u64) != Some(FORMAT.into()) {
             return Ok(None);
         }
-        let manifest = serde_json::from_value(value).map_err(|source| ImageError::Manifest { path, source })?;
+        let manifest =
+            serde_json::from_value(value).map_err(|source| ImageError::Manifest { path, source })?;
         Ok(Some(Image { folder: folder.to_owned(), manifest: Arc::new(manifest) }))
     }
 
@@ -122,7 +123,8 @@ impl Store {
     pub fn find(&self, wanted: &str) -> Result<Image, ImageError> {
         let images = self.list()?;
         let ids = |images: &[Image]| images.iter().map(|image| image.id().to_owned()).collect::<Vec<_>>();
-        let mut fitting: Vec<Image> = images.iter().filter(|image| image.id().starts_with(wanted)).cloned().collect();
+        let mut fitting: Vec<Image> =
+            images.iter().filter(|image| image.id().starts_with(wanted)).cloned().collect();
         match (fitting.pop().filter(|_| !wanted.is_empty()), fitting.is_empty()) {
             (Some(image), true) => Ok(image),
             (Some(image), false) => {
@@ -196,7 +198,8 @@ pub(super) mod tests {
         let folder = store.folder().join(id);
         fs::create_dir_all(&folder).expect("folder");
         fs::write(folder.join(ROOT), "x").expect("root");
-        fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest(id, created_s)).expect("json")).expect("write");
+        fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest(id, created_s)).expect("json"))
+            .expect("write");
     }
 
     #[test]

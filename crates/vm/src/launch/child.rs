@@ -50,7 +50,11 @@ pub fn main(fd: i32) -> ExitCode {
 }
 
 /// The steps, in an order where each still has the privileges that it needs.
-fn launch(socket: &OwnedFd, order: Order, descriptors: Vec<OwnedFd>) -> Result<std::convert::Infallible, Failure> {
+fn launch(
+    socket: &OwnedFd,
+    order: Order,
+    descriptors: Vec<OwnedFd>,
+) -> Result<std::convert::Infallible, Failure> {
     // Inherited as stdin, the socket must end with this program, and must not be among the VMM's descriptors.
     let socket = rustix::io::fcntl_dupfd_cloexec(socket, DESCRIPTORS_ASIDE)
         .map_err(failed("take the socket aside"))?;
@@ -58,9 +62,10 @@ fn launch(socket: &OwnedFd, order: Order, descriptors: Vec<OwnedFd>) -> Result<s
     enter_namespaces(order.user)?;
     raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
     if let Some(port) = order.listen {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed("listen in the network namespace"))?;
-        order::send(&socket, &Answer::Listening, &[listener.as_fd()]).map_err(failed("hand the listener back"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(failed("listen in the network namespace"))?;
+        order::send(&socket, &Answer::Listening, &[listener.as_fd()])
+            .map_err(failed("hand the listener back"))?;
     }
     set_limits()?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
@@ -93,7 +98,8 @@ fn raise_loopback() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
     // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a terminated name and flags, which this is.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -111,7 +117,9 @@ fn set_limits() -> Result<(), Failure> {
 
 /// Gives each descriptor its number, and lets it pass to the program.
 fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<()> {
-    if numbers.len() != descriptors.len() || numbers.iter().any(|number| !(3..DESCRIPTORS_ASIDE).contains(number)) {
+    if numbers.len() != descriptors.len()
+        || numbers.iter().any(|number| !(3..DESCRIPTORS_ASIDE).contains(number))
+    {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "numbers and descriptors do not fit"));
     }
     // First all aside, so that none is in the way of another's number.
@@ -132,7 +140,9 @@ fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<(
 /// From here on nothing can be gained back.
 fn give_up_privileges(user: User) -> Result<(), Failure> {
     for capability in 0..63 {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << capability)) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
+            1 << capability,
+        )) {
             Ok(()) => {}
             // The first number that this kernel does not know: all others are done.
             Err(Errno::INVAL) => break,
@@ -150,7 +160,10 @@ fn give_up_privileges(user: User) -> Result<(), Failure> {
     }
     let none = CapabilitySet::empty();
     rustix::thread::clear_ambient_capability_set().map_err(failed("drop ambient capabilities"))?;
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .map_err(failed("drop capabilities"))?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )
+    .map_err(failed("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))
 }

@@ -89,9 +89,8 @@ pub(crate) fn launch(
         .stderr(Stdio::from(printer_too))
         .spawn()
         .map_err(|source| LaunchError::Spawn { program: launcher.program.clone(), source })?;
-    let result = record(child.id())
-        .map_err(LaunchError::Record)
-        .and_then(|()| give_order(&ours, order, descriptors));
+    let result =
+        record(child.id()).map_err(LaunchError::Record).and_then(|()| give_order(&ours, order, descriptors));
     match result {
         Ok(listener) => Ok(Launched { child, listener, output }),
         Err(error) => {
@@ -112,7 +111,9 @@ fn give_order(
     let mut listener = None;
     loop {
         match order::receive::<Answer>(socket) {
-            Ok(Some((Answer::Listening, handed))) => listener = handed.into_iter().next().map(TcpListener::from),
+            Ok(Some((Answer::Listening, handed))) => {
+                listener = handed.into_iter().next().map(TcpListener::from)
+            }
             Ok(Some((Answer::Failed { step, cause }, _))) => return Err(LaunchError::Step { step, cause }),
             // The launcher's end closes as the program starts. One that died looks the same; the VMM's exit tells.
             Ok(None) if order.listen.is_some() && listener.is_none() => return Err(LaunchError::NoAnswer),
@@ -122,4 +123,3 @@ fn give_order(
         }
     }
 }
-

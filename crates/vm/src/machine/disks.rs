@@ -29,7 +29,10 @@ pub(super) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartErro
         .map_err(|error| failed(error.to_string()))?;
     file.set_len(size_mib * 1024 * 1024).map_err(|error| failed(error.to_string()))?;
     let mke2fs = MKE2FS.iter().map(Path::new).find(|path| path.is_file()).ok_or_else(|| {
-        failed(format!("none of {} is there; install e2fsprogs: apt-get install e2fsprogs", MKE2FS.join(", ")))
+        failed(format!(
+            "none of {} is there; install e2fsprogs: apt-get install e2fsprogs",
+            MKE2FS.join(", ")
+        ))
     })?;
     let output = Command::new(mke2fs)
         .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal,^resize_inode", "-m", "0"])
@@ -48,8 +51,11 @@ pub(super) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartErro
 
 fn check_space(path: &Path) -> Result<(), StartError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let free_mib = crate::space::free_mib(folder)
-        .map_err(|source| StartError::Io { what: "look at the space of", path: folder.to_owned(), source })?;
+    let free_mib = crate::space::free_mib(folder).map_err(|source| StartError::Io {
+        what: "look at the space of",
+        path: folder.to_owned(),
+        source,
+    })?;
     if free_mib < FREE_MIB_MIN {
         return Err(StartError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN });
     }

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn an_ending_is_read_with_what_is_known_beside_it() {
-        let told = |reason: &str| Knowledge { shutdown_reason: Some(reason.to_owned()), ..Knowledge::default() };
+        let told =
+            |reason: &str| Knowledge { shutdown_reason: Some(reason.to_owned()), ..Knowledge::default() };
         let killed = Knowledge { killed: true, ..Knowledge::default() };
         let asked = Knowledge { asked_to_quit: true, ..Knowledge::default() };
         for (ending, knowledge, exit) in [

@@ -192,7 +192,9 @@ mod tests {
         };
         assert_eq!(send("0-a.tkn", 4096), 1);
         assert_eq!(send("0-a.brk", 0), 1);
-        for name in ["0-a.env", "0-a.trm", "0-b.tkn", "0-a.tkn.", "x0-a.tkn", "0-a.tkn/..", "../0-a.tkn", "0-a", ""] {
+        for name in
+            ["0-a.env", "0-a.trm", "0-b.tkn", "0-a.tkn.", "x0-a.tkn", "0-a.tkn/..", "../0-a.tkn", "0-a", ""]
+        {
             assert_eq!(send(name, 1), 0, "{name}");
         }
         assert_eq!(send("0-a.tkn", 4097), 0);

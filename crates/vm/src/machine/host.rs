@@ -69,7 +69,9 @@ impl VmHost {
     pub fn qemu(&self) -> Result<PathBuf, StartError> {
         let found = match &self.qemu {
             Some(path) => Some(path.clone()).filter(|path| path.is_file()),
-            None => QEMU_FOLDERS.iter().map(|folder| Path::new(folder).join(QEMU)).find(|path| path.is_file()),
+            None => {
+                QEMU_FOLDERS.iter().map(|folder| Path::new(folder).join(QEMU)).find(|path| path.is_file())
+            }
         };
         found.ok_or_else(|| StartError::NoQemu {
             looked: match &self.qemu {

@@ -84,7 +84,10 @@ mod tests {
         link.send(&HostMessage::Ping { nonce: 7 }).expect("send");
         let mut encoder = Encoder::new();
         theirs.write_all(b"\x1b[0m boot noise").await.expect("write");
-        theirs.write_all(&encoder.encode(&GuestMessage::Pong { nonce: 1 }).expect("encode")).await.expect("write");
+        theirs
+            .write_all(&encoder.encode(&GuestMessage::Pong { nonce: 1 }).expect("encode"))
+            .await
+            .expect("write");
         assert_eq!(link.next().await.expect("next"), GuestMessage::Pong { nonce: 1 });
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), link.next()).await.is_err());
         let mut buffer = vec![0; 256];

@@ -199,7 +199,8 @@ mod tests {
         record.write(folder.path()).expect("write");
         destroy_leftover(folder.path()).await.expect("destroy");
         assert!(child.wait().expect("wait").code().is_none());
-        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("read").flatten().map(|e| e.file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).expect("read").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, [CONSOLE_LOG]);
         destroy_leftover(folder.path()).await.expect("again");
         destroy_leftover(Path::new("/nonexistent")).await.expect("none at all");

@@ -231,7 +231,10 @@ fn user(accel: Accel) -> User {
     }
     let group = match accel {
         Accel::Tcg => None,
-        Accel::Kvm => std::fs::metadata(Path::new("/dev/kvm")).ok().map(|metadata| metadata.gid()).filter(|&gid| gid != 0),
+        Accel::Kvm => std::fs::metadata(Path::new("/dev/kvm"))
+            .ok()
+            .map(|metadata| metadata.gid())
+            .filter(|&gid| gid != 0),
     };
     User::Own { group }
 }

@@ -38,7 +38,11 @@ impl VmSpec {
     /// Refuses what QEMU or the guest could not work with.
     pub(super) fn check(&self) -> Result<(), StartError> {
         let size = |what, value: u64, least, most| {
-            if (least..=most).contains(&value) { Ok(()) } else { Err(StartError::Size { what, value, least, most }) }
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(StartError::Size { what, value, least, most })
+            }
         };
         size("CPUs", self.cpus.into(), 1, 255)?;
         // Init, Docker and a runner app fit into no less.

@@ -30,10 +30,8 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
     spec.check()?;
     let qemu = host.qemu()?;
     let accel = probe::resolve(host, spec.accel, &spec.image, &spec.guest_binary).await?;
-    let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id).map_err(|error| StartError::Io {
-        what: "open",
-        path: spec.environment.clone(),
-        source: std::io::Error::other(error),
+    let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id).map_err(|error| {
+        StartError::Io { what: "open", path: spec.environment.clone(), source: std::io::Error::other(error) }
     })?;
     let role = Role {
         hostname: spec.hostname(),
@@ -72,10 +70,15 @@ fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
     let kernel_path = spec.image.kernel();
     let kernel = File::open(&kernel_path).map_err(image_error(&kernel_path))?;
     let initramfs_path = spec.image.initramfs();
-    let initramfs = initramfs::with_guest(&initramfs_path, &spec.guest_binary).map_err(|error| match error {
-        InitramfsError::Guest(source) => StartError::GuestBinary { path: spec.guest_binary.clone(), source },
-        InitramfsError::Image(source) | InitramfsError::Memory(source) => image_error(&initramfs_path)(source),
-    })?;
+    let initramfs =
+        initramfs::with_guest(&initramfs_path, &spec.guest_binary).map_err(|error| match error {
+            InitramfsError::Guest(source) => {
+                StartError::GuestBinary { path: spec.guest_binary.clone(), source }
+            }
+            InitramfsError::Image(source) | InitramfsError::Memory(source) => {
+                image_error(&initramfs_path)(source)
+            }
+        })?;
     let root = spec.image.open_root().map_err(image_error(&spec.image.root()))?;
     let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), spec.disk_mib)?;
     let needs = Needs {

@@ -283,7 +283,8 @@ impl Supervisor {
             Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
         }
         let Role { runner_id, entrypoint_args, .. } = &self.role;
-        attempt.send(&HostMessage::Start(Start { runner_id: runner_id.clone(), args: entrypoint_args.clone() }));
+        attempt
+            .send(&HostMessage::Start(Start { runner_id: runner_id.clone(), args: entrypoint_args.clone() }));
         attempt.mirrors = true;
         self.carry_trm(attempt);
     }
@@ -332,7 +333,8 @@ impl Supervisor {
     async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
         attempt.vmm.settle();
         let deadline = Instant::now() + LAST_WORDS_LIMIT;
-        while let Ok(Some(event)) = tokio::time::timeout_at(deadline, attempt.vmm.monitor.next_event()).await {
+        while let Ok(Some(event)) = tokio::time::timeout_at(deadline, attempt.vmm.monitor.next_event()).await
+        {
             note(attempt, Some(event));
         }
         while let Some(link) = &mut attempt.vmm.link
@@ -348,7 +350,9 @@ impl Supervisor {
         match (attempt.wrong_version, ending) {
             (Some(guest), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
             (None, Ok(ending)) => classify(ending, &attempt.knowledge),
-            (None, Err(error)) => Exit::NotStarted { reason: format!("its process cannot be waited for: {error}") },
+            (None, Err(error)) => {
+                Exit::NotStarted { reason: format!("its process cannot be waited for: {error}") }
+            }
         }
     }
 

@@ -40,7 +40,11 @@ impl Watcher {
     }
 }
 
-async fn watch(stream: UnixStream, events: mpsc::Sender<Event>, mut quit: mpsc::Receiver<()>) -> std::io::Result<()> {
+async fn watch(
+    stream: UnixStream,
+    events: mpsc::Sender<Event>,
+    mut quit: mpsc::Receiver<()>,
+) -> std::io::Result<()> {
     let mut monitor = Monitor::open(stream).await?;
     loop {
         tokio::select! {

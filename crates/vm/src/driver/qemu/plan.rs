@@ -143,8 +143,10 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
 
 fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-name", format!("dayfly-{}", escape(needs.name)));
-    builder
-        .option("-machine", "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off");
+    builder.option(
+        "-machine",
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off",
+    );
     match needs.accel {
         Accel::Kvm => {
             builder.option("-accel", "kvm");
