@@ -8,3 +8,4 @@ mod log;
 mod rest;
 mod restart;
 mod runner;
+mod schema;

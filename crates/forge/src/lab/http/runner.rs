@@ -236,11 +236,16 @@ async fn delete(lab: &Lab, scope: Scope, id: u64) -> Result<StatusCode, Rest> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn show_group(group: &state::Group) -> Value {
+fn show_group(group: &state::Group, url: &str) -> Value {
     json!({
+        "runners_url": format!("{url}/{}/runners", group.id),
         "id": group.id, "name": group.name, "visibility": "all", "default": group.id == 1, "inherited": false,
         "allows_public_repositories": true, "restricted_to_workflows": false, "selected_workflows": [],
     })
+}
+
+fn groups_url(headers: &HeaderMap, org: &str) -> String {
+    format!("{}/api/v3/orgs/{org}/actions/runner-groups", base(headers))
 }
 
 /// `GET /orgs/{org}/actions/runner-groups`. The lab's groups are those of all its organisations.
@@ -248,9 +253,14 @@ pub(super) async fn groups(
     _: Admin,
     State(lab): State<Lab>,
     Path(org): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, Rest> {
     organization(&org)?;
-    let groups = lab.inner.hub.ask(|state| state.groups.iter().map(show_group).collect::<Vec<_>>()).await?;
+    let url = groups_url(&headers, &org);
+    let show = move |state: &mut state::State| {
+        state.groups.iter().map(|group| show_group(group, &url)).collect::<Vec<_>>()
+    };
+    let groups = lab.inner.hub.ask(show).await?;
     Ok(Json(json!({"total_count": groups.len(), "runner_groups": groups})))
 }
 
@@ -264,11 +274,13 @@ pub(super) async fn make_group(
     _: Admin,
     State(lab): State<Lab>,
     Path(org): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Rest> {
     const GROUPS_MAX: usize = 1000;
     organization(&org)?;
     let make: MakeGroup = read(&body)?;
+    let url = groups_url(&headers, &org);
     if make.name.trim().is_empty() || make.name.len() > 100 {
         return Err(Rest(Refusal::invalid(["name must have 1 to 100 characters"])));
     }
@@ -283,7 +295,7 @@ pub(super) async fn make_group(
             return Err(Refusal::new(422, format!("The lab holds {GROUPS_MAX} runner groups at most")));
         }
         let id = state.group_id(&make.name);
-        Ok(show_group(&state::Group { id, name: make.name }))
+        Ok(show_group(&state::Group { id, name: make.name }, &url))
     };
     Ok((StatusCode::CREATED, Json(lab.inner.hub.ask(make_it).await??)))
 }

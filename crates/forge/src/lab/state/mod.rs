@@ -12,6 +12,7 @@ mod open;
 mod repository;
 mod run;
 mod runner;
+mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,9 +26,8 @@ pub(crate) use job::{Hold, Job, JobRecord, StepRecord, StepUpdate};
 pub(crate) use open::read_or_make;
 pub(crate) use repository::{Repository, RepositoryName};
 pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
-pub(crate) use runner::{
-    Group, Message, Registration, RegistrationRequest, Runner, RunnerPoll, Scope, runner_not_found,
-};
+pub(crate) use runner::{Group, Registration, RegistrationRequest, Runner, Scope};
+pub(crate) use session::{Message, RunnerPoll, runner_not_found};
 
 /// The journal is written anew when it is this much longer than what is still true.
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
