@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   <id>.env  -- read, removed -->  settings --> the runner app's files --> <id>.tkn --> runner app
-//!   <id>.trm, the secret in it  -->  SIGINT to the app's process group, 30 s, SIGKILL
+//!   <id>.trm, the secret in it  -->  the app's stop signal to its process group, 30 s, SIGKILL
 //!   SIGTERM, SIGINT, SIGHUP     -->  <id>.brk, then the same; a second one kills at once
 //! ```
 //!
@@ -219,9 +219,9 @@ fn wait(
         }
         match stop.handle(event, Instant::now()) {
             Action::Wait => {}
-            Action::Interrupt => {
+            Action::Ask => {
                 log.say("stopping the runner app");
-                running.interrupt();
+                running.ask_to_end();
             }
             Action::Kill => {
                 log.say("killing the runner app");

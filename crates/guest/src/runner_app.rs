@@ -11,5 +11,5 @@ mod output;
 
 pub use ending::Ending;
 pub use jit::{JitConfig, JitConfigError, RunnerFile, RunnerSettings};
-pub use launch::{Launch, PROGRAM, User};
+pub use launch::{Launch, PROGRAM, StopSignal, User};
 pub use output::{JobResult, Observation, Relayed, observe, parse_relayed, relay};

@@ -19,8 +19,8 @@ const SECRET: &str = "s3cret of the loop";
 /// Far more than anything here takes; a test that reaches it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An app that runs until it is interrupted, and says so. It waits in steps, so that the trap runs soon.
-const UNTIL_INTERRUPTED: &str = "trap 'echo interrupted; exit 0' INT\necho 'Listening for Jobs'\n\
+/// An app that runs until it is stopped, and says so. It waits in steps, so that the trap runs soon.
+const UNTIL_STOPPED: &str = "trap 'echo stopped; exit 0' TERM\necho 'Listening for Jobs'\n\
     while :; do sleep 0.05; done\n";
 
 struct Stage {
@@ -167,21 +167,21 @@ fn the_settings_are_gone_before_the_app_starts_and_the_note_is_there() {
 
 #[test]
 fn the_loops_word_stops_the_app_and_a_wrong_secret_does_not() {
-    let stage = Stage::new(UNTIL_INTERRUPTED);
+    let stage = Stage::new(UNTIL_STOPPED);
     let mut entrypoint = stage.start();
     entrypoint.wait_for_line("Listening for Jobs");
     std::fs::write(stage.note("trm"), "wrong").unwrap();
     entrypoint.wait_for_line("is ignored: it does not hold this runner's secret");
     std::fs::write(stage.note("trm"), format!("{SECRET}\n")).unwrap();
     let (output, code) = entrypoint.end();
-    assert!(runner_lines(&output).contains(&"interrupted"), "{output}");
+    assert!(runner_lines(&output).contains(&"stopped"), "{output}");
     assert_eq!(code, Some(Ending::StoppedByLoop.code()), "{output}");
     assert!(!stage.note("brk").exists(), "the loop asked, so there is nothing to tell it");
 }
 
 #[test]
 fn the_word_of_a_loop_that_came_first_counts() {
-    let stage = Stage::new(UNTIL_INTERRUPTED);
+    let stage = Stage::new(UNTIL_STOPPED);
     std::fs::write(stage.note("trm"), SECRET).unwrap();
     let (output, code) = stage.start().end();
     assert_eq!(code, Some(Ending::StoppedByLoop.code()), "{output}");
@@ -189,7 +189,7 @@ fn the_word_of_a_loop_that_came_first_counts() {
 
 #[test]
 fn a_link_in_place_of_the_loops_word_is_ignored() {
-    let stage = Stage::new(UNTIL_INTERRUPTED);
+    let stage = Stage::new(UNTIL_STOPPED);
     std::fs::write(stage.path("elsewhere"), SECRET).unwrap();
     std::os::unix::fs::symlink(stage.path("elsewhere"), stage.note("trm")).unwrap();
     let mut entrypoint = stage.start();
@@ -200,20 +200,20 @@ fn a_link_in_place_of_the_loops_word_is_ignored() {
 
 #[test]
 fn a_termination_signal_writes_the_break_note_and_stops_the_app() {
-    let stage = Stage::new(UNTIL_INTERRUPTED);
+    let stage = Stage::new(UNTIL_STOPPED);
     let mut entrypoint = stage.start();
     entrypoint.wait_for_line("Listening for Jobs");
     entrypoint.signal(Signal::TERM);
     let (output, code) = entrypoint.end();
     assert_eq!(std::fs::read_to_string(stage.note("brk")).unwrap(), SECRET);
     assert_eq!(mode(&stage.note("brk")), 0o600);
-    assert!(runner_lines(&output).contains(&"interrupted"), "{output}");
+    assert!(runner_lines(&output).contains(&"stopped"), "{output}");
     assert_eq!(code, Some(Ending::StoppedBySignal.code()), "{output}");
 }
 
 #[test]
 fn a_second_signal_kills_an_app_that_does_not_listen() {
-    let stage = Stage::new("trap '' INT\necho 'Listening for Jobs'\nsleep 60 & wait\n");
+    let stage = Stage::new("trap '' TERM\necho 'Listening for Jobs'\nsleep 60 & wait\n");
     let mut entrypoint = stage.start();
     entrypoint.wait_for_line("Listening for Jobs");
     entrypoint.signal(Signal::INT);

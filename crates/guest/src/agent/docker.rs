@@ -28,7 +28,7 @@ const TAIL_LINES: usize = 12;
 /// Starts the daemon and stays with it until it ends.
 pub(super) fn run(agent: &Agent) {
     let Some(daemon) = DAEMONS.into_iter().find(|path| Path::new(path).exists()) else {
-        return agent.fault(format!("there is no Docker daemon in this image: neither of {DAEMONS:?}"));
+        return agent.fault(format!("cannot start dockerd: the image has none of {DAEMONS:?}"));
     };
     // Beside the daemon's own start, which takes longer. Should it need one of them before its turn comes, the
     // kernel loads that one through `modprobe`.
@@ -85,7 +85,7 @@ fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>) -> Option<ExitS
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
     }
-    agent.fault(format!("the Docker daemon has not answered for {} s", READY_MAX.as_secs()));
+    agent.fault(format!("dockerd has not answered for {} s", READY_MAX.as_secs()));
     None
 }
 

@@ -37,6 +37,8 @@ struct State {
     lines: usize,
     line_bytes: usize,
     dropped: u64,
+    /// Whether the last message that was taken may still be on its way.
+    in_flight: bool,
 }
 
 impl Default for State {
@@ -49,6 +51,7 @@ impl Default for State {
             lines: 0,
             line_bytes: 0,
             dropped: 0,
+            in_flight: false,
         }
     }
 }
@@ -108,17 +111,19 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Whether nothing is due.
+    /// Whether nothing is due, and all that was taken has been written.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
-        state.hello.is_none() && (state.queue.is_empty() || !state.greeted)
+        !state.in_flight && state.hello.is_none() && (state.queue.is_empty() || !state.greeted)
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message; the one before counts as written.
     pub(super) fn next(&self) -> GuestMessage {
         let mut state = self.lock();
+        state.in_flight = false;
         loop {
             if let Some(message) = state.take() {
+                state.in_flight = true;
                 return message;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

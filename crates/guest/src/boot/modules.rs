@@ -39,14 +39,17 @@ fn folder() -> PathBuf {
     Path::new("/lib/modules").join(release.release().to_string_lossy().as_ref())
 }
 
-/// Loads what the initramfs lists, in its order.
+/// Loads what the initramfs lists, in its order. One that does not load is said: if it was needed, what needs it
+/// fails with words of its own, and a driver for a processor that is not there (`crc32c_intel`) is no loss.
 pub(super) fn load_listed() -> Result<(), BootError> {
     let folder = folder();
     let list = folder.join("modules.order-for-boot");
     let text = std::fs::read_to_string(&list).map_err(at("cannot read", &list))?;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let path = listed_path(&folder, line);
-        load(&path).map_err(at("cannot load", &path))?;
+        if let Err(error) = load(&path) {
+            console::say(&format!("cannot load {}: {error}", path.display()));
+        }
     }
     Ok(())
 }
@@ -79,7 +82,8 @@ fn load(path: &Path) -> Result<(), Errno> {
     let packed = path.extension().is_some_and(|extension| extension != "ko");
     let flags = if packed { MODULE_INIT_COMPRESSED_FILE } else { 0 };
     match rustix::system::finit_module(fd, c"", flags) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // No such device: the module is fine, and what it drives is not there.
+        Ok(()) | Err(Errno::EXIST | Errno::NODEV) => Ok(()),
         Err(errno) => Err(errno),
     }
 }

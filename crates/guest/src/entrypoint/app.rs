@@ -6,7 +6,7 @@ use super::options::Options;
 use super::settings::Settings;
 use super::user::Account;
 use super::{StartError, user::UserError};
-use dayfly_guest::runner_app::{Launch, RunnerFile, User};
+use dayfly_guest::runner_app::{Launch, RunnerFile, StopSignal, User};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use std::fs::File;
 use std::io::{self, PipeReader, Write as _};
@@ -114,7 +114,7 @@ impl App {
             // Never full for long: the receiver handles events until this one.
             let _ = events.send(Event::Ended);
         });
-        Ok((Running { child, pid }, output))
+        Ok((Running { child, pid, stop_signal: self.launch.stop_signal }, output))
     }
 }
 
@@ -139,13 +139,18 @@ fn become_user(account: &Account) -> io::Result<()> {
 pub(super) struct Running {
     child: Child,
     pid: Pid,
+    stop_signal: StopSignal,
 }
 
 impl Running {
     /// Asks the app and all that it started to end.
-    pub(super) fn interrupt(&self) {
+    pub(super) fn ask_to_end(&self) {
+        let signal = match self.stop_signal {
+            StopSignal::Interrupt => Signal::INT,
+            StopSignal::Terminate => Signal::TERM,
+        };
         // An app that has just ended is no error.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::INT);
+        let _ = rustix::process::kill_process_group(self.pid, signal);
     }
 
     /// Ends them by force.

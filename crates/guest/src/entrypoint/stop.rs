@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_secs(30);
 enum State {
     #[default]
     Running,
-    Interrupted {
+    Asked {
         reason: Ending,
         kill_at: Instant,
     },
@@ -25,8 +25,8 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Wait,
-    /// SIGINT to the app's process group.
-    Interrupt,
+    /// The app's stop signal to its process group.
+    Ask,
     /// SIGKILL to it.
     Kill,
     /// The app has ended.
@@ -44,7 +44,7 @@ impl Stop {
     /// When [`Stop::handle`] must be called even without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Interrupted { kill_at, .. } => Some(kill_at),
+            State::Asked { kill_at, .. } => Some(kill_at),
             State::Running | State::Killed { .. } => None,
         }
     }
@@ -58,7 +58,7 @@ impl Stop {
     pub(super) fn reason(&self) -> Option<Ending> {
         match self.state {
             State::Running => None,
-            State::Interrupted { reason, .. } | State::Killed { reason } => Some(reason),
+            State::Asked { reason, .. } | State::Killed { reason } => Some(reason),
         }
     }
 
@@ -72,10 +72,10 @@ impl Stop {
         };
         match self.state {
             State::Running if event.is_some() => {
-                self.state = State::Interrupted { reason, kill_at: now + GRACE };
-                Action::Interrupt
+                self.state = State::Asked { reason, kill_at: now + GRACE };
+                Action::Ask
             }
-            State::Interrupted { reason, kill_at } if second_signal || now >= kill_at => {
+            State::Asked { reason, kill_at } if second_signal || now >= kill_at => {
                 self.state = State::Killed { reason };
                 Action::Kill
             }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_stop_is_gentle_first_and_forceful_after_the_grace_period() {
         let (mut stop, start) = (Stop::default(), Instant::now());
-        assert_eq!(stop.handle(Some(Event::Terminate), start), Action::Interrupt);
+        assert_eq!(stop.handle(Some(Event::Terminate), start), Action::Ask);
         assert_eq!(stop.handle(Some(Event::Terminate), start), Action::Wait);
         assert_eq!(stop.deadline(), Some(start + GRACE));
         assert_eq!(stop.handle(None, start + GRACE - Duration::from_millis(1)), Action::Wait);
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_second_signal_kills_at_once_but_a_signal_after_the_loops_word_is_the_first() {
         let (mut stop, now) = (Stop::default(), Instant::now());
-        assert_eq!(stop.handle(Some(Event::Terminate), now), Action::Interrupt);
+        assert_eq!(stop.handle(Some(Event::Terminate), now), Action::Ask);
         assert!(stop.is_first_signal());
         assert_eq!(stop.handle(Some(Event::Signal), now), Action::Wait);
         assert!(!stop.is_first_signal());

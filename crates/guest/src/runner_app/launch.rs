@@ -16,6 +16,15 @@ pub struct User {
     pub shell: PathBuf,
 }
 
+/// The signal that makes a runner app cancel its job, sign off and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
 /// A runner app's command line: a value, so that it can be looked at before anything runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
@@ -27,6 +36,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Its working folder, which holds the files of the JIT config; the work folder (`_work`) is made below it.
     pub folder: PathBuf,
+    /// How it is asked to end.
+    pub stop_signal: StopSignal,
 }
 
 impl Launch {
@@ -34,6 +45,9 @@ impl Launch {
     ///
     /// `--terminal=false` (its default is a pseudo terminal for each step, seen with 0.13.0): steps find no
     /// terminal at GitHub, and tools print other things to one.
+    ///
+    /// It is stopped by SIGTERM: its first SIGINT only means "no further jobs", and it lets the job run to its end.
+    /// After SIGTERM the job is reported as cancelled (both seen with 0.13.0).
     #[must_use]
     pub fn new(program: &Path, folder: &Path, user: &User) -> Self {
         let env = [
@@ -49,7 +63,13 @@ impl Launch {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
         let args = vec!["run".to_owned(), "--terminal=false".to_owned()];
-        Self { program: program.to_owned(), args, env, folder: folder.to_owned() }
+        Self {
+            program: program.to_owned(),
+            args,
+            env,
+            folder: folder.to_owned(),
+            stop_signal: StopSignal::Terminate,
+        }
     }
 }
 
