@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::image::{Go, host_system};
 use crate::machine::VmHost;
-use crate::probe;
+use crate::{kvm, probe};
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ const MEMORY_MIB: (u64, u64) = (1024, 4096);
 pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
     let mut checks = vec![system()];
     checks.extend(qemu(host));
-    checks.push(kvm(host));
+    checks.push(kvm_check(host));
     checks.push(program("mmdebstrap", &["/usr/bin/mmdebstrap"], "mmdebstrap"));
     checks.push(program("mksquashfs", &["/usr/bin/mksquashfs", "/usr/sbin/mksquashfs"], "squashfs-tools"));
     checks.push(program("mke2fs", &["/usr/sbin/mke2fs", "/sbin/mke2fs"], "e2fsprogs"));
@@ -115,14 +115,10 @@ fn qemu(host: &VmHost) -> Vec<Check> {
     vec![Check::ok("qemu", format!("{version} ({})", path.display())), machine]
 }
 
-fn kvm(host: &VmHost) -> Check {
-    const MEND: &str = "usermod --append --groups kvm $USER, or switch virtualisation on in the firmware";
-    if let Err(reason) = probe::open_kvm() {
-        return Check::warn(
-            "kvm",
-            format!("{reason}; machines are emulated: slow, and no security boundary"),
-            Some(MEND),
-        );
+fn kvm_check(host: &VmHost) -> Check {
+    if let Err(unusable) = kvm::usable() {
+        let seen = format!("{unusable}; machines are emulated: slow, and no security boundary");
+        return Check::warn("kvm", seen, Some(unusable.mend()));
     }
     match probe::remembered(host) {
         Some(answer) if answer.accel == crate::Accel::Kvm => Check::ok("kvm", answer.seen),

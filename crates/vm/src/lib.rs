@@ -15,6 +15,7 @@ mod environment;
 mod forward;
 pub mod host;
 pub mod image;
+mod kvm;
 pub mod launch;
 mod machine;
 mod probe;

@@ -19,7 +19,7 @@ use crate::driver::qemu::{self, Boot, Needs};
 use crate::image::Image;
 use crate::machine::spawn::{Outputs, Recipe};
 use crate::machine::{InitramfsError, StartError, VmHost, record, with_guest};
-use crate::tsc;
+use crate::{kvm, tsc};
 
 /// How long a probe guest may take. With KVM it takes well under a second.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
@@ -50,9 +50,9 @@ pub(crate) async fn resolve(
 ) -> Result<Accel, StartError> {
     match choice {
         AccelChoice::Tcg => Ok(Accel::Tcg),
-        AccelChoice::Kvm => match open_kvm() {
+        AccelChoice::Kvm => match kvm::usable() {
             Ok(()) => Ok(Accel::Kvm),
-            Err(reason) => Err(StartError::NoKvm { reason }),
+            Err(unusable) => Err(StartError::NoKvm { reason: unusable.to_string() }),
         },
         AccelChoice::Auto => Ok(answer(host, image, guest_binary).await?.accel),
     }
@@ -63,9 +63,9 @@ pub(crate) async fn resolve(
 /// # Errors
 /// No QEMU, or an image or guest binary that cannot be read. A guest that does not boot is an answer, not an error.
 pub async fn answer(host: &VmHost, image: &Image, guest_binary: &Path) -> Result<Answer, StartError> {
-    if let Err(reason) = open_kvm() {
+    if let Err(unusable) = kvm::usable() {
         // Cheap to see, and may change at any time: not remembered.
-        return Ok(Answer { accel: Accel::Tcg, seen: reason });
+        return Ok(Answer { accel: Accel::Tcg, seen: unusable.to_string() });
     }
     let key = key(&host.qemu()?);
     let path = host.state.join(ANSWERS);
@@ -83,17 +83,6 @@ pub async fn answer(host: &VmHost, image: &Image, guest_binary: &Path) -> Result
 /// The remembered answer of this host, without booting anything.
 pub(crate) fn remembered(host: &VmHost) -> Option<Answer> {
     read(&host.state.join(ANSWERS)).remove(&key(&host.qemu().ok()?))
-}
-
-/// Whether `/dev/kvm` opens at all, else why not, and what helps.
-pub(crate) fn open_kvm() -> Result<(), String> {
-    match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("there is no /dev/kvm (no virtualisation, or kvm modules not loaded)".to_owned())
-        }
-        Err(error) => Err(format!("/dev/kvm cannot be opened: {error} (is this user in the group kvm?)")),
-    }
 }
 
 /// What an answer holds for: this kernel, this QEMU, this processor.

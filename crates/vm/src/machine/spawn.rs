@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -225,16 +225,12 @@ impl Outputs {
 
 /// As root, machines run as users of their own; `/dev/kvm` is open to its group at most.
 fn user(accel: Accel) -> User {
-    use std::os::unix::fs::MetadataExt as _;
     if !rustix::process::geteuid().is_root() {
         return User::Same;
     }
     let group = match accel {
         Accel::Tcg => None,
-        Accel::Kvm => std::fs::metadata(Path::new("/dev/kvm"))
-            .ok()
-            .map(|metadata| metadata.gid())
-            .filter(|&gid| gid != 0),
+        Accel::Kvm => crate::kvm::group(),
     };
     User::Own { group }
 }

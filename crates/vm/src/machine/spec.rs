@@ -30,7 +30,7 @@ pub struct VmSpec {
     pub forward: Option<Forward>,
     /// The loop's environment directory on the host.
     pub environment: PathBuf,
-    /// Arguments of the entrypoint.
+    /// Arguments of the entrypoint, beside the runner's id.
     pub entrypoint_args: Vec<String>,
 }
 
