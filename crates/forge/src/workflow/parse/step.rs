@@ -6,7 +6,7 @@ use super::super::token::{Token, TokenKind};
 use super::super::yaml::{Node, NodeKind};
 use super::fields::{Key, Support};
 use super::{Reader, place};
-use crate::expression::Template;
+use crate::expression::{Expr, Template, Use};
 
 const STEP_KEYS: &[Key] = &[
     Key::new("id", Support::Read),
@@ -138,17 +138,23 @@ impl Reader {
     }
 }
 
-/// `Run ` and the first line of a script that is in order. An expression that goes on in the next line is left out.
+/// `Run ` and the first line of a script that is in order. The line ends early before an expression that goes on in the
+/// next line, and before one with secrets: runner apps do not mask names.
 fn label(run: &Node) -> Token {
     let NodeKind::Scalar(scalar) = &run.kind else { return Token { at: run.at, kind: TokenKind::Null } };
     let script = scalar.to_text();
     let line = format!("Run {}", script.trim().lines().next().unwrap_or_default());
-    let kind = match Template::parse(&line)
-        .map(|template| (template.as_text().is_some(), template.to_expression()))
-    {
-        Ok((false, Ok(expr))) => TokenKind::Expression(expr),
-        Ok((true, _)) => TokenKind::String(line),
+    let expr = Template::parse(&line).and_then(|template| template.to_expression());
+    let kind = match expr {
+        _ if !line.contains("${{") => TokenKind::String(line),
+        Ok(expr) if !uses_secrets(&expr) => TokenKind::Expression(expr),
         _ => TokenKind::String(line.split("${{").next().unwrap_or_default().trim_end().to_owned()),
     };
     Token { at: run.at, kind }
+}
+
+fn uses_secrets(expr: &Expr) -> bool {
+    expr.uses()
+        .iter()
+        .any(|used| matches!(used, Use::Context(name, _) if name.eq_ignore_ascii_case("secrets")))
 }

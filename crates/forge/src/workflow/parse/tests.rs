@@ -41,6 +41,22 @@ fn a_whole_workflow_is_read() {
 }
 
 #[test]
+fn the_label_of_a_step_is_its_first_line_without_secrets() {
+    let label = |run: &str| {
+        let workflow = parse("ci.yml", &with_job(&format!("    steps:\n      - run: {run}\n"))).unwrap();
+        match &workflow.jobs["build"].steps[0].label.kind {
+            TokenKind::String(text) => text.clone(),
+            TokenKind::Expression(expr) => expr.source().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(label("|\n\n          make\n          make install"), "Run make");
+    assert_eq!(label("echo ${{ github.ref }} {}"), "format('Run echo {0} {{}}', github.ref)");
+    assert_eq!(label("login ${{ secrets.TOKEN }} --now"), "Run login");
+    assert_eq!(label("|\n          echo ${{\n            github.ref }}"), "Run echo");
+}
+
+#[test]
 fn unknown_keys_are_named_with_their_place_and_what_was_meant() {
     insta::assert_snapshot!(refusal(&with_job("    stepz: []\n    steps: [{run: x, shel: bash}]\n    need: a\n")), @r#"
     ci.yml:5:5: jobs.build: unknown key "stepz" (did you mean "steps"?)
