@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
-use super::line::{StepFeed, cut};
+use super::line::StepFeed;
 use super::repository::RepositoryName;
 use super::run::{StoredEvent, timestamp};
 use super::runner::millis;
+use super::step::{StepRecord, StepUpdate};
 use crate::lab::event::LabEventKind;
 use crate::lab::journal::Record;
 use crate::lab::refusal::Refusal;
@@ -27,8 +28,6 @@ use crate::workflow::{Conclusion, JobIndex, JobRun};
 
 /// A job's token outlives the longest job: six hours, and some more for the end of it.
 const JOB_TOKEN_SECONDS: i64 = 48 * 3600;
-const STEPS_MAX: usize = 2000;
-const NAME_LEN_MAX: usize = 1000;
 
 /// Who has the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,19 +71,6 @@ pub(crate) struct RunnerOfJob {
     pub(crate) group_id: u64,
     pub(crate) group_name: String,
 }
-
-/// A step, as its runner told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StepRecord {
-    pub(crate) guid: String,
-    pub(crate) name: String,
-    pub(crate) started_at: Option<String>,
-    pub(crate) completed_at: Option<String>,
-    pub(crate) conclusion: Option<String>,
-}
-
-/// What a runner tells of a step.
-pub(crate) type StepUpdate = StepRecord;
 
 /// A job.
 pub(crate) struct Job {
@@ -162,7 +148,7 @@ impl State {
         known.map(|(job, _)| job.name.clone()).unwrap_or_default()
     }
 
-    fn record_job(&mut self, job: u64) {
+    pub(super) fn record_job(&mut self, job: u64) {
         if let Some(entry) = self.jobs.get(&job) {
             let record = Record::Job(entry.record.clone());
             self.record(&record);
@@ -368,46 +354,6 @@ impl State {
         self.remove_runner(runner);
         self.advance(run, StoredEvent::Finished { job: index, conclusion, outputs });
         Ok(())
-    }
-
-    /// Takes in what a runner says of its steps, and tells what is new.
-    pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
-        let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else {
-            return;
-        };
-        let (run, mut news) = (entry.record.run, Vec::new());
-        for mut update in updates {
-            update.name = cut(update.name, NAME_LEN_MAX);
-            let steps = &mut entry.record.steps;
-            let place = steps.iter().position(|step| step.guid == update.guid).unwrap_or(steps.len());
-            if place >= STEPS_MAX {
-                continue;
-            }
-            let number = u32::try_from(place + 1).unwrap_or(u32::MAX);
-            let old = steps.get(place).cloned();
-            let was = |of: fn(&StepRecord) -> bool| old.as_ref().is_some_and(of);
-            // Skipped steps never started, whatever their runner says.
-            let skipped = update.conclusion.as_deref() == Some("skipped");
-            if update.started_at.is_some() && !was(|step| step.started_at.is_some()) && !skipped {
-                news.push(LabEventKind::StepStarted { job, number, name: update.name.clone() });
-            }
-            if let Some(conclusion) = &update.conclusion
-                && !was(|step| step.conclusion.is_some())
-            {
-                let (name, conclusion) = (update.name.clone(), conclusion.clone());
-                news.push(LabEventKind::StepCompleted { job, number, name, conclusion });
-            }
-            if place == steps.len() {
-                steps.push(update);
-            } else if !was(|step| step.conclusion.is_some()) {
-                steps[place] = update;
-            }
-        }
-        let changed = !news.is_empty();
-        news.into_iter().for_each(|kind| self.publish(run, kind));
-        if changed {
-            self.record_job(job);
-        }
     }
 
     /// Jobs whose runner did not come for them, or is heard of no more.

@@ -13,6 +13,7 @@ mod repository;
 mod run;
 mod runner;
 mod session;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,12 +23,13 @@ use super::log_file::LogFiles;
 use super::settings::{Clock, Limits};
 use super::signing::Signer;
 
-pub(crate) use job::{Hold, Job, JobRecord, StepRecord, StepUpdate};
+pub(crate) use job::{Hold, Job, JobRecord};
 pub(crate) use open::read_or_make;
 pub(crate) use repository::{Repository, RepositoryName};
 pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
 pub(crate) use runner::{Group, Registration, RegistrationRequest, Runner, Scope};
 pub(crate) use session::{Message, RunnerPoll, runner_not_found};
+pub(crate) use step::{StepRecord, StepUpdate};
 
 /// The journal is written anew when it is this much longer than what is still true.
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
