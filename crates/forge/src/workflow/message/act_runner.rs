@@ -41,8 +41,14 @@ fn command(shell: &str) -> Option<&'static str> {
 }
 
 /// The runner app splits this by the rules of a POSIX shell and puts the script's path in place of `{0}`.
+///
+/// When a step fails, the runner app stops reading its terminal at once and loses the last lines, which say why; hence
+/// the pause. A step that is out of time has only its first process killed; hence the death signal for the script.
 fn wrapped(command: &str) -> String {
-    format!("sh -c 'trap \"\" HUP; exec {command} \"$0\" </dev/null' {{0}}")
+    format!(
+        "sh -c 'trap \"\" HUP; setpriv --pdeathsig KILL {command} \"$0\" </dev/null; code=$?; \
+         test $code = 0 || sleep 0.3; exit $code' {{0}}"
+    )
 }
 
 #[cfg(test)]
@@ -58,15 +64,17 @@ mod tests {
     #[test]
     fn known_shells_get_an_ended_input_and_outlive_their_terminal() {
         let script = json!({ "key": "script", "value": "x" });
-        assert_eq!(
-            adapted(json!([script])),
-            json!([script, { "key": "shell", "value": "sh -c 'trap \"\" HUP; exec bash -e \"$0\" </dev/null' {0}" }])
-        );
-        let bash = "sh -c 'trap \"\" HUP; exec bash --noprofile --norc -e -o pipefail \"$0\" </dev/null' {0}";
-        assert_eq!(
-            adapted(json!([{ "key": "shell", "value": "bash" }])),
-            json!([{ "key": "shell", "value": bash }])
-        );
+        let wrapped = |command: &str| {
+            format!(
+                "sh -c 'trap \"\" HUP; setpriv --pdeathsig KILL {command} \"$0\" </dev/null; code=$?; test $code = 0 || sleep 0.3; exit $code' {{0}}"
+            )
+        };
+        let unnamed = json!({ "key": "shell", "value": wrapped("bash -e") });
+        assert_eq!(adapted(json!([script])), json!([script, unnamed]));
+        for (shell, command) in [("bash", "bash --noprofile --norc -e -o pipefail"), ("sh", "sh -e")] {
+            let expected = json!([{ "key": "shell", "value": wrapped(command) }]);
+            assert_eq!(adapted(json!([{ "key": "shell", "value": shell }])), expected);
+        }
     }
 
     #[test]
