@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     let accel: AccelChoice = args.next().map_or(AccelChoice::Auto, |text| text.parse().unwrap());
     let launcher =
         Launcher { program: std::env::current_exe().unwrap(), args: vec!["vmm-launch".to_owned()] };
-    let host = VmHost::new(state.clone(), launcher);
+    let mut host = VmHost::new(state.clone(), launcher);
+    host.limits.hello_tcg = Duration::from_secs(20);
 
     let start = Instant::now();
     let search = std::env::var_os("PATH").unwrap_or_default();

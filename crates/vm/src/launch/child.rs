@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -36,8 +36,13 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
 /// Becomes the VMM that the order on descriptor `fd` asks for. Called by the internal command `vmm-launch` before any
 /// thread is started; returns only where that did not work, after telling so through the descriptor.
 pub fn main(fd: i32) -> ExitCode {
-    // SAFETY: the descriptor was handed to this process for this purpose alone, and nothing else here uses it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the descriptor was handed to this process for this purpose alone, and stays open until the program takes
+    // its place.
+    let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
+    // As stdin it is replaced by the program's, and then nothing could be told any more.
+    let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(inherited, DESCRIPTORS_ASIDE) else {
+        return ExitCode::FAILURE;
+    };
     let (order, descriptors) = match order::receive::<Order>(&socket) {
         Ok(Some(received)) => received,
         // The host process is gone before it gave an order: nothing was started.
@@ -55,19 +60,17 @@ fn launch(
     order: Order,
     descriptors: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
-    // Inherited as stdin, the socket must end with this program, and must not be among the VMM's descriptors.
-    let socket = rustix::io::fcntl_dupfd_cloexec(socket, DESCRIPTORS_ASIDE)
-        .map_err(failed("take the socket aside"))?;
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_namespaces(order.user)?;
     raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
     if let Some(port) = order.listen {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .map_err(failed("listen in the network namespace"))?;
-        order::send(&socket, &Answer::Listening, &[listener.as_fd()])
+        order::send(socket, &Answer::Listening, &[listener.as_fd()])
             .map_err(failed("hand the listener back"))?;
     }
     set_limits()?;
+    close_at_exec().map_err(failed("keep inherited descriptors back"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
     give_up_privileges(order.user)?;
     let cause = Command::new(&order.program)
@@ -113,6 +116,14 @@ fn set_limits() -> Result<(), Failure> {
     limit(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
     let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     limit(Resource::Nofile, DESCRIPTORS_OPEN_MAX.min(most)).map_err(failed("limit descriptors"))
+}
+
+/// Whatever this process has inherited by somebody's oversight does not pass to the program; only what gets a number
+/// after this does.
+fn close_at_exec() -> io::Result<()> {
+    // SAFETY: the call changes flags only, and those of descriptors that nothing here passes on.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Gives each descriptor its number, and lets it pass to the program.

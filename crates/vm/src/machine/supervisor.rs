@@ -283,8 +283,9 @@ impl Supervisor {
             Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
         }
         let Role { runner_id, entrypoint_args, .. } = &self.role;
-        attempt
-            .send(&HostMessage::Start(Start { runner_id: runner_id.clone(), args: entrypoint_args.clone() }));
+        let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint_args.iter().cloned());
+        let start = Start { runner_id: runner_id.clone(), args: args.collect() };
+        attempt.send(&HostMessage::Start(start));
         attempt.mirrors = true;
         self.carry_trm(attempt);
     }

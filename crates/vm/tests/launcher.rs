@@ -1,0 +1,337 @@
+//! The launcher, with a stand-in for the VMM: a script that shows what it got.
+//!
+//! Without libtest: its threads are in the way of a program that becomes a launcher.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test with a main of its own, which speaks as libtest does"
+)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dayfly_vm::image::Store;
+use dayfly_vm::{
+    AccelChoice, Exit, Forward, LaunchError, Launcher, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
+};
+
+/// Shows identity, privileges, network and descriptors, then fails as told.
+const SHOW: &str = r#"#!/bin/sh
+grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|NoNewPrivs):' /proc/self/status
+grep -E 'Max (core file size|open files)' /proc/self/limits
+echo "interfaces: $(ls /sys/class/net 2>/dev/null | wc -l) $(grep -c : /proc/net/dev)"
+echo "environment: $(tr '\0' ' ' </proc/self/environ)"
+echo "descriptors: $(cd /proc/self/fd && echo *)"
+echo "session: $(cut -d' ' -f6 /proc/$$/stat) $$"
+exit 7
+"#;
+const WAIT: &str = "#!/bin/sh\nexec sleep 600\n";
+
+struct Setting {
+    folder: tempfile::TempDir,
+}
+
+impl Setting {
+    /// A state folder with something that looks like an image, and a program in QEMU's place.
+    fn new(script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        // The stand-in must be readable by a user of its own; a real QEMU is.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        let image = path.join("state/images/f00d");
+        fs::create_dir_all(&image).unwrap();
+        for name in ["root.squashfs", "kernel", "initramfs"] {
+            fs::write(image.join(name), name).unwrap();
+        }
+        let manifest = r#"{"format":1,"id":"f00d","inputs":"","suite":"x","kernel":"x","created_s":0,
+            "runner_app":{"name":"","version":"","sha256":"","toolchain":""},"files":{},"packages":{}}"#;
+        fs::write(image.join("manifest.json"), manifest).unwrap();
+        let mut guest = b"\x7fELF\x02\x01".to_vec();
+        guest.resize(64, 0);
+        guest[18] = 62;
+        fs::write(path.join("guest"), guest).unwrap();
+        fs::create_dir_all(path.join("run/environment")).unwrap();
+        let setting = Self { folder };
+        fs::write(setting.vmm(), script).unwrap();
+        fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o755)).unwrap();
+        setting
+    }
+
+    fn vmm(&self) -> PathBuf {
+        self.folder.path().join("vmm")
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn host(&self) -> VmHost {
+        let launcher =
+            Launcher { program: std::env::current_exe().unwrap(), args: vec!["vmm-launch".to_owned()] };
+        let mut host = VmHost::new(self.folder.path().join("state"), launcher);
+        host.qemu = Some(self.vmm());
+        host
+    }
+
+    fn spec(&self) -> VmSpec {
+        VmSpec {
+            name: "m".to_owned(),
+            runner_id: "0-abc".to_owned(),
+            cpus: 1,
+            memory_mib: 256,
+            disk_mib: 256,
+            image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
+            accel: AccelChoice::Tcg,
+            guest_binary: self.folder.path().join("guest"),
+            forward: None,
+            environment: self.run_dir().join("environment"),
+            entrypoint_args: Vec::new(),
+        }
+    }
+
+    async fn start(&self, host: &VmHost, spec: VmSpec) -> Result<Vm, StartError> {
+        dayfly_vm::start(host, spec, &self.run_dir()).await
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.run_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+async fn gone(vm: &mut Vm) -> (Exit, String) {
+    let mut last = None;
+    while let Some(event) = vm.next_event().await {
+        last = Some(event);
+    }
+    match last {
+        Some(VmEvent::Gone { exit, console_tail }) => (exit, console_tail),
+        other => panic!("the last event is {other:?}"),
+    }
+}
+
+async fn a_vmm_has_no_privileges_no_network_and_nothing_inherited() {
+    // A descriptor that somebody has left open by oversight.
+    let stray = fs::File::open("/etc/passwd").unwrap();
+    rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
+    let setting = Setting::new(SHOW);
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    let (exit, shown) = gone(&mut vm).await;
+    drop(stray);
+    assert_eq!(exit, Exit::Failed { code: 7 }, "{shown}");
+    let line = |name: &str| {
+        let line = shown
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("no {name} in\n{shown}"));
+        line.split_ascii_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(line("CapEff:")[0].chars().all(|c| c == '0'), "{shown}");
+    assert!(line("CapBnd:")[0].chars().all(|c| c == '0'), "{shown}");
+    assert_eq!(line("NoNewPrivs:"), ["1"]);
+    if rustix::process::geteuid().is_root() {
+        let uid: u32 = line("Uid:")[0].parse().unwrap();
+        assert!(uid >= 0x7000_0000, "{uid}");
+        assert_eq!(line("Gid:")[0], line("Uid:")[0]);
+        assert!(line("Groups:").is_empty(), "{shown}");
+    }
+    assert_eq!(line("Max core")[3..5], ["0", "0"].map(str::to_owned), "{shown}");
+    assert_eq!(line("interfaces:").last().unwrap(), "1", "only lo: {shown}");
+    // A shell puts its own there.
+    let environment = line("environment:");
+    assert!(
+        environment.iter().all(|v| ["PWD=", "OLDPWD=", "_=", "SHLVL="].iter().any(|n| v.starts_with(n))),
+        "{shown}"
+    );
+    let session = line("session:");
+    assert_eq!(session[0], session[1], "the leader of its own session");
+    let descriptors: Vec<i32> = line("descriptors:").iter().filter_map(|text| text.parse().ok()).collect();
+    // Kernel, initramfs, three sockets, two disks; the shell has its script and a folder open below 10.
+    let handed: Vec<i32> = descriptors.iter().copied().filter(|descriptor| *descriptor >= 10).collect();
+    assert_eq!(handed, [10, 11, 12, 13, 14, 15, 16], "{shown}");
+    assert!(descriptors.len() <= 3 + 2 + handed.len(), "{shown}");
+    vm.destroy().await.unwrap();
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+async fn the_port_of_the_namespace_reaches_the_forge_and_nothing_else_does() {
+    let setting = Setting::new(WAIT);
+    let forge = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = forge.local_addr().unwrap();
+    let mut spec = setting.spec();
+    spec.forward = Some(Forward { guest_port: 4321, to });
+    let mut vm = setting.start(&setting.host(), spec).await.unwrap();
+    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    let reach = move |port: u16| {
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo hello >&3 && cat <&3");
+        let namespaces: &[&str] = if rustix::process::geteuid().is_root() {
+            &["-n"]
+        } else {
+            &["-U", "-n", "--preserve-credentials"]
+        };
+        std::process::Command::new("nsenter")
+            .arg("-t")
+            .arg(pid.to_string())
+            .args(namespaces)
+            .args(["bash", "-c", &script])
+            .output()
+            .unwrap()
+    };
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = forge.accept().unwrap();
+        let mut text = [0; 6];
+        stream.read_exact(&mut text).unwrap();
+        stream.write_all(b"from the forge").unwrap();
+        text
+    });
+    let reached =
+        tokio::task::spawn_blocking(move || (reach(4321), reach(other.local_addr().unwrap().port())))
+            .await
+            .unwrap();
+    assert_eq!(reached.0.stdout, b"from the forge", "{:?}", reached.0);
+    assert!(!reached.1.status.success(), "another port of the host was reached");
+    assert_eq!(&answering.join().unwrap(), b"hello\n");
+    assert_eq!(vm.kill().await, Exit::Killed);
+    vm.destroy().await.unwrap();
+}
+
+async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
+    let setting = Setting::new("#!/bin/sh\necho silence >&2\nexec sleep 600\n");
+    let mut host = setting.host();
+    host.limits.hello_tcg = Duration::from_millis(300);
+    let mut vm = setting.start(&host, setting.spec()).await.unwrap();
+    let mut told = Vec::new();
+    while let Some(event) = vm.next_event().await {
+        told.push(event);
+    }
+    let [
+        VmEvent::VmmStarted { pid: first },
+        VmEvent::Restarted { reason },
+        VmEvent::VmmStarted { pid: second },
+        VmEvent::Gone { exit, console_tail },
+    ] = told.as_slice()
+    else {
+        panic!("{told:?}")
+    };
+    assert_ne!(first, second);
+    assert!(reason.contains("silence"), "{reason}");
+    assert_eq!(*exit, Exit::NoHello { attempts: 2, limit: Duration::from_millis(300) });
+    assert_eq!(console_tail, "silence\nsilence");
+    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    vm.destroy().await.unwrap();
+}
+
+async fn a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped() {
+    let setting = Setting::new(WAIT);
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    assert_eq!(leftover(&setting.run_dir()).unwrap().map(|left| left.pid), Some(pid));
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(gone(&mut vm).await.0, Exit::Signalled { signal: 9 });
+    vm.destroy().await.unwrap();
+
+    // Nobody answers on any of its sockets: it is killed in the end.
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    let start = Instant::now();
+    assert_eq!(vm.stop(Duration::from_millis(100)).await, Exit::Killed);
+    assert!(start.elapsed() < Duration::from_secs(8));
+    vm.destroy().await.unwrap();
+}
+
+async fn a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives() {
+    let setting = Setting::new(WAIT);
+    let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    drop(vm);
+    for _ in 0..200 {
+        if leftover(&setting.run_dir()).unwrap().is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+
+    let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    vm.detach();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let left = leftover(&setting.run_dir()).unwrap().expect("lives");
+    assert_eq!(left.name, "m");
+    dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+async fn what_cannot_start_says_why_and_leaves_nothing() {
+    let setting = Setting::new(SHOW);
+    let without = |change: &dyn Fn(&mut VmHost, &mut VmSpec)| {
+        let (mut host, mut spec) = (setting.host(), setting.spec());
+        change(&mut host, &mut spec);
+        (host, spec)
+    };
+    let nowhere = || PathBuf::from("/nonexistent/x");
+
+    let (host, spec) = without(&|host, _| host.qemu = Some(nowhere()));
+    assert!(matches!(setting.start(&host, spec).await, Err(StartError::NoQemu { .. })));
+    let (host, spec) = without(&|_, spec| spec.guest_binary = nowhere());
+    assert!(matches!(setting.start(&host, spec).await, Err(StartError::GuestBinary { .. })));
+    let (host, spec) = without(&|_, spec| spec.cpus = 0);
+    assert!(matches!(setting.start(&host, spec).await, Err(StartError::Size { what: "CPUs", .. })));
+    let (host, spec) = without(&|host, _| host.launcher.program = nowhere());
+    assert!(matches!(setting.start(&host, spec).await, Err(StartError::Launch(LaunchError::Spawn { .. }))));
+
+    // Only the launcher notices that this is no program.
+    fs::write(setting.vmm(), "").unwrap();
+    fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o644)).unwrap();
+    match setting.start(&setting.host(), setting.spec()).await {
+        Err(StartError::Launch(LaunchError::Step { step, .. })) => assert_eq!(step, "start the VMM"),
+        other => panic!("{other:?}"),
+    }
+    fs::remove_file(setting.folder.path().join("state/images/f00d/kernel")).unwrap();
+    assert!(matches!(setting.start(&setting.host(), setting.spec()).await, Err(StartError::Image { .. })));
+    assert_eq!(setting.left(), ["environment"]);
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "vmm-launch") {
+        return dayfly_vm::launch::main(args[1].parse().unwrap());
+    }
+    // Options start with a hyphen; `-Zunstable-options` and the like are libtest's.
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (mut passed, mut filtered) = (0, 0);
+    macro_rules! check {
+        ($($name:ident)*) => {$(
+            if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
+                let start = Instant::now();
+                runtime.block_on($name());
+                println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
+                passed += 1;
+            } else {
+                filtered += 1;
+            }
+        )*};
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    check! {
+        a_vmm_has_no_privileges_no_network_and_nothing_inherited
+        the_port_of_the_namespace_reaches_the_forge_and_nothing_else_does
+        a_machine_that_says_nothing_is_started_once_again_and_then_given_up
+        a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped
+        a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives
+        what_cannot_start_says_why_and_leaves_nothing
+    }
+    println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
+    ExitCode::SUCCESS
+}
