@@ -13,6 +13,14 @@ pub(crate) const RING_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of output kept in the file.
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// How Linux starts its last message.
+const PANIC: &str = "Kernel panic";
+
+/// Lines with something in them.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim_end).filter(|line| !line.is_empty())
+}
+
 /// The last bytes of a stream.
 #[derive(Debug)]
 struct Ring {
@@ -40,15 +48,29 @@ impl Output {
         Self { ring: Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), bytes_max: RING_BYTES_MAX })) }
     }
 
-    /// The last lines, at most `lines_max`, without control characters.
+    /// The last lines, at most `lines_max`, without control characters. A kernel's panic message that stands before
+    /// them comes first: its traces are long.
     pub(crate) fn tail(&self, lines_max: usize) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = lines(&text).collect();
+        let (before, last) = lines.split_at(lines.len().saturating_sub(lines_max));
+        let panic = before.iter().rev().find(|line| line.contains(PANIC));
+        panic.map(|line| format!("{line}\n...\n")).unwrap_or_default() + &last.join("\n")
+    }
+
+    /// What the guest's kernel said when it panicked.
+    pub(crate) fn panic_message(&self) -> Option<String> {
+        let text = self.text();
+        let message = lines(&text).filter_map(|line| line.split_once(PANIC)).last()?.1;
+        Some(message.trim_start_matches([' ', '-', ':']).to_owned())
+    }
+
+    fn text(&self) -> String {
         let bytes: Vec<u8> = {
             let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             ring.bytes.iter().copied().collect()
         };
-        let text = plain(&String::from_utf8_lossy(&bytes));
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        lines[lines.len().saturating_sub(lines_max)..].join("\n")
+        plain(&String::from_utf8_lossy(&bytes))
     }
 
     /// Reads a stream to its end. `file` gets its first [`FILE_BYTES_MAX`] bytes and a note where it is cut.
@@ -152,5 +174,20 @@ mod tests {
         output.ring.lock().expect("lock").push(b"one\r\ntwo\n\nthree");
         assert_eq!(output.tail(2), "two\nthree");
         assert_eq!(output.tail(9), "one\ntwo\nthree");
+    }
+
+    #[test]
+    fn a_panic_message_is_found_above_its_trace() {
+        let output = Output::new();
+        assert_eq!(output.panic_message(), None);
+        let panic = b"[    2.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n";
+        output.ring.lock().expect("lock").push(panic);
+        output.ring.lock().expect("lock").push(b"trace\n".repeat(50).as_slice());
+        assert_eq!(
+            output.panic_message().as_deref(),
+            Some("not syncing: Attempted to kill init! exitcode=0x00000100")
+        );
+        assert!(output.tail(2).starts_with("[    2.5] Kernel panic"));
+        assert!(output.tail(2).ends_with("...\ntrace\ntrace"));
     }
 }

@@ -9,8 +9,13 @@ use crate::process::Ending;
 pub enum Exit {
     /// The guest powered itself off.
     PoweredOff,
-    /// The guest restarted, which ends it: its kernel panicked, or somebody asked for a reboot.
+    /// The guest restarted, which ends it.
     Reset,
+    /// The guest's kernel panicked, as its console says.
+    Panicked {
+        /// Its words.
+        message: String,
+    },
     /// The VMM ended because it was asked to.
     Quit,
     /// It was killed, because the owner wanted it.
@@ -50,7 +55,8 @@ impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::PoweredOff => f.write_str("the machine powered off"),
-            Self::Reset => f.write_str("the guest restarted or its kernel panicked"),
+            Self::Reset => f.write_str("the guest restarted"),
+            Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
             Self::Quit => f.write_str("the VMM was asked to end"),
             Self::Killed => f.write_str("the VMM was killed"),
             Self::NoHello { attempts, limit } => write!(
@@ -79,16 +85,19 @@ pub(super) struct Knowledge {
     pub(super) asked_to_quit: bool,
     /// The reason that its monitor told.
     pub(super) shutdown_reason: Option<String>,
+    /// What the console says of a panic. A guest can print this itself; it then fools those who read, nobody else.
+    pub(super) panic_message: Option<String>,
 }
 
 /// Makes an exit of a VMM's ending and what is known beside it.
 pub(super) fn classify(ending: Ending, knowledge: &Knowledge) -> Exit {
+    let panic = || knowledge.panic_message.clone().map(|message| Exit::Panicked { message });
     match ending {
         Ending::Signalled(_) if knowledge.killed => Exit::Killed,
         Ending::Signalled(signal) => Exit::Signalled { signal },
         Ending::Exited(0) => match knowledge.shutdown_reason.as_deref() {
             // Names of QEMU's ShutdownCause.
-            Some("guest-reset" | "guest-panic") => Exit::Reset,
+            Some("guest-reset" | "guest-panic") => panic().unwrap_or(Exit::Reset),
             Some("host-qmp-quit" | "host-signal") => Exit::Quit,
             None if knowledge.asked_to_quit => Exit::Quit,
             _ => Exit::PoweredOff,
@@ -105,12 +114,14 @@ mod tests {
     fn an_ending_is_read_with_what_is_known_beside_it() {
         let told =
             |reason: &str| Knowledge { shutdown_reason: Some(reason.to_owned()), ..Knowledge::default() };
+        let panicked = Knowledge { panic_message: Some("x".to_owned()), ..told("guest-reset") };
         let killed = Knowledge { killed: true, ..Knowledge::default() };
         let asked = Knowledge { asked_to_quit: true, ..Knowledge::default() };
         for (ending, knowledge, exit) in [
             (Ending::Exited(0), told("guest-shutdown"), Exit::PoweredOff),
             (Ending::Exited(0), Knowledge::default(), Exit::PoweredOff),
             (Ending::Exited(0), told("guest-reset"), Exit::Reset),
+            (Ending::Exited(0), panicked, Exit::Panicked { message: "x".to_owned() }),
             (Ending::Exited(0), told("host-qmp-quit"), Exit::Quit),
             (Ending::Exited(0), asked, Exit::Quit),
             (Ending::Exited(1), Knowledge::default(), Exit::Failed { code: 1 }),

@@ -348,6 +348,7 @@ impl Supervisor {
             }
         }
         while let Ok(Some(_)) = tokio::time::timeout_at(deadline, attempt.vmm.drains.join_next()).await {}
+        attempt.knowledge.panic_message = self.outputs.console.panic_message();
         match (attempt.wrong_version, ending) {
             (Some(guest), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
             (None, Ok(ending)) => classify(ending, &attempt.knowledge),
