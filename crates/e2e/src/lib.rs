@@ -1,1 +1,255 @@
-//! placeholder
+//! What whole-system tests share: they run the real `dayfly` as a user would, and look at what it leaves behind.
+//!
+//! `make test` says where things are: `DAYFLY_BINARY` (target/release/dayfly) and `DAYFLY_STATE` (with a built image).
+
+#![expect(clippy::missing_panics_doc, reason = "tests end by a panic")]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest that one run of dayfly may take in a test. Far above what it needs on a loaded host.
+const RUN_LIMIT: Duration = Duration::from_secs(600);
+
+/// The variable's value, with a message that says who sets it.
+pub fn prepared(variable: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(value) => value.into(),
+        None => panic!("{variable} is not set: run `make test`, or see CONTRIBUTING.md for a single test"),
+    }
+}
+
+/// A `dayfly` command in surroundings of its own: an empty temporary folder, no terminal, no colours.
+pub struct Dayfly {
+    command: Command,
+    folder: TempDir,
+}
+
+/// What a command has left.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status; none where a signal ended it.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// What was left in the folder that it had for temporary files.
+    pub temporary: Vec<PathBuf>,
+}
+
+impl Dayfly {
+    /// A command with these arguments.
+    pub fn new<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let temporary = folder.path().join("tmp");
+        std::fs::create_dir(&temporary).expect("tmp");
+        let mut command = Command::new(prepared("DAYFLY_BINARY"));
+        command
+            .args(arguments)
+            .current_dir(folder.path())
+            .env("DAYFLY_STATE", prepared("DAYFLY_STATE"))
+            .env("TMPDIR", &temporary)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self { command, folder }
+    }
+
+    /// `dayfly demo --json` of a workflow, one machine at a time.
+    pub fn demo<'a>(workflow: &str, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut dayfly = Self::new(["demo", "--json", "--parallel", "1", "--workflow", "workflow.yml"]);
+        dayfly.command.args(arguments);
+        std::fs::write(dayfly.folder.path().join("workflow.yml"), workflow).expect("workflow file");
+        dayfly
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// The folder that it is started in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> Running {
+        let mut child = self.command.spawn().expect("dayfly starts");
+        let stderr = child.stderr.take().expect("piped");
+        let stderr = std::thread::spawn(move || read_all(stderr));
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Running { child, lines, seen: String::new(), stderr, folder: self.folder, began: Instant::now() }
+    }
+
+    /// Starts it and waits for its end.
+    pub fn run(self) -> Ended {
+        self.start().wait()
+    }
+}
+
+fn read_all(mut stream: impl std::io::Read) -> String {
+    let mut bytes = Vec::new();
+    let _ = stream.by_ref().take(64 << 20).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A `dayfly` that runs.
+pub struct Running {
+    child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+    seen: String,
+    stderr: std::thread::JoinHandle<String>,
+    folder: TempDir,
+    began: Instant,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the first line of JSON for which `wanted` holds, and returns it.
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let left = RUN_LIMIT.saturating_sub(self.began.elapsed());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                panic!("no {what} came; standard output so far:\n{}", self.seen);
+            };
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+            if let Ok(value) = serde_json::from_str(&line)
+                && wanted(&value)
+            {
+                return value;
+            }
+        }
+    }
+
+    /// Waits for an event of this kind.
+    pub fn wait_for_event(&mut self, event: &str) -> Value {
+        self.wait_for(event, |value| value["event"] == event)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it still runs");
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        while let Ok(line) = self.lines.recv_timeout(RUN_LIMIT.saturating_sub(self.began.elapsed())) {
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+        }
+        if self.began.elapsed() >= RUN_LIMIT {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().expect("its status");
+        let temporary = std::fs::read_dir(self.folder.path().join("tmp"))
+            .expect("tmp")
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        Ended {
+            status: status.code(),
+            stdout: self.seen,
+            stderr: self.stderr.join().expect("its standard error"),
+            temporary,
+        }
+    }
+}
+
+impl Ended {
+    /// Its lines of JSON.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line)
+                    .unwrap_or_else(|error| panic!("no JSON ({error}): {line}\n{self:#?}"))
+            })
+            .collect()
+    }
+
+    /// All events of a kind.
+    pub fn events_of(&self, kind: &str) -> Vec<Value> {
+        self.events().into_iter().filter(|event| event["event"] == kind).collect()
+    }
+
+    /// The last line: what came of the run.
+    pub fn done(&self) -> Value {
+        let last = self.events().pop().unwrap_or_else(|| panic!("it printed nothing: {self:#?}"));
+        assert_eq!(last["event"], "done", "the last line tells how it ended: {self:#?}");
+        last
+    }
+
+    /// The log lines of a job, one text.
+    pub fn log_of(&self, job: &str) -> String {
+        let lines = self.events_of("log").into_iter().filter(|event| event["job"] == job);
+        lines.filter_map(|event| Some(event["line"].as_str()?.to_owned() + "\n")).collect()
+    }
+
+    /// Names of the machines that were started.
+    pub fn machines(&self) -> BTreeSet<String> {
+        let events = self.events().into_iter();
+        let started =
+            events.filter(|event| event["what"] == "vmm_started" || event["event"] == "vmm_started");
+        started
+            .filter_map(|event| Some(event["name"].as_str().or(event["runner"].as_str())?.to_owned()))
+            .collect()
+    }
+
+    /// Asserts the exit status.
+    #[track_caller]
+    pub fn assert_status(&self, status: i32) -> &Self {
+        assert_eq!(self.status, Some(status), "{self:#?}");
+        self
+    }
+
+    /// Asserts that nothing is left: no process of any of its machines, no folder of its instance, no temporary file.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) -> &Self {
+        assert!(self.temporary.is_empty(), "temporary files are left: {:?}", self.temporary);
+        for event in self.events_of("instance") {
+            let folder = PathBuf::from(event["folder"].as_str().expect("its folder"));
+            assert!(!folder.exists(), "{} is left", folder.display());
+        }
+        for name in self.machines() {
+            assert_eq!(processes_naming(&name), Vec::<u32>::new(), "processes of {name} are left");
+        }
+        self
+    }
+}
+
+/// Processes whose command line holds `text`.
+pub fn processes_naming(text: &str) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(text))
+        })
+        .collect()
+}

@@ -60,7 +60,9 @@ pub(super) async fn serve(
     }
     drop(listener);
     let _ = stop.send(true);
-    if tokio::time::timeout(2 * GRACE, async { while connections.join_next().await.is_some() {} }).await.is_err()
+    if tokio::time::timeout(2 * GRACE, async { while connections.join_next().await.is_some() {} })
+        .await
+        .is_err()
     {
         connections.shutdown().await;
     }

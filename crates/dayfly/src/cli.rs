@@ -1,0 +1,256 @@
+//! The command line. Parsed arguments only; what they come to is decided in [`crate::commands`].
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dayfly_fleet::settings::Principal;
+
+/// Every CI job in a machine of its own, for one job.
+#[derive(Debug, Parser)]
+#[command(name = "dayfly", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit status: 0 success, 1 the run did not succeed, 2 usage or a refused workflow, \
+    3 this host or the forge cannot, 130/143 stopped by a signal.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Where images, runs and instances are kept [default: /var/lib/dayfly as root, else ~/.local/state/dayfly]
+    #[arg(long, global = true, env = "DAYFLY_STATE", value_name = "DIR", hide_env_values = true)]
+    pub(crate) state: Option<PathBuf>,
+    /// The static binary that runs in the machines [default: dayfly-guest beside this program]
+    #[arg(long, global = true, env = "DAYFLY_GUEST", value_name = "FILE", hide_env_values = true)]
+    pub(crate) guest_binary: Option<PathBuf>,
+    /// QEMU [default: qemu-system-x86_64 in the usual folders]
+    #[arg(long, global = true, env = "DAYFLY_QEMU", value_name = "FILE", hide_env_values = true)]
+    pub(crate) qemu: Option<PathBuf>,
+    /// Tell more of what happens inside (-v info, -vv debug, -vvv trace), on standard error
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a workflow file in microVMs and show its log
+    Demo(DemoArgs),
+    /// Make ephemeral runners for a repository, one after another
+    Runner(RunnerArgs),
+    /// The built-in forge
+    #[command(subcommand)]
+    Lab(LabCommand),
+    /// What the machines boot
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Tell what this host can do, what not, and the command that mends it
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Start a VMM in its jail (internal)
+    #[command(hide = true)]
+    VmmLaunch {
+        /// Descriptor that the plan is read from
+        fd: i32,
+    },
+}
+
+/// How VMs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// KVM where a probe machine really booted under it, else emulation
+    Auto,
+    /// KVM or nothing
+    Kvm,
+    /// Software emulation
+    Tcg,
+}
+
+/// The machine of a job.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Virtual CPUs of each machine
+    #[arg(short, long, env = "RUNNER_CPUS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) cpus: u32,
+    /// Memory of each machine, MiB
+    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..=1_048_576))]
+    pub(crate) memory: u32,
+    /// Scratch disk of each machine, GiB (sparse: only what is written takes room)
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) disk: u64,
+    /// Image to boot: an id of `dayfly image ls` [default: the built-in one, built where it is missing]
+    #[arg(short, long, env = "RUNNER_IMAGE", value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// How machines run
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub(crate) accel: Accel,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The workflow file to run
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) workflow: PathBuf,
+    /// How many machines at once, at most
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) parallel: u32,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Leave the machines running after their jobs, for a look
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// An input of the workflow; may be given several times
+    #[arg(long = "input", value_name = "KEY=VALUE", value_parser = parse_assignment)]
+    pub(crate) inputs: Vec<(String, String)>,
+    /// A variable of the repository (vars.KEY); may be given several times
+    #[arg(long = "var", value_name = "KEY=VALUE", value_parser = parse_assignment)]
+    pub(crate) vars: Vec<(String, String)>,
+    /// A secret (secrets.NAME), its value taken from the environment variable NAME; may be given several times
+    #[arg(long = "secret", value_name = "NAME")]
+    pub(crate) secrets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunnerArgs {
+    /// The forge: a host or a URL
+    #[arg(
+        short = 'g',
+        long = "forge",
+        env = "RUNNER_GITHUB",
+        default_value = "github.com",
+        value_name = "URL"
+    )]
+    pub(crate) forge: String,
+    /// The repository
+    #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "OWNER/REPO")]
+    pub(crate) principal: Principal,
+    /// Token of the forge (better given as RUNNER_PAT: arguments can be read by every user of this host)
+    #[arg(short = 'T', long = "token", env = "RUNNER_PAT", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: String,
+    /// How many runners, one after another [default: until stopped]
+    #[arg(short, long, env = "RUNNER_REPEAT", value_name = "N")]
+    pub(crate) repeat: Option<NonZeroU32>,
+    /// Labels of the runners, separated by commas, beside self-hosted, Linux and X64
+    #[arg(short = 'L', long, env = "RUNNER_LABELS", value_delimiter = ',', value_name = "LABELS")]
+    pub(crate) labels: Vec<String>,
+    /// Prefix of the names of machines and registrations
+    #[arg(long, env = "RUNNER_PREFIX", default_value = "GH-runner", value_parser = parse_prefix)]
+    pub(crate) prefix: String,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Serve the GitHub-compatible forge of this host
+    Serve(LabServeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabServeArgs {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Where repositories, runs and logs are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Address that goes into JIT configs [default: 10.0.2.2 and the port, as machines of this host see it]
+    #[arg(long, value_name = "URL")]
+    pub(crate) runner_url: Option<String>,
+    /// JSON lines instead of text; the first one is {"event":"listening","url":..,"token":..}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build the built-in image from Debian packages; nothing to do where it is there
+    Build {
+        /// One JSON object a line instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the images
+    Ls {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an image
+    Rm {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+    /// Print the path of the runner app that is put into images, building it where it is missing (internal)
+    #[command(hide = true)]
+    RunnerApp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+/// Longest prefix: with `-<loop>-<7 characters>` behind it a name must stay within 64.
+const PREFIX_LENGTH_MAX: usize = 40;
+
+fn parse_prefix(text: &str) -> Result<String, String> {
+    let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if text.is_empty() || text.len() > PREFIX_LENGTH_MAX || !valid || text.starts_with(['-', '.']) {
+        return Err(format!(
+            "expected 1 to {PREFIX_LENGTH_MAX} letters, digits, -, _ or ., beginning with a letter or digit"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_assignment_needs_a_key() {
+        assert_eq!(parse_assignment("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(parse_assignment("a="), Ok(("a".to_owned(), String::new())));
+        assert!(parse_assignment("=b").is_err());
+        assert!(parse_assignment("a").is_err());
+    }
+
+    #[test]
+    fn a_prefix_that_makes_a_bad_host_name_is_refused() {
+        for text in ["", "-a", "a b", "a/b", &"a".repeat(41)] {
+            assert!(parse_prefix(text).is_err(), "{text}");
+        }
+        assert!(parse_prefix("GH-runner").is_ok());
+    }
+}

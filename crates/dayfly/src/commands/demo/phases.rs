@@ -1,0 +1,249 @@
+//! What the demo remembers of its jobs and runners: when each phase was, who ran what. Pure: events in, figures out.
+
+use std::collections::HashMap;
+
+use dayfly_fleet::event::{Event, EventKind};
+use dayfly_forge::lab::{LabEvent, LabEventKind};
+use dayfly_guest::protocol::Milestone;
+use indexmap::IndexMap;
+use serde::Serialize;
+
+/// The phases of a job, in their usual order, milliseconds since the job was queued: negative where a runner waited
+/// before its job, none where it did not come to that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Phases {
+    pub(crate) vmm_started: Option<i64>,
+    pub(crate) agent_hello: Option<i64>,
+    pub(crate) docker_ready: Option<i64>,
+    pub(crate) registered: Option<i64>,
+    pub(crate) runner_up: Option<i64>,
+    pub(crate) job_acquired: Option<i64>,
+    pub(crate) first_log_line: Option<i64>,
+    pub(crate) job_done: Option<i64>,
+    pub(crate) vm_gone: Option<i64>,
+}
+
+impl Phases {
+    /// Name and value of each, in order.
+    pub(crate) fn named(&self) -> [(&'static str, Option<i64>); 9] {
+        [
+            ("vmm_started", self.vmm_started),
+            ("agent_hello", self.agent_hello),
+            ("docker_ready", self.docker_ready),
+            ("registered", self.registered),
+            ("runner_up", self.runner_up),
+            ("job_acquired", self.job_acquired),
+            ("first_log_line", self.first_log_line),
+            ("job_done", self.job_done),
+            ("vm_gone", self.vm_gone),
+        ]
+    }
+}
+
+/// One job of the run, as it is told at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct JobReport {
+    /// Its name, as people see it.
+    pub(crate) job: String,
+    /// Name of the runner that took it.
+    pub(crate) runner: Option<String>,
+    /// How that runner's machine was started.
+    pub(crate) start: Option<&'static str>,
+    /// How the job ended.
+    pub(crate) conclusion: Option<String>,
+    /// When what happened.
+    pub(crate) phases: Phases,
+}
+
+/// A job so far; times in milliseconds since 1970.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    queued: i64,
+    acquired: Option<i64>,
+    first_log_line: Option<i64>,
+    done: Option<i64>,
+    runner: Option<String>,
+    conclusion: Option<String>,
+}
+
+/// A runner so far; times in milliseconds since 1970.
+#[derive(Debug, Clone, Default)]
+struct Runner {
+    vmm_started: Option<i64>,
+    agent_hello: Option<i64>,
+    docker_ready: Option<i64>,
+    registered: Option<i64>,
+    runner_up: Option<i64>,
+    vm_gone: Option<i64>,
+}
+
+/// Everything seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    jobs: IndexMap<u64, Job>,
+    runners: HashMap<String, Runner>,
+}
+
+impl Progress {
+    /// Takes in what happened at the forge.
+    pub(crate) fn lab(&mut self, event: &LabEvent) {
+        let at = event.at_ms;
+        match &event.kind {
+            LabEventKind::JobQueued { job, name, .. } => {
+                // A job that was queued again after a runner let it go has waited since the first time.
+                self.jobs.entry(*job).or_insert_with(|| Job {
+                    name: name.clone(),
+                    queued: at,
+                    ..Job::default()
+                });
+            }
+            LabEventKind::JobAcquired { job, runner_name, .. } => {
+                self.with_job(*job, |job| {
+                    job.acquired = Some(at);
+                    job.runner = Some(runner_name.clone());
+                });
+            }
+            LabEventKind::LogLine { job, .. } => {
+                self.with_job(*job, |job| job.first_log_line = job.first_log_line.or(Some(at)));
+            }
+            LabEventKind::JobCompleted { job, name, conclusion, .. } => {
+                let entry = self.jobs.entry(*job).or_insert_with(|| Job {
+                    name: name.clone(),
+                    queued: at,
+                    ..Job::default()
+                });
+                entry.done = Some(at);
+                entry.conclusion = Some(conclusion.to_string());
+            }
+            LabEventKind::JobSkipped { job, name } => {
+                let entry = self.jobs.entry(*job).or_insert_with(|| Job {
+                    name: name.clone(),
+                    queued: at,
+                    ..Job::default()
+                });
+                entry.conclusion = Some("skipped".to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in what happened on this host.
+    pub(crate) fn fleet(&mut self, event: &Event) {
+        let at = i64::try_from(event.at_ms).ok();
+        let runner = self.runners.entry(event.name.clone()).or_default();
+        match &event.kind {
+            EventKind::VmmStarted { .. } => runner.vmm_started = at,
+            EventKind::AgentHello => runner.agent_hello = at,
+            EventKind::Milestone { milestone: Milestone::DockerReady, .. } => runner.docker_ready = at,
+            EventKind::Registered { .. } => runner.registered = at,
+            EventKind::RunnerUp => runner.runner_up = at,
+            EventKind::VmGone { .. } => runner.vm_gone = at,
+            _ => {}
+        }
+    }
+
+    /// Name of a job; its number where it is not known.
+    pub(crate) fn job_name(&self, job: u64) -> String {
+        self.jobs.get(&job).map_or_else(|| format!("job {job}"), |job| job.name.clone())
+    }
+
+    /// Name of the job that a runner took.
+    pub(crate) fn job_of(&self, runner: &str) -> Option<&str> {
+        self.jobs.values().find(|job| job.runner.as_deref() == Some(runner)).map(|job| job.name.as_str())
+    }
+
+    /// All jobs, in the order in which they came.
+    pub(crate) fn report(&self) -> Vec<JobReport> {
+        self.jobs.values().map(|job| self.report_of(job)).collect()
+    }
+
+    fn report_of(&self, job: &Job) -> JobReport {
+        let since = |at: Option<i64>| at.map(|at| at - job.queued);
+        let runner = job.runner.as_ref().and_then(|name| self.runners.get(name)).cloned().unwrap_or_default();
+        JobReport {
+            job: job.name.clone(),
+            runner: job.runner.clone(),
+            start: runner.vmm_started.map(|_| "cold"),
+            conclusion: job.conclusion.clone(),
+            phases: Phases {
+                vmm_started: since(runner.vmm_started),
+                agent_hello: since(runner.agent_hello),
+                docker_ready: since(runner.docker_ready),
+                registered: since(runner.registered),
+                runner_up: since(runner.runner_up),
+                job_acquired: since(job.acquired),
+                first_log_line: since(job.first_log_line),
+                job_done: since(job.done),
+                vm_gone: since(runner.vm_gone),
+            },
+        }
+    }
+
+    fn with_job(&mut self, job: u64, change: impl FnOnce(&mut Job)) {
+        if let Some(job) = self.jobs.get_mut(&job) {
+            change(job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dayfly_fleet::RunnerId;
+    use dayfly_forge::workflow::Conclusion;
+
+    use super::*;
+
+    fn lab(at_ms: i64, kind: LabEventKind) -> LabEvent {
+        LabEvent { seq: 1, at_ms, repository: "o/r".into(), run: 1, kind }
+    }
+
+    fn fleet(at_ms: u64, kind: EventKind) -> Event {
+        let runner: RunnerId = "0-aaaaaaa".parse().expect("an id");
+        Event { at_ms, name: runner.name("demo"), runner, kind }
+    }
+
+    fn queued(job: u64) -> LabEventKind {
+        LabEventKind::JobQueued {
+            job,
+            key: "k".into(),
+            name: "build".into(),
+            labels: vec![],
+            group: None,
+            group_id: 1,
+        }
+    }
+
+    #[test]
+    fn phases_count_from_the_moment_when_the_job_was_queued() {
+        let mut progress = Progress::default();
+        // This runner waited before its job was there.
+        progress.fleet(&fleet(900, EventKind::VmmStarted { pid: 1 }));
+        progress.lab(&lab(1000, queued(7)));
+        let acquired = LabEventKind::JobAcquired { job: 7, runner: 1, runner_name: "demo-0-aaaaaaa".into() };
+        progress.lab(&lab(1200, acquired));
+        let done = LabEventKind::JobCompleted {
+            job: 7,
+            name: "build".into(),
+            conclusion: Conclusion::Success,
+            remark: None,
+        };
+        progress.lab(&lab(1500, done));
+        progress.fleet(&fleet(1600, EventKind::VmGone { exit: "x".into() }));
+        let report = progress.report().remove(0);
+        assert_eq!(report.phases.vmm_started, Some(-100));
+        assert_eq!(report.phases.job_acquired, Some(200));
+        assert_eq!(report.phases.first_log_line, None);
+        assert_eq!(report.phases.vm_gone, Some(600));
+        assert_eq!((report.start, report.conclusion.as_deref()), (Some("cold"), Some("success")));
+    }
+
+    #[test]
+    fn a_job_that_is_queued_again_has_waited_since_the_first_time() {
+        let mut progress = Progress::default();
+        progress.lab(&lab(1000, queued(7)));
+        progress.lab(&lab(5000, queued(7)));
+        progress.lab(&lab(6000, LabEventKind::JobAcquired { job: 7, runner: 1, runner_name: "r".into() }));
+        assert_eq!(progress.report()[0].phases.job_acquired, Some(5000));
+    }
+}

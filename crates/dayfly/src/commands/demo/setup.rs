@@ -1,0 +1,198 @@
+//! Everything that stands before the first job: image, instance, lab, and the run itself.
+
+use std::time::Duration;
+
+use dayfly_fleet::event::{Event, EventSink};
+use dayfly_fleet::instance::{Instance, Serves};
+use dayfly_fleet::recovery;
+use dayfly_fleet::settings::{Limits, LoopSettings, MachineSettings, Principal};
+use dayfly_forge::client::{ApiBase, Dispatch, Forge};
+use dayfly_forge::lab::{Lab, LabError, LabEvents, LabSettings};
+use dayfly_vm::VmHost;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::request::Request;
+use super::view::View;
+use crate::cli::DemoArgs;
+use crate::commands::{image, machine};
+use crate::exit::{Failure, Result};
+use crate::settings::Places;
+
+/// The repository that the demo's lab serves.
+const OWNER: &str = "dayfly";
+const REPOSITORY: &str = "demo";
+
+/// Prefix of the names of the demo's machines.
+const PREFIX: &str = "demo";
+
+/// A lab that serves inside this process.
+pub(super) struct PrivateLab {
+    pub(super) lab: Lab,
+    pub(super) forge: Forge,
+    shutdown: oneshot::Sender<()>,
+    served: JoinHandle<std::result::Result<(), LabError>>,
+}
+
+/// Longest wait for the lab's last answers.
+const LAB_END: Duration = Duration::from_secs(5);
+
+impl PrivateLab {
+    /// Ends it.
+    pub(super) async fn end(self) {
+        let _ = self.shutdown.send(());
+        let mut served = self.served;
+        if tokio::time::timeout(LAB_END, &mut served).await.is_err() {
+            served.abort();
+        }
+    }
+}
+
+/// A demo whose run has been dispatched.
+pub(super) struct Demo {
+    pub(super) view: View,
+    pub(super) host: VmHost,
+    pub(super) instance: Instance,
+    pub(super) lab: PrivateLab,
+    pub(super) principal: Principal,
+    pub(super) run: u64,
+    pub(super) machine: MachineSettings,
+    pub(super) parallel: usize,
+    pub(super) keep: bool,
+    pub(super) lab_events: LabEvents,
+    pub(super) events: EventSink,
+    pub(super) fleet_events: mpsc::Receiver<Event>,
+}
+
+impl Demo {
+    pub(super) async fn set_up(
+        places: &Places,
+        args: &DemoArgs,
+        request: Request,
+        view: View,
+    ) -> Result<Self> {
+        let name = request.workflow.display_name().to_owned();
+        view.fact(
+            "workflow",
+            &format!("{} ({name})", args.workflow.display()),
+            json!({ "file": args.workflow, "name": name }),
+        );
+        let host = machine::host(places)?;
+        let machine = machine::settings(places, &args.machine, view.is_json()).await?;
+        view.fact("image", &image::summary(&machine.image), image::describe(&machine.image));
+        let accel = machine::prove(&host, &machine, view.is_json()).await?;
+        view.fact("accel", &accel.explanation, json!({ "accel": accel.word, "why": accel.explanation }));
+
+        let principal = Principal { owner: OWNER.to_owned(), repository: REPOSITORY.to_owned() };
+        let swept = recovery::sweep(&places.state, None).await.map_err(Failure::cannot)?;
+        for run in &swept.cleared {
+            view.warning(&format!("removed what an earlier demo had left in {}", run.display()));
+        }
+        let serves = Serves {
+            forge: String::new(),
+            principal: principal.to_string(),
+            prefix: PREFIX.to_owned(),
+            private_lab: true,
+        };
+        let mut instance = Instance::create(&places.state, serves.clone()).map_err(Failure::cannot)?;
+        view.fact(
+            "instance",
+            &instance.folder().display().to_string(),
+            json!({ "folder": instance.folder() }),
+        );
+        match Self::dispatch(&request, &principal, &mut instance, serves).await {
+            Ok((lab, lab_events, run)) => {
+                view.fact(
+                    "lab",
+                    lab.forge.base().url().as_str(),
+                    json!({ "url": lab.forge.base().url().as_str() }),
+                );
+                let (events, fleet_events) = dayfly_fleet::event::channel();
+                let parallel = args.parallel as usize;
+                let keep = args.keep;
+                Ok(Self {
+                    view,
+                    host,
+                    instance,
+                    lab,
+                    principal,
+                    run,
+                    machine,
+                    parallel,
+                    keep,
+                    lab_events,
+                    events,
+                    fleet_events,
+                })
+            }
+            Err(failure) => {
+                let _ = instance.remove();
+                Err(failure)
+            }
+        }
+    }
+
+    async fn dispatch(
+        request: &Request,
+        principal: &Principal,
+        instance: &mut Instance,
+        serves: Serves,
+    ) -> Result<(PrivateLab, LabEvents, u64)> {
+        let lab = open_lab(instance).await?;
+        instance
+            .serve(Serves { forge: lab.forge.base().url().to_string(), ..serves })
+            .map_err(Failure::cannot)?;
+        let forge = &lab.forge;
+        let (owner, name) = (principal.owner.as_str(), principal.repository.as_str());
+        for (key, value) in &request.vars {
+            forge.put_variable(owner, name, key, value).await.map_err(Failure::usage)?;
+        }
+        for (key, value) in &request.secrets {
+            forge.put_secret(owner, name, key, value).await.map_err(Failure::usage)?;
+        }
+        forge.put_workflow(owner, name, &request.file, &request.text).await.map_err(Failure::usage)?;
+        let lab_events = lab.lab.subscribe();
+        let dispatch = Dispatch { inputs: request.inputs.clone(), any_event: true, ..Dispatch::default() };
+        let run = forge.dispatch(owner, name, &request.file, &dispatch).await.map_err(Failure::usage)?;
+        Ok((lab, lab_events, run))
+    }
+
+    /// The settings of one loop.
+    pub(super) fn loop_settings(&self, index: u32, labels: Vec<String>, group: u64) -> LoopSettings {
+        LoopSettings {
+            index,
+            prefix: PREFIX.to_owned(),
+            principal: self.principal.clone(),
+            group,
+            labels,
+            repeat: std::num::NonZeroU32::new(1),
+            user: "runner".to_owned(),
+            machine: self.machine.clone(),
+            limits: Limits::default(),
+            runs: self.instance.runs(),
+            environment: self.instance.environment(),
+            keep: self.keep,
+        }
+    }
+}
+
+async fn open_lab(instance: &Instance) -> Result<PrivateLab> {
+    let lab = Lab::open(LabSettings::new(instance.lab())).map_err(Failure::cannot)?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(|error| Failure::cannot(format!("the lab cannot listen on 127.0.0.1: {error}")))?;
+    let address = listener.local_addr().map_err(Failure::cannot)?;
+    let (shutdown, ended) = oneshot::channel::<()>();
+    let serving = lab.clone();
+    let served = tokio::spawn(async move {
+        serving
+            .serve(listener, async {
+                let _ = ended.await;
+            })
+            .await
+    });
+    let base = ApiBase::from_host_or_url(&format!("http://{address}")).map_err(Failure::cannot)?;
+    let forge = Forge::new(base, lab.token()).map_err(Failure::cannot)?;
+    Ok(PrivateLab { lab, forge, shutdown, served })
+}

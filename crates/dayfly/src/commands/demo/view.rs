@@ -1,0 +1,335 @@
+//! What people see of a demo: text for the terminal, or one JSON object a line.
+
+use std::time::Instant;
+
+use dayfly_fleet::event::{Event, EventKind};
+use dayfly_forge::lab::{LabEvent, LabEventKind};
+use dayfly_guest::protocol::Milestone;
+use serde_json::json;
+
+use super::phases::{JobReport, Progress};
+use crate::printer::{self, paint, style};
+
+/// Widest column of job names; longer ones push their line to the right.
+const JOB_COLUMN_MAX: usize = 28;
+
+/// What is left of a demo's machines when it ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Remains {
+    pub(super) machines: Vec<String>,
+    pub(super) registrations: Vec<String>,
+    pub(super) files: Vec<String>,
+    pub(super) kept: Vec<String>,
+}
+
+/// One of the two ways to show it.
+pub(super) enum View {
+    Text { began: Instant, job_column: usize },
+    Json,
+}
+
+impl View {
+    pub(super) fn new(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text { began: Instant::now(), job_column: 8 } }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self, Self::Json)
+    }
+
+    /// A fact about how the demo was set up.
+    pub(super) fn fact(&self, name: &str, text: &str, details: serde_json::Value) {
+        match self {
+            Self::Text { .. } => {
+                printer::line(format_args!("{:9} {text}", paint(style::HEAD, format_args!("{name:9}"))))
+            }
+            Self::Json => {
+                let mut object = json!({ "event": name });
+                if let (Some(object), Some(details)) = (object.as_object_mut(), details.as_object()) {
+                    object.extend(details.clone());
+                }
+                printer::json(&object);
+            }
+        }
+    }
+
+    /// Something that the person should know; the demo goes on.
+    pub(super) fn warning(&self, message: &str) {
+        match self {
+            Self::Text { .. } => printer::warning(message),
+            Self::Json => printer::json(&json!({ "event": "warning", "message": message })),
+        }
+    }
+
+    pub(super) fn lab(&mut self, event: &LabEvent, progress: &Progress) {
+        match self {
+            Self::Text { .. } => self.lab_text(event, progress),
+            Self::Json => lab_json(event, progress),
+        }
+    }
+
+    pub(super) fn fleet(&mut self, event: &Event, wanted_by: Option<&str>, progress: &Progress) {
+        let job = progress.job_of(&event.name).or(wanted_by);
+        match self {
+            Self::Text { .. } => self.fleet_text(event, job),
+            Self::Json => fleet_json(event, job),
+        }
+    }
+
+    fn lab_text(&mut self, event: &LabEvent, progress: &Progress) {
+        match &event.kind {
+            LabEventKind::RunCreated { title, number, .. } => {
+                self.say("", format_args!("run {number}: {}", paint(style::HEAD, title)));
+            }
+            LabEventKind::Notice { text } => {
+                self.say("", format_args!("{}: {text}", paint(style::WARN, "notice")))
+            }
+            LabEventKind::JobQueued { job, labels, group, .. } => {
+                let group = group.as_ref().map(|group| format!(" in group {group}")).unwrap_or_default();
+                self.say(&progress.job_name(*job), format_args!("queued for {}{group}", labels.join(", ")));
+            }
+            LabEventKind::JobAcquired { job, runner_name, .. } => {
+                self.say(
+                    &progress.job_name(*job),
+                    format_args!("taken by {}", paint(style::NAME, runner_name)),
+                );
+            }
+            LabEventKind::StepStarted { job, name, .. } => {
+                self.say(&progress.job_name(*job), paint(style::HEAD, format_args!("> {name}")));
+            }
+            LabEventKind::StepCompleted { job, name, conclusion, .. } if conclusion != "success" => {
+                self.say(&progress.job_name(*job), format_args!("> {name}: {}", coloured(conclusion)));
+            }
+            LabEventKind::LogLine { job, line, .. } => {
+                self.say(&progress.job_name(*job), format_args!("{} {line}", paint(style::DIM, "|")));
+            }
+            LabEventKind::JobCompleted { job, conclusion, remark, .. } => {
+                let remark = remark.as_ref().map(|remark| format!(": {remark}")).unwrap_or_default();
+                self.say(
+                    &progress.job_name(*job),
+                    format_args!("{}{remark}", coloured(&conclusion.to_string())),
+                );
+            }
+            LabEventKind::JobSkipped { name, .. } => self.say(name, paint(style::DIM, "skipped")),
+            LabEventKind::RunCompleted { conclusion } => {
+                self.say("", format_args!("run {}", coloured(&conclusion.to_string())));
+            }
+            LabEventKind::JobAssigned { .. } | LabEventKind::StepCompleted { .. } => {}
+        }
+    }
+
+    fn fleet_text(&mut self, event: &Event, job: Option<&str>) {
+        let text = match &event.kind {
+            EventKind::Registered { registration } => {
+                format!("registered as {} (id {registration})", event.name)
+            }
+            EventKind::VmmStarted { .. } => "machine started".to_owned(),
+            EventKind::VmRestarted { reason } => format!("machine started once again: {reason}"),
+            EventKind::AgentHello => "machine is up".to_owned(),
+            EventKind::Milestone { milestone: Milestone::DockerReady, .. } => "Docker answers".to_owned(),
+            EventKind::RunnerUp => "runner starts".to_owned(),
+            EventKind::Stopping { reason } => format!("runner is being stopped: {reason}"),
+            EventKind::VmGone { .. } => "machine is gone".to_owned(),
+            EventKind::Warning { message } => {
+                return self.say(
+                    job.unwrap_or_default(),
+                    format_args!("{}: {message}", paint(style::WARN, "warning")),
+                );
+            }
+            _ => return,
+        };
+        self.say(job.unwrap_or(&event.name), paint(style::DIM, text));
+    }
+
+    fn say(&mut self, job: &str, text: impl std::fmt::Display) {
+        let Self::Text { began, job_column } = self else { return };
+        *job_column = (*job_column).max(job.chars().count().min(JOB_COLUMN_MAX));
+        let seconds = began.elapsed().as_secs_f64();
+        let width = *job_column;
+        printer::line(format_args!(
+            "{} {} {text}",
+            paint(style::DIM, format_args!("{seconds:6.1}s")),
+            paint(style::NAME, format_args!("{job:width$}")),
+        ));
+    }
+
+    /// The table of phases, the proof that nothing is left, and the verdict.
+    pub(super) fn end(&self, conclusion: &str, reports: &[JobReport], remains: &Remains) {
+        match self {
+            Self::Text { .. } => {
+                printer::line("");
+                for line in table(reports, printer::columns()) {
+                    printer::line(line);
+                }
+                printer::line("");
+                for line in proof(remains) {
+                    printer::line(line);
+                }
+                printer::line(coloured(conclusion));
+            }
+            Self::Json => {
+                printer::json(&json!({
+                    "event": "left", "machines": remains.machines, "registrations": remains.registrations,
+                    "files": remains.files, "kept": remains.kept,
+                }));
+                printer::json(&json!({ "event": "done", "conclusion": conclusion, "runs": reports }));
+            }
+        }
+    }
+}
+
+fn coloured(conclusion: &str) -> String {
+    let style = match conclusion {
+        "success" => style::GOOD,
+        "failure" => style::BAD,
+        "cancelled" => style::WARN,
+        _ => style::DIM,
+    };
+    paint(style, conclusion)
+}
+
+fn lab_json(event: &LabEvent, progress: &Progress) {
+    if let LabEventKind::LogLine { job, step, line, .. } = &event.kind {
+        printer::json(&json!({ "event": "log", "job": progress.job_name(*job), "step": step, "line": line }));
+    } else if let Ok(mut value) = serde_json::to_value(event) {
+        if let Some(object) = value.as_object_mut()
+            && let Some(job) = object.get("job").and_then(serde_json::Value::as_u64)
+        {
+            object.insert("job_id".to_owned(), job.into());
+            object.insert("job".to_owned(), progress.job_name(job).into());
+        }
+        printer::json(&value);
+    }
+}
+
+fn fleet_json(event: &Event, job: Option<&str>) {
+    if let Ok(serde_json::Value::Object(mut what)) = serde_json::to_value(&event.kind) {
+        let kind = what.remove("event").unwrap_or_default();
+        printer::json(&json!({
+            "event": "runner", "at_ms": event.at_ms, "runner": event.name, "job": job, "what": kind, "details": what,
+        }));
+    }
+}
+
+/// The table of phases in seconds. Where the terminal is too narrow for all columns, a block of lines for each job.
+fn table(reports: &[JobReport], columns: Option<usize>) -> Vec<String> {
+    let Some(first) = reports.first() else { return vec!["no job was run".to_owned()] };
+    let heads: Vec<String> = first.phases.named().iter().map(|(name, _)| name.replace('_', " ")).collect();
+    let jobs = reports.iter().map(|report| report.job.chars().count()).max().unwrap_or(3).max("job".len());
+    let width = jobs + heads.iter().map(|head| head.len() + 2).sum::<usize>() + "  conclusion".len();
+    let mut lines = vec![paint(style::HEAD, "phases, in seconds since the job was queued")];
+    if columns.is_none_or(|columns| width <= columns) {
+        let head: String = heads.iter().map(|head| format!("  {head}")).collect();
+        lines.push(format!("{:jobs$}{head}  conclusion", "job"));
+        for report in reports {
+            let cells: String = heads
+                .iter()
+                .zip(report.phases.named())
+                .map(|(head, (_, at))| format!("  {:>width$}", seconds(at), width = head.len()))
+                .collect();
+            lines.push(format!("{:jobs$}{cells}  {}", report.job, coloured(conclusion_of(report))));
+        }
+    } else {
+        for report in reports {
+            let runner = report.runner.as_deref().unwrap_or("no runner");
+            lines.push(format!(
+                "{} on {runner}: {}",
+                paint(style::NAME, &report.job),
+                coloured(conclusion_of(report))
+            ));
+            for group in report.phases.named().chunks(3) {
+                let cells: String = group
+                    .iter()
+                    .map(|(name, at)| format!("  {:15}{:>8}", name.replace('_', " "), seconds(*at)))
+                    .collect();
+                lines.push(cells);
+            }
+        }
+    }
+    lines
+}
+
+fn conclusion_of(report: &JobReport) -> &str {
+    report.conclusion.as_deref().unwrap_or("not run")
+}
+
+fn seconds(milliseconds: Option<i64>) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a time for people, rounded to hundredths")]
+    milliseconds.map_or_else(|| "-".to_owned(), |at| format!("{:.2}", at as f64 / 1000.0))
+}
+
+fn proof(remains: &Remains) -> Vec<String> {
+    let mut lines = Vec::new();
+    let all = [
+        ("machines", &remains.machines),
+        ("registrations", &remains.registrations),
+        ("files", &remains.files),
+    ];
+    let counts: Vec<String> = all.iter().map(|(what, left)| format!("{} {what}", left.len())).collect();
+    let nothing = all.iter().all(|(_, left)| left.is_empty());
+    let verdict =
+        if nothing { paint(style::GOOD, "nothing is left") } else { paint(style::BAD, "something is left") };
+    lines.push(format!("{verdict}: {}", counts.join(", ")));
+    for (what, left) in all {
+        lines.extend(left.iter().map(|left| format!("  {what}: {left}")));
+    }
+    lines.extend(remains.kept.iter().map(|kept| format!("  kept, as asked: {kept}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::phases::Phases;
+    use super::*;
+
+    fn plain(lines: &[String]) -> String {
+        anstream::adapter::strip_str(&lines.join("\n")).to_string()
+    }
+
+    fn reports() -> Vec<JobReport> {
+        let phases = Phases {
+            vmm_started: Some(40),
+            agent_hello: Some(3_210),
+            docker_ready: Some(15_900),
+            registered: Some(21),
+            runner_up: Some(16_100),
+            job_acquired: Some(17_450),
+            first_log_line: Some(17_900),
+            job_done: Some(25_000),
+            vm_gone: Some(25_200),
+        };
+        vec![
+            JobReport {
+                job: "build (plain)".into(),
+                runner: Some("demo-0-k3V9x0q".into()),
+                start: Some("cold"),
+                conclusion: Some("success".into()),
+                phases,
+            },
+            JobReport {
+                job: "late".into(),
+                runner: None,
+                start: None,
+                conclusion: Some("skipped".into()),
+                phases: Phases::default(),
+            },
+        ]
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_one_line_for_each_job() {
+        insta::assert_snapshot!(plain(&table(&reports(), Some(200))), @"");
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_a_block_for_each_job() {
+        insta::assert_snapshot!(plain(&table(&reports(), Some(80))), @"");
+    }
+
+    #[test]
+    fn what_is_left_is_named() {
+        let remains = Remains { machines: vec!["demo-0-k3V9x0q (process 12)".into()], ..Remains::default() };
+        insta::assert_snapshot!(plain(&proof(&remains)), @"");
+        insta::assert_snapshot!(plain(&proof(&Remains::default())), @"");
+    }
+}

@@ -1,0 +1,70 @@
+//! `dayfly doctor`: what this host can do, what not, and the command that mends it.
+
+use dayfly_vm::VmHost;
+use dayfly_vm::host::{Check, State, facts};
+use dayfly_vm::image::Store;
+
+use super::machine::launcher;
+use crate::cli::DoctorArgs;
+use crate::exit::{Failure, Outcome, Result};
+use crate::printer::{self, Task, paint, style};
+use crate::settings::Places;
+
+pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
+    let host = VmHost { qemu: places.qemu.clone(), ..VmHost::new(places.state.clone(), launcher(places)) };
+    prove_accelerator(places, &host, args.json).await;
+    let path = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+        .unwrap_or_default();
+    let mut checks = facts(&host, &path);
+    checks.push(guest_binary(places));
+    if args.json {
+        printer::json(&checks);
+    } else {
+        let width = checks.iter().map(|check| check.name.len()).max().unwrap_or_default();
+        for check in &checks {
+            show(check, width);
+        }
+    }
+    if checks.iter().any(|check| check.state == State::Missing) {
+        return Err(Failure::cannot("something that dayfly needs is not there"));
+    }
+    Ok(Outcome::Success)
+}
+
+/// Boots a probe guest where an image is there to boot, so that the answer about KVM is one that was seen.
+async fn prove_accelerator(places: &Places, host: &VmHost, quiet: bool) {
+    let image = Store::new(&places.state).list().ok().and_then(|images| images.into_iter().next());
+    if let (Some(image), Ok(guest_binary)) = (image, places.guest_binary()) {
+        let task = Task::begin("looking whether KVM works", quiet);
+        // What stands in the way is told by the checks.
+        let _ = dayfly_vm::probe(host, &image, &guest_binary).await;
+        drop(task);
+    }
+}
+
+fn guest_binary(places: &Places) -> Check {
+    match places.guest_binary() {
+        Ok(path) => {
+            Check { name: "guest binary", state: State::Ok, seen: path.display().to_string(), mend: None }
+        }
+        Err(failure) => Check {
+            name: "guest binary",
+            state: State::Missing,
+            seen: failure.to_string(),
+            mend: Some("make build".to_owned()),
+        },
+    }
+}
+
+fn show(check: &Check, width: usize) {
+    let (style, word) = match check.state {
+        State::Ok => (style::GOOD, "ok     "),
+        State::Warn => (style::WARN, "warning"),
+        State::Missing => (style::BAD, "missing"),
+    };
+    printer::line(format_args!("{} {:width$}  {}", paint(style, word), check.name, check.seen));
+    if let Some(mend) = check.mend.as_ref().filter(|_| check.state != State::Ok) {
+        printer::line(format_args!("        {:width$}  {} {mend}", "", paint(style::DIM, "mend it:")));
+    }
+}

@@ -1,0 +1,73 @@
+//! What machines are made with: the host, their settings, and what runs their instructions.
+
+use dayfly_fleet::settings::MachineSettings;
+use dayfly_vm::{Accel, AccelChoice, Launcher, VmHost};
+
+use super::image;
+use crate::cli::{self, MachineArgs};
+use crate::exit::{Failure, Result};
+use crate::printer::Task;
+use crate::settings::Places;
+
+/// The host of machines. QEMU is looked for at once, so that its absence is told before anything is made.
+pub(crate) fn host(places: &Places) -> Result<VmHost> {
+    let launcher = launcher(places);
+    let host = VmHost { qemu: places.qemu.clone(), ..VmHost::new(places.state.clone(), launcher) };
+    host.qemu().map_err(Failure::cannot)?;
+    Ok(host)
+}
+
+/// This program, as the launcher of VMMs.
+pub(crate) fn launcher(places: &Places) -> Launcher {
+    Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] }
+}
+
+/// Settings of the machines; the built-in image is built where it is missing.
+pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -> Result<MachineSettings> {
+    let guest_binary = places.guest_binary()?;
+    let image = match &args.image {
+        Some(wanted) => image::find(places, wanted)?,
+        None => image::ensure(places, quiet).await?,
+    };
+    Ok(MachineSettings {
+        cpus: args.cpus,
+        memory_mib: args.memory,
+        disk_mib: args.disk * 1024,
+        image,
+        accel: match args.accel {
+            cli::Accel::Auto => AccelChoice::Auto,
+            cli::Accel::Kvm => AccelChoice::Kvm,
+            cli::Accel::Tcg => AccelChoice::Tcg,
+        },
+        guest_binary,
+    })
+}
+
+/// What machines run with, and why.
+pub(crate) struct Proven {
+    /// `kvm` or `tcg`.
+    pub(crate) word: String,
+    /// For people.
+    pub(crate) explanation: String,
+}
+
+/// Finds out what machines run with: `auto` believes only a probe guest that really booted.
+pub(crate) async fn prove(host: &VmHost, machine: &MachineSettings, quiet: bool) -> Result<Proven> {
+    let (accel, why) = match machine.accel {
+        AccelChoice::Kvm => (Accel::Kvm, "as asked for".to_owned()),
+        AccelChoice::Tcg => (Accel::Tcg, "as asked for".to_owned()),
+        AccelChoice::Auto => {
+            let task = Task::begin("looking whether KVM works", quiet);
+            let answer = dayfly_vm::probe(host, &machine.image, &machine.guest_binary)
+                .await
+                .map_err(Failure::cannot)?;
+            drop(task);
+            (answer.accel, answer.seen)
+        }
+    };
+    let name = match accel {
+        Accel::Kvm => "KVM",
+        Accel::Tcg => "software emulation",
+    };
+    Ok(Proven { word: accel.to_string(), explanation: format!("{name} ({why})") })
+}

@@ -1,0 +1,133 @@
+//! How `dayfly` ends: the one place where exit statuses and kinds of failure are defined.
+//!
+//! | status | meaning |
+//! | --- | --- |
+//! | 0 | success |
+//! | 1 | the run did not succeed: a job failed or was cancelled |
+//! | 2 | wrong usage, or a workflow that is refused |
+//! | 3 | this host or the forge cannot do what was asked |
+//! | 130, 143 | stopped by SIGINT (Ctrl-C) or SIGTERM |
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended when nothing stood in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// 0.
+    Success,
+    /// 1: what was run did not succeed.
+    NotSucceeded,
+    /// 128 + the signal's number.
+    StoppedBy(Signal),
+}
+
+/// A signal that ends dayfly in an orderly way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Success => 0,
+            Outcome::NotSucceeded => 1,
+            Outcome::StoppedBy(Signal::Interrupt) => 130,
+            Outcome::StoppedBy(Signal::Terminate) => 143,
+        })
+    }
+}
+
+/// Why a command could not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    error: Box<dyn Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Usage,
+    Cannot,
+}
+
+impl Failure {
+    /// 2: what was asked for is wrong.
+    pub(crate) fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind: Kind::Usage, error: error.into(), hint: None }
+    }
+
+    /// 3: it is right, but this host or the forge cannot.
+    pub(crate) fn cannot(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind: Kind::Cannot, error: error.into(), hint: None }
+    }
+
+    /// What to do about it, where the error itself does not say.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What to do about it.
+    pub(crate) fn what_to_do(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The exit status.
+    pub(crate) fn code(&self) -> u8 {
+        match self.kind {
+            Kind::Usage => 2,
+            Kind::Cannot => 3,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The error and its causes, each once: an error that already quotes its cause is not followed by it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            let next = error.to_string();
+            if !text.contains(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        f.write_str(&text)
+    }
+}
+
+/// What every command returns.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open x: {source}")]
+        struct Quoting {
+            source: std::io::Error,
+        }
+        let error = Quoting { source: std::io::Error::other("no such file") };
+        assert_eq!(Failure::cannot(error).to_string(), "cannot open x: no such file");
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open x")]
+        struct Silent {
+            source: std::io::Error,
+        }
+        let error = Silent { source: std::io::Error::other("no such file") };
+        assert_eq!(Failure::cannot(error).to_string(), "cannot open x: no such file");
+    }
+}

@@ -1,0 +1,112 @@
+//! Wrong input: one message that says what, where and what to do, the right exit status, and nothing left behind.
+
+use dayfly_e2e::{Dayfly, Ended};
+
+#[track_caller]
+fn assert_told(ended: &Ended, status: i32, words: &[&str]) {
+    ended.assert_status(status);
+    for word in words {
+        assert!(ended.stderr.contains(word), "no \"{word}\" in: {}", ended.stderr);
+    }
+    assert_eq!(ended.stderr.matches("error: ").count(), 1, "one message: {}", ended.stderr);
+    assert!(ended.temporary.is_empty(), "{:?}", ended.temporary);
+}
+
+fn demo_of(workflow: &str) -> Ended {
+    Dayfly::demo(workflow, []).run()
+}
+
+#[test]
+fn a_workflow_that_is_not_there_is_named() {
+    assert_told(
+        &Dayfly::new(["demo", "--workflow", "no/such.yml"]).run(),
+        2,
+        &["no/such.yml", "No such file"],
+    );
+}
+
+#[test]
+fn a_folder_is_no_workflow() {
+    assert_told(&Dayfly::new(["demo", "--workflow", "."]).run(), 2, &["folder"]);
+}
+
+#[test]
+fn what_is_no_yaml_is_refused_with_its_line() {
+    assert_told(&demo_of("on: push\njobs: [}"), 2, &["workflow.yml:2:"]);
+}
+
+#[test]
+fn yaml_that_is_no_workflow_is_refused() {
+    assert_told(&demo_of("just: a mapping"), 2, &["workflow.yml", "just"]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_line_and_key() {
+    let workflow = "on: push\njobs:\n  a:\n    runs-on: x\n    stepz: []\n    steps: [{ run: echo }]\n";
+    assert_told(&demo_of(workflow), 2, &["workflow.yml:5:", "stepz"]);
+}
+
+#[test]
+fn what_is_to_come_is_refused_as_not_yet() {
+    let workflow = "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - uses: actions/checkout@v4\n";
+    assert_told(&demo_of(workflow), 2, &["workflow.yml:6:", "not yet"]);
+}
+
+#[test]
+fn a_missing_input_and_a_missing_secret_are_named() {
+    let workflow = "on: { workflow_dispatch: { inputs: { who: { required: true } } } }\njobs: { a: { runs-on: x, steps: [{ run: echo }] } }";
+    assert_told(&demo_of(workflow), 2, &["who", "--input"]);
+    let ended = Dayfly::demo(workflow, ["--input", "who=me", "--secret", "NOT_SET_ANYWHERE"]).run();
+    assert_told(&ended, 2, &["NOT_SET_ANYWHERE"]);
+}
+
+#[test]
+fn an_unknown_option_is_wrong_usage() {
+    Dayfly::new(["demo", "--wrokflow", "x"]).run().assert_status(2);
+}
+
+const FINE: &str = "on: push\njobs: { a: { runs-on: x, steps: [{ run: echo hi }] } }";
+
+#[test]
+fn an_image_that_is_not_there_is_named() {
+    assert_told(&Dayfly::demo(FINE, ["--image", "no-such-image"]).run(), 3, &["no-such-image", "image ls"]);
+}
+
+#[test]
+fn without_a_guest_binary_nothing_is_started() {
+    assert_told(&Dayfly::demo(FINE, ["--guest-binary", "nowhere"]).run(), 3, &["nowhere", "make build"]);
+}
+
+#[test]
+fn without_qemu_the_package_is_named() {
+    let ended = Dayfly::demo(FINE, []).env("DAYFLY_QEMU", "/nowhere/qemu").run();
+    assert_told(&ended, 3, &["qemu-system-x86"]);
+}
+
+#[test]
+fn a_forge_that_is_not_there_is_named() {
+    let arguments = ["runner", "-g", "http://127.0.0.1:1", "-p", "o/r", "-T", "x"];
+    assert_told(&Dayfly::new(arguments).run(), 3, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn a_repository_without_an_owner_is_wrong_usage() {
+    Dayfly::new(["runner", "-g", "http://127.0.0.1:1", "-p", "r", "-T", "x"]).run().assert_status(2);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ended = Dayfly::new(["lab", "serve", "--data", "lab", "--listen", &address]).run();
+    assert_told(&ended, 3, &[&address, "port"]);
+}
+
+#[test]
+fn a_machine_that_never_says_hello_is_ended_and_told() {
+    // A static program that is no init: the guest's kernel panics as soon as it ends.
+    let program = dayfly_e2e::prepared("DAYFLY_TEST_RUNNER_APP");
+    let ended = Dayfly::demo(FINE, ["--accel", "tcg"]).env("DAYFLY_GUEST", program).run();
+    assert_told(&ended, 3, &["hello", "panic"]);
+    ended.assert_nothing_left();
+}

@@ -1,0 +1,221 @@
+//! `dayfly demo` with real machines: workflows that succeed, fail, and are ended in every way.
+
+use std::collections::HashSet;
+
+use dayfly_e2e::{Dayfly, Ended, processes_naming};
+use rustix::process::{Pid, Signal};
+
+/// Path of a file of the repository.
+fn repository_file(name: &str) -> String {
+    format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The pid of the (only) machine that runs, once its runner has taken a job and a line of its log has come.
+fn machine_in_the_middle_of_its_job(running: &mut dayfly_e2e::Running) -> Pid {
+    let started = running
+        .wait_for("start of a machine", |event| event["event"] == "runner" && event["what"] == "vmm_started");
+    running.wait_for("line of the job", |event| {
+        event["event"] == "log" && event["line"].as_str().is_some_and(|line| line.contains("in the middle"))
+    });
+    let pid = started["details"]["pid"].as_i64().expect("a pid");
+    Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid")
+}
+
+const LONG: &str = "
+on: workflow_dispatch
+jobs:
+  long:
+    runs-on: self-hosted
+    steps:
+      - run: |
+          echo 'in the middle'
+          sleep 600
+";
+
+fn runners_of(ended: &Ended) -> Vec<String> {
+    let done = ended.done();
+    let runs = done["runs"].as_array().expect("runs");
+    runs.iter().map(|run| run["runner"].as_str().expect("a runner").to_owned()).collect()
+}
+
+#[test]
+fn the_demos_own_workflow_runs_each_job_in_a_machine_of_its_own() {
+    let ended = Dayfly::new([
+        "demo",
+        "--json",
+        "--parallel",
+        "2",
+        "--workflow",
+        &repository_file("demo/workflow.yml"),
+    ])
+    .run();
+    ended.assert_status(0).assert_nothing_left();
+    assert_eq!(ended.done()["conclusion"], "success");
+    let runners: HashSet<String> = runners_of(&ended).into_iter().collect();
+    assert_eq!(runners.len(), 4, "{runners:?}");
+    for flavour in ["plain", "spicy"] {
+        let log = ended.log_of(&format!("build ({flavour})"));
+        assert!(log.contains(&format!("a {flavour} program, compiled in a microVM")), "{log}");
+        assert!(log.contains("Linux demo-"), "uname tells the machine's own host name: {log}");
+    }
+    let docker = ended.log_of("docker");
+    assert!(docker.contains("both machines run Linux"), "the output of another job has come over: {docker}");
+    assert!(docker.contains("hello from container"), "{docker}");
+    for run in ended.done()["runs"].as_array().expect("runs") {
+        assert_eq!(run["start"], "cold");
+        let phases = &run["phases"];
+        let order = [
+            "vmm_started",
+            "agent_hello",
+            "docker_ready",
+            "runner_up",
+            "job_acquired",
+            "job_done",
+            "vm_gone",
+        ];
+        let times: Vec<i64> = order
+            .iter()
+            .map(|name| phases[name].as_i64().unwrap_or_else(|| panic!("no {name}: {run}")))
+            .collect();
+        assert!(times.is_sorted(), "{run}");
+        assert!(phases["registered"].is_i64() && phases["first_log_line"].is_i64(), "{run}");
+    }
+}
+
+#[test]
+fn a_failing_job_shows_its_exit_code_and_what_needs_it_is_skipped() {
+    let workflow = r#"
+on: { workflow_dispatch: { inputs: { who: { required: true } } } }
+env: { LEVEL: workflow }
+jobs:
+  failing:
+    runs-on: [self-hosted, linux, anything-at-all]
+    defaults: { run: { working-directory: inner } }
+    steps:
+      - { run: mkdir -p inner, working-directory: . }
+      - name: files of the runner
+        env: { LEVEL: step }
+        run: |
+          echo "level $LEVEL in $(basename "$PWD") for ${{ inputs.who }} and ${{ vars.COLOUR }}"
+          echo "FROM_ENV=through the environment" >>"$GITHUB_ENV"
+          mkdir bin && printf '#!/bin/sh\necho through the path\n' >bin/handmade && chmod +x bin/handmade
+          echo "$PWD/bin" >>"$GITHUB_PATH"
+      - run: echo "$FROM_ENV, $(handmade), $LEVEL"
+      - run: |
+          echo "the secret is ${{ secrets.HUSH }}"
+          echo "::add-mask::also-hidden"
+          echo "said also-hidden"
+      - { run: exit 7, continue-on-error: true }
+      - { run: echo after a tolerated failure }
+      - { run: exit 42 }
+      - { run: echo never }
+      - { run: echo the cleaner comes, if: always() }
+      - { run: echo it failed, if: failure() }
+  after:
+    needs: failing
+    runs-on: self-hosted
+    steps: [{ run: echo never }]
+"#;
+    let arguments = ["--input", "who=you", "--var", "COLOUR=green", "--secret", "HUSH"];
+    let ended = Dayfly::demo(workflow, arguments).env("HUSH", "s3cr3t-v4lue").run();
+    ended.assert_status(1).assert_nothing_left();
+    let done = ended.done();
+    assert_eq!(done["conclusion"], "failure");
+    let log = ended.log_of("failing");
+    for expected in [
+        "level step in inner for you and green",
+        "through the environment, through the path, workflow",
+        "the secret is ***",
+        "said ***",
+        "after a tolerated failure",
+        "the cleaner comes",
+        "it failed",
+    ] {
+        assert!(log.contains(expected), "no \"{expected}\" in:\n{log}");
+    }
+    assert!(log.contains("42"), "the exit code is told:\n{log}");
+    assert!(!log.contains("never") && !ended.stdout.contains("s3cr3t-v4lue"), "{log}");
+    let after =
+        done["runs"].as_array().expect("runs").iter().find(|run| run["job"] == "after").expect("told");
+    assert_eq!(after["conclusion"], "skipped");
+}
+
+#[test]
+fn a_job_over_its_time_is_cancelled() {
+    let workflow = LONG.replace("runs-on: self-hosted", "runs-on: self-hosted\n    timeout-minutes: 0.1");
+    let ended = Dayfly::demo(&workflow, []).run();
+    ended.assert_status(1).assert_nothing_left();
+    assert_eq!(ended.done()["runs"][0]["conclusion"], "cancelled");
+    assert!(ended.log_of("long").contains("in the middle"));
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_a_job_leaves_nothing() {
+    let mut running = Dayfly::demo(LONG, []).start();
+    machine_in_the_middle_of_its_job(&mut running);
+    running.signal(Signal::INT);
+    let ended = running.wait();
+    ended.assert_status(130).assert_nothing_left();
+    assert_eq!(ended.done()["conclusion"], "cancelled");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_the_machines_at_once() {
+    let mut running = Dayfly::demo(LONG, []).start();
+    machine_in_the_middle_of_its_job(&mut running);
+    running.signal(Signal::TERM);
+    running.wait_for("warning", |event| event["event"] == "warning");
+    running.signal(Signal::INT);
+    running.wait().assert_status(143).assert_nothing_left();
+}
+
+#[test]
+fn a_machine_that_is_killed_fails_its_job() {
+    let mut running = Dayfly::demo(LONG, []).start();
+    let pid = machine_in_the_middle_of_its_job(&mut running);
+    rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
+    let ended = running.wait();
+    ended.assert_status(1).assert_nothing_left();
+    assert_eq!(ended.done()["conclusion"], "failure");
+}
+
+#[test]
+fn a_guest_whose_kernel_panics_fails_its_job() {
+    let workflow = LONG.replace("sleep 600", "sleep 1; echo c | sudo tee /proc/sysrq-trigger; sleep 600");
+    let ended = Dayfly::demo(&workflow, []).run();
+    ended.assert_status(1).assert_nothing_left();
+    assert_eq!(ended.done()["conclusion"], "failure");
+}
+
+#[test]
+fn after_kill_9_the_next_start_clears_up() {
+    let mut running = Dayfly::demo(LONG, []).start();
+    let folder = running.wait_for_event("instance")["folder"].as_str().expect("a folder").to_owned();
+    let machine = machine_in_the_middle_of_its_job(&mut running);
+    running.signal(Signal::KILL);
+    assert_eq!(running.wait().status, None);
+    rustix::process::test_kill_process(machine).expect("the machine survives its dayfly");
+
+    let ended = Dayfly::demo(
+        "on: workflow_dispatch\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo hi }] } }",
+        [],
+    )
+    .run();
+    ended.assert_status(0).assert_nothing_left();
+    assert!(!std::path::Path::new(&folder).exists(), "{folder} is left");
+    assert!(rustix::process::test_kill_process(machine).is_err(), "the machine is left");
+}
+
+#[test]
+fn a_kept_machine_runs_on_until_the_next_start() {
+    let workflow = "on: push\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo hi }] } }";
+    let ended = Dayfly::demo(workflow, ["--keep"]).run();
+    ended.assert_status(0);
+    let runner = runners_of(&ended).remove(0);
+    assert_eq!(processes_naming(&runner).len(), 1, "the machine runs on");
+    let kept = ended.events_of("left").remove(0)["kept"].clone();
+    assert!(kept[0].as_str().is_some_and(|kept| kept.contains(&runner)), "{kept}");
+
+    Dayfly::demo(workflow, []).run().assert_status(0).assert_nothing_left();
+    assert_eq!(processes_naming(&runner), Vec::<u32>::new());
+}

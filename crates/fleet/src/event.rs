@@ -1,0 +1,198 @@
+//! What happens to runners, as one stream with many readers: terminal, JSON lines, journal, status.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dayfly_guest::protocol::{Milestone, Source};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::runner_id::RunnerId;
+
+/// How many events may wait for their reader. Lines beyond it are counted and dropped; all else waits.
+const QUEUE_LENGTH: usize = 4096;
+
+/// One thing that happened.
+#[derive(Debug, Clone, Serialize)]
+pub struct Event {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
+    /// The runner it happened to.
+    pub runner: RunnerId,
+    /// Name of its VM and registration.
+    pub name: String,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventKind {
+    /// A registration is being asked for.
+    Registering,
+    /// The forge has registered the runner under this id.
+    Registered {
+        /// Its id at the forge.
+        registration: u64,
+    },
+    /// The VMM runs.
+    VmmStarted {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The VM did not come up and was started once again.
+    VmRestarted {
+        /// Why.
+        reason: String,
+    },
+    /// The agent in the guest has said hello.
+    AgentHello,
+    /// The guest has come this far.
+    Milestone {
+        /// Which step.
+        milestone: Milestone,
+        /// Milliseconds since the guest's kernel started.
+        uptime_ms: u64,
+    },
+    /// The runner app has its registration and is about to start (`.tkn`).
+    RunnerUp,
+    /// The runner app waits for a job, as it says itself.
+    Listening,
+    /// A job was seen.
+    JobStarted {
+        /// Name of the job, as the runner app says it.
+        job: String,
+    },
+    /// The job has ended.
+    JobFinished {
+        /// Result, as the runner app says it.
+        result: String,
+    },
+    /// A line of the guest's output.
+    Line {
+        /// Who printed it.
+        source: Source,
+        /// The text.
+        text: String,
+    },
+    /// Lines that no reader had room for.
+    LinesDropped {
+        /// How many.
+        count: u64,
+    },
+    /// The runner is being ended from the outside.
+    Stopping {
+        /// Why.
+        reason: String,
+    },
+    /// The entrypoint has ended.
+    EntrypointExited {
+        /// Exit status.
+        code: Option<i32>,
+        /// Signal.
+        signal: Option<i32>,
+    },
+    /// The VM and its disk are gone.
+    VmGone {
+        /// How the VMM ended.
+        exit: String,
+    },
+    /// The VM was left running, as asked.
+    VmKept {
+        /// Its run's folder.
+        folder: std::path::PathBuf,
+    },
+    /// The registration is gone, or why it is not.
+    RegistrationEnded {
+        /// `deleted`, `gone` (the forge had removed it), or `busy` (left to the forge).
+        how: &'static str,
+    },
+    /// Something that a person should read; the runner goes on.
+    Warning {
+        /// What, where, and what to do.
+        message: String,
+    },
+    /// Nothing of this runner is left.
+    Ended,
+}
+
+/// Where the events of one runner go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Events {
+    sender: mpsc::Sender<Event>,
+    runner: RunnerId,
+    name: String,
+    dropped: u64,
+}
+
+/// The stream that all loops of a process share.
+#[derive(Debug, Clone)]
+pub struct EventSink(mpsc::Sender<Event>);
+
+/// Makes the stream.
+pub fn channel() -> (EventSink, mpsc::Receiver<Event>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+    (EventSink(sender), receiver)
+}
+
+impl EventSink {
+    /// The part of the stream that one runner writes.
+    pub fn of(&self, runner: &RunnerId, name: &str) -> Events {
+        Events { sender: self.0.clone(), runner: runner.clone(), name: name.to_owned(), dropped: 0 }
+    }
+}
+
+impl Events {
+    /// Tells what happened. Lines never wait for a slow reader; all else does, so that no state is lost.
+    /// A reader that is gone is no error: the journal has what matters.
+    pub async fn tell(&mut self, kind: EventKind) {
+        if !matches!(kind, EventKind::Line { .. }) {
+            if self.dropped > 0 {
+                let count = std::mem::take(&mut self.dropped);
+                let _ = self.sender.send(self.event(EventKind::LinesDropped { count })).await;
+            }
+            let _ = self.sender.send(self.event(kind)).await;
+        } else if self.sender.try_send(self.event(kind)).is_err() {
+            self.dropped += 1;
+        }
+    }
+
+    fn event(&self, kind: EventKind) -> Event {
+        Event { at_ms: unix_ms(), runner: self.runner.clone(), name: self.name.clone(), kind }
+    }
+}
+
+/// The wall clock, milliseconds since 1970-01-01 UTC; 0 where it stands before that.
+pub fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Serialize for RunnerId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_that_nobody_reads_are_counted_not_kept() {
+        let (sink, mut receiver) = channel();
+        let id = RunnerId::random(0);
+        let mut events = sink.of(&id, "x");
+        for _ in 0..QUEUE_LENGTH + 10 {
+            events.tell(EventKind::Line { source: Source::Agent, text: "flood".to_owned() }).await;
+        }
+        for _ in 0..QUEUE_LENGTH {
+            receiver.recv().await.expect("a line");
+        }
+        events.tell(EventKind::AgentHello).await;
+        assert_eq!(receiver.recv().await.expect("count").kind, EventKind::LinesDropped { count: 10 });
+        assert_eq!(receiver.recv().await.expect("hello").kind, EventKind::AgentHello);
+    }
+}
