@@ -115,10 +115,16 @@ fn check_space(folder: &Path) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Programs tell of a full disk in many ways; the disk tells it best. Asked while the stage is still there.
+/// Says of a full disk that it is one. Some programs tell it, others only fail while it is.
 fn explain(error: ImageError, folder: &Path) -> ImageError {
+    let told = match &error {
+        ImageError::Cancelled => return error,
+        ImageError::Failed { tail, .. } => tail.contains("No space left on device"),
+        ImageError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+        _ => false,
+    };
     match crate::space::free_mib(folder) {
-        Ok(free_mib) if free_mib < 16 && !matches!(error, ImageError::Cancelled) => {
+        Ok(free_mib) if told || free_mib < 16 => {
             ImageError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN }
         }
         _ => error,
