@@ -8,7 +8,7 @@
 //! | `<id>.trm` | loop | the runner should end |
 //!
 //! A driver may share the directory with a VM, so whatever stands there is foreign: it is opened without following
-//! links, must be a regular file, and is read up to 4 KiB and no further.
+//! links, must be a regular file, and is read up to 4 KiB (`.env`: the longest one there is) and no further.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
