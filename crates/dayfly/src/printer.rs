@@ -3,8 +3,6 @@
 //! What a command is for goes to standard output; everything about how it goes, and all errors, to standard error.
 //! Colours only on a terminal, and never with `NO_COLOR`.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the place where dayfly prints")]
-
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
             guest_binary: machine.guest_binary.clone(),
             forward: Some(forward),
             environment: self.environment.path().to_owned(),
-            entrypoint_args: vec!["-i".to_owned(), self.id.to_string()],
+            entrypoint_args: Vec::new(),
         };
         self.journal.write(Step::StartingVm)?;
         self.vm = Some(dayfly_vm::start(self.host, spec, &self.folder).await?);

@@ -145,7 +145,7 @@ fn an_app_gets_its_files_and_a_clean_environment_and_a_finished_job_is_success()
         assert!(!environment.contains(&name), "{name} in {environment:?}");
     }
     assert!(environment.contains(&"HOME") && environment.contains(&"PATH"), "{environment:?}");
-    assert!(lines.contains(&"args: run --terminal=false"), "{output}");
+    assert!(lines.contains(&"args: run"), "{output}");
     assert!(lines.contains(&"err"), "{output}");
     assert!(
         lines.iter().any(|line| matches!(observe(line), Some(Observation::JobFinished { .. }))),

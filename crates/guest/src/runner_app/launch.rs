@@ -43,8 +43,9 @@ pub struct Launch {
 impl Launch {
     /// `github-act-runner run` in a folder that holds the files of a JIT config.
     ///
-    /// `--terminal=false` (its default is a pseudo terminal for each step, seen with 0.13.0): steps find no
-    /// terminal at GitHub, and tools print other things to one.
+    /// Each step gets a pseudo terminal of its own (`--terminal`, on by default, seen with 0.13.0). Without it a step
+    /// lasts as long as any process that holds its output, even when it was cancelled or is out of time. GitHub's
+    /// steps have none, so programs are told by `TERM` not to draw on it.
     ///
     /// It is stopped by SIGTERM: its first SIGINT only means "no further jobs", and it lets the job run to its end.
     /// After SIGTERM the job is reported as cancelled (both seen with 0.13.0).
@@ -57,12 +58,14 @@ impl Launch {
             ("SHELL", user.shell.to_string_lossy().as_ref()),
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("LANG", "C.UTF-8"),
+            ("TERM", "dumb"),
+            ("BUILDKIT_PROGRESS", "plain"),
             ("RUNNER_TOOL_CACHE", "/opt/hostedtoolcache"),
             ("AGENT_TOOLSDIRECTORY", "/opt/hostedtoolcache"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-        let args = vec!["run".to_owned(), "--terminal=false".to_owned()];
+        let args = vec!["run".to_owned()];
         Self {
             program: program.to_owned(),
             args,
@@ -84,13 +87,15 @@ mod tests {
         let env: Vec<_> = launch.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let text = format!("{} {}\n{}", launch.program.display(), launch.args.join(" "), env.join("\n"));
         insta::assert_snapshot!(text, @r"
-        /opt/runner/github-act-runner run --terminal=false
+        /opt/runner/github-act-runner run
         HOME=/home/runner
         USER=runner
         LOGNAME=runner
         SHELL=/bin/bash
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
         LANG=C.UTF-8
+        TERM=dumb
+        BUILDKIT_PROGRESS=plain
         RUNNER_TOOL_CACHE=/opt/hostedtoolcache
         AGENT_TOOLSDIRECTORY=/opt/hostedtoolcache
         ");

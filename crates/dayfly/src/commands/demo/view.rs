@@ -318,18 +318,18 @@ mod tests {
 
     #[test]
     fn a_wide_terminal_shows_one_line_for_each_job() {
-        insta::assert_snapshot!(plain(&table(&reports(), Some(200))), @"");
+        insta::assert_snapshot!(plain(&table(&reports(), Some(200))));
     }
 
     #[test]
     fn a_narrow_terminal_shows_a_block_for_each_job() {
-        insta::assert_snapshot!(plain(&table(&reports(), Some(80))), @"");
+        insta::assert_snapshot!(plain(&table(&reports(), Some(80))));
     }
 
     #[test]
     fn what_is_left_is_named() {
         let remains = Remains { machines: vec!["demo-0-k3V9x0q (process 12)".into()], ..Remains::default() };
-        insta::assert_snapshot!(plain(&proof(&remains)), @"");
-        insta::assert_snapshot!(plain(&proof(&Remains::default())), @"");
+        insta::assert_snapshot!(plain(&proof(&remains)));
+        insta::assert_snapshot!(plain(&proof(&Remains::default())));
     }
 }

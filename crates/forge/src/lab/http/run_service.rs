@@ -14,6 +14,7 @@ use crate::lab::Lab;
 use crate::lab::refusal::Refusal;
 use crate::lab::state::{StepUpdate, timestamp};
 use crate::workflow::Conclusion;
+use crate::workflow::message::adapt_to_github_act_runner;
 
 const OUTPUTS_MAX: usize = 1000;
 /// GitHub's bound for the outputs of one job is 1 MB.
@@ -27,6 +28,8 @@ fn broken(refusal: Refusal) -> Service {
 #[serde(rename_all = "camelCase")]
 struct Acquire {
     job_message_id: String,
+    /// Only github-act-runner sends it (seen with 0.13.0); the official runner has no such member.
+    stream_id: Option<serde::de::IgnoredAny>,
 }
 
 /// `POST /runner/run/acquirejob`: the job's message, once. 404: not this runner's; 409: acquired already.
@@ -36,13 +39,13 @@ pub(super) async fn acquire(
     body: Bytes,
 ) -> Result<Json<Value>, Service> {
     let acquire: Acquire = read(&body).map_err(broken)?;
-    let message = lab
-        .inner
-        .hub
-        .ask(move |state| state.acquire(runner, &acquire.job_message_id))
-        .await
-        .map_err(broken)?;
-    Ok(Json(message.map_err(broken)?))
+    let is_act_runner = acquire.stream_id.is_some();
+    let asked = lab.inner.hub.ask(move |state| state.acquire(runner, &acquire.job_message_id)).await;
+    let mut message = asked.map_err(broken)?.map_err(broken)?;
+    if is_act_runner {
+        adapt_to_github_act_runner(&mut message);
+    }
+    Ok(Json(message))
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::line::cut;
 use super::{Hold, State};
 use crate::lab::event::LabEventKind;
+use crate::lab::mask::Mask;
 
 const STEPS_MAX: usize = 2000;
 const NAME_LEN_MAX: usize = 1000;
@@ -25,12 +26,14 @@ pub(crate) type StepUpdate = StepRecord;
 impl State {
     /// Takes in what a runner says of its steps, and tells what is new.
     pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
+        // A name may come from an expression; the runner masks its lines only.
+        let mask = Mask::new(self.secrets_of(job));
         let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else {
             return;
         };
         let (run, mut news) = (entry.record.run, Vec::new());
         for mut update in updates {
-            update.name = cut(update.name, NAME_LEN_MAX);
+            update.name = cut(mask.apply(&update.name), NAME_LEN_MAX);
             let steps = &mut entry.record.steps;
             let place = steps.iter().position(|step| step.guid == update.guid).unwrap_or(steps.len());
             if place >= STEPS_MAX {
