@@ -89,19 +89,18 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The error and its causes, each once: an error that already quotes its cause is not followed by it.
+    /// The error and its root cause; the links between the two only say the same in other words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.error.to_string();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            let next = error.to_string();
-            if !text.contains(&next) {
-                text.push_str(": ");
-                text.push_str(&next);
-            }
-            cause = error.source();
+        let text = self.error.to_string();
+        f.write_str(&text)?;
+        let mut root = self.error.source();
+        while let Some(deeper) = root.and_then(Error::source) {
+            root = Some(deeper);
         }
-        f.write_str(&text)
+        match root.map(ToString::to_string) {
+            Some(cause) if !text.contains(&cause) => write!(f, ": {cause}"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -24,6 +24,32 @@ pub fn prepared(variable: &str) -> PathBuf {
     }
 }
 
+/// A state folder of a test's own, with the images of the common one: for tests whose instances others would clear up.
+pub struct OwnState(TempDir);
+
+impl OwnState {
+    /// Makes one.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let common = prepared("DAYFLY_STATE");
+        for shared in ["images", "runner-apps"] {
+            std::os::unix::fs::symlink(common.join(shared), folder.path().join(shared)).expect("a link");
+        }
+        Self(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Default for OwnState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A `dayfly` command in surroundings of its own: an empty temporary folder, no terminal, no colours.
 pub struct Dayfly {
     command: Command,

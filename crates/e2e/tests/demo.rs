@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dayfly_e2e::{Dayfly, Ended, processes_naming};
+use dayfly_e2e::{Dayfly, Ended, OwnState, processes_naming};
 use rustix::process::{Pid, Signal};
 
 /// Path of a file of the repository.
@@ -189,7 +189,8 @@ fn a_guest_whose_kernel_panics_fails_its_job() {
 
 #[test]
 fn after_kill_9_the_next_start_clears_up() {
-    let mut running = Dayfly::demo(LONG, []).start();
+    let state = OwnState::new();
+    let mut running = Dayfly::demo(LONG, []).env("DAYFLY_STATE", state.path()).start();
     let folder = running.wait_for_event("instance")["folder"].as_str().expect("a folder").to_owned();
     let machine = machine_in_the_middle_of_its_job(&mut running);
     running.signal(Signal::KILL);
@@ -200,6 +201,7 @@ fn after_kill_9_the_next_start_clears_up() {
         "on: workflow_dispatch\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo hi }] } }",
         [],
     )
+    .env("DAYFLY_STATE", state.path())
     .run();
     ended.assert_status(0).assert_nothing_left();
     assert!(!std::path::Path::new(&folder).exists(), "{folder} is left");
@@ -209,13 +211,15 @@ fn after_kill_9_the_next_start_clears_up() {
 #[test]
 fn a_kept_machine_runs_on_until_the_next_start() {
     let workflow = "on: push\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo hi }] } }";
-    let ended = Dayfly::demo(workflow, ["--keep"]).run();
+    let state = OwnState::new();
+    let ended = Dayfly::demo(workflow, ["--keep"]).env("DAYFLY_STATE", state.path()).run();
     ended.assert_status(0);
     let runner = runners_of(&ended).remove(0);
     assert_eq!(processes_naming(&runner).len(), 1, "the machine runs on");
     let kept = ended.events_of("left").remove(0)["kept"].clone();
     assert!(kept[0].as_str().is_some_and(|kept| kept.contains(&runner)), "{kept}");
 
-    Dayfly::demo(workflow, []).run().assert_status(0).assert_nothing_left();
+    let next = Dayfly::demo(workflow, []).env("DAYFLY_STATE", state.path()).run();
+    next.assert_status(0).assert_nothing_left();
     assert_eq!(processes_naming(&runner), Vec::<u32>::new());
 }

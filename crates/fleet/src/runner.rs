@@ -66,6 +66,16 @@ pub enum RunnerError {
     /// No VM.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The machine ended before its agent said hello.
+    #[error("the machine of {name} never said hello: {exit}; its console's last lines:\n{console}")]
+    NoHello {
+        /// Name of the runner.
+        name: String,
+        /// How it ended.
+        exit: String,
+        /// Last lines of the console.
+        console: String,
+    },
     /// The machine came up, but the runner app did not.
     #[error("the runner app of {name} was not about to start within {} s of the agent's hello; the console's last lines:\n{console}", limit.as_secs())]
     NotUp {
@@ -129,7 +139,7 @@ impl RunnerError {
         match self {
             Self::Register { source, .. } => source.is_temporary(),
             Self::Start(error) => error.is_transient(),
-            Self::NotUp { .. } | Self::App { .. } => true,
+            Self::NoHello { .. } | Self::NotUp { .. } | Self::App { .. } => true,
             Self::EnvFile { .. }
             | Self::Leftover(_)
             | Self::State { .. }
@@ -160,6 +170,7 @@ pub(crate) struct Run<'a> {
 /// What `watch` has seen so far.
 #[derive(Debug, Default)]
 struct Seen {
+    hello: bool,
     token: bool,
     job: bool,
     result: Option<JobResult>,
@@ -334,8 +345,9 @@ impl<'a> Run<'a> {
                     return Ok(RunnerEnd::MachineLost { exit: "its events ended".to_owned() });
                 }
                 Happening::Vm(Some(event)) => {
-                    if matches!(event, VmEvent::Hello) && deadline.is_none() {
-                        deadline = Some(Instant::now() + self.settings.limits.runner_up);
+                    if matches!(event, VmEvent::Hello) && !seen.hello {
+                        seen.hello = true;
+                        deadline = deadline.or(Some(Instant::now() + self.settings.limits.runner_up));
                     }
                     match self.take_vm_event(event, &mut seen).await {
                         Some(_) if ordered != StopOrder::None => return Ok(RunnerEnd::Stopped),
@@ -414,7 +426,13 @@ impl<'a> Run<'a> {
                 self.events.tell(EventKind::EntrypointExited { code, signal }).await;
                 return Some(self.end_of(code, seen));
             }
-            VmEvent::Gone { exit, .. } => return Some(Ok(RunnerEnd::MachineLost { exit: exit.to_string() })),
+            VmEvent::Gone { exit, .. } if seen.hello => {
+                return Some(Ok(RunnerEnd::MachineLost { exit: exit.to_string() }));
+            }
+            VmEvent::Gone { exit, console_tail } => {
+                let (name, exit) = (self.name.clone(), exit.to_string());
+                return Some(Err(RunnerError::NoHello { name, exit, console: console_tail }));
+            }
         };
         self.events.tell(kind).await;
         None

@@ -204,6 +204,8 @@ impl Supervisor {
                 }
                 Happening::Monitor(event) => note(attempt, event),
                 Happening::Ordered(Some(Order::Stop(grace))) => attempt.stop(grace),
+                // Nobody can order any more, because the machine was let go on purpose.
+                Happening::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 Happening::Ordered(Some(Order::Kill) | None) => attempt.kill(),
                 Happening::EnvironmentChanged => self.carry_trm(attempt),
                 Happening::DeadlinePassed => {
