@@ -65,6 +65,9 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
     checks.push(program("zstd", &["/usr/bin/zstd"], "zstd"));
     checks.push(program("xz", &["/usr/bin/xz"], "xz-utils"));
     checks.push(program("setpriv", &["/usr/bin/setpriv"], "util-linux"));
+    if !rustix::process::geteuid().is_root() {
+        checks.push(program("newuidmap", &["/usr/bin/newuidmap"], "uidmap"));
+    }
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     checks.push(program("Debian's keyring", &[keyring], "debian-archive-keyring"));
     checks.push(match Go::find(go_folders) {

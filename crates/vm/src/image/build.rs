@@ -26,6 +26,8 @@ use super::{Cancel, Image, ImageError, Progress, Store, modules, packages, recip
 const FREE_MIB_MIN: u64 = 3 * 1024;
 /// Debian's keys, from debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What gives a user who is not root a range of user ids.
+const NEWUIDMAP: &str = "/usr/bin/newuidmap";
 /// What of the packages nobody reads in a machine. Kernel hooks would build an initramfs that is never used.
 const EXCLUDED: [&str; 4] =
     ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/etc/kernel/postinst.d/*"];
@@ -147,6 +149,10 @@ impl Builder<'_> {
                 program: "Debian's keyring",
                 package: "debian-archive-keyring",
             });
+        }
+        // Without root, mmdebstrap needs a range of user ids, which only this program may hand out.
+        if !rustix::process::geteuid().is_root() && !Path::new(NEWUIDMAP).exists() {
+            return Err(ImageError::NoProgram { program: "newuidmap", package: "uidmap" });
         }
         let work = self.path("work");
         make_folder(&work)?;
