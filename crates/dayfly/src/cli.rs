@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Places and log")]
 pub(crate) struct Common {
     /// Where images, runs and instances are kept [default: /var/lib/dayfly as root, else ~/.local/state/dayfly]
     #[arg(long, global = true, env = "DAYFLY_STATE", value_name = "DIR", hide_env_values = true)]
@@ -76,6 +77,7 @@ pub(crate) enum Accel {
 
 /// The machine of a job.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Machines")]
 pub(crate) struct MachineArgs {
     /// Virtual CPUs of each machine
     #[arg(short, long, env = "RUNNER_CPUS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]

@@ -41,7 +41,11 @@ fn an_interrupted_build_leaves_nothing_half_made() {
     let began = Instant::now();
     let stage = state.path().join("images/.build");
     while !everything_below(&stage).iter().any(|path| path.ends_with("/build.log")) {
-        assert!(began.elapsed() < Duration::from_secs(60), "the build has not begun: {:?}", everything_below(state.path()));
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "the build has not begun: {:?}",
+            everything_below(state.path())
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     std::thread::sleep(Duration::from_secs(3));
@@ -64,12 +68,18 @@ fn doctor_tells_each_check_and_what_mends_it() {
     ended.assert_status(0);
     let checks: Vec<serde_json::Value> = serde_json::from_str(&ended.stdout).expect("a list");
     for name in ["qemu", "mmdebstrap", "go", "guest binary"] {
-        let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}: {checks:?}"));
+        let check = checks
+            .iter()
+            .find(|check| check["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}: {checks:?}"));
         assert_eq!(check["state"], "ok", "{check}");
     }
     let broken = Dayfly::new(["doctor", "--json"]).env("DAYFLY_QEMU", "/nowhere/qemu").run();
     broken.assert_status(3);
     let checks: Vec<serde_json::Value> = serde_json::from_str(&broken.stdout).expect("a list");
     let qemu = checks.iter().find(|check| check["name"] == "qemu").expect("told");
-    assert_eq!((qemu["state"].as_str(), qemu["mend"].as_str()), (Some("missing"), Some("apt-get install qemu-system-x86")));
+    assert_eq!(
+        (qemu["state"].as_str(), qemu["mend"].as_str()),
+        (Some("missing"), Some("apt-get install qemu-system-x86"))
+    );
 }

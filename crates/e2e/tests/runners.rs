@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use dayfly_e2e::{Dayfly, Running};
+use dayfly_e2e::{Dayfly, OwnState, Running, processes_naming};
 use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
 use rustix::process::Signal;
 
@@ -128,6 +128,34 @@ async fn an_idle_runner_is_ended_by_the_handshake_and_a_cancelled_job_ends() {
     ended.assert_status(143).assert_nothing_left();
     let last = ended.events_of("entrypoint_exited").pop().expect("the entrypoint ended by itself");
     assert_eq!(last["code"], 5, "by .trm, not by a kill: {last}");
+    assert_eq!(lab.registrations().await, Vec::<String>::new());
+    lab.stop();
+}
+
+#[tokio::test]
+async fn after_kill_9_the_next_loop_of_the_repository_clears_up() {
+    let lab = LabProcess::start();
+    let state = OwnState::new();
+    let loop_of = |arguments: &[&str]| {
+        let all = ["runner", "--json", "-g", &lab.url, "-p", "o/r", "-L", "here"];
+        let all = all.into_iter().chain(arguments.iter().copied());
+        Dayfly::new(all).env("RUNNER_PAT", &lab.token).env("DAYFLY_STATE", state.path()).start()
+    };
+    let mut killed = loop_of(&[]);
+    let instance = killed.wait_for_event("instance")["folder"].as_str().expect("a folder").to_owned();
+    let name = killed.wait_for_event("runner_up")["name"].as_str().expect("a name").to_owned();
+    killed.signal(Signal::KILL);
+    killed.wait();
+    assert_eq!(processes_naming(&name).len(), 1, "the machine survives its loop");
+    assert_eq!(lab.registrations().await, [name.clone()]);
+
+    let mut next = loop_of(&["-r", "1"]);
+    next.wait_for_event("registered");
+    assert_eq!(processes_naming(&name), Vec::<u32>::new(), "its machine is gone");
+    assert!(!lab.registrations().await.contains(&name), "its registration is gone");
+    assert!(!std::path::Path::new(&instance).exists(), "its folder is gone");
+    next.signal(Signal::INT);
+    next.wait().assert_status(130).assert_nothing_left();
     assert_eq!(lab.registrations().await, Vec::<String>::new());
     lab.stop();
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dayfly_forge::client::{Deletion, Forge, ForgeError, JitRequest, NewRunner};
 use dayfly_guest::envfile::{self, EnvFileError};
-use dayfly_guest::environment;
+use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, Ending, JobResult, Observation};
 use dayfly_vm::{EnvironmentDir, Forward, LeftoverError, StartError, Vm, VmEvent, VmHost, VmSpec};
@@ -298,17 +298,11 @@ impl<'a> Run<'a> {
         ];
         let environment = envfile::render(&environment)
             .map_err(|source| RunnerError::EnvFile { name: self.name.clone(), source })?;
-        self.environment.write("env", &environment)?;
-        let machine = &self.settings.machine;
+        self.environment.write(Suffix::Env, &environment)?;
         let spec = VmSpec {
             name: self.name.clone(),
             runner_id: self.id.to_string(),
-            cpus: machine.cpus,
-            memory_mib: machine.memory_mib,
-            disk_mib: machine.disk_mib,
-            image: machine.image.clone(),
-            accel: machine.accel,
-            guest_binary: machine.guest_binary.clone(),
+            machine: self.settings.machine.clone(),
             forward: Some(forward),
             environment: self.environment.path().to_owned(),
             entrypoint_args: Vec::new(),
@@ -356,7 +350,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 Happening::EnvironmentChanged => {
-                    if self.environment.take("tkn")?.is_some() && !seen.token {
+                    if self.environment.take(Suffix::Tkn)?.is_some() && !seen.token {
                         seen.token = true;
                         deadline = deadline.filter(|_| ordered != StopOrder::None);
                         self.events.tell(EventKind::RunnerUp).await;
@@ -461,7 +455,7 @@ impl<'a> Run<'a> {
 
     /// What the entrypoint's end means. Its status is a hint of a hostile guest: it decides only what is told.
     fn end_of(&self, code: Option<i32>, seen: &Seen) -> Result<RunnerEnd, RunnerError> {
-        if let Ok(Some(note)) = self.environment.read("brk")
+        if let Ok(Some(note)) = self.environment.read(Suffix::Brk)
             && environment::is_secret(&note, &self.secret)
         {
             return Ok(RunnerEnd::Broken);
@@ -479,7 +473,7 @@ impl<'a> Run<'a> {
     /// Writes `.trm`: the entrypoint stops the runner app when it sees the loop's secret in it.
     async fn ask_to_end(&mut self, reason: &str) -> Result<(), RunnerError> {
         self.events.tell(EventKind::Stopping { reason: reason.to_owned() }).await;
-        self.environment.write("trm", &self.secret)?;
+        self.environment.write(Suffix::Trm, &self.secret)?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dayfly_forge::client::RunnerScope;
-use dayfly_vm::{AccelChoice, Image};
+use dayfly_vm::Machine;
 
 /// Everything about one loop.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct LoopSettings {
     /// User that jobs run as in the VM.
     pub user: String,
     /// The machine of each runner.
-    pub machine: MachineSettings,
+    pub machine: Machine,
     /// How long it waits for what others do.
     pub limits: Limits,
     /// The instance's folder of runs.
@@ -34,23 +34,6 @@ pub struct LoopSettings {
     pub environment: PathBuf,
     /// Leave the VM of a job that has ended running, for a look.
     pub keep: bool,
-}
-
-/// The machine of a runner.
-#[derive(Debug, Clone)]
-pub struct MachineSettings {
-    /// Virtual CPUs.
-    pub cpus: u32,
-    /// Memory, MiB.
-    pub memory_mib: u32,
-    /// Scratch disk, MiB; sparse, so that only what is written counts.
-    pub disk_mib: u64,
-    /// What it boots.
-    pub image: Image,
-    /// KVM or emulation.
-    pub accel: AccelChoice,
-    /// The static guest binary.
-    pub guest_binary: PathBuf,
 }
 
 /// A repository at a forge.

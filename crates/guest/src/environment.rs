@@ -21,7 +21,8 @@ pub enum Suffix {
 }
 
 impl Suffix {
-    const ALL: [Self; 4] = [Self::Env, Self::Tkn, Self::Brk, Self::Trm];
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Env, Self::Tkn, Self::Brk, Self::Trm];
 
     /// With its dot.
     #[must_use]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dayfly_vm::image::{BuildSettings, Cancel, Progress, build};
-use dayfly_vm::{AccelChoice, Forward, Launcher, VmEvent, VmHost, VmSpec};
+use dayfly_vm::{AccelChoice, Forward, Launcher, Machine, VmEvent, VmHost, VmSpec};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -65,12 +65,7 @@ fn main() -> ExitCode {
         let spec = VmSpec {
             name: "example".to_owned(),
             runner_id: "0-example".to_owned(),
-            cpus: 2,
-            memory_mib: 2048,
-            disk_mib: 32 * 1024,
-            image,
-            accel,
-            guest_binary,
+            machine: Machine { cpus: 2, memory_mib: 2048, disk_mib: 32 * 1024, image, accel, guest_binary },
             forward: Some(Forward { guest_port: to.port(), to }),
             environment: environment.clone(),
             entrypoint_args: Vec::new(),

@@ -15,14 +15,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, file_name};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use tokio::io::unix::AsyncFd;
-
-/// Most bytes of a file that a guest may have written.
-pub(crate) const CONTENT_BYTES_MAX: usize = 4096;
-/// The four kinds of files.
-const SUFFIXES: [&str; 4] = ["env", "tkn", "brk", "trm"];
 
 /// What is wrong with the directory or a file in it.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +46,8 @@ pub enum EnvironmentError {
 }
 
 /// Most bytes of the file with this suffix. The environment comes from the loop and holds a whole JIT config.
-fn bytes_max(suffix: &str) -> usize {
-    if suffix == "env" { dayfly_guest::envfile::LENGTH_MAX } else { CONTENT_BYTES_MAX }
+pub(crate) fn bytes_max(suffix: Suffix) -> usize {
+    if suffix == Suffix::Env { dayfly_guest::envfile::LENGTH_MAX } else { NOTE_LENGTH_MAX }
 }
 
 /// The files of one runner in a loop's environment directory.
@@ -85,11 +81,11 @@ impl EnvironmentDir {
     }
 
     /// Name of this runner's file with a suffix.
-    fn name(&self, suffix: &str) -> String {
-        format!("{}.{suffix}", self.id)
+    fn name(&self, suffix: Suffix) -> String {
+        file_name(&self.id, suffix)
     }
 
-    fn failed(&self, what: &'static str, suffix: &str) -> impl FnOnce(io::Error) -> EnvironmentError {
+    fn failed(&self, what: &'static str, suffix: Suffix) -> impl FnOnce(io::Error) -> EnvironmentError {
         let path = self.path.join(self.name(suffix));
         move |source| EnvironmentError::Io { what, path, source }
     }
@@ -99,11 +95,11 @@ impl EnvironmentDir {
     ///
     /// # Errors
     /// It is there and cannot be read.
-    pub fn read(&self, suffix: &str) -> Result<Option<String>, EnvironmentError> {
+    pub fn read(&self, suffix: Suffix) -> Result<Option<String>, EnvironmentError> {
         self.read_file(suffix).map_err(self.failed("read", suffix))
     }
 
-    fn read_file(&self, suffix: &str) -> io::Result<Option<String>> {
+    fn read_file(&self, suffix: Suffix) -> io::Result<Option<String>> {
         // Non-blocking, so that opening a FIFO does not wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.folder, self.name(suffix), flags, Mode::empty()) {
@@ -126,7 +122,7 @@ impl EnvironmentDir {
     ///
     /// # Errors
     /// It is there and cannot be read or removed.
-    pub fn take(&self, suffix: &str) -> Result<Option<String>, EnvironmentError> {
+    pub fn take(&self, suffix: Suffix) -> Result<Option<String>, EnvironmentError> {
         let content = self.read(suffix)?;
         if content.is_some() {
             self.remove(suffix)?;
@@ -138,7 +134,7 @@ impl EnvironmentDir {
     ///
     /// # Errors
     /// No space, no rights, or more than 4 KiB.
-    pub fn write(&self, suffix: &str, content: &str) -> Result<(), EnvironmentError> {
+    pub fn write(&self, suffix: Suffix, content: &str) -> Result<(), EnvironmentError> {
         let most = bytes_max(suffix);
         if content.len() > most {
             let path = self.path.join(self.name(suffix));
@@ -147,7 +143,7 @@ impl EnvironmentDir {
         self.write_file(suffix, content).map_err(self.failed("write", suffix))
     }
 
-    fn write_file(&self, suffix: &str, content: &str) -> io::Result<()> {
+    fn write_file(&self, suffix: Suffix, content: &str) -> io::Result<()> {
         let name = self.name(suffix);
         let new = format!(".{name}.new");
         remove_if_there(&self.folder, &new)?;
@@ -166,7 +162,7 @@ impl EnvironmentDir {
     ///
     /// # Errors
     /// It is there and cannot be removed.
-    pub fn remove(&self, suffix: &str) -> Result<(), EnvironmentError> {
+    pub fn remove(&self, suffix: Suffix) -> Result<(), EnvironmentError> {
         remove_if_there(&self.folder, &self.name(suffix)).map_err(self.failed("remove", suffix))
     }
 
@@ -175,7 +171,7 @@ impl EnvironmentDir {
     /// # Errors
     /// One of them cannot be removed; the others are tried.
     pub fn clear(&self) -> Result<(), EnvironmentError> {
-        SUFFIXES.iter().map(|suffix| self.remove(suffix)).fold(Ok(()), Result::and)
+        Suffix::ALL.into_iter().map(|suffix| self.remove(suffix)).fold(Ok(()), Result::and)
     }
 
     /// Waits until something in the directory has changed since the last call (or since it was opened). Safe to be
@@ -227,21 +223,21 @@ mod tests {
     async fn files_are_private_whole_and_gone_once_taken() {
         let folder = tempfile::tempdir().expect("folder");
         let dir = open(&folder);
-        assert_eq!(dir.read("tkn").expect("read"), None);
-        dir.write("env", "A=1\n").expect("write");
-        dir.write("env", "A=2\n").expect("write again");
+        assert_eq!(dir.read(Suffix::Tkn).expect("read"), None);
+        dir.write(Suffix::Env, "A=1\n").expect("write");
+        dir.write(Suffix::Env, "A=2\n").expect("write again");
         let path = folder.path().join("0-abc.env");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(dir.take("env").expect("take").as_deref(), Some("A=2\n"));
-        assert_eq!(dir.take("env").expect("take"), None);
+        assert_eq!(dir.take(Suffix::Env).expect("take").as_deref(), Some("A=2\n"));
+        assert_eq!(dir.take(Suffix::Env).expect("take"), None);
         assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0);
         assert!(matches!(
-            dir.write("trm", &"x".repeat(4097)),
+            dir.write(Suffix::Trm, &"x".repeat(4097)),
             Err(EnvironmentError::TooLong { length: 4097, .. })
         ));
         // A JIT config is longer than a note.
-        dir.write("env", &"x".repeat(4097)).expect("write");
-        assert_eq!(dir.take("env").expect("take").map(|text| text.len()), Some(4097));
+        dir.write(Suffix::Env, &"x".repeat(4097)).expect("write");
+        assert_eq!(dir.take(Suffix::Env).expect("take").map(|text| text.len()), Some(4097));
     }
 
     #[tokio::test]
@@ -250,18 +246,18 @@ mod tests {
         let dir = open(&folder);
         let path = folder.path().join("0-abc.tkn");
         std::os::unix::fs::symlink("/etc/passwd", &path).expect("link");
-        assert_eq!(dir.take("tkn").expect("link"), None);
-        dir.remove("tkn").expect("remove the link");
+        assert_eq!(dir.take(Suffix::Tkn).expect("link"), None);
+        dir.remove(Suffix::Tkn).expect("remove the link");
         assert!(Path::new("/etc/passwd").exists());
         let _socket = std::os::unix::net::UnixListener::bind(&path).expect("socket");
-        assert_eq!(dir.read("tkn").expect("socket"), None);
-        dir.remove("tkn").expect("remove");
+        assert_eq!(dir.read(Suffix::Tkn).expect("socket"), None);
+        dir.remove(Suffix::Tkn).expect("remove");
         std::fs::create_dir(&path).expect("directory");
-        assert_eq!(dir.read("tkn").expect("directory"), None);
+        assert_eq!(dir.read(Suffix::Tkn).expect("directory"), None);
         dir.clear().expect("removes an empty directory");
         let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
         assert!(made.success());
-        assert_eq!(dir.read("tkn").expect("fifo without a writer"), None);
+        assert_eq!(dir.read(Suffix::Tkn).expect("fifo without a writer"), None);
         dir.clear().expect("clear");
         assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0);
     }
@@ -271,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = File::create(folder.path().join("0-abc.brk")).expect("file");
         file.set_len(1 << 30).expect("sparse");
-        assert_eq!(open(&folder).read("brk").expect("read").map(|text| text.len()), Some(4096));
+        assert_eq!(open(&folder).read(Suffix::Brk).expect("read").map(|text| text.len()), Some(4096));
     }
 
     #[tokio::test]
@@ -290,7 +286,7 @@ mod tests {
         assert!(tokio::time::timeout(soon, dir.changed()).await.is_err());
         std::fs::write(folder.path().join("0-abc.tkn"), "x").expect("write");
         tokio::time::timeout(Duration::from_secs(5), dir.changed()).await.expect("told");
-        assert_eq!(dir.take("tkn").expect("take").as_deref(), Some("x"));
+        assert_eq!(dir.take(Suffix::Tkn).expect("take").as_deref(), Some("x"));
         assert!(tokio::time::timeout(soon, dir.changed()).await.is_err());
     }
 }

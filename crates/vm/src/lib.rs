@@ -32,7 +32,7 @@ pub use forward::Forward;
 pub use image::Image;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
-    Exit, Leftover, LeftoverError, Limits, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover,
-    leftover, start,
+    Exit, Leftover, LeftoverError, Limits, Machine, StartError, Vm, VmEvent, VmHost, VmSpec,
+    destroy_leftover, leftover, start,
 };
 pub use probe::{Answer, answer as probe};

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_vm::image::Store;
 use dayfly_vm::{
-    AccelChoice, Exit, Forward, LaunchError, Launcher, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
+    AccelChoice, Exit, Forward, LaunchError, Launcher, Machine, StartError, Vm, VmEvent, VmHost, VmSpec,
+    leftover,
 };
 
 /// Shows identity, privileges, network and descriptors, then fails as told.
@@ -81,12 +82,14 @@ impl Setting {
         VmSpec {
             name: "m".to_owned(),
             runner_id: "0-abc".to_owned(),
-            cpus: 1,
-            memory_mib: 256,
-            disk_mib: 256,
-            image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
-            accel: AccelChoice::Tcg,
-            guest_binary: self.folder.path().join("guest"),
+            machine: Machine {
+                cpus: 1,
+                memory_mib: 256,
+                disk_mib: 256,
+                image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
+                accel: AccelChoice::Tcg,
+                guest_binary: self.folder.path().join("guest"),
+            },
             forward: None,
             environment: self.run_dir().join("environment"),
             entrypoint_args: Vec::new(),
@@ -281,9 +284,9 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
 
     let (host, spec) = without(&|host, _| host.qemu = Some(nowhere()));
     assert!(matches!(setting.start(&host, spec).await, Err(StartError::NoQemu { .. })));
-    let (host, spec) = without(&|_, spec| spec.guest_binary = nowhere());
+    let (host, spec) = without(&|_, spec| spec.machine.guest_binary = nowhere());
     assert!(matches!(setting.start(&host, spec).await, Err(StartError::GuestBinary { .. })));
-    let (host, spec) = without(&|_, spec| spec.cpus = 0);
+    let (host, spec) = without(&|_, spec| spec.machine.cpus = 0);
     assert!(matches!(setting.start(&host, spec).await, Err(StartError::Size { what: "CPUs", .. })));
     let (host, spec) = without(&|host, _| host.launcher.program = nowhere());
     assert!(matches!(setting.start(&host, spec).await, Err(StartError::Launch(LaunchError::Spawn { .. }))));

@@ -1,7 +1,6 @@
 //! What machines are made with: the host, their settings, and what runs their instructions.
 
-use dayfly_fleet::settings::MachineSettings;
-use dayfly_vm::{Accel, AccelChoice, Launcher, VmHost};
+use dayfly_vm::{Accel, AccelChoice, Launcher, Machine, VmHost};
 
 use super::image;
 use crate::cli::{self, MachineArgs};
@@ -23,13 +22,13 @@ pub(crate) fn launcher(places: &Places) -> Launcher {
 }
 
 /// Settings of the machines; the built-in image is built where it is missing.
-pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -> Result<MachineSettings> {
+pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -> Result<Machine> {
     let guest_binary = places.guest_binary()?;
     let image = match &args.image {
         Some(wanted) => image::find(places, wanted)?,
         None => image::ensure(places, quiet).await?,
     };
-    Ok(MachineSettings {
+    Ok(Machine {
         cpus: args.cpus,
         memory_mib: args.memory,
         disk_mib: args.disk * 1024,
@@ -52,7 +51,7 @@ pub(crate) struct Proven {
 }
 
 /// Finds out what machines run with: `auto` believes only a probe guest that really booted.
-pub(crate) async fn prove(host: &VmHost, machine: &MachineSettings, quiet: bool) -> Result<Proven> {
+pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
     let (accel, why) = match machine.accel {
         AccelChoice::Kvm => (Accel::Kvm, "as asked for".to_owned()),
         AccelChoice::Tcg => (Accel::Tcg, "as asked for".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, parse_file_name};
 use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
 
 use super::VmEvent;
@@ -18,7 +19,7 @@ pub(super) enum Action {
     /// Write a file of the environment directory.
     WriteFile {
         /// Its suffix.
-        suffix: &'static str,
+        suffix: Suffix,
         /// Whole content.
         content: String,
     },
@@ -38,9 +39,6 @@ pub(super) struct Handshake {
     started: bool,
     exited: bool,
 }
-
-/// Suffixes that a guest may send.
-const FROM_GUEST: [&str; 2] = ["tkn", "brk"];
 
 impl Handshake {
     /// Whether the agent has said hello.
@@ -122,9 +120,10 @@ impl Handshake {
 
 /// A file of the guest, if it is one that may come from there.
 fn file(name: &str, content: String, id: &str) -> Option<Action> {
-    let suffix = name.strip_prefix(id)?.strip_prefix('.')?;
-    let suffix = FROM_GUEST.into_iter().find(|&known| known == suffix)?;
-    (content.len() <= crate::environment::CONTENT_BYTES_MAX).then_some(Action::WriteFile { suffix, content })
+    let (owner, suffix) = parse_file_name(name)?;
+    let may_come =
+        owner == id && matches!(suffix, Suffix::Tkn | Suffix::Brk) && content.len() <= NOTE_LENGTH_MAX;
+    may_come.then_some(Action::WriteFile { suffix, content })
 }
 
 #[cfg(test)]

@@ -7,13 +7,9 @@ use crate::accel::AccelChoice;
 use crate::forward::Forward;
 use crate::image::Image;
 
-/// Everything about one machine.
+/// Size and make of a machine: what many machines have in common.
 #[derive(Debug, Clone)]
-pub struct VmSpec {
-    /// Its name: host name in the guest, and shown in the list of processes.
-    pub name: String,
-    /// The runner that lives in it; names the files of the environment directory.
-    pub runner_id: String,
+pub struct Machine {
     /// Virtual CPUs.
     pub cpus: u32,
     /// Memory, MiB.
@@ -26,11 +22,22 @@ pub struct VmSpec {
     pub accel: AccelChoice,
     /// The static guest binary, given to the machine at its start.
     pub guest_binary: PathBuf,
+}
+
+/// Everything about one machine.
+#[derive(Debug, Clone)]
+pub struct VmSpec {
+    /// Its name: host name in the guest, and shown in the list of processes.
+    pub name: String,
+    /// The runner that lives in it; names the files of the environment directory.
+    pub runner_id: String,
+    /// Its size and make.
+    pub machine: Machine,
     /// The one port of the host that works from the guest.
     pub forward: Option<Forward>,
     /// The loop's environment directory on the host.
     pub environment: PathBuf,
-    /// Arguments of the entrypoint, beside the runner's id.
+    /// Arguments of the entrypoint.
     pub entrypoint_args: Vec<String>,
 }
 
@@ -44,10 +51,10 @@ impl VmSpec {
                 Err(StartError::Size { what, value, least, most })
             }
         };
-        size("CPUs", self.cpus.into(), 1, 255)?;
+        size("CPUs", self.machine.cpus.into(), 1, 255)?;
         // Init, Docker and a runner app fit into no less.
-        size("MiB of memory", self.memory_mib.into(), 256, 1024 * 1024)?;
-        size("MiB of disk", self.disk_mib, 256, 16 * 1024 * 1024)
+        size("MiB of memory", self.machine.memory_mib.into(), 256, 1024 * 1024)?;
+        size("MiB of disk", self.machine.disk_mib, 256, 16 * 1024 * 1024)
     }
 
     /// Its name as the host name of the guest: letters, digits and inner hyphens, 63 at most.

@@ -29,7 +29,8 @@ const EVENTS_MAX: usize = 1024;
 pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, StartError> {
     spec.check()?;
     let qemu = host.qemu()?;
-    let accel = probe::resolve(host, spec.accel, &spec.image, &spec.guest_binary).await?;
+    let accel =
+        probe::resolve(host, spec.machine.accel, &spec.machine.image, &spec.machine.guest_binary).await?;
     let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id).map_err(|error| {
         StartError::Io { what: "open", path: spec.environment.clone(), source: std::io::Error::other(error) }
     })?;
@@ -64,30 +65,30 @@ struct Parts {
 
 fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
     let image_error = |path: &Path| {
-        let (image, path) = (spec.image.id().to_owned(), path.to_owned());
+        let (image, path) = (spec.machine.image.id().to_owned(), path.to_owned());
         move |source| StartError::Image { image, path, source }
     };
-    let kernel_path = spec.image.kernel();
+    let kernel_path = spec.machine.image.kernel();
     let kernel = File::open(&kernel_path).map_err(image_error(&kernel_path))?;
-    let initramfs_path = spec.image.initramfs();
+    let initramfs_path = spec.machine.image.initramfs();
     let initramfs =
-        initramfs::with_guest(&initramfs_path, &spec.guest_binary).map_err(|error| match error {
+        initramfs::with_guest(&initramfs_path, &spec.machine.guest_binary).map_err(|error| match error {
             InitramfsError::Guest(source) => {
-                StartError::GuestBinary { path: spec.guest_binary.clone(), source }
+                StartError::GuestBinary { path: spec.machine.guest_binary.clone(), source }
             }
             InitramfsError::Image(source) | InitramfsError::Memory(source) => {
                 image_error(&initramfs_path)(source)
             }
         })?;
-    let root = spec.image.open_root().map_err(image_error(&spec.image.root()))?;
-    let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), spec.disk_mib)?;
+    let root = spec.machine.image.open_root().map_err(image_error(&spec.machine.image.root()))?;
+    let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), spec.machine.disk_mib)?;
     let needs = Needs {
         qemu: &parts.qemu,
         name: &spec.name,
         accel: parts.accel,
         tsc_khz: tsc::frequency_khz(),
-        cpus: spec.cpus,
-        memory_mib: spec.memory_mib,
+        cpus: spec.machine.cpus,
+        memory_mib: spec.machine.memory_mib,
         boot: parts.boot,
     };
     Ok(Recipe {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
+use dayfly_guest::environment::{Suffix, file_name};
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Identity, Start};
 use rand::Rng as _;
 use tokio::sync::mpsc;
@@ -275,10 +276,12 @@ impl Supervisor {
     }
 
     async fn start_entrypoint(&mut self, attempt: &mut Attempt) {
-        match self.environment.take("env") {
-            Ok(Some(content)) => attempt.send(&HostMessage::PutFile { name: self.file_name("env"), content }),
+        match self.environment.take(Suffix::Env) {
+            Ok(Some(content)) => {
+                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Env), content })
+            }
             Ok(None) => {
-                let path = self.environment.path().join(self.file_name("env"));
+                let path = self.environment.path().join(self.file_name(Suffix::Env));
                 let message = format!("{} is not there: the entrypoint gets no environment", path.display());
                 self.tell(VmEvent::Fault { message }).await;
             }
@@ -297,9 +300,9 @@ impl Supervisor {
         if attempt.trm_sent {
             return;
         }
-        match self.environment.read("trm") {
+        match self.environment.read(Suffix::Trm) {
             Ok(Some(content)) => {
-                attempt.send(&HostMessage::PutFile { name: self.file_name("trm"), content });
+                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Trm), content });
                 attempt.trm_sent = true;
             }
             Ok(None) => {}
@@ -307,8 +310,8 @@ impl Supervisor {
         }
     }
 
-    fn file_name(&self, suffix: &str) -> String {
-        format!("{}.{suffix}", self.role.runner_id)
+    fn file_name(&self, suffix: Suffix) -> String {
+        file_name(&self.role.runner_id, suffix)
     }
 
     /// What comes after a deadline; an exit where nothing can.

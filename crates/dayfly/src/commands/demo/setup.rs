@@ -5,10 +5,10 @@ use std::time::Duration;
 use dayfly_fleet::event::{Event, EventSink};
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::recovery;
-use dayfly_fleet::settings::{Limits, LoopSettings, MachineSettings, Principal};
+use dayfly_fleet::settings::{Limits, LoopSettings, Principal};
 use dayfly_forge::client::{ApiBase, Dispatch, Forge};
 use dayfly_forge::lab::{Lab, LabError, LabEvents, LabSettings};
-use dayfly_vm::VmHost;
+use dayfly_vm::{Machine, VmHost};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -57,7 +57,7 @@ pub(super) struct Demo {
     pub(super) lab: PrivateLab,
     pub(super) principal: Principal,
     pub(super) run: u64,
-    pub(super) machine: MachineSettings,
+    pub(super) machine: Machine,
     pub(super) parallel: usize,
     pub(super) keep: bool,
     pub(super) lab_events: LabEvents,
