@@ -165,13 +165,14 @@ pub(crate) struct Run<'a> {
     stop: Stop,
     registration: Option<u64>,
     vm: Option<Vm>,
+    /// The runner app is about to start, or has.
+    up: bool,
 }
 
 /// What `watch` has seen so far.
 #[derive(Debug, Default)]
 struct Seen {
     hello: bool,
-    token: bool,
     job: bool,
     result: Option<JobResult>,
     /// The last lines of the machine, for an error.
@@ -244,6 +245,7 @@ impl<'a> Run<'a> {
             stop,
             registration: None,
             vm: None,
+            up: false,
         })
     }
 
@@ -252,12 +254,7 @@ impl<'a> Run<'a> {
             return Ok(RunnerEnd::Stopped);
         }
         let new_runner = self.register().await?;
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            started = self.start(&new_runner) => started?,
-            // Nothing runs in the machine yet, so there is nobody to end gently.
-            _ = stop.above(StopOrder::None) => return Ok(RunnerEnd::Stopped),
-        }
+        self.start(&new_runner).await?;
         drop(new_runner);
         self.watch().await
     }
@@ -350,13 +347,16 @@ impl<'a> Run<'a> {
                     }
                 }
                 Happening::EnvironmentChanged => {
-                    if self.environment.take(Suffix::Tkn)?.is_some() && !seen.token {
-                        seen.token = true;
+                    if self.environment.take(Suffix::Tkn)?.is_some() && !self.up {
+                        self.up = true;
                         deadline = deadline.filter(|_| ordered != StopOrder::None);
                         self.events.tell(EventKind::RunnerUp).await;
                     }
                 }
-                Happening::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
+                // Before the runner app is up there is nobody to end gently.
+                Happening::Ordered(order) if order == StopOrder::AtOnce || !self.up => {
+                    return Ok(RunnerEnd::Stopped);
+                }
                 Happening::Ordered(order) => {
                     ordered = order;
                     deadline = Some(Instant::now() + self.settings.limits.gentle_stop);
@@ -496,14 +496,14 @@ impl<'a> Run<'a> {
     }
 
     async fn end_vm(&mut self, keep: bool) -> Result<(), RunnerError> {
-        let Some(mut vm) = self.vm.take() else { return Ok(()) };
+        let Some(mut vm) = self.vm.take() else { return self.end_vm_that_did_not_start().await };
         if keep {
             vm.detach();
             self.events.tell(EventKind::VmKept { folder: self.folder.clone() }).await;
             return Ok(());
         }
         self.journal.write(Step::DestroyingVm)?;
-        let exit = if self.stop.order() == StopOrder::AtOnce {
+        let exit = if self.stop.order() == StopOrder::AtOnce || !self.up {
             vm.kill().await
         } else {
             vm.stop(self.settings.limits.power_off).await
@@ -511,6 +511,14 @@ impl<'a> Run<'a> {
         vm.destroy().await?;
         self.journal.write(Step::VmGone)?;
         self.events.tell(EventKind::VmGone { exit: exit.to_string() }).await;
+        Ok(())
+    }
+
+    async fn end_vm_that_did_not_start(&mut self) -> Result<(), RunnerError> {
+        if crate::journal::remains(&crate::journal::read(&self.folder)?).vm {
+            dayfly_vm::destroy_leftover(&self.folder).await?;
+            self.journal.write(Step::VmGone)?;
+        }
         Ok(())
     }
 
