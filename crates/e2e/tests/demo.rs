@@ -208,6 +208,22 @@ fn after_kill_9_the_next_start_clears_up() {
     assert!(rustix::process::test_kill_process(machine).is_err(), "the machine is left");
 }
 
+/// Types a command into the shell on a console, and waits for its output.
+fn says_hello(console: &str) -> bool {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(console).expect("the console listens");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a timeout");
+    stream.write_all(b"\necho he''llo from $(id -un)\n").expect("typed");
+    let (mut seen, mut piece) = (Vec::new(), [0; 1024]);
+    while let Ok(length @ 1..) = stream.read(&mut piece) {
+        seen.extend_from_slice(&piece[..length]);
+        if String::from_utf8_lossy(&seen).contains("hello from root") {
+            return true;
+        }
+    }
+    false
+}
+
 #[test]
 fn a_kept_machine_runs_on_until_the_next_start() {
     let workflow = "on: push\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo hi }] } }";
@@ -217,7 +233,9 @@ fn a_kept_machine_runs_on_until_the_next_start() {
     let runner = runners_of(&ended).remove(0);
     assert_eq!(processes_naming(&runner).len(), 1, "the machine runs on");
     let kept = ended.events_of("left").remove(0)["kept"].clone();
-    assert!(kept[0].as_str().is_some_and(|kept| kept.contains(&runner)), "{kept}");
+    assert_eq!(kept[0]["machine"], runner, "{kept}");
+    let console = kept[0]["console"].as_str().expect("a socket");
+    assert!(says_hello(console), "a shell answers on {console}");
 
     let next = Dayfly::demo(workflow, []).env("DAYFLY_STATE", state.path()).run();
     next.assert_status(0).assert_nothing_left();

@@ -147,7 +147,7 @@ async fn after_kill_9_the_next_loop_of_the_repository_clears_up() {
     killed.signal(Signal::KILL);
     killed.wait();
     assert_eq!(processes_naming(&name).len(), 1, "the machine survives its loop");
-    assert_eq!(lab.registrations().await, [name.clone()]);
+    assert_eq!(lab.registrations().await.as_slice(), std::slice::from_ref(&name));
 
     let mut next = loop_of(&["-r", "1"]);
     next.wait_for_event("registered");

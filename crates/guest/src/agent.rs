@@ -18,6 +18,7 @@ mod docker;
 mod identity;
 mod outbox;
 mod port;
+mod shell;
 
 use crate::console;
 use crate::folder::Folder;
@@ -72,6 +73,12 @@ impl Agent {
     pub(crate) fn start_docker(&self) {
         let agent = self.clone();
         std::thread::spawn(move || docker::run(&agent));
+    }
+
+    /// Offers a shell on the console, for as long as the machine lives.
+    pub(crate) fn start_shell(&self) {
+        let agent = self.clone();
+        std::thread::spawn(move || shell::run(&agent));
     }
 
     /// Waits for children, for ever.

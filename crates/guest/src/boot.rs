@@ -13,7 +13,7 @@
 //!   gateway 10.0.2.2, name server 10.0.2.3).
 //! - On the kernel's command line, all optional: `dayfly.probe` (mount nothing, say hello on the port if there is
 //!   one, print [`PROBE_LINE`] on the console, power off: to see whether an accelerator boots at all) and
-//!   `dayfly.docker=off`.
+//!   `dayfly.docker=off` and `dayfly.shell` (a root shell on the console, for a person who wants a look).
 //!
 //! # Steps
 //!
@@ -108,6 +108,9 @@ fn start() -> Result<std::convert::Infallible, BootError> {
     agent.reached(dayfly_guest::protocol::Milestone::Network);
     if options.docker {
         agent.start_docker();
+    }
+    if options.shell {
+        agent.start_shell();
     }
     agent.reap()
 }

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             forward: Some(Forward { guest_port: to.port(), to }),
             environment: environment.clone(),
             entrypoint_args: Vec::new(),
+            shell: false,
         };
         let start = Instant::now();
         let mut vm = match dayfly_vm::start(&host, spec, &run_dir).await {

@@ -158,6 +158,7 @@ fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> 
         cpus: 1,
         memory_mib: PROBE_MEMORY_MIB,
         boot: Boot::Probe,
+        shell: false,
     };
     let initramfs = with_guest(&image.initramfs(), guest_binary).map_err(|error| match error {
         InitramfsError::Guest(source) => StartError::GuestBinary { path: guest_binary.to_owned(), source },

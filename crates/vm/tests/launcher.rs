@@ -93,6 +93,7 @@ impl Setting {
             forward: None,
             environment: self.run_dir().join("environment"),
             entrypoint_args: Vec::new(),
+            shell: false,
         }
     }
 

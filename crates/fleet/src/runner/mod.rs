@@ -151,6 +151,7 @@ impl<'a> Run<'a> {
             forward: Some(forward),
             environment: self.environment.path().to_owned(),
             entrypoint_args: Vec::new(),
+            shell: self.settings.keep,
         };
         self.journal.write(Step::StartingVm)?;
         self.vm = Some(dayfly_vm::start(self.host, spec, &self.folder).await?);

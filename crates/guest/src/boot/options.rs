@@ -7,15 +7,18 @@ pub(super) struct Options {
     pub(super) probe: bool,
     /// Start Docker.
     pub(super) docker: bool,
+    /// Offer a shell on the console.
+    pub(super) shell: bool,
 }
 
 impl Options {
     pub(super) fn parse(command_line: &str) -> Self {
-        let mut options = Self { probe: false, docker: true };
+        let mut options = Self { probe: false, docker: true, shell: false };
         for word in command_line.split_ascii_whitespace() {
             match word {
                 "dayfly.probe" => options.probe = true,
                 "dayfly.docker=off" => options.docker = false,
+                "dayfly.shell" => options.shell = true,
                 _ => {}
             }
         }
@@ -31,8 +34,8 @@ mod tests {
     fn only_words_of_our_own_count() {
         let options =
             Options::parse("console=ttyS0 tsc=reliable xdayfly.probe dayfly.probes dayfly.docker=on\n");
-        assert_eq!(options, Options { probe: false, docker: true });
-        let options = Options::parse("quiet dayfly.probe dayfly.docker=off\n");
-        assert_eq!(options, Options { probe: true, docker: false });
+        assert_eq!(options, Options { probe: false, docker: true, shell: false });
+        let options = Options::parse("quiet dayfly.probe dayfly.docker=off dayfly.shell\n");
+        assert_eq!(options, Options { probe: true, docker: false, shell: true });
     }
 }

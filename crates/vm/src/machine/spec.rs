@@ -39,6 +39,8 @@ pub struct VmSpec {
     pub environment: PathBuf,
     /// Arguments of the entrypoint.
     pub entrypoint_args: Vec<String>,
+    /// Offer a root shell on the console (`console.sock` in the run folder), for a person who wants a look.
+    pub shell: bool,
 }
 
 impl VmSpec {

@@ -90,6 +90,7 @@ fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
         boot: parts.boot,
+        shell: spec.shell,
     };
     Ok(Recipe {
         invocation: qemu::plan(&needs),

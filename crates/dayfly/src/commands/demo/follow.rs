@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::phases::Progress;
 use super::setup::Demo;
 use super::slots::{Slots, Wanted};
-use super::view::Remains;
+use super::view::{Kept, Remains};
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::signals::Signals;
 
@@ -43,7 +43,7 @@ struct Following {
     /// What each loop's machine was started for, for those who watch before a job is taken.
     wanted_by: HashMap<u32, u64>,
     pids: HashMap<String, u32>,
-    kept: Vec<String>,
+    kept: Vec<Kept>,
     conclusion: Option<String>,
     runners_due: Option<Instant>,
     signal: Option<Signal>,
@@ -171,8 +171,9 @@ impl Following {
                 self.pids.remove(&event.name);
             }
             (EventKind::VmKept { folder }, _) => {
-                self.pids.remove(&event.name);
-                self.kept.push(format!("{} in {}", event.name, folder.display()));
+                let process = self.pids.remove(&event.name).unwrap_or_default();
+                let console = folder.join("console.sock");
+                self.kept.push(Kept { machine: event.name.clone(), process, console });
             }
             _ => {}
         }
@@ -292,7 +293,7 @@ impl Following {
     }
 
     async fn registrations_left(&self) -> Vec<String> {
-        let kept: HashSet<&str> = self.kept.iter().filter_map(|kept| kept.split(' ').next()).collect();
+        let kept: HashSet<&str> = self.kept.iter().map(|kept| kept.machine.as_str()).collect();
         match self.demo.lab.forge.list_runners(&self.demo.principal.scope()).await {
             Ok(runners) => runners
                 .into_iter()

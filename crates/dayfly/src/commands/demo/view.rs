@@ -19,7 +19,18 @@ pub(super) struct Remains {
     pub(super) machines: Vec<String>,
     pub(super) registrations: Vec<String>,
     pub(super) files: Vec<String>,
-    pub(super) kept: Vec<String>,
+    pub(super) kept: Vec<Kept>,
+}
+
+/// A machine that was left running, as asked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Kept {
+    /// Its name.
+    pub(super) machine: String,
+    /// Its VMM's process.
+    pub(super) process: u32,
+    /// The socket of its console, on which a shell waits.
+    pub(super) console: std::path::PathBuf,
 }
 
 /// One of the two ways to show it.
@@ -273,7 +284,17 @@ fn proof(remains: &Remains) -> Vec<String> {
     for (what, left) in all {
         lines.extend(left.iter().map(|left| format!("  {what}: {left}")));
     }
-    lines.extend(remains.kept.iter().map(|kept| format!("  kept, as asked: {kept}")));
+    for kept in &remains.kept {
+        lines.push(format!(
+            "  kept, as asked: {} (process {}), until the next demo",
+            kept.machine, kept.process
+        ));
+        lines.push(format!(
+            "    a look inside: socat -,rawer,escape=0x1d UNIX-CONNECT:{} (Ctrl-] leaves)",
+            kept.console.display()
+        ));
+        lines.push(format!("    its end:       kill {}", kept.process));
+    }
     lines
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) memory_mib: u32,
     /// How it starts.
     pub(crate) boot: Boot,
+    /// Offer a root shell on its console.
+    pub(crate) shell: bool,
 }
 
 /// How a machine starts.
@@ -172,8 +174,12 @@ fn kernel_options(builder: &mut Builder, needs: &Needs<'_>) {
     let initrd = builder.descriptor(Role::Initrd);
     builder.option("-kernel", format!("/proc/self/fd/{kernel}"));
     builder.option("-initrd", format!("/proc/self/fd/{initrd}"));
-    let probe = needs.boot == Boot::Probe;
-    builder.option("-append", kernel::command_line(needs.accel, needs.tsc_khz, probe));
+    let guest = match needs.boot {
+        Boot::Probe => Some("dayfly.probe"),
+        Boot::Whole(_) if needs.shell => Some("dayfly.shell"),
+        Boot::Whole(_) => None,
+    };
+    builder.option("-append", kernel::command_line(needs.accel, needs.tsc_khz, guest));
 }
 
 /// A name as a value among QEMU's options, where a comma separates.
@@ -201,7 +207,16 @@ mod tests {
 
     fn needs(accel: Accel, boot: Boot) -> Needs<'static> {
         let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        Needs { qemu, name: "r-0,x", accel, tsc_khz: 2_100_000, cpus: 2, memory_mib: 2048, boot }
+        Needs {
+            qemu,
+            name: "r-0,x",
+            accel,
+            tsc_khz: 2_100_000,
+            cpus: 2,
+            memory_mib: 2048,
+            boot,
+            shell: false,
+        }
     }
 
     #[test]
