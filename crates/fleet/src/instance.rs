@@ -15,6 +15,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 /// Folder of all instances under the state folder.
 pub const FOLDER: &str = "instances";
+
+/// How long a process may take from making its folder to making the lock in it.
+const STARTING_MAX: Duration = Duration::from_secs(60);
 
 /// Whom an instance serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,7 +181,13 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
         let lock = match File::open(&path) {
             Ok(lock) => lock,
             // Between making the folder and its lock: either a process that is starting, or one that died there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if is_older_than(&folder, STARTING_MAX) {
+                    // Only an empty one: whatever else may be in it is not ours.
+                    let _ = fs::remove_dir(&folder);
+                }
+                continue;
+            }
             Err(source) => return Err(InstanceError { what: "open", path, source }),
         };
         match lock.try_lock() {
@@ -190,6 +200,11 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
         found.push(Abandoned { folder, serves, _lock: lock });
     }
     Ok(found)
+}
+
+fn is_older_than(folder: &Path, age: Duration) -> bool {
+    let changed = fs::metadata(folder).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > age))
 }
 
 /// Makes a folder and its parents, mode 0700; one that is there already is left as it is.
@@ -255,6 +270,19 @@ mod tests {
             assert!(left.remove().expect("remove"));
         }
         assert_eq!(fs::read_dir(state.path().join(FOLDER)).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn a_folder_whose_maker_died_before_the_lock_goes_after_a_while() {
+        let state = tempfile::tempdir().expect("folder");
+        let (old, new) = (state.path().join(FOLDER).join("old"), state.path().join(FOLDER).join("new"));
+        for folder in [&old, &new] {
+            private_folder(folder).expect("folder");
+        }
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        File::open(&old).and_then(|folder| folder.set_modified(hour_ago)).expect("age");
+        assert!(abandoned(state.path()).expect("read").is_empty());
+        assert!(!old.exists() && new.exists());
     }
 
     #[test]
