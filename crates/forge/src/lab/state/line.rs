@@ -12,8 +12,9 @@ use crate::lab::log_file::StoredLine;
 use crate::lab::mask::Mask;
 use crate::lab::signing::Blob;
 
-/// A line longer than this is cut.
+/// A line longer than this is cut, and says so at its end.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+const LINE_CUT: &str = " [longer than 64 KiB, cut here]";
 /// The time before a line of an uploaded log, with room to spare.
 const TIME_BYTES_MAX: usize = 64;
 /// An upload without any end of line is cut here.
@@ -105,7 +106,7 @@ impl State {
         };
         let mut text = String::new();
         for line in whole_lines(&mut entry.meter.rest, piece) {
-            let line = cut(mask.apply(&line), LINE_BYTES_MAX + TIME_BYTES_MAX);
+            let line = cut_line(mask.apply(&line), LINE_BYTES_MAX + TIME_BYTES_MAX);
             keep(&mut entry.meter.uploaded_bytes, max, line, |line| {
                 text.push_str(&line);
                 text.push('\n');
@@ -126,7 +127,7 @@ impl State {
         let mut kept = Vec::new();
         for stored in lines {
             let (time, step) = (stored.time, stored.step);
-            let line = cut(mask.apply(&stored.line), LINE_BYTES_MAX);
+            let line = cut_line(mask.apply(&stored.line), LINE_BYTES_MAX);
             keep(&mut entry.meter.told_bytes, max, line, |line| {
                 kept.push(StoredLine { time: time.clone(), step: step.clone(), line });
             });
@@ -164,7 +165,7 @@ impl State {
         let mut missing = Vec::new();
         for line in uploaded.lines() {
             let (time, line) = split_time(line);
-            let line = cut(line.to_owned(), LINE_BYTES_MAX);
+            let line = cut_line(line.to_owned(), LINE_BYTES_MAX);
             match told.get_mut(&line) {
                 Some(count) if *count > 0 => *count -= 1,
                 _ => missing.push(StoredLine {
@@ -202,6 +203,15 @@ fn keep(bytes: &mut u64, max: u64, mut line: String, mut take: impl FnMut(String
         line = format!("log cut after {max} bytes");
     }
     take(line);
+}
+
+/// Cuts a line that is too long. What was cut so, with the time before it, may be cut again without it: the result is
+/// the same as that of the line alone, so that lines from the feed and from uploads are found to be the same.
+fn cut_line(line: String, bytes_max: usize) -> String {
+    if line.len() <= bytes_max {
+        return line;
+    }
+    cut(line, bytes_max - LINE_CUT.len()) + LINE_CUT
 }
 
 /// Shortens a text to a number of bytes, or a few less where a character would be cut.
@@ -268,6 +278,20 @@ mod tests {
         assert_eq!(whole_lines(&mut rest, b"o\n\nthree"), ["two", ""]);
         assert!(whole_lines(&mut rest, b"").is_empty());
         assert_eq!(whole_lines(&mut rest, b"\n"), ["three"]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_to_the_same_text_with_and_without_its_time() {
+        for length in LINE_BYTES_MAX - 40..LINE_BYTES_MAX + 120 {
+            let line = format!("{}\u{e9}{}", "x".repeat(LINE_BYTES_MAX - LINE_CUT.len() - 1), "y".repeat(length));
+            let line = &line[..length.max(LINE_BYTES_MAX - LINE_CUT.len() + 1)];
+            let told = cut_line(line.to_owned(), LINE_BYTES_MAX);
+            assert_eq!(told.ends_with(LINE_CUT), line.len() > LINE_BYTES_MAX);
+            assert!(told.len() <= LINE_BYTES_MAX);
+            let stamped = format!("2026-11-23T16:47:01.2816991Z {line}");
+            let stored = cut_line(stamped, LINE_BYTES_MAX + TIME_BYTES_MAX);
+            assert_eq!(cut_line(split_time(&stored).1.to_owned(), LINE_BYTES_MAX), told, "{length}");
+        }
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub(crate) struct StepRecord {
     pub(crate) conclusion: Option<String>,
 }
 
+/// Steps without a name are called after the first line of their script, and an expression in it may bring more lines:
+/// the official runner keeps the first (`ActionRunner.GenerateDisplayName`), github-act-runner 0.13.0 all of them.
+fn first_line(name: &str) -> String {
+    name.trim_start().split(['\r', '\n']).next().unwrap_or_default().trim_end().to_owned()
+}
+
 /// What a runner tells of a step.
 pub(crate) type StepUpdate = StepRecord;
 
@@ -33,7 +39,7 @@ impl State {
         };
         let (run, mut news) = (entry.record.run, Vec::new());
         for mut update in updates {
-            update.name = cut(mask.apply(&update.name), NAME_LEN_MAX);
+            update.name = cut(first_line(&mask.apply(&update.name)), NAME_LEN_MAX);
             let steps = &mut entry.record.steps;
             let place = steps.iter().position(|step| step.guid == update.guid).unwrap_or(steps.len());
             if place >= STEPS_MAX {
@@ -64,5 +70,18 @@ impl State {
         if changed {
             self.record_job(job);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_line;
+
+    #[test]
+    fn the_name_of_a_step_is_one_line() {
+        assert_eq!(first_line("Run echo 'a\nb'"), "Run echo 'a");
+        assert_eq!(first_line("\n  x\r\ny"), "x");
+        assert_eq!(first_line("a\rb"), "a");
+        assert_eq!(first_line(""), "");
     }
 }
