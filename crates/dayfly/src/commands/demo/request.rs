@@ -54,6 +54,13 @@ fn read_text(path: &Path) -> Result<String> {
     if metadata.is_dir() {
         return Err(Failure::usage(format!("{} is a folder, not a workflow file", path.display())));
     }
+    // A pipe may keep the reader waiting for ever, and a device never ends.
+    if !metadata.is_file() {
+        return Err(Failure::usage(format!(
+            "{} is no regular file; write the workflow to one",
+            path.display()
+        )));
+    }
     if metadata.len() > WORKFLOW_BYTES_MAX {
         return Err(Failure::usage(format!("{} is larger than 1 MiB", path.display())));
     }
@@ -82,6 +89,18 @@ fn secret(name: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_is_refused_instead_of_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let pipe = folder.path().join("ci.yml");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        for odd in [pipe.as_path(), Path::new("/dev/zero")] {
+            let refusal = read_text(odd).expect_err("refused").to_string();
+            assert!(refusal.contains("no regular file"), "{refusal}");
+        }
+    }
 
     #[test]
     fn odd_file_names_become_ones_that_the_lab_takes() {

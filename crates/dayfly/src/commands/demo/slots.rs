@@ -21,6 +21,13 @@ pub(crate) struct Wanted {
     pub(crate) group: u64,
 }
 
+impl Wanted {
+    /// The labels of a runner for it. A job may ask for a group alone, but every runner has a label.
+    pub(crate) fn runner_labels(&self) -> Vec<String> {
+        if self.labels.is_empty() { vec!["self-hosted".to_owned()] } else { self.labels.clone() }
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     wanted: Wanted,
@@ -171,6 +178,12 @@ mod tests {
 
     fn wanted(job: u64, labels: &[&str]) -> Wanted {
         Wanted { job, labels: labels.iter().map(|&label| label.to_owned()).collect(), group: 1 }
+    }
+
+    #[test]
+    fn a_runner_for_a_job_that_asks_for_a_group_alone_has_a_label() {
+        assert_eq!(wanted(1, &[]).runner_labels(), ["self-hosted"]);
+        assert_eq!(wanted(1, &["a", "b"]).runner_labels(), ["a", "b"]);
     }
 
     #[test]

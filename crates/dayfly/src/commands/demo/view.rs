@@ -96,8 +96,9 @@ impl View {
                 self.say("", format_args!("{}: {text}", paint(style::WARN, "notice")))
             }
             LabEventKind::JobQueued { job, labels, group, .. } => {
+                let labels = if labels.is_empty() { "any runner".to_owned() } else { labels.join(", ") };
                 let group = group.as_ref().map(|group| format!(" in group {group}")).unwrap_or_default();
-                self.say(&progress.job_name(*job), format_args!("queued for {}{group}", labels.join(", ")));
+                self.say(&progress.job_name(*job), format_args!("queued for {labels}{group}"));
             }
             LabEventKind::JobAcquired { job, runner_name, .. } => {
                 self.say(

@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_to_the_same_text_with_and_without_its_time() {
         for length in LINE_BYTES_MAX - 40..LINE_BYTES_MAX + 120 {
-            let line = format!("{}\u{e9}{}", "x".repeat(LINE_BYTES_MAX - LINE_CUT.len() - 1), "y".repeat(length));
+            let line =
+                format!("{}\u{e9}{}", "x".repeat(LINE_BYTES_MAX - LINE_CUT.len() - 1), "y".repeat(length));
             let line = &line[..length.max(LINE_BYTES_MAX - LINE_CUT.len() + 1)];
             let told = cut_line(line.to_owned(), LINE_BYTES_MAX);
             assert_eq!(told.ends_with(LINE_CUT), line.len() > LINE_BYTES_MAX);
