@@ -18,9 +18,6 @@ impl Run<'_> {
     ) -> Result<RunnerEnd, RunnerError> {
         let keep = self.settings.keep && matches!(result, Ok(RunnerEnd::JobDone { .. }));
         let vm_ended = self.end_vm(keep).await;
-        if matches!(result, Ok(RunnerEnd::MachineLost { .. })) {
-            self.tell_lost().await;
-        }
         let registration_ended = self.end_registration().await;
         let files_ended =
             self.environment.clear().map_err(RunnerError::from).and_then(|()| self.end_folder(keep));
@@ -76,10 +73,16 @@ impl Run<'_> {
         };
         self.journal.write(Step::DeletingRegistration)?;
         let deadline = Instant::now() + self.settings.limits.busy_registration;
+        let mut told = false;
         let how = loop {
             match self.forge.delete_runner(&self.settings.principal.scope(), registration).await {
                 Ok(Deletion::Deleted) => break "deleted",
                 Ok(Deletion::Gone) => break "gone",
+                Ok(Deletion::Busy) if !told => {
+                    // Its machine is gone, so whatever job it had is lost.
+                    told = true;
+                    self.tell_lost().await;
+                }
                 Ok(Deletion::Busy) if Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_secs(2)).await
                 }
