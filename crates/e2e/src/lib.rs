@@ -121,7 +121,14 @@ impl Dayfly {
                 }
             }
         });
-        Running { child, lines, seen: String::new(), stderr, folder: self.folder, began: Instant::now() }
+        Running {
+            child: Mortal(child),
+            lines,
+            seen: String::new(),
+            stderr,
+            folder: self.folder,
+            began: Instant::now(),
+        }
     }
 
     /// Starts it and waits for its end.
@@ -136,9 +143,20 @@ fn read_all(mut stream: impl std::io::Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A process that a test which fails does not leave behind.
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // One that has been waited for is not signalled any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A `dayfly` that runs.
 pub struct Running {
-    child: Child,
+    child: Mortal,
     lines: std::sync::mpsc::Receiver<String>,
     seen: String,
     stderr: std::thread::JoinHandle<String>,
@@ -149,7 +167,7 @@ pub struct Running {
 impl Running {
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Waits for the first line of JSON for which `wanted` holds, and returns it.
@@ -157,8 +175,8 @@ impl Running {
         loop {
             let left = RUN_LIMIT.saturating_sub(self.began.elapsed());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                let _ = self.child.0.kill();
+                let _ = self.child.0.wait();
                 panic!("no {what} came; standard output so far:\n{}", self.seen);
             };
             self.seen.push_str(&line);
@@ -179,7 +197,7 @@ impl Running {
     /// Sends it a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid =
-            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+            i32::try_from(self.child.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("it still runs");
     }
 
@@ -190,9 +208,9 @@ impl Running {
             self.seen.push('\n');
         }
         if self.began.elapsed() >= RUN_LIMIT {
-            let _ = self.child.kill();
+            let _ = self.child.0.kill();
         }
-        let status = self.child.wait().expect("its status");
+        let status = self.child.0.wait().expect("its status");
         let temporary = std::fs::read_dir(self.folder.path().join("tmp"))
             .expect("tmp")
             .filter_map(|entry| Some(entry.ok()?.path()))
