@@ -18,6 +18,8 @@ pub(crate) struct Places {
     pub(crate) program: PathBuf,
     /// QEMU, where it is not to be looked for.
     pub(crate) qemu: Option<PathBuf>,
+    /// Folders of the search path: where Go may be.
+    pub(crate) search_path: Vec<PathBuf>,
     guest_binary: PathBuf,
 }
 
@@ -39,7 +41,9 @@ impl Places {
             None => program.parent().unwrap_or(Path::new("/")).join(GUEST_BINARY),
         };
         let qemu = common.qemu.clone();
-        Ok(Self { state, program, qemu, guest_binary })
+        let search_path =
+            env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+        Ok(Self { state, program, qemu, search_path, guest_binary })
     }
 
     /// The guest binary, which must be there.

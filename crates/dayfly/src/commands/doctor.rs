@@ -4,19 +4,16 @@ use dayfly_vm::VmHost;
 use dayfly_vm::host::{Check, State, facts};
 use dayfly_vm::image::Store;
 
-use super::machine::launcher;
+use super::machine::unchecked_host;
 use crate::cli::DoctorArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
 
 pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
-    let host = VmHost { qemu: places.qemu.clone(), ..VmHost::new(places.state.clone(), launcher(places)) };
+    let host = unchecked_host(places);
     prove_accelerator(places, &host, args.json).await;
-    let path = std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
-        .unwrap_or_default();
-    let mut checks = facts(&host, &path);
+    let mut checks = facts(&host, &places.search_path);
     checks.push(guest_binary(places));
     if args.json {
         printer::json(&checks);

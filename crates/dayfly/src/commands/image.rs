@@ -1,6 +1,5 @@
 //! `dayfly image build|ls|rm`: what the machines boot.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dayfly_vm::Image;
@@ -59,8 +58,8 @@ pub(crate) fn ls(places: &Places, json: bool) -> Result<Outcome> {
 
 pub(crate) fn rm(places: &Places, id: &str) -> Result<Outcome> {
     let store = Store::new(&places.state);
-    let image = store.find(id).map_err(failure)?;
-    store.remove(&image).map_err(failure)?;
+    let image = store.find(id).map_err(Failure::cannot)?;
+    store.remove(&image).map_err(Failure::cannot)?;
     printer::line(format_args!("removed {}", short(&image)));
     Ok(Outcome::Success)
 }
@@ -75,7 +74,7 @@ pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
 
 /// The image that was asked for by its id.
 pub(crate) fn find(places: &Places, wanted: &str) -> Result<Image> {
-    Store::new(&places.state).find(wanted).map_err(failure)
+    Store::new(&places.state).find(wanted).map_err(Failure::cannot)
 }
 
 /// The built-in image, built where it is missing.
@@ -128,7 +127,7 @@ async fn building<T: Send + 'static>(
         state: places.state.clone(),
         suite: None,
         packages: None,
-        go_folders: search_path(),
+        go_folders: places.search_path.clone(),
         cancel,
     };
     let (sender, mut progress) = mpsc::channel(PROGRESS_QUEUE);
@@ -149,20 +148,11 @@ async fn building<T: Send + 'static>(
             Progress::Line { text } => task.at(&text),
         }
     }
-    let result = built.await.map_err(Failure::cannot)?.map_err(failure)?;
+    let result = built.await.map_err(Failure::cannot)?.map_err(Failure::cannot)?;
     if let Some(task) = task {
         task.done("done");
     }
     Ok(result)
-}
-
-fn failure(error: ImageError) -> Failure {
-    Failure::cannot(error)
-}
-
-/// Folders of the search path: where Go may be.
-fn search_path() -> Vec<PathBuf> {
-    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn short(image: &Image) -> &str {

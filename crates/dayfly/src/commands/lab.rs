@@ -1,6 +1,6 @@
 //! `dayfly lab serve`: the built-in forge as a server of its own.
 
-use dayfly_forge::lab::{Lab, LabSettings};
+use dayfly_forge::lab::{Lab, LabSettings, TOKEN_FILE};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -28,7 +28,7 @@ pub(crate) async fn serve(args: LabServeArgs) -> Result<Outcome> {
         printer::line(format_args!("the lab listens on {}", paint(style::NAME, &url)));
         printer::line(format_args!(
             "its token is in {}",
-            paint(style::NAME, args.data.join("token").display())
+            paint(style::NAME, args.data.join(TOKEN_FILE).display())
         ));
     }
     let (shutdown, ended) = oneshot::channel::<()>();

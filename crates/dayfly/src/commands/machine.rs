@@ -10,15 +10,15 @@ use crate::settings::Places;
 
 /// The host of machines. QEMU is looked for at once, so that its absence is told before anything is made.
 pub(crate) fn host(places: &Places) -> Result<VmHost> {
-    let launcher = launcher(places);
-    let host = VmHost { qemu: places.qemu.clone(), ..VmHost::new(places.state.clone(), launcher) };
+    let host = unchecked_host(places);
     host.qemu().map_err(Failure::cannot)?;
     Ok(host)
 }
 
-/// This program, as the launcher of VMMs.
-pub(crate) fn launcher(places: &Places) -> Launcher {
-    Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] }
+/// The same, whether QEMU is there or not. This program is the launcher of its VMMs.
+pub(crate) fn unchecked_host(places: &Places) -> VmHost {
+    let launcher = Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] };
+    VmHost { qemu: places.qemu.clone(), ..VmHost::new(places.state.clone(), launcher) }
 }
 
 /// Settings of the machines; the built-in image is built where it is missing.

@@ -43,6 +43,9 @@ use hub::Hub;
 use keys::KeyPool;
 use state::State;
 
+/// Name of the file in a lab's folder that holds its admin token, mode 0600.
+pub const TOKEN_FILE: &str = "token";
+
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -77,7 +80,7 @@ impl Lab {
     pub fn open(settings: LabSettings) -> Result<Self, LabError> {
         let runner_url = settings.runner_url.as_deref().map(check_runner_url).transpose()?;
         let state = State::open(&settings)?;
-        let token_path = settings.data.join("token");
+        let token_path = settings.data.join(TOKEN_FILE);
         let token = match &settings.token {
             Some(token) => token.clone(),
             None => state::read_or_make(&token_path, || {
