@@ -1,11 +1,12 @@
 //! What a loop needs to know, resolved and checked by whoever starts it. Nothing below reads the environment.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dayfly_forge::client::RunnerScope;
-use dayfly_vm::Machine;
+use dayfly_vm::{Machine, Mount};
 
 /// Everything about one loop.
 #[derive(Debug, Clone)]
@@ -26,6 +27,10 @@ pub struct LoopSettings {
     pub user: String,
     /// The machine of each runner.
     pub machine: Machine,
+    /// DNS server of its machines.
+    pub dns: IpAddr,
+    /// Folders and files of the host that its machines see.
+    pub mounts: Vec<Mount>,
     /// How long it waits for what others do.
     pub limits: Limits,
     /// The instance's folder of runs.

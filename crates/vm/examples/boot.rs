@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dayfly_vm::image::{BuildSettings, Cancel, Progress, build};
-use dayfly_vm::{AccelChoice, Forward, Launcher, Machine, VmEvent, VmHost, VmSpec};
+use dayfly_vm::{
+    AccelChoice, Driver, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent, VmHost,
+    VmSpec,
+};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -65,10 +68,20 @@ fn main() -> ExitCode {
         let spec = VmSpec {
             name: "example".to_owned(),
             runner_id: "0-example".to_owned(),
-            machine: Machine { cpus: 2, memory_mib: 2048, disk_mib: 32 * 1024, image, accel, guest_binary },
-            forward: Some(Forward { guest_port: to.port(), to }),
+            machine: Machine {
+                cpus: 2,
+                memory_mib: 2048,
+                guest_binary,
+                driver: Driver::Qemu(QemuSettings { disk_mib: 32 * 1024, image, accel }),
+            },
+            network: Network {
+                dns: [1, 1, 1, 1].into(),
+                forward: Some(Forward { guest_port: to.port(), to }),
+                allow: Vec::new(),
+            },
             environment: environment.clone(),
-            entrypoint_args: Vec::new(),
+            entrypoint: Entrypoint::default(),
+            mounts: Vec::new(),
             shell: false,
         };
         let start = Instant::now();

@@ -18,6 +18,7 @@ pub mod image;
 mod kvm;
 pub mod launch;
 mod machine;
+mod mount;
 mod probe;
 mod process;
 mod qmp;
@@ -32,7 +33,8 @@ pub use forward::Forward;
 pub use image::Image;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
-    Exit, Leftover, LeftoverError, Limits, Machine, StartError, Vm, VmEvent, VmHost, VmSpec,
-    destroy_leftover, leftover, start,
+    Driver, Entrypoint, Exit, Leftover, LeftoverError, Limits, Machine, Network, QemuSettings, StartError,
+    Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover, start,
 };
+pub use mount::{Mount, MountError};
 pub use probe::{Answer, answer as probe};

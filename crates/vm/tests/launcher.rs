@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_vm::image::Store;
 use dayfly_vm::{
-    AccelChoice, Exit, Forward, LaunchError, Launcher, Machine, StartError, Vm, VmEvent, VmHost, VmSpec,
-    leftover,
+    AccelChoice, Driver, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network, QemuSettings,
+    StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
 };
 
 /// Shows identity, privileges, network and descriptors, then fails as told.
@@ -85,14 +85,17 @@ impl Setting {
             machine: Machine {
                 cpus: 1,
                 memory_mib: 256,
-                disk_mib: 256,
-                image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
-                accel: AccelChoice::Tcg,
                 guest_binary: self.folder.path().join("guest"),
+                driver: Driver::Qemu(QemuSettings {
+                    disk_mib: 256,
+                    image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
+                    accel: AccelChoice::Tcg,
+                }),
             },
-            forward: None,
+            network: Network { dns: [1, 1, 1, 1].into(), forward: None, allow: Vec::new() },
             environment: self.run_dir().join("environment"),
-            entrypoint_args: Vec::new(),
+            entrypoint: Entrypoint::default(),
+            mounts: Vec::new(),
             shell: false,
         }
     }
@@ -172,7 +175,7 @@ async fn the_port_of_the_namespace_reaches_the_forge_and_nothing_else_does() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = forge.local_addr().unwrap();
     let mut spec = setting.spec();
-    spec.forward = Some(Forward { guest_port: 4321, to });
+    spec.network.forward = Some(Forward { guest_port: 4321, to });
     let mut vm = setting.start(&setting.host(), spec).await.unwrap();
     let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
     let reach = move |port: u16| {

@@ -1,12 +1,17 @@
 //! What machines are made with: the host, their settings, and what runs their instructions.
 
-use dayfly_vm::{Accel, AccelChoice, Launcher, Machine, VmHost};
+use dayfly_vm::{Accel, AccelChoice, Driver, Launcher, Machine, QemuSettings, VmHost};
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::image;
 use crate::cli::{self, MachineArgs};
 use crate::exit::{Failure, Result};
 use crate::printer::Task;
 use crate::settings::Places;
+
+/// DNS server of machines where no other is asked for.
+pub(crate) const DNS_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
 
 /// The host of machines. QEMU is looked for at once, so that its absence is told before anything is made.
 pub(crate) fn host(places: &Places) -> Result<VmHost> {
@@ -31,14 +36,16 @@ pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -
     Ok(Machine {
         cpus: args.cpus,
         memory_mib: args.memory,
-        disk_mib: args.disk * 1024,
-        image,
-        accel: match args.accel {
-            cli::Accel::Auto => AccelChoice::Auto,
-            cli::Accel::Kvm => AccelChoice::Kvm,
-            cli::Accel::Tcg => AccelChoice::Tcg,
-        },
         guest_binary,
+        driver: Driver::Qemu(QemuSettings {
+            disk_mib: args.disk * 1024,
+            image,
+            accel: match args.accel {
+                cli::Accel::Auto => AccelChoice::Auto,
+                cli::Accel::Kvm => AccelChoice::Kvm,
+                cli::Accel::Tcg => AccelChoice::Tcg,
+            },
+        }),
     })
 }
 
@@ -52,14 +59,14 @@ pub(crate) struct Proven {
 
 /// Finds out what machines run with: `auto` believes only a probe guest that really booted.
 pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
-    let (accel, why) = match machine.accel {
+    let Driver::Qemu(qemu) = &machine.driver;
+    let (accel, why) = match qemu.accel {
         AccelChoice::Kvm => (Accel::Kvm, "as asked for".to_owned()),
         AccelChoice::Tcg => (Accel::Tcg, "as asked for".to_owned()),
         AccelChoice::Auto => {
             let task = Task::begin("looking whether KVM works", quiet);
-            let answer = dayfly_vm::probe(host, &machine.image, &machine.guest_binary)
-                .await
-                .map_err(Failure::cannot)?;
+            let answer =
+                dayfly_vm::probe(host, &qemu.image, &machine.guest_binary).await.map_err(Failure::cannot)?;
             drop(task);
             (answer.accel, answer.seen)
         }

@@ -8,7 +8,7 @@ use dayfly_fleet::{LoopEnd, RunnerEnd, recovery, run_loop};
 use dayfly_forge::client::{ApiBase, Forge, ForgeError};
 use dayfly_guest::protocol::Milestone;
 
-use super::machine;
+use super::machine::{self, DNS_DEFAULT};
 use crate::cli::RunnerArgs;
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::printer::{self, paint, style};
@@ -50,6 +50,8 @@ pub(crate) async fn run(places: &Places, args: RunnerArgs) -> Result<Outcome> {
         repeat: args.repeat,
         user: "runner".to_owned(),
         machine,
+        dns: DNS_DEFAULT,
+        mounts: Vec::new(),
         limits: Limits::default(),
         runs: instance.runs(),
         environment: instance.environment(),

@@ -1,11 +1,13 @@
 //! What a machine should be.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::StartError;
 use crate::accel::AccelChoice;
 use crate::forward::Forward;
 use crate::image::Image;
+use crate::mount::Mount;
 
 /// Size and make of a machine: what many machines have in common.
 #[derive(Debug, Clone)]
@@ -14,14 +16,48 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory, MiB.
     pub memory_mib: u32,
+    /// The static guest binary, given to the machine at its start.
+    pub guest_binary: PathBuf,
+    /// How it is made, and what only that way of making needs.
+    pub driver: Driver,
+}
+
+/// How a machine is made.
+#[derive(Debug, Clone)]
+pub enum Driver {
+    /// A VMM of this host, with KVM or in software emulation.
+    Qemu(QemuSettings),
+}
+
+/// What the `qemu` driver needs to know.
+#[derive(Debug, Clone)]
+pub struct QemuSettings {
     /// Scratch disk, MiB: its size in the guest. On the host it takes what is written.
     pub disk_mib: u64,
     /// What it boots.
     pub image: Image,
     /// What runs its instructions.
     pub accel: AccelChoice,
-    /// The static guest binary, given to the machine at its start.
-    pub guest_binary: PathBuf,
+}
+
+/// What a machine may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its DNS server.
+    pub dns: IpAddr,
+    /// The one port of the host's loopback that works from the guest: a forge on this host.
+    pub forward: Option<Forward>,
+    /// Addresses that are let through although they are private or the host's own: the forge's.
+    pub allow: Vec<SocketAddr>,
+}
+
+/// What is started in the machine once it is up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entrypoint {
+    /// Its path in the machine, where it is not the guest binary that the host gave.
+    pub program: Option<PathBuf>,
+    /// Its arguments, after those that name the runner. No secret is ever among them.
+    pub args: Vec<String>,
 }
 
 /// Everything about one machine.
@@ -33,12 +69,14 @@ pub struct VmSpec {
     pub runner_id: String,
     /// Its size and make.
     pub machine: Machine,
-    /// The one port of the host that works from the guest.
-    pub forward: Option<Forward>,
+    /// What it may reach.
+    pub network: Network,
     /// The loop's environment directory on the host.
     pub environment: PathBuf,
-    /// Arguments of the entrypoint.
-    pub entrypoint_args: Vec<String>,
+    /// What is started in it.
+    pub entrypoint: Entrypoint,
+    /// Folders and files of the host that it sees.
+    pub mounts: Vec<Mount>,
     /// Offer a root shell on the console (`console.sock` in the run folder), for a person who wants a look.
     pub shell: bool,
 }
@@ -56,7 +94,9 @@ impl VmSpec {
         size("CPUs", self.machine.cpus.into(), 1, 255)?;
         // Init, Docker and a runner app fit into no less.
         size("MiB of memory", self.machine.memory_mib.into(), 256, 1024 * 1024)?;
-        size("MiB of disk", self.machine.disk_mib, 256, 16 * 1024 * 1024)
+        match &self.machine.driver {
+            Driver::Qemu(qemu) => size("MiB of disk", qemu.disk_mib, 256, 16 * 1024 * 1024),
+        }
     }
 
     /// Its name as the host name of the guest: letters, digits and inner hyphens, 63 at most.

@@ -11,7 +11,7 @@ use super::handle::Supervising;
 use super::initramfs::{self, InitramfsError};
 use super::spawn::{Outputs, Recipe, RecipeDisks};
 use super::supervisor::{Role, Supervisor};
-use super::{StartError, Vm, VmHost, VmSpec, disks, record};
+use super::{Driver, QemuSettings, StartError, Vm, VmHost, VmSpec, disks, record};
 use crate::accel::Accel;
 use crate::driver::qemu::{self, Boot, Disks, Needs};
 use crate::environment::EnvironmentDir;
@@ -29,15 +29,15 @@ const EVENTS_MAX: usize = 1024;
 pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, StartError> {
     spec.check()?;
     let qemu = host.qemu()?;
-    let accel =
-        probe::resolve(host, spec.machine.accel, &spec.machine.image, &spec.machine.guest_binary).await?;
+    let Driver::Qemu(settings) = spec.machine.driver.clone();
+    let accel = probe::resolve(host, settings.accel, &settings.image, &spec.machine.guest_binary).await?;
     let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id).map_err(|error| {
         StartError::Io { what: "open", path: spec.environment.clone(), source: std::io::Error::other(error) }
     })?;
     let role = Role {
         hostname: spec.hostname(),
         runner_id: spec.runner_id.clone(),
-        entrypoint_args: spec.entrypoint_args.clone(),
+        entrypoint: spec.entrypoint.clone(),
         hello_limit: host.limits.hello(accel),
         docker_limit: host.limits.docker,
     };
@@ -45,7 +45,7 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
     let folder = run_dir.to_owned();
     let prepared = tokio::task::spawn_blocking(move || {
         let parts = Parts { launcher, qemu, accel, boot: Boot::Whole(Disks), run_dir: folder };
-        prepare(&spec, parts)
+        prepare(&spec, &settings, parts)
     });
     let recipe = prepared.await.map_err(|error| StartError::Io {
         what: "prepare",
@@ -63,14 +63,14 @@ struct Parts {
     run_dir: PathBuf,
 }
 
-fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
+fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recipe, StartError> {
     let image_error = |path: &Path| {
-        let (image, path) = (spec.machine.image.id().to_owned(), path.to_owned());
+        let (image, path) = (settings.image.id().to_owned(), path.to_owned());
         move |source| StartError::Image { image, path, source }
     };
-    let kernel_path = spec.machine.image.kernel();
+    let kernel_path = settings.image.kernel();
     let kernel = File::open(&kernel_path).map_err(image_error(&kernel_path))?;
-    let initramfs_path = spec.machine.image.initramfs();
+    let initramfs_path = settings.image.initramfs();
     let initramfs =
         initramfs::with_guest(&initramfs_path, &spec.machine.guest_binary).map_err(|error| match error {
             InitramfsError::Guest(source) => {
@@ -80,8 +80,8 @@ fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
                 image_error(&initramfs_path)(source)
             }
         })?;
-    let root = spec.machine.image.open_root().map_err(image_error(&spec.machine.image.root()))?;
-    let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), spec.machine.disk_mib)?;
+    let root = settings.image.open_root().map_err(image_error(&settings.image.root()))?;
+    let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), settings.disk_mib)?;
     let needs = Needs {
         qemu: &parts.qemu,
         name: &spec.name,
@@ -98,7 +98,7 @@ fn prepare(spec: &VmSpec, parts: Parts) -> Result<Recipe, StartError> {
         accel: parts.accel,
         name: spec.name.clone(),
         run_dir: parts.run_dir,
-        forward: spec.forward,
+        forward: spec.network.forward,
         kernel,
         initramfs,
         disks: Some(RecipeDisks { root, scratch }),

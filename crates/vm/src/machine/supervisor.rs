@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::exit::{Knowledge, classify};
 use super::handshake::{Action, Handshake};
 use super::spawn::{Outputs, Recipe, Vmm};
-use super::{Exit, VmEvent};
+use super::{Entrypoint, Exit, VmEvent};
 use crate::environment::EnvironmentDir;
 use crate::process::Ending;
 use crate::qmp::Event;
@@ -44,7 +44,7 @@ pub(super) enum Order {
 pub(super) struct Role {
     pub(super) hostname: String,
     pub(super) runner_id: String,
-    pub(super) entrypoint_args: Vec<String>,
+    pub(super) entrypoint: Entrypoint,
     pub(super) hello_limit: Duration,
     pub(super) docker_limit: Duration,
 }
@@ -287,8 +287,8 @@ impl Supervisor {
             }
             Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
         }
-        let Role { runner_id, entrypoint_args, .. } = &self.role;
-        let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint_args.iter().cloned());
+        let Role { runner_id, entrypoint, .. } = &self.role;
+        let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
         let start = Start { runner_id: runner_id.clone(), args: args.collect() };
         attempt.send(&HostMessage::Start(start));
         attempt.mirrors = true;

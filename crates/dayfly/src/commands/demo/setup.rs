@@ -8,7 +8,7 @@ use dayfly_fleet::recovery;
 use dayfly_fleet::settings::{Limits, LoopSettings, Principal};
 use dayfly_forge::client::{ApiBase, Dispatch, Forge};
 use dayfly_forge::lab::{Lab, LabError, LabEvents, LabSettings};
-use dayfly_vm::{Machine, VmHost};
+use dayfly_vm::{Driver, Machine, VmHost};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -80,7 +80,8 @@ impl Demo {
         );
         let host = machine::host(places)?;
         let machine = machine::settings(places, &args.machine, view.is_json()).await?;
-        view.fact("image", &image::summary(&machine.image), image::describe(&machine.image));
+        let Driver::Qemu(qemu) = &machine.driver;
+        view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
         let accel = machine::prove(&host, &machine, view.is_json()).await?;
         view.fact("accel", &accel.explanation, json!({ "accel": accel.word, "why": accel.explanation }));
 
@@ -169,6 +170,8 @@ impl Demo {
             repeat: std::num::NonZeroU32::new(1),
             user: "runner".to_owned(),
             machine: self.machine.clone(),
+            dns: machine::DNS_DEFAULT,
+            mounts: Vec::new(),
             limits: Limits::default(),
             runs: self.instance.runs(),
             environment: self.instance.environment(),
