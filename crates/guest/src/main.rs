@@ -11,6 +11,7 @@
 mod agent;
 mod boot;
 mod console;
+mod docker;
 mod entrypoint;
 mod folder;
 mod lines;
