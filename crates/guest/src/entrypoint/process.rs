@@ -1,9 +1,9 @@
 //! Processes that the entrypoint starts: each in a group of its own, as a user, its output through a pipe.
-#![expect(unsafe_code, reason = "changing the user with all its groups must happen between fork and exec")]
+#![expect(unsafe_code, reason = "user, groups and signal mask must change between fork and exec")]
 
 use super::supervisor::Event;
 use super::user::Account;
-use super::{app::AppError, app::at, orphans};
+use super::{app::AppError, app::at, orphans, signals};
 use dayfly_guest::runner_app::{Launch, StopSignal};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use std::io::{self, PipeReader};
@@ -35,9 +35,13 @@ pub(super) fn start(
     command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
     command.envs(launch.secret.iter().map(|secret| (secret.name, &secret.value)));
     command.current_dir(&launch.folder).stdin(Stdio::null()).stdout(writer).stderr(copy).process_group(0);
-    if let Some(account) = account.cloned() {
-        // SAFETY: between fork and exec only system calls are made, on memory that was there before.
-        unsafe { command.pre_exec(move || become_user(&account)) };
+    let account = account.cloned();
+    // SAFETY: between fork and exec only system calls are made, on memory that was there before.
+    unsafe {
+        command.pre_exec(move || {
+            signals::unblock();
+            account.as_ref().map_or(Ok(()), become_user)
+        });
     }
     let child = orphans::spawn(&mut command).map_err(at("cannot start", program))?;
     let pid = Pid::from_child(&child);
