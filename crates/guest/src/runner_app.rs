@@ -12,7 +12,7 @@ mod launch;
 mod output;
 mod version;
 
-pub use app::{After, PROGRAM, RunnerApp, StopSignal};
+pub use app::{After, PROGRAM, RunnerApp, SETTINGS, StopSignal, without_token};
 pub use ending::Ending;
 pub use jit::{JitConfig, JitConfigError, RunnerFile, RunnerSettings};
 pub use launch::{Launch, Proof, Registration, SecretVariable, User};

@@ -3,11 +3,15 @@
 use super::settings::{Settings, Task};
 use super::user::{self, Account};
 use super::{StartError, install};
-use dayfly_guest::runner_app::{JitConfig, Launch, RunnerApp, RunnerFile, User};
+use crate::folder::Folder;
+use dayfly_guest::runner_app::{JitConfig, Launch, RunnerApp, RunnerFile, SETTINGS, User, without_token};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// Most bytes of the app's settings; with its key they have about 4 KiB.
+const SETTINGS_LENGTH_MAX: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppError {
@@ -131,6 +135,23 @@ impl App {
             .create(folder)
             .map_err(at("cannot make the work folder (see RUNNER_WORKDIR)", folder))?;
         self.give(folder)
+    }
+
+    /// Takes the token out of what the configuration has left for every job to read.
+    pub(super) fn forget_token(&self) -> Result<(), StartError> {
+        if self.kind != Some(RunnerApp::GithubActRunner) {
+            return Ok(());
+        }
+        let folder = Folder::open(&self.launch.folder)?;
+        let settings = match folder.read(SETTINGS, SETTINGS_LENGTH_MAX) {
+            Err(error) if error.is_absent() => return Ok(()),
+            settings => settings?,
+        };
+        if let Some(settings) = without_token(&settings) {
+            folder.write(SETTINGS, &settings)?;
+            self.give(&self.launch.folder.join(SETTINGS))?;
+        }
+        Ok(())
     }
 
     fn give(&self, path: &Path) -> Result<(), AppError> {

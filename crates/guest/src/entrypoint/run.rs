@@ -111,7 +111,7 @@ impl Run<'_> {
         match status {
             // A configuration that was stopped is the end that was asked for.
             _ if supervisor.reason().is_some() => Ok(()),
-            Ok(status) if status.success() => Ok(()),
+            Ok(status) if status.success() => app.forget_token(),
             Ok(status) => Err(AppError::Configuration(status.to_string()).into()),
             Err(error) => Err(AppError::Configuration(error.to_string()).into()),
         }

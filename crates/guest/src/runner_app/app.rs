@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 /// Where dayfly's own images keep the runner app.
 pub const PROGRAM: &str = "/opt/runner/github-act-runner";
 
-/// The file that `github-act-runner configure` writes: registration and private key.
-const SETTINGS: &str = "settings.json";
+/// The file that `github-act-runner configure` writes: registration, private key, and the token that it got for its
+/// registration token (at a GHES or the lab that same one).
+pub const SETTINGS: &str = "settings.json";
 
 /// A runner app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,12 +111,37 @@ impl RunnerApp {
     }
 }
 
+/// Content of [`SETTINGS`] without the token, which jobs could read and register further runners with for an hour; the
+/// app's `run` does not use it (seen in its sources and with 0.13.0). `None` where there is none.
+#[must_use]
+pub fn without_token(settings: &str) -> Option<String> {
+    let mut settings: serde_json::Value = serde_json::from_str(settings).ok()?;
+    let mut found = false;
+    for instance in settings.get_mut("Instances")?.as_array_mut()? {
+        if let Some(token) = instance.pointer_mut("/Auth/token") {
+            *token = "".into();
+            found = true;
+        }
+    }
+    found.then(|| settings.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::JobResult;
     use super::*;
 
     const OFFICIAL: RunnerApp = RunnerApp::ActionsRunner;
+
+    #[test]
+    fn the_token_is_taken_out_of_the_settings_and_nothing_else() {
+        let settings = r#"{"PoolID":1,"Instances":[{"Auth":{"url":"u","token":"s3cret"},"Key":"k"}]}"#;
+        let without = r#"{"PoolID":1,"Instances":[{"Auth":{"url":"u","token":""},"Key":"k"}]}"#;
+        assert_eq!(without_token(settings).as_deref(), Some(without));
+        for other in ["", "[]", r#"{"Instances":[]}"#, r#"{"Instances":[{"Auth":null}]}"#] {
+            assert_eq!(without_token(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn an_app_is_known_by_its_name() {

@@ -27,6 +27,16 @@ fn the_token_reaches_the_configuration_by_environment_and_nothing_else() {
 }
 
 #[test]
+fn what_the_configuration_keeps_of_the_token_is_gone_before_a_job_can_read_it() {
+    let stage = Stage::with_token(
+        "test $1 = run && { cat settings.json; exit; }\n\
+         echo \"{\\\"Instances\\\":[{\\\"Auth\\\":{\\\"token\\\":\\\"$ACTIONS_RUNNER_INPUT_TOKEN\\\"}}]}\" >settings.json\n",
+    );
+    let (output, _) = stage.start().end();
+    assert_eq!(runner_lines(&output), [r#"{"Instances":[{"Auth":{"token":""}}]}"#], "{output}");
+}
+
+#[test]
 fn group_update_and_labels_are_handed_on() {
     let stage = Stage::with_token(TELL);
     let app = stage.path("app.sh");
