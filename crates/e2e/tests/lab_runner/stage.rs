@@ -148,6 +148,7 @@ impl Stage {
             group_id,
             labels: labels.to_vec(),
             work_folder: "_work".to_owned(),
+            runner_url: None,
         };
         let runner = self.forge.generate_jit_config(&self.scope, &request).await.unwrap();
         let home = self.folder.path().join(format!("runner-{job}"));

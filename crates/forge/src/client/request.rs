@@ -1,5 +1,6 @@
 //! Sending one call, again where that is harmless, and reading its answer.
 
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::header::HeaderMap;
@@ -27,12 +28,22 @@ pub(super) struct Call {
     /// May be made again when its answer was lost.
     repeatable: bool,
     answer_bytes_max: usize,
+    /// Goes without the token: to a host that is not known yet.
+    anonymous: bool,
 }
 
 impl Call {
     pub(super) fn new(what: impl Into<String>, method: Method, url: Url) -> Self {
         let repeatable = method != Method::POST;
-        Self { what: what.into(), method, url, body: None, repeatable, answer_bytes_max: ANSWER_BYTES_MAX }
+        Self {
+            what: what.into(),
+            method,
+            url,
+            body: None,
+            repeatable,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            anonymous: false,
+        }
     }
 
     pub(super) fn get(what: impl Into<String>, url: Url) -> Self {
@@ -48,6 +59,10 @@ impl Call {
         Self { repeatable: true, ..self }
     }
 
+    pub(super) fn anonymous(self) -> Self {
+        Self { anonymous: true, ..self }
+    }
+
     pub(super) fn answer_bytes_max(self, answer_bytes_max: usize) -> Self {
         Self { answer_bytes_max, ..self }
     }
@@ -58,6 +73,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// The other end of the connection.
+    pub(super) peer: Option<SocketAddr>,
     what: String,
 }
 
@@ -107,13 +124,16 @@ impl Forge {
         let mut request = self
             .http
             .request(call.method.clone(), call.url.clone())
-            .bearer_auth(&self.token)
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
+        if !call.anonymous {
+            request = request.bearer_auth(&self.token);
+        }
         if let Some(body) = &call.body {
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(lost)?;
+        let peer = response.remote_addr();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {
@@ -123,7 +143,7 @@ impl Forge {
             }
             body.extend_from_slice(&piece);
         }
-        let answer = Answer { status, headers, body, what: call.what.clone() };
+        let answer = Answer { status, headers, body, peer, what: call.what.clone() };
         if (200..300).contains(&status) { Ok(answer) } else { Err(refusal(&answer)) }
     }
 }
@@ -149,13 +169,12 @@ fn refusal(answer: &Answer) -> ForgeError {
     if let Some(wait) = rate_limit(answer.status, &headers, &message, now_seconds) {
         return ForgeError::RateLimited { what, message, wait };
     }
+    let needs = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");
+    let needs = needs.map(|(_, value)| value.chars().take(MESSAGE_LEN_MAX).collect());
     match answer.status {
-        401 => ForgeError::Unauthorized { what, message },
-        403 => {
-            let needed = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");
-            ForgeError::Forbidden { what, message, permissions: needed.map(|(_, value)| (*value).to_owned()) }
-        }
-        404 => ForgeError::NotFound { what, message },
+        401 => ForgeError::Unauthorized { what, message, needs },
+        403 => ForgeError::Forbidden { what, message, needs },
+        404 => ForgeError::NotFound { what, message, needs },
         409 => ForgeError::Conflict { what, message },
         400 | 413 | 422 => {
             ForgeError::Invalid { what, message, errors: body.errors.iter().map(error_text).collect() }

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::reply::{BROKER, RESULTS, RUN_SERVICE, Rest, Service};
 use crate::lab::Lab;
 use crate::lab::refusal::Refusal;
-use crate::lab::signing::{Grant, equal_in_constant_time};
+use crate::lab::signing::Grant;
+use crate::secret::equal_in_constant_time;
 
 /// The caller has the admin token: `Bearer`, `token`, or the password of HTTP basic.
 pub(super) struct Admin;

@@ -37,7 +37,7 @@ pub(super) fn router(lab: Lab) -> Router {
         .route("/api/v3/", get(run::root))
         .nest("/api/v3", rest())
         .nest("/runner", runner_side())
-        .route("/lab/v1", get(own::hello))
+        .route("/lab/v1/proof", get(own::prove))
         .route("/lab/v1/runners/{id}", delete(own::runner_lost))
         .route("/lab/v1/events", get(event::stream))
         .route("/lab/v1/logs/{token}", get(run::signed_log))
@@ -107,7 +107,7 @@ async fn mark(request: Request, next: Next) -> Response {
     if response.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
         response = Rest(Refusal::new(413, "The request's body is larger than the lab takes")).into_response();
     }
-    let id = super::signing::hex(&super::signing::random_bytes::<8>()).to_uppercase();
+    let id = crate::secret::hex(&crate::secret::random_bytes::<8>()).to_uppercase();
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-github-request-id", id);
     }

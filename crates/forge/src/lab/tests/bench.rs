@@ -88,7 +88,13 @@ impl Bench {
 
     pub(super) async fn register(&self, name: &str, labels: &[&str]) -> NewRunner {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        let request = JitRequest { name: name.into(), group_id: 1, labels, work_folder: "_work".into() };
+        let request = JitRequest {
+            name: name.into(),
+            group_id: 1,
+            labels,
+            work_folder: "_work".into(),
+            runner_url: None,
+        };
         self.forge.generate_jit_config(&Self::scope(), &request).await.unwrap()
     }
 

@@ -14,6 +14,7 @@ fn request(name: &str) -> JitRequest {
         group_id: 1,
         labels: vec!["self-hosted".into(), "gpu".into()],
         work_folder: "_work".into(),
+        runner_url: None,
     }
 }
 
@@ -167,7 +168,7 @@ async fn a_job_that_asks_for_a_group_gets_a_runner_of_that_group() {
     let _run = bench.start(workflow).await;
     let plain = bench.runner("plain", &["x"]).await;
     assert!(plain.poll("Online").await.unwrap().is_null());
-    let group_id = bench.forge.runner_group_id("o", "fast").await.unwrap().unwrap();
+    let group_id = bench.forge.group_id(&RunnerScope::Organization("o".into()), "fast").await.unwrap();
     let request = JitRequest { group_id, labels: vec!["x".into()], ..request("fast-1") };
     let mut fast = Script::new(bench.forge.generate_jit_config(&Bench::scope(), &request).await.unwrap());
     fast.sign_in().await.unwrap();
