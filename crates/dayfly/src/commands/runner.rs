@@ -100,7 +100,8 @@ fn only_the_lab(forge: impl std::fmt::Display) -> Failure {
 /// Refuses every forge but the lab: a VM has no way out to another one yet.
 async fn require_lab(forge: &Forge) -> Result<()> {
     match forge.prove_lab().await {
-        Ok(Some(_)) => Ok(()),
+        // Only a proven lab gets the token.
+        Ok(Some(_)) => forge.check().await.map_err(Failure::cannot),
         Ok(None) => Err(only_the_lab(forge.base().url())),
         Err(error) => Err(Failure::cannot(error)),
     }

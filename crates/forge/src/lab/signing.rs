@@ -1,12 +1,13 @@
 //! The lab's own tokens: JWTs signed with a key that only this lab has (HS256, RFC 7519 and RFC 2104).
 //!
-//! Runners, jobs and signed addresses get such tokens. Nothing about them is stored, so they outlive a restart of the
+//! Runners, jobs, signed addresses and runner apps that register themselves get such tokens. Nothing about them is stored, so they outlive a restart of the
 //! lab. They are JWTs because actions/runner decodes the job's token and fails on anything else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::state::Scope;
 use crate::secret::{equal_in_constant_time, hmac_sha256};
 
 /// What a token is for.
@@ -21,6 +22,18 @@ pub(crate) enum Grant {
     Blob { job: u64, blob: Blob },
     /// Reading one job's log, by address alone.
     Log { job: u64 },
+    /// Registering or removing runners of one scope.
+    Registration { scope: Scope, purpose: Purpose },
+}
+
+/// What a registration token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Purpose {
+    /// Registering runners; removing them too, as at GitHub.
+    Register,
+    /// Removing them only.
+    Remove,
 }
 
 /// Which blob.

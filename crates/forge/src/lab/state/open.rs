@@ -71,7 +71,7 @@ impl State {
             .max(stored.jobs.keys().copied().max().unwrap_or(0))
             .max(100);
         if self.groups.is_empty() {
-            self.groups.push(Group { id: 1, name: "Default".to_owned() });
+            self.groups.push(Group::default_group());
         }
         stored.jobs.into_values().for_each(|job| self.adopt_job(job));
         self.jobs.retain(|_, job| self.runs.contains_key(&job.record.run));

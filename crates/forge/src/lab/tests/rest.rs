@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::bench::{Bench, ONE_JOB};
+use super::bench::{Bench, ONE_JOB, http};
 use crate::client::{ApiBase, Dispatch, Forge, ForgeError};
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn every_call_needs_the_token() {
         ForgeError::Unauthorized { .. }
     ));
     bench.forge.check().await.unwrap();
-    let get = |path: &str| reqwest::Client::new().get(format!("{}{path}", bench.url));
+    let get = |path: &str| http().get(format!("{}{path}", bench.url));
     for path in ["/lab/v1/events", "/api/v3/repos/o/r/actions/runs", "/runner/broker/message", "/runner/feed"]
     {
         assert_eq!(get(path).send().await.unwrap().status().as_u16(), 401, "{path}");
