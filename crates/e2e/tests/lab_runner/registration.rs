@@ -106,6 +106,27 @@ async fn a_runner_that_is_not_ephemeral_runs_job_after_job_until_it_is_removed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_was_killed_in_a_job_fails_it_as_it_starts_again_and_takes_the_next() {
+    let stage = Stage::set().await;
+    let runner = Registered::new(&stage, &stage.scope, "hurt", &[]).await;
+    let mut app = runner.run();
+    let run = stage.start(&SPEAK.replace("echo", "echo started; exec sleep 5; echo")).await;
+    while stage.forge.jobs("o", "r", run).await.unwrap().iter().all(|job| job.status != "in_progress") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    while !runner.home.join("jobrun.json").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    app.kill();
+    let _again = runner.run();
+    let outcome = stage.watch(run).await;
+    assert_eq!(outcome.conclusion, Conclusion::Failure, "{outcome} {}", runner.said());
+    let next = stage.start(SPEAK).await;
+    let outcome = stage.watch(next).await;
+    assert_eq!(outcome.conclusion, Conclusion::Success, "{outcome} {}", runner.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn runners_of_a_group_of_an_organisation_and_of_an_enterprise_run_a_repositorys_job() {
     let stage = Stage::set().await;
     let workflow = "on: workflow_dispatch\njobs:\n  a:\n    runs-on: {group: fast, labels: big}\n    steps:\n      - run: echo hi\n";

@@ -29,6 +29,12 @@ pub(crate) struct Stage {
 pub(crate) struct App(Child);
 
 impl App {
+    /// Ends it without a word.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     /// Whether it ended well, or `None` when it has not ended within `patience`.
     pub(crate) async fn ended(&mut self, patience: Duration) -> Option<bool> {
         let since = std::time::Instant::now();

@@ -28,19 +28,21 @@ pub(super) async fn connection_data() -> Json<Value> {
     Json(json!({
         "instanceId": "6c8ff1c5-7a1b-4e0c-9d0b-1c3d5f7a9b2e",
         "locationServiceData": {"serviceDefinitions": [
-            // The fixed ids of AgentSession and Message.
-            service("134e239e-2df3-4794-a6f6-24f1f19ec8dc", "sessions", "sessionId"),
-            service("c3a054f6-7a8a-49c0-944e-3a8e5d7adfd7", "messages", "messageId"),
+            // The fixed ids of AgentSession, Message and plan events.
+            service("134e239e-2df3-4794-a6f6-24f1f19ec8dc", "sessions", "pools/{poolId}/sessions/{sessionId}"),
+            service("c3a054f6-7a8a-49c0-944e-3a8e5d7adfd7", "messages", "pools/{poolId}/messages/{messageId}"),
+            service("557624af-b29e-4c20-8ab0-0399d2204f3f", "events", "plans/{planId}/events"),
         ]},
     }))
 }
 
-fn service(id: &str, name: &str, last: &str) -> Value {
+/// A service and the template of its path, whose empty ends runner apps leave away.
+fn service(id: &str, name: &str, path: &str) -> Value {
     json!({
         "identifier": id,
         "serviceType": "distributedtask",
         "displayName": name,
-        "relativePath": format!("/_apis/{{area}}/pools/{{poolId}}/{{resource}}/{{{last}}}"),
+        "relativePath": format!("/_apis/distributedtask/{path}"),
         "relativeToSetting": "fullyQualified",
         "minVersion": "1.0",
         "maxVersion": "12.0",
@@ -186,6 +188,25 @@ fn show(message: &Message, url: &str) -> Value {
 /// kept here once they are told.
 pub(super) async fn old_acknowledge(_: RunnerAtBroker) -> StatusCode {
     StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+struct JobEvent {
+    #[serde(rename = "JobID", alias = "jobId")]
+    job_id: String,
+}
+
+/// `POST /runner/broker/_apis/distributedtask/plans/{plan}/events`: a job has failed. So speaks github-act-runner 0.13.0
+/// when it finds, as it starts, that it was killed in the middle of a job.
+pub(super) async fn old_complete(
+    RunnerAtBroker(runner): RunnerAtBroker,
+    State(lab): State<Lab>,
+    body: Bytes,
+) -> Result<StatusCode, Service> {
+    let event: JobEvent = super::reply::read(&body).map_err(broken)?;
+    let fail = move |state: &mut state::State| state.fail_job_of(runner, &event.job_id);
+    lab.inner.hub.ask(fail).await.map_err(broken)?;
+    Ok(StatusCode::OK)
 }
 
 #[derive(Deserialize)]

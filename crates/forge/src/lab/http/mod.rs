@@ -93,6 +93,7 @@ fn runner_side() -> Router<Lab> {
         .route("/broker/_apis/distributedtask/pools/{pool}/sessions/{id}", delete(broker::close_session))
         .route("/broker/_apis/distributedtask/pools/{pool}/messages", get(broker::message))
         .route("/broker/_apis/distributedtask/pools/{pool}/messages/{id}", delete(broker::old_acknowledge))
+        .route("/broker/_apis/distributedtask/plans/{plan}/events", post(broker::old_complete))
         .route("/broker/session", post(broker::open_session).delete(broker::close_session))
         .route("/broker/message", get(broker::message))
         .route("/broker/acknowledge", post(broker::acknowledge))

@@ -354,6 +354,19 @@ impl State {
         Ok(())
     }
 
+    /// Takes a runner's word that it has lost the job of that GUID. Nothing happens when the job is not the runner's.
+    pub(crate) fn fail_job_of(&mut self, runner: u64, guid: &str) {
+        let job = self.runners.get(&runner).and_then(|runner| runner.job);
+        let Some(record) = job.and_then(|job| self.jobs.get(&job)).map(|job| &job.record) else { return };
+        let acquired = matches!(record.hold, Hold::Acquired { .. });
+        if acquired && record.guid.eq_ignore_ascii_case(guid) {
+            let (run, job) = (record.run, record.index);
+            self.retire_runner(runner);
+            let reason = "The runner has ended in the middle of the job and begun anew.".to_owned();
+            self.advance(run, StoredEvent::Lost { job, reason });
+        }
+    }
+
     /// Jobs whose runner did not come for them, or is heard of no more.
     pub(super) fn tick_jobs(&mut self) {
         let now_ms = self.now_ms();
