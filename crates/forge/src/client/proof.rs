@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use thiserror::Error;
 
 use crate::proof::{LOCK_FILE, is_token};
@@ -61,7 +61,7 @@ fn open_private(path: &Path) -> Result<File, Disbelief> {
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = rustix::fs::open(path, look, Mode::empty()).map_err(failed)?;
     let stat = rustix::fs::fstat(&place).map_err(failed)?;
-    if !is_private(&stat, rustix::process::geteuid().as_raw()) {
+    if !is_private(stat.st_mode, stat.st_uid, rustix::process::geteuid().as_raw()) {
         return Err(Disbelief::NotPrivate { path: path.to_owned(), mode: stat.st_mode, owner: stat.st_uid });
     }
     let same = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place));
@@ -70,8 +70,23 @@ fn open_private(path: &Path) -> Result<File, Disbelief> {
 }
 
 /// A regular file of mode 0600 that belongs to `user` or root.
-fn is_private(stat: &Stat, user: u32) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-        && stat.st_mode & 0o7777 == 0o600
-        && (stat.st_uid == user || stat.st_uid == 0)
+fn is_private(mode: u32, owner: u32, user: u32) -> bool {
+    FileType::from_raw_mode(mode) == FileType::RegularFile
+        && mode & 0o7777 == 0o600
+        && (owner == user || owner == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_private_when_only_this_user_or_root_can_have_written_it() {
+        const REGULAR: u32 = 0o100_600;
+        assert!(is_private(REGULAR, 1000, 1000) && is_private(REGULAR, 0, 1000));
+        assert!(!is_private(REGULAR, 1001, 1000) && !is_private(REGULAR, 1000, 0));
+        for mode in [0o100_644, 0o100_640, 0o100_604, 0o100_400, 0o104_600, 0o040_600, 0o010_600, 0o120_600] {
+            assert!(!is_private(mode, 0, 0), "{mode:o}");
+        }
+    }
 }

@@ -73,7 +73,7 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// The other end of the connection.
+    /// The other end of the connection, unless the answer came from elsewhere than was asked.
     pub(super) peer: Option<SocketAddr>,
     what: String,
 }
@@ -133,7 +133,7 @@ impl Forge {
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(lost)?;
-        let peer = response.remote_addr();
+        let peer = response.remote_addr().filter(|_| *response.url() == call.url);
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {

@@ -109,6 +109,16 @@ async fn who_has_the_real_lab_answer_for_it_is_not_believed() {
     let elsewhere = "127.0.0.1:9".parse().unwrap();
     let relay = claimant(folder.path("token"), folder.token.clone(), Some(elsewhere)).await;
     assert!(ask(&relay.url()).await.is_none());
+
+    let honest = claimant(folder.path("token"), folder.token.clone(), None).await;
+    let url = honest.url();
+    let pointer = Server::plain(move |head| {
+        let path = head.split(' ').nth(1).unwrap();
+        (307, format!("{url}{path}"))
+    })
+    .await;
+    assert!(ask(&pointer.url()).await.is_none());
+    assert_eq!(honest.heads().len(), 1, "the real one was asked, and what it said does not count");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Answers with what `answer` makes of a request's head: a status and a body.
+    /// Answers with what `answer` makes of a request's head: a status and a body, or the address to go to instead.
     pub(super) async fn plain(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,8 +52,11 @@ pub(super) async fn serve_one(
     let head = String::from_utf8(head).unwrap();
     let (status, body) = answer(&head);
     heads.lock().unwrap().push(head);
+    let (location, body) = if status == 307 { (body, String::new()) } else { (String::new(), body) };
     let len = body.len();
-    let text = format!("HTTP/1.1 {status} X\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}");
+    let text = format!(
+        "HTTP/1.1 {status} X\r\nlocation: {location}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
+    );
     let _ = stream.write_all(text.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
