@@ -59,6 +59,19 @@ pub enum ForgeError {
         #[source]
         source: reqwest::Error,
     },
+    /// The other end's certificate is not to be believed.
+    #[error(
+        "cannot {what}: the certificate of {url} is not trusted; if its authority is your own, name a file with its certificate in SSL_CERT_FILE"
+    )]
+    Certificate {
+        /// What was to be done.
+        what: String,
+        /// The address.
+        url: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
     /// 401: the token is wrong, too old or missing.
     #[error("cannot {what}: the forge refuses the token ({message}); make a new one{}", right(": ", .needs))]
     Unauthorized {

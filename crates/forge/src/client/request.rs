@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Forge;
 use super::error::ForgeError;
 use super::retry::{rate_limit, wait_before_next};
+use super::tls::is_of_certificate;
 
 /// Longer answers are not read to their end; logs have a bound of their own.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -112,10 +113,13 @@ impl Forge {
     }
 
     async fn send_once(&self, call: &Call) -> Result<Answer, ForgeError> {
-        let lost = |source: reqwest::Error| ForgeError::Connection {
-            what: call.what.clone(),
-            url: self.base().url().to_string(),
-            source: source.without_url(),
+        let lost = |source: reqwest::Error| {
+            let (what, url) = (call.what.clone(), self.base().url().to_string());
+            let source = source.without_url();
+            match is_of_certificate(&source) {
+                true => ForgeError::Certificate { what, url, source },
+                false => ForgeError::Connection { what, url, source },
+            }
         };
         if !self.base().same_origin(&call.url) {
             let why = "it leads to another host".to_owned();

@@ -1,5 +1,6 @@
 //! Whom an https address is believed.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use reqwest::Url;
@@ -38,4 +39,14 @@ pub(super) fn config(url: &Url, more: Option<&[u8]>) -> Result<ClientConfig, For
         .with_safe_default_protocol_versions()
         .map_err(|source| ForgeError::Tls { source })?;
     Ok(versions.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Whether an error came about since a certificate was not believed.
+pub(super) fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
+    // An I/O error made of another one names that one's cause as its own, and not that one.
+    if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        return is_of_certificate(inner);
+    }
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        || error.source().is_some_and(is_of_certificate)
 }
