@@ -11,4 +11,6 @@ pub mod client;
 pub mod expression;
 pub mod jit;
 pub mod lab;
+mod proof;
+mod secret;
 pub mod workflow;

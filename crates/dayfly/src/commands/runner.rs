@@ -5,7 +5,7 @@ use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::settings::{Limits, LoopSettings};
 use dayfly_fleet::stop::StopOrder;
 use dayfly_fleet::{LoopEnd, RunnerEnd, recovery, run_loop};
-use dayfly_forge::client::{ApiBase, Forge, ForgeError};
+use dayfly_forge::client::{ApiBase, Forge};
 use dayfly_guest::protocol::Milestone;
 
 use super::machine::{self, DNS_DEFAULT};
@@ -22,7 +22,7 @@ pub(crate) async fn run(places: &Places, args: RunnerArgs) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let forge = ApiBase::from_host_or_url(&args.forge)
         .and_then(|base| Forge::new(base, &args.token))
-        .map_err(|error| not_yet(error, &args.forge))?;
+        .map_err(Failure::usage)?;
     require_lab(&forge).await?;
     let host = machine::host(places)?;
     let machine = machine::settings(places, &args.machine, args.json).await?;
@@ -92,14 +92,6 @@ pub(crate) async fn run(places: &Places, args: RunnerArgs) -> Result<Outcome> {
     }
 }
 
-/// An address that is none is wrong usage; one that only a later dayfly can speak to is "not yet".
-fn not_yet(error: ForgeError, forge: &str) -> Failure {
-    match error {
-        ForgeError::TlsMissing { .. } => only_the_lab(forge),
-        error => Failure::usage(error),
-    }
-}
-
 fn only_the_lab(forge: impl std::fmt::Display) -> Failure {
     Failure::cannot(format!("{forge} is not a lab of this host: other forges are not yet supported"))
         .hint("`dayfly lab serve` starts one, and prints the address and where its token is")
@@ -107,9 +99,10 @@ fn only_the_lab(forge: impl std::fmt::Display) -> Failure {
 
 /// Refuses every forge but the lab: a VM has no way out to another one yet.
 async fn require_lab(forge: &Forge) -> Result<()> {
-    match forge.is_lab().await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(only_the_lab(forge.base().url())),
+    match forge.prove_lab().await {
+        // Only a proven lab gets the token.
+        Ok(Some(_)) => forge.check().await.map_err(Failure::cannot),
+        Ok(None) => Err(only_the_lab(forge.base().url())),
         Err(error) => Err(Failure::cannot(error)),
     }
 }

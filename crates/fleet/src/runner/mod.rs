@@ -119,6 +119,7 @@ impl<'a> Run<'a> {
             group_id: self.settings.group,
             labels: self.settings.labels.clone(),
             work_folder: "_work".to_owned(),
+            runner_url: None,
         };
         let new_runner = self
             .forge
