@@ -37,7 +37,7 @@ mod user;
 
 use crate::folder::{Folder, FolderError};
 use dayfly_guest::envfile::{self, Variables};
-use dayfly_guest::environment::{is_runner_id, parse_file_name};
+use dayfly_guest::environment::is_runner_id;
 use dayfly_guest::runner_app::Ending;
 use log::Log;
 use options::{Options, UsageError};
@@ -100,8 +100,7 @@ impl Start {
     fn new(args: &[String], environment: Vec<(String, String)>) -> Result<Self, UsageError> {
         let options = Options::parse(args)?;
         let layers = Layers { file: None, options: &options, environment: &environment };
-        let runner_id = layers.get("RUNNER_ID").map(str::to_owned).or_else(|| id_of_env_file(&layers));
-        match runner_id {
+        match layers.runner_id() {
             None if options.get("help").is_none() => Err(UsageError::NoId),
             Some(id) if !is_runner_id(&id) => Err(UsageError::Id(id)),
             runner_id => Ok(Self { runner_id: runner_id.unwrap_or_default(), options, environment }),
@@ -166,12 +165,6 @@ impl Start {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Who is given an env file but no id can know the id from its name.
-fn id_of_env_file(layers: &Layers<'_>) -> Option<String> {
-    let name = Path::new(layers.get("RUNNER_ENVFILE")?).file_name()?.to_str()?.to_owned();
-    parse_file_name(&name).map(|(id, _)| id.to_owned())
 }
 
 /// The folder of a file, and its name in it.

@@ -49,17 +49,25 @@ impl Layers<'_> {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Id of the runner. Who is given an env file but no id can know the id from its name.
+    pub(super) fn runner_id(&self) -> Option<String> {
+        let of_file = || {
+            let name = Path::new(self.get("RUNNER_ENVFILE")?).file_name()?.to_str()?;
+            environment::parse_file_name(name).map(|(id, _)| id.to_owned())
+        };
+        self.get("RUNNER_ID").map(str::to_owned).or_else(of_file)
+    }
+
     /// The value of a variable, or its default; empty where it has none.
     pub(super) fn in_force(&self, variable: &str) -> String {
         self.get(variable).map_or_else(|| self.default(variable), str::to_owned)
     }
 
     fn default(&self, variable: &str) -> String {
-        let id = self.options.get_variable("RUNNER_ID").or_else(|| self.process("RUNNER_ID"));
         match variable {
             "RUNNER_EPHEMERAL" => "1".to_owned(),
             "RUNNER_GITHUB" => "github.com".to_owned(),
-            "RUNNER_NAME" => format!("GH-runner-{}", id.unwrap_or("<id>")),
+            "RUNNER_NAME" => format!("GH-runner-{}", self.runner_id().unwrap_or_else(|| "<id>".to_owned())),
             "RUNNER_SCOPE" => "repo".to_owned(),
             "RUNNER_USER" => "runner".to_owned(),
             "RUNNER_UPDATE" | "RUNNER_VERBOSE" => "0".to_owned(),

@@ -39,6 +39,7 @@ fn the_env_file_wins_over_options_over_the_environment_over_defaults() {
     assert_eq!(name(None, ""), "environment");
     let settings = resolve(None, "-i 2-abc", &environment[..2]).expect("good");
     assert_eq!(settings.name, "GH-runner-2-abc");
+    assert_eq!(resolve(None, "-E /x/2-abc.env", &environment[..2]).expect("good").name, "GH-runner-2-abc");
     assert_eq!(settings.work_folder, Path::new("/_work/GH-runner-2-abc"));
     assert_eq!(
         (settings.user.as_deref(), settings.engine, settings.ephemeral),
