@@ -36,15 +36,15 @@ pub struct Check {
 }
 
 impl Check {
-    fn ok(name: &'static str, seen: impl Into<String>) -> Self {
+    pub(crate) fn ok(name: &'static str, seen: impl Into<String>) -> Self {
         Self { name, state: State::Ok, seen: seen.into(), mend: None }
     }
 
-    fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
+    pub(crate) fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
         Self { name, state: State::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
     }
 
-    fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
+    pub(crate) fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
         Self { name, state: State::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
     }
 }
@@ -77,6 +77,7 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
     checks.push(space(&host.state));
     checks.push(memory());
     checks.push(isolation());
+    checks.extend(crate::network::checks());
     checks.push(cgroups());
     checks
 }

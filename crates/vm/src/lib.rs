@@ -19,6 +19,7 @@ mod kvm;
 pub mod launch;
 mod machine;
 mod mount;
+mod network;
 mod probe;
 mod process;
 mod qmp;
@@ -33,8 +34,9 @@ pub use forward::Forward;
 pub use image::Image;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
-    Driver, Entrypoint, Exit, Leftover, LeftoverError, Limits, Machine, Network, QemuSettings, StartError,
-    Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover, start,
+    Driver, Egress, Entrypoint, Exit, Leftover, LeftoverError, Limits, Machine, Network, QemuSettings,
+    StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover, start,
 };
 pub use mount::{Mount, MountError};
+pub use network::NetworkError;
 pub use probe::{Answer, answer as probe};

@@ -1,6 +1,7 @@
 //! The launcher, with a stand-in for the VMM: a script that shows what it got.
 //!
 //! Without libtest: its threads are in the way of a program that becomes a launcher.
+#![expect(unsafe_code, reason = "the whole test enters a network namespace")]
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_vm::image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network, QemuSettings,
-    StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
+    AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network,
+    QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
 };
 
 /// Shows identity, privileges, network and descriptors, then fails as told.
@@ -92,7 +93,12 @@ impl Setting {
                     accel: AccelChoice::Tcg,
                 }),
             },
-            network: Network { dns: [1, 1, 1, 1].into(), forward: None, allow: Vec::new() },
+            network: Network {
+                egress: Egress::Shut,
+                dns: [1, 1, 1, 1].into(),
+                forward: None,
+                allow: Vec::new(),
+            },
             environment: self.run_dir().join("environment"),
             entrypoint: Entrypoint::default(),
             mounts: Vec::new(),
@@ -277,6 +283,56 @@ async fn a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives() {
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 }
 
+/// The links of this process's network that belong to machines.
+fn links() -> Vec<String> {
+    let text = fs::read_to_string("/proc/net/dev").unwrap();
+    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    names.filter(|name| name.starts_with("dayfly")).collect()
+}
+
+async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let setting = Setting::new(WAIT);
+    let open = || {
+        let mut spec = setting.spec();
+        spec.network.egress = Egress::Open;
+        spec
+    };
+    let mut vm = setting.start(&setting.host(), open()).await.unwrap();
+    assert_eq!(links().len(), 1);
+    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    let card = fs::read_link(format!("/proc/{pid}/fd/17")).unwrap();
+    assert_eq!(card.to_str(), Some("/dev/net/tun"), "the card is the last descriptor");
+    assert_eq!(vm.kill().await, Exit::Killed);
+    vm.destroy().await.unwrap();
+    assert_eq!(links(), Vec::<String>::new());
+
+    // As after `kill -9` of this process: only the run folder tells of it.
+    setting.start(&setting.host(), open()).await.unwrap().detach();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(links().len(), 1);
+    dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    assert_eq!(links(), Vec::<String>::new());
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+
+    // Nothing is left where a machine cannot start after its network was made.
+    fs::write(setting.vmm(), "").unwrap();
+    fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(setting.start(&setting.host(), open()).await, Err(StartError::Launch(_))));
+    assert_eq!(links(), Vec::<String>::new());
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+/// A network of this test's own: it must not change the host's.
+fn leave_the_hosts_network() {
+    // SAFETY: this process has one thread yet.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+}
+
 async fn what_cannot_start_says_why_and_leaves_nothing() {
     let setting = Setting::new(SHOW);
     let without = |change: &dyn Fn(&mut VmHost, &mut VmSpec)| {
@@ -312,6 +368,9 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "vmm-launch") {
         return dayfly_vm::launch::main(args[1].parse().unwrap());
     }
+    if rustix::process::geteuid().is_root() {
+        leave_the_hosts_network();
+    }
     // Options start with a hyphen; `-Zunstable-options` and the like are libtest's.
     let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -337,6 +396,7 @@ fn main() -> ExitCode {
         a_machine_that_says_nothing_is_started_once_again_and_then_given_up
         a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped
         a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives
+        a_network_outlives_the_process_that_made_it_and_goes_with_the_machine
         what_cannot_start_says_why_and_leaves_nothing
     }
     println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use dayfly_forge::client::{Forge, JitRequest, NewRunner};
 use dayfly_guest::envfile;
 use dayfly_guest::environment::Suffix;
-use dayfly_vm::{Entrypoint, EnvironmentDir, Forward, Network, Vm, VmHost, VmSpec};
+use dayfly_vm::{Egress, Entrypoint, EnvironmentDir, Forward, Network, Vm, VmHost, VmSpec};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 
@@ -148,7 +148,12 @@ impl<'a> Run<'a> {
             name: self.name.clone(),
             runner_id: self.id.to_string(),
             machine: self.settings.machine.clone(),
-            network: Network { dns: self.settings.dns, forward: Some(forward), allow: Vec::new() },
+            network: Network {
+                egress: Egress::Open,
+                dns: self.settings.dns,
+                forward: Some(forward),
+                allow: Vec::new(),
+            },
             environment: self.environment.path().to_owned(),
             entrypoint: Entrypoint::default(),
             mounts: self.settings.mounts.clone(),

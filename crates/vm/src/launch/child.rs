@@ -11,7 +11,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::order::{self, Answer, Order, User};
+use super::order::{self, Answer, Order, Place, User};
 
 /// User ids are this and the process id: no two living processes have one in common, and the range (1879048192 and
 /// 2^22 on) is handed out neither by Debian (up to 65533, and subordinate ids from 100000) nor by systemd (up to
@@ -61,13 +61,12 @@ fn launch(
     descriptors: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
     rustix::process::setsid().map_err(failed("make a session"))?;
-    enter_namespaces(order.user)?;
-    raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
-    if let Some(port) = order.listen {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .map_err(failed("listen in the network namespace"))?;
-        order::send(socket, &Answer::Listening, &[listener.as_fd()])
-            .map_err(failed("hand the listener back"))?;
+    enter_namespaces(order.user, order.network)?;
+    if let Place::Empty { listen } = order.network {
+        raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
+        if let Some(port) = listen {
+            hand_listener_back(socket, port)?;
+        }
     }
     set_limits()?;
     close_at_exec().map_err(failed("keep inherited descriptors back"))?;
@@ -83,9 +82,19 @@ fn launch(
     Err(Failure { step: "start the VMM", cause })
 }
 
-/// A network of its own, where nothing can be reached; and no shared memory in common with the host.
-fn enter_namespaces(user: User) -> Result<(), Failure> {
-    let mut flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed("listen in the network namespace"))?;
+    order::send(socket, &Answer::Listening, &[listener.as_fd()]).map_err(failed("hand the listener back"))
+}
+
+/// A network of its own, where nothing can be reached, unless it needs the host's; and no shared memory in common with
+/// the host.
+fn enter_namespaces(user: User, network: Place) -> Result<(), Failure> {
+    let mut flags = UnshareFlags::NEWIPC;
+    if matches!(network, Place::Empty { .. }) {
+        flags |= UnshareFlags::NEWNET;
+    }
     if matches!(user, User::Same) {
         // Only root may make the others alone.
         flags |= UnshareFlags::NEWUSER;

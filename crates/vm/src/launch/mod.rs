@@ -22,5 +22,5 @@ mod parent;
 pub use child::main;
 pub use parent::{LaunchError, Launcher};
 
-pub(crate) use order::{Order, User};
+pub(crate) use order::{Order, Place, User};
 pub(crate) use parent::{Launched, launch};

@@ -30,8 +30,21 @@ pub(crate) struct Order {
     pub(crate) descriptors: Vec<i32>,
     /// Who it runs as.
     pub(crate) user: User,
-    /// A port of the new network namespace's loopback to listen on.
-    pub(crate) listen: Option<u16>,
+    /// What network it sits in.
+    pub(crate) network: Place,
+}
+
+/// The network namespace that a program sits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Place {
+    /// A new one with a loopback and nothing else.
+    Empty {
+        /// A port of that loopback to listen on.
+        listen: Option<u16>,
+    },
+    /// This host's.
+    Host,
 }
 
 /// Who a program runs as.

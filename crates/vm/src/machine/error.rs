@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::launch::LaunchError;
+use crate::network::NetworkError;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,9 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// Its network could not be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The VMM could not be started.
     #[error("cannot start the machine's VMM: {0}")]
     Launch(#[from] LaunchError),
@@ -87,7 +91,12 @@ impl StartError {
     /// Whether the same machine may well start later, when others have ended.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. }))
+        matches!(
+            self,
+            Self::NoSpace { .. }
+                | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. })
+                | Self::Network(NetworkError::Full | NetworkError::Locked { .. })
+        )
     }
 }
 
@@ -104,6 +113,9 @@ pub enum LeftoverError {
         /// Cause.
         source: io::Error,
     },
+    /// What is left of its network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The process does not end.
     #[error("the VMM's process {pid} does not end")]
     Alive {

@@ -32,7 +32,7 @@ pub use exit::Exit;
 pub use handle::Vm;
 pub use host::{Limits, VmHost};
 pub use record::{Leftover, destroy_leftover, leftover};
-pub use spec::{Driver, Entrypoint, Machine, Network, QemuSettings, VmSpec};
+pub use spec::{Driver, Egress, Entrypoint, Machine, Network, QemuSettings, VmSpec};
 pub use start::start;
 
 pub(crate) use initramfs::{InitramfsError, with_guest};

@@ -127,8 +127,9 @@ pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
     remove_files(run_dir)
 }
 
-/// Removes a machine's files from its run folder; the record goes last.
+/// Removes a machine's network, and its files from its run folder; the record goes last.
 pub(super) fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
+    crate::network::remove(run_dir)?;
     for name in REMOVED {
         let path = run_dir.join(name);
         match std::fs::remove_file(&path) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::accel::Accel;
 use crate::console::{BoundedFile, Output};
 use crate::driver::qemu::{Invocation, Role};
 use crate::forward::{self, Forward};
-use crate::launch::{self, LaunchError, Launched, Launcher, Order, User};
+use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
+use crate::network::Connection;
 use crate::process::Process;
 use crate::socket::SocketFolder;
 
@@ -29,6 +30,7 @@ pub(crate) struct Recipe {
     pub(crate) accel: Accel,
     pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
+    pub(crate) connection: Connection,
     pub(crate) forward: Option<Forward>,
     pub(crate) kernel: File,
     pub(crate) initramfs: OwnedFd,
@@ -112,6 +114,10 @@ impl Recipe {
                 Role::Initrd => self.initramfs.try_clone(),
                 Role::RootDisk => disks()?.root.try_clone().map(OwnedFd::from),
                 Role::ScratchDisk => disks()?.scratch.try_clone().map(OwnedFd::from),
+                Role::Tap => match &self.connection {
+                    Connection::Own(attachment) => attachment.tap.try_clone(),
+                    Connection::Open | Connection::Shut => Err(io::ErrorKind::NotFound.into()),
+                },
                 Role::AgentSocket => folder.listen(record::AGENT_SOCKET),
                 Role::MonitorSocket => folder.listen(record::MONITOR_SOCKET),
                 Role::ConsoleSocket => folder.listen(record::CONSOLE_SOCKET),
@@ -126,7 +132,12 @@ impl Recipe {
             env: self.invocation.env.clone(),
             descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
-            listen: self.forward.map(|forward| forward.guest_port),
+            network: match self.connection {
+                // The card's descriptor leads to the machine's network from anywhere.
+                Connection::Own(_) => Place::Empty { listen: None },
+                Connection::Open => Place::Host,
+                Connection::Shut => Place::Empty { listen: self.forward.map(|forward| forward.guest_port) },
+            },
         };
         launch::launch(&self.launcher, &order, &descriptors, |pid| {
             Record::of(pid, &self.name, self.accel)?.write(&self.run_dir)
@@ -154,14 +165,26 @@ impl Recipe {
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;
         vmm.drains.spawn(outputs.vmm.clone().drain(pipe, log(record::VMM_LOG)));
-        if let (Some(listener), Some(to)) = (launched.listener, self.forward.map(|forward| forward.to)) {
+        let listener = match launched.listener {
+            Some(listener) => Some(listener),
+            None => self.network_listener().transpose()?,
+        };
+        if let (Some(listener), Some(to)) = (listener, self.forward.map(|forward| forward.to)) {
             vmm.forward.spawn(serve_forward(listener, to)?);
         }
         Ok(vmm)
     }
+
+    /// What listens in the machine's own network; shared by all its starts.
+    fn network_listener(&self) -> Option<io::Result<TcpListener>> {
+        match &self.connection {
+            Connection::Own(attachment) => attachment.listener.as_ref().map(TcpListener::try_clone),
+            Connection::Open | Connection::Shut => None,
+        }
+    }
 }
 
-fn serve_forward(listener: std::net::TcpListener, to: SocketAddr) -> io::Result<impl Future<Output = ()>> {
+fn serve_forward(listener: TcpListener, to: SocketAddr) -> io::Result<impl Future<Output = ()>> {
     listener.set_nonblocking(true)?;
     Ok(forward::serve(tokio::net::TcpListener::from_std(listener)?, to))
 }

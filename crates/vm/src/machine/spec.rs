@@ -40,14 +40,27 @@ pub struct QemuSettings {
     pub accel: AccelChoice,
 }
 
-/// What a machine may reach.
+/// Whether a machine reaches anything but its forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Egress {
+    /// The internet; as root without this host and private networks.
+    #[default]
+    Open,
+    /// Nothing but the forwarded port.
+    Shut,
+}
+
+/// What a machine may reach. It has IPv4 only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Its DNS server.
+    /// Whether it reaches the internet.
+    pub egress: Egress,
+    /// Its DNS server, which is let through although it may be private or this host itself (not its loopback).
     pub dns: IpAddr,
     /// The one port of the host's loopback that works from the guest: a forge on this host.
     pub forward: Option<Forward>,
-    /// Addresses that are let through although they are private or the host's own: the forge's.
+    /// Addresses that are let through although they are private or the host's own: the forge's. TCP; those of IPv6 and
+    /// of a loopback cannot work and are passed over.
     pub allow: Vec<SocketAddr>,
 }
 

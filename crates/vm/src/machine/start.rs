@@ -13,8 +13,9 @@ use super::spawn::{Outputs, Recipe, RecipeDisks};
 use super::supervisor::{Role, Supervisor};
 use super::{Driver, QemuSettings, StartError, Vm, VmHost, VmSpec, disks, record};
 use crate::accel::Accel;
-use crate::driver::qemu::{self, Boot, Disks, Needs};
+use crate::driver::qemu::{self, Boot, Card, Needs, Whole};
 use crate::environment::EnvironmentDir;
+use crate::network::{self, Connection};
 use crate::{probe, tsc};
 
 /// Events that wait for their owner; more of them hold the guest up.
@@ -44,22 +45,29 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
     let launcher = host.launcher.clone();
     let folder = run_dir.to_owned();
     let prepared = tokio::task::spawn_blocking(move || {
-        let parts = Parts { launcher, qemu, accel, boot: Boot::Whole(Disks), run_dir: folder };
+        let parts = Parts { launcher, qemu, accel, run_dir: folder };
         prepare(&spec, &settings, parts)
     });
-    let recipe = prepared.await.map_err(|error| StartError::Io {
-        what: "prepare",
-        path: run_dir.to_owned(),
-        source: std::io::Error::other(error),
-    })??;
-    supervise(Arc::new(recipe), role, environment).await
+    let prepared = prepared.await.unwrap_or_else(|error| {
+        let source = std::io::Error::other(error);
+        Err(StartError::Io { what: "prepare", path: run_dir.to_owned(), source })
+    });
+    let started = match prepared {
+        Ok(recipe) => supervise(Arc::new(recipe), role, environment).await,
+        Err(error) => Err(error),
+    };
+    if started.is_err()
+        && let Err(left) = record::remove_files(run_dir)
+    {
+        tracing::warn!("{left}");
+    }
+    started
 }
 
 struct Parts {
     launcher: crate::launch::Launcher,
     qemu: PathBuf,
     accel: Accel,
-    boot: Boot,
     run_dir: PathBuf,
 }
 
@@ -82,6 +90,8 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         })?;
     let root = settings.image.open_root().map_err(image_error(&settings.image.root()))?;
     let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), settings.disk_mib)?;
+    let connection = network::connect(&spec.network, &parts.run_dir)?;
+    let card = if matches!(connection, Connection::Own(_)) { Card::Tap } else { Card::User };
     let needs = Needs {
         qemu: &parts.qemu,
         name: &spec.name,
@@ -89,7 +99,7 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         tsc_khz: tsc::frequency_khz(),
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
-        boot: parts.boot,
+        boot: Boot::Whole(Whole { card, dns: spec.network.dns }),
         shell: spec.shell,
     };
     Ok(Recipe {
@@ -98,6 +108,7 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         accel: parts.accel,
         name: spec.name.clone(),
         run_dir: parts.run_dir,
+        connection,
         forward: spec.network.forward,
         kernel,
         initramfs,
@@ -109,15 +120,7 @@ async fn supervise(recipe: Arc<Recipe>, role: Role, environment: EnvironmentDir)
     let outputs = Outputs::new();
     let detached = Arc::new(AtomicBool::new(false));
     let run_dir = recipe.run_dir.clone();
-    let vmm = match recipe.spawn(&outputs, &detached).await {
-        Ok(vmm) => vmm,
-        Err(error) => {
-            if let Err(left) = record::remove_files(&run_dir) {
-                tracing::warn!("{left}");
-            }
-            return Err(error.into());
-        }
-    };
+    let vmm = recipe.spawn(&outputs, &detached).await?;
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
     let (orders, order_receiver) = mpsc::channel(4);
     let supervisor = Supervisor {
