@@ -200,6 +200,7 @@ impl Agent {
     }
 
     fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
+        crate::boot::shares::mount_all(&start.shares).map_err(std::io::Error::other)?;
         let (reader, writer) = std::io::pipe()?;
         let mut command = Command::new(crate::boot::PROGRAM);
         command.arg("entrypoint").args(&start.args).env_clear().current_dir("/");

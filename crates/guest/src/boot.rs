@@ -32,6 +32,7 @@ mod network;
 mod options;
 pub(crate) mod power;
 mod root;
+pub(crate) mod shares;
 mod system;
 
 pub(crate) use modules::load_for_docker;

@@ -27,6 +27,7 @@ mod readiness;
 mod socket;
 mod space;
 mod tsc;
+mod virtiofs;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use environment::{EnvironmentDir, EnvironmentError};

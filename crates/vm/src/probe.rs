@@ -174,6 +174,7 @@ fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> 
         name: "probe".to_owned(),
         run_dir: run_dir.to_owned(),
         connection: Connection::Shut,
+        shares: None,
         forward: None,
         kernel: File::open(image.kernel()).map_err(image_error(&image.kernel()))?,
         initramfs,

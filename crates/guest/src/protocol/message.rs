@@ -59,6 +59,23 @@ pub struct Start {
     pub runner_id: String,
     /// Arguments of `dayfly-guest entrypoint`. No secret is ever among them.
     pub args: Vec<String>,
+    /// What is mounted before; the entrypoint does not start where one of them fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+}
+
+/// A folder or file of the host, by virtiofs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its virtiofs tag.
+    pub tag: String,
+    /// Where it is mounted, absolute; made where it is not there.
+    pub path: String,
+    /// Only this file of it is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Nothing can be written there.
+    pub read_only: bool,
 }
 
 /// What the agent says to the host.

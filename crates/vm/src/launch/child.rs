@@ -68,6 +68,9 @@ fn launch(
             hand_listener_back(socket, port)?;
         }
     }
+    if let Some(export) = &order.export {
+        export.enter().map_err(failed("show the server its files"))?;
+    }
     set_limits()?;
     close_at_exec().map_err(failed("keep inherited descriptors back"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
@@ -159,6 +162,9 @@ fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<(
 
 /// From here on nothing can be gained back.
 fn give_up_privileges(user: User) -> Result<(), Failure> {
+    if matches!(user, User::Root) {
+        return rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"));
+    }
     for capability in 0..63 {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
             1 << capability,

@@ -16,11 +16,13 @@
 //! The VMM gets no death signal: a machine outlives the process that started it.
 
 mod child;
+mod export;
 mod order;
 mod parent;
 
 pub use child::main;
 pub use parent::{LaunchError, Launcher};
 
+pub(crate) use export::{EXPORT, Export};
 pub(crate) use order::{Order, Place, User};
 pub(crate) use parent::{Launched, launch};

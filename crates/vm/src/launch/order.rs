@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::export::Export;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Longest datagram, bytes: far more than any command line of ours, less than a socket's buffer.
 const DATAGRAM_MAX: usize = 64 * 1024;
 /// Most descriptors beside one.
-pub(crate) const DESCRIPTORS_MAX: usize = 16;
+pub(crate) const DESCRIPTORS_MAX: usize = 32;
 
 /// What to become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub(crate) struct Order {
     pub(crate) user: User,
     /// What network it sits in.
     pub(crate) network: Place,
+    /// All that it sees of this host's `/run`, where it serves files.
+    pub(crate) export: Option<Export>,
 }
 
 /// The network namespace that a program sits in.
@@ -53,6 +56,8 @@ pub(crate) enum Place {
 pub(crate) enum User {
     /// Whoever starts it, who is not root: the network namespace then needs a user namespace.
     Same,
+    /// Root, who drops what rights it can by itself: a server of files, which have many owners.
+    Root,
     /// A user that nobody else is, made from the process id. Only root can do this.
     Own {
         /// Group, where not its own: that of `/dev/kvm`.

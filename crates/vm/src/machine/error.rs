@@ -79,6 +79,14 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// Something of the host cannot be mounted.
+    #[error("cannot mount {} in a machine: {reason}", host.display())]
+    Mount {
+        /// The host's side.
+        host: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// Its network could not be made.
     #[error(transparent)]
     Network(#[from] NetworkError),

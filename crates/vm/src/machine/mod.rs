@@ -20,6 +20,7 @@ mod host;
 mod initramfs;
 mod link;
 pub(crate) mod record;
+mod servers;
 pub(crate) mod spawn;
 mod spec;
 mod start;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LeftoverError;
 use crate::accel::Accel;
+use crate::virtiofs::SHARES_MAX;
 
 /// Name of the record.
 const RECORD: &str = "vmm.json";
@@ -62,13 +63,22 @@ impl Record {
 
     /// Writes it into the run folder, whole or not at all.
     pub(crate) fn write(&self, run_dir: &Path) -> io::Result<()> {
-        let new = run_dir.join(format!("{RECORD}.new"));
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(&new, run_dir.join(RECORD))
+        self.write_as(run_dir, RECORD)
     }
 
-    fn read(run_dir: &Path) -> Result<Option<Self>, LeftoverError> {
-        let path = run_dir.join(RECORD);
+    /// Writes it as that of the server of the share of this number.
+    pub(crate) fn write_server(&self, run_dir: &Path, share: usize) -> io::Result<()> {
+        self.write_as(run_dir, &server_record(share))
+    }
+
+    fn write_as(&self, run_dir: &Path, name: &str) -> io::Result<()> {
+        let new = run_dir.join(format!("{name}.new"));
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::rename(&new, run_dir.join(name))
+    }
+
+    fn read(run_dir: &Path, name: &str) -> Result<Option<Self>, LeftoverError> {
+        let path = run_dir.join(name);
         match std::fs::read(&path) {
             Ok(text) => match serde_json::from_slice(&text) {
                 Ok(record) => Ok(Some(record)),
@@ -100,7 +110,7 @@ impl Record {
 /// # Errors
 /// The folder's record or the process cannot be read.
 pub fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
-    let Some(record) = Record::read(run_dir)? else { return Ok(None) };
+    let Some(record) = Record::read(run_dir, RECORD)? else { return Ok(None) };
     let alive = record.open().map_err(|source| at("look at the VMM of", run_dir, source))?;
     Ok(alive.map(|_| Leftover { name: record.name, pid: record.pid }))
 }
@@ -111,7 +121,21 @@ pub fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
 /// # Errors
 /// A file cannot be removed, or the process does not end.
 pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
-    if let Some(record) = Record::read(run_dir)? {
+    end(run_dir, RECORD).await?;
+    // A server ends with its VMM; one that a guest has taken over might not.
+    for share in 0..SHARES_MAX {
+        end(run_dir, &server_record(share)).await?;
+    }
+    remove_files(run_dir)
+}
+
+fn server_record(share: usize) -> String {
+    format!("virtiofsd-{share}.json")
+}
+
+/// Ends the process of a record, if there is one and it lives.
+async fn end(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
+    if let Some(record) = Record::read(run_dir, name)? {
         let failed = |source| at("end the VMM of", run_dir, source);
         if let Some(descriptor) = record.open().map_err(failed)? {
             let descriptor = crate::readiness::readable(descriptor).map_err(failed)?;
@@ -124,13 +148,14 @@ pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
             }
         }
     }
-    remove_files(run_dir)
+    Ok(())
 }
 
 /// Removes a machine's network, and its files from its run folder; the record goes last.
 pub(super) fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
     crate::network::remove(run_dir)?;
-    for name in REMOVED {
+    let servers = (0..SHARES_MAX).map(server_record);
+    for name in servers.chain(REMOVED.map(str::to_owned)) {
         let path = run_dir.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => {}

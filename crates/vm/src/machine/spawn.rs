@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::link::Link;
 use super::record::{self, Record};
+use super::servers::Servers;
 use super::watcher::Watcher;
 use crate::accel::Accel;
 use crate::console::{BoundedFile, Output};
@@ -21,6 +22,7 @@ use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
 use crate::network::Connection;
 use crate::process::Process;
 use crate::socket::SocketFolder;
+use crate::virtiofs::Shares;
 
 /// All that a VMM is started from, more than once if need be.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(crate) struct Recipe {
     pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
     pub(crate) connection: Connection,
+    pub(crate) shares: Option<Shares>,
     pub(crate) forward: Option<Forward>,
     pub(crate) kernel: File,
     pub(crate) initramfs: OwnedFd,
@@ -49,6 +52,8 @@ pub(crate) struct RecipeDisks {
 #[derive(Debug)]
 pub(crate) struct Vmm {
     pub(crate) process: Process,
+    /// What serves files to it.
+    servers: Servers,
     /// None once the connection has ended.
     pub(crate) link: Option<Link>,
     pub(crate) monitor: Watcher,
@@ -64,6 +69,7 @@ impl Vmm {
     /// Its process has ended: nothing is left to be killed, and nothing to be forwarded.
     pub(crate) fn settle(&mut self) {
         self.ended = true;
+        self.servers.end();
         self.forward.abort_all();
     }
 }
@@ -71,9 +77,15 @@ impl Vmm {
 impl Drop for Vmm {
     /// A machine that nobody watches any more is ended, unless it was let go on purpose.
     fn drop(&mut self) {
-        if !self.ended && !self.detached.load(Ordering::Relaxed) {
+        if self.ended {
+            return;
+        }
+        if self.detached.load(Ordering::Relaxed) {
+            self.servers.release();
+        } else {
             self.process.kill();
             self.process.reap();
+            self.servers.end();
         }
     }
 }
@@ -93,7 +105,8 @@ impl Recipe {
         detached: &Arc<AtomicBool>,
     ) -> Result<Vmm, LaunchError> {
         let folder = SocketFolder::open(&self.run_dir).map_err(LaunchError::Record)?;
-        let descriptors = self.descriptors(&folder).map_err(LaunchError::Record)?;
+        let (servers, connected) = self.serve_shares(&folder, outputs).await?;
+        let descriptors = self.descriptors(&folder, &connected).map_err(LaunchError::Record)?;
         let connections = connect(&folder).await.map_err(LaunchError::Record)?;
         let recipe = Arc::clone(self);
         // Not cancellable: an owner who loses patience drops this future, and the process is killed by `Unclaimed`.
@@ -101,10 +114,10 @@ impl Recipe {
             .await
             .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
             .claim();
-        self.listen_to(launched, connections, outputs, detached).map_err(LaunchError::Speak)
+        self.listen_to(launched, servers, connections, outputs, detached).map_err(LaunchError::Speak)
     }
 
-    fn descriptors(&self, folder: &SocketFolder) -> io::Result<Vec<OwnedFd>> {
+    fn descriptors(&self, folder: &SocketFolder, servers: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
         let disks = || self.disks.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         self.invocation
             .descriptors
@@ -118,6 +131,7 @@ impl Recipe {
                     Connection::Own(attachment) => attachment.tap.try_clone(),
                     Connection::Open | Connection::Shut => Err(io::ErrorKind::NotFound.into()),
                 },
+                Role::Share(number) => servers[number].try_clone(),
                 Role::AgentSocket => folder.listen(record::AGENT_SOCKET),
                 Role::MonitorSocket => folder.listen(record::MONITOR_SOCKET),
                 Role::ConsoleSocket => folder.listen(record::CONSOLE_SOCKET),
@@ -132,6 +146,7 @@ impl Recipe {
             env: self.invocation.env.clone(),
             descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
+            export: None,
             network: match self.connection {
                 // The card's descriptor leads to the machine's network from anywhere.
                 Connection::Own(_) => Place::Empty { listen: None },
@@ -147,6 +162,7 @@ impl Recipe {
     fn listen_to(
         &self,
         launched: Launched,
+        servers: Servers,
         connections: Connections,
         outputs: &Outputs,
         detached: &Arc<AtomicBool>,
@@ -154,6 +170,7 @@ impl Recipe {
         let process = Process::new(launched.child)?;
         let mut vmm = Vmm {
             process,
+            servers,
             link: Some(Link::new(connections.agent)),
             monitor: Watcher::start(connections.monitor),
             drains: JoinSet::new(),
@@ -198,14 +215,14 @@ async fn connect(folder: &SocketFolder) -> io::Result<Connections> {
 }
 
 /// A process that is killed unless somebody takes it over.
-struct Unclaimed(Option<Launched>);
+pub(super) struct Unclaimed(Option<Launched>);
 
 impl Unclaimed {
-    fn new(launched: Launched) -> Self {
+    pub(super) fn new(launched: Launched) -> Self {
         Self(Some(launched))
     }
 
-    fn claim(mut self) -> Launched {
+    pub(super) fn claim(mut self) -> Launched {
         self.0.take().expect("claimed once: this consumes it")
     }
 }

@@ -16,6 +16,7 @@ use crate::accel::Accel;
 use crate::driver::qemu::{self, Boot, Card, Needs, Whole};
 use crate::environment::EnvironmentDir;
 use crate::network::{self, Connection};
+use crate::virtiofs::Shares;
 use crate::{probe, tsc};
 
 /// Events that wait for their owner; more of them hold the guest up.
@@ -29,6 +30,7 @@ const EVENTS_MAX: usize = 1024;
 /// See [`StartError`].
 pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, StartError> {
     spec.check()?;
+    let shares = Shares::check(&spec.mounts)?;
     let qemu = host.qemu()?;
     let Driver::Qemu(settings) = spec.machine.driver.clone();
     let accel = probe::resolve(host, settings.accel, &settings.image, &spec.machine.guest_binary).await?;
@@ -39,13 +41,14 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
         hostname: spec.hostname(),
         runner_id: spec.runner_id.clone(),
         entrypoint: spec.entrypoint.clone(),
+        shares: shares.as_ref().map(Shares::told).unwrap_or_default(),
         hello_limit: host.limits.hello(accel),
         docker_limit: host.limits.docker,
     };
     let launcher = host.launcher.clone();
     let folder = run_dir.to_owned();
     let prepared = tokio::task::spawn_blocking(move || {
-        let parts = Parts { launcher, qemu, accel, run_dir: folder };
+        let parts = Parts { launcher, qemu, accel, shares, run_dir: folder };
         prepare(&spec, &settings, parts)
     });
     let prepared = prepared.await.unwrap_or_else(|error| {
@@ -68,6 +71,7 @@ struct Parts {
     launcher: crate::launch::Launcher,
     qemu: PathBuf,
     accel: Accel,
+    shares: Option<Shares>,
     run_dir: PathBuf,
 }
 
@@ -92,6 +96,7 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
     let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), settings.disk_mib)?;
     let connection = network::connect(&spec.network, &parts.run_dir)?;
     let card = if matches!(connection, Connection::Own(_)) { Card::Tap } else { Card::User };
+    let shares = parts.shares.as_ref().map_or(0, |shares| shares.list.len());
     let needs = Needs {
         qemu: &parts.qemu,
         name: &spec.name,
@@ -99,7 +104,7 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         tsc_khz: tsc::frequency_khz(),
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
-        boot: Boot::Whole(Whole { card, dns: spec.network.dns }),
+        boot: Boot::Whole(Whole { card, dns: spec.network.dns, shares }),
         shell: spec.shell,
     };
     Ok(Recipe {
@@ -109,6 +114,7 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         name: spec.name.clone(),
         run_dir: parts.run_dir,
         connection,
+        shares: parts.shares,
         forward: spec.network.forward,
         kernel,
         initramfs,

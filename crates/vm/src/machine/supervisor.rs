@@ -45,6 +45,7 @@ pub(super) struct Role {
     pub(super) hostname: String,
     pub(super) runner_id: String,
     pub(super) entrypoint: Entrypoint,
+    pub(super) shares: Vec<protocol::Share>,
     pub(super) hello_limit: Duration,
     pub(super) docker_limit: Duration,
 }
@@ -287,9 +288,9 @@ impl Supervisor {
             }
             Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
         }
-        let Role { runner_id, entrypoint, .. } = &self.role;
+        let Role { runner_id, entrypoint, shares, .. } = &self.role;
         let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
-        let start = Start { runner_id: runner_id.clone(), args: args.collect() };
+        let start = Start { runner_id: runner_id.clone(), args: args.collect(), shares: shares.clone() };
         attempt.send(&HostMessage::Start(start));
         attempt.mirrors = true;
         self.carry_trm(attempt);

@@ -168,9 +168,7 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
 
     let folder = tempfile::tempdir().unwrap();
     let network = wish(&["192.168.7.8:80", "203.0.113.1:81"], "10.53.0.53", Some(4321));
-    let start = Instant::now();
     let Connection::Own(made) = super::connect(&network, folder.path()).unwrap() else { panic!() };
-    println!("made in {:?}", start.elapsed());
     serve(made.listener.unwrap(), "forge");
     let guest = Guest::new(made.tap);
     let reaches = |to: &str| guest.reaches(to);
@@ -229,9 +227,7 @@ fn networks_side_by_side_are_apart_and_leave_nothing() {
     assert!(tables().contains("table ip dayfly\n"), "the others still need it");
 
     // Removed while a machine still holds its card: gone all the same.
-    let start = Instant::now();
     record::remove(folders[1].path()).unwrap();
-    println!("removed in {:?}", start.elapsed());
     assert_eq!(own_links().len(), 1);
     // Somebody has flushed all rules meanwhile.
     super::nft::run("a test", "flush ruleset\n").unwrap();

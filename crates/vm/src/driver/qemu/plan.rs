@@ -7,6 +7,7 @@ use dayfly_guest::protocol;
 
 use super::kernel;
 use crate::accel::Accel;
+use crate::virtiofs;
 
 /// What a machine needs.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub(crate) struct Whole {
     pub(crate) card: Card,
     /// Its DNS server.
     pub(crate) dns: IpAddr,
+    /// How much of the host is served to it.
+    pub(crate) shares: usize,
 }
 
 /// What a network card is connected to.
@@ -69,6 +72,8 @@ pub(crate) enum Role {
     ScratchDisk,
     /// Tap device of the network card.
     Tap,
+    /// Connection to the server of the share of this number.
+    Share(usize),
     /// Listening socket of the agent's port.
     AgentSocket,
     /// Listening socket of the monitor.
@@ -131,6 +136,12 @@ impl Builder {
         self.option("-device", format!("virtio-blk-device,drive={serial},serial={serial}"));
     }
 
+    fn share(&mut self, number: usize) {
+        let (tag, descriptor) = (virtiofs::tag(number), self.descriptor(Role::Share(number)));
+        self.option("-chardev", format!("socket,id={tag},fd={descriptor}"));
+        self.option("-device", format!("vhost-user-fs-device,chardev={tag},tag={tag}"));
+    }
+
     fn card(&mut self, card: Card) {
         match card {
             Card::Tap => {
@@ -160,6 +171,7 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
         // Nothing on it outlives the machine, so nothing has to reach the host's disk.
         builder.disk("scratch", Role::ScratchDisk, "cache.no-flush=on,discard=unmap");
         builder.card(whole.card);
+        (0..whole.shares).for_each(|number| builder.share(number));
         builder.option("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
     }
     Invocation {
@@ -172,10 +184,16 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
 
 fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-name", format!("dayfly-{}", escape(needs.name)));
-    builder.option(
-        "-machine",
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off",
-    );
+    let mut machine =
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off"
+            .to_owned();
+    if matches!(needs.boot, Boot::Whole(Whole { shares: 1.., .. })) {
+        // Servers of files read and write the machine's memory.
+        let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", needs.memory_mib);
+        builder.option("-object", memory);
+        machine.push_str(",memory-backend=memory");
+    }
+    builder.option("-machine", machine);
     match needs.accel {
         Accel::Kvm => {
             builder.option("-accel", "kvm");
@@ -249,7 +267,7 @@ mod tests {
     }
 
     fn whole(card: Card) -> Boot {
-        Boot::Whole(Whole { card, dns: [1, 1, 1, 1].into() })
+        Boot::Whole(Whole { card, dns: [1, 1, 1, 1].into(), shares: 0 })
     }
 
     #[test]
@@ -260,6 +278,12 @@ mod tests {
     #[test]
     fn a_whole_machine_with_kvm() {
         insta::assert_snapshot!(shown(&needs(Accel::Kvm, whole(Card::User))));
+    }
+
+    #[test]
+    fn a_machine_with_mounts_shares_its_memory() {
+        let whole = Whole { card: Card::Tap, dns: [1, 1, 1, 1].into(), shares: 2 };
+        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Whole(whole))));
     }
 
     #[test]
