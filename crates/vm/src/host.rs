@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::image::{Go, host_system};
 use crate::machine::VmHost;
-use crate::{kvm, probe};
+use crate::{kvm, probe, virtiofs};
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,6 +74,7 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
         Ok(go) => Check::ok("go", format!("{} ({})", go.version, go.program.display())),
         Err(error) => Check::missing("go", error.to_string(), "make setup"),
     });
+    checks.push(mounts());
     checks.push(space(&host.state));
     checks.push(memory());
     checks.push(isolation());
@@ -192,6 +193,20 @@ fn isolation() -> Check {
         let mend =
             "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
         Check::missing(NAME, "not root, and user namespaces are not allowed: no VMM can be started", mend)
+    }
+}
+
+fn mounts() -> Check {
+    const NAME: &str = "mounts";
+    if !rustix::process::geteuid().is_root() {
+        return Check::warn(NAME, "not root: machines of the qemu driver see nothing of this host", None);
+    }
+    match virtiofs::server() {
+        Some(server) => Check::ok(NAME, server.display().to_string()),
+        None => {
+            let seen = "no virtiofsd: machines of the qemu driver see nothing of this host";
+            Check::warn(NAME, seen, Some("apt-get install virtiofsd (Debian 12: qemu-system-common)"))
+        }
     }
 }
 

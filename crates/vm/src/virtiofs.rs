@@ -101,6 +101,11 @@ impl Shares {
     }
 }
 
+/// Where a server of files is.
+pub(crate) fn server() -> Option<&'static Path> {
+    SERVERS.iter().map(|(path, _)| Path::new(path)).find(|path| path.is_file())
+}
+
 /// By which name a machine knows its share of this number.
 pub(crate) fn tag(number: usize) -> String {
     format!("share{number}")

@@ -325,6 +325,55 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 }
 
+/// Whether a process still does something.
+fn lives(pid: u64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let setting = Setting::new(WAIT);
+    let shared = setting.folder.path().join("sha red");
+    fs::create_dir(&shared).unwrap();
+    let mounted = || {
+        let mut spec = setting.spec();
+        spec.mounts = vec![format!("{}:/x:ro", shared.display()).parse().unwrap()];
+        spec
+    };
+    let server = || {
+        let record = fs::read(setting.run_dir().join("virtiofsd-0.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&record).unwrap()["pid"].as_u64().unwrap()
+    };
+    let vm = setting.start(&setting.host(), mounted()).await.unwrap();
+    let pid = server();
+    assert!(lives(pid));
+    vm.destroy().await.unwrap();
+    assert!(!lives(pid));
+
+    // As after `kill -9` of this process, and then of the machine: nobody tells the server.
+    setting.start(&setting.host(), mounted()).await.unwrap().detach();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let pid = server();
+    assert!(lives(pid));
+    let vmm = leftover(&setting.run_dir()).unwrap().expect("lives").pid;
+    let vmm = rustix::process::Pid::from_raw(vmm.cast_signed()).unwrap();
+    rustix::process::kill_process(vmm, rustix::process::Signal::KILL).unwrap();
+    let start = Instant::now();
+    while lives(pid) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the server is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+
+    let mut spec = mounted();
+    spec.mounts[0].host = "/nonexistent/x".into();
+    assert!(matches!(setting.start(&setting.host(), spec).await, Err(StartError::Mount { .. })));
+}
+
 /// A network of this test's own: it must not change the host's.
 fn leave_the_hosts_network() {
     // SAFETY: this process has one thread yet.
@@ -397,6 +446,7 @@ fn main() -> ExitCode {
         a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped
         a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives
         a_network_outlives_the_process_that_made_it_and_goes_with_the_machine
+        a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine
         what_cannot_start_says_why_and_leaves_nothing
     }
     println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
