@@ -188,7 +188,7 @@ fn isolation() -> Check {
     // Tried in a process of its own: it changes the process that does it.
     let tried = Command::new("unshare").args(["--user", "--net", "true"]).output();
     if tried.is_ok_and(|output| output.status.success()) {
-        Check::ok(NAME, "not root: VMMs run as this user, in user and network namespaces of their own")
+        Check::ok(NAME, "not root: VMMs run as this user, in user namespaces of their own")
     } else {
         let mend =
             "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";

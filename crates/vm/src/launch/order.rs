@@ -54,7 +54,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum User {
-    /// Whoever starts it, who is not root: the network namespace then needs a user namespace.
+    /// Whoever starts it, who is not root: other namespaces then need a user namespace.
     Same,
     /// Root, who drops what rights it can by itself: a server of files, which have many owners.
     Root,

@@ -107,20 +107,21 @@ pub(super) fn namespace(reachable: &[Reachable], forward: Option<u16>) -> String
 /// The rules of this host, the same for all its VMs but for the set `reachable`. Chains are filled anew each time, in one
 /// transaction: whoever has flushed them meanwhile is made good, and other VMs notice nothing.
 ///
-/// What belongs to this host is shut here once more: only here all its addresses are known, public ones too.
+/// What belongs to this host is shut here once more: only here all its addresses are known, public ones too. That comes
+/// before any translation of addresses, which leads to containers whose ports this host publishes.
 pub(super) fn host(link: &str, reachable: &[Reachable]) -> String {
     let elements = elements(link, reachable);
     format!(
         "add table ip dayfly
 add set ip dayfly reachable {{ typeof iifname . ip daddr . ip protocol . th dport; }}
-add chain ip dayfly input {{ type filter hook input priority filter; policy accept; }}
+add chain ip dayfly prerouting {{ type filter hook prerouting priority mangle; policy accept; }}
 add chain ip dayfly forward {{ type filter hook forward priority filter; policy accept; }}
 add chain ip dayfly postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
-flush chain ip dayfly input
+flush chain ip dayfly prerouting
 flush chain ip dayfly forward
 flush chain ip dayfly postrouting
-add rule ip dayfly input iifname \"{LINK_PREFIX}*\" iifname . ip daddr . ip protocol . th dport @reachable accept
-add rule ip dayfly input iifname \"{LINK_PREFIX}*\" reject with icmp type admin-prohibited
+add rule ip dayfly prerouting iifname \"{LINK_PREFIX}*\" iifname . ip daddr . ip protocol . th dport @reachable accept
+add rule ip dayfly prerouting iifname \"{LINK_PREFIX}*\" fib daddr type local drop
 add rule ip dayfly forward iifname \"{LINK_PREFIX}*\" oifname \"{LINK_PREFIX}*\" drop
 add rule ip dayfly forward iifname \"{LINK_PREFIX}*\" ip saddr != {RANGE} drop
 add rule ip dayfly forward oifname \"{LINK_PREFIX}*\" ct state established,related accept

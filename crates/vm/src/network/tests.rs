@@ -166,6 +166,11 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
     serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
     serve(TcpListener::bind("0.0.0.0:81").unwrap(), "host.");
 
+    // A port of the host that leads elsewhere, as container engines publish them.
+    let publish = "table ip engine { chain prerouting { type nat hook prerouting priority dstnat; \
+                   ip daddr 203.0.113.1 tcp dport 82 dnat to 203.0.113.80:80; }; }\n";
+    super::nft::run("a test", publish).unwrap();
+
     let folder = tempfile::tempdir().unwrap();
     let network = wish(&["192.168.7.8:80", "203.0.113.1:81"], "10.53.0.53", Some(4321));
     let Connection::Own(made) = super::connect(&network, folder.path()).unwrap() else { panic!() };
@@ -183,7 +188,14 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
     let host_end = own_links();
     assert_eq!(host_end.len(), 1);
     let shut = shut.iter().map(|to| format!("{to}:80"));
-    let others = ["203.0.113.1:80", "192.168.7.8:53", "10.53.0.53:80", "10.0.2.2:80", "127.0.0.1:80"];
+    let others = [
+        "203.0.113.1:80",
+        "203.0.113.1:82",
+        "192.168.7.8:53",
+        "10.53.0.53:80",
+        "10.0.2.2:80",
+        "127.0.0.1:80",
+    ];
     for to in shut.chain(others.map(str::to_owned)) {
         assert_eq!(reaches(&to), None, "{to}");
     }
