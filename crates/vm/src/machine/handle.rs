@@ -89,7 +89,7 @@ impl Vm {
         if matches!(self.supervisor, Supervising::Running(_)) {
             self.kill().await;
         }
-        record::remove_files(&self.run_dir)
+        record::remove_files(&self.run_dir).await
     }
 
     /// Lets the machine go: it lives on when this process has ended. Its forwarded port works as long as this process.

@@ -126,7 +126,7 @@ pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
     for share in 0..SHARES_MAX {
         end(run_dir, &server_record(share)).await?;
     }
-    remove_files(run_dir)
+    remove_files(run_dir).await
 }
 
 fn server_record(share: usize) -> String {
@@ -152,7 +152,14 @@ async fn end(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
 }
 
 /// Removes a machine's network, and its files from its run folder; the record goes last.
-pub(super) fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
+pub(super) async fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
+    let folder = run_dir.to_owned();
+    // The kernel takes its time with links, and another process may hold the lock.
+    let removed = tokio::task::spawn_blocking(move || remove_files_now(&folder)).await;
+    removed.unwrap_or_else(|error| Err(at("remove the files of", run_dir, io::Error::other(error))))
+}
+
+fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
     crate::network::remove(run_dir)?;
     let servers = (0..SHARES_MAX).map(server_record);
     for name in servers.chain(REMOVED.map(str::to_owned)) {

@@ -60,7 +60,7 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
         Err(error) => Err(error),
     };
     if started.is_err()
-        && let Err(left) = record::remove_files(run_dir)
+        && let Err(left) = record::remove_files(run_dir).await
     {
         tracing::warn!("{left}");
     }
