@@ -57,8 +57,13 @@ pub struct Identity {
 pub struct Start {
     /// Runner id, e.g. `2-k3V9x0q`: names the files in `/_environment`.
     pub runner_id: String,
+    /// The program, absolute, where it is not the guest binary that the machine was started with. It is called as that
+    /// one is: `PROGRAM entrypoint ARGS`.
+    pub program: Option<String>,
     /// Arguments of `dayfly-guest entrypoint`. No secret is ever among them.
     pub args: Vec<String>,
+    /// Its whole environment. No secret is ever in it.
+    pub env: Vec<(String, String)>,
 }
 
 /// What the agent says to the host.

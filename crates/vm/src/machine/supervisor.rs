@@ -289,7 +289,12 @@ impl Supervisor {
         }
         let Role { runner_id, entrypoint, .. } = &self.role;
         let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
-        let start = Start { runner_id: runner_id.clone(), args: args.collect() };
+        let start = Start {
+            runner_id: runner_id.clone(),
+            program: entrypoint.program.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            args: args.collect(),
+            env: Vec::new(),
+        };
         attempt.send(&HostMessage::Start(start));
         attempt.mirrors = true;
         self.carry_trm(attempt);
