@@ -75,6 +75,19 @@ impl EnvironmentDir {
         Ok(Self { path: path.to_owned(), folder, id: id.to_owned(), watch })
     }
 
+    /// From now on [`EnvironmentDir::changed`] tells of removed files too: so an entrypoint that shares the directory shows
+    /// that it lives.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    pub(crate) fn watch_removals(&self) -> Result<(), EnvironmentError> {
+        let events = WatchFlags::DELETE | WatchFlags::MASK_ADD;
+        inotify::add_watch(self.watch.get_ref(), &self.path, events).map(drop).map_err(|error| {
+            let what = "watch the environment directory";
+            EnvironmentError::Io { what, path: self.path.clone(), source: error.into() }
+        })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

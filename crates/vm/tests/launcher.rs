@@ -233,7 +233,7 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
     assert!(reason.contains("silence"), "{reason}");
     assert_eq!(*exit, Exit::NoHello { attempts: 2, limit: Duration::from_millis(300) });
     assert_eq!(console_tail, "silence\nsilence");
-    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
     vm.destroy().await.unwrap();
 }
 
@@ -241,7 +241,7 @@ async fn a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped() 
     let setting = Setting::new(WAIT);
     let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
-    assert_eq!(leftover(&setting.run_dir()).unwrap().map(|left| left.pid), Some(pid));
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap().and_then(|left| left.pid), Some(pid));
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     assert_eq!(gone(&mut vm).await.0, Exit::Signalled { signal: 9 });
@@ -260,20 +260,20 @@ async fn a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives() {
     let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     drop(vm);
     for _ in 0..200 {
-        if leftover(&setting.run_dir()).unwrap().is_none() {
+        if leftover(&setting.run_dir()).await.unwrap().is_none() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
 
     let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     vm.detach();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let left = leftover(&setting.run_dir()).unwrap().expect("lives");
+    let left = leftover(&setting.run_dir()).await.unwrap().expect("lives");
     assert_eq!(left.name, "m");
     dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
-    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 }
 

@@ -59,7 +59,10 @@ pub(crate) struct Proven {
 
 /// Finds out what machines run with: `auto` believes only a probe guest that really booted.
 pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
-    let Driver::Qemu(qemu) = &machine.driver;
+    let Driver::Qemu(qemu) = &machine.driver else {
+        let word = machine.driver.kind().to_string();
+        return Ok(Proven { explanation: format!("{word} runs them by itself"), word });
+    };
     let (accel, why) = match qemu.accel {
         AccelChoice::Kvm => (Accel::Kvm, "as asked for".to_owned()),
         AccelChoice::Tcg => (Accel::Tcg, "as asked for".to_owned()),

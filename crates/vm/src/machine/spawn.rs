@@ -49,7 +49,8 @@ pub(crate) struct Vmm {
     pub(crate) process: Process,
     /// None once the connection has ended.
     pub(crate) link: Option<Link>,
-    pub(crate) monitor: Watcher,
+    /// None where it has none.
+    pub(crate) monitor: Option<Watcher>,
     /// Tasks that read what it prints; they end with it.
     pub(crate) drains: JoinSet<()>,
     /// The task that forwards its port; it ends when this is dropped.
@@ -59,6 +60,19 @@ pub(crate) struct Vmm {
 }
 
 impl Vmm {
+    /// A process, and the connection to its agent.
+    pub(super) fn new(process: Process, agent: tokio::net::UnixStream, detached: &Arc<AtomicBool>) -> Self {
+        Self {
+            process,
+            link: Some(Link::new(agent)),
+            monitor: None,
+            drains: JoinSet::new(),
+            forward: JoinSet::new(),
+            ended: false,
+            detached: Arc::clone(detached),
+        }
+    }
+
     /// Its process has ended: nothing is left to be killed, and nothing to be forwarded.
     pub(crate) fn settle(&mut self) {
         self.ended = true;
@@ -129,7 +143,7 @@ impl Recipe {
             listen: self.forward.map(|forward| forward.guest_port),
         };
         launch::launch(&self.launcher, &order, &descriptors, |pid| {
-            Record::of(pid, &self.name, self.accel)?.write(&self.run_dir)
+            Record::of_process(pid, &self.name)?.write(&self.run_dir)
         })
     }
 
@@ -141,15 +155,8 @@ impl Recipe {
         detached: &Arc<AtomicBool>,
     ) -> io::Result<Vmm> {
         let process = Process::new(launched.child)?;
-        let mut vmm = Vmm {
-            process,
-            link: Some(Link::new(connections.agent)),
-            monitor: Watcher::start(connections.monitor),
-            drains: JoinSet::new(),
-            forward: JoinSet::new(),
-            ended: false,
-            detached: Arc::clone(detached),
-        };
+        let mut vmm = Vmm::new(process, connections.agent, detached);
+        vmm.monitor = Some(Watcher::start(connections.monitor));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;

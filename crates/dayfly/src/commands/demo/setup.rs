@@ -80,8 +80,9 @@ impl Demo {
         );
         let host = machine::host(places)?;
         let machine = machine::settings(places, &args.machine, view.is_json()).await?;
-        let Driver::Qemu(qemu) = &machine.driver;
-        view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
+        if let Driver::Qemu(qemu) = &machine.driver {
+            view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
+        }
         let accel = machine::prove(&host, &machine, view.is_json()).await?;
         view.fact("accel", &accel.explanation, json!({ "accel": accel.word, "why": accel.explanation }));
 
