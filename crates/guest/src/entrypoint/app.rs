@@ -102,6 +102,8 @@ impl App {
             .stdout(writer)
             .stderr(copy)
             .process_group(0);
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe { command.pre_exec(super::signals::unblock) };
         if let Some(account) = self.account.clone() {
             // SAFETY: between fork and exec only system calls are made, on memory that was there before.
             unsafe { command.pre_exec(move || become_user(&account)) };

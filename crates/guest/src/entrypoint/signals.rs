@@ -18,10 +18,21 @@ fn set() -> libc::sigset_t {
     }
 }
 
-/// Keeps the signals from this thread and all that it starts. `std::process` undoes that in children.
+/// Keeps the signals from this thread and all that it starts, processes too: see [`unblock`].
 pub(super) fn block() {
     // SAFETY: the set is initialised, and no old set is asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
+}
+
+/// Lets all signals through again: for a child before its exec, since a mask is inherited.
+pub(super) fn unblock() -> std::io::Result<()> {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set, which is then read, and no old set is asked for.
+    let error = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(error)) }
 }
 
 /// Sends `event` for each of the signals that comes, for ever; call [`block`] before.
