@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::driver::{krunvm, podman};
 use crate::image::{Go, host_system};
 use crate::machine::VmHost;
 use crate::{kvm, probe};
@@ -74,6 +75,7 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
         Ok(go) => Check::ok("go", format!("{} ({})", go.version, go.program.display())),
         Err(error) => Check::missing("go", error.to_string(), "make setup"),
     });
+    checks.extend(krun_tools(host));
     checks.push(space(&host.state));
     checks.push(memory());
     checks.push(isolation());
@@ -145,6 +147,30 @@ fn program(name: &'static str, paths: &[&str], package: &str) -> Check {
             &format!("apt-get install {package}"),
         ),
     }
+}
+
+/// The tools of the krun drivers. A host does without them, so one that is not there is no fault.
+fn krun_tools(host: &VmHost) -> Vec<Check> {
+    let tool = |name: &'static str, mend: &'static str| match host.tool(name, mend) {
+        Err(_) => {
+            Check::warn(name, format!("not there; the driver that needs {name} cannot be used"), Some(mend))
+        }
+        Ok(tool) => {
+            let output = tool.with(["--version"]).command().output();
+            let text =
+                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            match text.lines().next() {
+                Some(version) => Check::ok(name, format!("{version} ({})", tool.program.display())),
+                None => Check::warn(name, format!("{} does not run", tool.program.display()), Some(mend)),
+            }
+        }
+    };
+    vec![
+        tool("podman", podman::MEND),
+        tool("krun", podman::RUNTIME_MEND),
+        tool("krunvm", krunvm::MEND),
+        tool("buildah", krunvm::BUILDAH_MEND),
+    ]
 }
 
 fn space(state: &Path) -> Check {

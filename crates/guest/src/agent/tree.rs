@@ -138,7 +138,7 @@ fn wait(agent: &mut Child, signals: &libc::sigset_t) -> io::Result<ExitStatus> {
     }
 }
 
-/// Blocks the signals that [`wait`] waits for. `std::process` undoes that in children.
+/// Blocks the signals that [`wait`] waits for. The agent inherits that, and undoes it.
 fn block_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the set, `sigaddset` and the mask are given an initialised one.
@@ -153,6 +153,16 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
+/// The agent and all that it starts get the signals again that the keeper has blocked.
+fn unblock_signals() {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set, which is then read, and no old set is asked for.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Ends this process as the agent has ended: whoever waits for the one learns what became of the other.
 fn end_like(status: ExitStatus) -> ! {
     if status.signal().is_some() {
@@ -163,6 +173,7 @@ fn end_like(status: ExitStatus) -> ! {
 
 /// The agent, as process 1.
 fn serve(port: BorrowedFd<'_>, environment: PathBuf) -> io::Result<std::convert::Infallible> {
+    unblock_signals();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // A keeper that died before the line above sends no signal; but then nobody holds the other end of this pipe.
     std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush())?;

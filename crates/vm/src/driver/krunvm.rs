@@ -17,8 +17,12 @@ use dayfly_guest::environment;
 pub(crate) const LOCK: &str = "krunvm.lock";
 /// How long it may take to say what it is.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
-const MEND: &str =
+/// How krunvm comes to a host.
+pub(crate) const MEND: &str =
     "dnf copr enable slp/krunvm && dnf install krunvm (or build it: github.com/containers/krunvm)";
+
+/// How buildah does.
+pub(crate) const BUILDAH_MEND: &str = "apt-get install buildah";
 
 /// krunvm on this host: it needs a user namespace of buildah's where the user is not root, and refuses without.
 pub(crate) fn krunvm(host: &VmHost) -> Result<Invocation, StartError> {
@@ -36,7 +40,7 @@ fn within(buildah: &Invocation, krunvm: &Invocation) -> Invocation {
 
 /// buildah on this host.
 pub(crate) fn buildah(host: &VmHost) -> Result<Invocation, StartError> {
-    host.tool("buildah", "apt-get install buildah")
+    host.tool("buildah", BUILDAH_MEND)
 }
 
 /// Whether krunvm is there; its version.

@@ -18,6 +18,11 @@ use dayfly_guest::environment;
 
 /// The runtime's name.
 pub(crate) const RUNTIME: &str = "krun";
+/// How podman comes to a host.
+pub(crate) const MEND: &str = "apt-get install podman";
+/// How its runtime does.
+pub(crate) const RUNTIME_MEND: &str =
+    "dnf install crun-krun (elsewhere: crun built with libkrun, as /usr/bin/krun)";
 /// Most virtual CPUs that it gives (krun(1)).
 pub(crate) const CPUS_MAX: u32 = 16;
 /// Holds the run folder: the container is found by it, and nothing else is.
@@ -32,7 +37,7 @@ const CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,SETFCAP,SETGID
 
 /// podman on this host.
 pub(crate) fn podman(host: &VmHost) -> Result<Invocation, StartError> {
-    host.tool("podman", "apt-get install podman")
+    host.tool("podman", MEND)
 }
 
 /// Whether podman and its runtime are there; where the runtime is.

@@ -117,7 +117,8 @@ struct Attempt {
     knowledge: Knowledge,
     /// The entrypoint runs: files of the owner are carried to it.
     mirrors: bool,
-    trm_sent: bool,
+    /// The last `.trm` that was carried.
+    trm_sent: Option<String>,
     monitor_gone: bool,
     wrong_version: Option<u32>,
     hello_missed: bool,
@@ -136,7 +137,7 @@ impl Attempt {
             stopping: Stopping::No,
             knowledge: Knowledge::default(),
             mirrors: false,
-            trm_sent: false,
+            trm_sent: None,
             monitor_gone,
             wrong_version: None,
             hello_missed: false,
@@ -338,17 +339,15 @@ impl Supervisor {
         self.carry_trm(attempt);
     }
 
-    /// Carries `<id>.trm` to the guest, once.
+    /// Carries `<id>.trm` to the guest, once for each content: a person may write it in two steps, or wrongly at first.
     fn carry_trm(&mut self, attempt: &mut Attempt) {
-        if attempt.trm_sent {
-            return;
-        }
         match self.environment.read(Suffix::Trm) {
-            Ok(Some(content)) => {
-                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Trm), content });
-                attempt.trm_sent = true;
+            Ok(Some(content)) if attempt.trm_sent.as_ref() != Some(&content) => {
+                let name = self.file_name(Suffix::Trm);
+                attempt.send(&HostMessage::PutFile { name, content: content.clone() });
+                attempt.trm_sent = Some(content);
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(error) => tracing::warn!("{error}"),
         }
     }
