@@ -24,7 +24,7 @@ mod tree;
 pub(crate) use tree::run as run_on_host;
 
 use crate::console;
-use crate::folder::Folder;
+use crate::folder::{Folder, FolderError, Watch};
 use children::Children;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::{GuestMessage, HostMessage, Identity, Milestone, Source, Start, VERSION};
@@ -91,10 +91,13 @@ impl Agent {
     }
 
     fn serve(&self, place: port::Place) {
+        // Before a host can ask for an entrypoint: its first note may come within milliseconds.
+        let watched =
+            Folder::open(self.environment()).and_then(|folder| folder.watch().map(|watch| (folder, watch)));
         let agent = self.clone();
         port::serve(place, Arc::clone(&self.outbox), move |message| agent.handle(message));
         let agent = self.clone();
-        std::thread::spawn(move || agent.watch_folder());
+        std::thread::spawn(move || agent.send_as_written(watched));
     }
 
     /// Starts Docker and reports when it answers.
@@ -186,11 +189,7 @@ impl Agent {
         }
     }
 
-    fn change_folder(
-        &self,
-        name: &str,
-        change: impl FnOnce(&Folder) -> Result<(), crate::folder::FolderError>,
-    ) {
+    fn change_folder(&self, name: &str, change: impl FnOnce(&Folder) -> Result<(), FolderError>) {
         if environment::parse_file_name(name).is_none() {
             return self.fault(format!("{name:?} is no file of the environment directory"));
         }
@@ -201,9 +200,7 @@ impl Agent {
     }
 
     /// Sends the notes of the current runner as they appear.
-    fn watch_folder(&self) {
-        let watched =
-            Folder::open(self.environment()).and_then(|folder| folder.watch().map(|watch| (folder, watch)));
+    fn send_as_written(&self, watched: Result<(Folder, Watch), FolderError>) {
         match watched {
             Ok((folder, watch)) => {
                 let error = watch.for_each(|name| match name {
