@@ -118,7 +118,7 @@ async fn a_machine_that_never_takes_its_settings_has_failed_and_no_entrypoint_ha
     let stage = Stage::new("0-abc", "");
     podman(&stage, "exit 126");
     let text = fs::read_to_string(stage.path("tools/podman")).unwrap().replace("rm -f /", ": /");
-    fs::write(stage.path("tools/podman"), text).unwrap();
+    script(&stage.path("tools/podman"), &text);
     let mut vm = start(&stage, podman_krun()).await.unwrap();
     let (events, exit) = events_to_end(&mut vm).await;
     assert_eq!(exit, Exit::Failed { code: 126 });
@@ -172,7 +172,7 @@ async fn a_pull_that_fails_or_hangs_is_told_unless_the_image_is_there() {
     let text = fs::read_to_string(stage.path("tools/podman"))
         .unwrap()
         .replace("pull*|image*)", "image*) exit 1 ;;\npull*)");
-    fs::write(stage.path("tools/podman"), text).unwrap();
+    script(&stage.path("tools/podman"), &text);
     fs::write(stage.path("tools/pull-hangs"), "").unwrap();
     let error = dayfly_vm::pull(&host, &machine, Duration::from_millis(200)).await;
     assert!(matches!(error, Err(StartError::Tool(ToolError::TooLong { .. }))), "{error:?}");
