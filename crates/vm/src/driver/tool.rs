@@ -204,8 +204,14 @@ mod tests {
         let limit = Duration::from_millis(500);
         assert!(matches!(run(&shell(&script), limit).await, Err(ToolError::TooLong { .. })));
         let pid = std::fs::read_to_string(note).expect("written");
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        let stat = format!("/proc/{}/stat", pid.trim());
+        // The signal is on its way; a zombie waits for whoever adopted it.
+        let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while lives() && std::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!lives(), "{stat}");
     }
 
     #[tokio::test]
