@@ -14,7 +14,7 @@
 //! Nothing of the host is changed: no host name, no clock, no mount that others see.
 #![expect(
     unsafe_code,
-    reason = "signal masks and sigwait have no safe wrapper; unshare of one that has one thread"
+    reason = "signal masks and sigwait have no safe wrapper; namespaces are entered and left between fork and exec"
 )]
 
 use super::{Agent, Surroundings, port};
@@ -28,7 +28,7 @@ use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
@@ -85,7 +85,11 @@ fn keep(port: BorrowedFd<'_>, args: &[String]) -> io::Result<std::convert::Infal
     wait_for_host(port)?;
     let signals = block_signals();
     enter_namespaces()?;
-    let mut agent = Command::new(std::env::current_exe()?)
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    // SAFETY: between fork and exec only a system call is made, on memory that was there before.
+    unsafe { command.pre_exec(mount_proc) };
+    let mut agent = command
         .arg("agent")
         .args(args)
         .arg(TREE)
@@ -120,6 +124,13 @@ fn enter_namespaces() -> io::Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
     std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// The processes of the namespace that the caller is in: of its first process, before its exec, which takes the
+/// capabilities of a user namespace away from all but root.
+fn mount_proc() -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None)?)
 }
 
 /// Waits until the agent, and so its tree, is gone. A termination signal ends it.
@@ -177,10 +188,6 @@ fn serve(port: BorrowedFd<'_>, environment: PathBuf) -> io::Result<std::convert:
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // A keeper that died before the line above sends no signal; but then nobody holds the other end of this pipe.
     std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush())?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("proc", "/proc", "proc", flags, None)
-        .map_err(|error| io::Error::other(format!("mount /proc: {error}")))?;
     let listener = UnixListener::from(port.as_fd().try_clone_to_owned()?);
     let program = std::env::current_exe()?;
     let agent = Agent::within(Surroundings::Host { environment, program });
