@@ -14,7 +14,7 @@
 //! Nothing of the host is changed: no host name, no clock, no mount that others see.
 #![expect(
     unsafe_code,
-    reason = "signal masks and sigwait have no safe wrapper; namespaces are entered and left between fork and exec"
+    reason = "signal masks and sigwait have no safe wrapper; namespaces are entered by one thread, /proc mounted before an exec"
 )]
 
 use super::{Agent, Surroundings, port};
