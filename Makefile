@@ -14,7 +14,7 @@ export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 
-.PHONY: help setup build demo test test-full lint fmt doctor clean
+.PHONY: help setup setup-tests build demo test test-full lint fmt doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,11 +28,14 @@ build: setup ## build target/release/dayfly and the guest binary beside it
 demo: build ## run a workflow in microVMs and show its log (WORKFLOW=FILE for your own)
 	@target/release/dayfly demo --workflow '$(WORKFLOW)' $(ARGS)
 
-test: build ## run every test, in at most 25 minutes
+test: setup-tests build ## run every test, in at most 25 minutes
 	@scripts/test
 
-test-full: build ## what takes longer: many machines, many seeds
+test-full: setup-tests build ## what takes longer: many machines, many seeds
 	@scripts/test --full
+
+setup-tests:
+	@scripts/setup --tests
 
 lint: ## rustfmt, clippy with warnings as errors, shell syntax
 	@scripts/lint

@@ -5,26 +5,26 @@
 mod cli;
 mod commands;
 mod exit;
+mod labels;
+mod log;
 mod printer;
+mod proxy;
 mod settings;
 mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::cli::{Cli, Command, ImageCommand, LabCommand};
+use crate::cli::{Command, ImageCommand, LabCommand, Parsed, RunnerArgs};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Places;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let parsed = cli::parse();
     // Single-threaded until it becomes the VMM: nothing else may have been started before.
-    if let Command::VmmLaunch { fd } = cli.command {
+    if let Command::VmmLaunch { fd } = parsed.cli.command {
         return commands::vmm_launch::run(fd);
     }
-    start_log(cli.common.verbose);
-    match run(cli) {
+    match run(parsed) {
         Ok(outcome) => outcome.into(),
         Err(failure) => {
             printer::error(&failure, failure.what_to_do());
@@ -33,47 +33,57 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> exit::Result<Outcome> {
-    if let Command::Completions { shell } = cli.command {
-        return commands::completions::run(shell);
-    }
-    let places = Places::resolve(&cli.common)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::cannot)?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Demo(args) => commands::demo::run(&places, args).await,
-            Command::Runner(args) => commands::runner::run(&places, args).await,
-            Command::Lab(LabCommand::Serve(args)) => commands::lab::serve(args).await,
-            Command::Image(ImageCommand::Build { json }) => commands::image::build(&places, json).await,
-            Command::Image(ImageCommand::Ls { json }) => commands::image::ls(&places, json),
-            Command::Image(ImageCommand::Rm { id }) => commands::image::rm(&places, &id),
-            Command::Image(ImageCommand::RunnerApp) => commands::image::runner_app(&places).await,
-            Command::Doctor(args) => commands::doctor::run(&places, &args).await,
-            Command::Completions { .. } | Command::VmmLaunch { .. } => Ok(Outcome::Success),
+fn run(parsed: Parsed) -> exit::Result<Outcome> {
+    let places = Places::resolve(&parsed.cli.common)?;
+    match parsed.cli.command {
+        Command::Completions { shell } => commands::completions::run(shell),
+        Command::VmmLaunch { .. } => Ok(Outcome::Success),
+        Command::Runner(ref args) => {
+            let options = parsed.loop_options(RunnerArgs::clone(args));
+            log::start(&options.args.looping.log, options.verbosity())?;
+            block_on(commands::runner::run(&places, options))
         }
-    })
+        Command::Orchestrator(args) => {
+            // Before anything starts, so that what is wrong with the loops' options is told at once.
+            let mut options = cli::parse_loop(&args.runner);
+            commands::orchestrator::hand_down(&args, parsed.cli.common.verbose, &mut options);
+            log::start(&options.args.looping.log, options.verbosity())?;
+            block_on(commands::orchestrator::run(&places, args, options))
+        }
+        Command::Token(ref args) => {
+            let verbose = parsed.cli.common.verbose;
+            log::start(&args.log, if verbose > 0 { verbose } else { args.verbosity })?;
+            block_on(commands::token::run(args, parsed.is_argument("pat")))
+        }
+        command => {
+            log::start("2", parsed.cli.common.verbose)?;
+            block_on(run_other(&places, command))
+        }
+    }
 }
 
-/// Warnings and errors of the parts inside go to standard error; `-v` shows more.
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        2 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    let ours = ["dayfly", "dayfly_fleet", "dayfly_forge", "dayfly_vm"];
-    let filter =
-        ours.iter().fold(tracing_subscriber::EnvFilter::new("warn"), |filter, target| {
-            match format!("{target}={level}").parse() {
-                Ok(directive) => filter.add_directive(directive),
-                Err(_) => filter,
-            }
-        });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
-        .init();
+/// The commands whose log is as it is everywhere.
+async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
+    match command {
+        Command::Demo(args) => commands::demo::run(places, args).await,
+        Command::Ps(args) => commands::ps::run(places, &args),
+        Command::Logs(args) => commands::logs::run(places, &args).await,
+        Command::Lab(LabCommand::Serve(args)) => commands::lab::serve(args).await,
+        Command::Image(ImageCommand::Build { json }) => commands::image::build(places, json).await,
+        Command::Image(ImageCommand::Ls { json }) => commands::image::ls(places, json),
+        Command::Image(ImageCommand::Rm { id }) => commands::image::rm(places, &id),
+        Command::Image(ImageCommand::RunnerApp) => commands::image::runner_app(places).await,
+        Command::Doctor(args) => commands::doctor::run(places, &args).await,
+        Command::Runner(_)
+        | Command::Orchestrator(_)
+        | Command::Token(_)
+        | Command::Completions { .. }
+        | Command::VmmLaunch { .. } => Ok(Outcome::Success),
+    }
+}
+
+fn block_on(work: impl Future<Output = exit::Result<Outcome>>) -> exit::Result<Outcome> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::cannot)?;
+    runtime.block_on(work)
 }

@@ -20,6 +20,8 @@ pub(crate) struct Places {
     pub(crate) qemu: Option<PathBuf>,
     /// Folders of the search path: where Go may be.
     pub(crate) search_path: Vec<PathBuf>,
+    /// What podman, krunvm and buildah see of the environment.
+    pub(crate) tool_env: Vec<(String, String)>,
     guest_binary: PathBuf,
 }
 
@@ -43,7 +45,8 @@ impl Places {
         let qemu = common.qemu.clone();
         let search_path =
             env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-        Ok(Self { state, program, qemu, search_path, guest_binary })
+        let tool_env = env::vars().filter(|(name, _)| dayfly_vm::is_for_tools(name)).collect();
+        Ok(Self { state, program, qemu, search_path, tool_env, guest_binary })
     }
 
     /// The guest binary, which must be there.

@@ -4,6 +4,8 @@
 
 #![expect(clippy::missing_panics_doc, reason = "tests end by a panic")]
 
+pub mod lab;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

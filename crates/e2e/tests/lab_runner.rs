@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "lab_runner/entrypoint.rs"]
+mod entrypoint;
+#[path = "lab_runner/registration.rs"]
+mod registration;
 #[path = "lab_runner/stage.rs"]
 mod stage;
 

@@ -1,77 +1,11 @@
 //! `dayfly lab serve` and `dayfly runner`, as an admin would run them: a forge here, loops there.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, OwnState, Running, processes_naming};
-use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
 use rustix::process::Signal;
-
-const OWNER: &str = "o";
-const REPOSITORY: &str = "r";
-
-/// How long a machine may take to come up and do a small job on a loaded host.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// A lab in a process of its own.
-struct LabProcess {
-    process: Running,
-    url: String,
-    token: String,
-    forge: Forge,
-}
-
-impl LabProcess {
-    fn start() -> Self {
-        let mut process = Dayfly::new(["lab", "serve", "--data", "lab", "--json"]).start();
-        let listening = process.wait_for_event("listening");
-        let url = listening["url"].as_str().expect("a url").to_owned();
-        let token = listening["token"].as_str().expect("a token").to_owned();
-        let base = ApiBase::from_host_or_url(&url).expect("an address");
-        let forge = Forge::new(base, &token).expect("a client");
-        Self { process, url, token, forge }
-    }
-
-    /// A loop for the lab's repository. Its token comes by the environment, as it should.
-    fn runner<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Running {
-        let all = ["runner", "--json", "-g", &self.url, "-p", "o/r"];
-        Dayfly::new(all.into_iter().chain(arguments)).env("RUNNER_PAT", &self.token).start()
-    }
-
-    async fn dispatch(&self, workflow: &str) -> u64 {
-        self.forge.put_workflow(OWNER, REPOSITORY, "ci.yml", workflow).await.expect("the lab takes it");
-        let dispatch = Dispatch { any_event: true, ..Dispatch::default() };
-        self.forge.dispatch(OWNER, REPOSITORY, "ci.yml", &dispatch).await.expect("a run")
-    }
-
-    async fn conclusion_of(&self, run: u64) -> String {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            let run = self.forge.run(OWNER, REPOSITORY, run).await.expect("the run");
-            if let Some(conclusion) = run.conclusion {
-                return conclusion;
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-        panic!("run {run} has not ended");
-    }
-
-    async fn registrations(&self) -> Vec<String> {
-        let scope = RunnerScope::Repository { owner: OWNER.to_owned(), name: REPOSITORY.to_owned() };
-        self.forge
-            .list_runners(&scope)
-            .await
-            .expect("the list")
-            .into_iter()
-            .map(|runner| runner.name)
-            .collect()
-    }
-
-    fn stop(self) {
-        self.process.signal(Signal::TERM);
-        self.process.wait().assert_status(143);
-    }
-}
 
 #[tokio::test]
 async fn three_runners_carry_out_three_jobs_in_three_machines() {
@@ -89,8 +23,7 @@ jobs:
     let run = lab.dispatch(workflow).await;
     assert_eq!(lab.conclusion_of(run).await, "success");
     let mut machines = HashSet::new();
-    for job in lab.forge.jobs(OWNER, REPOSITORY, run).await.expect("jobs") {
-        let log = lab.forge.job_log(OWNER, REPOSITORY, job.id).await.expect("its log");
+    for (_, log) in lab.logs_of(run).await {
         let line = log
             .lines()
             .find(|line| line.contains("boot ") && line.contains("host GH-runner"))
@@ -106,6 +39,56 @@ jobs:
 }
 
 #[tokio::test]
+async fn the_shell_versions_first_example_works_in_real_machines() {
+    let lab = LabProcess::for_repository("efrecon/gh-runner-krunvm");
+    // `orchestrator.sh -v -n 2 -- -T ghp_XXXX -p efrecon/gh-runner-krunvm`
+    let words = ["orchestrator", "-v", "-n", "2", "--parallel-start", "2", "--json", "--"];
+    let more = ["-T", &lab.token, "-p", "efrecon/gh-runner-krunvm"];
+    let mut orchestrator = Dayfly::new(words.into_iter().chain(more)).env("RUNNER_GITHUB", &lab.url).start();
+    let mut names = HashSet::new();
+    for _ in 0..2 {
+        names.insert(orchestrator.wait_for_event("listening")["name"].as_str().expect("a name").to_owned());
+    }
+    let workflow = "
+on: push
+jobs:
+  one:
+    strategy: { matrix: { n: [1, 2] } }
+    runs-on: [self-hosted, krun, debian]
+    steps: [{ run: 'echo host $(hostname); sleep 2' }]
+";
+    let run = lab.dispatch(workflow).await;
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    for (_, log) in lab.logs_of(run).await {
+        assert!(names.iter().any(|name| log.contains(&format!("host {name}"))), "{names:?}: {log}");
+    }
+    orchestrator.signal(Signal::TERM);
+    orchestrator.wait().assert_status(143).assert_nothing_left();
+    assert_eq!(lab.registrations().await, Vec::<String>::new());
+    lab.stop();
+}
+
+#[tokio::test]
+async fn a_machine_registers_itself_from_the_hosts_guest_programs_and_its_lifetime_ends_it() {
+    let lab = LabProcess::start();
+    // `orchestrator.sh -v -- -r 1 -k 40 -p o/r`, with what is mounted at /local in place of the image's entrypoint.
+    let words = ["orchestrator", "-v", "--json", "--", "-r", "1", "-k", "40", "-p", "o/r"];
+    let more = ["-D", "/local", "--registration", "token"];
+    let mut orchestrator = Dayfly::new(words.into_iter().chain(more))
+        .env("RUNNER_GITHUB", &lab.url)
+        .env("RUNNER_PAT", &lab.token)
+        .start();
+    let name = orchestrator.wait_for_event("listening")["name"].as_str().expect("a name").to_owned();
+    assert_eq!(lab.registrations().await, [name]);
+    let ended = orchestrator.wait();
+    ended.assert_status(0).assert_nothing_left();
+    assert_eq!(ended.events_of("stopping")[0]["reason"], "it has lived for 40 s");
+    assert_eq!(ended.events_of("entrypoint_exited")[0]["code"], 5, "by .trm");
+    assert_eq!(lab.registrations().await, Vec::<String>::new());
+    lab.stop();
+}
+
+#[tokio::test]
 async fn an_idle_runner_is_ended_by_the_handshake_and_a_cancelled_job_ends() {
     let lab = LabProcess::start();
     let mut runner = lab.runner(["-L", "here"]);
@@ -115,7 +98,7 @@ async fn an_idle_runner_is_ended_by_the_handshake_and_a_cancelled_job_ends() {
         .await;
     runner.wait_for_event("job_started");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(lab.forge.cancel_run(OWNER, REPOSITORY, run).await.expect("cancel"));
+    lab.cancel(run).await;
     assert_eq!(lab.conclusion_of(run).await, "cancelled");
 
     // The loop goes on with another runner, which waits for a job when the loop is ended.

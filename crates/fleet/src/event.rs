@@ -16,19 +16,65 @@ const QUEUE_LENGTH: usize = 4096;
 pub struct Event {
     /// Milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
-    /// The runner it happened to.
-    pub runner: RunnerId,
-    /// Name of its VM and registration.
-    pub name: String,
+    /// The loop it happened in.
+    #[serde(rename = "loop")]
+    pub loop_index: u32,
+    /// The runner it happened to; none where it concerns the loop as a whole.
+    #[serde(flatten)]
+    pub runner: Option<RunnerRef>,
     /// What.
     #[serde(flatten)]
     pub kind: EventKind,
+}
+
+/// A runner, as events name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunnerRef {
+    /// Its id.
+    #[serde(rename = "runner")]
+    pub id: RunnerId,
+    /// Name of its VM and registration.
+    pub name: String,
+}
+
+impl Event {
+    /// Name of the runner's VM and registration; empty where the event concerns a loop as a whole.
+    pub fn name(&self) -> &str {
+        self.runner.as_ref().map_or("", |runner| &runner.name)
+    }
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
+    /// The loop begins.
+    LoopStarted,
+    /// The loop has ended and is not replaced.
+    LoopEnded {
+        /// Why, in words: how many runners it was to make, its lifetime, a signal.
+        how: String,
+    },
+    /// The loop died, or was ended from inside a VM: another one takes its place.
+    LoopReplaced {
+        /// Why.
+        why: String,
+        /// How often in a row.
+        count: u32,
+        /// Milliseconds until then.
+        pause_ms: u64,
+    },
+    /// A runner could not be made; the loop tries again.
+    Retrying {
+        /// Why.
+        why: String,
+        /// How often in a row.
+        count: u32,
+        /// Milliseconds until then.
+        pause_ms: u64,
+    },
+    /// The image is at hand; the runner's lifetime counts from here.
+    Pulled,
     /// A registration is being asked for.
     Registering,
     /// The forge has registered the runner under this id.
@@ -120,26 +166,41 @@ pub enum EventKind {
 /// Where the events of one runner go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Events {
-    sender: mpsc::Sender<Event>,
-    runner: RunnerId,
-    name: String,
+    sink: EventSink,
+    loop_index: u32,
+    runner: Option<RunnerRef>,
     dropped: u64,
 }
 
 /// The stream that all loops of a process share.
 #[derive(Debug, Clone)]
-pub struct EventSink(mpsc::Sender<Event>);
+pub struct EventSink {
+    sender: mpsc::Sender<Event>,
+    up: Option<mpsc::UnboundedSender<u32>>,
+}
 
 /// Makes the stream.
 pub fn channel() -> (EventSink, mpsc::Receiver<Event>) {
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-    (EventSink(sender), receiver)
+    (EventSink { sender, up: None }, receiver)
 }
 
 impl EventSink {
+    /// The same stream, where the loop's number is told beside it when a runner is up. One number a runner: as many as
+    /// an orchestrator has loops that start.
+    pub(crate) fn telling_who_is_up(&self, up: mpsc::UnboundedSender<u32>) -> Self {
+        Self { sender: self.sender.clone(), up: Some(up) }
+    }
+
+    /// The part of the stream that one loop writes about itself.
+    pub fn of_loop(&self, loop_index: u32) -> Events {
+        Events { sink: self.clone(), loop_index, runner: None, dropped: 0 }
+    }
+
     /// The part of the stream that one runner writes.
-    pub fn of(&self, runner: &RunnerId, name: &str) -> Events {
-        Events { sender: self.0.clone(), runner: runner.clone(), name: name.to_owned(), dropped: 0 }
+    pub fn of(&self, loop_index: u32, runner: &RunnerId, name: &str) -> Events {
+        let runner = RunnerRef { id: runner.clone(), name: name.to_owned() };
+        Events { sink: self.clone(), loop_index, runner: Some(runner), dropped: 0 }
     }
 }
 
@@ -147,19 +208,26 @@ impl Events {
     /// Tells what happened. Lines never wait for a slow reader; all else does, so that no state is lost.
     /// A reader that is gone is no error: the journal has what matters.
     pub async fn tell(&mut self, kind: EventKind) {
-        if !matches!(kind, EventKind::Line { .. }) {
-            if self.dropped > 0 {
-                let count = std::mem::take(&mut self.dropped);
-                let _ = self.sender.send(self.event(EventKind::LinesDropped { count })).await;
+        if matches!(kind, EventKind::Line { .. }) {
+            if self.sink.sender.try_send(self.event(kind)).is_err() {
+                self.dropped += 1;
             }
-            let _ = self.sender.send(self.event(kind)).await;
-        } else if self.sender.try_send(self.event(kind)).is_err() {
-            self.dropped += 1;
+            return;
+        }
+        if self.dropped > 0 {
+            let count = std::mem::take(&mut self.dropped);
+            let _ = self.sink.sender.send(self.event(EventKind::LinesDropped { count })).await;
+        }
+        let is_up = kind == EventKind::RunnerUp;
+        let _ = self.sink.sender.send(self.event(kind)).await;
+        // After the event: what follows from it comes after it in the stream.
+        if let Some(up) = self.sink.up.as_ref().filter(|_| is_up) {
+            let _ = up.send(self.loop_index);
         }
     }
 
     fn event(&self, kind: EventKind) -> Event {
-        Event { at_ms: unix_ms(), runner: self.runner.clone(), name: self.name.clone(), kind }
+        Event { at_ms: unix_ms(), loop_index: self.loop_index, runner: self.runner.clone(), kind }
     }
 }
 
@@ -184,7 +252,7 @@ mod tests {
     async fn lines_that_nobody_reads_are_counted_not_kept() {
         let (sink, mut receiver) = channel();
         let id = RunnerId::random(0);
-        let mut events = sink.of(&id, "x");
+        let mut events = sink.of(0, &id, "x");
         for _ in 0..QUEUE_LENGTH + 10 {
             events.tell(EventKind::Line { source: Source::Agent, text: "flood".to_owned() }).await;
         }

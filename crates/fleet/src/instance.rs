@@ -3,7 +3,8 @@
 //! ```text
 //!   instances/<random>/
 //!     lock            held (flock) as long as the process lives
-//!     instance.json   whom it serves: forge, principal, prefix
+//!     instance.json   whom it serves: forge, scope, prefix
+//!     status.json     what its loops do, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
 //!     runs/<id>/      one folder per runner: journal, sockets, disk, console log
 //!     lab/            data of a lab that lives and dies with this process (`dayfly demo`)
@@ -17,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dayfly_forge::client::RunnerScope;
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
@@ -32,8 +34,8 @@ const STARTING_MAX: Duration = Duration::from_secs(60);
 pub struct Serves {
     /// Base URL of the forge's API.
     pub forge: String,
-    /// `owner/repository`.
-    pub principal: String,
+    /// Where its runners belong.
+    pub scope: RunnerScope,
     /// Prefix of the names of VMs and registrations.
     pub prefix: String,
     /// The forge is a lab inside this very process: when it is gone, so is every registration.
@@ -170,6 +172,36 @@ impl Abandoned {
     }
 }
 
+/// An instance, seen from outside.
+#[derive(Debug)]
+pub struct Seen {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Whom it serves; none where that cannot be read.
+    pub serves: Option<Serves>,
+    /// Its process lives.
+    pub alive: bool,
+}
+
+/// All instances under `state`, to look at.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn all(state: &Path) -> Result<Vec<Seen>, InstanceError> {
+    let mut found = Vec::new();
+    for folder in folders_in(&state.join(FOLDER))? {
+        let Ok(lock) = File::open(folder.join("lock")) else { continue };
+        // A shared lock, and only for a moment: two that look at once do not take each other for the instance.
+        let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        found.push(Seen { serves: read_record(&folder), folder, alive });
+    }
+    Ok(found)
+}
+
+fn read_record(folder: &Path) -> Option<Serves> {
+    serde_json::from_slice(&fs::read(folder.join("instance.json")).ok()?).ok()
+}
+
 /// All instances under `state` whose process is gone; their locks are held by what is returned.
 ///
 /// # Errors
@@ -195,9 +227,7 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(source)) => return Err(InstanceError { what: "lock", path, source }),
         }
-        let serves =
-            fs::read(folder.join("instance.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        found.push(Abandoned { folder, serves, _lock: lock });
+        found.push(Abandoned { serves: read_record(&folder), folder, _lock: lock });
     }
     Ok(found)
 }
@@ -212,7 +242,7 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), InstanceError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))
 }
 
-fn folders_in(path: &Path) -> Result<Vec<PathBuf>, InstanceError> {
+pub(crate) fn folders_in(path: &Path) -> Result<Vec<PathBuf>, InstanceError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -242,7 +272,8 @@ mod tests {
     use super::*;
 
     fn serves() -> Serves {
-        Serves { forge: "http://f".into(), principal: "o/r".into(), prefix: "p".into(), private_lab: false }
+        let scope = RunnerScope::Organization("o".into());
+        Serves { forge: "http://f".into(), scope, prefix: "p".into(), private_lab: false }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use dayfly_forge::client::RunnerScope;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in the run's folder.
@@ -18,12 +19,19 @@ const READ_MAX: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
+    /// The runner begins.
+    Begun {
+        /// Its id.
+        id: String,
+        /// Its loop's environment directory, where its files may be.
+        environment: PathBuf,
+    },
     /// A registration of this name will be asked for: from here on it may exist.
     Registering {
         /// Base URL of the forge's API.
         forge: String,
-        /// `owner/repository`.
-        principal: String,
+        /// Where the runner belongs.
+        scope: RunnerScope,
         /// Name of the registration.
         name: String,
     },
@@ -133,6 +141,8 @@ pub struct Remains {
     pub registration: Option<RegistrationRemains>,
     /// A VM may run.
     pub vm: bool,
+    /// Files of this runner may be in this environment directory.
+    pub environment: Option<(PathBuf, String)>,
 }
 
 /// A registration that may exist.
@@ -140,8 +150,8 @@ pub struct Remains {
 pub struct RegistrationRemains {
     /// Base URL of the forge's API.
     pub forge: String,
-    /// `owner/repository`.
-    pub principal: String,
+    /// Where the runner belongs.
+    pub scope: RunnerScope,
     /// Name of the registration.
     pub name: String,
     /// Its id, where the answer that told it was seen.
@@ -153,10 +163,11 @@ pub fn remains(entries: &[Entry]) -> Remains {
     let mut remains = Remains::default();
     for entry in entries {
         match &entry.step {
-            Step::Registering { forge, principal, name } => {
+            Step::Begun { id, environment } => remains.environment = Some((environment.clone(), id.clone())),
+            Step::Registering { forge, scope, name } => {
                 remains.registration = Some(RegistrationRemains {
                     forge: forge.clone(),
-                    principal: principal.clone(),
+                    scope: scope.clone(),
                     name: name.clone(),
                     id: None,
                 });
@@ -180,7 +191,8 @@ mod tests {
     use super::*;
 
     fn registering() -> Step {
-        Step::Registering { forge: "http://f".into(), principal: "o/r".into(), name: "n".into() }
+        let scope = RunnerScope::Organization("o".into());
+        Step::Registering { forge: "http://f".into(), scope, name: "n".into() }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Loops that make one ephemeral runner after another, each in a machine of its own.
 //!
 //! ```text
-//!   run_loop ──> one runner: mint JIT config ─> .env ─> VM ─> .tkn ─> watch ─> end ─> destroy ─> delete registration
+//!   orchestrate ──> many loops, replaced when they die
+//!   run_loop ──> one runner: pull ─> register ─> .env ─> VM ─> .tkn ─> watch ─> end ─> destroy ─> delete registration
 //!      │                                  │
 //!      └────────────── events <───────────┴──> journal (runs/<id>/journal.jsonl, flushed before each call it announces)
 //! ```
@@ -14,11 +15,14 @@
 pub mod event;
 pub mod instance;
 pub mod journal;
+pub mod orchestrator;
 pub mod recovery;
+pub mod run_log;
 mod runner;
 mod runner_id;
 mod runner_loop;
 pub mod settings;
+pub mod status;
 pub mod stop;
 
 pub use runner::{RunnerEnd, RunnerError};

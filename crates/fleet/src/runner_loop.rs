@@ -1,22 +1,22 @@
 //! A loop: one runner after another, until it has made as many as it should or is stopped.
 
-use std::time::Duration;
-
 use dayfly_forge::client::Forge;
 use dayfly_vm::VmHost;
 
-use crate::event::EventSink;
+use crate::event::{EventKind, EventSink};
 use crate::runner::{RunnerEnd, RunnerError, run_one};
-use crate::settings::{Limits, LoopSettings};
+use crate::settings::LoopSettings;
 use crate::stop::{Stop, StopOrder};
 
 /// How a loop ended.
 #[derive(Debug)]
 pub enum LoopEnd {
-    /// It has made as many runners as it should; how the last one ended.
+    /// It has made as many runners as it should, or the last one has lived as long as it may; how that one ended.
     Finished(RunnerEnd),
     /// It was stopped by whoever started it.
     Stopped,
+    /// Somebody in the VM ended it by a `.brk` with the right secret.
+    Broken,
     /// A runner could not be made, and trying again would not help.
     Failed(RunnerError),
 }
@@ -34,7 +34,8 @@ pub async fn run_loop(
     loop {
         match run_one(&settings, host, forge, events, &stop).await {
             Ok(RunnerEnd::Stopped) => return LoopEnd::Stopped,
-            Ok(end @ RunnerEnd::Broken) => return LoopEnd::Finished(end),
+            Ok(RunnerEnd::Broken) => return LoopEnd::Broken,
+            Ok(end @ RunnerEnd::LifetimeOver) => return LoopEnd::Finished(end),
             Ok(end) => {
                 failures = 0;
                 made += 1;
@@ -42,13 +43,15 @@ pub async fn run_loop(
                     return LoopEnd::Finished(end);
                 }
             }
-            Err(error) if !error.is_worth_a_retry() || settings.repeat.is_some() => {
+            Err(error) if !error.is_worth_a_retry() || (settings.repeat.is_some() && !settings.patient) => {
                 return LoopEnd::Failed(error);
             }
             Err(error) => {
                 failures += 1;
-                tracing::warn!(loop_index = settings.index, failures, "{error}");
-                let pause = pause_after(failures, &settings.limits);
+                let pause = settings.limits.pause_after(failures);
+                let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                let kind = EventKind::Retrying { why: error.to_string(), count: failures, pause_ms };
+                events.of_loop(settings.index).tell(kind).await;
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     _ = stop.above(StopOrder::None) => return LoopEnd::Stopped,
@@ -58,22 +61,5 @@ pub async fn run_loop(
         if stop.order() != StopOrder::None {
             return LoopEnd::Stopped;
         }
-    }
-}
-
-/// The pause before the next try after this many failures in a row.
-fn pause_after(failures: u32, limits: &Limits) -> Duration {
-    limits.retry_first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(limits.retry_most)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let limits = Limits::default();
-        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 1000].map(|n| pause_after(n, &limits).as_secs()).to_vec();
-        assert_eq!(seconds, [1, 2, 4, 32, 60, 60]);
     }
 }

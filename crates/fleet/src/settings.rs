@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_forge::client::RunnerScope;
-use dayfly_vm::{Machine, Mount};
+use dayfly_vm::{Entrypoint, Machine, Mount};
 
 /// Everything about one loop.
 #[derive(Debug, Clone)]
@@ -15,81 +15,90 @@ pub struct LoopSettings {
     pub index: u32,
     /// Prefix of the names of its VMs and registrations.
     pub prefix: String,
-    /// `owner/repository`.
-    pub principal: Principal,
-    /// Runner group's id at the forge; 1 is the default group, the only one that a repository knows.
-    pub group: u64,
-    /// Labels of its registrations, beside those that the forge adds itself.
+    /// Where its runners belong.
+    pub scope: RunnerScope,
+    /// The forge was proven to be a lab of this host.
+    pub lab: bool,
+    /// The runner group of its registrations.
+    pub group: Group,
+    /// How its runners are registered.
+    pub registration: Registration,
+    /// Labels of its registrations, all of them: a JIT config adds none.
     pub labels: Vec<String>,
     /// How many runners it makes, one after another; none: until it is stopped.
     pub repeat: Option<NonZeroU32>,
+    /// How long each runner may live, from the end of its pull. The loop ends with a runner that lived as long.
+    pub lifetime: Option<Duration>,
+    /// The secret of the handshake; none: a random one for each runner.
+    pub secret: Option<String>,
     /// User that jobs run as in the VM.
     pub user: String,
+    /// The runner app may update itself.
+    pub update: bool,
+    /// How much the entrypoint says, 0 to 3.
+    pub verbose: u8,
+    /// The user's own settings for the entrypoint and the jobs: `RUNNER_` variables that are not the host's.
+    pub guest_settings: Vec<(String, String)>,
     /// The machine of each runner.
     pub machine: Machine,
     /// DNS server of its machines.
     pub dns: IpAddr,
     /// Folders and files of the host that its machines see.
     pub mounts: Vec<Mount>,
+    /// What is started in its machines.
+    pub entrypoint: Entrypoint,
     /// How long it waits for what others do.
     pub limits: Limits,
     /// The instance's folder of runs.
     pub runs: PathBuf,
-    /// The instance's environment directory.
+    /// The loop's environment directory; see [`environment_of_loop`].
     pub environment: PathBuf,
+    /// Another process waits for `<loop>-*.tkn` and removes it; this loop only looks at it.
+    pub leave_tkn: bool,
+    /// Try again after a failure that may pass, even where only so many runners are to be made.
+    pub patient: bool,
     /// Leave the VM of a job that has ended running, for a look.
     pub keep: bool,
 }
 
-/// A repository at a forge.
+/// The environment directory of a loop under the common one: `<prefix>-<loop, three digits>`.
+pub fn environment_of_loop(common: &Path, prefix: &str, index: u32) -> PathBuf {
+    common.join(format!("{prefix}-{index:03}"))
+}
+
+/// A runner group, looked up at the forge once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// User or organisation.
-    pub owner: String,
-    /// Repository.
-    pub repository: String,
+pub struct Group {
+    /// Its id; 1 is the default group, the only one that a repository knows.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
 }
 
-impl Principal {
-    /// Where its runners are registered.
-    pub fn scope(&self) -> RunnerScope {
-        RunnerScope::Repository { owner: self.owner.clone(), name: self.repository.clone() }
+impl Group {
+    /// The group that every scope has.
+    pub fn default_group() -> Self {
+        Self { id: 1, name: "Default".to_owned() }
     }
 }
 
-/// A text that names no repository.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("\"{0}\" names no repository (expected OWNER/REPOSITORY)")]
-pub struct PrincipalError(String);
-
-impl std::str::FromStr for Principal {
-    type Err = PrincipalError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let name = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.len() <= 100
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        };
-        match text.split_once('/') {
-            Some((owner, repository)) if name(owner) && name(repository) => {
-                Ok(Self { owner: owner.to_owned(), repository: repository.to_owned() })
-            }
-            _ => Err(PrincipalError(text.to_owned())),
-        }
-    }
-}
-
-impl std::fmt::Display for Principal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.owner, self.repository)
-    }
+/// How runners are registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// The host registers, and the VM gets a JIT config: an identity for one job.
+    Jit,
+    /// The VM gets a registration token that lives an hour, and registers itself.
+    Token {
+        /// For one job; else job after job in the same VM.
+        ephemeral: bool,
+    },
 }
 
 /// How long a loop waits for what others do. Each has an end, since each of the others can be gone.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// How long an image may be fetched.
+    pub pull: Duration,
     /// From the agent's hello until the runner app is about to start (`.tkn`).
     pub runner_up: Duration,
     /// From `.trm` until the entrypoint has ended.
@@ -98,7 +107,8 @@ pub struct Limits {
     pub power_off: Duration,
     /// How long a registration that the forge calls busy, although its VM is gone, is asked for again.
     pub busy_registration: Duration,
-    /// Pause after a runner that failed before its runner app was up, doubled with each in a row.
+    /// Pause after a runner that failed before its runner app was up, and before a loop is replaced; doubled with each
+    /// in a row.
     pub retry_first: Duration,
     /// Longest such pause.
     pub retry_most: Duration,
@@ -107,6 +117,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            // Gigabytes over a slow line.
+            pull: Duration::from_secs(3600),
             runner_up: Duration::from_secs(180),
             gentle_stop: Duration::from_secs(45),
             power_off: Duration::from_secs(10),
@@ -118,15 +130,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The pause before the next try after this many failures in a row.
+    pub(crate) fn pause_after(&self, failures: u32) -> Duration {
+        self.retry_first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.retry_most)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_repository_has_an_owner_and_a_name() {
-        assert_eq!("o/r".parse::<Principal>().expect("valid").to_string(), "o/r");
-        for text in ["", "o", "/r", "o/", "o/r/x", "o/..", "../r", "o r/x", "o/r\n"] {
-            assert!(text.parse::<Principal>().is_err(), "{text:?}");
-        }
+    fn pauses_double_up_to_the_longest() {
+        let limits = Limits::default();
+        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 1000].map(|n| limits.pause_after(n).as_secs()).to_vec();
+        assert_eq!(seconds, [1, 2, 4, 32, 60, 60]);
     }
 }

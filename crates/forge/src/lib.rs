@@ -11,4 +11,9 @@ pub mod client;
 pub mod expression;
 pub mod jit;
 pub mod lab;
+mod proof;
+mod secret;
 pub mod workflow;
+
+/// What an address of a forge is.
+pub use reqwest::Url;

@@ -19,15 +19,18 @@ mod identity;
 mod outbox;
 mod port;
 mod shell;
+mod tree;
+
+pub(crate) use tree::run as run_on_host;
 
 use crate::console;
-use crate::folder::Folder;
+use crate::folder::{Folder, FolderError, Watch};
 use children::Children;
 use dayfly_guest::environment::{self, Suffix};
-use dayfly_guest::protocol::{GuestMessage, HostMessage, Milestone, Source, Start, VERSION};
+use dayfly_guest::protocol::{GuestMessage, HostMessage, Identity, Milestone, Source, Start, VERSION};
 use outbox::Outbox;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,9 +43,24 @@ const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 /// How long [`greet_once`] waits for a host.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 
+/// What is around the agent.
+#[derive(Debug)]
+enum Surroundings {
+    /// A machine of its own, whose process 1 it is.
+    Machine,
+    /// A host, with processes and an environment directory of its own; the rest is the host's and stays as it is.
+    Host {
+        /// The environment directory.
+        environment: PathBuf,
+        /// The guest binary.
+        program: PathBuf,
+    },
+}
+
 /// The agent; cheap to clone, one per machine.
 #[derive(Clone)]
 pub(crate) struct Agent {
+    surroundings: Arc<Surroundings>,
     outbox: Arc<Outbox>,
     children: Arc<Children>,
     /// Id of the runner whose files are carried, once the entrypoint has been started.
@@ -52,8 +70,14 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// The agent of a machine.
     pub(crate) fn new() -> Self {
+        Self::within(Surroundings::Machine)
+    }
+
+    fn within(surroundings: Surroundings) -> Self {
         Self {
+            surroundings: Arc::new(surroundings),
             outbox: Arc::default(),
             children: Arc::default(),
             runner_id: Arc::default(),
@@ -61,12 +85,19 @@ impl Agent {
         }
     }
 
-    /// Starts to serve the protocol, and to watch the environment directory.
+    /// Starts to serve the protocol on the machine's port, and to watch the environment directory.
     pub(crate) fn open_port(&self) {
+        self.serve(port::Place::Virtio);
+    }
+
+    fn serve(&self, place: port::Place) {
+        // Before a host can ask for an entrypoint: its first note may come within milliseconds.
+        let watched =
+            Folder::open(self.environment()).and_then(|folder| folder.watch().map(|watch| (folder, watch)));
         let agent = self.clone();
-        port::serve(Arc::clone(&self.outbox), move |message| agent.handle(message));
+        port::serve(place, Arc::clone(&self.outbox), move |message| agent.handle(message));
         let agent = self.clone();
-        std::thread::spawn(move || agent.watch_folder());
+        std::thread::spawn(move || agent.send_as_written(watched));
     }
 
     /// Starts Docker and reports when it answers.
@@ -114,10 +145,7 @@ impl Agent {
                 }
                 self.outbox.greet(epoch);
             }
-            HostMessage::Identify(identity) => match identity::take_on(&identity) {
-                Ok(()) => self.reached(Milestone::Identified),
-                Err(error) => self.fault(format!("cannot take on the identity: {error}")),
-            },
+            HostMessage::Identify(identity) => self.identify(&identity),
             HostMessage::PutFile { name, content } => {
                 self.change_folder(&name, |folder| folder.write(&name, &content))
             }
@@ -126,29 +154,53 @@ impl Agent {
             HostMessage::Ping { nonce } => self.outbox.answer(GuestMessage::Pong { nonce }),
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
-                crate::boot::power::off()
+                match *self.surroundings {
+                    Surroundings::Machine => crate::boot::power::off(),
+                    // The end of process 1 is the end of all others in its namespace.
+                    Surroundings::Host { .. } => std::process::exit(0),
+                }
             }
         }
     }
 
-    fn change_folder(
-        &self,
-        name: &str,
-        change: impl FnOnce(&Folder) -> Result<(), crate::folder::FolderError>,
-    ) {
+    fn identify(&self, identity: &Identity) {
+        let taken_on = match *self.surroundings {
+            Surroundings::Machine => identity::take_on(identity),
+            // Host name, clock and random numbers are the host's.
+            Surroundings::Host { .. } => Ok(()),
+        };
+        match taken_on {
+            Ok(()) => self.reached(Milestone::Identified),
+            Err(error) => self.fault(format!("cannot take on the identity: {error}")),
+        }
+    }
+
+    fn environment(&self) -> &Path {
+        match &*self.surroundings {
+            Surroundings::Machine => Path::new(environment::DIRECTORY),
+            Surroundings::Host { environment, .. } => environment,
+        }
+    }
+
+    fn program(&self) -> &Path {
+        match &*self.surroundings {
+            Surroundings::Machine => Path::new(crate::boot::PROGRAM),
+            Surroundings::Host { program, .. } => program,
+        }
+    }
+
+    fn change_folder(&self, name: &str, change: impl FnOnce(&Folder) -> Result<(), FolderError>) {
         if environment::parse_file_name(name).is_none() {
             return self.fault(format!("{name:?} is no file of the environment directory"));
         }
-        let folder = Folder::open(Path::new(environment::DIRECTORY));
+        let folder = Folder::open(self.environment());
         if let Err(error) = folder.and_then(|folder| change(&folder)) {
             self.fault(error.to_string());
         }
     }
 
     /// Sends the notes of the current runner as they appear.
-    fn watch_folder(&self) {
-        let watched = Folder::open(Path::new(environment::DIRECTORY))
-            .and_then(|folder| folder.watch().map(|watch| (folder, watch)));
+    fn send_as_written(&self, watched: Result<(Folder, Watch), FolderError>) {
         match watched {
             Ok((folder, watch)) => {
                 let error = watch.for_each(|name| match name {
@@ -200,9 +252,11 @@ impl Agent {
     }
 
     fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
+        crate::boot::shares::mount_all(&start.shares).map_err(std::io::Error::other)?;
         let (reader, writer) = std::io::pipe()?;
-        let mut command = Command::new(crate::boot::PROGRAM);
+        let mut command = Command::new(start.program.as_ref().map_or(self.program(), Path::new));
         command.arg("entrypoint").args(&start.args).env_clear().current_dir("/");
+        command.envs(start.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let ended = self.children.spawn(command)?;
         let agent = self.clone();
@@ -228,7 +282,7 @@ impl Agent {
 /// Says hello once, where there is a port and a host: all that a probe does.
 pub(crate) fn greet_once() {
     let outbox = Arc::new(Outbox::default());
-    port::serve(Arc::clone(&outbox), |_| {});
+    port::serve(port::Place::Virtio, Arc::clone(&outbox), |_| {});
     let start = Instant::now();
     while !outbox.is_empty() && start.elapsed() < GREETING_MAX {
         std::thread::sleep(Duration::from_millis(5));

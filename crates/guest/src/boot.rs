@@ -10,10 +10,11 @@
 //!   `root`, a squashfs, and `scratch`, an ext4 that is already made and holds nothing that is needed.
 //! - One virtio-serial port named `dayfly.agent`.
 //! - At most one network card, which becomes `eth0` with QEMU's usual user-network addresses (10.0.2.15/24,
-//!   gateway 10.0.2.2, name server 10.0.2.3).
+//!   gateway 10.0.2.2).
 //! - On the kernel's command line, all optional: `dayfly.probe` (mount nothing, say hello on the port if there is
-//!   one, print [`PROBE_LINE`] on the console, power off: to see whether an accelerator boots at all) and
-//!   `dayfly.docker=off` and `dayfly.shell` (a root shell on the console, for a person who wants a look).
+//!   one, print [`PROBE_LINE`] on the console, power off: to see whether an accelerator boots at all),
+//!   `dayfly.dns=<IPv4 address>` (the name server; 10.0.2.3, that of QEMU's user network, where it is missing),
+//!   `dayfly.docker=off`, and `dayfly.shell` (a root shell on the console, for a person who wants a look).
 //!
 //! # Steps
 //!
@@ -31,6 +32,7 @@ mod network;
 mod options;
 pub(crate) mod power;
 mod root;
+pub(crate) mod shares;
 mod system;
 
 pub(crate) use modules::load_for_docker;
@@ -104,7 +106,7 @@ fn start() -> Result<std::convert::Infallible, BootError> {
     let agent = agent::Agent::new();
     agent.reached(dayfly_guest::protocol::Milestone::Mounts);
     agent.open_port();
-    network::configure()?;
+    network::configure(options.dns)?;
     agent.reached(dayfly_guest::protocol::Milestone::Network);
     if options.docker {
         agent.start_docker();

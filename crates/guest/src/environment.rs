@@ -12,7 +12,8 @@ pub const NOTE_LENGTH_MAX: usize = 4096;
 pub enum Suffix {
     /// `.env`, written by the loop: settings and secret for the entrypoint, which removes it at once.
     Env,
-    /// `.tkn`, written by the entrypoint: the runner has its registration and is about to start. Holds its name.
+    /// `.tkn`, written by the entrypoint: the runner has its registration and is about to start. Holds the registration
+    /// token where it registered itself by one, else its name.
     Tkn,
     /// `.brk`, written by the entrypoint on a termination signal: holds the secret, and the loop ends.
     Brk,

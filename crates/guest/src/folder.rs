@@ -2,13 +2,15 @@
 
 use dayfly_guest::environment::NOTE_LENGTH_MAX;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// An opened folder; names are looked up in it, whatever becomes of its path.
 #[derive(Debug)]
@@ -118,29 +120,82 @@ impl Folder {
         }
     }
 
-    /// Starts to watch the folder: whatever is written from now on is seen by [`Watch::next`].
+    /// Starts to watch the folder: whatever is written from now on is seen by [`Watch::for_each`].
     pub(crate) fn watch(&self) -> Result<Watch, FolderError> {
-        let watch = || {
-            let fd = inotify::init(CreateFlags::CLOEXEC)?;
-            inotify::add_watch(&fd, &self.path, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
-            Ok(Watch { fd })
-        };
-        self.with("", watch())
+        self.with("", self.try_watch())
     }
+
+    fn try_watch(&self) -> Result<Watch, Problem> {
+        match inotify::init(CreateFlags::CLOEXEC) {
+            Ok(fd) => {
+                inotify::add_watch(&fd, &self.path, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
+                Ok(Watch::Told(fd))
+            }
+            // A user has 128 of them as a rule: more entrypoints than that as processes of one host have to look.
+            Err(Errno::MFILE) => self.look(),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Watches by looking again and again.
+    fn look(&self) -> Result<Watch, Problem> {
+        let folder = rustix::fs::openat(&self.fd, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let seen = look_at(&folder)?;
+        Ok(Watch::Looking { folder, seen })
+    }
+}
+
+/// Between two looks at a folder that tells nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Most files that are looked at; a runner has four.
+const FILES_MAX: usize = 1024;
+
+/// A file as one look sees it: its number, its length, and when it was written.
+type Look = (u64, i64, i64, u64);
+
+fn look_at(folder: &OwnedFd) -> rustix::io::Result<HashMap<String, Look>> {
+    let mut seen = HashMap::new();
+    for entry in Dir::read_from(folder)?.take(FILES_MAX) {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name == "." || name == ".." {
+            continue;
+        }
+        // One that is gone by now is not there.
+        if let Ok(stat) = rustix::fs::statat(folder, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+            seen.insert(name, (stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec));
+        }
+    }
+    Ok(seen)
 }
 
 /// Names of files that were written to a folder.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    fd: OwnedFd,
+pub(crate) enum Watch {
+    /// The kernel tells them.
+    Told(OwnedFd),
+    /// They are found by looking.
+    Looking {
+        /// The folder.
+        folder: OwnedFd,
+        /// What was there at the last look.
+        seen: HashMap<String, Look>,
+    },
 }
 
 impl Watch {
     /// Calls `each` with the name of every file that is written or moved into the folder; ends on an error only.
     /// An empty name stands for "some were missed: look at all".
-    pub(crate) fn for_each(self, mut each: impl FnMut(&str)) -> io::Error {
+    pub(crate) fn for_each(self, each: impl FnMut(&str)) -> io::Error {
+        match self {
+            Self::Told(fd) => Self::listen(&fd, each),
+            Self::Looking { folder, seen } => Self::look_on(&folder, seen, each),
+        }
+    }
+
+    fn listen(fd: &OwnedFd, mut each: impl FnMut(&str)) -> io::Error {
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&self.fd, &mut buffer);
+        let mut reader = inotify::Reader::new(fd, &mut buffer);
         loop {
             match reader.next() {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => each(""),
@@ -148,6 +203,18 @@ impl Watch {
                 Err(Errno::INTR) => {}
                 Err(errno) => return errno.into(),
             }
+        }
+    }
+
+    fn look_on(folder: &OwnedFd, mut seen: HashMap<String, Look>, mut each: impl FnMut(&str)) -> io::Error {
+        loop {
+            std::thread::sleep(LOOK_AGAIN);
+            let now = match look_at(folder) {
+                Ok(now) => now,
+                Err(errno) => return errno.into(),
+            };
+            now.iter().filter(|(name, look)| seen.get(*name) != Some(look)).for_each(|(name, _)| each(name));
+            seen = now;
         }
     }
 }
@@ -206,5 +273,18 @@ mod tests {
         std::thread::spawn(move || watch.for_each(|name| sender.send(name.to_owned()).unwrap_or_default()));
         let seen: Vec<_> = names.iter().take(3).collect();
         assert_eq!(seen, ["a", ".b.draft", "b"]);
+    }
+
+    #[test]
+    fn without_a_word_from_the_kernel_files_are_found_by_looking() {
+        let (directory, folder) = folder();
+        folder.write("old", "1").expect("write");
+        let watch = folder.look().expect("a look");
+        folder.write("a", "1").expect("write");
+        let (sender, names) = std::sync::mpsc::channel();
+        std::thread::spawn(move || watch.for_each(|name| sender.send(name.to_owned()).unwrap_or_default()));
+        assert_eq!(names.recv().expect("the new one"), "a");
+        std::fs::write(directory.path().join("a"), "22").expect("write");
+        assert_eq!(names.recv().expect("written again"), "a");
     }
 }

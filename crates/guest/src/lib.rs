@@ -7,3 +7,4 @@ pub mod envfile;
 pub mod environment;
 pub mod protocol;
 pub mod runner_app;
+pub mod variables;

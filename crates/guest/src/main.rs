@@ -1,8 +1,10 @@
-//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, three programs:
+//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, four programs:
 //!
 //! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) for good;
 //! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app, a program of its own that
 //!   knows files and standard output only, so that it serves every driver;
+//! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
+//!   own, for hosts that want to try everything but the machine;
 //! - `dayfly-guest --version`.
 //!
 //! No async runtime, no shell, no argument parser crate: it runs under software emulation too, where starting a
@@ -11,6 +13,7 @@
 mod agent;
 mod boot;
 mod console;
+mod docker;
 mod entrypoint;
 mod folder;
 mod lines;
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
+        ["agent", ..] => agent::run_on_host(&args[1..]),
         ["--version"] => {
             // Nobody reads: nothing lost.
             let _ = writeln!(std::io::stdout(), "dayfly-guest {BUILD}");

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_vm::image::{BuildSettings, Cancel, Progress, build};
 use dayfly_vm::{
-    AccelChoice, Driver, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent, VmHost,
-    VmSpec,
+    AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
+    VmHost, VmSpec,
 };
 
 fn main() -> ExitCode {
@@ -75,6 +75,7 @@ fn main() -> ExitCode {
                 driver: Driver::Qemu(QemuSettings { disk_mib: 32 * 1024, image, accel }),
             },
             network: Network {
+                egress: Egress::Open,
                 dns: [1, 1, 1, 1].into(),
                 forward: Some(Forward { guest_port: to.port(), to }),
                 allow: Vec::new(),

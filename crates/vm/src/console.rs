@@ -6,12 +6,19 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dayfly_guest::protocol::Source;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::mpsc;
+
+use crate::machine::VmEvent;
 
 /// Bytes of output kept in memory.
 pub(crate) const RING_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of output kept in the file.
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of a line that are told to an owner: as many as an agent sends.
+const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// How Linux starts its last message.
 const PANIC: &str = "Kernel panic";
@@ -74,20 +81,84 @@ impl Output {
     }
 
     /// Reads a stream to its end. `file` gets its first [`FILE_BYTES_MAX`] bytes and a note where it is cut.
-    pub(crate) async fn drain(self, mut stream: impl AsyncRead + Unpin, mut file: Option<BoundedFile>) {
+    pub(crate) async fn drain(self, stream: impl AsyncRead + Unpin, file: Option<BoundedFile>) {
+        self.read(stream, file, None).await;
+    }
+
+    /// The same, and tells each line to the machine's owner. An owner who does not listen holds the stream up.
+    pub(crate) async fn relay(self, stream: impl AsyncRead + Unpin, file: Option<BoundedFile>, lines: Lines) {
+        self.read(stream, file, Some(lines)).await;
+    }
+
+    async fn read(
+        self,
+        mut stream: impl AsyncRead + Unpin,
+        mut file: Option<BoundedFile>,
+        mut lines: Option<Lines>,
+    ) {
         let mut buffer = vec![0; 8192];
-        loop {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..count]);
-                    // A full disk costs the file, not the machine.
-                    if file.as_mut().is_some_and(|file| file.write(&buffer[..count]).is_err()) {
-                        file = None;
-                    }
-                }
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            let bytes = &buffer[..count];
+            self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+            // A full disk costs the file, not the machine.
+            if file.as_mut().is_some_and(|file| file.write(bytes).is_err()) {
+                file = None;
+            }
+            if let Some(lines) = &mut lines {
+                lines.take(bytes).await;
             }
         }
+        if let Some(lines) = &mut lines {
+            lines.end().await;
+        }
+    }
+}
+
+/// A stream of lines to the owner of a machine.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    events: mpsc::Sender<VmEvent>,
+    /// The line that has not ended yet.
+    begun: Vec<u8>,
+    /// What was left out of it.
+    is_cut: bool,
+}
+
+impl Lines {
+    pub(crate) fn new(events: mpsc::Sender<VmEvent>) -> Self {
+        Self { events, begun: Vec::new(), is_cut: false }
+    }
+
+    async fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, ends) = match part {
+                [text @ .., b'\n'] => (text, true),
+                text => (text, false),
+            };
+            let room = LINE_BYTES_MAX.saturating_sub(self.begun.len());
+            self.is_cut |= text.len() > room;
+            self.begun.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                self.tell().await;
+            }
+        }
+    }
+
+    /// The stream has ended: so has its last line.
+    async fn end(&mut self) {
+        if !self.begun.is_empty() {
+            self.tell().await;
+        }
+    }
+
+    async fn tell(&mut self) {
+        let mut text =
+            String::from_utf8_lossy(&std::mem::take(&mut self.begun)).trim_end_matches('\r').to_owned();
+        if std::mem::take(&mut self.is_cut) {
+            text.push_str(" (cut)");
+        }
+        // An owner who is gone hears nothing.
+        let _ = self.events.send(VmEvent::Line { source: Source::Entrypoint, text }).await;
     }
 }
 
@@ -189,5 +260,19 @@ mod tests {
         );
         assert!(output.tail(2).starts_with("[    2.5] Kernel panic"));
         assert!(output.tail(2).ends_with("...\ntrace\ntrace"));
+    }
+
+    #[tokio::test]
+    async fn lines_are_told_whole_each_once_and_bounded() {
+        let (sender, mut events) = mpsc::channel(16);
+        let long = "x".repeat(LINE_BYTES_MAX + 9);
+        let text = format!("one\r\n\n{long}\nlast");
+        Output::new().relay(text.as_bytes(), None, Lines::new(sender)).await;
+        let mut told = Vec::new();
+        while let Some(VmEvent::Line { text, .. }) = events.recv().await {
+            told.push(text);
+        }
+        let cut = format!("{} (cut)", "x".repeat(LINE_BYTES_MAX));
+        assert_eq!(told, ["one", "", &cut, "last"]);
     }
 }

@@ -16,9 +16,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, file_name};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use tokio::io::unix::AsyncFd;
+
+use crate::folder_watch::FolderWatch;
 
 /// What is wrong with the directory or a file in it.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +56,11 @@ pub struct EnvironmentDir {
     path: PathBuf,
     folder: OwnedFd,
     id: String,
-    watch: AsyncFd<OwnedFd>,
+    watch: FolderWatch,
 }
 
 impl EnvironmentDir {
-    /// Opens a directory that is there already, for the files of the runner `id`. Must be called in a tokio runtime.
+    /// Opens a directory that is there already, for the files of the runner `id`.
     ///
     /// # Errors
     /// It is no directory, or cannot be opened or watched.
@@ -71,8 +71,20 @@ impl EnvironmentDir {
         let folder = rustix::fs::open(path, flags, Mode::empty())
             .map_err(io::Error::from)
             .map_err(failed("open the environment directory"))?;
-        let watch = watch(path).map_err(failed("watch the environment directory"))?;
+        let watch = FolderWatch::new(path).map_err(failed("watch the environment directory"))?;
         Ok(Self { path: path.to_owned(), folder, id: id.to_owned(), watch })
+    }
+
+    /// From now on [`EnvironmentDir::changed`] tells of removed files too: so an entrypoint that shares the directory shows
+    /// that it lives.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    pub(crate) fn watch_removals(&self) -> Result<(), EnvironmentError> {
+        self.watch.watch_removals(&self.path).map_err(|source| {
+            let what = "watch the environment directory";
+            EnvironmentError::Io { what, path: self.path.clone(), source }
+        })
     }
 
     /// Where it is.
@@ -176,28 +188,9 @@ impl EnvironmentDir {
 
     /// Waits until something in the directory has changed since the last call (or since it was opened). Safe to be
     /// cancelled. It may return where nothing of this runner changed.
-    pub async fn changed(&mut self) {
-        let mut events = [0; 4096];
-        loop {
-            let Ok(mut ready) = self.watch.readable().await else {
-                // The runtime is shutting down.
-                return std::future::pending().await;
-            };
-            match rustix::io::read(self.watch.get_ref(), &mut events) {
-                // Whatever happened, the reader looks for itself; the rest of the queue is about the same.
-                Ok(_) => return,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => ready.clear_ready(),
-            }
-        }
+    pub async fn changed(&self) {
+        self.watch.changed().await;
     }
-}
-
-fn watch(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR;
-    inotify::add_watch(&watch, path, events)?;
-    crate::readiness::readable(watch)
 }
 
 fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
@@ -281,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_between_two_looks_is_not_missed() {
         let folder = tempfile::tempdir().expect("folder");
-        let mut dir = open(&folder);
+        let dir = open(&folder);
         let soon = Duration::from_millis(30);
         assert!(tokio::time::timeout(soon, dir.changed()).await.is_err());
         std::fs::write(folder.path().join("0-abc.tkn"), "x").expect("write");

@@ -1,8 +1,7 @@
 //! One port of a VM's network namespace, forwarded to one address of the host.
 //!
-//! The VM's network is QEMU's own (slirp) in a namespace where only `lo` is up, so that nothing of the host can be
-//! reached. The launcher listens on one port of that `lo` and hands the socket back; what connects to it is carried to
-//! the forge, and nowhere else.
+//! A socket that listens there is handed to this process, by the thread that made the namespace or by the launcher; what
+//! connects to it is carried to the forge, and nowhere else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

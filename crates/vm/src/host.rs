@@ -6,9 +6,10 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::driver::{krunvm, podman};
 use crate::image::{Go, host_system};
 use crate::machine::VmHost;
-use crate::{kvm, probe};
+use crate::{kvm, probe, virtiofs};
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,15 +37,15 @@ pub struct Check {
 }
 
 impl Check {
-    fn ok(name: &'static str, seen: impl Into<String>) -> Self {
+    pub(crate) fn ok(name: &'static str, seen: impl Into<String>) -> Self {
         Self { name, state: State::Ok, seen: seen.into(), mend: None }
     }
 
-    fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
+    pub(crate) fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
         Self { name, state: State::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
     }
 
-    fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
+    pub(crate) fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
         Self { name, state: State::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
     }
 }
@@ -74,9 +75,12 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
         Ok(go) => Check::ok("go", format!("{} ({})", go.version, go.program.display())),
         Err(error) => Check::missing("go", error.to_string(), "make setup"),
     });
+    checks.extend(krun_tools(host));
+    checks.push(mounts());
     checks.push(space(&host.state));
     checks.push(memory());
     checks.push(isolation());
+    checks.extend(crate::network::checks());
     checks.push(cgroups());
     checks
 }
@@ -147,6 +151,30 @@ fn program(name: &'static str, paths: &[&str], package: &str) -> Check {
     }
 }
 
+/// The tools of the krun drivers. A host does without them, so one that is not there is no fault.
+fn krun_tools(host: &VmHost) -> Vec<Check> {
+    let tool = |name: &'static str, mend: &'static str| match host.tool(name, mend) {
+        Err(_) => {
+            Check::warn(name, format!("not there; the driver that needs {name} cannot be used"), Some(mend))
+        }
+        Ok(tool) => {
+            let output = tool.with(["--version"]).command().output();
+            let text =
+                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            match text.lines().next() {
+                Some(version) => Check::ok(name, format!("{version} ({})", tool.program.display())),
+                None => Check::warn(name, format!("{} does not run", tool.program.display()), Some(mend)),
+            }
+        }
+    };
+    vec![
+        tool("podman", podman::MEND),
+        tool("krun", podman::RUNTIME_MEND),
+        tool("krunvm", krunvm::MEND),
+        tool("buildah", krunvm::BUILDAH_MEND),
+    ]
+}
+
 fn space(state: &Path) -> Check {
     let there = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     match crate::space::free_mib(there) {
@@ -186,11 +214,25 @@ fn isolation() -> Check {
     // Tried in a process of its own: it changes the process that does it.
     let tried = Command::new("unshare").args(["--user", "--net", "true"]).output();
     if tried.is_ok_and(|output| output.status.success()) {
-        Check::ok(NAME, "not root: VMMs run as this user, in user and network namespaces of their own")
+        Check::ok(NAME, "not root: VMMs run as this user, in user namespaces of their own")
     } else {
         let mend =
             "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
         Check::missing(NAME, "not root, and user namespaces are not allowed: no VMM can be started", mend)
+    }
+}
+
+fn mounts() -> Check {
+    const NAME: &str = "mounts";
+    if !rustix::process::geteuid().is_root() {
+        return Check::warn(NAME, "not root: machines of the qemu driver see nothing of this host", None);
+    }
+    match virtiofs::server() {
+        Some(server) => Check::ok(NAME, server.display().to_string()),
+        None => {
+            let seen = "no virtiofsd: machines of the qemu driver see nothing of this host";
+            Check::warn(NAME, seen, Some("apt-get install virtiofsd (Debian 12: qemu-system-common)"))
+        }
     }
 }
 

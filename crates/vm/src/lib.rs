@@ -1,9 +1,9 @@
-//! Virtual machines for dayfly: images, the QEMU driver, VMM processes, and the link to the agent inside.
+//! Virtual machines for dayfly: images, drivers, VMM processes, and the link to what runs inside.
 //!
 //! ```text
-//!   image ──> machine::start ──> driver::qemu::plan (pure) ──> launch ──> VMM
-//!                  │                                                       │ virtio-serial
-//!                  └── supervisor <── events, orders ──> Vm      agent in the guest
+//!   image ──> machine::start ──> driver::*::plan (pure) ──> launch ──> VMM
+//!                  │                                                    │ agent's port, or a shared folder
+//!                  └── supervisor <── events, orders ──> Vm     entrypoint in the guest
 //! ```
 //!
 //! Nothing here prints, reads the environment or exits; nothing here knows what a forge is.
@@ -12,6 +12,7 @@ mod accel;
 mod console;
 mod driver;
 mod environment;
+mod folder_watch;
 mod forward;
 pub mod host;
 pub mod image;
@@ -19,6 +20,7 @@ mod kvm;
 pub mod launch;
 mod machine;
 mod mount;
+mod network;
 mod probe;
 mod process;
 mod qmp;
@@ -26,15 +28,21 @@ mod readiness;
 mod socket;
 mod space;
 mod tsc;
+mod virtiofs;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
+pub use driver::{
+    ChooseError, Chosen, DriverKind, DriverKindError, Found, ToolError, choose, find, is_for_tools, pull,
+};
 pub use environment::{EnvironmentDir, EnvironmentError};
 pub use forward::Forward;
 pub use image::Image;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
-    Driver, Entrypoint, Exit, Leftover, LeftoverError, Limits, Machine, Network, QemuSettings, StartError,
-    Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover, start,
+    Driver, Egress, Entrypoint, Exit, KrunSettings, Leftover, LeftoverError, Limits, Machine, Network,
+    ProcessSettings, QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover,
+    start,
 };
 pub use mount::{Mount, MountError};
+pub use network::NetworkError;
 pub use probe::{Answer, answer as probe};

@@ -19,6 +19,7 @@ use crate::driver::qemu::{self, Boot, Needs};
 use crate::image::Image;
 use crate::machine::spawn::{Outputs, Recipe};
 use crate::machine::{InitramfsError, StartError, VmHost, record, with_guest};
+use crate::network::Connection;
 use crate::{kvm, tsc};
 
 /// How long a probe guest may take. With KVM it takes well under a second.
@@ -172,6 +173,8 @@ fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> 
         accel: Accel::Kvm,
         name: "probe".to_owned(),
         run_dir: run_dir.to_owned(),
+        connection: Connection::Shut,
+        shares: None,
         forward: None,
         kernel: File::open(image.kernel()).map_err(image_error(&image.kernel()))?,
         initramfs,

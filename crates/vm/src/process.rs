@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 pub(crate) struct Process {
     child: Child,
     descriptor: AsyncFd<OwnedFd>,
+    kill_signal: Signal,
 }
 
 /// How a process ended.
@@ -32,13 +33,18 @@ impl Process {
             .map_err(io::Error::from)
             .and_then(crate::readiness::readable);
         match descriptor {
-            Ok(descriptor) => Ok(Self { child, descriptor }),
+            Ok(descriptor) => Ok(Self { child, descriptor, kill_signal: Signal::KILL }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(error)
             }
         }
+    }
+
+    /// The same, ended by another signal: one that ends others when it is told to, and itself after them.
+    pub(crate) fn killed_by(self, kill_signal: Signal) -> Self {
+        Self { kill_signal, ..self }
     }
 
     /// Its number.
@@ -66,7 +72,7 @@ impl Process {
 
     /// Kills it; one that has ended is left in peace.
     pub(crate) fn kill(&self) {
-        if let Err(error) = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), Signal::KILL) {
+        if let Err(error) = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), self.kill_signal) {
             tracing::debug!(pid = self.child.id(), "cannot kill a process: {error}");
         }
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, OFlags};
@@ -38,6 +38,15 @@ impl SocketFolder {
     /// Connects to the socket of this name.
     pub(crate) async fn connect(&self, name: &str) -> io::Result<tokio::net::UnixStream> {
         tokio::net::UnixStream::connect(self.path_of(name)).await
+    }
+
+    /// Two ends of a connection: a socket that listens, where one connection waits, and that connection. Nobody else can
+    /// connect: the name is gone.
+    pub(crate) fn listen_and_connect(&self, name: &str) -> io::Result<(OwnedFd, OwnedFd)> {
+        let listener = self.listen(name)?;
+        let connection = UnixStream::connect(self.path_of(name));
+        rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())?;
+        Ok((listener, connection?.into()))
     }
 
     fn path_of(&self, name: &str) -> PathBuf {

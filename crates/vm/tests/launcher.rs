@@ -1,6 +1,7 @@
 //! The launcher, with a stand-in for the VMM: a script that shows what it got.
 //!
 //! Without libtest: its threads are in the way of a program that becomes a launcher.
+#![expect(unsafe_code, reason = "the whole test enters a network namespace")]
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_vm::image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network, QemuSettings,
-    StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
+    AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network,
+    QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
 };
 
 /// Shows identity, privileges, network and descriptors, then fails as told.
@@ -92,7 +93,12 @@ impl Setting {
                     accel: AccelChoice::Tcg,
                 }),
             },
-            network: Network { dns: [1, 1, 1, 1].into(), forward: None, allow: Vec::new() },
+            network: Network {
+                egress: Egress::Shut,
+                dns: [1, 1, 1, 1].into(),
+                forward: None,
+                allow: Vec::new(),
+            },
             environment: self.run_dir().join("environment"),
             entrypoint: Entrypoint::default(),
             mounts: Vec::new(),
@@ -233,7 +239,7 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
     assert!(reason.contains("silence"), "{reason}");
     assert_eq!(*exit, Exit::NoHello { attempts: 2, limit: Duration::from_millis(300) });
     assert_eq!(console_tail, "silence\nsilence");
-    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
     vm.destroy().await.unwrap();
 }
 
@@ -241,7 +247,7 @@ async fn a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped() 
     let setting = Setting::new(WAIT);
     let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
-    assert_eq!(leftover(&setting.run_dir()).unwrap().map(|left| left.pid), Some(pid));
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap().and_then(|left| left.pid), Some(pid));
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     assert_eq!(gone(&mut vm).await.0, Exit::Signalled { signal: 9 });
@@ -260,21 +266,120 @@ async fn a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives() {
     let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     drop(vm);
     for _ in 0..200 {
-        if leftover(&setting.run_dir()).unwrap().is_none() {
+        if leftover(&setting.run_dir()).await.unwrap().is_none() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
 
     let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     vm.detach();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let left = leftover(&setting.run_dir()).unwrap().expect("lives");
+    let left = leftover(&setting.run_dir()).await.unwrap().expect("lives");
     assert_eq!(left.name, "m");
     dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
-    assert_eq!(leftover(&setting.run_dir()).unwrap(), None);
+    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+/// The links of this process's network that belong to machines.
+fn links() -> Vec<String> {
+    let text = fs::read_to_string("/proc/net/dev").unwrap();
+    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    names.filter(|name| name.starts_with("dayfly")).collect()
+}
+
+async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let setting = Setting::new(WAIT);
+    let open = || {
+        let mut spec = setting.spec();
+        spec.network.egress = Egress::Open;
+        spec
+    };
+    let mut vm = setting.start(&setting.host(), open()).await.unwrap();
+    assert_eq!(links().len(), 1);
+    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    let card = fs::read_link(format!("/proc/{pid}/fd/17")).unwrap();
+    assert_eq!(card.to_str(), Some("/dev/net/tun"), "the card is the last descriptor");
+    assert_eq!(vm.kill().await, Exit::Killed);
+    vm.destroy().await.unwrap();
+    assert_eq!(links(), Vec::<String>::new());
+
+    // As after `kill -9` of this process: only the run folder tells of it.
+    setting.start(&setting.host(), open()).await.unwrap().detach();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(links().len(), 1);
+    dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    assert_eq!(links(), Vec::<String>::new());
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+
+    // Nothing is left where a machine cannot start after its network was made.
+    fs::write(setting.vmm(), "").unwrap();
+    fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(setting.start(&setting.host(), open()).await, Err(StartError::Launch(_))));
+    assert_eq!(links(), Vec::<String>::new());
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+/// Whether a process still does something.
+fn lives(pid: u64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let setting = Setting::new(WAIT);
+    let shared = setting.folder.path().join("sha red");
+    fs::create_dir(&shared).unwrap();
+    let mounted = || {
+        let mut spec = setting.spec();
+        spec.mounts = vec![format!("{}:/x:ro", shared.display()).parse().unwrap()];
+        spec
+    };
+    let server = || {
+        let record = fs::read(setting.run_dir().join("virtiofsd-0.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&record).unwrap()["pid"].as_u64().unwrap()
+    };
+    let vm = setting.start(&setting.host(), mounted()).await.unwrap();
+    let pid = server();
+    assert!(lives(pid));
+    vm.destroy().await.unwrap();
+    assert!(!lives(pid));
+
+    // As after `kill -9` of this process, and then of the machine: nobody tells the server.
+    setting.start(&setting.host(), mounted()).await.unwrap().detach();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let pid = server();
+    assert!(lives(pid));
+    let vmm = leftover(&setting.run_dir()).await.unwrap().expect("lives").pid.expect("a process");
+    let vmm = rustix::process::Pid::from_raw(vmm.cast_signed()).unwrap();
+    rustix::process::kill_process(vmm, rustix::process::Signal::KILL).unwrap();
+    let start = Instant::now();
+    while lives(pid) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the server is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+
+    let mut spec = mounted();
+    spec.mounts[0].host = "/nonexistent/x".into();
+    assert!(matches!(setting.start(&setting.host(), spec).await, Err(StartError::Mount { .. })));
+}
+
+/// A network of this test's own: it must not change the host's.
+fn leave_the_hosts_network() {
+    // SAFETY: this process has one thread yet.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
 }
 
 async fn what_cannot_start_says_why_and_leaves_nothing() {
@@ -312,6 +417,9 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "vmm-launch") {
         return dayfly_vm::launch::main(args[1].parse().unwrap());
     }
+    if rustix::process::geteuid().is_root() {
+        leave_the_hosts_network();
+    }
     // Options start with a hyphen; `-Zunstable-options` and the like are libtest's.
     let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -337,6 +445,8 @@ fn main() -> ExitCode {
         a_machine_that_says_nothing_is_started_once_again_and_then_given_up
         a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped
         a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives
+        a_network_outlives_the_process_that_made_it_and_goes_with_the_machine
+        a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine
         what_cannot_start_says_why_and_leaves_nothing
     }
     println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dayfly_vm::Image;
-use dayfly_vm::image::{self, BuildSettings, Cancel, ImageError, Progress, RunnerApp, Store};
+use dayfly_vm::image::{self, BuildSettings, Cancel, ImageError, Progress, Store};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -65,11 +65,15 @@ pub(crate) fn rm(places: &Places, id: &str) -> Result<Outcome> {
 }
 
 pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
-    let RunnerApp { program, .. } =
-        building(places, "runner app", false, |settings, progress| image::runner_app(settings, progress))
-            .await?;
-    printer::line(program.display());
+    printer::line(host_runner_app(places, false).await?.display());
     Ok(Outcome::Success)
+}
+
+/// The runner app for processes of this host, built where it is missing.
+pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std::path::PathBuf> {
+    let app =
+        building(places, "runner app", quiet, |settings, progress| image::runner_app(settings, progress));
+    Ok(app.await?.program)
 }
 
 /// The image that was asked for by its id.

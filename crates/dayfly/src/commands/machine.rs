@@ -1,10 +1,15 @@
-//! What machines are made with: the host, their settings, and what runs their instructions.
-
-use dayfly_vm::{Accel, AccelChoice, Driver, Launcher, Machine, QemuSettings, VmHost};
+//! What machines are made with: the driver, their settings, and what runs their instructions.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use dayfly_vm::{
+    Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProcessSettings, QemuSettings,
+    VmHost,
+};
 
 use super::image;
+use super::runner::request::LoopRequest;
 use crate::cli::{self, MachineArgs};
 use crate::exit::{Failure, Result};
 use crate::printer::Task;
@@ -12,6 +17,19 @@ use crate::settings::Places;
 
 /// DNS server of machines where no other is asked for.
 pub(crate) const DNS_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
+
+/// Image of the krun drivers where no other is asked for: the one that the shell version takes.
+const KRUN_IMAGE: &str = "ghcr.io/efrecon/runner-krunvm-ubuntu:main";
+
+/// Least memory of a machine of the built-in image, MiB: kernel, Docker, runner app, and room for a job.
+const QEMU_MEMORY_MIN: u32 = 512;
+
+/// A machine that was decided on.
+pub(crate) struct Made {
+    pub(crate) machine: Machine,
+    /// What it is made with and why, for people.
+    pub(crate) explanation: String,
+}
 
 /// The host of machines. QEMU is looked for at once, so that its absence is told before anything is made.
 pub(crate) fn host(places: &Places) -> Result<VmHost> {
@@ -23,33 +41,103 @@ pub(crate) fn host(places: &Places) -> Result<VmHost> {
 /// The same, whether QEMU is there or not. This program is the launcher of its VMMs.
 pub(crate) fn unchecked_host(places: &Places) -> VmHost {
     let launcher = Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] };
-    VmHost { qemu: places.qemu.clone(), ..VmHost::new(places.state.clone(), launcher) }
+    let usual = VmHost::new(places.state.clone(), launcher);
+    let tool_folders =
+        if places.search_path.is_empty() { usual.tool_folders.clone() } else { places.search_path.clone() };
+    VmHost { qemu: places.qemu.clone(), tool_folders, tool_env: places.tool_env.clone(), ..usual }
 }
 
-/// Settings of the machines; the built-in image is built where it is missing.
-pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -> Result<Machine> {
-    let guest_binary = places.guest_binary()?;
-    let image = match &args.image {
-        Some(wanted) => image::find(places, wanted)?,
-        None => image::ensure(places, quiet).await?,
+/// Decides how the machines of a loop are made.
+///
+/// # Errors
+/// This host has nothing to make them with, or nothing that would hold in jobs of this forge.
+pub(crate) async fn choose(
+    places: &Places,
+    request: &LoopRequest,
+    is_lab: bool,
+    quiet: bool,
+) -> Result<(VmHost, Made)> {
+    let host = unchecked_host(places);
+    let accel = accel_choice(&request.machine);
+    // Whether a guest boots with KVM is found out by booting one; without the device there is nothing to find out.
+    let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
+        && accel == AccelChoice::Auto
+        && Path::new("/dev/kvm").exists()
+        && host.qemu().is_ok();
+    let found = if probes {
+        let image = qemu_image(places, &request.machine, quiet).await?;
+        let guest_binary = places.guest_binary()?;
+        let task = Task::begin("looking whether KVM works", quiet);
+        let found = dayfly_vm::find(&host, Some((&image, &guest_binary))).await;
+        drop(task);
+        found
+    } else {
+        dayfly_vm::find(&host, None).await
     };
-    Ok(Machine {
-        cpus: args.cpus,
-        memory_mib: args.memory,
-        guest_binary,
-        driver: Driver::Qemu(QemuSettings {
-            disk_mib: args.disk * 1024,
-            image,
-            accel: match args.accel {
-                cli::Accel::Auto => AccelChoice::Auto,
-                cli::Accel::Kvm => AccelChoice::Kvm,
-                cli::Accel::Tcg => AccelChoice::Tcg,
-            },
-        }),
-    })
+    let chosen = dayfly_vm::choose(request.driver, accel, is_lab, &found.map_err(Failure::cannot)?)
+        .map_err(Failure::cannot)?;
+    let machine = match chosen.kind {
+        DriverKind::Qemu => {
+            host.qemu().map_err(Failure::cannot)?;
+            settings(places, &request.machine, quiet).await?
+        }
+        DriverKind::PodmanKrun => krun(places, &request.machine, Driver::PodmanKrun)?,
+        DriverKind::Krunvm => krun(places, &request.machine, Driver::Krunvm)?,
+        DriverKind::Process => {
+            let driver =
+                Driver::Process(ProcessSettings { app: image::host_runner_app(places, quiet).await? });
+            of_size(places, &request.machine, driver)?
+        }
+    };
+    let explanation = match &machine.driver {
+        Driver::Qemu(_) => format!("qemu, {}", prove(&host, &machine, quiet).await?.explanation),
+        Driver::PodmanKrun(krun) | Driver::Krunvm(krun) => format!("{} of {}", chosen.kind, krun.image),
+        Driver::Process(_) => "processes of this host".to_owned(),
+    };
+    Ok((host, Made { machine, explanation }))
 }
 
-/// What machines run with, and why.
+/// Settings of QEMU's machines; the built-in image is built where it is missing.
+pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -> Result<Machine> {
+    if args.memory < QEMU_MEMORY_MIN {
+        return Err(Failure::usage(format!(
+            "{} MiB of memory are too few: a machine with Docker and a runner needs {QEMU_MEMORY_MIN} to boot",
+            args.memory
+        )));
+    }
+    let driver = Driver::Qemu(QemuSettings {
+        disk_mib: args.disk * 1024,
+        image: qemu_image(places, args, quiet).await?,
+        accel: accel_choice(args),
+    });
+    of_size(places, args, driver)
+}
+
+async fn qemu_image(places: &Places, args: &MachineArgs, quiet: bool) -> Result<dayfly_vm::Image> {
+    match &args.image {
+        Some(wanted) => image::find(places, wanted),
+        None => image::ensure(places, quiet).await,
+    }
+}
+
+fn krun(places: &Places, args: &MachineArgs, driver: fn(KrunSettings) -> Driver) -> Result<Machine> {
+    let image = args.image.clone().unwrap_or_else(|| KRUN_IMAGE.to_owned());
+    of_size(places, args, driver(KrunSettings { image }))
+}
+
+fn of_size(places: &Places, args: &MachineArgs, driver: Driver) -> Result<Machine> {
+    Ok(Machine { cpus: args.cpus, memory_mib: args.memory, guest_binary: places.guest_binary()?, driver })
+}
+
+fn accel_choice(args: &MachineArgs) -> AccelChoice {
+    match args.accel {
+        cli::Accel::Auto => AccelChoice::Auto,
+        cli::Accel::Kvm => AccelChoice::Kvm,
+        cli::Accel::Tcg => AccelChoice::Tcg,
+    }
+}
+
+/// What QEMU's machines run with, and why.
 pub(crate) struct Proven {
     /// `kvm` or `tcg`.
     pub(crate) word: String,
@@ -57,9 +145,12 @@ pub(crate) struct Proven {
     pub(crate) explanation: String,
 }
 
-/// Finds out what machines run with: `auto` believes only a probe guest that really booted.
+/// Finds out what QEMU's machines run with: `auto` believes only a probe guest that really booted.
 pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
-    let Driver::Qemu(qemu) = &machine.driver;
+    let Driver::Qemu(qemu) = &machine.driver else {
+        let word = machine.driver.kind().to_string();
+        return Ok(Proven { explanation: format!("{word} runs them by itself"), word });
+    };
     let (accel, why) = match qemu.accel {
         AccelChoice::Kvm => (Accel::Kvm, "as asked for".to_owned()),
         AccelChoice::Tcg => (Accel::Tcg, "as asked for".to_owned()),

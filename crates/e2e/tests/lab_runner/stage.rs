@@ -1,7 +1,7 @@
 //! A lab on a free port, and a runner app for every job that is queued.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,35 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// The lab and where its runners live.
 pub(crate) struct Stage {
     pub(crate) forge: Forge,
+    pub(crate) url: String,
+    pub(crate) scope: RunnerScope,
     lab: Lab,
     folder: TempDir,
     app: PathBuf,
-    scope: RunnerScope,
 }
 
 /// A runner app; it ends with this value.
-struct App(Child);
+pub(crate) struct App(Child);
+
+impl App {
+    /// Ends it without a word.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Whether it ended well, or `None` when it has not ended within `patience`.
+    pub(crate) async fn ended(&mut self, patience: Duration) -> Option<bool> {
+        let since = std::time::Instant::now();
+        while since.elapsed() < patience {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return Some(status.success());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+}
 
 impl Drop for App {
     fn drop(&mut self) {
@@ -48,7 +69,7 @@ impl Stage {
         let served = lab.clone();
         tokio::spawn(async move { served.serve(listener, std::future::pending()).await.unwrap() });
         let scope = RunnerScope::Repository { owner: "o".into(), name: "r".into() };
-        Self { forge, lab, folder, app: app.into(), scope }
+        Self { forge, url, scope, lab, folder, app: app.into() }
     }
 
     /// Runs a workflow to its end, with a runner for every job.
@@ -67,6 +88,20 @@ impl Stage {
     pub(crate) async fn follow<F: Future<Output = ()>>(
         &self,
         run: u64,
+        react: impl FnMut(&LabEvent, &Forge) -> Option<F>,
+    ) -> Outcome {
+        self.collect(run, true, react).await
+    }
+
+    /// Collects the events of a run whose runners are there already.
+    pub(crate) async fn watch(&self, run: u64) -> Outcome {
+        self.collect(run, false, |_, _| None::<std::future::Ready<()>>).await
+    }
+
+    async fn collect<F: Future<Output = ()>>(
+        &self,
+        run: u64,
+        make_runners: bool,
         mut react: impl FnMut(&LabEvent, &Forge) -> Option<F>,
     ) -> Outcome {
         let mut outcome = Outcome { run, conclusion: Conclusion::Skipped, events: Vec::new() };
@@ -78,7 +113,9 @@ impl Stage {
                     !matches!(event.kind, LabEventKind::RunCompleted { .. })
                 }) {
                     let event = events.next().await;
-                    if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind {
+                    if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind
+                        && make_runners
+                    {
                         apps.push(self.start_app(*job, labels, *group_id).await);
                     }
                     if let Some(reaction) = react(&event, &self.forge) {
@@ -99,6 +136,7 @@ impl Stage {
 
     async fn events_of(&self, run: u64) -> Replayed {
         // The run began before anyone listened, so the events are read from their beginning, over HTTP as others would.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut response = reqwest::Client::new()
             .get(self.forge.base().url().join("/lab/v1/events").unwrap())
             .query(&[("since", "0".to_owned()), ("run", run.to_string())])
@@ -136,9 +174,7 @@ impl Stage {
         let deleted = self.forge.delete_runner(&self.scope, runner.id).await.unwrap();
         assert_eq!(deleted, Deletion::Deleted);
         let since = std::time::Instant::now();
-        while since.elapsed() < PATIENCE && app.0.try_wait().unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        app.ended(PATIENCE).await;
         since.elapsed().as_secs()
     }
 
@@ -148,17 +184,30 @@ impl Stage {
             group_id,
             labels: labels.to_vec(),
             work_folder: "_work".to_owned(),
+            runner_url: None,
         };
         let runner = self.forge.generate_jit_config(&self.scope, &request).await.unwrap();
-        let home = self.folder.path().join(format!("runner-{job}"));
+        let home = self.home(&format!("runner-{job}"));
+        self.launch(&home, &["run", "--terminal=false", "--jitconfig", &runner.encoded], &[])
+    }
+
+    /// A new folder for a runner app.
+    pub(crate) fn home(&self, name: &str) -> PathBuf {
+        let home = self.folder.path().join(name);
         std::fs::create_dir(&home).unwrap();
-        let out = std::fs::File::create(home.join("out.txt")).unwrap();
+        home
+    }
+
+    /// Starts the runner app in its folder; what it says goes into `out.txt` there.
+    pub(crate) fn launch(&self, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> App {
+        let out = std::fs::File::options().create(true).append(true).open(home.join("out.txt")).unwrap();
         let child = Command::new(&self.app)
-            .args(["run", "--terminal=false", "--jitconfig", &runner.encoded])
-            .current_dir(&home)
+            .args(arguments)
+            .current_dir(home)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", &home)
+            .env("HOME", home)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(out.try_clone().unwrap())
             .stdout(out)

@@ -75,7 +75,7 @@ impl Run<'_> {
         let deadline = Instant::now() + self.settings.limits.busy_registration;
         let mut told = false;
         let how = loop {
-            match self.forge.delete_runner(&self.settings.principal.scope(), registration).await {
+            match self.forge.delete_runner(&self.settings.scope, registration).await {
                 Ok(Deletion::Deleted) => break "deleted",
                 Ok(Deletion::Gone) => break "gone",
                 Ok(Deletion::Busy) if !told => {
@@ -111,7 +111,7 @@ impl Run<'_> {
         if !asked {
             return Ok(());
         }
-        match self.forge.find_runner_by_name(&self.settings.principal.scope(), &self.name).await {
+        match self.forge.find_runner_by_name(&self.settings.scope, &self.name).await {
             Ok(Some(runner)) => {
                 self.registration = Some(runner.id);
                 Box::pin(self.end_registration()).await

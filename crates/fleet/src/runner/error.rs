@@ -27,7 +27,9 @@ pub enum RunnerEnd {
     },
     /// It was ended by whoever runs the loop.
     Stopped,
-    /// Somebody in the VM ended it by a rightful `.brk`.
+    /// It was ended because it has lived as long as it may.
+    LifetimeOver,
+    /// Somebody in the VM ended it by a `.brk` with the right secret.
     Broken,
 }
 
@@ -102,11 +104,13 @@ pub enum RunnerError {
     /// The environment directory.
     #[error(transparent)]
     Environment(#[from] dayfly_vm::EnvironmentError),
-    /// The forge's address in the JIT config is none that a VM could be given.
-    #[error("the JIT config of {name} cannot be used: {problem}")]
+    /// Where the forge is, cannot be found out.
+    #[error("the machine of {name} could not reach the forge: the address of {host} is not found: {problem}")]
     Address {
         /// Name of the runner.
         name: String,
+        /// Which host.
+        host: String,
         /// What is wrong with it.
         problem: String,
     },
@@ -118,13 +122,12 @@ impl RunnerError {
         match self {
             Self::Register { source, .. } => source.is_temporary(),
             Self::Start(error) => error.is_transient(),
-            Self::NoHello { .. } | Self::NotUp { .. } | Self::App { .. } => true,
+            Self::NoHello { .. } | Self::NotUp { .. } | Self::App { .. } | Self::Address { .. } => true,
             Self::EnvFile { .. }
             | Self::Leftover(_)
             | Self::State { .. }
             | Self::Journal(_)
-            | Self::Environment(_)
-            | Self::Address { .. } => false,
+            | Self::Environment(_) => false,
         }
     }
 }

@@ -1,27 +1,30 @@
 //! One runner, from its registration to the moment when nothing of it is left.
 //!
 //! ```text
-//!   Run::begin ──> register ──> start ──> watch ──> end
-//!     folder,        JIT config,  .env,     .tkn,     entrypoint stopped or ended,
-//!     journal        journalled   VM        events    VM destroyed, registration deleted, folder removed
+//!   Run::begin ──> pull ──> register ──> start ──> watch ──> end
+//!     folder,       image    JIT config   .env,     .tkn,     entrypoint stopped or ended,
+//!     journal                or token,    VM        events    VM destroyed, registration deleted, folder removed
+//!                            journalled
 //! ```
 //!
-//! Every step from `register` on can fail, and each failure goes through `end`, the only place that clears up.
+//! Every step can fail, and each failure goes through `end`, the only place that clears up.
 
 mod end;
 mod error;
+mod reach;
+mod register;
+mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::client::{Forge, JitRequest, NewRunner};
-use dayfly_guest::envfile;
-use dayfly_guest::environment::Suffix;
-use dayfly_vm::{Entrypoint, EnvironmentDir, Forward, Network, Vm, VmHost, VmSpec};
+use dayfly_forge::client::Forge;
+use dayfly_vm::{EnvironmentDir, Vm, VmHost};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
+use tokio::time::Instant;
 
-use crate::event::{EventKind, Events};
+use crate::event::{EventKind, EventSink, Events};
 use crate::journal::{Journal, Step};
 use crate::runner_id::RunnerId;
 use crate::settings::LoopSettings;
@@ -47,6 +50,8 @@ pub(crate) struct Run<'a> {
     stop: Stop,
     registration: Option<u64>,
     vm: Option<Vm>,
+    /// When its lifetime ends.
+    lifetime_ends: Option<Instant>,
     /// The runner app is about to start, or has.
     up: bool,
 }
@@ -56,11 +61,18 @@ pub(crate) async fn run_one(
     settings: &LoopSettings,
     host: &VmHost,
     forge: &Forge,
-    events: &crate::event::EventSink,
+    events: &EventSink,
     stop: &Stop,
 ) -> Result<RunnerEnd, RunnerError> {
     let mut run = Run::begin(settings, host, forge, events, stop.clone())?;
-    let result = run.live().await;
+    let mut stop = stop.clone();
+    // An order to end at once does not wait for a forge that is slow or a VMM that is being started: what these may
+    // have made by then is in the journal, and `end` looks for it.
+    let result = tokio::select! {
+        biased;
+        _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),
+        result = run.live() => result,
+    };
     run.end(result).await
 }
 
@@ -69,111 +81,59 @@ impl<'a> Run<'a> {
         settings: &'a LoopSettings,
         host: &'a VmHost,
         forge: &'a Forge,
-        events: &crate::event::EventSink,
+        events: &EventSink,
         stop: Stop,
     ) -> Result<Self, RunnerError> {
         let id = RunnerId::random(settings.index);
         let name = id.name(&settings.prefix);
         let folder = settings.runs.join(id.as_str());
         make_folder(&folder)?;
-        let environment = settings.environment.join(format!("{}-{:03}", settings.prefix, settings.index));
+        let mut journal = Journal::open(&folder)?;
+        let environment = settings.environment.clone();
+        journal.write(Step::Begun { id: id.to_string(), environment: environment.clone() })?;
         make_folder(&environment)?;
-        let secret = rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
+        let random = || rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
         Ok(Self {
             settings,
             host,
             forge,
             environment: EnvironmentDir::open(&environment, id.as_str())?,
-            secret,
-            journal: Journal::open(&folder)?,
-            events: events.of(&id, &name),
+            secret: settings.secret.clone().unwrap_or_else(random),
+            journal,
+            events: events.of(settings.index, &id, &name),
             id,
             name,
             folder,
             stop,
             registration: None,
             vm: None,
+            lifetime_ends: None,
             up: false,
         })
     }
 
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {
-        if self.stop.order() != StopOrder::None {
+        if !self.pull().await? {
             return Ok(RunnerEnd::Stopped);
         }
-        let new_runner = self.register().await?;
-        self.start(&new_runner).await?;
-        drop(new_runner);
+        let reach = self.reach().await?;
+        let credentials = self.register(&reach).await?;
+        self.start(&credentials, &reach).await?;
+        drop(credentials);
         self.watch().await
     }
 
-    async fn register(&mut self) -> Result<NewRunner, RunnerError> {
-        self.journal.write(Step::Registering {
-            forge: self.forge.base().url().to_string(),
-            principal: self.settings.principal.to_string(),
-            name: self.name.clone(),
-        })?;
-        self.events.tell(EventKind::Registering).await;
-        let request = JitRequest {
-            name: self.name.clone(),
-            group_id: self.settings.group,
-            labels: self.settings.labels.clone(),
-            work_folder: "_work".to_owned(),
-        };
-        let new_runner = self
-            .forge
-            .generate_jit_config(&self.settings.principal.scope(), &request)
-            .await
-            .map_err(|source| RunnerError::Register { name: self.name.clone(), source })?;
-        let registration = new_runner.runner_id;
-        self.registration = Some(registration);
-        self.journal.write(Step::Registered { registration })?;
-        self.events.tell(EventKind::Registered { registration }).await;
-        Ok(new_runner)
-    }
-
-    async fn start(&mut self, new_runner: &NewRunner) -> Result<(), RunnerError> {
-        let forward = self.forward(new_runner).await?;
-        let environment = [
-            ("RUNNER_ID", self.id.as_str()),
-            ("RUNNER_NAME", &self.name),
-            ("RUNNER_USER", &self.settings.user),
-            ("RUNNER_SECRET", &self.secret),
-            ("RUNNER_JITCONFIG", &new_runner.encoded),
-        ];
-        let environment = envfile::render(&environment)
-            .map_err(|source| RunnerError::EnvFile { name: self.name.clone(), source })?;
-        self.environment.write(Suffix::Env, &environment)?;
-        let spec = VmSpec {
-            name: self.name.clone(),
-            runner_id: self.id.to_string(),
-            machine: self.settings.machine.clone(),
-            network: Network { dns: self.settings.dns, forward: Some(forward), allow: Vec::new() },
-            environment: self.environment.path().to_owned(),
-            entrypoint: Entrypoint::default(),
-            mounts: self.settings.mounts.clone(),
-            shell: self.settings.keep,
-        };
-        self.journal.write(Step::StartingVm)?;
-        self.vm = Some(dayfly_vm::start(self.host, spec, &self.folder).await?);
-        Ok(())
-    }
-
-    /// Which one port of the host must work from the guest: the one that the JIT config tells the runner app to speak to.
-    async fn forward(&self, new_runner: &NewRunner) -> Result<Forward, RunnerError> {
-        let address = |problem: String| RunnerError::Address { name: self.name.clone(), problem };
-        let (_, guest_port) = new_runner.config.server().map_err(|error| address(error.to_string()))?;
-        let url = self.forge.base().url();
-        let (host, port) = match (url.host_str(), url.port_or_known_default()) {
-            (Some(host), Some(port)) => (host.trim_matches(['[', ']']), port),
-            _ => return Err(address(format!("comes from {url}, which names no host and port"))),
-        };
-        let found = tokio::net::lookup_host((host, port)).await.map(|mut addresses| addresses.next());
-        match found {
-            Ok(Some(to)) => Ok(Forward { guest_port, to }),
-            Ok(None) => Err(address(format!("comes from {host}, which has no address"))),
-            Err(error) => Err(address(format!("comes from {host}, whose address cannot be found: {error}"))),
+    /// Has the image fetched; false where the loop was stopped meanwhile.
+    async fn pull(&mut self) -> Result<bool, RunnerError> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.above(StopOrder::None) => return Ok(false),
+            pulled = dayfly_vm::pull(self.host, &self.settings.machine, self.settings.limits.pull) => pulled?,
         }
+        self.lifetime_ends = self.settings.lifetime.map(|lifetime| Instant::now() + lifetime);
+        self.events.tell(EventKind::Pulled).await;
+        Ok(true)
     }
 }
 

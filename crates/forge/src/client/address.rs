@@ -1,8 +1,13 @@
 //! From what people type as a forge to the address of its REST API.
 
+use std::net::IpAddr;
+
 use reqwest::Url;
 
 use super::error::ForgeError;
+
+/// The word for the API's version in the path of GHES.
+const DEFAULT_VERSION: &str = "v3";
 
 /// The address of a forge's REST API, with a slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +20,20 @@ impl ApiBase {
     /// # Errors
     /// [`ForgeError::BadAddress`] for what is neither.
     pub fn from_host_or_url(text: &str) -> Result<Self, ForgeError> {
+        Self::with_version(text, DEFAULT_VERSION)
+    }
+
+    /// The same with another word than `v3` for the API's version, which stands in the path of hosts that are not
+    /// GitHub's own.
+    ///
+    /// # Errors
+    /// [`ForgeError::BadAddress`] for what is no forge, and for a version that is no plain word.
+    pub fn with_version(text: &str, version: &str) -> Result<Self, ForgeError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !(1..=20).contains(&version.len()) || version.starts_with('.') || !version.bytes().all(plain) {
+            let why = "the version of its API must be a word such as v3".to_owned();
+            return Err(ForgeError::BadAddress { text: version.to_owned(), why });
+        }
         let bad = |why: &str| ForgeError::BadAddress { text: text.to_owned(), why: why.to_owned() };
         let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let mut url = Url::parse(&full).map_err(|error| bad(&error.to_string()))?;
@@ -42,7 +61,9 @@ impl ApiBase {
         let own_host = api_host.is_some() || host == "api.github.com" || host.ends_with(".ghe.com");
         match path.as_str() {
             "" if own_host => {}
-            "" | "/api/v3" => url.set_path("/api/v3/"),
+            path if path.is_empty() || path == format!("/api/{version}") => {
+                url.set_path(&format!("/api/{version}/"));
+            }
             _ => return Err(bad("it must be a host, without owner or repository")),
         }
         if let Some(api_host) = api_host {
@@ -54,6 +75,27 @@ impl ApiBase {
     /// The address.
     pub fn url(&self) -> &Url {
         &self.0
+    }
+
+    /// The address of the forge's pages, without a slash at its end: `https://github.com`, `http://127.0.0.1:8080`. With a
+    /// scope's [`web_path`](super::RunnerScope::web_path) behind it, it is what `config.sh --url` takes.
+    pub fn web_url(&self) -> String {
+        let origin = self.0.origin().ascii_serialization();
+        match self.0.host_str().and_then(|host| host.strip_prefix("api.")) {
+            Some(host) if host == "github.com" || host.ends_with(".ghe.com") => {
+                origin.replacen("://api.", "://", 1)
+            }
+            _ => origin,
+        }
+    }
+
+    /// True when the forge is reached without leaving this host.
+    pub(super) fn is_loopback(&self) -> bool {
+        let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        match host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => host == "localhost" || host.ends_with(".localhost"),
+        }
     }
 
     /// True when `url` is on the same scheme, host and port, so that the token may be sent there.
@@ -95,6 +137,34 @@ mod tests {
         assert_eq!(base("ghes.example"), "https://ghes.example/api/v3/");
         assert_eq!(base("http://127.0.0.1:8080"), "http://127.0.0.1:8080/api/v3/");
         assert_eq!(base("http://127.0.0.1:8080/api/v3"), "http://127.0.0.1:8080/api/v3/");
+    }
+
+    #[test]
+    fn another_version_of_the_api_has_another_path_where_the_path_has_a_version() {
+        let base = |text: &str| ApiBase::with_version(text, "v4").unwrap().url().to_string();
+        assert_eq!(base("github.com"), "https://api.github.com/");
+        assert_eq!(base("ghes.example"), "https://ghes.example/api/v4/");
+        for version in ["", "..", "v3/x", "v 3", "../v3"] {
+            assert!(ApiBase::with_version("ghes.example", version).is_err(), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_forge_has_its_pages_where_people_know_them() {
+        let web = |text: &str| ApiBase::from_host_or_url(text).unwrap().web_url();
+        assert_eq!(web("github.com"), "https://github.com");
+        assert_eq!(web("api.github.com"), "https://github.com");
+        assert_eq!(web("corp.ghe.com"), "https://corp.ghe.com");
+        assert_eq!(web("api.ghes.example:8443"), "https://api.ghes.example:8443");
+        assert_eq!(web("http://127.0.0.1:8080/api/v3"), "http://127.0.0.1:8080");
+        assert_eq!(web("http://[::1]:8080"), "http://[::1]:8080");
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_by_number() {
+        let loopback = |text: &str| ApiBase::from_host_or_url(text).unwrap().is_loopback();
+        assert!(loopback("http://127.0.0.1:1") && loopback("http://[::1]") && loopback("localhost"));
+        assert!(!loopback("github.com") && !loopback("http://10.0.2.2") && !loopback("localhost.example"));
     }
 
     #[test]

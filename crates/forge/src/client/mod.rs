@@ -7,9 +7,15 @@ mod address;
 mod answer;
 mod error;
 mod lab;
+mod proof;
+mod registration;
 mod request;
 mod retry;
 mod runner;
+mod scope;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod workflow;
 
 use std::fmt;
@@ -18,7 +24,10 @@ use std::time::Duration;
 pub use address::ApiBase;
 pub use answer::{GithubJob, GithubRun, GithubRunner, GithubStep, RunnerLabel};
 pub use error::ForgeError;
-pub use runner::{Deletion, JitRequest, NewRunner, RunnerScope};
+pub use lab::ProvenLab;
+pub use registration::RegistrationToken;
+pub use runner::{Deletion, JitRequest, NewRunner};
+pub use scope::{RunnerScope, ScopeError, ScopeKind};
 pub use workflow::Dispatch;
 
 /// From the first byte sent to the last one got.
@@ -39,24 +48,45 @@ impl fmt::Debug for Forge {
     }
 }
 
+/// How a forge is reached, beside its address.
+#[derive(Debug, Clone, Default)]
+pub struct ForgeOptions {
+    /// An HTTP proxy for it, with its user and password if it needs them. A forge on loopback is never asked through one.
+    pub proxy: Option<reqwest::Url>,
+    /// Certificate authorities beside the system's, in PEM form, for a GHES with one of its own.
+    pub extra_authorities: Option<Vec<u8>>,
+}
+
 impl Forge {
+    /// A client for the forge at `base`, reached without a proxy. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ForgeError::NoCertificates`] for an https address on a host that knows no certificate authority.
+    pub fn new(base: ApiBase, token: impl Into<String>) -> Result<Self, ForgeError> {
+        Self::with_options(base, token, &ForgeOptions::default())
+    }
+
     /// A client for the forge at `base`. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`ForgeError::TlsMissing`] for an address with `https`, which this client does not speak yet.
-    pub fn new(base: ApiBase, token: impl Into<String>) -> Result<Self, ForgeError> {
-        if base.url().scheme() == "https" {
-            return Err(ForgeError::TlsMissing { url: base.url().to_string() });
-        }
-        let http = reqwest::Client::builder()
+    /// [`ForgeError::BadCertificates`] and [`ForgeError::Client`] for options that cannot be, and as [`Self::new`].
+    pub fn with_options(
+        base: ApiBase,
+        token: impl Into<String>,
+        options: &ForgeOptions,
+    ) -> Result<Self, ForgeError> {
+        let client = |source| ForgeError::Client { source };
+        let mut builder = reqwest::Client::builder()
             .user_agent(concat!("dayfly/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
-            // A forge on this host or beside it; no proxy of the environment knows it.
-            .no_proxy()
-            .build()
-            .map_err(|source| ForgeError::Client { source })?;
-        Ok(Self { http, base, token: token.into() })
+            .tls_backend_preconfigured(tls::config(base.url(), options.extra_authorities.as_deref())?)
+            // What the environment says of proxies is for the caller to read.
+            .no_proxy();
+        if let Some(proxy) = options.proxy.clone().filter(|_| !base.is_loopback()) {
+            builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(client)?);
+        }
+        Ok(Self { http: builder.build().map_err(client)?, base, token: token.into() })
     }
 
     /// The REST API's address.

@@ -1,5 +1,6 @@
 //! Sending one call, again where that is harmless, and reading its answer.
 
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::header::HeaderMap;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use super::Forge;
 use super::error::ForgeError;
 use super::retry::{rate_limit, wait_before_next};
+use super::tls::is_of_certificate;
 
 /// Longer answers are not read to their end; logs have a bound of their own.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -27,12 +29,22 @@ pub(super) struct Call {
     /// May be made again when its answer was lost.
     repeatable: bool,
     answer_bytes_max: usize,
+    /// Goes without the token: to a host that is not known yet.
+    anonymous: bool,
 }
 
 impl Call {
     pub(super) fn new(what: impl Into<String>, method: Method, url: Url) -> Self {
         let repeatable = method != Method::POST;
-        Self { what: what.into(), method, url, body: None, repeatable, answer_bytes_max: ANSWER_BYTES_MAX }
+        Self {
+            what: what.into(),
+            method,
+            url,
+            body: None,
+            repeatable,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            anonymous: false,
+        }
     }
 
     pub(super) fn get(what: impl Into<String>, url: Url) -> Self {
@@ -48,6 +60,10 @@ impl Call {
         Self { repeatable: true, ..self }
     }
 
+    pub(super) fn anonymous(self) -> Self {
+        Self { anonymous: true, ..self }
+    }
+
     pub(super) fn answer_bytes_max(self, answer_bytes_max: usize) -> Self {
         Self { answer_bytes_max, ..self }
     }
@@ -58,6 +74,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// The other end of the connection, unless the answer came from elsewhere than was asked.
+    pub(super) peer: Option<SocketAddr>,
     what: String,
 }
 
@@ -95,10 +113,13 @@ impl Forge {
     }
 
     async fn send_once(&self, call: &Call) -> Result<Answer, ForgeError> {
-        let lost = |source: reqwest::Error| ForgeError::Connection {
-            what: call.what.clone(),
-            url: self.base().url().to_string(),
-            source: source.without_url(),
+        let lost = |source: reqwest::Error| {
+            let (what, url) = (call.what.clone(), self.base().url().to_string());
+            let source = source.without_url();
+            match is_of_certificate(&source) {
+                true => ForgeError::Certificate { what, url, source },
+                false => ForgeError::Connection { what, url, source },
+            }
         };
         if !self.base().same_origin(&call.url) {
             let why = "it leads to another host".to_owned();
@@ -107,13 +128,16 @@ impl Forge {
         let mut request = self
             .http
             .request(call.method.clone(), call.url.clone())
-            .bearer_auth(&self.token)
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
+        if !call.anonymous {
+            request = request.bearer_auth(&self.token);
+        }
         if let Some(body) = &call.body {
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(lost)?;
+        let peer = response.remote_addr().filter(|_| *response.url() == call.url);
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {
@@ -123,7 +147,7 @@ impl Forge {
             }
             body.extend_from_slice(&piece);
         }
-        let answer = Answer { status, headers, body, what: call.what.clone() };
+        let answer = Answer { status, headers, body, peer, what: call.what.clone() };
         if (200..300).contains(&status) { Ok(answer) } else { Err(refusal(&answer)) }
     }
 }
@@ -149,13 +173,12 @@ fn refusal(answer: &Answer) -> ForgeError {
     if let Some(wait) = rate_limit(answer.status, &headers, &message, now_seconds) {
         return ForgeError::RateLimited { what, message, wait };
     }
+    let needs = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");
+    let needs = needs.map(|(_, value)| value.chars().take(MESSAGE_LEN_MAX).collect());
     match answer.status {
-        401 => ForgeError::Unauthorized { what, message },
-        403 => {
-            let needed = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");
-            ForgeError::Forbidden { what, message, permissions: needed.map(|(_, value)| (*value).to_owned()) }
-        }
-        404 => ForgeError::NotFound { what, message },
+        401 => ForgeError::Unauthorized { what, message, needs },
+        403 => ForgeError::Forbidden { what, message, needs },
+        404 => ForgeError::NotFound { what, message, needs },
         409 => ForgeError::Conflict { what, message },
         400 | 413 | 422 => {
             ForgeError::Invalid { what, message, errors: body.errors.iter().map(error_text).collect() }

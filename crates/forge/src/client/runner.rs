@@ -10,46 +10,13 @@ use super::Forge;
 use super::address::part;
 use super::answer::GithubRunner;
 use super::error::ForgeError;
+use super::registration::needing_right;
 use super::request::Call;
+use super::scope::RunnerScope;
 use crate::jit::JitConfig;
 
 /// Pages of a list that are read before it is given up: 100 runners each.
 const PAGES_MAX: usize = 200;
-
-/// Where a runner belongs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunnerScope {
-    /// One repository.
-    Repository {
-        /// Its owner.
-        owner: String,
-        /// Its name.
-        name: String,
-    },
-    /// All repositories of an organisation.
-    Organization(String),
-    /// All organisations of an enterprise.
-    Enterprise(String),
-}
-
-impl RunnerScope {
-    fn path(&self) -> String {
-        match self {
-            Self::Repository { owner, name } => format!("repos/{}/{}", part(owner), part(name)),
-            Self::Organization(name) => format!("orgs/{}", part(name)),
-            Self::Enterprise(name) => format!("enterprises/{}", part(name)),
-        }
-    }
-}
-
-impl fmt::Display for RunnerScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
-            Self::Organization(name) | Self::Enterprise(name) => f.write_str(name),
-        }
-    }
-}
 
 /// What a new runner is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +29,9 @@ pub struct JitRequest {
     pub labels: Vec<String>,
     /// The folder of its jobs, `_work` as a rule.
     pub work_folder: String,
+    /// The lab's own: the address under which this runner reaches the lab, where that is not the lab's usual one.
+    /// `None` sends no such member, which no other forge knows.
+    pub runner_url: Option<String>,
 }
 
 /// A runner that was registered.
@@ -101,7 +71,8 @@ impl Forge {
     /// registered all the same, to be found by its name.
     ///
     /// # Errors
-    /// [`ForgeError::Conflict`] when the name is taken; take another. For the rest see [`ForgeError`].
+    /// [`ForgeError::Conflict`] when the name is taken; take another. A refusal says which right is needed. For the rest
+    /// see [`ForgeError`].
     pub async fn generate_jit_config(
         &self,
         scope: &RunnerScope,
@@ -116,16 +87,20 @@ impl Forge {
         struct Registered {
             id: u64,
         }
-        let url = self.base().join(&format!("{}/actions/runners/generate-jitconfig", scope.path()))?;
-        let call =
-            Call::new(format!("register the runner \"{}\" at {scope}", request.name), Method::POST, url)
-                .body(json!({
-                    "name": request.name,
-                    "runner_group_id": request.group_id,
-                    "labels": request.labels,
-                    "work_folder": request.work_folder,
-                }));
-        let answer: Answer = self.send(call).await?.json()?;
+        let url = self.base().join(&format!("{}/actions/runners/generate-jitconfig", scope.api_path()))?;
+        let mut body = json!({
+            "name": request.name,
+            "runner_group_id": request.group_id,
+            "labels": request.labels,
+            "work_folder": request.work_folder,
+        });
+        if let Some(runner_url) = &request.runner_url {
+            body["runner_url"] = json!(runner_url);
+        }
+        let what = format!("register the runner \"{}\" at {scope}", request.name);
+        let call = Call::new(what, Method::POST, url).body(body);
+        let answer = self.send(call).await.map_err(|error| needing_right(error, scope))?;
+        let answer: Answer = answer.json()?;
         let config = JitConfig::decode(&answer.encoded_jit_config)?;
         Ok(NewRunner { runner_id: answer.runner.id, encoded: answer.encoded_jit_config, config })
     }
@@ -135,7 +110,7 @@ impl Forge {
     /// # Errors
     /// See [`ForgeError`].
     pub async fn get_runner(&self, scope: &RunnerScope, id: u64) -> Result<Option<GithubRunner>, ForgeError> {
-        let url = self.base().join(&format!("{}/actions/runners/{id}", scope.path()))?;
+        let url = self.base().join(&format!("{}/actions/runners/{id}", scope.api_path()))?;
         match self.send(Call::get(format!("look up the runner {id} at {scope}"), url)).await {
             Ok(answer) => Ok(Some(answer.json()?)),
             Err(ForgeError::NotFound { .. }) => Ok(None),
@@ -175,7 +150,7 @@ impl Forge {
         struct Page {
             runners: Vec<GithubRunner>,
         }
-        let mut url = Some(self.base().join(&format!("{}/actions/runners{query}", scope.path()))?);
+        let mut url = Some(self.base().join(&format!("{}/actions/runners{query}", scope.api_path()))?);
         let mut runners: Vec<GithubRunner> = Vec::new();
         for _ in 0..PAGES_MAX {
             let Some(page_url) = url else { break };
@@ -196,37 +171,12 @@ impl Forge {
     /// # Errors
     /// See [`ForgeError`].
     pub async fn delete_runner(&self, scope: &RunnerScope, id: u64) -> Result<Deletion, ForgeError> {
-        let url = self.base().join(&format!("{}/actions/runners/{id}", scope.path()))?;
+        let url = self.base().join(&format!("{}/actions/runners/{id}", scope.api_path()))?;
         match self.send(Call::new(format!("delete the runner {id} at {scope}"), Method::DELETE, url)).await {
             Ok(_) => Ok(Deletion::Deleted),
             Err(ForgeError::NotFound { .. }) => Ok(Deletion::Gone),
             Err(ForgeError::Invalid { .. }) => Ok(Deletion::Busy),
             Err(error) => Err(error),
         }
-    }
-
-    /// The number of an organisation's runner group. `None` when there is none of that name.
-    ///
-    /// # Errors
-    /// See [`ForgeError`].
-    pub async fn runner_group_id(&self, organization: &str, name: &str) -> Result<Option<u64>, ForgeError> {
-        #[derive(Deserialize)]
-        struct Page {
-            runner_groups: Vec<Group>,
-        }
-        #[derive(Deserialize)]
-        struct Group {
-            id: u64,
-            name: String,
-        }
-        let url =
-            self.base().join(&format!("orgs/{}/actions/runner-groups?per_page=100", part(organization)))?;
-        let page: Page =
-            self.send(Call::get(format!("list the runner groups of {organization}"), url)).await?.json()?;
-        Ok(page
-            .runner_groups
-            .into_iter()
-            .find(|group| group.name.eq_ignore_ascii_case(name))
-            .map(|group| group.id))
     }
 }

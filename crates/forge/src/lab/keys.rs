@@ -96,7 +96,29 @@ pub(crate) fn read_assertion(token: &str) -> Option<Assertion> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body.trim_end_matches('=')).ok()?).ok()
 }
 
+/// The shortest modulus that is taken; the crate `rsa` takes none above 4096 bits.
+const MODULUS_BYTES_MIN: usize = 256;
+const XML_LEN_MAX: usize = 4096;
+
 impl PublicKey {
+    /// Reads `<RSAKeyValue><Modulus>...</Modulus><Exponent>...</Exponent></RSAKeyValue>`, the form in which runner apps give
+    /// their key (.NET's `RSA.ToXmlString`). `None` for what is no key.
+    pub(crate) fn from_xml(xml: &str) -> Option<Self> {
+        let inner = xml.trim().strip_prefix("<RSAKeyValue>")?.strip_suffix("</RSAKeyValue>")?;
+        let element = |name: &str| {
+            let (_, rest) = inner.split_once(&format!("<{name}>"))?;
+            Some(rest.split_once(&format!("</{name}>"))?.0.trim().to_owned())
+        };
+        let key = Self { modulus: element("Modulus")?, exponent: element("Exponent")? };
+        let long_enough = STANDARD.decode(&key.modulus).ok()?.len() >= MODULUS_BYTES_MIN;
+        (xml.len() <= XML_LEN_MAX && long_enough && key.number().is_some()).then_some(key)
+    }
+
+    fn number(&self) -> Option<rsa::PublicKey> {
+        let number = |text: &str| Some(BoxedUint::from_be_slice_vartime(&STANDARD.decode(text).ok()?));
+        rsa::PublicKey::new(number(&self.modulus)?, number(&self.exponent)?).ok()
+    }
+
     /// True when `token` is a JWT signed by this key with RS256 or PS256 (RFC 7518, sections 3.3 and 3.5).
     pub(crate) fn signed(&self, token: &str) -> bool {
         self.verify(token).is_some()
@@ -111,8 +133,7 @@ impl PublicKey {
         let (head, _) = signed.split_once('.')?;
         let head: Head = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).ok()?).ok()?;
         let signature = URL_SAFE_NO_PAD.decode(signature.trim_end_matches('=')).ok()?;
-        let number = |text: &str| Some(BoxedUint::from_be_slice_vartime(&STANDARD.decode(text).ok()?));
-        let key = rsa::PublicKey::new(number(&self.modulus)?, number(&self.exponent)?).ok()?;
+        let key = self.number()?;
         match head.alg.as_str() {
             "PS256" => key.pss_verify::<Sha256>(signed.as_bytes(), &signature).ok(),
             "RS256" => key.pkcs1v15_verify::<Sha256>(signed.as_bytes(), &signature).ok(),
@@ -158,6 +179,29 @@ pub(crate) mod tests {
             sign(&own.private, "PS256", &claims).replacen("eyJhbGciOiJQUzI1NiIs", "eyJhbGciOiJub25lIiwg", 1);
         assert!(!own.public.signed(&unsigned));
         assert!(!own.public.signed("a.b.c"));
+    }
+
+    #[test]
+    fn a_key_is_read_as_dotnet_writes_it_and_nothing_else() {
+        let key = KeyPair::generate().unwrap().public;
+        let xml = |modulus: &str, exponent: &str| {
+            format!("<RSAKeyValue><Modulus>{modulus}</Modulus><Exponent>{exponent}</Exponent></RSAKeyValue>")
+        };
+        assert_eq!(PublicKey::from_xml(&xml(&key.modulus, &key.exponent)), Some(key.clone()));
+        let long = STANDARD.encode([0xff; 2048]);
+        for (modulus, exponent) in [
+            ("", "AQAB"),
+            ("AQAB", "AQAB"),
+            ("%%", "AQAB"),
+            (&key.modulus, ""),
+            (&key.modulus, "Ag=="),
+            (&long, "AQAB"),
+        ] {
+            assert_eq!(PublicKey::from_xml(&xml(modulus, exponent)), None, "{modulus} {exponent}");
+        }
+        for junk in ["", "<RSAKeyValue></RSAKeyValue>", "<Modulus>AQAB</Modulus>"] {
+            assert_eq!(PublicKey::from_xml(junk), None);
+        }
     }
 
     #[test]

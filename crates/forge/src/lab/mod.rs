@@ -46,6 +46,9 @@ use state::State;
 /// Name of the file in a lab's folder that holds its admin token, mode 0600.
 pub const TOKEN_FILE: &str = "token";
 
+/// A host's name has 253 characters at most.
+const RUNNER_URL_LEN_MAX: usize = 300;
+
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -59,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) hub: Hub,
     pub(crate) keys: KeyPool,
     pub(crate) token: String,
+    /// Where the token is, when that is the lab's own choice.
+    pub(crate) token_file: Option<String>,
     pub(crate) signer: signing::Signer,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
@@ -83,14 +88,18 @@ impl Lab {
         let token_path = settings.data.join(TOKEN_FILE);
         let token = match &settings.token {
             Some(token) => token.clone(),
-            None => state::read_or_make(&token_path, || {
-                format!("lab_{}", signing::hex(&signing::random_bytes::<20>()))
-            })
-            .map_err(|source| LabError::Data { path: token_path, source })?,
+            None => state::read_or_make(&token_path, crate::proof::new_token)
+                .map_err(|source| LabError::Data { path: token_path.clone(), source })?,
+        };
+        // A token of the caller's choice is in no file, so such a lab cannot prove itself.
+        let token_file = match settings.token {
+            None => std::fs::canonicalize(&token_path).ok().and_then(|path| path.to_str().map(str::to_owned)),
+            Some(_) => None,
         };
         let inner = Inner {
             keys: KeyPool::start(settings.limits.keys_ready).map_err(LabError::Thread)?,
             token,
+            token_file,
             signer: state.signer.clone(),
             clock: settings.clock.clone(),
             limits: settings.limits.clone(),
@@ -149,9 +158,16 @@ impl Lab {
     }
 }
 
-fn check_runner_url(url: &str) -> Result<String, LabError> {
-    let bad = || LabError::BadRunnerUrl { url: url.to_owned() };
+/// Takes `http://HOST[:PORT]`, with or without a slash at its end, and answers it without.
+pub(crate) fn check_runner_url(url: &str) -> Result<String, LabError> {
+    let bad = || LabError::BadRunnerUrl { url: url.chars().take(200).collect() };
     let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
-    let plain = parsed.scheme() == "http" && matches!(parsed.path(), "" | "/") && parsed.query().is_none();
+    let plain = parsed.scheme() == "http"
+        && matches!(parsed.path(), "" | "/")
+        && parsed.query().is_none()
+        && parsed.fragment().is_none()
+        && parsed.username().is_empty()
+        && parsed.password().is_none()
+        && url.len() <= RUNNER_URL_LEN_MAX;
     if plain && parsed.host_str().is_some() { Ok(url.trim_end_matches('/').to_owned()) } else { Err(bad()) }
 }

@@ -1,9 +1,10 @@
 //! Connections: accepted, bounded in number and idleness, and waited for at the end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,6 +18,14 @@ use super::settings::Limits;
 const GRACE: Duration = Duration::from_secs(1);
 /// A listener that fails (out of file descriptors, say) is asked again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The lab's end of the connection on which a request came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LocalAddress(pub(super) SocketAddr);
+
+fn service(router: Router, local: SocketAddr) -> TowerToHyperService<Router> {
+    TowerToHyperService::new(router.layer(Extension(LocalAddress(local))))
+}
 
 /// Serves `router` until `shutdown` is done.
 pub(super) async fn serve(
@@ -42,10 +51,11 @@ pub(super) async fn serve(
         // Beyond the bound a connection is closed at once rather than left waiting.
         let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { continue };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.connection_idle)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()))
+            .serve_connection(TokioIo::new(stream), service(router.clone(), local))
             .with_upgrades();
         let mut stopped = stopped.clone();
         connections.spawn(async move {

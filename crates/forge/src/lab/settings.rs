@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct LabSettings {
     /// The folder of everything that outlives the process; made when missing. One lab at a time.
     pub data: PathBuf,
-    /// The address that goes into JIT configs. `None`: `http://10.0.2.2:PORT`, which is the listening port as the VMs
-    /// of QEMU's user network see it.
+    /// The address that goes into JIT configs, where the caller names none. `None`: `http://10.0.2.2:PORT`, which is the
+    /// listening port as the VMs of QEMU's user network see it. Later answers lead to where a runner's request came.
     pub runner_url: Option<String>,
     /// The admin token. `None`: the one in `data`, made there on the first start.
     pub token: Option<String>,
@@ -59,8 +59,10 @@ pub struct Limits {
     pub assignment: Duration,
     /// A runner whose last poll is older than this is offline.
     pub presence: Duration,
-    /// An unused registration is removed after this.
+    /// An unused registration for one job is removed after this.
     pub registration_idle: Duration,
+    /// The same for a registration for job after job.
+    pub persistent_registration_idle: Duration,
     /// Connections at one time.
     pub connections_max: usize,
     /// How long a connection may stand without a request.
@@ -90,6 +92,7 @@ impl Default for Limits {
             assignment: Duration::from_secs(60),
             presence: Duration::from_secs(75),
             registration_idle: Duration::from_secs(24 * 3600),
+            persistent_registration_idle: Duration::from_secs(14 * 24 * 3600),
             connections_max: 4096,
             connection_idle: Duration::from_secs(120),
             requests_waiting_max: 1024,

@@ -1,13 +1,14 @@
 //! The lab's own tokens: JWTs signed with a key that only this lab has (HS256, RFC 7519 and RFC 2104).
 //!
-//! Runners, jobs and signed addresses get such tokens. Nothing about them is stored, so they outlive a restart of the
+//! Runners, jobs, signed addresses and runner apps that register themselves get such tokens. Nothing about them is stored, so they outlive a restart of the
 //! lab. They are JWTs because actions/runner decodes the job's token and fails on anything else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use rand::Rng as _;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+
+use super::state::Scope;
+use crate::secret::{equal_in_constant_time, hmac_sha256};
 
 /// What a token is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,18 @@ pub(crate) enum Grant {
     Blob { job: u64, blob: Blob },
     /// Reading one job's log, by address alone.
     Log { job: u64 },
+    /// Registering or removing runners of one scope.
+    Registration { scope: Scope, purpose: Purpose },
+}
+
+/// What a registration token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Purpose {
+    /// Registering runners; removing them too, as at GitHub.
+    Register,
+    /// Removing them only.
+    Remove,
 }
 
 /// Which blob.
@@ -80,48 +93,10 @@ impl Signer {
     }
 }
 
-/// RFC 2104 with SHA-256.
-fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    let mut block = [0_u8; 64];
-    block[..32].copy_from_slice(key);
-    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
-    let outer = Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize();
-    outer.into()
-}
-
-/// Compares secrets: how long it takes says nothing about where they differ.
-pub(crate) fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
-    let digest = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
-    let (left, right) = (digest(left), digest(right));
-    let difference = left.iter().zip(right).fold(0_u8, |sum, (a, b)| sum | (a ^ b));
-    std::hint::black_box(difference) == 0
-}
-
-/// Fresh random bytes from the system.
-pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0_u8; N];
-    rand::rng().fill_bytes(&mut bytes);
-    bytes
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mac_is_that_of_rfc_4231() {
-        // RFC 4231 has no key of 32 bytes; shorter keys are padded with zeros, so its case 1 fits.
-        let mut key = [0_u8; 32];
-        key[..20].fill(0x0b);
-        let expected = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
-        assert_eq!(hex(&hmac_sha256(&key, b"Hi There")), expected);
-    }
 
     #[test]
     fn a_token_grants_what_it_was_issued_for_until_it_is_too_old() {

@@ -5,7 +5,10 @@
 mod bench;
 mod job;
 mod log;
+mod reach;
+mod registration;
 mod rest;
 mod restart;
 mod runner;
 mod schema;
+mod scope;

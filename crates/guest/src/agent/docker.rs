@@ -3,8 +3,7 @@
 use super::Agent;
 use dayfly_guest::protocol::{Milestone, Source};
 use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,6 +17,10 @@ const SOCKET: &str = "/run/docker.sock";
 /// Between two attempts to connect. A connection that stands is waited on instead: the daemon answers on it as
 /// soon as it can.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// How long one answer is waited for: long enough to wait through the daemon's start on one connection, short enough
+/// to notice its end.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// How long the daemon may take; under emulation on a busy host it takes half a minute.
 const READY_MAX: Duration = Duration::from_secs(300);
@@ -76,7 +79,7 @@ fn start(
 fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>) -> Option<ExitStatus> {
     let start = Instant::now();
     while start.elapsed() < READY_MAX {
-        if ping().is_ok() {
+        if crate::docker::ping(Path::new(SOCKET), ANSWER_MAX).is_ok() {
             agent.reached(Milestone::DockerReady);
             return None;
         }
@@ -87,15 +90,4 @@ fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>) -> Option<ExitS
     }
     agent.fault(format!("dockerd has not answered for {} s", READY_MAX.as_secs()));
     None
-}
-
-/// `GET /_ping`, as the Docker client does it; an error unless the answer is 200.
-fn ping() -> io::Result<()> {
-    let mut stream = UnixStream::connect(SOCKET)?;
-    // Long enough to wait through the daemon's start on one connection, short enough to notice its end.
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status)?;
-    if &status[9..] == b"200" { Ok(()) } else { Err(io::Error::other("not ready")) }
 }

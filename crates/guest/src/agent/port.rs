@@ -1,10 +1,12 @@
-//! The virtio-serial port: one thread reads it, one writes it.
+//! What the host speaks through: a virtio-serial port, or a listening Unix socket. One thread reads it, one writes it.
 //!
-//! How the port behaves (`drivers/char/virtio_console.c`): it can be opened once; `read` gives 0 while no host is
-//! connected, and `write` blocks then. That a host came or went is told by another queue than what it sends, so
-//! the first bytes of a new host can come before a 0 (seen under emulation), and a host that goes and comes between
+//! How a virtio-serial port behaves (`drivers/char/virtio_console.c`): it can be opened once; `read` gives 0 while no
+//! host is connected, and `write` blocks then. That a host came or went is told by another queue than what it sends,
+//! so the first bytes of a new host can come before a 0 (seen under emulation), and a host that goes and comes between
 //! two reads shows no 0 at all. So a 0 means nothing here: each host says hello first, and that is what starts a
 //! new count of frames. A half frame of the last host ends where the next one's first frame starts.
+//!
+//! A socket behaves the same way to these threads: `read` gives 0 when a host goes, `write` blocks until one is there.
 
 use super::outbox::Outbox;
 use crate::console;
@@ -12,8 +14,9 @@ use dayfly_guest::protocol::frame::{Decoder, Encoder, FrameError};
 use dayfly_guest::protocol::{GuestMessage, HostMessage, PORT_NAME};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the port may take to appear after its driver was loaded.
@@ -22,20 +25,106 @@ const APPEAR_MAX: Duration = Duration::from_secs(5);
 /// How often a port without a host is looked at: it cannot be waited for.
 const HOST_POLL: Duration = Duration::from_millis(20);
 
+/// Where a host is to be found.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// The machine's virtio-serial port, once its driver shows it.
+    Virtio,
+    /// A socket that hosts connect to, one at a time.
+    Socket(UnixListener),
+}
+
 /// Starts both threads. `handle` is called with each message, one after another.
-pub(super) fn serve(outbox: Arc<Outbox>, handle: impl Fn(HostMessage) + Send + 'static) {
+pub(super) fn serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessage) + Send + 'static) {
     std::thread::spawn(move || {
-        if let Err(error) = try_serve(outbox, handle) {
+        if let Err(error) = try_serve(place, outbox, handle) {
             console::say(&format!("no host can speak with this machine: {error}"));
         }
     });
 }
 
-fn try_serve(outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) -> io::Result<()> {
-    let port = Arc::new(open()?);
+fn try_serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) -> io::Result<()> {
+    let port = Arc::new(match place {
+        Place::Virtio => Port::Virtio(open()?),
+        Place::Socket(listener) => Port::Socket(Socket::new(listener)),
+    });
     let writer_port = Arc::clone(&port);
     std::thread::spawn(move || write(&writer_port, &outbox));
     read(&port, handle)
+}
+
+/// A port that is open.
+enum Port {
+    Virtio(File),
+    Socket(Socket),
+}
+
+impl Port {
+    /// What a host sends; 0 where none is there.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Virtio(port) => {
+                let mut port = port;
+                port.read(buffer)
+            }
+            Self::Socket(socket) => socket.read(buffer),
+        }
+    }
+
+    /// Blocks until a host takes it.
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Virtio(port) => {
+                let mut port = port;
+                port.write_all(bytes)
+            }
+            Self::Socket(socket) => socket.wait_for_host().as_ref().write_all(bytes),
+        }
+    }
+}
+
+/// A listening socket, and the host that is connected to it.
+struct Socket {
+    listener: UnixListener,
+    host: Mutex<Option<Arc<UnixStream>>>,
+    connected: Condvar,
+}
+
+impl Socket {
+    fn new(listener: UnixListener) -> Self {
+        Self { listener, host: Mutex::default(), connected: Condvar::new() }
+    }
+
+    /// Called by one thread only: where no host is there, it waits for the next one.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let current = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let host = match current {
+            Some(host) => host,
+            None => self.accept()?,
+        };
+        let count = host.as_ref().read(buffer).unwrap_or_default();
+        if count == 0 {
+            *self.host.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Ok(count)
+    }
+
+    fn accept(&self) -> io::Result<Arc<UnixStream>> {
+        let host = Arc::new(self.listener.accept()?.0);
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&host));
+        self.connected.notify_all();
+        Ok(host)
+    }
+
+    fn wait_for_host(&self) -> Arc<UnixStream> {
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match &*host {
+                Some(host) => return Arc::clone(host),
+                None => host = self.connected.wait(host).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
 }
 
 fn open() -> io::Result<File> {
@@ -59,7 +148,7 @@ fn find() -> Option<PathBuf> {
     entries.flatten().find(is_ours).map(|entry| PathBuf::from("/dev").join(entry.file_name()))
 }
 
-fn write(port: &File, outbox: &Outbox) {
+fn write(port: &Port, outbox: &Outbox) {
     let mut encoder = Encoder::new();
     loop {
         let message = outbox.next();
@@ -67,7 +156,7 @@ fn write(port: &File, outbox: &Outbox) {
             encoder = Encoder::new();
         }
         let written = match encoder.encode(&message) {
-            Ok(frame) => (&*port).write_all(&frame),
+            Ok(frame) => port.write_all(&frame),
             // Facts and lines are bounded far below a frame, so this is a message that nobody will miss.
             Err(error) => Err(io::Error::other(error)),
         };
@@ -78,10 +167,10 @@ fn write(port: &File, outbox: &Outbox) {
     }
 }
 
-fn read(port: &File, handle: impl Fn(HostMessage)) -> io::Result<()> {
+fn read(port: &Port, handle: impl Fn(HostMessage)) -> io::Result<()> {
     let (mut decoder, mut chunk) = (Decoder::new(), vec![0; 64 * 1024]);
     loop {
-        match (&*port).read(&mut chunk) {
+        match port.read(&mut chunk) {
             Ok(0) => {
                 std::thread::sleep(HOST_POLL);
             }

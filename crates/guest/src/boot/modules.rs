@@ -59,16 +59,21 @@ fn listed_path(folder: &Path, line: &str) -> PathBuf {
     if line.starts_with("lib/") { Path::new("/").join(line) } else { folder.join(line) }
 }
 
-/// Loads [`FOR_DOCKER`] and what these need, from the root file system. What does not load is said: the kernel
-/// asks for many of these itself, through `modprobe`, when they are first used.
+/// Loads what Docker uses.
 pub(crate) fn load_for_docker() {
+    load_with_needs(FOR_DOCKER);
+}
+
+/// Loads these and what they need, from the root file system. What does not load is said: the kernel asks for many
+/// itself, through `modprobe`, when they are first used.
+pub(super) fn load_with_needs(names: &[&str]) {
     let folder = folder();
     let list = match std::fs::read_to_string(folder.join("modules.dep")) {
         Ok(list) => list,
-        Err(error) => return console::say(&format!("no modules for Docker: {}: {error}", folder.display())),
+        Err(error) => return console::say(&format!("no list of modules in {}: {error}", folder.display())),
     };
     let dependencies = Dependencies::parse(&list);
-    for file in dependencies.in_load_order(FOR_DOCKER) {
+    for file in dependencies.in_load_order(names) {
         let path = folder.join(file);
         if let Err(error) = load(&path) {
             console::say(&format!("cannot load {}: {error}", path.display()));

@@ -1,23 +1,17 @@
-//! The runner app as a process: its folder and files, its start, its process group.
-#![expect(unsafe_code, reason = "changing the user with all its groups must happen between fork and exec")]
+//! The runner app before it runs: who it runs as, its folder and the files in it.
 
-use super::Event;
-use super::options::Options;
-use super::settings::Settings;
-use super::user::Account;
-use super::{StartError, user::UserError};
-use dayfly_guest::runner_app::{Launch, RunnerFile, StopSignal, User};
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use super::settings::{Settings, Task};
+use super::user::{self, Account};
+use super::{StartError, install};
+use crate::folder::Folder;
+use dayfly_guest::runner_app::{JitConfig, Launch, RunnerApp, RunnerFile, SETTINGS, User, without_token};
 use std::fs::File;
-use std::io::{self, PipeReader, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::SyncSender;
 
-/// Open files a job's programs may have: what hosted machines give. Some programs walk through all of them.
-const OPEN_FILES: u64 = 65_536;
+/// Most bytes of the app's settings; with its key they have about 4 KiB.
+const SETTINGS_LENGTH_MAX: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppError {
@@ -28,51 +22,136 @@ pub(super) enum AppError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{}: this runner app is configured already; each runner needs a fresh one", .0.display()
+    )]
+    Configured(PathBuf),
+    #[error("the configuration failed ({0}); the lines of [configuration] say why")]
+    Configuration(String),
 }
 
-fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AppError {
+pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AppError {
     let path = path.to_owned();
     move |source| AppError::Io { what, path, source }
 }
 
-/// A runner app that is ready to start.
+/// A runner app, or a command in its place, that is ready to be configured or started.
 pub(super) struct App {
+    /// What runs in the end.
     pub(super) launch: Launch,
-    account: Option<Account>,
+    /// What comes before, and registers the runner.
+    pub(super) configure: Option<Launch>,
+    /// `None`: no change of user.
+    pub(super) account: Option<Account>,
+    /// `None` for a command.
+    pub(super) kind: Option<RunnerApp>,
 }
 
 impl App {
-    /// Makes the app's folder with the files of the JIT config, readable by its user alone.
-    pub(super) fn prepare(options: &Options, settings: &Settings) -> Result<Self, StartError> {
-        let account = settings.user.as_deref().map(Account::find).transpose()?;
-        let folder = match (&options.app_dir, &account) {
-            (Some(folder), _) => folder.clone(),
-            (None, Some(account)) => account.user.home.join("app"),
-            (None, None) => return Err(UserError::Unknown("'' (and --app-dir is missing)".to_owned()).into()),
+    /// Makes the app's folder and the files of a JIT config, readable by its user alone.
+    pub(super) fn prepare(settings: &Settings) -> Result<Self, StartError> {
+        let account = settings.user.as_deref().map(Account::to_become).transpose()?.flatten();
+        let (user, folder) = home(settings, account.as_ref())?;
+        let mut app = match &settings.task {
+            Task::Command(command) => {
+                let launch = Launch::command(Path::new(&command[0]), &command[1..], &folder, &user);
+                Self { launch, configure: None, account, kind: None }
+            }
+            Task::Jit { .. } | Task::Register(_) => Self::installed(settings, account, &user, &folder)?,
         };
-        let user = account.as_ref().map_or_else(|| own_user(&folder), |account| account.user.clone());
-        let app = Self { launch: Launch::new(&options.app, &folder, &user), account };
-        rustix::fs::access(&options.app, rustix::fs::Access::EXEC_OK)
-            .map_err(|errno| at("cannot run", &options.app)(errno.into()))?;
-        app.write_files(settings)?;
+        for (name, value) in &settings.for_jobs {
+            app.launch.set(name, value);
+        }
+        app.make_folder(match &settings.task {
+            Task::Jit { config, .. } => Some(config),
+            Task::Register(_) | Task::Command(_) => None,
+        })?;
+        if matches!(settings.task, Task::Register(_)) {
+            app.make_work_folder(&settings.work_folder)?;
+        }
         Ok(app)
     }
 
-    /// The folder is new and root's until its files are whole, so nobody can put a link in their way.
-    fn write_files(&self, settings: &Settings) -> Result<(), AppError> {
+    fn installed(
+        settings: &Settings,
+        account: Option<Account>,
+        user: &User,
+        folder: &Path,
+    ) -> Result<Self, StartError> {
+        let program = settings.app.clone().map_or_else(|| install::find(settings.install.as_deref()), Ok)?;
+        rustix::fs::access(&program, rustix::fs::Access::EXEC_OK)
+            .map_err(|errno| at("cannot run", &program)(errno.into()))?;
+        let kind = RunnerApp::of(&program);
+        let folder = kind.own_folder(&program).unwrap_or_else(|| folder.to_owned());
+        let mut launch = Launch::run(&program, &folder, user);
+        let mut configure = None;
+        match &settings.task {
+            Task::Jit { encoded, .. } if kind == RunnerApp::ActionsRunner => {
+                launch = launch.with_jit_config(encoded);
+            }
+            Task::Register(registration) => {
+                configure = Some(Launch::configure(&program, &folder, user, registration));
+            }
+            Task::Jit { .. } | Task::Command(_) => {}
+        }
+        Ok(Self { launch, configure, account, kind: Some(kind) })
+    }
+
+    /// The official app has a folder, whose user it becomes: it writes its files, those of a JIT config too, and its
+    /// updates there. Another app's folder is new, so nobody can have put a link in it.
+    fn make_folder(&self, jit_config: Option<&JitConfig>) -> Result<(), AppError> {
         let folder = &self.launch.folder;
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(folder)
-            .map_err(at("cannot make the folder", folder))?;
+        if self.kind == Some(RunnerApp::ActionsRunner) {
+            let runner = folder.join(RunnerFile::Runner.name());
+            return if runner.exists() { Err(AppError::Configured(runner)) } else { self.give(folder) };
+        }
+        let make = std::fs::DirBuilder::new().mode(0o700).create(folder);
+        make.map_err(at("cannot make the folder", folder))?;
+        if let Some(jit_config) = jit_config {
+            self.write_files(jit_config)?;
+        }
+        self.give(folder)
+    }
+
+    /// Until its user gets it, root's folder lets nobody else in.
+    fn write_files(&self, jit_config: &JitConfig) -> Result<(), AppError> {
         for file in RunnerFile::ALL {
-            let path = folder.join(file.name());
+            let path = self.launch.folder.join(file.name());
             let new = File::options().write(true).create_new(true).mode(0o600).open(&path);
-            let content = settings.jit_config.file(file);
+            let content = jit_config.file(file);
             new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", &path))?;
             self.give(&path)?;
         }
+        Ok(())
+    }
+
+    /// Where it is there already, it is somebody's who knows what for.
+    fn make_work_folder(&self, folder: &Path) -> Result<(), AppError> {
+        if folder.is_relative() || folder.is_dir() {
+            return Ok(());
+        }
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .create(folder)
+            .map_err(at("cannot make the work folder (see RUNNER_WORKDIR)", folder))?;
         self.give(folder)
+    }
+
+    /// Takes the token out of what the configuration has left for every job to read.
+    pub(super) fn forget_token(&self) -> Result<(), StartError> {
+        if self.kind != Some(RunnerApp::GithubActRunner) {
+            return Ok(());
+        }
+        let folder = Folder::open(&self.launch.folder)?;
+        let settings = match folder.read(SETTINGS, SETTINGS_LENGTH_MAX) {
+            Err(error) if error.is_absent() => return Ok(()),
+            settings => settings?,
+        };
+        if let Some(settings) = without_token(&settings) {
+            folder.write(SETTINGS, &settings)?;
+            self.give(&self.launch.folder.join(SETTINGS))?;
+        }
+        Ok(())
     }
 
     fn give(&self, path: &Path) -> Result<(), AppError> {
@@ -83,84 +162,27 @@ impl App {
 
     /// Takes the secrets away once the app has ended; one that is gone already is fine.
     pub(super) fn remove_secrets(&self) {
-        for file in RunnerFile::ALL {
-            let _ = std::fs::remove_file(self.launch.folder.join(file.name()));
+        for name in self.kind.map(RunnerApp::secret_files).unwrap_or_default() {
+            let _ = std::fs::remove_file(self.launch.folder.join(name));
         }
     }
+}
 
-    /// Starts the app in a process group of its own: its end comes as an event, and what it prints
-    /// (standard output and error in one) through the pipe.
-    pub(super) fn start(&self, events: SyncSender<Event>) -> Result<(Running, PipeReader), AppError> {
-        let program = &self.launch.program;
-        let (output, writer) = io::pipe().map_err(at("no pipe for", program))?;
-        let copy = writer.try_clone().map_err(at("no pipe for", program))?;
-        let mut command = Command::new(program);
-        command.args(&self.launch.args).env_clear().envs(self.launch.env.iter().map(|(k, v)| (k, v)));
-        command
-            .current_dir(&self.launch.folder)
-            .stdin(Stdio::null())
-            .stdout(writer)
-            .stderr(copy)
-            .process_group(0);
-        if let Some(account) = self.account.clone() {
-            // SAFETY: between fork and exec only system calls are made, on memory that was there before.
-            unsafe { command.pre_exec(move || become_user(&account)) };
+/// Whose home it is, and the app's folder. A folder that somebody names, without a change of user, has its home beside
+/// it, so that nothing of this machine's real home is touched.
+fn home(settings: &Settings, account: Option<&Account>) -> Result<(User, PathBuf), StartError> {
+    let beside = |folder: &Path| User {
+        name: "runner".to_owned(),
+        home: folder.parent().unwrap_or(Path::new("/")).to_owned(),
+        shell: "/bin/sh".into(),
+    };
+    Ok(match (&settings.app_dir, account) {
+        (Some(folder), None) => (beside(folder), folder.clone()),
+        (Some(folder), Some(account)) => (account.user.clone(), folder.clone()),
+        (None, account) => {
+            let user = account.map_or_else(user::own, |account| Ok(account.user.clone()))?;
+            let folder = user.home.join("app");
+            (user, folder)
         }
-        let child = command.spawn().map_err(at("cannot start", program))?;
-        let pid = Pid::from_child(&child);
-        std::thread::spawn(move || {
-            // Not reaped here: until it is, its process group's number cannot be another's.
-            let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-            // Never full for long: the receiver handles events until this one.
-            let _ = events.send(Event::Ended);
-        });
-        Ok((Running { child, pid, stop_signal: self.launch.stop_signal }, output))
-    }
-}
-
-/// Without a change of user the app's home is beside its folder.
-fn own_user(folder: &Path) -> User {
-    let home = folder.parent().unwrap_or(Path::new("/")).to_owned();
-    User { name: "runner".to_owned(), home, shell: "/bin/sh".into() }
-}
-
-fn become_user(account: &Account) -> io::Result<()> {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let maximum = limit.maximum;
-    let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
-    rustix::thread::set_thread_groups(&account.groups)?;
-    rustix::thread::set_thread_gid(account.gid)?;
-    rustix::thread::set_thread_uid(account.uid)?;
-    Ok(())
-}
-
-/// A runner app that runs, or has ended and is not reaped yet.
-pub(super) struct Running {
-    child: Child,
-    pid: Pid,
-    stop_signal: StopSignal,
-}
-
-impl Running {
-    /// Asks the app and all that it started to end.
-    pub(super) fn ask_to_end(&self) {
-        let signal = match self.stop_signal {
-            StopSignal::Interrupt => Signal::INT,
-            StopSignal::Terminate => Signal::TERM,
-        };
-        // An app that has just ended is no error.
-        let _ = rustix::process::kill_process_group(self.pid, signal);
-    }
-
-    /// Ends them by force.
-    pub(super) fn kill(&self) {
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-    }
-
-    /// Takes the status of an app that has ended, and ends what it left behind in its group.
-    pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.kill();
-        self.child.wait()
-    }
+    })
 }

@@ -1,58 +1,147 @@
-//! What the entrypoint prints: the app's lines and its own words.
+//! What the entrypoint prints: its own words, and the lines of all that it runs.
+#![expect(
+    unsafe_code,
+    reason = "a descriptor that whoever started this process has opened can only be named by number"
+)]
 
 use dayfly_guest::runner_app::relay;
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, Write as _};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Standard output, and a file beside it where one is asked for.
+/// Most bytes that are kept of one source.
+const KEPT_MAX: usize = 16 * 1024 * 1024;
+
+/// Standard output, and beside it a descriptor or a file where one is asked for, and a folder of files.
 pub(super) struct Log {
     runner_id: String,
-    file: Option<Mutex<File>>,
-    verbose: bool,
+    copy: Option<Mutex<File>>,
+    kept: OnceLock<Kept>,
+    verbose: AtomicBool,
 }
 
+/// A folder with a file for each source of lines.
+struct Kept {
+    folder: PathBuf,
+    files: Mutex<HashMap<&'static str, KeptFile>>,
+}
+
+/// `None`: it cannot be written.
+type KeptFile = Option<(File, usize)>;
+
 impl Log {
-    /// A file that cannot be written is said and done without: the runner matters more than its log.
-    pub(super) fn open(runner_id: &str, path: Option<&Path>, verbose: bool) -> Self {
-        let open = |path| File::options().append(true).create(true).mode(0o600).open(path);
-        let (file, error) = match path.map(open).transpose() {
-            Ok(file) => (file.map(Mutex::new), None),
+    /// `to` is a descriptor's number or a path. One that cannot be written is said and done without: the runner
+    /// matters more than its log. Call it before anything else opens a file, so that a number means what it did when
+    /// this process started.
+    pub(super) fn open(runner_id: &str, to: Option<&str>, verbose: bool) -> Self {
+        let (copy, error) = match to.map(open_copy).transpose() {
+            Ok(copy) => (copy.flatten().map(Mutex::new), None),
             Err(error) => (None, Some(error)),
         };
-        let log = Self { runner_id: runner_id.to_owned(), file, verbose };
-        if let (Some(error), Some(path)) = (error, path) {
-            log.say(&format!("cannot write the log {}: {error}", path.display()));
+        let log =
+            Self { runner_id: runner_id.to_owned(), copy, kept: OnceLock::new(), verbose: verbose.into() };
+        if let (Some(error), Some(to)) = (error, to) {
+            log.say(&format!("cannot write the log {to}: {error}"));
         }
         log
     }
 
+    /// Whether details are said from now on.
+    pub(super) fn set_verbose(&self, verbose: bool) {
+        self.verbose.store(verbose, Ordering::Relaxed);
+    }
+
+    /// Keeps all lines from now on in `folder`, which is made where that is possible.
+    pub(super) fn keep_in(&self, folder: &Path) {
+        if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder) {
+            return self.detail(&format!("lines are not kept in {}: {error}", folder.display()));
+        }
+        // Only once.
+        let _ = self.kept.set(Kept { folder: folder.to_owned(), files: Mutex::default() });
+    }
+
     /// A line of its own.
     pub(super) fn say(&self, text: &str) {
-        self.print("entrypoint", text);
+        self.relay("entrypoint", text);
     }
 
     /// A line that only `-v` shows.
     pub(super) fn detail(&self, text: &str) {
-        if self.verbose {
+        if self.verbose.load(Ordering::Relaxed) {
             self.say(text);
         }
     }
 
-    /// A line of the runner app.
-    pub(super) fn relay(&self, text: &str) {
-        self.print("runner", text);
-    }
-
-    fn print(&self, source: &str, text: &str) {
+    /// A line of something that runs.
+    pub(super) fn relay(&self, source: &'static str, text: &str) {
         let mut line = relay(source, &self.runner_id, text);
         line.push('\n');
         // One write for each line keeps lines of different threads whole. Nobody reads: nothing to be done.
-        let _ = std::io::stdout().lock().write_all(line.as_bytes());
-        if let Some(file) = &self.file {
-            let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+        let _ = io::stdout().lock().write_all(line.as_bytes());
+        if let Some(copy) = &self.copy {
+            let _ = copy.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
         }
+        if let Some(kept) = self.kept.get() {
+            kept.write(&self.runner_id, source, text);
+        }
+    }
+}
+
+/// `None` for standard output, which gets every line already.
+fn open_copy(to: &str) -> io::Result<Option<File>> {
+    match to.parse::<RawFd>() {
+        Ok(1) => Ok(None),
+        Ok(number) if number >= 0 => {
+            // SAFETY: no descriptor of this process's own has been opened yet, and a number that is not open is an
+            // error of the copy that is made here.
+            let given = unsafe { BorrowedFd::borrow_raw(number) };
+            Ok(Some(given.try_clone_to_owned()?.into()))
+        }
+        _ => File::options().append(true).create(true).mode(0o600).open(to).map(Some),
+    }
+}
+
+impl Kept {
+    fn write(&self, runner_id: &str, source: &'static str, text: &str) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = files.entry(source).or_insert_with(|| {
+            let path = self.folder.join(format!("{runner_id}.{source}.log"));
+            let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            let open = File::options().append(true).create(true).mode(0o640).custom_flags(flags).open(path);
+            open.ok().map(|file| (file, 0))
+        });
+        let Some((open, length)) = file else { return };
+        *length += text.len() + 1;
+        let full = *length > KEPT_MAX;
+        let line = if full { "... (no more is kept)\n".to_owned() } else { format!("{text}\n") };
+        // A full disk or the bound: this source is kept no further.
+        if open.write_all(line.as_bytes()).is_err() || full {
+            *file = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_source_is_bounded() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let kept = Kept { folder: folder.path().to_owned(), files: Mutex::default() };
+        let line = "x".repeat(1024 * 1024 - 1);
+        for _ in 0..20 {
+            kept.write("1-a", "runner", &line);
+        }
+        kept.write("1-a", "docker", "one line");
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("kept");
+        let text = read("1-a.runner.log");
+        assert!(text.len() < KEPT_MAX + 100 && text.ends_with("\n... (no more is kept)\n"), "{}", text.len());
+        assert_eq!(read("1-a.docker.log"), "one line\n");
     }
 }

@@ -1,76 +1,297 @@
-//! What the `.env` file says.
+//! All that is set, from everywhere, resolved once.
+//!
+//! The env file comes from the loop and wins over options; these win over the environment of this process, and that
+//! over the defaults. An empty value is none, but for the user: `-u ''` is a driver's word that the app runs as the
+//! current user, whatever the env file says.
 
 use super::options::Options;
-use dayfly_guest::envfile::{self, EnvFileError};
-use dayfly_guest::runner_app::{JitConfig, JitConfigError};
+use super::registration::{self, RegistrationError};
+use dayfly_guest::envfile::{EnvFileError, Variables};
+use dayfly_guest::environment::{self, Suffix, file_name};
+use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
+use dayfly_guest::variables::is_for_guest;
+use std::path::{Path, PathBuf};
+
+/// Most bytes of a registration token; GitHub's have 29.
+const TOKEN_LENGTH_MAX: usize = 1024;
+
+/// Variables that have no option, with what they mean.
+pub(super) const VARIABLES: [(&str, &str); 7] = [
+    ("RUNNER_DOCKER", "1: start the container engine (1 where docker is in PATH)"),
+    ("RUNNER_INSTALL", "where the runner app is installed, or runner-<version> folders with it"),
+    ("RUNNER_WORKDIR", "where jobs work"),
+    ("RUNNER_LOGDIR", "where all lines are kept in files"),
+    ("RUNNER_DEFAULT_LABELS", "labels of a runner that is given none"),
+    ("RUNNER_DISTRO", "distribution, a label of a runner that is given none"),
+    ("RUNNER_CONTAINERS_CONFDIR", "configuration of the container engine"),
+];
+
+/// Where a value may come from, but for the defaults.
+pub(super) struct Layers<'a> {
+    pub(super) file: Option<&'a Variables>,
+    pub(super) options: &'a Options,
+    /// The environment of this process.
+    pub(super) environment: &'a [(String, String)],
+}
+
+impl Layers<'_> {
+    /// The value of a variable that is set anywhere.
+    pub(super) fn get(&self, variable: &str) -> Option<&str> {
+        let set = |value: &&str| !value.is_empty();
+        let file = self.file.and_then(|file| file.get(variable)).filter(set);
+        file.or_else(|| self.options.get_variable(variable).filter(set))
+            .or_else(|| self.process(variable).filter(set))
+    }
+
+    /// A variable of this process's environment.
+    pub(super) fn process(&self, variable: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(name, _)| name == variable);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Id of the runner. Who is given an env file but no id can know the id from its name.
+    pub(super) fn runner_id(&self) -> Option<String> {
+        let of_file = || {
+            let name = Path::new(self.get("RUNNER_ENVFILE")?).file_name()?.to_str()?;
+            environment::parse_file_name(name).map(|(id, _)| id.to_owned())
+        };
+        self.get("RUNNER_ID").map(str::to_owned).or_else(of_file)
+    }
+
+    /// The value of a variable, or its default; empty where it has none.
+    pub(super) fn in_force(&self, variable: &str) -> String {
+        self.get(variable).map_or_else(|| self.default(variable), str::to_owned)
+    }
+
+    fn default(&self, variable: &str) -> String {
+        match variable {
+            "RUNNER_EPHEMERAL" => "1".to_owned(),
+            "RUNNER_GITHUB" => "github.com".to_owned(),
+            "RUNNER_NAME" => format!("GH-runner-{}", self.runner_id().unwrap_or_else(|| "<id>".to_owned())),
+            "RUNNER_SCOPE" => "repo".to_owned(),
+            "RUNNER_USER" => "runner".to_owned(),
+            "RUNNER_UPDATE" | "RUNNER_VERBOSE" => "0".to_owned(),
+            "RUNNER_DOCKER" => u8::from(self.docker_is_in_path()).to_string(),
+            "RUNNER_WORKDIR" => format!("/_work/{}", self.in_force("RUNNER_NAME")),
+            "RUNNER_LOGDIR" => "/var/log/runner".to_owned(),
+            "RUNNER_DEFAULT_LABELS" => "krun".to_owned(),
+            "RUNNER_DISTRO" => distribution(),
+            "RUNNER_CONTAINERS_CONFDIR" => "/etc/containers".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// The agent starts the entrypoint without a PATH, after it has started Docker itself.
+    fn docker_is_in_path(&self) -> bool {
+        let mut folders =
+            self.process("PATH").unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
+        folders.any(|folder| Path::new(folder).join("docker").exists())
+    }
+
+    /// Whether more than usual is said.
+    pub(super) fn is_verbose(&self) -> bool {
+        !matches!(self.in_force("RUNNER_VERBOSE").as_str(), "" | "0")
+    }
+
+    fn is_on(&self, variable: &'static str) -> Result<bool, SettingsError> {
+        let value = self.in_force(variable);
+        match value.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err(SettingsError::Switch { variable, value: value.chars().take(40).collect() }),
+        }
+    }
+}
+
+/// `ID` of os-release.
+fn distribution() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let id = text.lines().find_map(|line| line.strip_prefix("ID="));
+    id.map_or_else(|| "linux".to_owned(), |id| id.trim_matches(['"', '\'']).to_owned())
+}
+
+/// What runs.
+pub(super) enum Task {
+    /// A runner app that is registered already.
+    Jit { config: JitConfig, encoded: String },
+    /// A runner app that registers itself first.
+    Register(Registration),
+    /// A command of the user's in its place; nothing is registered.
+    Command(Vec<String>),
+}
 
 /// Settings of one runner. `Debug` is left out: they hold secrets.
 pub(super) struct Settings {
+    pub(super) runner_id: String,
     /// The runner's name at the forge.
     pub(super) name: String,
-    /// The loop's secret.
+    /// The loop's secret; empty where nobody made one, and then no note of anybody counts.
     pub(super) secret: String,
     /// `None`: no change of user.
     pub(super) user: Option<String>,
-    pub(super) jit_config: JitConfig,
+    pub(super) task: Task,
+    pub(super) ephemeral: bool,
+    /// Whether the container engine is started.
+    pub(super) engine: bool,
+    pub(super) install: Option<PathBuf>,
+    pub(super) work_folder: PathBuf,
+    pub(super) containers_conf: PathBuf,
+    /// What the user has set, for jobs to see.
+    pub(super) for_jobs: Vec<(String, String)>,
+    pub(super) environment: PathBuf,
+    /// `None`: the usual place, if there is an environment directory.
+    pub(super) tkn: Option<PathBuf>,
+    pub(super) app: Option<PathBuf>,
+    pub(super) app_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SettingsError {
     #[error("settings: {0}")]
     File(#[from] EnvFileError),
-    #[error("settings: {0} is missing")]
+    #[error("settings: {0} is missing in the env file")]
     Missing(&'static str),
     #[error("settings: they are for runner {found}, and this is {wanted}")]
     OtherRunner { found: String, wanted: String },
+    #[error("settings: {variable} is {value:?}, and can be 1 or 0")]
+    Switch { variable: &'static str, value: String },
     #[error("settings: RUNNER_JITCONFIG: {0}")]
     JitConfig(#[from] JitConfigError),
+    #[error(
+        "settings: the env file holds both RUNNER_JITCONFIG and RUNNER_TOKEN: a runner is registered once"
+    )]
+    TwoRegistrations,
+    #[error("settings: RUNNER_EPHEMERAL=0 needs a registration token: a JIT config is for one job")]
+    JitForEver,
+    #[error(
+        "settings: the env file holds RUNNER_PAT, which must never leave the host; whoever wrote it is wrong"
+    )]
+    PatInFile,
+    #[error(
+        "settings: -T is for a run by hand, and there is an env file; see `dayfly token` for a registration token"
+    )]
+    PatWithFile,
+    #[error("settings: the registration token has more than {TOKEN_LENGTH_MAX} bytes")]
+    LongToken,
+    #[error(
+        "settings: no registration: no env file at {}, no -t TOKEN, no -T PAT, and no -- COMMAND", .0.display()
+    )]
+    NoRegistration(PathBuf),
+    #[error("settings: {0}")]
+    Registration(#[from] RegistrationError),
 }
 
 impl Settings {
-    pub(super) fn parse(text: &str, options: &Options) -> Result<Self, SettingsError> {
-        let variables = envfile::parse(text)?;
-        let get = |name| variables.get(name).filter(|value| !value.is_empty());
-        let need = |name| get(name).ok_or(SettingsError::Missing(name));
-        if let Some(found) = get("RUNNER_ID").filter(|id| *id != options.runner_id) {
-            return Err(SettingsError::OtherRunner {
-                found: found.to_owned(),
-                wanted: options.runner_id.clone(),
-            });
+    /// Resolves all of them for the runner `runner_id`.
+    pub(super) fn resolve(layers: &Layers<'_>, runner_id: &str) -> Result<Self, SettingsError> {
+        check_file(layers, runner_id)?;
+        let options = layers.options;
+        let path = |variable| layers.get(variable).map(PathBuf::from);
+        let task = task(layers, runner_id)?;
+        let ephemeral = layers.is_on("RUNNER_EPHEMERAL")?;
+        if matches!(task, Task::Jit { .. }) && !ephemeral {
+            return Err(SettingsError::JitForEver);
         }
-        let user = match &options.user {
-            Some(user) => user.as_str(),
-            None => get("RUNNER_USER").unwrap_or("runner"),
-        };
         Ok(Self {
-            name: options.name.as_deref().map_or_else(|| need("RUNNER_NAME"), Ok)?.to_owned(),
-            secret: need("RUNNER_SECRET")?.to_owned(),
-            user: Some(user.to_owned()).filter(|user| !user.is_empty()),
-            jit_config: JitConfig::parse(need("RUNNER_JITCONFIG")?)?,
+            runner_id: runner_id.to_owned(),
+            name: layers.in_force("RUNNER_NAME"),
+            secret: layers.in_force("RUNNER_SECRET"),
+            user: user(layers),
+            task,
+            ephemeral,
+            engine: layers.is_on("RUNNER_DOCKER")?,
+            install: path("RUNNER_INSTALL"),
+            work_folder: layers.in_force("RUNNER_WORKDIR").into(),
+            containers_conf: layers.in_force("RUNNER_CONTAINERS_CONFDIR").into(),
+            for_jobs: for_jobs(layers),
+            environment: environment_directory(options),
+            tkn: path("RUNNER_TOKENFILE"),
+            app: options.get("app").map(PathBuf::from),
+            app_dir: options.get("app-dir").map(PathBuf::from),
         })
+    }
+
+    /// What `.tkn` holds: the registration token where there is one, else the name. Never a JIT config or a PAT.
+    pub(super) fn note(&self) -> &str {
+        match &self.task {
+            Task::Register(registration) => registration::token(registration).unwrap_or(&self.name),
+            Task::Jit { .. } | Task::Command(_) => &self.name,
+        }
+    }
+}
+
+/// What a loop can have done wrong.
+fn check_file(layers: &Layers<'_>, runner_id: &str) -> Result<(), SettingsError> {
+    let Some(file) = layers.file else { return Ok(()) };
+    if file.get("RUNNER_PAT").is_some() {
+        return Err(SettingsError::PatInFile);
+    }
+    if layers.options.get("pat").is_some() {
+        return Err(SettingsError::PatWithFile);
+    }
+    if let Some(found) = file.get("RUNNER_ID").filter(|id| !id.is_empty() && *id != runner_id) {
+        return Err(SettingsError::OtherRunner { found: found.to_owned(), wanted: runner_id.to_owned() });
+    }
+    // Without it the loop could never stop this runner.
+    if layers.get("RUNNER_SECRET").is_none() { Err(SettingsError::Missing("RUNNER_SECRET")) } else { Ok(()) }
+}
+
+fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
+    if !layers.options.command.is_empty() {
+        return Ok(Task::Command(layers.options.command.clone()));
+    }
+    // Only a loop has one, so only its file is asked.
+    let jit_config =
+        layers.file.and_then(|file| file.get("RUNNER_JITCONFIG")).filter(|text| !text.is_empty());
+    let token = layers.get("RUNNER_TOKEN");
+    if let Some(encoded) = jit_config {
+        if layers.file.is_some_and(|file| file.get("RUNNER_TOKEN").is_some_and(|token| !token.is_empty())) {
+            return Err(SettingsError::TwoRegistrations);
+        }
+        let encoded = encoded.trim().to_owned();
+        return Ok(Task::Jit { config: JitConfig::parse(&encoded)?, encoded });
+    }
+    if token.is_some_and(|token| token.len() > TOKEN_LENGTH_MAX) {
+        return Err(SettingsError::LongToken);
+    }
+    let switches = (layers.is_on("RUNNER_EPHEMERAL")?, layers.is_on("RUNNER_UPDATE")?);
+    match registration::resolve(layers, switches)? {
+        Some(registration) => Ok(Task::Register(registration)),
+        None if layers.file.is_some() => Err(SettingsError::Missing("RUNNER_JITCONFIG or RUNNER_TOKEN")),
+        None => Err(SettingsError::NoRegistration(env_path(layers.options, layers.environment, runner_id).0)),
+    }
+}
+
+fn user(layers: &Layers<'_>) -> Option<String> {
+    let own = layers.options.get("user") == Some("");
+    Some(layers.in_force("RUNNER_USER")).filter(|_| !own)
+}
+
+/// The env file's variables over this process's.
+fn for_jobs(layers: &Layers<'_>) -> Vec<(String, String)> {
+    let mut variables: Vec<(String, String)> = Vec::new();
+    let process = layers.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in process.chain(layers.file.into_iter().flat_map(Variables::iter)) {
+        if is_for_guest(name, value) && !value.contains('\0') {
+            variables.retain(|(known, _)| known != name);
+            variables.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    variables
+}
+
+pub(super) fn environment_directory(options: &Options) -> PathBuf {
+    options.get("environment").unwrap_or(environment::DIRECTORY).into()
+}
+
+/// Where the env file is, and whether somebody named it, so that it must be there.
+pub(super) fn env_path(options: &Options, environment: &[(String, String)], id: &str) -> (PathBuf, bool) {
+    let layers = Layers { file: None, options, environment };
+    match layers.get("RUNNER_ENVFILE") {
+        Some(path) => (path.into(), true),
+        None => (environment_directory(options).join(file_name(id, Suffix::Env)), false),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Settings, SettingsError> {
-        let args = ["-i", "2-abc"].map(str::to_owned);
-        Settings::parse(text, &Options::parse(&args).expect("good"))
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let message = |text| parse(text).err().expect("refused").to_string();
-        assert_eq!(message(""), "settings: RUNNER_NAME is missing");
-        assert_eq!(message("RUNNER_NAME=n"), "settings: RUNNER_SECRET is missing");
-        assert_eq!(message("RUNNER_NAME=n\nRUNNER_SECRET=''"), "settings: RUNNER_SECRET is missing");
-        assert_eq!(message("RUNNER_NAME=n\nRUNNER_SECRET=s"), "settings: RUNNER_JITCONFIG is missing");
-        assert_eq!(message("RUNNER_ID=1-xyz"), "settings: they are for runner 1-xyz, and this is 2-abc");
-        assert_eq!(
-            message("RUNNER_NAME=n\nRUNNER_SECRET=s\nRUNNER_JITCONFIG=%%"),
-            "settings: RUNNER_JITCONFIG: the whole of the JIT config is not base64"
-        );
-    }
-}
+mod tests;

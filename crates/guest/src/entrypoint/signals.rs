@@ -18,10 +18,24 @@ fn set() -> libc::sigset_t {
     }
 }
 
-/// Keeps the signals from this thread and all that it starts. `std::process` undoes that in children.
+/// Keeps the signals from this thread, and from all threads and processes that it starts; a process calls [`unblock`]
+/// before anything else.
 pub(super) fn block() {
     // SAFETY: the set is initialised, and no old set is asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
+}
+
+/// For a child, between fork and exec: `std::process` hands the mask of its parent on, and so would most programs to
+/// all that they start, which then could not be stopped. The same holds for signals that are ignored, as an interrupt
+/// is by all that a shell has started in the background.
+pub(super) fn unblock() {
+    // SAFETY: as in `block`; all calls in it are allowed after a fork.
+    unsafe {
+        for signal in TERMINATION {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set(), std::ptr::null_mut());
+    }
 }
 
 /// Sends `event` for each of the signals that comes, for ever; call [`block`] before.

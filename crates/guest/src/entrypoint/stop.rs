@@ -1,11 +1,19 @@
 //! How the app is stopped: gently, then after a grace period by force. Pure: time is passed in.
 
-use super::Event;
 use dayfly_guest::runner_app::Ending;
 use std::time::{Duration, Instant};
 
 /// How long the app may take to cancel its job and sign off. actions/runner signs off in at most 30 s.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Somebody wants the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The loop: `.trm` with the right secret.
+    Loop,
+    /// A termination signal.
+    Signal,
+}
 
 /// Where the stop stands.
 #[derive(Debug, Default)]
@@ -29,8 +37,6 @@ pub(super) enum Action {
     Ask,
     /// SIGKILL to it.
     Kill,
-    /// The app has ended.
-    Done,
 }
 
 /// The state machine.
@@ -62,21 +68,25 @@ impl Stop {
         }
     }
 
-    /// Takes an event, or `None` for the deadline.
-    pub(super) fn handle(&mut self, event: Option<Event>, now: Instant) -> Action {
-        let second_signal = event == Some(Event::Signal) && std::mem::replace(&mut self.signalled, true);
-        let reason = match event {
-            Some(Event::Ended) => return Action::Done,
-            Some(Event::Terminate) => Ending::StoppedByLoop,
-            Some(Event::Signal) | None => Ending::StoppedBySignal,
-        };
-        match self.state {
-            State::Running if event.is_some() => {
+    /// Whether nothing is waited for any longer.
+    pub(super) fn is_killing(&self) -> bool {
+        matches!(self.state, State::Killed { .. })
+    }
+
+    /// Takes an order, or `None` for the deadline.
+    pub(super) fn handle(&mut self, order: Option<Order>, now: Instant) -> Action {
+        let second_signal = order == Some(Order::Signal) && std::mem::replace(&mut self.signalled, true);
+        match (&self.state, order) {
+            (State::Running, Some(order)) => {
+                let reason = match order {
+                    Order::Loop => Ending::StoppedByLoop,
+                    Order::Signal => Ending::StoppedBySignal,
+                };
                 self.state = State::Asked { reason, kill_at: now + GRACE };
                 Action::Ask
             }
-            State::Asked { reason, kill_at } if second_signal || now >= kill_at => {
-                self.state = State::Killed { reason };
+            (State::Asked { reason, kill_at }, _) if second_signal || now >= *kill_at => {
+                self.state = State::Killed { reason: *reason };
                 Action::Kill
             }
             _ => Action::Wait,
@@ -89,34 +99,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_app_that_ends_by_itself_was_not_stopped() {
+    fn without_an_order_there_is_no_reason_and_no_deadline() {
         let mut stop = Stop::default();
-        assert_eq!(stop.handle(Some(Event::Ended), Instant::now()), Action::Done);
+        assert_eq!(stop.handle(None, Instant::now()), Action::Wait);
         assert_eq!((stop.reason(), stop.deadline()), (None, None));
     }
 
     #[test]
     fn a_stop_is_gentle_first_and_forceful_after_the_grace_period() {
         let (mut stop, start) = (Stop::default(), Instant::now());
-        assert_eq!(stop.handle(Some(Event::Terminate), start), Action::Ask);
-        assert_eq!(stop.handle(Some(Event::Terminate), start), Action::Wait);
+        assert_eq!(stop.handle(Some(Order::Loop), start), Action::Ask);
+        assert_eq!(stop.handle(Some(Order::Loop), start), Action::Wait);
         assert_eq!(stop.deadline(), Some(start + GRACE));
         assert_eq!(stop.handle(None, start + GRACE - Duration::from_millis(1)), Action::Wait);
         assert_eq!(stop.handle(None, start + GRACE), Action::Kill);
         assert_eq!(stop.deadline(), None);
-        assert_eq!(stop.handle(Some(Event::Ended), start + GRACE), Action::Done);
+        assert!(stop.is_killing());
         assert_eq!(stop.reason(), Some(Ending::StoppedByLoop));
     }
 
     #[test]
     fn a_second_signal_kills_at_once_but_a_signal_after_the_loops_word_is_the_first() {
         let (mut stop, now) = (Stop::default(), Instant::now());
-        assert_eq!(stop.handle(Some(Event::Terminate), now), Action::Ask);
+        assert_eq!(stop.handle(Some(Order::Loop), now), Action::Ask);
         assert!(stop.is_first_signal());
-        assert_eq!(stop.handle(Some(Event::Signal), now), Action::Wait);
+        assert_eq!(stop.handle(Some(Order::Signal), now), Action::Wait);
         assert!(!stop.is_first_signal());
-        assert_eq!(stop.handle(Some(Event::Signal), now), Action::Kill);
-        assert_eq!(stop.handle(Some(Event::Signal), now), Action::Wait);
+        assert_eq!(stop.handle(Some(Order::Signal), now), Action::Kill);
+        assert_eq!(stop.handle(Some(Order::Signal), now), Action::Wait);
         assert_eq!(stop.reason(), Some(Ending::StoppedByLoop));
     }
 }

@@ -15,8 +15,14 @@ pub(super) struct Account {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UserError {
-    #[error("there is no user {0} in /etc/passwd")]
+    #[error(
+        "there is no user {0} in /etc/passwd: name another one (-u, RUNNER_USER), or -u '' for the current one"
+    )]
     Unknown(String),
+    #[error(
+        "the current user, {0}, is not in /etc/passwd, so it has no home: give the app's folder with --app-dir"
+    )]
+    Homeless(u32),
     #[error("cannot read {path}: {source}")]
     Io {
         path: &'static str,
@@ -25,12 +31,32 @@ pub(super) enum UserError {
     },
 }
 
+fn read(path: &'static str) -> Result<String, UserError> {
+    std::fs::read_to_string(path).map_err(|source| UserError::Io { path, source })
+}
+
+/// The current user.
+pub(super) fn own() -> Result<User, UserError> {
+    let uid = rustix::process::getuid().as_raw();
+    let passwd = read("/etc/passwd")?;
+    let entry = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()));
+    let user = entry.and_then(|entry| match entry.split(':').collect::<Vec<_>>()[..] {
+        [name, _, _, _, _, home, shell] => {
+            Some(User { name: name.to_owned(), home: home.into(), shell: shell.into() })
+        }
+        _ => None,
+    });
+    user.ok_or(UserError::Homeless(uid))
+}
+
 impl Account {
-    /// Looks a user up.
-    pub(super) fn find(name: &str) -> Result<Self, UserError> {
-        let read = |path| std::fs::read_to_string(path).map_err(|source| UserError::Io { path, source });
-        Self::parse(name, &read("/etc/passwd")?, &read("/etc/group")?)
-            .ok_or_else(|| UserError::Unknown(name.to_owned()))
+    /// The user to become; `None` where only root could, so that everything stays the current user's.
+    pub(super) fn to_become(name: &str) -> Result<Option<Self>, UserError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let account = Self::parse(name, &read("/etc/passwd")?, &read("/etc/group")?);
+        account.map(Some).ok_or_else(|| UserError::Unknown(name.to_owned()))
     }
 
     fn parse(name: &str, passwd: &str, group: &str) -> Option<Self> {

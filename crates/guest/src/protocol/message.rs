@@ -57,8 +57,30 @@ pub struct Identity {
 pub struct Start {
     /// Runner id, e.g. `2-k3V9x0q`: names the files in `/_environment`.
     pub runner_id: String,
+    /// The program, absolute, where it is not the guest binary that the machine was started with. It is called as that
+    /// one is: `PROGRAM entrypoint ARGS`.
+    pub program: Option<String>,
     /// Arguments of `dayfly-guest entrypoint`. No secret is ever among them.
     pub args: Vec<String>,
+    /// What is mounted before; the entrypoint does not start where one of them fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+    /// Its whole environment. No secret is ever in it.
+    pub env: Vec<(String, String)>,
+}
+
+/// A folder or file of the host, by virtiofs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its virtiofs tag.
+    pub tag: String,
+    /// Where it is mounted, absolute; made where it is not there.
+    pub path: String,
+    /// Only this file of it is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Nothing can be written there.
+    pub read_only: bool,
 }
 
 /// What the agent says to the host.

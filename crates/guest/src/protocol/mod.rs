@@ -1,4 +1,5 @@
-//! The agent protocol: how the host speaks with the agent in a guest, over one virtio-serial port.
+//! The agent protocol: how the host speaks with the agent in a guest, over one virtio-serial port
+//! (or, where the agent is a process of the host itself, over a Unix socket).
 //!
 //! ```text
 //!   host                                  guest (agent, PID 1)
@@ -24,7 +25,7 @@ pub use message::*;
 
 /// Version of the protocol. Host and guest come from one build, so versions must be equal: a difference is an
 /// error, not something to negotiate.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio-serial port, as the guest finds it under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "dayfly.agent";

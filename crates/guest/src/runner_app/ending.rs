@@ -9,13 +9,14 @@ use super::Observation;
 /// everything. So what counts is whether a job's end was seen in its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// It ended by itself, and the end of a job was seen.
+    /// It ended by itself, and the end of a job was seen; a command that ran in its place ended with status 0.
     JobDone,
     /// The entrypoint could not start it; its last lines say why.
     NotStarted,
     /// It ended by itself with status 0, and no job's end was seen.
     NoJob,
-    /// It ended by itself with another status, or a signal that nobody here sent, before a job's end was seen.
+    /// It ended by itself with another status, or a signal that nobody here sent, before a job's end was seen. For a
+    /// command in its place: with any status but 0.
     Failed,
     /// It was stopped because the loop asked for it (`.trm`).
     StoppedByLoop,

@@ -1,9 +1,7 @@
-//! How a runner app is started.
+//! How a runner app is configured and started.
 
+use super::{RunnerApp, StopSignal};
 use std::path::{Path, PathBuf};
-
-/// Where an image keeps the runner app.
-pub const PROGRAM: &str = "/opt/runner/github-act-runner";
 
 /// Whom a runner app runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +14,50 @@ pub struct User {
     pub shell: PathBuf,
 }
 
-/// The signal that makes a runner app cancel its job, sign off and end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopSignal {
-    /// SIGINT.
-    Interrupt,
-    /// SIGTERM.
-    Terminate,
+/// A variable whose value is a secret: `Debug` shows its name only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretVariable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+impl std::fmt::Debug for SecretVariable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}=...", self.name)
+    }
+}
+
+/// By what a new runner proves to the forge that it may register.
+#[derive(Clone)]
+pub enum Proof {
+    /// A registration token, which lives for an hour.
+    Token(String),
+    /// A personal access token, with which the app asks for a registration token itself. Only somebody who runs the
+    /// entrypoint by hand gives one.
+    Pat(String),
+}
+
+/// What a runner app needs to register itself.
+#[derive(Clone)]
+pub struct Registration {
+    /// Web address of the repository, organisation or enterprise.
+    pub url: String,
+    /// By what it may.
+    pub proof: Proof,
+    /// The runner's name at the forge.
+    pub name: String,
+    /// The runner group; `None` for the forge's default.
+    pub group: Option<String>,
+    /// All labels, separated by commas; the app adds none.
+    pub labels: String,
+    /// Where jobs work. The official app keeps to it; github-act-runner 0.13.0 takes and ignores it.
+    pub work_folder: PathBuf,
+    /// Whether the forge forgets the runner after one job.
+    pub ephemeral: bool,
+    /// Whether the app may update itself.
+    pub update: bool,
 }
 
 /// A runner app's command line: a value, so that it can be looked at before anything runs.
@@ -30,27 +65,23 @@ pub enum StopSignal {
 pub struct Launch {
     /// The program.
     pub program: PathBuf,
-    /// Its arguments. None of them is a secret: the configuration is in files.
+    /// Its arguments. None of them is a secret.
     pub args: Vec<String>,
-    /// Its whole environment: nothing is inherited.
+    /// Its environment: nothing is inherited.
     pub env: Vec<(String, String)>,
-    /// Its working folder, which holds the files of the JIT config; the work folder (`_work`) is made below it.
+    /// What its environment holds besides. Both apps take such variables (`ACTIONS_RUNNER_INPUT_*`) out of their
+    /// environment before a job starts (seen in the sources of 2.336.0 and 0.13.0).
+    pub secret: Option<SecretVariable>,
+    /// Its working folder.
     pub folder: PathBuf,
     /// How it is asked to end.
     pub stop_signal: StopSignal,
 }
 
 impl Launch {
-    /// `github-act-runner run` in a folder that holds the files of a JIT config.
-    ///
-    /// Each step gets a pseudo terminal of its own (`--terminal`, on by default, seen with 0.13.0). Without it a step
-    /// lasts as long as any process that holds its output, even when it was cancelled or is out of time. GitHub's
-    /// steps have none, so programs are told by `TERM` not to draw on it.
-    ///
-    /// It is stopped by SIGTERM: its first SIGINT only means "no further jobs", and it lets the job run to its end.
-    /// After SIGTERM the job is reported as cancelled (both seen with 0.13.0).
+    /// A program of the user's own in the runner app's place.
     #[must_use]
-    pub fn new(program: &Path, folder: &Path, user: &User) -> Self {
+    pub fn command(program: &Path, args: &[String], folder: &Path, user: &User) -> Self {
         let env = [
             ("HOME", user.home.to_string_lossy().as_ref()),
             ("USER", &user.name),
@@ -65,28 +96,113 @@ impl Launch {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-        let args = vec!["run".to_owned()];
         Self {
             program: program.to_owned(),
-            args,
+            args: args.to_vec(),
             env,
+            secret: None,
             folder: folder.to_owned(),
             stop_signal: StopSignal::Terminate,
         }
     }
+
+    /// The app's `run`, in a folder that holds its configuration.
+    ///
+    /// With github-act-runner each step gets a pseudo terminal of its own (`--terminal`, on by default, seen with
+    /// 0.13.0). Without it a step lasts as long as any process that holds its output, even when it was cancelled or is
+    /// out of time. GitHub's steps have none, so programs are told by `TERM` not to draw on it.
+    #[must_use]
+    pub fn run(program: &Path, folder: &Path, user: &User) -> Self {
+        let app = RunnerApp::of(program);
+        let mut launch = Self::command(program, &["run".to_owned()], folder, user);
+        launch.stop_signal = app.stop_signal();
+        if app == RunnerApp::ActionsRunner {
+            // A status of its own (7) for "this version is too old".
+            launch.set("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1");
+        }
+        launch
+    }
+
+    /// The app's `configure`: registers a runner. The proof goes through the environment.
+    #[must_use]
+    pub fn configure(program: &Path, folder: &Path, user: &User, registration: &Registration) -> Self {
+        let mut launch = Self::command(program, &configure_args(registration), folder, user);
+        launch.secret = Some(match &registration.proof {
+            Proof::Token(value) => {
+                SecretVariable { name: "ACTIONS_RUNNER_INPUT_TOKEN", value: value.clone() }
+            }
+            Proof::Pat(value) => SecretVariable { name: "ACTIONS_RUNNER_INPUT_PAT", value: value.clone() },
+        });
+        launch
+    }
+
+    /// With a JIT config that the app reads itself, as the official one does.
+    #[must_use]
+    pub fn with_jit_config(mut self, encoded: &str) -> Self {
+        let value = encoded.to_owned();
+        self.secret = Some(SecretVariable { name: "ACTIONS_RUNNER_INPUT_JITCONFIG", value });
+        self
+    }
+
+    /// Sets a variable, over what stands there.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+}
+
+/// Both apps take the same options.
+fn configure_args(registration: &Registration) -> Vec<String> {
+    let mut args = vec!["configure", "--unattended", "--url", &registration.url];
+    args.extend(["--name", &registration.name, "--no-default-labels", "--labels", &registration.labels]);
+    let work_folder = registration.work_folder.to_string_lossy();
+    args.extend(["--work", &work_folder]);
+    if let Some(group) = &registration.group {
+        args.extend(["--runnergroup", group]);
+    }
+    if registration.ephemeral {
+        args.push("--ephemeral");
+    }
+    if !registration.update {
+        args.push("--disableupdate");
+    }
+    args.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::PROGRAM;
     use super::*;
+
+    const LISTENER: &str = "/opt/runner/runner-2.336.0/bin/Runner.Listener";
+
+    fn text(launch: &Launch) -> String {
+        let env: Vec<_> = launch.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let (program, args) = (launch.program.display(), launch.args.join(" "));
+        format!("{program} {args}\n{}\n{:?} {:?}", env.join("\n"), launch.secret, launch.stop_signal)
+    }
+
+    fn user() -> User {
+        User { name: "runner".into(), home: "/home/runner".into(), shell: "/bin/bash".into() }
+    }
+
+    fn registration() -> Registration {
+        Registration {
+            url: "http://10.0.2.2:8080/o/r".into(),
+            proof: Proof::Token("s3cret".into()),
+            name: "GH-runner-2-k3V9x0q".into(),
+            group: None,
+            labels: "self-hosted,Linux,X64,krun,debian,dayfly".into(),
+            work_folder: "/_work/GH-runner-2-k3V9x0q".into(),
+            ephemeral: true,
+            update: false,
+        }
+    }
 
     #[test]
     fn the_command_line_and_the_environment_are_these() {
-        let user = User { name: "runner".into(), home: "/home/runner".into(), shell: "/bin/bash".into() };
-        let launch = Launch::new(Path::new(PROGRAM), Path::new("/home/runner/app"), &user);
-        let env: Vec<_> = launch.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let text = format!("{} {}\n{}", launch.program.display(), launch.args.join(" "), env.join("\n"));
-        insta::assert_snapshot!(text, @r"
+        let launch = Launch::run(Path::new(PROGRAM), Path::new("/home/runner/app"), &user());
+        insta::assert_snapshot!(text(&launch), @r"
         /opt/runner/github-act-runner run
         HOME=/home/runner
         USER=runner
@@ -98,6 +214,49 @@ mod tests {
         BUILDKIT_PROGRESS=plain
         RUNNER_TOOL_CACHE=/opt/hostedtoolcache
         AGENT_TOOLSDIRECTORY=/opt/hostedtoolcache
+        None Terminate
         ");
+    }
+
+    #[test]
+    fn the_official_app_reads_its_jit_config_from_the_environment() {
+        let launch = Launch::run(Path::new(LISTENER), Path::new("/opt/runner/runner-2.336.0"), &user());
+        let launch = launch.with_jit_config("s3cret");
+        assert_eq!(launch.args, ["run"]);
+        assert_eq!(launch.stop_signal, StopSignal::Interrupt);
+        let secret = launch.secret.expect("set");
+        assert_eq!((secret.name, secret.value.as_str()), ("ACTIONS_RUNNER_INPUT_JITCONFIG", "s3cret"));
+    }
+
+    #[test]
+    fn the_proof_of_a_registration_is_no_argument_and_shows_nowhere() {
+        let folder = Path::new("/home/runner/app");
+        let launch = Launch::configure(Path::new(PROGRAM), folder, &user(), &registration());
+        insta::assert_snapshot!(launch.args.join(" "), @"configure --unattended --url http://10.0.2.2:8080/o/r --name GH-runner-2-k3V9x0q --no-default-labels --labels self-hosted,Linux,X64,krun,debian,dayfly --work /_work/GH-runner-2-k3V9x0q --ephemeral --disableupdate");
+        assert_eq!(launch.secret.as_ref().expect("set").name, "ACTIONS_RUNNER_INPUT_TOKEN");
+        assert!(!format!("{launch:?}").contains("s3cret"));
+        let by_hand = Registration {
+            proof: Proof::Pat("s3cret".into()),
+            group: Some("big".into()),
+            ephemeral: false,
+            update: true,
+            ..registration()
+        };
+        let launch = Launch::configure(Path::new(LISTENER), folder, &user(), &by_hand);
+        assert!(launch.args.ends_with(&["--runnergroup".to_owned(), "big".to_owned()]), "{:?}", launch.args);
+        assert_eq!(launch.secret.expect("set").name, "ACTIONS_RUNNER_INPUT_PAT");
+    }
+
+    #[test]
+    fn a_variable_that_is_set_replaces_the_usual_one() {
+        let mut launch = Launch::command(Path::new("/bin/true"), &[], Path::new("/"), &user());
+        launch.set("RUNNER_TOOL_CACHE", "/tools");
+        let values: Vec<_> = launch
+            .env
+            .iter()
+            .filter(|(name, _)| name == "RUNNER_TOOL_CACHE")
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(values, ["/tools"]);
     }
 }

@@ -94,7 +94,7 @@ impl Store {
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.folder))?;
             if entry.path().join(MANIFEST).is_file()
-                && let Some(image) = self.open(&entry.path())?
+                && let Some(image) = Self::open(&entry.path())?
             {
                 images.push(image);
             }
@@ -103,7 +103,7 @@ impl Store {
         Ok(images)
     }
 
-    fn open(&self, folder: &Path) -> Result<Option<Image>, ImageError> {
+    fn open(folder: &Path) -> Result<Option<Image>, ImageError> {
         let path = folder.join(MANIFEST);
         let text = fs::read(&path).map_err(failed("read", &path))?;
         let value: serde_json::Value = serde_json::from_slice(&text)
@@ -116,11 +116,17 @@ impl Store {
         Ok(Some(Image { folder: folder.to_owned(), manifest: Arc::new(manifest) }))
     }
 
-    /// The image whose id is, or starts with, `wanted`.
+    /// The image whose id is, or starts with, `wanted`, or the one in the folder that it names.
     ///
     /// # Errors
     /// There is none, or more than one.
     pub fn find(&self, wanted: &str) -> Result<Image, ImageError> {
+        if wanted.contains('/')
+            && Path::new(wanted).join(MANIFEST).is_file()
+            && let Some(image) = Self::open(Path::new(wanted))?
+        {
+            return Ok(image);
+        }
         let images = self.list()?;
         let ids = |images: &[Image]| images.iter().map(|image| image.id().to_owned()).collect::<Vec<_>>();
         let mut fitting: Vec<Image> =
@@ -142,7 +148,7 @@ impl Store {
     /// The image of exactly this id, if it is whole.
     pub(super) fn get(&self, id: &str) -> Result<Option<Image>, ImageError> {
         let folder = self.folder.join(id);
-        if folder.join(MANIFEST).is_file() { self.open(&folder) } else { Ok(None) }
+        if folder.join(MANIFEST).is_file() { Self::open(&folder) } else { Ok(None) }
     }
 
     /// Removes an image that no machine uses.

@@ -11,7 +11,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::order::{self, Answer, Order, User};
+use super::order::{self, Answer, Order, Place, User};
 
 /// User ids are this and the process id: no two living processes have one in common, and the range (1879048192 and
 /// 2^22 on) is handed out neither by Debian (up to 65533, and subordinate ids from 100000) nor by systemd (up to
@@ -61,13 +61,15 @@ fn launch(
     descriptors: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
     rustix::process::setsid().map_err(failed("make a session"))?;
-    enter_namespaces(order.user)?;
-    raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
-    if let Some(port) = order.listen {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .map_err(failed("listen in the network namespace"))?;
-        order::send(socket, &Answer::Listening, &[listener.as_fd()])
-            .map_err(failed("hand the listener back"))?;
+    enter_namespaces(order.user, order.network)?;
+    if let Place::Empty { listen } = order.network {
+        raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
+        if let Some(port) = listen {
+            hand_listener_back(socket, port)?;
+        }
+    }
+    if let Some(export) = &order.export {
+        export.enter().map_err(failed("show the server its files"))?;
     }
     set_limits()?;
     close_at_exec().map_err(failed("keep inherited descriptors back"))?;
@@ -83,9 +85,19 @@ fn launch(
     Err(Failure { step: "start the VMM", cause })
 }
 
-/// A network of its own, where nothing can be reached; and no shared memory in common with the host.
-fn enter_namespaces(user: User) -> Result<(), Failure> {
-    let mut flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed("listen in the network namespace"))?;
+    order::send(socket, &Answer::Listening, &[listener.as_fd()]).map_err(failed("hand the listener back"))
+}
+
+/// A network of its own, where nothing can be reached, unless it needs the host's; and no shared memory in common with
+/// the host.
+fn enter_namespaces(user: User, network: Place) -> Result<(), Failure> {
+    let mut flags = UnshareFlags::NEWIPC;
+    if matches!(network, Place::Empty { .. }) {
+        flags |= UnshareFlags::NEWNET;
+    }
     if matches!(user, User::Same) {
         // Only root may make the others alone.
         flags |= UnshareFlags::NEWUSER;
@@ -150,6 +162,9 @@ fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<(
 
 /// From here on nothing can be gained back.
 fn give_up_privileges(user: User) -> Result<(), Failure> {
+    if matches!(user, User::Root) {
+        return rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"));
+    }
     for capability in 0..63 {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
             1 << capability,

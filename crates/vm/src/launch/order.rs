@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::export::Export;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Longest datagram, bytes: far more than any command line of ours, less than a socket's buffer.
 const DATAGRAM_MAX: usize = 64 * 1024;
 /// Most descriptors beside one.
-pub(crate) const DESCRIPTORS_MAX: usize = 16;
+pub(crate) const DESCRIPTORS_MAX: usize = 32;
 
 /// What to become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,16 +31,33 @@ pub(crate) struct Order {
     pub(crate) descriptors: Vec<i32>,
     /// Who it runs as.
     pub(crate) user: User,
-    /// A port of the new network namespace's loopback to listen on.
-    pub(crate) listen: Option<u16>,
+    /// What network it sits in.
+    pub(crate) network: Place,
+    /// All that it sees of this host's `/run`, where it serves files.
+    pub(crate) export: Option<Export>,
+}
+
+/// The network namespace that a program sits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Place {
+    /// A new one with a loopback and nothing else.
+    Empty {
+        /// A port of that loopback to listen on.
+        listen: Option<u16>,
+    },
+    /// This host's.
+    Host,
 }
 
 /// Who a program runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum User {
-    /// Whoever starts it, who is not root: the network namespace then needs a user namespace.
+    /// Whoever starts it, who is not root: other namespaces then need a user namespace.
     Same,
+    /// Root, who drops what rights it can by itself: a server of files, which have many owners.
+    Root,
     /// A user that nobody else is, made from the process id. Only root can do this.
     Own {
         /// Group, where not its own: that of `/dev/kvm`.

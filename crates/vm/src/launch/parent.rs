@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::order::{self, Answer, Order};
+use super::order::{self, Answer, Order, Place};
 
 /// How long a launcher may take. It takes milliseconds; a host that is out of memory takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -109,6 +109,7 @@ fn give_order(
     let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
     order::send(socket, order, &borrowed).map_err(LaunchError::Speak)?;
     let mut listener = None;
+    let listens = matches!(order.network, Place::Empty { listen: Some(_) });
     loop {
         match order::receive::<Answer>(socket) {
             Ok(Some((Answer::Listening, handed))) => {
@@ -116,7 +117,7 @@ fn give_order(
             }
             Ok(Some((Answer::Failed { step, cause }, _))) => return Err(LaunchError::Step { step, cause }),
             // The launcher's end closes as the program starts. One that died looks the same; the VMM's exit tells.
-            Ok(None) if order.listen.is_some() && listener.is_none() => return Err(LaunchError::NoAnswer),
+            Ok(None) if listens && listener.is_none() => return Err(LaunchError::NoAnswer),
             Ok(None) => return Ok(listener),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(LaunchError::NoAnswer),
             Err(error) => return Err(LaunchError::Speak(error)),

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::driver::ToolError;
 use crate::launch::LaunchError;
+use crate::network::NetworkError;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,37 @@ pub enum StartError {
     NoQemu {
         /// The folders.
         looked: String,
+    },
+    /// A tool of the driver is not installed.
+    #[error("no {tool} found (looked in {looked}); install it: {mend}")]
+    NoTool {
+        /// Its name.
+        tool: &'static str,
+        /// The folders.
+        looked: String,
+        /// How it comes here.
+        mend: &'static str,
+    },
+    /// A tool of the driver did not do what it should.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A machine of this name is there already, and is not ours.
+    #[error("there is a machine named {name} already; remove it with {tool}")]
+    Taken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        tool: &'static str,
+    },
+    /// A mount that the driver cannot make.
+    #[error("cannot mount {} at {}: {reason}", host.display(), guest.display())]
+    Mount {
+        /// What was to be mounted.
+        host: PathBuf,
+        /// Where.
+        guest: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// The guest binary is not there or is no static program.
     #[error("cannot use the guest binary {}: {source}; `make build` puts it beside dayfly", path.display())]
@@ -78,6 +111,9 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// Its network could not be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The VMM could not be started.
     #[error("cannot start the machine's VMM: {0}")]
     Launch(#[from] LaunchError),
@@ -87,7 +123,13 @@ impl StartError {
     /// Whether the same machine may well start later, when others have ended.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. }))
+        matches!(
+            self,
+            Self::NoSpace { .. }
+                | Self::Tool(ToolError::TooLong { .. })
+                | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. })
+                | Self::Network(NetworkError::Full | NetworkError::Locked { .. })
+        )
     }
 }
 
@@ -104,8 +146,14 @@ pub enum LeftoverError {
         /// Cause.
         source: io::Error,
     },
+    /// What is left of its network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The tool that made the machine cannot remove it.
+    #[error("a machine may be left: {0}")]
+    Tool(#[from] ToolError),
     /// The process does not end.
-    #[error("the VMM's process {pid} does not end")]
+    #[error("the machine's process {pid} does not end")]
     Alive {
         /// Its number.
         pid: u32,

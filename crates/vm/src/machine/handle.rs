@@ -84,12 +84,12 @@ impl Vm {
     /// Removes all files of the machine from its run folder, except logs. One that lives is killed before.
     ///
     /// # Errors
-    /// A file cannot be removed.
+    /// A file cannot be removed, or a tool cannot remove what it has made.
     pub async fn destroy(mut self) -> Result<(), LeftoverError> {
         if matches!(self.supervisor, Supervising::Running(_)) {
             self.kill().await;
         }
-        record::remove_files(&self.run_dir)
+        record::destroy_leftover(&self.run_dir).await
     }
 
     /// Lets the machine go: it lives on when this process has ended. Its forwarded port works as long as this process.

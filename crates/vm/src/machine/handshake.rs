@@ -41,6 +41,11 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
+    /// With an agent that starts no Docker.
+    pub(super) fn without_docker() -> Self {
+        Self { docker_settled: true, ..Self::default() }
+    }
+
     /// Whether the agent has said hello.
     pub(super) fn greeted(&self) -> bool {
         self.greeted

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::StartError;
 use crate::accel::Accel;
+use crate::driver::tool::{self, Invocation};
 use crate::launch::Launcher;
 
 /// Where QEMU may be, best first.
 const QEMU_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];
+/// Where tools may be, best first.
+const TOOL_FOLDERS: [&str; 5] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin"];
 /// Its name.
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -21,6 +24,10 @@ pub struct VmHost {
     pub launcher: Launcher,
     /// QEMU, where it is not in one of the usual folders.
     pub qemu: Option<PathBuf>,
+    /// Where podman, krunvm and buildah may be, best first.
+    pub tool_folders: Vec<PathBuf>,
+    /// The whole environment of these tools: of this process's, what [`crate::is_for_tools`] lets through.
+    pub tool_env: Vec<(String, String)>,
     /// How long machines may take.
     pub limits: Limits,
 }
@@ -32,6 +39,8 @@ pub struct Limits {
     pub hello_tcg: Duration,
     /// The same with KVM.
     pub hello_kvm: Duration,
+    /// From the start of a krun machine until its entrypoint has taken its settings.
+    pub hello_krun: Duration,
     /// From the agent's hello until the entrypoint is started without Docker.
     pub docker: Duration,
 }
@@ -42,6 +51,7 @@ impl Default for Limits {
         Self {
             hello_tcg: Duration::from_secs(60),
             hello_kvm: Duration::from_secs(20),
+            hello_krun: Duration::from_secs(60),
             docker: Duration::from_secs(120),
         }
     }
@@ -57,9 +67,22 @@ impl Limits {
 }
 
 impl VmHost {
-    /// A host with QEMU in a usual place and the default limits.
+    /// A host with everything in its usual place, tools without an environment, and the default limits.
     pub fn new(state: PathBuf, launcher: Launcher) -> Self {
-        Self { state, launcher, qemu: None, limits: Limits::default() }
+        let tool_folders = TOOL_FOLDERS.iter().map(PathBuf::from).collect();
+        Self { state, launcher, qemu: None, tool_folders, tool_env: Vec::new(), limits: Limits::default() }
+    }
+
+    /// A tool of this host.
+    pub(crate) fn tool(&self, name: &'static str, mend: &'static str) -> Result<Invocation, StartError> {
+        match tool::find(&self.tool_folders, name) {
+            Some(program) => Ok(Invocation { program, args: Vec::new(), env: self.tool_env.clone() }),
+            None => {
+                let folders: Vec<_> =
+                    self.tool_folders.iter().map(|path| path.display().to_string()).collect();
+                Err(StartError::NoTool { tool: name, looked: folders.join(", "), mend })
+            }
+        }
     }
 
     /// QEMU's path.

@@ -7,8 +7,9 @@
 //!   Vm::stop / Vm::kill: orders to the supervisor      Vm::destroy: the files
 //! ```
 //!
-//! The supervisor owns the machine's state; everybody else sends orders or reads events. If this process dies, the
-//! machine lives on: its process is written down in the run folder ([`record`]), its sockets stand there.
+//! The supervisor owns the machine's state; everybody else sends orders or reads events. There is one for machines with an
+//! agent ([`supervisor`]) and one for those that share their environment directory ([`mounted`]). If this process dies, the
+//! machine lives on: what it is stands in the run folder ([`record`]), written down before it is.
 
 mod disks;
 mod error;
@@ -19,11 +20,14 @@ mod handshake;
 mod host;
 mod initramfs;
 mod link;
+mod mounted;
 pub(crate) mod record;
+mod servers;
 pub(crate) mod spawn;
 mod spec;
 mod start;
 mod supervisor;
+mod tree;
 mod watcher;
 
 pub use error::{LeftoverError, StartError};
@@ -32,7 +36,9 @@ pub use exit::Exit;
 pub use handle::Vm;
 pub use host::{Limits, VmHost};
 pub use record::{Leftover, destroy_leftover, leftover};
-pub use spec::{Driver, Entrypoint, Machine, Network, QemuSettings, VmSpec};
+pub use spec::{
+    Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
+};
 pub use start::start;
 
 pub(crate) use initramfs::{InitramfsError, with_guest};

@@ -1,14 +1,20 @@
 //! What a run folder tells of its machine, for those who come later.
 
-use std::io;
-use std::path::Path;
-use std::time::Duration;
+use std::fs::{File, TryLockError};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::LeftoverError;
-use crate::accel::Accel;
+use crate::driver::tool::{self, Invocation};
+use crate::driver::{krunvm, podman};
+use crate::virtiofs::SHARES_MAX;
 
 /// Name of the record.
 const RECORD: &str = "vmm.json";
@@ -24,51 +30,139 @@ pub(crate) const SCRATCH_DISK: &str = "scratch.img";
 pub(crate) const CONSOLE_LOG: &str = "console.log";
 /// What the VMM printed.
 pub(crate) const VMM_LOG: &str = "vmm.log";
+/// What a machine without a root file system of its own has of this host.
+pub(crate) const GUEST_FOLDER: &str = "guest";
 /// All that goes with the machine; logs stay.
 const REMOVED: [&str; 5] = [AGENT_SOCKET, MONITOR_SOCKET, CONSOLE_SOCKET, SCRATCH_DISK, RECORD];
+/// How long a process that was asked to end, and ends others before, may take before it is killed itself.
+const KEEPER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a killed process may take to be gone. Freeing gigabytes of memory takes a moment.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
+/// How long a tool may take to look, or to remove a machine.
+const TOOL_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at something that cannot be waited for.
+const POLL: Duration = Duration::from_millis(20);
 
-/// A VMM's process, so that it is found again, and is never mistaken for another one with the same number.
+/// What a machine is, so that it is found again, and nothing else is mistaken for it. It is written down before there can
+/// be anything of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The machine's name.
     pub(crate) name: String,
-    /// What runs its instructions.
-    pub(crate) accel: Accel,
-    /// Its process.
-    pub(crate) pid: u32,
-    /// When that process started, clock ticks since the host's boot.
-    pub(crate) start_ticks: u64,
-    /// Which boot of the host that was.
-    pub(crate) boot_id: String,
+    /// What it is on this host.
+    #[serde(flatten)]
+    pub(crate) made: Made,
 }
 
-/// A machine that a run folder tells of, and whose process lives.
+/// What a machine is on this host. Told apart by the names of their fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Made {
+    /// The containers that bear the run folder's label.
+    Podman {
+        /// How podman is called. Another one would look into another store.
+        podman: Invocation,
+    },
+    /// The machine of this name, and the processes that bear the run folder's mark.
+    Krunvm {
+        /// How krunvm is called.
+        krunvm: Invocation,
+        /// The file that is locked meanwhile.
+        lock: PathBuf,
+    },
+    /// A process.
+    Process(ProcessId),
+}
+
+/// A process, so that it is never mistaken for another one with the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    /// Its number.
+    pid: u32,
+    /// When it started, clock ticks since the host's boot.
+    start_ticks: u64,
+    /// Which boot of the host that was.
+    boot_id: String,
+    /// It ends others, and then itself, when it is asked to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_keeper: bool,
+}
+
+/// A machine that a run folder tells of, and that is still there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
     /// The machine's name.
     pub name: String,
-    /// Its VMM.
-    pub pid: u32,
+    /// Its process, where it is one of this host.
+    pub pid: Option<u32>,
+}
+
+impl ProcessId {
+    fn of(pid: u32, is_keeper: bool) -> io::Result<Self> {
+        let start_ticks = start_ticks(pid)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Self { pid, start_ticks, boot_id: boot_id()?, is_keeper })
+    }
+
+    /// A descriptor of the process, if it is still the same one and lives.
+    fn open(&self) -> io::Result<Option<OwnedFd>> {
+        if boot_id()? != self.boot_id {
+            return Ok(None);
+        }
+        let Some(descriptor) = open_process(self.pid)? else { return Ok(None) };
+        // Compared after opening: the descriptor cannot come to mean another process any more.
+        Ok((start_ticks(self.pid)? == Some(self.start_ticks)).then_some(descriptor))
+    }
+
+    /// Ends it and waits until it is gone.
+    async fn end(&self, run_dir: &Path) -> Result<(), LeftoverError> {
+        let failed = |source| at("end the process of", run_dir, source);
+        let Some(descriptor) = self.open().map_err(failed)? else { return Ok(()) };
+        let descriptor = crate::readiness::readable(descriptor).map_err(failed)?;
+        let ways = [(Signal::TERM, KEEPER_LIMIT), (Signal::KILL, KILL_LIMIT)];
+        for (signal, limit) in &ways[usize::from(!self.is_keeper)..] {
+            rustix::process::pidfd_send_signal(descriptor.get_ref(), *signal)
+                .or_else(|error| if error == Errno::SRCH { Ok(()) } else { Err(error) })
+                .map_err(|error| failed(error.into()))?;
+            if let Ok(ready) = tokio::time::timeout(*limit, descriptor.readable()).await {
+                return ready.map(drop).map_err(failed);
+            }
+        }
+        Err(LeftoverError::Alive { pid: self.pid })
+    }
 }
 
 impl Record {
     /// Describes a living process.
-    pub(crate) fn of(pid: u32, name: &str, accel: Accel) -> io::Result<Self> {
-        let start_ticks = start_ticks(pid)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Self { name: name.to_owned(), accel, pid, start_ticks, boot_id: boot_id()? })
+    pub(crate) fn of_process(pid: u32, name: &str) -> io::Result<Self> {
+        Ok(Self { name: name.to_owned(), made: Made::Process(ProcessId::of(pid, false)?) })
+    }
+
+    /// Describes a living process that ends others before itself.
+    pub(crate) fn of_keeper(pid: u32, name: &str) -> io::Result<Self> {
+        Ok(Self { name: name.to_owned(), made: Made::Process(ProcessId::of(pid, true)?) })
     }
 
     /// Writes it into the run folder, whole or not at all.
     pub(crate) fn write(&self, run_dir: &Path) -> io::Result<()> {
-        let new = run_dir.join(format!("{RECORD}.new"));
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(&new, run_dir.join(RECORD))
+        self.write_as(run_dir, RECORD)
     }
 
-    fn read(run_dir: &Path) -> Result<Option<Self>, LeftoverError> {
-        let path = run_dir.join(RECORD);
+    /// Writes it as that of the server of the share of this number.
+    pub(crate) fn write_server(&self, run_dir: &Path, share: usize) -> io::Result<()> {
+        self.write_as(run_dir, &server_record(share))
+    }
+
+    fn write_as(&self, run_dir: &Path, name: &str) -> io::Result<()> {
+        let new = run_dir.join(format!("{name}.new"));
+        let mut options = std::fs::OpenOptions::new();
+        // A tool's environment may hold the credentials of a proxy.
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        std::fs::rename(&new, run_dir.join(name))
+    }
+
+    fn read(run_dir: &Path, name: &str) -> Result<Option<Self>, LeftoverError> {
+        let path = run_dir.join(name);
         match std::fs::read(&path) {
             Ok(text) => match serde_json::from_slice(&text) {
                 Ok(record) => Ok(Some(record)),
@@ -78,58 +172,162 @@ impl Record {
             Err(source) => Err(LeftoverError::Io { what: "read", path, source }),
         }
     }
-
-    /// A descriptor of the process, if it is still the same one and lives.
-    fn open(&self) -> io::Result<Option<std::os::fd::OwnedFd>> {
-        if boot_id()? != self.boot_id {
-            return Ok(None);
-        }
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
-        let descriptor = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(descriptor) => descriptor,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        // Compared after opening: the descriptor cannot come to mean another process any more.
-        Ok((start_ticks(self.pid)? == Some(self.start_ticks)).then_some(descriptor))
-    }
 }
 
-/// The machine of a run folder, if its process lives.
+/// The machine of a run folder, if it is still there.
 ///
 /// # Errors
-/// The folder's record or the process cannot be read.
-pub fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
-    let Some(record) = Record::read(run_dir)? else { return Ok(None) };
-    let alive = record.open().map_err(|source| at("look at the VMM of", run_dir, source))?;
-    Ok(alive.map(|_| Leftover { name: record.name, pid: record.pid }))
+/// The folder's record cannot be read, or its process or tool not be asked.
+pub async fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
+    let Some(record) = Record::read(run_dir, RECORD)? else { return Ok(None) };
+    let (is_there, pid) = match &record.made {
+        Made::Process(process) => {
+            let alive = process.open().map_err(|source| at("look at the process of", run_dir, source))?;
+            (alive.is_some(), Some(process.pid))
+        }
+        Made::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
+        Made::Krunvm { krunvm, .. } => {
+            let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
+            (krunvm::is_listed(&list, &record.name), None)
+        }
+    };
+    Ok(is_there.then_some(Leftover { name: record.name, pid }))
 }
 
-/// Ends what lives of a run folder's machine and removes its files, except logs. A folder without a machine, or none at
+/// Ends what there is of a run folder's machine and removes its files, except logs. A folder without a machine, or none at
 /// all, is no error.
 ///
 /// # Errors
-/// A file cannot be removed, or the process does not end.
+/// A file cannot be removed, a process does not end, or a tool cannot remove what it has made. The record stays then.
 pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
-    if let Some(record) = Record::read(run_dir)? {
-        let failed = |source| at("end the VMM of", run_dir, source);
-        if let Some(descriptor) = record.open().map_err(failed)? {
-            let descriptor = crate::readiness::readable(descriptor).map_err(failed)?;
-            rustix::process::pidfd_send_signal(descriptor.get_ref(), Signal::KILL)
-                .or_else(|error| if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) })
-                .map_err(|error| failed(error.into()))?;
-            match tokio::time::timeout(KILL_LIMIT, descriptor.readable()).await {
-                Ok(ready) => drop(ready.map_err(failed)?),
-                Err(_) => return Err(LeftoverError::Alive { pid: record.pid }),
-            }
-        }
-    }
-    remove_files(run_dir)
+    end(run_dir).await?;
+    remove_files(run_dir).await
 }
 
-/// Removes a machine's files from its run folder; the record goes last.
-pub(super) fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
-    for name in REMOVED {
+fn server_record(share: usize) -> String {
+    format!("virtiofsd-{share}.json")
+}
+
+/// Ends what there is of a run folder's machine.
+pub(super) async fn end(run_dir: &Path) -> Result<(), LeftoverError> {
+    end_recorded(run_dir, RECORD).await?;
+    // A server ends with its VMM; one that a guest has taken over might not.
+    for share in 0..SHARES_MAX {
+        end_recorded(run_dir, &server_record(share)).await?;
+    }
+    Ok(())
+}
+
+/// Ends what a record tells of, if it is there.
+async fn end_recorded(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
+    let Some(record) = Record::read(run_dir, name)? else { return Ok(()) };
+    match &record.made {
+        Made::Process(process) => process.end(run_dir).await,
+        Made::Podman { podman } => {
+            let ids = containers(podman, run_dir).await?;
+            if !ids.is_empty() {
+                tool::run(&podman::remove(podman, ids.iter().map(String::as_str)), TOOL_LIMIT).await?;
+            }
+            Ok(())
+        }
+        Made::Krunvm { krunvm, lock } => {
+            end_marked(run_dir).await?;
+            let _lock = lock_file(lock).await?;
+            let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
+            if krunvm::is_listed(&list, &record.name) {
+                tool::run(&krunvm::delete(krunvm, &record.name), TOOL_LIMIT).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn containers(podman: &Invocation, run_dir: &Path) -> Result<Vec<String>, LeftoverError> {
+    let list = tool::run(&podman::list(podman, &run_dir.to_string_lossy()), TOOL_LIMIT).await?;
+    Ok(list.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// Takes a lock that others hold for moments only; it is held until the file is dropped.
+pub(super) async fn lock_file(path: &Path) -> Result<File, LeftoverError> {
+    let failed = |source| at("lock", path, source);
+    let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    let end = Instant::now() + TOOL_LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => tokio::time::sleep(POLL).await,
+            Err(TryLockError::WouldBlock) => return Err(failed(io::ErrorKind::TimedOut.into())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+}
+
+/// The variable by which the processes of a run folder are found where their starter may be gone before them.
+pub(super) fn mark(run_dir: &Path) -> (String, String) {
+    ("DAYFLY_RUN".to_owned(), run_dir.to_string_lossy().into_owned())
+}
+
+/// Kills the processes that bear the run folder's mark, and waits until they are gone.
+async fn end_marked(run_dir: &Path) -> Result<(), LeftoverError> {
+    let end = Instant::now() + KILL_LIMIT;
+    loop {
+        let failed = |source| at("end the processes of", run_dir, source);
+        let living = signal_marked(run_dir, Signal::KILL).map_err(failed)?;
+        match living.first() {
+            None => return Ok(()),
+            Some(pid) if Instant::now() > end => return Err(LeftoverError::Alive { pid: *pid }),
+            Some(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// Sends a signal to every process that bears the run folder's mark; their numbers.
+pub(super) fn signal_marked(run_dir: &Path, signal: Signal) -> io::Result<Vec<u32>> {
+    let (name, value) = mark(run_dir);
+    let wanted = format!("{name}={value}").into_bytes();
+    // Gone, a zombie, or another user's: not ours.
+    let is_marked = |pid: u32| {
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == wanted))
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if !is_marked(pid) {
+            continue;
+        }
+        // Looked at once more after opening: the descriptor cannot come to mean another process any more.
+        if let Some(descriptor) = open_process(pid)?.filter(|_| is_marked(pid)) {
+            let _ = rustix::process::pidfd_send_signal(&descriptor, signal);
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(descriptor) => Ok(Some(descriptor)),
+        Err(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a machine's network, and its files from its run folder; the record goes last.
+pub(super) async fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
+    let folder = run_dir.to_owned();
+    // The kernel takes its time with links, and another process may hold the lock.
+    let removed = tokio::task::spawn_blocking(move || remove_files_now(&folder)).await;
+    removed.unwrap_or_else(|error| Err(at("remove the files of", run_dir, io::Error::other(error))))
+}
+
+fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
+    crate::network::remove(run_dir)?;
+    let guest = run_dir.join(GUEST_FOLDER);
+    remove_folder(&guest).map_err(|source| at("remove", &guest, source))?;
+    let servers = (0..SHARES_MAX).map(server_record);
+    for name in servers.chain(REMOVED.map(str::to_owned)) {
         let path = run_dir.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => {}
@@ -138,6 +336,14 @@ pub(super) fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
         }
     }
     Ok(())
+}
+
+/// Removes a folder with all that is in it, never following a link; one that is not there is no error.
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn at(what: &'static str, path: &Path, source: io::Error) -> LeftoverError {
@@ -183,17 +389,24 @@ mod tests {
     async fn a_process_is_found_and_ended_and_its_successor_is_not() {
         let folder = tempfile::tempdir().expect("folder");
         let mut child = Command::new("sleep").arg("60").spawn().expect("spawn");
-        let record = Record::of(child.id(), "m", Accel::Tcg).expect("record");
+        let record = Record::of_process(child.id(), "m").expect("record");
         record.write(folder.path()).expect("write");
         std::fs::write(folder.path().join(CONSOLE_LOG), "x").expect("log");
-        let found = leftover(folder.path()).expect("look");
-        assert_eq!(found, Some(Leftover { name: "m".to_owned(), pid: child.id() }));
+        let found = leftover(folder.path()).await.expect("look");
+        assert_eq!(found, Some(Leftover { name: "m".to_owned(), pid: Some(child.id()) }));
 
-        // Another process that got the same number started later.
-        Record { start_ticks: record.start_ticks + 1, ..record.clone() }.write(folder.path()).expect("write");
-        assert_eq!(leftover(folder.path()).expect("look"), None);
-        Record { boot_id: "another".to_owned(), ..record.clone() }.write(folder.path()).expect("write");
-        assert_eq!(leftover(folder.path()).expect("look"), None);
+        let Made::Process(process) = record.made.clone() else { panic!("a process") };
+        let others = [
+            // Another process that got the same number started later.
+            ProcessId { start_ticks: process.start_ticks + 1, ..process.clone() },
+            ProcessId { boot_id: "another".to_owned(), ..process },
+        ];
+        for other in others {
+            let other = Record { made: Made::Process(other), ..record.clone() };
+            other.write(folder.path()).expect("write");
+            assert_eq!(leftover(folder.path()).await.expect("look"), None);
+            end(folder.path()).await.expect("nothing to end");
+        }
         assert!(child.try_wait().expect("wait").is_none());
 
         record.write(folder.path()).expect("write");
@@ -204,5 +417,44 @@ mod tests {
         assert_eq!(left, [CONSOLE_LOG]);
         destroy_leftover(folder.path()).await.expect("again");
         destroy_leftover(Path::new("/nonexistent")).await.expect("none at all");
+    }
+    #[test]
+    fn a_record_of_an_older_build_still_means_its_process() {
+        let old = r#"{"name":"m","accel":"tcg","pid":7,"start_ticks":9,"boot_id":"b"}"#;
+        let record: Record = serde_json::from_str(old).expect("understood");
+        let process = ProcessId { pid: 7, start_ticks: 9, boot_id: "b".to_owned(), is_keeper: false };
+        assert_eq!(record, Record { name: "m".to_owned(), made: Made::Process(process) });
+    }
+
+    #[test]
+    fn every_kind_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().expect("folder");
+        let env = vec![("A".to_owned(), "b".to_owned())];
+        let tool = Invocation { program: "/usr/bin/x".into(), args: vec!["unshare".to_owned()], env };
+        let process = ProcessId { pid: 7, start_ticks: 9, boot_id: "b".to_owned(), is_keeper: true };
+        for made in [
+            Made::Podman { podman: tool.clone() },
+            Made::Krunvm { krunvm: tool, lock: "/l".into() },
+            Made::Process(process),
+        ] {
+            let record = Record { name: "m".to_owned(), made };
+            record.write(folder.path()).expect("write");
+            assert_eq!(Record::read(folder.path(), RECORD).expect("read"), Some(record));
+        }
+    }
+
+    #[tokio::test]
+    async fn processes_are_found_by_the_mark_of_their_run_folder_and_by_no_other() {
+        let folder = tempfile::tempdir().expect("folder");
+        let other = folder.path().join("x");
+        let spawn =
+            |run_dir: &Path| Command::new("sleep").arg("60").envs([mark(run_dir)]).spawn().expect("spawn");
+        let (mut ours, mut others) = (spawn(folder.path()), spawn(&other));
+        let reap = std::thread::spawn(move || ours.wait());
+        end_marked(folder.path()).await.expect("end");
+        assert!(reap.join().expect("thread").expect("wait").code().is_none());
+        assert!(others.try_wait().expect("wait").is_none());
+        others.kill().expect("kill");
+        others.wait().expect("wait");
     }
 }

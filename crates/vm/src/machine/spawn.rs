@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,17 @@ use tokio::task::JoinSet;
 
 use super::link::Link;
 use super::record::{self, Record};
+use super::servers::Servers;
 use super::watcher::Watcher;
 use crate::accel::Accel;
 use crate::console::{BoundedFile, Output};
 use crate::driver::qemu::{Invocation, Role};
 use crate::forward::{self, Forward};
-use crate::launch::{self, LaunchError, Launched, Launcher, Order, User};
+use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
+use crate::network::Connection;
 use crate::process::Process;
 use crate::socket::SocketFolder;
+use crate::virtiofs::Shares;
 
 /// All that a VMM is started from, more than once if need be.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(crate) struct Recipe {
     pub(crate) accel: Accel,
     pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
+    pub(crate) connection: Connection,
+    pub(crate) shares: Option<Shares>,
     pub(crate) forward: Option<Forward>,
     pub(crate) kernel: File,
     pub(crate) initramfs: OwnedFd,
@@ -47,9 +52,12 @@ pub(crate) struct RecipeDisks {
 #[derive(Debug)]
 pub(crate) struct Vmm {
     pub(crate) process: Process,
+    /// What serves files to it.
+    servers: Servers,
     /// None once the connection has ended.
     pub(crate) link: Option<Link>,
-    pub(crate) monitor: Watcher,
+    /// None where it has none.
+    pub(crate) monitor: Option<Watcher>,
     /// Tasks that read what it prints; they end with it.
     pub(crate) drains: JoinSet<()>,
     /// The task that forwards its port; it ends when this is dropped.
@@ -59,9 +67,24 @@ pub(crate) struct Vmm {
 }
 
 impl Vmm {
+    /// A process, and the connection to its agent.
+    pub(super) fn new(process: Process, agent: tokio::net::UnixStream, detached: &Arc<AtomicBool>) -> Self {
+        Self {
+            process,
+            servers: Servers::default(),
+            link: Some(Link::new(agent)),
+            monitor: None,
+            drains: JoinSet::new(),
+            forward: JoinSet::new(),
+            ended: false,
+            detached: Arc::clone(detached),
+        }
+    }
+
     /// Its process has ended: nothing is left to be killed, and nothing to be forwarded.
     pub(crate) fn settle(&mut self) {
         self.ended = true;
+        self.servers.end();
         self.forward.abort_all();
     }
 }
@@ -69,9 +92,15 @@ impl Vmm {
 impl Drop for Vmm {
     /// A machine that nobody watches any more is ended, unless it was let go on purpose.
     fn drop(&mut self) {
-        if !self.ended && !self.detached.load(Ordering::Relaxed) {
+        if self.ended {
+            return;
+        }
+        if self.detached.load(Ordering::Relaxed) {
+            self.servers.release();
+        } else {
             self.process.kill();
             self.process.reap();
+            self.servers.end();
         }
     }
 }
@@ -91,7 +120,8 @@ impl Recipe {
         detached: &Arc<AtomicBool>,
     ) -> Result<Vmm, LaunchError> {
         let folder = SocketFolder::open(&self.run_dir).map_err(LaunchError::Record)?;
-        let descriptors = self.descriptors(&folder).map_err(LaunchError::Record)?;
+        let (servers, connected) = self.serve_shares(&folder, outputs).await?;
+        let descriptors = self.descriptors(&folder, &connected).map_err(LaunchError::Record)?;
         let connections = connect(&folder).await.map_err(LaunchError::Record)?;
         let recipe = Arc::clone(self);
         // Not cancellable: an owner who loses patience drops this future, and the process is killed by `Unclaimed`.
@@ -99,10 +129,10 @@ impl Recipe {
             .await
             .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
             .claim();
-        self.listen_to(launched, connections, outputs, detached).map_err(LaunchError::Speak)
+        self.listen_to(launched, servers, connections, outputs, detached).map_err(LaunchError::Speak)
     }
 
-    fn descriptors(&self, folder: &SocketFolder) -> io::Result<Vec<OwnedFd>> {
+    fn descriptors(&self, folder: &SocketFolder, servers: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
         let disks = || self.disks.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         self.invocation
             .descriptors
@@ -112,6 +142,11 @@ impl Recipe {
                 Role::Initrd => self.initramfs.try_clone(),
                 Role::RootDisk => disks()?.root.try_clone().map(OwnedFd::from),
                 Role::ScratchDisk => disks()?.scratch.try_clone().map(OwnedFd::from),
+                Role::Tap => match &self.connection {
+                    Connection::Own(attachment) => attachment.tap.try_clone(),
+                    Connection::Open | Connection::Shut => Err(io::ErrorKind::NotFound.into()),
+                },
+                Role::Share(number) => servers[number].try_clone(),
                 Role::AgentSocket => folder.listen(record::AGENT_SOCKET),
                 Role::MonitorSocket => folder.listen(record::MONITOR_SOCKET),
                 Role::ConsoleSocket => folder.listen(record::CONSOLE_SOCKET),
@@ -126,42 +161,55 @@ impl Recipe {
             env: self.invocation.env.clone(),
             descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
-            listen: self.forward.map(|forward| forward.guest_port),
+            export: None,
+            network: match self.connection {
+                // The card's descriptor leads to the machine's network from anywhere.
+                Connection::Own(_) => Place::Empty { listen: None },
+                Connection::Open => Place::Host,
+                Connection::Shut => Place::Empty { listen: self.forward.map(|forward| forward.guest_port) },
+            },
         };
         launch::launch(&self.launcher, &order, &descriptors, |pid| {
-            Record::of(pid, &self.name, self.accel)?.write(&self.run_dir)
+            Record::of_process(pid, &self.name)?.write(&self.run_dir)
         })
     }
 
     fn listen_to(
         &self,
         launched: Launched,
+        servers: Servers,
         connections: Connections,
         outputs: &Outputs,
         detached: &Arc<AtomicBool>,
     ) -> io::Result<Vmm> {
         let process = Process::new(launched.child)?;
-        let mut vmm = Vmm {
-            process,
-            link: Some(Link::new(connections.agent)),
-            monitor: Watcher::start(connections.monitor),
-            drains: JoinSet::new(),
-            forward: JoinSet::new(),
-            ended: false,
-            detached: Arc::clone(detached),
-        };
+        let mut vmm = Vmm::new(process, connections.agent, detached);
+        vmm.servers = servers;
+        vmm.monitor = Some(Watcher::start(connections.monitor));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;
         vmm.drains.spawn(outputs.vmm.clone().drain(pipe, log(record::VMM_LOG)));
-        if let (Some(listener), Some(to)) = (launched.listener, self.forward.map(|forward| forward.to)) {
+        let listener = match launched.listener {
+            Some(listener) => Some(listener),
+            None => self.network_listener().transpose()?,
+        };
+        if let (Some(listener), Some(to)) = (listener, self.forward.map(|forward| forward.to)) {
             vmm.forward.spawn(serve_forward(listener, to)?);
         }
         Ok(vmm)
     }
+
+    /// What listens in the machine's own network; shared by all its starts.
+    fn network_listener(&self) -> Option<io::Result<TcpListener>> {
+        match &self.connection {
+            Connection::Own(attachment) => attachment.listener.as_ref().map(TcpListener::try_clone),
+            Connection::Open | Connection::Shut => None,
+        }
+    }
 }
 
-fn serve_forward(listener: std::net::TcpListener, to: SocketAddr) -> io::Result<impl Future<Output = ()>> {
+fn serve_forward(listener: TcpListener, to: SocketAddr) -> io::Result<impl Future<Output = ()>> {
     listener.set_nonblocking(true)?;
     Ok(forward::serve(tokio::net::TcpListener::from_std(listener)?, to))
 }
@@ -175,14 +223,14 @@ async fn connect(folder: &SocketFolder) -> io::Result<Connections> {
 }
 
 /// A process that is killed unless somebody takes it over.
-struct Unclaimed(Option<Launched>);
+pub(super) struct Unclaimed(Option<Launched>);
 
 impl Unclaimed {
-    fn new(launched: Launched) -> Self {
+    pub(super) fn new(launched: Launched) -> Self {
         Self(Some(launched))
     }
 
-    fn claim(mut self) -> Launched {
+    pub(super) fn claim(mut self) -> Launched {
         self.0.take().expect("claimed once: this consumes it")
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::StartError;
 use crate::accel::AccelChoice;
+use crate::driver::{DriverKind, podman};
 use crate::forward::Forward;
 use crate::image::Image;
 use crate::mount::Mount;
@@ -27,6 +28,39 @@ pub struct Machine {
 pub enum Driver {
     /// A VMM of this host, with KVM or in software emulation.
     Qemu(QemuSettings),
+    /// A container of podman's in a machine of its own.
+    PodmanKrun(KrunSettings),
+    /// A machine of krunvm's.
+    Krunvm(KrunSettings),
+    /// Plain processes of this host. They hold nobody in: whoever uses this makes sure that the forge is the lab.
+    Process(ProcessSettings),
+}
+
+impl Driver {
+    /// Which one it is.
+    #[must_use]
+    pub fn kind(&self) -> DriverKind {
+        match self {
+            Self::Qemu(_) => DriverKind::Qemu,
+            Self::PodmanKrun(_) => DriverKind::PodmanKrun,
+            Self::Krunvm(_) => DriverKind::Krunvm,
+            Self::Process(_) => DriverKind::Process,
+        }
+    }
+}
+
+/// What the krun drivers need to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KrunSettings {
+    /// The image, as podman or buildah call it: any reference. [`crate::pull`] fetches it.
+    pub image: String,
+}
+
+/// What the `process` driver needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSettings {
+    /// The runner app's program on this host.
+    pub app: PathBuf,
 }
 
 /// What the `qemu` driver needs to know.
@@ -40,14 +74,27 @@ pub struct QemuSettings {
     pub accel: AccelChoice,
 }
 
-/// What a machine may reach.
+/// Whether a machine reaches anything but its forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Egress {
+    /// The internet; as root without this host and private networks.
+    #[default]
+    Open,
+    /// Nothing but the forwarded port.
+    Shut,
+}
+
+/// What a machine may reach. It has IPv4 only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Its DNS server.
+    /// Whether it reaches the internet.
+    pub egress: Egress,
+    /// Its DNS server, which is let through although it may be private or this host itself (not its loopback).
     pub dns: IpAddr,
     /// The one port of the host's loopback that works from the guest: a forge on this host.
     pub forward: Option<Forward>,
-    /// Addresses that are let through although they are private or the host's own: the forge's.
+    /// Addresses that are let through although they are private or the host's own: the forge's. TCP; those of IPv6 and
+    /// of a loopback cannot work and are passed over.
     pub allow: Vec<SocketAddr>,
 }
 
@@ -82,7 +129,7 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
-    /// Refuses what QEMU or the guest could not work with.
+    /// Refuses what a driver or the guest could not work with.
     pub(super) fn check(&self) -> Result<(), StartError> {
         let size = |what, value: u64, least, most| {
             if (least..=most).contains(&value) {
@@ -96,6 +143,10 @@ impl VmSpec {
         size("MiB of memory", self.machine.memory_mib.into(), 256, 1024 * 1024)?;
         match &self.machine.driver {
             Driver::Qemu(qemu) => size("MiB of disk", qemu.disk_mib, 256, 16 * 1024 * 1024),
+            Driver::PodmanKrun(_) | Driver::Krunvm(_) => {
+                size("CPUs with krun", self.machine.cpus.into(), 1, podman::CPUS_MAX.into())
+            }
+            Driver::Process(_) => Ok(()),
         }
     }
 

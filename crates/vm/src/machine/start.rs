@@ -9,57 +9,239 @@ use tokio::sync::mpsc;
 
 use super::handle::Supervising;
 use super::initramfs::{self, InitramfsError};
+use super::mounted::Mounted;
+use super::record::{Made, Record};
 use super::spawn::{Outputs, Recipe, RecipeDisks};
-use super::supervisor::{Role, Supervisor};
-use super::{Driver, QemuSettings, StartError, Vm, VmHost, VmSpec, disks, record};
+use super::supervisor::{Origin, Role, Supervisor};
+use super::tree::TreeRecipe;
+use super::{
+    Driver, Entrypoint, KrunSettings, ProcessSettings, QemuSettings, StartError, Vm, VmHost, VmSpec, disks,
+    record,
+};
 use crate::accel::Accel;
-use crate::driver::qemu::{self, Boot, Disks, Needs};
-use crate::environment::EnvironmentDir;
+use crate::driver::qemu::{self, Boot, Card, Needs, Whole};
+use crate::driver::{krunvm, mounted, podman, process, tool};
+use crate::environment::{EnvironmentDir, EnvironmentError};
+use crate::network::{self, Connection};
+use crate::virtiofs::Shares;
 use crate::{probe, tsc};
 
 /// Events that wait for their owner; more of them hold the guest up.
 const EVENTS_MAX: usize = 1024;
+/// How long a tool may take to make a machine of an image that is there.
+const CREATE_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// Starts a machine in a run folder that is there already. Returns as soon as its VMM runs; how the guest gets on is
-/// told by its events. Nothing is left where it fails; a future that is dropped before may leave files, which
+/// Starts a machine in a run folder that is there already. Returns as soon as its process runs; how the guest gets on is
+/// told by its events. Nothing is left where it fails; a future that is dropped before may leave files or a machine, which
 /// [`super::destroy_leftover`] removes.
+///
+/// The image of a krun driver must be there: see [`crate::pull`].
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, StartError> {
     spec.check()?;
-    let qemu = host.qemu()?;
-    let Driver::Qemu(settings) = spec.machine.driver.clone();
-    let accel = probe::resolve(host, settings.accel, &settings.image, &spec.machine.guest_binary).await?;
-    let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id).map_err(|error| {
-        StartError::Io { what: "open", path: spec.environment.clone(), source: std::io::Error::other(error) }
+    let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id)
+        .map_err(|error| environment_error(&spec, error))?;
+    match spec.machine.driver.clone() {
+        Driver::Qemu(settings) => start_qemu(host, spec, settings, environment, run_dir).await,
+        Driver::Process(settings) => start_process(host, &spec, &settings, environment, run_dir).await,
+        Driver::PodmanKrun(settings) => {
+            let podman = podman::podman(host)?;
+            let guest_dir = run_dir.join(record::GUEST_FOLDER);
+            let plan = podman::plan(&podman, &needs(&spec, &settings, run_dir, &guest_dir, &spec.hostname()));
+            let record = Record { name: spec.name.clone(), made: Made::Podman { podman } };
+            start_mounted(host, &spec, Mounting { plan, record, lock: None }, environment, run_dir).await
+        }
+        Driver::Krunvm(settings) => {
+            krunvm::check(&spec.mounts)?;
+            let krunvm = krunvm::krunvm(host)?;
+            let lock = host.state.join(krunvm::LOCK);
+            let guest_dir = run_dir.join(record::GUEST_FOLDER);
+            let plan = krunvm::plan(&krunvm, &needs(&spec, &settings, run_dir, &guest_dir, &spec.hostname()));
+            let made = Made::Krunvm { krunvm, lock: lock.clone() };
+            let record = Record { name: spec.name.clone(), made };
+            start_mounted(host, &spec, Mounting { plan, record, lock: Some(lock) }, environment, run_dir)
+                .await
+        }
+    }
+}
+
+fn environment_error(spec: &VmSpec, error: EnvironmentError) -> StartError {
+    let source = std::io::Error::other(error);
+    StartError::Io { what: "open", path: spec.environment.clone(), source }
+}
+
+fn needs<'a>(
+    spec: &'a VmSpec,
+    settings: &'a KrunSettings,
+    run_dir: &'a Path,
+    guest_dir: &'a Path,
+    hostname: &'a str,
+) -> mounted::Needs<'a> {
+    mounted::Needs {
+        name: &spec.name,
+        hostname,
+        runner_id: &spec.runner_id,
+        run_dir,
+        image: &settings.image,
+        cpus: spec.machine.cpus,
+        memory_mib: spec.machine.memory_mib,
+        dns: spec.network.dns,
+        reaches_host: spec.network.forward.is_some(),
+        environment: &spec.environment,
+        guest_dir,
+        mounts: &spec.mounts,
+        program: spec.entrypoint.program.as_deref(),
+        args: &spec.entrypoint.args,
+    }
+}
+
+/// How a machine that shares its environment directory is made and found again.
+struct Mounting {
+    plan: mounted::Plan,
+    record: Record,
+    /// The file that is locked while it is made.
+    lock: Option<PathBuf>,
+}
+
+/// Makes the machine, then starts it. Before it can be there the record is.
+async fn start_mounted(
+    host: &VmHost,
+    spec: &VmSpec,
+    mounting: Mounting,
+    environment: EnvironmentDir,
+    run_dir: &Path,
+) -> Result<Vm, StartError> {
+    environment.watch_removals().map_err(|error| environment_error(spec, error))?;
+    let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+    let (orders, order_receiver) = mpsc::channel(4);
+    let detached = Arc::new(AtomicBool::new(false));
+    let outputs = Outputs::new();
+    let owner = Mounted {
+        plan: mounting.plan.clone(),
+        run_dir: run_dir.to_owned(),
+        hello_limit: host.limits.hello_krun,
+        environment,
+        outputs: outputs.clone(),
+        events: event_sender,
+        orders: order_receiver,
+        detached: Arc::clone(&detached),
+    };
+    let made = make_mounted(spec, mounting, run_dir).await;
+    let running = match made.and_then(|()| owner.start()) {
+        Ok(running) => running,
+        Err(error) => {
+            if let Err(left) = record::destroy_leftover(run_dir).await {
+                tracing::warn!("{left}");
+            }
+            return Err(error);
+        }
+    };
+    let supervisor = Supervising::Running(tokio::spawn(owner.run(running)));
+    Ok(Vm { events, orders, supervisor, outputs, run_dir: run_dir.to_owned(), detached })
+}
+
+async fn make_mounted(spec: &VmSpec, mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {
+    let (guest, to) = (spec.machine.guest_binary.clone(), run_dir.join(record::GUEST_FOLDER));
+    // A copy: the machine's own label and its own file, whatever it does with it.
+    std::fs::create_dir_all(&to)
+        .and_then(|()| std::fs::copy(&guest, to.join(mounted::GUEST_NAME)))
+        .map_err(|source| StartError::GuestBinary { path: guest, source })?;
+    let _lock = match &mounting.lock {
+        Some(lock) => Some(record::lock_file(lock).await.map_err(|error| StartError::Io {
+            what: "take turns with",
+            path: lock.clone(),
+            source: std::io::Error::other(error),
+        })?),
+        None => None,
+    };
+    if let Made::Krunvm { krunvm, .. } = &mounting.record.made {
+        // Its machines have names only: one that is there already is somebody else's.
+        let list = tool::run(&krunvm::list(krunvm), CREATE_LIMIT).await?;
+        if krunvm::is_listed(&list, &spec.name) {
+            return Err(StartError::Taken { name: spec.name.clone(), tool: "krunvm" });
+        }
+    }
+    mounting.record.write(run_dir).map_err(|source| StartError::Io {
+        what: "write the record in",
+        path: run_dir.to_owned(),
+        source,
     })?;
+    tool::run(&mounting.plan.create, CREATE_LIMIT).await?;
+    Ok(())
+}
+
+async fn start_process(
+    host: &VmHost,
+    spec: &VmSpec,
+    settings: &ProcessSettings,
+    environment: EnvironmentDir,
+    run_dir: &Path,
+) -> Result<Vm, StartError> {
+    let folders = process::Folders::below(&run_dir.join(record::GUEST_FOLDER));
+    let mut args = process::entrypoint_args(&folders, &settings.app);
+    args.extend(spec.entrypoint.args.iter().cloned());
+    let program = process::program(spec.entrypoint.program.as_deref(), &spec.mounts)?;
+    let role = Role {
+        hostname: spec.hostname(),
+        runner_id: spec.runner_id.clone(),
+        entrypoint: Entrypoint { program, args },
+        shares: Vec::new(),
+        env: process::entrypoint_env(&folders),
+        hello_limit: host.limits.hello_kvm,
+        docker_limit: None,
+    };
+    let recipe = TreeRecipe {
+        name: spec.name.clone(),
+        guest_binary: spec.machine.guest_binary.clone(),
+        run_dir: run_dir.to_owned(),
+    };
+    supervise(Origin::Tree(recipe), role, environment, run_dir.to_owned()).await
+}
+
+async fn start_qemu(
+    host: &VmHost,
+    spec: VmSpec,
+    settings: QemuSettings,
+    environment: EnvironmentDir,
+    run_dir: &Path,
+) -> Result<Vm, StartError> {
+    let shares = Shares::check(&spec.mounts)?;
+    let qemu = host.qemu()?;
+    let accel = probe::resolve(host, settings.accel, &settings.image, &spec.machine.guest_binary).await?;
     let role = Role {
         hostname: spec.hostname(),
         runner_id: spec.runner_id.clone(),
         entrypoint: spec.entrypoint.clone(),
+        env: Vec::new(),
+        shares: shares.as_ref().map(Shares::told).unwrap_or_default(),
         hello_limit: host.limits.hello(accel),
-        docker_limit: host.limits.docker,
+        docker_limit: Some(host.limits.docker),
     };
     let launcher = host.launcher.clone();
     let folder = run_dir.to_owned();
     let prepared = tokio::task::spawn_blocking(move || {
-        let parts = Parts { launcher, qemu, accel, boot: Boot::Whole(Disks), run_dir: folder };
+        let parts = Parts { launcher, qemu, accel, shares, run_dir: folder };
         prepare(&spec, &settings, parts)
     });
-    let recipe = prepared.await.map_err(|error| StartError::Io {
-        what: "prepare",
-        path: run_dir.to_owned(),
-        source: std::io::Error::other(error),
-    })??;
-    supervise(Arc::new(recipe), role, environment).await
+    let prepared = prepared.await.unwrap_or_else(|error| {
+        let source = std::io::Error::other(error);
+        Err(StartError::Io { what: "prepare", path: run_dir.to_owned(), source })
+    });
+    if prepared.is_err()
+        && let Err(left) = record::remove_files(run_dir).await
+    {
+        tracing::warn!("{left}");
+    }
+    supervise(Origin::Vmm(Arc::new(prepared?)), role, environment, run_dir.to_owned()).await
 }
 
 struct Parts {
     launcher: crate::launch::Launcher,
     qemu: PathBuf,
     accel: Accel,
-    boot: Boot,
+    shares: Option<Shares>,
     run_dir: PathBuf,
 }
 
@@ -82,6 +264,9 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         })?;
     let root = settings.image.open_root().map_err(image_error(&settings.image.root()))?;
     let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), settings.disk_mib)?;
+    let connection = network::connect(&spec.network, &parts.run_dir)?;
+    let card = if matches!(connection, Connection::Own(_)) { Card::Tap } else { Card::User };
+    let shares = parts.shares.as_ref().map_or(0, |shares| shares.list.len());
     let needs = Needs {
         qemu: &parts.qemu,
         name: &spec.name,
@@ -89,7 +274,7 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         tsc_khz: tsc::frequency_khz(),
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
-        boot: parts.boot,
+        boot: Boot::Whole(Whole { card, dns: spec.network.dns, shares }),
         shell: spec.shell,
     };
     Ok(Recipe {
@@ -98,6 +283,8 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
         accel: parts.accel,
         name: spec.name.clone(),
         run_dir: parts.run_dir,
+        connection,
+        shares: parts.shares,
         forward: spec.network.forward,
         kernel,
         initramfs,
@@ -105,14 +292,18 @@ fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recip
     })
 }
 
-async fn supervise(recipe: Arc<Recipe>, role: Role, environment: EnvironmentDir) -> Result<Vm, StartError> {
+async fn supervise(
+    origin: Origin,
+    role: Role,
+    environment: EnvironmentDir,
+    run_dir: PathBuf,
+) -> Result<Vm, StartError> {
     let outputs = Outputs::new();
     let detached = Arc::new(AtomicBool::new(false));
-    let run_dir = recipe.run_dir.clone();
-    let vmm = match recipe.spawn(&outputs, &detached).await {
+    let vmm = match origin.spawn(&outputs, &detached).await {
         Ok(vmm) => vmm,
         Err(error) => {
-            if let Err(left) = record::remove_files(&run_dir) {
+            if let Err(left) = record::destroy_leftover(&run_dir).await {
                 tracing::warn!("{left}");
             }
             return Err(error.into());
@@ -121,7 +312,7 @@ async fn supervise(recipe: Arc<Recipe>, role: Role, environment: EnvironmentDir)
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
     let (orders, order_receiver) = mpsc::channel(4);
     let supervisor = Supervisor {
-        recipe,
+        origin,
         role,
         environment,
         outputs: outputs.clone(),

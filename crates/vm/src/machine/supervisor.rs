@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use super::exit::{Knowledge, classify};
 use super::handshake::{Action, Handshake};
 use super::spawn::{Outputs, Recipe, Vmm};
+use super::tree::TreeRecipe;
 use super::{Entrypoint, Exit, VmEvent};
 use crate::environment::EnvironmentDir;
+use crate::launch::LaunchError;
 use crate::process::Ending;
 use crate::qmp::Event;
 
@@ -45,14 +47,40 @@ pub(super) struct Role {
     pub(super) hostname: String,
     pub(super) runner_id: String,
     pub(super) entrypoint: Entrypoint,
+    pub(super) shares: Vec<protocol::Share>,
+    /// Further variables of the entrypoint.
+    pub(super) env: Vec<(String, String)>,
     pub(super) hello_limit: Duration,
-    pub(super) docker_limit: Duration,
+    /// None where the agent starts no Docker.
+    pub(super) docker_limit: Option<Duration>,
+}
+
+/// What the machine is started from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A VMM.
+    Vmm(Arc<Recipe>),
+    /// A tree of processes.
+    Tree(TreeRecipe),
+}
+
+impl Origin {
+    pub(super) async fn spawn(
+        &self,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> Result<Vmm, LaunchError> {
+        match self {
+            Self::Vmm(recipe) => recipe.spawn(outputs, detached).await,
+            Self::Tree(recipe) => recipe.spawn(outputs, detached).await,
+        }
+    }
 }
 
 /// Owns a machine. See the module's picture.
 #[derive(Debug)]
 pub(super) struct Supervisor {
-    pub(super) recipe: Arc<Recipe>,
+    pub(super) origin: Origin,
     pub(super) role: Role,
     pub(super) environment: EnvironmentDir,
     pub(super) outputs: Outputs,
@@ -90,23 +118,28 @@ struct Attempt {
     knowledge: Knowledge,
     /// The entrypoint runs: files of the owner are carried to it.
     mirrors: bool,
-    trm_sent: bool,
+    /// The last `.trm` that was carried.
+    trm_sent: Option<String>,
     monitor_gone: bool,
     wrong_version: Option<u32>,
     hello_missed: bool,
 }
 
 impl Attempt {
-    fn new(vmm: Vmm) -> Self {
+    fn new(vmm: Vmm, role: &Role) -> Self {
+        let monitor_gone = vmm.monitor.is_none();
         Self {
             vmm,
-            handshake: Handshake::default(),
+            handshake: match role.docker_limit {
+                Some(_) => Handshake::default(),
+                None => Handshake::without_docker(),
+            },
             started_at: Instant::now(),
             stopping: Stopping::No,
             knowledge: Knowledge::default(),
             mirrors: false,
-            trm_sent: false,
-            monitor_gone: false,
+            trm_sent: None,
+            monitor_gone,
             wrong_version: None,
             hello_missed: false,
         }
@@ -127,8 +160,9 @@ impl Attempt {
     }
 
     fn quit(&mut self) {
+        let Some(monitor) = &self.vmm.monitor else { return self.kill() };
         self.knowledge.asked_to_quit = true;
-        self.vmm.monitor.quit();
+        monitor.quit();
         self.stopping = Stopping::Quitting(Instant::now() + QUIT_LIMIT);
     }
 
@@ -149,7 +183,7 @@ impl Attempt {
             Stopping::PoweringOff(at) | Stopping::Quitting(at) | Stopping::Killed(at) => Some(at),
             Stopping::No if !self.handshake.greeted() => Some(self.started_at + role.hello_limit),
             Stopping::No if self.handshake.waits_for_docker() => {
-                Some(self.started_at + role.hello_limit + role.docker_limit)
+                role.docker_limit.map(|docker| self.started_at + role.hello_limit + docker)
             }
             Stopping::No => None,
         }
@@ -169,7 +203,7 @@ impl Supervisor {
         let mut attempts = 1;
         loop {
             self.tell(VmEvent::VmmStarted { pid: vmm.process.id() }).await;
-            let mut attempt = Attempt::new(vmm);
+            let mut attempt = Attempt::new(vmm, &self.role);
             let exit = self.watch(&mut attempt).await;
             if !attempt.hello_missed {
                 return exit;
@@ -185,7 +219,7 @@ impl Supervisor {
                 self.outputs.tail()
             );
             self.tell(VmEvent::Restarted { reason }).await;
-            vmm = match self.recipe.spawn(&self.outputs, &self.detached).await {
+            vmm = match self.origin.spawn(&self.outputs, &self.detached).await {
                 Ok(vmm) => vmm,
                 Err(error) => return Exit::NotStarted { reason: error.to_string() },
             };
@@ -231,6 +265,12 @@ impl Supervisor {
         let (monitor_gone, mirrors) = (attempt.monitor_gone, attempt.mirrors);
         let Vmm { process, link, monitor, .. } = &mut attempt.vmm;
         let linked = link.is_some();
+        let monitored = async {
+            match monitor {
+                Some(monitor) => monitor.next_event().await,
+                None => std::future::pending().await,
+            }
+        };
         let events = &self.events;
         let message = async {
             // Nothing is read that the owner could not be told: a flood waits in the guest.
@@ -243,7 +283,7 @@ impl Supervisor {
         };
         tokio::select! {
             message = message, if linked => Happening::Message(message),
-            event = monitor.next_event(), if !monitor_gone => Happening::Monitor(event),
+            event = monitored, if !monitor_gone => Happening::Monitor(event),
             order = self.orders.recv(), if !killed && !detached => Happening::Ordered(order),
             () = self.environment.changed(), if mirrors => Happening::EnvironmentChanged,
             () = passed => Happening::DeadlinePassed,
@@ -287,25 +327,29 @@ impl Supervisor {
             }
             Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
         }
-        let Role { runner_id, entrypoint, .. } = &self.role;
+        let Role { runner_id, entrypoint, shares, env, .. } = &self.role;
         let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
-        let start = Start { runner_id: runner_id.clone(), args: args.collect() };
+        let start = Start {
+            runner_id: runner_id.clone(),
+            program: entrypoint.program.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            args: args.collect(),
+            shares: shares.clone(),
+            env: env.clone(),
+        };
         attempt.send(&HostMessage::Start(start));
         attempt.mirrors = true;
         self.carry_trm(attempt);
     }
 
-    /// Carries `<id>.trm` to the guest, once.
+    /// Carries `<id>.trm` to the guest, once for each content: a person may write it in two steps, or wrongly at first.
     fn carry_trm(&mut self, attempt: &mut Attempt) {
-        if attempt.trm_sent {
-            return;
-        }
         match self.environment.read(Suffix::Trm) {
-            Ok(Some(content)) => {
-                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Trm), content });
-                attempt.trm_sent = true;
+            Ok(Some(content)) if attempt.trm_sent.as_ref() != Some(&content) => {
+                let name = self.file_name(Suffix::Trm);
+                attempt.send(&HostMessage::PutFile { name, content: content.clone() });
+                attempt.trm_sent = Some(content);
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(error) => tracing::warn!("{error}"),
         }
     }
@@ -339,7 +383,8 @@ impl Supervisor {
     async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
         attempt.vmm.settle();
         let deadline = Instant::now() + LAST_WORDS_LIMIT;
-        while let Ok(Some(event)) = tokio::time::timeout_at(deadline, attempt.vmm.monitor.next_event()).await
+        while let Some(monitor) = &mut attempt.vmm.monitor
+            && let Ok(Some(event)) = tokio::time::timeout_at(deadline, monitor.next_event()).await
         {
             note(attempt, Some(event));
         }

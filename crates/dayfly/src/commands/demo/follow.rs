@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::phases::Progress;
-use super::setup::Demo;
+use super::setup::{Demo, OWNER, REPOSITORY, scope};
 use super::slots::{Slots, Wanted};
 use super::view::{Kept, Remains};
 use crate::exit::{Failure, Outcome, Result, Signal};
@@ -161,24 +161,22 @@ impl Following {
 
     fn take_fleet(&mut self, event: &Event) {
         self.progress.fleet(event);
-        let index: Option<u32> = event.runner.as_str().split('-').next().and_then(|index| index.parse().ok());
-        match (&event.kind, index) {
-            (EventKind::Registering, Some(index)) => self.slots.named(index, &event.name),
-            (EventKind::VmmStarted { pid }, _) => {
-                self.pids.insert(event.name.clone(), *pid);
+        match &event.kind {
+            EventKind::Registering => self.slots.named(event.loop_index, event.name()),
+            EventKind::VmmStarted { pid } => {
+                self.pids.insert(event.name().to_owned(), *pid);
             }
-            (EventKind::VmGone { .. }, _) => {
-                self.pids.remove(&event.name);
+            EventKind::VmGone { .. } => {
+                self.pids.remove(event.name());
             }
-            (EventKind::VmKept { folder }, _) => {
-                let process = self.pids.remove(&event.name).unwrap_or_default();
+            EventKind::VmKept { folder } => {
+                let process = self.pids.remove(event.name()).unwrap_or_default();
                 let console = folder.join("console.sock");
-                self.kept.push(Kept { machine: event.name.clone(), process, console });
+                self.kept.push(Kept { machine: event.name().to_owned(), process, console });
             }
             _ => {}
         }
-        let wanted_by =
-            index.and_then(|index| self.wanted_by.get(&index)).map(|job| self.progress.job_name(*job));
+        let wanted_by = self.wanted_by.get(&event.loop_index).map(|job| self.progress.job_name(*job));
         self.demo.view.fleet(event, wanted_by.as_deref(), &self.progress);
     }
 
@@ -191,8 +189,8 @@ impl Following {
                 let _ = self.slots.ended(index);
                 self.fail(Failure::cannot(error)).await;
             }
-            LoopEnd::Finished(ended) => {
-                if let RunnerEnd::MachineLost { exit } = &ended {
+            LoopEnd::Finished(_) | LoopEnd::Broken => {
+                if let LoopEnd::Finished(RunnerEnd::MachineLost { exit }) = &end {
                     self.demo.view.warning(&format!("a machine has ended in the middle of its work: {exit}"));
                 }
                 if let Err(gave_up) = self.slots.ended(index) {
@@ -233,13 +231,7 @@ impl Following {
         if self.conclusion.is_some() {
             return;
         }
-        if let Err(error) = self
-            .demo
-            .lab
-            .forge
-            .cancel_run(&self.demo.principal.owner, &self.demo.principal.repository, self.demo.run)
-            .await
-        {
+        if let Err(error) = self.demo.lab.forge.cancel_run(OWNER, REPOSITORY, self.demo.run).await {
             self.demo.view.warning(&format!("the run could not be cancelled: {error}"));
             self.conclusion = Some("cancelled".to_owned());
         }
@@ -295,7 +287,7 @@ impl Following {
 
     async fn registrations_left(&self) -> Vec<String> {
         let kept: HashSet<&str> = self.kept.iter().map(|kept| kept.machine.as_str()).collect();
-        match self.demo.lab.forge.list_runners(&self.demo.principal.scope()).await {
+        match self.demo.lab.forge.list_runners(&scope()).await {
             Ok(runners) => runners
                 .into_iter()
                 .map(|runner| runner.name)

@@ -131,7 +131,7 @@ impl Progress {
     /// Takes in what happened on this host.
     pub(crate) fn fleet(&mut self, event: &Event) {
         let at = i64::try_from(event.at_ms).ok();
-        let runner = self.runners.entry(event.name.clone()).or_default();
+        let runner = self.runners.entry(event.name().to_owned()).or_default();
         match &event.kind {
             EventKind::VmmStarted { .. } => runner.vmm_started = at,
             EventKind::AgentHello => runner.agent_hello = at,
@@ -190,6 +190,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use dayfly_fleet::RunnerId;
+    use dayfly_fleet::event::RunnerRef;
     use dayfly_forge::workflow::Conclusion;
 
     use super::*;
@@ -200,7 +201,8 @@ mod tests {
 
     fn fleet(at_ms: u64, kind: EventKind) -> Event {
         let runner: RunnerId = "0-aaaaaaa".parse().expect("an id");
-        Event { at_ms, name: runner.name("demo"), runner, kind }
+        let runner = RunnerRef { name: runner.name("demo"), id: runner };
+        Event { at_ms, loop_index: 0, runner: Some(runner), kind }
     }
 
     fn queued(job: u64) -> LabEventKind {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use dayfly_fleet::event::{Event, EventSink};
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::recovery;
-use dayfly_fleet::settings::{Limits, LoopSettings, Principal};
-use dayfly_forge::client::{ApiBase, Dispatch, Forge};
+use dayfly_fleet::settings::{Group, Limits, LoopSettings, Registration, environment_of_loop};
+use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
 use dayfly_forge::lab::{Lab, LabError, LabEvents, LabSettings};
-use dayfly_vm::{Driver, Machine, VmHost};
+use dayfly_vm::{Driver, Entrypoint, Machine, VmHost};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -21,8 +21,13 @@ use crate::exit::{Failure, Result};
 use crate::settings::Places;
 
 /// The repository that the demo's lab serves.
-const OWNER: &str = "dayfly";
-const REPOSITORY: &str = "demo";
+pub(super) const OWNER: &str = "dayfly";
+pub(super) const REPOSITORY: &str = "demo";
+
+/// Where the demo's runners belong.
+pub(super) fn scope() -> RunnerScope {
+    RunnerScope::Repository { owner: OWNER.to_owned(), name: REPOSITORY.to_owned() }
+}
 
 /// Prefix of the names of the demo's machines.
 const PREFIX: &str = "demo";
@@ -55,7 +60,6 @@ pub(super) struct Demo {
     pub(super) host: VmHost,
     pub(super) instance: Instance,
     pub(super) lab: PrivateLab,
-    pub(super) principal: Principal,
     pub(super) run: u64,
     pub(super) machine: Machine,
     pub(super) parallel: usize,
@@ -80,29 +84,25 @@ impl Demo {
         );
         let host = machine::host(places)?;
         let machine = machine::settings(places, &args.machine, view.is_json()).await?;
-        let Driver::Qemu(qemu) = &machine.driver;
-        view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
+        if let Driver::Qemu(qemu) = &machine.driver {
+            view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
+        }
         let accel = machine::prove(&host, &machine, view.is_json()).await?;
         view.fact("accel", &accel.explanation, json!({ "accel": accel.word, "why": accel.explanation }));
 
-        let principal = Principal { owner: OWNER.to_owned(), repository: REPOSITORY.to_owned() };
         let swept = recovery::sweep(&places.state, None).await.map_err(Failure::cannot)?;
         for run in &swept.cleared {
             view.warning(&format!("removed what an earlier demo had left in {}", run.display()));
         }
-        let serves = Serves {
-            forge: String::new(),
-            principal: principal.to_string(),
-            prefix: PREFIX.to_owned(),
-            private_lab: true,
-        };
+        let serves =
+            Serves { forge: String::new(), scope: scope(), prefix: PREFIX.to_owned(), private_lab: true };
         let mut instance = Instance::create(&places.state, serves.clone()).map_err(Failure::cannot)?;
         view.fact(
             "instance",
             &instance.folder().display().to_string(),
             json!({ "folder": instance.folder() }),
         );
-        match Self::dispatch(&request, &principal, &mut instance, serves).await {
+        match Self::dispatch(&request, &mut instance, serves).await {
             Ok((lab, lab_events, run)) => {
                 view.fact(
                     "lab",
@@ -117,7 +117,6 @@ impl Demo {
                     host,
                     instance,
                     lab,
-                    principal,
                     run,
                     machine,
                     parallel,
@@ -136,7 +135,6 @@ impl Demo {
 
     async fn dispatch(
         request: &Request,
-        principal: &Principal,
         instance: &mut Instance,
         serves: Serves,
     ) -> Result<(PrivateLab, LabEvents, u64)> {
@@ -145,7 +143,7 @@ impl Demo {
             .serve(Serves { forge: lab.forge.base().url().to_string(), ..serves })
             .map_err(Failure::cannot)?;
         let forge = &lab.forge;
-        let (owner, name) = (principal.owner.as_str(), principal.repository.as_str());
+        let (owner, name) = (OWNER, REPOSITORY);
         for (key, value) in &request.vars {
             forge.put_variable(owner, name, key, value).await.map_err(Failure::usage)?;
         }
@@ -164,17 +162,28 @@ impl Demo {
         LoopSettings {
             index,
             prefix: PREFIX.to_owned(),
-            principal: self.principal.clone(),
-            group,
+            scope: scope(),
+            lab: true,
+            // Whatever its name: the lab is asked by the id.
+            group: Group { id: group, ..Group::default_group() },
+            registration: Registration::Jit,
             labels,
             repeat: std::num::NonZeroU32::new(1),
+            lifetime: None,
+            secret: None,
             user: "runner".to_owned(),
+            update: false,
+            verbose: 0,
+            guest_settings: Vec::new(),
             machine: self.machine.clone(),
             dns: machine::DNS_DEFAULT,
             mounts: Vec::new(),
+            entrypoint: Entrypoint::default(),
             limits: Limits::default(),
             runs: self.instance.runs(),
-            environment: self.instance.environment(),
+            environment: environment_of_loop(&self.instance.environment(), PREFIX, index),
+            leave_tkn: false,
+            patient: false,
             keep: self.keep,
         }
     }

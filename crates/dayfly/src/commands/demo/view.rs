@@ -80,7 +80,7 @@ impl View {
     }
 
     pub(super) fn fleet(&mut self, event: &Event, wanted_by: Option<&str>, progress: &Progress) {
-        let job = progress.job_of(&event.name).or(wanted_by);
+        let job = progress.job_of(event.name()).or(wanted_by);
         match self {
             Self::Text { .. } => self.fleet_text(event, job),
             Self::Json => fleet_json(event, job),
@@ -133,7 +133,7 @@ impl View {
     fn fleet_text(&mut self, event: &Event, job: Option<&str>) {
         let text = match &event.kind {
             EventKind::Registered { registration } => {
-                format!("registered as {} (id {registration})", event.name)
+                format!("registered as {} (id {registration})", event.name())
             }
             EventKind::VmmStarted { .. } => "machine started".to_owned(),
             EventKind::VmRestarted { reason } => format!("machine started once again: {reason}"),
@@ -150,7 +150,7 @@ impl View {
             }
             _ => return,
         };
-        self.say(job.unwrap_or(&event.name), paint(style::DIM, text));
+        self.say(job.unwrap_or(event.name()), paint(style::DIM, text));
     }
 
     fn say(&mut self, job: &str, text: impl std::fmt::Display) {
@@ -218,7 +218,7 @@ fn fleet_json(event: &Event, job: Option<&str>) {
     if let Ok(serde_json::Value::Object(mut what)) = serde_json::to_value(&event.kind) {
         let kind = what.remove("event").unwrap_or_default();
         printer::json(&json!({
-            "event": "runner", "at_ms": event.at_ms, "runner": event.name, "job": job, "what": kind, "details": what,
+            "event": "runner", "at_ms": event.at_ms, "runner": event.name(), "job": job, "what": kind, "details": what,
         }));
     }
 }

@@ -6,16 +6,16 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::RunnerAtBroker;
-use super::reply::{BROKER, Service};
+use super::reply::{BROKER, Service, base};
 use crate::lab::Lab;
 use crate::lab::refusal::Refusal;
-use crate::lab::state::{Message, RunnerPoll, runner_not_found};
+use crate::lab::state::{self, Message, RunnerPoll, runner_not_found};
 
 const TEXT_LEN_MAX: usize = 100;
 
@@ -27,29 +27,40 @@ fn broken(refusal: Refusal) -> Service {
 pub(super) async fn connection_data() -> Json<Value> {
     Json(json!({
         "instanceId": "6c8ff1c5-7a1b-4e0c-9d0b-1c3d5f7a9b2e",
-        "locationServiceData": {"serviceDefinitions": [{
-            // The fixed id of AgentSession.
-            "identifier": "134e239e-2df3-4794-a6f6-24f1f19ec8dc",
-            "serviceType": "distributedtask",
-            "displayName": "sessions",
-            "relativePath": "/_apis/{area}/pools/{poolId}/{resource}/{sessionId}",
-            "relativeToSetting": "fullyQualified",
-            "minVersion": "1.0",
-            "maxVersion": "12.0",
-            "resourceVersion": 1,
-        }]},
+        "locationServiceData": {"serviceDefinitions": [
+            // The fixed ids of AgentSession, Message and plan events.
+            service("134e239e-2df3-4794-a6f6-24f1f19ec8dc", "sessions", "pools/{poolId}/sessions/{sessionId}"),
+            service("c3a054f6-7a8a-49c0-944e-3a8e5d7adfd7", "messages", "pools/{poolId}/messages/{messageId}"),
+            service("557624af-b29e-4c20-8ab0-0399d2204f3f", "events", "plans/{planId}/events"),
+        ]},
     }))
+}
+
+/// A service and the template of its path, whose empty ends runner apps leave away.
+fn service(id: &str, name: &str, path: &str) -> Value {
+    json!({
+        "identifier": id,
+        "serviceType": "distributedtask",
+        "displayName": name,
+        "relativePath": format!("/_apis/distributedtask/{path}"),
+        "relativeToSetting": "fullyQualified",
+        "minVersion": "1.0",
+        "maxVersion": "12.0",
+        "resourceVersion": 1,
+    })
 }
 
 /// `POST /runner/broker/_apis/distributedtask/pools/{pool}/sessions`: there is no session here; the broker has them.
 pub(super) async fn old_session(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, Service> {
-    let known = move |state: &mut crate::lab::state::State| {
-        state.runners.contains_key(&runner).then(|| state.runner_url.clone()).ok_or_else(gone_client)
+    let known = move |state: &mut state::State| {
+        state.runners.contains_key(&runner).then_some(()).ok_or_else(gone_client)
     };
-    let url = lab.inner.hub.ask(known).await.map_err(broken)?.map_err(broken)?;
+    lab.inner.hub.ask(known).await.map_err(broken)?.map_err(broken)?;
+    let url = base(&headers);
     // Without a slash at its end: github-act-runner appends "/session" to it.
     Ok(Json(json!({"brokerMigrationMessage": {"brokerBaseUrl": format!("{url}/runner/broker")}})))
 }
@@ -90,7 +101,7 @@ pub(super) async fn open_session(
         "ownerName": owner,
         "agent": {
             "id": registration.id, "name": registration.name, "version": registration.version,
-            "osDescription": registration.os, "ephemeral": true, "disableUpdate": true, "status": "online",
+            "osDescription": registration.os, "ephemeral": registration.ephemeral, "disableUpdate": true, "status": "online",
         },
         // Messages are not encrypted.
         "encryptionKey": {"encrypted": false, "value": ""},
@@ -118,11 +129,13 @@ pub(super) struct PollQuery {
     os: Option<String>,
 }
 
-/// `GET /runner/broker/message`: held until there is a message or the time is over.
+/// `GET /runner/broker/message`: held until there is a message or the time is over. Also at the old service's place: a
+/// runner for job after job of github-act-runner 0.13.0 goes back there, with its broker's session, after its first job.
 pub(super) async fn message(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,
     Query(query): Query<PollQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, Service> {
     let poll = RunnerPoll {
         session: query.session_id,
@@ -133,10 +146,7 @@ pub(super) async fn message(
     let opened = lab.inner.hub.ask(move |state| state.poll(runner, poll)).await.map_err(broken)?;
     let answer = opened.map_err(broken)?;
     match tokio::time::timeout(lab.inner.limits.long_poll, answer).await {
-        Ok(Ok(message)) => {
-            let url = lab.inner.hub.ask(|state| state.runner_url.clone()).await.map_err(broken)?;
-            Ok(Json(show(&message, &url)).into_response())
-        }
+        Ok(Ok(message)) => Ok(Json(show(&message, &base(&headers))).into_response()),
         // A newer poll of the same runner took over, or the runner is gone.
         Ok(Err(_)) => {
             let known =
@@ -174,6 +184,31 @@ fn show(message: &Message, url: &str) -> Value {
     json!({"messageId": id, "messageType": kind, "body": body.to_string(), "iv": null})
 }
 
+/// `DELETE /runner/broker/_apis/distributedtask/pools/{pool}/messages/{id}`: the runner has the message. Messages are not
+/// kept here once they are told.
+pub(super) async fn old_acknowledge(_: RunnerAtBroker) -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+struct JobEvent {
+    #[serde(rename = "JobID", alias = "jobId")]
+    job_id: String,
+}
+
+/// `POST /runner/broker/_apis/distributedtask/plans/{plan}/events`: a job has failed. So speaks github-act-runner 0.13.0
+/// when it finds, as it starts, that it was killed in the middle of a job.
+pub(super) async fn old_complete(
+    RunnerAtBroker(runner): RunnerAtBroker,
+    State(lab): State<Lab>,
+    body: Bytes,
+) -> Result<StatusCode, Service> {
+    let event: JobEvent = super::reply::read(&body).map_err(broken)?;
+    let fail = move |state: &mut state::State| state.fail_job_of(runner, &event.job_id);
+    lab.inner.hub.ask(fail).await.map_err(broken)?;
+    Ok(StatusCode::OK)
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Acknowledge {
@@ -187,7 +222,7 @@ pub(super) async fn acknowledge(
     body: Bytes,
 ) -> Result<StatusCode, Service> {
     let acknowledge: Acknowledge = super::reply::read(&body).map_err(broken)?;
-    let known = move |state: &mut crate::lab::state::State| {
+    let known = move |state: &mut state::State| {
         let runners_job =
             state.runners.get(&runner).and_then(|runner| runner.job).and_then(|job| state.jobs.get(&job));
         runners_job

@@ -9,14 +9,17 @@ mod broker;
 mod content;
 mod event;
 mod feed;
+mod group;
 mod oauth;
 mod own;
 mod page;
+mod registration;
 mod reply;
 mod result;
 mod run;
 mod run_service;
 mod runner;
+mod scope;
 mod value;
 
 use axum::Router;
@@ -37,7 +40,7 @@ pub(super) fn router(lab: Lab) -> Router {
         .route("/api/v3/", get(run::root))
         .nest("/api/v3", rest())
         .nest("/runner", runner_side())
-        .route("/lab/v1", get(own::hello))
+        .route("/lab/v1/proof", get(own::prove))
         .route("/lab/v1/runners/{id}", delete(own::runner_lost))
         .route("/lab/v1/events", get(event::stream))
         .route("/lab/v1/logs/{token}", get(run::signed_log))
@@ -62,19 +65,22 @@ fn rest() -> Router<Lab> {
         .route("/repos/{owner}/{repo}/actions/jobs/{id}/logs", get(run::log))
         .route("/repos/{owner}/{repo}/actions/variables/{name}", put(value::put_variable))
         .route("/repos/{owner}/{repo}/actions/secrets/{name}", put(value::put_secret))
-        .route("/repos/{owner}/{repo}/actions/runners", get(runner::list_repository))
-        .route("/repos/{owner}/{repo}/actions/runners/generate-jitconfig", post(runner::jit_repository))
-        .route(
-            "/repos/{owner}/{repo}/actions/runners/{id}",
-            get(runner::get_repository).delete(runner::delete_repository),
-        )
-        .route("/orgs/{org}/actions/runners", get(runner::list_organization))
-        .route("/orgs/{org}/actions/runners/generate-jitconfig", post(runner::jit_organization))
-        .route(
-            "/orgs/{org}/actions/runners/{id}",
-            get(runner::get_organization).delete(runner::delete_organization),
-        )
-        .route("/orgs/{org}/actions/runner-groups", get(runner::groups).post(runner::make_group))
+        .route("/actions/runner-registration", post(registration::begin))
+        .route("/actions/runners/register", post(registration::register))
+        .nest("/repos/{owner}/{repo}", of_scope())
+        .nest("/orgs/{org}", of_scope())
+        .nest("/enterprises/{enterprise}", of_scope())
+}
+
+/// What is the same for everything that runners belong to.
+fn of_scope() -> Router<Lab> {
+    Router::new()
+        .route("/actions/runners", get(runner::list))
+        .route("/actions/runners/generate-jitconfig", post(runner::jit))
+        .route("/actions/runners/registration-token", post(registration::registration_token))
+        .route("/actions/runners/remove-token", post(registration::remove_token))
+        .route("/actions/runners/{id}", get(runner::get).delete(runner::delete))
+        .route("/actions/runner-groups", get(group::list).post(group::make))
 }
 
 /// The results service is reached as `/runner/results/twirp/...`; github-act-runner 0.13.0 joins paths, which drops
@@ -85,6 +91,9 @@ fn runner_side() -> Router<Lab> {
         .route("/broker/_apis/connectionData", get(broker::connection_data))
         .route("/broker/_apis/distributedtask/pools/{pool}/sessions", post(broker::old_session))
         .route("/broker/_apis/distributedtask/pools/{pool}/sessions/{id}", delete(broker::close_session))
+        .route("/broker/_apis/distributedtask/pools/{pool}/messages", get(broker::message))
+        .route("/broker/_apis/distributedtask/pools/{pool}/messages/{id}", delete(broker::old_acknowledge))
+        .route("/broker/_apis/distributedtask/plans/{plan}/events", post(broker::old_complete))
         .route("/broker/session", post(broker::open_session).delete(broker::close_session))
         .route("/broker/message", get(broker::message))
         .route("/broker/acknowledge", post(broker::acknowledge))
@@ -107,7 +116,7 @@ async fn mark(request: Request, next: Next) -> Response {
     if response.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
         response = Rest(Refusal::new(413, "The request's body is larger than the lab takes")).into_response();
     }
-    let id = super::signing::hex(&super::signing::random_bytes::<8>()).to_uppercase();
+    let id = crate::secret::hex(&crate::secret::random_bytes::<8>()).to_uppercase();
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-github-request-id", id);
     }

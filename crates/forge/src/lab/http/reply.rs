@@ -83,9 +83,36 @@ pub(super) fn time(ms: i64) -> String {
     crate::lab::state::timestamp(ms / 1000 * 1000).to_string()
 }
 
-/// The address under which the caller reached the lab, for links in answers.
+/// The address under which the caller reached the lab, for links and for what a runner is to call next: one lab serves
+/// runners on this host, in guests and in other namespaces, each by another address. The header is the caller's own word
+/// and leads nobody but the caller, but it must be `host[:port]`.
 pub(super) fn base(headers: &HeaderMap) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '[' | ']');
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    format!("http://{}", host.filter(|host| host.chars().all(plain)).unwrap_or("localhost"))
+    format!("http://{}", host.filter(|host| is_authority(host)).unwrap_or("localhost"))
+}
+
+fn is_authority(host: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '[' | ']');
+    host.chars().all(plain) && crate::lab::check_runner_url(&format!("http://{host}")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_host_and_a_port_are_taken_from_the_host_header() {
+        let base = |host: &str| {
+            let value = header::HeaderValue::from_str(host).expect("a value");
+            super::base(&HeaderMap::from_iter([(header::HOST, value)]))
+        };
+        for host in ["127.0.0.1:8080", "10.0.2.2:1", "[::1]:8080", "lab.example"] {
+            assert_eq!(base(host), format!("http://{host}"));
+        }
+        let long = "a".repeat(400);
+        for host in ["", "a/b", "u:p@h", "u@h", "h:port", "h:99999", "h?x", "h#x", "h h", "[::1", &long] {
+            assert_eq!(base(host), "http://localhost", "{host}");
+        }
+        assert_eq!(super::base(&HeaderMap::new()), "http://localhost");
+    }
 }

@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::JobAtResults;
-use super::reply::{RESULTS, Service, read};
+use super::reply::{RESULTS, Service, base, read};
 use crate::lab::Lab;
 use crate::lab::refusal::Refusal;
 use crate::lab::signing::{Blob, Grant};
@@ -33,6 +33,7 @@ pub(super) async fn receiver(
     JobAtResults(job): JobAtResults,
     State(lab): State<Lab>,
     Path(method): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, Service> {
     let request: Receiver = read(&body).map_err(broken)?;
@@ -50,9 +51,8 @@ pub(super) async fn receiver(
         _ => return Err(broken(Refusal::not_found())),
     };
     let signed = lab.inner.signer.issue(Grant::Blob { job, blob }, lab.inner.clock.now_ms(), UPLOAD_SECONDS);
-    let url = lab.inner.hub.ask(|state| state.runner_url.clone()).await.map_err(broken)?;
     // Runner apps append `&comp=...`, so there must be a query.
-    let url = format!("{url}/runner/results/blob?sig={signed}");
+    let url = format!("{}/runner/results/blob?sig={signed}", base(&headers));
     Ok(Json(
         json!({member: url, "blob_storage_type": "BLOB_STORAGE_TYPE_AZURE", "soft_size_limit": "1048576"}),
     ))

@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{JobAtRunService, RunnerAtRunService};
-use super::reply::{RUN_SERVICE, Service, read};
+use super::reply::{RUN_SERVICE, Service, base, read};
 use crate::lab::Lab;
 use crate::lab::refusal::Refusal;
 use crate::lab::state::{StepUpdate, timestamp};
@@ -36,11 +36,13 @@ struct Acquire {
 pub(super) async fn acquire(
     RunnerAtRunService(runner): RunnerAtRunService,
     State(lab): State<Lab>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, Service> {
     let acquire: Acquire = read(&body).map_err(broken)?;
     let is_act_runner = acquire.stream_id.is_some();
-    let asked = lab.inner.hub.ask(move |state| state.acquire(runner, &acquire.job_message_id)).await;
+    let url = base(&headers);
+    let asked = lab.inner.hub.ask(move |state| state.acquire(runner, &acquire.job_message_id, &url)).await;
     let mut message = asked.map_err(broken)?.map_err(broken)?;
     if is_act_runner {
         adapt_to_github_act_runner(&mut message);

@@ -1,4 +1,4 @@
-//! Runners of a repository or an organisation: JIT configs, lists, deletion; and runner groups.
+//! Runners of a repository, an organisation or an enterprise: JIT configs, lists, deletion.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -10,67 +10,68 @@ use serde_json::{Value, json};
 use super::auth::Admin;
 use super::page::PageQuery;
 use super::reply::{Rest, base, read};
+use super::scope::{InScope, Managed};
 use crate::jit::{CredentialsData, CredentialsFile, JitConfig, RsaParameters, RunnerFile};
 use crate::lab::refusal::Refusal;
-use crate::lab::state::{self, Registration, RegistrationRequest, RepositoryName, Scope};
-use crate::lab::{Inner, Lab};
+use crate::lab::state::{self, Registration, RegistrationRequest};
+use crate::lab::{Inner, Lab, check_runner_url};
 
 /// Labels that GitHub's own `config` adds are marked so; in a JIT config they are taken as given like any other.
 const DEFAULT_LABELS: [&str; 8] = ["self-hosted", "linux", "windows", "macos", "x64", "x86", "arm", "arm64"];
-
-fn repository((owner, repo): (String, String)) -> Result<Scope, Refusal> {
-    Ok(Scope::Repository(RepositoryName::new(&owner, &repo)?))
-}
-
-fn organization(org: &str) -> Result<Scope, Refusal> {
-    RepositoryName::new(org, "any").map(|name| Scope::Organization(name.owner))
-}
 
 fn number(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| Refusal::not_found())
 }
 
-/// `POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig`
-pub(super) async fn jit_repository(
-    _: Admin,
-    State(lab): State<Lab>,
-    Path(path): Path<(String, String)>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Rest> {
-    jit(&lab, repository(path)?, &body).await
+#[derive(Deserialize)]
+struct JitBody {
+    name: String,
+    runner_group_id: u64,
+    labels: Vec<String>,
+    #[serde(default)]
+    work_folder: Option<String>,
+    /// The lab's own: how this runner will reach the lab.
+    #[serde(default)]
+    runner_url: Option<String>,
 }
 
-/// `POST /orgs/{org}/actions/runners/generate-jitconfig`
-pub(super) async fn jit_organization(
+/// `POST .../actions/runners/generate-jitconfig`
+pub(super) async fn jit(
     _: Admin,
+    InScope(scope): InScope,
     State(lab): State<Lab>,
-    Path(org): Path<String>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Rest> {
-    jit(&lab, organization(&org)?, &body).await
-}
-
-async fn jit(lab: &Lab, scope: Scope, body: &Bytes) -> Result<(StatusCode, Json<Value>), Rest> {
     let Inner { hub, keys, .. } = &*lab.inner;
-    let request: RegistrationRequest = read(body)?;
-    let (check_scope, check) = (scope.clone(), request.clone());
-    hub.ask(move |state| state.check_registration(&check_scope, &check)).await??;
+    let JitBody { name, runner_group_id, labels, work_folder, runner_url } = read(&body)?;
+    let runner_url = runner_url.map(|url| check_runner_url(&url)).transpose();
+    let runner_url = runner_url.map_err(|error| Refusal::invalid([error.to_string()]))?;
+    let request = RegistrationRequest {
+        scope,
+        name,
+        group_id: runner_group_id,
+        labels,
+        work_folder,
+        ephemeral: true,
+        version: None,
+    };
+    let check = request.clone();
+    hub.ask(move |state| state.check_registration(&check)).await??;
     let key = keys.take().await.ok_or_else(|| Refusal::new(500, "The lab can make no more keys"))?;
     let register = move |state: &mut state::State| {
-        let runner = state.register(scope, request, key.public)?;
-        let registration = runner.registration.clone();
+        let registration = state.register(request, key.public)?.registration.clone();
         let (now_ms, presence_ms) = presence(state);
         let shown = show(&state.runners[&registration.id], now_ms, presence_ms);
-        Ok::<_, Refusal>((jit_config(&registration, key.private, state), shown))
+        let url = runner_url.unwrap_or_else(|| state.runner_url.clone());
+        Ok::<_, Refusal>((jit_config(&registration, key.private, state, &url), shown))
     };
     let (config, runner) = hub.ask(register).await??;
     Ok((StatusCode::CREATED, Json(json!({"runner": runner, "encoded_jit_config": config.encode()}))))
 }
 
-fn jit_config(registration: &Registration, key: RsaParameters, state: &state::State) -> JitConfig {
-    let url = &state.runner_url;
+fn jit_config(registration: &Registration, key: RsaParameters, state: &state::State, url: &str) -> JitConfig {
     let broker = format!("{url}/runner/broker/");
-    let group = state.groups.iter().find(|group| group.id == registration.group_id);
+    let group = state.group(registration.group_id);
     let yes = || "True".to_owned();
     JitConfig {
         runner: RunnerFile {
@@ -83,7 +84,7 @@ fn jit_config(registration: &Registration, key: RsaParameters, state: &state::St
             // The same address twice keeps actions/runner from looking for an old service (read in 2.336.0).
             server_url: broker.clone(),
             work_folder: registration.work_folder.clone(),
-            git_hub_url: format!("{url}/{}", registration.scope.path()),
+            git_hub_url: format!("{url}/{}", registration.scope.web_path()),
             use_v2_flow: yes(),
             server_url_v2: broker,
         },
@@ -116,7 +117,7 @@ fn show(runner: &state::Runner, now_ms: i64, presence_ms: i64) -> Value {
         "os": registration.os,
         "status": if runner.online(now_ms, presence_ms) { "online" } else { "offline" },
         "busy": runner.job.is_some(),
-        "ephemeral": true,
+        "ephemeral": registration.ephemeral,
         "version": registration.version,
         "labels": registration.labels.iter().enumerate().map(label).collect::<Vec<_>>(),
     })
@@ -129,36 +130,14 @@ pub(super) struct ListQuery {
     page: PageQuery,
 }
 
-/// `GET /repos/{owner}/{repo}/actions/runners`
-pub(super) async fn list_repository(
-    _: Admin,
+/// `GET .../actions/runners`
+pub(super) async fn list(
+    Managed { scope, .. }: Managed,
     State(lab): State<Lab>,
-    Path(path): Path<(String, String)>,
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
 ) -> Result<(HeaderMap, Json<Value>), Rest> {
-    let url = format!("{}/api/v3/repos/{}/{}/actions/runners", base(&headers), path.0, path.1);
-    list(&lab, repository(path)?, query, url).await
-}
-
-/// `GET /orgs/{org}/actions/runners`
-pub(super) async fn list_organization(
-    _: Admin,
-    State(lab): State<Lab>,
-    Path(org): Path<String>,
-    Query(query): Query<ListQuery>,
-    headers: HeaderMap,
-) -> Result<(HeaderMap, Json<Value>), Rest> {
-    let url = format!("{}/api/v3/orgs/{org}/actions/runners", base(&headers));
-    list(&lab, organization(&org)?, query, url).await
-}
-
-async fn list(
-    lab: &Lab,
-    scope: Scope,
-    query: ListQuery,
-    url: String,
-) -> Result<(HeaderMap, Json<Value>), Rest> {
+    let url = format!("{}/api/v3/{}/actions/runners", base(&headers), scope.api_path());
     let page = query.page.page();
     let (skip, size, name) = (page.skip(), page.size(), query.name.clone());
     let collect = move |state: &mut state::State| {
@@ -187,25 +166,20 @@ fn encode(text: &str) -> String {
         .collect()
 }
 
-/// `GET /repos/{owner}/{repo}/actions/runners/{id}`
-pub(super) async fn get_repository(
-    _: Admin,
-    State(lab): State<Lab>,
-    Path((owner, repo, id)): Path<(String, String, String)>,
-) -> Result<Json<Value>, Rest> {
-    get(&lab, repository((owner, repo))?, number(&id)?).await
+/// The number in a path, besides which there may be others.
+#[derive(Deserialize)]
+pub(super) struct Id {
+    id: String,
 }
 
-/// `GET /orgs/{org}/actions/runners/{id}`
-pub(super) async fn get_organization(
+/// `GET .../actions/runners/{id}`
+pub(super) async fn get(
     _: Admin,
+    InScope(scope): InScope,
     State(lab): State<Lab>,
-    Path((org, id)): Path<(String, String)>,
+    Path(Id { id }): Path<Id>,
 ) -> Result<Json<Value>, Rest> {
-    get(&lab, organization(&org)?, number(&id)?).await
-}
-
-async fn get(lab: &Lab, scope: Scope, id: u64) -> Result<Json<Value>, Rest> {
+    let id = number(&id)?;
     let find = move |state: &mut state::State| {
         let (now_ms, presence_ms) = presence(state);
         state.runner(&scope, id).map(|runner| show(runner, now_ms, presence_ms))
@@ -213,89 +187,13 @@ async fn get(lab: &Lab, scope: Scope, id: u64) -> Result<Json<Value>, Rest> {
     Ok(Json(lab.inner.hub.ask(find).await??))
 }
 
-/// `DELETE /repos/{owner}/{repo}/actions/runners/{id}`
-pub(super) async fn delete_repository(
-    _: Admin,
+/// `DELETE .../actions/runners/{id}`
+pub(super) async fn delete(
+    Managed { scope, .. }: Managed,
     State(lab): State<Lab>,
-    Path((owner, repo, id)): Path<(String, String, String)>,
+    Path(Id { id }): Path<Id>,
 ) -> Result<StatusCode, Rest> {
-    delete(&lab, repository((owner, repo))?, number(&id)?).await
-}
-
-/// `DELETE /orgs/{org}/actions/runners/{id}`
-pub(super) async fn delete_organization(
-    _: Admin,
-    State(lab): State<Lab>,
-    Path((org, id)): Path<(String, String)>,
-) -> Result<StatusCode, Rest> {
-    delete(&lab, organization(&org)?, number(&id)?).await
-}
-
-async fn delete(lab: &Lab, scope: Scope, id: u64) -> Result<StatusCode, Rest> {
+    let id = number(&id)?;
     lab.inner.hub.ask(move |state| state.delete_runner(&scope, id)).await??;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn show_group(group: &state::Group, url: &str) -> Value {
-    json!({
-        "runners_url": format!("{url}/{}/runners", group.id),
-        "id": group.id, "name": group.name, "visibility": "all", "default": group.id == 1, "inherited": false,
-        "allows_public_repositories": true, "restricted_to_workflows": false, "selected_workflows": [],
-    })
-}
-
-fn groups_url(headers: &HeaderMap, org: &str) -> String {
-    format!("{}/api/v3/orgs/{org}/actions/runner-groups", base(headers))
-}
-
-/// `GET /orgs/{org}/actions/runner-groups`. The lab's groups are those of all its organisations.
-pub(super) async fn groups(
-    _: Admin,
-    State(lab): State<Lab>,
-    Path(org): Path<String>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Rest> {
-    organization(&org)?;
-    let url = groups_url(&headers, &org);
-    let show = move |state: &mut state::State| {
-        state.groups.iter().map(|group| show_group(group, &url)).collect::<Vec<_>>()
-    };
-    let groups = lab.inner.hub.ask(show).await?;
-    Ok(Json(json!({"total_count": groups.len(), "runner_groups": groups})))
-}
-
-#[derive(Deserialize)]
-struct MakeGroup {
-    name: String,
-}
-
-/// `POST /orgs/{org}/actions/runner-groups`
-pub(super) async fn make_group(
-    _: Admin,
-    State(lab): State<Lab>,
-    Path(org): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Rest> {
-    const GROUPS_MAX: usize = 1000;
-    organization(&org)?;
-    let make: MakeGroup = read(&body)?;
-    let url = groups_url(&headers, &org);
-    if make.name.trim().is_empty() || make.name.len() > 100 {
-        return Err(Rest(Refusal::invalid(["name must have 1 to 100 characters"])));
-    }
-    let make_it = move |state: &mut state::State| {
-        if state.groups.iter().any(|group| group.name.eq_ignore_ascii_case(&make.name)) {
-            return Err(Refusal::new(
-                409,
-                format!("Already exists - A group with the name {} already exists.", make.name),
-            ));
-        }
-        if state.groups.len() >= GROUPS_MAX {
-            return Err(Refusal::new(422, format!("The lab holds {GROUPS_MAX} runner groups at most")));
-        }
-        let id = state.group_id(&make.name);
-        Ok(show_group(&state::Group { id, name: make.name }, &url))
-    };
-    Ok((StatusCode::CREATED, Json(lab.inner.hub.ask(make_it).await??)))
 }

@@ -160,11 +160,8 @@ impl State {
         let record = &self.jobs.get(&job)?.record;
         let entry = self.runs.get(&record.run)?;
         let runs_on = &entry.run.job(JobIndex(record.index))?.runs_on;
-        let same = |name: &String| {
-            self.groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)).map(|group| group.id)
-        };
         // A group that nobody made has the number 0, which no runner has.
-        let group = runs_on.group.as_ref().map(|name| same(name).unwrap_or(0));
+        let group = runs_on.group.as_ref().map(|name| self.group_named(name).map_or(0, |group| group.id));
         (record.hold == Hold::Offered)
             .then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
     }
@@ -205,7 +202,7 @@ impl State {
 
     fn runner_of_job(&self, runner: u64) -> Option<RunnerOfJob> {
         let registration = &self.runners.get(&runner)?.registration;
-        let group = self.groups.iter().find(|group| group.id == registration.group_id);
+        let group = self.group(registration.group_id);
         Some(RunnerOfJob {
             id: runner,
             name: registration.name.clone(),
@@ -261,8 +258,8 @@ impl State {
         );
     }
 
-    /// Gives a job to the runner that was sent it: the job's message, once.
-    pub(crate) fn acquire(&mut self, runner: u64, request_guid: &str) -> Result<Value, Refusal> {
+    /// Gives a job to the runner that was sent it: the job's message, once. `url` is how the runner reaches the lab.
+    pub(crate) fn acquire(&mut self, runner: u64, request_guid: &str, url: &str) -> Result<Value, Refusal> {
         let found = self.jobs.values().find(|job| job.record.request_guid.eq_ignore_ascii_case(request_guid));
         let entry = found.ok_or_else(|| Refusal::new(404, "job not found"))?;
         let (job, run, index) = (entry.record.id, entry.record.run, entry.record.index);
@@ -273,7 +270,7 @@ impl State {
         }
         let now_ms = self.now_ms();
         let locked_until_ms = now_ms + millis(self.limits.job_lock);
-        let service = self.service(job, locked_until_ms);
+        let service = self.service(job, locked_until_ms, url);
         let run_entry = &self.runs[&run];
         let message = job_message(run_entry.run.workflow(), &run_entry.run, JobIndex(index), &service);
         let entry = self.jobs.get_mut(&job).expect("it was found above");
@@ -286,14 +283,14 @@ impl State {
         Ok(message)
     }
 
-    fn service(&self, job: u64, locked_until_ms: i64) -> Service {
+    fn service(&self, job: u64, locked_until_ms: i64, url: &str) -> Service {
         let record = &self.jobs[&job].record;
         let run = &self.runs[&record.run].record;
-        let url = &self.runner_url;
         let job_token = self.signer.issue(Grant::Job { job }, self.now_ms(), JOB_TOKEN_SECONDS);
         let secrets =
             self.repositories.get(&run.repository.key()).map(|repository| repository.secrets.clone());
         Service {
+            server_url: url.to_owned(),
             run_service_url: format!("{url}/runner/run/"),
             results_url: format!("{url}/runner/results/"),
             feed_stream_url: format!("{}/runner/feed", url.replacen("http", "ws", 1)),
@@ -335,7 +332,8 @@ impl State {
         }
     }
 
-    /// Takes a runner's word that its job is done; its registration goes with the job. Told twice, nothing happens.
+    /// Takes a runner's word that its job is done; an ephemeral registration goes with the job. Told twice, nothing
+    /// happens.
     pub(crate) fn complete(
         &mut self,
         job: u64,
@@ -351,9 +349,22 @@ impl State {
             return Ok(());
         };
         self.update_steps(job, steps);
-        self.remove_runner(runner);
+        self.retire_runner(runner);
         self.advance(run, StoredEvent::Finished { job: index, conclusion, outputs });
         Ok(())
+    }
+
+    /// Takes a runner's word that it has lost the job of that GUID. Nothing happens when the job is not the runner's.
+    pub(crate) fn fail_job_of(&mut self, runner: u64, guid: &str) {
+        let job = self.runners.get(&runner).and_then(|runner| runner.job);
+        let Some(record) = job.and_then(|job| self.jobs.get(&job)).map(|job| &job.record) else { return };
+        let acquired = matches!(record.hold, Hold::Acquired { .. });
+        if acquired && record.guid.eq_ignore_ascii_case(guid) {
+            let (run, job) = (record.run, record.index);
+            self.retire_runner(runner);
+            let reason = "The runner has ended in the middle of the job and begun anew.".to_owned();
+            self.advance(run, StoredEvent::Lost { job, reason });
+        }
     }
 
     /// Jobs whose runner did not come for them, or is heard of no more.

@@ -6,12 +6,15 @@
 //!                         +-- StoredEvent --+-- acquire, renew, complete, steps, lines
 //! ```
 
+mod group;
 mod job;
 mod line;
 mod open;
+mod registration;
 mod repository;
 mod run;
 mod runner;
+mod scope;
 mod session;
 mod step;
 
@@ -23,11 +26,14 @@ use super::log_file::LogFiles;
 use super::settings::{Clock, Limits};
 use super::signing::Signer;
 
+pub(crate) use group::Group;
 pub(crate) use job::{Hold, Job, JobRecord};
 pub(crate) use open::read_or_make;
+pub(crate) use registration::{Registration, RegistrationRequest};
 pub(crate) use repository::{Repository, RepositoryName};
 pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
-pub(crate) use runner::{Group, Registration, RegistrationRequest, Runner, Scope};
+pub(crate) use runner::Runner;
+pub(crate) use scope::Scope;
 pub(crate) use session::{Message, RunnerPoll, runner_not_found};
 pub(crate) use step::{StepRecord, StepUpdate};
 
@@ -39,7 +45,7 @@ pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) signer: Signer,
-    /// The lab as runners reach it, without a slash at its end.
+    /// The lab as runners reach it, for what is made before one of them calls; without a slash at its end.
     pub(crate) runner_url: String,
     pub(crate) bus: EventBus,
     pub(crate) logs: LogFiles,

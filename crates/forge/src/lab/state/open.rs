@@ -14,7 +14,8 @@ use crate::lab::event::EventBus;
 use crate::lab::journal::{Journal, Record, private_file};
 use crate::lab::log_file::LogFiles;
 use crate::lab::settings::LabSettings;
-use crate::lab::signing::{Signer, hex, random_bytes};
+use crate::lab::signing::Signer;
+use crate::secret::{hex, random_bytes};
 
 #[derive(Default)]
 struct Stored {
@@ -70,7 +71,7 @@ impl State {
             .max(stored.jobs.keys().copied().max().unwrap_or(0))
             .max(100);
         if self.groups.is_empty() {
-            self.groups.push(Group { id: 1, name: "Default".to_owned() });
+            self.groups.push(Group::default_group());
         }
         stored.jobs.into_values().for_each(|job| self.adopt_job(job));
         self.jobs.retain(|_, job| self.runs.contains_key(&job.record.run));
@@ -180,7 +181,7 @@ pub(crate) fn read_or_make(path: &Path, make: impl FnOnce() -> String) -> io::Re
 }
 
 fn lock(data: &Path) -> Result<fs::File, LabError> {
-    let path = data.join("lock");
+    let path = data.join(crate::proof::LOCK_FILE);
     let file = private_file().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(|source| LabError::Data { path: path.clone(), source })?;
     match file.try_lock() {

@@ -230,5 +230,5 @@ fn value_name(name: &str) -> Result<String, Refusal> {
 /// Forty hex digits that change with the text, as a commit's would.
 fn commit_of(text: &str) -> String {
     use sha2::Digest as _;
-    crate::lab::signing::hex(&sha2::Sha256::digest(text.as_bytes())[..20])
+    crate::secret::hex(&sha2::Sha256::digest(text.as_bytes())[..20])
 }

@@ -125,8 +125,6 @@ impl RunRecord {
             workflow_path: self.path(),
             workflow: workflow.display_name().to_owned(),
             server_url: self.runner_url.clone(),
-            api_url: format!("{}/api/v3", self.runner_url),
-            graphql_url: format!("{}/api/graphql", self.runner_url),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::runner::{Poll, Registration, millis};
+use super::registration::Registration;
+use super::runner::{Poll, millis};
 use super::{Hold, State};
 use crate::lab::refusal::Refusal;
 

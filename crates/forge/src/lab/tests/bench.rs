@@ -87,17 +87,12 @@ impl Bench {
     }
 
     pub(super) async fn register(&self, name: &str, labels: &[&str]) -> NewRunner {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        let request = JitRequest { name: name.into(), group_id: 1, labels, work_folder: "_work".into() };
-        self.forge.generate_jit_config(&Self::scope(), &request).await.unwrap()
+        self.forge.generate_jit_config(&Self::scope(), &request(name, labels)).await.unwrap()
     }
 
     /// A runner with its session open.
     pub(super) async fn runner(&self, name: &str, labels: &[&str]) -> Script {
-        let mut script = Script::new(self.register(name, labels).await);
-        script.sign_in().await.unwrap();
-        script.open_session().await.unwrap();
-        script
+        Script::new(self.register(name, labels).await).connect().await
     }
 
     pub(super) async fn start(&self, workflow: &str) -> u64 {
@@ -116,8 +111,7 @@ impl Bench {
         path: &str,
         body: Option<Value>,
     ) -> (u16, Value) {
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let mut request = client.request(method, format!("{}{path}", self.url)).bearer_auth(self.lab.token());
+        let mut request = http().request(method, format!("{}{path}", self.url)).bearer_auth(self.lab.token());
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -130,6 +124,25 @@ impl Bench {
     pub(super) async fn advance(&self, by: Duration) {
         self.clock.advance(by);
         self.lab.inner.hub.ask(crate::lab::state::State::tick).await.unwrap();
+    }
+}
+
+/// An HTTP client that follows nothing and knows no proxy.
+pub(super) fn http() -> reqwest::Client {
+    // Another test may have done it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+    client.build().unwrap()
+}
+
+/// A runner of the default group.
+pub(super) fn request(name: &str, labels: &[&str]) -> JitRequest {
+    JitRequest {
+        name: name.into(),
+        group_id: 1,
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        work_folder: "_work".into(),
+        runner_url: None,
     }
 }
 
@@ -173,9 +186,19 @@ type Reply = Result<Value, (u16, Value)>;
 
 impl Script {
     pub(super) fn new(runner: NewRunner) -> Self {
-        let http = reqwest::Client::new();
-        let (token, session) = (String::new(), String::new());
-        Self { id: runner.runner_id, config: runner.config, http, token, session, job: Value::Null }
+        Self::with(runner.runner_id, runner.config)
+    }
+
+    pub(super) fn with(id: u64, config: crate::jit::JitConfig) -> Self {
+        let http = http();
+        Self { id, config, http, token: String::new(), session: String::new(), job: Value::Null }
+    }
+
+    /// Signs in and opens its session.
+    pub(super) async fn connect(mut self) -> Self {
+        self.sign_in().await.unwrap();
+        self.open_session().await.unwrap();
+        self
     }
 
     async fn send(request: reqwest::RequestBuilder) -> Reply {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bench::{Bench, ONE_JOB, next_event};
+use super::bench::{Bench, ONE_JOB, http, next_event};
 use crate::client::{Deletion, ForgeError};
 use crate::lab::LabEventKind;
 
@@ -185,7 +185,7 @@ async fn a_slow_subscriber_is_told_what_it_missed_and_a_late_one_reads_what_is_k
     let lagged = slow.next().await.unwrap().unwrap_err();
     assert!(lagged.missed > 0, "{lagged}");
     let url = format!("{}/lab/v1/events?since=0", bench.url);
-    let mut response = reqwest::Client::new().get(url).bearer_auth(bench.lab.token()).send().await.unwrap();
+    let mut response = http().get(url).bearer_auth(bench.lab.token()).send().await.unwrap();
     let first = response.chunk().await.unwrap().unwrap();
     let first: serde_json::Value =
         serde_json::from_slice(first.split(|byte| *byte == b'\n').next().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bench::{Bench, Script, lines_until_end};
+use super::bench::{Bench, Script, http, lines_until_end};
 use crate::lab::LabEvents;
 
 const JOB: &str = "on: workflow_dispatch\njobs:\n  talk:\n    runs-on: x\n    steps:\n      - run: echo hi\n";
@@ -95,8 +95,8 @@ async fn an_address_for_uploads_or_logs_cannot_be_made_up() {
     let bench = Bench::new().await;
     let (_run, _runner, _events) = talking(&bench).await;
     let url = format!("{}/runner/results/blob?sig=a.b.c&comp=appendblock", bench.url);
-    let answer = reqwest::Client::new().put(url).body("x").send().await.unwrap();
+    let answer = http().put(url).body("x").send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 403);
-    let answer = reqwest::get(format!("{}/lab/v1/logs/a.b.c", bench.url)).await.unwrap();
+    let answer = http().get(format!("{}/lab/v1/logs/a.b.c", bench.url)).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 403);
 }

@@ -86,3 +86,16 @@ async fn one_folder_is_one_labs() {
     let bad = LabSettings { runner_url: Some("https://h/x".into()), ..LabSettings::new(bench.folder.path()) };
     assert!(matches!(Lab::open(bad).unwrap_err(), LabError::BadRunnerUrl { .. }));
 }
+
+#[tokio::test]
+async fn a_journal_from_before_there_were_other_registrations_holds_ephemeral_ones() {
+    let bench = Bench::new().await;
+    bench.register("old", &["x"]).await;
+    let path = bench.folder.path().join("journal.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(",\"ephemeral\":true"));
+    std::fs::write(&path, text.replace(",\"ephemeral\":true", "")).unwrap();
+    let bench = bench.killed_and_opened().await;
+    let (_, list) = bench.call(reqwest::Method::GET, "/api/v3/repos/o/r/actions/runners", None).await;
+    assert_eq!(list["runners"][0]["ephemeral"], true, "{list}");
+}

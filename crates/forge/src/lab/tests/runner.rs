@@ -5,16 +5,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use super::bench::{Bench, ONE_JOB, Script};
+use super::bench::{Bench, ONE_JOB, Script, http};
 use crate::client::{Deletion, ForgeError, JitRequest, RunnerScope};
 
 fn request(name: &str) -> JitRequest {
-    JitRequest {
-        name: name.into(),
-        group_id: 1,
-        labels: vec!["self-hosted".into(), "gpu".into()],
-        work_folder: "_work".into(),
-    }
+    super::bench::request(name, &["self-hosted", "gpu"])
 }
 
 #[tokio::test]
@@ -140,7 +135,7 @@ async fn a_token_of_one_kind_does_not_open_what_another_is_for() {
     let job_token = runner.job["resources"]["endpoints"][0]["authorization"]["parameters"]["AccessToken"]
         .as_str()
         .unwrap();
-    let client = reqwest::Client::new();
+    let client = http();
     for path in ["/api/v3/repos/o/r/actions/runs", "/runner/broker/message?sessionId=x", "/lab/v1/events"] {
         let answer = client.get(format!("{}{path}", bench.url)).bearer_auth(job_token).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 401, "{path}");
@@ -167,7 +162,7 @@ async fn a_job_that_asks_for_a_group_gets_a_runner_of_that_group() {
     let _run = bench.start(workflow).await;
     let plain = bench.runner("plain", &["x"]).await;
     assert!(plain.poll("Online").await.unwrap().is_null());
-    let group_id = bench.forge.runner_group_id("o", "fast").await.unwrap().unwrap();
+    let group_id = bench.forge.group_id(&RunnerScope::Organization("o".into()), "fast").await.unwrap();
     let request = JitRequest { group_id, labels: vec!["x".into()], ..request("fast-1") };
     let mut fast = Script::new(bench.forge.generate_jit_config(&Bench::scope(), &request).await.unwrap());
     fast.sign_in().await.unwrap();

@@ -25,6 +25,8 @@ use template::template_token;
 /// What only the server knows about a job: addresses, ids, tokens and secret values.
 #[derive(Debug, Clone)]
 pub struct Service {
+    /// The server as the runner reaches it, without a slash at its end: what `github.server_url` is for the job.
+    pub server_url: String,
     /// The run service, with a slash at its end; the runner appends `renewjob` and `completejob`.
     pub run_service_url: String,
     /// The results service, with a slash at its end; without it no log is uploaded.
@@ -71,7 +73,7 @@ pub fn job_message(workflow: &Workflow, run: &Run, job: JobIndex, service: &Serv
         "variables": variables(job_run, service),
         "mask": mask::hints(service.secrets.values().chain([&service.job_token, &service.github_token])),
         "fileTable": [run.request().github.workflow_path],
-        "contextData": contexts(run, job_run),
+        "contextData": contexts(run, job_run, service),
         "environmentVariables": environment(workflow, definition),
         "defaults": defaults(workflow, definition),
         "steps": step::steps(workflow, definition, service),
@@ -115,9 +117,9 @@ fn variables(job: &JobRun, service: &Service) -> Json {
     Json::Object(variables)
 }
 
-fn contexts(run: &Run, job: &JobRun) -> Json {
+fn contexts(run: &Run, job: &JobRun, service: &Service) -> Json {
     json!({
-        "github": context_data(run.github()),
+        "github": context_data(&run.request().github.at(&service.server_url).to_value()),
         "needs": context_data(&job.needs),
         "strategy": context_data(&job.strategy),
         "matrix": context_data(&job.matrix),

@@ -9,6 +9,7 @@ use crate::workflow::parse;
 
 fn service() -> Service {
     Service {
+        server_url: "http://lab:8080".to_owned(),
         run_service_url: "http://lab:8080/run/".to_owned(),
         results_url: "http://lab:8080/results/".to_owned(),
         feed_stream_url: "ws://lab:8080/feed".to_owned(),
@@ -41,6 +42,17 @@ fn message(text: &str) -> Json {
 fn a_whole_job_becomes_this_message() {
     let message = message(include_str!("../parse/tests/whole.yml"));
     insta::assert_json_snapshot!(message);
+}
+
+#[test]
+fn the_github_context_leads_to_where_the_runner_reached_the_server() {
+    let run = run("on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: x\n");
+    let service = Service { server_url: "http://10.9.8.7:1".to_owned(), ..service() };
+    let message = job_message(run.workflow(), &run, JobIndex(0), &service);
+    let github = message["contextData"]["github"]["d"].as_array().unwrap();
+    let value = |key: &str| github.iter().find(|entry| entry["k"] == key).unwrap()["v"].clone();
+    assert_eq!(value("server_url"), "http://10.9.8.7:1");
+    assert_eq!(value("api_url"), "http://10.9.8.7:1/api/v3");
 }
 
 #[test]

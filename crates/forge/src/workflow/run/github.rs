@@ -33,15 +33,16 @@ pub struct GithubContext {
     pub workflow_path: String,
     /// What [`Workflow::display_name`](crate::workflow::Workflow::display_name) says.
     pub workflow: String,
-    /// Such as `http://10.0.2.2:8080`.
+    /// Such as `http://10.0.2.2:8080`; the addresses of its APIs are those of GHES.
     pub server_url: String,
-    /// Such as `http://10.0.2.2:8080/api/v3`.
-    pub api_url: String,
-    /// Such as `http://10.0.2.2:8080/api/graphql`.
-    pub graphql_url: String,
 }
 
 impl GithubContext {
+    /// The same, reached under another address: `server` without a slash at its end.
+    pub fn at(&self, server: &str) -> Self {
+        Self { server_url: server.to_owned(), ..self.clone() }
+    }
+
     /// The context as expressions see it. GitHub gives numbers as strings here.
     pub fn to_value(&self) -> Value {
         let owner = self.repository.split('/').next().unwrap_or_default();
@@ -78,8 +79,8 @@ impl GithubContext {
             ("base_ref", String::new()),
             ("event_name", self.event_name.clone()),
             ("server_url", self.server_url.clone()),
-            ("api_url", self.api_url.clone()),
-            ("graphql_url", self.graphql_url.clone()),
+            ("api_url", format!("{}/api/v3", self.server_url)),
+            ("graphql_url", format!("{}/api/graphql", self.server_url)),
             ("ref_name", ref_name.to_owned()),
             ("ref_type", ref_type.to_owned()),
             ("secret_source", "Actions".to_owned()),

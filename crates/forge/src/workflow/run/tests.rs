@@ -29,8 +29,6 @@ pub(in crate::workflow) fn github() -> GithubContext {
         workflow_path: ".github/workflows/ci.yml".to_owned(),
         workflow: "CI".to_owned(),
         server_url: "http://lab:8080".to_owned(),
-        api_url: "http://lab:8080/api/v3".to_owned(),
-        graphql_url: "http://lab:8080/api/graphql".to_owned(),
     }
 }
 

@@ -16,17 +16,17 @@ const ALWAYS: &[&str] = &[
     "net.ifnames=0",
 ];
 
-/// The words of the command line; `guest` is one for dayfly-guest (see its `boot.rs`).
+/// The words of the command line; `guest` are those for dayfly-guest (see its `boot.rs`).
 ///
 /// Without KVM, a microvm has only the PIT to calibrate the time stamp counter with, which a vCPU thread that loses its
 /// processor misses: 17 of 19 boots hung on a loaded host, and none with the frequency given (QEMU 7.2, Linux 6.1).
-pub(super) fn command_line(accel: Accel, tsc_khz: u64, guest: Option<&str>) -> String {
+pub(super) fn command_line(accel: Accel, tsc_khz: u64, guest: Vec<String>) -> String {
     let mut words: Vec<String> = ALWAYS.iter().map(|&word| word.to_owned()).collect();
     if accel == Accel::Tcg {
         words.push(format!("tsc_early_khz={tsc_khz}"));
         words.push("tsc=reliable".to_owned());
         words.push("no_timer_check".to_owned());
     }
-    words.extend(guest.map(str::to_owned));
+    words.extend(guest);
     words.join(" ")
 }

@@ -1,11 +1,13 @@
 //! From a machine's needs to a command line. Pure; compared with snapshots.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use dayfly_guest::protocol;
 
 use super::kernel;
 use crate::accel::Accel;
+use crate::virtiofs;
 
 /// What a machine needs.
 #[derive(Debug, Clone)]
@@ -32,14 +34,30 @@ pub(crate) struct Needs<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
     /// With its disks and network.
-    Whole(Disks),
+    Whole(Whole),
     /// Only to see whether a guest gets as far as user space.
     Probe,
 }
 
-/// The disks of a whole machine.
+/// What only a whole machine has, beside its disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Disks;
+pub(crate) struct Whole {
+    /// What its network card is connected to.
+    pub(crate) card: Card,
+    /// Its DNS server.
+    pub(crate) dns: IpAddr,
+    /// How much of the host is served to it.
+    pub(crate) shares: usize,
+}
+
+/// What a network card is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Card {
+    /// A tap device.
+    Tap,
+    /// QEMU's own network (slirp).
+    User,
+}
 
 /// What a descriptor of the VMM is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +70,10 @@ pub(crate) enum Role {
     RootDisk,
     /// Scratch disk, for reading and writing.
     ScratchDisk,
+    /// Tap device of the network card.
+    Tap,
+    /// Connection to the server of the share of this number.
+    Share(usize),
     /// Listening socket of the agent's port.
     AgentSocket,
     /// Listening socket of the monitor.
@@ -113,6 +135,22 @@ impl Builder {
         self.option("-blockdev", format!("driver=raw,node-name={serial},{file},{options}"));
         self.option("-device", format!("virtio-blk-device,drive={serial},serial={serial}"));
     }
+
+    fn share(&mut self, number: usize) {
+        let (tag, descriptor) = (virtiofs::tag(number), self.descriptor(Role::Share(number)));
+        self.option("-chardev", format!("socket,id={tag},fd={descriptor}"));
+        self.option("-device", format!("vhost-user-fs-device,chardev={tag},tag={tag}"));
+    }
+
+    fn card(&mut self, card: Card) {
+        match card {
+            Card::Tap => {
+                let number = self.descriptor(Role::Tap);
+                self.option("-netdev", format!("tap,id=net0,fd={number},vhost=off"));
+            }
+            Card::User => self.option("-netdev", "user,id=net0,ipv6=off"),
+        }
+    }
 }
 
 /// The command line of a machine.
@@ -128,11 +166,12 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
     builder.option("-device", "virtio-serial-device");
     builder.socket("agent", Role::AgentSocket);
     builder.option("-device", format!("virtserialport,chardev=agent,name={}", protocol::PORT_NAME));
-    if needs.boot == Boot::Whole(Disks) {
+    if let Boot::Whole(whole) = needs.boot {
         builder.disk("root", Role::RootDisk, "read-only=on");
         // Nothing on it outlives the machine, so nothing has to reach the host's disk.
         builder.disk("scratch", Role::ScratchDisk, "cache.no-flush=on,discard=unmap");
-        builder.option("-netdev", "user,id=net0,ipv6=off");
+        builder.card(whole.card);
+        (0..whole.shares).for_each(|number| builder.share(number));
         builder.option("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
     }
     Invocation {
@@ -145,10 +184,16 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
 
 fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-name", format!("dayfly-{}", escape(needs.name)));
-    builder.option(
-        "-machine",
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off",
-    );
+    let mut machine =
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off"
+            .to_owned();
+    if matches!(needs.boot, Boot::Whole(Whole { shares: 1.., .. })) {
+        // Servers of files read and write the machine's memory.
+        let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", needs.memory_mib);
+        builder.option("-object", memory);
+        machine.push_str(",memory-backend=memory");
+    }
+    builder.option("-machine", machine);
     match needs.accel {
         Accel::Kvm => {
             builder.option("-accel", "kvm");
@@ -175,9 +220,11 @@ fn kernel_options(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-kernel", format!("/proc/self/fd/{kernel}"));
     builder.option("-initrd", format!("/proc/self/fd/{initrd}"));
     let guest = match needs.boot {
-        Boot::Probe => Some("dayfly.probe"),
-        Boot::Whole(_) if needs.shell => Some("dayfly.shell"),
-        Boot::Whole(_) => None,
+        Boot::Probe => vec!["dayfly.probe".to_owned()],
+        Boot::Whole(whole) => {
+            let shell = needs.shell.then(|| "dayfly.shell".to_owned());
+            std::iter::once(format!("dayfly.dns={}", whole.dns)).chain(shell).collect()
+        }
     };
     builder.option("-append", kernel::command_line(needs.accel, needs.tsc_khz, guest));
 }
@@ -219,14 +266,24 @@ mod tests {
         }
     }
 
+    fn whole(card: Card) -> Boot {
+        Boot::Whole(Whole { card, dns: [1, 1, 1, 1].into(), shares: 0 })
+    }
+
     #[test]
     fn a_whole_machine_under_emulation() {
-        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Whole(Disks))));
+        insta::assert_snapshot!(shown(&needs(Accel::Tcg, whole(Card::Tap))));
     }
 
     #[test]
     fn a_whole_machine_with_kvm() {
-        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Whole(Disks))));
+        insta::assert_snapshot!(shown(&needs(Accel::Kvm, whole(Card::User))));
+    }
+
+    #[test]
+    fn a_machine_with_mounts_shares_its_memory() {
+        let whole = Whole { card: Card::Tap, dns: [1, 1, 1, 1].into(), shares: 2 };
+        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Whole(whole))));
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! The command line. Parsed arguments only; what they come to is decided in [`crate::commands`].
 
+pub(crate) mod orchestrator;
+mod parse;
+pub(crate) mod runner;
+pub(crate) mod short_help;
+pub(crate) mod token;
+
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dayfly_fleet::settings::Principal;
+
+pub(crate) use orchestrator::OrchestratorArgs;
+pub(crate) use parse::{LoopOptions, Parsed, parse, parse_loop};
+pub(crate) use runner::{LoopCommand, RegistrationWord, RunnerArgs};
+pub(crate) use token::TokenArgs;
 
 /// Every CI job in a machine of its own, for one job.
 #[derive(Debug, Parser)]
@@ -41,8 +50,16 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     /// Run a workflow file in microVMs and show its log
     Demo(DemoArgs),
-    /// Make ephemeral runners for a repository, one after another
-    Runner(RunnerArgs),
+    /// Run several loops side by side, each of which makes one ephemeral runner after another
+    Orchestrator(OrchestratorArgs),
+    /// Make ephemeral runners, one after another: one loop alone
+    Runner(Box<RunnerArgs>),
+    /// Print a registration token of a forge
+    Token(TokenArgs),
+    /// List the loops, runners and machines of this host
+    Ps(PsArgs),
+    /// Show what a runner has said and done
+    Logs(LogsArgs),
     /// The built-in forge
     #[command(subcommand)]
     Lab(LabCommand),
@@ -76,19 +93,20 @@ pub(crate) enum Accel {
 }
 
 /// The machine of a job.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Machines")]
 pub(crate) struct MachineArgs {
     /// Virtual CPUs of each machine
     #[arg(short, long, env = "RUNNER_CPUS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) cpus: u32,
     /// Memory of each machine, MiB
-    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..=1_048_576))]
+    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) memory: u32,
     /// Scratch disk of each machine, GiB (sparse: only what is written takes room)
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) disk: u64,
-    /// Image to boot: an id of `dayfly image ls` [default: the built-in one, built where it is missing]
+    /// Image to boot: an id of `dayfly image ls` or an image's folder; for the krun drivers any reference
+    /// [default: the built-in one, built where it is missing]
     #[arg(short, long, env = "RUNNER_IMAGE", value_name = "IMAGE")]
     pub(crate) image: Option<String>,
     /// How machines run
@@ -119,39 +137,6 @@ pub(crate) struct DemoArgs {
     /// A secret (secrets.NAME), its value taken from the environment variable NAME; may be given several times
     #[arg(long = "secret", value_name = "NAME")]
     pub(crate) secrets: Vec<String>,
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunnerArgs {
-    /// The forge: a host or a URL
-    #[arg(
-        short = 'g',
-        long = "forge",
-        env = "RUNNER_GITHUB",
-        default_value = "github.com",
-        value_name = "URL"
-    )]
-    pub(crate) forge: String,
-    /// The repository
-    #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "OWNER/REPO")]
-    pub(crate) principal: Principal,
-    /// Token of the forge (better given as RUNNER_PAT: arguments can be read by every user of this host)
-    #[arg(short = 'T', long = "token", env = "RUNNER_PAT", hide_env_values = true, value_name = "TOKEN")]
-    pub(crate) token: String,
-    /// How many runners, one after another [default: until stopped]
-    #[arg(short, long, env = "RUNNER_REPEAT", value_name = "N")]
-    pub(crate) repeat: Option<NonZeroU32>,
-    /// Labels of the runners, separated by commas, beside self-hosted, Linux and X64
-    #[arg(short = 'L', long, env = "RUNNER_LABELS", value_delimiter = ',', value_name = "LABELS")]
-    pub(crate) labels: Vec<String>,
-    /// Prefix of the names of machines and registrations
-    #[arg(long, env = "RUNNER_PREFIX", default_value = "GH-runner", value_parser = parse_prefix)]
-    pub(crate) prefix: String,
-    /// One JSON object a line instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }
@@ -203,6 +188,25 @@ pub(crate) enum ImageCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The runner: its id, e.g. 2-k3V9x0q, or its name
+    pub(crate) id: String,
+    /// Go on showing what comes, until the runner's end
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// JSON instead of text
     #[arg(long)]
@@ -216,8 +220,11 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Longest prefix: with `-<loop>-<7 characters>` behind it a name must stay within 64.
-const PREFIX_LENGTH_MAX: usize = 40;
+/// Prefix of the names of machines and registrations where no other is asked for.
+const PREFIX_DEFAULT: &str = "GH-runner";
+
+/// Longest prefix: with `-<loop, three digits at most>-<7 characters>` behind it a name must stay within 64.
+const PREFIX_LENGTH_MAX: usize = 52;
 
 fn parse_prefix(text: &str) -> Result<String, String> {
     let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -250,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_prefix_that_makes_a_bad_host_name_is_refused() {
-        for text in ["", "-a", "a b", "a/b", &"a".repeat(41)] {
+        for text in ["", "-a", "a b", "a/b", &"a".repeat(53)] {
             assert!(parse_prefix(text).is_err(), "{text}");
         }
         assert!(parse_prefix("GH-runner").is_ok());

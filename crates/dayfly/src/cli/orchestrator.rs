@@ -1,0 +1,85 @@
+//! `dayfly orchestrator`: few options of its own; all after `--` is for its loops.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+/// Most loops of one orchestrator: their numbers have three digits in the names of their environment directories.
+const LOOPS_MAX: i64 = 999;
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct OrchestratorArgs {
+    /// Number of loops, each of which makes one runner after another
+    #[arg(short = 'n', long, env = "ORCHESTRATOR_RUNNERS", default_value_t = 1, value_parser = parse_loops)]
+    pub(crate) runners: u32,
+    /// Seconds between the starts of loops where they are not isolated
+    #[arg(short, long, env = "ORCHESTRATOR_SLEEP", default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) sleep: u64,
+    /// No isolation: start loops by the clock, not when the one before has a runner
+    #[arg(short = 'I', long)]
+    pub(crate) no_isolation: bool,
+    /// Isolated (1), or as with -I (0)
+    #[arg(
+        long,
+        env = "ORCHESTRATOR_ISOLATION",
+        default_value = "1",
+        value_parser = FalseyValueParser::new(),
+        action = clap::ArgAction::Set,
+        value_name = "0|1"
+    )]
+    pub(crate) isolation: bool,
+    /// Prefix of the names of machines and registrations
+    #[arg(
+        short,
+        long,
+        env = "ORCHESTRATOR_PREFIX",
+        default_value = super::PREFIX_DEFAULT,
+        value_parser = super::parse_prefix
+    )]
+    pub(crate) prefix: String,
+    /// How machines are made: qemu, podman-krun, krunvm, process [default: the best that works here]
+    #[arg(short = 'R', long, env = "ORCHESTRATOR_RUNTIME", value_name = "DRIVER")]
+    pub(crate) runtime: Option<String>,
+    /// Where log lines go: a number is an open descriptor, anything else a file
+    #[arg(short, long, env = "ORCHESTRATOR_LOG", default_value = "2", value_name = "FD|FILE")]
+    pub(crate) log: String,
+    /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
+    #[arg(long, env = "ORCHESTRATOR_VERBOSE", default_value_t = 0, value_name = "0..3")]
+    pub(crate) verbosity: u8,
+    /// The common environment directory [default: one of this process, removed at its end]
+    #[arg(long, env = "ORCHESTRATOR_ENVIRONMENT", value_name = "DIR")]
+    pub(crate) environment: Option<PathBuf>,
+    /// How many loops may be starting at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    pub(crate) parallel_start: u32,
+    /// What happens, as one JSON object a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print a short help with each option's variable and the value in force
+    #[arg(short = 'h')]
+    pub(crate) short_help: bool,
+    /// Print the long help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
+    /// Options of the loops: those of `dayfly runner`
+    #[arg(last = true, value_name = "RUNNER OPTIONS", allow_hyphen_values = true)]
+    pub(crate) runner: Vec<OsString>,
+}
+
+fn parse_loops(text: &str) -> Result<u32, String> {
+    match text.parse::<i64>() {
+        Ok(loops @ 1..=LOOPS_MAX) => u32::try_from(loops).map_err(|error| error.to_string()),
+        Ok(_) => Err(format!(
+            "an orchestrator has 1 to {LOOPS_MAX} loops, since their numbers have three digits; start several \
+             orchestrators for more"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Variables of an orchestrator that have no option.
+pub(crate) const VARIABLES: &[(&str, &str)] =
+    &[("RUNNER_*", "options of the loops; see `dayfly runner -h`"), ("NO_COLOR", "no colours")];

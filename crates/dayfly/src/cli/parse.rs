@@ -1,0 +1,168 @@
+//! From the process's arguments to [`Cli`].
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
+
+use super::{Cli, LoopCommand, RunnerArgs, orchestrator, runner, short_help, token};
+
+/// What was typed, and where its values come from.
+pub(crate) struct Parsed {
+    pub(crate) cli: Cli,
+    /// Of the subcommand.
+    pub(crate) matches: ArgMatches,
+}
+
+/// A loop's options, and which of them deserve a word.
+#[derive(Debug)]
+pub(crate) struct LoopOptions {
+    pub(crate) args: RunnerArgs,
+    /// How often `-v` was given.
+    pub(crate) verbose: u8,
+    /// The token of the forge stands among the arguments.
+    pub(crate) pat_is_an_argument: bool,
+    /// Options that stand among the arguments, by id: they win over what an orchestrator hands down.
+    arguments: Vec<String>,
+}
+
+impl LoopOptions {
+    fn new(args: RunnerArgs, verbose: u8, matches: &ArgMatches) -> Self {
+        let is_argument = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let arguments: Vec<String> =
+            matches.ids().map(|id| id.as_str()).filter(is_argument).map(str::to_owned).collect();
+        Self { args, verbose, pat_is_an_argument: arguments.iter().any(|id| id == "pat"), arguments }
+    }
+
+    /// Whether an option stands among the arguments.
+    pub(crate) fn is_argument(&self, id: &str) -> bool {
+        self.arguments.iter().any(|argument| argument == id)
+    }
+}
+
+/// Reads the process's arguments; ends the process after help, version and errors, as people expect it.
+pub(crate) fn parse() -> Parsed {
+    let mut command = without_empty_variables(Cli::command());
+    let matches = command.clone().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    let (name, matches) = matches
+        .subcommand()
+        .map_or_else(Default::default, |(name, matches)| (name.to_owned(), matches.clone()));
+    if let Some(variables) = variables_of(&name).filter(|_| wants_short_help(&matches)) {
+        let mut whole = Cli::command();
+        whole.build();
+        if let Some(command) = whole.find_subcommand(&name) {
+            show(&short_help::text(command, &matches, variables, crate::printer::columns()));
+        }
+    }
+    Parsed { cli, matches }
+}
+
+impl Parsed {
+    /// Whether an option of the subcommand stands among the arguments.
+    pub(crate) fn is_argument(&self, id: &str) -> bool {
+        self.matches.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// The options of `dayfly runner`.
+    pub(crate) fn loop_options(&self, args: RunnerArgs) -> LoopOptions {
+        LoopOptions::new(args, self.cli.common.verbose, &self.matches)
+    }
+}
+
+/// Reads what stands after an orchestrator's `--`, with the parser of `dayfly runner`; ends the process after help and
+/// errors.
+pub(crate) fn parse_loop(words: &[OsString]) -> LoopOptions {
+    let (options, matches) = try_parse_loop(words).unwrap_or_else(|error| error.exit());
+    if options.args.short_help {
+        show(&short_help::text(
+            &LoopCommand::command(),
+            &matches,
+            runner::VARIABLES,
+            crate::printer::columns(),
+        ));
+    }
+    options
+}
+
+fn show(help: &str) -> ! {
+    crate::printer::line(help);
+    std::process::exit(0)
+}
+
+fn try_parse_loop(words: &[OsString]) -> Result<(LoopOptions, ArgMatches), clap::Error> {
+    let mut command = without_empty_variables(LoopCommand::command());
+    let matches = command.try_get_matches_from_mut(words)?;
+    let LoopCommand { common, args } = LoopCommand::from_arg_matches(&matches)?;
+    if args.index.is_some() {
+        let text = "the loops of an orchestrator are numbered by it: give no LOOP\n";
+        return Err(clap::Error::raw(ErrorKind::UnknownArgument, text));
+    }
+    Ok((LoopOptions::new(args, common.verbose, &matches), matches))
+}
+
+fn wants_short_help(matches: &ArgMatches) -> bool {
+    matches.try_get_one::<bool>("short_help").ok().flatten() == Some(&true)
+}
+
+fn variables_of(subcommand: &str) -> Option<&'static [(&'static str, &'static str)]> {
+    match subcommand {
+        "orchestrator" => Some(orchestrator::VARIABLES),
+        "runner" => Some(runner::VARIABLES),
+        "token" => Some(token::VARIABLES),
+        _ => None,
+    }
+}
+
+/// An empty variable is one that is not set, as in a shell's `${VARIABLE:-default}`.
+fn without_empty_variables(command: Command) -> Command {
+    let forget = |arg: clap::Arg| {
+        let empty =
+            arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        if empty { arg.env(None::<&'static str>) } else { arg }
+    };
+    command.mut_args(forget).mut_subcommands(without_empty_variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Result<LoopOptions, clap::Error> {
+        let words: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+        try_parse_loop(&words).map(|(options, _)| options)
+    }
+
+    #[test]
+    fn the_short_help_shows_values_in_force_and_no_secret() {
+        // The places of the build that runs the tests are set by it.
+        let elsewhere = |arg: clap::Arg| {
+            let ours = arg.get_env().is_some_and(|name| name.to_string_lossy().starts_with("DAYFLY_"));
+            if ours { arg.env(None::<&'static str>) } else { arg }
+        };
+        let mut command = LoopCommand::command().mut_args(elsewhere);
+        let words = ["-T", "ghp_XXXX", "-S", "hush", "-c", "4", "-h"];
+        let matches = command.try_get_matches_from_mut(words).expect("good");
+        let text = short_help::text(&command, &matches, runner::VARIABLES, None);
+        assert!(!text.contains("ghp_XXXX") && !text.contains("hush"), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_original_systems_command_line_is_read() {
+        let options = options("-T ghp_XXXX -p efrecon/gh-runner-krunvm -r 1 -k 40").expect("good");
+        assert!(options.pat_is_an_argument && options.is_argument("repeat") && !options.is_argument("scope"));
+        assert_eq!(options.args.forge.principal.as_deref(), Some("efrecon/gh-runner-krunvm"));
+        assert_eq!((options.args.looping.repeat, options.args.looping.terminate), (1, Some(40)));
+    }
+
+    #[test]
+    fn what_a_loop_does_not_know_is_refused_before_anything_starts() {
+        for line in ["--nonsense", "-c x", "-p o/r -- 3", "-r"] {
+            let error = options(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert_eq!(options("-r -5").expect("for ever").args.looping.repeat, -5);
+    }
+}

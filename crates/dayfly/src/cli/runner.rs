@@ -1,0 +1,192 @@
+//! `dayfly runner`: the loop's options, with which the orchestrator's words after `--` are read too.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, ValueEnum};
+
+use super::{Common, MachineArgs};
+
+/// What a loop is told, by its own command line or by that of an orchestrator.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct RunnerArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// How machines are made: qemu, podman-krun, krunvm, process [default: the best that works here]
+    #[arg(
+        short = 'R',
+        long = "runtime",
+        visible_alias = "driver",
+        env = "RUNNER_RUNTIME",
+        value_name = "DRIVER",
+        help_heading = "Machines"
+    )]
+    pub(crate) runtime: Option<String>,
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+    #[command(flatten)]
+    pub(crate) forge: ForgeArgs,
+    #[command(flatten)]
+    pub(crate) looping: LoopArgs,
+    /// Print a short help with each option's variable and the value in force
+    #[arg(short = 'h', exclusive = false)]
+    pub(crate) short_help: bool,
+    /// Print the long help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
+    /// The loop's number [default: 0]
+    #[arg(last = true, value_name = "LOOP", value_parser = clap::value_parser!(u32).range(0..=999))]
+    pub(crate) index: Option<u32>,
+}
+
+/// What is seen and started inside the machines.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Inside the machines")]
+pub(crate) struct GuestArgs {
+    /// DNS server of the machines
+    #[arg(short, long, env = "RUNNER_DNS", default_value = "1.1.1.1", value_name = "ADDRESS")]
+    pub(crate) dns: IpAddr,
+    /// Folder or file of this host that the machines see; may be given several times (variable: one a line)
+    #[arg(
+        short = 'M',
+        long = "mount",
+        env = "RUNNER_MOUNT",
+        value_name = "HOST:VM[:OPTIONS]",
+        value_delimiter = '\n'
+    )]
+    pub(crate) mounts: Vec<String>,
+    /// Where the machines see this host's folder of guest programs, which are then run from there
+    #[arg(short = 'D', long = "dir", env = "RUNNER_DIR", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// This host's folder of guest programs, for -D [default: the one of the guest binary]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) guest_dir: Option<PathBuf>,
+    /// The entrypoint, as the machines see it [default: the one in -D, else the one that the host gives]
+    #[arg(long, env = "RUNNER_ENTRYPOINT", value_name = "FILE")]
+    pub(crate) entrypoint: Option<PathBuf>,
+    /// User that jobs run as
+    #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
+    pub(crate) user: String,
+    /// Let the runner app update itself
+    #[arg(short = 'U', long, env = "RUNNER_UPDATE", value_parser = FalseyValueParser::new())]
+    pub(crate) update: bool,
+}
+
+/// Where runners are registered, and how.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Registration")]
+pub(crate) struct ForgeArgs {
+    /// The forge: a host or a URL
+    #[arg(
+        short = 'g',
+        long = "github",
+        visible_alias = "forge",
+        env = "RUNNER_GITHUB",
+        default_value = "github.com",
+        value_name = "FORGE"
+    )]
+    pub(crate) forge: String,
+    /// What the runners belong to: repo, org or enterprise (the first three letters will do)
+    #[arg(short, long, env = "RUNNER_SCOPE", default_value = "repo")]
+    pub(crate) scope: String,
+    /// Whose runners they are: OWNER/REPO, or the name of the organisation or enterprise
+    #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "NAME")]
+    pub(crate) principal: Option<String>,
+    /// Runner group, by name; a repository knows only Default
+    #[arg(short = 'G', long, env = "RUNNER_GROUP", default_value = "Default")]
+    pub(crate) group: String,
+    /// Labels beside self-hosted, Linux and the architecture, separated by commas
+    /// [default: krun, the distribution, dayfly]
+    #[arg(short = 'L', long, env = "RUNNER_LABELS", value_delimiter = ',', value_name = "LABELS")]
+    pub(crate) labels: Vec<String>,
+    /// Token for the forge's API; better given by RUNNER_PAT or --pat-file, since arguments can be read by every
+    /// user of this host
+    #[arg(short = 'T', long = "pat", visible_alias = "token", env = "RUNNER_PAT", hide_env_values = true)]
+    pub(crate) pat: Option<String>,
+    /// File that holds the token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pat_file: Option<PathBuf>,
+    /// How runners are registered [default: jit, or token where RUNNER_EPHEMERAL is 0]
+    #[arg(long, value_enum)]
+    pub(crate) registration: Option<RegistrationWord>,
+    /// One runner a job (1), or job after job in the same machine (0)
+    #[arg(
+        long,
+        env = "RUNNER_EPHEMERAL",
+        default_value = "1",
+        value_parser = FalseyValueParser::new(),
+        action = clap::ArgAction::Set,
+        value_name = "0|1"
+    )]
+    pub(crate) ephemeral: bool,
+}
+
+/// How runners are registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RegistrationWord {
+    /// By this host; the machine gets an identity for one job
+    Jit,
+    /// By the machine, with a registration token that lives an hour
+    Token,
+}
+
+/// How the loop goes on and ends.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The loop")]
+pub(crate) struct LoopArgs {
+    /// How many runners, one after another; 0 and below: until stopped
+    #[arg(
+        short,
+        long,
+        env = "RUNNER_REPEAT",
+        default_value_t = -1,
+        allow_negative_numbers = true,
+        value_name = "N"
+    )]
+    pub(crate) repeat: i64,
+    /// Seconds that a runner may live, busy or not; the loop ends with it
+    #[arg(short = 'k', long = "terminate", env = "RUNNER_TERMINATE", value_name = "SECONDS")]
+    pub(crate) terminate: Option<u64>,
+    /// Secret of the handshake between loop and entrypoint [default: a random one for each runner]
+    #[arg(short = 'S', long, env = "RUNNER_SECRET", hide_env_values = true)]
+    pub(crate) secret: Option<String>,
+    /// Prefix of the names of machines and registrations
+    #[arg(long, env = "RUNNER_PREFIX", default_value = super::PREFIX_DEFAULT, value_parser = super::parse_prefix)]
+    pub(crate) prefix: String,
+    /// The loop's environment directory [default: one of this process, removed at its end]
+    #[arg(long, env = "RUNNER_ENVIRONMENT", value_name = "DIR")]
+    pub(crate) environment: Option<PathBuf>,
+    /// Where log lines go: a number is an open descriptor, anything else a file
+    #[arg(short, long, env = "RUNNER_LOG", default_value = "2", value_name = "FD|FILE")]
+    pub(crate) log: String,
+    /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
+    #[arg(long, env = "RUNNER_VERBOSE", default_value_t = 0, value_name = "0..3")]
+    pub(crate) verbosity: u8,
+    /// What happens, as one JSON object a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+// The words after an orchestrator's `--`: the loop's own command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dayfly runner",
+    about = "Make ephemeral runners, one after another: the options of an orchestrator's loops",
+    disable_help_flag = true,
+    no_binary_name = true
+)]
+pub(crate) struct LoopCommand {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) args: RunnerArgs,
+}
+
+/// Variables of a loop that have no option.
+pub(crate) const VARIABLES: &[(&str, &str)] = &[
+    ("RUNNER_*", "all others reach the entrypoint and its jobs, except those of this host and secrets"),
+    ("NO_COLOR", "no colours"),
+    ("HTTPS_PROXY", "a proxy for the forge, also as https_proxy; NO_PROXY lists hosts without one"),
+];

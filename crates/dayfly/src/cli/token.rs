@@ -1,0 +1,55 @@
+//! `dayfly token`: a registration token for a runner that somebody else starts.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct TokenArgs {
+    /// The forge: a host or a URL
+    #[arg(
+        short = 'g',
+        long = "github",
+        visible_alias = "forge",
+        env = "TOKEN_GITHUB",
+        default_value = "github.com",
+        value_name = "FORGE"
+    )]
+    pub(crate) forge: String,
+    /// What the runners belong to: repo, org or enterprise (the first three letters will do)
+    #[arg(short, long, env = "TOKEN_SCOPE", default_value = "repo")]
+    pub(crate) scope: String,
+    /// Whose runners they are: OWNER/REPO, or the name of the organisation or enterprise
+    #[arg(short, long, env = "TOKEN_PRINCIPAL", value_name = "NAME")]
+    pub(crate) principal: Option<String>,
+    /// Token for the forge's API; better given by TOKEN_PAT or --pat-file, since arguments can be read by every user
+    /// of this host
+    #[arg(short = 'T', long = "pat", visible_alias = "token", env = "TOKEN_PAT", hide_env_values = true)]
+    pub(crate) pat: Option<String>,
+    /// File that holds the token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pat_file: Option<PathBuf>,
+    /// Version in the path of the API of forges other than github.com
+    #[arg(long, env = "TOKEN_API_VERSION", default_value = "v3", value_name = "VERSION")]
+    pub(crate) api_version: String,
+    /// Where log lines go: a number is an open descriptor, anything else a file
+    #[arg(short, long, env = "TOKEN_LOG", default_value = "2", value_name = "FD|FILE")]
+    pub(crate) log: String,
+    /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
+    #[arg(long, env = "TOKEN_VERBOSE", default_value_t = 0, value_name = "0..3")]
+    pub(crate) verbosity: u8,
+    /// The token with the time of its end, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print a short help with each option's variable and the value in force
+    #[arg(short = 'h')]
+    pub(crate) short_help: bool,
+    /// Print the long help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
+}
+
+/// Variables of this command that have no option.
+pub(crate) const VARIABLES: &[(&str, &str)] =
+    &[("HTTPS_PROXY", "a proxy for the forge, also as https_proxy; NO_PROXY lists hosts without one")];

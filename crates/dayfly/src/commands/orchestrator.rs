@@ -1,0 +1,63 @@
+//! `dayfly orchestrator`: several loops side by side.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dayfly_fleet::orchestrator::{self, Orchestration, StartOrder, orchestrate};
+
+use super::runner::prepare::{self, Prepared};
+use super::runner::pump::Pump;
+use super::runner::request::LoopRequest;
+use crate::cli::{LoopOptions, OrchestratorArgs};
+use crate::exit::{Failure, Outcome, Result};
+use crate::settings::Places;
+use crate::signals::Signals;
+
+/// What the orchestrator hands down to its loops, where their own options say nothing else.
+pub(crate) fn hand_down(args: &OrchestratorArgs, verbose: u8, options: &mut LoopOptions) {
+    if options.verbose == 0 && !options.is_argument("verbosity") {
+        options.verbose = verbose;
+        options.args.looping.verbosity = options.args.looping.verbosity.max(args.verbosity);
+    }
+    if !options.is_argument("log") {
+        options.args.looping.log.clone_from(&args.log);
+    }
+    if !options.is_argument("prefix") {
+        options.args.looping.prefix.clone_from(&args.prefix);
+    }
+    if !options.is_argument("runtime") && args.runtime.is_some() {
+        options.args.runtime.clone_from(&args.runtime);
+    }
+}
+
+pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOptions) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let request = LoopRequest::resolve(&options, places)?;
+    let json = args.json || options.args.looping.json;
+    let Prepared { host, forge, instance, settings } = prepare::prepare(places, request, json).await?;
+    let environment = match args.environment.as_deref() {
+        Some(folder) => make_environment(folder)?,
+        None => instance.environment(),
+    };
+    let mut pump = Pump::open(&places.state, &instance, json)?;
+    let start = if args.isolation && !args.no_isolation {
+        StartOrder::Isolated { parallel: args.parallel_start, limit: orchestrator::UP_LIMIT }
+    } else {
+        StartOrder::Paused(Duration::from_secs(args.sleep))
+    };
+    let (events, stream) = dayfly_fleet::event::channel();
+    let (sender, stop) = dayfly_fleet::stop::channel();
+    let orchestration = Orchestration { loops: args.runners, start, settings, environment };
+    let running = orchestrate(orchestration, &host, &forge, &events, stop);
+    let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
+    prepare::close(instance)?;
+    Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
+}
+
+/// The common environment directory of the user's choice; it stays, only what the loops put into it goes.
+fn make_environment(folder: &Path) -> Result<PathBuf> {
+    let failed = |error| Failure::usage(format!("ORCHESTRATOR_ENVIRONMENT {}: {error}", folder.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    std::fs::canonicalize(folder).map_err(failed)
+}

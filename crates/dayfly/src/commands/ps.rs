@@ -1,0 +1,157 @@
+//! `dayfly ps`: loops, runners and VMs of every instance of this host.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dayfly_fleet::instance::{self, Seen};
+use dayfly_fleet::status::{LoopStatus, Status};
+use serde::Serialize;
+
+use crate::cli::PsArgs;
+use crate::exit::{Failure, Outcome, Result};
+use crate::printer::{self, paint, style};
+use crate::settings::Places;
+
+/// One loop of one instance.
+#[derive(Debug, Serialize)]
+struct Row {
+    instance: String,
+    /// The instance's process lives; else the next start of the same forge, scope and prefix clears up.
+    alive: bool,
+    pid: Option<u32>,
+    forge: Option<String>,
+    scope: Option<String>,
+    /// Its forge is a lab inside its own process.
+    private_lab: bool,
+    #[serde(rename = "loop")]
+    index: Option<u32>,
+    #[serde(flatten)]
+    status: Option<LoopStatus>,
+}
+
+pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
+    let instances = instance::all(&places.state).map_err(Failure::cannot)?;
+    let rows: Vec<Row> = instances.iter().flat_map(rows_of).collect();
+    if args.json {
+        printer::json(&rows);
+    } else if rows.is_empty() {
+        printer::note(format_args!("no loops run here (state in {})", places.state.display()));
+    } else {
+        table(&rows);
+    }
+    Ok(Outcome::Success)
+}
+
+fn rows_of(seen: &Seen) -> Vec<Row> {
+    let name = seen.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // An instance that is just being made, or one from before there was a status, has none.
+    let status = Status::read(&seen.folder).ok().flatten();
+    let row = |index, loop_status| Row {
+        instance: name.clone(),
+        alive: seen.alive,
+        pid: status.as_ref().map(|status| status.pid),
+        forge: seen.serves.as_ref().map(|serves| serves.forge.clone()),
+        scope: seen.serves.as_ref().map(|serves| serves.scope.to_string()),
+        private_lab: seen.serves.as_ref().is_some_and(|serves| serves.private_lab),
+        index,
+        status: loop_status,
+    };
+    match &status {
+        Some(status) if !status.loops.is_empty() => {
+            status.loops.iter().map(|(&index, status)| row(Some(index), Some(status.clone()))).collect()
+        }
+        _ => vec![row(None, None)],
+    }
+}
+
+fn table(rows: &[Row]) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let head = ["INSTANCE", "LOOP", "RUNNER", "STATE", "FOR", "JOBS", "VM", "SCOPE"].map(str::to_owned);
+    let cells: Vec<[String; 8]> =
+        std::iter::once(head).chain(rows.iter().map(|row| cells(row, now_ms))).collect();
+    let widths: Vec<usize> =
+        (0..8).map(|column| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    for (number, row) in cells.iter().enumerate() {
+        let padded: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let line = padded.join("  ").trim_end().to_owned();
+        if number == 0 { printer::line(paint(style::HEAD, line)) } else { printer::line(line) }
+    }
+}
+
+fn cells(row: &Row, now_ms: u64) -> [String; 8] {
+    let nothing = || "-".to_owned();
+    let Some(status) = &row.status else {
+        let state = match (row.alive, row.private_lab) {
+            (false, _) => "abandoned",
+            (true, true) => "a demo",
+            (true, false) => "starting",
+        };
+        let state = state.to_owned();
+        let scope = row.scope.clone().unwrap_or_else(nothing);
+        return [row.instance.clone(), nothing(), nothing(), state, nothing(), nothing(), nothing(), scope];
+    };
+    let state = match (&status.job, row.alive) {
+        (_, false) => "abandoned".to_owned(),
+        (Some(job), true) => format!("busy: {}", cut(job, 24)),
+        (None, true) => status.phase.as_str().to_owned(),
+    };
+    [
+        row.instance.clone(),
+        row.index.map_or_else(nothing, |index| index.to_string()),
+        status.runner.clone().unwrap_or_else(nothing),
+        state,
+        age(now_ms.saturating_sub(status.since_ms) / 1000),
+        status.jobs.to_string(),
+        status.vmm.map_or_else(nothing, |pid| pid.to_string()),
+        row.scope.clone().unwrap_or_else(nothing),
+    ]
+}
+
+/// A job's name comes from the guest: control characters in it must not reach a terminal.
+fn cut(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayfly_fleet::status::Phase;
+
+    #[test]
+    fn a_row_tells_what_a_loop_does() {
+        let status = LoopStatus {
+            phase: Phase::Busy,
+            runner: Some("1-k3V9x0q".into()),
+            vmm: Some(42),
+            job: Some("build\u{1b}[31m a very long name of a job".into()),
+            jobs: 3,
+            ..LoopStatus::default()
+        };
+        let mut row = Row {
+            instance: "a".into(),
+            alive: true,
+            pid: Some(1),
+            forge: None,
+            scope: Some("o/r".into()),
+            private_lab: false,
+            index: Some(1),
+            status: Some(status),
+        };
+        let text = cells(&row, 61_000).join("|");
+        assert_eq!(text, "a|1|1-k3V9x0q|busy: build[31m a very long na|1m|3|42|o/r");
+        row.alive = false;
+        assert_eq!(cells(&row, 0)[3], "abandoned");
+        row.status = None;
+        assert_eq!(cells(&row, 0).join("|"), "a|-|-|abandoned|-|-|-|o/r");
+    }
+}

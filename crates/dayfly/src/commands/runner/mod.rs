@@ -1,0 +1,80 @@
+//! `dayfly runner`: one loop alone.
+
+pub(crate) mod prepare;
+pub(crate) mod pump;
+pub(crate) mod request;
+
+use dayfly_fleet::event::Event;
+use dayfly_fleet::settings::{LoopSettings, environment_of_loop};
+use dayfly_fleet::stop::{StopOrder, StopSender};
+use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
+use tokio::sync::mpsc;
+
+use crate::cli::LoopOptions;
+use crate::exit::{Failure, Outcome, Result, Signal};
+use crate::settings::Places;
+use crate::signals::Signals;
+use prepare::Prepared;
+use pump::Pump;
+use request::LoopRequest;
+
+pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let json = options.args.looping.json;
+    let index = options.args.index.unwrap_or(0);
+    let request = LoopRequest::resolve(&options, places)?;
+    let Prepared { host, forge, instance, settings } = prepare::prepare(places, request, json).await?;
+    let mut pump = Pump::open(&places.state, &instance, json)?;
+    // Another orchestrator may have made the directory, and then waits for the note in it that a runner is up.
+    let given = options.args.looping.environment.clone();
+    let settings = LoopSettings {
+        index,
+        leave_tkn: given.is_some(),
+        environment: given
+            .unwrap_or_else(|| environment_of_loop(&instance.environment(), &settings.prefix, index)),
+        ..settings
+    };
+    let (events, stream) = dayfly_fleet::event::channel();
+    let (sender, stop) = dayfly_fleet::stop::channel();
+    let running = run_loop(settings, &host, &forge, &events, stop);
+    let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
+    prepare::close(instance)?;
+    match (end, stopped_by) {
+        (LoopEnd::Failed(error), _) => Err(Failure::cannot(error)),
+        (_, Some(signal)) => Ok(Outcome::StoppedBy(signal)),
+        (LoopEnd::Finished(RunnerEnd::MachineLost { exit }), None) => {
+            Err(Failure::cannot(format!("the machine has ended in the middle of its work: {exit}")))
+        }
+        (LoopEnd::Finished(_) | LoopEnd::Broken | LoopEnd::Stopped, None) => Ok(Outcome::Success),
+    }
+}
+
+/// Passes events and signals on until `running` has ended: the first signal asks for an orderly end, the second one for
+/// one at once.
+pub(crate) async fn follow<T>(
+    running: impl Future<Output = T>,
+    signals: &mut Signals,
+    sender: &StopSender,
+    mut stream: mpsc::Receiver<Event>,
+    pump: &mut Pump,
+) -> (T, Option<Signal>) {
+    let mut stopped_by: Option<Signal> = None;
+    tokio::pin!(running);
+    let end = loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                sender.order(if stopped_by.is_none() { StopOrder::Gently } else { StopOrder::AtOnce });
+                stopped_by = stopped_by.or(Some(signal));
+            }
+            Some(event) = stream.recv() => pump.take(&event),
+            () = pump.due() => pump.write_status(),
+            end = &mut running => break end,
+        }
+    };
+    while let Ok(event) = stream.try_recv() {
+        pump.take(&event);
+    }
+    pump.write_status();
+    (end, stopped_by)
+}

@@ -1,0 +1,279 @@
+//! What a loop is asked to do: its options checked and resolved, before anything is made or anybody asked.
+
+use std::fs;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dayfly_fleet::settings::Registration;
+use dayfly_forge::client::{ApiBase, RunnerScope};
+use dayfly_guest::variables;
+use dayfly_vm::{DriverKind, Entrypoint, Mount};
+
+use crate::cli::{LoopOptions, MachineArgs, RegistrationWord};
+use crate::exit::{Failure, Result};
+use crate::settings::Places;
+
+/// Longest secret of the handshake; the file that carries it back holds 4 KiB.
+const SECRET_LENGTH_MAX: usize = 1024;
+
+/// A loop that may be tried: nothing in it is known to be wrong.
+#[derive(Debug)]
+pub(crate) struct LoopRequest {
+    pub(crate) forge: ApiBase,
+    pub(crate) scope: RunnerScope,
+    pub(crate) group: String,
+    /// The token of the forge. Secret.
+    pub(crate) pat: String,
+    pub(crate) registration: Registration,
+    /// Labels after the first three; none: the default ones.
+    pub(crate) labels: Option<Vec<String>>,
+    pub(crate) repeat: Option<NonZeroU32>,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) secret: Option<String>,
+    pub(crate) prefix: String,
+    pub(crate) user: String,
+    pub(crate) update: bool,
+    pub(crate) verbose: u8,
+    pub(crate) guest_settings: Vec<(String, String)>,
+    pub(crate) driver: Option<DriverKind>,
+    pub(crate) machine: MachineArgs,
+    pub(crate) dns: IpAddr,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) entrypoint: Entrypoint,
+    /// Things that are allowed and should not be done, in words.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl LoopRequest {
+    /// Checks and resolves options.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
+    pub(crate) fn resolve(options: &LoopOptions, places: &Places) -> Result<Self> {
+        let args = &options.args;
+        let forge = ApiBase::from_host_or_url(&args.forge.forge).map_err(Failure::usage)?;
+        let mut warnings = Vec::new();
+        let registration = registration(args.forge.registration, args.forge.ephemeral, &mut warnings)?;
+        let scope = scope(&args.forge.scope, args.forge.principal.as_deref())?;
+        let (dir, guest_dir) = (args.guest.dir.as_deref(), args.guest.guest_dir.as_deref());
+        let mut mounts = mounts(&args.guest.mounts)?;
+        let entrypoint = entrypoint(args.guest.entrypoint.clone(), dir);
+        mounts.extend(dir.map(|dir| guest_programs(dir, guest_dir, places)).transpose()?);
+        let driver = args.runtime.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
+        Ok(Self {
+            forge,
+            scope,
+            group: args.forge.group.clone(),
+            pat: pat(options, &mut warnings)?,
+            registration,
+            labels: labels(&args.forge.labels)?,
+            repeat: u32::try_from(args.looping.repeat).ok().and_then(NonZeroU32::new),
+            lifetime: args.looping.terminate.filter(|&seconds| seconds > 0).map(Duration::from_secs),
+            secret: args.looping.secret.as_deref().map(secret).transpose()?,
+            prefix: args.looping.prefix.clone(),
+            user: args.guest.user.clone(),
+            update: args.guest.update,
+            verbose: options.verbosity(),
+            guest_settings: std::env::vars()
+                .filter(|(name, value)| variables::is_for_guest(name, value))
+                .collect(),
+            driver,
+            machine: args.machine.clone(),
+            dns: args.guest.dns,
+            mounts,
+            entrypoint,
+            warnings,
+        })
+    }
+}
+
+impl LoopOptions {
+    /// How much is told: `-v` if it was given, else the number.
+    pub(crate) fn verbosity(&self) -> u8 {
+        if self.verbose > 0 { self.verbose } else { self.args.looping.verbosity }
+    }
+}
+
+pub(crate) fn scope(word: &str, principal: Option<&str>) -> Result<RunnerScope> {
+    let Some(principal) = principal.filter(|principal| !principal.is_empty()) else {
+        return Err(Failure::usage(format!("the scope {word} needs a principal"))
+            .hint("give -p OWNER/REPO for a repository, else -p NAME with -s org or -s enterprise"));
+    };
+    RunnerScope::parse(word, principal).map_err(Failure::usage)
+}
+
+fn registration(
+    word: Option<RegistrationWord>,
+    ephemeral: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Registration> {
+    if !ephemeral {
+        warnings.push(
+            "RUNNER_EPHEMERAL=0: job after job runs in the same machine, and each finds what the one before left"
+                .to_owned(),
+        );
+    }
+    match (word, ephemeral) {
+        (Some(RegistrationWord::Jit), false) => Err(Failure::usage(
+            "a JIT config is for one job: --registration jit and RUNNER_EPHEMERAL=0 exclude each other",
+        )),
+        (Some(RegistrationWord::Jit) | None, true) => Ok(Registration::Jit),
+        (Some(RegistrationWord::Token) | None, ephemeral) => Ok(Registration::Token { ephemeral }),
+    }
+}
+
+/// The forge's token: an argument wins over a file, and both over the variable.
+fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<String> {
+    let forge = &options.args.forge;
+    if options.pat_is_an_argument {
+        warnings.push(
+            "-T: every user of this host can read the token among the arguments; give it by RUNNER_PAT or --pat-file"
+                .to_owned(),
+        );
+    }
+    read_pat(forge.pat.as_deref(), options.pat_is_an_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
+}
+
+/// A token from where it was given.
+pub(crate) fn read_pat(
+    given: Option<&str>,
+    is_argument: bool,
+    file: Option<&Path>,
+    variable: &str,
+) -> Result<String> {
+    let text = match (given, file) {
+        (Some(given), None) => given.to_owned(),
+        (Some(given), Some(_)) if is_argument => given.to_owned(),
+        (_, Some(file)) => fs::read_to_string(file).map_err(|error| {
+            Failure::usage(format!("cannot read the token from {}: {error}", file.display()))
+        })?,
+        (None, None) => {
+            return Err(Failure::usage("no token for the forge's API was given")
+                .hint(format!("set {variable}, or give --pat-file FILE")));
+        }
+    };
+    let token = text.trim();
+    if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Failure::usage("the token for the forge's API must be one word"));
+    }
+    Ok(token.to_owned())
+}
+
+fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
+    let labels: Vec<String> =
+        given.iter().map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect();
+    if let Some(label) = labels.iter().find(|label| label.len() > 256 || label.chars().any(char::is_control))
+    {
+        return Err(Failure::usage(format!(
+            "\"{label}\" is no label: 256 bytes at most, without control characters"
+        )));
+    }
+    if labels.len() > 97 {
+        return Err(Failure::usage("a runner has 100 labels at most, of which three are given"));
+    }
+    Ok(Some(labels).filter(|labels| !labels.is_empty()))
+}
+
+fn secret(text: &str) -> Result<String> {
+    if text.len() > SECRET_LENGTH_MAX || text.chars().any(|c| c.is_control()) {
+        return Err(Failure::usage(format!(
+            "the secret must be one line of {SECRET_LENGTH_MAX} bytes at most"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
+    let given = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    given
+        .map(|text| {
+            let mount: Mount = text.parse().map_err(Failure::usage)?;
+            if mount.host.exists() {
+                return Ok(mount);
+            }
+            Err(Failure::usage(format!("the mount {text}: {} is not there", mount.host.display())))
+        })
+        .collect()
+}
+
+/// The entrypoint as the machine sees it: the one that was asked for, or the guest binary in the folder of `-D`.
+fn entrypoint(given: Option<PathBuf>, dir: Option<&Path>) -> Entrypoint {
+    let program = given.or_else(|| dir.map(|dir| dir.join("dayfly-guest")));
+    Entrypoint { program, args: Vec::new() }
+}
+
+/// The mount for `-D`: this host's folder of guest programs, at that place.
+fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Result<Mount> {
+    if !dir.is_absolute() {
+        return Err(Failure::usage(format!(
+            "-D {}: the directory in the machine must be absolute",
+            dir.display()
+        )));
+    }
+    let host = match guest_dir {
+        Some(folder) => std::path::absolute(folder).map_err(Failure::usage)?,
+        None => places.guest_binary()?.parent().unwrap_or(Path::new("/")).to_owned(),
+    };
+    if !host.is_dir() {
+        return Err(Failure::usage(format!("the folder of guest programs {} is not there", host.display())));
+    }
+    Ok(Mount { host, guest: dir.to_owned(), options: vec!["ro".to_owned()] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_for_many_jobs_registers_itself() {
+        let registration = |word, ephemeral| {
+            let mut warnings = Vec::new();
+            registration(word, ephemeral, &mut warnings).map(|registration| (registration, warnings.len()))
+        };
+        let (jit, token) = (Some(RegistrationWord::Jit), Some(RegistrationWord::Token));
+        assert_eq!(registration(None, true).expect("good"), (Registration::Jit, 0));
+        assert_eq!(registration(token, true).expect("good"), (Registration::Token { ephemeral: true }, 0));
+        assert_eq!(registration(None, false).expect("good"), (Registration::Token { ephemeral: false }, 1));
+        assert_eq!(registration(jit, false).expect_err("refused").code(), 2);
+    }
+
+    #[test]
+    fn an_argument_wins_over_a_file_and_a_file_over_the_variable() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("pat");
+        fs::write(&file, "from-file\n").expect("write");
+        let read = |given, is_argument, file| read_pat(given, is_argument, file, "RUNNER_PAT");
+        assert_eq!(read(Some("a"), true, Some(&file)).expect("good"), "a");
+        assert_eq!(read(Some("v"), false, Some(&file)).expect("good"), "from-file");
+        assert_eq!(read(Some("v"), false, None).expect("good"), "v");
+        assert_eq!(read(None, false, None).expect_err("none").code(), 2);
+        assert_eq!(read(Some("two words"), true, None).expect_err("refused").code(), 2);
+    }
+
+    #[test]
+    fn a_scope_needs_a_principal() {
+        assert_eq!(scope("repo", None).expect_err("refused").code(), 2);
+        assert_eq!(scope("ORGANISATION", Some("acme")).expect("good").to_string(), "acme");
+        assert_eq!(scope("repo", Some("acme")).expect_err("refused").code(), 2);
+        assert_eq!(scope("team", Some("acme")).expect_err("refused").code(), 2);
+    }
+
+    #[test]
+    fn a_mount_whose_host_side_is_missing_is_told() {
+        let error = mounts(&["/nonexistent/x:/y".to_owned()]).expect_err("refused");
+        assert_eq!(error.to_string(), "the mount /nonexistent/x:/y: /nonexistent/x is not there");
+        assert_eq!(mounts(&["/:/y:ro".to_owned(), "  ".to_owned()]).expect("good").len(), 1);
+    }
+
+    #[test]
+    fn the_entrypoint_is_the_one_asked_for_or_the_one_in_the_mounted_folder() {
+        let program = |given: Option<&str>, dir: Option<&str>| {
+            entrypoint(given.map(PathBuf::from), dir.map(Path::new)).program
+        };
+        assert_eq!(program(None, None), None);
+        assert_eq!(program(None, Some("/local")), Some("/local/dayfly-guest".into()));
+        assert_eq!(program(Some("/x"), Some("/local")), Some("/x".into()));
+    }
+}

@@ -1,0 +1,66 @@
+//! The labels of runners.
+
+use std::env;
+
+use dayfly_vm::{Driver, Machine};
+
+/// Labels that every runner has, whatever else is asked for: a JIT config need not add them.
+const ALWAYS: [&str; 2] = ["self-hosted", "Linux"];
+
+/// All labels of a runner: the three that are always there, then those that were asked for, else the default ones.
+pub(crate) fn all(given: Option<Vec<String>>, machine: &Machine) -> Vec<String> {
+    let rest = given.unwrap_or_else(|| {
+        let krun = env::var("RUNNER_DEFAULT_LABELS").unwrap_or_else(|_| "krun".to_owned());
+        let distribution = env::var("RUNNER_DISTRO").ok().or_else(|| distribution(&machine.driver));
+        defaults(&krun, distribution.as_deref())
+    });
+    joined(rest)
+}
+
+/// The distribution that jobs see, as `ID` of os-release says it; none where nothing tells before a machine runs.
+fn distribution(driver: &Driver) -> Option<String> {
+    match driver {
+        // Images are made of Debian's packages.
+        Driver::Qemu(_) => Some("debian".to_owned()),
+        Driver::Process(_) => id_of(&std::fs::read_to_string("/etc/os-release").ok()?),
+        Driver::PodmanKrun(krun) | Driver::Krunvm(krun) => {
+            let known = ["ubuntu", "fedora", "debian", "alpine", "centos", "opensuse", "archlinux"];
+            known.into_iter().find(|name| krun.image.contains(name)).map(str::to_owned)
+        }
+    }
+}
+
+fn id_of(os_release: &str) -> Option<String> {
+    let id = os_release.lines().find_map(|line| line.strip_prefix("ID="))?;
+    Some(id.trim_matches(['"', '\'']).to_owned())
+}
+
+fn defaults(first: &str, distribution: Option<&str>) -> Vec<String> {
+    first.split(',').chain(distribution).chain(["dayfly"]).map(|label| label.trim().to_owned()).collect()
+}
+
+fn joined(rest: Vec<String>) -> Vec<String> {
+    let architecture = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
+    let always = ALWAYS.into_iter().chain([architecture]).map(str::to_owned);
+    let mut all: Vec<String> = Vec::new();
+    for label in always.chain(rest) {
+        if !label.is_empty() && !all.iter().any(|other| other.eq_ignore_ascii_case(&label)) {
+            all.push(label);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_three_are_always_there_and_nothing_twice() {
+        let given = ["gpu".to_owned(), "LINUX".to_owned(), String::new()].to_vec();
+        assert_eq!(joined(given).join(","), format!("self-hosted,Linux,{},gpu", joined(Vec::new())[2]));
+        assert_eq!(defaults("krun", Some("debian")), ["krun", "debian", "dayfly"]);
+        assert_eq!(defaults("a, b", None), ["a", "b", "dayfly"]);
+        assert_eq!(id_of("NAME=x\nID=\"fedora\"\n").as_deref(), Some("fedora"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Log lines: what goes on inside, for people who watch. Where they go and how much is told is the user's choice (`-l`,
+//! `-v`); a line names the loop it comes from as `runner-<LOOP>`.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anstyle::Style;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::exit::{Failure, Result};
+use crate::printer::style;
+
+/// The loop that a line comes from, as a span around what the loop does.
+pub(crate) fn loop_span(index: u32) -> tracing::Span {
+    tracing::error_span!("loop", message = %format_args!("runner-{index}"))
+}
+
+/// Starts the log: warnings and errors always, more with each level up to 3.
+///
+/// # Errors
+/// The destination cannot be written to.
+pub(crate) fn start(destination: &str, level: u8) -> Result<()> {
+    let destination = Destination::open(destination)?;
+    let level = match level {
+        0 => Level::WARN,
+        1 => Level::INFO,
+        2 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    let ours = ["dayfly", "dayfly_fleet", "dayfly_forge", "dayfly_vm"];
+    let filter =
+        ours.iter().fold(tracing_subscriber::EnvFilter::new("warn"), |filter, target| {
+            match format!("{target}={level}").parse() {
+                Ok(directive) => filter.add_directive(directive),
+                Err(_) => filter,
+            }
+        });
+    let format = Format { colours: destination.colours };
+    tracing_subscriber::fmt().with_env_filter(filter).event_format(format).with_writer(destination).init();
+    Ok(())
+}
+
+/// Where lines go.
+#[derive(Clone)]
+struct Destination {
+    writer: Arc<Mutex<Box<dyn Write + Send>>>,
+    colours: bool,
+}
+
+impl Destination {
+    fn open(text: &str) -> Result<Self> {
+        let (writer, terminal): (Box<dyn Write + Send>, bool) = match text.parse::<u32>() {
+            Ok(1) => (Box::new(io::stdout()), io::stdout().is_terminal()),
+            Ok(2) => (Box::new(io::stderr()), io::stderr().is_terminal()),
+            number => {
+                let path = match number {
+                    Ok(descriptor) => format!("/proc/self/fd/{descriptor}"),
+                    Err(_) => text.to_owned(),
+                };
+                // Its lines are about machines and runners: nobody else's business.
+                let new = OpenOptions::new().append(true).create(number.is_err()).mode(0o600).open(&path);
+                let file = new.map_err(|error| {
+                    let what = match number {
+                        Ok(descriptor) => format!("descriptor {descriptor}, which must be open for writing"),
+                        Err(_) => text.to_owned(),
+                    };
+                    Failure::usage(format!("the log cannot go to {what}: {error}"))
+                })?;
+                let terminal = file.is_terminal();
+                (Box::new(file), terminal)
+            }
+        };
+        let wanted = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+        let colours =
+            terminal && (wanted || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+        Ok(Self { writer: Arc::new(Mutex::new(writer)), colours })
+    }
+}
+
+impl MakeWriter<'_> for Destination {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Destination {
+    /// A destination that is full or gone must not end dayfly: its lines are lost, and nothing else.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writer.write_all(bytes).and_then(|()| writer.flush());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `<time> <LEVEL> <loop> <message> <fields>`.
+struct Format {
+    colours: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Format
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = *event.metadata().level();
+        let colour = match level {
+            Level::ERROR => style::BAD,
+            Level::WARN => style::WARN,
+            _ => style::DIM,
+        };
+        let (colour, name) = if self.colours { (colour, style::NAME) } else { (Style::new(), Style::new()) };
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        write!(writer, "{now} {colour}{level:5}{colour:#} ")?;
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            let extensions = span.extensions();
+            let Some(fields) = extensions.get::<FormattedFields<N>>() else { continue };
+            if span.name() == "loop" {
+                write!(writer, "{name}{fields}{name:#} ")?;
+            }
+        }
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

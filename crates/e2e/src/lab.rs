@@ -1,0 +1,126 @@
+//! A lab in a process of its own, as an admin would run one.
+
+use std::time::{Duration, Instant};
+
+use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
+use rustix::process::Signal;
+
+use crate::{Dayfly, Running};
+
+/// How long a machine may take to come up and do a small job on a loaded host.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A lab in a process of its own, and one of its repositories.
+pub struct LabProcess {
+    process: Running,
+    /// Where it listens.
+    pub url: String,
+    /// Its admin token.
+    pub token: String,
+    /// A client of it.
+    pub forge: Forge,
+    /// `OWNER/NAME` of its repository.
+    pub principal: String,
+    owner: String,
+    repository: String,
+}
+
+/// An HTTP client, for what no client of ours asks.
+pub fn http() -> reqwest::Client {
+    // It wants to know whose cryptography it uses even where it uses none; who asks second finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
+impl LabProcess {
+    /// Starts one, for the repository `o/r`.
+    pub fn start() -> Self {
+        Self::for_repository("o/r")
+    }
+
+    /// Starts one, for a repository `OWNER/NAME`.
+    pub fn for_repository(name: &str) -> Self {
+        let mut process = Dayfly::new(["lab", "serve", "--data", "lab", "--json"]).start();
+        let listening = process.wait_for_event("listening");
+        let url = listening["url"].as_str().expect("a url").to_owned();
+        let token = listening["token"].as_str().expect("a token").to_owned();
+        let base = ApiBase::from_host_or_url(&url).expect("an address");
+        let forge = Forge::new(base, &token).expect("a client");
+        let (owner, repository) = name.split_once('/').expect("OWNER/NAME");
+        Self {
+            process,
+            url,
+            token,
+            forge,
+            principal: name.to_owned(),
+            owner: owner.to_owned(),
+            repository: repository.to_owned(),
+        }
+    }
+
+    /// Where runners of its repository belong.
+    pub fn scope(&self) -> RunnerScope {
+        RunnerScope::Repository { owner: self.owner.clone(), name: self.repository.clone() }
+    }
+
+    /// A loop for its repository, told in JSON. Its token comes by the environment, as it should.
+    pub fn runner<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Running {
+        let all = ["runner", "--json", "-g", &self.url, "-p", &self.principal];
+        Dayfly::new(all.into_iter().chain(arguments)).env("RUNNER_PAT", &self.token).start()
+    }
+
+    /// Has a workflow run; its run's id.
+    pub async fn dispatch(&self, workflow: &str) -> u64 {
+        self.forge
+            .put_workflow(&self.owner, &self.repository, "ci.yml", workflow)
+            .await
+            .expect("the lab takes it");
+        let dispatch = Dispatch { any_event: true, ..Dispatch::default() };
+        self.forge.dispatch(&self.owner, &self.repository, "ci.yml", &dispatch).await.expect("a run")
+    }
+
+    /// Cancels a run.
+    pub async fn cancel(&self, run: u64) {
+        assert!(self.forge.cancel_run(&self.owner, &self.repository, run).await.expect("cancel"));
+    }
+
+    /// Waits for a run's end; its conclusion.
+    pub async fn conclusion_of(&self, run: u64) -> String {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let run = self.forge.run(&self.owner, &self.repository, run).await.expect("the run");
+            if let Some(conclusion) = run.conclusion {
+                return conclusion;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("run {run} has not ended");
+    }
+
+    /// The logs of a run's jobs, by the jobs' names.
+    pub async fn logs_of(&self, run: u64) -> Vec<(String, String)> {
+        let mut logs = Vec::new();
+        for job in self.forge.jobs(&self.owner, &self.repository, run).await.expect("jobs") {
+            let log = self.forge.job_log(&self.owner, &self.repository, job.id).await.expect("its log");
+            logs.push((job.name, log));
+        }
+        logs
+    }
+
+    /// Names of the runners that are registered for a scope.
+    pub async fn registrations_of(&self, scope: &RunnerScope) -> Vec<String> {
+        let runners = self.forge.list_runners(scope).await.expect("the list");
+        runners.into_iter().map(|runner| runner.name).collect()
+    }
+
+    /// Names of the runners that are registered for its repository.
+    pub async fn registrations(&self) -> Vec<String> {
+        self.registrations_of(&self.scope()).await
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        self.process.signal(Signal::TERM);
+        self.process.wait().assert_status(143);
+    }
+}

@@ -1,0 +1,219 @@
+//! One real machine, in place of the runner app a script that looks around: what it reaches, and what it sees of its host.
+//!
+//! All of it happens in network namespaces that the test makes; nothing of the host's network is touched.
+#![expect(unsafe_code, reason = "threads enter namespaces")]
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use dayfly_e2e::prepared;
+use dayfly_vm::image::Store;
+use dayfly_vm::{
+    AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
+    VmHost, VmSpec,
+};
+use rustix::thread::UnshareFlags;
+
+/// How long a machine may take to come up and end on a loaded host.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Root in the machine does what it can.
+const LOOK_AROUND: &str = r#"#!/bin/bash
+reach() { timeout 5 bash -c "cat </dev/tcp/$1/$2" 2>/dev/null || echo nothing; }
+echo "dns $(cat /etc/resolv.conf)"
+echo "internet $(reach 203.0.113.80 80)"
+echo "private $(reach 192.168.7.7 80)"
+echo "metadata $(reach 169.254.169.254 80)"
+echo "allowed $(reach 192.168.7.8 80)"
+echo "host $(reach 203.0.113.1 80)"
+echo "forward $(reach 10.0.2.2 4321)"
+echo "read $(cat '/mnt/in, here/note')"
+mount -o remount,rw '/mnt/in, here'
+touch '/mnt/in, here/new' 2>/dev/null && echo "written to what is read-only"
+echo from the machine >/out/note && echo "wrote"
+echo "file $(cat /etc/one.conf) of $(stat -c %s /etc/one.conf)"
+"#;
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip (of iproute2) runs");
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn enter_new_network() {
+    // SAFETY: a network namespace concerns the calling thread alone.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace");
+    ip("link set lo up");
+}
+
+fn serve(address: &str, word: &'static str) -> u16 {
+    let listener = TcpListener::bind(address).expect("listen");
+    let port = listener.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(word.as_bytes());
+        }
+    });
+    port
+}
+
+/// Everything beyond the host, behind a link of its own.
+fn make_world() {
+    const ADDRESSES: [&str; 4] = ["203.0.113.80", "192.168.7.7", "192.168.7.8", "169.254.169.254"];
+    let (here, place) = mpsc::channel();
+    let (linked, link) = mpsc::channel();
+    let (made, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        enter_new_network();
+        here.send(rustix::thread::gettid().as_raw_nonzero()).expect("heard");
+        link.recv().expect("a link");
+        ip("link set w0 up");
+        ip("route add 203.0.113.1 dev w0");
+        for address in ADDRESSES {
+            ip(&format!("address add {address}/32 dev w0"));
+        }
+        serve("0.0.0.0:80", "world");
+        made.send(()).expect("heard");
+    });
+    ip(&format!("link add up0 type veth peer name w0 netns {}", place.recv().expect("a namespace")));
+    ip("address add 203.0.113.1/32 dev up0");
+    ip("link set up0 up");
+    ADDRESSES.iter().for_each(|address| ip(&format!("route add {address} dev up0")));
+    linked.send(()).expect("heard");
+    done.recv().expect("a world");
+}
+
+/// Settings with which an entrypoint starts a program; nobody answers to them.
+fn settings() -> String {
+    use base64::Engine as _;
+    let file = |value: &str| base64::engine::general_purpose::STANDARD.encode(value);
+    let config = serde_json::json!({
+        ".runner": file(r#"{"AgentName":"m"}"#),
+        ".credentials": file("{}"),
+        ".credentials_rsaparams": file("{}"),
+    });
+    format!(
+        "RUNNER_ID=0-look\nRUNNER_NAME=m\nRUNNER_SECRET=s\nRUNNER_JITCONFIG={}\n",
+        file(&config.to_string())
+    )
+}
+
+fn spec(folder: &Path, forge: u16) -> VmSpec {
+    let binary = prepared("DAYFLY_BINARY");
+    let store = Store::new(&prepared("DAYFLY_STATE"));
+    let image = store.list().expect("images").into_iter().next().expect("an image");
+    let mount = |host: &str, guest: &str| {
+        format!("{}:{guest}", folder.join(host).display()).parse().expect("a mount")
+    };
+    let args = ["-u", "", "--app", "/local/look-around", "--app-dir", "/root/app"];
+    VmSpec {
+        name: "look".to_owned(),
+        runner_id: "0-look".to_owned(),
+        machine: Machine {
+            cpus: 2,
+            memory_mib: 1024,
+            guest_binary: binary.with_file_name("dayfly-guest"),
+            driver: Driver::Qemu(QemuSettings { disk_mib: 4096, image, accel: AccelChoice::Auto }),
+        },
+        network: Network {
+            egress: Egress::Open,
+            dns: [192, 0, 2, 53].into(),
+            forward: Some(Forward { guest_port: 4321, to: ([127, 0, 0, 1], forge).into() }),
+            allow: vec![([192, 168, 7, 8], 80).into()],
+        },
+        environment: folder.join("run/environment"),
+        entrypoint: Entrypoint { program: None, args: args.map(str::to_owned).to_vec() },
+        mounts: vec![
+            mount("programs", "/local:ro"),
+            mount("in", "/mnt/in, here:ro"),
+            mount("out, put", "/out"),
+            mount("one file", "/etc/one.conf:ro"),
+        ],
+        shell: false,
+    }
+}
+
+fn prepare(folder: &Path) {
+    for made in ["run/environment", "programs", "in", "out, put"] {
+        std::fs::create_dir_all(folder.join(made)).expect("a folder");
+    }
+    std::fs::write(folder.join("run/environment/0-look.env"), settings()).expect("settings");
+    let program = folder.join("programs/look-around");
+    std::fs::write(&program, LOOK_AROUND).expect("a program");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    std::fs::write(folder.join("in/note"), "what the host wrote").expect("a note");
+    std::fs::write(folder.join("one file"), "1234").expect("a file");
+}
+
+/// Starts the machine and returns what the program in it said.
+async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
+    let launcher = Launcher { program: prepared("DAYFLY_BINARY"), args: vec!["vmm-launch".to_owned()] };
+    let mut host = VmHost::new(prepared("DAYFLY_STATE"), launcher);
+    // Nothing here needs Docker, which takes its time on a loaded host.
+    host.limits.docker = Duration::from_secs(5);
+    let run_dir = folder.join("run");
+    let mut vm = dayfly_vm::start(&host, spec, &run_dir).await.expect("a machine");
+    let mut said = Vec::new();
+    let watch = async {
+        while let Some(event) = vm.next_event().await {
+            match event {
+                VmEvent::Line { text, .. } => said.push(text),
+                VmEvent::Fault { message } => said.push(message),
+                VmEvent::EntrypointExited { .. } | VmEvent::Gone { .. } => return,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, watch).await.expect("the machine ends");
+    vm.kill().await;
+    let console = vm.console_tail();
+    vm.destroy().await.expect("all is removed");
+    said.push(console);
+    said
+}
+
+#[tokio::test]
+async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    enter_new_network();
+    make_world();
+    let forge = serve("127.0.0.1:0", "forge");
+    serve("203.0.113.1:80", "host");
+    let folder = tempfile::tempdir().expect("a folder");
+    prepare(folder.path());
+    let said = look_around(folder.path(), spec(folder.path(), forge)).await;
+
+    let expected = [
+        "dns nameserver 192.0.2.53",
+        "internet world",
+        "private nothing",
+        "metadata nothing",
+        "allowed world",
+        "host nothing",
+        "forward forge",
+        "read what the host wrote",
+        "wrote",
+        "file 1234 of 4",
+    ];
+    for line in expected {
+        assert!(said.iter().any(|said| said.ends_with(line)), "no \"{line}\" in\n{}", said.join("\n"));
+    }
+    assert!(!said.iter().any(|line| line.contains("read-only")), "{}", said.join("\n"));
+    assert_eq!(std::fs::read_dir(folder.path().join("in")).expect("read").count(), 1);
+    let written = std::fs::read_to_string(folder.path().join("out, put/note")).expect("written");
+    assert_eq!(written, "from the machine\n");
+    let links = std::fs::read_to_string("/proc/thread-self/net/dev").expect("links");
+    assert!(!links.contains("dayfly"), "{links}");
+    let mut left: Vec<_> = std::fs::read_dir(folder.path().join("run"))
+        .expect("read")
+        .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
+        .collect();
+    left.sort();
+    assert_eq!(left, ["console.log", "environment", "vmm.log"]);
+}

@@ -1,0 +1,150 @@
+//! What every runner said and did, kept after its end: `logs/<runner>.jsonl` under the state folder, for `dayfly logs`.
+//!
+//! One line of JSON an event. Both a file's length and the number of files have a bound: the oldest ones go.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::event::{Event, EventKind};
+
+/// Folder of the logs under the state folder.
+pub const FOLDER: &str = "logs";
+/// Longest log of one runner, bytes.
+const LENGTH_MAX: u64 = 16 * 1024 * 1024;
+/// Most logs that are kept.
+const FILES_MAX: usize = 500;
+
+/// The logs of this process's runners.
+#[derive(Debug)]
+pub struct RunLogs {
+    folder: PathBuf,
+    open: HashMap<String, RunLog>,
+}
+
+#[derive(Debug)]
+struct RunLog {
+    file: File,
+    length: u64,
+}
+
+impl RunLogs {
+    /// Opens the folder of logs under `state`, making it where it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(state: &Path) -> io::Result<Self> {
+        let folder = state.join(FOLDER);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(Self { folder, open: HashMap::new() })
+    }
+
+    /// Keeps an event in the log of its runner; those of a loop as a whole are not kept.
+    ///
+    /// # Errors
+    /// No space. The runner goes on without its log.
+    pub fn take(&mut self, event: &Event) -> io::Result<()> {
+        let Some(runner) = &event.runner else { return Ok(()) };
+        let id = runner.id.as_str();
+        if !self.open.contains_key(id) {
+            prune(&self.folder, FILES_MAX - 1)?;
+            let path = path_of(&self.folder, id);
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            self.open.insert(id.to_owned(), RunLog { file, length: 0 });
+        }
+        if let Some(log) = self.open.get_mut(id) {
+            log.write(event)?;
+        }
+        if event.kind == EventKind::Ended {
+            self.open.remove(id);
+        }
+        Ok(())
+    }
+}
+
+impl RunLog {
+    fn write(&mut self, event: &Event) -> io::Result<()> {
+        if self.length > LENGTH_MAX && matches!(event.kind, EventKind::Line { .. }) {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.length += line.len() as u64;
+        if self.length > LENGTH_MAX && matches!(event.kind, EventKind::Line { .. }) {
+            line = b"{\"event\":\"cut\",\"why\":\"the log is too long\"}\n".to_vec();
+        }
+        self.file.write_all(&line)
+    }
+}
+
+/// Where the log of a runner is.
+pub fn path_of(folder: &Path, runner: &str) -> PathBuf {
+    folder.join(format!("{runner}.jsonl"))
+}
+
+/// Removes the oldest logs beyond `most`.
+fn prune(folder: &Path, most: usize) -> io::Result<()> {
+    let mut logs: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder)?
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .filter(|(_, path)| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    if logs.len() <= most {
+        return Ok(());
+    }
+    logs.sort_unstable();
+    for (_, path) in &logs[..logs.len() - most] {
+        // Another instance may remove it at the same time.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunnerId;
+    use crate::event::RunnerRef;
+
+    fn line(id: &RunnerId, text: String) -> Event {
+        let source = dayfly_guest::protocol::Source::Entrypoint;
+        let runner = Some(RunnerRef { id: id.clone(), name: id.to_string() });
+        Event { at_ms: 1, loop_index: 0, runner, kind: EventKind::Line { source, text } }
+    }
+
+    #[test]
+    fn a_log_has_a_bound_and_says_where_it_was_cut() {
+        let state = tempfile::tempdir().expect("folder");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let id = RunnerId::random(0);
+        for _ in 0..40 {
+            logs.take(&line(&id, "x".repeat(1024 * 1024))).expect("write");
+        }
+        let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
+        assert!(text.len() as u64 <= LENGTH_MAX + 100, "{}", text.len());
+        assert!(text.trim_end().ends_with("{\"event\":\"cut\",\"why\":\"the log is too long\"}"));
+    }
+
+    #[test]
+    fn the_oldest_logs_go() {
+        let folder = tempfile::tempdir().expect("folder");
+        for number in 0..5 {
+            let path = folder.path().join(format!("{number}.jsonl"));
+            let file = File::create(&path).expect("file");
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 - number);
+            file.set_modified(at).expect("time");
+        }
+        prune(folder.path(), 2).expect("prune");
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .expect("read")
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("text"))
+            .collect();
+        left.sort_unstable();
+        assert_eq!(left, ["0.jsonl", "1.jsonl"]);
+    }
+}

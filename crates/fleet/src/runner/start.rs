@@ -1,0 +1,80 @@
+//! The start of a runner's VM: its environment, its network, its mounts.
+
+use dayfly_guest::envfile;
+use dayfly_guest::environment::Suffix;
+use dayfly_vm::{Egress, Network, VmSpec};
+
+use super::reach::Reach;
+use super::register::Credentials;
+use super::{Run, RunnerError};
+use crate::journal::Step;
+use crate::settings::{LoopSettings, Registration};
+
+impl Run<'_> {
+    pub(super) async fn start(
+        &mut self,
+        credentials: &Credentials,
+        reach: &Reach,
+    ) -> Result<(), RunnerError> {
+        let environment = environment(self.settings, &self.id, &self.name, &self.secret, credentials, reach);
+        let pairs: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let text = envfile::render(&pairs)
+            .map_err(|source| RunnerError::EnvFile { name: self.name.clone(), source })?;
+        self.environment.write(Suffix::Env, &text)?;
+        let spec = VmSpec {
+            name: self.name.clone(),
+            runner_id: self.id.to_string(),
+            machine: self.settings.machine.clone(),
+            network: Network {
+                egress: Egress::Open,
+                dns: self.settings.dns,
+                forward: reach.forward,
+                allow: reach.allow.clone(),
+            },
+            environment: self.environment.path().to_owned(),
+            entrypoint: self.settings.entrypoint.clone(),
+            mounts: self.settings.mounts.clone(),
+            shell: self.settings.keep,
+        };
+        self.journal.write(Step::StartingVm)?;
+        self.vm = Some(dayfly_vm::start(self.host, spec, &self.folder).await?);
+        Ok(())
+    }
+}
+
+/// What goes into `<id>.env`. The user's own settings come first: they never win over what the loop says.
+fn environment(
+    settings: &LoopSettings,
+    id: &crate::RunnerId,
+    name: &str,
+    secret: &str,
+    credentials: &Credentials,
+    reach: &Reach,
+) -> Vec<(String, String)> {
+    let flag = |on: bool| if on { "1" } else { "0" };
+    let ephemeral = settings.registration != Registration::Token { ephemeral: false };
+    let (labels, verbose) = (settings.labels.join(","), settings.verbose.to_string());
+    let (scope, principal) = (settings.scope.kind().word().to_owned(), settings.scope.to_string());
+    let mut ours = vec![
+        ("RUNNER_ID", id.as_str()),
+        ("RUNNER_NAME", name),
+        ("RUNNER_USER", &settings.user),
+        ("RUNNER_SECRET", secret),
+        ("RUNNER_GITHUB", &reach.url),
+        ("RUNNER_SCOPE", &scope),
+        ("RUNNER_PRINCIPAL", &principal),
+        ("RUNNER_GROUP", &settings.group.name),
+        ("RUNNER_LABELS", &labels),
+        ("RUNNER_EPHEMERAL", flag(ephemeral)),
+        ("RUNNER_UPDATE", flag(settings.update)),
+        ("RUNNER_VERBOSE", &verbose),
+    ];
+    ours.push(match credentials {
+        Credentials::Jit(new_runner) => ("RUNNER_JITCONFIG", &new_runner.encoded),
+        Credentials::Token(token) => ("RUNNER_TOKEN", &token.token),
+    });
+    let users = settings.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));
+    let users: Vec<_> = users.cloned().collect();
+    let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    users.into_iter().chain(ours).collect()
+}

@@ -1,0 +1,143 @@
+//! What registering runners needs beside the runners: tokens, groups, and the words for a missing right.
+
+use std::fmt;
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::Forge;
+use super::error::ForgeError;
+use super::request::Call;
+use super::scope::RunnerScope;
+
+/// Pages of runner groups that are read before it is given up: 100 groups each.
+const PAGES_MAX: usize = 50;
+/// How many groups an error names.
+const NAMED_MAX: usize = 10;
+/// The group that every scope has, and its number (docs.github.com, "Managing access to self-hosted runners using
+/// groups").
+const DEFAULT_GROUP: (&str, u64) = ("Default", 1);
+
+/// With it a runner app registers itself (`config.sh --token`), as often as it likes until it is too old.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct RegistrationToken {
+    /// The token. Secret.
+    pub token: String,
+    /// An hour after it was made, at GitHub.
+    pub expires_at: jiff::Timestamp,
+}
+
+impl fmt::Debug for RegistrationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationToken")
+            .field("token", &"secret")
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
+}
+
+#[derive(Deserialize)]
+struct Group {
+    id: u64,
+    name: String,
+}
+
+impl Forge {
+    /// Makes a registration token. Harmless to repeat: tokens do not replace each other.
+    ///
+    /// # Errors
+    /// [`ForgeError::Unauthorized`], [`ForgeError::Forbidden`] and [`ForgeError::NotFound`] say which right is needed.
+    /// For the rest see [`ForgeError`].
+    pub async fn registration_token(&self, scope: &RunnerScope) -> Result<RegistrationToken, ForgeError> {
+        let url = self.base().join(&format!("{}/actions/runners/registration-token", scope.api_path()))?;
+        let call = Call::new(format!("make a registration token for {scope}"), Method::POST, url);
+        self.send(call.repeatable()).await.map_err(|error| needing_right(error, scope))?.json()
+    }
+
+    /// The number of a runner group, by its name in any case. A repository knows only `Default`.
+    ///
+    /// # Errors
+    /// [`ForgeError::RepositoryGroup`] and [`ForgeError::UnknownGroup`]. For the rest see [`ForgeError`].
+    pub async fn group_id(&self, scope: &RunnerScope, name: &str) -> Result<u64, ForgeError> {
+        if name.eq_ignore_ascii_case(DEFAULT_GROUP.0) {
+            return Ok(DEFAULT_GROUP.1);
+        }
+        if let RunnerScope::Repository { .. } = scope {
+            return Err(ForgeError::RepositoryGroup { group: name.to_owned(), scope: scope.to_string() });
+        }
+        let groups = self.groups(scope).await?;
+        match groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)) {
+            Some(group) => Ok(group.id),
+            None => {
+                let mut known: Vec<String> =
+                    groups.iter().take(NAMED_MAX).map(|group| group.name.clone()).collect();
+                if groups.len() > NAMED_MAX {
+                    known.push(format!("and {} more", groups.len() - NAMED_MAX));
+                }
+                Err(ForgeError::UnknownGroup { group: name.to_owned(), scope: scope.to_string(), known })
+            }
+        }
+    }
+
+    async fn groups(&self, scope: &RunnerScope) -> Result<Vec<Group>, ForgeError> {
+        #[derive(Deserialize)]
+        struct Page {
+            runner_groups: Vec<Group>,
+        }
+        let path = format!("{}/actions/runner-groups?per_page=100", scope.api_path());
+        let mut url = Some(self.base().join(&path)?);
+        let mut groups = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let Some(page_url) = url else { break };
+            let call = Call::get(format!("list the runner groups of {scope}"), page_url);
+            let answer = self.send(call).await.map_err(|error| needing_right(error, scope))?;
+            groups.extend(answer.json::<Page>()?.runner_groups);
+            url = answer.next_page();
+        }
+        Ok(groups)
+    }
+}
+
+/// Adds to a refusal what right it takes to manage runners of `scope`, unless the forge has said so itself.
+pub(super) fn needing_right(mut error: ForgeError, scope: &RunnerScope) -> ForgeError {
+    if let ForgeError::Unauthorized { needs, .. }
+    | ForgeError::Forbidden { needs, .. }
+    | ForgeError::NotFound { needs, .. } = &mut error
+    {
+        needs.get_or_insert_with(|| scope.needed_right().to_owned());
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(needs: Option<&str>) -> ForgeError {
+        let (what, message) = ("register the runner \"a\" at o/r".to_owned(), "Not Found".to_owned());
+        ForgeError::NotFound { what, message, needs: needs.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_refusal_says_which_right_is_needed() {
+        let repository = RunnerScope::Repository { owner: "o".into(), name: "r".into() };
+        insta::assert_snapshot!(needing_right(refused(None), &repository), @r#"cannot register the runner "a" at o/r: not found (Not Found); check the names, and that the token may see it: it needs the classic scope "repo" or the fine-grained repository permission "Administration" (write)"#);
+        let organization = RunnerScope::Organization("o".into());
+        assert!(needing_right(refused(None), &organization).to_string().contains("admin:org"));
+        let enterprise = RunnerScope::Enterprise("e".into());
+        assert!(needing_right(refused(None), &enterprise).to_string().contains("manage_runners:enterprise"));
+    }
+
+    #[test]
+    fn the_forges_own_word_for_a_right_goes_first() {
+        let repository = RunnerScope::Repository { owner: "o".into(), name: "r".into() };
+        let error = needing_right(refused(Some("administration=write")), &repository).to_string();
+        assert!(error.ends_with("it needs administration=write"), "{error}");
+    }
+
+    #[test]
+    fn debugging_output_shows_no_token() {
+        let token = RegistrationToken { token: "AABBCC".to_owned(), expires_at: jiff::Timestamp::UNIX_EPOCH };
+        assert!(!format!("{token:?}").contains("AABB"));
+    }
+}

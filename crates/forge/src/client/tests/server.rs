@@ -1,0 +1,62 @@
+//! A server that answers every request with what a test says.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+/// An address, and the heads of the requests that came there.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Answers with what `answer` makes of a request's head: a status and a body, or the address to go to instead.
+    pub(super) async fn plain(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let seen = heads.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serve_one(stream, &seen, &answer).await;
+            }
+        });
+        Self { address, heads }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+/// Reads one request without a body, and answers it.
+pub(super) async fn serve_one(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    heads: &Mutex<Vec<String>>,
+    answer: &impl Fn(&str) -> (u16, String),
+) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let (status, body) = answer(&head);
+    heads.lock().unwrap().push(head);
+    let (location, body) = if status == 307 { (body, String::new()) } else { (String::new(), body) };
+    let len = body.len();
+    let text = format!(
+        "HTTP/1.1 {status} X\r\nlocation: {location}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
+    );
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}

@@ -1,0 +1,218 @@
+//! The container engine, for drivers whose machine does not start one itself.
+//!
+//! Where a Docker socket answers already, nothing is started. Else `dockerd` is, or podman's service, which speaks the
+//! same; without either, or when it fails, that is said and the runner goes on: many jobs need none.
+
+use super::log::Log;
+use super::process::{self, Process};
+use super::supervisor::{Event, Supervisor};
+use super::user::Account;
+use crate::docker::ping;
+use dayfly_guest::runner_app::{Launch, User};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+/// Where clients look for it.
+const SOCKET: &str = "/var/run/docker.sock";
+
+/// How long it may take until it answers.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// How long one answer is waited for; signals are not looked at meanwhile.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
+
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long it may take to end its containers.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What podman needs where no systemd runs, which is so in such machines.
+const CONTAINERS_CONF: &str = "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+
+/// Where to look for it, and for whom.
+pub(super) struct Request<'a> {
+    /// Whether it is wanted at all.
+    pub(super) wanted: bool,
+    /// `PATH` of this process.
+    pub(super) path: &'a str,
+    /// `DOCKER_HOST` of this process: only a `unix://` socket counts.
+    pub(super) docker_host: &'a str,
+    /// Folder of `containers.conf`.
+    pub(super) configuration: &'a Path,
+    /// Who must be able to use it; `None` for the current user.
+    pub(super) account: Option<&'a Account>,
+}
+
+/// An engine that runs.
+pub(super) struct Engine {
+    process: Process,
+}
+
+impl Engine {
+    /// Starts what there is, and waits until it answers, for a while.
+    pub(super) fn start(
+        request: &Request<'_>,
+        supervisor: &mut Supervisor,
+        events: &SyncSender<Event>,
+        log: &Arc<Log>,
+    ) -> Option<Self> {
+        let socket = PathBuf::from(request.docker_host.strip_prefix("unix://").unwrap_or(SOCKET));
+        if !request.wanted || supervisor.reason().is_some() {
+            return None;
+        }
+        if ping(&socket, ANSWER_MAX).is_ok() {
+            log.detail(&format!("a container engine answers at {}", socket.display()));
+            return None;
+        }
+        let Some((source, launch)) = plan(request, &socket, rustix::process::geteuid().is_root()) else {
+            log.say("RUNNER_DOCKER: there is neither dockerd (for root) nor podman: jobs have no container engine");
+            return None;
+        };
+        if source == "podman" {
+            configure(request.configuration, log);
+        }
+        log.detail(&format!("starting {}", launch.program.display()));
+        let (process, output) = match process::start(&launch, None, events) {
+            Ok(started) => started,
+            Err(error) => {
+                log.say(&format!("no container engine: {error}"));
+                return None;
+            }
+        };
+        super::run::relay_output(source, output, log, None);
+        let engine = Self { process };
+        engine.wait_until_ready(&socket, supervisor, log);
+        if let Some(account) = request.account {
+            open_to(account, &socket, log);
+        }
+        Some(engine)
+    }
+
+    fn wait_until_ready(&self, socket: &Path, supervisor: &mut Supervisor, log: &Log) {
+        let start = Instant::now();
+        while supervisor.reason().is_none() && start.elapsed() < READY_MAX {
+            if ping(socket, ANSWER_MAX).is_ok() {
+                return log.detail("the container engine answers");
+            }
+            if self.process.has_ended() {
+                return log.say("the container engine ended before it answered; jobs have none");
+            }
+            supervisor.pause(RETRY);
+        }
+        if supervisor.reason().is_none() {
+            log.say(&format!("the container engine has not answered for {} s", READY_MAX.as_secs()));
+        }
+    }
+
+    /// Ends it with all that it runs.
+    pub(super) fn end(mut self, supervisor: &mut Supervisor) {
+        supervisor.end(&mut self.process, GRACE);
+    }
+}
+
+/// What is started, if there is anything, and under which name its lines are relayed.
+fn plan(request: &Request<'_>, socket: &Path, is_root: bool) -> Option<(&'static str, Launch)> {
+    let folders = request.path.split(':').chain(["/usr/local/bin", "/usr/bin", "/usr/sbin"]);
+    let folders: Vec<_> = folders.filter(|folder| folder.starts_with('/')).collect();
+    let find =
+        |name: &str| folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+    let address = format!("unix://{}", socket.display());
+    let (source, program, args) = match find("dockerd").filter(|_| is_root) {
+        Some(program) => {
+            ("docker", program, vec![format!("--host={address}"), "--log-level=warn".to_owned()])
+        }
+        None => {
+            let args = ["system", "service", "--time=0", &address].map(str::to_owned).to_vec();
+            ("podman", find("podman")?, args)
+        }
+    };
+    let home = if is_root { "/root" } else { "/tmp" };
+    let user = User { name: "root".to_owned(), home: home.into(), shell: "/bin/sh".into() };
+    let mut launch = Launch::command(&program, &args, Path::new("/"), &user);
+    if !request.path.is_empty() {
+        launch.set("PATH", request.path);
+    }
+    if request.configuration != Path::new("/etc/containers") {
+        launch.set("CONTAINERS_CONF", &request.configuration.join("containers.conf").to_string_lossy());
+    }
+    Some((source, launch))
+}
+
+/// A configuration that is there is the image's, and stays.
+fn configure(folder: &Path, log: &Log) {
+    let path = folder.join("containers.conf");
+    let made = std::fs::create_dir_all(folder).and_then(|()| {
+        let new = std::fs::File::options().write(true).create_new(true).open(&path);
+        std::io::Write::write_all(&mut new?, CONTAINERS_CONF.as_bytes())
+    });
+    match made {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            log.say(&format!("cannot write {}: {error}", path.display()));
+        }
+        _ => {}
+    }
+}
+
+/// Lets a user who is in no group of the socket's use it, by its own group.
+fn open_to(account: &Account, socket: &Path, log: &Log) {
+    let open = || -> std::io::Result<()> {
+        let metadata = std::fs::metadata(socket)?;
+        if !account.groups.iter().any(|group| group.as_raw() == metadata.gid()) {
+            std::os::unix::fs::chown(socket, None, Some(account.gid.as_raw()))?;
+        }
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))
+    };
+    if let Err(error) = open() {
+        log.say(&format!("{} may not be usable for {}: {error}", socket.display(), account.user.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(programs: &[&str], is_root: bool) -> Option<String> {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for program in programs {
+            std::fs::write(folder.path().join(program), "").expect("written");
+        }
+        let request = Request {
+            wanted: true,
+            path: folder.path().to_str().expect("text"),
+            docker_host: "",
+            configuration: Path::new("/local/containers"),
+            account: None,
+        };
+        let (source, launch) = plan(&request, Path::new("/run/d.sock"), is_root)?;
+        let program = launch.program.strip_prefix(folder.path()).expect("in it").display();
+        let conf = launch.env.iter().find(|(name, _)| name == "CONTAINERS_CONF").expect("set");
+        Some(format!("{source}: {program} {} {}", launch.args.join(" "), conf.1))
+    }
+
+    #[test]
+    fn dockerd_is_roots_and_podman_serves_where_it_is_not() {
+        let conf = "/local/containers/containers.conf";
+        let docker = format!("docker: dockerd --host=unix:///run/d.sock --log-level=warn {conf}");
+        let podman = format!("podman: podman system service --time=0 unix:///run/d.sock {conf}");
+        assert_eq!(planned(&["dockerd", "podman"], true), Some(docker));
+        assert_eq!(planned(&["dockerd", "podman"], false), Some(podman.clone()));
+        assert_eq!(planned(&["podman"], true), Some(podman));
+    }
+
+    #[test]
+    fn a_configuration_is_made_where_there_is_none_and_left_alone_else() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let log = Log::open("1-a", None, false);
+        let place = folder.path().join("containers");
+        configure(&place, &log);
+        let path = place.join("containers.conf");
+        assert_eq!(std::fs::read_to_string(&path).expect("made"), CONTAINERS_CONF);
+        std::fs::write(&path, "mine").expect("written");
+        configure(&place, &log);
+        assert_eq!(std::fs::read_to_string(&path).expect("there"), "mine");
+    }
+}

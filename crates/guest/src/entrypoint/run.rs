@@ -1,0 +1,200 @@
+//! The life of a runner app: container engine, configuration, the app itself, once or, after its update, again.
+
+use super::app::{App, AppError};
+use super::engine::{self, Engine};
+use super::log::Log;
+use super::settings::{Settings, Task};
+use super::supervisor::{Event, Supervisor};
+use super::{StartError, process, split};
+use crate::folder::Folder;
+use dayfly_guest::environment::{Suffix, file_name};
+use dayfly_guest::runner_app::{After, Ending, Observation, observe};
+use std::io::PipeReader;
+use std::path::Path;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the last lines of an app that has ended are waited for.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
+
+/// Most observations that are kept; an app has three or four of those that count.
+const OBSERVATIONS_MAX: usize = 64;
+
+/// Most starts of an app, as its own service wrapper has it.
+const STARTS_MAX: usize = 10;
+
+/// Before an app that wants it is started again.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long an update may take after the app has ended for it.
+const UPDATE_MAX: Duration = Duration::from_secs(30);
+
+/// What an update leaves when it is done.
+const UPDATE_DONE: &str = "update.finished";
+
+/// What a running app has said that counts.
+type Seen = Arc<Mutex<Vec<Observation>>>;
+
+/// All that one run needs.
+pub(super) struct Run<'a> {
+    pub(super) settings: &'a Settings,
+    /// The environment directory; by hand there may be none.
+    pub(super) folder: Option<&'a Folder>,
+    pub(super) events: SyncSender<Event>,
+    pub(super) log: &'a Arc<Log>,
+}
+
+impl Run<'_> {
+    /// From the settings to the end of everything. `docker` are this process's `PATH` and `DOCKER_HOST`.
+    pub(super) fn live(
+        &self,
+        supervisor: &mut Supervisor,
+        (path, docker_host): (Option<&str>, Option<&str>),
+    ) -> Result<Ending, StartError> {
+        let app = App::prepare(self.settings)?;
+        let request = engine::Request {
+            wanted: self.settings.engine,
+            path: path.unwrap_or_default(),
+            docker_host: docker_host.unwrap_or_default(),
+            configuration: &self.settings.containers_conf,
+            account: app.account.as_ref(),
+        };
+        let engine = Engine::start(&request, supervisor, &self.events, self.log);
+        let result = self.run_app(&app, supervisor);
+        app.remove_secrets();
+        if let Some(engine) = engine {
+            engine.end(supervisor);
+        }
+        result
+    }
+
+    fn run_app(&self, app: &App, supervisor: &mut Supervisor) -> Result<Ending, StartError> {
+        self.configure(app, supervisor)?;
+        if let Some(ending) = supervisor.reason() {
+            return Ok(ending);
+        }
+        // Registered, not started.
+        self.write_tkn()?;
+        for start in 1.. {
+            let after = self.run_once(app, supervisor)?;
+            if let Some(ending) = supervisor.reason() {
+                return Ok(ending);
+            }
+            match after {
+                After::End(ending) => return Ok(ending),
+                After::Retry | After::Update if start == STARTS_MAX => {
+                    self.log.say(&format!("the runner app is not started more than {STARTS_MAX} times"));
+                    break;
+                }
+                After::Retry => supervisor.pause(RETRY_PAUSE),
+                After::Update => wait_for_update(&app.launch.folder, supervisor),
+            }
+            if let Some(ending) = supervisor.reason() {
+                return Ok(ending);
+            }
+            self.log.say("starting the runner app again");
+        }
+        Ok(Ending::Failed)
+    }
+
+    /// Registers the runner, where the app does that.
+    fn configure(&self, app: &App, supervisor: &mut Supervisor) -> Result<(), StartError> {
+        let Some(launch) = app.configure.as_ref().filter(|_| supervisor.reason().is_none()) else {
+            return Ok(());
+        };
+        self.log.detail(&format!("configuring {} in {}", launch.program.display(), launch.folder.display()));
+        let (mut process, output) = process::start(launch, app.account.as_ref(), &self.events)?;
+        let relay = relay_output("configuration", output, self.log, None);
+        let status = supervisor.wait(&mut process, "the configuration");
+        wait_for_last_lines(&relay);
+        match status {
+            // A configuration that was stopped is the end that was asked for.
+            _ if supervisor.reason().is_some() => Ok(()),
+            Ok(status) if status.success() => app.forget_token(),
+            Ok(status) => Err(AppError::Configuration(status.to_string()).into()),
+            Err(error) => Err(AppError::Configuration(error.to_string()).into()),
+        }
+    }
+
+    fn write_tkn(&self) -> Result<(), StartError> {
+        let note = self.settings.note();
+        match (&self.settings.tkn, self.folder) {
+            (Some(path), _) => {
+                let (folder, name) = split(path)?;
+                folder.write(&name, note)?;
+            }
+            (None, Some(folder)) => folder.write(&file_name(&self.settings.runner_id, Suffix::Tkn), note)?,
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    fn run_once(&self, app: &App, supervisor: &mut Supervisor) -> Result<After, StartError> {
+        let launch = &app.launch;
+        self.log.detail(&format!("starting {} in {}", launch.program.display(), launch.folder.display()));
+        let (mut process, output) = process::start(launch, app.account.as_ref(), &self.events)?;
+        let seen = Seen::default();
+        let relay = relay_output("runner", output, self.log, Some(&seen));
+        let what = if app.kind.is_some() { "the runner app" } else { "the command" };
+        let status = supervisor.wait(&mut process, what);
+        wait_for_last_lines(&relay);
+        match &status {
+            Ok(status) => self.log.say(&format!("{what} ended: {status}")),
+            Err(error) => self.log.say(&format!("{what} ended; its status is lost: {error}")),
+        }
+        let code = status.ok().and_then(|status| status.code());
+        let Some(kind) = app.kind else {
+            // A command has no jobs to see: its status is all there is.
+            debug_assert!(matches!(self.settings.task, Task::Command(_)));
+            return Ok(After::End(if code == Some(0) { Ending::JobDone } else { Ending::Failed }));
+        };
+        if let Some(reason) = kind.explain(code) {
+            self.log.say(reason);
+        }
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(kind.after(code, &seen, self.settings.ephemeral))
+    }
+}
+
+/// The update runs on after the app has ended, and takes its place.
+fn wait_for_update(folder: &Path, supervisor: &mut Supervisor) {
+    let (start, done) = (Instant::now(), folder.join(UPDATE_DONE));
+    while supervisor.reason().is_none() && start.elapsed() < UPDATE_MAX {
+        if std::fs::remove_file(&done).is_ok() {
+            return;
+        }
+        supervisor.pause(Duration::from_millis(100));
+    }
+}
+
+/// A process that was left behind may hold the pipe open for ever.
+fn wait_for_last_lines(relay: &std::thread::JoinHandle<()>) {
+    let end = Instant::now();
+    while !relay.is_finished() && end.elapsed() < LAST_LINES_MAX {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Relays lines, and keeps what they say where that is asked for.
+pub(super) fn relay_output(
+    source: &'static str,
+    output: PipeReader,
+    log: &Arc<Log>,
+    seen: Option<&Seen>,
+) -> std::thread::JoinHandle<()> {
+    let (log, seen) = (Arc::clone(log), seen.cloned());
+    std::thread::spawn(move || {
+        crate::lines::for_each(output, |line| {
+            log.relay(source, line);
+            let Some(seen) = &seen else { return };
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            // What is seen twice says nothing new, and the rest is bounded.
+            if let Some(new) =
+                observe(line).filter(|new| seen.len() < OBSERVATIONS_MAX && !seen.contains(new))
+            {
+                seen.push(new);
+            }
+        });
+    })
+}

@@ -1,0 +1,212 @@
+//! Which driver a machine is made with, where that was left open.
+
+use std::path::Path;
+
+use super::{DriverKind, krunvm, podman};
+use crate::accel::{Accel, AccelChoice};
+use crate::image::Image;
+use crate::machine::{StartError, VmHost};
+use crate::{kvm, probe};
+
+/// What this host has: for each driver nothing, or why it cannot be used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// A QEMU with a KVM that has booted the probe guest.
+    pub qemu_kvm: Result<(), String>,
+    /// A QEMU at all, for emulation.
+    pub qemu: Result<(), String>,
+    /// podman, its runtime `krun`, and KVM.
+    pub podman_krun: Result<(), String>,
+    /// krunvm, buildah and KVM.
+    pub krunvm: Result<(), String>,
+}
+
+/// What a machine is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// The driver.
+    pub kind: DriverKind,
+    /// What runs its instructions, where the driver is `qemu`.
+    pub accel: AccelChoice,
+}
+
+/// Why there is no driver to choose.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChooseError {
+    /// The one that was asked for serves the lab only.
+    #[error(
+        "the driver `process` is for the lab only: jobs would run on this host itself, with nothing to hold them in"
+    )]
+    ProcessNeedsLab,
+    /// Only emulation is left, and it was not asked for.
+    #[error(
+        "no machine can be made here for a forge that is not the lab.\n  qemu with KVM: {qemu_kvm}\n  podman-krun: {podman_krun}\n  \
+         krunvm: {krunvm}\nEmulation works, but is no security boundary: a job may get out of it. `--accel tcg` takes it \
+         nevertheless"
+    )]
+    EmulationNeedsLab {
+        /// What is missing.
+        qemu_kvm: String,
+        /// What is missing.
+        podman_krun: String,
+        /// What is missing.
+        krunvm: String,
+    },
+    /// Nothing at all.
+    #[error(
+        "no machine can be made here.\n  qemu: {qemu}\n  podman-krun: {podman_krun}\n  krunvm: {krunvm}\n`dayfly doctor` tells \
+         what mends it"
+    )]
+    Nothing {
+        /// What is missing.
+        qemu: String,
+        /// What is missing.
+        podman_krun: String,
+        /// What is missing.
+        krunvm: String,
+    },
+}
+
+/// Chooses: what was asked for, else qemu with KVM, podman-krun, krunvm; emulation for the lab, or where it was asked for.
+///
+/// # Errors
+/// See [`ChooseError`]. What was asked for is not looked up in `found`: its start says what it lacks.
+pub fn choose(
+    wanted: Option<DriverKind>,
+    accel: AccelChoice,
+    is_lab: bool,
+    found: &Found,
+) -> Result<Chosen, ChooseError> {
+    let chosen = |kind| Ok(Chosen { kind, accel });
+    let missing = |found: &Result<(), String>| found.clone().err().unwrap_or_else(|| "usable".to_owned());
+    let qemu_kvm = found.qemu_kvm.is_ok() || accel == AccelChoice::Kvm;
+    match wanted {
+        Some(DriverKind::Process) if !is_lab => return Err(ChooseError::ProcessNeedsLab),
+        Some(kind @ (DriverKind::Process | DriverKind::PodmanKrun | DriverKind::Krunvm)) => {
+            return chosen(kind);
+        }
+        Some(DriverKind::Qemu) if accel != AccelChoice::Auto || qemu_kvm || is_lab => {
+            return chosen(DriverKind::Qemu);
+        }
+        // Who names an accelerator means qemu.
+        None if accel != AccelChoice::Auto || qemu_kvm => return chosen(DriverKind::Qemu),
+        None if found.podman_krun.is_ok() => return chosen(DriverKind::PodmanKrun),
+        None if found.krunvm.is_ok() => return chosen(DriverKind::Krunvm),
+        None if found.qemu.is_ok() && is_lab => return chosen(DriverKind::Qemu),
+        None | Some(DriverKind::Qemu) => {}
+    }
+    let (podman_krun, krunvm) = (missing(&found.podman_krun), missing(&found.krunvm));
+    Err(match &found.qemu {
+        Ok(()) => ChooseError::EmulationNeedsLab { qemu_kvm: missing(&found.qemu_kvm), podman_krun, krunvm },
+        Err(qemu) => ChooseError::Nothing { qemu: qemu.clone(), podman_krun, krunvm },
+    })
+}
+
+/// Looks at this host. `image` is what the probe guest boots, with the guest binary; without one KVM is taken by its
+/// remembered answer only. A probe takes seconds, once.
+///
+/// # Errors
+/// The image or the guest binary cannot be read.
+pub async fn find(host: &VmHost, boots: Option<(&Image, &Path)>) -> Result<Found, StartError> {
+    let kvm = kvm::usable().map_err(|unusable| unusable.to_string());
+    let qemu = host.qemu().map(drop).map_err(|error| error.to_string());
+    let qemu_kvm = match (&qemu, &kvm, boots) {
+        (Err(missing), ..) | (_, Err(missing), _) => Err(missing.clone()),
+        (Ok(()), Ok(()), Some((image, guest_binary))) => {
+            booted(&probe::answer(host, image, guest_binary).await?)
+        }
+        (Ok(()), Ok(()), None) => match probe::remembered(host) {
+            Some(answer) => booted(&answer),
+            None => Err("whether a guest boots with KVM is not known before there is an image".to_owned()),
+        },
+    };
+    let with_kvm = |found: Result<String, StartError>| match (found, &kvm) {
+        (Err(error), _) => Err(error.to_string()),
+        (Ok(_), Err(unusable)) => Err(unusable.clone()),
+        (Ok(_), Ok(())) => Ok(()),
+    };
+    Ok(Found {
+        qemu_kvm,
+        qemu,
+        podman_krun: with_kvm(podman::probe(host).await),
+        krunvm: with_kvm(krunvm::probe(host).await),
+    })
+}
+
+fn booted(answer: &probe::Answer) -> Result<(), String> {
+    if answer.accel == Accel::Kvm { Ok(()) } else { Err(answer.seen.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(names: &str) -> Found {
+        let has = |name: &str| {
+            if names.split(' ').any(|word| word == name) { Ok(()) } else { Err(format!("no {name}")) }
+        };
+        Found { qemu_kvm: has("kvm"), qemu: has("qemu"), podman_krun: has("podman"), krunvm: has("krunvm") }
+    }
+
+    fn kind(wanted: Option<DriverKind>, accel: AccelChoice, is_lab: bool, names: &str) -> String {
+        match choose(wanted, accel, is_lab, &found(names)) {
+            Ok(chosen) => chosen.kind.to_string(),
+            Err(error) => format!("{error:?}").split([' ', '{']).next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_strongest_that_works_is_taken_and_emulation_for_the_lab_alone() {
+        let auto = |is_lab, names: &str| kind(None, AccelChoice::Auto, is_lab, names);
+        for (is_lab, names, expected) in [
+            (false, "qemu kvm podman krunvm", "qemu"),
+            (false, "qemu podman krunvm", "podman-krun"),
+            (true, "qemu podman krunvm", "podman-krun"),
+            (false, "qemu krunvm", "krunvm"),
+            (true, "qemu", "qemu"),
+            (false, "qemu", "EmulationNeedsLab"),
+            (true, "", "Nothing"),
+            (false, "", "Nothing"),
+        ] {
+            assert_eq!(auto(is_lab, names), expected, "{is_lab} {names}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_taken_except_where_it_would_hold_nobody_in() {
+        use AccelChoice::{Auto, Kvm, Tcg};
+        for (wanted, accel, is_lab, expected) in [
+            (Some(DriverKind::Krunvm), Auto, false, "krunvm"),
+            (Some(DriverKind::Process), Auto, true, "process"),
+            (Some(DriverKind::Process), Auto, false, "ProcessNeedsLab"),
+            (Some(DriverKind::Qemu), Auto, false, "EmulationNeedsLab"),
+            (Some(DriverKind::Qemu), Auto, true, "qemu"),
+            (Some(DriverKind::Qemu), Tcg, false, "qemu"),
+            (None, Tcg, false, "qemu"),
+            (None, Kvm, false, "qemu"),
+        ] {
+            assert_eq!(kind(wanted, accel, is_lab, "qemu podman"), expected, "{wanted:?} {accel:?} {is_lab}");
+        }
+    }
+
+    #[test]
+    fn the_errors_say_what_is_missing_of_each() {
+        let message = |is_lab, names| {
+            choose(None, AccelChoice::Auto, is_lab, &found(names)).expect_err("none").to_string()
+        };
+        insta::assert_snapshot!(message(false, "qemu"), @"
+        no machine can be made here for a forge that is not the lab.
+          qemu with KVM: no kvm
+          podman-krun: no podman
+          krunvm: no krunvm
+        Emulation works, but is no security boundary: a job may get out of it. `--accel tcg` takes it nevertheless
+        ");
+        insta::assert_snapshot!(message(true, ""), @"
+        no machine can be made here.
+          qemu: no qemu
+          podman-krun: no podman
+          krunvm: no krunvm
+        `dayfly doctor` tells what mends it
+        ");
+    }
+}

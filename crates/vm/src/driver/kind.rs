@@ -1,0 +1,88 @@
+//! The drivers by name.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How machines can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DriverKind {
+    /// A QEMU of this host, with KVM or in emulation.
+    Qemu,
+    /// podman with the `krun` runtime: a container in a machine of its own.
+    PodmanKrun,
+    /// krunvm.
+    Krunvm,
+    /// No machine: plain processes of this host. For the lab only, since nothing holds a job in.
+    Process,
+}
+
+impl DriverKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Qemu, Self::PodmanKrun, Self::Krunvm, Self::Process];
+
+    /// Its word on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::PodmanKrun => "podman-krun",
+            Self::Krunvm => "krunvm",
+            Self::Process => "process",
+        }
+    }
+
+    /// Under which address its guests reach the ports of the host's loopback that they may reach. QEMU has an address of
+    /// its own for that (slirp's gateway); a krun machine's sockets are opened by its VMM on the host.
+    #[must_use]
+    pub fn loopback_host(self) -> IpAddr {
+        match self {
+            Self::Qemu => Ipv4Addr::new(10, 0, 2, 2).into(),
+            Self::PodmanKrun | Self::Krunvm | Self::Process => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A word that names no driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no driver (one of: qemu, podman-krun, krunvm, process)")]
+pub struct DriverKindError(String);
+
+impl std::str::FromStr for DriverKind {
+    type Err = DriverKindError;
+
+    /// Anything that begins with `podman` is `podman-krun`, e.g. `podman+krun`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            _ if text.starts_with("podman") => Ok(Self::PodmanKrun),
+            _ => Self::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == text)
+                .ok_or_else(|| DriverKindError(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_is_understood_and_what_begins_with_podman_is_podman_with_krun() {
+        for kind in DriverKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        for text in ["podman", "podman+krun", "podman-krun", "podman+crun-krun"] {
+            assert_eq!(text.parse(), Ok(DriverKind::PodmanKrun), "{text}");
+        }
+        insta::assert_snapshot!(
+            "docker".parse::<DriverKind>().expect_err("unknown"),
+            @r#""docker" is no driver (one of: qemu, podman-krun, krunvm, process)"#
+        );
+        assert!("".parse::<DriverKind>().is_err() && "Qemu".parse::<DriverKind>().is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! What podman-krun and krunvm have in common: what a machine with a shared environment directory needs.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use dayfly_guest::environment::{self, Suffix, file_name};
+
+use super::tool::Invocation;
+use crate::mount::Mount;
+
+/// Where the machine sees the folder with its own copy of the guest binary.
+pub(crate) const GUEST_DIR: &str = "/_dayfly";
+/// Name of the guest binary in it.
+pub(crate) const GUEST_NAME: &str = "dayfly-guest";
+
+/// What a machine needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Needs<'a> {
+    /// Its name at the tool.
+    pub(crate) name: &'a str,
+    /// Host name in it.
+    pub(crate) hostname: &'a str,
+    /// The runner in it.
+    pub(crate) runner_id: &'a str,
+    /// The run folder, by which its leftovers are found.
+    pub(crate) run_dir: &'a Path,
+    /// What it is made from, as the tool calls it.
+    pub(crate) image: &'a str,
+    /// Virtual CPUs.
+    pub(crate) cpus: u32,
+    /// Memory, MiB.
+    pub(crate) memory_mib: u32,
+    /// DNS server.
+    pub(crate) dns: IpAddr,
+    /// It must reach a port of the host's loopback.
+    pub(crate) reaches_host: bool,
+    /// The loop's environment directory on the host.
+    pub(crate) environment: &'a Path,
+    /// The folder on the host that holds the guest binary alone.
+    pub(crate) guest_dir: &'a Path,
+    /// Further folders of the host.
+    pub(crate) mounts: &'a [Mount],
+    /// What is started instead of that guest binary.
+    pub(crate) program: Option<&'a Path>,
+    /// Arguments after those that name the runner.
+    pub(crate) args: &'a [String],
+}
+
+impl Needs<'_> {
+    /// The machine's command.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.program.map_or_else(|| Path::new(GUEST_DIR).join(GUEST_NAME), Path::to_owned)
+    }
+
+    /// Its arguments. The files hold what is secret, and stand in the environment directory.
+    pub(crate) fn command_args(&self) -> Vec<String> {
+        let file = |suffix| format!("{}/{}", environment::DIRECTORY, file_name(self.runner_id, suffix));
+        let (env, tkn) = (file(Suffix::Env), file(Suffix::Tkn));
+        let args = ["entrypoint", "-i", self.runner_id, "-E", &env, "-k", &tkn].map(str::to_owned);
+        args.into_iter().chain(self.args.iter().cloned()).collect()
+    }
+}
+
+/// The command lines of one machine's life. How it is found and removed is [`crate::machine`]'s record, which holds after a
+/// crash too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Makes it, without starting it.
+    pub(crate) create: Invocation,
+    /// Starts it, and lasts as long as it does: its output is the machine's, its exit status the entrypoint's.
+    pub(crate) start: Invocation,
+    /// Tells the entrypoint to end; none where a signal to the machine's process is all there is.
+    pub(crate) stop: Option<Invocation>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A command line as a person would type it, one option a line.
+    pub(crate) fn shown(invocation: &Invocation) -> String {
+        let mut text = invocation.program.display().to_string();
+        for arg in &invocation.args {
+            text.push_str(if arg.starts_with("--") { "\n  " } else { " " });
+            text.push_str(arg);
+        }
+        text
+    }
+
+    pub(crate) fn needs(mounts: &[Mount]) -> Needs<'_> {
+        Needs {
+            name: "GH-runner-2-k3V9x0q",
+            hostname: "GH-runner-2-k3V9x0q",
+            runner_id: "2-k3V9x0q",
+            run_dir: Path::new("/state/instances/x/runs/2-k3V9x0q"),
+            image: "ghcr.io/a/b:main",
+            cpus: 2,
+            memory_mib: 1024,
+            dns: [1, 1, 1, 1].into(),
+            reaches_host: false,
+            environment: Path::new("/state/instances/x/environment/GH-runner-002"),
+            guest_dir: Path::new("/state/instances/x/runs/2-k3V9x0q/guest"),
+            mounts,
+            program: None,
+            args: &[],
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a file server sees of this host: one folder or file, at one place.
+#![expect(unsafe_code, reason = "entering a namespace, and a call without a safe wrapper")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+/// Where it is put. A place of our own: no odd character of the host's path has to pass through options.
+pub(crate) const EXPORT: &str = "/run/export";
+
+/// What is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Export {
+    /// The folder or file of the host.
+    pub(crate) source: PathBuf,
+    /// It is a file: a folder is served that has it as [`Export::FILE`], and nothing else.
+    pub(crate) file: bool,
+    /// Nobody may write there.
+    pub(crate) read_only: bool,
+}
+
+impl Export {
+    /// Name of a single file in the folder that is served.
+    pub(crate) const FILE: &str = "file";
+
+    /// Enters a mount namespace where `/run` holds nothing but the export.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        // SAFETY: this process has one thread, and holds no descriptor whose meaning depends on a mount namespace.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        // Opened before something covers it: it may be below /run itself.
+        let source = rustix::fs::open(&self.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        mount("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=64k")?;
+        std::fs::create_dir(EXPORT)?;
+        let mut target = PathBuf::from(EXPORT);
+        if self.file {
+            target.push(Self::FILE);
+            std::fs::File::create(&target)?;
+        }
+        mount_bind_recursive(format!("/proc/self/fd/{}", source.as_raw_fd()), &target)?;
+        drop(source);
+        if self.read_only {
+            set_read_only(&target)?;
+        }
+        if self.file {
+            // Beside the file nothing can be made.
+            mount_bind_recursive(EXPORT, EXPORT)?;
+            make_folder_read_only()?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a mount and all below it read-only, which a remount does not do.
+fn set_read_only(target: &Path) -> io::Result<()> {
+    set_attributes(target, libc::MOUNT_ATTR_RDONLY, libc::AT_RECURSIVE)
+}
+
+fn make_folder_read_only() -> io::Result<()> {
+    set_attributes(Path::new(EXPORT), libc::MOUNT_ATTR_RDONLY, 0)
+}
+
+fn set_attributes(target: &Path, attributes: u64, flags: i32) -> io::Result<()> {
+    let path = CString::new(target.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
+    // `struct mount_attr` of linux/mount.h: set, clear, propagation, user namespace.
+    let request = [attributes, 0, 0, 0];
+    // SAFETY: the path is terminated, and the request has the size that is said.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            request.as_ptr(),
+            size_of_val(&request),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,87 @@
+//! What serves files to a machine: processes that end with its VMM.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::record::Record;
+use super::spawn::{Outputs, Recipe, Unclaimed};
+use crate::launch::{self, LaunchError, Launched, Order, Place, User};
+use crate::process::Process;
+use crate::socket::SocketFolder;
+use crate::virtiofs::{self, Share, Shares};
+
+/// The descriptor by which a server gets its listening socket.
+const LISTENER: i32 = 10;
+
+/// The servers of one VMM. Dropping it ends them.
+#[derive(Debug, Default)]
+pub(crate) struct Servers(Vec<Process>);
+
+impl Servers {
+    /// Ends them: their VMM is gone.
+    pub(super) fn end(&mut self) {
+        for mut server in self.0.drain(..) {
+            server.kill();
+            server.reap();
+        }
+    }
+
+    /// Lets them live on with their VMM, which outlives this process; they end with it.
+    pub(super) fn release(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Recipe {
+    /// Starts a server for each share; the descriptors are the VMM's ends of the connections to them.
+    pub(super) async fn serve_shares(
+        self: &Arc<Self>,
+        folder: &SocketFolder,
+        outputs: &Outputs,
+    ) -> Result<(Servers, Vec<OwnedFd>), LaunchError> {
+        let (mut servers, mut connections) = (Servers::default(), Vec::new());
+        let count = self.shares.as_ref().map_or(0, |shares| shares.list.len());
+        for number in 0..count {
+            // Connected before the server is there: if this process dies meanwhile, the server finds the connection
+            // closed, and ends.
+            let (listener, connection) =
+                folder.listen_and_connect(&virtiofs::tag(number)).map_err(LaunchError::Record)?;
+            let recipe = Arc::clone(self);
+            let launched =
+                tokio::task::spawn_blocking(move || recipe.serve(number, listener).map(Unclaimed::new))
+                    .await
+                    .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
+                    .claim();
+            servers.0.push(Process::new(launched.child).map_err(LaunchError::Speak)?);
+            let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output);
+            tokio::spawn(outputs.vmm.clone().drain(pipe.map_err(LaunchError::Speak)?, None));
+            connections.push(connection);
+        }
+        Ok((servers, connections))
+    }
+
+    fn serve(&self, number: usize, listener: OwnedFd) -> Result<Launched, LaunchError> {
+        let missing = || LaunchError::Speak(io::ErrorKind::NotFound.into());
+        let shares: &Shares = self.shares.as_ref().ok_or_else(missing)?;
+        let Share { export, .. } = shares.list.get(number).ok_or_else(missing)?;
+        let order = Order {
+            program: shares.server.clone(),
+            args: shares.args(LISTENER),
+            env: Vec::new(),
+            descriptors: vec![LISTENER],
+            user: User::Root,
+            network: Place::Empty { listen: None },
+            export: Some(export.clone()),
+        };
+        launch::launch(&self.launcher, &order, &[listener], |pid| {
+            Record::of_process(pid, &self.name)?.write_server(&self.run_dir, number)
+        })
+    }
+}

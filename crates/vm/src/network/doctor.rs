@@ -1,0 +1,81 @@
+//! What of this host concerns its machines' networks.
+
+use std::process::Command;
+
+use super::rules::LINK_PREFIX;
+use super::{forwarding, nft};
+use crate::host::Check;
+
+/// Looks, and changes nothing.
+pub(crate) fn checks() -> Vec<Check> {
+    const NAME: &str = "network";
+    if !rustix::process::geteuid().is_root() {
+        let seen = "not root: machines share this host's network and reach all that it reaches";
+        return vec![Check::warn(NAME, seen, Some("run dayfly as root"))];
+    }
+    let Ok(program) = nft::program() else {
+        let seen = format!("none of {} is there: no machine gets a network", nft::PATHS.join(", "));
+        return vec![Check::missing(NAME, seen, "apt-get install nftables")];
+    };
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return vec![Check::missing(
+            NAME,
+            "/dev/net/tun is not there: no machine gets a network",
+            "modprobe tun",
+        )];
+    }
+    let forwards = if forwarding::is_on().unwrap_or_default() { "on" } else { "off until the first machine" };
+    let seen = format!("a namespace for each machine; net.ipv4.ip_forward is {forwards}");
+    let chains = Command::new(program).args(["-j", "list", "chains"]).env_clear().output();
+    let chains =
+        chains.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    match dropping_chain(&chains) {
+        Some(chain) => {
+            vec![Check::warn(NAME, format!("{seen}; {chain} drops what is forwarded"), Some(&mend()))]
+        }
+        None => vec![Check::ok(NAME, seen)],
+    }
+}
+
+/// Commands that let machines through a firewall which drops what is forwarded, Docker's for one: a packet has to pass
+/// every chain, so no rule of our own could.
+fn mend() -> String {
+    format!(
+        "iptables -I FORWARD -i {LINK_PREFIX}+ -j ACCEPT && iptables -I FORWARD -o {LINK_PREFIX}+ -m conntrack \
+         --ctstate ESTABLISHED,RELATED -j ACCEPT (where Docker runs, in DOCKER-USER instead of FORWARD)"
+    )
+}
+
+/// The first chain of others that drops what is forwarded, in the output of `nft -j list chains`.
+fn dropping_chain(json: &str) -> Option<String> {
+    let listed: serde_json::Value = serde_json::from_str(json).ok()?;
+    listed.get("nftables")?.as_array()?.iter().filter_map(|entry| entry.get("chain")).find_map(|chain| {
+        let field = |name| chain.get(name).and_then(serde_json::Value::as_str);
+        let drops = field("hook") == Some("forward")
+            && field("policy") == Some("drop")
+            && matches!(field("family"), Some("ip" | "inet"));
+        drops.then(|| {
+            let [family, table, name] =
+                ["family", "table", "name"].map(|name| field(name).unwrap_or_default());
+            format!("the chain {family} {table} {name}")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_firewall_that_drops_what_is_forwarded_is_seen() {
+        let chains = |policy: &str| {
+            format!(
+                r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6"}}}}, {{"chain": {{"family": "ip", "table": "filter",
+                "name": "FORWARD", "handle": 2, "type": "filter", "hook": "forward", "prio": 0, "policy": "{policy}"}}}}]}}"#
+            )
+        };
+        assert_eq!(dropping_chain(&chains("drop")).as_deref(), Some("the chain ip filter FORWARD"));
+        assert_eq!(dropping_chain(&chains("accept")), None);
+        assert_eq!(dropping_chain(""), None);
+    }
+}

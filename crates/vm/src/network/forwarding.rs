@@ -1,0 +1,43 @@
+//! Forwarding on this host: turned on where it is off, and never turned off again, since others may have come to need it.
+
+use std::fs;
+use std::io;
+
+use super::error::step;
+use super::{NetworkError, nft, rules};
+
+/// As the calling thread's namespace has it.
+const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
+/// The links of the calling thread's namespace; `/sys/class/net` shows those of whoever mounted it.
+const LINKS: &str = "/proc/thread-self/net/dev";
+
+/// Turns forwarding on, with a guard before it: a host that was no router becomes none for others.
+pub(super) fn enable() -> Result<(), NetworkError> {
+    if is_on().map_err(step("look whether this host forwards"))? {
+        return Ok(());
+    }
+    let links = links().map_err(step("list this host's links"))?;
+    let outer: Vec<String> =
+        links.into_iter().filter(|link| link != "lo" && !link.starts_with(rules::LINK_PREFIX)).collect();
+    if !outer.is_empty() {
+        nft::run("the guard of this host", &rules::guard(&outer))?;
+    }
+    fs::write(SWITCH, "1").map_err(step("turn net.ipv4.ip_forward on"))?;
+    tracing::info!(
+        "turned net.ipv4.ip_forward on, which machines need to reach the internet; it stays on, and the nft table \
+         dayfly-guard keeps packets from passing between the links that this host had ({})",
+        outer.join(", ")
+    );
+    Ok(())
+}
+
+/// Whether this host forwards.
+pub(super) fn is_on() -> io::Result<bool> {
+    Ok(fs::read_to_string(SWITCH)?.trim() == "1")
+}
+
+/// Names of the links in the calling thread's namespace.
+pub(super) fn links() -> io::Result<Vec<String>> {
+    let text = fs::read_to_string(LINKS)?;
+    Ok(text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect())
+}

@@ -1,0 +1,146 @@
+//! Making a VM's network.
+#![expect(
+    unsafe_code,
+    reason = "a thread that enters a namespace must keep nothing whose meaning depends on it"
+)]
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rand::RngExt as _;
+use rustix::thread::UnshareFlags;
+
+use super::address::{GATEWAY, GATEWAY_MAC, GUEST_PREFIX, TRANSFER_PREFIX, Transfer};
+use super::error::step;
+use super::netlink::{Netlink, Route};
+use super::record::Record;
+use super::rules::{self, LINK_PREFIX, Reachable, TAP, UPLINK};
+use super::{NetworkError, forwarding, lock, nft, tap};
+
+/// The most that a link's name holds, bytes.
+const LINK_NAME_MAX: usize = 15;
+
+/// What a machine's network should be.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    /// Where its record goes.
+    pub(super) run_dir: PathBuf,
+    /// What it reaches although it may be private.
+    pub(super) reachable: Vec<Reachable>,
+    /// The port of the gateway that something of this process serves.
+    pub(super) forward: Option<u16>,
+}
+
+/// A network that is made. Its namespace lives as long as one of these descriptors, or a copy of one, is open anywhere.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    /// The machine's card.
+    pub(crate) tap: OwnedFd,
+    /// What listens on the forwarded port.
+    pub(crate) listener: Option<TcpListener>,
+}
+
+/// Makes a network, in a thread that ends in its namespace. Takes some 20 ms. What a failure leaves, [`super::remove`]
+/// removes.
+pub(super) fn make(wish: Wish) -> Result<Attachment, NetworkError> {
+    // A thread starts where the one that makes it is: in the host's namespace.
+    std::thread::Builder::new()
+        .name("network".to_owned())
+        .spawn(move || enter_and_make(&wish))
+        .map_err(step("start a thread"))?
+        .join()
+        .unwrap_or_else(|_| Err(step("make all of it")(io::Error::other("its thread has panicked"))))
+}
+
+fn enter_and_make(wish: &Wish) -> Result<Attachment, NetworkError> {
+    nft::program()?;
+    let host = Netlink::open().map_err(step("speak with the kernel"))?;
+    let host_namespace =
+        File::open("/proc/thread-self/ns/net").map_err(step("open this host's namespace"))?;
+    let link = link_name();
+    Record { link: link.clone(), reachable: wish.reachable.clone() }
+        .write(&wish.run_dir)
+        .map_err(step("write the record"))?;
+    let shared = lock::acquire()?;
+    forwarding::enable()?;
+    nft::run("this host", &rules::host(&link, &wish.reachable))?;
+    enter_namespace()?;
+    let inside = Netlink::open().map_err(step("speak with the kernel"))?;
+    inside.add_veth(UPLINK, &link, host_namespace.as_fd()).map_err(step("make the link to this host"))?;
+    // From here on the link keeps the host's rules from being removed.
+    drop(shared);
+    let transfer = connect_host(&host, &link)?;
+    nft::run("the machine", &rules::namespace(&wish.reachable, wish.forward))?;
+    let tap = tap::open(TAP).map_err(|source| NetworkError::NoTun { source })?;
+    connect_namespace(&inside, transfer)?;
+    let listener = wish
+        .forward
+        .map(|port| TcpListener::bind(SocketAddr::from((GATEWAY, port))))
+        .transpose()
+        .map_err(step("listen on the forwarded port"))?;
+    Ok(Attachment { tap, listener })
+}
+
+fn enter_namespace() -> Result<(), NetworkError> {
+    // SAFETY: descriptors and memory stay shared; a network namespace concerns this thread alone, which ends with this
+    // work.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+        .map_err(step("make a network namespace"))?;
+    for kind in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{kind}/disable_ipv6");
+        write_where_there(Path::new(&path), "1").map_err(step("turn IPv6 off"))?;
+    }
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(step("turn forwarding on"))
+}
+
+/// The host's end: up, with a network of its own. The route is the claim to it: the kernel refuses a second one to the
+/// same network, whatever process asks, and drops it with the link.
+fn connect_host(host: &Netlink, link: &str) -> Result<Transfer, NetworkError> {
+    let index = host.index(link).map_err(step("find the link to this host"))?;
+    host.bring_up(index).map_err(step("bring the link to this host up"))?;
+    for transfer in Transfer::all_from(rand::rng().random()) {
+        match host.add_route(Route::Network(transfer.network(), TRANSFER_PREFIX, index)) {
+            Ok(()) => {
+                host.add_address(index, transfer.host(), 32).map_err(step("give this host an address"))?;
+                return Ok(transfer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(step("add a route to the machine")(error)),
+        }
+    }
+    Err(NetworkError::Full)
+}
+
+fn connect_namespace(inside: &Netlink, transfer: Transfer) -> Result<(), NetworkError> {
+    let index = |name| inside.index(name).map_err(step("find a link of the namespace"));
+    inside.bring_up(index("lo")?).map_err(step("bring the loopback up"))?;
+    let card = index(TAP)?;
+    inside.set_mac(card, GATEWAY_MAC).map_err(step("name the card"))?;
+    inside.add_address(card, GATEWAY, GUEST_PREFIX).map_err(step("give the card an address"))?;
+    inside.bring_up(card).map_err(step("bring the card up"))?;
+    let uplink = index(UPLINK)?;
+    inside
+        .add_address(uplink, transfer.namespace(), TRANSFER_PREFIX)
+        .map_err(step("give the namespace an address"))?;
+    inside.bring_up(uplink).map_err(step("bring the namespace's link up"))?;
+    inside.add_route(Route::Default(transfer.host())).map_err(step("add a route to the internet"))
+}
+
+/// A name that no link had before: the kernel may still be busy with the end of one that is long gone.
+fn link_name() -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut random = rand::rng();
+    let suffix = (LINK_PREFIX.len()..LINK_NAME_MAX).map(|_| char::from(ALPHABET[random.random_range(0..32)]));
+    LINK_PREFIX.chars().chain(suffix).collect()
+}
+
+fn write_where_there(path: &Path, value: &str) -> io::Result<()> {
+    match fs::write(path, value) {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,214 @@
+//! The few requests to the kernel's network configuration that a VM's network is made of.
+//!
+//! Message formats: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h`. A socket belongs to
+//! the network namespace that its thread was in when it was opened, wherever that thread goes afterwards.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+const ACK: u16 = libc::NLM_F_ACK as u16;
+/// Make it, and refuse one that is there already.
+const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+/// Of `veth.h`: the attribute that holds the other end.
+const VETH_INFO_PEER: u16 = 1;
+/// Longest answer that is read: the description of one link.
+const ANSWER_MAX: usize = 32 * 1024;
+/// Length of a message's header, and of that of a link.
+const HEADER: usize = 16;
+
+/// A connection to the network configuration of one namespace.
+#[derive(Debug)]
+pub(super) struct Netlink(OwnedFd);
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Route {
+    /// To a network right behind a link, whose index this is.
+    Network(Ipv4Addr, u8, u32),
+    /// To all else, by a gateway.
+    Default(Ipv4Addr),
+}
+
+impl Netlink {
+    /// Of the calling thread's namespace.
+    pub(super) fn open() -> io::Result<Self> {
+        // No protocol is number 0: NETLINK_ROUTE.
+        let socket =
+            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        Ok(Self(socket))
+    }
+
+    /// Makes a pair of links: `name` here and `peer` in another namespace.
+    pub(super) fn add_veth(&self, name: &str, peer: &str, peer_namespace: BorrowedFd<'_>) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWLINK, CREATE);
+        message.link(0, 0).text(libc::IFLA_IFNAME, name);
+        message.nest(libc::IFLA_LINKINFO, |info| {
+            info.text(libc::IFLA_INFO_KIND, "veth");
+            info.nest(libc::IFLA_INFO_DATA, |data| {
+                data.nest(VETH_INFO_PEER, |other| {
+                    let namespace = peer_namespace.as_raw_fd().to_ne_bytes();
+                    other
+                        .link(0, 0)
+                        .text(libc::IFLA_IFNAME, peer)
+                        .attribute(libc::IFLA_NET_NS_FD, &namespace);
+                });
+            });
+        });
+        self.ask(message)
+    }
+
+    /// Removes a link; both ends of a pair go at once. Whether there was one.
+    pub(super) fn delete(&self, name: &str) -> io::Result<bool> {
+        let mut message = Message::new(libc::RTM_DELLINK, 0);
+        message.link(0, 0).text(libc::IFLA_IFNAME, name);
+        match self.ask(message) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings a link up.
+    pub(super) fn bring_up(&self, index: u32) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWLINK, 0);
+        message.link(index, libc::IFF_UP as u32);
+        self.ask(message)
+    }
+
+    /// Gives a link its hardware address.
+    pub(super) fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWLINK, 0);
+        message.link(index, 0).attribute(libc::IFLA_ADDRESS, &mac);
+        self.ask(message)
+    }
+
+    /// Gives a link an address.
+    pub(super) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWADDR, CREATE);
+        message.bytes(&[libc::AF_INET as u8, prefix, 0, 0]).bytes(&index.to_ne_bytes());
+        message.attribute(libc::IFA_LOCAL, &address.octets()).attribute(libc::IFA_ADDRESS, &address.octets());
+        self.ask(message)
+    }
+
+    /// Adds a route; one to the same network that is there already is refused (`AlreadyExists`).
+    pub(super) fn add_route(&self, route: Route) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWROUTE, CREATE);
+        let (prefix, scope) = match route {
+            Route::Network(_, prefix, _) => (prefix, libc::RT_SCOPE_LINK),
+            Route::Default(_) => (0, libc::RT_SCOPE_UNIVERSE),
+        };
+        let (table, protocol) = (libc::RT_TABLE_MAIN, libc::RTPROT_STATIC);
+        message.bytes(&[libc::AF_INET as u8, prefix, 0, 0, table, protocol, scope, libc::RTN_UNICAST]);
+        message.bytes(&0u32.to_ne_bytes());
+        match route {
+            Route::Network(network, _, index) => {
+                message.attribute(libc::RTA_DST, &network.octets());
+                message.attribute(libc::RTA_OIF, &index.to_ne_bytes());
+            }
+            Route::Default(gateway) => {
+                message.attribute(libc::RTA_GATEWAY, &gateway.octets());
+            }
+        }
+        self.ask(message)
+    }
+
+    /// The index of a link.
+    pub(super) fn index(&self, name: &str) -> io::Result<u32> {
+        let mut message = Message::new(libc::RTM_GETLINK, 0);
+        message.link(0, 0).text(libc::IFLA_IFNAME, name);
+        let answer = self.exchange(message)?;
+        // The header of the message, then that of the link: family, type, index.
+        answer
+            .get(HEADER + 4..HEADER + 8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_ne_bytes)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    fn ask(&self, mut message: Message) -> io::Result<()> {
+        message.want_acknowledgement();
+        self.exchange(message).map(drop)
+    }
+
+    /// Sends a message and returns the first answer; the kernel answers before the call that sends returns.
+    fn exchange(&self, message: Message) -> io::Result<Vec<u8>> {
+        rustix::net::send(&self.0, &message.finish(), SendFlags::empty())?;
+        let mut answer = vec![0; ANSWER_MAX];
+        let (length, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.0, answer.as_mut_slice(), RecvFlags::DONTWAIT)
+        })?;
+        answer.truncate(length);
+        let kind = answer.get(4..6).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
+        let code =
+            answer.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+        match (kind, code) {
+            (Some(kind), Some(code)) if i32::from(kind) == libc::NLMSG_ERROR && code != 0 => {
+                Err(io::Error::from_raw_os_error(-code))
+            }
+            (Some(_), Some(_)) => Ok(answer),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+        }
+    }
+}
+
+/// A request under construction: a header, then what it is about, then attributes. All in the host's byte order, at
+/// multiples of four.
+struct Message(Vec<u8>);
+
+impl Message {
+    fn new(kind: u16, flags: u16) -> Self {
+        let mut message = Self(vec![0; HEADER]);
+        message.0[4..6].copy_from_slice(&kind.to_ne_bytes());
+        message.0[6..8].copy_from_slice(&(REQUEST | flags).to_ne_bytes());
+        message
+    }
+
+    fn want_acknowledgement(&mut self) {
+        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | ACK;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// The header of a link (`ifinfomsg`): which one, and the flags to be set.
+    fn link(&mut self, index: u32, flags: u32) -> &mut Self {
+        self.bytes(&[0; 4]).bytes(&index.to_ne_bytes());
+        self.bytes(&flags.to_ne_bytes()).bytes(&flags.to_ne_bytes())
+    }
+
+    fn text(&mut self, kind: u16, text: &str) -> &mut Self {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.push(0);
+        self.attribute(kind, &bytes)
+    }
+
+    fn attribute(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+        self.nest(kind, |inner| {
+            inner.bytes(value);
+        });
+        self
+    }
+
+    fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.bytes(&[0; 2]).bytes(&kind.to_ne_bytes());
+        fill(self);
+        // Names and addresses are short: no attribute of ours comes near 64 KiB.
+        let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0
+    }
+}

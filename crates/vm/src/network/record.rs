@@ -1,0 +1,65 @@
+//! What a run folder tells of its machine's network: written before anything is made, removed after all is gone.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::netlink::Netlink;
+use super::rules::{self, Reachable};
+use super::{NetworkError, error::step, forwarding, lock, nft};
+
+/// Name of the record.
+const RECORD: &str = "network.json";
+
+/// What this host has of a machine's network. The namespace is not among it: nothing names it, and it ends with the last
+/// process that holds its card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The host's end of the link to the namespace; random, and never used again.
+    pub(super) link: String,
+    /// The machine's exceptions in the host's rules.
+    pub(super) reachable: Vec<Reachable>,
+}
+
+impl Record {
+    /// Writes it, whole or not at all.
+    pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
+        let new = run_dir.join(format!("{RECORD}.new"));
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::rename(&new, run_dir.join(RECORD))
+    }
+
+    fn read(run_dir: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(run_dir.join(RECORD)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Removes what is left of a run folder's network; none at all is no error. The rules of this host go with its last
+/// machine.
+///
+/// # Errors
+/// The record cannot be read, or the kernel refuses.
+pub(crate) fn remove(run_dir: &Path) -> Result<(), NetworkError> {
+    let Some(record) = Record::read(run_dir).map_err(step("read the record"))? else { return Ok(()) };
+    let _lock = lock::acquire()?;
+    // Both ends go, and with them the route that reserves their addresses.
+    Netlink::open().and_then(|netlink| netlink.delete(&record.link)).map_err(step("remove the link"))?;
+    let links = forwarding::links().map_err(step("list this host's links"))?;
+    if links.iter().any(|link| link.starts_with(rules::LINK_PREFIX)) {
+        // Rules that somebody has flushed meanwhile hold no exception any more.
+        if let Err(error) = nft::run("this host", &rules::forget(&record.link, &record.reachable)) {
+            tracing::debug!("{error}");
+        }
+    } else {
+        nft::run("this host", rules::REMOVE)?;
+    }
+    match std::fs::remove_file(run_dir.join(RECORD)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(step("remove the record")(error)),
+        _ => Ok(()),
+    }
+}

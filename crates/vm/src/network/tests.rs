@@ -1,0 +1,280 @@
+//! A real network of a machine, with stand-ins for everything around it, all in namespaces of the test's own:
+//!
+//! ```text
+//!   client ── tap ═(frames copied)═ tap0 ── ... ── dayfly<random> ─ "host" ─ up0 ── world: many addresses, one server
+//! ```
+#![expect(unsafe_code, reason = "threads enter namespaces")]
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::thread::UnshareFlags;
+
+use super::netlink::{Netlink, Route};
+use super::{Connection, address, forwarding, record, tap};
+use crate::forward::Forward;
+use crate::machine::{Egress, Network};
+
+/// The host's way to the world, and its addresses there.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// Far more than a connection on one host takes.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+fn enter_new_namespace() {
+    // SAFETY: a network namespace concerns the calling thread alone.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+    let netlink = Netlink::open().unwrap();
+    netlink.bring_up(netlink.index("lo").unwrap()).unwrap();
+}
+
+/// Runs something in a new namespace, on a thread that stays there.
+fn in_new_namespace<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::spawn(move || {
+        enter_new_namespace();
+        work()
+    })
+    .join()
+    .unwrap()
+}
+
+fn serve(listener: TcpListener, word: &'static str) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.write_all(word.as_bytes());
+        }
+    });
+}
+
+/// Everything beyond the host: it answers at each of these addresses, and knows no way back to a machine's own.
+fn make_world(addresses: &[Ipv4Addr]) {
+    let host = Netlink::open().unwrap();
+    let host_namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    let addresses = addresses.to_vec();
+    let there = addresses.clone();
+    in_new_namespace(move || {
+        let world = Netlink::open().unwrap();
+        world.add_veth("w0", "up0", host_namespace.as_fd()).unwrap();
+        let index = world.index("w0").unwrap();
+        world.bring_up(index).unwrap();
+        for address in there {
+            world.add_address(index, address, 32).unwrap();
+        }
+        world.add_route(Route::Network(ROUTER, 32, index)).unwrap();
+        serve(TcpListener::bind("0.0.0.0:80").unwrap(), "world");
+        serve(TcpListener::bind("0.0.0.0:53").unwrap(), "world");
+    });
+    let index = host.index("up0").unwrap();
+    host.bring_up(index).unwrap();
+    host.add_address(index, ROUTER, 32).unwrap();
+    for address in addresses {
+        host.add_route(Route::Network(address, 32, index)).unwrap();
+    }
+}
+
+/// A guest without a machine: what it connects to, and what came of it.
+struct Guest {
+    ask: mpsc::Sender<SocketAddr>,
+    answers: mpsc::Receiver<Option<String>>,
+}
+
+impl Guest {
+    fn new(card: OwnedFd) -> Self {
+        let (ask, asked) = mpsc::channel::<SocketAddr>();
+        let (answer, answers) = mpsc::channel();
+        std::thread::spawn(move || {
+            enter_new_namespace();
+            let own = tap::open("eth0").unwrap();
+            let netlink = Netlink::open().unwrap();
+            let index = netlink.index("eth0").unwrap();
+            netlink.add_address(index, address::GUEST, address::GUEST_PREFIX).unwrap();
+            netlink.bring_up(index).unwrap();
+            netlink.add_route(Route::Default(address::GATEWAY)).unwrap();
+            copy(own.try_clone().unwrap(), card.try_clone().unwrap());
+            copy(card, own);
+            for to in asked {
+                let _ = answer.send(reach(to));
+            }
+        });
+        Self { ask, answers }
+    }
+
+    fn reaches(&self, to: &str) -> Option<String> {
+        self.ask.send(to.parse().unwrap()).unwrap();
+        self.answers.recv().unwrap()
+    }
+}
+
+fn copy(from: OwnedFd, to: OwnedFd) {
+    std::thread::spawn(move || {
+        let mut frame = vec![0; 70_000];
+        while let Ok(length) = rustix::io::read(&from, frame.as_mut_slice()) {
+            let _ = rustix::io::write(&to, &frame[..length]);
+        }
+    });
+}
+
+fn reach(to: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut word = [0; 5];
+    stream.read_exact(&mut word).ok()?;
+    Some(String::from_utf8_lossy(&word).into_owned())
+}
+
+fn wish(allow: &[&str], dns: &str, forward: Option<u16>) -> Network {
+    Network {
+        egress: Egress::Open,
+        dns: dns.parse().unwrap(),
+        forward: forward.map(|guest_port| Forward { guest_port, to: "127.0.0.1:1".parse().unwrap() }),
+        allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+fn tables() -> String {
+    let listed = std::process::Command::new(super::nft::program().unwrap()).args(["list", "tables"]).output();
+    String::from_utf8(listed.unwrap().stdout).unwrap()
+}
+
+fn own_links() -> Vec<String> {
+    let links = forwarding::links().unwrap();
+    links.into_iter().filter(|link| link.starts_with(super::rules::LINK_PREFIX)).collect()
+}
+
+/// Only root may make networks; elsewhere there is nothing to be seen.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let shut = ["10.1.2.3", "172.16.5.5", "192.168.7.7", "169.254.169.254", "100.64.1.1", "198.18.0.9"];
+    let open = ["203.0.113.80", "192.0.2.80"];
+    let exceptions = ["192.168.7.8", "10.53.0.53"];
+    let all: Vec<Ipv4Addr> =
+        shut.iter().chain(&open).chain(&exceptions).map(|text| text.parse().unwrap()).collect();
+    make_world(&all);
+    // The host itself, at all its addresses.
+    serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
+    serve(TcpListener::bind("0.0.0.0:81").unwrap(), "host.");
+
+    // A port of the host that leads elsewhere, as container engines publish them.
+    let publish = "table ip engine { chain prerouting { type nat hook prerouting priority dstnat; \
+                   ip daddr 203.0.113.1 tcp dport 82 dnat to 203.0.113.80:80; }; }\n";
+    super::nft::run("a test", publish).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let network = wish(&["192.168.7.8:80", "203.0.113.1:81"], "10.53.0.53", Some(4321));
+    let Connection::Own(made) = super::connect(&network, folder.path()).unwrap() else { panic!() };
+    serve(made.listener.unwrap(), "forge");
+    let guest = Guest::new(made.tap);
+    let reaches = |to: &str| guest.reaches(to);
+
+    for to in open {
+        assert_eq!(reaches(&format!("{to}:80")).as_deref(), Some("world"), "{to}");
+    }
+    assert_eq!(reaches("192.168.7.8:80").as_deref(), Some("world"), "an allowed address");
+    assert_eq!(reaches("203.0.113.1:81").as_deref(), Some("host."), "an allowed address of this host");
+    assert_eq!(reaches("10.53.0.53:53").as_deref(), Some("world"), "the DNS server");
+    assert_eq!(reaches("10.0.2.2:4321").as_deref(), Some("forge"), "the forwarded port");
+    let host_end = own_links();
+    assert_eq!(host_end.len(), 1);
+    let shut = shut.iter().map(|to| format!("{to}:80"));
+    let others = [
+        "203.0.113.1:80",
+        "203.0.113.1:82",
+        "192.168.7.8:53",
+        "10.53.0.53:80",
+        "10.0.2.2:80",
+        "127.0.0.1:80",
+    ];
+    for to in shut.chain(others.map(str::to_owned)) {
+        assert_eq!(reaches(&to), None, "{to}");
+    }
+    // Nor by either end of the link between host and namespace.
+    for route in std::fs::read_to_string("/proc/thread-self/net/route").unwrap().lines() {
+        if let Some(rest) = route.strip_prefix(&host_end[0]) {
+            let network =
+                u32::from_str_radix(rest.split_whitespace().next().unwrap(), 16).unwrap().swap_bytes();
+            for end in [1, 2] {
+                let to = format!("{}:80", Ipv4Addr::from_bits(network + end));
+                assert_eq!(reaches(&to), None, "{to}");
+            }
+        }
+    }
+    record::remove(folder.path()).unwrap();
+}
+
+#[test]
+fn networks_side_by_side_are_apart_and_leave_nothing() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["203.0.113.80".parse().unwrap()]);
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let network = wish(&[], "1.1.1.1", None);
+    let mut made: Vec<_> =
+        folders.iter().map(|folder| Some(super::connect(&network, folder.path()).unwrap())).collect();
+    assert_eq!(own_links().len(), 3);
+    assert!(forwarding::is_on().unwrap());
+    assert!(tables().contains("table ip dayfly-guard\n"), "{}", tables());
+
+    // The process that made it has died, and so has the machine: the kernel takes the link away.
+    made[0] = None;
+    let start = Instant::now();
+    while own_links().len() != 2 {
+        assert!(start.elapsed() < Duration::from_secs(10), "the link is still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    record::remove(folders[0].path()).unwrap();
+    assert!(tables().contains("table ip dayfly\n"), "the others still need it");
+
+    // Removed while a machine still holds its card: gone all the same.
+    record::remove(folders[1].path()).unwrap();
+    assert_eq!(own_links().len(), 1);
+    // Somebody has flushed all rules meanwhile.
+    super::nft::run("a test", "flush ruleset\n").unwrap();
+    record::remove(folders[2].path()).unwrap();
+    assert_eq!(own_links(), Vec::<String>::new());
+    assert!(!tables().contains("table ip dayfly\n"), "{}", tables());
+    for folder in &folders {
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        record::remove(folder.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_dns_server_that_no_guest_could_reach_is_refused_before_anything_is_made() {
+    for dns in ["127.0.0.53", "::1", "2606:4700:4700::1111", "0.0.0.0"] {
+        let folder = tempfile::tempdir().unwrap();
+        let error = super::connect(&wish(&[], dns, None), folder.path()).unwrap_err();
+        assert!(error.to_string().contains(dns), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn all_transfer_networks_in_use_is_an_error_of_its_own() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let host = Netlink::open().unwrap();
+    let lo = host.index("lo").unwrap();
+    for transfer in address::Transfer::all_from(0) {
+        host.add_route(Route::Network(transfer.network(), address::TRANSFER_PREFIX, lo)).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let error = super::connect(&wish(&[], "1.1.1.1", None), folder.path()).unwrap_err();
+    assert!(matches!(error, super::NetworkError::Full), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}

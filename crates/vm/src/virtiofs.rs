@@ -1,0 +1,155 @@
+//! Folders and files of the host in a machine of the `qemu` driver: one virtiofs server each.
+//!
+//! A server sees what it exports and nothing else: the launcher puts it into a mount namespace and binds the host's path
+//! to a place of its own there, read-only where the mount is, so that no guest and no server can change that; the server
+//! then makes this its root and drops what rights it can. It serves one connection and ends with it, so with its VMM.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dayfly_guest::protocol;
+
+use crate::launch::{EXPORT, Export};
+use crate::machine::StartError;
+use crate::mount::Mount;
+
+/// Where servers are: the C one of QEMU 7.2 and earlier (Debian 12), and the one in Rust that came after it.
+const SERVERS: [(&str, Dialect); 3] = [
+    ("/usr/libexec/virtiofsd", Dialect::Rust),
+    ("/usr/lib/virtiofsd", Dialect::Rust),
+    ("/usr/lib/qemu/virtiofsd", Dialect::C),
+];
+/// Most mounts of one machine: what its `microvm` machine has room for, beside its own devices.
+pub(crate) const SHARES_MAX: usize = 16;
+/// Files that a server may have open.
+const FILES_MAX: u32 = 65_536;
+
+/// How a server takes its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    C,
+    Rust,
+}
+
+/// Something of the host that a machine sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// What is served.
+    pub(crate) export: Export,
+    /// Where the machine sees it.
+    guest: PathBuf,
+}
+
+/// The shares of a machine, with what serves them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shares {
+    pub(crate) server: PathBuf,
+    dialect: Dialect,
+    pub(crate) list: Vec<Share>,
+}
+
+impl Shares {
+    /// Looks whether these mounts are possible; none where there are none. Makes nothing.
+    pub(crate) fn check(mounts: &[Mount]) -> Result<Option<Self>, StartError> {
+        let Some(first) = mounts.first() else { return Ok(None) };
+        let refused = |mount: &Mount, reason: String| StartError::Mount {
+            host: mount.host.clone(),
+            guest: mount.guest.clone(),
+            reason,
+        };
+        if mounts.len() > SHARES_MAX {
+            return Err(refused(&mounts[SHARES_MAX], format!("a machine has {SHARES_MAX} mounts at most")));
+        }
+        let list = mounts
+            .iter()
+            .map(|mount| share(mount).map_err(|reason| refused(mount, reason)))
+            .collect::<Result<_, _>>()?;
+        if !rustix::process::geteuid().is_root() {
+            let reason =
+                "the qemu driver needs root for mounts: a server keeps the owners of files".to_owned();
+            return Err(refused(first, reason));
+        }
+        let server = SERVERS.iter().find(|(path, _)| Path::new(path).is_file());
+        let &(server, dialect) = server.ok_or_else(|| {
+            let looked = SERVERS.map(|(path, _)| path).join(", ");
+            let mend = "apt-get install virtiofsd (Debian 12: qemu-system-common)";
+            refused(first, format!("none of {looked} is there; install it: {mend}"))
+        })?;
+        Ok(Some(Self { server: server.into(), dialect, list }))
+    }
+
+    /// Arguments of a server that listens on this descriptor.
+    pub(crate) fn args(&self, descriptor: i32) -> Vec<String> {
+        let words = match self.dialect {
+            Dialect::C => {
+                format!(
+                    "--fd={descriptor} -f -o source={EXPORT},sandbox=namespace,log_level=err --rlimit-nofile={FILES_MAX}"
+                )
+            }
+            Dialect::Rust => format!(
+                "--fd={descriptor} --shared-dir={EXPORT} --sandbox=namespace --log-level=error --rlimit-nofile={FILES_MAX}"
+            ),
+        };
+        words.split(' ').map(str::to_owned).collect()
+    }
+
+    /// What the machine's agent is told.
+    pub(crate) fn told(&self) -> Vec<protocol::Share> {
+        let told = |(number, share): (usize, &Share)| protocol::Share {
+            tag: tag(number),
+            path: share.guest.to_string_lossy().into_owned(),
+            file: share.export.file.then(|| Export::FILE.to_owned()),
+            read_only: share.export.read_only,
+        };
+        self.list.iter().enumerate().map(told).collect()
+    }
+}
+
+/// Where a server of files is.
+pub(crate) fn server() -> Option<&'static Path> {
+    SERVERS.iter().map(|(path, _)| Path::new(path)).find(|path| path.is_file())
+}
+
+/// By which name a machine knows its share of this number.
+pub(crate) fn tag(number: usize) -> String {
+    format!("share{number}")
+}
+
+fn share(mount: &Mount) -> Result<Share, String> {
+    let found = fs::metadata(&mount.host).map_err(|error| error.to_string())?;
+    if !found.is_dir() && !found.is_file() {
+        return Err("it is neither a folder nor a file".to_owned());
+    }
+    let export =
+        Export { source: mount.host.clone(), file: found.is_file(), read_only: mount.is_read_only() };
+    Ok(Share { export, guest: mount.guest.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(mounts: &[&str]) -> String {
+        let mounts: Vec<Mount> = mounts.iter().map(|text| text.parse().expect("a mount")).collect();
+        Shares::check(&mounts).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_refused_by_name() {
+        assert_eq!(Shares::check(&[]).expect("none"), None);
+        insta::assert_snapshot!(refused(&["/nonexistent/x:/y"]), @"cannot mount /nonexistent/x at /y: No such file or directory (os error 2)");
+        insta::assert_snapshot!(refused(&["/dev/null:/y"]), @"cannot mount /dev/null at /y: it is neither a folder nor a file");
+        insta::assert_snapshot!(refused(&["/:/y"; SHARES_MAX + 1]), @"cannot mount / at /y: a machine has 16 mounts at most");
+    }
+
+    #[test]
+    fn both_servers_are_told_the_same_in_their_own_words() {
+        let export = |file| Export { source: "/a b,c".into(), file, read_only: true };
+        let list = [false, true].map(|file| Share { export: export(file), guest: "/in the guest".into() });
+        let shares = |dialect| Shares { server: "/x".into(), dialect, list: list.to_vec() };
+        insta::assert_snapshot!(shares(Dialect::C).args(10).join(" "), @"--fd=10 -f -o source=/run/export,sandbox=namespace,log_level=err --rlimit-nofile=65536");
+        insta::assert_snapshot!(shares(Dialect::Rust).args(10).join(" "), @"--fd=10 --shared-dir=/run/export --sandbox=namespace --log-level=error --rlimit-nofile=65536");
+        let told = serde_json::to_string(&shares(Dialect::C).told()).expect("text");
+        insta::assert_snapshot!(told, @r#"[{"tag":"share0","path":"/in the guest","read_only":true},{"tag":"share1","path":"/in the guest","file":"file","read_only":true}]"#);
+    }
+}

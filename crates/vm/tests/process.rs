@@ -1,0 +1,225 @@
+//! The `process` driver with the real guest binary: the whole handshake, without a machine.
+//!
+//! Without libtest: this program also becomes the host process that is killed.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test with a main of its own, which speaks as libtest does"
+)]
+
+#[path = "stage/mod.rs"]
+mod stage;
+
+use std::fs;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use dayfly_vm::{Driver, Exit, ProcessSettings, StartError, Vm, VmEvent, destroy_leftover, leftover};
+use stage::*;
+
+async fn start(stage: &Stage) -> Vm {
+    let settings = ProcessSettings { app: stage.path("app.sh") };
+    dayfly_vm::start(&stage.host(), stage.spec(Driver::Process(settings)), &stage.path("run")).await.unwrap()
+}
+
+fn exit_code(event: &VmEvent) -> Option<Option<i32>> {
+    if let VmEvent::EntrypointExited { code, .. } = event { Some(*code) } else { None }
+}
+
+async fn the_whole_handshake_passes_and_nothing_is_left() {
+    let stage = Stage::new("0-abc", UNTIL_STOPPED);
+    let begin = Instant::now();
+    let mut vm = start(&stage).await;
+    events_until(&mut vm, |event| *event == VmEvent::Hello).await;
+    let hello = begin.elapsed();
+    events_until(&mut vm, line("[runner@runner-0-abc] Listening for Jobs")).await;
+    assert!(!stage.note("env").exists(), "it is taken away");
+    until("the note comes back", || stage.note("tkn").exists()).await;
+    assert_eq!(fs::read_to_string(stage.note("tkn")).unwrap().trim(), "GH-runner");
+    fs::write(stage.note("trm"), SECRET).unwrap();
+    let seen = events_until(&mut vm, |event| exit_code(event).is_some()).await;
+    assert!(seen.iter().any(|event| line("[runner@runner-0-abc] stopped")(event)), "{seen:#?}");
+    assert_eq!(vm.stop(PATIENCE).await, Exit::PoweredOff);
+    assert_eq!(processes_with(&stage.path("run").display().to_string()), [""; 0]);
+    vm.destroy().await.unwrap();
+    assert_eq!(stage.left(), ["vmm.log"]);
+    assert!(hello < Duration::from_secs(2), "{hello:?} to the hello");
+}
+
+async fn a_wrong_secret_stops_nothing_and_a_signal_leaves_the_brk_note() {
+    let stage = Stage::new("0-abc", UNTIL_STOPPED);
+    let mut vm = start(&stage).await;
+    events_until(&mut vm, line("Listening")).await;
+    fs::write(stage.note("trm"), "wrong").unwrap();
+    events_until(&mut vm, line("ignored")).await;
+    let entrypoint = pid_of("entrypoint -i 0-abc", &stage.path("run").display().to_string());
+    rustix::process::kill_process(entrypoint, rustix::process::Signal::TERM).unwrap();
+    until("the note comes", || fs::read_to_string(stage.note("brk")).is_ok_and(|note| note.trim() == SECRET))
+        .await;
+    events_until(&mut vm, |event| exit_code(event).is_some()).await;
+    vm.destroy().await.unwrap();
+}
+
+fn pid_of(text: &str, also: &str) -> rustix::process::Pid {
+    let found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let words = String::from_utf8(fs::read(entry.path().join("cmdline")).ok()?).ok()?.replace('\0', " ");
+        (words.contains(text) && words.contains(also)).then_some(pid)
+    });
+    rustix::process::Pid::from_raw(found.expect("it runs")).unwrap()
+}
+
+/// An app whose grandchild has left its session, as a job's daemon would.
+fn daemons(stage: &Stage) -> String {
+    let mark = stage.path("run").join("a-daemon").display().to_string();
+    format!(
+        "setsid sh -c 'while :; do sleep 1; done; : {mark}' >/dev/null 2>&1 &\necho 'Listening for Jobs'\nwait\n"
+    )
+}
+
+async fn a_killed_machine_takes_every_process_of_it_along() {
+    let stage = Stage::new("0-abc", "");
+    script(&stage.path("app.sh"), &daemons(&stage));
+    let mut vm = start(&stage).await;
+    events_until(&mut vm, line("Listening")).await;
+    until("the daemon runs", || processes_with("a-daemon").len() == 1).await;
+    assert_eq!(vm.kill().await, Exit::Killed);
+    assert_eq!(processes_with("a-daemon"), [""; 0]);
+    assert_eq!(processes_with(&stage.path("run").display().to_string()), [""; 0]);
+    vm.destroy().await.unwrap();
+}
+
+async fn an_agent_that_is_killed_from_outside_takes_every_process_along_too() {
+    let stage = Stage::new("0-abc", "");
+    script(&stage.path("app.sh"), &daemons(&stage));
+    let mut vm = start(&stage).await;
+    events_until(&mut vm, line("Listening")).await;
+    let agent = pid_of("--tree", &stage.path("run").display().to_string());
+    rustix::process::kill_process(agent, rustix::process::Signal::KILL).unwrap();
+    let (_, exit) = events_to_end(&mut vm).await;
+    assert_eq!(exit, Exit::Signalled { signal: 9 });
+    assert_eq!(processes_with("a-daemon"), [""; 0]);
+}
+
+async fn a_job_sees_its_own_processes_and_ends_with_its_code() {
+    let stage = Stage::new("0-abc", "echo \"pids $(ls -d /proc/[0-9]* | wc -l) home $HOME\"\nexit 3\n");
+    let mut vm = start(&stage).await;
+    let seen = events_until(&mut vm, |event| exit_code(event).is_some()).await;
+    let told = seen.iter().find_map(|event| match event {
+        VmEvent::Line { text, .. } => text.split_once("pids ").map(|(_, rest)| rest.to_owned()),
+        _ => None,
+    });
+    let (count, home) = told.as_deref().and_then(|told| told.split_once(" home ")).expect("a line");
+    assert!(count.parse::<u32>().unwrap() < 10, "{count} processes");
+    assert_eq!(home, stage.path("run/guest").display().to_string());
+    assert!(seen.last().and_then(exit_code).flatten().is_some_and(|code| code != 0), "{seen:?}");
+    vm.destroy().await.unwrap();
+}
+
+async fn many_at_once_do_not_disturb_each_other() {
+    // More than Linux gives a user inotify instances by default, of which each agent and each entrypoint would take one.
+    const IDLE: &str = "trap 'exit 0' TERM\necho 'Listening for Jobs'\nsleep 600 & wait\n";
+    let stages: Vec<Stage> = (0..150).map(|n| Stage::new(&format!("{n}-abc"), IDLE)).collect();
+    let begin = Instant::now();
+    let mut machines = Vec::new();
+    for stage in &stages {
+        machines.push(start(stage).await);
+    }
+    for vm in &mut machines {
+        events_until(vm, line("Listening")).await;
+    }
+    println!("  150 machines up after {:.2} s", begin.elapsed().as_secs_f32());
+    for (stage, mut vm) in stages.iter().zip(machines) {
+        fs::write(stage.note("trm"), SECRET).unwrap();
+        events_until(&mut vm, |event| exit_code(event).is_some()).await;
+        vm.destroy().await.unwrap();
+        assert_eq!(stage.left(), ["vmm.log"]);
+    }
+}
+
+async fn what_a_killed_host_has_left_is_found_and_destroyed() {
+    let stage = Stage::new("0-abc", "");
+    script(&stage.path("app.sh"), &daemons(&stage));
+    let root = stage.path("");
+    let mut host = Command::new(std::env::current_exe().unwrap())
+        .arg("host")
+        .arg(&root)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the daemon runs", || processes_with("a-daemon").len() == 1).await;
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let run_dir = stage.path("run");
+    let left = leftover(&run_dir).await.unwrap().expect("it lives on");
+    assert_eq!(left.name, "m");
+    destroy_leftover(&run_dir).await.unwrap();
+    assert_eq!(processes_with("a-daemon"), [""; 0]);
+    assert_eq!(stage.left(), ["vmm.log"]);
+    assert_eq!(leftover(&run_dir).await.unwrap(), None);
+}
+
+/// The host process that is going to be killed.
+async fn be_host(root: &str) {
+    let root = std::path::Path::new(root);
+    let stage = Stage::new("0-abc", "");
+    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: root.join("app.sh") }));
+    spec.name = "m".to_owned();
+    spec.environment = root.join("environment");
+    let mut vm = dayfly_vm::start(&stage.host(), spec, &root.join("run")).await.unwrap();
+    while vm.next_event().await.is_some() {}
+}
+
+async fn a_program_of_its_own_is_started_and_mounts_are_refused() {
+    let stage = Stage::new("0-abc", UNTIL_STOPPED);
+    let local = stage.path("tools");
+    fs::copy(guest_binary(), local.join("dayfly-guest")).unwrap();
+    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: stage.path("app.sh") }));
+    spec.mounts = vec![format!("{}:/local:ro", local.display()).parse().unwrap()];
+    spec.entrypoint.program = Some("/local/dayfly-guest".into());
+    let mut vm = dayfly_vm::start(&stage.host(), spec.clone(), &stage.path("run")).await.unwrap();
+    events_until(&mut vm, line("Listening")).await;
+    assert!(!processes_with(&local.join("dayfly-guest").display().to_string()).is_empty());
+    vm.destroy().await.unwrap();
+    spec.mounts.push("/tmp:/data".parse().unwrap());
+    let refused = dayfly_vm::start(&stage.host(), spec, &stage.path("run")).await;
+    assert!(matches!(refused, Err(StartError::Mount { .. })));
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if args.first().is_some_and(|arg| arg == "host") {
+        runtime.block_on(be_host(&args[1]));
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let (mut passed, mut filtered) = (0, 0);
+    macro_rules! check {
+        ($($name:ident)*) => {$(
+            if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
+                let start = Instant::now();
+                runtime.block_on($name());
+                println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
+                passed += 1;
+            } else {
+                filtered += 1;
+            }
+        )*};
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    check! {
+        the_whole_handshake_passes_and_nothing_is_left
+        a_wrong_secret_stops_nothing_and_a_signal_leaves_the_brk_note
+        a_killed_machine_takes_every_process_of_it_along
+        an_agent_that_is_killed_from_outside_takes_every_process_along_too
+        a_job_sees_its_own_processes_and_ends_with_its_code
+        many_at_once_do_not_disturb_each_other
+        what_a_killed_host_has_left_is_found_and_destroyed
+        a_program_of_its_own_is_started_and_mounts_are_refused
+    }
+    println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
+    ExitCode::SUCCESS
+}
