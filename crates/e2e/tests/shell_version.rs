@@ -1,0 +1,11 @@
+//! The shell version's own command lines, options, variables and files, against a lab: on processes of this host, where
+//! agent, entrypoint, runner app and handshake are the real ones and only the machine is missing.
+
+mod shell_version {
+    mod files;
+    mod loops;
+    mod options;
+    mod orchestrators;
+    mod signals;
+    mod stage;
+}

@@ -1,0 +1,298 @@
+//! Each option and variable of the loop.
+
+use dayfly_e2e::lab::http;
+use dayfly_forge::client::RunnerScope;
+use serde_json::{Value, json};
+
+use super::stage::{HELLO, REPOSITORY, Stage, listening};
+
+/// A job that looks for what it should not see: whatever is in the environment of any process that it can look at.
+const LEAKS: &str = "
+on: push
+jobs:
+  a:
+    runs-on: self-hosted
+    steps:
+      - run: |
+          env | grep RUNNER_ | sort
+          echo leaks $(cat /proc/*/environ | tr '\\0' '\\n' | grep -c hus[h])
+";
+
+/// What the lab's REST API says of the runners of a scope.
+async fn runners(stage: &Stage, path: &str) -> Vec<Value> {
+    let url = format!("{}/api/v3/{path}/actions/runners", stage.lab.url);
+    let answer = http().get(url).bearer_auth(&stage.lab.token).send().await.expect("an answer");
+    let text = answer.text().await.expect("a body");
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    list["runners"].as_array().expect("runners").clone()
+}
+
+fn labels(runner: &Value) -> Vec<&str> {
+    let labels = runner["labels"].as_array().expect("labels");
+    labels.iter().map(|label| label["name"].as_str().expect("a name")).collect()
+}
+
+#[tokio::test]
+async fn a_runner_has_the_labels_the_group_and_the_scope_that_were_asked_for() {
+    let stage = Stage::new();
+    let url = format!("{}/api/v3/orgs/efrecon/actions/runner-groups", stage.lab.url);
+    let body = json!({ "name": "Fast ones" }).to_string();
+    let made = http().post(url).bearer_auth(&stage.lab.token).body(body).send().await;
+    assert_eq!(made.expect("an answer").status().as_u16(), 201);
+
+    let words = [
+        "runner",
+        "--json",
+        "-s",
+        "ORGANISATION",
+        "-p",
+        "efrecon",
+        "-G",
+        "fast ones",
+        "-L",
+        "gpu,big",
+        "-r",
+        "1",
+    ];
+    let mut runner = stage.with_token(words).start();
+    let name = listening(&mut runner);
+    assert!(name.starts_with("GH-runner-0-"), "{name}");
+    let registered = runners(&stage, "orgs/efrecon").await;
+    assert_eq!(labels(&registered[0]), ["self-hosted", "Linux", "X64", "gpu", "big"]);
+    assert_ne!(registered[0]["runner_group_id"], 1);
+    let log = stage
+        .job("on: push\njobs: { a: { runs-on: { group: Fast ones, labels: gpu }, steps: [{ run: echo on $RUNNER_NAME }] } }")
+        .await;
+    assert!(log.contains(&format!("on {name}")), "{log}");
+    let ended = runner.wait();
+    ended.assert_status(0);
+    stage.assert_nothing_left(&ended).await;
+    assert_eq!(
+        stage.registrations_of(&RunnerScope::Organization("efrecon".into())).await,
+        Vec::<String>::new()
+    );
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn without_labels_a_runner_has_the_default_ones_and_the_loops_number() {
+    let stage = Stage::new();
+    let words = ["runner", "--json", "-p", REPOSITORY, "--", "7"];
+    let dayfly = stage
+        .with_token(words)
+        .env("RUNNER_PREFIX", "mine")
+        .env("RUNNER_DISTRO", "guix")
+        .env("RUNNER_LABELS", "");
+    let mut runner = dayfly.start();
+    let name = listening(&mut runner);
+    assert!(name.starts_with("mine-7-"), "{name}");
+    let registered = runners(&stage, &format!("repos/{REPOSITORY}")).await;
+    assert_eq!(labels(&registered[0]), ["self-hosted", "Linux", "X64", "krun", "guix", "dayfly"]);
+    runner.signal(rustix::process::Signal::INT);
+    let ended = runner.wait();
+    ended.assert_status(130);
+    stage.assert_nothing_left(&ended).await;
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn a_loop_makes_as_many_runners_as_asked_for() {
+    let stage = Stage::new();
+    let runner = stage.with_token(["runner", "--json", "-p", REPOSITORY]).env("RUNNER_REPEAT", "2").start();
+    stage.job(HELLO).await;
+    stage.job(HELLO).await;
+    let ended = runner.wait();
+    ended.assert_status(0);
+    assert_eq!(ended.events_of("job_finished").len(), 2);
+    stage.assert_nothing_left(&ended).await;
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn a_lifetime_ends_an_idle_runner_and_a_busy_one_and_the_loop_with_it() {
+    let stage = Stage::new();
+    for busy in [false, true] {
+        let words = ["runner", "--json", "-p", REPOSITORY, "-k", "3"];
+        let mut runner = stage.with_token(words).start();
+        listening(&mut runner);
+        let run = match busy {
+            true => Some(
+                stage
+                    .lab
+                    .dispatch("on: push\njobs: { a: { runs-on: self-hosted, steps: [{ run: sleep 600 }] } }")
+                    .await,
+            ),
+            false => None,
+        };
+        let ended = runner.wait();
+        ended.assert_status(0);
+        let stopping = ended.events_of("stopping");
+        assert_eq!(stopping[0]["reason"], "it has lived for 3 s");
+        assert_eq!(ended.events_of("entrypoint_exited")[0]["code"], 5, "by .trm");
+        if let Some(run) = run {
+            assert_eq!(ended.events_of("job_started").len(), 1);
+            assert_ne!(stage.lab.conclusion_of(run).await, "success");
+        }
+        stage.assert_nothing_left(&ended).await;
+    }
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn a_runner_registers_itself_with_a_token_where_that_is_asked_for() {
+    let stage = Stage::new();
+    let words = ["runner", "--json", "-p", REPOSITORY, "-r", "1", "--registration", "token", "-L", "self"];
+    let mut runner = stage.with_token(words).start();
+    let name = listening(&mut runner);
+    let registered = runners(&stage, &format!("repos/{REPOSITORY}")).await;
+    assert_eq!(
+        (registered[0]["name"].as_str(), registered[0]["ephemeral"].as_bool()),
+        (Some(&*name), Some(true))
+    );
+    assert_eq!(labels(&registered[0]), ["self-hosted", "Linux", "X64", "self"]);
+    let log = stage.job(HELLO).await;
+    assert!(log.contains(&format!("hello from {name}")), "{log}");
+    let ended = runner.wait();
+    ended.assert_status(0);
+    stage.assert_nothing_left(&ended).await;
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn job_after_job_runs_in_one_machine_where_runners_are_not_ephemeral() {
+    let stage = Stage::new();
+    let words = ["runner", "--json", "-p", REPOSITORY];
+    let mut runner = stage.with_token(words).env("RUNNER_EPHEMERAL", "0").start();
+    let name = listening(&mut runner);
+    for _ in 0..2 {
+        let log = stage.job(HELLO).await;
+        assert!(log.contains(&format!("hello from {name}")), "{log}");
+    }
+    runner.signal(rustix::process::Signal::TERM);
+    let ended = runner.wait();
+    ended.assert_status(143);
+    assert_eq!(ended.machines().len(), 1, "{:?}", ended.machines());
+    assert!(ended.stderr.contains("RUNNER_EPHEMERAL=0"), "a warning: {}", ended.stderr);
+    stage.assert_nothing_left(&ended).await;
+    let jit = ["runner", "-p", REPOSITORY, "--registration", "jit"];
+    stage.with_token(jit).env("RUNNER_EPHEMERAL", "0").run().assert_status(2);
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn the_users_own_variables_reach_jobs_and_no_secret_does() {
+    let stage = Stage::new();
+    let runner = stage
+        .with_token(["runner", "--json", "-r", "1"])
+        .env("RUNNER_PRINCIPAL", REPOSITORY)
+        .env("RUNNER_FLAVOUR", "sweet and 'sour'")
+        .env("RUNNER_DEPLOY_KEY", "hush-key")
+        .env("RUNNER_SECRET", "hush-secret")
+        .env("RUNNER_NOTE", "ghp_hush")
+        .start();
+    let log = stage.job(LEAKS).await;
+    assert!(log.contains("RUNNER_FLAVOUR=sweet and 'sour'"), "{log}");
+    assert!(log.contains("leaks 0\n"), "{log}");
+    for secret in ["hush", &stage.lab.token, "RUNNER_PAT", "JITCONFIG"] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
+    let ended = runner.wait();
+    ended.assert_status(0);
+    stage.assert_nothing_left(&ended).await;
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn the_entrypoint_is_taken_from_a_folder_of_this_host() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let entrypoint = folder.path().join("dayfly-guest");
+    let guest = dayfly_e2e::prepared("DAYFLY_BINARY").with_file_name("dayfly-guest");
+    std::fs::copy(guest, &entrypoint).expect("a copy");
+    let at = folder.path().to_str().expect("text");
+    let words = ["runner", "--json", "-p", REPOSITORY, "-r", "1", "-D", "/local", "--guest-dir", at];
+    let mut runner = stage.with_token(words).start();
+    listening(&mut runner);
+    let theirs = entrypoint.to_str().expect("text");
+    assert_eq!(dayfly_e2e::processes_naming(theirs).len(), 1, "it runs from {theirs}");
+    stage.job(HELLO).await;
+    let ended = runner.wait();
+    ended.assert_status(0);
+    stage.assert_nothing_left(&ended).await;
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn log_lines_go_where_they_should() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    std::fs::write(&log, "first\n").expect("a line");
+    let log_text = log.to_str().expect("text");
+    let words = ["orchestrator", "--json", "-l", log_text, "--", "-p", REPOSITORY, "-r", "1"];
+    let runner = stage.with_token(words).env("ORCHESTRATOR_VERBOSE", "1").start();
+    stage.job(HELLO).await;
+    let ended = runner.wait();
+    ended.assert_status(0);
+    assert_eq!(ended.stderr, "", "nothing on standard error");
+    let text = std::fs::read_to_string(&log).expect("the log");
+    assert!(text.starts_with("first\n") && text.contains(" INFO ") && text.contains("runner-1"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours in a file: {text}");
+
+    let quiet = stage.with_token(["orchestrator", "--", "-p", REPOSITORY, "-r", "1"]).start();
+    stage.job(HELLO).await;
+    let ended = quiet.wait();
+    assert_eq!(
+        (ended.stdout.as_str(), ended.stderr.as_str()),
+        ("", ""),
+        "warnings and errors alone, and there are none"
+    );
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn a_registration_token_is_printed_for_those_who_register_by_hand() {
+    let stage = Stage::new();
+    let token = |words: &[&'static str]| {
+        stage
+            .dayfly(std::iter::once("token").chain(words.iter().copied()))
+            .env("TOKEN_GITHUB", &stage.lab.url)
+            .env("TOKEN_PAT", &stage.lab.token)
+            .run()
+    };
+    let printed = token(&["-p", REPOSITORY]);
+    printed.assert_status(0);
+    assert_eq!((printed.stdout.lines().count(), printed.stderr.as_str()), (1, ""));
+    let json: Value =
+        serde_json::from_str(&token(&["-s", "org", "-p", "efrecon", "--json"]).stdout).expect("JSON");
+    assert!(json["token"].is_string() && json["expires_at"].is_string(), "{json}");
+    token(&["-s", "org"]).assert_status(2);
+    let words = ["token", "-p", REPOSITORY, "-g", &stage.lab.url, "-T", "wrong"];
+    let refused = stage.dayfly(words).run();
+    refused.assert_status(3);
+    assert!(refused.stderr.contains("Administration"), "{}", refused.stderr);
+    stage.lab.stop();
+}
+
+#[tokio::test]
+async fn help_shows_what_is_in_force_and_never_a_secret() {
+    let stage = Stage::new();
+    let runner = stage.with_token(["runner", "-c", "3", "-h"]).env("RUNNER_SECRET", "hush").run();
+    runner.assert_status(0);
+    assert!(
+        runner.stdout.contains("RUNNER_CPUS=3") && runner.stdout.contains("RUNNER_PAT=set"),
+        "{}",
+        runner.stdout
+    );
+    assert!(
+        !runner.stdout.contains("hush") && !runner.stdout.contains(&stage.lab.token),
+        "{}",
+        runner.stdout
+    );
+    let loops = stage.with_token(["orchestrator", "--", "-L", "gpu", "-h"]).run();
+    loops.assert_status(0);
+    assert!(loops.stdout.contains("RUNNER_LABELS=gpu"), "{}", loops.stdout);
+    let orchestrator = stage.dayfly(["orchestrator", "-n", "4", "-h"]).run();
+    assert!(orchestrator.stdout.contains("ORCHESTRATOR_RUNNERS=4"), "{}", orchestrator.stdout);
+    stage.lab.stop();
+}
