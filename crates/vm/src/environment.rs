@@ -280,6 +280,8 @@ mod tests {
         std::fs::write(folder.path().join("0-abc.tkn"), "x").expect("write");
         tokio::time::timeout(Duration::from_secs(5), dir.changed()).await.expect("told");
         assert_eq!(dir.take(Suffix::Tkn).expect("take").as_deref(), Some("x"));
-        assert!(tokio::time::timeout(soon, dir.changed()).await.is_err());
+        // A file is made, then written: what was told of the first may be told of the second once more, and no further.
+        let told_again = tokio::time::timeout(soon, dir.changed()).await.is_ok();
+        assert!(!told_again || tokio::time::timeout(soon, dir.changed()).await.is_err());
     }
 }

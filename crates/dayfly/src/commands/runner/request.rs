@@ -61,7 +61,8 @@ impl LoopRequest {
         let mut mounts = mounts(&args.guest.mounts)?;
         let entrypoint = entrypoint(args.guest.entrypoint.clone(), dir);
         mounts.extend(dir.map(|dir| guest_programs(dir, guest_dir, places)).transpose()?);
-        let driver = args.runtime.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
+        let named = args.runtime.as_deref().filter(|word| !["", "auto"].contains(word));
+        let driver = named.map(str::parse).transpose().map_err(Failure::usage)?;
         Ok(Self {
             forge,
             scope,
