@@ -43,7 +43,23 @@ async fn the_shell_versions_first_example_works_in_real_machines() {
     let lab = LabProcess::for_repository("efrecon/gh-runner-krunvm");
     // `orchestrator.sh -v -n 2 -- -T ghp_XXXX -p efrecon/gh-runner-krunvm`
     let words = ["orchestrator", "-v", "-n", "2", "--parallel-start", "2", "--json", "--"];
-    let more = ["-T", &lab.token, "-p", "efrecon/gh-runner-krunvm"];
+    let images: serde_json::Value =
+        serde_json::from_str(&Dayfly::new(["image", "ls", "--json"]).run().stdout).expect("JSON");
+    let image = images[0]["id"].as_str().expect("an id");
+    let more = [
+        "-T",
+        &lab.token,
+        "-p",
+        "efrecon/gh-runner-krunvm",
+        "-c",
+        "1",
+        "-m",
+        "800",
+        "-d",
+        "9.9.9.9",
+        "-i",
+        image,
+    ];
     let mut orchestrator = Dayfly::new(words.into_iter().chain(more)).env("RUNNER_GITHUB", &lab.url).start();
     let mut names = HashSet::new();
     for _ in 0..2 {
@@ -55,12 +71,19 @@ jobs:
   one:
     strategy: { matrix: { n: [1, 2] } }
     runs-on: [self-hosted, krun, debian]
-    steps: [{ run: 'echo host $(hostname); sleep 2' }]
+    steps:
+      - run: echo host $(hostname) cpus $(nproc) $(grep MemTotal /proc/meminfo) $(grep nameserver /etc/resolv.conf)
+      - run: sleep 2
 ";
     let run = lab.dispatch(workflow).await;
     assert_eq!(lab.conclusion_of(run).await, "success");
     for (_, log) in lab.logs_of(run).await {
-        assert!(names.iter().any(|name| log.contains(&format!("host {name}"))), "{names:?}: {log}");
+        let line = log.lines().find(|line| line.contains("cpus 1 MemTotal:")).expect("its line");
+        assert!(names.iter().any(|name| line.contains(&format!("host {name} "))), "{names:?}: {line}");
+        let memory = line.split("MemTotal: ").nth(1).and_then(|rest| rest.split_ascii_whitespace().next());
+        let memory_kib: u64 = memory.and_then(|number| number.parse().ok()).expect("a number");
+        assert!((700 * 1024..800 * 1024).contains(&memory_kib), "{line}");
+        assert!(line.contains("nameserver 9.9.9.9"), "{line}");
     }
     orchestrator.signal(Signal::TERM);
     orchestrator.wait().assert_status(143).assert_nothing_left();

@@ -1,5 +1,6 @@
 //! Each option and variable of the loop.
 
+use dayfly_e2e::Dayfly;
 use dayfly_e2e::lab::http;
 use dayfly_forge::client::RunnerScope;
 use serde_json::{Value, json};
@@ -294,5 +295,103 @@ async fn help_shows_what_is_in_force_and_never_a_secret() {
     assert!(loops.stdout.contains("RUNNER_LABELS=gpu"), "{}", loops.stdout);
     let orchestrator = stage.dayfly(["orchestrator", "-n", "4", "-h"]).run();
     assert!(orchestrator.stdout.contains("ORCHESTRATOR_RUNNERS=4"), "{}", orchestrator.stdout);
+    stage.lab.stop();
+}
+
+/// An option with its value, and the variable that says the same.
+type Said = (&'static [&'static str], &'static str, &'static str);
+
+const OF_ORCHESTRATOR: &[Said] = &[
+    (&["-n", "3"], "ORCHESTRATOR_RUNNERS", "3"),
+    (&["-s", "7"], "ORCHESTRATOR_SLEEP", "7"),
+    (&["--isolation", "0"], "ORCHESTRATOR_ISOLATION", "0"),
+    (&["-p", "mine"], "ORCHESTRATOR_PREFIX", "mine"),
+    (&["-R", "krunvm"], "ORCHESTRATOR_RUNTIME", "krunvm"),
+    (&["-l", "1"], "ORCHESTRATOR_LOG", "1"),
+    (&["--verbosity", "2"], "ORCHESTRATOR_VERBOSE", "2"),
+    (&["--environment", "/e"], "ORCHESTRATOR_ENVIRONMENT", "/e"),
+];
+
+const OF_RUNNER: &[Said] = &[
+    (&["-c", "3"], "RUNNER_CPUS", "3"),
+    (&["-m", "2048"], "RUNNER_MEMORY", "2048"),
+    (&["-d", "9.9.9.9"], "RUNNER_DNS", "9.9.9.9"),
+    (&["-i", "mine"], "RUNNER_IMAGE", "mine"),
+    (&["-M", "/a:/b", "-M", "/c:/d:ro"], "RUNNER_MOUNT", "/a:/b\n/c:/d:ro"),
+    (&["-g", "ghes.example"], "RUNNER_GITHUB", "ghes.example"),
+    (&["-s", "org"], "RUNNER_SCOPE", "org"),
+    (&["-p", "acme"], "RUNNER_PRINCIPAL", "acme"),
+    (&["-G", "fast"], "RUNNER_GROUP", "fast"),
+    (&["-L", "gpu,big"], "RUNNER_LABELS", "gpu,big"),
+    (&["-u", "me"], "RUNNER_USER", "me"),
+    (&["-U"], "RUNNER_UPDATE", "1"),
+    (&["-T", "x"], "RUNNER_PAT", "x"),
+    (&["-r", "4"], "RUNNER_REPEAT", "4"),
+    (&["-k", "40"], "RUNNER_TERMINATE", "40"),
+    (&["-S", "x"], "RUNNER_SECRET", "x"),
+    (&["-D", "/local"], "RUNNER_DIR", "/local"),
+    (&["--entrypoint", "/e"], "RUNNER_ENTRYPOINT", "/e"),
+    (&["-R", "podman+krun"], "RUNNER_RUNTIME", "podman+krun"),
+    (&["-l", "1"], "RUNNER_LOG", "1"),
+    (&["--verbosity", "2"], "RUNNER_VERBOSE", "2"),
+    (&["--environment", "/e"], "RUNNER_ENVIRONMENT", "/e"),
+    (&["--prefix", "mine"], "RUNNER_PREFIX", "mine"),
+    (&["--ephemeral", "0"], "RUNNER_EPHEMERAL", "0"),
+];
+
+const OF_TOKEN: &[Said] = &[
+    (&["-g", "ghes.example"], "TOKEN_GITHUB", "ghes.example"),
+    (&["-s", "org"], "TOKEN_SCOPE", "org"),
+    (&["-p", "acme"], "TOKEN_PRINCIPAL", "acme"),
+    (&["-T", "x"], "TOKEN_PAT", "x"),
+    (&["--api-version", "v4"], "TOKEN_API_VERSION", "v4"),
+    (&["-l", "1"], "TOKEN_LOG", "1"),
+    (&["--verbosity", "2"], "TOKEN_VERBOSE", "2"),
+];
+
+#[test]
+fn each_variable_says_what_its_option_says_and_the_option_wins() {
+    for (command, said) in [("orchestrator", OF_ORCHESTRATOR), ("runner", OF_RUNNER), ("token", OF_TOKEN)] {
+        let plain = Dayfly::new([command, "-h"]).run().stdout;
+        for (option, variable, value) in said {
+            let words = || std::iter::once(command).chain(option.iter().copied()).chain(["-h"]);
+            let by_option = Dayfly::new(words()).run();
+            by_option.assert_status(0);
+            let by_variable = Dayfly::new([command, "-h"]).env(variable, value).run();
+            assert_eq!(by_option.stdout, by_variable.stdout, "{command} {option:?} {variable}");
+            assert_ne!(by_option.stdout, plain, "{command} {option:?}");
+            let empty = Dayfly::new([command, "-h"]).env(variable, "").run();
+            assert_eq!(empty.stdout, plain, "an empty {variable} is none");
+            if option.len() == 2 && !["RUNNER_PAT", "RUNNER_SECRET", "TOKEN_PAT"].contains(variable) {
+                // `0` is a value that each of them takes, and which is none of those above.
+                let both = Dayfly::new(words()).env(variable, if *value == "0" { "1" } else { "0" }).run();
+                let numbers_only = ["RUNNER_DNS", "RUNNER_CPUS", "RUNNER_MEMORY", "ORCHESTRATOR_RUNNERS"];
+                if !numbers_only.contains(variable) {
+                    assert_eq!(both.stdout, by_option.stdout, "{command} {option:?} wins over {variable}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn user_and_update_reach_the_machine_and_the_token_comes_from_a_file() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let pat = folder.path().join("pat");
+    std::fs::write(&pat, format!("{}\n", stage.lab.token)).expect("the token");
+    let file = pat.to_str().expect("text");
+    let words =
+        ["orchestrator", "--json", "-R", "auto", "--", "-R", "process", "--pat-file", file, "-p", REPOSITORY];
+    let runner = stage.dayfly(words.into_iter().chain(["-r", "1", "-U", "-u", "somebody"])).start();
+    let log = stage
+        .job("on: push\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo as $RUNNER_USER update $RUNNER_UPDATE }] } }")
+        .await;
+    // On this host itself nobody changes the user: what was asked for is told all the same.
+    assert!(log.contains("as somebody update 1"), "{log}");
+    let ended = runner.wait();
+    ended.assert_status(0);
+    assert!(!ended.stderr.contains("-T:"), "a file is no argument: {}", ended.stderr);
+    stage.assert_nothing_left(&ended).await;
     stage.lab.stop();
 }
