@@ -46,6 +46,20 @@ impl OwnState {
     }
 }
 
+impl Drop for OwnState {
+    /// A test that fails kills its `dayfly`, whose machines live on: they end here.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for pid in processes_naming(&self.path().to_string_lossy()) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
 impl Default for OwnState {
     fn default() -> Self {
         Self::new()
