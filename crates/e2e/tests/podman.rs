@@ -12,6 +12,9 @@
     reason = "a test with a main of its own, which speaks as libtest does, and changes its mounts"
 )]
 
+#[macro_use]
+#[path = "../../vm/tests/harness/mod.rs"]
+mod harness;
 #[path = "../../vm/tests/stage/mod.rs"]
 mod stage;
 
@@ -309,21 +312,8 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let podman = Podman::new();
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let (mut passed, mut filtered) = (0, 0);
-    macro_rules! check {
-        ($($name:ident)*) => {$(
-            if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
-                let start = Instant::now();
-                runtime.block_on($name(&podman));
-                println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
-                passed += 1;
-            } else {
-                filtered += 1;
-            }
-        )*};
-    }
-    check! {
+    run_tests! {
+        runtime, args, (&podman),
         the_whole_handshake_passes_through_a_mounted_directory
         a_signal_leaves_the_brk_note_and_no_line_is_lost
         mounts_are_seen_as_asked_and_a_guest_program_of_the_hosts_is_run
@@ -331,6 +321,5 @@ fn main() -> ExitCode {
         what_cannot_start_says_why_and_leaves_nothing
         the_shell_versions_command_line_runs_a_job_in_a_container
     }
-    println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
     ExitCode::SUCCESS
 }

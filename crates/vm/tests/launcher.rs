@@ -2,11 +2,10 @@
 //!
 //! Without libtest: its threads are in the way of a program that becomes a launcher.
 #![expect(unsafe_code, reason = "the whole test enters a network namespace")]
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test with a main of its own, which speaks as libtest does"
-)]
+#![expect(clippy::unwrap_used, reason = "a test with a main of its own, which speaks as libtest does")]
+
+#[macro_use]
+mod harness;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -420,26 +419,12 @@ fn main() -> ExitCode {
     if rustix::process::geteuid().is_root() {
         leave_the_hosts_network();
     }
-    // Options start with a hyphen; `-Zunstable-options` and the like are libtest's.
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (mut passed, mut filtered) = (0, 0);
-    macro_rules! check {
-        ($($name:ident)*) => {$(
-            if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
-                let start = Instant::now();
-                runtime.block_on($name());
-                println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
-                passed += 1;
-            } else {
-                filtered += 1;
-            }
-        )*};
-    }
     if args.iter().any(|arg| arg == "--list") {
         return ExitCode::SUCCESS;
     }
-    check! {
+    run_tests! {
+        runtime, args, (),
         a_vmm_has_no_privileges_no_network_and_nothing_inherited
         the_port_of_the_namespace_reaches_the_forge_and_nothing_else_does
         a_machine_that_says_nothing_is_started_once_again_and_then_given_up
@@ -449,6 +434,5 @@ fn main() -> ExitCode {
         a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine
         what_cannot_start_says_why_and_leaves_nothing
     }
-    println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
     ExitCode::SUCCESS
 }

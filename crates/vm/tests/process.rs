@@ -7,6 +7,8 @@
     reason = "a test with a main of its own, which speaks as libtest does"
 )]
 
+#[macro_use]
+mod harness;
 #[path = "stage/mod.rs"]
 mod stage;
 
@@ -193,24 +195,11 @@ fn main() -> ExitCode {
         runtime.block_on(be_host(&args[1]));
         return ExitCode::SUCCESS;
     }
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let (mut passed, mut filtered) = (0, 0);
-    macro_rules! check {
-        ($($name:ident)*) => {$(
-            if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
-                let start = Instant::now();
-                runtime.block_on($name());
-                println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
-                passed += 1;
-            } else {
-                filtered += 1;
-            }
-        )*};
-    }
     if args.iter().any(|arg| arg == "--list") {
         return ExitCode::SUCCESS;
     }
-    check! {
+    run_tests! {
+        runtime, args, (),
         the_whole_handshake_passes_and_nothing_is_left
         a_wrong_secret_stops_nothing_and_a_signal_leaves_the_brk_note
         a_killed_machine_takes_every_process_of_it_along
@@ -220,6 +209,5 @@ fn main() -> ExitCode {
         what_a_killed_host_has_left_is_found_and_destroyed
         a_program_of_its_own_is_started_and_mounts_are_refused
     }
-    println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
     ExitCode::SUCCESS
 }

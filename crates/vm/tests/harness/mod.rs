@@ -1,0 +1,22 @@
+//! Tests with a main of their own: run one after another, told as libtest tells its own.
+
+/// Runs the tests whose names hold one of the words among `args` (all, where there is none), each on `runtime`, and
+/// tells how they went. A test fails by a panic, which ends the process.
+macro_rules! run_tests {
+    ($runtime:expr, $args:expr, $setting:tt, $($name:ident)*) => {{
+        // Options start with a hyphen; `-Zunstable-options` and the like are libtest's.
+        let wanted: Vec<&String> = $args.iter().filter(|arg| !arg.starts_with('-')).collect();
+        let (mut passed, mut filtered) = (0, 0);
+        $(
+            if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
+                let start = std::time::Instant::now();
+                $runtime.block_on($name $setting);
+                println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
+                passed += 1;
+            } else {
+                filtered += 1;
+            }
+        )*
+        println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {filtered} filtered out");
+    }};
+}
