@@ -22,17 +22,12 @@ fn distribution(driver: &Driver) -> Option<String> {
     match driver {
         // Images are made of Debian's packages.
         Driver::Qemu(_) => Some("debian".to_owned()),
-        Driver::Process(_) => id_of(&std::fs::read_to_string("/etc/os-release").ok()?),
+        Driver::Process(_) => dayfly_vm::host::distribution(),
         Driver::PodmanKrun(krun) | Driver::Krunvm(krun) => {
             let known = ["ubuntu", "fedora", "debian", "alpine", "centos", "opensuse", "archlinux"];
             known.into_iter().find(|name| krun.image.contains(name)).map(str::to_owned)
         }
     }
-}
-
-fn id_of(os_release: &str) -> Option<String> {
-    let id = os_release.lines().find_map(|line| line.strip_prefix("ID="))?;
-    Some(id.trim_matches(['"', '\'']).to_owned())
 }
 
 fn defaults(first: &str, distribution: Option<&str>) -> Vec<String> {
@@ -61,6 +56,5 @@ mod tests {
         assert_eq!(joined(given).join(","), format!("self-hosted,Linux,{},gpu", joined(Vec::new())[2]));
         assert_eq!(defaults("krun", Some("debian")), ["krun", "debian", "dayfly"]);
         assert_eq!(defaults("a, b", None), ["a", "b", "dayfly"]);
-        assert_eq!(id_of("NAME=x\nID=\"fedora\"\n").as_deref(), Some("fedora"));
     }
 }

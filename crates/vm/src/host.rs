@@ -11,6 +11,12 @@ use crate::image::{Go, host_system};
 use crate::machine::VmHost;
 use crate::{kvm, probe, virtiofs};
 
+/// This host's distribution, as `ID` of os-release says it; none where it does not say.
+#[must_use]
+pub fn distribution() -> Option<String> {
+    Some(host_system().id).filter(|id| !id.is_empty())
+}
+
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -21,8 +21,6 @@ pub(crate) struct LoopOptions {
     pub(crate) args: RunnerArgs,
     /// How often `-v` was given.
     pub(crate) verbose: u8,
-    /// The token of the forge stands among the arguments.
-    pub(crate) pat_is_an_argument: bool,
     /// Options that stand among the arguments, by id: they win over what an orchestrator hands down.
     arguments: Vec<String>,
 }
@@ -32,7 +30,7 @@ impl LoopOptions {
         let is_argument = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let arguments: Vec<String> =
             matches.ids().map(|id| id.as_str()).filter(is_argument).map(str::to_owned).collect();
-        Self { args, verbose, pat_is_an_argument: arguments.iter().any(|id| id == "pat"), arguments }
+        Self { args, verbose, arguments }
     }
 
     /// Whether an option stands among the arguments.
@@ -152,7 +150,7 @@ mod tests {
     #[test]
     fn the_original_systems_command_line_is_read() {
         let options = options("-T ghp_XXXX -p efrecon/gh-runner-krunvm -r 1 -k 40").expect("good");
-        assert!(options.pat_is_an_argument && options.is_argument("repeat") && !options.is_argument("scope"));
+        assert!(options.is_argument("pat") && options.is_argument("repeat") && !options.is_argument("scope"));
         assert_eq!(options.args.forge.principal.as_deref(), Some("efrecon/gh-runner-krunvm"));
         assert_eq!((options.args.looping.repeat, options.args.looping.terminate), (1, Some(40)));
     }

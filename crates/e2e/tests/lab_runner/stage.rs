@@ -136,8 +136,7 @@ impl Stage {
 
     async fn events_of(&self, run: u64) -> Replayed {
         // The run began before anyone listened, so the events are read from their beginning, over HTTP as others would.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut response = reqwest::Client::new()
+        let mut response = dayfly_e2e::lab::http()
             .get(self.forge.base().url().join("/lab/v1/events").unwrap())
             .query(&[("since", "0".to_owned()), ("run", run.to_string())])
             .bearer_auth(self.lab.token())

@@ -31,7 +31,7 @@ fn parse_os_release(text: &str) -> HostSystem {
         text.lines()
             .filter_map(|line| line.split_once('='))
             .find(|(name, _)| *name == key)
-            .map(|(_, value)| value.trim_matches('"').to_owned())
+            .map(|(_, value)| value.trim_matches(['"', '\'']).to_owned())
             .unwrap_or_default()
     };
     HostSystem { id: value("ID"), codename: value("VERSION_CODENAME"), name: value("PRETTY_NAME") }
@@ -222,6 +222,7 @@ mod tests {
             "deb http://deb.debian.org/debian bookworm main\ndeb http://deb.debian.org/debian bookworm-updates main\n\
              deb http://deb.debian.org/debian-security bookworm-security main\n"
         );
+        assert_eq!(parse_os_release("NAME=x\nID=\"fedora\"\n").id, "fedora");
         let debian = parse_os_release("ID=debian\nVERSION_CODENAME=trixie\n");
         assert_eq!(default_suite(&debian), "trixie");
     }

@@ -128,13 +128,14 @@ fn registration(
 /// The forge's token: an argument wins over a file, and both over the variable.
 fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<String> {
     let forge = &options.args.forge;
-    if options.pat_is_an_argument {
+    let is_argument = options.is_argument("pat");
+    if is_argument {
         warnings.push(
             "-T: every user of this host can read the token among the arguments; give it by RUNNER_PAT or --pat-file"
                 .to_owned(),
         );
     }
-    read_pat(forge.pat.as_deref(), options.pat_is_an_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
+    read_pat(forge.pat.as_deref(), is_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
 }
 
 /// A token from where it was given.
