@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
 
-use super::{Common, MachineArgs};
+use super::MachineArgs;
 
 /// What a loop is told, by its own command line or by that of an orchestrator.
 #[derive(Debug, Clone, Args)]
@@ -178,8 +178,9 @@ pub(crate) struct LoopArgs {
     no_binary_name = true
 )]
 pub(crate) struct LoopCommand {
-    #[command(flatten)]
-    pub(crate) common: Common,
+    /// Tell more of what happens inside (-v info, -vv debug, -vvv trace)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
     #[command(flatten)]
     pub(crate) args: RunnerArgs,
 }
