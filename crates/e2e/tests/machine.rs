@@ -117,7 +117,7 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
             cpus: 2,
             memory_mib: 1024,
             guest_binary: binary.with_file_name("dayfly-guest"),
-            driver: Driver::Qemu(QemuSettings { disk_mib: 4096, image, accel: AccelChoice::Auto }),
+            driver: Driver::Qemu(QemuSettings { disk_mib: 4096, image, accel: AccelChoice::Auto, template: None }),
         },
         network: Network {
             egress: Egress::Open,

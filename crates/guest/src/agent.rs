@@ -151,7 +151,14 @@ impl Agent {
             }
             HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
             HostMessage::Start(start) => self.start_entrypoint(&start),
-            HostMessage::Ping { nonce } => self.outbox.answer(GuestMessage::Pong { nonce }),
+            HostMessage::Prepare(_) => {
+                let failure = Some("this agent gets nothing ready".to_owned());
+                self.outbox.answer(GuestMessage::Prepared { failure });
+            }
+            HostMessage::Clock { .. } => {}
+            HostMessage::Ping { nonce } => {
+                self.outbox.answer(GuestMessage::Pong { nonce, unix_time_ns: 0 });
+            }
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
                 match *self.surroundings {

@@ -27,6 +27,7 @@ mod qmp;
 mod readiness;
 mod socket;
 mod space;
+mod template;
 mod tsc;
 mod virtiofs;
 
@@ -45,4 +46,5 @@ pub use machine::{
 };
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
+pub use template::{Preparing, StartedFrom, TemplateSettings, WarmUp, prepare};
 pub use probe::{Answer, answer as probe};

@@ -90,6 +90,7 @@ impl Setting {
                     disk_mib: 256,
                     image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
                     accel: AccelChoice::Tcg,
+                    template: None,
                 }),
             },
             network: Network {
@@ -182,7 +183,7 @@ async fn the_port_of_the_namespace_reaches_the_forge_and_nothing_else_does() {
     let mut spec = setting.spec();
     spec.network.forward = Some(Forward { guest_port: 4321, to });
     let mut vm = setting.start(&setting.host(), spec).await.unwrap();
-    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
     let reach = move |port: u16| {
         let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo hello >&3 && cat <&3");
         let namespaces: &[&str] = if rustix::process::geteuid().is_root() {
@@ -226,9 +227,9 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
         told.push(event);
     }
     let [
-        VmEvent::VmmStarted { pid: first },
+        VmEvent::VmmStarted { pid: first, .. },
         VmEvent::Restarted { reason },
-        VmEvent::VmmStarted { pid: second },
+        VmEvent::VmmStarted { pid: second, .. },
         VmEvent::Gone { exit, console_tail },
     ] = told.as_slice()
     else {
@@ -245,7 +246,7 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
 async fn a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped() {
     let setting = Setting::new(WAIT);
     let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
-    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
     assert_eq!(leftover(&setting.run_dir()).await.unwrap().and_then(|left| left.pid), Some(pid));
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -301,7 +302,7 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     };
     let mut vm = setting.start(&setting.host(), open()).await.unwrap();
     assert_eq!(links().len(), 1);
-    let Some(VmEvent::VmmStarted { pid }) = vm.next_event().await else { panic!("no VMM") };
+    let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
     let card = fs::read_link(format!("/proc/{pid}/fd/17")).unwrap();
     assert_eq!(card.to_str(), Some("/dev/net/tun"), "the card is the last descriptor");
     assert_eq!(vm.kill().await, Exit::Killed);

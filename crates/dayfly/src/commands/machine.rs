@@ -109,6 +109,7 @@ pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -
         disk_mib: args.disk * 1024,
         image: qemu_image(places, args, quiet).await?,
         accel: accel_choice(args),
+        template: None,
     });
     of_size(places, args, driver)
 }

@@ -191,7 +191,8 @@ impl Run<'_> {
         seen: &mut Seen,
     ) -> Option<Result<RunnerEnd, RunnerError>> {
         let kind = match event {
-            VmEvent::VmmStarted { pid } => EventKind::VmmStarted { pid },
+            VmEvent::VmmStarted { pid, .. } => EventKind::VmmStarted { pid },
+            VmEvent::Cold { reason } => EventKind::Warning { message: reason },
             VmEvent::Restarted { reason } => EventKind::VmRestarted { reason },
             VmEvent::Hello => EventKind::AgentHello,
             VmEvent::Milestone { milestone, uptime_ms } => EventKind::Milestone { milestone, uptime_ms },

@@ -112,6 +112,8 @@ mod tests {
             machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
             unix_time_ns: 0,
             entropy: base64::engine::general_purpose::STANDARD.encode([7; 32]),
+            dns: None,
+            shell: false,
         }
     }
 

@@ -233,7 +233,7 @@ mod tests {
         for _ in 0..1000 {
             outbox.line(Source::Docker, &"x".repeat(8192));
             outbox.fact(milestone());
-            outbox.answer(GuestMessage::Pong { nonce: 1 });
+            outbox.answer(GuestMessage::Pong { nonce: 1, unix_time_ns: 2 });
         }
         let state = outbox.lock();
         assert!(state.line_bytes <= LINE_BYTES_MAX && state.facts.len() == FACTS_MAX);

@@ -1,5 +1,7 @@
 //! The messages. Every text and list in them is bounded by the frame's length ([`super::frame::PAYLOAD_MAX`]).
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 /// What the host says to the agent.
@@ -13,9 +15,17 @@ pub enum HostMessage {
         /// Grows with each connection that the host makes to this machine.
         epoch: u64,
     },
-    /// Who this machine is. Legal at any time before [`HostMessage::Start`]; answered by
-    /// [`Milestone::Identified`].
+    /// Get everything ready that any runner wants, and nothing that belongs to one: what has answered this is frozen, and
+    /// others are forked from it. Legal once, before any [`HostMessage::Identify`]; answered by [`GuestMessage::Prepared`].
+    Prepare(Prepare),
+    /// Who this machine is. Legal at any time before [`HostMessage::Start`], and again: the last one counts. Answered by
+    /// [`Milestone::Identified`] or a [`GuestMessage::Fault`]; nothing is started for a machine that is not identified.
     Identify(Identity),
+    /// Set the wall clock: a machine that stood still, or waited for its identity in a queue, is late.
+    Clock {
+        /// Wall clock of the host, nanoseconds since 1970-01-01 UTC, read as late as possible.
+        unix_time_ns: u64,
+    },
     /// Write a file of the environment directory (`/_environment`), atomically and readable by root only.
     PutFile {
         /// A name without a slash, e.g. `2-k3V9x0q.env`.
@@ -39,6 +49,19 @@ pub enum HostMessage {
     PowerOff,
 }
 
+/// What is got ready before a machine is frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// User that runner apps run as.
+    pub user: String,
+    /// DNS server, for what the warm-up fetches.
+    pub dns: Option<Ipv4Addr>,
+    /// Script that runs as that user before all else is got ready; it has network, and no secret.
+    pub warm_up: Option<String>,
+    /// How long that may take, seconds.
+    pub warm_up_limit_s: u64,
+}
+
 /// Who a machine is, and what only the host can know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -50,6 +73,11 @@ pub struct Identity {
     pub unix_time_ns: u64,
     /// At least 32 fresh random bytes (base64) for the kernel's random number generator.
     pub entropy: String,
+    /// DNS server; none: that of QEMU's own network.
+    pub dns: Option<Ipv4Addr>,
+    /// Offer a root shell on the console, for a person who wants a look.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shell: bool,
 }
 
 /// How to start the entrypoint.
@@ -134,6 +162,13 @@ pub enum GuestMessage {
     Pong {
         /// As it came.
         nonce: u64,
+        /// Wall clock of the guest, nanoseconds since 1970-01-01 UTC.
+        unix_time_ns: u64,
+    },
+    /// Answer to [`HostMessage::Prepare`]: the machine stands still and can be frozen.
+    Prepared {
+        /// Why it must not be: what was to be got ready failed.
+        failure: Option<String>,
     },
     /// Something did not work; the machine may still be of use.
     Fault {
@@ -166,4 +201,6 @@ pub enum Source {
     Docker,
     /// The entrypoint, which relays the runner app as `[runner@runner-<id>] text`.
     Entrypoint,
+    /// The script of [`Prepare::warm_up`].
+    WarmUp,
 }

@@ -15,6 +15,9 @@
 //!    | -- PowerOff ----------------------->|
 //! ```
 //!
+//! A machine that is to be frozen hears `Prepare` once Docker answers, and answers `Prepared`. One that is forked from it
+//! hears `Hello`, `Identify`, `PutFile` and `Start` in one go: they were written before it was there.
+//!
 //! Each message is one frame ([`frame`]): marker, length, sequence number, checksum, JSON. The guest is hostile:
 //! the host bounds what it reads and believes nothing that a checksum alone vouches for.
 
@@ -25,7 +28,7 @@ pub use message::*;
 
 /// Version of the protocol. Host and guest come from one build, so versions must be equal: a difference is an
 /// error, not something to negotiate.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the virtio-serial port, as the guest finds it under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "dayfly.agent";

@@ -3,6 +3,7 @@
 use dayfly_guest::protocol::{Milestone, Source};
 
 use super::Exit;
+use crate::template::StartedFrom;
 
 /// Something that happened to a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,13 @@ pub enum VmEvent {
     VmmStarted {
         /// Its process.
         pid: u32,
+        /// What it was started from.
+        from: StartedFrom,
+    },
+    /// It was to be forked, and is booted instead.
+    Cold {
+        /// Why.
+        reason: String,
     },
     /// The watchdog has ended a machine whose agent said nothing, and starts it once again.
     Restarted {

@@ -92,7 +92,7 @@ impl Handshake {
                 self.exited = true;
                 vec![Action::Tell(VmEvent::EntrypointExited { code, signal })]
             }
-            GuestMessage::Pong { .. } => Vec::new(),
+            GuestMessage::Pong { .. } | GuestMessage::Prepared { .. } => Vec::new(),
             GuestMessage::Fault { message } => {
                 // A daemon that cannot start is told as a fault that names it.
                 let about_docker = message.contains("dockerd");

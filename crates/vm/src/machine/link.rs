@@ -85,10 +85,10 @@ mod tests {
         let mut encoder = Encoder::new();
         theirs.write_all(b"\x1b[0m boot noise").await.expect("write");
         theirs
-            .write_all(&encoder.encode(&GuestMessage::Pong { nonce: 1 }).expect("encode"))
+            .write_all(&encoder.encode(&GuestMessage::Pong { nonce: 1, unix_time_ns: 2 }).expect("encode"))
             .await
             .expect("write");
-        assert_eq!(link.next().await.expect("next"), GuestMessage::Pong { nonce: 1 });
+        assert_eq!(link.next().await.expect("next"), GuestMessage::Pong { nonce: 1, unix_time_ns: 2 });
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), link.next()).await.is_err());
         let mut buffer = vec![0; 256];
         let count = theirs.read(&mut buffer).await.expect("read");

@@ -26,6 +26,7 @@ use crate::driver::mounted::Plan;
 use crate::driver::tool;
 use crate::environment::EnvironmentDir;
 use crate::process::{Ending, Process};
+use crate::template::StartedFrom;
 
 /// How long a tool may take to hand an order on; the machine's own deadline goes on meanwhile.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
@@ -135,7 +136,7 @@ impl Mounted {
     }
 
     async fn live(&mut self, mut running: Running) -> Exit {
-        self.tell(VmEvent::VmmStarted { pid: running.process.id() }).await;
+        self.tell(VmEvent::VmmStarted { pid: running.process.id(), from: StartedFrom::Boot }).await;
         let mut state = State {
             greeted: false,
             hello_missed: false,

@@ -9,6 +9,7 @@ use crate::driver::{DriverKind, podman};
 use crate::forward::Forward;
 use crate::image::Image;
 use crate::mount::Mount;
+use crate::template::TemplateSettings;
 
 /// Size and make of a machine: what many machines have in common.
 #[derive(Debug, Clone)]
@@ -72,6 +73,8 @@ pub struct QemuSettings {
     pub image: Image,
     /// What runs its instructions.
     pub accel: AccelChoice,
+    /// How it is forked; none: it is booted.
+    pub template: Option<TemplateSettings>,
 }
 
 /// Whether a machine reaches anything but its forge.

@@ -20,6 +20,7 @@ use crate::environment::EnvironmentDir;
 use crate::launch::LaunchError;
 use crate::process::Ending;
 use crate::qmp::Event;
+use crate::template::StartedFrom;
 
 /// How often a machine is started before it is given up.
 const ATTEMPTS: u32 = 2;
@@ -202,7 +203,7 @@ impl Supervisor {
     async fn live(&mut self, mut vmm: Vmm) -> Exit {
         let mut attempts = 1;
         loop {
-            self.tell(VmEvent::VmmStarted { pid: vmm.process.id() }).await;
+            self.tell(VmEvent::VmmStarted { pid: vmm.process.id(), from: StartedFrom::Boot }).await;
             let mut attempt = Attempt::new(vmm, &self.role);
             let exit = self.watch(&mut attempt).await;
             if !attempt.hello_missed {
@@ -433,5 +434,7 @@ fn identity(hostname: &str) -> Identity {
         machine_id: uuid::Uuid::new_v4().simple().to_string(),
         unix_time_ns: u64::try_from(since.as_nanos()).unwrap_or_default(),
         entropy: base64::engine::general_purpose::STANDARD.encode(entropy),
+        dns: None,
+        shell: false,
     }
 }
