@@ -152,7 +152,7 @@ impl Agent {
             HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
             HostMessage::Start(start) => self.start_entrypoint(&start),
             HostMessage::Prepare(_) => {
-                let failure = Some("this agent gets nothing ready".to_owned());
+                let failure = None;
                 self.outbox.answer(GuestMessage::Prepared { failure });
             }
             HostMessage::Clock { .. } => {}

@@ -46,5 +46,5 @@ pub use machine::{
 };
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
-pub use template::{Preparing, StartedFrom, TemplateSettings, WarmUp, prepare};
+pub use template::{Preparing, StartedFrom, TemplateSettings, WarmUp, prepare, rebuild, Templates};
 pub use probe::{Answer, answer as probe};

@@ -5,7 +5,7 @@
 //! the guest binary, no disks. The answer is remembered for this kernel, this QEMU and this processor.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::accel::{Accel, AccelChoice};
 use crate::driver::qemu::{self, Boot, Needs};
 use crate::image::Image;
+use crate::machine::files::Files;
 use crate::machine::spawn::{Outputs, Recipe};
-use crate::machine::{InitramfsError, StartError, VmHost, record, with_guest};
+use crate::machine::{StartError, VmHost, record};
 use crate::network::Connection;
 use crate::{kvm, tsc};
 
@@ -147,10 +148,6 @@ async fn boot(host: &VmHost, image: &Image, guest_binary: &Path) -> Result<Resul
 }
 
 fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> Result<Recipe, StartError> {
-    let image_error = |path: &Path| {
-        let (image, path) = (image.id().to_owned(), path.to_owned());
-        move |source| StartError::Image { image, path, source }
-    };
     let needs = Needs {
         qemu: &host.qemu()?,
         name: "probe",
@@ -159,26 +156,17 @@ fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> 
         cpus: 1,
         memory_mib: PROBE_MEMORY_MIB,
         boot: Boot::Probe,
-        shell: false,
     };
-    let initramfs = with_guest(&image.initramfs(), guest_binary).map_err(|error| match error {
-        InitramfsError::Guest(source) => StartError::GuestBinary { path: guest_binary.to_owned(), source },
-        InitramfsError::Image(source) | InitramfsError::Memory(source) => {
-            image_error(&image.initramfs())(source)
-        }
-    })?;
     Ok(Recipe {
         invocation: qemu::plan(&needs),
         launcher: host.launcher.clone(),
         accel: Accel::Kvm,
         name: "probe".to_owned(),
         run_dir: run_dir.to_owned(),
-        connection: Connection::Shut,
+        connection: Arc::new(Connection::Shut),
         shares: None,
         forward: None,
-        kernel: File::open(image.kernel()).map_err(image_error(&image.kernel()))?,
-        initramfs,
-        disks: None,
+        files: Files::to_boot(image, guest_binary)?,
     })
 }
 

@@ -1,19 +1,24 @@
-//! The monitor of a VMM (QMP): two commands, and the events that tell why a machine ends.
+//! The monitor of a VMM (QMP): a few commands, and the events that tell why a machine ends.
 //!
 //! Wire facts (QEMU 7.2): one JSON object a line. The greeting is `{"QMP": ..}`, then nothing but
 //! `qmp_capabilities` is accepted; answers are `{"return": ..}` or `{"error": {"class", "desc"}}`, in order; events
 //! `{"event": NAME, "data": ..}` come between them.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Longest line that is read, bytes. The monitor speaks for a program that a guest may have taken over.
 const LINE_MAX: usize = 64 * 1024;
+/// Name of the descriptor that a frozen machine's state is written to.
+const STATE: &str = "state";
 /// How long the monitor may take over the first exchange.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
@@ -37,6 +42,14 @@ pub(crate) enum Event {
     Shutdown(String),
     /// The guest told that it panicked.
     GuestPanicked,
+    /// The machine stands still.
+    Stopped,
+    /// It goes on.
+    Resumed,
+    /// How far writing its state has come, in QEMU's words: `completed` and `failed` are the last ones.
+    Migration(String),
+    /// A command was refused.
+    Refused(String),
     /// Anything else.
     Other(String),
 }
@@ -64,6 +77,8 @@ struct WireError {
 struct WireData {
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    status: String,
 }
 
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -77,6 +92,9 @@ fn parse(line: &[u8]) -> Option<Message> {
         Wire { event: Some(event), data, .. } => Message::Event(match event.as_str() {
             "SHUTDOWN" => Event::Shutdown(data.reason),
             "GUEST_PANICKED" => Event::GuestPanicked,
+            "STOP" => Event::Stopped,
+            "RESUME" => Event::Resumed,
+            "MIGRATION" => Event::Migration(data.status),
             _ => Event::Other(event),
         }),
         Wire { error: Some(error), .. } => Message::Refused(error.desc),
@@ -84,6 +102,56 @@ fn parse(line: &[u8]) -> Option<Message> {
         Wire { done: true, .. } => Message::Done,
         _ => return None,
     })
+}
+
+/// What the monitor is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// End at once, without asking the guest.
+    Quit,
+    /// Let the virtual processors stand still.
+    Stop,
+    /// Let them go on.
+    Continue,
+    /// Write the state of all devices, without the memory, to this file; [`Event::Migration`] tells how it goes, and the
+    /// machine stands still in the end.
+    Freeze(OwnedFd),
+    /// Read that state from an inherited descriptor, for a machine whose memory is there, and go on as the one that wrote it
+    /// did.
+    Restore(i32),
+}
+
+impl Command {
+    /// One JSON object a line. The monitor reads byte by byte, so they are short.
+    fn lines(&self) -> String {
+        match self {
+            Self::Quit => simple("quit"),
+            Self::Stop => simple("stop"),
+            Self::Continue => simple("cont"),
+            Self::Freeze(_) => {
+                capabilities(&["x-ignore-shared", "events"]) + &with_uri("migrate", STATE)
+            }
+            Self::Restore(descriptor) => {
+                capabilities(&["x-ignore-shared"]) + &with_uri("migrate-incoming", &descriptor.to_string())
+            }
+        }
+    }
+}
+
+fn simple(command: &str) -> String {
+    format!("{{\"execute\":\"{command}\"}}\n")
+}
+
+fn with_uri(command: &str, descriptor: &str) -> String {
+    format!("{{\"execute\":\"{command}\",\"arguments\":{{\"uri\":\"fd:{descriptor}\"}}}}\n")
+}
+
+/// `x-ignore-shared` keeps memory that is a file out of what is written and read.
+fn capabilities(names: &[&str]) -> String {
+    let states: Vec<_> =
+        names.iter().map(|name| format!("{{\"capability\":\"{name}\",\"state\":true}}")).collect();
+    let arguments = format!("{{\"capabilities\":[{}]}}", states.join(","));
+    format!("{{\"execute\":\"migrate-set-capabilities\",\"arguments\":{arguments}}}\n")
 }
 
 /// A connection to the monitor, past its greeting.
@@ -124,14 +192,16 @@ impl Reader {
 }
 
 impl Monitor {
-    /// Takes a connection over and agrees on capabilities.
-    pub(crate) async fn open(stream: UnixStream) -> io::Result<Self> {
+    /// Takes a connection over and agrees on capabilities. The first command, if any, is asked for in the same breath.
+    pub(crate) async fn open(stream: UnixStream, first: Option<Command>) -> io::Result<Self> {
         let (stream, writer) = stream.into_split();
         let reader = Reader { stream, buffer: Vec::new(), skipping: false };
         let mut monitor = Self { reader, writer };
         let greeting = async {
+            // What is written before the monitor is there waits for it.
+            let opening = simple("qmp_capabilities") + &first.as_ref().map(Command::lines).unwrap_or_default();
+            monitor.writer.write_all(opening.as_bytes()).await?;
             while monitor.reader.next().await? != Message::Greeting {}
-            monitor.send("qmp_capabilities").await?;
             while monitor.reader.next().await? != Message::Done {}
             Ok::<(), io::Error>(())
         };
@@ -146,19 +216,43 @@ impl Monitor {
         loop {
             match self.reader.next().await? {
                 Message::Event(event) => return Ok(event),
-                Message::Refused(reason) => tracing::debug!("the monitor refused a command: {reason}"),
+                Message::Refused(reason) => return Ok(Event::Refused(reason)),
                 Message::Greeting | Message::Done => {}
             }
         }
     }
 
-    /// Asks the VMM to end at once, without asking the guest.
-    pub(crate) async fn quit(&mut self) -> io::Result<()> {
-        self.send("quit").await
+    /// Asks for something.
+    pub(crate) async fn send(&mut self, command: Command) -> io::Result<()> {
+        if let Command::Freeze(state) = &command {
+            self.hand_over(state).await?;
+        }
+        self.writer.write_all(command.lines().as_bytes()).await
     }
+}
 
-    async fn send(&mut self, command: &str) -> io::Result<()> {
-        self.writer.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes()).await
+impl Monitor {
+    /// Gives the VMM a descriptor under the name [`STATE`]: for what it writes it takes no inherited one (QEMU 7.2).
+    async fn hand_over(&mut self, file: &OwnedFd) -> io::Result<()> {
+        let line = format!("{{\"execute\":\"getfd\",\"arguments\":{{\"fdname\":\"{STATE}\"}}}}\n");
+        let stream = self.writer.as_ref();
+        loop {
+            stream.writable().await?;
+            let sent = stream.try_io(Interest::WRITABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut ancillary = SendAncillaryBuffer::new(&mut space);
+                let rights = [file.as_fd()];
+                ancillary.push(SendAncillaryMessage::ScmRights(&rights));
+                let text = [IoSlice::new(line.as_bytes())];
+                Ok(rustix::net::sendmsg(stream, &text, &mut ancillary, SendFlags::NOSIGNAL)?)
+            });
+            match sent {
+                Ok(count) if count == line.len() => return Ok(()),
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -188,7 +282,11 @@ mod tests {
             r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#,
             Message::Event(Event::GuestPanicked),
         );
-        check(r#"{"event": "RESUME"}"#, Message::Event(Event::Other("RESUME".to_owned())));
+        check(r#"{"event": "RESUME"}"#, Message::Event(Event::Resumed));
+        check(
+            r#"{"event": "MIGRATION", "data": {"status": "completed"}}"#,
+            Message::Event(Event::Migration("completed".to_owned())),
+        );
     }
 
     #[test]
@@ -196,6 +294,18 @@ mod tests {
         for line in ["", "{}", "[]", "null", "{\"event\": 7}", "\u{7}", "{\"return\""] {
             assert_eq!(parse(line.as_bytes()), None, "{line}");
         }
+    }
+
+    #[test]
+    fn commands_are_what_qemu_7_2_takes() {
+        let state = std::fs::File::open("/dev/null").expect("open").into();
+        let all =
+            [Command::Quit, Command::Stop, Command::Continue, Command::Freeze(state), Command::Restore(7)];
+        let text: String = all.iter().map(Command::lines).collect();
+        for line in text.lines() {
+            serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+        }
+        insta::assert_snapshot!(text);
     }
 
     #[tokio::test]
@@ -211,8 +321,8 @@ mod tests {
             write.write_all(&vec![b'x'; 5 * LINE_MAX]).await.expect("flood");
             write.write_all(b"\n{\"event\": \"STOP\"}\n").await.expect("event");
         });
-        let mut monitor = Monitor::open(ours).await.expect("open");
-        assert_eq!(monitor.next_event().await.expect("event"), Event::Other("STOP".to_owned()));
+        let mut monitor = Monitor::open(ours, None).await.expect("open");
+        assert_eq!(monitor.next_event().await.expect("event"), Event::Stopped);
         server.await.expect("server");
         assert_eq!(monitor.next_event().await.expect_err("end").kind(), io::ErrorKind::UnexpectedEof);
     }

@@ -1,9 +1,10 @@
 //! What can go wrong with a machine before it runs and after it has ended.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::driver::ToolError;
+use crate::image::Image;
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
 
@@ -120,6 +121,12 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// A file of an image could not be used.
+    pub(crate) fn of_image(image: &Image, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let (image, path) = (image.id().to_owned(), path.to_owned());
+        move |source| Self::Image { image, path, source }
+    }
+
     /// Whether the same machine may well start later, when others have ended.
     #[must_use]
     pub fn is_transient(&self) -> bool {

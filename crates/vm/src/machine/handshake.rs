@@ -14,6 +14,8 @@ pub(super) enum Action {
     Tell(VmEvent),
     /// Send identity.
     Identify,
+    /// Send the time.
+    SetClock,
     /// Send the environment, then start the entrypoint.
     Start,
     /// Write a file of the environment directory.
@@ -38,12 +40,33 @@ pub(super) struct Handshake {
     docker_settled: bool,
     started: bool,
     exited: bool,
+    is_fork: bool,
 }
 
 impl Handshake {
     /// With an agent that starts no Docker.
     pub(super) fn without_docker() -> Self {
         Self { docker_settled: true, ..Self::default() }
+    }
+
+    /// With an agent whose machine was frozen once it had all that any runner wants.
+    pub(super) fn of_fork() -> Self {
+        Self { is_fork: true, docker_settled: true, ..Self::default() }
+    }
+
+    /// What follows the hello at once, whether or not the machine runs already. The agent obeys in order: a fork starts
+    /// nothing before it has an identity of its own.
+    pub(super) fn begin(&mut self) -> Vec<Action> {
+        if !self.is_fork {
+            return Vec::new();
+        }
+        self.started = true;
+        vec![Action::Identify, Action::Start]
+    }
+
+    /// Whether the machine has answered so far that it can be relied on.
+    pub(super) fn is_up(&self) -> bool {
+        self.greeted && (!self.is_fork || self.reached.contains(&Milestone::Identified))
     }
 
     /// Whether the agent has said hello.
@@ -78,7 +101,9 @@ impl Handshake {
             GuestMessage::Hello { .. } if self.greeted => Vec::new(),
             GuestMessage::Hello { .. } => {
                 self.greeted = true;
-                vec![Action::Tell(VmEvent::Hello), Action::Identify]
+                // A fork has its identity already, with a clock as old as the queue that it came through.
+                let next = if self.is_fork { Action::SetClock } else { Action::Identify };
+                vec![Action::Tell(VmEvent::Hello), next]
             }
             GuestMessage::Milestone { milestone, uptime_ms } => self.take_milestone(milestone, uptime_ms),
             GuestMessage::File { name, content } => file(&name, content, id).into_iter().collect(),
@@ -166,6 +191,20 @@ mod tests {
             assert_eq!(acts(&mut handshake, reached(steps[order[2]])), []);
             assert_eq!(acts(&mut handshake, hello()), []);
         }
+    }
+
+    #[test]
+    fn a_fork_is_told_everything_at_once_and_is_up_when_it_has_its_identity() {
+        let mut handshake = Handshake::of_fork();
+        assert_eq!(handshake.begin(), [Action::Identify, Action::Start]);
+        assert!(!handshake.waits_for_docker());
+        assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
+        assert!(handshake.greeted() && !handshake.is_up());
+        for milestone in [Milestone::Network, Milestone::DockerReady, Milestone::Identified] {
+            assert_eq!(acts(&mut handshake, reached(milestone)), []);
+        }
+        assert!(handshake.is_up());
+        assert_eq!(Handshake::default().begin(), []);
     }
 
     #[test]

@@ -15,12 +15,15 @@ mod disks;
 mod error;
 mod event;
 mod exit;
+pub(crate) mod files;
 mod handle;
 mod handshake;
 mod host;
 mod initramfs;
 mod link;
 mod mounted;
+pub(crate) mod origin;
+pub(crate) mod overlay;
 pub(crate) mod record;
 mod servers;
 pub(crate) mod spawn;
@@ -40,5 +43,5 @@ pub use spec::{
     Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
 };
 pub use start::start;
+pub(crate) use start::connect;
 
-pub(crate) use initramfs::{InitramfsError, with_guest};

@@ -1,6 +1,5 @@
 //! One start of a VMM: descriptors, launcher, connections.
 
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
 
+use super::files::Files;
 use super::link::Link;
 use super::record::{self, Record};
 use super::servers::Servers;
@@ -21,6 +21,7 @@ use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
 use crate::network::Connection;
 use crate::process::Process;
+use crate::qmp::Command;
 use crate::socket::SocketFolder;
 use crate::virtiofs::Shares;
 
@@ -32,20 +33,10 @@ pub(crate) struct Recipe {
     pub(crate) accel: Accel,
     pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
-    pub(crate) connection: Connection,
+    pub(crate) connection: Arc<Connection>,
     pub(crate) shares: Option<Shares>,
     pub(crate) forward: Option<Forward>,
-    pub(crate) kernel: File,
-    pub(crate) initramfs: OwnedFd,
-    pub(crate) disks: Option<RecipeDisks>,
-}
-
-/// The disks of a whole machine.
-#[derive(Debug)]
-pub(crate) struct RecipeDisks {
-    /// Holds the shared lock that keeps the image from being removed; the VMM inherits it.
-    pub(crate) root: File,
-    pub(crate) scratch: File,
+    pub(crate) files: Files,
 }
 
 /// A VMM that runs, with everything that listens to it.
@@ -133,16 +124,18 @@ impl Recipe {
     }
 
     fn descriptors(&self, folder: &SocketFolder, servers: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
-        let disks = || self.disks.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         self.invocation
             .descriptors
             .iter()
             .map(|&(_, role)| match role {
-                Role::Kernel => self.kernel.try_clone().map(OwnedFd::from),
-                Role::Initrd => self.initramfs.try_clone(),
-                Role::RootDisk => disks()?.root.try_clone().map(OwnedFd::from),
-                Role::ScratchDisk => disks()?.scratch.try_clone().map(OwnedFd::from),
-                Role::Tap => match &self.connection {
+                Role::Kernel
+                | Role::Initrd
+                | Role::RootDisk
+                | Role::ScratchDisk
+                | Role::BaseDisk
+                | Role::Memory
+                | Role::State => self.files.get(role),
+                Role::Tap => match &*self.connection {
                     Connection::Own(attachment) => attachment.tap.try_clone(),
                     Connection::Open | Connection::Shut => Err(io::ErrorKind::NotFound.into()),
                 },
@@ -162,7 +155,7 @@ impl Recipe {
             descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
             export: None,
-            network: match self.connection {
+            network: match *self.connection {
                 // The card's descriptor leads to the machine's network from anywhere.
                 Connection::Own(_) => Place::Empty { listen: None },
                 Connection::Open => Place::Host,
@@ -185,7 +178,9 @@ impl Recipe {
         let process = Process::new(launched.child)?;
         let mut vmm = Vmm::new(process, connections.agent, detached);
         vmm.servers = servers;
-        vmm.monitor = Some(Watcher::start(connections.monitor));
+        // A fork waits for nothing else.
+        let restore = self.invocation.number(Role::State).map(Command::Restore);
+        vmm.monitor = Some(Watcher::start(connections.monitor, restore));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;
@@ -202,7 +197,7 @@ impl Recipe {
 
     /// What listens in the machine's own network; shared by all its starts.
     fn network_listener(&self) -> Option<io::Result<TcpListener>> {
-        match &self.connection {
+        match &*self.connection {
             Connection::Own(attachment) => attachment.listener.as_ref().map(TcpListener::try_clone),
             Connection::Open | Connection::Shut => None,
         }

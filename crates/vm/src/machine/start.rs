@@ -1,6 +1,5 @@
 //! From a machine's needs to a machine that runs.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,23 +7,22 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 
 use super::handle::Supervising;
-use super::initramfs::{self, InitramfsError};
 use super::mounted::Mounted;
 use super::record::{Made, Record};
-use super::spawn::{Outputs, Recipe, RecipeDisks};
-use super::supervisor::{Origin, Role, Supervisor};
+use super::origin::{Origin, Parts, VmmOrigin};
+use super::spawn::Outputs;
+use super::supervisor::{Role, Supervisor};
 use super::tree::TreeRecipe;
 use super::{
-    Driver, Entrypoint, KrunSettings, ProcessSettings, QemuSettings, StartError, Vm, VmHost, VmSpec, disks,
-    record,
+    Driver, Entrypoint, KrunSettings, Network, ProcessSettings, QemuSettings, StartError, Vm, VmHost,
+    VmSpec, record,
 };
-use crate::accel::Accel;
-use crate::driver::qemu::{self, Boot, Card, Needs, Whole};
 use crate::driver::{krunvm, mounted, podman, process, tool};
 use crate::environment::{EnvironmentDir, EnvironmentError};
 use crate::network::{self, Connection};
 use crate::virtiofs::Shares;
-use crate::{probe, tsc};
+use crate::probe;
+use crate::template::{self, Blueprint, Opened};
 
 /// Events that wait for their owner; more of them hold the guest up.
 const EVENTS_MAX: usize = 1024;
@@ -189,7 +187,10 @@ async fn start_process(
         entrypoint: Entrypoint { program, args },
         shares: Vec::new(),
         env: process::entrypoint_env(&folders),
+        dns: None,
+        shell: false,
         hello_limit: host.limits.hello_kvm,
+        fork_limit: host.limits.fork,
         docker_limit: None,
     };
     let recipe = TreeRecipe {
@@ -208,7 +209,6 @@ async fn start_qemu(
     run_dir: &Path,
 ) -> Result<Vm, StartError> {
     let shares = Shares::check(&spec.mounts)?;
-    let qemu = host.qemu()?;
     let accel = probe::resolve(host, settings.accel, &settings.image, &spec.machine.guest_binary).await?;
     let role = Role {
         hostname: spec.hostname(),
@@ -216,97 +216,79 @@ async fn start_qemu(
         entrypoint: spec.entrypoint.clone(),
         env: Vec::new(),
         shares: shares.as_ref().map(Shares::told).unwrap_or_default(),
+        dns: network::name_server(&spec.network),
+        shell: spec.shell,
         hello_limit: host.limits.hello(accel),
+        fork_limit: host.limits.fork,
         docker_limit: Some(host.limits.docker),
     };
-    let launcher = host.launcher.clone();
-    let folder = run_dir.to_owned();
-    let prepared = tokio::task::spawn_blocking(move || {
-        let parts = Parts { launcher, qemu, accel, shares, run_dir: folder };
-        prepare(&spec, &settings, parts)
-    });
-    let prepared = prepared.await.unwrap_or_else(|error| {
-        let source = std::io::Error::other(error);
-        Err(StartError::Io { what: "prepare", path: run_dir.to_owned(), source })
-    });
-    if prepared.is_err()
-        && let Err(left) = record::remove_files(run_dir).await
-    {
-        tracing::warn!("{left}");
-    }
-    supervise(Origin::Vmm(Arc::new(prepared?)), role, environment, run_dir.to_owned()).await
-}
-
-struct Parts {
-    launcher: crate::launch::Launcher,
-    qemu: PathBuf,
-    accel: Accel,
-    shares: Option<Shares>,
-    run_dir: PathBuf,
-}
-
-fn prepare(spec: &VmSpec, settings: &QemuSettings, parts: Parts) -> Result<Recipe, StartError> {
-    let image_error = |path: &Path| {
-        let (image, path) = (settings.image.id().to_owned(), path.to_owned());
-        move |source| StartError::Image { image, path, source }
-    };
-    let kernel_path = settings.image.kernel();
-    let kernel = File::open(&kernel_path).map_err(image_error(&kernel_path))?;
-    let initramfs_path = settings.image.initramfs();
-    let initramfs =
-        initramfs::with_guest(&initramfs_path, &spec.machine.guest_binary).map_err(|error| match error {
-            InitramfsError::Guest(source) => {
-                StartError::GuestBinary { path: spec.machine.guest_binary.clone(), source }
-            }
-            InitramfsError::Image(source) | InitramfsError::Memory(source) => {
-                image_error(&initramfs_path)(source)
-            }
-        })?;
-    let root = settings.image.open_root().map_err(image_error(&settings.image.root()))?;
-    let scratch = disks::make_scratch(&parts.run_dir.join(record::SCRATCH_DISK), settings.disk_mib)?;
-    let connection = network::connect(&spec.network, &parts.run_dir)?;
-    let card = if matches!(connection, Connection::Own(_)) { Card::Tap } else { Card::User };
-    let shares = parts.shares.as_ref().map_or(0, |shares| shares.list.len());
-    let needs = Needs {
-        qemu: &parts.qemu,
-        name: &spec.name,
-        accel: parts.accel,
-        tsc_khz: tsc::frequency_khz(),
+    let template = forked_from(host, &spec).await?;
+    let connection = connect(&spec.network, run_dir).await?;
+    let parts = Parts {
+        launcher: host.launcher.clone(),
+        qemu: host.qemu()?,
+        accel,
+        name: spec.name.clone(),
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
-        boot: Boot::Whole(Whole { card, dns: spec.network.dns, shares }),
-        shell: spec.shell,
-    };
-    Ok(Recipe {
-        invocation: qemu::plan(&needs),
-        launcher: parts.launcher,
-        accel: parts.accel,
-        name: spec.name.clone(),
-        run_dir: parts.run_dir,
-        connection,
-        shares: parts.shares,
+        disk_mib: settings.disk_mib,
+        image: settings.image,
+        guest_binary: spec.machine.guest_binary,
+        run_dir: run_dir.to_owned(),
+        connection: Arc::new(connection),
+        shares,
         forward: spec.network.forward,
-        kernel,
-        initramfs,
-        disks: Some(RecipeDisks { root, scratch }),
-    })
+    };
+    let origin = VmmOrigin::new(parts, host.clone(), template);
+    supervise(Origin::Vmm(Box::new(origin)), role, environment, run_dir.to_owned()).await
+}
+
+/// What the machine is forked from; the inner error says why it is not, where anybody wonders.
+async fn forked_from(
+    host: &VmHost,
+    spec: &VmSpec,
+) -> Result<Result<(Blueprint, Arc<Opened>), Option<String>>, StartError> {
+    let blueprints = match template::blueprints(host, &spec.machine, &spec.network, &spec.mounts).await? {
+        Ok(blueprints) => blueprints,
+        // Its owner has been told when it prepared machines of this kind.
+        Err(_) => return Ok(Err(None)),
+    };
+    let opened = match host.templates.first_of(&blueprints) {
+        Ok(opened) => opened,
+        Err(reason) => return Ok(Err(Some(reason))),
+    };
+    let blueprint = blueprints.into_iter().find(|blueprint| blueprint.id == *opened.id());
+    Ok(blueprint.map(|blueprint| (blueprint, opened)).ok_or(None))
+}
+
+/// Makes the machine's network, beside the runtime's own work: the kernel takes its time.
+pub(crate) async fn connect(network: &Network, run_dir: &Path) -> Result<Connection, StartError> {
+    let (network, folder) = (network.clone(), run_dir.to_owned());
+    let connected = tokio::task::spawn_blocking(move || network::connect(&network, &folder)).await;
+    match connected {
+        Ok(connected) => Ok(connected?),
+        Err(error) => {
+            let source = std::io::Error::other(error);
+            Err(StartError::Io { what: "connect the machine of", path: run_dir.to_owned(), source })
+        }
+    }
 }
 
 async fn supervise(
-    origin: Origin,
+    mut origin: Origin,
     role: Role,
     environment: EnvironmentDir,
     run_dir: PathBuf,
 ) -> Result<Vm, StartError> {
     let outputs = Outputs::new();
     let detached = Arc::new(AtomicBool::new(false));
-    let vmm = match origin.spawn(&outputs, &detached).await {
-        Ok(vmm) => vmm,
+    let started = match origin.spawn(&outputs, &detached).await {
+        Ok(started) => started,
         Err(error) => {
             if let Err(left) = record::destroy_leftover(&run_dir).await {
                 tracing::warn!("{left}");
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
@@ -319,7 +301,8 @@ async fn supervise(
         events: event_sender,
         orders: order_receiver,
         detached: Arc::clone(&detached),
+        env: None,
     };
-    let supervisor = Supervising::Running(tokio::spawn(supervisor.run(vmm)));
+    let supervisor = Supervising::Running(tokio::spawn(supervisor.run(started)));
     Ok(Vm { events, orders, supervisor, outputs, run_dir, detached })
 }

@@ -1,5 +1,6 @@
 //! The one task that owns a machine while it lives.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,17 +14,16 @@ use tokio::time::Instant;
 
 use super::exit::{Knowledge, classify};
 use super::handshake::{Action, Handshake};
-use super::spawn::{Outputs, Recipe, Vmm};
-use super::tree::TreeRecipe;
+use super::origin::{Origin, Started};
+use super::spawn::{Outputs, Vmm};
 use super::{Entrypoint, Exit, VmEvent};
 use crate::environment::EnvironmentDir;
-use crate::launch::LaunchError;
 use crate::process::Ending;
-use crate::qmp::Event;
+use crate::qmp::{Command, Event};
 use crate::template::StartedFrom;
 
-/// How often a machine is started before it is given up.
-const ATTEMPTS: u32 = 2;
+/// How often a machine is booted before it is given up.
+const BOOTS: u32 = 2;
 /// From asking the VMM to end to killing it.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
 /// From killing it until nobody waits any more.
@@ -51,31 +51,15 @@ pub(super) struct Role {
     pub(super) shares: Vec<protocol::Share>,
     /// Further variables of the entrypoint.
     pub(super) env: Vec<(String, String)>,
+    /// DNS server.
+    pub(super) dns: Option<Ipv4Addr>,
+    /// Offer a root shell on its console.
+    pub(super) shell: bool,
     pub(super) hello_limit: Duration,
+    /// The same for a fork, until it has its identity.
+    pub(super) fork_limit: Duration,
     /// None where the agent starts no Docker.
     pub(super) docker_limit: Option<Duration>,
-}
-
-/// What the machine is started from.
-#[derive(Debug)]
-pub(super) enum Origin {
-    /// A VMM.
-    Vmm(Arc<Recipe>),
-    /// A tree of processes.
-    Tree(TreeRecipe),
-}
-
-impl Origin {
-    pub(super) async fn spawn(
-        &self,
-        outputs: &Outputs,
-        detached: &Arc<AtomicBool>,
-    ) -> Result<Vmm, LaunchError> {
-        match self {
-            Self::Vmm(recipe) => recipe.spawn(outputs, detached).await,
-            Self::Tree(recipe) => recipe.spawn(outputs, detached).await,
-        }
-    }
 }
 
 /// Owns a machine. See the module's picture.
@@ -89,6 +73,8 @@ pub(super) struct Supervisor {
     pub(super) orders: mpsc::Receiver<Order>,
     /// The owner has let the machine go: it outlives this process.
     pub(super) detached: Arc<AtomicBool>,
+    /// The entrypoint's environment, once it was taken from its file: a second start of the machine needs it too.
+    pub(super) env: Option<String>,
 }
 
 /// What happened, named before anybody decides about it.
@@ -124,14 +110,18 @@ struct Attempt {
     monitor_gone: bool,
     wrong_version: Option<u32>,
     hello_missed: bool,
+    /// Its owner wants it to end.
+    ordered: bool,
+    hello_limit: Duration,
 }
 
 impl Attempt {
-    fn new(vmm: Vmm, role: &Role) -> Self {
+    fn new(vmm: Vmm, role: &Role, is_fork: bool) -> Self {
         let monitor_gone = vmm.monitor.is_none();
         Self {
             vmm,
             handshake: match role.docker_limit {
+                _ if is_fork => Handshake::of_fork(),
                 Some(_) => Handshake::default(),
                 None => Handshake::without_docker(),
             },
@@ -143,6 +133,8 @@ impl Attempt {
             monitor_gone,
             wrong_version: None,
             hello_missed: false,
+            ordered: false,
+            hello_limit: if is_fork { role.fork_limit } else { role.hello_limit },
         }
     }
 
@@ -163,7 +155,7 @@ impl Attempt {
     fn quit(&mut self) {
         let Some(monitor) = &self.vmm.monitor else { return self.kill() };
         self.knowledge.asked_to_quit = true;
-        monitor.quit();
+        monitor.ask(Command::Quit);
         self.stopping = Stopping::Quitting(Instant::now() + QUIT_LIMIT);
     }
 
@@ -182,9 +174,9 @@ impl Attempt {
     fn deadline(&self, role: &Role) -> Option<Instant> {
         match self.stopping {
             Stopping::PoweringOff(at) | Stopping::Quitting(at) | Stopping::Killed(at) => Some(at),
-            Stopping::No if !self.handshake.greeted() => Some(self.started_at + role.hello_limit),
+            Stopping::No if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
             Stopping::No if self.handshake.waits_for_docker() => {
-                role.docker_limit.map(|docker| self.started_at + role.hello_limit + docker)
+                role.docker_limit.map(|docker| self.started_at + self.hello_limit + docker)
             }
             Stopping::No => None,
         }
@@ -193,43 +185,62 @@ impl Attempt {
 
 impl Supervisor {
     /// Owns the machine to its end. The last event is [`VmEvent::Gone`].
-    pub(super) async fn run(mut self, vmm: Vmm) -> Exit {
-        let exit = self.live(vmm).await;
+    pub(super) async fn run(mut self, started: Started) -> Exit {
+        let exit = self.live(started).await;
         let console_tail = self.outputs.tail();
         let _ = self.events.send(VmEvent::Gone { exit: exit.clone(), console_tail }).await;
         exit
     }
 
-    async fn live(&mut self, mut vmm: Vmm) -> Exit {
-        let mut attempts = 1;
+    async fn live(&mut self, mut started: Started) -> Exit {
+        let mut boots = 0;
         loop {
-            self.tell(VmEvent::VmmStarted { pid: vmm.process.id(), from: StartedFrom::Boot }).await;
-            let mut attempt = Attempt::new(vmm, &self.role);
+            let is_fork = started.from != StartedFrom::Boot;
+            boots += u32::from(!is_fork);
+            if let Some(reason) = started.cold {
+                self.tell(VmEvent::Cold { reason }).await;
+            }
+            let pid = started.vmm.process.id();
+            self.tell(VmEvent::VmmStarted { pid, from: started.from }).await;
+            let mut attempt = Attempt::new(started.vmm, &self.role, is_fork);
             let exit = self.watch(&mut attempt).await;
-            if !attempt.hello_missed {
+            if attempt.handshake.is_up() || attempt.ordered {
                 return exit;
             }
-            let limit = self.role.hello_limit;
-            if attempts == ATTEMPTS {
-                return Exit::NoHello { attempts, limit };
+            if is_fork {
+                // Never worse than cold: whatever it was, the next start boots.
+                self.origin.give_up_fork(&self.why_unusable(&attempt, &exit));
+            } else if !attempt.hello_missed {
+                return exit;
+            } else if boots == BOOTS {
+                return Exit::NoHello { attempts: boots, limit: attempt.hello_limit };
+            } else {
+                let reason = self.why_unusable(&attempt, &exit);
+                self.tell(VmEvent::Restarted { reason }).await;
             }
-            attempts += 1;
-            let reason = format!(
-                "the agent in the machine said no hello within {} s; the console's last lines:\n{}",
-                limit.as_secs(),
-                self.outputs.tail()
-            );
-            self.tell(VmEvent::Restarted { reason }).await;
-            vmm = match self.origin.spawn(&self.outputs, &self.detached).await {
-                Ok(vmm) => vmm,
+            started = match self.origin.spawn(&self.outputs, &self.detached).await {
+                Ok(started) => started,
                 Err(error) => return Exit::NotStarted { reason: error.to_string() },
             };
         }
     }
 
+    fn why_unusable(&self, attempt: &Attempt, exit: &Exit) -> String {
+        let what = if attempt.hello_missed {
+            let limit = attempt.hello_limit.as_secs();
+            let word = if attempt.handshake.greeted() { "took no identity on" } else { "said no hello" };
+            format!("the agent in the machine {word} within {limit} s")
+        } else {
+            exit.to_string()
+        };
+        format!("{what}; the console's last lines:\n{}", self.outputs.tail())
+    }
+
     /// Watches one start of the machine to its end.
     async fn watch(&mut self, attempt: &mut Attempt) -> Exit {
         attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
+        let actions = attempt.handshake.begin();
+        self.carry_out(attempt, actions).await;
         loop {
             match self.next_happening(attempt).await {
                 Happening::Ended(ending) => return self.settle(attempt, ending).await,
@@ -239,10 +250,16 @@ impl Supervisor {
                     attempt.vmm.link = None;
                 }
                 Happening::Monitor(event) => note(attempt, event),
-                Happening::Ordered(Some(Order::Stop(grace))) => attempt.stop(grace),
+                Happening::Ordered(Some(Order::Stop(grace))) => {
+                    attempt.ordered = true;
+                    attempt.stop(grace);
+                }
                 // Nobody can order any more, because the machine was let go on purpose.
                 Happening::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                Happening::Ordered(Some(Order::Kill) | None) => attempt.kill(),
+                Happening::Ordered(Some(Order::Kill) | None) => {
+                    attempt.ordered = true;
+                    attempt.kill();
+                }
                 Happening::EnvironmentChanged => self.carry_trm(attempt),
                 Happening::DeadlinePassed => {
                     if let Some(exit) = self.pass_deadline(attempt).await {
@@ -301,7 +318,8 @@ impl Supervisor {
         for action in actions {
             match action {
                 Action::Tell(event) => self.tell(event).await,
-                Action::Identify => attempt.send(&HostMessage::Identify(identity(&self.role.hostname))),
+                Action::Identify => attempt.send(&HostMessage::Identify(identity(&self.role))),
+                Action::SetClock => attempt.send(&HostMessage::Clock { unix_time_ns: unix_time_ns() }),
                 Action::Start => self.start_entrypoint(attempt).await,
                 Action::WriteFile { suffix, content } => {
                     if let Err(error) = self.environment.write(suffix, &content) {
@@ -317,9 +335,14 @@ impl Supervisor {
     }
 
     async fn start_entrypoint(&mut self, attempt: &mut Attempt) {
-        match self.environment.take(Suffix::Env) {
+        let taken = match self.env.clone() {
+            Some(content) => Ok(Some(content)),
+            None => self.environment.take(Suffix::Env),
+        };
+        match taken {
             Ok(Some(content)) => {
-                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Env), content })
+                self.env = Some(content.clone());
+                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Env), content });
             }
             Ok(None) => {
                 let path = self.environment.path().join(self.file_name(Suffix::Env));
@@ -368,7 +391,7 @@ impl Supervisor {
                 tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not end");
                 return Some(Exit::Killed);
             }
-            Stopping::No if attempt.handshake.greeted() => {
+            Stopping::No if attempt.handshake.is_up() => {
                 let actions = attempt.handshake.give_up_docker();
                 self.carry_out(attempt, actions).await;
             }
@@ -419,22 +442,34 @@ fn note(attempt: &mut Attempt, event: Option<Event>) {
     match event {
         Some(Event::Shutdown(reason)) => attempt.knowledge.shutdown_reason = Some(reason),
         Some(Event::GuestPanicked) => attempt.knowledge.shutdown_reason = Some("guest-panic".to_owned()),
-        Some(Event::Other(_)) => {}
+        Some(Event::Refused(reason)) => {
+            tracing::warn!("the monitor refused a command: {reason}");
+            // Of all commands only those that restore a fork can be refused, and then nothing ever runs in it.
+            if !attempt.handshake.greeted() {
+                attempt.kill();
+            }
+        }
+        Some(Event::Stopped | Event::Resumed | Event::Migration(_) | Event::Other(_)) => {}
         None => attempt.monitor_gone = true,
     }
 }
 
 /// A fresh identity, with the clock read as late as possible.
-fn identity(hostname: &str) -> Identity {
+fn identity(role: &Role) -> Identity {
     let mut entropy = [0; 64];
     rand::rng().fill_bytes(&mut entropy);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Identity {
-        hostname: hostname.to_owned(),
+        hostname: role.hostname.clone(),
         machine_id: uuid::Uuid::new_v4().simple().to_string(),
-        unix_time_ns: u64::try_from(since.as_nanos()).unwrap_or_default(),
         entropy: base64::engine::general_purpose::STANDARD.encode(entropy),
-        dns: None,
-        shell: false,
+        dns: role.dns,
+        shell: role.shell,
+        unix_time_ns: unix_time_ns(),
     }
+}
+
+/// The host's wall clock; 0 where it stands before 1970.
+fn unix_time_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or_default()
 }

@@ -4,34 +4,37 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::qmp::{Event, Monitor};
+use crate::qmp::{Command, Event, Monitor};
+
+/// Commands that wait for the monitor: a machine needs two or three in its life.
+const COMMANDS_MAX: usize = 4;
 
 /// A VMM's monitor.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     events: mpsc::Receiver<Event>,
-    quit: mpsc::Sender<()>,
+    commands: mpsc::Sender<Command>,
     /// Ends with this.
     _task: JoinSet<()>,
 }
 
 impl Watcher {
-    /// Takes a connection over.
-    pub(crate) fn start(stream: UnixStream) -> Self {
+    /// Takes a connection over, and asks for something first.
+    pub(crate) fn start(stream: UnixStream, first: Option<Command>) -> Self {
         let (event_sender, events) = mpsc::channel(16);
-        let (quit, quit_receiver) = mpsc::channel(1);
+        let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
         let mut task = JoinSet::new();
         task.spawn(async move {
-            if let Err(error) = watch(stream, event_sender, quit_receiver).await {
+            if let Err(error) = watch(stream, first, event_sender, command_receiver).await {
                 tracing::debug!("the monitor of a VMM is gone: {error}");
             }
         });
-        Self { events, quit, _task: task }
+        Self { events, commands, _task: task }
     }
 
-    /// Asks the VMM to end at once. It may not be able to hear that yet, or any more.
-    pub(crate) fn quit(&self) {
-        let _ = self.quit.try_send(());
+    /// Asks the VMM for something. It may not be able to hear that yet, or any more.
+    pub(crate) fn ask(&self, command: Command) {
+        let _ = self.commands.try_send(command);
     }
 
     /// The next thing told; none once the monitor is gone. Safe to be cancelled.
@@ -42,10 +45,11 @@ impl Watcher {
 
 async fn watch(
     stream: UnixStream,
+    first: Option<Command>,
     events: mpsc::Sender<Event>,
-    mut quit: mpsc::Receiver<()>,
+    mut commands: mpsc::Receiver<Command>,
 ) -> std::io::Result<()> {
-    let mut monitor = Monitor::open(stream).await?;
+    let mut monitor = Monitor::open(stream, first).await?;
     loop {
         tokio::select! {
             event = monitor.next_event() => match event? {
@@ -53,7 +57,7 @@ async fn watch(
                 // The queue is longer than the number of such events in a machine's life.
                 event => drop(events.try_send(event)),
             },
-            Some(()) = quit.recv() => monitor.quit().await?,
+            Some(command) = commands.recv() => monitor.send(command).await?,
         }
     }
 }

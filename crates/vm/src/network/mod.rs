@@ -38,6 +38,7 @@ pub use error::NetworkError;
 pub(crate) use namespace::Attachment;
 pub(crate) use record::remove;
 
+use crate::driver::qemu::Card;
 use crate::machine::{Egress, Network};
 
 /// How a machine is connected.
@@ -73,6 +74,21 @@ pub(crate) fn connect(network: &Network, run_dir: &Path) -> Result<Connection, N
         }
         Egress::Open => connect_openly(network),
     }
+}
+
+/// What the card of such a machine is connected to.
+pub(crate) fn card(network: &Network) -> Card {
+    let own = network.egress == Egress::Open && rustix::process::geteuid().is_root();
+    if own { Card::Tap } else { Card::User }
+}
+
+/// The DNS server that such a machine is told.
+pub(crate) fn name_server(network: &Network) -> Option<Ipv4Addr> {
+    // Its own network answers at an address that the guest knows.
+    if network.egress == Egress::Shut {
+        return None;
+    }
+    dns(network.dns).ok()
 }
 
 /// The DNS server as a guest can reach it.

@@ -7,10 +7,21 @@
 //!   start   ──> fork of an opened template; whatever is wrong with it: a cold boot, with the reason
 //! ```
 
+mod blueprint;
+mod build;
+mod key;
+mod make;
+mod manifest;
+mod memory;
+mod store;
+mod templates;
+
 use std::path::PathBuf;
 
-use crate::machine::{Machine, Network, VmHost};
-use crate::mount::Mount;
+pub(crate) use blueprint::Blueprint;
+pub(crate) use store::Opened;
+pub use templates::{Templates, prepare, rebuild};
+pub(crate) use templates::{blueprints, fork_failed};
 
 /// How machines of one kind are forked. Where a machine has none, it is booted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,15 +90,4 @@ pub enum Preparing {
         /// Why.
         reason: String,
     },
-}
-
-/// Gets the template of machines of this kind ready: opened, built by this process, or waited for while another one builds
-/// it. Never fails: without a template machines are booted, and what is told says why.
-pub async fn prepare(
-    _host: &VmHost,
-    _machine: &Machine,
-    _network: &Network,
-    _mounts: &[Mount],
-    _tell: &mut (dyn FnMut(Preparing) + Send),
-) {
 }

@@ -3,4 +3,4 @@
 mod kernel;
 mod plan;
 
-pub(crate) use plan::{Boot, Card, Invocation, Needs, Role, Whole, plan};
+pub(crate) use plan::{Boot, Card, Invocation, Needs, Role, plan};

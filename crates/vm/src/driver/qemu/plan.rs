@@ -1,6 +1,5 @@
 //! From a machine's needs to a command line. Pure; compared with snapshots.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use dayfly_guest::protocol;
@@ -26,28 +25,50 @@ pub(crate) struct Needs<'a> {
     pub(crate) memory_mib: u32,
     /// How it starts.
     pub(crate) boot: Boot,
-    /// Offer a root shell on its console.
-    pub(crate) shell: bool,
 }
 
 /// How a machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
-    /// With its disks and network.
-    Whole(Whole),
-    /// Only to see whether a guest gets as far as user space.
+    /// From its kernel, only to see whether a guest gets as far as user space.
     Probe,
+    /// From its kernel.
+    Cold {
+        /// What its network card is connected to.
+        card: Card,
+        /// How much of the host is served to it.
+        shares: usize,
+    },
+    /// From its kernel, with memory that outlives it: others are forked from what it becomes.
+    Template {
+        /// What its network card is connected to.
+        card: Card,
+    },
+    /// From a template's memory, devices and disk. Its devices must be those of [`Boot::Template`], in the same order.
+    Fork {
+        /// What its network card is connected to.
+        card: Card,
+    },
 }
 
-/// What only a whole machine has, beside its disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Whole {
-    /// What its network card is connected to.
-    pub(crate) card: Card,
-    /// Its DNS server.
-    pub(crate) dns: IpAddr,
-    /// How much of the host is served to it.
-    pub(crate) shares: usize,
+impl Boot {
+    fn is_from_kernel(self) -> bool {
+        !matches!(self, Self::Fork { .. })
+    }
+
+    fn card(self) -> Option<Card> {
+        match self {
+            Self::Probe => None,
+            Self::Cold { card, .. } | Self::Template { card } | Self::Fork { card } => Some(card),
+        }
+    }
+
+    fn shares(self) -> usize {
+        match self {
+            Self::Cold { shares, .. } => shares,
+            Self::Probe | Self::Template { .. } | Self::Fork { .. } => 0,
+        }
+    }
 }
 
 /// What a network card is connected to.
@@ -68,8 +89,14 @@ pub(crate) enum Role {
     Initrd,
     /// Squashfs of the image, for reading.
     RootDisk,
-    /// Scratch disk, for reading and writing.
+    /// Scratch disk, for reading and writing: raw, or, in a fork, an overlay.
     ScratchDisk,
+    /// What a fork's scratch disk lies over, for reading.
+    BaseDisk,
+    /// Memory of a template, or what forks copy theirs from.
+    Memory,
+    /// State of the template's devices, which a fork reads.
+    State,
     /// Tap device of the network card.
     Tap,
     /// Connection to the server of the share of this number.
@@ -93,6 +120,14 @@ pub(crate) struct Invocation {
     pub(crate) env: Vec<(String, String)>,
     /// Descriptors that must be open, by number.
     pub(crate) descriptors: Vec<(i32, Role)>,
+}
+
+impl Invocation {
+    /// The number of a descriptor, where there is such a one.
+    pub(crate) fn number(&self, role: Role) -> Option<i32> {
+        self.descriptors.iter().find(|(_, found)| *found == role).map(|(number, _)| *number)
+    }
+
 }
 
 /// Number of the first descriptor.
@@ -126,14 +161,32 @@ impl Builder {
         self.option("-chardev", format!("socket,id={id},fd={number},server=on,wait=off"));
     }
 
-    /// A disk by its descriptor: the VMM's user needs no access to any path.
-    fn disk(&mut self, serial: &str, role: Role, options: &str) {
+    /// A file by its descriptor: the VMM's user needs no access to any path.
+    fn block(&mut self, node: &str, driver: &str, role: Role, options: &str) {
         let number = self.descriptor(role);
         // Numbers of sets and of descriptors have nothing to do with each other; equal ones are easier to read.
         self.option("-add-fd", format!("fd={number},set={number}"));
         let file = format!("file.driver=file,file.filename=/dev/fdset/{number},file.locking=off");
-        self.option("-blockdev", format!("driver=raw,node-name={serial},{file},{options}"));
+        self.option("-blockdev", format!("driver={driver},node-name={node},{file},{options}"));
+    }
+
+    /// A disk that the guest finds by its serial.
+    fn disk(&mut self, serial: &str) {
         self.option("-device", format!("virtio-blk-device,drive={serial},serial={serial}"));
+    }
+
+    fn disks(&mut self, boot: Boot) {
+        self.block("root", "raw", Role::RootDisk, "read-only=on");
+        self.disk("root");
+        // Nothing on it outlives the machine, so nothing has to reach the host's disk.
+        let scratch = "cache.no-flush=on,discard=unmap";
+        if let Boot::Fork { .. } = boot {
+            self.block("base", "raw", Role::BaseDisk, "read-only=on");
+            self.block("scratch", "qcow2", Role::ScratchDisk, &format!("backing=base,{scratch}"));
+        } else {
+            self.block("scratch", "raw", Role::ScratchDisk, scratch);
+        }
+        self.disk("scratch");
     }
 
     fn share(&mut self, number: usize) {
@@ -157,22 +210,26 @@ impl Builder {
 pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
     let mut builder = Builder::default();
     machine(&mut builder, needs);
-    kernel_options(&mut builder, needs);
+    if needs.boot.is_from_kernel() {
+        kernel_options(&mut builder, needs);
+    }
     builder.socket("console", Role::ConsoleSocket);
     builder.option("-serial", "chardev:console");
     builder.socket("monitor", Role::MonitorSocket);
     builder.option("-mon", "chardev=monitor,mode=control");
-    builder.option("-device", "virtio-rng-device");
     builder.option("-device", "virtio-serial-device");
     builder.socket("agent", Role::AgentSocket);
     builder.option("-device", format!("virtserialport,chardev=agent,name={}", protocol::PORT_NAME));
-    if let Boot::Whole(whole) = needs.boot {
-        builder.disk("root", Role::RootDisk, "read-only=on");
-        // Nothing on it outlives the machine, so nothing has to reach the host's disk.
-        builder.disk("scratch", Role::ScratchDisk, "cache.no-flush=on,discard=unmap");
-        builder.card(whole.card);
-        (0..whole.shares).for_each(|number| builder.share(number));
+    if let Some(card) = needs.boot.card() {
+        builder.disks(needs.boot);
+        builder.card(card);
+        (0..needs.boot.shares()).for_each(|number| builder.share(number));
         builder.option("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
+    }
+    if let Boot::Fork { .. } = needs.boot {
+        // Only the monitor can be told of the state, and that the memory is there already.
+        builder.descriptor(Role::State);
+        builder.option("-incoming", "defer");
     }
     Invocation {
         program: needs.qemu.to_owned(),
@@ -187,10 +244,8 @@ fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     let mut machine =
         "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off"
             .to_owned();
-    if matches!(needs.boot, Boot::Whole(Whole { shares: 1.., .. })) {
-        // Servers of files read and write the machine's memory.
-        let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", needs.memory_mib);
-        builder.option("-object", memory);
+    if let Some(memory) = memory(builder, needs.boot) {
+        builder.option("-object", format!("{memory},id=memory,size={}M", needs.memory_mib));
         machine.push_str(",memory-backend=memory");
     }
     builder.option("-machine", machine);
@@ -214,18 +269,26 @@ fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
+/// Where the machine's memory is, if it is not the VMM's own.
+fn memory(builder: &mut Builder, boot: Boot) -> Option<String> {
+    let share = match boot {
+        Boot::Probe | Boot::Cold { shares: 0, .. } => return None,
+        // Servers of files read and write it.
+        Boot::Cold { .. } => return Some("memory-backend-memfd,share=on".to_owned()),
+        Boot::Template { .. } => "on",
+        // Each page is the template's until it is written to.
+        Boot::Fork { .. } => "off",
+    };
+    let number = builder.descriptor(Role::Memory);
+    Some(format!("memory-backend-file,mem-path=/proc/self/fd/{number},share={share}"))
+}
+
 fn kernel_options(builder: &mut Builder, needs: &Needs<'_>) {
     let kernel = builder.descriptor(Role::Kernel);
     let initrd = builder.descriptor(Role::Initrd);
     builder.option("-kernel", format!("/proc/self/fd/{kernel}"));
     builder.option("-initrd", format!("/proc/self/fd/{initrd}"));
-    let guest = match needs.boot {
-        Boot::Probe => vec!["dayfly.probe".to_owned()],
-        Boot::Whole(whole) => {
-            let shell = needs.shell.then(|| "dayfly.shell".to_owned());
-            std::iter::once(format!("dayfly.dns={}", whole.dns)).chain(shell).collect()
-        }
-    };
+    let guest = (needs.boot == Boot::Probe).then(|| "dayfly.probe".to_owned()).into_iter().collect();
     builder.option("-append", kernel::command_line(needs.accel, needs.tsc_khz, guest));
 }
 
@@ -262,28 +325,45 @@ mod tests {
             cpus: 2,
             memory_mib: 2048,
             boot,
-            shell: false,
         }
-    }
-
-    fn whole(card: Card) -> Boot {
-        Boot::Whole(Whole { card, dns: [1, 1, 1, 1].into(), shares: 0 })
     }
 
     #[test]
     fn a_whole_machine_under_emulation() {
-        insta::assert_snapshot!(shown(&needs(Accel::Tcg, whole(Card::Tap))));
+        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Cold { card: Card::Tap, shares: 0 })));
     }
 
     #[test]
     fn a_whole_machine_with_kvm() {
-        insta::assert_snapshot!(shown(&needs(Accel::Kvm, whole(Card::User))));
+        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Cold { card: Card::User, shares: 0 })));
     }
 
     #[test]
     fn a_machine_with_mounts_shares_its_memory() {
-        let whole = Whole { card: Card::Tap, dns: [1, 1, 1, 1].into(), shares: 2 };
-        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Whole(whole))));
+        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Cold { card: Card::Tap, shares: 2 })));
+    }
+
+    #[test]
+    fn a_template_has_memory_that_outlives_it() {
+        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Template { card: Card::Tap })));
+    }
+
+    #[test]
+    fn a_fork_has_no_kernel_and_memory_and_disk_of_its_template() {
+        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Fork { card: Card::Tap })));
+    }
+
+    /// What a snapshot holds of devices is matched by their order.
+    #[test]
+    fn template_and_fork_have_the_same_devices_in_the_same_order() {
+        let devices = |boot| {
+            let args = plan(&needs(Accel::Tcg, boot)).args;
+            let pairs = args.windows(2).filter(|pair| pair[0] == "-device");
+            pairs.map(|pair| pair[1].clone()).collect::<Vec<_>>()
+        };
+        let template = devices(Boot::Template { card: Card::User });
+        assert!(template.len() > 4);
+        assert_eq!(template, devices(Boot::Fork { card: Card::User }));
     }
 
     #[test]

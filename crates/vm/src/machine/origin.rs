@@ -1,0 +1,222 @@
+//! What a machine is started from: a fork of its template where there is one, else its kernel.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::files::Files;
+use super::spawn::{Outputs, Recipe, Vmm};
+use super::tree::TreeRecipe;
+use super::{StartError, VmHost, disks, overlay, record};
+use crate::accel::Accel;
+use crate::driver::qemu::{self, Boot, Card, Needs, Role};
+use crate::forward::Forward;
+use crate::image::Image;
+use crate::launch::Launcher;
+use crate::network::Connection;
+use crate::template::{Blueprint, Opened, StartedFrom, fork_failed};
+use crate::tsc;
+use crate::virtiofs::Shares;
+
+/// What a machine is started from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A VMM.
+    Vmm(Box<VmmOrigin>),
+    /// A tree of processes.
+    Tree(TreeRecipe),
+}
+
+/// One start of a machine that came to a process.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) vmm: Vmm,
+    pub(super) from: StartedFrom,
+    /// Why it is no fork, where it was to be one.
+    pub(super) cold: Option<String>,
+}
+
+impl Origin {
+    /// Starts it, from the best that there is.
+    pub(super) async fn spawn(
+        &mut self,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> Result<Started, StartError> {
+        match self {
+            Self::Vmm(origin) => origin.spawn(outputs, detached).await,
+            Self::Tree(recipe) => {
+                let vmm = recipe.spawn(outputs, detached).await?;
+                Ok(Started { vmm, from: StartedFrom::Boot, cold: None })
+            }
+        }
+    }
+
+    /// A fork of it is of no use: it boots from now on.
+    pub(super) fn give_up_fork(&mut self, reason: &str) {
+        if let Self::Vmm(origin) = self {
+            origin.give_up_fork(reason);
+        }
+    }
+}
+
+/// What a VMM is started from.
+#[derive(Debug)]
+pub(super) struct VmmOrigin {
+    parts: Arc<Parts>,
+    host: VmHost,
+    /// What it is forked from.
+    template: Option<(Blueprint, Arc<Opened>)>,
+    /// What it boots from, once that was needed.
+    cold: Option<Arc<Recipe>>,
+    /// Why it is no fork, as long as nobody has been told.
+    why_cold: Option<String>,
+}
+
+impl VmmOrigin {
+    /// With what it is forked from, or why it is not, where anybody wonders.
+    pub(super) fn new(
+        parts: Parts,
+        host: VmHost,
+        template: Result<(Blueprint, Arc<Opened>), Option<String>>,
+    ) -> Self {
+        let (template, why_cold) = match template {
+            Ok(template) => (Some(template), None),
+            Err(why) => (None, why),
+        };
+        Self { parts: Arc::new(parts), host, template, cold: None, why_cold }
+    }
+
+    async fn spawn(&mut self, outputs: &Outputs, detached: &Arc<AtomicBool>) -> Result<Started, StartError> {
+        if let Some((_, template)) = &self.template {
+            match self.fork(template, outputs, detached).await {
+                Ok(vmm) => {
+                    let from = StartedFrom::Fork(template.id().to_string());
+                    return Ok(Started { vmm, from, cold: None });
+                }
+                Err(error) => self.give_up_fork(&error.to_string()),
+            }
+        }
+        let recipe = match &self.cold {
+            Some(recipe) => Arc::clone(recipe),
+            None => Arc::new(self.blocking(Parts::cold).await?),
+        };
+        self.cold = Some(Arc::clone(&recipe));
+        let vmm = recipe.spawn(outputs, detached).await?;
+        Ok(Started { vmm, from: StartedFrom::Boot, cold: self.why_cold.take() })
+    }
+
+    async fn fork(
+        &self,
+        template: &Arc<Opened>,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> Result<Vmm, StartError> {
+        let opened = Arc::clone(template);
+        let recipe = self.blocking(move |parts| parts.fork(&opened)).await?;
+        Ok(Arc::new(recipe).spawn(outputs, detached).await?)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Parts) -> Result<T, StartError> + Send + 'static,
+    ) -> Result<T, StartError> {
+        let parts = Arc::clone(&self.parts);
+        let path = parts.run_dir.clone();
+        let done = tokio::task::spawn_blocking(move || work(&parts)).await;
+        done.unwrap_or_else(|error| {
+            Err(StartError::Io { what: "prepare", path, source: std::io::Error::other(error) })
+        })
+    }
+
+    /// Its template is of no use: the next start is a cold boot.
+    fn give_up_fork(&mut self, reason: &str) {
+        if let Some((blueprint, template)) = self.template.take() {
+            fork_failed(&self.host, &blueprint, &template);
+            self.why_cold = Some(format!("a fork of template {} failed: {reason}", template.id()));
+        }
+    }
+}
+
+/// All that the starts of one machine have in common.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) launcher: Launcher,
+    pub(crate) qemu: PathBuf,
+    pub(crate) accel: Accel,
+    pub(crate) name: String,
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    pub(crate) disk_mib: u64,
+    pub(crate) image: Image,
+    pub(crate) guest_binary: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) shares: Option<Shares>,
+    pub(crate) forward: Option<Forward>,
+}
+
+impl Parts {
+    /// What its network card is connected to.
+    pub(crate) fn card(&self) -> Card {
+        if matches!(*self.connection, Connection::Own(_)) { Card::Tap } else { Card::User }
+    }
+
+    /// To boot it, with an empty scratch disk.
+    fn cold(&self) -> Result<Recipe, StartError> {
+        let scratch = disks::make_scratch(&self.run_dir.join(record::SCRATCH_DISK), self.disk_mib)?;
+        let files = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
+        let shares = self.shares.as_ref().map_or(0, |shares| shares.list.len());
+        let boot = Boot::Cold { card: self.card(), shares };
+        Ok(self.recipe(boot, files.with(Role::ScratchDisk, scratch)))
+    }
+
+    /// To boot what becomes a template.
+    pub(crate) fn template(&self, disk: &Path, memory: Files) -> Result<Recipe, StartError> {
+        let scratch = disks::make_scratch(disk, self.disk_mib)?;
+        let boot = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
+        let files = boot.with(Role::ScratchDisk, scratch).and(memory);
+        Ok(self.recipe(Boot::Template { card: self.card() }, files))
+    }
+
+    /// To fork it. Neither kernel nor initramfs is read: what they became is in the memory.
+    fn fork(&self, template: &Opened) -> Result<Recipe, StartError> {
+        let of_template = |what: &'static str| {
+            let path = template.folder().to_owned();
+            move |source| StartError::Io { what, path, source }
+        };
+        let path = self.run_dir.join(record::SCRATCH_DISK);
+        let io_error = |source| StartError::Io { what: "make the overlay", path: path.clone(), source };
+        let scratch = overlay::make(&path, self.disk_mib * 1024 * 1024).map_err(io_error)?;
+        let files = Files::default()
+            .with_root(&self.image)?
+            .with(Role::Memory, template.memory().map_err(of_template("use the memory of the template"))?)
+            .with(Role::State, template.state().map_err(of_template("use the state of the template"))?)
+            .with(Role::BaseDisk, template.disk().map_err(of_template("use the disk of the template"))?)
+            .with(Role::ScratchDisk, scratch);
+        Ok(self.recipe(Boot::Fork { card: self.card() }, files))
+    }
+
+    fn recipe(&self, boot: Boot, files: Files) -> Recipe {
+        let needs = Needs {
+            qemu: &self.qemu,
+            name: &self.name,
+            accel: self.accel,
+            tsc_khz: tsc::frequency_khz(),
+            cpus: self.cpus,
+            memory_mib: self.memory_mib,
+            boot,
+        };
+        Recipe {
+            invocation: qemu::plan(&needs),
+            launcher: self.launcher.clone(),
+            accel: self.accel,
+            name: self.name.clone(),
+            run_dir: self.run_dir.clone(),
+            connection: Arc::clone(&self.connection),
+            shares: self.shares.clone(),
+            forward: self.forward,
+            files,
+        }
+    }
+}

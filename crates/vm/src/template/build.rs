@@ -1,0 +1,259 @@
+//! A template in the making: a machine is booted, gets ready, and is frozen.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Milestone, Prepare, Source};
+use rustix::fs::{MemfdFlags, Mode};
+use tokio::time::Instant;
+
+use super::blueprint::Blueprint;
+use super::{Preparing, store};
+use crate::driver::qemu::Role;
+use crate::machine::files::Files;
+use crate::machine::origin::Parts;
+use crate::machine::spawn::{Outputs, Vmm};
+use crate::machine::{self, LeftoverError, Limits, StartError, VmHost, record};
+use crate::qmp::{Command, Event};
+
+/// How long the VMM may take to write the state of its devices, which takes some hundredths of a second, and to end.
+const FREEZE_LIMIT: Duration = Duration::from_secs(60);
+/// Folder of the machine below that of the stage.
+pub(super) const MACHINE: &str = "vm";
+/// Lines of a warm-up that a failure quotes.
+const TAIL_LINES: usize = 20;
+
+/// Why a template could not be built.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BuildError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Leftover(#[from] LeftoverError),
+    #[error("cannot {what} {path}: {source}")]
+    Io { what: &'static str, path: String, source: io::Error },
+    #[error("{what} within {} s; the console's last lines:\n{tail}", limit.as_secs())]
+    TooLong { what: &'static str, limit: Duration, tail: String },
+    #[error("its machine ended while {what}; its last lines:\n{tail}")]
+    Ended { what: &'static str, tail: String },
+    #[error("its agent speaks version {0} of the protocol")]
+    Version(u32),
+    #[error("{0}")]
+    NotReady(String),
+    #[error("QEMU cannot freeze it: {0}")]
+    Freeze(String),
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
+    let path = path.display().to_string();
+    move |source| BuildError::Io { what, path, source }
+}
+
+/// Builds it into a folder: `memory`, `state`, `disk.img` and what its warm-up printed. Nothing of its machine is left.
+pub(super) async fn build(
+    host: &VmHost,
+    blueprint: &Blueprint,
+    stage: &Path,
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> Result<(), BuildError> {
+    let run_dir = stage.join(MACHINE);
+    std::fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
+    let built = freeze_one(host, blueprint, stage, &run_dir, tell).await;
+    record::destroy_leftover(&run_dir).await?;
+    std::fs::remove_dir_all(&run_dir).map_err(io_error("remove", &run_dir))?;
+    let memory = built?;
+    let path = stage.join(store::MEMORY);
+    let file = path.clone();
+    let written = tokio::task::spawn_blocking(move || super::memory::write(&memory, &file)).await;
+    written.map_err(io::Error::other).flatten().map_err(io_error("write", &path))
+}
+
+/// A machine from its boot to its end; what is left is its memory.
+async fn freeze_one(
+    host: &VmHost,
+    blueprint: &Blueprint,
+    stage: &Path,
+    run_dir: &Path,
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> Result<OwnedFd, BuildError> {
+    let connection = machine::connect(&blueprint.network, run_dir).await?;
+    let parts = Parts {
+        launcher: host.launcher.clone(),
+        qemu: blueprint.qemu.clone(),
+        accel: blueprint.accel,
+        name: format!("template-{}", blueprint.id),
+        cpus: blueprint.cpus,
+        memory_mib: blueprint.memory_mib,
+        disk_mib: blueprint.disk_mib,
+        image: blueprint.image.clone(),
+        guest_binary: blueprint.guest_binary.clone(),
+        run_dir: run_dir.to_owned(),
+        connection: Arc::new(connection),
+        shares: None,
+        forward: None,
+    };
+    let memory = make_memory(blueprint.memory_mib).map_err(io_error("make memory for", stage))?;
+    let state_path = stage.join(store::STATE);
+    let state = File::create(&state_path).map_err(io_error("make", &state_path))?;
+    let shared = memory.try_clone().map_err(io_error("use memory of", stage))?;
+    let files = Files::default().with(Role::Memory, shared);
+    let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);
+    let outputs = Outputs::new();
+    let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
+    let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), limits: host.limits };
+    becoming.get_ready(blueprint, tell).await?;
+    becoming.freeze(state.into()).await?;
+    Ok(memory)
+}
+
+/// Memory of a machine that outlives it. The VMM's user opens it anew, by /proc.
+fn make_memory(mib: u32) -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("dayfly-template", MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&memory, u64::from(mib) << 20)?;
+    rustix::fs::fchmod(&memory, Mode::from_raw_mode(0o666))?;
+    Ok(memory)
+}
+
+/// A machine that becomes a template.
+struct Becoming {
+    vmm: Vmm,
+    outputs: Outputs,
+    /// The last lines that it was told.
+    lines: Vec<String>,
+    limits: Limits,
+}
+
+impl Becoming {
+    /// From its first instruction to the answer that all is ready.
+    async fn get_ready(
+        &mut self,
+        blueprint: &Blueprint,
+        tell: &mut (dyn FnMut(Preparing) + Send),
+    ) -> Result<(), BuildError> {
+        self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
+        let end = Instant::now() + self.limits.template;
+        self.until("Docker did not answer", end, self.limits.template, tell, |message| match message {
+            GuestMessage::Hello { version, .. } if *version != protocol::VERSION => {
+                Some(Err(BuildError::Version(*version)))
+            }
+            GuestMessage::Milestone { milestone: Milestone::DockerReady, .. } => Some(Ok(())),
+            // Docker that cannot start is told so; a template without it would be worse than a cold boot.
+            GuestMessage::Fault { message } if message.contains("dockerd") => {
+                Some(Err(BuildError::NotReady(message.clone())))
+            }
+            _ => None,
+        })
+        .await?;
+        self.send(&HostMessage::Prepare(Prepare {
+            user: blueprint.user().to_owned(),
+            dns: blueprint.dns(),
+            warm_up: blueprint.warm_up.as_ref().map(|warm_up| warm_up.script.clone()),
+            warm_up_limit_s: self.limits.warm_up.as_secs(),
+        }));
+        let warm_up = blueprint.warm_up.as_ref().map_or(Duration::ZERO, |_| self.limits.warm_up);
+        let limit = self.limits.template + warm_up;
+        self.until("it was not ready", Instant::now() + limit, limit, tell, |message| match message {
+            GuestMessage::Prepared { failure: None } => Some(Ok(())),
+            GuestMessage::Prepared { failure: Some(failure) } => {
+                Some(Err(BuildError::NotReady(failure.clone())))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Hears messages until one decides.
+    async fn until(
+        &mut self,
+        what: &'static str,
+        end: Instant,
+        limit: Duration,
+        tell: &mut (dyn FnMut(Preparing) + Send),
+        mut decide: impl FnMut(&GuestMessage) -> Option<Result<(), BuildError>> + Send,
+    ) -> Result<(), BuildError> {
+        loop {
+            let Some(link) = &mut self.vmm.link else { return Err(self.ended(what)) };
+            let message = tokio::select! {
+                message = link.next() => message,
+                _ = self.vmm.process.wait() => return Err(self.ended(what)),
+                () = tokio::time::sleep_until(end) => {
+                    return Err(BuildError::TooLong { what, limit, tail: self.tail() });
+                }
+            };
+            let Ok(message) = message else { return Err(self.ended(what)) };
+            if let GuestMessage::Line { source: Source::WarmUp, text } = &message {
+                self.remember(text);
+                tell(Preparing::Line(text.clone()));
+            }
+            if let Some(decided) = decide(&message) {
+                return decided;
+            }
+        }
+    }
+
+    /// Has the state of the devices written, and the VMM ended. The memory stays as it was at that moment.
+    async fn freeze(&mut self, state: OwnedFd) -> Result<(), BuildError> {
+        let end = Instant::now() + FREEZE_LIMIT;
+        self.ask(Command::Freeze(state));
+        loop {
+            match self.next_event("freezing it", end).await? {
+                Event::Migration(status) if status == "completed" => break,
+                Event::Migration(status) if status == "failed" || status == "cancelled" => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    return Err(BuildError::Freeze(format!("{status}; {}", self.tail())));
+                }
+                Event::Refused(reason) => return Err(BuildError::Freeze(reason)),
+                _ => {}
+            }
+        }
+        self.ask(Command::Quit);
+        let ended = tokio::time::timeout_at(end, self.vmm.process.wait()).await;
+        ended.map_err(|_| self.too_long("QEMU did not end"))?.map_err(io_error("wait for", Path::new("QEMU")))?;
+        self.vmm.settle();
+        Ok(())
+    }
+
+    async fn next_event(&mut self, what: &'static str, end: Instant) -> Result<Event, BuildError> {
+        let Some(monitor) = &mut self.vmm.monitor else { return Err(self.ended(what)) };
+        let event = tokio::time::timeout_at(end, monitor.next_event()).await;
+        event.map_err(|_| self.too_long("QEMU did not freeze it"))?.ok_or_else(|| self.ended(what))
+    }
+
+    fn too_long(&self, what: &'static str) -> BuildError {
+        BuildError::TooLong { what, limit: FREEZE_LIMIT, tail: self.tail() }
+    }
+
+    fn ended(&self, what: &'static str) -> BuildError {
+        BuildError::Ended { what, tail: self.tail() }
+    }
+
+    fn send(&mut self, message: &HostMessage) {
+        if let Some(link) = &mut self.vmm.link
+            && let Err(error) = link.send(message)
+        {
+            tracing::warn!("cannot tell a template something: {error}");
+        }
+    }
+
+    fn ask(&self, command: Command) {
+        if let Some(monitor) = &self.vmm.monitor {
+            monitor.ask(command);
+        }
+    }
+
+    fn remember(&mut self, line: &str) {
+        if self.lines.len() == TAIL_LINES {
+            self.lines.remove(0);
+        }
+        self.lines.push(line.to_owned());
+    }
+
+    fn tail(&self) -> String {
+        if self.lines.is_empty() { self.outputs.tail() } else { self.lines.join("\n") }
+    }
+}

@@ -1,0 +1,254 @@
+//! The templates that one process uses: opened once, thrown away when they fail.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::blueprint::Blueprint;
+use super::key::TemplateId;
+use super::store::Opened;
+use super::{Preparing, make};
+use crate::machine::{Driver, Machine, Network, StartError, VmHost};
+use crate::mount::Mount;
+use crate::probe;
+
+/// Forks in a row that may fail before their template is thrown away.
+const FAILURES_MAX: u32 = 2;
+/// How long nobody tries to build a template again that could not be built.
+const PAUSE: Duration = Duration::from_secs(600);
+
+/// The templates that a process has opened. Cheap to clone: all copies are one.
+#[derive(Debug, Clone, Default)]
+pub struct Templates(Arc<Mutex<HashMap<TemplateId, Slot>>>);
+
+/// What a process knows of one template.
+#[derive(Debug, Default)]
+struct Slot {
+    state: State,
+    /// Held by the one who opens or builds it.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nobody has looked for it yet.
+    #[default]
+    Unknown,
+    /// It can be forked.
+    Opened {
+        template: Arc<Opened>,
+        /// Forks that failed in a row.
+        failures: u32,
+    },
+    /// It could not be built.
+    Failed { at: Instant, reason: String },
+    /// Its forks failed; it is built again beside what machines do meanwhile.
+    Rebuilding,
+}
+
+impl Templates {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TemplateId, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first of these that can be forked; the error says why there is none.
+    pub(crate) fn first_of(&self, blueprints: &[Blueprint]) -> Result<Arc<Opened>, String> {
+        let slots = self.lock();
+        let mut why = None;
+        for blueprint in blueprints {
+            let id = &blueprint.id;
+            let reason = match slots.get(id).map(|slot| &slot.state) {
+                Some(State::Opened { template, .. }) => return Ok(Arc::clone(template)),
+                Some(State::Failed { reason, .. }) => format!("template {id} could not be built: {reason}"),
+                Some(State::Rebuilding) => format!("template {id} is built again, since its forks failed"),
+                Some(State::Unknown) | None => format!("there is no template {id} yet"),
+            };
+            why.get_or_insert(reason);
+        }
+        Err(why.unwrap_or_default())
+    }
+
+    /// A fork has come up.
+    pub(crate) fn succeeded(&self, fork_of: &Arc<Opened>) {
+        if let Some(State::Opened { failures, .. }) =
+            self.lock().get_mut(fork_of.id()).map(|slot| &mut slot.state)
+        {
+            *failures = 0;
+        }
+    }
+
+    /// A fork has not come up. Whether its template is to be thrown away now.
+    fn failed(&self, fork_of: &Arc<Opened>) -> bool {
+        let mut slots = self.lock();
+        let Some(slot) = slots.get_mut(fork_of.id()) else { return false };
+        match &mut slot.state {
+            // One that was opened meanwhile has done nothing wrong.
+            State::Opened { template, failures } if Arc::ptr_eq(template, fork_of) => {
+                *failures += 1;
+                let is_bad = *failures >= FAILURES_MAX;
+                if is_bad {
+                    slot.state = State::Rebuilding;
+                }
+                is_bad
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn opened(&self, id: &TemplateId) -> Option<Arc<Opened>> {
+        match self.lock().get(id).map(|slot| &slot.state) {
+            Some(State::Opened { template, .. }) => Some(Arc::clone(template)),
+            _ => None,
+        }
+    }
+
+    fn set(&self, id: &TemplateId, state: State) {
+        self.lock().entry(id.clone()).or_default().state = state;
+    }
+
+    fn turn(&self, id: &TemplateId) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.lock().entry(id.clone()).or_default().turn)
+    }
+
+    /// Why nothing is done about a template now.
+    fn at_rest(&self, id: &TemplateId) -> Option<String> {
+        match self.lock().get(id).map(|slot| &slot.state) {
+            Some(State::Failed { at, reason }) if at.elapsed() < PAUSE => Some(reason.clone()),
+            Some(State::Rebuilding) => Some("it is built again, since its forks failed".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// A fork has not come up: after two in a row the template is thrown away, and built again in the background.
+pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Opened>) {
+    fork_of.count_failure();
+    if !host.templates.failed(fork_of) {
+        return;
+    }
+    let (host, blueprint) = (host.clone(), blueprint.clone());
+    tokio::spawn(async move {
+        tracing::warn!("template {}: two forks in a row failed; it is built again", blueprint.id);
+        let turn = host.templates.turn(&blueprint.id);
+        let _turn = turn.lock().await;
+        let state = match make::anew(&host, &blueprint, &mut |_| {}).await {
+            Ok(template) => State::Opened { template, failures: 0 },
+            Err(error) => State::Failed { at: Instant::now(), reason: error.to_string() },
+        };
+        host.templates.set(&blueprint.id, state);
+    });
+}
+
+/// Gets the template of machines of this kind ready: opened, built by this process, or waited for while another one builds
+/// it. Never fails: without a template machines are booted, and what is told says why. A template whose warm-up fails
+/// gives way to the one without.
+pub async fn prepare(
+    host: &VmHost,
+    machine: &Machine,
+    network: &Network,
+    mounts: &[Mount],
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) {
+    for blueprint in blueprints_or_told(host, machine, network, mounts, tell).await {
+        if get_ready(host, &blueprint, false, tell).await {
+            return;
+        }
+    }
+}
+
+/// Builds the template anew, even where there is one. Machines go on with the old one until it is there.
+pub async fn rebuild(
+    host: &VmHost,
+    machine: &Machine,
+    network: &Network,
+    mounts: &[Mount],
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) {
+    if let Some(blueprint) = blueprints_or_told(host, machine, network, mounts, tell).await.first() {
+        get_ready(host, blueprint, true, tell).await;
+    }
+}
+
+async fn blueprints_or_told(
+    host: &VmHost,
+    machine: &Machine,
+    network: &Network,
+    mounts: &[Mount],
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> Vec<Blueprint> {
+    match blueprints(host, machine, network, mounts).await {
+        Ok(Ok(blueprints)) => blueprints,
+        Ok(Err(None)) => Vec::new(),
+        Ok(Err(Some(reason))) => {
+            tell(Preparing::Cold { reason: reason.to_owned() });
+            Vec::new()
+        }
+        // The start fails for the same reason, and tells it.
+        Err(error) => {
+            tell(Preparing::Cold { reason: error.to_string() });
+            Vec::new()
+        }
+    }
+}
+
+/// What machines of this kind are forked from, best first; the inner error says why they are not, where anybody wonders.
+pub(crate) async fn blueprints(
+    host: &VmHost,
+    machine: &Machine,
+    network: &Network,
+    mounts: &[Mount],
+) -> Result<Result<Vec<Blueprint>, Option<&'static str>>, StartError> {
+    let Driver::Qemu(settings) = &machine.driver else { return Ok(Err(None)) };
+    let Some(template) = &settings.template else { return Ok(Err(None)) };
+    if !mounts.is_empty() {
+        return Ok(Err(Some("machines with mounts are booted: what serves files to a machine is in no template")));
+    }
+    let accel = probe::resolve(host, settings.accel, &settings.image, &machine.guest_binary).await?;
+    let with = |warm_up| Blueprint::of(host, machine, settings, warm_up, accel, network);
+    let mut all = vec![with(template.warm_up.clone())?];
+    if template.warm_up.is_some() {
+        all.push(with(None)?);
+    }
+    Ok(Ok(all))
+}
+
+/// Whether it can be forked now.
+async fn get_ready(
+    host: &VmHost,
+    blueprint: &Blueprint,
+    anew: bool,
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> bool {
+    let (templates, id) = (&host.templates, &blueprint.id);
+    if !anew && templates.at_rest(id).is_some() {
+        return false;
+    }
+    let turn = templates.turn(id);
+    let _turn = match turn.try_lock() {
+        Ok(turn) => turn,
+        Err(_) => {
+            tell(Preparing::Waiting { template: id.to_string() });
+            turn.lock().await
+        }
+    };
+    if !anew && templates.at_rest(id).is_some() {
+        return false;
+    }
+    let made = if anew { make::anew(host, blueprint, tell).await } else { make::ready(host, blueprint, tell).await };
+    match made {
+        Ok(template) => {
+            if templates.opened(id).is_none_or(|opened| !Arc::ptr_eq(&opened, &template)) {
+                templates.set(id, State::Opened { template, failures: 0 });
+            }
+            true
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            tell(Preparing::Failed { template: id.to_string(), reason: reason.clone() });
+            if templates.opened(id).is_none() {
+                templates.set(id, State::Failed { at: Instant::now(), reason });
+            }
+            false
+        }
+    }
+}
