@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_vm::image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, QemuSettings, TemplateSettings, VmEvent,
-    VmHost, VmSpec,
+    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, QemuSettings, TemplateSettings,
+    VmEvent, VmHost, VmSpec,
 };
 
 fn main() -> ExitCode {
@@ -23,25 +23,33 @@ fn main() -> ExitCode {
     let forks: usize = args.next().map_or(5, |text| text.parse().unwrap());
     let launcher =
         Launcher { program: std::env::current_exe().unwrap(), args: vec!["vmm-launch".to_owned()] };
-    let host = VmHost::new(state.clone(), launcher);
+    let mut host = VmHost::new(state.clone(), launcher);
+    host.spare_folder = Some(state.join("spares"));
     let image = Store::new(&state).list().unwrap().remove(0);
     let machine = Machine {
         cpus: 2,
         memory_mib: 1024,
         guest_binary,
-        driver: Driver::Qemu(QemuSettings { disk_mib: 32 * 1024, image, accel: AccelChoice::Tcg, template: Some(TemplateSettings::default()) }),
+        driver: Driver::Qemu(QemuSettings {
+            disk_mib: 32 * 1024,
+            image,
+            accel: AccelChoice::Tcg,
+            template: Some(TemplateSettings { spares: args.next().map_or(0, |text| text.parse().unwrap()), ..Default::default() }),
+        }),
     };
-    let network = Network { egress: Egress::Open, dns: [1, 1, 1, 1].into(), forward: None, allow: Vec::new() };
+    let network =
+        Network { egress: Egress::Open, dns: [1, 1, 1, 1].into(), forward: None, allow: Vec::new() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let start = Instant::now();
         dayfly_vm::prepare(&host, &machine, &network, &[], &mut |told| {
             println!("{:8.3} {told:?}", start.elapsed().as_secs_f32());
-        }).await;
+        })
+        .await;
         println!("{:8.3} ready", start.elapsed().as_secs_f32());
         for number in 0..forks {
             let run = state.join(format!("fork-{number}"));
-            let environment = run.join("environment");
+            let environment = state.join("environment");
             std::fs::create_dir_all(&environment).unwrap();
             let spec = VmSpec {
                 name: format!("fork-{number}"),
@@ -54,19 +62,27 @@ fn main() -> ExitCode {
                 shell: false,
             };
             let start = Instant::now();
+            let run = run.join("vm");
+            std::fs::create_dir_all(&run).unwrap();
             let mut vm = dayfly_vm::start(&host, spec, &run).await.unwrap();
             println!("{:8.3} launched", start.elapsed().as_secs_f32());
             loop {
-                let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(3), vm.next_event()).await else { break };
+                let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(3), vm.next_event()).await
+                else {
+                    break;
+                };
                 println!("{:8.3} {event:?}", start.elapsed().as_secs_f32());
-                if matches!(event, VmEvent::EntrypointExited { .. } | VmEvent::Gone { .. }) { break }
+                if matches!(event, VmEvent::EntrypointExited { .. } | VmEvent::Gone { .. }) {
+                    break;
+                }
             }
             let end = Instant::now();
             vm.kill().await;
             vm.destroy().await.unwrap();
             println!("{:8.3} gone", end.elapsed().as_secs_f32());
-            std::fs::remove_dir_all(&run).unwrap();
+            std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
         }
+        host.spares.end().await;
     });
     ExitCode::SUCCESS
 }

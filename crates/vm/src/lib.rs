@@ -21,6 +21,7 @@ pub mod launch;
 mod machine;
 mod mount;
 mod network;
+mod pace;
 mod probe;
 mod process;
 mod qmp;
@@ -41,10 +42,11 @@ pub use image::Image;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
     Driver, Egress, Entrypoint, Exit, KrunSettings, Leftover, LeftoverError, Limits, Machine, Network,
-    ProcessSettings, QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover,
-    start,
+    ProcessSettings, QemuSettings, Spares, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover,
+    leftover, start,
 };
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
-pub use template::{Preparing, StartedFrom, TemplateSettings, WarmUp, prepare, rebuild, Templates};
+pub use pace::NoMemory;
 pub use probe::{Answer, answer as probe};
+pub use template::{Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild};

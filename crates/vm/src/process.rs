@@ -1,11 +1,11 @@
 //! Processes by descriptor: waited for and killed without ever meaning another one that got the same number.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
 /// A child process.
@@ -63,6 +63,13 @@ impl Process {
         }
     }
 
+    /// Whether it has ended already; it stays to be waited for.
+    pub(crate) fn has_ended(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let id = WaitId::PidFd(self.descriptor.get_ref().as_fd());
+        !matches!(rustix::process::waitid(id, look), Ok(None))
+    }
+
     /// Waits for a process that was just killed, for an owner that cannot wait otherwise. Takes milliseconds.
     pub(crate) fn reap(&mut self) {
         if let Err(error) = self.child.wait() {
@@ -106,6 +113,7 @@ mod tests {
         let child = Command::new("sleep").arg("60").spawn().expect("spawn");
         let mut process = Process::new(child).expect("process");
         assert!(tokio::time::timeout(Duration::from_millis(20), process.wait()).await.is_err());
+        assert!(!process.has_ended());
         process.kill();
         assert_eq!(process.wait().await.expect("wait"), Ending::Signalled(9));
         process.kill();

@@ -128,9 +128,7 @@ impl Command {
             Self::Quit => simple("quit"),
             Self::Stop => simple("stop"),
             Self::Continue => simple("cont"),
-            Self::Freeze(_) => {
-                capabilities(&["x-ignore-shared", "events"]) + &with_uri("migrate", STATE)
-            }
+            Self::Freeze(_) => capabilities(&["x-ignore-shared", "events"]) + &with_uri("migrate", STATE),
             Self::Restore(descriptor) => {
                 capabilities(&["x-ignore-shared"]) + &with_uri("migrate-incoming", &descriptor.to_string())
             }
@@ -199,7 +197,8 @@ impl Monitor {
         let mut monitor = Self { reader, writer };
         let greeting = async {
             // What is written before the monitor is there waits for it.
-            let opening = simple("qmp_capabilities") + &first.as_ref().map(Command::lines).unwrap_or_default();
+            let opening =
+                simple("qmp_capabilities") + &first.as_ref().map(Command::lines).unwrap_or_default();
             monitor.writer.write_all(opening.as_bytes()).await?;
             while monitor.reader.next().await? != Message::Greeting {}
             while monitor.reader.next().await? != Message::Done {}

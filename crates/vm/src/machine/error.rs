@@ -7,6 +7,7 @@ use crate::driver::ToolError;
 use crate::image::Image;
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
+use crate::pace::NoMemory;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,9 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// The host is out of memory.
+    #[error(transparent)]
+    Memory(#[from] NoMemory),
     /// Its network could not be made.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -133,6 +137,7 @@ impl StartError {
         matches!(
             self,
             Self::NoSpace { .. }
+                | Self::Memory(_)
                 | Self::Tool(ToolError::TooLong { .. })
                 | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. })
                 | Self::Network(NetworkError::Full | NetworkError::Locked { .. })

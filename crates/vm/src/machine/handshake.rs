@@ -12,6 +12,8 @@ use super::VmEvent;
 pub(super) enum Action {
     /// Tell the owner.
     Tell(VmEvent),
+    /// Say hello.
+    Greet,
     /// Send identity.
     Identify,
     /// Send the time.
@@ -32,6 +34,18 @@ pub(super) enum Action {
     },
 }
 
+/// What a machine was when its start began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Beginning {
+    /// Not there.
+    #[default]
+    Boot,
+    /// Frozen, once it had all that any runner wants.
+    Fork,
+    /// The same, and it has answered a host before.
+    Spare,
+}
+
 /// How far a machine's start has come.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
@@ -40,7 +54,7 @@ pub(super) struct Handshake {
     docker_settled: bool,
     started: bool,
     exited: bool,
-    is_fork: bool,
+    beginning: Beginning,
 }
 
 impl Handshake {
@@ -49,24 +63,26 @@ impl Handshake {
         Self { docker_settled: true, ..Self::default() }
     }
 
-    /// With an agent whose machine was frozen once it had all that any runner wants.
-    pub(super) fn of_fork() -> Self {
-        Self { is_fork: true, docker_settled: true, ..Self::default() }
+    /// With an agent that has Docker already, unless it boots.
+    pub(super) fn of(beginning: Beginning) -> Self {
+        Self { beginning, docker_settled: beginning != Beginning::Boot, ..Self::default() }
     }
 
-    /// What follows the hello at once, whether or not the machine runs already. The agent obeys in order: a fork starts
-    /// nothing before it has an identity of its own.
+    /// What is said first, whether or not the machine runs already. The agent obeys in order: a fork starts nothing before
+    /// it has an identity of its own.
     pub(super) fn begin(&mut self) -> Vec<Action> {
-        if !self.is_fork {
-            return Vec::new();
+        self.started = self.beginning != Beginning::Boot;
+        match self.beginning {
+            Beginning::Boot => vec![Action::Greet],
+            Beginning::Fork => vec![Action::Greet, Action::Identify, Action::Start],
+            // Whatever it said of itself before, an identity included, is not said again.
+            Beginning::Spare => vec![Action::Identify, Action::Start],
         }
-        self.started = true;
-        vec![Action::Identify, Action::Start]
     }
 
     /// Whether the machine has answered so far that it can be relied on.
     pub(super) fn is_up(&self) -> bool {
-        self.greeted && (!self.is_fork || self.reached.contains(&Milestone::Identified))
+        self.greeted && (self.beginning == Beginning::Boot || self.reached.contains(&Milestone::Identified))
     }
 
     /// Whether the agent has said hello.
@@ -102,7 +118,10 @@ impl Handshake {
             GuestMessage::Hello { .. } => {
                 self.greeted = true;
                 // A fork has its identity already, with a clock as old as the queue that it came through.
-                let next = if self.is_fork { Action::SetClock } else { Action::Identify };
+                let next = match self.beginning {
+                    Beginning::Boot => Action::Identify,
+                    Beginning::Fork | Beginning::Spare => Action::SetClock,
+                };
                 vec![Action::Tell(VmEvent::Hello), next]
             }
             GuestMessage::Milestone { milestone, uptime_ms } => self.take_milestone(milestone, uptime_ms),
@@ -136,7 +155,11 @@ impl Handshake {
             return Vec::new();
         }
         self.docker_settled |= milestone == Milestone::DockerReady;
-        let mut actions = vec![Action::Tell(VmEvent::Milestone { milestone, uptime_ms })];
+        let mut actions = Vec::new();
+        if self.beginning == Beginning::Spare && !std::mem::replace(&mut self.greeted, true) {
+            actions.push(Action::Tell(VmEvent::Hello));
+        }
+        actions.push(Action::Tell(VmEvent::Milestone { milestone, uptime_ms }));
         actions.extend(self.start_if_ready());
         actions
     }
@@ -195,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_fork_is_told_everything_at_once_and_is_up_when_it_has_its_identity() {
-        let mut handshake = Handshake::of_fork();
-        assert_eq!(handshake.begin(), [Action::Identify, Action::Start]);
+        let mut handshake = Handshake::of(Beginning::Fork);
+        assert_eq!(handshake.begin(), [Action::Greet, Action::Identify, Action::Start]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
         assert!(handshake.greeted() && !handshake.is_up());
@@ -204,7 +227,18 @@ mod tests {
             assert_eq!(acts(&mut handshake, reached(milestone)), []);
         }
         assert!(handshake.is_up());
-        assert_eq!(Handshake::default().begin(), []);
+        assert_eq!(Handshake::default().begin(), [Action::Greet]);
+    }
+
+    #[test]
+    fn a_spare_is_up_when_it_has_taken_its_new_identity_on() {
+        let mut handshake = Handshake::of(Beginning::Spare);
+        assert_eq!(handshake.begin(), [Action::Identify, Action::Start]);
+        assert!(!handshake.is_up());
+        let actions = handshake.take(reached(Milestone::Identified), "0-a");
+        assert_eq!(actions[0], Action::Tell(VmEvent::Hello));
+        assert_eq!(actions.len(), 2);
+        assert!(handshake.is_up());
     }
 
     #[test]

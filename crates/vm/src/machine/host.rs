@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::StartError;
+use super::{Spares, StartError};
 use crate::accel::Accel;
 use crate::driver::tool::{self, Invocation};
 use crate::launch::Launcher;
+use crate::pace::Pace;
 use crate::template::Templates;
 
 /// Where QEMU may be, best first.
@@ -33,6 +34,11 @@ pub struct VmHost {
     pub limits: Limits,
     /// The templates that this process has opened; all copies of this share them.
     pub templates: Templates,
+    /// Its spare machines; all copies of this share them.
+    pub spares: Spares,
+    /// Where spare machines have their folders; none: there are none.
+    pub spare_folder: Option<PathBuf>,
+    pub(crate) pace: Pace,
 }
 
 /// How long machines may take.
@@ -83,7 +89,18 @@ impl VmHost {
     /// A host with everything in its usual place, tools without an environment, and the default limits.
     pub fn new(state: PathBuf, launcher: Launcher) -> Self {
         let tool_folders = TOOL_FOLDERS.iter().map(PathBuf::from).collect();
-        Self { state, launcher, qemu: None, tool_folders, tool_env: Vec::new(), limits: Limits::default(), templates: Templates::default() }
+        Self {
+            state,
+            launcher,
+            qemu: None,
+            tool_folders,
+            tool_env: Vec::new(),
+            limits: Limits::default(),
+            templates: Templates::default(),
+            spares: Spares::default(),
+            spare_folder: None,
+            pace: Pace::default(),
+        }
     }
 
     /// A tool of this host.

@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod exit;
 pub(crate) mod files;
+mod folder;
 mod handle;
 mod handshake;
 mod host;
@@ -26,6 +27,7 @@ pub(crate) mod origin;
 pub(crate) mod overlay;
 pub(crate) mod record;
 mod servers;
+mod spare;
 pub(crate) mod spawn;
 mod spec;
 mod start;
@@ -36,12 +38,13 @@ mod watcher;
 pub use error::{LeftoverError, StartError};
 pub use event::VmEvent;
 pub use exit::Exit;
+pub(crate) use folder::MachineFolder;
 pub use handle::Vm;
 pub use host::{Limits, VmHost};
 pub use record::{Leftover, destroy_leftover, leftover};
+pub use spare::Spares;
 pub use spec::{
     Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
 };
-pub use start::start;
 pub(crate) use start::connect;
-
+pub use start::start;

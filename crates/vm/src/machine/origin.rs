@@ -14,6 +14,7 @@ use crate::forward::Forward;
 use crate::image::Image;
 use crate::launch::Launcher;
 use crate::network::Connection;
+use crate::pace::Turn;
 use crate::template::{Blueprint, Opened, StartedFrom, fork_failed};
 use crate::tsc;
 use crate::virtiofs::Shares;
@@ -32,6 +33,8 @@ pub(super) enum Origin {
 pub(super) struct Started {
     pub(super) vmm: Vmm,
     pub(super) from: StartedFrom,
+    /// Held until it is up.
+    pub(super) turn: Option<Turn>,
     /// Why it is no fork, where it was to be one.
     pub(super) cold: Option<String>,
 }
@@ -47,8 +50,15 @@ impl Origin {
             Self::Vmm(origin) => origin.spawn(outputs, detached).await,
             Self::Tree(recipe) => {
                 let vmm = recipe.spawn(outputs, detached).await?;
-                Ok(Started { vmm, from: StartedFrom::Boot, cold: None })
+                Ok(Started { vmm, from: StartedFrom::Boot, turn: None, cold: None })
             }
+        }
+    }
+
+    /// The last start has come up.
+    pub(super) fn has_come_up(&self) {
+        if let Self::Vmm(origin) = self {
+            origin.has_come_up();
         }
     }
 
@@ -65,6 +75,8 @@ impl Origin {
 pub(super) struct VmmOrigin {
     parts: Arc<Parts>,
     host: VmHost,
+    /// A fork that had been made before.
+    spare: Option<Vmm>,
     /// What it is forked from.
     template: Option<(Blueprint, Arc<Opened>)>,
     /// What it boots from, once that was needed.
@@ -79,54 +91,50 @@ impl VmmOrigin {
         parts: Parts,
         host: VmHost,
         template: Result<(Blueprint, Arc<Opened>), Option<String>>,
+        spare: Option<Vmm>,
     ) -> Self {
         let (template, why_cold) = match template {
             Ok(template) => (Some(template), None),
             Err(why) => (None, why),
         };
-        Self { parts: Arc::new(parts), host, template, cold: None, why_cold }
+        Self { parts: Arc::new(parts), host, spare, template, cold: None, why_cold }
     }
 
     async fn spawn(&mut self, outputs: &Outputs, detached: &Arc<AtomicBool>) -> Result<Started, StartError> {
+        if let (Some(vmm), Some((_, template))) = (self.spare.take(), &self.template) {
+            let from = StartedFrom::Spare(template.id().to_string());
+            return Ok(Started { vmm, from, turn: None, cold: None });
+        }
+        let turn = Some(self.host.pace.enter().await?);
         if let Some((_, template)) = &self.template {
-            match self.fork(template, outputs, detached).await {
-                Ok(vmm) => {
-                    let from = StartedFrom::Fork(template.id().to_string());
-                    return Ok(Started { vmm, from, cold: None });
-                }
+            let (of, from) = (Arc::clone(template), StartedFrom::Fork(template.id().to_string()));
+            match self.spawn_by(move |parts| parts.fork(&of).map(Arc::new), outputs, detached).await {
+                Ok((_, vmm)) => return Ok(Started { vmm, from, turn, cold: None }),
                 Err(error) => self.give_up_fork(&error.to_string()),
             }
         }
-        let recipe = match &self.cold {
-            Some(recipe) => Arc::clone(recipe),
-            None => Arc::new(self.blocking(Parts::cold).await?),
-        };
-        self.cold = Some(Arc::clone(&recipe));
-        let vmm = recipe.spawn(outputs, detached).await?;
-        Ok(Started { vmm, from: StartedFrom::Boot, cold: self.why_cold.take() })
+        let known = self.cold.clone();
+        let recipe = move |parts: &Parts| known.map_or_else(|| parts.cold().map(Arc::new), Ok);
+        let (recipe, vmm) = self.spawn_by(recipe, outputs, detached).await?;
+        self.cold = Some(recipe);
+        Ok(Started { vmm, from: StartedFrom::Boot, turn, cold: self.why_cold.take() })
     }
 
-    async fn fork(
+    async fn spawn_by(
         &self,
-        template: &Arc<Opened>,
+        recipe: impl FnOnce(&Parts) -> Result<Arc<Recipe>, StartError> + Send + 'static,
         outputs: &Outputs,
         detached: &Arc<AtomicBool>,
-    ) -> Result<Vmm, StartError> {
-        let opened = Arc::clone(template);
-        let recipe = self.blocking(move |parts| parts.fork(&opened)).await?;
-        Ok(Arc::new(recipe).spawn(outputs, detached).await?)
+    ) -> Result<(Arc<Recipe>, Vmm), StartError> {
+        let recipe = Parts::blocking(&self.parts, recipe).await?;
+        let vmm = recipe.spawn(outputs, detached).await?;
+        Ok((recipe, vmm))
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Parts) -> Result<T, StartError> + Send + 'static,
-    ) -> Result<T, StartError> {
-        let parts = Arc::clone(&self.parts);
-        let path = parts.run_dir.clone();
-        let done = tokio::task::spawn_blocking(move || work(&parts)).await;
-        done.unwrap_or_else(|error| {
-            Err(StartError::Io { what: "prepare", path, source: std::io::Error::other(error) })
-        })
+    fn has_come_up(&self) {
+        if let Some((_, template)) = &self.template {
+            self.host.templates.succeeded(template);
+        }
     }
 
     /// Its template is of no use: the next start is a cold boot.
@@ -157,6 +165,45 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// For a machine of a template.
+    pub(crate) fn of_blueprint(
+        host: &VmHost,
+        blueprint: &Blueprint,
+        name: String,
+        run_dir: &Path,
+        connection: Arc<Connection>,
+        forward: Option<Forward>,
+    ) -> Self {
+        Self {
+            launcher: host.launcher.clone(),
+            qemu: blueprint.qemu.clone(),
+            accel: blueprint.accel,
+            name,
+            cpus: blueprint.cpus,
+            memory_mib: blueprint.memory_mib,
+            disk_mib: blueprint.disk_mib,
+            image: blueprint.image.clone(),
+            guest_binary: blueprint.guest_binary.clone(),
+            run_dir: run_dir.to_owned(),
+            connection,
+            shares: None,
+            forward,
+        }
+    }
+
+    /// Work with files, beside the runtime's own.
+    pub(super) async fn blocking<T: Send + 'static>(
+        parts: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StartError> + Send + 'static,
+    ) -> Result<T, StartError> {
+        let parts = Arc::clone(parts);
+        let path = parts.run_dir.clone();
+        let done = tokio::task::spawn_blocking(move || work(&parts)).await;
+        done.unwrap_or_else(|error| {
+            Err(StartError::Io { what: "prepare", path, source: std::io::Error::other(error) })
+        })
+    }
+
     /// What its network card is connected to.
     pub(crate) fn card(&self) -> Card {
         if matches!(*self.connection, Connection::Own(_)) { Card::Tap } else { Card::User }
@@ -180,7 +227,7 @@ impl Parts {
     }
 
     /// To fork it. Neither kernel nor initramfs is read: what they became is in the memory.
-    fn fork(&self, template: &Opened) -> Result<Recipe, StartError> {
+    pub(super) fn fork(&self, template: &Opened) -> Result<Recipe, StartError> {
         let of_template = |what: &'static str| {
             let path = template.folder().to_owned();
             move |source| StartError::Io { what, path, source }

@@ -322,7 +322,7 @@ pub(super) async fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
     removed.unwrap_or_else(|error| Err(at("remove the files of", run_dir, io::Error::other(error))))
 }
 
-fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
+pub(super) fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
     crate::network::remove(run_dir)?;
     let guest = run_dir.join(GUEST_FOLDER);
     remove_folder(&guest).map_err(|source| at("remove", &guest, source))?;

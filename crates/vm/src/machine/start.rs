@@ -8,21 +8,22 @@ use tokio::sync::mpsc;
 
 use super::handle::Supervising;
 use super::mounted::Mounted;
-use super::record::{Made, Record};
 use super::origin::{Origin, Parts, VmmOrigin};
-use super::spawn::Outputs;
+use super::record::{Made, Record};
+use super::spare::{HandedOver, Spare, Wish};
+use super::spawn::{Outputs, Vmm};
 use super::supervisor::{Role, Supervisor};
 use super::tree::TreeRecipe;
 use super::{
-    Driver, Entrypoint, KrunSettings, Network, ProcessSettings, QemuSettings, StartError, Vm, VmHost,
-    VmSpec, record,
+    Driver, Entrypoint, KrunSettings, Network, ProcessSettings, QemuSettings, StartError, Vm, VmHost, VmSpec,
+    record,
 };
 use crate::driver::{krunvm, mounted, podman, process, tool};
 use crate::environment::{EnvironmentDir, EnvironmentError};
 use crate::network::{self, Connection};
-use crate::virtiofs::Shares;
 use crate::probe;
 use crate::template::{self, Blueprint, Opened};
+use crate::virtiofs::Shares;
 
 /// Events that wait for their owner; more of them hold the guest up.
 const EVENTS_MAX: usize = 1024;
@@ -198,7 +199,8 @@ async fn start_process(
         guest_binary: spec.machine.guest_binary.clone(),
         run_dir: run_dir.to_owned(),
     };
-    supervise(Origin::Tree(recipe), role, environment, run_dir.to_owned()).await
+    let ears = (Outputs::new(), Arc::default());
+    supervise(Origin::Tree(recipe), role, environment, run_dir.to_owned(), ears).await
 }
 
 async fn start_qemu(
@@ -223,7 +225,8 @@ async fn start_qemu(
         docker_limit: Some(host.limits.docker),
     };
     let template = forked_from(host, &spec).await?;
-    let connection = connect(&spec.network, run_dir).await?;
+    let spare = template.as_ref().ok().and_then(|template| take_spare(host, template, &settings, &spec));
+    let beginning = begin(spare, &spec.network, run_dir).await?;
     let parts = Parts {
         launcher: host.launcher.clone(),
         qemu: host.qemu()?,
@@ -235,12 +238,53 @@ async fn start_qemu(
         image: settings.image,
         guest_binary: spec.machine.guest_binary,
         run_dir: run_dir.to_owned(),
-        connection: Arc::new(connection),
+        connection: beginning.connection,
         shares,
         forward: spec.network.forward,
     };
-    let origin = VmmOrigin::new(parts, host.clone(), template);
-    supervise(Origin::Vmm(Box::new(origin)), role, environment, run_dir.to_owned()).await
+    let origin = VmmOrigin::new(parts, host.clone(), template, beginning.vmm);
+    let ears = (beginning.outputs, beginning.detached);
+    supervise(Origin::Vmm(Box::new(origin)), role, environment, run_dir.to_owned(), ears).await
+}
+
+/// What there is of a machine before its VMM is asked for.
+struct Beginning {
+    /// Of a spare.
+    vmm: Option<Vmm>,
+    outputs: Outputs,
+    detached: Arc<AtomicBool>,
+    connection: Arc<Connection>,
+}
+
+async fn begin(spare: Option<Spare>, network: &Network, run_dir: &Path) -> Result<Beginning, StartError> {
+    if let Some(spare) = spare {
+        match spare.hand_over(run_dir) {
+            Ok(HandedOver { vmm, outputs, detached, connection }) => {
+                return Ok(Beginning { vmm: Some(vmm), outputs, detached, connection });
+            }
+            Err(error) => tracing::warn!("a spare machine is not used: {}: {error}", run_dir.display()),
+        }
+    }
+    let io_error = |source| StartError::Io { what: "make the folder", path: run_dir.to_owned(), source };
+    std::fs::create_dir_all(run_dir).map_err(io_error)?;
+    let connection = Arc::new(connect(network, run_dir).await?);
+    Ok(Beginning { vmm: None, outputs: Outputs::new(), detached: Arc::default(), connection })
+}
+
+fn take_spare(
+    host: &VmHost,
+    (blueprint, template): &(Blueprint, Arc<Opened>),
+    settings: &QemuSettings,
+    spec: &VmSpec,
+) -> Option<Spare> {
+    let wish = Wish {
+        blueprint: blueprint.clone(),
+        template: Arc::clone(template),
+        network: spec.network.clone(),
+        count: settings.template.as_ref().map_or(0, |template| template.spares),
+        folder: host.spare_folder.clone()?,
+    };
+    host.spares.take(host, wish)
 }
 
 /// What the machine is forked from; the inner error says why it is not, where anybody wonders.
@@ -279,9 +323,8 @@ async fn supervise(
     role: Role,
     environment: EnvironmentDir,
     run_dir: PathBuf,
+    (outputs, detached): (Outputs, Arc<AtomicBool>),
 ) -> Result<Vm, StartError> {
-    let outputs = Outputs::new();
-    let detached = Arc::new(AtomicBool::new(false));
     let started = match origin.spawn(&outputs, &detached).await {
         Ok(started) => started,
         Err(error) => {

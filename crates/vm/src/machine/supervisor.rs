@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::exit::{Knowledge, classify};
-use super::handshake::{Action, Handshake};
+use super::handshake::{Action, Beginning, Handshake};
 use super::origin::{Origin, Started};
 use super::spawn::{Outputs, Vmm};
 use super::{Entrypoint, Exit, VmEvent};
 use crate::environment::EnvironmentDir;
+use crate::pace::Turn;
 use crate::process::Ending;
 use crate::qmp::{Command, Event};
 use crate::template::StartedFrom;
@@ -99,6 +100,9 @@ enum Stopping {
 /// One start of a machine.
 struct Attempt {
     vmm: Vmm,
+    /// Held until the machine is up: others wait for it.
+    turn: Option<Turn>,
+    is_up: bool,
     handshake: Handshake,
     started_at: Instant,
     stopping: Stopping,
@@ -116,15 +120,16 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(vmm: Vmm, role: &Role, is_fork: bool) -> Self {
+    fn new(vmm: Vmm, turn: Option<Turn>, beginning: Beginning, role: &Role) -> Self {
         let monitor_gone = vmm.monitor.is_none();
         Self {
             vmm,
             handshake: match role.docker_limit {
-                _ if is_fork => Handshake::of_fork(),
-                Some(_) => Handshake::default(),
+                Some(_) => Handshake::of(beginning),
                 None => Handshake::without_docker(),
             },
+            turn,
+            is_up: false,
             started_at: Instant::now(),
             stopping: Stopping::No,
             knowledge: Knowledge::default(),
@@ -134,7 +139,10 @@ impl Attempt {
             wrong_version: None,
             hello_missed: false,
             ordered: false,
-            hello_limit: if is_fork { role.fork_limit } else { role.hello_limit },
+            hello_limit: match beginning {
+                Beginning::Boot => role.hello_limit,
+                Beginning::Fork | Beginning::Spare => role.fork_limit,
+            },
         }
     }
 
@@ -195,19 +203,23 @@ impl Supervisor {
     async fn live(&mut self, mut started: Started) -> Exit {
         let mut boots = 0;
         loop {
-            let is_fork = started.from != StartedFrom::Boot;
-            boots += u32::from(!is_fork);
+            let beginning = match started.from {
+                StartedFrom::Boot => Beginning::Boot,
+                StartedFrom::Fork(_) => Beginning::Fork,
+                StartedFrom::Spare(_) => Beginning::Spare,
+            };
+            boots += u32::from(beginning == Beginning::Boot);
             if let Some(reason) = started.cold {
                 self.tell(VmEvent::Cold { reason }).await;
             }
             let pid = started.vmm.process.id();
             self.tell(VmEvent::VmmStarted { pid, from: started.from }).await;
-            let mut attempt = Attempt::new(started.vmm, &self.role, is_fork);
+            let mut attempt = Attempt::new(started.vmm, started.turn, beginning, &self.role);
             let exit = self.watch(&mut attempt).await;
-            if attempt.handshake.is_up() || attempt.ordered {
+            if attempt.is_up || attempt.ordered {
                 return exit;
             }
-            if is_fork {
+            if beginning != Beginning::Boot {
                 // Never worse than cold: whatever it was, the next start boots.
                 self.origin.give_up_fork(&self.why_unusable(&attempt, &exit));
             } else if !attempt.hello_missed {
@@ -238,7 +250,6 @@ impl Supervisor {
 
     /// Watches one start of the machine to its end.
     async fn watch(&mut self, attempt: &mut Attempt) -> Exit {
-        attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
         let actions = attempt.handshake.begin();
         self.carry_out(attempt, actions).await;
         loop {
@@ -311,6 +322,10 @@ impl Supervisor {
 
     async fn take_message(&mut self, attempt: &mut Attempt, message: GuestMessage) {
         let actions = attempt.handshake.take(message, &self.role.runner_id);
+        if attempt.handshake.is_up() && !std::mem::replace(&mut attempt.is_up, true) {
+            attempt.turn = None;
+            self.origin.has_come_up();
+        }
         self.carry_out(attempt, actions).await;
     }
 
@@ -318,7 +333,13 @@ impl Supervisor {
         for action in actions {
             match action {
                 Action::Tell(event) => self.tell(event).await,
-                Action::Identify => attempt.send(&HostMessage::Identify(identity(&self.role))),
+                Action::Greet => {
+                    attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
+                }
+                Action::Identify => {
+                    let Role { hostname, dns, shell, .. } = &self.role;
+                    attempt.send(&HostMessage::Identify(identity(hostname, *dns, *shell)));
+                }
                 Action::SetClock => attempt.send(&HostMessage::Clock { unix_time_ns: unix_time_ns() }),
                 Action::Start => self.start_entrypoint(attempt).await,
                 Action::WriteFile { suffix, content } => {
@@ -455,15 +476,15 @@ fn note(attempt: &mut Attempt, event: Option<Event>) {
 }
 
 /// A fresh identity, with the clock read as late as possible.
-fn identity(role: &Role) -> Identity {
+pub(super) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Identity {
     let mut entropy = [0; 64];
     rand::rng().fill_bytes(&mut entropy);
     Identity {
-        hostname: role.hostname.clone(),
+        hostname: hostname.to_owned(),
         machine_id: uuid::Uuid::new_v4().simple().to_string(),
         entropy: base64::engine::general_purpose::STANDARD.encode(entropy),
-        dns: role.dns,
-        shell: role.shell,
+        dns,
+        shell,
         unix_time_ns: unix_time_ns(),
     }
 }

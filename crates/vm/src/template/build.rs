@@ -18,7 +18,7 @@ use crate::driver::qemu::Role;
 use crate::machine::files::Files;
 use crate::machine::origin::Parts;
 use crate::machine::spawn::{Outputs, Vmm};
-use crate::machine::{self, LeftoverError, Limits, StartError, VmHost, record};
+use crate::machine::{self, Limits, MachineFolder, StartError, VmHost};
 use crate::qmp::{Command, Event};
 
 /// How long the VMM may take to write the state of its devices, which takes some hundredths of a second, and to end.
@@ -33,8 +33,6 @@ const TAIL_LINES: usize = 20;
 pub(super) enum BuildError {
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error(transparent)]
-    Leftover(#[from] LeftoverError),
     #[error("cannot {what} {path}: {source}")]
     Io { what: &'static str, path: String, source: io::Error },
     #[error("{what} within {} s; the console's last lines:\n{tail}", limit.as_secs())]
@@ -62,11 +60,10 @@ pub(super) async fn build(
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<(), BuildError> {
     let run_dir = stage.join(MACHINE);
-    std::fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
-    let built = freeze_one(host, blueprint, stage, &run_dir, tell).await;
-    record::destroy_leftover(&run_dir).await?;
-    std::fs::remove_dir_all(&run_dir).map_err(io_error("remove", &run_dir))?;
-    let memory = built?;
+    // Goes after the machine, whatever ends this.
+    let folder = MachineFolder::make(run_dir.clone()).map_err(io_error("make the folder", &run_dir))?;
+    let memory = freeze_one(host, blueprint, stage, folder.path(), tell).await?;
+    drop(folder);
     let path = stage.join(store::MEMORY);
     let file = path.clone();
     let written = tokio::task::spawn_blocking(move || super::memory::write(&memory, &file)).await;
@@ -82,21 +79,8 @@ async fn freeze_one(
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<OwnedFd, BuildError> {
     let connection = machine::connect(&blueprint.network, run_dir).await?;
-    let parts = Parts {
-        launcher: host.launcher.clone(),
-        qemu: blueprint.qemu.clone(),
-        accel: blueprint.accel,
-        name: format!("template-{}", blueprint.id),
-        cpus: blueprint.cpus,
-        memory_mib: blueprint.memory_mib,
-        disk_mib: blueprint.disk_mib,
-        image: blueprint.image.clone(),
-        guest_binary: blueprint.guest_binary.clone(),
-        run_dir: run_dir.to_owned(),
-        connection: Arc::new(connection),
-        shares: None,
-        forward: None,
-    };
+    let name = format!("template-{}", blueprint.id);
+    let parts = Parts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None);
     let memory = make_memory(blueprint.memory_mib).map_err(io_error("make memory for", stage))?;
     let state_path = stage.join(store::STATE);
     let state = File::create(&state_path).map_err(io_error("make", &state_path))?;
@@ -105,8 +89,10 @@ async fn freeze_one(
     let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);
     let outputs = Outputs::new();
     let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
+    let turn = host.pace.enter().await.map_err(StartError::from)?;
     let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), limits: host.limits };
     becoming.get_ready(blueprint, tell).await?;
+    drop(turn);
     becoming.freeze(state.into()).await?;
     Ok(memory)
 }
@@ -204,7 +190,6 @@ impl Becoming {
             match self.next_event("freezing it", end).await? {
                 Event::Migration(status) if status == "completed" => break,
                 Event::Migration(status) if status == "failed" || status == "cancelled" => {
-                    tokio::time::sleep(Duration::from_millis(300)).await;
                     return Err(BuildError::Freeze(format!("{status}; {}", self.tail())));
                 }
                 Event::Refused(reason) => return Err(BuildError::Freeze(reason)),
@@ -213,7 +198,9 @@ impl Becoming {
         }
         self.ask(Command::Quit);
         let ended = tokio::time::timeout_at(end, self.vmm.process.wait()).await;
-        ended.map_err(|_| self.too_long("QEMU did not end"))?.map_err(io_error("wait for", Path::new("QEMU")))?;
+        ended
+            .map_err(|_| self.too_long("QEMU did not end"))?
+            .map_err(io_error("wait for", Path::new("QEMU")))?;
         self.vmm.settle();
         Ok(())
     }

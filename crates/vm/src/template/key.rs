@@ -28,7 +28,21 @@ pub(crate) fn digest_of_program(path: &Path) -> std::io::Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 pub(crate) fn id_of(p: &KeyParts<'_>) -> TemplateId {
-    let text = format!("{:?}", (&p.image.id, p.guest, p.vmm, p.accel, p.cpus, p.memory_mib, p.disk_mib, p.vmm_args, p.user, p.warm_up));
+    let text = format!(
+        "{:?}",
+        (
+            &p.image.id,
+            p.guest,
+            p.vmm,
+            p.accel,
+            p.cpus,
+            p.memory_mib,
+            p.disk_mib,
+            p.vmm_args,
+            p.user,
+            p.warm_up
+        )
+    );
     let digest = sha2::Sha256::digest(text);
     TemplateId(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

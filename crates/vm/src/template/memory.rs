@@ -1,10 +1,10 @@
 //! temp
+use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use rustix::fs::{MemfdFlags, Mode, SealFlags};
 
 fn copy(from: &File, to: &File) -> io::Result<()> {
     let size = from.metadata()?.len();
@@ -33,6 +33,9 @@ pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
     let to = File::from(fd);
     copy(&from, &to)?;
     rustix::fs::fchmod(&to, Mode::from_raw_mode(0o666))?;
-    rustix::fs::fcntl_add_seals(&to, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &to,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+    )?;
     Ok(to.into())
 }

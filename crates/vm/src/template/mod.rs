@@ -19,6 +19,7 @@ mod templates;
 use std::path::PathBuf;
 
 pub(crate) use blueprint::Blueprint;
+pub(crate) use key::TemplateId;
 pub(crate) use store::Opened;
 pub use templates::{Templates, prepare, rebuild};
 pub(crate) use templates::{blueprints, fork_failed};

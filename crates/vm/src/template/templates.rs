@@ -201,7 +201,9 @@ pub(crate) async fn blueprints(
     let Driver::Qemu(settings) = &machine.driver else { return Ok(Err(None)) };
     let Some(template) = &settings.template else { return Ok(Err(None)) };
     if !mounts.is_empty() {
-        return Ok(Err(Some("machines with mounts are booted: what serves files to a machine is in no template")));
+        return Ok(Err(Some(
+            "machines with mounts are booted: what serves files to a machine is in no template",
+        )));
     }
     let accel = probe::resolve(host, settings.accel, &settings.image, &machine.guest_binary).await?;
     let with = |warm_up| Blueprint::of(host, machine, settings, warm_up, accel, network);
@@ -234,7 +236,8 @@ async fn get_ready(
     if !anew && templates.at_rest(id).is_some() {
         return false;
     }
-    let made = if anew { make::anew(host, blueprint, tell).await } else { make::ready(host, blueprint, tell).await };
+    let made =
+        if anew { make::anew(host, blueprint, tell).await } else { make::ready(host, blueprint, tell).await };
     match made {
         Ok(template) => {
             if templates.opened(id).is_none_or(|opened| !Arc::ptr_eq(&opened, &template)) {

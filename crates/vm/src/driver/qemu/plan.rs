@@ -127,7 +127,6 @@ impl Invocation {
     pub(crate) fn number(&self, role: Role) -> Option<i32> {
         self.descriptors.iter().find(|(_, found)| *found == role).map(|(number, _)| *number)
     }
-
 }
 
 /// Number of the first descriptor.
@@ -317,15 +316,7 @@ mod tests {
 
     fn needs(accel: Accel, boot: Boot) -> Needs<'static> {
         let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        Needs {
-            qemu,
-            name: "r-0,x",
-            accel,
-            tsc_khz: 2_100_000,
-            cpus: 2,
-            memory_mib: 2048,
-            boot,
-        }
+        Needs { qemu, name: "r-0,x", accel, tsc_khz: 2_100_000, cpus: 2, memory_mib: 2048, boot }
     }
 
     #[test]
