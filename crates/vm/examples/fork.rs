@@ -82,6 +82,7 @@ fn main() -> ExitCode {
             println!("{:8.3} gone", end.elapsed().as_secs_f32());
             std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
         }
+        tokio::time::sleep(Duration::from_secs(args.next().map_or(0, |text| text.parse().unwrap()))).await;
         host.spares.end().await;
     });
     ExitCode::SUCCESS

@@ -72,6 +72,9 @@ fn launch(
         export.enter().map_err(failed("show the server its files"))?;
     }
     set_limits()?;
+    if order.small_pages {
+        forbid_huge_pages().map_err(failed("forbid huge pages"))?;
+    }
     close_at_exec().map_err(failed("keep inherited descriptors back"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
     give_up_privileges(order.user)?;
@@ -128,6 +131,13 @@ fn set_limits() -> Result<(), Failure> {
     limit(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
     let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     limit(Resource::Nofile, DESCRIPTORS_OPEN_MAX.min(most)).map_err(failed("limit descriptors"))
+}
+
+/// For this process and the program that takes its place.
+fn forbid_huge_pages() -> io::Result<()> {
+    // SAFETY: the call takes numbers only.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whatever this process has inherited by somebody's oversight does not pass to the program; only what gets a number

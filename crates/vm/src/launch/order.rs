@@ -35,6 +35,8 @@ pub(crate) struct Order {
     pub(crate) network: Place,
     /// All that it sees of this host's `/run`, where it serves files.
     pub(crate) export: Option<Export>,
+    /// It gets memory in small pages only.
+    pub(crate) small_pages: bool,
 }
 
 /// The network namespace that a program sits in.

@@ -78,6 +78,7 @@ impl Recipe {
             descriptors: vec![LISTENER],
             user: User::Root,
             network: Place::Empty { listen: None },
+            small_pages: false,
             export: Some(export.clone()),
         };
         launch::launch(&self.launcher, &order, &[listener], |pid| {

@@ -155,6 +155,7 @@ impl Recipe {
             descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
             export: None,
+            small_pages: self.invocation.small_pages,
             network: match *self.connection {
                 // The card's descriptor leads to the machine's network from anywhere.
                 Connection::Own(_) => Place::Empty { listen: None },

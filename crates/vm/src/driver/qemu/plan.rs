@@ -118,6 +118,8 @@ pub(crate) struct Invocation {
     pub(crate) args: Vec<String>,
     /// Its whole environment.
     pub(crate) env: Vec<(String, String)>,
+    /// It gets memory in small pages only.
+    pub(crate) small_pages: bool,
     /// Descriptors that must be open, by number.
     pub(crate) descriptors: Vec<(i32, Role)>,
 }
@@ -233,7 +235,10 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
     Invocation {
         program: needs.qemu.to_owned(),
         args: builder.args,
-        env: Vec::new(),
+        // One heap for all threads: a fork's few need no more, and each would cost every fork pages of its own.
+        env: vec![("MALLOC_ARENA_MAX".to_owned(), "1".to_owned())],
+        // The cache of translated code would be cleared and taken by megabytes, of which an idle fork uses little.
+        small_pages: needs.accel == Accel::Tcg && matches!(needs.boot, Boot::Fork { .. }),
         descriptors: builder.descriptors,
     }
 }
