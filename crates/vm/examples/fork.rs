@@ -78,6 +78,7 @@ fn main() -> ExitCode {
             }
             let end = Instant::now();
             vm.kill().await;
+            println!("{:8.3} ended", end.elapsed().as_secs_f32());
             vm.destroy().await.unwrap();
             println!("{:8.3} gone", end.elapsed().as_secs_f32());
             std::fs::remove_dir_all(run.parent().unwrap()).unwrap();

@@ -55,7 +55,15 @@ impl Vm {
     /// Ends the machine at once. Events that come meanwhile are dropped.
     pub async fn kill(&mut self) -> Exit {
         let _ = self.orders.try_send(Order::Kill);
-        self.finish().await
+        // Its network ends beside it: the kernel takes as long for the one as for the other.
+        let run_dir = self.run_dir.clone();
+        let network = tokio::task::spawn_blocking(move || crate::network::remove(&run_dir));
+        let exit = self.finish().await;
+        if let Ok(Err(error)) = network.await {
+            // What removes the machine's files tries again, and tells.
+            tracing::debug!("{error}");
+        }
+        exit
     }
 
     async fn finish(&mut self) -> Exit {

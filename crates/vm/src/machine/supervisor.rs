@@ -195,6 +195,9 @@ impl Supervisor {
     /// Owns the machine to its end. The last event is [`VmEvent::Gone`].
     pub(super) async fn run(mut self, started: Started) -> Exit {
         let exit = self.live(started).await;
+        // The kernel takes its time to remove a card, which goes with its last descriptor.
+        let origin = self.origin;
+        drop(tokio::task::spawn_blocking(move || drop(origin)));
         let console_tail = self.outputs.tail();
         let _ = self.events.send(VmEvent::Gone { exit: exit.clone(), console_tail }).await;
         exit
