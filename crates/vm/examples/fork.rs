@@ -34,7 +34,10 @@ fn main() -> ExitCode {
             disk_mib: 32 * 1024,
             image,
             accel: AccelChoice::Tcg,
-            template: Some(TemplateSettings { spares: args.next().map_or(0, |text| text.parse().unwrap()), ..Default::default() }),
+            template: Some(TemplateSettings {
+                spares: args.next().map_or(0, |text| text.parse().unwrap()),
+                ..Default::default()
+            }),
         }),
     };
     let network =

@@ -178,7 +178,8 @@ impl BoundedFile {
         Ok(Self { file, left })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Appends what there is room for.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.left == 0 {
             return Ok(());
         }

@@ -10,6 +10,7 @@
 
 mod accel;
 mod console;
+mod digest;
 mod driver;
 mod environment;
 mod folder_watch;
@@ -28,7 +29,8 @@ mod qmp;
 mod readiness;
 mod socket;
 mod space;
-mod template;
+mod stage;
+pub mod template;
 mod tsc;
 mod virtiofs;
 
@@ -49,4 +51,6 @@ pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::NoMemory;
 pub use probe::{Answer, answer as probe};
-pub use template::{Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild};
+pub use template::{
+    Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates,
+};

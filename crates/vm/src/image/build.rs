@@ -14,13 +14,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::command::{Step, mortal};
 use super::error::failed;
-use super::id::{digest_of, digest_of_file, id_of};
 use super::manifest::{FORMAT, FileDigest, Manifest};
+use super::progress::Waiter;
 use super::runner_app::{self, RunnerApp, runner_app};
 use super::sources::{self, HostSystem, host_system};
-use super::stage::{Claim, Stage, make_folder};
 use super::store::{INITRAMFS, KERNEL, LOG, MANIFEST, ROOT};
 use super::{Cancel, Image, ImageError, Progress, Store, modules, packages, recipe};
+use crate::digest::{digest_of, digest_of_file, id_of};
+use crate::stage::{Claim, Stage, make_folder};
 
 /// Space that a build takes for a while: the unpacked packages, and the image.
 const FREE_MIB_MIN: u64 = 3 * 1024;
@@ -97,7 +98,9 @@ pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
     if let Some(image) = store.get(&id)? {
         return Ok(image);
     }
-    let claim = Claim::wait(store.folder(), &id, &format!("image {id}"), &settings.cancel, progress)?;
+    let what = format!("image {id}");
+    let mut waiter = Waiter { what: &what, cancel: &settings.cancel, progress };
+    let claim = Claim::wait(store.folder(), &id, &mut waiter)?;
     if let Some(image) = store.get(&id)? {
         return Ok(image);
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::stage::StageError;
+
 /// Why an image could not be built, found or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -106,6 +108,15 @@ pub enum ImageError {
         /// Cause.
         source: io::Error,
     },
+}
+
+impl From<StageError> for ImageError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Cancelled => Self::Cancelled,
+            StageError::Io { what, path, source } => Self::Io { what, path, source },
+        }
+    }
 }
 
 fn known_text(ids: &[String]) -> String {

@@ -18,7 +18,6 @@ mod build;
 mod command;
 mod error;
 mod go;
-mod id;
 mod manifest;
 mod modules;
 mod packages;
@@ -26,8 +25,7 @@ mod progress;
 mod recipe;
 mod runner_app;
 mod sources;
-mod stage;
-mod store;
+pub(crate) mod store;
 
 pub use build::{BuildSettings, build};
 pub use error::ImageError;

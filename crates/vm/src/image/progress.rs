@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::stage::Maker;
+
 /// What a build tells. Each phase lasts more than a second, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -21,6 +23,23 @@ pub enum Progress {
         /// The text.
         text: String,
     },
+}
+
+/// Waits for others who make the same, and says so.
+pub(super) struct Waiter<'a> {
+    pub(super) what: &'a str,
+    pub(super) cancel: &'a Cancel,
+    pub(super) progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Maker for Waiter<'_> {
+    fn waits(&mut self) {
+        (self.progress)(Progress::Waiting { what: self.what.to_owned() });
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
 }
 
 /// Stops a build from another thread: its programs are killed, and what it has made is removed.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::command::{Step, mortal};
 use super::error::failed;
-use super::id::{digest_of, digest_of_file, id_of};
 use super::manifest::RunnerAppManifest;
-use super::stage::{Claim, Stage};
+use super::progress::Waiter;
 use super::{BuildSettings, Go, ImageError, Progress, recipe};
+use crate::digest::{digest_of, digest_of_file, id_of};
+use crate::stage::{Claim, Stage};
 
 /// Name of the program.
 pub(super) const PROGRAM: &str = "github-act-runner";
@@ -39,7 +40,8 @@ pub fn runner_app(
     if let Some(built) = open(&folder)? {
         return Ok(built);
     }
-    let claim = Claim::wait(&store, &id, "the runner app", &settings.cancel, progress)?;
+    let mut waiter = Waiter { what: "the runner app", cancel: &settings.cancel, progress };
+    let claim = Claim::wait(&store, &id, &mut waiter)?;
     // Somebody else may have built it in the meantime.
     if let Some(built) = open(&folder)? {
         return Ok(built);

@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ImageError;
 use super::error::failed;
 use super::manifest::{FORMAT, Manifest};
-use super::{ImageError, stage};
+use crate::stage;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const ROOT: &str = "root.squashfs";
@@ -172,12 +173,12 @@ impl Store {
         stage::remove_tree(&aside)?;
         stage::make_folder(&stage::folder_of(&self.folder))?;
         fs::rename(image.folder(), &aside).map_err(failed("remove", image.folder()))?;
-        stage::remove_tree(&aside)
+        Ok(stage::remove_tree(&aside)?)
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::image::manifest::RunnerAppManifest;
 

@@ -1,12 +1,12 @@
 //! What a template is made of.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::key::{KeyParts, TemplateId};
 use super::{WarmUp, key};
 use crate::accel::Accel;
-use crate::driver::qemu::{self, Boot, Card, Needs};
+use crate::driver::qemu::{self, Boot, Needs};
 use crate::image::Image;
 use crate::machine::{Machine, Network, QemuSettings, StartError, VmHost};
 use crate::network;
@@ -25,7 +25,6 @@ pub(crate) struct Blueprint {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
     pub(crate) disk_mib: u64,
-    pub(crate) card: Card,
     /// What its warm-up reaches: the internet, no forge.
     pub(crate) network: Network,
     pub(crate) warm_up: Option<WarmUp>,
@@ -41,52 +40,45 @@ impl Blueprint {
         accel: Accel,
         network: &Network,
     ) -> Result<Self, StartError> {
-        let network = Network { forward: None, allow: Vec::new(), ..network.clone() };
-        let mut blueprint = Self {
-            id: TemplateId::default(),
-            image: settings.image.clone(),
-            guest_binary: machine.guest_binary.clone(),
-            qemu: host.qemu()?,
-            accel,
-            cpus: machine.cpus,
-            memory_mib: machine.memory_mib,
-            disk_mib: settings.disk_mib,
-            card: network::card(&network),
-            network,
-            warm_up,
-        };
-        blueprint.id = blueprint.key()?;
-        Ok(blueprint)
-    }
-
-    fn key(&self) -> Result<TemplateId, StartError> {
-        let digest = |path: &PathBuf| {
-            let io_error = |source| StartError::Io { what: "read", path: path.clone(), source };
+        let (qemu, card) = (host.qemu()?, network::card(network));
+        let digest = |path: &Path| {
+            let io_error = |source| StartError::Io { what: "read", path: path.to_owned(), source };
             key::digest_of_program(path).map_err(io_error)
         };
         // The command line of a fork, without what differs between two of them.
         let needs = Needs {
-            qemu: &self.qemu,
+            qemu: &qemu,
             name: "",
-            accel: self.accel,
+            accel,
             tsc_khz: 0,
-            cpus: self.cpus,
-            memory_mib: self.memory_mib,
-            boot: Boot::Fork { card: self.card },
+            cpus: machine.cpus,
+            memory_mib: machine.memory_mib,
+            boot: Boot::Fork { card },
         };
-        let invocation = qemu::plan(&needs);
-        Ok(key::id_of(&KeyParts {
-            image: self.image.manifest(),
-            guest: &digest(&self.guest_binary)?,
-            vmm: &digest(&self.qemu)?,
-            accel: self.accel,
-            cpus: self.cpus,
-            memory_mib: self.memory_mib,
-            disk_mib: self.disk_mib,
-            vmm_args: &invocation.args,
-            user: self.user(),
-            warm_up: self.warm_up.as_ref().map(|warm_up| warm_up.script.as_str()),
-        }))
+        let id = key::id_of(&KeyParts {
+            image: settings.image.manifest(),
+            guest: &digest(&machine.guest_binary)?,
+            vmm: &digest(&qemu)?,
+            accel,
+            cpus: machine.cpus,
+            memory_mib: machine.memory_mib,
+            disk_mib: settings.disk_mib,
+            vmm_args: &qemu::plan(&needs).args,
+            user: warm_up.as_ref().map_or(USER, |warm_up| &warm_up.user),
+            warm_up: warm_up.as_ref().map(|warm_up| warm_up.script.as_str()),
+        });
+        Ok(Self {
+            id,
+            image: settings.image.clone(),
+            guest_binary: machine.guest_binary.clone(),
+            qemu,
+            accel,
+            cpus: machine.cpus,
+            memory_mib: machine.memory_mib,
+            disk_mib: settings.disk_mib,
+            network: Network { forward: None, allow: Vec::new(), ..network.clone() },
+            warm_up,
+        })
     }
 
     /// User that runner apps run as.

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Milestone, Prepare, Source};
-use rustix::fs::{MemfdFlags, Mode};
 use tokio::time::Instant;
 
 use super::blueprint::Blueprint;
-use super::{Preparing, store};
+use super::{Preparing, memory, store};
+use crate::console::BoundedFile;
 use crate::driver::qemu::Role;
 use crate::machine::files::Files;
 use crate::machine::origin::Parts;
@@ -66,7 +66,7 @@ pub(super) async fn build(
     drop(folder);
     let path = stage.join(store::MEMORY);
     let file = path.clone();
-    let written = tokio::task::spawn_blocking(move || super::memory::write(&memory, &file)).await;
+    let written = tokio::task::spawn_blocking(move || memory::write(&memory, &file)).await;
     written.map_err(io::Error::other).flatten().map_err(io_error("write", &path))
 }
 
@@ -81,7 +81,8 @@ async fn freeze_one(
     let connection = machine::connect(&blueprint.network, run_dir).await?;
     let name = format!("template-{}", blueprint.id);
     let parts = Parts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None);
-    let memory = make_memory(blueprint.memory_mib).map_err(io_error("make memory for", stage))?;
+    let bytes = u64::from(blueprint.memory_mib) << 20;
+    let memory = memory::make(bytes).map_err(io_error("make memory for", stage))?;
     let state_path = stage.join(store::STATE);
     let state = File::create(&state_path).map_err(io_error("make", &state_path))?;
     let shared = memory.try_clone().map_err(io_error("use memory of", stage))?;
@@ -90,18 +91,11 @@ async fn freeze_one(
     let outputs = Outputs::new();
     let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
     let turn = host.pace.enter().await.map_err(StartError::from)?;
-    let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), limits: host.limits };
+    let log = BoundedFile::append(&stage.join(store::WARM_UP_LOG)).ok();
+    let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), log, limits: host.limits };
     becoming.get_ready(blueprint, tell).await?;
     drop(turn);
     becoming.freeze(state.into()).await?;
-    Ok(memory)
-}
-
-/// Memory of a machine that outlives it. The VMM's user opens it anew, by /proc.
-fn make_memory(mib: u32) -> io::Result<OwnedFd> {
-    let memory = rustix::fs::memfd_create("dayfly-template", MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&memory, u64::from(mib) << 20)?;
-    rustix::fs::fchmod(&memory, Mode::from_raw_mode(0o666))?;
     Ok(memory)
 }
 
@@ -111,6 +105,8 @@ struct Becoming {
     outputs: Outputs,
     /// The last lines that it was told.
     lines: Vec<String>,
+    /// What its warm-up prints.
+    log: Option<BoundedFile>,
     limits: Limits,
 }
 
@@ -238,6 +234,9 @@ impl Becoming {
             self.lines.remove(0);
         }
         self.lines.push(line.to_owned());
+        if let Some(log) = &mut self.log {
+            let _ = log.write(format!("{line}\n").as_bytes());
+        }
     }
 
     fn tail(&self) -> String {

@@ -1,48 +1,152 @@
-//! temp
-use crate::accel::Accel;
-use crate::image::Manifest;
-use sha2::Digest as _;
-use std::path::Path;
+//! What tells templates apart.
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct TemplateId(String);
-impl std::fmt::Display for TemplateId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::accel::Accel;
+use crate::digest;
+use crate::image::Manifest;
+
+/// Grows when a change here would make another template of the same parts, or one that older programs cannot use.
+pub(super) const FORMAT: u32 = 1;
+
+/// Id of a template: digits of a digest of all that it was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TemplateId(String);
+
+impl TemplateId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
-pub(crate) struct KeyParts<'a> {
-    pub(crate) image: &'a Manifest,
-    pub(crate) guest: &'a str,
-    pub(crate) vmm: &'a str,
-    pub(crate) accel: Accel,
-    pub(crate) cpus: u32,
-    pub(crate) memory_mib: u32,
-    pub(crate) disk_mib: u64,
-    pub(crate) vmm_args: &'a [String],
-    pub(crate) user: &'a str,
-    pub(crate) warm_up: Option<&'a str>,
+
+impl fmt::Display for TemplateId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
 }
-pub(crate) fn digest_of_program(path: &Path) -> std::io::Result<String> {
-    let digest = sha2::Sha256::digest(std::fs::read(path)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+
+/// All that a fork must have in common with its template, and all that made the template what it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyParts<'a> {
+    pub(super) image: &'a Manifest,
+    /// Digest of the guest binary.
+    pub(super) guest: &'a str,
+    /// Digest of the VMM's program.
+    pub(super) vmm: &'a str,
+    pub(super) accel: Accel,
+    pub(super) cpus: u32,
+    pub(super) memory_mib: u32,
+    pub(super) disk_mib: u64,
+    /// The VMM's arguments for a fork, which hold CPU model and device list, with a name that all have in common.
+    pub(super) vmm_args: &'a [String],
+    /// User that runner apps run as.
+    pub(super) user: &'a str,
+    pub(super) warm_up: Option<&'a str>,
 }
-pub(crate) fn id_of(p: &KeyParts<'_>) -> TemplateId {
-    let text = format!(
-        "{:?}",
-        (
-            &p.image.id,
-            p.guest,
-            p.vmm,
-            p.accel,
-            p.cpus,
-            p.memory_mib,
-            p.disk_mib,
-            p.vmm_args,
-            p.user,
-            p.warm_up
-        )
-    );
-    let digest = sha2::Sha256::digest(text);
-    TemplateId(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+
+/// The id of a template of these parts.
+pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
+    let KeyParts { image, guest, vmm, accel, cpus, memory_mib, disk_mib, vmm_args, user, warm_up } = parts;
+    let mut all: Vec<String> = [FORMAT, *cpus, *memory_mib].map(|number| number.to_string()).to_vec();
+    all.extend([disk_mib.to_string(), format!("{accel:?}")]);
+    // All files of the image; its id alone names what it was to be made of.
+    all.extend(image.files.iter().map(|(name, file)| format!("{name} {}", file.sha256)));
+    all.extend([guest, vmm, user].map(|&text| text.to_owned()));
+    all.push(format!("{} arguments", vmm_args.len()));
+    all.extend(vmm_args.iter().cloned());
+    all.push(warm_up.map_or_else(|| "cold".to_owned(), |script| format!("warm {script}")));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    TemplateId(digest::id_of(&digest::digest_of(&all)))
+}
+
+/// SHA-256 of a program, read once as long as it does not change.
+pub(super) fn digest_of_program(path: &Path) -> io::Result<String> {
+    type Known = HashMap<PathBuf, ((u64, u64, u64, i64, i64), String)>;
+    static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+    let metadata = std::fs::metadata(path)?;
+    let state = (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((found, digest)) = known().get_or_insert_default().get(path)
+        && *found == state
+    {
+        return Ok(digest.clone());
+    }
+    let digest = digest::digest_of_file(path)?;
+    known().get_or_insert_default().insert(path.to_owned(), (state, digest.clone()));
+    Ok(digest)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::image::FileDigest;
+    use crate::image::store::tests::manifest;
+
+    #[test]
+    fn each_part_makes_another_template() {
+        let with_root = |sha256: &str| {
+            let mut image = manifest("a", 1);
+            let file = FileDigest { bytes: 1, sha256: sha256.to_owned() };
+            image.files.insert("root.squashfs".to_owned(), file);
+            image
+        };
+        let (image, other_image) = (with_root("00"), with_root("01"));
+        let (args, more) = (vec!["-cpu".to_owned(), "max".to_owned()], vec!["-cpumax".to_owned()]);
+        let parts = KeyParts {
+            image: &image,
+            guest: "g",
+            vmm: "v",
+            accel: Accel::Tcg,
+            cpus: 2,
+            memory_mib: 1024,
+            disk_mib: 4096,
+            vmm_args: &args,
+            user: "runner",
+            warm_up: None,
+        };
+        let others = [
+            KeyParts { image: &other_image, ..parts },
+            KeyParts { guest: "g2", ..parts },
+            KeyParts { vmm: "v2", ..parts },
+            KeyParts { guest: "gv", vmm: "", ..parts },
+            KeyParts { accel: Accel::Kvm, ..parts },
+            KeyParts { cpus: 1024, memory_mib: 2, ..parts },
+            KeyParts { memory_mib: 1025, ..parts },
+            KeyParts { disk_mib: 4097, ..parts },
+            KeyParts { vmm_args: &more, ..parts },
+            KeyParts { user: "root", ..parts },
+            KeyParts { warm_up: Some(""), ..parts },
+            KeyParts { warm_up: Some("docker pull x"), ..parts },
+        ];
+        let mut ids: Vec<_> = others.iter().map(id_of).collect();
+        ids.push(id_of(&parts));
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+        assert_eq!(id_of(&parts), id_of(&KeyParts { ..parts }));
+        assert_eq!(id_of(&parts).as_str().len(), 16);
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_has_another_digest() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("program");
+        std::fs::write(&path, "one").expect("write");
+        let first = digest_of_program(&path).expect("digest");
+        assert_eq!(digest_of_program(&path).expect("digest"), first);
+        let new = folder.path().join("new");
+        std::fs::write(&new, "two").expect("write");
+        std::fs::rename(&new, &path).expect("rename");
+        assert_ne!(digest_of_program(&path).expect("digest"), first);
+    }
 }

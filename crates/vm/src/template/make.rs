@@ -1,62 +1,184 @@
 //! From a blueprint to a template that can be forked: opened where it is on the disk, else built.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::Preparing;
 use super::blueprint::Blueprint;
 use super::build::{self, BuildError};
-use super::store::Opened;
-use crate::machine::VmHost;
+use super::key::FORMAT;
+use super::manifest::TemplateManifest;
+use super::store::{self, MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
+use crate::machine::{VmHost, destroy_leftover};
+use crate::stage::{self, Claim, Maker, Stage, StageError};
+
+/// How long a template is kept that nobody needs.
+pub const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+/// What all templates may take on the disk, bytes.
+pub const BYTES_MAX: u64 = 20 << 30;
 
 /// Why there is no template.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MakeError {
     #[error(transparent)]
     Build(#[from] BuildError),
-    #[error("{path}: {source}")]
-    Io { path: String, source: io::Error },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
 }
 
+/// The template that this process or the disk has, else a new one.
 pub(super) async fn ready(
     host: &VmHost,
     blueprint: &Blueprint,
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<Arc<Opened>, MakeError> {
-    if let Some(opened) = host.templates.opened(&blueprint.id) {
-        return Ok(opened);
+    let known = host.templates.opened(&blueprint.id);
+    if let Some(opened) = known.as_ref().filter(|opened| opened.is_current()) {
+        return Ok(Arc::clone(opened));
     }
-    let folder = folder(host, blueprint);
-    if folder.exists() {
-        return open(blueprint, folder);
+    match (TemplateStore::new(&host.state).get(&blueprint.id), known) {
+        (Some(template), known) => match (open(template).await, known) {
+            (Ok(opened), _) | (Err(_), Some(opened)) => Ok(opened),
+            (Err(error), None) => {
+                tracing::warn!("{error}; it is built again");
+                make(host, blueprint, true, tell).await
+            }
+        },
+        // Removed from the disk, and as good as before.
+        (None, Some(opened)) => Ok(opened),
+        (None, None) => make(host, blueprint, false, tell).await,
     }
-    anew(host, blueprint, tell).await
 }
-fn folder(host: &VmHost, blueprint: &Blueprint) -> PathBuf {
-    host.state.join("templates").join(blueprint.id.to_string())
-}
-fn open(blueprint: &Blueprint, folder: PathBuf) -> Result<Arc<Opened>, MakeError> {
-    Opened::open(&blueprint.id, &folder)
-        .map(Arc::new)
-        .map_err(|source| MakeError::Io { path: folder.display().to_string(), source })
-}
+
+/// A new one, whatever there is.
 pub(super) async fn anew(
     host: &VmHost,
     blueprint: &Blueprint,
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<Arc<Opened>, MakeError> {
-    let stage = host.state.join("templates").join(".build").join(blueprint.id.to_string());
-    let started = Instant::now();
-    tell(Preparing::Building { template: blueprint.id.to_string() });
-    build::build(host, blueprint, &stage, tell).await?;
-    let folder = folder(host, blueprint);
-    std::fs::rename(&stage, &folder).unwrap();
-    tell(Preparing::Built {
-        template: blueprint.id.to_string(),
-        took_ms: started.elapsed().as_millis() as u64,
-        bytes: 0,
-    });
-    open(blueprint, folder)
+    make(host, blueprint, true, tell).await
+}
+
+async fn make(
+    host: &VmHost,
+    blueprint: &Blueprint,
+    anew: bool,
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> Result<Arc<Opened>, MakeError> {
+    let store = TemplateStore::new(&host.state);
+    let (claim, waited) = claim(&store, blueprint, tell).await?;
+    // Whoever was waited for has made it.
+    if (!anew || waited)
+        && let Some(template) = store.get(&blueprint.id)
+    {
+        return Ok(open(template).await?);
+    }
+    let (started, template) = (Instant::now(), blueprint.id.to_string());
+    tell(Preparing::Building { template: template.clone() });
+    let stage = claim.stage()?;
+    build::build(host, blueprint, stage.path(), tell).await?;
+    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    describe(blueprint, stage.path(), took_ms)?;
+    let opened = finish(stage, store.clone(), blueprint).await?;
+    tell(Preparing::Built { template, took_ms, bytes: opened.bytes() });
+    drop(claim);
+    collect(store).await;
+    Ok(opened)
+}
+
+/// The right to build it, and whether somebody else had it before.
+async fn claim(
+    store: &TemplateStore,
+    blueprint: &Blueprint,
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> Result<(Claim, bool), MakeError> {
+    let mut waited = false;
+    loop {
+        let (folder, id) = (store.folder().to_owned(), blueprint.id.clone());
+        let taken = blocking(move || Claim::take(&folder, id.as_str(), &Builder)).await?;
+        if let Some(claim) = taken {
+            return Ok((claim, waited));
+        }
+        if !std::mem::replace(&mut waited, true) {
+            tell(Preparing::Waiting { template: blueprint.id.to_string() });
+        }
+        tokio::time::sleep(stage::LOOK).await;
+    }
+}
+
+/// Builds templates: what a killed one has left is a machine.
+struct Builder;
+
+impl Maker for Builder {
+    fn end_leftover(&self, stage: &Path) -> Result<(), StageError> {
+        let run_dir = stage.join(build::MACHINE);
+        let ended = Handle::current().block_on(destroy_leftover(&run_dir));
+        ended.map_err(|error| StageError::Io { what: "end", path: run_dir, source: io::Error::other(error) })
+    }
+}
+
+/// Ends and removes what builders of templates have left that were killed.
+///
+/// # Errors
+/// A file cannot be read or removed, or a machine not be ended.
+pub async fn sweep_templates(state: &Path) -> Result<(), TemplateError> {
+    let stages = stage::folder_of(TemplateStore::new(state).folder());
+    Ok(blocking(move || stage::sweep(&stages, &Builder)).await?)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
+) -> Result<T, StageError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StageError::Cancelled))
+}
+
+async fn open(template: Template) -> Result<Arc<Opened>, TemplateError> {
+    let folder = template.folder().to_owned();
+    let opened = tokio::task::spawn_blocking(move || Opened::open(&template)).await;
+    opened.unwrap_or_else(|error| Err(failed("open", &folder)(io::Error::other(error)))).map(Arc::new)
+}
+
+/// On the disk, then under its name, then opened.
+async fn finish(stage: Stage, store: TemplateStore, blueprint: &Blueprint) -> Result<Arc<Opened>, MakeError> {
+    blocking(move || stage.finish()).await?;
+    let gone = || failed("find", store.folder())(io::ErrorKind::NotFound.into());
+    Ok(open(store.get(&blueprint.id).ok_or_else(gone)?).await?)
+}
+
+fn describe(blueprint: &Blueprint, folder: &Path, took_ms: u64) -> Result<(), TemplateError> {
+    let state = folder.join(STATE);
+    let manifest = TemplateManifest {
+        format: FORMAT,
+        id: blueprint.id.clone(),
+        image: blueprint.image.id().to_owned(),
+        accel: blueprint.accel,
+        cpus: blueprint.cpus,
+        memory_mib: blueprint.memory_mib,
+        disk_mib: blueprint.disk_mib,
+        warm_up: blueprint.warm_up.as_ref().map(|warm_up| warm_up.path.display().to_string()),
+        created_s: store::now_s(),
+        took_ms,
+        state_bytes: std::fs::metadata(&state).map_err(failed("look at", &state))?.len(),
+    };
+    let path = folder.join(MANIFEST);
+    let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from);
+    text.and_then(|text| std::fs::write(&path, text)).map_err(failed("write", &path))
+}
+
+/// What is too old or too much goes, whenever something new has come.
+async fn collect(store: TemplateStore) {
+    let collected = tokio::task::spawn_blocking(move || store.collect(AGE_MAX, BYTES_MAX)).await;
+    match collected {
+        Ok(Ok(gone)) => {
+            gone.iter().for_each(|id| tracing::info!("template {id} is removed: old, or too much"))
+        }
+        Ok(Err(error)) => tracing::warn!("{error}"),
+        Err(error) => tracing::warn!("{error}"),
+    }
 }

@@ -19,8 +19,11 @@ mod templates;
 use std::path::PathBuf;
 
 pub(crate) use blueprint::Blueprint;
-pub(crate) use key::TemplateId;
+pub use key::TemplateId;
+pub use make::{AGE_MAX, BYTES_MAX, sweep_templates};
+pub use manifest::TemplateManifest;
 pub(crate) use store::Opened;
+pub use store::{Counts, Template, TemplateError, TemplateStore};
 pub use templates::{Templates, prepare, rebuild};
 pub(crate) use templates::{blueprints, fork_failed};
 

@@ -1,48 +1,548 @@
-//! temp
-use super::key::TemplateId;
-use std::fs::File;
+//! The templates that are there.
+
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-pub(crate) const MEMORY: &str = "memory";
-pub(crate) const STATE: &str = "state";
-pub(crate) const DISK: &str = "disk.img";
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
+use super::key::{FORMAT, TemplateId};
+use super::manifest::TemplateManifest;
+use super::memory;
+use crate::stage::{self, StageError};
+
+/// What it says about itself.
+pub(super) const MANIFEST: &str = "manifest.json";
+/// The guest's memory, sparse.
+pub(super) const MEMORY: &str = "memory";
+/// The state of the devices.
+pub(super) const STATE: &str = "state";
+/// The scratch disk, sparse.
+pub(super) const DISK: &str = "disk.img";
+/// How often it was used.
+const COUNTS: &str = "counts.json";
+/// What its warm-up printed.
+pub(super) const WARM_UP_LOG: &str = "warm-up.log";
+
+/// Why templates could not be listed, found, opened or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// There is none of this name.
+    #[error("there is no template {wanted:?} in {}; `dayfly template ls` lists them", store.display())]
+    NotFound {
+        /// What was asked for.
+        wanted: String,
+        /// Where.
+        store: PathBuf,
+    },
+    /// More than one id starts like this.
+    #[error("{wanted:?} means more than one template: {}", ids.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        wanted: String,
+        /// Ids that it fits.
+        ids: Vec<String>,
+    },
+    /// A process forks it.
+    #[error("template {id} is in use; end what runs first (`dayfly ps`)")]
+    InUse {
+        /// Its id.
+        id: TemplateId,
+    },
+    /// A file is not what the manifest says.
+    #[error("template {id} is not whole: {what}; remove it (`dayfly template rm {id}`)")]
+    NotWhole {
+        /// Its id.
+        id: TemplateId,
+        /// What is wrong.
+        what: String,
+    },
+    /// A file.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+impl From<StageError> for TemplateError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Io { what, path, source } => Self::Io { what, path, source },
+            StageError::Cancelled => {
+                Self::Io { what: "wait for", path: PathBuf::new(), source: io::ErrorKind::Interrupted.into() }
+            }
+        }
+    }
+}
+
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TemplateError {
+    let path = path.to_owned();
+    move |source| TemplateError::Io { what, path, source }
+}
+
+/// How often a template was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Forks that came up.
+    pub forks: u64,
+    /// Forks that did not: machines that were booted instead.
+    pub failures: u64,
+    /// The last use, seconds since 1970-01-01 UTC.
+    pub used_s: i64,
+}
+
+/// A whole template.
+#[derive(Debug, Clone)]
+pub struct Template {
+    folder: PathBuf,
+    manifest: Arc<TemplateManifest>,
+}
+
+impl Template {
+    /// What it says about itself.
+    pub fn manifest(&self) -> &TemplateManifest {
+        &self.manifest
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it takes on the disk, bytes.
+    pub fn bytes(&self) -> u64 {
+        let size = |name| fs::metadata(self.folder.join(name)).map_or(0, |file| file.blocks() * 512);
+        [MANIFEST, MEMORY, STATE, DISK, COUNTS, WARM_UP_LOG].into_iter().map(size).sum()
+    }
+
+    /// How often it was used. Counts that cannot be read are none.
+    pub fn counts(&self) -> Counts {
+        fs::read(self.folder.join(COUNTS))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
+    }
+
+    /// The last time that anybody needed it, seconds since 1970-01-01 UTC.
+    fn needed_s(&self) -> i64 {
+        self.counts().used_s.max(self.manifest.created_s)
+    }
+}
+
+/// The templates under a state folder.
+#[derive(Debug, Clone)]
+pub struct TemplateStore {
+    folder: PathBuf,
+}
+
+impl TemplateStore {
+    /// The store of a state folder, which need not be there.
+    pub fn new(state: &Path) -> Self {
+        Self { folder: state.join("templates") }
+    }
+
+    /// Where it is.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All templates, newest first. What another version of this program made, or what is damaged, is passed over: it is of
+    /// no use, and [`TemplateStore::collect`] removes it.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Template>, TemplateError> {
+        let mut templates: Vec<_> = self.folders()?.iter().filter_map(|folder| load(folder)).collect();
+        templates.sort_by_key(|template| {
+            (std::cmp::Reverse(template.manifest.created_s), template.manifest.id.clone())
+        });
+        Ok(templates)
+    }
+
+    fn folders(&self) -> Result<Vec<PathBuf>, TemplateError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed("read", &self.folder))?,
+        };
+        let is_template = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+        Ok(entries.flatten().filter(is_template).map(|entry| entry.path()).collect())
+    }
+
+    /// The template whose id is, or starts with, `wanted`.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find(&self, wanted: &str) -> Result<Template, TemplateError> {
+        let fits = |template: &Template| template.manifest.id.as_str().starts_with(wanted);
+        let mut fitting: Vec<_> =
+            self.list()?.into_iter().filter(|template| !wanted.is_empty() && fits(template)).collect();
+        match (fitting.pop(), fitting.is_empty()) {
+            (Some(template), true) => Ok(template),
+            (Some(template), false) => {
+                fitting.push(template);
+                let ids = fitting.iter().map(|template| template.manifest.id.to_string()).collect();
+                Err(TemplateError::Ambiguous { wanted: wanted.to_owned(), ids })
+            }
+            (None, _) => {
+                Err(TemplateError::NotFound { wanted: wanted.to_owned(), store: self.folder.clone() })
+            }
+        }
+    }
+
+    /// The template of exactly this id, if it is there.
+    pub(super) fn get(&self, id: &TemplateId) -> Option<Template> {
+        load(&self.folder.join(id.as_str())).filter(|template| template.manifest.id == *id)
+    }
+
+    /// Removes a template that nobody forks.
+    ///
+    /// # Errors
+    /// A process forks it, or a file cannot be removed.
+    pub fn remove(&self, template: &Template) -> Result<(), TemplateError> {
+        let id = &template.manifest.id;
+        let _lock = match lock(&template.folder, false) {
+            Ok(lock) => Some(lock),
+            Err(TryLockError::WouldBlock) => return Err(TemplateError::InUse { id: id.clone() }),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &template.folder)(error)),
+        };
+        self.remove_folder(&template.folder, id.as_str())
+    }
+
+    /// A rename takes it away as a whole; what is left of an interrupted removal is removed by the next build.
+    fn remove_folder(&self, folder: &Path, name: &str) -> Result<(), TemplateError> {
+        let aside = stage::folder_of(&self.folder).join(format!("removed-{name}"));
+        stage::remove_tree(&aside)?;
+        stage::make_folder(&stage::folder_of(&self.folder))?;
+        match fs::rename(folder, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(failed("remove", folder))?,
+        }
+        Ok(stage::remove_tree(&aside)?)
+    }
+
+    /// Removes what nobody has needed for this long, and then those that were needed longest ago, until all together take no
+    /// more than so many bytes. What is in use stays. Gives the ids of those that are gone.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn collect(&self, age: Duration, bytes: u64) -> Result<Vec<TemplateId>, TemplateError> {
+        for folder in self.folders()? {
+            if load(&folder).is_none()
+                && let Some(name) = folder.file_name()
+            {
+                self.remove_folder(&folder, &name.to_string_lossy())?;
+            }
+        }
+        let all = self.list()?.into_iter().map(|template| {
+            let (needed_s, bytes) = (template.needed_s(), template.bytes());
+            (template, Need { needed_s, bytes })
+        });
+        let (templates, needs): (Vec<_>, Vec<_>) = all.unzip();
+        let mut gone = Vec::new();
+        for index in too_much(&needs, now_s(), age, bytes) {
+            match self.remove(&templates[index]) {
+                Ok(()) => gone.push(templates[index].manifest.id.clone()),
+                Err(TemplateError::InUse { .. }) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        Ok(gone)
+    }
+}
+
+/// What matters when templates are removed.
+#[derive(Debug, Clone, Copy)]
+struct Need {
+    needed_s: i64,
+    bytes: u64,
+}
+
+/// Which of them to remove.
+fn too_much(needs: &[Need], now_s: i64, age: Duration, bytes: u64) -> Vec<usize> {
+    let oldest = now_s.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    let mut order: Vec<usize> = (0..needs.len()).collect();
+    order.sort_by_key(|&index| needs[index].needed_s);
+    let mut total: u64 = needs.iter().map(|need| need.bytes).sum();
+    order.retain(|&index| {
+        let goes = needs[index].needed_s < oldest || total > bytes;
+        total -= if goes { needs[index].bytes } else { 0 };
+        goes
+    });
+    order
+}
+
+pub(super) fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or_default()
+}
+
+/// A template of this version that is whole, as far as its manifest says.
+fn load(folder: &Path) -> Option<Template> {
+    let manifest: TemplateManifest = serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?;
+    (manifest.format == FORMAT).then(|| Template { folder: folder.to_owned(), manifest: Arc::new(manifest) })
+}
+
+/// Its manifest, locked: by those who use it together, by who removes it alone.
+fn lock(folder: &Path, shared: bool) -> Result<File, TryLockError> {
+    let path = folder.join(MANIFEST);
+    let file = File::open(&path).map_err(TryLockError::Error)?;
+    if shared {
+        file.try_lock_shared()?
+    } else {
+        file.try_lock()?
+    }
+    // Locked after it was removed: the name is gone, or another's.
+    let is_same = fs::metadata(&path).is_ok_and(|now| {
+        file.metadata().is_ok_and(|then| (now.dev(), now.ino()) == (then.dev(), then.ino()))
+    });
+    if is_same { Ok(file) } else { Err(TryLockError::Error(io::ErrorKind::NotFound.into())) }
+}
+
+/// A template that this process forks. As long as this lives, nobody removes it; one that was replaced meanwhile can be
+/// forked as before.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    id: TemplateId,
-    folder: PathBuf,
+    template: Template,
+    _lock: File,
     memory: OwnedFd,
     state: Vec<u8>,
     disk: File,
 }
+
 impl Opened {
-    pub(crate) fn open(id: &TemplateId, folder: &Path) -> io::Result<Self> {
-        Ok(Self {
-            id: id.clone(),
-            folder: folder.to_owned(),
-            memory: super::memory::open(&folder.join(MEMORY))?,
-            state: std::fs::read(folder.join(STATE))?,
-            disk: File::open(folder.join(DISK))?,
-        })
+    /// Opens it. Reads its memory: half a second.
+    pub(super) fn open(template: &Template) -> Result<Self, TemplateError> {
+        let Template { folder, manifest } = template;
+        let lock = lock(folder, true).map_err(|error| failed("lock", folder)(error.into()))?;
+        let path = |name| folder.join(name);
+        let disk = File::open(path(DISK)).map_err(failed("open", &path(DISK)))?;
+        let state = fs::read(path(STATE)).map_err(failed("read", &path(STATE)))?;
+        let memory = memory::open_sealed(&path(MEMORY)).map_err(failed("read", &path(MEMORY)))?;
+        let length =
+            |file: &dyn Fn() -> io::Result<u64>, name| file().map_err(failed("look at", &path(name)));
+        for (name, is, should) in [
+            (DISK, length(&|| Ok(disk.metadata()?.len()), DISK)?, manifest.disk_mib << 20),
+            (STATE, state.len() as u64, manifest.state_bytes),
+            (MEMORY, length(&|| memory_length(&memory), MEMORY)?, u64::from(manifest.memory_mib) << 20),
+        ] {
+            if is != should {
+                let what = format!("{name} has {is} bytes, and should have {should}");
+                return Err(TemplateError::NotWhole { id: manifest.id.clone(), what });
+            }
+        }
+        Ok(Self { template: template.clone(), _lock: lock, memory, state, disk })
     }
+
     pub(crate) fn id(&self) -> &TemplateId {
-        &self.id
+        &self.template.manifest.id
     }
+
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        &self.template.folder
     }
+
+    /// What it takes on the disk, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.template.bytes()
+    }
+
+    /// Whether what is on the disk is still what was opened.
+    pub(super) fn is_current(&self) -> bool {
+        load(&self.template.folder).is_some_and(|now| now.manifest == self.template.manifest)
+    }
+
+    /// The sealed memory.
     pub(crate) fn memory(&self) -> io::Result<OwnedFd> {
         self.memory.try_clone()
     }
+
+    /// The scratch disk, for reading.
     pub(crate) fn disk(&self) -> io::Result<OwnedFd> {
         Ok(self.disk.try_clone()?.into())
     }
-    pub(crate) fn state(&self) -> io::Result<File> {
-        let fd = rustix::fs::memfd_create("dayfly-state", rustix::fs::MemfdFlags::CLOEXEC)?;
-        let mut file = File::from(fd);
+
+    /// The state of the devices, to be read once from its start.
+    pub(crate) fn state(&self) -> io::Result<OwnedFd> {
+        let mut file = File::from(rustix::fs::memfd_create("dayfly-state", MemfdFlags::CLOEXEC)?);
         file.write_all(&self.state)?;
-        file.seek(io::SeekFrom::Start(0))?;
-        Ok(file)
+        file.rewind()?;
+        Ok(file.into())
     }
-    pub(crate) fn count_failure(&self) {}
+
+    /// Counts a use. What cannot be counted is not.
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
+        if let Err(error) = self.try_count(change) {
+            tracing::debug!("a use of template {} is not counted: {error}", self.id());
+        }
+    }
+
+    fn try_count(&self, change: impl FnOnce(&mut Counts)) -> io::Result<()> {
+        let path = self.folder().join(COUNTS);
+        let mut options = File::options();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(self.folder().join("counts.lock"))?;
+        lock.lock()?;
+        let mut counts = self.template.counts();
+        change(&mut counts);
+        counts.used_s = now_s();
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec(&counts)?)?;
+        fs::rename(&new, &path)
+    }
+}
+
+fn memory_length(memory: &OwnedFd) -> io::Result<u64> {
+    Ok(u64::try_from(rustix::fs::fstat(memory)?.st_size).unwrap_or_default())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::accel::Accel;
+    use std::io::Read as _;
+
+    fn id(text: &str) -> TemplateId {
+        serde_json::from_value(text.into()).expect("id")
+    }
+
+    pub(crate) fn manifest(name: &str, created_s: i64) -> TemplateManifest {
+        TemplateManifest {
+            format: FORMAT,
+            id: id(name),
+            image: "f00d".to_owned(),
+            accel: Accel::Tcg,
+            cpus: 2,
+            memory_mib: 1,
+            disk_mib: 1,
+            warm_up: None,
+            created_s,
+            took_ms: 12_000,
+            state_bytes: 5,
+        }
+    }
+
+    /// A template as a build leaves it.
+    pub(crate) fn put(store: &TemplateStore, manifest: &TemplateManifest) -> Template {
+        let folder = store.folder().join(manifest.id.as_str());
+        fs::create_dir_all(&folder).expect("folder");
+        fs::write(folder.join(STATE), "state").expect("write");
+        for (name, mib) in [(MEMORY, u64::from(manifest.memory_mib)), (DISK, manifest.disk_mib)] {
+            File::create(folder.join(name)).expect("file").set_len(mib << 20).expect("length");
+        }
+        fs::write(folder.join(MANIFEST), serde_json::to_vec(manifest).expect("JSON")).expect("write");
+        store.get(&manifest.id).expect("there")
+    }
+
+    #[test]
+    fn templates_are_listed_and_found_and_what_is_none_is_passed_over() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(state.path());
+        assert!(store.list().expect("list").is_empty());
+        put(&store, &manifest("aa11", 1));
+        put(&store, &manifest("ab22", 2));
+        let other = put(&store, &manifest("ac33", 3));
+        let text = serde_json::to_vec(&TemplateManifest { format: FORMAT + 1, ..manifest("ac33", 3) });
+        fs::write(other.folder().join(MANIFEST), text.expect("JSON")).expect("write");
+        fs::create_dir_all(store.folder().join(".build/ad44")).expect("stage");
+        fs::create_dir_all(store.folder().join("half")).expect("folder");
+        let ids: Vec<_> =
+            store.list().expect("list").iter().map(|found| found.manifest.id.to_string()).collect();
+        assert_eq!(ids, ["ab22", "aa11"]);
+        assert_eq!(store.find("aa").expect("found").manifest.id, id("aa11"));
+        assert!(matches!(store.find("a"), Err(TemplateError::Ambiguous { ids, .. }) if ids.len() == 2));
+        assert!(matches!(store.find(""), Err(TemplateError::NotFound { .. })));
+        assert!(matches!(store.find("ac33"), Err(TemplateError::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_template_in_use_is_not_removed_and_can_be_forked_when_it_was_replaced() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(state.path());
+        let template = put(&store, &manifest("aa11", 1));
+        let opened = Opened::open(&template).expect("open");
+        assert!(matches!(store.remove(&template), Err(TemplateError::InUse { .. })));
+        assert!(opened.is_current());
+        fs::remove_dir_all(template.folder()).expect("remove");
+        put(&store, &manifest("aa11", 2));
+        assert!(!opened.is_current());
+        for _ in 0..2 {
+            let mut state = String::new();
+            File::from(opened.state().expect("state")).read_to_string(&mut state).expect("read");
+            assert_eq!(state, "state");
+        }
+        drop(opened);
+        store.remove(&store.find("aa11").expect("found")).expect("remove");
+        assert!(!template.folder().exists());
+        store.remove(&template).expect("gone already is no error");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_named() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(state.path());
+        for name in [MEMORY, STATE, DISK] {
+            let template = put(&store, &manifest("aa11", 1));
+            File::options()
+                .write(true)
+                .open(template.folder().join(name))
+                .expect("open")
+                .set_len(4)
+                .expect("cut");
+            let error = Opened::open(&template).expect_err("cut").to_string();
+            assert!(error.contains(&format!("{name} has 4 bytes")), "{error}");
+        }
+    }
+
+    #[test]
+    fn uses_are_counted_by_all_who_use_it() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(state.path());
+        let template = put(&store, &manifest("aa11", 1));
+        let opened = Opened::open(&template).expect("open");
+        let another = Opened::open(&template).expect("open");
+        std::thread::scope(|scope| {
+            for opened in [&opened, &another] {
+                scope.spawn(move || (0..50).for_each(|_| opened.count(|counts| counts.forks += 1)));
+            }
+        });
+        opened.count(|counts| counts.failures += 1);
+        let Counts { forks, failures, used_s } = template.counts();
+        assert_eq!((forks, failures), (100, 1));
+        assert!(used_s > 1_700_000_000);
+    }
+
+    #[test]
+    fn old_ones_go_first_and_then_those_that_were_needed_longest_ago() {
+        let need = |needed_s, bytes| Need { needed_s, bytes };
+        let needs = [need(100, 10), need(50, 10), need(900, 10), need(800, 10)];
+        let chosen = |age, bytes| too_much(&needs, 1000, Duration::from_secs(age), bytes);
+        assert_eq!(chosen(10_000, 1000), [] as [usize; 0]);
+        assert_eq!(chosen(920, 1000), [1]);
+        assert_eq!(chosen(920, 20), [1, 0]);
+        assert_eq!(chosen(10_000, 0), [1, 0, 3, 2]);
+    }
+
+    #[test]
+    fn collecting_leaves_what_is_in_use_and_takes_what_is_of_no_use() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(state.path());
+        let used = put(&store, &manifest("aa11", 1));
+        put(&store, &manifest("bb22", 2));
+        fs::create_dir_all(store.folder().join("half")).expect("folder");
+        let _opened = Opened::open(&used).expect("open");
+        assert_eq!(store.collect(Duration::from_secs(3600), u64::MAX).expect("collect"), [id("bb22")]);
+        assert!(used.folder().exists() && !store.folder().join("half").exists());
+    }
 }

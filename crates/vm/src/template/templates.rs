@@ -70,6 +70,8 @@ impl Templates {
 
     /// A fork has come up.
     pub(crate) fn succeeded(&self, fork_of: &Arc<Opened>) {
+        let counted = Arc::clone(fork_of);
+        drop(tokio::task::spawn_blocking(move || counted.count(|counts| counts.forks += 1)));
         if let Some(State::Opened { failures, .. }) =
             self.lock().get_mut(fork_of.id()).map(|slot| &mut slot.state)
         {
@@ -122,7 +124,7 @@ impl Templates {
 
 /// A fork has not come up: after two in a row the template is thrown away, and built again in the background.
 pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Opened>) {
-    fork_of.count_failure();
+    fork_of.count(|counts| counts.failures += 1);
     if !host.templates.failed(fork_of) {
         return;
     }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-/// Characters of an id: 64 bits are enough to tell a host's images apart.
+/// Characters of an id: 64 bits are enough to tell a host's images and templates apart.
 const ID_LENGTH: usize = 16;
 
 /// SHA-256 of parts, as hexadecimal digits. Each part is preceded by its length, so that no two lists of parts give the
 /// same bytes.
-pub(super) fn digest_of(parts: &[&str]) -> String {
+pub(crate) fn digest_of(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_le_bytes());
@@ -21,12 +21,12 @@ pub(super) fn digest_of(parts: &[&str]) -> String {
 }
 
 /// The id that belongs to a digest.
-pub(super) fn id_of(digest: &str) -> String {
+pub(crate) fn id_of(digest: &str) -> String {
     digest.chars().take(ID_LENGTH).collect()
 }
 
 /// SHA-256 of a file.
-pub(super) fn digest_of_file(path: &Path) -> io::Result<String> {
+pub(crate) fn digest_of_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];

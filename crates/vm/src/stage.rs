@@ -6,20 +6,56 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::failed;
-use super::{Cancel, ImageError, Progress};
-
 /// How often a wait for somebody else's build looks whether it was cancelled.
-const LOOK: Duration = Duration::from_millis(200);
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
+
+/// Why something could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageError {
+    /// Whoever waited for it does not want it any more.
+    #[error("stopped")]
+    Cancelled,
+    /// A file.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StageError {
+    let path = path.to_owned();
+    move |source| StageError::Io { what, path, source }
+}
+
+/// Who makes things in a store.
+pub(crate) trait Maker {
+    /// Somebody else makes the same: this waits for it. Told once.
+    fn waits(&mut self) {}
+
+    /// Whether it is not wanted any more.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    /// Ends what a maker that was killed has left running in its stage, which is removed then.
+    fn end_leftover(&self, _stage: &Path) -> Result<(), StageError> {
+        Ok(())
+    }
+}
 
 /// Where the stages of a store are.
-pub(super) fn folder_of(store: &Path) -> PathBuf {
+pub(crate) fn folder_of(store: &Path) -> PathBuf {
     store.join(".build")
 }
 
 /// The right to make one thing. Others who want to make it wait until this is dropped.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     store: PathBuf,
     id: String,
     _lock: File,
@@ -27,18 +63,28 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Waits for the right to make `id`. What an interrupted attempt has left of it is removed.
-    pub(super) fn wait(
-        store: &Path,
-        id: &str,
-        what: &str,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Self, ImageError> {
+    pub(crate) fn wait(store: &Path, id: &str, maker: &mut dyn Maker) -> Result<Self, StageError> {
+        let mut told = false;
+        loop {
+            if let Some(claim) = Self::take(store, id, maker)? {
+                return Ok(claim);
+            }
+            if !std::mem::replace(&mut told, true) {
+                maker.waits();
+            }
+            if maker.is_cancelled() {
+                return Err(StageError::Cancelled);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The right to make `id`, if nobody has it.
+    pub(crate) fn take(store: &Path, id: &str, maker: &dyn Maker) -> Result<Option<Self>, StageError> {
         let stages = folder_of(store);
         make_folder(&stages)?;
-        sweep(&stages)?;
+        sweep(&stages, maker)?;
         let path = stages.join(format!("{id}.lock"));
-        let mut told = false;
         loop {
             let file = fs::OpenOptions::new()
                 .write(true)
@@ -50,25 +96,17 @@ impl Claim {
             match file.try_lock() {
                 // One who had it before may have removed the name.
                 Ok(()) if same_file(&file, &path) => {
-                    return Ok(Self { store: store.to_owned(), id: id.to_owned(), _lock: file });
+                    return Ok(Some(Self { store: store.to_owned(), id: id.to_owned(), _lock: file }));
                 }
                 Ok(()) => {}
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
-                Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut told, true) {
-                        progress(Progress::Waiting { what: what.to_owned() });
-                    }
-                    if cancel.is_cancelled() {
-                        return Err(ImageError::Cancelled);
-                    }
-                    std::thread::sleep(LOOK);
-                }
+                Err(TryLockError::WouldBlock) => return Ok(None),
             }
         }
     }
 
     /// An empty folder to make it in.
-    pub(super) fn stage(&self) -> Result<Stage, ImageError> {
+    pub(crate) fn stage(&self) -> Result<Stage, StageError> {
         let path = folder_of(&self.store).join(&self.id);
         remove_tree(&path)?;
         make_folder(&path)?;
@@ -85,19 +123,19 @@ impl Drop for Claim {
 
 /// A folder in the making; removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     path: PathBuf,
     to: PathBuf,
 }
 
 impl Stage {
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Makes it whole: on disk, then under its name.
-    pub(super) fn finish(self) -> Result<(), ImageError> {
+    pub(crate) fn finish(self) -> Result<(), StageError> {
         for entry in fs::read_dir(&self.path).map_err(failed("read", &self.path))? {
             let path = entry.map_err(failed("read", &self.path))?.path();
             File::open(&path).and_then(|file| file.sync_all()).map_err(failed("write", &path))?;
@@ -122,19 +160,22 @@ impl Drop for Stage {
 }
 
 /// Removes what interrupted builds and removals have left: whatever no living process has locked.
-fn sweep(stages: &Path) -> Result<(), ImageError> {
-    for entry in fs::read_dir(stages).map_err(failed("read", stages))? {
+pub(crate) fn sweep(stages: &Path, maker: &dyn Maker) -> Result<(), StageError> {
+    let entries = match fs::read_dir(stages) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed("read", stages))?,
+    };
+    for entry in entries {
         let path = entry.map_err(failed("read", stages))?.path();
         let is_lock = path.extension().is_some_and(|extension| extension == "lock");
         if is_lock || !path.is_dir() {
             continue;
         }
         let lock = path.with_extension("lock");
-        let free = match File::open(&lock) {
-            Ok(file) => file.try_lock().is_ok(),
-            Err(_) => true,
-        };
-        if free {
+        // Held meanwhile: two that start at once do not clear the same one up.
+        let held = File::open(&lock).ok();
+        if held.as_ref().is_none_or(|file| file.try_lock().is_ok()) {
+            maker.end_leftover(&path)?;
             remove_tree(&path)?;
             let _ = fs::remove_file(&lock);
         }
@@ -143,12 +184,12 @@ fn sweep(stages: &Path) -> Result<(), ImageError> {
 }
 
 /// Makes a folder and its parents, closed to others.
-pub(super) fn make_folder(path: &Path) -> Result<(), ImageError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), StageError> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make the folder", path))
 }
 
 /// Removes a folder with all that is in it; one that is not there is no error.
-pub(super) fn remove_tree(path: &Path) -> Result<(), ImageError> {
+pub(crate) fn remove_tree(path: &Path) -> Result<(), StageError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
@@ -167,8 +208,29 @@ fn same_file(file: &File, path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    #[derive(Default)]
+    struct Test {
+        told: u32,
+        cancelled: bool,
+    }
+
+    impl Maker for Test {
+        fn waits(&mut self) {
+            self.told += 1;
+        }
+
+        fn is_cancelled(&self) -> bool {
+            self.cancelled
+        }
+
+        fn end_leftover(&self, stage: &Path) -> Result<(), StageError> {
+            let _ = fs::rename(stage.join("ended"), stage.with_extension("ended"));
+            Ok(())
+        }
+    }
+
     fn claim(store: &Path, id: &str) -> Claim {
-        Claim::wait(store, id, id, &Cancel::default(), &mut |_| {}).expect("claim")
+        Claim::wait(store, id, &mut Test::default()).expect("claim")
     }
 
     #[test]
@@ -195,12 +257,14 @@ mod tests {
         let stages = folder_of(store);
         // Killed: the folder and the name of the lock are there, the lock itself is not.
         fs::create_dir_all(stages.join("dead/deep")).expect("folders");
+        fs::write(stages.join("dead/ended"), "").expect("write");
         fs::write(stages.join("dead.lock"), "").expect("lock");
         fs::create_dir_all(stages.join("removed-x")).expect("folders");
         let living = claim(store, "living");
         let stage = living.stage().expect("stage");
         let _other = claim(store, "other");
         assert!(!stages.join("dead").exists() && !stages.join("dead.lock").exists());
+        assert!(stages.join("dead.ended").exists(), "its maker's leftovers were ended first");
         assert!(!stages.join("removed-x").exists());
         assert!(stage.path().exists());
     }
@@ -210,12 +274,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = folder.path().to_owned();
         let first = claim(&store, "a");
-        let cancel = Cancel::default();
-        let mut told = Vec::new();
-        cancel.cancel();
-        let stopped = Claim::wait(&store, "a", "image a", &cancel, &mut |progress| told.push(progress));
-        assert!(matches!(stopped, Err(ImageError::Cancelled)));
-        assert_eq!(told, [Progress::Waiting { what: "image a".to_owned() }]);
+        let mut maker = Test { cancelled: true, told: 0 };
+        let stopped = Claim::wait(&store, "a", &mut maker);
+        assert!(matches!(stopped, Err(StageError::Cancelled)));
+        assert_eq!(maker.told, 1);
         let waiting = std::thread::spawn(move || drop(claim(&store, "a")));
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
