@@ -18,7 +18,10 @@ mod docker;
 mod identity;
 mod outbox;
 mod port;
+mod prepare;
+mod processes;
 mod shell;
+mod standby;
 mod tree;
 
 pub(crate) use tree::run as run_on_host;
@@ -27,12 +30,16 @@ use crate::console;
 use crate::folder::{Folder, FolderError, Watch};
 use children::Children;
 use dayfly_guest::environment::{self, Suffix};
-use dayfly_guest::protocol::{GuestMessage, HostMessage, Identity, Milestone, Source, Start, VERSION};
+use dayfly_guest::protocol::{
+    GuestMessage, HostMessage, Identity, Milestone, Prepare, Source, Start, VERSION,
+};
 use outbox::Outbox;
+use standby::Standby;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +74,13 @@ pub(crate) struct Agent {
     runner_id: Arc<Mutex<Option<String>>>,
     /// Set once the host wants the machine to end: what dies from now on is no fault.
     ending: Arc<AtomicBool>,
+    /// Set once this machine is somebody's: before, nothing is started in it.
+    identified: Arc<AtomicBool>,
+    /// Set once a shell is offered.
+    shell: Arc<AtomicBool>,
+    docker: Arc<Mutex<Option<docker::Daemon>>>,
+    /// The entrypoint, where it was started before.
+    standby: Arc<Mutex<Option<Standby>>>,
 }
 
 impl Agent {
@@ -82,6 +96,10 @@ impl Agent {
             children: Arc::default(),
             runner_id: Arc::default(),
             ending: Arc::default(),
+            identified: Arc::default(),
+            shell: Arc::default(),
+            docker: Arc::default(),
+            standby: Arc::default(),
         }
     }
 
@@ -107,7 +125,7 @@ impl Agent {
     }
 
     /// Offers a shell on the console, for as long as the machine lives.
-    pub(crate) fn start_shell(&self) {
+    fn start_shell(&self) {
         let agent = self.clone();
         std::thread::spawn(move || shell::run(&agent));
     }
@@ -151,13 +169,10 @@ impl Agent {
             }
             HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
             HostMessage::Start(start) => self.start_entrypoint(&start),
-            HostMessage::Prepare(_) => {
-                let failure = None;
-                self.outbox.answer(GuestMessage::Prepared { failure });
-            }
-            HostMessage::Clock { .. } => {}
+            HostMessage::Prepare(prepare) => self.prepare(prepare),
+            HostMessage::Clock { unix_time_ns } => self.set_clock(unix_time_ns),
             HostMessage::Ping { nonce } => {
-                self.outbox.answer(GuestMessage::Pong { nonce, unix_time_ns: 0 });
+                self.outbox.answer(GuestMessage::Pong { nonce, unix_time_ns: unix_time_ns() });
             }
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
@@ -177,8 +192,41 @@ impl Agent {
             Surroundings::Host { .. } => Ok(()),
         };
         match taken_on {
-            Ok(()) => self.reached(Milestone::Identified),
+            Ok(()) => {
+                self.identified.store(true, Ordering::SeqCst);
+                self.reached(Milestone::Identified);
+                if identity.shell && !self.shell.swap(true, Ordering::SeqCst) {
+                    self.start_shell();
+                }
+            }
             Err(error) => self.fault(format!("cannot take on the identity: {error}")),
+        }
+    }
+
+    /// On a thread of its own: a warm-up takes its time, and the host may want the machine to end meanwhile.
+    fn prepare(&self, prepare: Prepare) {
+        let agent = self.clone();
+        std::thread::spawn(move || {
+            let failure = match &*agent.surroundings {
+                Surroundings::Machine if agent.identified.load(Ordering::SeqCst) => {
+                    Err("this machine is somebody's already".to_owned())
+                }
+                Surroundings::Machine => prepare::run(&agent, &prepare),
+                Surroundings::Host { .. } => Err("a tree of processes cannot be frozen".to_owned()),
+            };
+            agent.outbox.answer(GuestMessage::Prepared { failure: failure.err() });
+        });
+    }
+
+    fn set_standby(&self, standby: Standby) {
+        *self.standby.lock().unwrap_or_else(PoisonError::into_inner) = Some(standby);
+    }
+
+    fn set_clock(&self, unix_time_ns: u64) {
+        if let Surroundings::Machine = *self.surroundings
+            && let Err(error) = identity::set_clock(unix_time_ns)
+        {
+            self.fault(format!("cannot set the clock: {error}"));
         }
     }
 
@@ -243,6 +291,9 @@ impl Agent {
     }
 
     fn start_entrypoint(&self, start: &Start) {
+        if !self.identified.load(Ordering::SeqCst) {
+            return self.fault("the machine has no identity yet: no entrypoint is started in it".to_owned());
+        }
         if !environment::is_runner_id(&start.runner_id) {
             return self.fault(format!("{:?} is no id of a runner", start.runner_id));
         }
@@ -258,14 +309,26 @@ impl Agent {
         }
     }
 
-    fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
-        crate::boot::shares::mount_all(&start.shares).map_err(std::io::Error::other)?;
+    fn spawn_entrypoint(
+        &self,
+        start: &Start,
+    ) -> std::io::Result<(std::io::PipeReader, Receiver<ExitStatus>)> {
         let (reader, writer) = std::io::pipe()?;
         let mut command = Command::new(start.program.as_ref().map_or(self.program(), Path::new));
         command.arg("entrypoint").args(&start.args).env_clear().current_dir("/");
         command.envs(start.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        let ended = self.children.spawn(command)?;
+        let (_, ended) = self.children.spawn(command)?;
+        Ok((reader, ended))
+    }
+
+    fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
+        crate::boot::shares::mount_all(&start.shares).map_err(std::io::Error::other)?;
+        let standby = self.standby.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that is another program, or that is gone, is started now.
+        let standby =
+            standby.filter(|_| start.program.is_none()).and_then(|standby| standby.begin(start).ok());
+        let (reader, ended) = standby.map_or_else(|| self.spawn_entrypoint(start), Ok)?;
         let agent = self.clone();
         let relay = std::thread::spawn(move || {
             crate::lines::for_each(reader, |line| agent.line(Source::Entrypoint, line));
@@ -294,6 +357,12 @@ pub(crate) fn greet_once() {
     while !outbox.is_empty() && start.elapsed() < GREETING_MAX {
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The wall clock, nanoseconds since 1970-01-01 UTC.
+fn unix_time_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// Milliseconds since the kernel started.

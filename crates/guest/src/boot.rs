@@ -12,9 +12,8 @@
 //! - At most one network card, which becomes `eth0` with QEMU's usual user-network addresses (10.0.2.15/24,
 //!   gateway 10.0.2.2).
 //! - On the kernel's command line, all optional: `dayfly.probe` (mount nothing, say hello on the port if there is
-//!   one, print [`PROBE_LINE`] on the console, power off: to see whether an accelerator boots at all),
-//!   `dayfly.dns=<IPv4 address>` (the name server; 10.0.2.3, that of QEMU's user network, where it is missing),
-//!   `dayfly.docker=off`, and `dayfly.shell` (a root shell on the console, for a person who wants a look).
+//!   one, print [`PROBE_LINE`] on the console, power off: to see whether an accelerator boots at all), and
+//!   `dayfly.docker=off`. All else comes from the host through the agent: what is frozen must not hold it.
 //!
 //! # Steps
 //!
@@ -30,6 +29,7 @@ mod modules;
 mod mounts;
 mod network;
 mod options;
+pub(crate) mod personal;
 pub(crate) mod power;
 mod root;
 pub(crate) mod shares;
@@ -103,16 +103,14 @@ fn start() -> Result<std::convert::Infallible, BootError> {
     root::switch()?;
     mounts::system_file_systems()?;
     system::prepare();
+    personal::prepare()?;
     let agent = agent::Agent::new();
     agent.reached(dayfly_guest::protocol::Milestone::Mounts);
     agent.open_port();
-    network::configure(options.dns)?;
+    network::configure()?;
     agent.reached(dayfly_guest::protocol::Milestone::Network);
     if options.docker {
         agent.start_docker();
-    }
-    if options.shell {
-        agent.start_shell();
     }
     agent.reap()
 }

@@ -19,6 +19,7 @@
 //! host deletes the registration, by its id.
 
 mod app;
+mod blocked;
 mod engine;
 mod help;
 mod install;
@@ -30,12 +31,14 @@ mod registration;
 mod run;
 mod settings;
 mod signals;
+pub(crate) mod standby;
 mod stop;
 mod supervisor;
 mod trm;
-mod user;
+pub(crate) mod user;
 
 use crate::folder::{Folder, FolderError};
+use blocked::Blocked;
 use dayfly_guest::envfile::{self, Variables};
 use dayfly_guest::environment::is_runner_id;
 use dayfly_guest::runner_app::Ending;
@@ -44,8 +47,8 @@ use options::{Options, UsageError};
 use settings::{Layers, Settings};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Once};
 use stop::Order;
 use supervisor::{Event, Supervisor};
 
@@ -75,19 +78,40 @@ struct Start {
 
 /// Runs with the arguments after `entrypoint`; the exit status.
 pub(crate) fn run(args: &[String]) -> u8 {
-    let environment = std::env::vars_os()
+    let environment: Vec<_> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
+    match args.split_first() {
+        Some((first, args)) if first == standby::OPTION => match standby::wait(args, &environment) {
+            Some((order, blocked)) => start(&order.args, order.env, blocked),
+            None => 0,
+        },
+        _ => start(args, environment, None),
+    }
+}
+
+fn start(args: &[String], environment: Vec<(String, String)>, blocked: Option<Blocked>) -> u8 {
     match Start::new(args, environment) {
         Ok(start) if start.options.get("help").is_some() => {
             print(&help::text(&start.options, &start.environment))
         }
-        Ok(start) => start.run(),
+        Ok(start) => start.run(blocked),
         Err(error) => {
             crate::console::say(&format!("{error}\n{}; -h tells more", help::USAGE));
             2
         }
     }
+}
+
+/// What comes before any thread: all of them leave the signals to the one that waits for them. Once in a process.
+fn begin() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        signals::block();
+        // It fails only where this is a leader already.
+        let _ = rustix::process::setsid();
+        orphans::adopt();
+    });
 }
 
 fn print(text: &str) -> u8 {
@@ -107,15 +131,11 @@ impl Start {
         }
     }
 
-    fn run(&self) -> u8 {
+    fn run(&self, blocked: Option<Blocked>) -> u8 {
         let layers = Layers { file: None, options: &self.options, environment: &self.environment };
-        // Before any thread starts, so that all of them leave the signals to the one that waits for them.
-        signals::block();
+        begin();
         let log = Arc::new(Log::open(&self.runner_id, layers.get("RUNNER_LOG"), layers.is_verbose()));
-        // It fails only where this is a leader already.
-        let _ = rustix::process::setsid();
-        orphans::adopt();
-        let ending = self.supervise(&log).unwrap_or_else(|error| {
+        let ending = self.supervise(&log, blocked).unwrap_or_else(|error| {
             log.say(&format!("the runner app was not started: {error}"));
             Ending::NotStarted
         });
@@ -123,7 +143,7 @@ impl Start {
         u8::try_from(ending.code()).unwrap_or(1)
     }
 
-    fn supervise(&self, log: &Arc<Log>) -> Result<Ending, StartError> {
+    fn supervise(&self, log: &Arc<Log>, blocked: Option<Blocked>) -> Result<Ending, StartError> {
         let (sender, events) = sync_channel(16);
         signals::forward(&sender, Event::Order(Order::Signal));
         let mut supervisor = Supervisor::new(events, Arc::clone(log));
@@ -146,7 +166,7 @@ impl Start {
         }
         let run = run::Run { settings: &settings, folder: folder.as_deref(), events: sender, log };
         let docker = (layers.process("PATH"), layers.process("DOCKER_HOST"));
-        run.live(&mut supervisor, docker)
+        run.live(&mut supervisor, docker, blocked)
     }
 
     /// Reads the env file, and removes it before anything else is done, whatever it holds. `None` where nobody named

@@ -1,10 +1,11 @@
-//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, four programs:
+//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, five programs:
 //!
 //! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) for good;
 //! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app, a program of its own that
 //!   knows files and standard output only, so that it serves every driver;
 //! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
 //!   own, for hosts that want to try everything but the machine;
+//! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest --version`.
 //!
 //! No async runtime, no shell, no argument parser crate: it runs under software emulation too, where starting a
@@ -17,6 +18,7 @@ mod docker;
 mod entrypoint;
 mod folder;
 mod lines;
+mod listening;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
         ["agent", ..] => agent::run_on_host(&args[1..]),
+        [listening::COMMAND, ..] => listening::run(&args[1..]),
         ["--version"] => {
             // Nobody reads: nothing lost.
             let _ = writeln!(std::io::stdout(), "dayfly-guest {BUILD}");

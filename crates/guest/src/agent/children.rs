@@ -1,7 +1,7 @@
 //! Child processes of process 1: those it started, and orphans.
 
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,7 +18,7 @@ pub(super) struct Children {
 
 impl Children {
     /// Starts a process; its status comes through the channel.
-    pub(super) fn spawn(&self, mut command: Command) -> io::Result<Receiver<ExitStatus>> {
+    pub(super) fn spawn(&self, mut command: Command) -> io::Result<(Pid, Receiver<ExitStatus>)> {
         // Held over the start: an early end is reaped only once it is known who waits for it, and a start that
         // fails reaps its own child before anybody else looks.
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,7 +26,7 @@ impl Children {
         let (sender, receiver) = sync_channel(1);
         waiting.insert(child.id().cast_signed(), sender);
         self.started.notify_all();
-        Ok(receiver)
+        Ok((Pid::from_child(&child), receiver))
     }
 
     /// Reaps every child that ends, for ever.

@@ -1,11 +1,16 @@
 //! The Docker daemon: started directly, watched, and asked whether it answers.
 
-use super::Agent;
+use super::{Agent, processes};
+use crate::listening;
 use dayfly_guest::protocol::{Milestone, Source};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,7 +42,7 @@ pub(super) fn run(agent: &Agent) {
     // kernel loads that one through `modprobe`.
     std::thread::spawn(crate::boot::load_for_docker);
     let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
-    let ended = match start(agent, daemon, &tail) {
+    let ended = match listen().and_then(|socket| start(agent, daemon, socket, &tail)) {
         Ok(ended) => ended,
         Err(error) => return agent.fault(format!("cannot start {daemon}: {error}")),
     };
@@ -47,19 +52,38 @@ pub(super) fn run(agent: &Agent) {
     }
 }
 
+/// The socket that clients connect to. It is this process's, so that the daemon can sleep until one does.
+fn listen() -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(SOCKET)?;
+    std::fs::set_permissions(SOCKET, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    std::os::unix::fs::chown(SOCKET, None, group_id(&groups, "docker"))?;
+    Ok(listener)
+}
+
+fn group_id(groups: &str, name: &str) -> Option<u32> {
+    let entry = groups.lines().find(|line| line.split(':').next() == Some(name))?;
+    entry.split(':').nth(2)?.parse().ok()
+}
+
 fn start(
     agent: &Agent,
     daemon: &str,
+    socket: UnixListener,
     tail: &Arc<Mutex<VecDeque<String>>>,
 ) -> io::Result<Receiver<ExitStatus>> {
     let (reader, writer) = io::pipe()?;
-    let mut command = Command::new(daemon);
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    command.env("HOME", "/root").current_dir("/").arg(format!("--host=unix://{SOCKET}"));
+    let mut command = Command::new(agent.program());
+    command
+        .args([listening::COMMAND, daemon])
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HOME", "/root").current_dir("/").arg("--host=fd://");
     // Its start alone is a hundred lines at the usual level.
     command.arg("--log-level=warn");
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let ended = agent.children.spawn(command)?;
+    command.stdin(OwnedFd::from(socket.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
+    let (pid, ended) = agent.children.spawn(command)?;
+    *agent.docker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Daemon { pid, socket });
     let (agent, tail) = (agent.clone(), Arc::clone(tail));
     std::thread::spawn(move || {
         crate::lines::for_each(reader, |line| {
@@ -73,6 +97,35 @@ fn start(
         });
     });
     Ok(ended)
+}
+
+/// A daemon that runs.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pid: Pid,
+    socket: UnixListener,
+}
+
+/// Lets the daemon, and all that it has started, stand still until a client connects: a machine that waits for a job pays
+/// for none of their ticks. Not where a container runs, which somebody started for a reason.
+pub(super) fn sleep(agent: &Agent) {
+    let daemon = agent.docker.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Daemon { pid, socket }) = daemon else { return };
+    let family = processes::with_descendants(pid);
+    if family.iter().any(|&pid| processes::name(pid).starts_with("containerd-shim")) {
+        return;
+    }
+    for &pid in &family {
+        let _ = rustix::process::kill_process(pid, Signal::STOP);
+    }
+    std::thread::spawn(move || {
+        // Nothing comes before a client.
+        let _ = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&socket, PollFlags::IN)], None));
+        // Whoever answers first must find the others awake.
+        for &pid in family.iter().rev() {
+            let _ = rustix::process::kill_process(pid, Signal::CONT);
+        }
+    });
 }
 
 /// `None` once the daemon has answered, or has taken too long; else how it ended.
@@ -90,4 +143,16 @@ fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>) -> Option<ExitS
     }
     agent.fault(format!("dockerd has not answered for {} s", READY_MAX.as_secs()));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_groups_number_is_found_by_its_whole_name() {
+        let groups = "root:x:0:\ndockerx:x:7:\ndocker:x:105:runner\n";
+        assert_eq!(group_id(groups, "docker"), Some(105));
+        assert_eq!(group_id(groups, "dock"), None);
+    }
 }

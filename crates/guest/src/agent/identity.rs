@@ -1,6 +1,7 @@
 //! Taking on an identity: all that must differ between machines that started from the same image or memory.
 #![expect(unsafe_code, reason = "the random number generator is fed by ioctl, which has no safe wrapper")]
 
+use crate::boot::personal;
 use base64::Engine as _;
 use dayfly_guest::protocol::Identity;
 use rustix::time::{ClockId, Timespec};
@@ -9,7 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 
 /// Least bytes of entropy that are taken.
-const ENTROPY_MIN: usize = 32;
+const ENTROPY_MIN: usize = 48;
 const ENTROPY_MAX: usize = 512;
 
 /// From `linux/random.h`.
@@ -36,19 +37,31 @@ pub(super) enum IdentityError {
 pub(super) fn take_on(identity: &Identity) -> Result<(), IdentityError> {
     let entropy = check(identity)?;
     set_clock(identity.unix_time_ns).map_err(io_error("cannot set the clock"))?;
-    reseed(&entropy).map_err(io_error("cannot feed the random number generator"))?;
-    let Identity { hostname, machine_id, .. } = identity;
+    // The last 16 bytes name this start of the machine, and are known to all in it.
+    reseed(&entropy[..entropy.len() - 16]).map_err(io_error("cannot feed the random number generator"))?;
+    let Identity { hostname, machine_id, dns, .. } = identity;
     rustix::system::sethostname(hostname.as_bytes())
         .map_err(io::Error::from)
         .map_err(io_error("cannot set the host name"))?;
-    for (path, content) in [
-        ("/etc/hostname", format!("{hostname}\n")),
-        ("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {hostname}\n")),
-        ("/etc/machine-id", format!("{machine_id}\n")),
+    for (name, content) in [
+        (personal::HOSTNAME, format!("{hostname}\n")),
+        (personal::HOSTS, personal::hosts(hostname)),
+        (personal::MACHINE_ID, format!("{machine_id}\n")),
+        (personal::RESOLV_CONF, personal::resolv_conf(*dns)),
+        (personal::BOOT_ID, format!("{}\n", uuid_of(&entropy))),
     ] {
-        std::fs::write(path, content).map_err(io_error(path))?;
+        std::fs::write(personal::path(name), content).map_err(io_error(name))?;
     }
     Ok(())
+}
+
+/// A random UUID (RFC 9562, version 4) of the last bytes of fresh entropy, as the kernel writes its boot id.
+fn uuid_of(entropy: &[u8]) -> String {
+    let mut bytes: [u8; 16] = *entropy.last_chunk().unwrap_or(&[0; 16]);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
@@ -74,7 +87,8 @@ fn check(identity: &Identity) -> Result<Vec<u8>, IdentityError> {
     }
 }
 
-fn set_clock(unix_time_ns: u64) -> io::Result<()> {
+/// Sets the wall clock.
+pub(super) fn set_clock(unix_time_ns: u64) -> io::Result<()> {
     let (seconds, nanoseconds) = (unix_time_ns / 1_000_000_000, unix_time_ns % 1_000_000_000);
     let time = Timespec { tv_sec: seconds.cast_signed(), tv_nsec: nanoseconds.cast_signed() };
     Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
@@ -111,7 +125,7 @@ mod tests {
             hostname: "GH-runner-2-k3V9x0q".to_owned(),
             machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
             unix_time_ns: 0,
-            entropy: base64::engine::general_purpose::STANDARD.encode([7; 32]),
+            entropy: base64::engine::general_purpose::STANDARD.encode([7; 48]),
             dns: None,
             shell: false,
         }
@@ -119,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_malformed_part_is_refused_before_anything_is_changed() {
-        assert_eq!(check(&identity()).expect("good"), [7; 32]);
+        assert_eq!(check(&identity()).expect("good"), [7; 48]);
         let bad_name = Identity { hostname: "a\nb".to_owned(), ..identity() };
         assert!(matches!(check(&bad_name), Err(IdentityError::Hostname(_))));
         let bad_id = Identity { machine_id: "0123".to_owned(), ..identity() };
@@ -128,6 +142,12 @@ mod tests {
             let bad = Identity { entropy: entropy.to_owned(), ..identity() };
             assert!(matches!(check(&bad), Err(IdentityError::Entropy)));
         }
+    }
+
+    #[test]
+    fn a_boot_id_looks_like_the_kernels() {
+        let entropy: Vec<u8> = (0..32).map(|byte| byte * 8).collect();
+        assert_eq!(uuid_of(&entropy), "80889098-a0a8-40b8-80c8-d0d8e0e8f0f8");
     }
 
     #[test]

@@ -13,6 +13,9 @@ const LINE_BYTES_MAX: usize = 512 * 1024;
 /// Most facts that are kept to be said again. A machine has about ten; only faults can be more.
 const FACTS_MAX: usize = 64;
 
+/// Most messages that are written at once: each write is a trip to the host.
+const BATCH_MAX: usize = 32;
+
 /// Most other answers that wait.
 const ANSWERS_MAX: usize = 64;
 
@@ -62,8 +65,13 @@ impl Outbox {
     }
 
     /// Something that stays true: said now, and again to each host that says hello.
+    /// A step that is done again counts once.
     pub(super) fn fact(&self, message: GuestMessage) {
         let mut state = self.lock();
+        if let GuestMessage::Milestone { milestone: new, .. } = &message {
+            let is_new = |fact: &GuestMessage| !matches!(fact, GuestMessage::Milestone { milestone, .. } if milestone == new);
+            state.facts.retain(is_new);
+        }
         if state.facts.len() < FACTS_MAX {
             state.facts.push(message.clone());
             if state.greeted {
@@ -117,17 +125,25 @@ impl Outbox {
         !state.in_flight && state.hello.is_none() && (state.queue.is_empty() || !state.greeted)
     }
 
-    /// Waits for the next message; the one before counts as written.
-    pub(super) fn next(&self) -> GuestMessage {
+    /// Waits for the next messages, some at once where some wait; those before count as written.
+    pub(super) fn next(&self) -> Vec<GuestMessage> {
         let mut state = self.lock();
         state.in_flight = false;
         loop {
-            if let Some(message) = state.take() {
+            let messages: Vec<_> = std::iter::from_fn(|| state.take()).take(BATCH_MAX).collect();
+            if !messages.is_empty() {
                 state.in_flight = true;
-                return message;
+                return messages;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Forgets the lines that wait: they are of no interest to the hosts of other machines.
+    pub(super) fn forget_lines(&self) {
+        let mut state = self.lock();
+        state.queue.retain(|message| !is_line(message));
+        (state.lines, state.line_bytes, state.dropped) = (0, 0, 0);
     }
 }
 

@@ -151,16 +151,18 @@ fn find() -> Option<PathBuf> {
 fn write(port: &Port, outbox: &Outbox) {
     let mut encoder = Encoder::new();
     loop {
-        let message = outbox.next();
-        if matches!(message, GuestMessage::Hello { .. }) {
-            encoder = Encoder::new();
+        let mut frames = Vec::new();
+        for message in outbox.next() {
+            if matches!(message, GuestMessage::Hello { .. }) {
+                encoder = Encoder::new();
+            }
+            match encoder.encode(&message) {
+                Ok(frame) => frames.extend(frame),
+                // Facts and lines are bounded far below a frame, so this is a message that nobody will miss.
+                Err(error) => console::say(&format!("a message to the host is lost: {error}")),
+            }
         }
-        let written = match encoder.encode(&message) {
-            Ok(frame) => port.write_all(&frame),
-            // Facts and lines are bounded far below a frame, so this is a message that nobody will miss.
-            Err(error) => Err(io::Error::other(error)),
-        };
-        if let Err(error) = written {
+        if let Err(error) = port.write_all(&frames) {
             console::say(&format!("a message to the host is lost: {error}"));
             std::thread::sleep(HOST_POLL);
         }

@@ -30,7 +30,7 @@ pub(super) fn run(agent: &Agent) {
             agent.children.spawn(command)
         });
         match ended {
-            Ok(ended) => {
+            Ok((_, ended)) => {
                 // Whatever its status is: the next one follows.
                 let _ = ended.recv();
             }

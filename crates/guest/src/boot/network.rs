@@ -1,7 +1,7 @@
 //! The machine's network: loopback, and what the host has put behind `eth0`.
 #![expect(unsafe_code, reason = "interfaces and routes are set by ioctl, which has no safe wrapper")]
 
-use super::{BootError, at};
+use super::BootError;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -11,11 +11,9 @@ const CARD: &str = "eth0";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-/// Where the host names none: that of QEMU's user network.
-const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 /// Brings loopback up, and the card where there is one. Container networks come and go with Docker.
-pub(super) fn configure(dns: Option<Ipv4Addr>) -> Result<(), BootError> {
+pub(super) fn configure() -> Result<(), BootError> {
     use rustix::net::{AddressFamily, SocketType};
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
         .map_err(|errno| BootError::Network { what: "cannot make a socket", source: errno.into() })?;
@@ -27,15 +25,7 @@ pub(super) fn configure(dns: Option<Ipv4Addr>) -> Result<(), BootError> {
         bring_up(&socket, CARD).map_err(step("eth0 does not come up"))?;
         add_default_route(&socket).map_err(step("no default route"))?;
     }
-    write_fresh("/etc/resolv.conf", &format!("nameserver {}\n", dns.unwrap_or(NAME_SERVER)))
-}
-
-/// Replaces a file that may be a link to a service that does not run here.
-fn write_fresh(path: &str, content: &str) -> Result<(), BootError> {
-    let path = Path::new(path);
-    // Not there is as good as removed; another error shows in the write.
-    let _ = std::fs::remove_file(path);
-    std::fs::write(path, content).map_err(at("cannot write", path))
+    Ok(())
 }
 
 fn request(name: &str) -> libc::ifreq {

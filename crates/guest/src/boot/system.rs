@@ -34,7 +34,7 @@ pub(super) fn prepare() {
     note("/run/lock", std::fs::create_dir_all(lock));
     let sticky = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     note("/run/lock", std::fs::set_permissions(lock, sticky));
-    note("the host name", rustix::system::sethostname(b"dayfly"));
+    note("the host name", rustix::system::sethostname(super::personal::NOBODY.as_bytes()));
 }
 
 /// Passes every controller on to the groups below the root, as Docker needs it.

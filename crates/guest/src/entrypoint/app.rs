@@ -1,14 +1,18 @@
 //! The runner app before it runs: who it runs as, its folder and the files in it.
 
+use super::blocked::Blocked;
+use super::process::{self, Process};
 use super::settings::{Settings, Task};
+use super::supervisor::Event;
 use super::user::{self, Account};
 use super::{StartError, install};
 use crate::folder::Folder;
 use dayfly_guest::runner_app::{JitConfig, Launch, RunnerApp, RunnerFile, SETTINGS, User, without_token};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, PipeReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 
 /// Most bytes of the app's settings; with its key they have about 4 KiB.
 const SETTINGS_LENGTH_MAX: usize = 256 * 1024;
@@ -45,27 +49,42 @@ pub(super) struct App {
     pub(super) account: Option<Account>,
     /// `None` for a command.
     pub(super) kind: Option<RunnerApp>,
+    /// It runs already, and waits for its settings.
+    blocked: Option<(Blocked, Vec<u8>)>,
 }
 
 impl App {
     /// Makes the app's folder and the files of a JIT config, readable by its user alone.
-    pub(super) fn prepare(settings: &Settings) -> Result<Self, StartError> {
+    ///
+    /// An app that was started before goes on, if it is what would be started now; else it ends.
+    pub(super) fn prepare(settings: &Settings, blocked: Option<Blocked>) -> Result<Self, StartError> {
         let account = settings.user.as_deref().map(Account::to_become).transpose()?.flatten();
-        let (user, folder) = home(settings, account.as_ref())?;
+        let (user, folder) = home(settings.app_dir.as_deref(), account.as_ref())?;
         let mut app = match &settings.task {
             Task::Command(command) => {
                 let launch = Launch::command(Path::new(&command[0]), &command[1..], &folder, &user);
-                Self { launch, configure: None, account, kind: None }
+                Self { launch, configure: None, account, kind: None, blocked: None }
             }
             Task::Jit { .. } | Task::Register(_) => Self::installed(settings, account, &user, &folder)?,
         };
         for (name, value) in &settings.for_jobs {
             app.launch.set(name, value);
         }
-        app.make_folder(match &settings.task {
+        let jit_config = match &settings.task {
             Task::Jit { config, .. } => Some(config),
             Task::Register(_) | Task::Command(_) => None,
-        })?;
+        };
+        match (blocked, jit_config) {
+            (Some(blocked), Some(config)) if blocked.is(&app.launch, app.account.as_ref()) => {
+                app.write_file(config, RunnerFile::Credentials)?;
+                app.write_file(config, RunnerFile::RsaParams)?;
+                app.blocked = Some((blocked, config.file(RunnerFile::Runner).to_vec()));
+            }
+            (blocked, _) => {
+                drop(blocked);
+                app.make_folder(jit_config)?;
+            }
+        }
         if matches!(settings.task, Task::Register(_)) {
             app.make_work_folder(&settings.work_folder)?;
         }
@@ -94,7 +113,7 @@ impl App {
             }
             Task::Jit { .. } | Task::Command(_) => {}
         }
-        Ok(Self { launch, configure, account, kind: Some(kind) })
+        Ok(Self { launch, configure, account, kind: Some(kind), blocked: None })
     }
 
     /// The official app has a folder, whose user it becomes: it writes its files, those of a JIT config too, and its
@@ -115,14 +134,21 @@ impl App {
 
     /// Until its user gets it, root's folder lets nobody else in.
     fn write_files(&self, jit_config: &JitConfig) -> Result<(), AppError> {
-        for file in RunnerFile::ALL {
-            let path = self.launch.folder.join(file.name());
-            let new = File::options().write(true).create_new(true).mode(0o600).open(&path);
-            let content = jit_config.file(file);
-            new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", &path))?;
-            self.give(&path)?;
+        RunnerFile::ALL.into_iter().try_for_each(|file| self.write_file(jit_config, file))
+    }
+
+    fn write_file(&self, jit_config: &JitConfig, file: RunnerFile) -> Result<(), AppError> {
+        write_new(&self.launch.folder.join(file.name()), jit_config.file(file), self.account.as_ref())
+    }
+
+    /// Starts the app, or lets one go on that waits.
+    pub(super) fn start(&mut self, events: &SyncSender<Event>) -> Result<(Process, PipeReader), AppError> {
+        if let Some((blocked, settings)) = self.blocked.take()
+            && let Some(started) = blocked.go_on(&settings, events)?
+        {
+            return Ok(started);
         }
-        Ok(())
+        process::start(&self.launch, self.account.as_ref(), events)
     }
 
     /// Where it is there already, it is somebody's who knows what for.
@@ -155,9 +181,7 @@ impl App {
     }
 
     fn give(&self, path: &Path) -> Result<(), AppError> {
-        let Some(account) = &self.account else { return Ok(()) };
-        let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(at("cannot change the owner of", path))
+        give(path, self.account.as_ref())
     }
 
     /// Takes the secrets away once the app has ended; one that is gone already is fine.
@@ -168,17 +192,31 @@ impl App {
     }
 }
 
+/// Writes a file that is not there yet, for that user alone.
+pub(super) fn write_new(path: &Path, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
+    let new = File::options().write(true).create_new(true).mode(0o600).open(path);
+    new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", path))?;
+    give(path, account)
+}
+
+/// Gives a file to a user; `None`: it stays whose it is.
+pub(super) fn give(path: &Path, account: Option<&Account>) -> Result<(), AppError> {
+    let Some(account) = account else { return Ok(()) };
+    let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(at("cannot change the owner of", path))
+}
+
 /// Whose home it is, and the app's folder. A folder that somebody names, without a change of user, has its home beside
 /// it, so that nothing of this machine's real home is touched.
-fn home(settings: &Settings, account: Option<&Account>) -> Result<(User, PathBuf), StartError> {
+pub(super) fn home(app_dir: Option<&Path>, account: Option<&Account>) -> Result<(User, PathBuf), StartError> {
     let beside = |folder: &Path| User {
         name: "runner".to_owned(),
         home: folder.parent().unwrap_or(Path::new("/")).to_owned(),
         shell: "/bin/sh".into(),
     };
-    Ok(match (&settings.app_dir, account) {
-        (Some(folder), None) => (beside(folder), folder.clone()),
-        (Some(folder), Some(account)) => (account.user.clone(), folder.clone()),
+    Ok(match (app_dir, account) {
+        (Some(folder), None) => (beside(folder), folder.to_owned()),
+        (Some(folder), Some(account)) => (account.user.clone(), folder.to_owned()),
         (None, account) => {
             let user = account.map_or_else(user::own, |account| Ok(account.user.clone()))?;
             let folder = user.home.join("app");

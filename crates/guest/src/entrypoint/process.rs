@@ -1,18 +1,15 @@
 //! Processes that the entrypoint starts: each in a group of its own, as a user, its output through a pipe.
-#![expect(unsafe_code, reason = "user, groups and signal mask must change between fork and exec")]
+#![expect(unsafe_code, reason = "the signal mask must change between fork and exec")]
 
 use super::supervisor::Event;
 use super::user::Account;
 use super::{app::AppError, app::at, orphans, signals};
 use dayfly_guest::runner_app::{Launch, StopSignal};
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
-
-/// Open files a job's programs may have: what hosted machines give. Some programs walk through all of them.
-const OPEN_FILES: u64 = 65_536;
 
 /// A process that runs, or has ended and is not reaped yet.
 pub(super) struct Process {
@@ -28,6 +25,12 @@ pub(super) fn start(
     account: Option<&Account>,
     events: &SyncSender<Event>,
 ) -> Result<(Process, PipeReader), AppError> {
+    let (child, output) = spawn(launch, account)?;
+    Ok((watch(child, launch.stop_signal, events), output))
+}
+
+/// The same, without anybody who hears of its end yet.
+pub(super) fn spawn(launch: &Launch, account: Option<&Account>) -> Result<(Child, PipeReader), AppError> {
     let program = &launch.program;
     let (output, writer) = io::pipe().map_err(at("no pipe for", program))?;
     let copy = writer.try_clone().map_err(at("no pipe for", program))?;
@@ -38,12 +41,19 @@ pub(super) fn start(
     let account = account.cloned();
     // SAFETY: between fork and exec only system calls are made, on memory that was there before.
     unsafe {
-        command.pre_exec(move || {
+        command.pre_exec(|| {
             signals::unblock();
-            account.as_ref().map_or(Ok(()), become_user)
+            Ok(())
         });
     }
-    let child = orphans::spawn(&mut command).map_err(at("cannot start", program))?;
+    if let Some(account) = account {
+        account.apply_to(&mut command);
+    }
+    Ok((orphans::spawn(&mut command).map_err(at("cannot start", program))?, output))
+}
+
+/// Sends an event when a process has ended.
+pub(super) fn watch(child: Child, stop_signal: StopSignal, events: &SyncSender<Event>) -> Process {
     let pid = Pid::from_child(&child);
     let events = events.clone();
     std::thread::spawn(move || {
@@ -52,18 +62,13 @@ pub(super) fn start(
         // Never full for long: the receiver handles events until this one.
         let _ = events.send(Event::Ended(pid));
     });
-    Ok((Process { child, pid, stop_signal: launch.stop_signal }, output))
+    Process { child, pid, stop_signal }
 }
 
-fn become_user(account: &Account) -> io::Result<()> {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let maximum = limit.maximum;
-    let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
-    rustix::thread::set_thread_groups(&account.groups)?;
-    rustix::thread::set_thread_gid(account.gid)?;
-    rustix::thread::set_thread_uid(account.uid)?;
-    Ok(())
+/// Ends a process, and all of its group, that nobody has ever watched.
+pub(super) fn discard(mut child: Child) {
+    let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let _ = orphans::reap(&mut child);
 }
 
 impl Process {

@@ -1,6 +1,7 @@
 //! The life of a runner app: container engine, configuration, the app itself, once or, after its update, again.
 
 use super::app::{App, AppError};
+use super::blocked::Blocked;
 use super::engine::{self, Engine};
 use super::log::Log;
 use super::settings::{Settings, Task};
@@ -8,7 +9,7 @@ use super::supervisor::{Event, Supervisor};
 use super::{StartError, process, split};
 use crate::folder::Folder;
 use dayfly_guest::environment::{Suffix, file_name};
-use dayfly_guest::runner_app::{After, Ending, Observation, observe};
+use dayfly_guest::runner_app::{After, Ending, Launch, Observation, observe};
 use std::io::PipeReader;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
@@ -51,8 +52,9 @@ impl Run<'_> {
         &self,
         supervisor: &mut Supervisor,
         (path, docker_host): (Option<&str>, Option<&str>),
+        blocked: Option<Blocked>,
     ) -> Result<Ending, StartError> {
-        let app = App::prepare(self.settings)?;
+        let mut app = App::prepare(self.settings, blocked)?;
         let request = engine::Request {
             wanted: self.settings.engine,
             path: path.unwrap_or_default(),
@@ -61,7 +63,7 @@ impl Run<'_> {
             account: app.account.as_ref(),
         };
         let engine = Engine::start(&request, supervisor, &self.events, self.log);
-        let result = self.run_app(&app, supervisor);
+        let result = self.run_app(&mut app, supervisor);
         app.remove_secrets();
         if let Some(engine) = engine {
             engine.end(supervisor);
@@ -69,7 +71,7 @@ impl Run<'_> {
         result
     }
 
-    fn run_app(&self, app: &App, supervisor: &mut Supervisor) -> Result<Ending, StartError> {
+    fn run_app(&self, app: &mut App, supervisor: &mut Supervisor) -> Result<Ending, StartError> {
         self.configure(app, supervisor)?;
         if let Some(ending) = supervisor.reason() {
             return Ok(ending);
@@ -130,10 +132,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn run_once(&self, app: &App, supervisor: &mut Supervisor) -> Result<After, StartError> {
-        let launch = &app.launch;
-        self.log.detail(&format!("starting {} in {}", launch.program.display(), launch.folder.display()));
-        let (mut process, output) = process::start(launch, app.account.as_ref(), &self.events)?;
+    fn run_once(&self, app: &mut App, supervisor: &mut Supervisor) -> Result<After, StartError> {
+        let Launch { program, folder, .. } = &app.launch;
+        self.log.detail(&format!("starting {} in {}", program.display(), folder.display()));
+        let (mut process, output) = app.start(&self.events)?;
         let seen = Seen::default();
         let relay = relay_output("runner", output, self.log, Some(&seen));
         let what = if app.kind.is_some() { "the runner app" } else { "the command" };

@@ -93,6 +93,12 @@ impl Layers<'_> {
         !matches!(self.in_force("RUNNER_VERBOSE").as_str(), "" | "0")
     }
 
+    /// User that the app runs as; `None`: no change of user.
+    pub(super) fn user(&self) -> Option<String> {
+        let own = self.options.get("user") == Some("");
+        Some(self.in_force("RUNNER_USER")).filter(|_| !own)
+    }
+
     fn is_on(&self, variable: &'static str) -> Result<bool, SettingsError> {
         let value = self.in_force(variable);
         match value.to_ascii_lowercase().as_str() {
@@ -196,7 +202,7 @@ impl Settings {
             runner_id: runner_id.to_owned(),
             name: layers.in_force("RUNNER_NAME"),
             secret: layers.in_force("RUNNER_SECRET"),
-            user: user(layers),
+            user: layers.user(),
             task,
             ephemeral,
             engine: layers.is_on("RUNNER_DOCKER")?,
@@ -260,11 +266,6 @@ fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
         None if layers.file.is_some() => Err(SettingsError::Missing("RUNNER_JITCONFIG or RUNNER_TOKEN")),
         None => Err(SettingsError::NoRegistration(env_path(layers.options, layers.environment, runner_id).0)),
     }
-}
-
-fn user(layers: &Layers<'_>) -> Option<String> {
-    let own = layers.options.get("user") == Some("");
-    Some(layers.in_force("RUNNER_USER")).filter(|_| !own)
 }
 
 /// The env file's variables over this process's.

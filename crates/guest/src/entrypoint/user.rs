@@ -1,12 +1,19 @@
 //! Who the runner app runs as, read from `/etc/passwd` and `/etc/group`.
+#![expect(unsafe_code, reason = "user and groups must change between fork and exec")]
 
 use dayfly_guest::runner_app::User;
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Open files a job's programs may have: what hosted machines give. Some programs walk through all of them.
+const OPEN_FILES: u64 = 65_536;
 
 /// Another user, with everything that a login gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
-    pub(super) user: User,
+pub(crate) struct Account {
+    pub(crate) user: User,
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     /// All groups, the primary one too.
@@ -14,7 +21,7 @@ pub(super) struct Account {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UserError {
+pub(crate) enum UserError {
     #[error(
         "there is no user {0} in /etc/passwd: name another one (-u, RUNNER_USER), or -u '' for the current one"
     )]
@@ -51,12 +58,29 @@ pub(super) fn own() -> Result<User, UserError> {
 
 impl Account {
     /// The user to become; `None` where only root could, so that everything stays the current user's.
-    pub(super) fn to_become(name: &str) -> Result<Option<Self>, UserError> {
+    pub(crate) fn to_become(name: &str) -> Result<Option<Self>, UserError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
         let account = Self::parse(name, &read("/etc/passwd")?, &read("/etc/group")?);
         account.map(Some).ok_or_else(|| UserError::Unknown(name.to_owned()))
+    }
+
+    /// Lets what a command starts be this user, with the limits of a login.
+    pub(crate) fn apply_to(self, command: &mut Command) {
+        // SAFETY: between fork and exec only system calls are made, on memory that was there before.
+        unsafe { command.pre_exec(move || self.become_it()) };
+    }
+
+    fn become_it(&self) -> io::Result<()> {
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        let maximum = limit.maximum;
+        let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+        rustix::thread::set_thread_groups(&self.groups)?;
+        rustix::thread::set_thread_gid(self.gid)?;
+        rustix::thread::set_thread_uid(self.uid)?;
+        Ok(())
     }
 
     fn parse(name: &str, passwd: &str, group: &str) -> Option<Self> {

@@ -71,7 +71,7 @@ pub struct Identity {
     pub machine_id: String,
     /// Wall clock of the host, nanoseconds since 1970-01-01 UTC, read as late as possible.
     pub unix_time_ns: u64,
-    /// At least 32 fresh random bytes (base64) for the kernel's random number generator.
+    /// At least 48 fresh random bytes (base64), for the kernel's random number generator and the boot id.
     pub entropy: String,
     /// DNS server; none: that of QEMU's own network.
     pub dns: Option<Ipv4Addr>,

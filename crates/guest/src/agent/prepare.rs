@@ -1,0 +1,142 @@
+//! Getting everything ready that any runner wants, in a machine that is then frozen.
+//!
+//! Nothing of anybody is there when it is done: no key, no token, no name. What stands still costs the machines that are
+//! forked from this one nothing; what runs costs each of them.
+
+use super::{Agent, docker, processes, standby::Standby};
+use crate::boot::personal;
+use crate::entrypoint::user::Account;
+use crate::lines;
+use dayfly_guest::protocol::{Prepare, Source};
+use dayfly_guest::runner_app::{Launch, User};
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+/// Where a warm-up's script is for as long as it runs.
+const SCRIPT: &str = "/run/dayfly/warm-up";
+/// Last lines that a failure quotes.
+const TAIL_LINES: usize = 12;
+/// How long the machine may take until it is quiet. One that never is, is frozen as it is.
+const QUIET_MAX: Duration = Duration::from_secs(20);
+/// A window in which next to nothing may happen, and how many of them in a row.
+const WINDOW: Duration = Duration::from_millis(200);
+const WINDOWS: u32 = 4;
+/// What may happen in a window, hundredths of a second.
+const TICKS_MAX: u64 = 1;
+
+/// Does all of it; the error says why the machine must not be frozen.
+pub(super) fn run(agent: &Agent, prepare: &Prepare) -> Result<(), String> {
+    let resolv_conf = personal::path(personal::RESOLV_CONF);
+    std::fs::write(&resolv_conf, personal::resolv_conf(prepare.dns))
+        .map_err(|error| format!("cannot write {}: {error}", resolv_conf.display()))?;
+    if let Some(script) = &prepare.warm_up {
+        warm_up(agent, script, prepare).map_err(|why| format!("the warm-up {why}"))?;
+    }
+    // Again, to be sure that they are there: one that is loaded already costs nothing.
+    crate::boot::load_for_docker();
+    match Standby::start(agent, &prepare.user) {
+        Ok(standby) => agent.set_standby(standby),
+        // An ordinary start does as well, later.
+        Err(error) => crate::console::say(&format!("no entrypoint stands by: {error}")),
+    }
+    wait_until_quiet();
+    docker::sleep(agent);
+    // What is on its way to the disk would be written by every fork.
+    rustix::fs::sync();
+    wait_until_quiet();
+    agent.outbox.forget_lines();
+    Ok(())
+}
+
+fn warm_up(agent: &Agent, script: &str, prepare: &Prepare) -> Result<(), String> {
+    let account = Account::to_become(&prepare.user).map_err(|error| format!("cannot run: {error}"))?;
+    let user = match &account {
+        Some(account) => account.user.clone(),
+        None => User { name: prepare.user.clone(), home: "/".into(), shell: "/bin/sh".into() },
+    };
+    write_script(script).map_err(|error| format!("cannot be written to {SCRIPT}: {error}"))?;
+    let launch = Launch::command(Path::new(SCRIPT), &[], &user.home, &user);
+    let ended = run_to_end(agent, &launch, account, Duration::from_secs(prepare.warm_up_limit_s));
+    let _ = std::fs::remove_file(SCRIPT);
+    let (status, tail) = ended?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(format!("ended with {status}; its last lines:\n{}", Vec::from(tail).join("\n")))
+}
+
+/// One that names no interpreter is a shell's.
+fn write_script(script: &str) -> io::Result<()> {
+    let first = if script.starts_with("#!") { "" } else { "#!/bin/sh -e\n" };
+    std::fs::write(SCRIPT, format!("{first}{script}"))?;
+    std::fs::set_permissions(SCRIPT, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+}
+
+type Ended = (ExitStatus, VecDeque<String>);
+
+fn run_to_end(
+    agent: &Agent,
+    launch: &Launch,
+    account: Option<Account>,
+    limit: Duration,
+) -> Result<Ended, String> {
+    let failed = |error: io::Error| format!("cannot be started: {error}");
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    let mut command = Command::new(&launch.program);
+    command.env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
+    command.current_dir(&launch.folder).process_group(0).stdin(Stdio::null());
+    command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+    if let Some(account) = account {
+        account.apply_to(&mut command);
+    }
+    let (pid, ended) = agent.children.spawn(command).map_err(failed)?;
+    let relay = {
+        let agent = agent.clone();
+        std::thread::spawn(move || {
+            let mut tail = VecDeque::with_capacity(TAIL_LINES);
+            lines::for_each(reader, |line| {
+                if tail.len() == TAIL_LINES {
+                    tail.pop_front();
+                }
+                tail.push_back(line.to_owned());
+                agent.line(Source::WarmUp, line);
+            });
+            tail
+        })
+    };
+    match ended.recv_timeout(limit) {
+        Ok(status) => {
+            // A daemon that it has started may hold its output open for ever; what failed has printed why.
+            let tail = if status.success() { VecDeque::new() } else { last_lines(relay) };
+            Ok((status, tail))
+        }
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+            Err(format!("did not end within {} s", limit.as_secs()))
+        }
+    }
+}
+
+fn last_lines(relay: std::thread::JoinHandle<VecDeque<String>>) -> VecDeque<String> {
+    let end = Instant::now();
+    while !relay.is_finished() && end.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if relay.is_finished() { relay.join().unwrap_or_default() } else { VecDeque::new() }
+}
+
+fn wait_until_quiet() {
+    let start = Instant::now();
+    let mut quiet = 0;
+    while quiet < WINDOWS && start.elapsed() < QUIET_MAX {
+        let before = processes::busy_ticks();
+        std::thread::sleep(WINDOW);
+        let is_quiet = processes::busy_ticks().saturating_sub(before) <= TICKS_MAX;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
+}

@@ -1,0 +1,66 @@
+//! The entrypoint that was started before there is a runner.
+
+use super::Agent;
+use crate::entrypoint::standby::{OPTION, Order, READY};
+use dayfly_guest::protocol::Start;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::Receiver;
+
+/// How long it may take until it waits: it starts the runner app meanwhile.
+const READY_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// It waits for its order.
+#[derive(Debug)]
+pub(super) struct Standby {
+    order: PipeWriter,
+    output: PipeReader,
+    ended: Receiver<ExitStatus>,
+}
+
+impl Standby {
+    /// Starts it, and waits until it waits.
+    pub(super) fn start(agent: &Agent, user: &str) -> io::Result<Self> {
+        let (stdin, order) = io::pipe()?;
+        let (output, writer) = io::pipe()?;
+        let mut command = Command::new(agent.program());
+        command.args(["entrypoint", OPTION, "-u", user]).env_clear().current_dir("/");
+        command.stdin(stdin).stdout(writer.try_clone()?).stderr(writer);
+        let (_, ended) = agent.children.spawn(command)?;
+        let mut standby = Self { order, output, ended };
+        standby.wait_until_ready()?;
+        Ok(standby)
+    }
+
+    fn wait_until_ready(&mut self) -> io::Result<()> {
+        let mut said = Vec::new();
+        while !said.ends_with(format!("{READY}\n").as_bytes()) {
+            // What it says before is short: why no app waits.
+            if said.len() > crate::lines::LINE_MAX {
+                return Err(io::Error::other("it says something else"));
+            }
+            if poll(&mut [PollFd::new(&self.output, PollFlags::IN)], Some(&READY_MAX))? == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let mut byte = [0];
+            self.output.read_exact(&mut byte)?;
+            said.extend(byte);
+        }
+        let before = said.len() - READY.len() - 1;
+        if before > 0 {
+            crate::console::say(String::from_utf8_lossy(&said[..before]).trim_end());
+        }
+        Ok(())
+    }
+
+    /// Tells it what it is to be; what it prints, and how it ends. An error where it is not there any more.
+    pub(super) fn begin(mut self, start: &Start) -> io::Result<(PipeReader, Receiver<ExitStatus>)> {
+        let order = Order { args: start.args.clone(), env: start.env.clone() };
+        let mut line = serde_json::to_vec(&order)?;
+        line.push(b'\n');
+        self.order.write_all(&line)?;
+        Ok((self.output, self.ended))
+    }
+}
