@@ -41,10 +41,13 @@ pub(crate) fn host(places: &Places) -> Result<VmHost> {
 /// The same, whether QEMU is there or not. This program is the launcher of its VMMs.
 pub(crate) fn unchecked_host(places: &Places) -> VmHost {
     let launcher = Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] };
-    let usual = VmHost::new(places.state.clone(), launcher);
-    let tool_folders =
-        if places.search_path.is_empty() { usual.tool_folders.clone() } else { places.search_path.clone() };
-    VmHost { qemu: places.qemu.clone(), tool_folders, tool_env: places.tool_env.clone(), ..usual }
+    let mut host = VmHost::new(places.state.clone(), launcher);
+    if !places.search_path.is_empty() {
+        host.tool_folders = places.search_path.clone();
+    }
+    host.qemu = places.qemu.clone();
+    host.tool_env = places.tool_env.clone();
+    host
 }
 
 /// Decides how the machines of a loop are made.
