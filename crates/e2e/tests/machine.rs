@@ -117,7 +117,12 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
             cpus: 2,
             memory_mib: 1024,
             guest_binary: binary.with_file_name("dayfly-guest"),
-            driver: Driver::Qemu(QemuSettings { disk_mib: 4096, image, accel: AccelChoice::Auto, template: None }),
+            driver: Driver::Qemu(QemuSettings {
+                disk_mib: 4096,
+                image,
+                accel: AccelChoice::Auto,
+                template: None,
+            }),
         },
         network: Network {
             egress: Egress::Open,

@@ -82,10 +82,51 @@ pub enum EventKind {
         /// Its id at the forge.
         registration: u64,
     },
+    /// A template is built, from which machines are forked then.
+    TemplateBuilding {
+        /// Its id.
+        template: String,
+    },
+    /// Somebody else builds the template.
+    TemplateWaiting {
+        /// Its id.
+        template: String,
+    },
+    /// A line of the template's warm-up.
+    TemplateLine {
+        /// The text.
+        text: String,
+    },
+    /// The template is there.
+    TemplateBuilt {
+        /// Its id.
+        template: String,
+        /// How long that took, milliseconds.
+        took_ms: u64,
+        /// What it takes on the disk, bytes.
+        bytes: u64,
+    },
+    /// The template could not be built: machines are booted.
+    TemplateFailed {
+        /// Its id.
+        template: String,
+        /// Why.
+        reason: String,
+    },
+    /// A machine is booted that could have been forked, or all of this kind are.
+    Cold {
+        /// Why.
+        reason: String,
+    },
     /// The VMM runs.
     VmmStarted {
         /// Its process id.
         pid: u32,
+        /// What it was started from: `boot`, `fork` or `spare`.
+        from: &'static str,
+        /// The template.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        template: Option<String>,
     },
     /// The VM did not come up and was started once again.
     VmRestarted {

@@ -6,7 +6,8 @@
 //!     instance.json   whom it serves: forge, scope, prefix
 //!     status.json     what its loops do, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
-//!     runs/<id>/      one folder per runner: journal, sockets, disk, console log
+//!     runs/<id>/      one folder per runner: journal, and vm/ with all of its machine: sockets, disk, console log
+//!     spares/<id>/    one folder per spare machine; it becomes the vm/ of a run
 //!     lab/            data of a lab that lives and dies with this process (`dayfly demo`)
 //! ```
 //!
@@ -25,6 +26,9 @@ use serde::{Deserialize, Serialize};
 
 /// Folder of all instances under the state folder.
 pub const FOLDER: &str = "instances";
+
+/// Folder of the spare machines of an instance.
+const SPARES: &str = "spares";
 
 /// How long a process may take from making its folder to making the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
@@ -129,6 +133,11 @@ impl Instance {
         self.folder.join("environment")
     }
 
+    /// Where the folders of its spare machines are.
+    pub fn spares(&self) -> PathBuf {
+        self.folder.join(SPARES)
+    }
+
     /// Where the data of a private lab is.
     pub fn lab(&self) -> PathBuf {
         self.folder.join("lab")
@@ -161,6 +170,14 @@ impl Abandoned {
     /// The folder cannot be read.
     pub fn runs(&self) -> Result<Vec<PathBuf>, InstanceError> {
         folders_in(&self.folder.join("runs"))
+    }
+
+    /// The folders of the spare machines that it left.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn spares(&self) -> Result<Vec<PathBuf>, InstanceError> {
+        folders_in(&self.folder.join(SPARES))
     }
 
     /// Removes the folder if no run is left in it. Returns whether it is gone.
@@ -237,6 +254,11 @@ fn is_older_than(folder: &Path, age: Duration) -> bool {
     changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > age))
 }
 
+/// Folder of a run's machine: of its own, so that a spare becomes one by a rename.
+pub(crate) fn machine_of(run: &Path) -> PathBuf {
+    run.join("vm")
+}
+
 /// Makes a folder and its parents, mode 0700; one that is there already is left as it is.
 pub(crate) fn private_folder(path: &Path) -> Result<(), InstanceError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))
@@ -260,7 +282,7 @@ pub(crate) fn folders_in(path: &Path) -> Result<Vec<PathBuf>, InstanceError> {
 }
 
 fn remove_if_no_runs(folder: &Path) -> Result<bool, InstanceError> {
-    if !folders_in(&folder.join("runs"))?.is_empty() {
+    if !folders_in(&folder.join("runs"))?.is_empty() || !folders_in(&folder.join(SPARES))?.is_empty() {
         return Ok(false);
     }
     fs::remove_dir_all(folder).map_err(failed("remove", folder))?;

@@ -9,7 +9,7 @@ use dayfly_forge::client::{Deletion, Forge, ForgeError};
 
 use dayfly_vm::EnvironmentDir;
 
-use crate::instance::{self, Abandoned, InstanceError, Serves};
+use crate::instance::{self, Abandoned, InstanceError, Serves, machine_of};
 use crate::journal::{self, JournalError, RegistrationRemains};
 
 /// What was found and done.
@@ -51,7 +51,16 @@ enum RunSweepError {
 /// The folder of instances cannot be read. What goes wrong with one run is in [`Sweep::left`].
 pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<Sweep, SweepError> {
     let mut sweep = Sweep::default();
+    if let Err(error) = dayfly_vm::sweep_templates(state).await {
+        sweep.left.push((state.to_owned(), error.to_string()));
+    }
     for abandoned in instance::abandoned(state)? {
+        // Machines that are nobody's: whoever comes by ends them.
+        for spare in abandoned.spares()? {
+            if let Err(error) = sweep_spare(&spare).await {
+                sweep.left.push((spare, error.to_string()));
+            }
+        }
         if !abandoned.runs()?.is_empty() && !is_ours(abandoned.serves.as_ref(), serving) {
             continue;
         }
@@ -106,6 +115,11 @@ async fn sweep_instance(
     Ok(())
 }
 
+async fn sweep_spare(spare: &Path) -> Result<(), RunSweepError> {
+    dayfly_vm::destroy_leftover(spare).await?;
+    std::fs::remove_dir_all(spare).map_err(RunSweepError::Folder)
+}
+
 async fn sweep_run(run: &Path, private_lab: bool, forge: Option<&Forge>) -> Result<(), RunSweepError> {
     let remains = journal::remains(&journal::read(run)?);
     if let Some(registration) = remains.registration
@@ -114,7 +128,7 @@ async fn sweep_run(run: &Path, private_lab: bool, forge: Option<&Forge>) -> Resu
     {
         end_registration(&registration, forge).await?;
     }
-    dayfly_vm::destroy_leftover(run).await?;
+    dayfly_vm::destroy_leftover(&machine_of(run)).await?;
     if let Some((environment, id)) = remains.environment
         && environment.is_dir()
     {

@@ -141,7 +141,7 @@ impl LoopStatus {
         }
         match &event.kind {
             EventKind::Registered { registration } => self.registration = Some(*registration),
-            EventKind::VmmStarted { pid } => self.vmm = Some(*pid),
+            EventKind::VmmStarted { pid, .. } => self.vmm = Some(*pid),
             EventKind::JobStarted { job } => self.job = Some(job.clone()),
             EventKind::JobFinished { .. } => {
                 self.job = None;
@@ -166,7 +166,10 @@ impl LoopStatus {
 /// What an event says about how far things have come.
 fn phase_after(kind: &EventKind) -> Option<Phase> {
     Some(match kind {
-        EventKind::LoopStarted | EventKind::Pulled | EventKind::Registering => Phase::Preparing,
+        EventKind::LoopStarted
+        | EventKind::Pulled
+        | EventKind::TemplateBuilding { .. }
+        | EventKind::Registering => Phase::Preparing,
         EventKind::VmmStarted { .. } | EventKind::VmRestarted { .. } => Phase::Booting,
         EventKind::RunnerUp => Phase::Starting,
         EventKind::Listening => Phase::Idle,
@@ -198,7 +201,7 @@ mod tests {
         for kind in [
             EventKind::Registering,
             EventKind::Registered { registration: 9 },
-            EventKind::VmmStarted { pid: 4 },
+            EventKind::VmmStarted { pid: 4, from: "boot", template: None },
             EventKind::RunnerUp,
             EventKind::Listening,
             EventKind::JobStarted { job: "build".into() },

@@ -9,6 +9,7 @@ pub(crate) mod token;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use orchestrator::OrchestratorArgs;
@@ -112,6 +113,15 @@ pub(crate) struct MachineArgs {
     /// How machines run
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
+    /// Boot each machine; else they are forked from a template, a frozen machine with Docker and the runner app started
+    #[arg(long, env = "RUNNER_COLD", value_parser = FalseyValueParser::new())]
+    pub(crate) cold: bool,
+    /// How many forks are kept ready, made and stopped: memory for time
+    #[arg(long, env = "RUNNER_SPARE", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256))]
+    pub(crate) spare: u32,
+    /// Script that runs in the template before it is frozen, as the user of jobs, with network and without secrets
+    #[arg(long = "warm-up", env = "RUNNER_WARMUP", value_name = "FILE")]
+    pub(crate) warm_up: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

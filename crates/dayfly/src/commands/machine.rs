@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dayfly_vm::{
     Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProcessSettings, QemuSettings,
-    VmHost,
+    TemplateSettings, VmHost, WarmUp,
 };
 
 use super::image;
@@ -23,6 +23,8 @@ const KRUN_IMAGE: &str = "ghcr.io/efrecon/runner-krunvm-ubuntu:main";
 
 /// Least memory of a machine of the built-in image, MiB: kernel, Docker, runner app, and room for a job.
 const QEMU_MEMORY_MIN: u32 = 512;
+/// Longest script of a warm-up, bytes.
+const WARM_UP_MAX: u64 = 256 * 1024;
 
 /// A machine that was decided on.
 pub(crate) struct Made {
@@ -82,7 +84,7 @@ pub(crate) async fn choose(
     let machine = match chosen.kind {
         DriverKind::Qemu => {
             host.qemu().map_err(Failure::cannot)?;
-            settings(places, &request.machine, quiet).await?
+            settings(places, &request.machine, &request.user, quiet).await?
         }
         DriverKind::PodmanKrun => krun(places, &request.machine, Driver::PodmanKrun)?,
         DriverKind::Krunvm => krun(places, &request.machine, Driver::Krunvm)?,
@@ -101,7 +103,12 @@ pub(crate) async fn choose(
 }
 
 /// Settings of QEMU's machines; the built-in image is built where it is missing.
-pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -> Result<Machine> {
+pub(crate) async fn settings(
+    places: &Places,
+    args: &MachineArgs,
+    user: &str,
+    quiet: bool,
+) -> Result<Machine> {
     if args.memory < QEMU_MEMORY_MIN {
         return Err(Failure::usage(format!(
             "{} MiB of memory are too few: a machine with Docker and a runner needs {QEMU_MEMORY_MIN} to boot",
@@ -112,9 +119,28 @@ pub(crate) async fn settings(places: &Places, args: &MachineArgs, quiet: bool) -
         disk_mib: args.disk * 1024,
         image: qemu_image(places, args, quiet).await?,
         accel: accel_choice(args),
-        template: None,
+        template: template(args, user)?,
     });
     of_size(places, args, driver)
+}
+
+/// How machines are forked; none: they are booted.
+fn template(args: &MachineArgs, user: &str) -> Result<Option<TemplateSettings>> {
+    if args.cold {
+        return Ok(None);
+    }
+    let warm_up = args.warm_up.as_deref().map(warm_up).transpose()?;
+    Ok(Some(TemplateSettings { user: user.to_owned(), warm_up, spares: args.spare as usize }))
+}
+
+fn warm_up(path: &Path) -> Result<WarmUp> {
+    let refused = |why: String| Failure::usage(format!("the warm-up {}: {why}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
+    if !length.is_file() || length.len() > WARM_UP_MAX {
+        return Err(refused(format!("it is no file of at most {} KiB", WARM_UP_MAX / 1024)));
+    }
+    let script = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    Ok(WarmUp { path: path.to_owned(), script })
 }
 
 async fn qemu_image(places: &Places, args: &MachineArgs, quiet: bool) -> Result<dayfly_vm::Image> {

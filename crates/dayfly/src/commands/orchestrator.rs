@@ -51,7 +51,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let orchestration = Orchestration { loops: args.runners, start, settings, environment };
     let running = orchestrate(orchestration, &host, &forge, &events, stop);
     let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
-    prepare::close(instance)?;
+    prepare::close(&host, instance).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
 }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
 use crate::event::EventKind;
+use crate::instance::machine_of;
 use crate::journal::{self, Step};
 use crate::stop::StopOrder;
 
@@ -33,11 +34,13 @@ impl Run<'_> {
         let Some(mut vm) = self.vm.take() else { return self.end_vm_that_did_not_start().await };
         if keep {
             vm.detach();
-            self.events.tell(EventKind::VmKept { folder: self.folder.clone() }).await;
+            self.events.tell(EventKind::VmKept { folder: machine_of(&self.folder) }).await;
             return Ok(());
         }
         self.journal.write(Step::DestroyingVm)?;
-        let exit = if self.stop.order() == StopOrder::AtOnce || !self.up {
+        // Once the entrypoint has ended, all that a machine could still do is write to a mount.
+        let has_more = self.up && !(self.exited && self.settings.mounts.is_empty());
+        let exit = if self.stop.order() == StopOrder::AtOnce || !has_more {
             vm.kill().await
         } else {
             vm.stop(self.settings.limits.power_off).await
@@ -50,7 +53,7 @@ impl Run<'_> {
 
     async fn end_vm_that_did_not_start(&mut self) -> Result<(), RunnerError> {
         if journal::remains(&journal::read(&self.folder)?).vm {
-            dayfly_vm::destroy_leftover(&self.folder).await?;
+            dayfly_vm::destroy_leftover(&machine_of(&self.folder)).await?;
             self.journal.write(Step::VmGone)?;
         }
         Ok(())

@@ -1,16 +1,17 @@
 //! One runner, from its registration to the moment when nothing of it is left.
 //!
 //! ```text
-//!   Run::begin ──> pull ──> register ──> start ──> watch ──> end
-//!     folder,       image    JIT config   .env,     .tkn,     entrypoint stopped or ended,
-//!     journal                or token,    VM        events    VM destroyed, registration deleted, folder removed
-//!                            journalled
+//!   Run::begin ──> pull ──> prepare ──> register ──> start ──> watch ──> end
+//!     folder,       image    template    JIT config   .env,     .tkn,     entrypoint stopped or ended,
+//!     journal                            or token,    VM        events    VM destroyed, registration deleted,
+//!                                        journalled                       folder removed
 //! ```
 //!
 //! Every step can fail, and each failure goes through `end`, the only place that clears up.
 
 mod end;
 mod error;
+mod prepare;
 mod reach;
 mod register;
 mod start;
@@ -54,6 +55,8 @@ pub(crate) struct Run<'a> {
     lifetime_ends: Option<Instant>,
     /// The runner app is about to start, or has.
     up: bool,
+    /// The entrypoint has ended.
+    exited: bool,
 }
 
 /// Makes one runner, waits for its end, and clears up after it.
@@ -109,11 +112,12 @@ impl<'a> Run<'a> {
             vm: None,
             lifetime_ends: None,
             up: false,
+            exited: false,
         })
     }
 
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {
-        if !self.pull().await? {
+        if !self.pull().await? || !self.prepare().await {
             return Ok(RunnerEnd::Stopped);
         }
         let reach = self.reach().await?;
@@ -131,7 +135,6 @@ impl<'a> Run<'a> {
             _ = stop.above(StopOrder::None) => return Ok(false),
             pulled = dayfly_vm::pull(self.host, &self.settings.machine, self.settings.limits.pull) => pulled?,
         }
-        self.lifetime_ends = self.settings.lifetime.map(|lifetime| Instant::now() + lifetime);
         self.events.tell(EventKind::Pulled).await;
         Ok(true)
     }

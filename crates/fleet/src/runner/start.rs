@@ -7,6 +7,7 @@ use dayfly_vm::{Egress, Network, VmSpec};
 use super::reach::Reach;
 use super::register::Credentials;
 use super::{Run, RunnerError};
+use crate::instance::machine_of;
 use crate::journal::Step;
 use crate::settings::{LoopSettings, Registration};
 
@@ -37,7 +38,7 @@ impl Run<'_> {
             shell: self.settings.keep,
         };
         self.journal.write(Step::StartingVm)?;
-        self.vm = Some(dayfly_vm::start(self.host, spec, &self.folder).await?);
+        self.vm = Some(dayfly_vm::start(self.host, spec, &machine_of(&self.folder)).await?);
         Ok(())
     }
 }

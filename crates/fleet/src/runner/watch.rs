@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, Ending, JobResult, Observation};
-use dayfly_vm::{Vm, VmEvent};
+use dayfly_vm::{StartedFrom, Vm, VmEvent};
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
@@ -191,8 +191,15 @@ impl Run<'_> {
         seen: &mut Seen,
     ) -> Option<Result<RunnerEnd, RunnerError>> {
         let kind = match event {
-            VmEvent::VmmStarted { pid, .. } => EventKind::VmmStarted { pid },
-            VmEvent::Cold { reason } => EventKind::Warning { message: reason },
+            VmEvent::VmmStarted { pid, from } => {
+                let (from, template) = match from {
+                    StartedFrom::Boot => ("boot", None),
+                    StartedFrom::Fork(template) => ("fork", Some(template)),
+                    StartedFrom::Spare(template) => ("spare", Some(template)),
+                };
+                EventKind::VmmStarted { pid, from, template }
+            }
+            VmEvent::Cold { reason } => EventKind::Cold { reason },
             VmEvent::Restarted { reason } => EventKind::VmRestarted { reason },
             VmEvent::Hello => EventKind::AgentHello,
             VmEvent::Milestone { milestone, uptime_ms } => EventKind::Milestone { milestone, uptime_ms },
@@ -206,6 +213,7 @@ impl Run<'_> {
                 EventKind::Line { source, text }
             }
             VmEvent::EntrypointExited { code, signal } => {
+                self.exited = true;
                 self.events.tell(EventKind::EntrypointExited { code, signal }).await;
                 return Some(self.end_of(code, seen).await);
             }

@@ -30,7 +30,7 @@ const EVENTS_MAX: usize = 1024;
 /// How long a tool may take to make a machine of an image that is there.
 const CREATE_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// Starts a machine in a run folder that is there already. Returns as soon as its process runs; how the guest gets on is
+/// Starts a machine in a run folder, which is made where it is not there, and must hold nothing else. Returns as soon as its process runs; how the guest gets on is
 /// told by its events. Nothing is left where it fails; a future that is dropped before may leave files or a machine, which
 /// [`super::destroy_leftover`] removes.
 ///
@@ -40,6 +40,11 @@ const CREATE_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 /// See [`StartError`].
 pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, StartError> {
     spec.check()?;
+    std::fs::create_dir_all(run_dir).map_err(|source| StartError::Io {
+        what: "make the folder",
+        path: run_dir.to_owned(),
+        source,
+    })?;
     let environment = EnvironmentDir::open(&spec.environment, &spec.runner_id)
         .map_err(|error| environment_error(&spec, error))?;
     match spec.machine.driver.clone() {
@@ -265,8 +270,6 @@ async fn begin(spare: Option<Spare>, network: &Network, run_dir: &Path) -> Resul
             Err(error) => tracing::warn!("a spare machine is not used: {}: {error}", run_dir.display()),
         }
     }
-    let io_error = |source| StartError::Io { what: "make the folder", path: run_dir.to_owned(), source };
-    std::fs::create_dir_all(run_dir).map_err(io_error)?;
     let connection = Arc::new(connect(network, run_dir).await?);
     Ok(Beginning { vmm: None, outputs: Outputs::new(), detached: Arc::default(), connection })
 }

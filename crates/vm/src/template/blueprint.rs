@@ -11,9 +11,6 @@ use crate::image::Image;
 use crate::machine::{Machine, Network, QemuSettings, StartError, VmHost};
 use crate::network;
 
-/// User that runner apps run as, where nobody names one.
-const USER: &str = "runner";
-
 /// What a template is made of. Two with the same id can be forked into each other's machines.
 #[derive(Debug, Clone)]
 pub(crate) struct Blueprint {
@@ -25,6 +22,8 @@ pub(crate) struct Blueprint {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
     pub(crate) disk_mib: u64,
+    /// User that runner apps run as.
+    pub(crate) user: String,
     /// What its warm-up reaches: the internet, no forge.
     pub(crate) network: Network,
     pub(crate) warm_up: Option<WarmUp>,
@@ -36,6 +35,7 @@ impl Blueprint {
         host: &VmHost,
         machine: &Machine,
         settings: &QemuSettings,
+        user: &str,
         warm_up: Option<WarmUp>,
         accel: Accel,
         network: &Network,
@@ -64,7 +64,7 @@ impl Blueprint {
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,
             vmm_args: &qemu::plan(&needs).args,
-            user: warm_up.as_ref().map_or(USER, |warm_up| &warm_up.user),
+            user,
             warm_up: warm_up.as_ref().map(|warm_up| warm_up.script.as_str()),
         });
         Ok(Self {
@@ -76,14 +76,10 @@ impl Blueprint {
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,
+            user: user.to_owned(),
             network: Network { forward: None, allow: Vec::new(), ..network.clone() },
             warm_up,
         })
-    }
-
-    /// User that runner apps run as.
-    pub(crate) fn user(&self) -> &str {
-        self.warm_up.as_ref().map_or(USER, |warm_up| &warm_up.user)
     }
 
     /// DNS server of its warm-up.

@@ -132,7 +132,7 @@ impl Becoming {
         })
         .await?;
         self.send(&HostMessage::Prepare(Prepare {
-            user: blueprint.user().to_owned(),
+            user: blueprint.user.clone(),
             dns: blueprint.dns(),
             warm_up: blueprint.warm_up.as_ref().map(|warm_up| warm_up.script.clone()),
             warm_up_limit_s: self.limits.warm_up.as_secs(),

@@ -28,8 +28,10 @@ pub use templates::{Templates, prepare, rebuild};
 pub(crate) use templates::{blueprints, fork_failed};
 
 /// How machines of one kind are forked. Where a machine has none, it is booted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSettings {
+    /// User that runner apps run as.
+    pub user: String,
     /// What runs in the template before it is frozen.
     pub warm_up: Option<WarmUp>,
     /// How many forks are kept ready, made and stopped.
@@ -43,8 +45,12 @@ pub struct WarmUp {
     pub path: PathBuf,
     /// What it says; part of the template's key.
     pub script: String,
-    /// As whom it runs.
-    pub user: String,
+}
+
+impl Default for TemplateSettings {
+    fn default() -> Self {
+        Self { user: "runner".to_owned(), warm_up: None, spares: 0 }
+    }
 }
 
 /// What a machine was started from.

@@ -1,6 +1,7 @@
 //! The templates that one process uses: opened once, thrown away when they fail.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,11 @@ const PAUSE: Duration = Duration::from_secs(600);
 
 /// The templates that a process has opened. Cheap to clone: all copies are one.
 #[derive(Debug, Clone, Default)]
-pub struct Templates(Arc<Mutex<HashMap<TemplateId, Slot>>>);
+pub struct Templates {
+    slots: Arc<Mutex<HashMap<TemplateId, Slot>>>,
+    /// That machines are booted, and why, has been told.
+    told_cold: Arc<AtomicBool>,
+}
 
 /// What a process knows of one template.
 #[derive(Debug, Default)]
@@ -48,7 +53,7 @@ enum State {
 
 impl Templates {
     fn lock(&self) -> MutexGuard<'_, HashMap<TemplateId, Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first of these that can be forked; the error says why there is none.
@@ -182,7 +187,9 @@ async fn blueprints_or_told(
         Ok(Ok(blueprints)) => blueprints,
         Ok(Err(None)) => Vec::new(),
         Ok(Err(Some(reason))) => {
-            tell(Preparing::Cold { reason: reason.to_owned() });
+            if !host.templates.told_cold.swap(true, Ordering::Relaxed) {
+                tell(Preparing::Cold { reason: reason.to_owned() });
+            }
             Vec::new()
         }
         // The start fails for the same reason, and tells it.
@@ -208,7 +215,7 @@ pub(crate) async fn blueprints(
         )));
     }
     let accel = probe::resolve(host, settings.accel, &settings.image, &machine.guest_binary).await?;
-    let with = |warm_up| Blueprint::of(host, machine, settings, warm_up, accel, network);
+    let with = |warm_up| Blueprint::of(host, machine, settings, &template.user, warm_up, accel, network);
     let mut all = vec![with(template.warm_up.clone())?];
     if template.warm_up.is_some() {
         all.push(with(None)?);

@@ -163,7 +163,7 @@ impl Following {
         self.progress.fleet(event);
         match &event.kind {
             EventKind::Registering => self.slots.named(event.loop_index, event.name()),
-            EventKind::VmmStarted { pid } => {
+            EventKind::VmmStarted { pid, .. } => {
                 self.pids.insert(event.name().to_owned(), *pid);
             }
             EventKind::VmGone { .. } => {
@@ -262,6 +262,7 @@ impl Following {
         remains.registrations = self.registrations_left().await;
         let Self { demo, progress, signal, failure, .. } = self;
         demo.lab.end().await;
+        demo.host.spares.end().await;
         let folder = demo.instance.folder().to_owned();
         let removed = demo.instance.remove();
         remains.files = files_left(&folder, !remains.kept.is_empty(), removed.err());

@@ -70,12 +70,18 @@ pub(crate) struct Job {
 /// A runner so far; times in milliseconds since 1970.
 #[derive(Debug, Clone, Default)]
 struct Runner {
+    start: Option<&'static str>,
     vmm_started: Option<i64>,
     agent_hello: Option<i64>,
     docker_ready: Option<i64>,
     registered: Option<i64>,
     runner_up: Option<i64>,
     vm_gone: Option<i64>,
+}
+
+/// How a machine came up, in the report's words.
+fn start_word(from: &'static str) -> &'static str {
+    if from == "boot" { "cold" } else { from }
 }
 
 /// Everything seen so far.
@@ -133,7 +139,9 @@ impl Progress {
         let at = i64::try_from(event.at_ms).ok();
         let runner = self.runners.entry(event.name().to_owned()).or_default();
         match &event.kind {
-            EventKind::VmmStarted { .. } => runner.vmm_started = at,
+            EventKind::VmmStarted { from, .. } => {
+                (runner.vmm_started, runner.start) = (at, Some(start_word(from)));
+            }
             EventKind::AgentHello => runner.agent_hello = at,
             EventKind::Milestone { milestone: Milestone::DockerReady, .. } => runner.docker_ready = at,
             EventKind::Registered { .. } => runner.registered = at,
@@ -164,7 +172,7 @@ impl Progress {
         JobReport {
             job: job.name.clone(),
             runner: job.runner.clone(),
-            start: runner.vmm_started.map(|_| "cold"),
+            start: runner.start,
             conclusion: job.conclusion.clone(),
             phases: Phases {
                 vmm_started: since(runner.vmm_started),
@@ -220,7 +228,7 @@ mod tests {
     fn phases_count_from_the_moment_when_the_job_was_queued() {
         let mut progress = Progress::default();
         // This runner waited before its job was there.
-        progress.fleet(&fleet(900, EventKind::VmmStarted { pid: 1 }));
+        progress.fleet(&fleet(900, EventKind::VmmStarted { pid: 1, from: "boot", template: None }));
         progress.lab(&lab(1000, queued(7)));
         let acquired = LabEventKind::JobAcquired { job: 7, runner: 1, runner_name: "demo-0-aaaaaaa".into() };
         progress.lab(&lab(1200, acquired));

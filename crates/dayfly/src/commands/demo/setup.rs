@@ -54,6 +54,9 @@ impl PrivateLab {
     }
 }
 
+/// User that jobs run as.
+const USER: &str = "runner";
+
 /// A demo whose run has been dispatched.
 pub(super) struct Demo {
     pub(super) view: View,
@@ -82,8 +85,8 @@ impl Demo {
             &format!("{} ({name})", args.workflow.display()),
             json!({ "file": args.workflow, "name": name }),
         );
-        let host = machine::host(places)?;
-        let machine = machine::settings(places, &args.machine, view.is_json()).await?;
+        let mut host = machine::host(places)?;
+        let machine = machine::settings(places, &args.machine, USER, view.is_json()).await?;
         if let Driver::Qemu(qemu) = &machine.driver {
             view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
         }
@@ -97,6 +100,7 @@ impl Demo {
         let serves =
             Serves { forge: String::new(), scope: scope(), prefix: PREFIX.to_owned(), private_lab: true };
         let mut instance = Instance::create(&places.state, serves.clone()).map_err(Failure::cannot)?;
+        host.spare_folder = Some(instance.spares());
         view.fact(
             "instance",
             &instance.folder().display().to_string(),
@@ -171,7 +175,7 @@ impl Demo {
             repeat: std::num::NonZeroU32::new(1),
             lifetime: None,
             secret: None,
-            user: "runner".to_owned(),
+            user: USER.to_owned(),
             update: false,
             verbose: 0,
             guest_settings: Vec::new(),

@@ -1,5 +1,6 @@
 //! What people see of a demo: text for the terminal, or one JSON object a line.
 
+use std::time::Duration;
 use std::time::Instant;
 
 use dayfly_fleet::event::{Event, EventKind};
@@ -135,7 +136,21 @@ impl View {
             EventKind::Registered { registration } => {
                 format!("registered as {} (id {registration})", event.name())
             }
-            EventKind::VmmStarted { .. } => "machine started".to_owned(),
+            EventKind::TemplateBuilding { .. } => {
+                "building the template that machines are forked from (once, some 20 s)".to_owned()
+            }
+            EventKind::TemplateWaiting { .. } => "waiting for the template".to_owned(),
+            EventKind::TemplateLine { text } => format!("warm-up: {text}"),
+            EventKind::TemplateBuilt { took_ms, .. } => {
+                format!("template built in {:.1} s", Duration::from_millis(*took_ms).as_secs_f32())
+            }
+            EventKind::TemplateFailed { reason, .. } => {
+                format!("no template, so machines are booted: {reason}")
+            }
+            EventKind::Cold { reason } => format!("machine is booted: {reason}"),
+            EventKind::VmmStarted { from: "boot", .. } => "machine started".to_owned(),
+            EventKind::VmmStarted { from: "spare", .. } => "spare machine taken".to_owned(),
+            EventKind::VmmStarted { .. } => "machine forked".to_owned(),
             EventKind::VmRestarted { reason } => format!("machine started once again: {reason}"),
             EventKind::AgentHello => "machine is up".to_owned(),
             EventKind::Milestone { milestone: Milestone::DockerReady, .. } => "Docker answers".to_owned(),

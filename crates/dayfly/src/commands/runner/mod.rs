@@ -38,7 +38,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let (sender, stop) = dayfly_fleet::stop::channel();
     let running = run_loop(settings, &host, &forge, &events, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
-    prepare::close(instance)?;
+    prepare::close(&host, instance).await?;
     match (end, stopped_by) {
         (LoopEnd::Failed(error), _) => Err(Failure::cannot(error)),
         (_, Some(signal)) => Ok(Outcome::StoppedBy(signal)),

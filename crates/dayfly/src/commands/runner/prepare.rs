@@ -37,7 +37,7 @@ pub(crate) async fn prepare(places: &Places, request: LoopRequest, quiet: bool) 
     let group = Group { id: group_id(&forge, &request).await?, name: request.group.clone() };
     // Whoever may make a registration token may register runners in either way, and to make one changes nothing.
     forge.registration_token(&request.scope).await.map_err(Failure::cannot)?;
-    let (host, made) = machine::choose(places, &request, lab, quiet).await?;
+    let (mut host, made) = machine::choose(places, &request, lab, quiet).await?;
     tracing::info!("machines: {}", made.explanation);
     let serves = Serves {
         forge: forge.base().url().to_string(),
@@ -47,6 +47,7 @@ pub(crate) async fn prepare(places: &Places, request: LoopRequest, quiet: bool) 
     };
     clear_up(places, &forge, &serves).await?;
     let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
+    host.spare_folder = Some(instance.spares());
     if quiet {
         crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
     }
@@ -87,8 +88,10 @@ async fn group_id(forge: &Forge, request: &LoopRequest) -> Result<u64> {
     })
 }
 
-/// Removes the instance's folder, where nothing is left in it that a later start must look after.
-pub(crate) fn close(instance: Instance) -> Result<()> {
+/// Ends what waits for runners, and removes the instance's folder, where nothing is left in it that a later start must
+/// look after.
+pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
+    host.spares.end().await;
     let folder = instance.folder().to_owned();
     if !instance.remove().map_err(Failure::cannot)? {
         tracing::warn!("{} is left for the next start to clear up", folder.display());

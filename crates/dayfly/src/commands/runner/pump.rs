@@ -101,7 +101,23 @@ fn tell(event: &Event) {
         EventKind::LoopStarted => tracing::info!("loop started"),
         EventKind::LoopEnded { how } => tracing::info!("loop ended: {how}"),
         EventKind::Registered { registration } => tracing::info!("{name}: registered (id {registration})"),
-        EventKind::VmmStarted { pid } => tracing::info!("{name}: machine started (process {pid})"),
+        EventKind::TemplateBuilding { template } => {
+            tracing::info!("{name}: building template {template}, from which machines are forked");
+        }
+        EventKind::TemplateWaiting { template } => {
+            tracing::info!("{name}: waiting for template {template}, which is being built");
+        }
+        EventKind::TemplateLine { text } => tracing::debug!("{name}: warm-up: {text}"),
+        EventKind::TemplateBuilt { template, took_ms, bytes } => {
+            tracing::info!("{name}: template {template} built in {took_ms} ms ({} MiB)", bytes >> 20);
+        }
+        EventKind::TemplateFailed { template, reason } => {
+            tracing::warn!("{name}: no template {template}, machines are booted: {reason}");
+        }
+        EventKind::Cold { reason } => tracing::warn!("{name}: machine is booted: {reason}"),
+        EventKind::VmmStarted { pid, from, .. } => {
+            tracing::info!("{name}: machine started ({from}, process {pid})");
+        }
         EventKind::AgentHello => tracing::info!("{name}: machine is up"),
         EventKind::RunnerUp => tracing::info!("{name}: runner starts"),
         EventKind::Listening => tracing::info!("{name}: runner waits for a job"),
