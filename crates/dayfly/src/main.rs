@@ -14,7 +14,7 @@ mod signals;
 
 use std::process::ExitCode;
 
-use crate::cli::{Command, ImageCommand, LabCommand, Parsed, RunnerArgs};
+use crate::cli::{Command, ImageCommand, LabCommand, Parsed, RunnerArgs, TemplateCommand};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Places;
 
@@ -73,6 +73,12 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
         Command::Image(ImageCommand::Ls { json }) => commands::image::ls(places, json),
         Command::Image(ImageCommand::Rm { id }) => commands::image::rm(places, &id),
         Command::Image(ImageCommand::RunnerApp) => commands::image::runner_app(places).await,
+        Command::Template(TemplateCommand::Build(args)) => commands::template::build(places, *args).await,
+        Command::Template(TemplateCommand::Ls { json }) => commands::template::ls(places, json),
+        Command::Template(TemplateCommand::Rm { ids, all }) => commands::template::rm(places, &ids, all),
+        Command::Template(TemplateCommand::Gc { keep }) => {
+            commands::template::gc(places, keep.map(|gib| gib.saturating_mul(1 << 30)))
+        }
         Command::Doctor(args) => commands::doctor::run(places, &args).await,
         Command::Runner(_)
         | Command::Orchestrator(_)

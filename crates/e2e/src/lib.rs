@@ -32,9 +32,19 @@ pub struct OwnState(TempDir);
 impl OwnState {
     /// Makes one.
     pub fn new() -> Self {
+        Self::sharing(&["images", "runner-apps", "templates"])
+    }
+
+    /// One whose machines find no template.
+    pub fn without_templates() -> Self {
+        Self::sharing(&["images", "runner-apps"])
+    }
+
+    fn sharing(folders: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let common = prepared("DAYFLY_STATE");
-        for shared in ["images", "runner-apps"] {
+        for shared in folders {
+            std::fs::create_dir_all(common.join(shared)).expect("the common folder");
             std::os::unix::fs::symlink(common.join(shared), folder.path().join(shared)).expect("a link");
         }
         Self(folder)

@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// What the machines boot
     #[command(subcommand)]
     Image(ImageCommand),
+    /// The frozen machines that others are forked from
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Tell what this host can do, what not, and the command that mends it
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -195,6 +198,69 @@ pub(crate) enum ImageCommand {
     /// Print the path of the runner app that is put into images, building it where it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Build the template of such machines; nothing to do where it is there
+    Build(Box<TemplateBuildArgs>),
+    /// List the templates
+    Ls {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove templates
+    Rm {
+        /// Their ids, or the beginnings of them
+        #[arg(required_unless_present = "all")]
+        ids: Vec<String>,
+        /// All that nobody uses
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+    },
+    /// Remove templates that nobody has needed for 14 days, or that take too much room
+    Gc {
+        /// What all together may take, GiB [default: 20]
+        #[arg(long, value_name = "GIB")]
+        keep: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplateBuildArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// DNS server of the machine, for its warm-up
+    #[arg(short, long, env = "RUNNER_DNS", default_value = "1.1.1.1", value_name = "ADDRESS")]
+    pub(crate) dns: std::net::IpAddr,
+    /// User that jobs run as
+    #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
+    pub(crate) user: String,
+    /// Build it anew even where it is there; runners go on with the old one until then
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Build it anew again and again, e.g. 6h, until stopped
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) refresh_every: Option<std::time::Duration>,
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A number and its unit: s, m, h or d.
+fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("{text:?} is no time: a number and s, m, h or d, such as 6h");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().ok().filter(|&number| number > 0).ok_or_else(wrong)?;
+    Ok(std::time::Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?))
 }
 
 #[derive(Debug, Args)]

@@ -163,11 +163,11 @@ fn short(image: &Image) -> &str {
     image.id().get(..12).unwrap_or(image.id())
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub(super) fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes / (1024 * 1024))
 }
 
-fn age(created_s: i64) -> String {
+pub(super) fn age(created_s: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let seconds = now.saturating_sub(u64::try_from(created_s).unwrap_or_default());
     match seconds {

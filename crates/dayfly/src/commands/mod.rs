@@ -10,5 +10,6 @@ mod machine;
 pub(crate) mod orchestrator;
 pub(crate) mod ps;
 pub(crate) mod runner;
+pub(crate) mod template;
 pub(crate) mod token;
 pub(crate) mod vmm_launch;

@@ -1,0 +1,209 @@
+//! `dayfly template build|ls|rm|gc`: the frozen machines that others are forked from.
+
+use std::time::Duration;
+
+use dayfly_vm::template::{AGE_MAX, BYTES_MAX, Template, TemplateStore};
+use dayfly_vm::{Egress, Network, Preparing};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::image::{age, mebibytes};
+use super::machine;
+use crate::cli::TemplateBuildArgs;
+use crate::exit::{Failure, Outcome, Result};
+use crate::printer::{self, Task, paint, style};
+use crate::settings::Places;
+use crate::signals::Signals;
+
+/// Things told that wait to be shown; lines of a warm-up beyond it are left out.
+const TOLD_MAX: usize = 256;
+/// Characters of an id that are shown.
+const ID_SHOWN: usize = 12;
+
+/// Builds the template of the machines that the arguments describe, again and again where that is asked for.
+pub(crate) async fn build(places: &Places, args: TemplateBuildArgs) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let work = async {
+        loop {
+            build_once(places, &args).await?;
+            let Some(every) = args.refresh_every else { return Ok(()) };
+            tokio::time::sleep(every).await;
+        }
+    };
+    tokio::select! {
+        built = work => built.map(|()| Outcome::Success),
+        // Dropping the build ends its machine and removes what it has made.
+        signal = signals.next() => Ok(Outcome::StoppedBy(signal)),
+    }
+}
+
+async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
+    if args.machine.cold {
+        return Err(Failure::usage("--cold machines have no template"));
+    }
+    let host = machine::host(places)?;
+    let machine = machine::settings(places, &args.machine, &args.user, args.json).await?;
+    let network =
+        Network { egress: Egress::Open, dns: args.dns, forward: None, allow: Vec::new() };
+    let (sender, mut told) = mpsc::channel(TOLD_MAX);
+    let mut tell = move |what| {
+        let _ = sender.try_send(what);
+    };
+    let building = async {
+        match args.refresh_every.is_some() || args.again {
+            true => dayfly_vm::rebuild(&host, &machine, &network, &[], &mut tell).await,
+            false => dayfly_vm::prepare(&host, &machine, &network, &[], &mut tell).await,
+        }
+    };
+    tokio::pin!(building);
+    let mut shown = Shown { json: args.json, task: None, failure: None, built: false };
+    let mut done = false;
+    while !done {
+        tokio::select! {
+            biased;
+            Some(what) = told.recv() => shown.take(what),
+            () = &mut building => done = true,
+        }
+    }
+    while let Ok(what) = told.try_recv() {
+        shown.take(what);
+    }
+    shown.end()
+}
+
+/// What a build has told.
+struct Shown {
+    json: bool,
+    task: Option<Task>,
+    failure: Option<String>,
+    built: bool,
+}
+
+impl Shown {
+    fn take(&mut self, what: Preparing) {
+        match what {
+            Preparing::Building { template } => {
+                self.task = Some(Task::begin(&format!("building template {template}"), self.json));
+            }
+            Preparing::Waiting { template } => {
+                let title = format!("waiting for another process that builds template {template}");
+                self.task = Some(Task::begin(&title, self.json));
+            }
+            Preparing::Line(text) => {
+                if let Some(task) = &mut self.task {
+                    task.at(&text);
+                }
+            }
+            Preparing::Built { template, took_ms, bytes } => {
+                self.built = true;
+                if let Some(task) = self.task.take() {
+                    task.done("done");
+                }
+                if self.json {
+                    printer::json(&json!({ "template": template, "took_ms": took_ms, "bytes": bytes }));
+                } else {
+                    let took = Duration::from_millis(took_ms).as_secs_f32();
+                    printer::line(format_args!("template {template} ({}, {took:.1} s)", mebibytes(bytes)));
+                }
+            }
+            Preparing::Failed { reason, .. } | Preparing::Cold { reason } => {
+                self.task = None;
+                // The first one counts: what comes after is the template without the warm-up.
+                self.failure.get_or_insert(reason);
+            }
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        if let Some(reason) = self.failure {
+            return Err(Failure::cannot(format!("no template: {reason}")));
+        }
+        if !self.built && !self.json {
+            printer::note("the template is there already; --again builds it anew");
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn ls(places: &Places, json: bool) -> Result<Outcome> {
+    let templates = TemplateStore::new(&places.state).list().map_err(Failure::cannot)?;
+    if json {
+        printer::json(&templates.iter().map(describe).collect::<Vec<_>>());
+    } else if templates.is_empty() {
+        printer::note(format_args!(
+            "no templates in {}; the first machine builds one, and so does `dayfly template build`",
+            places.state.display()
+        ));
+    } else {
+        printer::line(paint(
+            style::HEAD,
+            "id            image         cpus  memory    on disk   age        forks   hits  warm-up",
+        ));
+        for template in &templates {
+            printer::line(row(template));
+        }
+    }
+    Ok(Outcome::Success)
+}
+
+fn row(template: &Template) -> String {
+    let (manifest, counts) = (template.manifest(), template.counts());
+    let starts = counts.forks + counts.failures;
+    let hits = match starts {
+        0 => "-".to_owned(),
+        _ => format!("{}%", counts.forks * 100 / starts),
+    };
+    let row = format!(
+        "{:12}  {:12}  {:>4}  {:>6} M  {:>8}  {:9}  {:>6}  {:>5}  {}",
+        shorten(manifest.id.as_str()),
+        shorten(&manifest.image),
+        manifest.cpus,
+        manifest.memory_mib,
+        mebibytes(template.bytes()),
+        age(manifest.created_s),
+        counts.forks,
+        hits,
+        manifest.warm_up.as_deref().unwrap_or("-"),
+    );
+    row.trim_end().to_owned()
+}
+
+fn shorten(id: &str) -> &str {
+    id.get(..ID_SHOWN).unwrap_or(id)
+}
+
+fn describe(template: &Template) -> Value {
+    let (manifest, counts) = (template.manifest(), template.counts());
+    json!({
+        "id": manifest.id, "image": manifest.image, "cpus": manifest.cpus, "memory_mib": manifest.memory_mib,
+        "disk_mib": manifest.disk_mib, "accel": manifest.accel, "warm_up": manifest.warm_up,
+        "created_s": manifest.created_s, "took_ms": manifest.took_ms, "bytes": template.bytes(),
+        "forks": counts.forks, "failures": counts.failures, "used_s": counts.used_s, "folder": template.folder(),
+    })
+}
+
+pub(crate) fn rm(places: &Places, ids: &[String], all: bool) -> Result<Outcome> {
+    let store = TemplateStore::new(&places.state);
+    let templates = match all {
+        true => store.list().map_err(Failure::cannot)?,
+        false => ids.iter().map(|id| store.find(id)).collect::<std::result::Result<_, _>>().map_err(Failure::cannot)?,
+    };
+    for template in &templates {
+        store.remove(template).map_err(Failure::cannot)?;
+        printer::line(format_args!("removed {}", shorten(template.manifest().id.as_str())));
+    }
+    Ok(Outcome::Success)
+}
+
+/// Removes what is old or too much, as each build does.
+pub(crate) fn gc(places: &Places, keep_bytes: Option<u64>) -> Result<Outcome> {
+    let store = TemplateStore::new(&places.state);
+    let gone = store.collect(AGE_MAX, keep_bytes.unwrap_or(BYTES_MAX)).map_err(Failure::cannot)?;
+    for id in &gone {
+        printer::line(format_args!("removed {}", shorten(id.as_str())));
+    }
+    if gone.is_empty() {
+        printer::note("nothing is old or too much");
+    }
+    Ok(Outcome::Success)
+}
