@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dayfly_e2e::{OwnState, prepared};
 use dayfly_vm::image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings, StartedFrom,
-    TemplateSettings, Vm, VmEvent, VmHost, VmSpec, WarmUp,
+    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings,
+    StartedFrom, TemplateSettings, Vm, VmEvent, VmHost, VmSpec, WarmUp,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::UnshareFlags;
@@ -71,12 +71,8 @@ impl Stage {
             guest_binary: binary.with_file_name("dayfly-guest"),
             driver,
         };
-        let network = Network {
-            egress: Egress::Open,
-            dns: [192, 0, 2, 53].into(),
-            forward: None,
-            allow: Vec::new(),
-        };
+        let network =
+            Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
         Self { folder, host, machine, network }
     }
 
@@ -189,7 +185,10 @@ fn assert_personal(machines: &[(&str, Said)]) {
 async fn forks_of_one_template_have_nothing_personal_in_common() {
     let stage = Stage::new(&prepared("DAYFLY_STATE"), TemplateSettings::default());
     let told = stage.prepare().await;
-    assert!(told.iter().all(|what| !matches!(what, Preparing::Failed { .. } | Preparing::Cold { .. })), "{told:?}");
+    assert!(
+        told.iter().all(|what| !matches!(what, Preparing::Failed { .. } | Preparing::Cold { .. })),
+        "{told:?}"
+    );
     let mut machines = Vec::new();
     for name in ["one", "two"] {
         let said = stage.say(name, WHO_AM_I).await;
@@ -201,10 +200,8 @@ async fn forks_of_one_template_have_nothing_personal_in_common() {
 
 #[tokio::test]
 async fn a_spare_that_stood_still_becomes_somebody_and_another_one_is_made() {
-    let stage = Stage::new(
-        &prepared("DAYFLY_STATE"),
-        TemplateSettings { spares: 1, ..TemplateSettings::default() },
-    );
+    let stage =
+        Stage::new(&prepared("DAYFLY_STATE"), TemplateSettings { spares: 1, ..TemplateSettings::default() });
     stage.prepare().await;
     let first = stage.say("first", WHO_AM_I).await;
     let spare_ready = async {
@@ -264,17 +261,15 @@ fn holds(path: &Path, wanted: &[u8]) -> bool {
     }
 }
 
-const WARM_UP: &str = "echo the warm-up speaks\nid -un >warm\ndocker info >/dev/null && echo docker >>warm\n\
+const WARM_UP: &str = "echo the warm-up speaks\nid -un >warm\ndocker info >/dev/null 2>&1 && echo docker >>warm\n\
     env | grep -c planted >>warm || true\necho kept-in-memory-and-on-disk >/dev/shm/warm\n";
 
 #[tokio::test]
 async fn a_warm_up_is_in_every_fork_and_no_secret_of_the_host_is_in_the_template() {
     let state = OwnState::without_templates();
     let warm_up = WarmUp { path: "warm.sh".into(), script: WARM_UP.to_owned() };
-    let mut stage = Stage::new(
-        state.path(),
-        TemplateSettings { warm_up: Some(warm_up), ..TemplateSettings::default() },
-    );
+    let mut stage =
+        Stage::new(state.path(), TemplateSettings { warm_up: Some(warm_up), ..TemplateSettings::default() });
     stage.host.tool_env = vec![("TOKEN".to_owned(), "planted-in-the-hosts-environment".to_owned())];
     let told = stage.prepare().await;
     assert!(told.contains(&Preparing::Line("the warm-up speaks".to_owned())), "{told:?}");

@@ -43,8 +43,7 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
     }
     let host = machine::host(places)?;
     let machine = machine::settings(places, &args.machine, &args.user, args.json).await?;
-    let network =
-        Network { egress: Egress::Open, dns: args.dns, forward: None, allow: Vec::new() };
+    let network = Network { egress: Egress::Open, dns: args.dns, forward: None, allow: Vec::new() };
     let (sender, mut told) = mpsc::channel(TOLD_MAX);
     let mut tell = move |what| {
         let _ = sender.try_send(what);
@@ -186,7 +185,11 @@ pub(crate) fn rm(places: &Places, ids: &[String], all: bool) -> Result<Outcome> 
     let store = TemplateStore::new(&places.state);
     let templates = match all {
         true => store.list().map_err(Failure::cannot)?,
-        false => ids.iter().map(|id| store.find(id)).collect::<std::result::Result<_, _>>().map_err(Failure::cannot)?,
+        false => ids
+            .iter()
+            .map(|id| store.find(id))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(Failure::cannot)?,
     };
     for template in &templates {
         store.remove(template).map_err(Failure::cannot)?;

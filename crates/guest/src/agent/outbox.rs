@@ -231,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_is_done_again_is_said_once_to_the_next_host() {
+        let outbox = Outbox::default();
+        outbox.fact(milestone());
+        let again = GuestMessage::Milestone { milestone: Milestone::Mounts, uptime_ms: 9 };
+        outbox.fact(again.clone());
+        outbox.line(Source::Agent, "of the template");
+        outbox.forget_lines();
+        outbox.greet(1);
+        assert_eq!(drain(&outbox), [hello(1), again]);
+    }
+
+    #[test]
     fn the_oldest_lines_are_dropped_and_counted() {
         let outbox = Outbox::default();
         for number in 0..LINES_MAX + 3 {
@@ -248,7 +260,7 @@ mod tests {
         let outbox = Outbox::default();
         for _ in 0..1000 {
             outbox.line(Source::Docker, &"x".repeat(8192));
-            outbox.fact(milestone());
+            outbox.fact(GuestMessage::Fault { message: "again".to_owned() });
             outbox.answer(GuestMessage::Pong { nonce: 1, unix_time_ns: 2 });
         }
         let state = outbox.lock();
