@@ -14,7 +14,7 @@ export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 
-.PHONY: help setup setup-tests build demo test test-full lint fmt doctor clean
+.PHONY: help setup setup-tests build demo test test-full bench lint fmt doctor clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ test: setup-tests build ## run every test, in at most 25 minutes
 
 test-full: setup-tests build ## what takes longer: many machines, many seeds
 	@scripts/test --full
+
+bench: build ## measure what machines cost here (ARGS='--only fork --samples 5' for less)
+	@scripts/bench $(ARGS)
 
 setup-tests:
 	@scripts/setup --tests

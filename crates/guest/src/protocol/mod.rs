@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A machine that is to be frozen hears `Prepare` once Docker answers, and answers `Prepared`. One that is forked from it
-//! hears `Hello`, `Identify`, `PutFile` and `Start` in one go: they were written before it was there.
+//! hears `Hello` and `Identify` in one go: they were written before it was there.
 //!
 //! Each message is one frame ([`frame`]): marker, length, sequence number, checksum, JSON. The guest is hostile:
 //! the host bounds what it reads and believes nothing that a checksum alone vouches for.

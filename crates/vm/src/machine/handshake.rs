@@ -68,15 +68,13 @@ impl Handshake {
         Self { beginning, docker_settled: beginning != Beginning::Boot, ..Self::default() }
     }
 
-    /// What is said first, whether or not the machine runs already. The agent obeys in order: a fork starts nothing before
-    /// it has an identity of its own.
+    /// What is said first, whether or not the machine runs already. All else waits until it is somebody.
     pub(super) fn begin(&mut self) -> Vec<Action> {
-        self.started = self.beginning != Beginning::Boot;
         match self.beginning {
             Beginning::Boot => vec![Action::Greet],
-            Beginning::Fork => vec![Action::Greet, Action::Identify, Action::Start],
+            Beginning::Fork => vec![Action::Greet, Action::Identify],
             // Whatever it said of itself before, an identity included, is not said again.
-            Beginning::Spare => vec![Action::Identify, Action::Start],
+            Beginning::Spare => vec![Action::Identify],
         }
     }
 
@@ -96,7 +94,9 @@ impl Handshake {
     }
 
     fn is_identified(&self) -> bool {
-        self.reached.contains(&Milestone::Network) && self.reached.contains(&Milestone::Identified)
+        // A spare has said before that it has a network.
+        let has_network = self.reached.contains(&Milestone::Network) || self.beginning == Beginning::Spare;
+        has_network && self.reached.contains(&Milestone::Identified)
     }
 
     /// Docker took too long: the entrypoint starts without it.
@@ -217,15 +217,16 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_is_told_everything_at_once_and_is_up_when_it_has_its_identity() {
+    fn a_fork_is_told_who_it_is_at_once_and_starts_nothing_before_it_has_taken_that_on() {
         let mut handshake = Handshake::of(Beginning::Fork);
-        assert_eq!(handshake.begin(), [Action::Greet, Action::Identify, Action::Start]);
+        assert_eq!(handshake.begin(), [Action::Greet, Action::Identify]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
-        assert!(handshake.greeted() && !handshake.is_up());
-        for milestone in [Milestone::Network, Milestone::DockerReady, Milestone::Identified] {
+        for milestone in [Milestone::Network, Milestone::DockerReady] {
             assert_eq!(acts(&mut handshake, reached(milestone)), []);
         }
+        assert!(handshake.greeted() && !handshake.is_up());
+        assert_eq!(acts(&mut handshake, reached(Milestone::Identified)), [Action::Start]);
         assert!(handshake.is_up());
         assert_eq!(Handshake::default().begin(), [Action::Greet]);
     }
@@ -233,11 +234,11 @@ mod tests {
     #[test]
     fn a_spare_is_up_when_it_has_taken_its_new_identity_on() {
         let mut handshake = Handshake::of(Beginning::Spare);
-        assert_eq!(handshake.begin(), [Action::Identify, Action::Start]);
+        assert_eq!(handshake.begin(), [Action::Identify]);
         assert!(!handshake.is_up());
         let actions = handshake.take(reached(Milestone::Identified), "0-a");
         assert_eq!(actions[0], Action::Tell(VmEvent::Hello));
-        assert_eq!(actions.len(), 2);
+        assert_eq!(actions[2..], [Action::Start]);
         assert!(handshake.is_up());
     }
 

@@ -1,0 +1,69 @@
+//! What is measured of whole jobs: the demo carries out many small ones, one after another, and tells when what happened.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::figures::Figure;
+
+/// Jobs from fresh forks, then from spares.
+pub(crate) fn measure(state: &Path, binary: &Path, samples: u32) -> Result<Vec<Figure>, Error> {
+    let fork = run(state, binary, samples, &[])?;
+    let spare = run(state, binary, samples, &["--spare", "1"])?;
+    let acquired = |runs: &[Value], start: &str| {
+        let of_kind = runs.iter().filter(|run| run["start"] == start);
+        of_kind.filter_map(|run| between(run, "registered", "job_acquired")).collect()
+    };
+    let whole = fork.iter().filter_map(|run| between(run, "registered", "vm_gone")).collect();
+    Ok(vec![
+        Figure::of(
+            "job: JIT config at hand -> acquired, from a fresh fork",
+            "s",
+            "0.55 s",
+            acquired(&fork, "fork"),
+        ),
+        Figure::of(
+            "job: JIT config at hand -> acquired, from a spare",
+            "s",
+            "0.40 s",
+            acquired(&spare, "spare"),
+        ),
+        Figure::of("job: JIT config at hand -> an `echo` done and its machine gone", "s", "-", whole),
+    ])
+}
+
+/// Seconds between two phases of a run.
+fn between(run: &Value, from: &str, to: &str) -> Option<f64> {
+    Some((run["phases"][to].as_f64()? - run["phases"][from].as_f64()?) / 1000.0)
+}
+
+fn run(state: &Path, binary: &Path, samples: u32, options: &[&str]) -> Result<Vec<Value>, Error> {
+    let folder = tempfile::tempdir()?;
+    let workflow = folder.path().join("bench.yml");
+    let numbers: Vec<_> = (0..=samples).map(|number| number.to_string()).collect();
+    std::fs::write(
+        &workflow,
+        format!(
+            "on: push\njobs:\n  echo:\n    runs-on: self-hosted\n    strategy:\n      max-parallel: 1\n      matrix:\n        \
+             number: [{}]\n    steps:\n      - run: echo ${{{{ matrix.number }}}}\n",
+            numbers.join(", ")
+        ),
+    )?;
+    let output = Command::new(binary)
+        .args(["demo", "--json", "--parallel", "1", "--workflow"])
+        .arg(&workflow)
+        .args(options)
+        .env("DAYFLY_STATE", state)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let done = text.lines().rev().find_map(|line| {
+        let value: Value = serde_json::from_str(line).ok()?;
+        value.get("runs").is_some().then_some(value)
+    });
+    let done = done.ok_or("the demo told nothing of its runs")?;
+    Ok(done["runs"].as_array().cloned().unwrap_or_default())
+}

@@ -1,0 +1,85 @@
+//! `make bench`: what dayfly's machines cost on this host.
+//!
+//! Everything is measured in one run, with the load printed beside it: machines are shared and noisy, so a figure is worth
+//! what its companions say. Nothing is judged here; `BENCHMARKS.md` holds what a quiet host gave.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measured")]
+
+mod figures;
+mod jobs;
+mod machines;
+mod measure;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use figures::{Figure, Surroundings};
+use machines::Stage;
+
+/// Measures what dayfly's machines cost on this host.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Only figures whose name holds this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// How often each is measured
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    samples: u32,
+    /// State folder with an image
+    #[arg(long, env = "DAYFLY_STATE")]
+    state: PathBuf,
+    /// The program; the guest binary is beside it
+    #[arg(long, env = "DAYFLY_BINARY")]
+    binary: PathBuf,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(measure_all(&args))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why something could not be measured.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+async fn measure_all(args: &Args) -> Result<(), Error> {
+    let begin = Surroundings::look();
+    let stage = Stage::new(&args.state, &args.binary)?;
+    let mut figures: Vec<Figure> = Vec::new();
+    let wants = |name: &str| {
+        let wanted = name.contains(&args.only);
+        if wanted {
+            eprintln!("bench: {name}");
+        }
+        wanted
+    };
+    if wants("template") {
+        figures.push(measure::template(&stage).await?);
+    }
+    stage.prepare().await?;
+    if wants("fork") {
+        figures.extend(measure::forks(&stage, args.samples).await?);
+    }
+    if wants("spare") {
+        figures.extend(measure::spares(&stage, args.samples).await?);
+    }
+    if wants("many") {
+        figures.extend(measure::many(&stage, 20).await?);
+    }
+    if wants("boot") {
+        figures.push(measure::boots(&stage, args.samples.div_ceil(4)).await?);
+    }
+    if wants("job") {
+        figures.extend(jobs::measure(&args.state, &args.binary, args.samples)?);
+    }
+    figures::print(&begin, &figures, args.json)
+}

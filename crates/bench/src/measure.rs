@@ -1,0 +1,199 @@
+//! What is measured of machines.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use dayfly_vm::Vm;
+use rustix::process::{Pid, Signal};
+
+use crate::Error;
+use crate::figures::Figure;
+use crate::machines::{Stage, Times, What};
+
+/// How long idle machines are watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// One template, built anew.
+pub(crate) async fn template(stage: &Stage) -> Result<Figure, Error> {
+    let begin = Instant::now();
+    let machine = stage.machine(Some(0));
+    dayfly_vm::rebuild(&stage.host, &machine, &stage.network, &[], &mut |_| {}).await;
+    Ok(Figure::of("template built", "s", "-", vec![begin.elapsed().as_secs_f64()]))
+}
+
+async fn end(vm: &mut Vm) -> f64 {
+    let begin = Instant::now();
+    vm.kill().await;
+    begin.elapsed().as_secs_f64() * 1000.0
+}
+
+/// Forks, one after another.
+pub(crate) async fn forks(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Error> {
+    let (mut exec, mut whole, mut gone, mut clock) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for number in 0..samples {
+        let (mut vm, times) =
+            stage.start(&format!("fork{number}"), stage.machine(Some(0)), What::Answer).await?;
+        exec.push(Times::between(times.started, times.identified)?);
+        whole.push(Times::between(times.asked, times.identified)?);
+        let begin = Instant::now();
+        end(&mut vm).await;
+        vm.destroy().await?;
+        gone.push(begin.elapsed().as_secs_f64() * 1000.0);
+    }
+    for number in 0..samples.div_ceil(4) {
+        let name = format!("clock{number}");
+        let (mut vm, mut times) = stage.start(&name, stage.machine(Some(0)), What::Clock).await?;
+        stage.hear_clock(&mut vm, &mut times).await?;
+        clock.extend(times.clock_ms);
+        end(&mut vm).await;
+        vm.destroy().await?;
+    }
+    Ok(vec![
+        Figure::of(
+            "fork: exec of the VMM -> agent's answer with identity set, Docker there",
+            "ms",
+            "50 ms",
+            exec,
+        ),
+        Figure::of("fork: asked for -> the same, network and jail made too", "ms", "-", whole),
+        Figure::of("fork: guest's clock behind the host's when a command tells it", "ms", "2 s", clock),
+        Figure::of("job's end -> VM, disk, network and files gone", "ms", "50 ms", gone),
+    ])
+}
+
+/// Forks that had been made before.
+pub(crate) async fn spares(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Error> {
+    let (mut cont, mut whole) = (Vec::new(), Vec::new());
+    // The first one is a fork, and has the first spare made.
+    for number in 0..=samples {
+        let (mut vm, times) =
+            stage.start(&format!("spare{number}"), stage.machine(Some(1)), What::Answer).await?;
+        if number > 0 {
+            cont.push(Times::between(times.started, times.identified)?);
+            whole.push(Times::between(times.asked, times.identified)?);
+        }
+        end(&mut vm).await;
+        vm.destroy().await?;
+        while stage.host.spares.ready() == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(vec![
+        Figure::of("spare: cont -> agent's answer with identity set", "ms", "5 ms", cont),
+        Figure::of("spare: asked for -> the same", "ms", "-", whole),
+    ])
+}
+
+/// Many at once, and what they cost while they wait.
+pub(crate) async fn many(stage: &Stage, count: usize) -> Result<Vec<Figure>, Error> {
+    let begin = Instant::now();
+    let starts = (0..count).map(|number| async move {
+        let name = format!("many{number}");
+        stage.start(&name, stage.machine(Some(0)), What::Answer).await
+    });
+    let started = all(starts).await;
+    let at_once = begin.elapsed().as_secs_f64();
+    let machines = started.into_iter().collect::<Result<Vec<_>, _>>()?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let pids: Vec<u32> = machines.iter().map(|(_, times)| times.pid).collect();
+    let cpu = idle_cpu(&pids).await?;
+    let pss = pids.iter().map(|&pid| pss_mib(pid)).collect::<Result<Vec<_>, _>>()?;
+    let disk =
+        (0..count).map(|number| disk_mib(stage, &format!("many{number}"))).collect::<Result<_, _>>()?;
+    signal(&pids, Signal::STOP)?;
+    let stopped = idle_cpu(&pids).await?;
+    signal(&pids, Signal::CONT)?;
+    let begin = Instant::now();
+    all(machines.into_iter().map(|(mut vm, _)| async move {
+        end(&mut vm).await;
+        vm.destroy().await
+    }))
+    .await
+    .into_iter()
+    .collect::<Result<Vec<_>, _>>()?;
+    let gone = begin.elapsed().as_secs_f64() * 1000.0;
+    Ok(vec![
+        Figure::of("20 forks at once, all answering", "s", "1.0 s", vec![at_once]),
+        Figure::of("20 machines ended at once", "ms", "-", vec![gone]),
+        Figure::of("memory (PSS) of an idle fork of 20", "MiB", "24 MiB", pss),
+        Figure::of("CPU of an idle fork, running", "core", "0.010", cpu),
+        Figure::of("CPU of an idle fork, stopped", "core", "0", stopped),
+        Figure::of("disk of an idle fork", "MiB", "1 MiB", disk),
+    ])
+}
+
+/// Waits for all of them at once.
+async fn all<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut pending: Vec<_> = work.map(|one| (Box::pin(one), None)).collect();
+    std::future::poll_fn(|context| {
+        for (one, done) in &mut pending {
+            if done.is_none()
+                && let std::task::Poll::Ready(value) = one.as_mut().poll(context)
+            {
+                *done = Some(value);
+            }
+        }
+        if pending.iter().all(|(_, done)| done.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+fn signal(pids: &[u32], signal: Signal) -> Result<(), Error> {
+    for &pid in pids {
+        let pid = Pid::from_raw(i32::try_from(pid)?).ok_or("no process")?;
+        rustix::process::kill_process(pid, signal)?;
+    }
+    Ok(())
+}
+
+/// Share of a core that each of these uses while nothing is asked of it.
+async fn idle_cpu(pids: &[u32]) -> Result<Vec<f64>, Error> {
+    let before = pids.iter().map(|&pid| cpu_seconds(pid)).collect::<Result<Vec<_>, _>>()?;
+    let begin = Instant::now();
+    tokio::time::sleep(IDLE).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    pids.iter().zip(before).map(|(&pid, before)| Ok((cpu_seconds(pid)? - before) / seconds)).collect()
+}
+
+/// Time of all threads of a process on processors, from the scheduler's own account: ticks would be too coarse.
+fn cpu_seconds(pid: u32) -> Result<f64, Error> {
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().unwrap_or("0").parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+fn pss_mib(pid: u32) -> Result<f64, Error> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+}
+
+fn disk_mib(stage: &Stage, name: &str) -> Result<f64, Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut blocks = 0;
+    for entry in fs::read_dir(stage.run_dir(name))? {
+        blocks += entry?.metadata()?.blocks();
+    }
+    Ok(blocks as f64 * 512.0 / f64::from(1 << 20))
+}
+
+/// Machines that are booted.
+pub(crate) async fn boots(stage: &Stage, samples: u32) -> Result<Figure, Error> {
+    let mut docker = Vec::new();
+    for number in 0..samples {
+        let (mut vm, times) =
+            stage.start(&format!("boot{number}"), stage.machine(None), What::Docker).await?;
+        docker.push(Times::between(times.started, times.docker)? / 1000.0);
+        end(&mut vm).await;
+        vm.destroy().await?;
+    }
+    Ok(Figure::of("cold boot: exec of the VMM -> Docker answers", "s", "8 s", docker))
+}
