@@ -16,6 +16,8 @@ const RESERVE_MIB: u64 = 256;
 const START_MIB: u64 = 96;
 /// How long a start waits for memory.
 const MEMORY_LIMIT: Duration = Duration::from_secs(60);
+/// How long work that can wait does.
+const CALM_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks at the host.
 const LOOK: Duration = Duration::from_millis(200);
 /// Share of the time that some work waits for a processor, percent, above which work that can wait does.
@@ -72,9 +74,11 @@ impl Pace {
         }
     }
 
-    /// Waits until the host has time for work that nobody waits for: a turn is free, and nothing presses.
+    /// Waits until the host has time for work that nobody waits for: a turn is free, and nothing presses. A host that is
+    /// never calm does it nevertheless, once in a while.
     pub(crate) async fn enter_when_calm(&self) -> Result<Turn, NoMemory> {
-        while self.turns.available_permits() == 0 || !is_calm() {
+        let end = Instant::now() + CALM_LIMIT;
+        while Instant::now() < end && (self.turns.available_permits() == 0 || !is_calm()) {
             tokio::time::sleep(LOOK).await;
         }
         self.enter().await

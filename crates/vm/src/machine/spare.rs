@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Milestone};
 use tokio::task::JoinSet;
@@ -25,6 +26,8 @@ use crate::template::{Blueprint, Opened, TemplateId};
 
 /// Host name of a machine that is nobody's yet.
 const HOSTNAME: &str = "dayfly";
+/// From the start of a machine until the next spare is made.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Failures in a row after which no more spares of a kind are made.
 const FAILURES_MAX: u32 = 3;
 
@@ -167,6 +170,8 @@ impl Spares {
 }
 
 async fn make_one(spares: Spares, host: VmHost, wish: Wish) {
+    // The machine that a spare was taken for comes up first.
+    tokio::time::sleep(PAUSE).await;
     let made = match host.pace.enter_when_calm().await {
         Ok(turn) => Spare::make(&host, &wish, turn).await,
         Err(error) => Err(error.into()),
