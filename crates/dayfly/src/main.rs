@@ -67,6 +67,7 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
     match command {
         Command::Demo(args) => commands::demo::run(places, args).await,
         Command::Ps(args) => commands::ps::run(places, &args),
+        Command::Trace(args) => commands::trace::run(places, &args),
         Command::Logs(args) => commands::logs::run(places, &args).await,
         Command::Lab(LabCommand::Serve(args)) => commands::lab::serve(args).await,
         Command::Image(ImageCommand::Build { json }) => commands::image::build(places, json).await,

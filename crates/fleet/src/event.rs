@@ -14,8 +14,9 @@ const QUEUE_LENGTH: usize = 4096;
 /// One thing that happened.
 #[derive(Debug, Clone, Serialize)]
 pub struct Event {
-    /// Milliseconds since 1970-01-01 UTC.
-    pub at_ms: u64,
+    /// When.
+    #[serde(flatten)]
+    pub at: Moment,
     /// The loop it happened in.
     #[serde(rename = "loop")]
     pub loop_index: u32,
@@ -25,6 +26,40 @@ pub struct Event {
     /// What.
     #[serde(flatten)]
     pub kind: EventKind,
+}
+
+/// A moment of the wall clock, told in milliseconds, and in microseconds for those who measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    us: u64,
+}
+
+impl Moment {
+    /// Now; 1970 where the clock stands before that.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
+    }
+
+    /// So many milliseconds since 1970-01-01 UTC.
+    pub fn of_ms(ms: u64) -> Self {
+        Self { us: ms.saturating_mul(1000) }
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    pub fn ms(self) -> u64 {
+        self.us / 1000
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut fields = serializer.serialize_struct("Moment", 2)?;
+        fields.serialize_field("at_ms", &self.ms())?;
+        fields.serialize_field("at_us", &self.us)?;
+        fields.end()
+    }
 }
 
 /// A runner, as events name it.
@@ -268,15 +303,13 @@ impl Events {
     }
 
     fn event(&self, kind: EventKind) -> Event {
-        Event { at_ms: unix_ms(), loop_index: self.loop_index, runner: self.runner.clone(), kind }
+        Event { at: Moment::now(), loop_index: self.loop_index, runner: self.runner.clone(), kind }
     }
 }
 
 /// The wall clock, milliseconds since 1970-01-01 UTC; 0 where it stands before that.
 pub fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Moment::now().ms()
 }
 
 impl Serialize for RunnerId {

@@ -114,7 +114,12 @@ mod tests {
     fn line(id: &RunnerId, text: String) -> Event {
         let source = dayfly_guest::protocol::Source::Entrypoint;
         let runner = Some(RunnerRef { id: id.clone(), name: id.to_string() });
-        Event { at_ms: 1, loop_index: 0, runner, kind: EventKind::Line { source, text } }
+        Event {
+            at: crate::event::Moment::of_ms(1),
+            loop_index: 0,
+            runner,
+            kind: EventKind::Line { source, text },
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl LoopStatus {
                 trouble: self.trouble.take(),
                 ..Self::default()
             };
-            self.since_ms = event.at_ms;
+            self.since_ms = event.at.ms();
         }
         match &event.kind {
             EventKind::Registered { registration } => self.registration = Some(*registration),
@@ -158,7 +158,7 @@ impl LoopStatus {
         if let Some(phase) = phase_after(&event.kind)
             && phase != self.phase
         {
-            (self.phase, self.since_ms) = (phase, event.at_ms);
+            (self.phase, self.since_ms) = (phase, event.at.ms());
         }
     }
 }
@@ -191,7 +191,7 @@ mod tests {
 
     fn event(runner: Option<&RunnerId>, kind: EventKind) -> Event {
         let runner = runner.map(|id| RunnerRef { id: id.clone(), name: format!("p-{id}") });
-        Event { at_ms: 7, loop_index: 1, runner, kind }
+        Event { at: crate::event::Moment::of_ms(7), loop_index: 1, runner, kind }
     }
 
     #[test]

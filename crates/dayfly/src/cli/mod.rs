@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Show what a runner has said and done
     Logs(LogsArgs),
+    /// Show where a runner's time went
+    Trace(TraceArgs),
     /// The built-in forge
     #[command(subcommand)]
     Lab(LabCommand),
@@ -198,6 +200,18 @@ pub(crate) enum ImageCommand {
     /// Print the path of the runner app that is put into images, building it where it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// The runner: its id, e.g. 2-k3V9x0q, or its name [default: the one that was heard of last]
+    pub(crate) id: Option<String>,
+    /// Write a trace for Perfetto or chrome://tracing to this file instead; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chrome: Option<PathBuf>,
+    /// JSON instead of a chart
+    #[arg(long, conflicts_with = "chrome")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -44,7 +44,7 @@ pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
 }
 
 /// The log of a runner, by its id or by its name, which ends in the id.
-fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
+pub(super) fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
     let id = match wanted.parse::<RunnerId>() {
         Ok(id) => id,
         Err(error) => {
@@ -84,7 +84,7 @@ fn text(event: &Value) -> String {
         .as_object()
         .into_iter()
         .flatten()
-        .filter(|(key, _)| !["at_ms", "event", "loop", "runner", "name"].contains(&key.as_str()))
+        .filter(|(key, _)| !["at_ms", "at_us", "event", "loop", "runner", "name"].contains(&key.as_str()))
         .map(|(key, value)| format!("{key}={}", plain(value.as_str().unwrap_or(&value.to_string()))))
         .collect();
     let what = format!("{} {}", kind.replace('_', " "), details.join(" "));

@@ -12,4 +12,5 @@ pub(crate) mod ps;
 pub(crate) mod runner;
 pub(crate) mod template;
 pub(crate) mod token;
+pub(crate) mod trace;
 pub(crate) mod vmm_launch;

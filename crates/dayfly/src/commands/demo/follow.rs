@@ -160,6 +160,12 @@ impl Following {
     }
 
     fn take_fleet(&mut self, event: &Event) {
+        if let Some(logs) = &mut self.demo.logs
+            && let Err(error) = logs.take(event)
+        {
+            tracing::warn!("logs of runners are not kept: {error}");
+            self.demo.logs = None;
+        }
         self.progress.fleet(event);
         match &event.kind {
             EventKind::Registering => self.slots.named(event.loop_index, event.name()),

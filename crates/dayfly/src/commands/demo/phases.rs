@@ -136,7 +136,7 @@ impl Progress {
 
     /// Takes in what happened on this host.
     pub(crate) fn fleet(&mut self, event: &Event) {
-        let at = i64::try_from(event.at_ms).ok();
+        let at = i64::try_from(event.at.ms()).ok();
         let runner = self.runners.entry(event.name().to_owned()).or_default();
         match &event.kind {
             EventKind::VmmStarted { from, .. } => {
@@ -198,7 +198,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use dayfly_fleet::RunnerId;
-    use dayfly_fleet::event::RunnerRef;
+    use dayfly_fleet::event::{Moment, RunnerRef};
     use dayfly_forge::workflow::Conclusion;
 
     use super::*;
@@ -210,7 +210,7 @@ mod tests {
     fn fleet(at_ms: u64, kind: EventKind) -> Event {
         let runner: RunnerId = "0-aaaaaaa".parse().expect("an id");
         let runner = RunnerRef { name: runner.name("demo"), id: runner };
-        Event { at_ms, loop_index: 0, runner: Some(runner), kind }
+        Event { at: Moment::of_ms(at_ms), loop_index: 0, runner: Some(runner), kind }
     }
 
     fn queued(job: u64) -> LabEventKind {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dayfly_fleet::event::{Event, EventSink};
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::recovery;
+use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::settings::{Group, Limits, LoopSettings, Registration, environment_of_loop};
 use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
 use dayfly_forge::lab::{Lab, LabError, LabEvents, LabSettings};
@@ -70,6 +71,8 @@ pub(super) struct Demo {
     pub(super) lab_events: LabEvents,
     pub(super) events: EventSink,
     pub(super) fleet_events: mpsc::Receiver<Event>,
+    /// What its runners said and did, kept; none where that cannot be.
+    pub(super) logs: Option<RunLogs>,
 }
 
 impl Demo {
@@ -128,6 +131,7 @@ impl Demo {
                     lab_events,
                     events,
                     fleet_events,
+                    logs: RunLogs::open(&places.state).ok(),
                 })
             }
             Err(failure) => {

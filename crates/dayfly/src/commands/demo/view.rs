@@ -233,7 +233,7 @@ fn fleet_json(event: &Event, job: Option<&str>) {
     if let Ok(serde_json::Value::Object(mut what)) = serde_json::to_value(&event.kind) {
         let kind = what.remove("event").unwrap_or_default();
         printer::json(&json!({
-            "event": "runner", "at_ms": event.at_ms, "runner": event.name(), "job": job, "what": kind, "details": what,
+            "event": "runner", "at_ms": event.at.ms(), "runner": event.name(), "job": job, "what": kind, "details": what,
         }));
     }
 }
