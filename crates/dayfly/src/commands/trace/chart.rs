@@ -21,8 +21,7 @@ pub(super) fn text(trace: &Trace, columns: usize) -> String {
     for phase in &trace.phases {
         let line =
             format!("{:32} {:8} {:>9} ", phase.name, phase.who.word(), duration(phase.to_us - phase.from_us));
-        let _ =
-            writeln!(text, "{line} {}", paint(style::NAME, bar(phase, trace.length_us(), bars)).trim_end());
+        let _ = writeln!(text, "{line} {}", bar(phase, trace.length_us(), bars));
     }
     let _ = writeln!(text);
     for who in Who::ALL {
