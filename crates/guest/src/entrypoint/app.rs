@@ -49,8 +49,8 @@ pub(super) struct App {
     pub(super) account: Option<Account>,
     /// `None` for a command.
     pub(super) kind: Option<RunnerApp>,
-    /// It runs already, and waits for its settings.
-    blocked: Option<(Blocked, Vec<u8>)>,
+    /// It runs already, and waits for its environment.
+    blocked: Option<Blocked>,
 }
 
 impl App {
@@ -76,9 +76,8 @@ impl App {
         };
         match (blocked, jit_config) {
             (Some(blocked), Some(config)) if blocked.is(&app.launch, app.account.as_ref()) => {
-                app.write_file(config, RunnerFile::Credentials)?;
-                app.write_file(config, RunnerFile::RsaParams)?;
-                app.blocked = Some((blocked, config.file(RunnerFile::Runner).to_vec()));
+                app.write_files(config)?;
+                app.blocked = Some(blocked);
             }
             (blocked, _) => {
                 drop(blocked);
@@ -134,17 +133,16 @@ impl App {
 
     /// Until its user gets it, root's folder lets nobody else in.
     fn write_files(&self, jit_config: &JitConfig) -> Result<(), AppError> {
-        RunnerFile::ALL.into_iter().try_for_each(|file| self.write_file(jit_config, file))
-    }
-
-    fn write_file(&self, jit_config: &JitConfig, file: RunnerFile) -> Result<(), AppError> {
-        write_new(&self.launch.folder.join(file.name()), jit_config.file(file), self.account.as_ref())
+        for file in RunnerFile::ALL {
+            write_new(&self.launch.folder.join(file.name()), jit_config.file(file), self.account.as_ref())?;
+        }
+        Ok(())
     }
 
     /// Starts the app, or lets one go on that waits.
     pub(super) fn start(&mut self, events: &SyncSender<Event>) -> Result<(Process, PipeReader), AppError> {
-        if let Some((blocked, settings)) = self.blocked.take()
-            && let Some(started) = blocked.go_on(&settings, events)?
+        if let Some(blocked) = self.blocked.take()
+            && let Some(started) = blocked.go_on(&self.launch, events)?
         {
             return Ok(started);
         }
@@ -193,7 +191,7 @@ impl App {
 }
 
 /// Writes a file that is not there yet, for that user alone.
-pub(super) fn write_new(path: &Path, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
+fn write_new(path: &Path, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
     let new = File::options().write(true).create_new(true).mode(0o600).open(path);
     new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", path))?;
     give(path, account)

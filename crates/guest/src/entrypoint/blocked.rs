@@ -1,9 +1,9 @@
-//! A runner app that runs before there is a runner: it waits for its settings.
+//! A runner app that runs before there is a runner: it waits for its environment.
 //!
-//! Starting github-act-runner costs more than anything else on the way to a job, under emulation half a second. Its `run`
-//! reads `.runner` first, once, then `.credentials` and `.credentials_rsaparams` (seen in the sources of 0.13.0). Where
-//! `.runner` is a FIFO it waits there, and nothing of it belongs to anybody: it can be frozen in a template. The official
-//! app reads its files in another order, so it is not started; only its program is read once.
+//! Starting github-act-runner costs more than anything else on the way to a job, under emulation half a second. So images
+//! hold another program beside it, `act-standby`: it starts in the same way, waits for somebody to write to a FIFO, and then
+//! does what `github-act-runner run` does, with the environment that was written. Nothing of it belongs to anybody while it
+//! waits: it can be frozen in a template. For the official app there is no such program; its own is read once.
 
 use super::app::{self, AppError, at};
 use super::process::{self, Process};
@@ -11,9 +11,11 @@ use super::settings::Layers;
 use super::supervisor::Event;
 use super::user::Account;
 use super::{StartError, install};
-use dayfly_guest::runner_app::{Launch, RunnerApp, RunnerFile};
+use dayfly_guest::runner_app::{Launch, RunnerApp};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{PipeReader, Write as _};
 use std::os::fd::OwnedFd;
@@ -24,11 +26,18 @@ use std::sync::mpsc::SyncSender;
 
 /// An app that waits. Dropping it ends it, and removes its folder.
 pub(super) struct Blocked {
-    launch: Launch,
+    /// The app that it stands in for.
+    app: PathBuf,
+    folder: PathBuf,
     account: Option<Account>,
     /// `None` once it goes on.
     running: Option<(Child, PipeReader)>,
 }
+
+/// Name of the program that waits, beside the app.
+const PROGRAM: &str = "act-standby";
+/// What it reads its environment from, in the app's folder.
+const FIFO: &str = ".standby";
 
 impl Blocked {
     /// Starts the app as a JIT config without any settings of a user's own would have it; `None` where it could not wait.
@@ -41,7 +50,8 @@ impl Blocked {
             None => install::find(layers.get("RUNNER_INSTALL").map(PathBuf::from).as_deref())?,
         };
         let mut launch = Launch::run(&program, &folder, &user);
-        if RunnerApp::of(&program) != RunnerApp::GithubActRunner {
+        let waiting = program.with_file_name(PROGRAM);
+        if RunnerApp::of(&program) != RunnerApp::GithubActRunner || !waiting.is_file() {
             launch.args = vec!["--version".to_owned()];
             launch.folder = "/".into();
             let (mut child, _output) = process::spawn(&launch, account.as_ref())?;
@@ -53,41 +63,44 @@ impl Blocked {
             .create(&folder)
             .map_err(at("cannot make the folder", &folder))?;
         // From here on dropping it removes the folder.
-        let mut blocked = Self { launch, account, running: None };
-        let fifo = blocked.settings_path();
+        let mut blocked = Self { app: program, folder, account, running: None };
+        let fifo = blocked.folder.join(FIFO);
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
             .map_err(|errno| at("cannot make", &fifo)(errno.into()))?;
         app::give(&fifo, blocked.account.as_ref())?;
-        app::give(&folder, blocked.account.as_ref())?;
-        blocked.running = Some(process::spawn(&blocked.launch, blocked.account.as_ref())?);
+        app::give(&blocked.folder, blocked.account.as_ref())?;
+        (launch.program, launch.args) = (waiting, vec![FIFO.to_owned()]);
+        blocked.running = Some(process::spawn(&launch, blocked.account.as_ref())?);
         Ok(Some(blocked))
     }
 
-    fn settings_path(&self) -> PathBuf {
-        self.launch.folder.join(RunnerFile::Runner.name())
-    }
-
-    /// Whether it is what would be started.
+    /// Whether it can take the place of what would be started: all but the environment must be the same.
     pub(super) fn is(&self, launch: &Launch, account: Option<&Account>) -> bool {
-        self.running.is_some() && self.launch == *launch && self.account.as_ref() == account
+        self.app == launch.program
+            && launch.args == ["run"]
+            && self.folder == launch.folder
+            && self.account.as_ref() == account
+            && launch.secret.is_none()
     }
 
-    /// Gives it its settings, with which it goes on. `None` where it does not wait (any more): it has ended then, and the
-    /// settings are in its folder, for another one.
+    /// Gives it its environment, with which it goes on. `None` where it does not wait (any more): it has ended then.
     pub(super) fn go_on(
         mut self,
-        settings: &[u8],
+        launch: &Launch,
         events: &SyncSender<Event>,
     ) -> Result<Option<(Process, PipeReader)>, AppError> {
-        let path = self.settings_path();
+        let path = self.folder.join(FIFO);
         let Some((child, output)) = self.running.take() else { return Ok(None) };
-        let fifo = open_fifo(&path);
-        // Whoever looks for them later finds a file as after any start.
+        let environment: BTreeMap<_, _> = launch.env.iter().map(|(name, value)| (name, value)).collect();
+        let written = serde_json::to_vec(&environment)
+            .map_err(std::io::Error::from)
+            .and_then(|text| File::from(open_fifo(&path)?).write_all(&text));
         std::fs::remove_file(&path).map_err(at("cannot remove", &path))?;
-        app::write_new(&path, settings, self.account.as_ref())?;
-        match fifo.and_then(|fifo| File::from(fifo).write_all(settings)) {
-            Ok(()) => Ok(Some((process::watch(child, self.launch.stop_signal, events), output))),
-            Err(_) => {
+        match written {
+            Ok(()) if !process::has_ended(Pid::from_child(&child)) => {
+                Ok(Some((process::watch(child, launch.stop_signal, events), output)))
+            }
+            _ => {
                 process::discard(child);
                 Ok(None)
             }
@@ -111,7 +124,7 @@ impl Drop for Blocked {
     fn drop(&mut self) {
         if let Some((child, _)) = self.running.take() {
             process::discard(child);
-            let _ = std::fs::remove_dir_all(&self.launch.folder);
+            let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
 }

@@ -65,6 +65,12 @@ pub(super) fn watch(child: Child, stop_signal: StopSignal, events: &SyncSender<E
     Process { child, pid, stop_signal }
 }
 
+/// Whether a child has ended already; it stays to be reaped.
+pub(super) fn has_ended(pid: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    !matches!(rustix::process::waitid(WaitId::Pid(pid), look), Ok(None))
+}
+
 /// Ends a process, and all of its group, that nobody has ever watched.
 pub(super) fn discard(mut child: Child) {
     let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
@@ -78,8 +84,7 @@ impl Process {
 
     /// Whether it has ended already; it stays to be reaped.
     pub(super) fn has_ended(&self) -> bool {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        !matches!(rustix::process::waitid(WaitId::Pid(self.pid), look), Ok(None))
+        has_ended(self.pid)
     }
 
     /// Asks it and all that it started to end.

@@ -9,4 +9,5 @@ mod notes;
 mod official;
 mod signals;
 mod stage;
+mod standby;
 mod token;

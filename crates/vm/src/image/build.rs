@@ -80,6 +80,7 @@ impl Inputs {
             recipe::CUSTOMIZE,
             recipe::FINISH,
             &runner_app.manifest.sha256,
+            recipe::STANDBY,
         ]);
         Ok(Self { suite, packages, runner_app, digest })
     }
@@ -212,6 +213,10 @@ impl Builder<'_> {
             (
                 "customize",
                 format!("upload {} /opt/runner/{}", quoted(&runner_app.program), runner_app::PROGRAM),
+            ),
+            (
+                "customize",
+                format!("upload {} /opt/runner/{}", quoted(&runner_app.standby), runner_app::STANDBY),
             ),
             ("customize", format!("copy-out /boot /usr/lib/modules {}", quoted(work))),
             ("customize", recipe::FINISH.to_owned()),

@@ -12,5 +12,7 @@ pub(super) const CUSTOMIZE: &str = include_str!("../../../../images/debian/custo
 pub(super) const FINISH: &str = include_str!("../../../../images/debian/finish.sh");
 /// The Go module that builds the runner app.
 pub(super) const GO_MOD: &str = include_str!("../../../../runner-app/go.mod");
+/// The program in it that does what the runner app does, for a runner that is not known yet.
+pub(super) const STANDBY: &str = include_str!("../../../../runner-app/standby/main.go");
 /// Its checksums.
 pub(super) const GO_SUM: &str = include_str!("../../../../runner-app/go.sum");

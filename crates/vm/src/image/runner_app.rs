@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::command::{Step, mortal};
 use super::error::failed;
@@ -16,11 +17,17 @@ pub(super) const PROGRAM: &str = "github-act-runner";
 /// Its module.
 const MODULE: &str = "github.com/ChristopherHX/github-act-runner";
 
+/// Name of the program that waits for its runner, and its package in the module.
+pub(super) const STANDBY: &str = "act-standby";
+const STANDBY_PACKAGE: &str = "./standby";
+
 /// A built runner app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunnerApp {
     /// The program: static, for x86-64.
     pub program: PathBuf,
+    /// The same for a runner that is not known yet.
+    pub standby: PathBuf,
     /// What it is.
     pub manifest: RunnerAppManifest,
 }
@@ -34,7 +41,10 @@ pub fn runner_app(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<RunnerApp, ImageError> {
     let go = Go::find(&settings.go_folders)?;
-    let id = format!("{PROGRAM}-{}", id_of(&digest_of(&[recipe::GO_MOD, recipe::GO_SUM, &go.version])));
+    let id = format!(
+        "{PROGRAM}-{}",
+        id_of(&digest_of(&[recipe::GO_MOD, recipe::GO_SUM, recipe::STANDBY, &go.version]))
+    );
     let store = settings.state.join("runner-apps");
     let folder = store.join(&id);
     if let Some(built) = open(&folder)? {
@@ -55,13 +65,13 @@ pub fn runner_app(
 }
 
 fn open(folder: &Path) -> Result<Option<RunnerApp>, ImageError> {
-    let (program, path) = (folder.join(PROGRAM), folder.join("manifest.json"));
-    if !program.is_file() || !path.is_file() {
+    let (program, standby, path) = (folder.join(PROGRAM), folder.join(STANDBY), folder.join("manifest.json"));
+    if !program.is_file() || !standby.is_file() || !path.is_file() {
         return Ok(None);
     }
     let text = fs::read(&path).map_err(failed("read", &path))?;
     let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
-    Ok(Some(RunnerApp { program, manifest }))
+    Ok(Some(RunnerApp { program, standby, manifest }))
 }
 
 fn build(
@@ -76,27 +86,24 @@ fn build(
     };
     write("go.mod", recipe::GO_MOD.as_bytes())?;
     write("go.sum", recipe::GO_SUM.as_bytes())?;
+    let source = stage.path().join("standby");
+    fs::create_dir(&source).map_err(failed("make the folder", &source))?;
+    write("standby/main.go", recipe::STANDBY.as_bytes())?;
     let log = stage.path().join("build.log");
     let mut log = fs::File::create(&log).map_err(failed("make", &log))?;
+    for (name, package) in [(PROGRAM, MODULE), (STANDBY, STANDBY_PACKAGE)] {
+        let step = Step {
+            program: "go",
+            package: "golang-go",
+            phase: "building the runner app",
+            cancel: &settings.cancel,
+            log: &mut log,
+            progress: &mut *progress,
+        };
+        step.run(vec![go_build(go, stage, name, package)])?;
+    }
     let program = stage.path().join(PROGRAM);
-    let mut command = mortal(&go.program.to_string_lossy(), false);
-    // Reproducible: the same bytes wherever it is built with this version of Go.
-    command
-        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
-        .arg(&program)
-        .arg(MODULE)
-        .current_dir(stage.path())
-        .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOOS", "linux"), ("GOARCH", "amd64")])
-        .envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off")]);
-    let step = Step {
-        program: "go",
-        package: "golang-go",
-        phase: "building the runner app",
-        cancel: &settings.cancel,
-        log: &mut log,
-        progress,
-    };
-    step.run(vec![command])?;
+    fs::remove_dir_all(&source).map_err(failed("remove", &source))?;
     let manifest = RunnerAppManifest {
         name: PROGRAM.to_owned(),
         version: version().to_owned(),
@@ -106,6 +113,19 @@ fn build(
     let text =
         serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &program)(error.into()))?;
     write("manifest.json", &text)
+}
+
+/// Reproducible: the same bytes wherever it is built with this version of Go.
+fn go_build(go: &Go, stage: &Stage, name: &str, package: &str) -> Command {
+    let mut command = mortal(&go.program.to_string_lossy(), false);
+    command
+        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
+        .arg(stage.path().join(name))
+        .arg(package)
+        .current_dir(stage.path())
+        .envs([("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local"), ("GOOS", "linux"), ("GOARCH", "amd64")])
+        .envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off")]);
+    command
 }
 
 /// The version that the module asks for.

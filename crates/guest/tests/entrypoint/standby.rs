@@ -1,0 +1,160 @@
+//! An entrypoint that was started before there is a runner: it becomes what it would have been.
+
+use crate::stage::{Entrypoint, ID, Stage, jit_config, runner_lines, wait_until};
+use dayfly_guest::runner_app::Ending;
+use std::io::Write as _;
+use std::process::{ChildStdin, Stdio};
+
+/// What the app does.
+const APP: &str = "echo \"runner $(cat .runner)\"\ncat .credentials .credentials_rsaparams\necho\n\
+    stat -c '%F %a' .runner\nls -A\necho \"job variable ${RUNNER_MINE:-none}\"\n\
+    echo \"x ( http://h/o/r ): Finished Job 'j' with Status Succeeded\"\n";
+
+/// What waits in its place: it reads its environment as the real one does, which a shell would have to parse, so that here
+/// the text itself is told.
+const WAITING: &str = "environment=$(cat \"$1\")\necho \"waited as $$\"\necho \"environment $environment\"\n";
+
+fn stage() -> Stage {
+    let stage = Stage::new(APP);
+    stage.write_script("act-standby", &format!("{WAITING}{APP}"));
+    stage
+}
+
+struct Standby {
+    entrypoint: Entrypoint,
+    stdin: ChildStdin,
+}
+
+impl Standby {
+    fn start(stage: &Stage) -> Self {
+        let mut command = stage.command(&[], &[]);
+        let args: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let app = stage.path("app.sh");
+        // What the agent says: no id, since there is no runner yet.
+        let mut standby = std::process::Command::new(command.get_program());
+        standby.args(["entrypoint", "--standby", "-u", ""]).arg("--app").arg(&app);
+        let app_dir = args.iter().position(|arg| arg == "--app-dir").expect("a folder");
+        standby.arg("--app-dir").arg(&args[app_dir + 1]).env_clear();
+        standby.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command = standby;
+        let mut entrypoint = Entrypoint::start(&mut command);
+        entrypoint.wait_for_line("standing by");
+        let stdin = entrypoint.child.stdin.take().expect("piped");
+        Self { entrypoint, stdin }
+    }
+
+    /// Tells it what it is, with the arguments and the environment of a start without standby.
+    fn order(mut self, stage: &Stage, more: &[&str]) -> (String, Option<i32>) {
+        let app = stage.path("app.sh");
+        let command = stage.command(&["--app", app.to_str().expect("text")], &[]);
+        let args = command.get_args().skip(1).map(|arg| arg.to_str().expect("text"));
+        let args: Vec<_> = args.chain(more.iter().copied()).collect();
+        let env: Vec<_> =
+            command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?))).collect();
+        let order = serde_json::json!({ "args": args, "env": env });
+        self.stdin.write_all(format!("{order}\n").as_bytes()).expect("ordered");
+        self.entrypoint.end()
+    }
+}
+
+/// Lines that do not tell that anything waited.
+fn steady(output: &str) -> Vec<&str> {
+    let tells = |line: &&str| !line.starts_with("waited ") && !line.starts_with("environment ");
+    runner_lines(output).into_iter().filter(tells).collect()
+}
+
+/// Waits until the app has opened its settings' FIFO, and gives its process id.
+fn blocked_app(stage: &Stage) -> u32 {
+    let mut found = 0;
+    let script = stage.path("act-standby").to_string_lossy().into_owned();
+    wait_until("the app waits", || {
+        let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_app = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|&byte| byte == 0).nth(1) == Some(script.as_bytes()))
+        };
+        found = pids.filter(is_app).min().unwrap_or_default();
+        found != 0
+    });
+    // Its shell runs; that its `cat` has opened the FIFO shows nowhere. Long enough for one that is slow.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    found
+}
+
+#[test]
+fn the_waiting_app_goes_on_with_the_files_and_the_environment_of_its_runner() {
+    let variables = [("RUNNER_JITCONFIG", jit_config()), ("RUNNER_MINE", "two words".to_owned())];
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (without, with) = (stage(), stage());
+    [&without, &with].iter().for_each(|stage| stage.write_env(&variables));
+    let (without, code) = without.start().end();
+    assert_eq!(code, Some(Ending::JobDone.code()), "{without}");
+
+    let standby = Standby::start(&with);
+    let app = blocked_app(&with);
+    assert!(!with.note("tkn").exists(), "nobody is told of a runner that there is not yet");
+    let (output, code) = standby.order(&with, &[]);
+    assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
+    let told = runner_lines(&output);
+    assert!(told.contains(&format!("waited as {app}").as_str()), "it is the same process:\n{output}");
+    let environment = told.iter().find_map(|line| line.strip_prefix("environment ")).expect("told");
+    let environment: serde_json::Value = serde_json::from_str(environment).expect("JSON");
+    assert_eq!(environment["RUNNER_MINE"], "two words");
+    assert_eq!(environment["LEAK"], serde_json::Value::Null);
+    assert!(environment["HOME"].is_string() && environment["RUNNER_SECRET"].is_null(), "{environment}");
+    // The script does not take its environment over, as the real one does.
+    let same = |line: &&&str| !line.starts_with("job variable");
+    assert!(
+        steady(&output).iter().filter(same).eq(steady(&without).iter().filter(same)),
+        "{output}\n{without}"
+    );
+    assert!(with.note("tkn").exists());
+    assert!(!with.path("app/.credentials_rsaparams").exists(), "the key outlives its runner");
+}
+
+#[test]
+fn an_app_without_one_that_waits_is_started_as_ever() {
+    let stage = Stage::new(APP);
+    let standby = Standby::start(&stage);
+    let (output, code) = standby.order(&stage, &[]);
+    assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
+    assert_eq!(steady(&output)[0], r#"runner {"AgentName":"n"}"#);
+}
+
+#[test]
+fn one_that_waits_no_more_is_replaced_by_the_app() {
+    let stage = stage();
+    let standby = Standby::start(&stage);
+    let app = blocked_app(&stage);
+    let pid = rustix::process::Pid::from_raw(app.cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let (output, code) = standby.order(&stage, &[]);
+    assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
+    assert!(!output.contains("waited as"), "{output}");
+    assert_eq!(steady(&output)[0], r#"runner {"AgentName":"n"}"#);
+}
+
+#[test]
+fn a_command_takes_the_place_of_the_waiting_app() {
+    let stage = stage();
+    let standby = Standby::start(&stage);
+    let app = blocked_app(&stage);
+    let (output, code) = standby.order(&stage, &["--", "/bin/echo", "instead"]);
+    assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
+    assert_eq!(runner_lines(&output), ["instead"]);
+    assert!(!std::path::Path::new(&format!("/proc/{app}")).exists(), "the waiting one is gone");
+}
+
+#[test]
+fn without_an_order_it_ends_with_all_that_it_has_started() {
+    let stage = stage();
+    let Standby { entrypoint, stdin } = Standby::start(&stage);
+    let app = blocked_app(&stage);
+    drop(stdin);
+    let (output, code) = entrypoint.end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(!output.contains(ID), "{output}");
+    wait_until("the app is gone", || !std::path::Path::new(&format!("/proc/{app}")).exists());
+    assert!(!stage.path("app").exists());
+}
