@@ -17,6 +17,10 @@ pub(super) fn prepare() {
         ("/proc/sys/fs/inotify/max_user_watches", "524288"),
         ("/proc/sys/fs/inotify/max_user_instances", "1024"),
         ("/proc/sys/vm/max_map_count", "262144"),
+        // Memory is put together when somebody needs it whole, instead of twice a second.
+        ("/proc/sys/vm/compaction_proactiveness", "0"),
+        // Counters of memory are summed up once a minute instead of each second; who reads them sums them up then.
+        ("/proc/sys/vm/stat_interval", "60"),
     ] {
         note(path, std::fs::write(path, value));
     }

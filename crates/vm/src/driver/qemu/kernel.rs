@@ -2,8 +2,9 @@
 
 use crate::accel::Accel;
 
-/// Options of every guest: a serial console, no mitigations (the VM is the boundary, and one job owns it whole), and an
-/// end instead of a reboot after a panic.
+/// Options of every guest: a serial console, no mitigations (the VM is the boundary, and one job owns it whole), an end
+/// instead of a reboot after a panic, and none of the kernel's accounts that nobody reads: pressure, and processors that
+/// are stuck, each of which has work of its own at every tick.
 const ALWAYS: &[&str] = &[
     "console=ttyS0",
     "quiet",
@@ -14,6 +15,8 @@ const ALWAYS: &[&str] = &[
     "audit=0",
     "random.trust_cpu=on",
     "net.ifnames=0",
+    "psi=0",
+    "nowatchdog",
 ];
 
 /// The words of the command line; `guest` are those for dayfly-guest (see its `boot.rs`).
