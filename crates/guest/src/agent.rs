@@ -26,6 +26,7 @@ mod tree;
 
 pub(crate) use tree::run as run_on_host;
 
+use crate::boot::personal::Personal;
 use crate::console;
 use crate::folder::{Folder, FolderError, Watch};
 use children::Children;
@@ -33,6 +34,7 @@ use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::{
     GuestMessage, HostMessage, Identity, Milestone, Prepare, Source, Start, VERSION,
 };
+use identity::Identities;
 use outbox::Outbox;
 use standby::Standby;
 use std::os::unix::process::ExitStatusExt as _;
@@ -47,6 +49,9 @@ use std::time::{Duration, Instant};
 /// the pipe open for ever.
 const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
+/// Why a tree of processes gets ready for nothing.
+const NOT_FROZEN: &str = "a tree of processes cannot be frozen";
+
 /// How long [`greet_once`] waits for a host.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 
@@ -54,7 +59,7 @@ const GREETING_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 enum Surroundings {
     /// A machine of its own, whose process 1 it is.
-    Machine,
+    Machine(Identities),
     /// A host, with processes and an environment directory of its own; the rest is the host's and stays as it is.
     Host {
         /// The environment directory.
@@ -84,9 +89,9 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// The agent of a machine.
-    pub(crate) fn new() -> Self {
-        Self::within(Surroundings::Machine)
+    /// The agent of a machine with these files.
+    pub(crate) fn new(personal: Personal) -> std::io::Result<Self> {
+        Ok(Self::within(Surroundings::Machine(Identities::new(personal)?)))
     }
 
     fn within(surroundings: Surroundings) -> Self {
@@ -170,6 +175,7 @@ impl Agent {
             HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
             HostMessage::Start(start) => self.start_entrypoint(&start),
             HostMessage::Prepare(prepare) => self.prepare(prepare),
+            HostMessage::Forget => self.forget(),
             HostMessage::Clock { unix_time_ns } => self.set_clock(unix_time_ns),
             HostMessage::Ping { nonce } => {
                 self.outbox.answer(GuestMessage::Pong { nonce, unix_time_ns: unix_time_ns() });
@@ -177,7 +183,7 @@ impl Agent {
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
                 match *self.surroundings {
-                    Surroundings::Machine => crate::boot::power::off(),
+                    Surroundings::Machine(_) => crate::boot::power::off(),
                     // The end of process 1 is the end of all others in its namespace.
                     Surroundings::Host { .. } => std::process::exit(0),
                 }
@@ -186,8 +192,8 @@ impl Agent {
     }
 
     fn identify(&self, identity: &Identity) {
-        let taken_on = match *self.surroundings {
-            Surroundings::Machine => identity::take_on(identity),
+        let taken_on = match &*self.surroundings {
+            Surroundings::Machine(identities) => identities.take_on(identity),
             // Host name, clock and random numbers are the host's.
             Surroundings::Host { .. } => Ok(()),
         };
@@ -208,14 +214,27 @@ impl Agent {
         let agent = self.clone();
         std::thread::spawn(move || {
             let failure = match &*agent.surroundings {
-                Surroundings::Machine if agent.identified.load(Ordering::SeqCst) => {
+                Surroundings::Machine(_) if agent.identified.load(Ordering::SeqCst) => {
                     Err("this machine is somebody's already".to_owned())
                 }
-                Surroundings::Machine => prepare::run(&agent, &prepare),
-                Surroundings::Host { .. } => Err("a tree of processes cannot be frozen".to_owned()),
+                Surroundings::Machine(identities) => prepare::run(&agent, identities, &prepare),
+                Surroundings::Host { .. } => Err(NOT_FROZEN.to_owned()),
             };
             agent.outbox.answer(GuestMessage::Prepared { failure: failure.err() });
         });
+    }
+
+    /// Nobody's again, after a rehearsal. Legal only before anything was started for anybody.
+    fn forget(&self) {
+        let started = self.runner_id.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let forgotten = match &*self.surroundings {
+            Surroundings::Machine(_) if started => Err("a runner's entrypoint was started in it".to_owned()),
+            Surroundings::Machine(identities) => identities.forget().map_err(|error| error.to_string()),
+            Surroundings::Host { .. } => Err(NOT_FROZEN.to_owned()),
+        };
+        self.identified.store(false, Ordering::SeqCst);
+        self.outbox.retract(Milestone::Identified);
+        self.outbox.answer(GuestMessage::Prepared { failure: forgotten.err() });
     }
 
     fn set_standby(&self, standby: Standby) {
@@ -223,7 +242,7 @@ impl Agent {
     }
 
     fn set_clock(&self, unix_time_ns: u64) {
-        if let Surroundings::Machine = *self.surroundings
+        if let Surroundings::Machine(_) = *self.surroundings
             && let Err(error) = identity::set_clock(unix_time_ns)
         {
             self.fault(format!("cannot set the clock: {error}"));
@@ -232,14 +251,14 @@ impl Agent {
 
     fn environment(&self) -> &Path {
         match &*self.surroundings {
-            Surroundings::Machine => Path::new(environment::DIRECTORY),
+            Surroundings::Machine(_) => Path::new(environment::DIRECTORY),
             Surroundings::Host { environment, .. } => environment,
         }
     }
 
     fn program(&self) -> &Path {
         match &*self.surroundings {
-            Surroundings::Machine => Path::new(crate::boot::PROGRAM),
+            Surroundings::Machine(_) => Path::new(crate::boot::PROGRAM),
             Surroundings::Host { program, .. } => program,
         }
     }

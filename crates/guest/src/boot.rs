@@ -103,8 +103,8 @@ fn start() -> Result<std::convert::Infallible, BootError> {
     root::switch()?;
     mounts::system_file_systems()?;
     system::prepare();
-    personal::prepare()?;
-    let agent = agent::Agent::new();
+    let personal = personal::Personal::prepare()?;
+    let agent = agent::Agent::new(personal).map_err(at("cannot open", Path::new("/dev/urandom")))?;
     agent.reached(dayfly_guest::protocol::Milestone::Mounts);
     agent.open_port();
     network::configure()?;

@@ -1,12 +1,12 @@
 //! Taking on an identity: all that must differ between machines that started from the same image or memory.
 #![expect(unsafe_code, reason = "the random number generator is fed by ioctl, which has no safe wrapper")]
 
-use crate::boot::personal;
-use base64::Engine as _;
+use crate::boot::personal::{self, Personal};
 use dayfly_guest::protocol::Identity;
 use rustix::time::{ClockId, Timespec};
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 
 /// Least bytes of entropy that are taken.
@@ -23,7 +23,9 @@ pub(super) enum IdentityError {
     Hostname(String),
     #[error("the machine id is not 32 lower-case hexadecimal digits")]
     MachineId,
-    #[error("the entropy is not base64 of {ENTROPY_MIN} to {ENTROPY_MAX} bytes")]
+    #[error("the boot id is no UUID in lower-case hexadecimal digits")]
+    BootId,
+    #[error("the entropy is not {ENTROPY_MIN} to {ENTROPY_MAX} bytes")]
     Entropy,
     #[error("{what}: {source}")]
     Io {
@@ -33,58 +35,75 @@ pub(super) enum IdentityError {
     },
 }
 
-/// Clock and randomness first, since whatever comes after may use them; nothing is taken if a part is malformed.
-pub(super) fn take_on(identity: &Identity) -> Result<(), IdentityError> {
-    let entropy = check(identity)?;
-    set_clock(identity.unix_time_ns).map_err(io_error("cannot set the clock"))?;
-    // The last 16 bytes name this start of the machine, and are known to all in it.
-    reseed(&entropy[..entropy.len() - 16]).map_err(io_error("cannot feed the random number generator"))?;
-    let Identity { hostname, machine_id, dns, .. } = identity;
-    rustix::system::sethostname(hostname.as_bytes())
-        .map_err(io::Error::from)
-        .map_err(io_error("cannot set the host name"))?;
-    for (name, content) in [
-        (personal::HOSTNAME, format!("{hostname}\n")),
-        (personal::HOSTS, personal::hosts(hostname)),
-        (personal::MACHINE_ID, format!("{machine_id}\n")),
-        (personal::RESOLV_CONF, personal::resolv_conf(*dns)),
-        (personal::BOOT_ID, format!("{}\n", uuid_of(&entropy))),
-    ] {
-        std::fs::write(personal::path(name), content).map_err(io_error(name))?;
-    }
-    Ok(())
+/// What an identity is written to.
+#[derive(Debug)]
+pub(super) struct Identities {
+    personal: Personal,
+    /// The kernel's random number generator. It stays open, as the files do.
+    random: File,
 }
 
-/// A random UUID (RFC 9562, version 4) of the last bytes of fresh entropy, as the kernel writes its boot id.
-fn uuid_of(entropy: &[u8]) -> String {
-    let mut bytes: [u8; 16] = *entropy.last_chunk().unwrap_or(&[0; 16]);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+impl Identities {
+    pub(super) fn new(personal: Personal) -> io::Result<Self> {
+        Ok(Self { personal, random: File::options().write(true).open("/dev/urandom")? })
+    }
+
+    /// Clock and randomness first, since whatever comes after may use them; nothing is taken if a part is malformed.
+    pub(super) fn take_on(&self, identity: &Identity) -> Result<(), IdentityError> {
+        check(identity)?;
+        set_clock(identity.unix_time_ns).map_err(io_error("cannot set the clock"))?;
+        reseed(&self.random, &identity.entropy)
+            .map_err(io_error("cannot feed the random number generator"))?;
+        let Identity { hostname, machine_id, boot_id, dns, .. } = identity;
+        set_hostname(hostname)?;
+        let files = &self.personal;
+        for (slot, content, what) in [
+            (&files.hostname, format!("{hostname}\n"), "hostname"),
+            (&files.hosts, personal::hosts(hostname), "hosts"),
+            (&files.machine_id, format!("{machine_id}\n"), "machine-id"),
+            (&files.resolv_conf, personal::resolv_conf(*dns), "resolv.conf"),
+            (&files.boot_id, format!("{boot_id}\n"), "boot_id"),
+        ] {
+            slot.set(&content).map_err(io_error(what))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing of the last identity behind.
+    pub(super) fn forget(&self) -> Result<(), IdentityError> {
+        set_hostname(personal::NOBODY)?;
+        self.personal.forget().map_err(io_error("cannot empty the files of the last identity"))
+    }
+
+    /// Has names resolved by this server.
+    pub(super) fn set_dns(&self, dns: Option<Ipv4Addr>) -> io::Result<()> {
+        self.personal.resolv_conf.set(&personal::resolv_conf(dns))
+    }
+}
+
+fn set_hostname(name: &str) -> Result<(), IdentityError> {
+    let set = rustix::system::sethostname(name.as_bytes());
+    set.map_err(io::Error::from).map_err(io_error("cannot set the host name"))
 }
 
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
     move |source| IdentityError::Io { what, source }
 }
 
-/// Checks all parts and gives the entropy.
-fn check(identity: &Identity) -> Result<Vec<u8>, IdentityError> {
-    let Identity { hostname, machine_id, entropy, .. } = identity;
+fn check(identity: &Identity) -> Result<(), IdentityError> {
+    let Identity { hostname, machine_id, boot_id, entropy, .. } = identity;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_';
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if !(1..=64).contains(&hostname.len()) || !hostname.bytes().all(is_name) {
         return Err(IdentityError::Hostname(hostname.chars().take(80).collect()));
     }
-    if machine_id.len() != 32 || !machine_id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+    if machine_id.len() != 32 || !machine_id.bytes().all(is_hex) {
         return Err(IdentityError::MachineId);
     }
-    let entropy =
-        base64::engine::general_purpose::STANDARD.decode(entropy).map_err(|_| IdentityError::Entropy)?;
-    if (ENTROPY_MIN..=ENTROPY_MAX).contains(&entropy.len()) {
-        Ok(entropy)
-    } else {
-        Err(IdentityError::Entropy)
+    if boot_id.len() != 36 || !boot_id.bytes().all(|byte| is_hex(byte) || byte == b'-') {
+        return Err(IdentityError::BootId);
     }
+    if (ENTROPY_MIN..=ENTROPY_MAX).contains(&entropy.len()) { Ok(()) } else { Err(IdentityError::Entropy) }
 }
 
 /// Sets the wall clock.
@@ -96,8 +115,7 @@ pub(super) fn set_clock(unix_time_ns: u64) -> io::Result<()> {
 
 /// Adding entropy alone changes nothing that is read next (seen in machines restored from one memory image):
 /// the generator must be told to take it up.
-fn reseed(entropy: &[u8]) -> io::Result<()> {
-    let random = File::options().write(true).open("/dev/urandom")?;
+fn reseed(random: &File, entropy: &[u8]) -> io::Result<()> {
     let pool = rand_pool_info(entropy);
     // SAFETY: the descriptor is open, and `pool` is a `rand_pool_info` whose `buf_size` is the length of its rest.
     let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, pool.as_ptr()) };
@@ -125,7 +143,8 @@ mod tests {
             hostname: "GH-runner-2-k3V9x0q".to_owned(),
             machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
             unix_time_ns: 0,
-            entropy: base64::engine::general_purpose::STANDARD.encode([7; 48]),
+            boot_id: "80889098-a0a8-40b8-80c8-d0d8e0e8f0f8".to_owned(),
+            entropy: vec![7; 48],
             dns: None,
             shell: false,
         }
@@ -133,21 +152,17 @@ mod tests {
 
     #[test]
     fn a_malformed_part_is_refused_before_anything_is_changed() {
-        assert_eq!(check(&identity()).expect("good"), [7; 48]);
+        check(&identity()).expect("good");
         let bad_name = Identity { hostname: "a\nb".to_owned(), ..identity() };
         assert!(matches!(check(&bad_name), Err(IdentityError::Hostname(_))));
         let bad_id = Identity { machine_id: "0123".to_owned(), ..identity() };
         assert!(matches!(check(&bad_id), Err(IdentityError::MachineId)));
-        for entropy in ["%", "AAAA", ""] {
-            let bad = Identity { entropy: entropy.to_owned(), ..identity() };
+        let bad_id = Identity { boot_id: identity().boot_id.to_uppercase(), ..identity() };
+        assert!(matches!(check(&bad_id), Err(IdentityError::BootId)));
+        for length in [0, 47, 513] {
+            let bad = Identity { entropy: vec![7; length], ..identity() };
             assert!(matches!(check(&bad), Err(IdentityError::Entropy)));
         }
-    }
-
-    #[test]
-    fn a_boot_id_looks_like_the_kernels() {
-        let entropy: Vec<u8> = (0..32).map(|byte| byte * 8).collect();
-        assert_eq!(uuid_of(&entropy), "80889098-a0a8-40b8-80c8-d0d8e0e8f0f8");
     }
 
     #[test]

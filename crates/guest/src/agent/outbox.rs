@@ -1,6 +1,6 @@
 //! What waits to be sent to the host: bounded, whether or not a host is there.
 
-use dayfly_guest::protocol::{GuestMessage, Source, VERSION};
+use dayfly_guest::protocol::{GuestMessage, Milestone, Source, VERSION};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -68,9 +68,8 @@ impl Outbox {
     /// A step that is done again counts once.
     pub(super) fn fact(&self, message: GuestMessage) {
         let mut state = self.lock();
-        if let GuestMessage::Milestone { milestone: new, .. } = &message {
-            let is_new = |fact: &GuestMessage| !matches!(fact, GuestMessage::Milestone { milestone, .. } if milestone == new);
-            state.facts.retain(is_new);
+        if let GuestMessage::Milestone { milestone, .. } = &message {
+            state.facts.retain(|fact| !is_step(fact, *milestone));
         }
         if state.facts.len() < FACTS_MAX {
             state.facts.push(message.clone());
@@ -79,6 +78,11 @@ impl Outbox {
             }
         }
         self.changed.notify_all();
+    }
+
+    /// A step that is undone: it is not said to the next host.
+    pub(super) fn retract(&self, step: Milestone) {
+        self.lock().facts.retain(|fact| !is_step(fact, step));
     }
 
     /// An answer to this host alone.
@@ -181,6 +185,10 @@ impl State {
     }
 }
 
+fn is_step(message: &GuestMessage, step: Milestone) -> bool {
+    matches!(message, GuestMessage::Milestone { milestone, .. } if *milestone == step)
+}
+
 fn is_line(message: &GuestMessage) -> bool {
     matches!(message, GuestMessage::Line { .. })
 }
@@ -188,7 +196,6 @@ fn is_line(message: &GuestMessage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dayfly_guest::protocol::Milestone;
 
     fn line(text: &str) -> GuestMessage {
         GuestMessage::Line { source: Source::Agent, text: text.to_owned() }
@@ -240,6 +247,15 @@ mod tests {
         outbox.forget_lines();
         outbox.greet(1);
         assert_eq!(drain(&outbox), [hello(1), again]);
+    }
+
+    #[test]
+    fn a_step_that_was_undone_is_not_said_to_the_next_host() {
+        let outbox = Outbox::default();
+        outbox.fact(milestone());
+        outbox.retract(Milestone::Mounts);
+        outbox.greet(1);
+        assert_eq!(drain(&outbox), [hello(1)]);
     }
 
     #[test]

@@ -3,8 +3,7 @@
 //! Nothing of anybody is there when it is done: no key, no token, no name. What stands still costs the machines that are
 //! forked from this one nothing; what runs costs each of them.
 
-use super::{Agent, docker, processes, standby::Standby};
-use crate::boot::personal;
+use super::{Agent, docker, identity::Identities, processes, standby::Standby};
 use crate::entrypoint::user::Account;
 use crate::lines;
 use dayfly_guest::protocol::{Prepare, Source};
@@ -30,10 +29,8 @@ const WINDOWS: u32 = 4;
 const TICKS_MAX: u64 = 1;
 
 /// Does all of it; the error says why the machine must not be frozen.
-pub(super) fn run(agent: &Agent, prepare: &Prepare) -> Result<(), String> {
-    let resolv_conf = personal::path(personal::RESOLV_CONF);
-    std::fs::write(&resolv_conf, personal::resolv_conf(prepare.dns))
-        .map_err(|error| format!("cannot write {}: {error}", resolv_conf.display()))?;
+pub(super) fn run(agent: &Agent, identities: &Identities, prepare: &Prepare) -> Result<(), String> {
+    identities.set_dns(prepare.dns).map_err(|error| format!("cannot write /etc/resolv.conf: {error}"))?;
     if let Some(script) = &prepare.warm_up {
         warm_up(agent, script, prepare).map_err(|why| format!("the warm-up {why}"))?;
     }

@@ -1,4 +1,7 @@
-//! The messages. Every text and list in them is bounded by the frame's length ([`super::frame::PAYLOAD_MAX`]).
+//! The messages. They are written so that a guest reads them with little code, which an emulated processor translates anew in
+//! each fork: a variant's name before its content, numbers as numbers, text as it is to be put into files.
+//!
+//! Every text and list in them is bounded by the frame's length ([`super::frame::PAYLOAD_MAX`]).
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the host says to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum HostMessage {
     /// First on every connection. The agent answers with its own [`GuestMessage::Hello`].
     Hello {
@@ -18,6 +21,10 @@ pub enum HostMessage {
     /// Get everything ready that any runner wants, and nothing that belongs to one: what has answered this is frozen, and
     /// others are forked from it. Legal once, before any [`HostMessage::Identify`]; answered by [`GuestMessage::Prepared`].
     Prepare(Prepare),
+    /// Be nobody again: no name, no id, nothing started. Legal where all that was started is what [`HostMessage::Prepare`]
+    /// started, after an [`HostMessage::Identify`] that was a rehearsal: what a machine has done before it was frozen, its
+    /// forks do faster. Answered by [`GuestMessage::Prepared`].
+    Forget,
     /// Who this machine is. Legal at any time before [`HostMessage::Start`], and again: the last one counts. Answered by
     /// [`Milestone::Identified`] or a [`GuestMessage::Fault`]; nothing is started for a machine that is not identified.
     Identify(Identity),
@@ -71,8 +78,10 @@ pub struct Identity {
     pub machine_id: String,
     /// Wall clock of the host, nanoseconds since 1970-01-01 UTC, read as late as possible.
     pub unix_time_ns: u64,
-    /// At least 48 fresh random bytes (base64), for the kernel's random number generator and the boot id.
-    pub entropy: String,
+    /// A random UUID (RFC 9562, version 4), which programs read as the kernel's boot id.
+    pub boot_id: String,
+    /// 48 to 512 fresh random bytes for the kernel's random number generator.
+    pub entropy: Vec<u8>,
     /// DNS server; none: that of QEMU's own network.
     pub dns: Option<Ipv4Addr>,
     /// Offer a root shell on the console, for a person who wants a look.
@@ -113,7 +122,7 @@ pub struct Share {
 
 /// What the agent says to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum GuestMessage {
     /// First on every connection: sent when the port opens, and again as the answer to the host's hello.
     Hello {
@@ -165,7 +174,7 @@ pub enum GuestMessage {
         /// Wall clock of the guest, nanoseconds since 1970-01-01 UTC.
         unix_time_ns: u64,
     },
-    /// Answer to [`HostMessage::Prepare`]: the machine stands still and can be frozen.
+    /// Answer to [`HostMessage::Prepare`] and [`HostMessage::Forget`]: the machine can be frozen.
     Prepared {
         /// Why it must not be: what was to be got ready failed.
         failure: Option<String>,

@@ -28,7 +28,7 @@ pub use message::*;
 
 /// Version of the protocol. Host and guest come from one build, so versions must be equal: a difference is an
 /// error, not something to negotiate.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the virtio-serial port, as the guest finds it under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "dayfly.agent";

@@ -72,7 +72,8 @@ impl Handshake {
     pub(super) fn begin(&mut self) -> Vec<Action> {
         match self.beginning {
             Beginning::Boot => vec![Action::Greet],
-            Beginning::Fork => vec![Action::Greet, Action::Identify],
+            // In this order its hello and that it is somebody come in one breath.
+            Beginning::Fork => vec![Action::Identify, Action::Greet],
             // Whatever it said of itself before, an identity included, is not said again.
             Beginning::Spare => vec![Action::Identify],
         }
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_fork_is_told_who_it_is_at_once_and_starts_nothing_before_it_has_taken_that_on() {
         let mut handshake = Handshake::of(Beginning::Fork);
-        assert_eq!(handshake.begin(), [Action::Greet, Action::Identify]);
+        assert_eq!(handshake.begin(), [Action::Identify, Action::Greet]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
         for milestone in [Milestone::Network, Milestone::DockerReady] {

@@ -42,9 +42,11 @@ pub(crate) use folder::MachineFolder;
 pub use handle::Vm;
 pub use host::{Limits, VmHost};
 pub use record::{Leftover, destroy_leftover, leftover};
+pub(crate) use spare::NOBODY;
 pub use spare::Spares;
 pub use spec::{
     Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
 };
 pub(crate) use start::connect;
 pub use start::start;
+pub(crate) use supervisor::identity;

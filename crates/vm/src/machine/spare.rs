@@ -25,7 +25,7 @@ use crate::qmp::{Command, Event};
 use crate::template::{Blueprint, Opened, TemplateId};
 
 /// Host name of a machine that is nobody's yet.
-const HOSTNAME: &str = "dayfly";
+pub(crate) const NOBODY: &str = "dayfly";
 /// From the start of a machine until the next spare is made.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Failures in a row after which no more spares of a kind are made.
@@ -225,8 +225,8 @@ impl Spare {
     async fn answer_and_stop(&mut self) -> io::Result<()> {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let link = self.vmm.link.as_mut().ok_or_else(ended)?;
+        link.send(&HostMessage::Identify(identity(NOBODY, None, false)))?;
         link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 })?;
-        link.send(&HostMessage::Identify(identity(HOSTNAME, None, false)))?;
         loop {
             match link.next().await? {
                 GuestMessage::Hello { version, .. } if version != protocol::VERSION => {

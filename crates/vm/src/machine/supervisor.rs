@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
 use dayfly_guest::environment::{Suffix, file_name};
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Identity, Start};
 use rand::Rng as _;
@@ -479,13 +478,14 @@ fn note(attempt: &mut Attempt, event: Option<Event>) {
 }
 
 /// A fresh identity, with the clock read as late as possible.
-pub(super) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Identity {
-    let mut entropy = [0; 64];
+pub(crate) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Identity {
+    let mut entropy = vec![0; 48];
     rand::rng().fill_bytes(&mut entropy);
     Identity {
         hostname: hostname.to_owned(),
         machine_id: uuid::Uuid::new_v4().simple().to_string(),
-        entropy: base64::engine::general_purpose::STANDARD.encode(entropy),
+        boot_id: uuid::Uuid::new_v4().to_string(),
+        entropy,
         dns,
         shell,
         unix_time_ns: unix_time_ns(),

@@ -23,6 +23,10 @@ use crate::qmp::{Command, Event};
 
 /// How long the VMM may take to write the state of its devices, which takes some hundredths of a second, and to end.
 const FREEZE_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to become somebody and nobody again.
+const REHEARSAL_LIMIT: Duration = Duration::from_secs(60);
+/// From its last answer until it is frozen.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Folder of the machine below that of the stage.
 pub(super) const MACHINE: &str = "vm";
 /// Lines of a warm-up that a failure quotes.
@@ -99,6 +103,15 @@ async fn freeze_one(
     Ok(memory)
 }
 
+/// What an answer to `Prepare` or `Forget` means.
+fn prepared(message: &GuestMessage) -> Option<Result<(), BuildError>> {
+    match message {
+        GuestMessage::Prepared { failure: None } => Some(Ok(())),
+        GuestMessage::Prepared { failure: Some(failure) } => Some(Err(BuildError::NotReady(failure.clone()))),
+        _ => None,
+    }
+}
+
 /// A machine that becomes a template.
 struct Becoming {
     vmm: Vmm,
@@ -139,14 +152,27 @@ impl Becoming {
         }));
         let warm_up = blueprint.warm_up.as_ref().map_or(Duration::ZERO, |_| self.limits.warm_up);
         let limit = self.limits.template + warm_up;
-        self.until("it was not ready", Instant::now() + limit, limit, tell, |message| match message {
-            GuestMessage::Prepared { failure: None } => Some(Ok(())),
-            GuestMessage::Prepared { failure: Some(failure) } => {
-                Some(Err(BuildError::NotReady(failure.clone())))
-            }
+        self.until("it was not ready", Instant::now() + limit, limit, tell, prepared).await?;
+        self.rehearse(tell).await
+    }
+
+    /// Has it become somebody and answer a host, as each fork will, and then nobody again: pages that are written to for the
+    /// first time since something was started, and all else that only a first time needs, are behind it.
+    async fn rehearse(&mut self, tell: &mut (dyn FnMut(Preparing) + Send)) -> Result<(), BuildError> {
+        let (limit, end) = (REHEARSAL_LIMIT, Instant::now() + REHEARSAL_LIMIT);
+        self.send(&HostMessage::Identify(machine::identity(machine::NOBODY, None, false)));
+        self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 2 });
+        self.until("it took no identity on", end, limit, tell, |message| match message {
+            GuestMessage::Milestone { milestone: Milestone::Identified, .. } => Some(Ok(())),
+            GuestMessage::Fault { message } => Some(Err(BuildError::NotReady(message.clone()))),
             _ => None,
         })
-        .await
+        .await?;
+        self.send(&HostMessage::Forget);
+        self.until("it did not forget its identity", end, limit, tell, prepared).await?;
+        // What its processors are in the middle of, each fork would go on with.
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
     }
 
     /// Hears messages until one decides.
