@@ -1,13 +1,11 @@
 //! Machines to be measured: the built-in image at the default size, with a command in place of the runner app.
 
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dayfly_vm::image::Store;
-use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings,
-    TemplateSettings, Vm, VmEvent, VmHost, VmSpec,
-};
+use dayfly_e2e::machines::{self, script};
+use dayfly_vm::{Entrypoint, Machine, Preparing, TemplateSettings, Vm, VmEvent};
 
 use crate::Error;
 
@@ -15,11 +13,14 @@ use crate::Error;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where machines are measured.
-pub(crate) struct Stage {
-    folder: tempfile::TempDir,
-    pub(crate) host: VmHost,
-    machine: Machine,
-    pub(crate) network: Network,
+pub(crate) struct Stage(machines::Stage);
+
+impl Deref for Stage {
+    type Target = machines::Stage;
+
+    fn deref(&self) -> &machines::Stage {
+        &self.0
+    }
 }
 
 /// What is wanted of a machine.
@@ -62,76 +63,33 @@ impl Times {
 
 impl Stage {
     pub(crate) fn new(state: &Path, binary: &Path) -> Result<Self, Error> {
-        let folder = tempfile::tempdir()?;
-        let launcher = Launcher { program: binary.to_owned(), args: vec!["vmm-launch".to_owned()] };
-        let mut host = VmHost::new(state.to_owned(), launcher);
-        host.spare_folder = Some(folder.path().join("spares"));
-        let image = Store::new(state).list()?.into_iter().next().ok_or("no image: `dayfly image build`")?;
-        let settings = QemuSettings {
-            disk_mib: 32 * 1024,
-            image,
-            accel: AccelChoice::Auto,
-            template: Some(TemplateSettings::default()),
-        };
-        let machine = Machine {
-            cpus: 2,
-            memory_mib: 1024,
-            guest_binary: binary.with_file_name("dayfly-guest"),
-            driver: Driver::Qemu(settings),
-        };
-        let network =
-            Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
-        Ok(Self { folder, host, machine, network })
+        machines::Stage::new(state, binary, TemplateSettings::default()).map(Self)
     }
 
     /// Its machines, with this number of spares; none: booted.
     pub(crate) fn machine(&self, spares: Option<usize>) -> Machine {
-        let mut machine = self.machine.clone();
-        if let Driver::Qemu(settings) = &mut machine.driver {
-            settings.template =
-                spares.map(|spares| TemplateSettings { spares, ..TemplateSettings::default() });
-        }
-        machine
+        self.machine_with(spares.map(|spares| TemplateSettings { spares, ..TemplateSettings::default() }))
     }
 
     /// Builds or opens the template.
     pub(crate) async fn prepare(&self) -> Result<(), Error> {
-        let mut failure = None;
-        dayfly_vm::prepare(&self.host, &self.machine, &self.network, &[], &mut |told| {
-            if let Preparing::Failed { reason, .. } | Preparing::Cold { reason } = told {
-                failure = Some(reason);
-            }
-        })
-        .await;
+        let failure = self.0.prepare().await.into_iter().find_map(|told| match told {
+            Preparing::Failed { reason, .. } | Preparing::Cold { reason } => Some(reason),
+            _ => None,
+        });
         failure.map_or(Ok(()), |reason| Err(reason.into()))
-    }
-
-    pub(crate) fn run_dir(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name).join("vm")
     }
 
     /// Starts a machine, and waits until its agent has answered with its identity set, and Docker where that is wanted.
     pub(crate) async fn start(&self, name: &str, machine: Machine, what: What) -> Result<(Vm, Times), Error> {
         let docker = what == What::Docker;
-        let environment = self.folder.path().join(name).join("environment");
-        std::fs::create_dir_all(&environment)?;
-        let settings = format!("RUNNER_ID=0-{name}\nRUNNER_NAME={name}\nRUNNER_SECRET=s\n");
-        std::fs::write(environment.join(format!("0-{name}.env")), settings)?;
-        let args = ["-u", "", "--", "/bin/bash", "-c", "echo clock=$(date +%s%N); exec sleep 600"];
-        // None that is there: the machine stays as it was when it answered.
-        let program = (what != What::Clock).then(|| "/no/entrypoint".into());
-        let spec = VmSpec {
-            name: name.to_owned(),
-            runner_id: format!("0-{name}"),
-            machine,
-            network: self.network.clone(),
-            environment,
-            entrypoint: Entrypoint { program, args: args.map(str::to_owned).to_vec() },
-            mounts: Vec::new(),
-            shell: false,
-        };
+        let mut entrypoint = script("echo clock=$(date +%s%N); exec sleep 600");
+        if what != What::Clock {
+            // None that is there: the machine stays as it was when it answered.
+            entrypoint = Entrypoint { program: Some("/no/entrypoint".into()), ..entrypoint };
+        }
         let mut times = Times { asked: Some(Instant::now()), ..Times::default() };
-        let mut vm = dayfly_vm::start(&self.host, spec, &self.run_dir(name)).await?;
+        let mut vm = self.0.start(name, machine, entrypoint).await?;
         let wait = async {
             while times.identified.is_none() || (docker && times.docker.is_none()) {
                 let event = vm.next_event().await.ok_or("the machine is gone")?;

@@ -5,6 +5,7 @@
 #![expect(clippy::missing_panics_doc, reason = "tests end by a panic")]
 
 pub mod lab;
+pub mod machines;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};

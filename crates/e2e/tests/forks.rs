@@ -3,16 +3,13 @@
 #![expect(unsafe_code, reason = "a thread enters a network namespace")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dayfly_e2e::machines::{Stage, script};
 use dayfly_e2e::{OwnState, prepared};
-use dayfly_vm::image::Store;
-use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings,
-    StartedFrom, TemplateSettings, Vm, VmEvent, VmHost, VmSpec, WarmUp,
-};
+use dayfly_vm::{Preparing, StartedFrom, TemplateSettings, Vm, VmEvent, WarmUp};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::UnshareFlags;
 
@@ -37,83 +34,29 @@ say docker "$(docker info --format '{{.ServerVersion}}' 2>&1)"
 say clock "$(date +%s%N)"
 "#;
 
-struct Stage {
-    folder: tempfile::TempDir,
-    host: VmHost,
-    machine: Machine,
-    network: Network,
+/// As root, machines have networks of their own: all of it happens in a namespace that the test makes.
+fn stage(state: &Path, template: TemplateSettings) -> Stage {
+    if rustix::process::geteuid().is_root() {
+        // SAFETY: a network namespace concerns the calling thread alone.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace");
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip (of iproute2)");
+        assert!(up.success());
+    }
+    Stage::new(state, &prepared("DAYFLY_BINARY"), template).expect("a stage")
 }
 
-impl Stage {
-    /// As root, machines have networks of their own: all of it happens in a namespace that the test makes.
-    fn new(state: &Path, template: TemplateSettings) -> Self {
-        if rustix::process::geteuid().is_root() {
-            // SAFETY: a network namespace concerns the calling thread alone.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace");
-            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip (of iproute2)");
-            assert!(up.success());
-        }
-        let binary = prepared("DAYFLY_BINARY");
-        let launcher = Launcher { program: binary.clone(), args: vec!["vmm-launch".to_owned()] };
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut host = VmHost::new(state.to_owned(), launcher);
-        host.spare_folder = Some(folder.path().join("spares"));
-        let image = Store::new(state).list().expect("images").into_iter().next().expect("an image");
-        let driver = Driver::Qemu(QemuSettings {
-            disk_mib: 32 * 1024,
-            image,
-            accel: AccelChoice::Auto,
-            template: Some(template),
-        });
-        let machine = Machine {
-            cpus: 2,
-            memory_mib: 1024,
-            guest_binary: binary.with_file_name("dayfly-guest"),
-            driver,
-        };
-        let network =
-            Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
-        Self { folder, host, machine, network }
-    }
+/// Starts a machine that runs a script in place of a runner app.
+async fn start(stage: &Stage, name: &str, text: &str) -> Vm {
+    stage.start(name, stage.machine.clone(), script(text)).await.expect("a machine")
+}
 
-    async fn prepare(&self) -> Vec<Preparing> {
-        let mut told = Vec::new();
-        dayfly_vm::prepare(&self.host, &self.machine, &self.network, &[], &mut |what| told.push(what)).await;
-        told
-    }
-
-    fn run_dir(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name).join("vm")
-    }
-
-    /// Starts a machine that runs a script in place of a runner app.
-    async fn start(&self, name: &str, script: &str) -> Vm {
-        let environment = self.folder.path().join(name).join("environment");
-        std::fs::create_dir_all(&environment).expect("a folder");
-        let settings = format!("RUNNER_ID=0-{name}\nRUNNER_NAME={name}\nRUNNER_SECRET=planted-{name}\n");
-        std::fs::write(environment.join(format!("0-{name}.env")), settings).expect("settings");
-        let args = ["-u", "", "--", "/bin/bash", "-c", script];
-        let spec = VmSpec {
-            name: name.to_owned(),
-            runner_id: format!("0-{name}"),
-            machine: self.machine.clone(),
-            network: self.network.clone(),
-            environment,
-            entrypoint: Entrypoint { program: None, args: args.map(str::to_owned).to_vec() },
-            mounts: Vec::new(),
-            shell: false,
-        };
-        dayfly_vm::start(&self.host, spec, &self.run_dir(name)).await.expect("a machine")
-    }
-
-    async fn say(&self, name: &str, script: &str) -> Said {
-        let mut said = Said::default();
-        let vm = self.start(name, script).await;
-        said.hear(vm).await;
-        let left: Vec<_> = std::fs::read_dir(self.run_dir(name)).expect("read").flatten().collect();
-        assert!(left.iter().all(|left| left.path().extension().is_some_and(|end| end == "log")), "{left:?}");
-        said
-    }
+/// What a machine tells that runs this script; nothing of it is left.
+async fn say(stage: &Stage, name: &str, text: &str) -> Said {
+    let mut said = Said::default();
+    said.hear(start(stage, name, text).await).await;
+    let left: Vec<_> = std::fs::read_dir(stage.run_dir(name)).expect("read").flatten().collect();
+    assert!(left.iter().all(|left| left.path().extension().is_some_and(|end| end == "log")), "{left:?}");
+    said
 }
 
 /// What a machine told.
@@ -183,7 +126,7 @@ fn assert_personal(machines: &[(&str, Said)]) {
 
 #[tokio::test]
 async fn forks_of_one_template_have_nothing_personal_in_common() {
-    let stage = Stage::new(&prepared("DAYFLY_STATE"), TemplateSettings::default());
+    let stage = stage(&prepared("DAYFLY_STATE"), TemplateSettings::default());
     let told = stage.prepare().await;
     assert!(
         told.iter().all(|what| !matches!(what, Preparing::Failed { .. } | Preparing::Cold { .. })),
@@ -191,7 +134,7 @@ async fn forks_of_one_template_have_nothing_personal_in_common() {
     );
     let mut machines = Vec::new();
     for name in ["one", "two"] {
-        let said = stage.say(name, WHO_AM_I).await;
+        let said = say(&stage, name, WHO_AM_I).await;
         assert!(matches!(&said.from[..], [StartedFrom::Fork(_)]), "{said:?}");
         machines.push((name, said));
     }
@@ -201,9 +144,9 @@ async fn forks_of_one_template_have_nothing_personal_in_common() {
 #[tokio::test]
 async fn a_spare_that_stood_still_becomes_somebody_and_another_one_is_made() {
     let stage =
-        Stage::new(&prepared("DAYFLY_STATE"), TemplateSettings { spares: 1, ..TemplateSettings::default() });
+        stage(&prepared("DAYFLY_STATE"), TemplateSettings { spares: 1, ..TemplateSettings::default() });
     stage.prepare().await;
-    let first = stage.say("first", WHO_AM_I).await;
+    let first = say(&stage, "first", WHO_AM_I).await;
     let spare_ready = async {
         while stage.host.spares.ready() < 1 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -212,21 +155,21 @@ async fn a_spare_that_stood_still_becomes_somebody_and_another_one_is_made() {
     tokio::time::timeout(PATIENCE, spare_ready).await.expect("a spare");
     // Long enough that a clock which stood still would show it.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let second = stage.say("second", WHO_AM_I).await;
+    let second = say(&stage, "second", WHO_AM_I).await;
     assert!(matches!(&second.from[..], [StartedFrom::Spare(_)]), "{second:?}");
     assert_personal(&[("first", first), ("second", second)]);
     stage.host.spares.end().await;
-    let left = std::fs::read_dir(stage.folder.path().join("spares")).expect("read").count();
+    let left = std::fs::read_dir(stage.folder().join("spares")).expect("read").count();
     assert_eq!(left, 0, "spares are gone");
 }
 
 #[tokio::test]
 async fn a_fork_whose_vmm_dies_before_it_answers_is_booted_instead() {
-    let mut stage = Stage::new(&prepared("DAYFLY_STATE"), TemplateSettings::default());
+    let mut stage = stage(&prepared("DAYFLY_STATE"), TemplateSettings::default());
     // Nothing here needs Docker, which a machine that boots starts.
     stage.host.limits.docker = Duration::from_secs(1);
     stage.prepare().await;
-    let mut vm = stage.start("unlucky", "echo works=yes").await;
+    let mut vm = start(&stage, "unlucky", "echo works=yes").await;
     let Some(VmEvent::VmmStarted { pid, from: StartedFrom::Fork(_) }) = vm.next_event().await else {
         panic!("no fork")
     };
@@ -269,14 +212,14 @@ async fn a_warm_up_is_in_every_fork_and_no_secret_of_the_host_is_in_the_template
     let state = OwnState::without_templates();
     let warm_up = WarmUp { path: "warm.sh".into(), script: WARM_UP.to_owned() };
     let mut stage =
-        Stage::new(state.path(), TemplateSettings { warm_up: Some(warm_up), ..TemplateSettings::default() });
+        stage(state.path(), TemplateSettings { warm_up: Some(warm_up), ..TemplateSettings::default() });
     stage.host.tool_env = vec![("TOKEN".to_owned(), "planted-in-the-hosts-environment".to_owned())];
     let told = stage.prepare().await;
     assert!(told.contains(&Preparing::Line("the warm-up speaks".to_owned())), "{told:?}");
     let Some(Preparing::Built { template, .. }) = told.last() else { panic!("{told:?}") };
     let script = "echo warm=$(cat /home/runner/warm); echo memory=$(cat /dev/shm/warm)";
     for name in ["one", "two"] {
-        let said = stage.say(name, script).await;
+        let said = say(&stage, name, script).await;
         assert_eq!(said.from, [StartedFrom::Fork(template.clone())]);
         assert_eq!(said.value("warm"), "runner docker 0");
         assert_eq!(said.value("memory"), "kept-in-memory-and-on-disk");
@@ -299,7 +242,7 @@ async fn a_warm_up_is_in_every_fork_and_no_secret_of_the_host_is_in_the_template
 #[tokio::test]
 async fn a_warm_up_that_fails_is_told_and_machines_do_without() {
     let warm_up = WarmUp { path: "bad.sh".into(), script: "echo no such luck\nexit 7\n".to_owned() };
-    let stage = Stage::new(
+    let stage = stage(
         &prepared("DAYFLY_STATE"),
         TemplateSettings { warm_up: Some(warm_up), ..TemplateSettings::default() },
     );
@@ -310,7 +253,7 @@ async fn a_warm_up_that_fails_is_told_and_machines_do_without() {
     });
     let reason = reason.unwrap_or_else(|| panic!("{told:?}"));
     assert!(reason.contains("exit status: 7") && reason.contains("no such luck"), "{reason}");
-    let said = stage.say("anyway", "echo works=yes").await;
+    let said = say(&stage, "anyway", "echo works=yes").await;
     assert!(matches!(&said.from[..], [StartedFrom::Fork(_)]), "{said:?}");
     assert_eq!(said.value("works"), "yes");
 }

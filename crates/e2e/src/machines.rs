@@ -1,0 +1,104 @@
+//! Machines by themselves, as tests and the bench start them: the built-in image at the default size, with a command in
+//! place of the runner app.
+
+use std::path::{Path, PathBuf};
+
+use dayfly_vm::image::Store;
+use dayfly_vm::{
+    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings,
+    TemplateSettings, Vm, VmHost, VmSpec,
+};
+use tempfile::TempDir;
+
+/// Why there is no machine.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where machines run, and of what kind they are.
+pub struct Stage {
+    folder: TempDir,
+    /// Their host.
+    pub host: VmHost,
+    /// Their kind.
+    pub machine: Machine,
+    /// What they reach.
+    pub network: Network,
+}
+
+impl Stage {
+    /// For machines that are forked; `binary` is the program, with the guest binary beside it.
+    ///
+    /// # Errors
+    /// There is no image under `state`, or no room for a folder.
+    pub fn new(state: &Path, binary: &Path, template: TemplateSettings) -> Result<Self, Error> {
+        let folder = tempfile::tempdir()?;
+        let launcher = Launcher { program: binary.to_owned(), args: vec!["vmm-launch".to_owned()] };
+        let mut host = VmHost::new(state.to_owned(), launcher);
+        host.spare_folder = Some(folder.path().join("spares"));
+        let image = Store::new(state).list()?.into_iter().next().ok_or("no image: `dayfly image build`")?;
+        let driver = Driver::Qemu(QemuSettings {
+            disk_mib: 32 * 1024,
+            image,
+            accel: AccelChoice::Auto,
+            template: Some(template),
+        });
+        let guest_binary = binary.with_file_name("dayfly-guest");
+        let machine = Machine { cpus: 2, memory_mib: 1024, guest_binary, driver };
+        let network =
+            Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
+        Ok(Self { folder, host, machine, network })
+    }
+
+    /// Its kind of machine, forked in another way; none: booted.
+    pub fn machine_with(&self, template: Option<TemplateSettings>) -> Machine {
+        let mut machine = self.machine.clone();
+        if let Driver::Qemu(settings) = &mut machine.driver {
+            settings.template = template;
+        }
+        machine
+    }
+
+    /// Builds or opens the template; what was told of it.
+    pub async fn prepare(&self) -> Vec<Preparing> {
+        let mut told = Vec::new();
+        dayfly_vm::prepare(&self.host, &self.machine, &self.network, &[], &mut |what| told.push(what)).await;
+        told
+    }
+
+    /// Where all its machines have their folders.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where a machine of this name has its files.
+    pub fn run_dir(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name).join("vm")
+    }
+
+    /// Starts a machine whose entrypoint is called with these words. Its settings hold `planted-<name>` as a secret.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn start(&self, name: &str, machine: Machine, entrypoint: Entrypoint) -> Result<Vm, Error> {
+        let environment = self.folder.path().join(name).join("environment");
+        std::fs::create_dir_all(&environment)?;
+        let settings = format!("RUNNER_ID=0-{name}\nRUNNER_NAME={name}\nRUNNER_SECRET=planted-{name}\n");
+        std::fs::write(environment.join(format!("0-{name}.env")), settings)?;
+        let spec = VmSpec {
+            name: name.to_owned(),
+            runner_id: format!("0-{name}"),
+            machine,
+            network: self.network.clone(),
+            environment,
+            entrypoint,
+            mounts: Vec::new(),
+            shell: false,
+        };
+        Ok(dayfly_vm::start(&self.host, spec, &self.run_dir(name)).await?)
+    }
+}
+
+/// An entrypoint that runs a script in place of a runner app.
+pub fn script(script: &str) -> Entrypoint {
+    let args = ["-u", "", "--", "/bin/bash", "-c", script];
+    Entrypoint { program: None, args: args.map(str::to_owned).to_vec() }
+}
