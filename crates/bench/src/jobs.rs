@@ -2,11 +2,18 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use dayfly_e2e::lab::LabProcess;
+use dayfly_forge::lab::LabEventKind;
 use serde_json::Value;
 
 use crate::Error;
 use crate::figures::Figure;
+
+/// A job that begins with a line.
+const WAITED_FOR: &str =
+    "on: push\njobs:\n  echo:\n    runs-on: [self-hosted, bench]\n    steps:\n      - run: echo begun\n";
 
 /// Jobs from fresh forks, then from spares.
 pub(crate) fn measure(state: &Path, binary: &Path, samples: u32) -> Result<Vec<Figure>, Error> {
@@ -31,6 +38,38 @@ pub(crate) fn measure(state: &Path, binary: &Path, samples: u32) -> Result<Vec<F
             acquired(&spare, "spare"),
         ),
         Figure::of("job: JIT config at hand -> an `echo` done and its machine gone", "s", "-", whole),
+    ])
+}
+
+/// Runners that wait, registered, and get a job: one after another, each in a machine of its own.
+pub(crate) async fn waiting(samples: u32) -> Result<Vec<Figure>, Error> {
+    let lab = LabProcess::start();
+    let (mut acquired, mut first_line) = (Vec::new(), Vec::new());
+    for _ in 0..samples {
+        let mut runner = lab.runner(["-r", "1", "-L", "bench"]);
+        runner.wait_for_event("listening");
+        // Long enough that its start is over.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let run = lab.dispatch(WAITED_FOR).await;
+        let (mut events, mut dispatched) = (lab.events_of(run).await, 0);
+        loop {
+            let event = events.next().await;
+            let since = || (event.at_ms - dispatched) as f64 / 1000.0;
+            match event.kind {
+                LabEventKind::RunCreated { .. } => dispatched = event.at_ms,
+                LabEventKind::JobAcquired { .. } => acquired.push(since()),
+                LabEventKind::LogLine { .. } => break first_line.push(since()),
+                LabEventKind::RunCompleted { .. } => return Err("a job without any line".into()),
+                _ => {}
+            }
+        }
+        lab.conclusion_of(run).await;
+        runner.wait();
+    }
+    lab.stop();
+    Ok(vec![
+        Figure::of("waiting runner: job dispatched -> acquired", "s", "-", acquired),
+        Figure::of("waiting runner: job dispatched -> first line at the live feed", "s", "0.6 s", first_line),
     ])
 }
 

@@ -1,11 +1,12 @@
 //! Machines to be measured: the built-in image at the default size, with a command in place of the runner app.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dayfly_e2e::machines::{self, script};
-use dayfly_vm::{Entrypoint, Machine, Preparing, TemplateSettings, Vm, VmEvent};
+use dayfly_guest::protocol::Milestone;
+use dayfly_vm::{Driver, Entrypoint, Machine, Preparing, TemplateSettings, Vm, VmEvent};
 
 use crate::Error;
 
@@ -30,8 +31,10 @@ pub(crate) enum What {
     Answer,
     /// That it tells the time.
     Clock,
-    /// That its Docker answers.
+    /// That its Docker answers the agent, once it has booted.
     Docker,
+    /// That its Docker answers a command.
+    DockerCommand,
 }
 
 /// When what was seen of a machine's start.
@@ -47,6 +50,8 @@ pub(crate) struct Times {
     pub(crate) identified: Option<Instant>,
     /// Docker answers.
     pub(crate) docker: Option<Instant>,
+    /// Docker has answered a command.
+    pub(crate) docker_command: Option<Instant>,
     /// How far the guest's clock was from the host's, milliseconds, as its command told it.
     pub(crate) clock_ms: Option<f64>,
 }
@@ -71,6 +76,14 @@ impl Stage {
         self.machine_with(spares.map(|spares| TemplateSettings { spares, ..TemplateSettings::default() }))
     }
 
+    /// The root file system of its image.
+    pub(crate) fn root(&self) -> Result<PathBuf, Error> {
+        match &self.0.machine.driver {
+            Driver::Qemu(settings) => Ok(settings.image.folder().join("root.squashfs")),
+            _ => Err("machines without an image".into()),
+        }
+    }
+
     /// Builds or opens the template.
     pub(crate) async fn prepare(&self) -> Result<(), Error> {
         let failure = self.0.prepare().await.into_iter().find_map(|told| match told {
@@ -83,11 +96,17 @@ impl Stage {
     /// Starts a machine, and waits until its agent has answered with its identity set, and Docker where that is wanted.
     pub(crate) async fn start(&self, name: &str, machine: Machine, what: What) -> Result<(Vm, Times), Error> {
         let docker = what == What::Docker;
-        let mut entrypoint = script("echo clock=$(date +%s%N); exec sleep 600");
-        if what != What::Clock {
+        let entrypoint = match what {
+            What::Clock => script("echo clock=$(date +%s%N); exec sleep 600"),
+            What::DockerCommand => script(
+                "curl -sS --unix-socket /run/docker.sock http://localhost/_ping && echo && echo docker=answers; \
+                 exec sleep 600",
+            ),
             // None that is there: the machine stays as it was when it answered.
-            entrypoint = Entrypoint { program: Some("/no/entrypoint".into()), ..entrypoint };
-        }
+            What::Answer | What::Docker => {
+                Entrypoint { program: Some("/no/entrypoint".into()), ..script("") }
+            }
+        };
         let mut times = Times { asked: Some(Instant::now()), ..Times::default() };
         let mut vm = self.0.start(name, machine, entrypoint).await?;
         let wait = async {
@@ -101,10 +120,10 @@ impl Stage {
         Ok((vm, times))
     }
 
-    /// Waits until the machine's command has told its clock.
-    pub(crate) async fn hear_clock(&self, vm: &mut Vm, times: &mut Times) -> Result<(), Error> {
+    /// Waits until the machine's command has told what it is asked for.
+    pub(crate) async fn hear(&self, vm: &mut Vm, times: &mut Times) -> Result<(), Error> {
         let wait = async {
-            while times.clock_ms.is_none() {
+            while times.clock_ms.is_none() && times.docker_command.is_none() {
                 let event = vm.next_event().await.ok_or("the machine is gone")?;
                 times.take(event)?;
             }
@@ -119,11 +138,11 @@ impl Times {
         let now = Instant::now();
         match event {
             VmEvent::VmmStarted { pid, .. } => (self.pid, self.started) = (pid, Some(now)),
-            VmEvent::Milestone { milestone, .. } => match format!("{milestone:?}").as_str() {
-                "Identified" => self.identified = Some(now),
-                "DockerReady" => self.docker = Some(now),
-                _ => {}
-            },
+            VmEvent::Milestone { milestone: Milestone::Identified, .. } => self.identified = Some(now),
+            VmEvent::Milestone { milestone: Milestone::DockerReady, .. } => self.docker = Some(now),
+            VmEvent::Line { text, .. } if text.ends_with("docker=answers") => {
+                self.docker_command = Some(now);
+            }
             VmEvent::Line { text, .. } => {
                 if let Some((_, clock)) = text.split_once("clock=") {
                     let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;

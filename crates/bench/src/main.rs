@@ -4,6 +4,7 @@
 //! what its companions say. Nothing is judged here; `BENCHMARKS.md` holds what a quiet host gave.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measured")]
 
+mod containers;
 mod figures;
 mod jobs;
 mod machines;
@@ -15,11 +16,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use figures::{Figure, Surroundings};
 use machines::Stage;
+use rustix::process::{Resource, Rlimit};
 
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only figures whose name holds this
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -52,6 +54,9 @@ fn main() -> ExitCode {
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn measure_all(args: &Args) -> Result<(), Error> {
+    // Each machine takes some descriptors of this process.
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     let begin = Surroundings::look();
     let stage = Stage::new(&args.state, &args.binary)?;
     let mut figures: Vec<Figure> = Vec::new();
@@ -78,8 +83,19 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     if wants("boot") {
         figures.push(measure::boots(&stage, args.samples.div_ceil(4)).await?);
     }
+    if wants("docker") {
+        figures.extend(measure::docker(&stage, args.samples.div_ceil(2)).await?);
+    }
     if wants("job") {
         figures.extend(jobs::measure(&args.state, &args.binary, args.samples)?);
+    }
+    if wants("waiting") {
+        figures.extend(jobs::waiting(args.samples.div_ceil(2)).await?);
+    }
+    if wants("fit") {
+        let (fitted, reason) = measure::fit(&stage).await?;
+        eprintln!("bench: no more forks fit: {reason}");
+        figures.extend(fitted);
     }
     figures::print(&begin, &figures, args.json)
 }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use dayfly_vm::Vm;
 use rustix::process::{Pid, Signal};
 
-use crate::Error;
 use crate::figures::Figure;
 use crate::machines::{Stage, Times, What};
+use crate::{Error, containers};
 
+/// Memory that is left to this host when as many machines as fit are started, MiB.
+const RESERVE_MIB: u64 = 1024;
 /// How long idle machines are watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -43,7 +45,7 @@ pub(crate) async fn forks(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Er
     for number in 0..samples.div_ceil(4) {
         let name = format!("clock{number}");
         let (mut vm, mut times) = stage.start(&name, stage.machine(Some(0)), What::Clock).await?;
-        stage.hear_clock(&mut vm, &mut times).await?;
+        stage.hear(&mut vm, &mut times).await?;
         clock.extend(times.clock_ms);
         end(&mut vm).await;
         vm.destroy().await?;
@@ -59,6 +61,67 @@ pub(crate) async fn forks(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Er
         Figure::of("fork: guest's clock behind the host's when a command tells it", "ms", "2 s", clock),
         Figure::of("job's end -> VM, disk, network and files gone", "ms", "50 ms", gone),
     ])
+}
+
+/// Forks against containers of the same root, each until its Docker answers.
+pub(crate) async fn docker(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Error> {
+    let Some(container) = containers::measure(&stage.root()?, samples)? else { return Ok(Vec::new()) };
+    let (mut there, mut asked) = (Vec::new(), Vec::new());
+    for number in 0..samples {
+        let name = format!("docker{number}");
+        let (mut vm, mut times) = stage.start(&name, stage.machine(Some(0)), What::DockerCommand).await?;
+        stage.hear(&mut vm, &mut times).await?;
+        there.push(Times::between(times.started, times.identified)?);
+        asked.push(Times::between(times.started, times.docker_command)?);
+        end(&mut vm).await;
+        vm.destroy().await?;
+    }
+    let (first, command) = (
+        "fork: exec of the VMM -> answer, Docker there",
+        "fork: exec of the VMM -> Docker has answered a command",
+    );
+    let (there, asked) = (Figure::of(first, "ms", "-", there), Figure::of(command, "ms", "-", asked));
+    let ratio = |name, goal, figure: &Figure| Figure::of(name, ":1", goal, vec![figure.p50 / container.p50]);
+    Ok(vec![
+        ratio("fork with Docker there : container until Docker answers (medians)", "0.15", &there),
+        ratio("fork until Docker has answered a command : the same (medians)", "-", &asked),
+        there,
+        asked,
+        container,
+    ])
+}
+
+/// As many forks as this host holds, each stopped once it has answered.
+pub(crate) async fn fit(stage: &Stage) -> Result<(Vec<Figure>, String), Error> {
+    let mut machines = Vec::new();
+    let reason = loop {
+        if available_mib()? < RESERVE_MIB {
+            break format!("memory: less than {RESERVE_MIB} MiB were left");
+        }
+        let name = format!("fit{}", machines.len());
+        match stage.start(&name, stage.machine(Some(0)), What::Answer).await {
+            Ok((vm, times)) => {
+                signal(&[times.pid], Signal::STOP)?;
+                machines.push(vm);
+            }
+            Err(error) => break error.to_string(),
+        }
+    };
+    let count = machines.len();
+    for vm in &mut machines {
+        end(vm).await;
+    }
+    for vm in machines {
+        vm.destroy().await?;
+    }
+    let name = "forks that fit on this host, idle and stopped";
+    Ok((vec![Figure::of(name, "forks", "-", vec![count as f64])], reason))
+}
+
+fn available_mib() -> Result<u64, Error> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).ok_or("no MemAvailable")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
 }
 
 /// Forks that had been made before.

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
+use dayfly_forge::lab::LabEvent;
 use rustix::process::Signal;
+use tokio::sync::mpsc;
 
 use crate::{Dayfly, Running};
 
@@ -32,7 +34,48 @@ pub fn http() -> reqwest::Client {
     reqwest::Client::new()
 }
 
+/// The events of one run of a lab, from its beginning, over HTTP as others would read them.
+pub struct RunEvents(mpsc::Receiver<LabEvent>);
+
+impl RunEvents {
+    /// Begins to read them.
+    pub async fn of(forge: &Forge, token: &str, run: u64) -> Self {
+        let mut response = http()
+            .get(forge.base().url().join("/lab/v1/events").expect("an address"))
+            .query(&[("since", "0".to_owned()), ("run", run.to_string())])
+            .bearer_auth(token)
+            .send()
+            .await
+            .expect("the stream of events");
+        let (sender, receiver) = mpsc::channel(1000);
+        tokio::spawn(async move {
+            let mut text = Vec::new();
+            while let Ok(Some(piece)) = response.chunk().await {
+                text.extend_from_slice(&piece);
+                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let event = serde_json::from_slice(&line).expect("an event");
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> LabEvent {
+        self.0.recv().await.expect("the lab's stream of events goes on")
+    }
+}
+
 impl LabProcess {
+    /// The events of a run, from its beginning.
+    pub async fn events_of(&self, run: u64) -> RunEvents {
+        RunEvents::of(&self.forge, &self.token, run).await
+    }
+
     /// Starts one, for the repository `o/r`.
     pub fn start() -> Self {
         Self::for_repository("o/r")

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_e2e::lab::RunEvents;
 use dayfly_forge::client::{ApiBase, Deletion, Dispatch, Forge, JitRequest, RunnerScope};
 use dayfly_forge::lab::{Lab, LabEvent, LabEventKind, LabSettings};
 use dayfly_forge::workflow::Conclusion;
@@ -106,24 +106,25 @@ impl Stage {
     ) -> Outcome {
         let mut outcome = Outcome { run, conclusion: Conclusion::Skipped, events: Vec::new() };
         let mut apps = Vec::new();
-        let mut events = self.events_of(run).await;
-        let following =
-            async {
-                while outcome.events.last().is_none_or(|event: &Arc<LabEvent>| {
-                    !matches!(event.kind, LabEventKind::RunCompleted { .. })
-                }) {
-                    let event = events.next().await;
-                    if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind
-                        && make_runners
-                    {
-                        apps.push(self.start_app(*job, labels, *group_id).await);
-                    }
-                    if let Some(reaction) = react(&event, &self.forge) {
-                        reaction.await;
-                    }
-                    outcome.events.push(event);
+        let mut events = RunEvents::of(&self.forge, self.lab.token(), run).await;
+        let following = async {
+            while outcome
+                .events
+                .last()
+                .is_none_or(|event: &LabEvent| !matches!(event.kind, LabEventKind::RunCompleted { .. }))
+            {
+                let event = events.next().await;
+                if let LabEventKind::JobQueued { job, labels, group_id, .. } = &event.kind
+                    && make_runners
+                {
+                    apps.push(self.start_app(*job, labels, *group_id).await);
                 }
-            };
+                if let Some(reaction) = react(&event, &self.forge) {
+                    reaction.await;
+                }
+                outcome.events.push(event);
+            }
+        };
         let ended = tokio::time::timeout(PATIENCE, following).await;
         assert!(ended.is_ok(), "the run did not end: {outcome}");
         if let Some(LabEventKind::RunCompleted { conclusion }) =
@@ -132,32 +133,6 @@ impl Stage {
             outcome.conclusion = *conclusion;
         }
         outcome
-    }
-
-    async fn events_of(&self, run: u64) -> Replayed {
-        // The run began before anyone listened, so the events are read from their beginning, over HTTP as others would.
-        let mut response = dayfly_e2e::lab::http()
-            .get(self.forge.base().url().join("/lab/v1/events").unwrap())
-            .query(&[("since", "0".to_owned()), ("run", run.to_string())])
-            .bearer_auth(self.lab.token())
-            .send()
-            .await
-            .unwrap();
-        let (sender, receiver) = tokio::sync::mpsc::channel(1000);
-        tokio::spawn(async move {
-            let mut text = Vec::new();
-            while let Ok(Some(piece)) = response.chunk().await {
-                text.extend_from_slice(&piece);
-                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = text.drain(..=end).collect();
-                    let event: LabEvent = serde_json::from_slice(&line).unwrap();
-                    if sender.send(Arc::new(event)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Replayed { receiver }
     }
 
     /// Answers how many seconds the app took to end.
@@ -229,22 +204,11 @@ impl Stage {
     }
 }
 
-/// Events read from the lab's stream.
-struct Replayed {
-    receiver: tokio::sync::mpsc::Receiver<Arc<LabEvent>>,
-}
-
-impl Replayed {
-    async fn next(&mut self) -> Arc<LabEvent> {
-        self.receiver.recv().await.expect("the lab's stream of events ended")
-    }
-}
-
 /// What came of a run.
 pub(crate) struct Outcome {
     pub(crate) run: u64,
     pub(crate) conclusion: Conclusion,
-    pub(crate) events: Vec<Arc<LabEvent>>,
+    pub(crate) events: Vec<LabEvent>,
 }
 
 impl Outcome {
@@ -274,7 +238,7 @@ impl Outcome {
 
     pub(crate) fn lines(&self, job: &str) -> Vec<String> {
         let id = self.id(job);
-        let line = |event: &Arc<LabEvent>| match &event.kind {
+        let line = |event: &LabEvent| match &event.kind {
             LabEventKind::LogLine { job, line, .. } if Some(*job) == id => Some(line.clone()),
             _ => None,
         };
