@@ -343,11 +343,13 @@ impl Agent {
 
     fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
         crate::boot::shares::mount_all(&start.shares).map_err(std::io::Error::other)?;
-        let standby = self.standby.lock().unwrap_or_else(PoisonError::into_inner).take();
         // One that is another program, or that is gone, is started now.
-        let standby =
-            standby.filter(|_| start.program.is_none()).and_then(|standby| standby.begin(start).ok());
-        let (reader, ended) = standby.map_or_else(|| self.spawn_entrypoint(start), Ok)?;
+        let standby = match &start.program {
+            Some(program) => std::fs::metadata(program).map(|_| None)?,
+            None => self.standby.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        };
+        let begun = standby.and_then(|standby| standby.begin(start).ok());
+        let (reader, ended) = begun.map_or_else(|| self.spawn_entrypoint(start), Ok)?;
         let agent = self.clone();
         let relay = std::thread::spawn(move || {
             crate::lines::for_each(reader, |line| agent.line(Source::Entrypoint, line));
