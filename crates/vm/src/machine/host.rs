@@ -52,7 +52,8 @@ pub struct Limits {
     pub hello_krun: Duration,
     /// From the start of a fork's VMM until it has its identity.
     pub fork: Duration,
-    /// How long a template may take to be built, without its warm-up.
+    /// From the agent's hello in a machine that becomes a template until its Docker answers; and from there until it is ready,
+    /// without its warm-up.
     pub template: Duration,
     /// How long a warm-up may take.
     pub warm_up: Duration,
@@ -69,7 +70,8 @@ impl Default for Limits {
             hello_krun: Duration::from_secs(60),
             // Measured: 0.05 s, and 2 s where twenty start at once on two cores.
             fork: Duration::from_secs(20),
-            template: Duration::from_secs(300),
+            // Measured: 10 to 20 s, up to a minute on such a host.
+            template: Duration::from_secs(180),
             warm_up: Duration::from_secs(1800),
             docker: Duration::from_secs(120),
         }

@@ -56,8 +56,25 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildE
     move |source| BuildError::Io { what, path, source }
 }
 
-/// Builds it into a folder: `memory`, `state`, `disk.img` and what its warm-up printed. Nothing of its machine is left.
+/// Builds it into a folder: `memory`, `state`, `disk.img` and what its warm-up printed. Nothing of its machine is left. One
+/// that comes to nothing in its time gets a second try: an emulated machine may stand still for ever (seen once in some
+/// eighty builds on a loaded host; why is not known).
 pub(super) async fn build(
+    host: &VmHost,
+    blueprint: &Blueprint,
+    stage: &Path,
+    tell: &mut (dyn FnMut(Preparing) + Send),
+) -> Result<(), BuildError> {
+    match try_to_build(host, blueprint, stage, tell).await {
+        Err(error @ BuildError::TooLong { .. }) => {
+            tracing::warn!("template {}: {error}\nit gets a second try", blueprint.id);
+            try_to_build(host, blueprint, stage, tell).await
+        }
+        built => built,
+    }
+}
+
+async fn try_to_build(
     host: &VmHost,
     blueprint: &Blueprint,
     stage: &Path,
@@ -96,7 +113,8 @@ async fn freeze_one(
     let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
     let turn = host.pace.enter().await.map_err(StartError::from)?;
     let log = BoundedFile::append(&stage.join(store::WARM_UP_LOG)).ok();
-    let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), log, limits: host.limits };
+    let hello_limit = host.limits.hello(blueprint.accel);
+    let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), log, hello_limit, limits: host.limits };
     becoming.get_ready(blueprint, tell).await?;
     drop(turn);
     becoming.freeze(state.into()).await?;
@@ -120,6 +138,7 @@ struct Becoming {
     lines: Vec<String>,
     /// What its warm-up prints.
     log: Option<BoundedFile>,
+    hello_limit: Duration,
     limits: Limits,
 }
 
@@ -131,11 +150,16 @@ impl Becoming {
         tell: &mut (dyn FnMut(Preparing) + Send),
     ) -> Result<(), BuildError> {
         self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
-        let end = Instant::now() + self.limits.template;
-        self.until("Docker did not answer", end, self.limits.template, tell, |message| match message {
+        let (hello, docker) = (self.hello_limit, self.limits.template);
+        self.until("its agent said no hello", Instant::now() + hello, hello, tell, |message| match message {
             GuestMessage::Hello { version, .. } if *version != protocol::VERSION => {
                 Some(Err(BuildError::Version(*version)))
             }
+            GuestMessage::Hello { .. } => Some(Ok(())),
+            _ => None,
+        })
+        .await?;
+        self.until("Docker did not answer", Instant::now() + docker, docker, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::DockerReady, .. } => Some(Ok(())),
             // Docker that cannot start is told so; a template without it would be worse than a cold boot.
             GuestMessage::Fault { message } if message.contains("dockerd") => {
