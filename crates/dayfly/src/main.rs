@@ -70,10 +70,7 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
         Command::Trace(args) => commands::trace::run(places, &args),
         Command::Logs(args) => commands::logs::run(places, &args).await,
         Command::Lab(LabCommand::Serve(args)) => commands::lab::serve(args).await,
-        Command::Image(ImageCommand::Build { json }) => commands::image::build(places, json).await,
-        Command::Image(ImageCommand::Ls { json }) => commands::image::ls(places, json),
-        Command::Image(ImageCommand::Rm { id }) => commands::image::rm(places, &id),
-        Command::Image(ImageCommand::RunnerApp) => commands::image::runner_app(places).await,
+        Command::Image(command) => run_image(places, command).await,
         Command::Template(TemplateCommand::Build(args)) => commands::template::build(places, *args).await,
         Command::Template(TemplateCommand::Ls { json }) => commands::template::ls(places, json),
         Command::Template(TemplateCommand::Rm { ids, all }) => commands::template::rm(places, &ids, all),
@@ -86,6 +83,19 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
         | Command::Token(_)
         | Command::Completions { .. }
         | Command::VmmLaunch { .. } => Ok(Outcome::Success),
+    }
+}
+
+async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outcome> {
+    match command {
+        ImageCommand::Build { json } => commands::image::build(places, json).await,
+        ImageCommand::Pull { name, pull, json } => commands::image::pull(places, &name, pull, json).await,
+        ImageCommand::Ls { json } => commands::image::ls(places, json),
+        ImageCommand::Inspect { image, json } => commands::image::inspect(places, &image, json),
+        ImageCommand::Rm { id } => commands::image::rm(places, &id),
+        ImageCommand::Gc { keep_bytes, json } => commands::image::gc(places, keep_bytes, json),
+        ImageCommand::Kernel { json } => commands::image::kernel(places, json).await,
+        ImageCommand::RunnerApp => commands::image::runner_app(places).await,
     }
 }
 

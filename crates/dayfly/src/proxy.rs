@@ -10,18 +10,24 @@ use dayfly_forge::Url;
 /// # Errors
 /// The variable holds no address.
 pub(crate) fn of(url: &Url) -> Result<Option<Url>> {
-    let variable = |name: &str| {
-        [name.to_ascii_lowercase(), name.to_owned()]
-            .into_iter()
-            .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
-    };
     let name = if url.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
     let host = url.host_str().unwrap_or_default();
     let without = variable("NO_PROXY").unwrap_or_default();
     let Some(proxy) = variable(name).filter(|_| !is_listed(host, &without)) else { return Ok(None) };
-    let full = if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") };
+    let full = with_scheme(&proxy);
     // It may hold a password: only its name is told.
     Url::parse(&full).map(Some).map_err(|error| Failure::usage(format!("{name} holds no address: {error}")))
+}
+
+/// A variable by either of its names.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    let names = [name.to_ascii_lowercase(), name.to_owned()];
+    names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+/// Proxies are often named without the scheme that almost all of them have.
+pub(crate) fn with_scheme(proxy: &str) -> String {
+    if proxy.contains("://") { proxy.to_owned() } else { format!("http://{proxy}") }
 }
 
 /// Whether a list like `localhost,.example.com` names a host or a domain that it is in.

@@ -1,10 +1,14 @@
 //! From arguments and environment to places and settings, once; nothing below reads either.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use dayfly_vm::oci::{Registries, RegistryAccess};
 
 use crate::cli::Common;
 use crate::exit::{Failure, Result};
+use crate::proxy;
 
 /// Name of the guest binary, beside the host's.
 const GUEST_BINARY: &str = "dayfly-guest";
@@ -23,6 +27,8 @@ pub(crate) struct Places {
     /// What podman, krunvm and buildah see of the environment.
     pub(crate) tool_env: Vec<(String, String)>,
     guest_binary: PathBuf,
+    /// What is particular about registries; none: nobody has said so.
+    registries: Option<PathBuf>,
 }
 
 impl Places {
@@ -46,7 +52,27 @@ impl Places {
         let search_path =
             env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
         let tool_env = env::vars().filter(|(name, _)| dayfly_vm::is_for_tools(name)).collect();
-        Ok(Self { state, program, qemu, search_path, tool_env, guest_binary })
+        let registries = common.registries.clone().or_else(default_registries);
+        Ok(Self { state, program, qemu, search_path, tool_env, guest_binary, registries })
+    }
+
+    /// How registries are reached: with what docker and podman know, and through the proxy of the environment.
+    ///
+    /// # Errors
+    /// The file of registries cannot be used.
+    pub(crate) fn registry_access(&self) -> Result<RegistryAccess> {
+        let registries =
+            self.registries.as_deref().map(Registries::read).transpose().map_err(Failure::usage)?;
+        Ok(RegistryAccess {
+            credentials: credential_files(&|name| env::var_os(name)),
+            helper_folders: self.search_path.clone(),
+            helper_env: env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            registries: registries.unwrap_or_default(),
+            proxy: proxy::variable("HTTPS_PROXY").map(|proxy| proxy::with_scheme(&proxy)),
+            no_proxy: proxy::variable("NO_PROXY").unwrap_or_default(),
+        })
     }
 
     /// The guest binary, which must be there.
@@ -57,6 +83,34 @@ impl Places {
         Err(Failure::cannot(format!("the guest binary {} is not there", self.guest_binary.display()))
             .hint("`make build` puts it beside dayfly; or give --guest-binary FILE"))
     }
+}
+
+/// The administrator's file, else the user's; none where neither is there.
+fn default_registries() -> Option<PathBuf> {
+    const NAME: &str = "registries.json";
+    let own = |folder: OsString| PathBuf::from(folder).join("dayfly").join(NAME);
+    let under_home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config/dayfly").join(NAME));
+    let users = env::var_os("XDG_CONFIG_HOME").map(own).or_else(under_home);
+    users.into_iter().chain([Path::new("/etc/dayfly").join(NAME)]).find(|path| path.is_file())
+}
+
+/// Where podman and docker keep credentials, in the order in which podman looks (containers-auth.json(5)).
+fn credential_files(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let folder = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(file) = folder("REGISTRY_AUTH_FILE") {
+        return vec![file];
+    }
+    let home = folder("HOME");
+    let config = folder("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+    let docker = folder("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
+    let files = [
+        folder("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
+        // Where root has no folder of its own for what ends with its login.
+        Some(PathBuf::from("/run/containers/0/auth.json")).filter(|_| rustix::process::geteuid().is_root()),
+        config.map(|folder| folder.join("containers/auth.json")),
+        docker.map(|folder| folder.join("config.json")),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 fn default_state(
@@ -76,6 +130,26 @@ fn default_state(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_looked_for_where_their_owners_keep_them() {
+        let of = |known: &[(&str, &str)]| -> Vec<String> {
+            let variable = |name: &str| known.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
+            let files = credential_files(&variable).into_iter().map(|path| path.display().to_string());
+            files.filter(|path| !path.starts_with("/run/containers/0/")).collect()
+        };
+        assert_eq!(of(&[("REGISTRY_AUTH_FILE", "/a.json"), ("HOME", "/h")]), ["/a.json"]);
+        assert_eq!(of(&[("HOME", "/h")]), ["/h/.config/containers/auth.json", "/h/.docker/config.json"]);
+        assert_eq!(
+            of(&[
+                ("HOME", "/h"),
+                ("XDG_RUNTIME_DIR", "/r"),
+                ("DOCKER_CONFIG", "/d"),
+                ("XDG_CONFIG_HOME", "/c")
+            ]),
+            ["/r/containers/auth.json", "/c/containers/auth.json", "/d/config.json"]
+        );
+    }
 
     #[test]
     fn root_keeps_state_for_the_host_and_a_user_under_home() {

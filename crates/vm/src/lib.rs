@@ -22,6 +22,7 @@ pub mod launch;
 mod machine;
 mod mount;
 mod network;
+pub mod oci;
 mod pace;
 mod probe;
 mod process;

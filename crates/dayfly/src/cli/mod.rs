@@ -42,6 +42,10 @@ pub(crate) struct Common {
     /// QEMU [default: qemu-system-x86_64 in the usual folders]
     #[arg(long, global = true, env = "DAYFLY_QEMU", value_name = "FILE", hide_env_values = true)]
     pub(crate) qemu: Option<PathBuf>,
+    /// Mirrors, authorities and unencrypted registries, as JSON [default: registries.json in /etc/dayfly or
+    /// ~/.config/dayfly, where it is there]
+    #[arg(long, global = true, env = "DAYFLY_REGISTRIES", value_name = "FILE", hide_env_values = true)]
+    pub(crate) registries: Option<PathBuf>,
     /// Tell more of what happens inside (-v info, -vv debug, -vvv trace), on standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -98,6 +102,17 @@ pub(crate) enum Accel {
     Tcg,
 }
 
+/// When a registry is asked for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pull {
+    /// At each start; where it does not answer, the image that is here is taken
+    Always,
+    /// Only for an image that is not here
+    Missing,
+    /// Not at all
+    Never,
+}
+
 /// The machine of a job.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Machines")]
@@ -111,10 +126,13 @@ pub(crate) struct MachineArgs {
     /// Scratch disk of each machine, GiB (sparse: only what is written takes room)
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) disk: u64,
-    /// Image to boot: an id of `dayfly image ls` or an image's folder; for the krun drivers any reference
+    /// Image to boot: any name of an image, as docker and podman know them, or an id of `dayfly image ls`
     /// [default: the built-in one, built where it is missing]
     #[arg(short, long, env = "RUNNER_IMAGE", value_name = "IMAGE")]
     pub(crate) image: Option<String>,
+    /// Whether a registry is asked for an image that is here
+    #[arg(long, env = "RUNNER_PULL", value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
+    pub(crate) pull: Pull,
     /// How machines run
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
@@ -186,9 +204,28 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Fetch an image from a registry, an archive or podman's store, and make of it what machines boot
+    Pull {
+        /// Its name, e.g. ubuntu:24.04, ghcr.io/OWNER/NAME:TAG, oci-archive:FILE, containers-storage:NAME
+        name: String,
+        /// Whether a registry is asked for an image that is here
+        #[arg(long, value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
+        pull: Pull,
+        /// One JSON object a line instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// List the images
     Ls {
         /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what an image is made of, what was added to it, and what it lacks for jobs
+    Inspect {
+        /// Its id, the beginning of it, or a name that it was pulled by
+        image: String,
+        /// JSON instead of text
         #[arg(long)]
         json: bool,
     },
@@ -196,6 +233,21 @@ pub(crate) enum ImageCommand {
     Rm {
         /// Its id, or the beginning of it
         id: String,
+    },
+    /// Remove pulled layers and images that were not used for the longest time; what machines use stays
+    Gc {
+        /// What all together may take, bytes
+        #[arg(long, value_name = "N", default_value_t = 20 << 30)]
+        keep_bytes: u64,
+        /// JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the kernel for images that bring none; nothing to do where it is there
+    Kernel {
+        /// JSON instead of text
+        #[arg(long)]
+        json: bool,
     },
     /// Print the path of the runner app that is put into images, building it where it is missing (internal)
     #[command(hide = true)]

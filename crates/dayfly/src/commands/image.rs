@@ -1,12 +1,17 @@
-//! `dayfly image build|ls|rm`: what the machines boot.
+//! `dayfly image build|pull|ls|inspect|rm|gc|kernel`: what the machines boot.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dayfly_vm::Image;
-use dayfly_vm::image::{self, BuildSettings, Cancel, ImageError, Progress, Store};
+use dayfly_vm::image::{
+    self, BuildSettings, Cancel, ImageError, ImportSettings, Imported, Manifest, Origin, Progress,
+    PullPolicy, Store,
+};
+use dayfly_vm::oci::ImageName;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::cli::Pull;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
@@ -30,30 +35,150 @@ pub(crate) async fn build(places: &Places, json: bool) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-pub(crate) fn ls(places: &Places, json: bool) -> Result<Outcome> {
-    let images = Store::new(&places.state).list().map_err(Failure::cannot)?;
+pub(crate) async fn pull(places: &Places, name: &str, pull: Pull, json: bool) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let image = tokio::select! {
+        image = of_name(places, name, pull, json) => image?,
+        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
+    };
     if json {
-        printer::json(&images.iter().map(describe).collect::<Vec<_>>());
+        printer::json(&describe(&image));
+    } else {
+        printer::line(summary(&image));
+        tell_lacks(image.manifest());
+    }
+    Ok(Outcome::Success)
+}
+
+pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let built = building(places, "kernel", json, |settings, progress| image::kernel(settings, progress));
+    let bundle = tokio::select! {
+        bundle = built => bundle?,
+        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
+    };
+    if json {
+        printer::json(&json!({ "id": bundle.manifest.id, "suite": bundle.manifest.suite,
+            "kernel": bundle.manifest.kernel, "folder": bundle.folder }));
+    } else {
+        printer::line(format_args!("Linux {} (Debian {})", bundle.manifest.kernel, bundle.manifest.suite));
+    }
+    Ok(Outcome::Success)
+}
+
+pub(crate) fn gc(places: &Places, keep_bytes: u64, json: bool) -> Result<Outcome> {
+    let collected = Store::new(&places.state).gc(keep_bytes).map_err(Failure::cannot)?;
+    if json {
+        let images: Vec<Value> =
+            collected.images.iter().map(|(id, bytes)| json!({ "id": id, "bytes": bytes })).collect();
+        printer::json(
+            &json!({ "images": images, "layers": collected.layers, "layer_bytes": collected.layer_bytes,
+            "in_use": collected.in_use, "left_bytes": collected.left_bytes }),
+        );
+        return Ok(Outcome::Success);
+    }
+    if collected.layers > 0 {
+        printer::line(format_args!(
+            "removed {} layers, {}",
+            collected.layers,
+            mebibytes(collected.layer_bytes)
+        ));
+    }
+    for (id, bytes) in &collected.images {
+        printer::line(format_args!("removed {}, {}", id.get(..12).unwrap_or(id), mebibytes(*bytes)));
+    }
+    for id in &collected.in_use {
+        printer::note(format_args!("{} stays: a machine uses it", id.get(..12).unwrap_or(id)));
+    }
+    printer::line(format_args!("{} left", mebibytes(collected.left_bytes)));
+    Ok(Outcome::Success)
+}
+
+pub(crate) fn inspect(places: &Places, wanted: &str, json: bool) -> Result<Outcome> {
+    let store = Store::new(&places.state);
+    let image = by_name(&store, wanted).map_or_else(|| store.find(wanted).map_err(Failure::cannot), Ok)?;
+    if json {
+        let mut value = json!(image.manifest());
+        value["names"] = json!(store.names_of(&image));
+        value["folder"] = json!(image.folder());
+        printer::json(&value);
+        return Ok(Outcome::Success);
+    }
+    printer::line(summary(&image));
+    let manifest = image.manifest();
+    let row = |name: &str, value: &str| {
+        if !value.is_empty() {
+            printer::line(format_args!("  {} {value}", paint(style::DIM, format_args!("{name:11}"))));
+        }
+    };
+    row("id", image.id());
+    row("names", &store.names_of(&image).join(", "));
+    row("runner app", format!("{} {}", manifest.runner_app.name, manifest.runner_app.version).trim());
+    if let Some(Origin { digest, layers, run, added, lacks, devices_left_out, .. }) = &manifest.origin {
+        row("digest", digest.as_str());
+        row("layers", &layers.len().to_string());
+        row("added", &added.join(", "));
+        row("lacks", &lacks.join(", "));
+        if *devices_left_out > 0 {
+            row("left out", &format!("{devices_left_out} device nodes"));
+        }
+        row("ENV", &run.env.join(" "));
+        row("USER", &run.user);
+        row("WORKDIR", &run.working_dir);
+        row("ENTRYPOINT", &run.entrypoint.join(" "));
+        row("CMD", &run.cmd.join(" "));
+    }
+    row("folder", &image.folder().display().to_string());
+    Ok(Outcome::Success)
+}
+
+/// The image that a name led to when it was last pulled.
+fn by_name(store: &Store, wanted: &str) -> Option<Image> {
+    let name = wanted.parse::<ImageName>().ok()?.to_string();
+    store.list().ok()?.into_iter().find(|image| store.names_of(image).contains(&name))
+}
+
+pub(crate) fn ls(places: &Places, json: bool) -> Result<Outcome> {
+    let store = Store::new(&places.state);
+    let images = store.list().map_err(Failure::cannot)?;
+    if json {
+        let with_names = |image: &Image| {
+            let mut value = describe(image);
+            value["names"] = json!(store.names_of(image));
+            value
+        };
+        printer::json(&images.iter().map(with_names).collect::<Vec<_>>());
     } else if images.is_empty() {
         printer::note(format_args!(
             "no images in {}; `dayfly image build` makes one",
             places.state.display()
         ));
     } else {
-        printer::line(paint(style::HEAD, "id            suite     kernel                 size     age"));
+        printer::line(paint(
+            style::HEAD,
+            "id            system            kernel                 size     age      names",
+        ));
         for image in &images {
             let manifest = image.manifest();
             printer::line(format_args!(
-                "{:12}  {:8}  {:21}  {:>7}  {}",
+                "{:12}  {:16}  {:21}  {:>7}  {:7}  {}",
                 short(image),
                 manifest.suite,
                 manifest.kernel,
                 mebibytes(manifest.bytes()),
                 age(manifest.created_s),
+                names_text(&store, image),
             ));
         }
     }
     Ok(Outcome::Success)
+}
+
+fn names_text(store: &Store, image: &Image) -> String {
+    match image.manifest().origin {
+        Some(_) => store.names_of(image).join(", "),
+        None => "(built here)".to_owned(),
+    }
 }
 
 pub(crate) fn rm(places: &Places, id: &str) -> Result<Outcome> {
@@ -76,9 +201,68 @@ pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std:
     Ok(app.await?.program)
 }
 
-/// The image that was asked for by its id.
-pub(crate) fn find(places: &Places, wanted: &str) -> Result<Image> {
-    Store::new(&places.state).find(wanted).map_err(Failure::cannot)
+/// The image that was asked for: by its id or folder, or by any name, where it is fetched.
+pub(crate) async fn of_name(places: &Places, wanted: &str, pull: Pull, quiet: bool) -> Result<Image> {
+    let store = Store::new(&places.state);
+    let image = match here(&store, wanted)? {
+        Some(image) => image,
+        None => {
+            let name = wanted.parse().map_err(|error| {
+                Failure::usage(error).hint(
+                    "`dayfly image ls` lists images that are here; docs/images.md tells how others are named",
+                )
+            })?;
+            fetch(places, name, pull, quiet).await?
+        }
+    };
+    store.touch(&image);
+    Ok(image)
+}
+
+/// Shortest beginning of an id that is not taken for the name of a repository.
+const ID_LENGTH_MIN: usize = 4;
+
+/// An image of the store, where the words mean one: its folder, or the beginning of an id that is there.
+fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
+    if wanted.starts_with(['/', '.']) {
+        return store.find(wanted).map(Some).map_err(Failure::cannot);
+    }
+    let is_id = wanted.len() >= ID_LENGTH_MIN && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match store.find(wanted) {
+        Ok(image) if is_id => Ok(Some(image)),
+        Err(error @ ImageError::Ambiguous { .. }) if is_id => Err(Failure::cannot(error)),
+        _ => Ok(None),
+    }
+}
+
+async fn fetch(places: &Places, name: ImageName, pull: Pull, quiet: bool) -> Result<Image> {
+    let access = places.registry_access()?;
+    let policy = match pull {
+        Pull::Always => PullPolicy::Always,
+        Pull::Missing => PullPolicy::Missing,
+        Pull::Never => PullPolicy::Never,
+    };
+    let (tool_folders, tool_env) = (places.search_path.clone(), places.tool_env.clone());
+    let what = format!("image {name}");
+    let fetched = building(places, &what, quiet, move |build, progress| {
+        let settings = ImportSettings { build: build.clone(), access, policy, tool_folders, tool_env };
+        image::import(&settings, &name, progress)
+    });
+    let Imported { image, warnings } = fetched.await?;
+    warnings.iter().for_each(printer::warning);
+    Ok(image)
+}
+
+/// Says what jobs will miss.
+fn tell_lacks(manifest: &Manifest) {
+    if let Some(origin) = &manifest.origin {
+        if !origin.added.is_empty() {
+            printer::note(format_args!("added: {}", origin.added.join(", ")));
+        }
+        if !origin.lacks.is_empty() {
+            printer::warning(format_args!("it lacks {}: jobs that need them fail", origin.lacks.join(", ")));
+        }
+    }
 }
 
 /// The built-in image, built where it is missing.
@@ -89,13 +273,11 @@ pub(crate) async fn ensure(places: &Places, quiet: bool) -> Result<Image> {
 /// One line about an image.
 pub(crate) fn summary(image: &Image) -> String {
     let manifest = image.manifest();
-    format!(
-        "{} (Debian {}, Linux {}, {})",
-        short(image),
-        manifest.suite,
-        manifest.kernel,
-        mebibytes(manifest.bytes())
-    )
+    let system = match &manifest.origin {
+        Some(origin) => format!("{}, {}", origin.name, manifest.suite),
+        None => format!("Debian {}", manifest.suite),
+    };
+    format!("{} ({system}, Linux {}, {})", short(image), manifest.kernel, mebibytes(manifest.bytes()))
 }
 
 /// The same for programs.
@@ -104,6 +286,7 @@ pub(crate) fn describe(image: &Image) -> Value {
     json!({
         "id": image.id(), "suite": manifest.suite, "kernel": manifest.kernel, "bytes": manifest.bytes(),
         "created_s": manifest.created_s, "runner_app": manifest.runner_app, "folder": image.folder(),
+        "origin": manifest.origin,
     })
 }
 
@@ -141,14 +324,17 @@ async fn building<T: Send + 'static>(
         })
     });
     // Where there is nothing to do, nothing is said.
-    let mut task: Option<Task> = None;
+    let (mut task, mut rate): (Option<Task>, _) = (None, None);
     while let Some(step) = progress.recv().await {
-        let task = task.get_or_insert_with(|| Task::begin(&format!("building the {what}"), quiet));
+        let task = task.get_or_insert_with(|| Task::begin(&format!("making the {what}"), quiet));
         match step {
             Progress::Waiting { what } => {
                 task.phase(&format!("waiting for another process that builds {what}"))
             }
             Progress::Phase { name } => task.phase(name),
+            Progress::Pulling { layers_done, layers, bytes_done, bytes } => {
+                task.at(&pulling(layers_done, layers, bytes_done, bytes, &mut rate));
+            }
             Progress::Line { text } => task.at(&text),
         }
     }
@@ -157,6 +343,25 @@ async fn building<T: Send + 'static>(
         task.done("done");
     }
     Ok(result)
+}
+
+/// How far a pull is, and how fast: since its beginning, without what was here before.
+fn pulling(
+    layers_done: usize,
+    layers: usize,
+    bytes_done: u64,
+    bytes: u64,
+    began: &mut Option<(Instant, u64)>,
+) -> String {
+    let (since, before) = *began.get_or_insert((Instant::now(), bytes_done));
+    let rate =
+        bytes_done.saturating_sub(before) as f64 / since.elapsed().as_secs_f64().max(0.1) / (1 << 20) as f64;
+    let mebi = |bytes: u64| bytes / (1 << 20);
+    format!(
+        "pulling: {layers_done}/{layers} layers, {}/{} MiB, {rate:.1} MiB/s",
+        mebi(bytes_done),
+        mebi(bytes)
+    )
 }
 
 fn short(image: &Image) -> &str {

@@ -115,12 +115,11 @@ pub(crate) async fn settings(
             args.memory
         )));
     }
-    let driver = Driver::Qemu(QemuSettings {
-        disk_mib: args.disk * 1024,
-        image: qemu_image(places, args, quiet).await?,
-        accel: accel_choice(args),
-        template: template(args, user)?,
-    });
+    let image = qemu_image(places, args, quiet).await?;
+    // A template is frozen when Docker has answered; one without it would be no faster than a boot.
+    let template = if image.manifest().has_docker() { template(args, user)? } else { None };
+    let driver =
+        Driver::Qemu(QemuSettings { disk_mib: args.disk * 1024, image, accel: accel_choice(args), template });
     of_size(places, args, driver)
 }
 
@@ -145,7 +144,7 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
 
 async fn qemu_image(places: &Places, args: &MachineArgs, quiet: bool) -> Result<dayfly_vm::Image> {
     match &args.image {
-        Some(wanted) => image::find(places, wanted),
+        Some(wanted) => image::of_name(places, wanted, args.pull, quiet).await,
         None => image::ensure(places, quiet).await,
     }
 }

@@ -26,7 +26,7 @@ use crate::stage::{Claim, Stage, make_folder};
 /// Space that a build takes for a while: the unpacked packages, and the image.
 const FREE_MIB_MIN: u64 = 3 * 1024;
 /// Debian's keys, from debian-archive-keyring.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What gives a user who is not root a range of user ids.
 const NEWUIDMAP: &str = "/usr/bin/newuidmap";
 /// What of the packages nobody reads in a machine. Kernel hooks would build an initramfs that is never used.
@@ -122,7 +122,7 @@ fn check_space(folder: &Path) -> Result<(), ImageError> {
 }
 
 /// Says of a full disk that it is one. Some programs tell it, others only fail while it is.
-fn explain(error: ImageError, folder: &Path) -> ImageError {
+pub(super) fn explain(error: ImageError, folder: &Path) -> ImageError {
     let told = match &error {
         ImageError::Cancelled => return error,
         ImageError::Failed { tail, .. } => tail.contains("No space left on device"),
@@ -205,7 +205,7 @@ impl Builder<'_> {
         command.args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")));
         // Licences stay.
         command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
-        command.args(self.host_apt_options().iter().map(|option| format!("--aptopt={option}")));
+        command.args(host_apt_options().iter().map(|option| format!("--aptopt={option}")));
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         let hooks = [
             ("essential", recipe::ESSENTIAL.to_owned()),
@@ -244,41 +244,55 @@ impl Builder<'_> {
         command
     }
 
-    /// Proxies and clock settings of the host's own apt: what its mirrors need.
-    fn host_apt_options(&self) -> Vec<String> {
-        let Ok(output) = Command::new("apt-config").arg("dump").output() else { return Vec::new() };
-        parse_apt_options(&String::from_utf8_lossy(&output.stdout))
-    }
-
     fn describe(&mut self, kernel: String, packages: BTreeMap<String, String>) -> Result<(), ImageError> {
         (self.progress)(Progress::Phase { name: "taking digests" });
-        let mut files = BTreeMap::new();
-        for name in [ROOT, KERNEL, INITRAMFS] {
-            let path = self.path(name);
-            // Read by VMMs that run as users of their own.
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .map_err(failed("open to readers", &path))?;
-            let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
-            let sha256 = digest_of_file(&path).map_err(failed("read", &path))?;
-            files.insert(name.to_owned(), FileDigest { bytes, sha256 });
-        }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let files = digests_of(self.stage.path())?;
         let manifest = Manifest {
             format: FORMAT,
             id: self.id.to_owned(),
             inputs: self.inputs.digest.clone(),
             suite: self.inputs.suite.clone(),
             kernel,
-            created_s: i64::try_from(since.as_secs()).unwrap_or_default(),
+            created_s: now_s(),
             runner_app: self.inputs.runner_app.manifest.clone(),
             files,
             packages,
+            origin: None,
         };
-        let path = self.path(MANIFEST);
-        let text =
-            serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &path)(error.into()))?;
-        fs::write(&path, text).map_err(failed("write", &path))
+        write_manifest(self.stage.path(), &manifest)
     }
+}
+
+/// Lengths and digests of an image's files, which are opened to their readers: VMMs that run as users of their own.
+pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, ImageError> {
+    let mut files = BTreeMap::new();
+    for name in [ROOT, KERNEL, INITRAMFS] {
+        let path = folder.join(name);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .map_err(failed("open to readers", &path))?;
+        let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
+        let sha256 = digest_of_file(&path).map_err(failed("read", &path))?;
+        files.insert(name.to_owned(), FileDigest { bytes, sha256 });
+    }
+    Ok(files)
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(super) fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or_default()
+}
+
+pub(super) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), ImageError> {
+    let path = folder.join(MANIFEST);
+    let text = serde_json::to_vec_pretty(manifest).map_err(|error| failed("write", &path)(error.into()))?;
+    fs::write(&path, text).map_err(failed("write", &path))
+}
+
+/// Proxies and clock settings of the host's own apt: what its mirrors need.
+pub(super) fn host_apt_options() -> Vec<String> {
+    let Ok(output) = Command::new("apt-config").arg("dump").output() else { return Vec::new() };
+    parse_apt_options(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// Lines of `apt-config dump` that say how mirrors are reached.

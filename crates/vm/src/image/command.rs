@@ -42,11 +42,15 @@ pub(super) fn mortal(program: &str, inside: bool) -> Command {
 
 impl Step<'_> {
     /// Runs programs connected by pipes to their end; the last one's output is kept nowhere.
-    pub(super) fn run(mut self, commands: Vec<Command>) -> Result<(), ImageError> {
+    pub(super) fn run(self, commands: Vec<Command>) -> Result<(), ImageError> {
+        self.run_from(Stdio::null(), commands)
+    }
+
+    /// The same, where the first one reads `input`.
+    pub(super) fn run_from(mut self, mut input: Stdio, commands: Vec<Command>) -> Result<(), ImageError> {
         let (reader, writer) =
             io::pipe().map_err(|error| self.failed(error.to_string(), &VecDeque::new()))?;
         let mut children = Children(Vec::new());
-        let mut input = Stdio::null();
         let last = commands.len().saturating_sub(1);
         for (index, mut command) in commands.into_iter().enumerate() {
             let printer = || writer.try_clone().map(OwnedFd::from).map(Stdio::from);

@@ -95,6 +95,20 @@ pub enum ImageError {
         /// Cause.
         source: serde_json::Error,
     },
+    /// An image from elsewhere that cannot be had or used.
+    #[error("the image {name} cannot be used: {what}")]
+    Origin {
+        /// Its name.
+        name: String,
+        /// Why.
+        what: String,
+    },
+    /// An image that is not to be asked for, and is not here.
+    #[error("the image {name} was never pulled here; `dayfly image pull {name}` does it (or --pull missing)")]
+    NotPulled {
+        /// Its name.
+        name: String,
+    },
     /// It was given up because the caller asked for it.
     #[error("the build was stopped; nothing is left of it")]
     Cancelled,

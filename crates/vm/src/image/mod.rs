@@ -11,15 +11,20 @@
 //!     .build/<id>.lock      held by who builds it
 //! ```
 //!
-//! An id is the digest of all that goes in: suite, package list, scripts, runner app, and the builder's version. The
-//! same inputs give the same id, and then there is nothing to do.
+//! An id is the digest of all that goes in: suite, package list, scripts, runner app, and the builder's version; of an image
+//! from elsewhere its layers and what the host adds. The same inputs give the same id, and then there is nothing to do.
 
+mod additions;
 mod build;
 mod command;
 mod error;
+mod gc;
 mod go;
+mod import;
+mod kernel;
 mod manifest;
 mod modules;
+mod names;
 mod packages;
 mod progress;
 mod recipe;
@@ -29,8 +34,11 @@ pub(crate) mod store;
 
 pub use build::{BuildSettings, build};
 pub use error::ImageError;
+pub use gc::Collected;
 pub use go::Go;
-pub use manifest::{FileDigest, Manifest, RunnerAppManifest};
+pub use import::{ImportSettings, Imported, PullPolicy, import};
+pub use kernel::{KernelBundle, KernelManifest, kernel};
+pub use manifest::{FileDigest, Manifest, Origin, RunnerAppManifest};
 pub use progress::{Cancel, Progress};
 pub use runner_app::{RunnerApp, runner_app};
 pub use store::{Image, Store};

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -26,6 +26,10 @@ const NEEDED: &[&str] = &[
 ];
 /// Found by their checksums' names, so that no dependency leads to them; built in where they are not there.
 const WANTED: &[&str] = &["crc32c_generic", "crc32c_intel"];
+/// Modules that need each other in a row; lists name all that a module needs, so that two would do.
+const DEPTH_MAX: usize = 32;
+/// Longest module, unpacked, bytes.
+const MODULE_LENGTH_MAX: u64 = 64 * 1024 * 1024;
 /// The list that init follows.
 const ORDER: &str = "modules.order-for-boot";
 
@@ -51,29 +55,38 @@ impl Tree {
 
     /// Files in the order in which they can be loaded.
     fn load_order(&self) -> Result<Vec<String>, ImageError> {
-        let mut order = Vec::new();
+        let (mut order, mut seen) = (Vec::new(), HashSet::new());
         for name in NEEDED {
-            if !self.add(name, &mut order) && !self.built_in.contains(*name) {
+            if !self.add(name, &mut order, &mut seen, 0) && !self.built_in.contains(*name) {
                 return Err(ImageError::Unusable { what: format!("its kernel has no module {name}") });
             }
         }
         for name in WANTED {
-            self.add(name, &mut order);
+            self.add(name, &mut order, &mut seen, 0);
+        }
+        if let Some(file) = order.iter().find(|file| !is_below(file)) {
+            return Err(ImageError::Unusable { what: format!("its list of modules names {file:?}") });
         }
         Ok(order)
     }
 
-    /// Adds a module after all that it needs; false where there is none.
-    fn add(&self, name: &str, order: &mut Vec<String>) -> bool {
+    /// Adds a module after all that it needs; false where there is none. Lists come from images: what goes in circles, or
+    /// deeper than any kernel's, comes to an end.
+    fn add(&self, name: &str, order: &mut Vec<String>, seen: &mut HashSet<String>, depth: usize) -> bool {
         let Some((file, needs)) = self.modules.get(name) else { return false };
-        if !order.contains(file) {
+        if depth < DEPTH_MAX && seen.insert(file.clone()) {
             for need in needs {
-                self.add(&name_of(need), order);
+                self.add(&name_of(need), order, seen, depth + 1);
             }
             order.push(file.clone());
         }
         true
     }
+}
+
+/// Whether a path from a list stays in its folder.
+fn is_below(file: &str) -> bool {
+    !file.split('/').any(|part| matches!(part, "" | "." | ".."))
 }
 
 /// `kernel/drivers/char/hw_random/virtio-rng.ko.xz` is the module `virtio_rng`.
@@ -85,7 +98,7 @@ fn name_of(file: &str) -> String {
 /// Writes the archive of a kernel's modules, compressed, and returns the kernel's release. `folder` is
 /// `/lib/modules` as the image has it.
 pub(super) fn write_initramfs(folder: &Path, to: &Path) -> Result<String, ImageError> {
-    let release = only_release(folder)?;
+    let release = release_in(folder, "modules.dep")?;
     let kernel = folder.join(&release);
     let read = |name: &str| {
         let path = kernel.join(name);
@@ -99,12 +112,18 @@ pub(super) fn write_initramfs(folder: &Path, to: &Path) -> Result<String, ImageE
     Ok(release)
 }
 
-/// The one folder under `/lib/modules` that has modules.
-fn only_release(folder: &Path) -> Result<String, ImageError> {
+/// Files of modules that a machine needs, in the order in which they can be loaded, relative to their kernel's folder: by
+/// what its `modules.dep` and `modules.builtin` say.
+pub(super) fn needed(dependencies: &str, built_in: &str) -> Result<Vec<String>, ImageError> {
+    Tree::parse(dependencies, built_in).load_order()
+}
+
+/// The one folder under `/lib/modules` that has modules, known by a file in it.
+pub(super) fn release_in(folder: &Path, mark: &str) -> Result<String, ImageError> {
     let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
     let mut releases: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.path().join("modules.dep").is_file())
+        .filter(|entry| entry.path().join(mark).is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     match (releases.pop(), releases.is_empty()) {
@@ -137,6 +156,9 @@ fn archive(kernel: &Path, release: &str, order: &[String]) -> Result<Vec<u8>, Im
 
 /// A module without its compression (Debian's are `.ko.xz` since release 13).
 fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > MODULE_LENGTH_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let content = fs::read(path)?;
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => run_filter("xz", &["-dc"], &content),
@@ -153,19 +175,19 @@ fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>>
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let stdin = child.stdin.take();
-    let output = std::thread::scope(|scope| {
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let mut output = Vec::new();
+    let read = std::thread::scope(|scope| {
         scope.spawn(move || {
             // A program that ends early tells so by its status.
             stdin.map(|mut stdin| stdin.write_all(input))
         });
-        child.wait_with_output()
-    })?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(io::Error::other(format!("{program}: {}", output.status)))
-    }
+        // Dropped at the limit, which ends a program that has more to say.
+        stdout.map_or(Ok(0), |stdout| stdout.take(MODULE_LENGTH_MAX).read_to_end(&mut output))
+    });
+    let status = child.wait()?;
+    read?;
+    if status.success() { Ok(output) } else { Err(io::Error::other(format!("{program}: {status}"))) }
 }
 
 /// An archive with all folders that its files need.
@@ -227,6 +249,17 @@ kernel/crypto/crc32c_generic.ko.xz:
     fn a_kernel_that_lacks_a_module_is_refused_by_name() {
         let error = Tree::parse(DEPENDENCIES, "").load_order().expect_err("no ext4");
         assert_eq!(error.to_string(), "the image cannot be used: its kernel has no module ext4");
+    }
+
+    #[test]
+    fn a_list_that_goes_in_circles_or_leads_elsewhere_does_no_harm() {
+        let circle = DEPENDENCIES
+            .replace("virtio.ko.xz:\n", "virtio.ko.xz: kernel/drivers/virtio/virtio_mmio.ko.xz\n");
+        let built_in = "kernel/fs/ext4/ext4.ko\n";
+        assert_eq!(Tree::parse(&circle, built_in).load_order().expect("an end").len(), 12);
+        let astray = DEPENDENCIES.replace("kernel/fs/overlayfs/", "../../../../etc/");
+        let error = Tree::parse(&astray, built_in).load_order().expect_err("astray").to_string();
+        assert!(error.ends_with("its list of modules names \"../../../../etc/overlay.ko.xz\""), "{error}");
     }
 
     #[test]

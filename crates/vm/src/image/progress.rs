@@ -18,6 +18,17 @@ pub enum Progress {
         /// In words, e.g. `installing packages`.
         name: &'static str,
     },
+    /// Layers come from a registry.
+    Pulling {
+        /// Layers that are there.
+        layers_done: usize,
+        /// Layers of the image.
+        layers: usize,
+        /// Bytes that are there.
+        bytes_done: u64,
+        /// Bytes of all layers.
+        bytes: u64,
+    },
     /// A line of the log.
     Line {
         /// The text.

@@ -26,7 +26,7 @@ pub(crate) fn host_system() -> HostSystem {
     parse_os_release(&fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
-fn parse_os_release(text: &str) -> HostSystem {
+pub(super) fn parse_os_release(text: &str) -> HostSystem {
     let value = |key: &str| {
         text.lines()
             .filter_map(|line| line.split_once('='))

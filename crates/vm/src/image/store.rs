@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::ImageError;
 use super::error::failed;
 use super::manifest::{FORMAT, Manifest};
+use super::names::Names;
 use crate::stage;
 
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -81,6 +82,11 @@ impl Store {
         &self.folder
     }
 
+    /// Where pulled layers are.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.folder.with_file_name("blobs")
+    }
+
     /// All images, newest first. Those that another version of this program made are passed over.
     ///
     /// # Errors
@@ -152,7 +158,13 @@ impl Store {
         if folder.join(MANIFEST).is_file() { Self::open(&folder) } else { Ok(None) }
     }
 
-    /// Removes an image that no machine uses.
+    /// Names that led to an image when they were last asked for.
+    pub fn names_of(&self, image: &Image) -> Vec<String> {
+        let all = Names::new(&self.folder).list().into_iter();
+        all.filter(|known| known.image == image.id()).map(|known| known.name).collect()
+    }
+
+    /// Removes an image that no machine uses, and forgets its names.
     ///
     /// # Errors
     /// A machine uses it, or a file cannot be removed.
@@ -173,6 +185,7 @@ impl Store {
         stage::remove_tree(&aside)?;
         stage::make_folder(&stage::folder_of(&self.folder))?;
         fs::rename(image.folder(), &aside).map_err(failed("remove", image.folder()))?;
+        Names::new(&self.folder).forget(image.id())?;
         Ok(stage::remove_tree(&aside)?)
     }
 }
@@ -198,6 +211,7 @@ pub(crate) mod tests {
             },
             files: Default::default(),
             packages: Default::default(),
+            origin: None,
         }
     }
 

@@ -1,0 +1,60 @@
+//! A layer as it is stored.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
+use std::path::PathBuf;
+
+use super::super::Digest;
+
+/// Largest window of Zstandard that is unpacked: the library's own limit, 128 MiB, is more than any level below `--ultra
+/// -21` asks for.
+const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+/// How much is read at once, bytes.
+const READ: usize = 256 * 1024;
+
+/// Where a layer is: a file, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LayerBlob {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Where in it the layer begins, bytes.
+    pub(crate) offset: u64,
+    /// Length as it is stored, bytes.
+    pub(crate) length: u64,
+    /// Digest of the layer when it is unpacked.
+    pub(crate) diff_id: Digest,
+}
+
+impl LayerBlob {
+    /// Opens it, as the tar archive that it is when it is unpacked.
+    pub(crate) fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        unpacked(BufReader::with_capacity(READ, file.take(self.length)))
+    }
+}
+
+/// Unpacks by what the content itself says: media types of real images lie.
+fn unpacked(mut packed: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let head = packed.fill_buf()?;
+    Ok(match head {
+        [0x1f, 0x8b, ..] => {
+            Box::new(BufReader::with_capacity(READ, flate2::bufread::MultiGzDecoder::new(packed)))
+        }
+        // A frame, or one that is to be skipped.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(BufReader::with_capacity(READ, decoder))
+        }
+        [0x42, 0x5a, 0x68, ..] => return Err(unknown("bzip2")),
+        [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, ..] => return Err(unknown("xz")),
+        _ => Box::new(packed),
+    })
+}
+
+fn unknown(compression: &str) -> io::Error {
+    let text =
+        format!("it is compressed with {compression}, which no OCI layer may be; there are gzip and zstd");
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}

@@ -1,0 +1,346 @@
+//! What layers come to: names and attributes of the files that are visible at last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::scan::Scanned;
+use super::scan::{Entry, What};
+use super::{LayerError, Limits, clean};
+
+/// Links that are followed on the way to one path, as the kernel bounds them.
+const FOLLOWED_MAX: usize = 40;
+
+/// What a file is, beside its content.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Attributes {
+    /// Permissions with set-id and sticky bits.
+    pub(crate) mode: u32,
+    /// Owner.
+    pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+    /// Time of the last change, seconds since 1970-01-01 UTC.
+    pub(crate) mtime_s: i64,
+    /// Extended attributes.
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A folder.
+    Folder,
+    /// A link by path.
+    Symlink(Box<[u8]>),
+    /// A named pipe.
+    Fifo,
+    /// A file of a layer.
+    Layer {
+        /// Which layer, from 0.
+        layer: usize,
+        /// Which entry of its archive.
+        ordinal: u32,
+        /// Length, bytes.
+        size: u64,
+    },
+    /// A file that the host gives.
+    Bytes(Arc<[u8]>),
+    /// A file that the host has.
+    Host {
+        /// Where.
+        path: PathBuf,
+        /// Length, bytes.
+        size: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub(super) content: Content,
+    pub(super) attributes: Attributes,
+}
+
+/// A name in a folder: what it is, and what is in it if it is a folder.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) inode: usize,
+    pub(super) children: BTreeMap<Box<[u8]>, Node>,
+}
+
+/// The files of an image.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(super) root: Node,
+    pub(super) inodes: Vec<Inode>,
+    kept: HashMap<(usize, u32), Vec<u8>>,
+    depth_max: usize,
+    devices: u64,
+}
+
+/// A folder by its parts, and a name in it.
+type Place = (Vec<Vec<u8>>, Vec<u8>);
+
+/// Why a path leads nowhere.
+#[derive(Debug)]
+enum Astray {
+    Outside,
+    TooManyLinks,
+    TooDeep,
+    NoFolder(Vec<u8>),
+}
+
+impl Astray {
+    fn text(&self) -> String {
+        match self {
+            Self::Outside => "it leads through links outside the image".to_owned(),
+            Self::TooManyLinks => "it leads through more than 40 links".to_owned(),
+            Self::TooDeep => "it leads through links into too many folders".to_owned(),
+            Self::NoFolder(path) => format!("\"{}\" on its way is no folder", path.escape_ascii()),
+        }
+    }
+}
+
+impl Tree {
+    /// An empty one.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let root = Inode { content: Content::Folder, attributes: made() };
+        let root_node = Node { inode: 0, children: BTreeMap::new() };
+        let (inodes, kept) = (vec![root], HashMap::new());
+        Self { root: root_node, inodes, kept, depth_max: limits.depth, devices: 0 }
+    }
+
+    /// How many device nodes were left out.
+    pub(crate) fn devices(&self) -> u64 {
+        self.devices
+    }
+
+    /// Lays a layer over what is there.
+    pub(crate) fn apply(&mut self, layer: usize, scanned: Scanned) -> Result<(), LayerError> {
+        let Scanned { entries, kept } = scanned;
+        self.kept.extend(kept.into_iter().map(|(ordinal, content)| ((layer, ordinal), content)));
+        let mut hidden = HashMap::new();
+        for entry in &entries {
+            let astray = |why: Astray| LayerError::entry(layer, &entry.path, why.text());
+            match entry.what {
+                What::Whiteout => {
+                    if let Some(inode) = self.hide(&entry.path).map_err(astray)? {
+                        hidden.insert(entry.path.clone(), inode);
+                    }
+                }
+                What::Opaque => {
+                    if let Some(parts) = self.resolve_folder(&entry.path).map_err(astray)?
+                        && let Some(node) = self.node_mut(&parts)
+                    {
+                        node.children.clear();
+                    }
+                }
+                _ => {}
+            }
+        }
+        for entry in entries {
+            self.add(layer, entry, &hidden)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a path away; what it was, if it was no folder.
+    fn hide(&mut self, path: &[u8]) -> Result<Option<usize>, Astray> {
+        let Some((folder, name)) = self.place(path)? else { return Ok(None) };
+        let removed = self.node_mut(&folder).and_then(|node| node.children.remove(name.as_slice()));
+        Ok(removed.map(|node| node.inode).filter(|&inode| self.inodes[inode].content != Content::Folder))
+    }
+
+    fn add(
+        &mut self,
+        layer: usize,
+        entry: Entry,
+        hidden: &HashMap<Box<[u8]>, usize>,
+    ) -> Result<(), LayerError> {
+        let Entry { path, what, attributes, ordinal } = entry;
+        let bad = |what: String| LayerError::entry(layer, &path, what);
+        let content = match what {
+            What::Whiteout | What::Opaque => return Ok(()),
+            What::Device => {
+                self.devices += 1;
+                return self.hide(&path).map(drop).map_err(|why| bad(why.text()));
+            }
+            What::HardLink(target) => {
+                let found = self.find_exact(&target).map_err(|why| bad(why.text()))?;
+                let found = found.or_else(|| hidden.get(&target).copied());
+                let inode = found.ok_or_else(|| {
+                    bad(format!("it is a link to {}, which is not there", target.escape_ascii()))
+                })?;
+                if self.inodes[inode].content == Content::Folder {
+                    return Err(bad(format!("it is a hard link to the folder {}", target.escape_ascii())));
+                }
+                return self.link(&path, inode).map_err(|why| bad(why.text()));
+            }
+            What::Folder => Content::Folder,
+            What::Fifo => Content::Fifo,
+            What::Symlink(target) => Content::Symlink(target),
+            What::File { size } => Content::Layer { layer, ordinal, size },
+        };
+        self.put(&path, attributes, content).map_err(|why| bad(why.text()))
+    }
+
+    /// Puts a file, or a folder, which keeps what is in it, at a path. What the host adds comes this way too.
+    ///
+    /// # Errors
+    /// The path leads nowhere.
+    pub(crate) fn put_own(
+        &mut self,
+        path: &str,
+        attributes: Attributes,
+        content: Content,
+    ) -> Result<(), String> {
+        self.put(path.as_bytes(), attributes, content).map_err(|why| why.text())
+    }
+
+    fn put(&mut self, path: &[u8], attributes: Attributes, content: Content) -> Result<(), Astray> {
+        let mut inode = Inode { content, attributes };
+        if inode.content == Content::Folder {
+            let parts = self.resolve_parent_of(path)?;
+            if let Some(found) = self.node_mut(&parts).map(|node| node.inode)
+                && self.inodes[found].content == Content::Folder
+            {
+                self.inodes[found] = inode;
+                return Ok(());
+            }
+        }
+        inode.attributes.xattrs.shrink_to_fit();
+        self.inodes.push(inode);
+        let inode = self.inodes.len() - 1;
+        self.link(path, inode)
+    }
+
+    /// Gives an inode a name, in place of what was there.
+    fn link(&mut self, path: &[u8], inode: usize) -> Result<(), Astray> {
+        let mut parts = self.resolve_parent_of(path)?;
+        let Some(name) = parts.pop() else { return Err(Astray::NoFolder(b"/".to_vec())) };
+        let folder = self.make_folders(&parts)?;
+        match folder.children.get(name.as_slice()) {
+            Some(same) if same.inode == inode => {}
+            _ => drop(folder.children.insert(name.into(), Node { inode, children: BTreeMap::new() })),
+        }
+        Ok(())
+    }
+
+    /// The folder of these parts, which are no links; made where it is not there.
+    fn make_folders(&mut self, parts: &[Vec<u8>]) -> Result<&mut Node, Astray> {
+        // Links may have made it longer than any path of a layer.
+        if parts.len() > self.depth_max {
+            return Err(Astray::TooDeep);
+        }
+        let inodes = &mut self.inodes;
+        let mut node = &mut self.root;
+        for (index, part) in parts.iter().enumerate() {
+            node = node.children.entry(part.as_slice().into()).or_insert_with(|| {
+                inodes.push(Inode { content: Content::Folder, attributes: made() });
+                Node { inode: inodes.len() - 1, children: BTreeMap::new() }
+            });
+            if inodes[node.inode].content != Content::Folder {
+                return Err(Astray::NoFolder(parts[..=index].join(&b'/')));
+            }
+        }
+        Ok(node)
+    }
+
+    fn node(&self, parts: &[Vec<u8>]) -> Option<&Node> {
+        parts.iter().try_fold(&self.root, |node, part| node.children.get(part.as_slice()))
+    }
+
+    fn node_mut(&mut self, parts: &[Vec<u8>]) -> Option<&mut Node> {
+        parts.iter().try_fold(&mut self.root, |node, part| node.children.get_mut(part.as_slice()))
+    }
+
+    /// The parts of a path once all links but the last part are followed. What is not there is taken as it is.
+    fn resolve_parent_of(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Astray> {
+        let mut parts: Vec<Vec<u8>> =
+            clean(path).ok_or(Astray::Outside)?.into_iter().map(<[u8]>::to_vec).collect();
+        let Some(last) = parts.pop() else { return Ok(parts) };
+        let mut resolved = self.resolve(parts)?;
+        resolved.push(last);
+        Ok(resolved)
+    }
+
+    fn resolve(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Astray> {
+        let mut waiting: Vec<Vec<u8>> = parts.into_iter().rev().collect();
+        let (mut resolved, mut followed) = (Vec::new(), 0);
+        while let Some(part) = waiting.pop() {
+            if part == b".." {
+                resolved.pop().ok_or(Astray::Outside)?;
+                continue;
+            }
+            resolved.push(part);
+            let content = self.node(&resolved).map(|node| &self.inodes[node.inode].content);
+            let Some(Content::Symlink(target)) = content else { continue };
+            followed += 1;
+            if followed > FOLLOWED_MAX {
+                return Err(Astray::TooManyLinks);
+            }
+            if target.starts_with(b"/") {
+                resolved.clear();
+            } else {
+                resolved.pop();
+            }
+            let words = target.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+            waiting.extend(words.rev().map(<[u8]>::to_vec));
+        }
+        Ok(resolved)
+    }
+
+    /// The place of a path that is there: its folder, and its name.
+    fn place(&self, path: &[u8]) -> Result<Option<Place>, Astray> {
+        let mut parts = self.resolve_parent_of(path)?;
+        let there = self.node(&parts).is_some();
+        Ok(parts.pop().filter(|_| there).map(|name| (parts, name)))
+    }
+
+    /// A folder that is there, itself not reached by a link.
+    fn resolve_folder(&self, path: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Astray> {
+        let parts = self.resolve_parent_of(path)?;
+        Ok(self.node(&parts).is_some().then_some(parts))
+    }
+
+    fn find_exact(&self, path: &[u8]) -> Result<Option<usize>, Astray> {
+        let parts = self.resolve_parent_of(path)?;
+        Ok(self.node(&parts).map(|node| node.inode))
+    }
+
+    /// What a path leads to, all links followed.
+    fn find(&self, path: &str) -> Option<&Node> {
+        let parts = clean(path.as_bytes())?.into_iter().map(<[u8]>::to_vec).collect();
+        self.node(&self.resolve(parts).ok()?)
+    }
+
+    /// What is at a path, all links followed.
+    pub(crate) fn content(&self, path: &str) -> Option<&Content> {
+        self.find(path).map(|node| &self.inodes[node.inode].content)
+    }
+
+    /// What is in a file that was kept when its layer was read, or that the host has put there.
+    pub(crate) fn text(&self, path: &str) -> Option<&[u8]> {
+        match self.content(path)? {
+            Content::Layer { layer, ordinal, .. } => self.kept.get(&(*layer, *ordinal)).map(Vec::as_slice),
+            Content::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Attributes of what is at a path, all links followed.
+    pub(crate) fn attributes(&self, path: &str) -> Option<&Attributes> {
+        self.find(path).map(|node| &self.inodes[node.inode].attributes)
+    }
+
+    /// Names in a folder, all links to it followed.
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
+        let children = self.find(path).map(|node| node.children.keys());
+        children.into_iter().flatten().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+}
+
+/// Of a folder that no layer has, but something in it.
+fn made() -> Attributes {
+    Attributes { mode: 0o755, ..Attributes::default() }
+}

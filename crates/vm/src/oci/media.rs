@@ -1,0 +1,325 @@
+//! What images say about themselves: indexes, manifests and configurations.
+//!
+//! Formats: OCI image specification 1.1 (`image-index.md`, `manifest.md`, `config.md`), and Docker's image manifest version
+//! 2, schema 2, which has the same fields.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// Longest index or manifest, bytes: what registries take (distribution's own limit).
+pub(crate) const MANIFEST_LENGTH_MAX: u64 = 4 * 1024 * 1024;
+/// Longest configuration, bytes.
+pub(crate) const CONFIG_LENGTH_MAX: u64 = 8 * 1024 * 1024;
+
+/// What registries are asked for.
+pub(crate) const ACCEPTED: [&str; 4] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
+/// Annotation that an OCI layout keeps tags in.
+const TAG: &str = "org.opencontainers.image.ref.name";
+
+/// Why something is no image for this host.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MediaError {
+    /// No JSON, or other than expected.
+    #[error("its {what} cannot be understood: {source}")]
+    Json {
+        /// What.
+        what: &'static str,
+        /// Cause.
+        source: serde_json::Error,
+    },
+    /// Understood, and not to be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// Where a blob is, by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default)]
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    #[serde(default)]
+    pub(crate) platform: Option<Platform>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// What an image runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub(crate) struct Platform {
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) os: String,
+    #[serde(default)]
+    pub(crate) variant: String,
+}
+
+/// An index, or a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// Images for several platforms, or of several tags.
+    Index(Vec<Descriptor>),
+    /// One image.
+    Manifest(Manifest),
+}
+
+/// One image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) config: Descriptor,
+    /// The lowest first.
+    pub(crate) layers: Vec<Descriptor>,
+}
+
+/// What an image is to run with, and the digests of its layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) run: RunConfig,
+}
+
+/// What an image says of how it is to be run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunConfig {
+    /// `ENV`, as `NAME=value`.
+    #[serde(rename(deserialize = "Env"), deserialize_with = "or_empty", alias = "env")]
+    pub env: Vec<String>,
+    /// `USER`.
+    #[serde(rename(deserialize = "User"), alias = "user")]
+    pub user: String,
+    /// `WORKDIR`.
+    #[serde(rename(deserialize = "WorkingDir"), alias = "working_dir")]
+    pub working_dir: String,
+    /// `ENTRYPOINT`.
+    #[serde(rename(deserialize = "Entrypoint"), deserialize_with = "or_empty", alias = "entrypoint")]
+    pub entrypoint: Vec<String>,
+    /// `CMD`.
+    #[serde(rename(deserialize = "Cmd"), deserialize_with = "or_empty", alias = "cmd")]
+    pub cmd: Vec<String>,
+}
+
+/// Go writes empty lists as `null`.
+fn or_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+impl Platform {
+    /// This host's.
+    pub(crate) fn of_host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: String::new() }
+    }
+
+    fn fits(&self, wanted: &Self) -> bool {
+        self.architecture == wanted.architecture && self.os == wanted.os
+    }
+
+    fn text(&self) -> String {
+        let parts = [&self.os, &self.architecture, &self.variant].map(String::as_str);
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+}
+
+impl Document {
+    /// Reads it, whatever its media type said.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, MediaError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Either {
+            #[serde(default)]
+            schema_version: u32,
+            manifests: Option<Vec<Descriptor>>,
+            config: Option<Descriptor>,
+            layers: Option<Vec<Descriptor>>,
+        }
+        let either: Either =
+            serde_json::from_slice(bytes).map_err(|source| MediaError::Json { what: "manifest", source })?;
+        match (either.manifests, either.config, either.layers) {
+            // One that is both would mean one thing here and another elsewhere.
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                Err(MediaError::Unusable("its manifest is an index at the same time".to_owned()))
+            }
+            (Some(manifests), None, None) => Ok(Self::Index(manifests)),
+            (None, Some(config), Some(layers)) => Ok(Self::Manifest(Manifest { config, layers })),
+            _ if either.schema_version == 1 => Err(MediaError::Unusable(
+                "its manifest is of Docker's schema 1, which was given up in 2019; push it again".to_owned(),
+            )),
+            _ => {
+                Err(MediaError::Unusable("its manifest names neither layers nor other manifests".to_owned()))
+            }
+        }
+    }
+}
+
+/// Of an index, the image for a platform.
+pub(crate) fn for_platform<'a>(
+    index: &'a [Descriptor],
+    wanted: &Platform,
+) -> Result<&'a Descriptor, MediaError> {
+    let fits =
+        |descriptor: &&Descriptor| descriptor.platform.as_ref().is_some_and(|platform| platform.fits(wanted));
+    if let Some(found) = index.iter().find(fits) {
+        return Ok(found);
+    }
+    // One image alone need not say what it is for; its configuration does.
+    if let [only] = index
+        && only.platform.as_ref().is_none_or(|platform| platform.architecture.is_empty())
+    {
+        return Ok(only);
+    }
+    let known = index.iter().filter_map(|descriptor| descriptor.platform.as_ref());
+    let mut known: Vec<String> = known
+        .filter(|platform| platform.os != "unknown")
+        .map(Platform::text)
+        .filter(|text| !text.is_empty())
+        .collect();
+    known.dedup();
+    Err(MediaError::Unusable(format!("it is not there for {}, but for {}", wanted.text(), list(&known))))
+}
+
+/// Of the index of an OCI layout, the image of a tag; without one, the only one.
+pub(crate) fn for_tag<'a>(index: &'a [Descriptor], tag: Option<&str>) -> Result<&'a Descriptor, MediaError> {
+    let tags = || -> Vec<String> { index.iter().filter_map(|d| d.annotations.get(TAG).cloned()).collect() };
+    match tag {
+        Some(tag) => index
+            .iter()
+            .find(|descriptor| descriptor.annotations.get(TAG).is_some_and(|found| found == tag))
+            .ok_or_else(|| {
+                MediaError::Unusable(format!("there is no image {tag:?} in it; there is {}", list(&tags())))
+            }),
+        None => match index {
+            [only] => Ok(only),
+            [] => Err(MediaError::Unusable("there is no image in it".to_owned())),
+            _ => Err(MediaError::Unusable(format!(
+                "there is more than one image in it; add which one after a colon: {}",
+                list(&tags())
+            ))),
+        },
+    }
+}
+
+fn list(words: &[String]) -> String {
+    if words.is_empty() { "nothing that has a name".to_owned() } else { words.join(", ") }
+}
+
+impl Config {
+    /// Reads it. An image for another platform is refused.
+    pub(crate) fn parse(bytes: &[u8], wanted: &Platform) -> Result<Self, MediaError> {
+        #[derive(Deserialize)]
+        struct Whole {
+            #[serde(flatten)]
+            platform: Platform,
+            #[serde(default)]
+            config: Option<RunConfig>,
+            rootfs: RootFs,
+        }
+        #[derive(Deserialize)]
+        struct RootFs {
+            #[serde(default)]
+            diff_ids: Vec<Digest>,
+        }
+        let whole: Whole = serde_json::from_slice(bytes)
+            .map_err(|source| MediaError::Json { what: "configuration", source })?;
+        if !whole.platform.fits(wanted) {
+            let text = format!("it is for {}, and this host is {}", whole.platform.text(), wanted.text());
+            return Err(MediaError::Unusable(text));
+        }
+        if whole.rootfs.diff_ids.is_empty() {
+            return Err(MediaError::Unusable("it has no layers".to_owned()));
+        }
+        Ok(Self { diff_ids: whole.rootfs.diff_ids, run: whole.config.unwrap_or_default() })
+    }
+
+    /// Checks that there is a digest for each layer.
+    pub(crate) fn check(&self, layers: usize) -> Result<(), MediaError> {
+        if self.diff_ids.len() == layers {
+            return Ok(());
+        }
+        let text = format!("it has {layers} layers, and digests of {}", self.diff_ids.len());
+        Err(MediaError::Unusable(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(digit: &str) -> String {
+        format!("sha256:{}", digit.repeat(64))
+    }
+
+    fn index(platforms: &[&str]) -> Vec<Descriptor> {
+        let manifests = platforms.iter().enumerate().map(|(index, platform)| {
+            let (os, architecture) = platform.split_once('/').expect("both");
+            serde_json::json!({ "mediaType": "x", "digest": digest(&index.to_string()), "size": 1,
+                "platform": { "os": os, "architecture": architecture },
+                "annotations": { TAG: format!("v{index}") } })
+        });
+        let text = serde_json::json!({ "schemaVersion": 2, "manifests": manifests.collect::<Vec<_>>() });
+        match Document::parse(text.to_string().as_bytes()) {
+            Ok(Document::Index(index)) => index,
+            other => panic!("no index: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_platform_of_the_host_is_taken_out_of_an_index() {
+        let amd64 = Platform { architecture: "amd64".into(), os: "linux".into(), variant: String::new() };
+        let both = index(&["linux/arm64", "linux/amd64", "unknown/unknown"]);
+        assert_eq!(for_platform(&both, &amd64).expect("there").digest.to_string(), digest("1"));
+        let error = for_platform(&index(&["linux/arm64", "linux/s390x"]), &amd64).expect_err("not there");
+        assert_eq!(error.to_string(), "it is not there for linux/amd64, but for linux/arm64, linux/s390x");
+    }
+
+    #[test]
+    fn the_tag_of_a_layout_is_needed_where_there_are_several() {
+        let index = index(&["linux/amd64", "linux/amd64"]);
+        assert_eq!(for_tag(&index, Some("v1")).expect("there").digest.to_string(), digest("1"));
+        assert_eq!(
+            for_tag(&index, None).expect_err("two").to_string(),
+            "there is more than one image in it; add which one after a colon: v0, v1"
+        );
+        let error = for_tag(&index, Some("v7")).expect_err("none").to_string();
+        assert_eq!(error, "there is no image \"v7\" in it; there is v0, v1");
+    }
+
+    #[test]
+    fn configurations_are_read_as_go_writes_them_and_kept_as_we_do() {
+        let amd64 = Platform { architecture: "amd64".into(), os: "linux".into(), variant: String::new() };
+        let text = serde_json::json!({ "architecture": "amd64", "os": "linux",
+            "config": { "Env": ["A=b"], "Cmd": null, "Entrypoint": ["/e"], "WorkingDir": "/w", "User": "u:g" },
+            "rootfs": { "type": "layers", "diff_ids": [digest("0")] } });
+        let config = Config::parse(text.to_string().as_bytes(), &amd64).expect("readable");
+        assert_eq!((config.run.env.len(), config.run.user.as_str()), (1, "u:g"));
+        let kept = serde_json::to_string(&config.run).expect("json");
+        assert_eq!(kept, r#"{"env":["A=b"],"user":"u:g","working_dir":"/w","entrypoint":["/e"],"cmd":[]}"#);
+        assert_eq!(serde_json::from_str::<RunConfig>(&kept).expect("again"), config.run);
+        let arm = Platform { architecture: "arm64".into(), ..amd64 };
+        let error = Config::parse(text.to_string().as_bytes(), &arm).expect_err("other").to_string();
+        assert_eq!(error, "it is for linux/amd64, and this host is linux/arm64");
+    }
+
+    #[test]
+    fn what_is_neither_index_nor_manifest_is_refused() {
+        for text in ["{}", "[]", "x", r#"{"schemaVersion":1}"#, r#"{"manifests":[],"layers":[]}"#] {
+            assert!(Document::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

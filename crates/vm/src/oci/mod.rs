@@ -1,0 +1,12 @@
+//! Images of other tools: how they are named, where they are, and what their layers come to.
+
+pub(crate) mod archive;
+pub(crate) mod layer;
+pub(crate) mod media;
+mod name;
+pub(crate) mod registry;
+pub(crate) mod tar;
+
+pub use media::RunConfig;
+pub use name::{DEFAULT_REGISTRY, DEFAULT_TAG, Digest, ImageName, NameError, RegistryName};
+pub use registry::{Registries, RegistriesError, RegistryAccess, RegistrySetting};

@@ -1,0 +1,468 @@
+//! Requests to one registry, or to one mirror of it.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Method, Response, StatusCode, Url};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::super::{DEFAULT_REGISTRY, RegistryName};
+use super::auth::Challenge;
+use super::config::RegistrySetting;
+use super::credentials::Credential;
+use super::{RegistryAccess, RegistryError, credentials};
+
+/// Where Docker Hub's registry is.
+const HUB: &str = "registry-1.docker.io";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a registry may send nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How often a request is sent where it fails.
+const ATTEMPTS: u32 = 4;
+/// The pause before a second attempt; it doubles.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a request waits for a registry that asks for patience, all in all.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The same where it does not say for how long.
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest answer with a token, and longest text of an error.
+const TOKEN_LENGTH_MAX: usize = 1024 * 1024;
+const ERROR_LENGTH_MAX: usize = 16 * 1024;
+const REDIRECTS_MAX: usize = 5;
+
+/// A registry as it is asked for one repository.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    registry: String,
+    /// Address below which the API is, without its scheme.
+    base: String,
+    repository: String,
+    credential: Option<Credential>,
+    state: Mutex<State>,
+    /// Whether it may be spoken to without encryption.
+    plain_allowed: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    authorization: Option<String>,
+    is_plain: bool,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) method: &'a Method,
+    /// Below the repository, e.g. `manifests/latest`.
+    pub(super) path: &'a str,
+    pub(super) accept: &'a [&'a str],
+    /// From which byte on.
+    pub(super) from: u64,
+}
+
+impl Client {
+    /// A client for an image's registry, or for a mirror of it.
+    pub(super) async fn new(
+        access: &RegistryAccess,
+        name: &RegistryName,
+        mirror: Option<&str>,
+    ) -> Result<Self, RegistryError> {
+        let place = mirror.map_or(name.registry(), |mirror| mirror.trim_end_matches('/'));
+        let registry = place.split_once('/').map_or(place, |(host, _)| host).to_owned();
+        let setting = access.registries.of(&registry);
+        let at = RegistryName::at(&registry, name);
+        let credential = credentials::find(access, &at).await?;
+        let base = if mirror.is_none() && place == DEFAULT_REGISTRY { HUB } else { place };
+        Ok(Self {
+            http: http(access, &registry, &setting)?,
+            base: base.to_owned(),
+            repository: name.repository().to_owned(),
+            credential,
+            state: Mutex::default(),
+            plain_allowed: setting.insecure || is_loopback(&registry),
+            registry,
+        })
+    }
+
+    /// Its host.
+    pub(super) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn url(&self, path: &str) -> Result<Url, RegistryError> {
+        let scheme = if self.state().is_plain { "http" } else { "https" };
+        let (host, below) = self.base.split_once('/').unwrap_or((&self.base, ""));
+        let below = if below.is_empty() { String::new() } else { format!("{below}/") };
+        let text = format!("{scheme}://{host}/v2/{below}{}/{path}", self.repository);
+        Url::parse(&text).map_err(|error| self.unreachable(format!("{text} is no address: {error}")))
+    }
+
+    fn unreachable(&self, why: impl Into<String>) -> RegistryError {
+        RegistryError::Unreachable { registry: self.registry.clone(), why: why.into() }
+    }
+
+    pub(super) fn lied(&self, what: impl Into<String>) -> RegistryError {
+        RegistryError::Lied { registry: self.registry.clone(), what: what.into() }
+    }
+
+    /// Sends a request, again where the registry is busy or fails, and with credentials where it asks for them. What it
+    /// answers is a success, or an error.
+    pub(super) async fn send(&self, request: Request<'_>) -> Result<Response, RegistryError> {
+        let (mut failures, mut waited, mut asked) = (0, Duration::ZERO, false);
+        loop {
+            let url = self.url(request.path)?;
+            let error = match self.send_once(request, url).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => match self.consider(&request, response, &mut asked, &mut waited).await? {
+                    Some(error) => error,
+                    None => continue,
+                },
+                Err(error) if self.may_be_plain(&error) => {
+                    self.state().is_plain = true;
+                    continue;
+                }
+                Err(error) => self.unreachable(text_of(&error)),
+            };
+            failures += 1;
+            if failures >= ATTEMPTS {
+                return Err(error);
+            }
+            tokio::time::sleep(PAUSE * 2_u32.pow(failures - 1)).await;
+        }
+    }
+
+    async fn send_once(&self, request: Request<'_>, url: Url) -> Result<Response, reqwest::Error> {
+        let mut builder = self.http.request(request.method.clone(), url);
+        if !request.accept.is_empty() {
+            builder = builder.header(ACCEPT, request.accept.join(", "));
+        }
+        if request.from > 0 {
+            builder = builder.header(RANGE, format!("bytes={}-", request.from));
+        }
+        let authorization = self.state().authorization.clone();
+        if let Some(authorization) = authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
+        }
+        builder.send().await
+    }
+
+    /// Only what never came about is tried without encryption, and only where that was allowed.
+    fn may_be_plain(&self, error: &reqwest::Error) -> bool {
+        self.plain_allowed && !self.state().is_plain && error.is_connect()
+    }
+
+    /// What an answer other than success means: an error that may pass (`Some`), one that does not (`Err`), or that the
+    /// request is to be sent again at once (`None`).
+    async fn consider(
+        &self,
+        request: &Request<'_>,
+        response: Response,
+        asked: &mut bool,
+        waited: &mut Duration,
+    ) -> Result<Option<RegistryError>, RegistryError> {
+        let status = response.status();
+        let challenge = challenge(response.headers());
+        match status {
+            StatusCode::UNAUTHORIZED if !std::mem::replace(asked, true) => {
+                self.authenticate(challenge).await?;
+                return Ok(None);
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
+            StatusCode::NOT_FOUND => {
+                let what = format!("{}/{}", self.registry, self.repository);
+                return Err(RegistryError::NotFound { what, nearby: Vec::new() });
+            }
+            _ => {}
+        }
+        let busy = status == StatusCode::TOO_MANY_REQUESTS
+            || (status == StatusCode::SERVICE_UNAVAILABLE && response.headers().contains_key(RETRY_AFTER));
+        if busy {
+            self.wait(response.headers(), waited).await?;
+            return Ok(None);
+        }
+        let is_server = status.is_server_error();
+        let error = RegistryError::Answer {
+            registry: self.registry.clone(),
+            what: format!("{} {}/{}", request.method, self.repository, request.path),
+            status: status.as_u16(),
+            text: error_text(response).await,
+        };
+        if is_server { Ok(Some(error)) } else { Err(error) }
+    }
+
+    fn denied(&self) -> RegistryError {
+        let user = self.credential.as_ref().map(|credential| credential.user.clone());
+        RegistryError::Denied { registry: self.registry.clone(), user }
+    }
+
+    async fn wait(&self, headers: &HeaderMap, waited: &mut Duration) -> Result<(), RegistryError> {
+        let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let pause = said.map_or(PATIENCE_DEFAULT, Duration::from_secs).max(Duration::from_secs(1));
+        if *waited + pause > PATIENCE {
+            return Err(RegistryError::Busy { registry: self.registry.clone(), waited: *waited });
+        }
+        tracing::warn!("{} asks to come back in {} s: waiting", self.registry, pause.as_secs());
+        tokio::time::sleep(pause).await;
+        *waited += pause;
+        Ok(())
+    }
+
+    async fn authenticate(&self, challenge: Option<Challenge>) -> Result<(), RegistryError> {
+        let authorization = match (challenge, &self.credential) {
+            (Some(Challenge::Basic), Some(credential)) => basic(credential),
+            (Some(Challenge::Basic), None) => return Err(self.denied()),
+            (Some(Challenge::Bearer { realm, service }), credential) => {
+                self.token(&realm, service.as_deref(), credential.as_ref()).await?
+            }
+            (None, _) => return Err(self.lied("it asks who we are, but not in a way that is known")),
+        };
+        self.state().authorization = Some(authorization);
+        Ok(())
+    }
+
+    /// A bearer token. The scope is our own: one repository, read only, whatever the registry proposes.
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        credential: Option<&Credential>,
+    ) -> Result<String, RegistryError> {
+        let mut url =
+            Url::parse(realm).map_err(|_| self.lied("the address that it has tokens at is none"))?;
+        if url.scheme() != "https" && !(url.scheme() == "http" && self.plain_allowed) {
+            return Err(self.lied(format!("it wants a secret to be sent without encryption, to {url}")));
+        }
+        let mut parameters = vec![("scope", format!("repository:{}:pull", self.repository))];
+        parameters.extend(service.map(|service| ("service", service.to_owned())));
+        let request = match credential {
+            Some(credential) if credential.is_refresh_token => {
+                parameters.push(("grant_type", "refresh_token".to_owned()));
+                parameters.push(("client_id", "dayfly".to_owned()));
+                parameters.push(("refresh_token", credential.secret.clone()));
+                let mut body = url.clone();
+                body.set_query(None);
+                body.query_pairs_mut().extend_pairs(&parameters);
+                self.http
+                    .post(url)
+                    .header("content-type", "application/x-www-form-urlencoded")
+                    .body(body.query().unwrap_or_default().to_owned())
+            }
+            credential => {
+                url.query_pairs_mut().extend_pairs(&parameters);
+                let request = self.http.get(url);
+                match credential {
+                    Some(credential) => request.header(AUTHORIZATION, basic(credential)),
+                    None => request,
+                }
+            }
+        };
+        let response = request.send().await.map_err(|error| self.unreachable(text_of(&error)))?;
+        if matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST
+        ) {
+            return Err(self.denied());
+        }
+        if !response.status().is_success() {
+            let status = response.status().as_u16();
+            let (registry, what) = (self.registry.clone(), "the request for a token".to_owned());
+            return Err(RegistryError::Answer { registry, what, status, text: error_text(response).await });
+        }
+        let bytes = read(response, TOKEN_LENGTH_MAX).await.map_err(|why| self.lied(why))?;
+        let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let token = answer["token"].as_str().or(answer["access_token"].as_str());
+        let token =
+            token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+        token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.lied("its answer holds no token"))
+    }
+}
+
+/// Reads an answer of a bounded length.
+pub(super) async fn read(mut response: Response, length_max: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| text_of(&error))? {
+        if bytes.len() + chunk.len() > length_max {
+            return Err(format!("an answer of more than {length_max} bytes"));
+        }
+        bytes.extend(chunk);
+    }
+    Ok(bytes)
+}
+
+fn challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let all = headers.get_all(WWW_AUTHENTICATE).into_iter();
+    all.filter_map(|value| Challenge::parse(value.to_str().ok()?)).next()
+}
+
+fn basic(credential: &Credential) -> String {
+    let pair = format!("{}:{}", credential.user, credential.secret);
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+/// What an answer says of itself: the messages of the specification's JSON, or the beginning of the text.
+async fn error_text(response: Response) -> String {
+    let bytes = read(response, ERROR_LENGTH_MAX).await.unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let messages =
+        json["errors"].as_array().into_iter().flatten().filter_map(|error| error["message"].as_str());
+    let text = messages.collect::<Vec<_>>().join(", ");
+    let text = if text.is_empty() { String::from_utf8_lossy(&bytes).into_owned() } else { text };
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// An error and its causes, which say what really happened.
+pub(super) fn text_of(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        cause = error.source();
+        // The last one says it.
+        if cause.is_none() {
+            let _ = write!(text, "{error}");
+        }
+    }
+    if text.is_empty() { error.to_string() } else { text }
+}
+
+/// This host, by a name or address that means nothing else.
+fn is_loopback(registry: &str) -> bool {
+    let url = Url::parse(&format!("http://{registry}/"));
+    let host = url.ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn http(
+    access: &RegistryAccess,
+    registry: &str,
+    setting: &RegistrySetting,
+) -> Result<reqwest::Client, RegistryError> {
+    let unusable = |why: String| RegistryError::Unreachable { registry: registry.to_owned(), why };
+    let insecure = setting.insecure;
+    let redirects = reqwest::redirect::Policy::custom(move |attempt| {
+        let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        if attempt.previous().len() > REDIRECTS_MAX {
+            attempt.error("it leads from one address to another without an end")
+        } else if from_https && attempt.url().scheme() != "https" && !insecure {
+            attempt.error("it leads to an address without encryption")
+        } else {
+            attempt.follow()
+        }
+    });
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("dayfly/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(SILENCE_MAX)
+        .redirect(redirects)
+        .tls_backend_preconfigured(tls(setting).map_err(unusable)?)
+        .no_proxy();
+    if let Some(proxy) = access.proxy.as_deref().filter(|_| !is_loopback(registry)) {
+        let proxy = reqwest::Proxy::all(proxy)
+            .map_err(|error| unusable(format!("the proxy: {}", text_of(&error))))?;
+        builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&access.no_proxy)));
+    }
+    builder.build().map_err(|error| unusable(text_of(&error)))
+}
+
+fn tls(setting: &RegistrySetting) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    if setting.insecure {
+        let verifier = Arc::new(Anybody(provider));
+        return Ok(versions.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = &setting.authorities {
+        add_authorities(&mut roots, file)
+            .map_err(|why| format!("the authorities in {}: {why}", file.display()))?;
+    }
+    Ok(versions.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
+    let pem = std::fs::read(file).map_err(|error| error.to_string())?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+        count += 1;
+    }
+    if count == 0 { Err("there is none in it".to_owned()) } else { Ok(()) }
+}
+
+/// Believes any certificate: what `insecure` asks for.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn only_this_host_is_spoken_to_without_encryption_unasked() {
+        for (registry, expected) in [
+            ("localhost:5000", true),
+            ("127.0.0.9", true),
+            ("[::1]:5000", true),
+            ("10.0.0.1:5000", false),
+            ("localhost.example.com", false),
+            ("docker.io", false),
+        ] {
+            assert_eq!(is_loopback(registry), expected, "{registry}");
+        }
+    }
+}

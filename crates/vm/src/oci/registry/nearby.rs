@@ -1,0 +1,39 @@
+//! Tags that somebody may have meant.
+
+/// How many are told.
+const TOLD: usize = 5;
+
+/// The tags that are most like the one that is not there.
+pub(super) fn nearby(wanted: &str, mut tags: Vec<String>) -> Vec<String> {
+    tags.sort_by_cached_key(|tag| (distance(wanted, tag), tag.clone()));
+    tags.truncate(TOLD);
+    tags
+}
+
+/// How many characters are to be added, removed or changed; those that are longer count as far away.
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<u8>, Vec<u8>) =
+        (one.bytes().take(128).collect(), other.bytes().take(128).collect());
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_most_alike_comes_first() {
+        assert_eq!((distance("kitten", "sitting"), distance("", "ab"), distance("a", "a")), (3, 2, 0));
+        let tags = ["latest", "24.04", "22.04", "bookworm", "24.10", "x", "y"].map(str::to_owned).to_vec();
+        assert_eq!(nearby("24.4", tags)[..2], ["24.04", "22.04"]);
+    }
+}
