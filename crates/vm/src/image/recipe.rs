@@ -2,8 +2,12 @@
 
 /// Version of the builder: grows when a change here would make another image of the same inputs.
 pub(super) const BUILDER_VERSION: &str = "1";
-/// Packages of an image.
-pub(super) const PACKAGES: &str = include_str!("../../../../images/debian/packages.txt");
+/// Packages of an image: the lists that `dayfly-guest base` installs elsewhere, and what only a machine needs.
+pub(super) const PACKAGES: &str = concat!(
+    include_str!("../../../../images/debian/machine.txt"),
+    include_str!("../../../../images/debian/docker.txt"),
+    include_str!("../../../../images/debian/packages.txt"),
+);
 /// Runs before packages are installed.
 pub(super) const ESSENTIAL: &str = include_str!("../../../../images/debian/essential.sh");
 /// Runs once they are.
