@@ -4,6 +4,10 @@
 /// Where the machine sees its environment directory.
 pub const DIRECTORY: &str = "/_environment";
 
+/// Where a machine, whatever its driver, finds this program: images have links to it. The krun drivers mount the folder,
+/// in other machines it is a link to what the host gave.
+pub const GUEST: &str = "/_dayfly/dayfly-guest";
+
 /// Most bytes of a `.tkn`, `.brk` or `.trm` file that are read.
 pub const NOTE_LENGTH_MAX: usize = 4096;
 

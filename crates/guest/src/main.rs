@@ -1,10 +1,11 @@
-//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, five programs:
+//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, several programs:
 //!
 //! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) for good;
 //! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app, a program of its own that
 //!   knows files and standard output only, so that it serves every driver;
 //! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
 //!   own, for hosts that want to try everything but the machine;
+//! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest --version`.
 //!
@@ -19,20 +20,30 @@ mod entrypoint;
 mod folder;
 mod lines;
 mod listening;
+mod wrapper;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Version of this build, as the agent's hello says it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
-const USAGE: &str = "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | --version
+const USAGE: &str =
+    "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | docker ... | --version
 As process 1 of a machine (its initramfs's /init) it takes no arguments.
 ";
 
 fn main() -> ExitCode {
-    let args: Vec<String> =
-        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let mut given = std::env::args_os();
+    let is_docker = given.next().is_some_and(|program| wrapper::is_meant(&program));
+    let given: Vec<OsString> = given.collect();
+    match given.first() {
+        _ if is_docker => return wrapper::run(given),
+        Some(first) if first == wrapper::NAME => return wrapper::run(given[1..].to_vec()),
+        _ => {}
+    }
+    let args: Vec<String> = given.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
         ["agent", ..] => agent::run_on_host(&args[1..]),

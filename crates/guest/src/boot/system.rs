@@ -34,11 +34,20 @@ pub(super) fn prepare() {
             note(link, std::os::unix::fs::symlink(target, link));
         }
     }
+    link_program(Path::new(dayfly_guest::environment::GUEST));
     let lock = Path::new("/run/lock");
     note("/run/lock", std::fs::create_dir_all(lock));
     let sticky = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     note("/run/lock", std::fs::set_permissions(lock, sticky));
     note("the host name", rustix::system::sethostname(super::personal::NOBODY.as_bytes()));
+}
+
+/// Lets images have links to this program that hold with every driver, `docker` for one.
+fn link_program(link: &Path) {
+    // An image may have the folder, left over from where it was built.
+    let folder = link.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let _ = std::fs::remove_file(link);
+    note("the link to this program", folder.and_then(|()| std::os::unix::fs::symlink(super::PROGRAM, link)));
 }
 
 /// Passes every controller on to the groups below the root, as Docker needs it.

@@ -77,6 +77,11 @@ pub(crate) struct Plan {
 pub(crate) mod tests {
     use super::*;
 
+    #[test]
+    fn images_find_the_guest_binary_where_it_is_mounted() {
+        assert_eq!(format!("{GUEST_DIR}/{GUEST_NAME}"), environment::GUEST);
+    }
+
     /// A command line as a person would type it, one option a line.
     pub(crate) fn shown(invocation: &Invocation) -> String {
         let mut text = invocation.program.display().to_string();
