@@ -78,9 +78,7 @@ struct Start {
 
 /// Runs with the arguments after `entrypoint`; the exit status.
 pub(crate) fn run(args: &[String]) -> u8 {
-    let environment: Vec<_> = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .collect();
+    let environment = crate::options::environment();
     match args.split_first() {
         Some((first, args)) if first == standby::OPTION => match standby::wait(args, &environment) {
             Some((order, blocked)) => start(&order.args, order.env, blocked),
@@ -122,7 +120,7 @@ fn print(text: &str) -> u8 {
 
 impl Start {
     fn new(args: &[String], environment: Vec<(String, String)>) -> Result<Self, UsageError> {
-        let options = Options::parse(args)?;
+        let options = options::parse(args)?;
         let layers = Layers { file: None, options: &options, environment: &environment };
         match layers.runner_id() {
             None if options.get("help").is_none() => Err(UsageError::NoId),

@@ -1,10 +1,11 @@
-//! `dayfly-guest`: what runs inside a dayfly machine. One static binary, several programs:
+//! `dayfly-guest`: what runs inside a dayfly machine, or makes the image of one. One static binary, several programs:
 //!
 //! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) for good;
 //! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app, a program of its own that
 //!   knows files and standard output only, so that it serves every driver;
 //! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
 //!   own, for hosts that want to try everything but the machine;
+//! - `dayfly-guest base ...` ([`image`]): a step of an image's Dockerfile;
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest --version`.
@@ -18,8 +19,12 @@ mod console;
 mod docker;
 mod entrypoint;
 mod folder;
+mod image;
 mod lines;
 mod listening;
+mod options;
+mod os_release;
+mod sink;
 mod wrapper;
 
 use std::ffi::OsString;
@@ -30,7 +35,7 @@ use std::process::ExitCode;
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 const USAGE: &str =
-    "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | docker ... | --version
+    "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | base [OPTIONS] | docker ... | --version
 As process 1 of a machine (its initramfs's /init) it takes no arguments.
 ";
 
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = given.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
+        ["base", ..] => image::base::run(&args[1..]),
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
         ["--version"] => {

@@ -1,7 +1,8 @@
 //! What `-h` prints: each option with its variable and the value in force, and the variables without an option.
 
-use super::options::{OPTIONS, Options, Switch, Takes};
+use super::options::{OPTIONS, Options};
 use super::settings::{Layers, VARIABLES};
+use crate::options::Switch;
 
 pub(super) const USAGE: &str = "usage: dayfly-guest entrypoint -i ID [OPTIONS] [-- COMMAND...]";
 
@@ -14,16 +15,9 @@ pub(super) fn text(options: &Options, environment: &[(String, String)]) -> Strin
     let mut text = format!(
         "{USAGE}\nStarts the runner app of one runner, or COMMAND in its place, and stops it when the loop says so.\n\n"
     );
-    for option in &OPTIONS {
-        let short = option.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
-        let value = if let Takes::Value(name) = option.takes { format!(" {name}") } else { String::new() };
-        let name = format!("{short}--{}{value}", option.long);
-        text.push_str(&format!("  {name:<26} {}{}\n", option.help, in_force(&layers, option)));
-    }
+    text.push_str(&crate::options::help(&OPTIONS, |option| in_force(&layers, option)));
     text.push_str("\nVariables without an option:\n");
-    for (variable, help) in VARIABLES {
-        text.push_str(&format!("  {variable:<26} {help} [{}]\n", layers.in_force(variable)));
-    }
+    text.push_str(&crate::options::help_of_variables(&VARIABLES, |variable| layers.in_force(variable)));
     text
 }
 
@@ -32,13 +26,7 @@ fn in_force(layers: &Layers<'_>, option: &Switch) -> String {
         "" => layers.options.get(option.long).unwrap_or_default().to_owned(),
         variable => layers.in_force(variable),
     };
-    let value = if SECRETS.contains(&option.long) && !value.is_empty() { "set".to_owned() } else { value };
-    match (option.variable, value.as_str()) {
-        ("", _) if option.long == "help" => String::new(),
-        ("", "") => String::new(),
-        ("", value) => format!(" [{value}]"),
-        (variable, value) => format!(" [{variable}={value}]"),
-    }
+    if SECRETS.contains(&option.long) && !value.is_empty() { "set".to_owned() } else { value }
 }
 
 #[cfg(test)]
@@ -48,7 +36,7 @@ mod tests {
     #[test]
     fn the_help_shows_what_is_in_force_and_no_secret() {
         let args = ["-h", "-i", "2-abc", "-T", "ghp_XXXX", "-S", "s3cret"].map(str::to_owned);
-        let options = Options::parse(&args).expect("good");
+        let options = super::super::options::parse(&args).expect("good");
         let environment =
             [("RUNNER_TOKEN", "s3cret"), ("RUNNER_DISTRO", "debian"), ("RUNNER_LABELS", "self-hosted,big")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -1,14 +1,9 @@
 //! What the entrypoint prints: its own words, and the lines of all that it runs.
-#![expect(
-    unsafe_code,
-    reason = "a descriptor that whoever started this process has opened can only be named by number"
-)]
 
 use dayfly_guest::runner_app::relay;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,16 +89,7 @@ impl Log {
 
 /// `None` for standard output, which gets every line already.
 fn open_copy(to: &str) -> io::Result<Option<File>> {
-    match to.parse::<RawFd>() {
-        Ok(1) => Ok(None),
-        Ok(number) if number >= 0 => {
-            // SAFETY: no descriptor of this process's own has been opened yet, and a number that is not open is an
-            // error of the copy that is made here.
-            let given = unsafe { BorrowedFd::borrow_raw(number) };
-            Ok(Some(given.try_clone_to_owned()?.into()))
-        }
-        _ => File::options().append(true).create(true).mode(0o600).open(to).map(Some),
-    }
+    if to.parse() == Ok(1) { Ok(None) } else { crate::sink::open(to).map(Some) }
 }
 
 impl Kept {

@@ -6,6 +6,8 @@
 
 use super::options::Options;
 use super::registration::{self, RegistrationError};
+use crate::options::{Given, is_on};
+use crate::os_release::{self, OsRelease};
 use dayfly_guest::envfile::{EnvFileError, Variables};
 use dayfly_guest::environment::{self, Suffix, file_name};
 use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
@@ -39,14 +41,17 @@ impl Layers<'_> {
     pub(super) fn get(&self, variable: &str) -> Option<&str> {
         let set = |value: &&str| !value.is_empty();
         let file = self.file.and_then(|file| file.get(variable)).filter(set);
-        file.or_else(|| self.options.get_variable(variable).filter(set))
-            .or_else(|| self.process(variable).filter(set))
+        file.or_else(|| self.given().get(variable))
     }
 
     /// A variable of this process's environment.
     pub(super) fn process(&self, variable: &str) -> Option<&str> {
-        let found = self.environment.iter().find(|(name, _)| name == variable);
-        found.map(|(_, value)| value.as_str())
+        self.given().process(variable)
+    }
+
+    /// All but the file.
+    fn given(&self) -> Given<'_> {
+        Given { options: self.options, environment: self.environment }
     }
 
     /// Id of the runner. Who is given an env file but no id can know the id from its name.
@@ -101,19 +106,14 @@ impl Layers<'_> {
 
     fn is_on(&self, variable: &'static str) -> Result<bool, SettingsError> {
         let value = self.in_force(variable);
-        match value.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Ok(true),
-            "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err(SettingsError::Switch { variable, value: value.chars().take(40).collect() }),
-        }
+        let wrong = || SettingsError::Switch { variable, value: value.chars().take(40).collect() };
+        is_on(&value).ok_or_else(wrong)
     }
 }
 
-/// `ID` of os-release.
 fn distribution() -> String {
-    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let id = text.lines().find_map(|line| line.strip_prefix("ID="));
-    id.map_or_else(|| "linux".to_owned(), |id| id.trim_matches(['"', '\'']).to_owned())
+    let id = OsRelease::parse(&std::fs::read_to_string(os_release::PATH).unwrap_or_default()).id;
+    if id.is_empty() { "linux".to_owned() } else { id }
 }
 
 /// What runs.
@@ -243,8 +243,8 @@ fn check_file(layers: &Layers<'_>, runner_id: &str) -> Result<(), SettingsError>
 }
 
 fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
-    if !layers.options.command.is_empty() {
-        return Ok(Task::Command(layers.options.command.clone()));
+    if !layers.options.words.is_empty() {
+        return Ok(Task::Command(layers.options.words.clone()));
     }
     // Only a loop has one, so only its file is asked.
     let jit_config =

@@ -5,7 +5,7 @@
 //! would have been if it had been started with that.
 
 use super::blocked::Blocked;
-use super::options::Options;
+use super::options;
 use super::settings::Layers;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, Read as _, Write as _};
@@ -31,7 +31,7 @@ pub(crate) struct Order {
 /// Waits; what was ordered, and the app that waits too. `None` where nobody will order any more.
 pub(super) fn wait(args: &[String], environment: &[(String, String)]) -> Option<(Order, Option<Blocked>)> {
     super::begin();
-    let blocked = Options::parse(args).ok().and_then(|options| {
+    let blocked = options::parse(args).ok().and_then(|options| {
         let layers = Layers { file: None, options: &options, environment };
         Blocked::start(&layers).unwrap_or_else(|error| {
             // The ordinary start tells it, where it matters then.

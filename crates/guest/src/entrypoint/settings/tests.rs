@@ -1,3 +1,4 @@
+use super::super::options;
 use super::*;
 use dayfly_guest::envfile;
 use dayfly_guest::runner_app::Proof;
@@ -12,7 +13,7 @@ fn resolve(
 ) -> Result<Settings, SettingsError> {
     let file = file.map(|text| envfile::parse(text).expect("good"));
     let args: Vec<_> = options.split(' ').filter(|arg| !arg.is_empty()).map(str::to_owned).collect();
-    let options = Options::parse(&args).expect("good");
+    let options = options::parse(&args).expect("good");
     let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let environment: Vec<_> = environment.iter().map(pair).collect();
     Settings::resolve(&Layers { file: file.as_ref(), options: &options, environment: &environment }, ID)
@@ -60,7 +61,7 @@ fn the_secret_comes_from_the_option_where_the_file_has_none() {
 fn the_drivers_word_for_the_current_user_stands() {
     let file = "RUNNER_SECRET=s\nRUNNER_TOKEN=t\nRUNNER_USER=runner";
     let args = ["-p", "o/r", "-u", ""].map(str::to_owned);
-    let (file, options) = (envfile::parse(file).expect("good"), Options::parse(&args).expect("good"));
+    let (file, options) = (envfile::parse(file).expect("good"), options::parse(&args).expect("good"));
     let settings = Settings::resolve(&Layers { file: Some(&file), options: &options, environment: &[] }, ID);
     assert_eq!(settings.expect("good").user, None);
 }

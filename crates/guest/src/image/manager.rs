@@ -1,0 +1,217 @@
+//! Package managers: apt-get and dnf, with command lines that ask nothing and take no more than is named.
+
+use super::distribution::Family;
+use super::log::Log;
+use super::program::{Program, ProgramError};
+use dayfly_guest::packages::Packages;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What says that a package manager starts no service. Debian's own policy file for it.
+const NO_SERVICES: (&str, &str) = ("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ManagerError {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(
+        "this distribution has no package {}; is one of its archives switched off (Ubuntu's universe has some)?",
+        .0.join(", ")
+    )]
+    Absent(Vec<String>),
+    #[error("cannot write {path}: {source}")]
+    Policy {
+        path: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The package manager of a family, in the system this runs in.
+pub(super) struct Manager<'a> {
+    pub(super) family: Family,
+    pub(super) log: &'a Log,
+}
+
+impl Manager<'_> {
+    /// Takes over the archives' lists of packages.
+    pub(super) fn refresh(&self) -> Result<(), ManagerError> {
+        Ok(refresh(self.family).run(self.log)?)
+    }
+
+    /// Those that the archives have, of these.
+    pub(super) fn available(&self, names: &[String]) -> Result<BTreeSet<String>, ManagerError> {
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let answer = query(self.family).with(names.to_vec()).answer(self.log)?;
+        Ok(parse_available(self.family, &answer, names))
+    }
+
+    /// Installs a list; what is wanted only is left out where it is not there.
+    pub(super) fn install(&self, list: &Packages) -> Result<(), ManagerError> {
+        let all = [list.needed.as_slice(), &list.wanted].concat();
+        let names = choose(list, &self.available(&all)?)?;
+        self.log.say(&format!("installing {} packages", names.len()));
+        let _quiet = self.quiet_services()?;
+        Ok(install(self.family).with(names).run(self.log)?)
+    }
+
+    /// Removes what was fetched.
+    pub(super) fn clean(&self) -> Result<(), ManagerError> {
+        clean(self.family).run(self.log)?;
+        let caches: &[&str] = match self.family {
+            Family::Debian => &["/var/lib/apt/lists"],
+            Family::Fedora => &["/var/cache/dnf", "/var/cache/libdnf5"],
+        };
+        for entry in caches.iter().flat_map(|cache| std::fs::read_dir(cache).into_iter().flatten().flatten())
+        {
+            let path = entry.path();
+            // It is space only.
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
+        Ok(())
+    }
+
+    /// Lets packages start nothing while this lives, where the image does not say so itself.
+    fn quiet_services(&self) -> Result<Option<NoServices>, ManagerError> {
+        let (path, text) = NO_SERVICES;
+        if self.family != Family::Debian || Path::new(path).exists() {
+            return Ok(None);
+        }
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::write(path, text)
+            .and_then(|()| std::fs::set_permissions(path, executable))
+            .map_err(|source| ManagerError::Policy { path, source })?;
+        Ok(Some(NoServices))
+    }
+}
+
+/// Takes the policy away again.
+struct NoServices;
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        // Who removed it already had a reason.
+        let _ = std::fs::remove_file(NO_SERVICES.0);
+    }
+}
+
+/// What is installed of a list: all that is needed, and of what is wanted what there is.
+fn choose(list: &Packages, available: &BTreeSet<String>) -> Result<Vec<String>, ManagerError> {
+    let (there, absent): (Vec<_>, Vec<_>) =
+        list.needed.iter().cloned().partition(|name| available.contains(name));
+    if !absent.is_empty() {
+        return Err(ManagerError::Absent(absent));
+    }
+    Ok(there
+        .into_iter()
+        .chain(list.wanted.iter().filter(|name| available.contains(*name)).cloned())
+        .collect())
+}
+
+fn apt_get() -> Program {
+    Program::new(["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=60"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+}
+
+fn dnf() -> Program {
+    Program::new(["dnf", "-y", "--setopt=retries=3", "--setopt=install_weak_deps=False"])
+}
+
+fn refresh(family: Family) -> Program {
+    match family {
+        Family::Debian => apt_get().with(["update"]),
+        Family::Fedora => dnf().with(["makecache"]),
+    }
+}
+
+fn query(family: Family) -> Program {
+    match family {
+        // Unlike `apt-cache show`, it tells nothing of names that only other packages provide, and fails for none.
+        Family::Debian => Program::new(["apt-cache", "madison"]),
+        Family::Fedora => dnf().with(["-q", "repoquery", "--qf", "package %{name}\\n"]),
+    }
+}
+
+/// What either of them answers: `name | version | archive`, or what the format asks for. Only names that were asked for
+/// count, so that a warning in between is none.
+fn parse_available(family: Family, answer: &str, names: &[String]) -> BTreeSet<String> {
+    let name = |line: &str| match family {
+        Family::Debian => line.split_once('|').map(|(name, _)| name.trim().to_owned()),
+        Family::Fedora => line.strip_prefix("package ").map(|name| name.trim().to_owned()),
+    };
+    answer.lines().filter_map(name).filter(|name| names.contains(name)).collect()
+}
+
+fn install(family: Family) -> Program {
+    match family {
+        // What an image has changed of a package's configuration stays.
+        Family::Debian => apt_get().with([
+            "install",
+            "-y",
+            "--no-install-recommends",
+            "-o",
+            "Dpkg::Options::=--force-confold",
+        ]),
+        Family::Fedora => dnf().with(["--setopt=tsflags=nodocs", "install"]),
+    }
+}
+
+fn clean(family: Family) -> Program {
+    match family {
+        Family::Debian => apt_get().with(["clean"]),
+        Family::Fedora => dnf().with(["clean", "all"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn command_lines_ask_nothing_and_take_no_more_than_is_named() {
+        let lines = |family| {
+            [refresh(family), query(family), install(family), clean(family)]
+                .map(|program| program.words.join(" "))
+                .join("\n")
+        };
+        insta::assert_snapshot!(lines(Family::Debian), @r"
+        apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=60 update
+        apt-cache madison
+        apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=60 install -y --no-install-recommends -o Dpkg::Options::=--force-confold
+        apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=60 clean
+        ");
+        insta::assert_snapshot!(lines(Family::Fedora), @r"
+        dnf -y --setopt=retries=3 --setopt=install_weak_deps=False makecache
+        dnf -y --setopt=retries=3 --setopt=install_weak_deps=False -q repoquery --qf package %{name}\n
+        dnf -y --setopt=retries=3 --setopt=install_weak_deps=False --setopt=tsflags=nodocs install
+        dnf -y --setopt=retries=3 --setopt=install_weak_deps=False clean all
+        ");
+    }
+
+    #[test]
+    fn what_the_archives_have_is_read_from_both_managers_answers() {
+        let asked = names(&["gh", "yq", "docker-cli"]);
+        let debian = "        gh | 2.23.0+dfsg1-1 | http://h bookworm/main amd64 Packages\n\
+                      W: something | else\n        yq |    3.1.0-3 | http://h bookworm/main amd64 Packages\n";
+        let both: BTreeSet<_> = names(&["gh", "yq"]).into_iter().collect();
+        assert_eq!(parse_available(Family::Debian, debian, &asked), both);
+        let fedora = "Updating repositories\npackage yq\n\npackage gh\npackage gh\npackage other\n";
+        assert_eq!(parse_available(Family::Fedora, fedora, &asked), both);
+    }
+
+    #[test]
+    fn what_is_wanted_may_be_absent_and_what_is_needed_may_not() {
+        let list = Packages { needed: names(&["git", "curl"]), wanted: names(&["docker-cli", "yq"]) };
+        let available = |list: &[&str]| names(list).into_iter().collect();
+        let chosen = choose(&list, &available(&["curl", "git", "yq"])).expect("all there");
+        assert_eq!(chosen, ["git", "curl", "yq"]);
+        let error = choose(&list, &available(&["yq"])).expect_err("absent").to_string();
+        assert!(error.starts_with("this distribution has no package git, curl; "), "{error}");
+    }
+}
