@@ -11,6 +11,7 @@
 
 pub(crate) mod base;
 mod distribution;
+pub(crate) mod install;
 mod log;
 mod manager;
 mod program;
@@ -38,6 +39,8 @@ pub(crate) enum ImageError {
     Manager(#[from] manager::ManagerError),
     #[error(transparent)]
     Account(#[from] base::AccountError),
+    #[error(transparent)]
+    Install(#[from] install::InstallError),
     #[error("{what} {}: {source}", path.display())]
     Io {
         what: &'static str,

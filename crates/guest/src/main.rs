@@ -5,7 +5,7 @@
 //!   knows files and standard output only, so that it serves every driver;
 //! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
 //!   own, for hosts that want to try everything but the machine;
-//! - `dayfly-guest base ...` ([`image`]): a step of an image's Dockerfile;
+//! - `dayfly-guest base ...` and `dayfly-guest install ...` ([`image`]): the steps of an image's Dockerfile;
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest --version`.
@@ -34,8 +34,8 @@ use std::process::ExitCode;
 /// Version of this build, as the agent's hello says it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
-const USAGE: &str =
-    "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | base [OPTIONS] | docker ... | --version
+const USAGE: &str = "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | base [OPTIONS]
+       dayfly-guest install [OPTIONS] [VERSION|FILE [ARCH]] | docker ... | --version
 As process 1 of a machine (its initramfs's /init) it takes no arguments.
 ";
 
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
         ["base", ..] => image::base::run(&args[1..]),
+        ["install", ..] => image::install::run(&args[1..]),
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
         ["--version"] => {

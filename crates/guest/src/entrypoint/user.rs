@@ -14,8 +14,8 @@ const OPEN_FILES: u64 = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) user: User,
-    pub(super) uid: Uid,
-    pub(super) gid: Gid,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
     /// All groups, the primary one too.
     pub(super) groups: Vec<Gid>,
 }

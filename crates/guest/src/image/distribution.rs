@@ -32,6 +32,8 @@ pub(super) enum List {
     Docker,
     /// podman, and Docker's client.
     Podman,
+    /// What the official runner app links.
+    Runner,
 }
 
 impl Family {
@@ -74,9 +76,11 @@ impl Family {
             (Self::Debian, List::Jobs) => include_str!("../../../../images/debian/packages.txt"),
             (Self::Debian, List::Docker) => include_str!("../../../../images/debian/docker.txt"),
             (Self::Debian, List::Podman) => include_str!("../../../../images/debian/podman.txt"),
+            (Self::Debian, List::Runner) => include_str!("../../../../images/debian/runner.txt"),
             (Self::Fedora, List::Jobs) => include_str!("../../../../images/fedora/packages.txt"),
             (Self::Fedora, List::Docker) => include_str!("../../../../images/fedora/docker.txt"),
             (Self::Fedora, List::Podman) => include_str!("../../../../images/fedora/podman.txt"),
+            (Self::Fedora, List::Runner) => include_str!("../../../../images/fedora/runner.txt"),
         }
     }
 }
@@ -106,7 +110,7 @@ mod tests {
         for family in [Family::Debian, Family::Fedora] {
             for engine in [List::Docker, List::Podman] {
                 let mut all = Vec::new();
-                for list in [List::Jobs, engine] {
+                for list in [List::Jobs, engine, List::Runner] {
                     let packages = Packages::parse(family.text(list));
                     let packages = packages.unwrap_or_else(|error| panic!("{family:?} {list:?}: {error}"));
                     all.extend([packages.needed, packages.wanted].concat());

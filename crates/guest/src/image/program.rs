@@ -68,6 +68,11 @@ impl Program {
         self
     }
 
+    pub(super) fn input(mut self, input: String) -> Self {
+        self.input = input;
+        self
+    }
+
     pub(super) fn in_folder(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.folder);
         self
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn a_program_that_fails_is_named_with_its_last_lines_and_its_input_is_not() {
         let program = Program::new(["sh", "-c", "cat >/dev/null; seq 30; echo wrong >&2; exit 7"]);
-        let error = Program { input: "s3cret".to_owned(), ..program }.run(&quiet()).expect_err("failed");
+        let error = program.input("s3cret".to_owned()).run(&quiet()).expect_err("failed");
         assert!(matches!(error, ProgramError::Failed { code: Some(7), .. }));
         let text = error.to_string();
         assert!(text.starts_with("sh -c cat >/dev/null; seq 30;"), "{text}");
@@ -192,10 +197,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let folder = folder.path().canonicalize().expect("there");
         let program = Program::new(["sh", "-c"]).with(["pwd; echo $COLOUR; cat"]).env("COLOUR", "blue");
-        let answer = Program { input: "in".to_owned(), ..program }
-            .in_folder(&folder)
-            .answer(&quiet())
-            .expect("answered");
+        let answer = program.input("in".to_owned()).in_folder(&folder).answer(&quiet()).expect("answered");
         assert_eq!(answer, format!("{}\nblue\nin\n", folder.display()));
     }
 
