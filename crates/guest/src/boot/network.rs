@@ -33,13 +33,14 @@ fn request(name: &str) -> libc::ifreq {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The name is at most as long as the field without its terminating zero.
     for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = from as libc::c_char;
     }
     request
 }
 
 fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
-    let [a, b, c, d] = address.octets().map(u8::cast_signed);
+    // Signed on some architectures, and not on others.
+    let [a, b, c, d] = address.octets().map(|byte| byte as libc::c_char);
     let mut data = [0; 14];
     // A `sockaddr_in` is: family, port (2 bytes), address (4 bytes in network order), zeroes.
     data[2..6].copy_from_slice(&[a, b, c, d]);
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn an_address_is_laid_out_as_the_kernel_reads_it() {
         let address = socket_address(Ipv4Addr::new(10, 0, 2, 200));
-        assert_eq!(address.sa_data[..7], [0, 0, 10, 0, 2, -56, 0]);
+        assert_eq!(address.sa_data.map(|byte| byte as u8)[..7], [0, 0, 10, 0, 2, 200, 0]);
         assert_eq!(request("eth0").ifr_name[..6], [101, 116, 104, 48, 0, 0]);
     }
 }
