@@ -199,7 +199,7 @@ fn what_is_asked_for_and_cannot_be_had_is_an_error_that_says_so() {
     let nobody = [("INSTALL_GITHUB", "http://127.0.0.1:9"), ("INSTALL_PROJECT", "actions/runner")];
     place
         .install(&[], &nobody)
-        .expect(1, "cannot reach http://127.0.0.1:9/api/v3/repos/actions/runner/releases/latest: ");
+        .expect(1, "cannot reach http://127.0.0.1:9/api/v3/repos/actions/runner/releases/latest: (7) ");
     place.install(&["newest"], &env).expect(2, "INSTALL_VERSION is \"newest\", and must be ");
     assert!(place.installed().is_empty());
 }

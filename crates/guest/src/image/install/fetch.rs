@@ -79,7 +79,9 @@ fn fetch(
     let told = match program.answer(log) {
         Ok(told) => told,
         Err(ProgramError::Failed { code: Some(code), last, .. }) if UNREACHABLE.contains(&code) => {
-            let reason = last.lines().last().unwrap_or_default().trim().to_owned();
+            let of_curl = |line: &str| line.trim().strip_prefix("curl: ").map(str::to_owned);
+            let reason =
+                last.lines().rev().find_map(of_curl).unwrap_or_else(|| format!("curl ended with {code}"));
             return Err(FetchError::Unreachable { url, reason });
         }
         Err(source) => return Err(FetchError::Curl { url, source }),
