@@ -2,6 +2,7 @@
 #
 # WORKFLOW=FILE   the workflow that `make demo` runs instead of its own
 # ARGS='...'      more options for `dayfly demo`, e.g. ARGS='--parallel 1 --json'
+# DISTRO=NAME     the distribution of an image; scripts/image tells what else it takes
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -15,6 +16,7 @@ HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 
 .PHONY: help setup setup-tests build demo test test-full bench lint fmt doctor clean
+.PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +50,25 @@ fmt: ## format the code
 
 doctor: build ## tell what this host can do
 	@target/release/dayfly doctor
+
+image-base: ## build the base step of an image (DISTRO=ubuntu|fedora|debian; scripts/image tells the rest)
+	@scripts/image base
+
+image-runner: ## build the runner step of an image, on its base (DISTRO=..., INSTALL_VERSION=...)
+	@scripts/image runner
+
+test-images: build ## build the Debian image for real, and look at what is in it (root, some minutes)
+	@scripts/test-images
+
+# What the workflows do once all platforms are pushed, and before any is built.
+image-merge:
+	@scripts/image merge $(STEP)
+
+image-inspect:
+	@scripts/image inspect $(STEP)
+
+image-matrix:
+	@scripts/image matrix
 
 clean: ## remove everything that was built, images included
 	@rm -rf target
