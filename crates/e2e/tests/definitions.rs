@@ -1,10 +1,13 @@
-//! Our image definitions: what can be told without a registry. `scripts/test-images` builds the
+//! Our image definitions and what publishes them: what can be told without a registry. `scripts/test-images` builds the
 //! Debian one for real.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+
+use dayfly_e2e::Dayfly;
 
 fn repository_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)
@@ -166,5 +169,42 @@ fn every_definition_takes_its_arguments_and_mounts_the_guest_binary() {
             instructions.iter().all(|(word, _)| known.contains(&word.as_str())),
             "{name}: {instructions:?}"
         );
+    }
+}
+
+#[test]
+fn workflows_call_only_make_targets_that_there_are() {
+    let makefile = read("Makefile");
+    let mut calls = BTreeSet::new();
+    for name in ["_build.yml", "ci.yml", "dev.yml"] {
+        let text = read(&format!(".github/workflows/{name}"));
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        for words in text.split("make ").skip(1).map(|rest| rest.trim_start_matches("--silent ")) {
+            let target = words.split([' ', '\n', ')']).next().unwrap_or_default().trim_matches('"');
+            calls.insert(target.to_owned());
+        }
+        // The work itself stands in scripts.
+        for tool in ["buildx", "imagetools", "docker build", "cargo "] {
+            assert!(!text.contains(tool), "{name} has {tool}");
+        }
+    }
+    assert_eq!(
+        calls.into_iter().collect::<Vec<_>>(),
+        ["image-$STEP", "image-inspect", "image-matrix", "image-merge"]
+    );
+    for target in ["image-base", "image-runner", "image-inspect", "image-matrix", "image-merge"] {
+        assert!(makefile.contains(&format!("\n{target}:")), "{target}");
+    }
+}
+
+#[test]
+fn the_smoke_job_runs_on_our_own_runners() {
+    let workflow = repository_file(".github/workflows/test.yml");
+    let ended = Dayfly::new(["demo", "--json", "--workflow", workflow.to_str().expect("text")]).run();
+    ended.assert_status(0).assert_nothing_left();
+    let log = ended.log_of("smoke");
+    for text in ["hello from a container", "RUNNER_", "dockerd"] {
+        assert!(log.contains(text), "{text:?} is not in {log}");
     }
 }
