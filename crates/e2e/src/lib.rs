@@ -36,6 +36,11 @@ impl OwnState {
         Self::sharing(&["images", "runner-apps", "templates"])
     }
 
+    /// One with what images are made with, and no image.
+    pub fn without_images() -> Self {
+        Self::sharing(&["kernels", "runner-apps"])
+    }
+
     /// One whose machines find no template.
     pub fn without_templates() -> Self {
         Self::sharing(&["images", "runner-apps"])

@@ -17,9 +17,11 @@ const APP_PLACES: [&str; 3] = ["opt/runner", "opt/actions-runner", "home/runner"
 const APP_PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
 /// What jobs usually need, and the places of which one is enough.
-const WANTED: [(&str, &[&str]); 7] = [
+const WANTED: [(&str, &[&str]); 8] = [
     ("sh", &["bin/sh"]),
     ("bash", &["bin/bash", "usr/local/bin/bash"]),
+    // The lab's steps end with all that they have started through it.
+    ("setpriv", &["usr/bin/setpriv", "bin/setpriv"]),
     ("git", &["usr/bin/git", "usr/local/bin/git", "bin/git"]),
     ("sudo", &["usr/bin/sudo", "usr/local/bin/sudo"]),
     (
@@ -208,7 +210,7 @@ mod tests {
         let mut tree = with_files(&[]);
         assert_eq!(add_user(&mut tree), Ok((1001, true)));
         assert!(text(&tree, "etc/passwd").starts_with("root:x:0:0:root:/root:/bin/sh\nrunner:x:1001:1001:"));
-        let all = ["sh", "bash", "git", "sudo", "certificate authorities", "modprobe", "Docker"];
+        let all = ["sh", "bash", "setpriv", "git", "sudo", "certificate authorities", "modprobe", "Docker"];
         assert_eq!(lacks(&tree), all);
         let tree = with_files(&[("usr/bin/dockerd", ""), ("bin/sh", "")]);
         assert!(!lacks(&tree).iter().any(|lack| lack == "Docker" || lack == "sh"));

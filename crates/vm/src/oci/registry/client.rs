@@ -160,9 +160,11 @@ impl Client {
         builder.send().await
     }
 
-    /// Only what never came about is tried without encryption, and only where that was allowed.
+    /// Only a server that answers TLS with something else is spoken to without encryption, and only where that was allowed:
+    /// a certificate that is not believed is no reason to send secrets in the clear.
     fn may_be_plain(&self, error: &reqwest::Error) -> bool {
-        self.plain_allowed && !self.state().is_plain && error.is_connect()
+        let is_no_tls = |error: &rustls::Error| matches!(error, rustls::Error::InvalidMessage(_));
+        self.plain_allowed && !self.state().is_plain && tls_error(error).is_some_and(is_no_tls)
     }
 
     /// What an answer other than success means: an error that may pass (`Some`), one that does not (`Err`), or that the
@@ -324,8 +326,19 @@ async fn error_text(response: Response) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
+/// What of an error is TLS's. An I/O error made of another one names that one's cause as its own, and not that one.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        return tls_error(inner);
+    }
+    error.downcast_ref().or_else(|| error.source().and_then(tls_error))
+}
+
 /// An error and its causes, which say what really happened.
 pub(super) fn text_of(error: &reqwest::Error) -> String {
+    if let Some(error @ rustls::Error::InvalidCertificate(_)) = tls_error(error) {
+        return format!("{error}; registries.json may name its authority (docs/images.md)");
+    }
     let mut text = String::new();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -10,6 +10,8 @@ mod credentials;
 mod error;
 mod nearby;
 mod pull;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,180 @@
+//! `-i` with images that real tools made: out of a real registry, with TLS and a password, and out of archives. What they
+//! come to is compared, file by file, with what the tool itself unpacks; one of them is booted, and runs a job.
+//!
+//! Root only: the files of the images have many owners. All of it is on loopback.
+
+#[path = "oci/buildah.rs"]
+mod buildah;
+#[path = "oci/compare.rs"]
+mod compare;
+#[path = "oci/registry.rs"]
+mod registry;
+
+use std::path::Path;
+use std::process::Command;
+
+use buildah::Buildah;
+use dayfly_e2e::{Dayfly, Ended, OwnState};
+use registry::Registry;
+
+const WORKFLOW: &str = r#"
+on: workflow_dispatch
+jobs:
+  look:
+    runs-on: ubuntu-latest
+    steps:
+      - run: |
+          echo "I am $(id -un), and the file says $(cat /data/kept/second)"
+          test ! -e /data/gone && echo "what was removed is not there"
+"#;
+
+/// A state folder, and how images are pulled into it.
+struct Puller {
+    state: OwnState,
+    registry: Registry,
+}
+
+impl Puller {
+    fn dayfly(&self, arguments: &[&str]) -> Dayfly {
+        let dayfly = Dayfly::new(arguments.iter().copied()).env("DAYFLY_STATE", self.state.path());
+        self.with_registry(dayfly)
+    }
+
+    fn with_registry(&self, dayfly: Dayfly) -> Dayfly {
+        dayfly
+            .env("DAYFLY_REGISTRIES", self.registry.settings())
+            .env("REGISTRY_AUTH_FILE", self.registry.credentials())
+    }
+
+    fn pull(&self, name: &str, more: &[&str]) -> Ended {
+        let mut arguments = vec!["image", "pull", "--json", name];
+        arguments.extend(more);
+        self.dayfly(&arguments).run()
+    }
+
+    fn pulled(&self, name: &str) -> serde_json::Value {
+        let ended = self.pull(name, &[]);
+        ended.assert_status(0);
+        ended.events()[0].clone()
+    }
+
+    fn refused(&self, name: &str, more: &[&str], status: i32) -> String {
+        let ended = self.pull(name, more);
+        ended.assert_status(status);
+        ended.stderr
+    }
+}
+
+fn unpack(image: &serde_json::Value, to: &Path) {
+    let root = Path::new(image["folder"].as_str().expect("a folder")).join("root.squashfs");
+    let status = Command::new("unsquashfs").args(["-quiet", "-no-progress", "-d"]).arg(to).arg(root).status();
+    assert!(status.expect("unsquashfs").success());
+}
+
+#[test]
+fn images_of_real_tools_come_to_what_the_tools_unpack_and_boot() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let buildah = Buildah::new(folder.path());
+    let expected = buildah.make_oddities("localhost/odd:v1");
+    let puller = Puller { state: OwnState::without_images(), registry: Registry::start(folder.path()) };
+
+    // Each form holds the same layers, so only the first one is converted.
+    let archive = folder.path().join("odd.oci");
+    buildah.push("localhost/odd:v1", &format!("oci-archive:{}:v1", archive.display()), &[]);
+    let image = puller.pulled(&format!("oci-archive:{}", archive.display()));
+    let unpacked = folder.path().join("unpacked");
+    unpack(&image, &unpacked);
+    compare::check(&expected, &unpacked);
+    let forms = [
+        format!("docker-archive:{}", folder.path().join("odd.docker").display()),
+        format!("oci:{}:v1", folder.path().join("odd.layout").display()),
+    ];
+    for form in &forms {
+        buildah.push("localhost/odd:v1", form, &[]);
+        let again = puller.pulled(form.strip_suffix(":v1").unwrap_or(form));
+        assert_eq!(again["id"], image["id"], "{form}");
+    }
+
+    let name = format!("localhost:{}/team/odd:v1", puller.registry.port());
+    buildah.push("localhost/odd:v1", &format!("docker://{name}"), &puller.registry.login());
+    assert_eq!(puller.pulled(&name)["id"], image["id"]);
+    made_again_of_pulled_layers(&puller, &name, &image);
+    from_a_registry(&puller, &name, &image);
+    boots(&puller, &name);
+    puller.registry.stop();
+    without_its_registry(&puller, &name, &image);
+}
+
+/// The same layers give the same file system, wherever they come from.
+fn made_again_of_pulled_layers(puller: &Puller, name: &str, image: &serde_json::Value) {
+    let root = |image: &serde_json::Value| {
+        let folder = Path::new(image["folder"].as_str().expect("a folder"));
+        std::fs::read(folder.join("root.squashfs")).expect("a root")
+    };
+    let before = root(image);
+    puller.dayfly(&["image", "rm", image["id"].as_str().expect("an id")]).run().assert_status(0);
+    assert!(root(&puller.pulled(name)) == before);
+}
+
+/// What is asked of a registry that is there.
+fn from_a_registry(puller: &Puller, name: &str, image: &serde_json::Value) {
+    let digest = image_digest(puller, name);
+    let by_digest = format!("{}@{digest}", name.trim_end_matches(":v1"));
+    assert_eq!(puller.pulled(&by_digest)["id"], image["id"]);
+    let no_tag = puller.refused(&name.replace(":v1", ":v2"), &[], 3);
+    assert!(no_tag.contains(":v2 is not there; there is v1"), "{no_tag}");
+    let nothing = puller.refused(&name.replace("odd", "nothing"), &[], 3);
+    assert!(nothing.contains("team/nothing:v1 is not there"), "{nothing}");
+    assert!(puller.refused("localhost:1/x", &[], 3).contains("localhost:1 cannot be reached"));
+    assert!(puller.refused("Odd", &[], 2).contains("must be in lower case"));
+    assert!(puller.refused("localhost:1/x", &["--pull", "never"], 3).contains("was never pulled here"));
+    let stranger = Dayfly::new(["image", "pull", name])
+        .env("DAYFLY_STATE", OwnState::without_images().path())
+        .env("DAYFLY_REGISTRIES", puller.registry.settings())
+        .env("REGISTRY_AUTH_FILE", "/nonexistent")
+        .run();
+    stranger.assert_status(3);
+    assert!(stranger.stderr.contains("refuses access, and nobody is logged in"), "{stranger:?}");
+    let wrong = puller.with_registry(Dayfly::new(["image", "pull", name]));
+    let wrong = wrong.env("DAYFLY_REGISTRIES", "/dev/null").run();
+    wrong.assert_status(2);
+}
+
+fn image_digest(puller: &Puller, name: &str) -> String {
+    let shown = puller.dayfly(&["image", "inspect", "--json", name]).run();
+    shown.assert_status(0);
+    let shown = shown.events()[0].clone();
+    assert!(shown["names"].as_array().expect("names").iter().any(|known| known == name), "{shown}");
+    // An archive's manifest is not the registry's: the layers are compressed anew for each.
+    puller.registry.digest_of("team/odd", "v1")
+}
+
+/// A machine boots it, and a job runs in it.
+fn boots(puller: &Puller, name: &str) {
+    let demo =
+        Dayfly::demo(WORKFLOW, ["-i", name, "--memory", "512"]).env("DAYFLY_STATE", puller.state.path());
+    let ended = puller.with_registry(demo).run();
+    ended.assert_status(0).assert_nothing_left();
+    let log = ended.log_of("look");
+    assert!(log.contains("I am runner, and the file says second"), "{log}");
+    assert!(log.contains("what was removed is not there"), "{log}");
+}
+
+/// What is left of it when the registry is gone.
+fn without_its_registry(puller: &Puller, name: &str, image: &serde_json::Value) {
+    let ended = puller.pull(name, &[]);
+    ended.assert_status(0);
+    assert_eq!(ended.events()[0]["id"], image["id"]);
+    assert!(ended.stderr.contains("of an earlier pull is taken"), "{}", ended.stderr);
+    for policy in ["missing", "never"] {
+        let ended = puller.pull(name, &["--pull", policy]);
+        assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{policy}");
+    }
+    let ended = puller.dayfly(&["image", "gc", "--keep-bytes", "0", "--json"]).run();
+    let collected = ended.assert_status(0).events()[0].clone();
+    assert_eq!((&collected["left_bytes"], &collected["images"][0]["id"]), (&0.into(), &image["id"]));
+    assert!(puller.refused(name, &["--pull", "never"], 3).contains("was never pulled here"));
+}
