@@ -290,3 +290,141 @@ fn is_same_name(one: &str, other: &str) -> bool {
         _ => one == other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tar::{Header, Writer};
+    use super::*;
+
+    fn put(writer: &mut Writer<Vec<u8>>, path: &str, kind: Kind, link: &str, content: &[u8]) {
+        let header = Header {
+            path: path.as_bytes().to_vec(),
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime_s: 0,
+            size: content.len() as u64,
+            link: link.as_bytes().to_vec(),
+            xattrs: Vec::new(),
+        };
+        writer.entry(&header, &mut &content[..]).expect("written");
+    }
+
+    fn archive(files: &[(String, Vec<u8>)], links: &[(&str, &str)]) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new());
+        files.iter().for_each(|(path, content)| put(&mut writer, path, Kind::File, "", content));
+        links.iter().for_each(|(path, target)| put(&mut writer, path, Kind::Symlink, target, b""));
+        writer.finish().expect("written");
+        writer.into_inner()
+    }
+
+    fn digest(bytes: &[u8]) -> Digest {
+        Digest::of_digits(&hexadecimal(&Sha256::digest(bytes)))
+    }
+
+    fn config(layers: &[&[u8]]) -> Vec<u8> {
+        let architecture = Platform::of_host().architecture;
+        let layers: Vec<Digest> = layers.iter().map(|layer| digest(layer)).collect();
+        let config = serde_json::json!({ "architecture": architecture, "os": "linux", "rootfs": { "diff_ids": layers } });
+        config.to_string().into_bytes()
+    }
+
+    /// The files of a layout with an image of one layer, under two tags.
+    fn layout_files() -> Vec<(String, Vec<u8>)> {
+        let layer = b"a layer".to_vec();
+        let config = config(&[&layer]);
+        let of = |bytes: &[u8]| serde_json::json!({ "digest": digest(bytes), "size": bytes.len() });
+        let manifest =
+            serde_json::json!({ "schemaVersion": 2, "config": of(&config), "layers": [of(&layer)] });
+        let manifest = manifest.to_string().into_bytes();
+        let tagged = |tag: &str| {
+            serde_json::json!({ "digest": digest(&manifest), "size": manifest.len(),
+                "annotations": { "org.opencontainers.image.ref.name": tag } })
+        };
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": [tagged("v1"), tagged("v2")] });
+        let blob = |bytes: Vec<u8>| (blob_name(&digest(&bytes)), bytes);
+        vec![
+            ("./index.json".to_owned(), index.to_string().into_bytes()),
+            blob(config),
+            blob(manifest),
+            blob(layer),
+        ]
+    }
+
+    fn open_text(text: &str) -> Result<Opened, String> {
+        let name = text.parse::<ImageName>().expect("a name");
+        open(&name, &Platform::of_host()).expect("a file").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_layout_is_the_same_in_a_folder_and_in_an_archive() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (base, path) = (folder.path().join("layout"), folder.path().join("a.tar"));
+        for (name, content) in layout_files() {
+            let to = base.join(name);
+            std::fs::create_dir_all(to.parent().expect("a parent")).expect("folders");
+            std::fs::write(to, content).expect("a file");
+        }
+        std::fs::write(&path, archive(&layout_files(), &[])).expect("an archive");
+        let one = open_text(&format!("oci:{}:v2", base.display())).expect("readable");
+        let other = open_text(&format!("oci-archive:{}:v2", path.display())).expect("readable");
+        assert_eq!((&one.digest, &one.run), (&other.digest, &other.run));
+        let place = &other.layers[0];
+        let text = std::fs::read(&place.path).expect("readable");
+        let from = usize::try_from(place.offset).expect("a place");
+        assert_eq!(&text[from..from + 7], b"a layer");
+        let error = open_text(&format!("oci-archive:{}", path.display())).expect_err("two");
+        assert!(error.ends_with("add which one after a colon: v1, v2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_damaged_or_something_else_is_told_as_what_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.tar");
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("written");
+            open_text(&format!("oci-archive:{}:v1", path.display())).expect_err("refused")
+        };
+        let whole = archive(&layout_files(), &[]);
+        let cut = refused(&whole[..whole.len() - 1533]);
+        assert!(cut.ends_with("the archive ends in the middle of an entry"), "{cut}");
+        assert!(refused(&[0x1f, 0x8b, 8, 0, 0]).ends_with("it is compressed; unpack it first: gunzip FILE"));
+        assert!(refused(&[7; 600]).contains("it is no tar archive: at byte 0"));
+        assert!(refused(&archive(&[], &[])).ends_with("index.json is not in it"));
+        let mut files = layout_files();
+        files[2].1[3] ^= 1;
+        let lie = refused(&archive(&files, &[]));
+        assert!(lie.contains("the blob sha256:") && lie.contains(" has the digest sha256:"), "{lie}");
+        assert!(
+            open_text("oci-archive:/nonexistent/x")
+                .expect_err("refused")
+                .starts_with("cannot read /nonexistent/x")
+        );
+    }
+
+    #[test]
+    fn what_docker_saves_may_link_layers_that_are_alike() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("saved.tar");
+        let layer = b"a layer".as_slice();
+        let manifest = serde_json::json!([
+            { "Config": "c.json", "RepoTags": ["docker.io/library/app:1"], "Layers": ["one/layer.tar", "two/layer.tar"] },
+            { "Config": "c.json", "RepoTags": null, "Layers": [] },
+        ]);
+        let files = [
+            ("manifest.json".to_owned(), manifest.to_string().into_bytes()),
+            ("c.json".to_owned(), config(&[layer, layer])),
+            ("one/layer.tar".to_owned(), layer.to_vec()),
+        ];
+        let links = [("two/layer.tar", "../one/layer.tar"), ("three/layer.tar", "../../outside")];
+        std::fs::write(&path, archive(&files, &links)).expect("an archive");
+        let opened = open_text(&format!("docker-archive:{}:app:1", path.display())).expect("readable");
+        assert_eq!(opened.layers[0], opened.layers[1]);
+        let error = open_text(&format!("docker-archive:{}:other", path.display())).expect_err("none");
+        assert!(
+            error.ends_with("there is no image \"other\" in it; there is docker.io/library/app:1"),
+            "{error}"
+        );
+    }
+}
