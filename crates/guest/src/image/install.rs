@@ -123,8 +123,9 @@ fn choose(settings: &Settings, stage: &Stage, log: &Log) -> Result<Archive, Imag
         Err(ImageError::Install(InstallError::Fetch(error)))
             if error.is_unreachable() && settings.is_default() =>
         {
+            let found = beside(error.to_string())?;
             log.say(&format!("{error}: taking github-act-runner in place of the official runner app"));
-            beside(error.to_string())
+            Ok(found)
         }
         found => found,
     }

@@ -50,8 +50,8 @@ impl Manager<'_> {
 
     /// Installs a list; what is wanted only is left out where it is not there.
     pub(super) fn install(&self, list: &Packages) -> Result<(), ManagerError> {
-        let all = [list.needed.as_slice(), &list.wanted].concat();
-        let names = choose(list, &self.available(&all)?)?;
+        let asked = asked(self.family, list);
+        let names = choose(self.family, list, &self.available(&asked)?)?;
         self.log.say(&format!("installing {} packages", names.len()));
         let _quiet = self.quiet_services()?;
         Ok(install(self.family).with(names).run(self.log)?)
@@ -97,17 +97,27 @@ impl Drop for NoServices {
     }
 }
 
+/// Which names the archives are asked for. Fedora renames packages, which go on to provide their old names: dnf knows
+/// them when it installs, and refuses what nobody provides.
+fn asked(family: Family, list: &Packages) -> Vec<String> {
+    match family {
+        Family::Debian => [list.needed.as_slice(), &list.wanted].concat(),
+        Family::Fedora => list.wanted.clone(),
+    }
+}
+
 /// What is installed of a list: all that is needed, and of what is wanted what there is.
-fn choose(list: &Packages, available: &BTreeSet<String>) -> Result<Vec<String>, ManagerError> {
-    let (there, absent): (Vec<_>, Vec<_>) =
-        list.needed.iter().cloned().partition(|name| available.contains(name));
-    if !absent.is_empty() {
+fn choose(
+    family: Family,
+    list: &Packages,
+    available: &BTreeSet<String>,
+) -> Result<Vec<String>, ManagerError> {
+    let absent: Vec<_> = list.needed.iter().filter(|name| !available.contains(*name)).cloned().collect();
+    if family == Family::Debian && !absent.is_empty() {
         return Err(ManagerError::Absent(absent));
     }
-    Ok(there
-        .into_iter()
-        .chain(list.wanted.iter().filter(|name| available.contains(*name)).cloned())
-        .collect())
+    let wanted = list.wanted.iter().filter(|name| available.contains(*name));
+    Ok(list.needed.iter().chain(wanted).cloned().collect())
 }
 
 fn apt_get() -> Program {
@@ -207,11 +217,14 @@ mod tests {
 
     #[test]
     fn what_is_wanted_may_be_absent_and_what_is_needed_may_not() {
-        let list = Packages { needed: names(&["git", "curl"]), wanted: names(&["docker-cli", "yq"]) };
-        let available = |list: &[&str]| names(list).into_iter().collect();
-        let chosen = choose(&list, &available(&["curl", "git", "yq"])).expect("all there");
-        assert_eq!(chosen, ["git", "curl", "yq"]);
-        let error = choose(&list, &available(&["yq"])).expect_err("absent").to_string();
-        assert!(error.starts_with("this distribution has no package git, curl; "), "{error}");
+        let list = Packages { needed: names(&["git", "wget"]), wanted: names(&["docker-cli", "yq"]) };
+        let chosen = |family, available: &[&str]| {
+            choose(family, &list, &names(available).into_iter().collect()).map_err(|error| error.to_string())
+        };
+        assert_eq!(chosen(Family::Debian, &["wget", "git", "yq"]), Ok(names(&["git", "wget", "yq"])));
+        let error = chosen(Family::Debian, &["yq"]).expect_err("absent");
+        assert!(error.starts_with("this distribution has no package git, wget; "), "{error}");
+        assert_eq!(chosen(Family::Fedora, &["yq"]), Ok(names(&["git", "wget", "yq"])));
+        assert_eq!(asked(Family::Fedora, &list), ["docker-cli", "yq"]);
     }
 }
