@@ -204,7 +204,7 @@ fn the_smoke_job_runs_on_our_own_runners() {
     let ended = Dayfly::new(["demo", "--json", "--workflow", workflow.to_str().expect("text")]).run();
     ended.assert_status(0).assert_nothing_left();
     let log = ended.log_of("smoke");
-    for text in ["hello from a container", "RUNNER_", "dockerd"] {
+    for text in ["dayfly-guest 0.", "dockerd", "RUNNER_", "hello from a container"] {
         assert!(log.contains(text), "{text:?} is not in {log}");
     }
 }
