@@ -28,6 +28,10 @@ fn make(target: &str, env: &[(&str, &str)]) -> Output {
     let path = std::env::var("PATH").expect("PATH");
     let mut command = Command::new("make");
     command.args(["--silent", "--no-print-directory", target]).current_dir(repository_file("."));
+    // Those of whoever runs the tests by make, and of whoever builds images.
+    for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PLATFORMS", "BASE_DOCKER"] {
+        command.env_remove(variable);
+    }
     for variable in ["DISTRO", "VERSION", "PLATFORM", "NAMESPACE", "BUILDER", "PUBLISH", "INSTALL_TOKEN"] {
         command.env_remove(variable);
     }
