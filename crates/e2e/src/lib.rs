@@ -46,6 +46,18 @@ impl OwnState {
         Self::sharing(&["images", "runner-apps"])
     }
 
+    /// One whose templates are copies of the common ones: whatever becomes of them, no other test has to do with it.
+    pub fn with_own_templates() -> Self {
+        let state = Self::without_templates();
+        let templates = prepared("DAYFLY_STATE").join("templates");
+        if templates.is_dir() {
+            // Keeps holes.
+            let copied = Command::new("cp").arg("-a").arg(templates).arg(state.path()).status();
+            assert!(copied.expect("cp").success());
+        }
+        state
+    }
+
     fn sharing(folders: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let common = prepared("DAYFLY_STATE");
@@ -68,11 +80,7 @@ impl Drop for OwnState {
         if !std::thread::panicking() {
             return;
         }
-        for pid in processes_naming(&self.path().to_string_lossy()) {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
+        processes_holding(self.path()).into_iter().for_each(kill);
     }
 }
 
@@ -233,6 +241,11 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("it still runs");
     }
 
+    /// Kills it, unless it has ended by itself.
+    pub fn kill_if_alive(&self) {
+        kill(self.pid());
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Ended {
         while let Ok(line) = self.lines.recv_timeout(RUN_LIMIT.saturating_sub(self.began.elapsed())) {
@@ -328,4 +341,24 @@ pub fn processes_naming(text: &str) -> Vec<u32> {
                 .is_ok_and(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(text))
         })
         .collect()
+}
+
+/// Processes other than this one that have a file below a folder open: a VMM names none of its files in its command line.
+pub fn processes_holding(folder: &Path) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| *pid != std::process::id() && holds_below(*pid, folder)).collect()
+}
+
+fn holds_below(pid: u32, folder: &Path) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let is_below = |link: PathBuf| link.starts_with(folder);
+    descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(is_below))
+}
+
+/// Kills a process; one that is gone is left in peace.
+pub fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
 }

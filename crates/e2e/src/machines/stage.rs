@@ -1,5 +1,4 @@
-//! Machines by themselves, as tests and the bench start them: the built-in image at the default size, with a command in
-//! place of the runner app.
+//! Where machines run.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,8 @@ use dayfly_vm::{
     TemplateSettings, Vm, VmHost, VmSpec,
 };
 use tempfile::TempDir;
+
+use super::Said;
 
 /// Why there is no machine.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -94,6 +95,15 @@ impl Stage {
             shell: false,
         };
         Ok(dayfly_vm::start(&self.host, spec, &self.run_dir(name)).await?)
+    }
+
+    /// What a machine tells that runs this script in place of a runner app. Nothing of it is left but its logs.
+    pub async fn say(&self, name: &str, text: &str) -> Said {
+        let mut said = Said::default();
+        said.hear(self.start(name, self.machine.clone(), script(text)).await.expect("a machine")).await;
+        let left: Vec<_> = std::fs::read_dir(self.run_dir(name)).expect("read").flatten().collect();
+        assert!(left.iter().all(|left| left.path().extension().is_some_and(|end| end == "log")), "{left:?}");
+        said
     }
 }
 

@@ -1,0 +1,10 @@
+//! Machines by themselves, as tests and the bench start them: the built-in image at the default size, with a command in
+//! place of the runner app.
+
+mod apart;
+mod said;
+mod stage;
+
+pub use apart::enter_network_namespace;
+pub use said::Said;
+pub use stage::{Error, Stage, script};
