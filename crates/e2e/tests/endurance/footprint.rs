@@ -1,0 +1,102 @@
+//! What machines could leave in the process that starts them, and in its network.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use crate::until;
+
+/// What a process and its network have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    /// Its open files, by what they are.
+    descriptors: BTreeMap<String, usize>,
+    threads: usize,
+    /// Child processes, zombies too.
+    children: Vec<String>,
+    /// Links, routes and rules.
+    network: String,
+}
+
+impl Footprint {
+    pub(crate) fn now() -> Self {
+        let threads = fs::read_dir("/proc/self/task").expect("threads").count();
+        Self { descriptors: descriptors(), threads, children: children_told(), network: network() }
+    }
+
+    /// Nothing is there that was not there before. Threads and connections take their time to end.
+    pub(crate) async fn assert_back(&self) {
+        // The network is looked at by processes, which would be children of this one.
+        until("children, descriptors and threads are gone", || self.misses_nothing_of(&descriptors())).await;
+        let now = Self::now();
+        assert_eq!((&now.children, &now.network), (&self.children, &self.network));
+    }
+
+    fn misses_nothing_of(&self, descriptors: &BTreeMap<String, usize>) -> bool {
+        let is_known = |(name, count): (&String, &usize)| self.descriptors.get(name) >= Some(count);
+        let threads = fs::read_dir("/proc/self/task").expect("threads").count();
+        descriptors.iter().all(is_known) && threads <= self.threads && children_told() == self.children
+    }
+}
+
+/// Open files by what they are, without the numbers that tell two of a kind apart.
+fn descriptors() -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir("/proc/self/fd").expect("descriptors").flatten() {
+        // The folder that is being read is gone when its link is.
+        let Ok(link) = fs::read_link(entry.path()) else { continue };
+        let name = link.to_string_lossy().replace(|character: char| character.is_ascii_digit(), "");
+        *all.entry(name).or_default() += 1;
+    }
+    all
+}
+
+/// Child processes of this one: number and program, zombies included.
+pub(crate) fn children() -> Vec<(u32, String)> {
+    let own = std::process::id().to_string();
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let child = |entry: fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (name, rest) = stat.rsplit_once(')')?;
+        // Third field: the state; fourth: the parent.
+        let parent = rest.split_ascii_whitespace().nth(1)?;
+        (parent == own).then(|| (pid, name.split_once('(').map_or("", |(_, name)| name).to_owned()))
+    };
+    processes.filter_map(|entry| child(entry.ok()?)).collect()
+}
+
+fn children_told() -> Vec<String> {
+    children().into_iter().map(|(pid, name)| format!("{pid} {name}")).collect()
+}
+
+/// Links, routes and rules of this thread's network namespace.
+fn network() -> String {
+    let mut looks = vec![vec!["ip", "-o", "link"], vec!["ip", "route", "show", "table", "all"]];
+    if rustix::process::geteuid().is_root() {
+        looks.push(vec!["nft", "list", "ruleset"]);
+    }
+    let mut all = String::new();
+    for look in looks {
+        let output = Command::new(look[0]).args(&look[1..]).output();
+        let output = output.unwrap_or_else(|error| panic!("{look:?}: {error}"));
+        assert!(output.status.success(), "{look:?}: {}", String::from_utf8_lossy(&output.stderr));
+        all.push_str(&String::from_utf8_lossy(&output.stdout));
+    }
+    all
+}
+
+/// Nothing of any machine is in the network. What guards a host that forwards for the first time stays.
+pub(crate) fn assert_no_network_of_a_machine() {
+    let network = network();
+    for part in [": dayfly", "198.19.", "table ip dayfly {"] {
+        assert!(!network.contains(part), "{network}");
+    }
+}
+
+/// Memory of this process that is its own, KiB.
+pub(crate) fn memory_kib() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").expect("its status");
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

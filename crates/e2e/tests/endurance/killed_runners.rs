@@ -1,0 +1,80 @@
+//! Orchestrators that are killed at moments that nobody chose: the next start clears up after all of them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dayfly_e2e::lab::LabProcess;
+use dayfly_e2e::machines::enter_network_namespace;
+use dayfly_e2e::{Dayfly, OwnState, Running, processes_holding};
+use rustix::process::Signal;
+
+use crate::dice::Dice;
+use crate::footprint::assert_no_network_of_a_machine;
+use crate::{alone, until};
+
+/// When one is killed, at the latest: its machines wait for jobs then, and there is a spare one.
+const LATEST: Duration = Duration::from_secs(6);
+
+const HELLO: &str = "on: push\njobs: { a: { runs-on: [self-hosted, here], steps: [{ run: echo hello }] } }";
+
+fn orchestrator(lab: &LabProcess, state: &OwnState) -> Running {
+    let words = ["orchestrator", "--json", "-n", "2", "--parallel-start", "2", "--"];
+    let more = ["-g", &lab.url, "-p", &lab.principal, "-L", "here", "--spare", "1"];
+    Dayfly::new(words.into_iter().chain(more))
+        .env("RUNNER_PAT", &lab.token)
+        .env("DAYFLY_STATE", state.path())
+        .start()
+}
+
+fn folders_in(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+/// Folders of instances that are left. One without a lock may belong to a process that is about to start, for a minute.
+fn instances(state: &OwnState) -> Vec<PathBuf> {
+    let all = folders_in(&state.path().join("instances"));
+    all.into_iter().filter(|folder| folder.join("lock").exists()).collect()
+}
+
+async fn orchestrators_are_killed(times: u32) {
+    let _alone = alone().await;
+    enter_network_namespace();
+    let (lab, state, mut dice) = (LabProcess::start(), OwnState::with_own_templates(), Dice::new());
+    for _ in 0..times {
+        let killed = orchestrator(&lab, &state);
+        tokio::time::sleep(dice.below(LATEST)).await;
+        killed.signal(Signal::KILL);
+        assert_eq!(killed.wait().status, None, "it was killed");
+    }
+    let mut last = orchestrator(&lab, &state);
+    for _ in 0..2 {
+        last.wait_for_event("listening");
+    }
+    assert_eq!(lab.registrations().await.len(), 2, "those of the killed ones are gone");
+    assert_eq!(instances(&state).len(), 1, "folders of the killed ones are gone");
+    let run = lab.dispatch(HELLO).await;
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    last.signal(Signal::TERM);
+    let ended = last.wait();
+    ended.assert_status(143).assert_nothing_left();
+    for started in ended.events_of("vmm_started") {
+        assert_ne!(started["from"], "boot", "the template works: {started}");
+    }
+    assert_eq!(lab.registrations().await, Vec::<String>::new());
+    assert_eq!(instances(&state), Vec::<PathBuf>::new());
+    until("no process has a file of the state open", || processes_holding(state.path()).is_empty()).await;
+    assert_no_network_of_a_machine();
+    lab.stop();
+}
+
+#[tokio::test]
+async fn the_next_orchestrator_clears_up_after_four_that_were_killed_at_random() {
+    orchestrators_are_killed(4).await;
+}
+
+#[tokio::test]
+#[ignore = "kept for make test-full"]
+async fn the_next_orchestrator_clears_up_after_fifty_that_were_killed_at_random() {
+    orchestrators_are_killed(50).await;
+}

@@ -1,0 +1,151 @@
+//! VMMs that are killed at moments that nobody chose: whoever started them has a machine that works, or is told the truth.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dayfly_e2e::machines::{Said, Stage};
+use dayfly_e2e::{OwnState, kill};
+use dayfly_vm::{Exit, StartedFrom, TemplateSettings};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::dice::Dice;
+use crate::footprint::{Footprint, children};
+use crate::{PATIENCE, alone, stage};
+
+/// One VMM in so many is killed.
+const KILLED_OF: u32 = 4;
+/// When it is killed, at the latest: a fork has done what it was started for by then.
+const LATEST: Duration = Duration::from_millis(1500);
+/// How many machines live at the same time.
+const AT_ONCE: usize = 4;
+
+/// Kills some of this process's VMMs. The one of a template in the making stays: what becomes of that is told elsewhere.
+struct Killer {
+    killed: Arc<Mutex<BTreeSet<u32>>>,
+    task: AbortHandle,
+}
+
+impl Killer {
+    fn start() -> Self {
+        let killed = Arc::new(Mutex::new(BTreeSet::new()));
+        let task = tokio::spawn(kill_some(Arc::clone(&killed))).abort_handle();
+        Self { killed, task }
+    }
+
+    fn end(self) -> BTreeSet<u32> {
+        self.task.abort();
+        self.killed.lock().expect("no panic").clone()
+    }
+}
+
+async fn kill_some(killed: Arc<Mutex<BTreeSet<u32>>>) {
+    let mut dice = Dice::new();
+    // Each VMM's fate is decided when it is seen for the first time.
+    let mut fates: HashMap<u32, Option<Instant>> = HashMap::new();
+    loop {
+        let vmms: Vec<u32> = children().into_iter().filter(is_machine).map(|(pid, _)| pid).collect();
+        fates.retain(|pid, _| vmms.contains(pid));
+        for pid in vmms {
+            let fate = fates
+                .entry(pid)
+                .or_insert_with(|| dice.once_in(KILLED_OF).then(|| Instant::now() + dice.below(LATEST)));
+            if fate.take_if(|at| *at <= Instant::now()).is_some() {
+                killed.lock().expect("no panic").insert(pid);
+                kill(pid);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn is_machine((pid, name): &(u32, String)) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // What it is called tells only once it is a VMM. The process is looked at as long as it is a zombie, too.
+    name.starts_with("qemu-system")
+        && !arguments.is_empty()
+        && !String::from_utf8_lossy(&arguments).contains("template-")
+}
+
+/// What the product promises, and nothing else.
+fn assert_promise_kept(said: &Said, killed: &BTreeSet<u32>) {
+    let was_killed = |pid: &u32| killed.contains(pid);
+    let (last, before) = said.vmms.split_last().unwrap_or_else(|| panic!("nothing was started: {said:#?}"));
+    assert!(before.iter().all(was_killed), "a start was given up that nobody killed: {said:#?}");
+    match said.values.get("works") {
+        Some(works) => assert_eq!(works, "yes"),
+        None => {
+            assert_eq!(said.gone, Some(Exit::Signalled { signal: 9 }), "{said:#?}");
+            assert!(was_killed(last), "it ended, and nobody killed it: {said:#?}");
+        }
+    }
+    match &said.from[..] {
+        [StartedFrom::Fork(_) | StartedFrom::Spare(_)] => {
+            assert_eq!(said.cold, Vec::<String>::new(), "{said:#?}");
+        }
+        [StartedFrom::Fork(_) | StartedFrom::Spare(_), StartedFrom::Boot] => {
+            assert!(matches!(&said.cold[..], [why] if why.starts_with("a fork of template")), "{said:#?}");
+        }
+        // Two forks in a row were killed: their template is thrown away.
+        [StartedFrom::Boot] => {
+            assert!(matches!(&said.cold[..], [why] if why.contains("is built again")), "{said:#?}");
+        }
+        other => panic!("{other:?}: {said:#?}"),
+    }
+}
+
+/// Waits until machines are forked again: the template may be built anew just now.
+async fn assert_forks_work(stage: &Stage) {
+    let works = async {
+        for number in 0.. {
+            let said = stage.say(&format!("after-{number}"), "echo works=yes").await;
+            assert_eq!(said.value("works"), "yes");
+            if let [StartedFrom::Fork(_)] = &said.from[..] {
+                return;
+            }
+            assert!(said.cold[0].contains("is built again"), "{said:#?}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, works).await.expect("forks work again");
+}
+
+async fn vmms_are_killed_during(count: usize) {
+    let _alone = alone().await;
+    let state = OwnState::with_own_templates();
+    let mut stage = stage(state.path(), TemplateSettings::default()).await;
+    // Nothing here needs Docker, which a machine that boots starts.
+    stage.host.limits.docker = Duration::from_secs(1);
+    assert_forks_work(&stage).await;
+    let before = Footprint::now();
+    let spares = TemplateSettings { spares: 2, ..TemplateSettings::default() };
+    stage.machine = stage.machine_with(Some(spares));
+    let (stage, killer) = (Arc::new(stage), Killer::start());
+    let (mut machines, mut all) = (JoinSet::new(), Vec::new());
+    for number in 0..count {
+        if machines.len() == AT_ONCE {
+            all.extend(machines.join_next().await);
+        }
+        let stage = Arc::clone(&stage);
+        machines.spawn(async move { stage.say(&format!("m-{number}"), "echo works=yes; sleep 0.5").await });
+    }
+    all.extend(machines.join_all().await.into_iter().map(Ok));
+    let killed = killer.end();
+    for said in all {
+        assert_promise_kept(&said.expect("no panic"), &killed);
+    }
+    assert_forks_work(&stage).await;
+    stage.host.spares.end().await;
+    before.assert_back().await;
+    assert_eq!(std::fs::read_dir(stage.folder().join("spares")).expect("read").count(), 0);
+}
+
+#[tokio::test]
+async fn ten_forks_whose_vmms_are_killed_at_random_work_or_tell_and_leave_nothing() {
+    vmms_are_killed_during(10).await;
+}
+
+#[tokio::test]
+#[ignore = "kept for make test-full"]
+async fn two_hundred_forks_whose_vmms_are_killed_at_random_work_or_tell_and_leave_nothing() {
+    vmms_are_killed_during(200).await;
+}
