@@ -6,6 +6,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
 /// How often a wait for somebody else's build looks whether it was cancelled.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
@@ -140,14 +143,28 @@ impl Stage {
             let path = entry.map_err(failed("read", &self.path))?.path();
             File::open(&path).and_then(|file| file.sync_all()).map_err(failed("write", &path))?;
         }
-        // Something of this name that is not whole, e.g. of another format.
-        remove_tree(&self.to)?;
-        fs::rename(&self.path, &self.to).map_err(failed("rename to", &self.to))?;
+        put(&self.path, &self.to).map_err(failed("rename to", &self.to))?;
         // The name itself.
         if let Some(parent) = self.to.parent() {
             File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed("write", parent))?;
         }
         Ok(())
+    }
+}
+
+/// Gives a folder its name in one step. What had it before, whole or not, gets the other one's name: nobody ever finds half of
+/// either.
+fn put(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+        Err(Errno::NOENT) => fs::rename(from, to),
+        // A file system that cannot: for a moment there is none, which is no worse than before the first one.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            let aside = from.with_extension("old");
+            fs::rename(to, &aside)?;
+            fs::rename(from, to)?;
+            fs::rename(&aside, from)
+        }
+        exchanged => Ok(exchanged?),
     }
 }
 
@@ -246,6 +263,10 @@ mod tests {
         fs::write(stage.path().join("whole"), "x").expect("write");
         stage.finish().expect("finish");
         assert!(store.join("a/whole").exists());
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("newer"), "x").expect("write");
+        stage.finish().expect("finish");
+        assert!(store.join("a/newer").exists() && !store.join("a/whole").exists());
         drop(claimed);
         assert_eq!(fs::read_dir(folder_of(store)).expect("read").count(), 0);
     }

@@ -85,6 +85,7 @@ async fn make(
     build::build(host, blueprint, stage.path(), tell).await?;
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     describe(blueprint, stage.path(), took_ms)?;
+    store.carry_counts(&blueprint.id, stage.path())?;
     let opened = finish(stage, store.clone(), blueprint).await?;
     tell(Preparing::Built { template, took_ms, bytes: opened.bytes() });
     drop(claim);

@@ -205,6 +205,15 @@ impl TemplateStore {
         load(&self.folder.join(id.as_str())).filter(|template| template.manifest.id == *id)
     }
 
+    /// Puts the counts of the template of this id, if there is one, into a folder that is to take its place.
+    pub(super) fn carry_counts(&self, id: &TemplateId, to: &Path) -> Result<(), TemplateError> {
+        let from = self.folder.join(id.as_str()).join(COUNTS);
+        match fs::copy(&from, to.join(COUNTS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("copy", &from)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a template that nobody forks.
     ///
     /// # Errors
@@ -521,6 +530,20 @@ pub(super) mod tests {
         let Counts { forks, failures, used_s } = template.counts();
         assert_eq!((forks, failures), (100, 1));
         assert!(used_s > 1_700_000_000);
+    }
+
+    #[test]
+    fn what_takes_a_templates_place_goes_on_counting() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(state.path());
+        let template = put(&store, &manifest("aa11", 1));
+        let stage = tempfile::tempdir().expect("folder");
+        store.carry_counts(&id("aa11"), stage.path()).expect("no counts yet are no error");
+        Opened::open(&template).expect("open").count(|counts| counts.failures += 2);
+        store.carry_counts(&id("aa11"), stage.path()).expect("carry");
+        let carried: Counts =
+            serde_json::from_slice(&fs::read(stage.path().join(COUNTS)).expect("read")).expect("JSON");
+        assert_eq!(carried.failures, 2);
     }
 
     #[test]
