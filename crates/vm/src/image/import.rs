@@ -589,11 +589,11 @@ fn mksquashfs(tree: &Tree, to: &Path) -> std::process::Command {
     command.arg("-").arg(to);
     // As for built images: under emulation, LZ4 is unpacked several times faster than Zstandard.
     command.args(["-tar", "-comp", "lz4", "-mem", SQUASH_MEMORY, "-noappend", "-no-progress", "-quiet"]);
-    // What a tar archive says of the root itself is passed over.
+    // mksquashfs passes over what an archive says of the root itself.
     let root = tree.attributes("").cloned().unwrap_or_default();
     command.arg("-root-mode").arg(format!("{:o}", root.mode));
     command.arg("-root-uid").arg(root.uid.to_string()).arg("-root-gid").arg(root.gid.to_string());
-    let time = u32::try_from(root.mtime_s.max(0)).unwrap_or(u32::MAX);
-    command.arg("-root-time").arg(time.to_string()).args(["-mkfs-time", "0"]);
+    // The root's time stays that of the making: mksquashfs 4.5.1 has no option for it that counts for archives.
+    command.args(["-mkfs-time", "0"]);
     command
 }
