@@ -108,7 +108,9 @@ pub(crate) fn inspect(places: &Places, wanted: &str, json: bool) -> Result<Outco
     let manifest = image.manifest();
     let row = |name: &str, value: &str| {
         if !value.is_empty() {
-            printer::line(format_args!("  {} {value}", paint(style::DIM, format_args!("{name:11}"))));
+            // Images say what they like.
+            let shown: String = value.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            printer::line(format_args!("  {} {shown}", paint(style::DIM, format_args!("{name:11}"))));
         }
     };
     row("id", image.id());

@@ -103,7 +103,7 @@ impl Files {
 
     /// File, place in it, and length.
     fn find(&self, name: &str) -> Result<(PathBuf, u64, u64), ArchiveError> {
-        let missing = || self.content(format!("{name} is not in it"));
+        let missing = || self.content(format!("{} is not in it", name.escape_debug()));
         let Some(places) = &self.places else {
             // Digests and fixed names only: nothing that could lead elsewhere.
             let path = self.base.join(name);
@@ -131,7 +131,10 @@ impl Files {
     fn read(&self, name: &str, length_max: u64) -> Result<Vec<u8>, ArchiveError> {
         let (path, offset, length) = self.find(name)?;
         if length > length_max {
-            return Err(self.content(format!("{name} has {length} bytes, which is more than {length_max}")));
+            return Err(self.content(format!(
+                "{} has {length} bytes, which is more than {length_max}",
+                name.escape_debug()
+            )));
         }
         let read = || {
             let mut file = File::open(&path)?;
@@ -259,7 +262,7 @@ fn saved(files: &Files, name: Option<&str>, platform: &Platform) -> Result<Opene
     let all: Vec<Saved> = serde_json::from_slice(&text)
         .map_err(|error| files.content(format!("its manifest.json cannot be understood: {error}")))?;
     let tags = |saved: &Saved| saved.repo_tags.clone().unwrap_or_default();
-    let known = || all.iter().flat_map(tags).collect::<Vec<_>>().join(", ");
+    let known = || all.iter().flat_map(tags).collect::<Vec<_>>().join(", ").escape_debug().to_string();
     let saved = match (name, all.as_slice()) {
         (Some(name), _) => {
             all.iter().find(|saved| tags(saved).iter().any(|tag| is_same_name(tag, name))).ok_or_else(

@@ -133,7 +133,8 @@ impl Platform {
 
     fn text(&self) -> String {
         let parts = [&self.os, &self.architecture, &self.variant].map(String::as_str);
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+        let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+        text.escape_debug().to_string()
     }
 }
 
@@ -215,8 +216,10 @@ pub(crate) fn for_tag<'a>(index: &'a [Descriptor], tag: Option<&str>) -> Result<
     }
 }
 
+/// Words of an image, as they can be shown on a terminal.
 fn list(words: &[String]) -> String {
-    if words.is_empty() { "nothing that has a name".to_owned() } else { words.join(", ") }
+    let shown: Vec<String> = words.iter().map(|word| word.escape_debug().to_string()).collect();
+    if shown.is_empty() { "nothing that has a name".to_owned() } else { shown.join(", ") }
 }
 
 impl Config {
