@@ -68,6 +68,7 @@ impl Places {
             helper_folders: self.search_path.clone(),
             helper_env: env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter(|(name, _)| is_for_helpers(name))
                 .collect(),
             registries: registries.unwrap_or_default(),
             proxy: proxy::variable("HTTPS_PROXY").map(|proxy| proxy::with_scheme(&proxy)),
@@ -83,6 +84,12 @@ impl Places {
         Err(Failure::cannot(format!("the guest binary {} is not there", self.guest_binary.display()))
             .hint("`make build` puts it beside dayfly; or give --guest-binary FILE"))
     }
+}
+
+/// Whether a credential helper may see a variable: clouds have many of their own, but dayfly's, among them its token, are
+/// nobody else's.
+fn is_for_helpers(name: &str) -> bool {
+    !["RUNNER_", "ORCHESTRATOR_", "DAYFLY_"].iter().any(|start| name.starts_with(start))
 }
 
 /// The administrator's file, else the user's; none where neither is there.
@@ -149,6 +156,12 @@ mod tests {
             ]),
             ["/r/containers/auth.json", "/c/containers/auth.json", "/d/config.json"]
         );
+    }
+
+    #[test]
+    fn credential_helpers_see_no_variable_of_dayflys_own() {
+        assert!(["AWS_PROFILE", "HOME", "GNUPGHOME"].into_iter().all(is_for_helpers));
+        assert!(!["RUNNER_PAT", "ORCHESTRATOR_RUNNERS", "DAYFLY_STATE"].into_iter().any(is_for_helpers));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Never worse than cold: what a machine is whose fork is of no use.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dayfly_e2e::machines::{Said, script};
-use dayfly_e2e::prepared;
-use dayfly_vm::{StartedFrom, TemplateSettings, VmEvent};
+use dayfly_e2e::{OwnState, prepared};
+use dayfly_vm::template::TemplateStore;
+use dayfly_vm::{Preparing, StartedFrom, TemplateSettings, VmEvent};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stage;
@@ -27,4 +28,45 @@ async fn a_fork_whose_vmm_dies_before_it_answers_is_booted_instead() {
     assert_eq!(said.from, [StartedFrom::Boot]);
     assert!(said.cold[0].contains("a fork of template"), "{said:?}");
     assert_eq!(said.value("works"), "yes");
+}
+
+/// How long a template may take to be built on a loaded host, while machines are booted beside it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[tokio::test]
+async fn a_template_whose_forks_fail_twice_is_told_counted_and_built_again() {
+    let state = OwnState::without_templates();
+    let told = stage(state.path(), TemplateSettings::default()).prepare().await;
+    let Some(Preparing::Built { template, .. }) = told.last() else { panic!("{told:?}") };
+    let path = state.path().join("templates").join(template).join("state");
+    // As long as it should be, and nothing that QEMU could make anything of.
+    let length = std::fs::metadata(&path).expect("its state").len();
+    std::fs::write(&path, vec![0xa5; usize::try_from(length).expect("a length")]).expect("write");
+    // Another process, as it were: it opens what is on the disk.
+    let mut stage = stage(state.path(), TemplateSettings::default());
+    stage.host.limits.docker = Duration::from_secs(1);
+    stage.prepare().await;
+    for name in ["first", "second"] {
+        let said = stage.say(name, "echo works=yes").await;
+        assert_eq!(
+            (said.value("works"), &said.from[..]),
+            ("yes", &[StartedFrom::Fork(template.clone()), StartedFrom::Boot][..])
+        );
+        assert!(said.cold[0].contains(&format!("a fork of template {template} failed")), "{said:?}");
+    }
+    let began = Instant::now();
+    while std::fs::read(&path).is_ok_and(|state| state.iter().all(|&byte| byte == 0xa5)) {
+        assert!(began.elapsed() < PATIENCE, "it was not built again");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    loop {
+        let said = stage.say("later", "echo works=yes").await;
+        match &said.from[..] {
+            [StartedFrom::Fork(id)] if id == template => break,
+            _ => assert!(said.cold[0].contains("is built again"), "{said:?}"),
+        }
+        assert!(began.elapsed() < PATIENCE, "it was not built again");
+    }
+    let counts = TemplateStore::new(state.path()).find(template).expect("the template").counts();
+    assert_eq!(counts.failures, 2, "{counts:?}");
 }
