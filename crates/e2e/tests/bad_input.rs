@@ -74,7 +74,8 @@ const FINE: &str = "on: push\njobs: { a: { runs-on: x, steps: [{ run: echo hi }]
 
 #[test]
 fn an_image_that_is_not_there_is_named() {
-    assert_told(&Dayfly::demo(FINE, ["--image", "no-such-image"]).run(), 3, &["no-such-image", "image ls"]);
+    let told = ["no-such-image", "image ls"];
+    assert_told(&Dayfly::demo(FINE, ["--image", "127.0.0.1:9/no-such-image"]).run(), 3, &told);
 }
 
 #[test]

@@ -209,17 +209,18 @@ pub(crate) async fn of_name(places: &Places, wanted: &str, pull: Pull, quiet: bo
     let image = match here(&store, wanted)? {
         Some(image) => image,
         None => {
-            let name = wanted.parse().map_err(|error| {
-                Failure::usage(error).hint(
-                    "`dayfly image ls` lists images that are here; docs/images.md tells how others are named",
-                )
-            })?;
-            fetch(places, name, pull, quiet).await?
+            let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
+            // A mistyped id is taken for the name of a repository.
+            fetch(places, name, pull, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?
         }
     };
     store.touch(&image);
     Ok(image)
 }
+
+/// What helps whoever has named no image.
+const NAMES_HINT: &str =
+    "`dayfly image ls` lists images that are here; docs/images.md tells how others are named";
 
 /// Shortest beginning of an id that is not taken for the name of a repository.
 const ID_LENGTH_MIN: usize = 4;
