@@ -97,7 +97,10 @@ impl Place {
         let program = self.path("bin/dayfly-guest");
         if !program.exists() {
             fs::create_dir_all(program.parent().unwrap()).unwrap();
-            fs::copy(env!("CARGO_BIN_EXE_dayfly-guest"), &program).unwrap();
+            // By a process of its own: a program that this one had open for writing while another test's thread forked
+            // would be busy for as long as that one's child has not become what it is to be.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_dayfly-guest")).arg(&program).status();
+            assert!(copied.unwrap().success());
         }
         program
     }

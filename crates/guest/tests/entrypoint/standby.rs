@@ -129,6 +129,9 @@ fn one_that_waits_no_more_is_replaced_by_the_app() {
     let app = blocked_app(&stage);
     let pid = rustix::process::Pid::from_raw(app.cast_signed()).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    // One that is still dying takes its order, and its end is the runner's then.
+    let stat = || std::fs::read_to_string(format!("/proc/{app}/stat")).unwrap_or_default();
+    wait_until("the app is dead", || stat().rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z")));
     let (output, code) = standby.order(&stage, &[]);
     assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
     assert!(!output.contains("waited as"), "{output}");
