@@ -74,9 +74,7 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
         Command::Template(TemplateCommand::Build(args)) => commands::template::build(places, *args).await,
         Command::Template(TemplateCommand::Ls { json }) => commands::template::ls(places, json),
         Command::Template(TemplateCommand::Rm { ids, all }) => commands::template::rm(places, &ids, all),
-        Command::Template(TemplateCommand::Gc { keep }) => {
-            commands::template::gc(places, keep.map(|gib| gib.saturating_mul(1 << 30)))
-        }
+        Command::Template(TemplateCommand::Gc { keep_bytes }) => commands::template::gc(places, keep_bytes),
         Command::Doctor(args) => commands::doctor::run(places, &args).await,
         Command::Runner(_)
         | Command::Orchestrator(_)

@@ -287,9 +287,9 @@ pub(crate) enum TemplateCommand {
     },
     /// Remove templates that nobody has needed for 14 days, or that take too much room
     Gc {
-        /// What all together may take, GiB [default: 20]
-        #[arg(long, value_name = "GIB")]
-        keep: Option<u64>,
+        /// What all together may take, bytes [default: 20 GiB]
+        #[arg(long, value_name = "N")]
+        keep_bytes: Option<u64>,
     },
 }
 
