@@ -144,7 +144,7 @@ jobs:
 
 #[test]
 fn a_job_over_its_time_is_cancelled() {
-    let workflow = LONG.replace("runs-on: self-hosted", "runs-on: self-hosted\n    timeout-minutes: 0.1");
+    let workflow = LONG.replace("runs-on: self-hosted", "runs-on: self-hosted\n    timeout-minutes: 0.3");
     let ended = Dayfly::demo(&workflow, []).run();
     ended.assert_status(1).assert_nothing_left();
     assert_eq!(ended.done()["runs"][0]["conclusion"], "cancelled");
