@@ -8,6 +8,10 @@ pub const DIRECTORY: &str = "/_environment";
 /// in other machines it is a link to what the host gave.
 pub const GUEST: &str = "/_dayfly/dayfly-guest";
 
+/// Where an image has what it says of its programs' environment (`ENV`), in the form of [`crate::envfile`]: written into it
+/// by the host that converts it.
+pub const IMAGE_ENV: &str = "/etc/dayfly/image.env";
+
 /// Most bytes of a `.tkn`, `.brk` or `.trm` file that are read.
 pub const NOTE_LENGTH_MAX: usize = 4096;
 

@@ -20,6 +20,7 @@ mod docker;
 mod entrypoint;
 mod folder;
 mod image;
+mod image_env;
 mod lines;
 mod listening;
 mod options;

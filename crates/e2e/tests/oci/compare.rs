@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the host adds.
-const ADDED: [&str; 9] = [
+const ADDED: [&str; 11] = [
+    "etc/dayfly",
+    "etc/dayfly/image.env",
     "etc/passwd",
     "etc/group",
     "home",

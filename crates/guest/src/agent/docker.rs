@@ -33,10 +33,10 @@ const READY_MAX: Duration = Duration::from_secs(300);
 /// Last lines that a fault quotes.
 const TAIL_LINES: usize = 12;
 
-/// Starts the daemon and stays with it until it ends.
+/// Starts the daemon, where the image has one, and stays with it until it ends.
 pub(super) fn run(agent: &Agent) {
     let Some(daemon) = DAEMONS.into_iter().find(|path| Path::new(path).exists()) else {
-        return agent.fault(format!("cannot start dockerd: the image has none of {DAEMONS:?}"));
+        return crate::console::say(&format!("the image has no Docker daemon: none of {DAEMONS:?}"));
     };
     // Beside the daemon's own start, which takes longer. Should it need one of them before its turn comes, the
     // kernel loads that one through `modprobe`.

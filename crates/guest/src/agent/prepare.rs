@@ -57,7 +57,8 @@ fn warm_up(agent: &Agent, script: &str, prepare: &Prepare) -> Result<(), String>
         None => User { name: prepare.user.clone(), home: "/".into(), shell: "/bin/sh".into() },
     };
     write_script(script).map_err(|error| format!("cannot be written to {SCRIPT}: {error}"))?;
-    let launch = Launch::command(Path::new(SCRIPT), &[], &user.home, &user);
+    let mut launch = Launch::command(Path::new(SCRIPT), &[], &user.home, &user);
+    crate::image_env::apply(&mut launch);
     let ended = run_to_end(agent, &launch, account, Duration::from_secs(prepare.warm_up_limit_s));
     let _ = std::fs::remove_file(SCRIPT);
     let (status, tail) = ended?;

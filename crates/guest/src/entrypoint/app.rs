@@ -67,6 +67,10 @@ impl App {
             }
             Task::Jit { .. } | Task::Register(_) => Self::installed(settings, account, &user, &folder)?,
         };
+        crate::image_env::apply(&mut app.launch);
+        if let Some(configure) = &mut app.configure {
+            crate::image_env::apply(configure);
+        }
         for (name, value) in &settings.for_jobs {
             app.launch.set(name, value);
         }

@@ -50,6 +50,7 @@ impl Blocked {
             None => install::find(layers.get("RUNNER_INSTALL").map(PathBuf::from).as_deref())?,
         };
         let mut launch = Launch::run(&program, &folder, &user);
+        crate::image_env::apply(&mut launch);
         let waiting = program.with_file_name(PROGRAM);
         if RunnerApp::of(&program) != RunnerApp::GithubActRunner || !waiting.is_file() {
             launch.args = vec!["--version".to_owned()];

@@ -60,6 +60,9 @@ pub struct Registration {
     pub update: bool,
 }
 
+/// Variables that follow from who a program runs as.
+const USERS_OWN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
+
 /// A runner app's command line: a value, so that it can be looked at before anything runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
@@ -142,6 +145,13 @@ impl Launch {
         let value = encoded.to_owned();
         self.secret = Some(SecretVariable { name: "ACTIONS_RUNNER_INPUT_JITCONFIG", value });
         self
+    }
+
+    /// In an image that wants these variables in its programs' environment. Who its user is, is not the image's to say.
+    pub fn set_of_image<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>) {
+        for (name, value) in variables.filter(|(name, _)| !USERS_OWN.contains(name)) {
+            self.set(name, value);
+        }
     }
 
     /// Sets a variable, over what stands there.
@@ -245,6 +255,24 @@ mod tests {
         let launch = Launch::configure(Path::new(LISTENER), folder, &user(), &by_hand);
         assert!(launch.args.ends_with(&["--runnergroup".to_owned(), "big".to_owned()]), "{:?}", launch.args);
         assert_eq!(launch.secret.expect("set").name, "ACTIONS_RUNNER_INPUT_PAT");
+    }
+
+    #[test]
+    fn an_image_says_where_its_programs_are_but_not_who_runs_them() {
+        let mut launch = Launch::command(Path::new("/bin/true"), &[], Path::new("/"), &user());
+        let image = [("PATH", "/usr/local/go/bin:/usr/bin:/bin"), ("GOPATH", "/go"), ("HOME", "/root")];
+        launch.set_of_image(image.into_iter());
+        let get = |wanted: &str| {
+            let all: Vec<&str> = launch
+                .env
+                .iter()
+                .filter(|(name, _)| name == wanted)
+                .map(|(_, value)| value.as_str())
+                .collect();
+            all.join(" and ")
+        };
+        assert_eq!(get("PATH"), "/usr/local/go/bin:/usr/bin:/bin");
+        assert_eq!((get("GOPATH"), get("HOME")), ("/go".to_owned(), "/home/runner".to_owned()));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use dayfly_guest::envfile;
+use dayfly_guest::environment::IMAGE_ENV;
+
 use super::manifest::NO_DOCKER;
 use super::runner_app::{self, RunnerApp};
 use crate::oci::layer::{Attributes, Content, Tree};
@@ -117,6 +120,27 @@ pub(super) fn add_sudo(tree: &mut Tree) -> Result<bool, String> {
     Ok(is_there)
 }
 
+/// Writes down what the image says of its programs' environment, for the entrypoint in it. Returns the variables that no
+/// program could be given: those with a name that no shell would take, or set twice.
+pub(super) fn add_environment(tree: &mut Tree, env: &[String]) -> Result<Vec<String>, String> {
+    let (mut kept, mut left_out): (Vec<(&str, &str)>, _) = (Vec::new(), Vec::new());
+    for variable in env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        kept.retain(|(earlier, _)| *earlier != name);
+        match envfile::render(&[(name, value)]) {
+            Ok(_) => kept.push((name, value)),
+            Err(_) => left_out.push(name.to_owned()),
+        }
+    }
+    if !kept.is_empty() {
+        let text = envfile::render(&kept).map_err(|error| format!("its ENV: {error}"))?;
+        let attributes = Attributes { mode: 0o644, ..Attributes::default() };
+        let content = Content::Bytes(Arc::from(text.into_bytes()));
+        tree.put_own(IMAGE_ENV.trim_start_matches('/'), attributes, content)?;
+    }
+    Ok(left_out)
+}
+
 /// Puts all files of a folder of the host into the image, as root's.
 pub(super) fn add_folder(tree: &mut Tree, host: &Path, path: &str) -> Result<(), String> {
     let of_host = |error: io::Error| format!("{}: {error}", host.display());
@@ -203,6 +227,16 @@ mod tests {
         assert_eq!(tree.attributes("home/runner").expect("there").uid, 1002);
         assert_eq!(add_user(&mut tree), Ok((1002, false)));
         assert_eq!(add_sudo(&mut tree), Ok(false));
+    }
+
+    #[test]
+    fn what_the_image_sets_is_written_down_as_far_as_a_program_could_have_it() {
+        let mut tree = with_files(&[]);
+        assert_eq!(add_environment(&mut tree, &[]), Ok(Vec::new()));
+        assert!(tree.content("etc/dayfly/image.env").is_none());
+        let env = ["PATH=/go/bin:/bin", "A=1", "my.name=2", "A=it's", "EMPTY="].map(str::to_owned);
+        assert_eq!(add_environment(&mut tree, &env), Ok(vec!["my.name".to_owned()]));
+        assert_eq!(text(&tree, "etc/dayfly/image.env"), "PATH=/go/bin:/bin\nA='it'\\''s'\nEMPTY=''\n");
     }
 
     #[test]

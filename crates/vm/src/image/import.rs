@@ -34,7 +34,7 @@ use crate::oci::{Digest, ImageName, RegistryAccess, RegistryName, RunConfig};
 use crate::stage::{Claim, Stage, make_folder};
 
 /// Grows when a change here would make another image of the same layers.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 /// Memory of `mksquashfs`, beside its lists of files.
 const SQUASH_MEMORY: &str = "48M";
 /// How much of the stream may wait between this process and `mksquashfs`, bytes.
@@ -317,8 +317,8 @@ impl Importer<'_> {
                 KernelOf::Host(bundle)
             }
         };
-        self.add(&mut tree, &kernel, &mut conversion)?;
-        conversion.lacks = additions::lacks(&tree);
+        self.add(&mut tree, &kernel, &opened.run.env, &mut conversion)?;
+        conversion.lacks.extend(additions::lacks(&tree));
         let work = stage.path().join("work");
         make_folder(&work)?;
         let extracts = kernel.extracts(&work, &stage.path().join(KERNEL))?;
@@ -328,7 +328,13 @@ impl Importer<'_> {
         Ok(conversion)
     }
 
-    fn add(&self, tree: &mut Tree, kernel: &KernelOf, conversion: &mut Conversion) -> Result<(), ImageError> {
+    fn add(
+        &self,
+        tree: &mut Tree,
+        kernel: &KernelOf,
+        run_env: &[String],
+        conversion: &mut Conversion,
+    ) -> Result<(), ImageError> {
         let refused = |what: String| self.failed(format!("what the host adds has no place in it: {what}"));
         let (user, is_added) = additions::add_user(tree).map_err(refused)?;
         if is_added {
@@ -343,6 +349,8 @@ impl Importer<'_> {
             let RunnerAppManifest { name, version, .. } = &self.app.manifest;
             conversion.added.push(format!("runner app {name} {version}"));
         }
+        let left_out = additions::add_environment(tree, run_env).map_err(refused)?;
+        conversion.lacks.extend(left_out.into_iter().map(|name| format!("the variable {name}")));
         if let KernelOf::Host(bundle) = kernel {
             let path = format!("lib/modules/{}", bundle.manifest.kernel);
             additions::add_folder(tree, &bundle.modules(), &path).map_err(refused)?;
