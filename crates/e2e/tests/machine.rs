@@ -120,6 +120,7 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
             driver: Driver::Qemu(QemuSettings {
                 disk_mib: 4096,
                 image,
+                source: None,
                 accel: AccelChoice::Auto,
                 template: None,
             }),

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use buildah::Buildah;
+use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, Ended, OwnState};
 use registry::Registry;
 
@@ -26,6 +27,7 @@ jobs:
       - run: |
           echo "I am $(id -un), and the file says $(cat /data/kept/second)"
           test ! -e /data/gone && echo "what was removed is not there"
+          echo "it is $COLOUR"
 "#;
 
 /// A state folder, and how images are pulled into it.
@@ -153,13 +155,14 @@ fn image_digest(puller: &Puller, name: &str) -> String {
 
 /// A machine boots it, and a job runs in it.
 fn boots(puller: &Puller, name: &str) {
-    let demo =
-        Dayfly::demo(WORKFLOW, ["-i", name, "--memory", "512"]).env("DAYFLY_STATE", puller.state.path());
+    let demo = Dayfly::demo(WORKFLOW, ["-i", name, "--memory", "512", "--cold"])
+        .env("DAYFLY_STATE", puller.state.path());
     let ended = puller.with_registry(demo).run();
     ended.assert_status(0).assert_nothing_left();
     let log = ended.log_of("look");
     assert!(log.contains("I am runner, and the file says second"), "{log}");
     assert!(log.contains("what was removed is not there"), "{log}");
+    assert!(log.contains("it is blue"), "as its ENV says: {log}");
 }
 
 /// What is left of it when the registry is gone.
@@ -176,4 +179,50 @@ fn without_its_registry(puller: &Puller, name: &str, image: &serde_json::Value) 
     let collected = ended.assert_status(0).events()[0].clone();
     assert_eq!((&collected["left_bytes"], &collected["images"][0]["id"]), (&0.into(), &image["id"]));
     assert!(puller.refused(name, &["--pull", "never"], 3).contains("was never pulled here"));
+}
+
+/// Two runners of one loop; between them the name comes to lead to another image.
+#[tokio::test]
+async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let buildah = Buildah::new(folder.path());
+    let puller = Puller { state: OwnState::without_images(), registry: Registry::start(folder.path()) };
+    let name = format!("localhost:{}/team/build:main", puller.registry.port());
+    let push = |version: &str| {
+        let image = format!("localhost/build:{version}");
+        buildah.make_version(&image, version);
+        buildah.push(&image, &format!("docker://{name}"), &puller.registry.login());
+    };
+    push("one");
+    let lab = LabProcess::start();
+    let words = ["runner", "--json", "-g", &lab.url, "-p", "o/r", "-L", "here", "-r", "2", "--memory", "512"];
+    let loop_of_two = puller.dayfly(&[&words[..], &["-i", &name]].concat());
+    let mut runners = loop_of_two.env("RUNNER_PAT", &lab.token).start();
+    runners.wait_for_event("listening");
+    push("two");
+    assert_eq!(says_its_version(&lab).await, "version one, home /home/runner");
+    assert_eq!(says_its_version(&lab).await, "version two, home /home/runner");
+    let ended = runners.wait();
+    ended.assert_status(0).assert_nothing_left();
+    let changed = ended.events_of("image_changed");
+    assert_eq!((changed.len(), changed[0]["image"].is_string()), (1, true), "{changed:?}");
+    // Without Docker too; and a template follows its image.
+    let started = ended.events_of("vmm_started");
+    let from: Vec<_> = started.iter().map(|event| (&event["from"], &event["template"])).collect();
+    assert!(from.iter().all(|(from, _)| *from == "fork") && from[0].1 != from[1].1, "{from:?}");
+    lab.stop();
+}
+
+async fn says_its_version(lab: &LabProcess) -> String {
+    let say = r#"on: push
+jobs: { a: { runs-on: here, steps: [{ run: 'echo "<version $VERSION, home $HOME>"; echo "path $PATH"' }] } }"#;
+    let run = lab.dispatch(say).await;
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    let (_, log) = lab.logs_of(run).await.into_iter().next().expect("a job");
+    assert!(log.contains("path /of/the/image:/usr/bin:/bin"), "{log}");
+    let said = log.lines().filter_map(|line| line.split_once('<')?.1.split_once('>'));
+    said.map(|(said, _)| said).find(|said| !said.contains('$')).expect("its version").to_owned()
 }

@@ -27,12 +27,13 @@ use std::time::{Duration, Instant};
 use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, OwnState, prepared};
 use dayfly_vm::{
-    Driver, Exit, KrunSettings, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover,
+    Driver, Exit, KrunSettings, Pulling, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover, leftover,
 };
 use stage::*;
 
 const IMAGE: &str = "localhost/dayfly-test:1";
 const BUSYBOX: &str = "/bin/busybox";
+const PULL_MAX: Duration = Duration::from_secs(60);
 
 /// podman's settings and storage, and the image in it.
 struct Podman {
@@ -240,13 +241,15 @@ async fn what_cannot_start_says_why_and_leaves_nothing(podman: &Podman) {
     let stage = Stage::new("0-abc", UNTIL_STOPPED);
     let mut spec = podman.spec(&stage);
     spec.machine.driver = Driver::PodmanKrun(KrunSettings { image: "localhost/nothing:1".to_owned() });
-    let error = dayfly_vm::pull(&podman.host(&stage), &spec.machine, Duration::from_secs(60)).await;
+    let error = dayfly_vm::pull(&podman.host(&stage), &spec.machine, PULL_MAX, &mut |_| {}).await;
     assert!(matches!(error, Err(StartError::Tool(_))), "{error:?}");
     let error = dayfly_vm::start(&podman.host(&stage), spec, &stage.path("run")).await.expect_err("no image");
     assert!(error.to_string().contains("localhost/nothing"), "{error}");
     assert_eq!((podman.containers().as_str(), stage.left().len()), ("", 0));
     let spec = podman.spec(&stage);
-    dayfly_vm::pull(&podman.host(&stage), &spec.machine, Duration::from_secs(60)).await.expect("it is there");
+    let (host, mut told) = (podman.host(&stage), Vec::new());
+    dayfly_vm::pull(&host, &spec.machine, PULL_MAX, &mut |what| told.push(what)).await.expect("it is there");
+    assert!(matches!(&told[..], [Pulling::Warning(why)] if why.contains("is taken as it is")), "{told:?}");
 }
 
 /// The whole system: lab, orchestrator, a real runner app that registers itself, its job; only the machine is missing.

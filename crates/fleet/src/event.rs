@@ -108,6 +108,18 @@ pub enum EventKind {
         /// Milliseconds until then.
         pause_ms: u64,
     },
+    /// The image of the machine is being made: a new step of it.
+    ImagePhase {
+        /// Which, in words.
+        phase: String,
+    },
+    /// The image's name leads to another image than before: machines are made of that one from now on.
+    ImageChanged {
+        /// The name.
+        name: String,
+        /// Id of the image.
+        image: String,
+    },
     /// The image is at hand; the runner's lifetime counts from here.
     Pulled,
     /// A registration is being asked for.

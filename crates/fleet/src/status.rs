@@ -167,6 +167,7 @@ impl LoopStatus {
 fn phase_after(kind: &EventKind) -> Option<Phase> {
     Some(match kind {
         EventKind::LoopStarted
+        | EventKind::ImagePhase { .. }
         | EventKind::Pulled
         | EventKind::TemplateBuilding { .. }
         | EventKind::Registering => Phase::Preparing,

@@ -72,7 +72,13 @@ fn main() -> ExitCode {
                 cpus: 2,
                 memory_mib: 2048,
                 guest_binary,
-                driver: Driver::Qemu(QemuSettings { disk_mib: 32 * 1024, image, accel, template: None }),
+                driver: Driver::Qemu(QemuSettings {
+                    disk_mib: 32 * 1024,
+                    image,
+                    source: None,
+                    accel,
+                    template: None,
+                }),
             },
             network: Network {
                 egress: Egress::Open,

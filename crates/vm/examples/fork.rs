@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         driver: Driver::Qemu(QemuSettings {
             disk_mib: 32 * 1024,
             image,
+            source: None,
             accel: AccelChoice::Tcg,
             template: Some(TemplateSettings {
                 spares: args.next().map_or(0, |text| text.parse().unwrap()),

@@ -37,7 +37,8 @@ mod virtiofs;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use driver::{
-    ChooseError, Chosen, DriverKind, DriverKindError, Found, ToolError, choose, find, is_for_tools, pull,
+    ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, ToolError, choose, find, is_for_tools,
+    pull,
 };
 pub use environment::{EnvironmentDir, EnvironmentError};
 pub use forward::Forward;

@@ -89,6 +89,7 @@ impl Setting {
                 driver: Driver::Qemu(QemuSettings {
                     disk_mib: 256,
                     image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
+                    source: None,
                     accel: AccelChoice::Tcg,
                     template: None,
                 }),

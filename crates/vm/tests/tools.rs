@@ -165,16 +165,16 @@ async fn a_pull_that_fails_or_hangs_is_told_unless_the_image_is_there() {
     host.tool_env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     let machine = stage.spec(podman_krun()).machine;
     let limit = Duration::from_secs(20);
-    let error = dayfly_vm::pull(&host, &machine, limit).await.expect_err("fails").to_string();
+    let error = dayfly_vm::pull(&host, &machine, limit, &mut |_| {}).await.expect_err("fails").to_string();
     assert!(error.ends_with("Error: unauthorized"), "{error}");
     fs::write(stage.path("tools/image"), "").unwrap();
-    dayfly_vm::pull(&host, &machine, limit).await.unwrap();
+    dayfly_vm::pull(&host, &machine, limit, &mut |_| {}).await.unwrap();
     let text = fs::read_to_string(stage.path("tools/podman"))
         .unwrap()
         .replace("pull*|image*)", "image*) exit 1 ;;\npull*)");
     script(&stage.path("tools/podman"), &text);
     fs::write(stage.path("tools/pull-hangs"), "").unwrap();
-    let error = dayfly_vm::pull(&host, &machine, Duration::from_millis(200)).await;
+    let error = dayfly_vm::pull(&host, &machine, Duration::from_millis(200), &mut |_| {}).await;
     assert!(matches!(error, Err(StartError::Tool(ToolError::TooLong { .. }))), "{error:?}");
 }
 

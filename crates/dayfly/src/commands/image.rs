@@ -4,21 +4,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dayfly_vm::Image;
 use dayfly_vm::image::{
-    self, BuildSettings, Cancel, ImageError, ImportSettings, Imported, Manifest, Origin, Progress,
-    PullPolicy, Store,
+    self, BuildSettings, Cancel, ImageError, ImageSource, ImportSettings, Imported, Manifest, Origin,
+    Progress, PullPolicy, Store,
 };
 use dayfly_vm::oci::ImageName;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use crate::cli::Pull;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
 use crate::signals::Signals;
-
-/// How much of a build's progress may wait to be shown; what is more is left out.
-const PROGRESS_QUEUE: usize = 256;
 
 pub(crate) async fn build(places: &Places, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
@@ -38,7 +34,7 @@ pub(crate) async fn build(places: &Places, json: bool) -> Result<Outcome> {
 pub(crate) async fn pull(places: &Places, name: &str, pull: Pull, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let image = tokio::select! {
-        image = of_name(places, name, pull, json) => image?,
+        chosen = of_name(places, name, pull, json) => chosen?.image,
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
     if json {
@@ -203,18 +199,32 @@ pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std:
     Ok(app.await?.program)
 }
 
+/// An image, and where its name may lead to a newer one.
+pub(crate) struct Chosen {
+    pub(crate) image: Image,
+    pub(crate) source: Option<ImageSource>,
+}
+
 /// The image that was asked for: by its id or folder, or by any name, where it is fetched.
-pub(crate) async fn of_name(places: &Places, wanted: &str, pull: Pull, quiet: bool) -> Result<Image> {
+pub(crate) async fn of_name(places: &Places, wanted: &str, pull: Pull, quiet: bool) -> Result<Chosen> {
     let store = Store::new(&places.state);
-    let image = match here(&store, wanted)? {
-        Some(image) => image,
-        None => {
-            let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
-            // A mistyped id is taken for the name of a repository.
-            fetch(places, name, pull, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?
-        }
-    };
-    store.touch(&image);
+    if let Some(image) = here(&store, wanted)? {
+        store.touch(&image);
+        return Ok(Chosen { image, source: None });
+    }
+    let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
+    let source = source(places, name, pull)?;
+    // A mistyped id is taken for the name of a repository.
+    let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
+    Ok(Chosen { image, source: Some(source) })
+}
+
+async fn fetch(source: &ImageSource, quiet: bool) -> Result<Image> {
+    let mut shown = Shown::of(&format!("image {}", source.name()), quiet);
+    let imported = source.image(&mut |step| shown.take(step)).await;
+    let Imported { image, warnings } = imported.map_err(Failure::cannot)?;
+    shown.done();
+    warnings.iter().for_each(printer::warning);
     Ok(image)
 }
 
@@ -238,22 +248,16 @@ fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
     }
 }
 
-async fn fetch(places: &Places, name: ImageName, pull: Pull, quiet: bool) -> Result<Image> {
-    let access = places.registry_access()?;
+/// Where an image of this name comes from.
+fn source(places: &Places, name: ImageName, pull: Pull) -> Result<ImageSource> {
     let policy = match pull {
         Pull::Always => PullPolicy::Always,
         Pull::Missing => PullPolicy::Missing,
         Pull::Never => PullPolicy::Never,
     };
     let (tool_folders, tool_env) = (places.search_path.clone(), places.tool_env.clone());
-    let what = format!("image {name}");
-    let fetched = building(places, &what, quiet, move |build, progress| {
-        let settings = ImportSettings { build: build.clone(), access, policy, tool_folders, tool_env };
-        image::import(&settings, &name, progress)
-    });
-    let Imported { image, warnings } = fetched.await?;
-    warnings.iter().for_each(printer::warning);
-    Ok(image)
+    let (build, access) = (build_settings(places), places.registry_access()?);
+    Ok(ImageSource::new(name, ImportSettings { build, access, policy, tool_folders, tool_env }))
 }
 
 /// Says what jobs will miss.
@@ -293,12 +297,13 @@ pub(crate) fn describe(image: &Image) -> Value {
     })
 }
 
-/// Stops a build when whoever waits for it is gone.
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
+fn build_settings(places: &Places) -> BuildSettings {
+    BuildSettings {
+        state: places.state.clone(),
+        suite: None,
+        packages: None,
+        go_folders: places.search_path.clone(),
+        cancel: Cancel::default(),
     }
 }
 
@@ -311,41 +316,46 @@ async fn building<T: Send + 'static>(
     + Send
     + 'static,
 ) -> Result<T> {
-    let cancel = Cancel::default();
-    let _stop = CancelOnDrop(cancel.clone());
-    let settings = BuildSettings {
-        state: places.state.clone(),
-        suite: None,
-        packages: None,
-        go_folders: places.search_path.clone(),
-        cancel,
-    };
-    let (sender, mut progress) = mpsc::channel(PROGRESS_QUEUE);
-    let built = tokio::task::spawn_blocking(move || {
-        work(&settings, &mut |step| {
-            let _ = sender.try_send(step);
-        })
-    });
-    // Where there is nothing to do, nothing is said.
-    let (mut task, mut rate): (Option<Task>, _) = (None, None);
-    while let Some(step) = progress.recv().await {
-        let task = task.get_or_insert_with(|| Task::begin(&format!("making the {what}"), quiet));
+    let mut shown = Shown::of(what, quiet);
+    let built = image::beside(build_settings(places), &mut |step| shown.take(step), work).await;
+    let built = built.map_err(Failure::cannot)?;
+    shown.done();
+    Ok(built)
+}
+
+/// How a build goes, for people. Where there is nothing to do, nothing is said.
+struct Shown {
+    title: String,
+    quiet: bool,
+    task: Option<Task>,
+    rate: Option<(Instant, u64)>,
+}
+
+impl Shown {
+    fn of(what: &str, quiet: bool) -> Self {
+        Self { title: format!("making the {what}"), quiet, task: None, rate: None }
+    }
+
+    fn take(&mut self, step: Progress) {
+        let task = self.task.get_or_insert_with(|| Task::begin(&self.title, self.quiet));
         match step {
             Progress::Waiting { what } => {
                 task.phase(&format!("waiting for another process that builds {what}"))
             }
+            Progress::Asking => task.phase("asking the registry"),
             Progress::Phase { name } => task.phase(name),
             Progress::Pulling { layers_done, layers, bytes_done, bytes } => {
-                task.at(&pulling(layers_done, layers, bytes_done, bytes, &mut rate));
+                task.at(&pulling(layers_done, layers, bytes_done, bytes, &mut self.rate));
             }
             Progress::Line { text } => task.at(&text),
         }
     }
-    let result = built.await.map_err(Failure::cannot)?.map_err(Failure::cannot)?;
-    if let Some(task) = task {
-        task.done("done");
+
+    fn done(self) {
+        if let Some(task) = self.task {
+            task.done("done");
+        }
     }
-    Ok(result)
 }
 
 /// How far a pull is, and how fast: since its beginning, without what was here before.

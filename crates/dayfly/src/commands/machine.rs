@@ -70,7 +70,7 @@ pub(crate) async fn choose(
         && Path::new("/dev/kvm").exists()
         && host.qemu().is_ok();
     let found = if probes {
-        let image = qemu_image(places, &request.machine, quiet).await?;
+        let image = qemu_image(places, &request.machine, quiet).await?.image;
         let guest_binary = places.guest_binary()?;
         let task = Task::begin("looking whether KVM works", quiet);
         let found = dayfly_vm::find(&host, Some((&image, &guest_binary))).await;
@@ -115,11 +115,10 @@ pub(crate) async fn settings(
             args.memory
         )));
     }
-    let image = qemu_image(places, args, quiet).await?;
-    // A template is frozen when Docker has answered; one without it would be no faster than a boot.
-    let template = if image.manifest().has_docker() { template(args, user)? } else { None };
-    let driver =
-        Driver::Qemu(QemuSettings { disk_mib: args.disk * 1024, image, accel: accel_choice(args), template });
+    let image::Chosen { image, source } = qemu_image(places, args, quiet).await?;
+    let template = template(args, user)?;
+    let (disk_mib, accel) = (args.disk * 1024, accel_choice(args));
+    let driver = Driver::Qemu(QemuSettings { disk_mib, image, source, accel, template });
     of_size(places, args, driver)
 }
 
@@ -142,10 +141,10 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
     Ok(WarmUp { path: path.to_owned(), script })
 }
 
-async fn qemu_image(places: &Places, args: &MachineArgs, quiet: bool) -> Result<dayfly_vm::Image> {
+async fn qemu_image(places: &Places, args: &MachineArgs, quiet: bool) -> Result<image::Chosen> {
     match &args.image {
         Some(wanted) => image::of_name(places, wanted, args.pull, quiet).await,
-        None => image::ensure(places, quiet).await,
+        None => Ok(image::Chosen { image: image::ensure(places, quiet).await?, source: None }),
     }
 }
 

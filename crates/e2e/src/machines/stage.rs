@@ -39,6 +39,7 @@ impl Stage {
         let driver = Driver::Qemu(QemuSettings {
             disk_mib: 32 * 1024,
             image,
+            source: None,
             accel: AccelChoice::Auto,
             template: Some(template),
         });

@@ -39,6 +39,16 @@ impl Buildah {
         self.run(&arguments);
     }
 
+    /// Makes an image of one layer in which a job can run, whose `ENV` says which version it is.
+    pub(crate) fn make_version(&self, name: &str, version: &str) {
+        let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
+        programs(Path::new(&self.run(&["mount", &container])));
+        let path = "PATH=/of/the/image:/usr/bin:/bin";
+        let version = format!("VERSION={version}");
+        self.run(&["config", "--env", &version, "--env", path, "--env", "HOME=/of/the/image", &container]);
+        self.run(&["commit", "-q", &container, name]);
+    }
+
     /// Makes an image of three layers; the folder that holds what buildah unpacks of it.
     pub(crate) fn make_oddities(&self, name: &str) -> PathBuf {
         let changes: [fn(&Path); 3] = [first, second, third];
@@ -66,9 +76,9 @@ fn set_attribute(path: &Path, name: &str, value: &str) {
     assert!(status.expect("setfattr").success(), "{name}");
 }
 
-/// Programs that a job is run with, and all that the layers above change.
-fn first(root: &Path) {
-    for folder in ["bin", "etc", "tmp", "data", "root", "usr/lib"] {
+/// Programs that a job is run with.
+fn programs(root: &Path) {
+    for folder in ["bin", "etc", "tmp", "root", "usr/lib"] {
         fs::create_dir_all(root.join(folder)).expect("folders");
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("mode");
@@ -81,7 +91,13 @@ fn first(root: &Path) {
     }
     write(&root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n");
     write(&root.join("etc/group"), "root:x:0:\n");
+}
+
+/// All that the layers above change.
+fn first(root: &Path) {
+    programs(root);
     let data = root.join("data");
+    fs::create_dir(&data).expect("a folder");
     for file in ["gone", "folder/inside", "will-be-a-folder", "kept/first", "links/a", "removed/deep/er/file"]
     {
         write(&data.join(file), "first");

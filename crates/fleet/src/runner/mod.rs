@@ -12,6 +12,7 @@
 mod end;
 mod error;
 mod prepare;
+mod pull;
 mod reach;
 mod register;
 mod start;
@@ -20,12 +21,12 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 use dayfly_forge::client::Forge;
-use dayfly_vm::{EnvironmentDir, Vm, VmHost};
+use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
-use crate::event::{EventKind, EventSink, Events};
+use crate::event::{EventSink, Events};
 use crate::journal::{Journal, Step};
 use crate::runner_id::RunnerId;
 use crate::settings::LoopSettings;
@@ -47,6 +48,8 @@ pub(crate) struct Run<'a> {
     environment: EnvironmentDir,
     secret: String,
     journal: Journal,
+    /// Its machine, with the image that was found for it.
+    machine: Machine,
     events: Events,
     stop: Stop,
     registration: Option<u64>,
@@ -103,6 +106,7 @@ impl<'a> Run<'a> {
             environment: EnvironmentDir::open(&environment, id.as_str())?,
             secret: settings.secret.clone().unwrap_or_else(random),
             journal,
+            machine: settings.machine.clone(),
             events: events.of(settings.index, &id, &name),
             id,
             name,
@@ -125,18 +129,6 @@ impl<'a> Run<'a> {
         self.start(&credentials, &reach).await?;
         drop(credentials);
         self.watch().await
-    }
-
-    /// Has the image fetched; false where the loop was stopped meanwhile.
-    async fn pull(&mut self) -> Result<bool, RunnerError> {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            biased;
-            _ = stop.above(StopOrder::None) => return Ok(false),
-            pulled = dayfly_vm::pull(self.host, &self.settings.machine, self.settings.limits.pull) => pulled?,
-        }
-        self.events.tell(EventKind::Pulled).await;
-        Ok(true)
     }
 }
 

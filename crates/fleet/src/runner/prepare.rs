@@ -20,7 +20,7 @@ impl Run<'_> {
         let mut tell = move |what| {
             let _ = sender.try_send(what);
         };
-        let preparing = dayfly_vm::prepare(host, &settings.machine, &network, &settings.mounts, &mut tell);
+        let preparing = dayfly_vm::prepare(host, &self.machine, &network, &settings.mounts, &mut tell);
         tokio::pin!(preparing);
         let mut stop = self.stop.clone();
         loop {

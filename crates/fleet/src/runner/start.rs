@@ -25,7 +25,7 @@ impl Run<'_> {
         let spec = VmSpec {
             name: self.name.clone(),
             runner_id: self.id.to_string(),
-            machine: self.settings.machine.clone(),
+            machine: self.machine.clone(),
             network: Network {
                 egress: Egress::Open,
                 dns: self.settings.dns,

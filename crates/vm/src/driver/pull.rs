@@ -1,39 +1,109 @@
-//! Images that tools keep: fetched before anything of a machine exists.
+//! Images, fetched before anything of a machine exists.
 
 use std::time::Duration;
 
 use super::tool::{self, Invocation};
 use super::{krunvm, podman};
-use crate::machine::{Driver, Machine, StartError, VmHost};
+use crate::image::{ImageError, ImageSource, Imported, Progress};
+use crate::machine::{Driver, Machine, QemuSettings, StartError, VmHost};
 
 /// How long looking for an image may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// Fetches the image of a machine, where its driver has images of its own; at once where it has none. An image that cannot
-/// be fetched and is there already is good enough, which is logged: registries fail, and some images are of no registry.
+/// What is told while an image is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pulling {
+    /// What takes more than a moment has begun, in words.
+    Phase(String),
+    /// The name leads to another image than before.
+    Changed {
+        /// The name.
+        name: String,
+        /// Id of the image.
+        image: String,
+    },
+    /// Something did not go as it should, in words.
+    Warning(String),
+}
+
+/// Fetches the image of a machine, and returns the machine with what its name leads to now. An image that cannot be fetched
+/// and is there already is good enough, with a warning: registries fail, and some images are of no registry.
 ///
 /// # Errors
-/// The tool is missing, fails or takes longer than `limit`, and the image is not there.
-pub async fn pull(host: &VmHost, machine: &Machine, limit: Duration) -> Result<(), StartError> {
-    match &machine.driver {
-        Driver::Qemu(_) | Driver::Process(_) => Ok(()),
+/// The registry or the tool is missing, fails or takes longer than `limit`, and no image is there.
+pub async fn pull(
+    host: &VmHost,
+    machine: &Machine,
+    limit: Duration,
+    tell: &mut (dyn FnMut(Pulling) + Send),
+) -> Result<Machine, StartError> {
+    let mut pulled = machine.clone();
+    match &mut pulled.driver {
+        Driver::Process(_) => {}
+        Driver::Qemu(settings) => look_again(host, settings, limit, tell).await?,
         Driver::PodmanKrun(krun) => {
             let podman = podman::podman(host)?;
-            fetch(&podman::pull(&podman, &krun.image), &podman::image_exists(&podman, &krun.image), limit)
-                .await
+            let exists = podman::image_exists(&podman, &krun.image);
+            fetch(&podman::pull(&podman, &krun.image), &exists, limit, tell).await?;
         }
         Driver::Krunvm(krun) => {
             let buildah = krunvm::buildah(host)?;
-            fetch(&krunvm::pull(&buildah, &krun.image), &krunvm::image_exists(&buildah, &krun.image), limit)
-                .await
+            let exists = krunvm::image_exists(&buildah, &krun.image);
+            fetch(&krunvm::pull(&buildah, &krun.image), &exists, limit, tell).await?;
         }
     }
+    Ok(pulled)
 }
 
-async fn fetch(pull: &Invocation, exists: &Invocation, limit: Duration) -> Result<(), StartError> {
+async fn look_again(
+    host: &VmHost,
+    settings: &mut QemuSettings,
+    limit: Duration,
+    tell: &mut (dyn FnMut(Pulling) + Send),
+) -> Result<(), StartError> {
+    let Some(source) = &settings.source else { return Ok(()) };
+    let before = source.last_id();
+    let imported = tokio::time::timeout(limit, follow(source, tell)).await;
+    let Imported { image, warnings } = imported
+        .map_err(|_| ImageError::TooLong { name: source.name().to_string(), limit_s: limit.as_secs() })??;
+    for warning in warnings {
+        tell(Pulling::Warning(warning));
+    }
+    if let Some(before) = before.filter(|before| before != image.id()) {
+        host.templates.supersede(&before);
+        tell(Pulling::Changed { name: source.name().to_string(), image: image.id().to_owned() });
+    }
+    settings.image = image;
+    Ok(())
+}
+
+async fn follow(
+    source: &ImageSource,
+    tell: &mut (dyn FnMut(Pulling) + Send),
+) -> Result<Imported, ImageError> {
+    let mut pulls = false;
+    let mut tell_phase = |progress| match progress {
+        Progress::Waiting { what } => {
+            tell(Pulling::Phase(format!("waiting for another process that makes {what}")))
+        }
+        Progress::Phase { name } => tell(Pulling::Phase(name.to_owned())),
+        Progress::Pulling { bytes, layers, .. } if !std::mem::replace(&mut pulls, true) => {
+            tell(Pulling::Phase(format!("{layers} layers, {} MiB", bytes >> 20)));
+        }
+        Progress::Asking | Progress::Pulling { .. } | Progress::Line { .. } => {}
+    };
+    source.image(&mut tell_phase).await
+}
+
+async fn fetch(
+    pull: &Invocation,
+    exists: &Invocation,
+    limit: Duration,
+    tell: &mut (dyn FnMut(Pulling) + Send),
+) -> Result<(), StartError> {
     let Err(error) = tool::run(pull, limit).await else { return Ok(()) };
     if tool::run(exists, LOOK_LIMIT).await.is_ok() {
-        tracing::warn!("the image that is there is taken as it is: {error}");
+        tell(Pulling::Warning(format!("the image that is there is taken as it is: {error}")));
         return Ok(());
     }
     Err(error.into())

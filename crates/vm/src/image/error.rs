@@ -103,6 +103,14 @@ pub enum ImageError {
         /// Why.
         what: String,
     },
+    /// An image that took too long to come.
+    #[error("the image {name} was not here within {limit_s} s")]
+    TooLong {
+        /// The name.
+        name: String,
+        /// The limit, seconds.
+        limit_s: u64,
+    },
     /// An image that is not to be asked for, and is not here.
     #[error("the image {name} was never pulled here; `dayfly image pull {name}` does it (or --pull missing)")]
     NotPulled {

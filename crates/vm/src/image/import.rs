@@ -13,6 +13,9 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
 
 use super::additions;
 use super::build::{digests_of, explain, now_s, write_manifest};
@@ -26,6 +29,7 @@ use super::runner_app::{RunnerApp, runner_app};
 use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
 use super::{BuildSettings, Image, ImageError, Progress, Store, modules, recipe};
 use crate::digest::{digest_of, id_of};
+use crate::driver::tool::{self, Invocation};
 use crate::oci::archive::{self, Opened};
 use crate::oci::layer::{Content, Extract, LayerBlob, LayerError, Limits, Tree, emit, scan_all};
 use crate::oci::media::Platform;
@@ -37,6 +41,8 @@ use crate::stage::{Claim, Stage, make_folder};
 const VERSION: &str = "2";
 /// Memory of `mksquashfs`, beside its lists of files.
 const SQUASH_MEMORY: &str = "48M";
+/// How long podman may take to say what an image is.
+const PODMAN_LIMIT: Duration = Duration::from_secs(60);
 /// How much of the stream may wait between this process and `mksquashfs`, bytes.
 const PIPE_LENGTH: usize = 1024 * 1024;
 
@@ -195,10 +201,8 @@ impl Importer<'_> {
     }
 
     fn pull(&mut self, name: &RegistryName) -> Result<Image, PullError> {
-        (self.progress)(Progress::Phase { name: "asking the registry" });
-        // Its own: this runs where a runtime may be blocked, with or without one around it.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| PullError::Image(self.failed(error)))?;
+        (self.progress)(Progress::Asking);
+        let runtime = self.runtime()?;
         let cancel = self.settings.build.cancel.clone();
         let look = registry::look(&self.settings.access, name);
         let remote: Remote = runtime.block_on(until_cancelled(look, &|| cancel.is_cancelled()))?;
@@ -219,6 +223,12 @@ impl Importer<'_> {
         Ok(self.convert(&opened)?)
     }
 
+    /// Its own: this runs where a runtime may be blocked, with or without one around it.
+    fn runtime(&self) -> Result<Runtime, ImageError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| self.failed(error))
+    }
+
     fn file(&mut self, name: &ImageName) -> Result<Image, ImageError> {
         match archive::open(name, &self.platform) {
             Some(Ok(opened)) => self.convert(&opened),
@@ -227,11 +237,27 @@ impl Importer<'_> {
         }
     }
 
-    /// podman writes its image into an archive, which goes when its layers were read.
+    /// What podman calls the image, which is the digest of its configuration; none where it knows no such image.
+    fn podman_id(&self, program: &Path, name: &str) -> Result<Option<Digest>, ImageError> {
+        let args = ["image", "inspect", "--format", "{{.Id}}", "--", name].map(str::to_owned).to_vec();
+        let env = self.settings.tool_env.clone();
+        let inspect = Invocation { program: program.to_owned(), args, env };
+        let said = self.runtime()?.block_on(tool::run(&inspect, PODMAN_LIMIT));
+        Ok(said.ok().and_then(|said| format!("sha256:{}", said.trim()).parse().ok()))
+    }
+
+    /// podman writes its image into an archive, which goes when its layers were read. It is only asked to where it has
+    /// another one than was taken from it before.
     fn podman(&mut self, name: &str) -> Result<Image, ImageError> {
         let program = self.settings.tool_folders.iter().map(|folder| folder.join("podman"));
         let program = program.filter(|program| program.is_file()).find(|_| true);
         let program = program.ok_or(ImageError::NoProgram { program: "podman", package: "podman" })?;
+        if let Some(digest) = self.podman_id(&program, name)?
+            && let Some(image) = self.of_digest(&digest)?
+        {
+            self.remember(&digest, &image)?;
+            return Ok(image);
+        }
         let scratch = self.settings.build.state.join("podman-images");
         let mut waiter = Waiter {
             what: "an image of podman",

@@ -29,6 +29,7 @@ mod packages;
 mod progress;
 mod recipe;
 mod runner_app;
+mod source;
 mod sources;
 pub(crate) mod store;
 
@@ -41,6 +42,7 @@ pub use kernel::{KernelBundle, KernelManifest, kernel};
 pub use manifest::{FileDigest, Manifest, Origin, RunnerAppManifest};
 pub use progress::{Cancel, Progress};
 pub use runner_app::{RunnerApp, runner_app};
+pub use source::{ImageSource, beside};
 pub use store::{Image, Store};
 
 pub(crate) use sources::host_system;

@@ -13,6 +13,8 @@ pub enum Progress {
         /// What.
         what: String,
     },
+    /// A registry is asked what the name leads to: one request, as a rule.
+    Asking,
     /// A new phase.
     Phase {
         /// In words, e.g. `installing packages`.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::driver::ToolError;
-use crate::image::Image;
+use crate::image::{Image, ImageError};
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
 use crate::pace::NoMemory;
@@ -28,6 +28,9 @@ pub enum StartError {
         /// How it comes here.
         mend: &'static str,
     },
+    /// There is no image to start it from.
+    #[error(transparent)]
+    NoImage(#[from] ImageError),
     /// A tool of the driver did not do what it should.
     #[error(transparent)]
     Tool(#[from] ToolError),

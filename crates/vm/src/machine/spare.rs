@@ -151,6 +151,15 @@ impl Spares {
         }
     }
 
+    /// Ends those of a template that nobody wants any more.
+    pub(crate) fn forget(&self, template: &TemplateId) {
+        let unwanted = self.lock().kinds.remove(template);
+        // Ends processes.
+        if unwanted.is_some() {
+            tokio::task::spawn_blocking(move || drop(unwanted));
+        }
+    }
+
     /// How many are ready.
     pub fn ready(&self) -> usize {
         self.lock().kinds.values().map(|kind| kind.ready.len()).sum()

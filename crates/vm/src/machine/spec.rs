@@ -7,7 +7,7 @@ use super::StartError;
 use crate::accel::AccelChoice;
 use crate::driver::{DriverKind, podman};
 use crate::forward::Forward;
-use crate::image::Image;
+use crate::image::{Image, ImageSource};
 use crate::mount::Mount;
 use crate::template::TemplateSettings;
 
@@ -71,6 +71,8 @@ pub struct QemuSettings {
     pub disk_mib: u64,
     /// What it boots.
     pub image: Image,
+    /// Where [`crate::pull`] looks for a newer one; none: it is always this one.
+    pub source: Option<ImageSource>,
     /// What runs its instructions.
     pub accel: AccelChoice,
     /// How it is forked; none: it is booted.

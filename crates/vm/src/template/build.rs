@@ -159,15 +159,10 @@ impl Becoming {
             _ => None,
         })
         .await?;
-        self.until("Docker did not answer", Instant::now() + docker, docker, tell, |message| match message {
-            GuestMessage::Milestone { milestone: Milestone::DockerReady, .. } => Some(Ok(())),
-            // Docker that cannot start is told so; a template without it would be worse than a cold boot.
-            GuestMessage::Fault { message } if message.contains("dockerd") => {
-                Some(Err(BuildError::NotReady(message.clone())))
-            }
-            _ => None,
-        })
-        .await?;
+        // Of an image without Docker, hello is the last milestone.
+        if blueprint.image.manifest().has_docker() {
+            self.until_docker(docker, tell).await?;
+        }
         self.send(&HostMessage::Prepare(Prepare {
             user: blueprint.user.clone(),
             dns: blueprint.dns(),
@@ -178,6 +173,22 @@ impl Becoming {
         let limit = self.limits.template + warm_up;
         self.until("it was not ready", Instant::now() + limit, limit, tell, prepared).await?;
         self.rehearse(tell).await
+    }
+
+    async fn until_docker(
+        &mut self,
+        limit: Duration,
+        tell: &mut (dyn FnMut(Preparing) + Send),
+    ) -> Result<(), BuildError> {
+        self.until("Docker did not answer", Instant::now() + limit, limit, tell, |message| match message {
+            GuestMessage::Milestone { milestone: Milestone::DockerReady, .. } => Some(Ok(())),
+            // Docker that cannot start is told so; a template without it would be worse than a cold boot.
+            GuestMessage::Fault { message } if message.contains("dockerd") => {
+                Some(Err(BuildError::NotReady(message.clone())))
+            }
+            _ => None,
+        })
+        .await
     }
 
     /// Has it become somebody and answer a host, as each fork will, and then nobody again: pages that are written to for the

@@ -362,6 +362,11 @@ impl Opened {
         &self.template.folder
     }
 
+    /// Id of the image that its machine has booted.
+    pub(super) fn image(&self) -> &str {
+        &self.template.manifest.image
+    }
+
     /// What it takes on the disk, bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.template.bytes()

@@ -17,6 +17,8 @@ use crate::probe;
 const FAILURES_MAX: u32 = 2;
 /// How long nobody tries to build a template again that could not be built.
 const PAUSE: Duration = Duration::from_secs(600);
+/// How long the template of an image that has a successor is held open for those who want it still.
+const UNWANTED: Duration = Duration::from_secs(600);
 
 /// The templates that a process has opened. Cheap to clone: all copies are one.
 #[derive(Debug, Clone, Default)]
@@ -44,11 +46,21 @@ enum State {
         template: Arc<Opened>,
         /// Forks that failed in a row.
         failures: u32,
+        /// When it was last wanted.
+        wanted: Instant,
+        /// The name of its image leads to another one by now.
+        is_superseded: bool,
     },
     /// It could not be built.
     Failed { at: Instant, reason: String },
     /// Its forks failed; it is built again beside what machines do meanwhile.
     Rebuilding,
+}
+
+impl State {
+    fn opened(template: Arc<Opened>) -> Self {
+        Self::Opened { template, failures: 0, wanted: Instant::now(), is_superseded: false }
+    }
 }
 
 impl Templates {
@@ -58,12 +70,15 @@ impl Templates {
 
     /// The first of these that can be forked; the error says why there is none.
     pub(crate) fn first_of(&self, blueprints: &[Blueprint]) -> Result<Arc<Opened>, String> {
-        let slots = self.lock();
+        let mut slots = self.lock();
         let mut why = None;
         for blueprint in blueprints {
             let id = &blueprint.id;
-            let reason = match slots.get(id).map(|slot| &slot.state) {
-                Some(State::Opened { template, .. }) => return Ok(Arc::clone(template)),
+            let reason = match slots.get_mut(id).map(|slot| &mut slot.state) {
+                Some(State::Opened { template, wanted, .. }) => {
+                    *wanted = Instant::now();
+                    return Ok(Arc::clone(template));
+                }
                 Some(State::Failed { reason, .. }) => format!("template {id} could not be built: {reason}"),
                 Some(State::Rebuilding) => format!("template {id} is built again, since its forks failed"),
                 Some(State::Unknown) | None => format!("there is no template {id} yet"),
@@ -90,7 +105,7 @@ impl Templates {
         let Some(slot) = slots.get_mut(fork_of.id()) else { return false };
         match &mut slot.state {
             // One that was opened meanwhile has done nothing wrong.
-            State::Opened { template, failures } if Arc::ptr_eq(template, fork_of) => {
+            State::Opened { template, failures, .. } if Arc::ptr_eq(template, fork_of) => {
                 *failures += 1;
                 let is_bad = *failures >= FAILURES_MAX;
                 if is_bad {
@@ -107,6 +122,41 @@ impl Templates {
             Some(State::Opened { template, .. }) => Some(Arc::clone(template)),
             _ => None,
         }
+    }
+
+    /// The image of some templates has a successor.
+    pub(crate) fn supersede(&self, image: &str) {
+        for slot in self.lock().values_mut() {
+            if let State::Opened { template, is_superseded, .. } = &mut slot.state {
+                *is_superseded |= template.image() == image;
+            }
+        }
+    }
+
+    fn want(&self, id: &TemplateId) {
+        if let Some(State::Opened { wanted, .. }) = self.lock().get_mut(id).map(|slot| &mut slot.state) {
+            *wanted = Instant::now();
+        }
+    }
+
+    /// Closes those of images that have a successor, once nobody has wanted them for a while: their memory is this host's.
+    /// Whoever wants one after all opens it again.
+    fn close_superseded(&self, now: Instant) -> Vec<TemplateId> {
+        let mut slots = self.lock();
+        let is_unwanted = |slot: &Slot| match slot.state {
+            State::Opened { wanted, is_superseded, .. } => {
+                is_superseded && now.saturating_duration_since(wanted) > UNWANTED
+            }
+            _ => false,
+        };
+        let unwanted: Vec<TemplateId> =
+            slots.iter().filter(|(_, slot)| is_unwanted(slot)).map(|(id, _)| id.clone()).collect();
+        for id in &unwanted {
+            if let Some(slot) = slots.get_mut(id) {
+                slot.state = State::Unknown;
+            }
+        }
+        unwanted
     }
 
     fn set(&self, id: &TemplateId, state: State) {
@@ -139,7 +189,7 @@ pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Op
         let turn = host.templates.turn(&blueprint.id);
         let _turn = turn.lock().await;
         let state = match make::anew(&host, &blueprint, &mut |_| {}).await {
-            Ok(template) => State::Opened { template, failures: 0 },
+            Ok(template) => State::opened(template),
             Err(error) => State::Failed { at: Instant::now(), reason: error.to_string() },
         };
         host.templates.set(&blueprint.id, state);
@@ -223,6 +273,14 @@ pub(crate) async fn blueprints(
     Ok(Ok(all))
 }
 
+/// Ends the spares of what is closed, too.
+fn close_superseded(host: &VmHost) {
+    for id in host.templates.close_superseded(Instant::now()) {
+        tracing::debug!("template {id} is closed: its image has a successor");
+        host.spares.forget(&id);
+    }
+}
+
 /// Whether it can be forked now.
 async fn get_ready(
     host: &VmHost,
@@ -250,8 +308,10 @@ async fn get_ready(
     match made {
         Ok(template) => {
             if templates.opened(id).is_none_or(|opened| !Arc::ptr_eq(&opened, &template)) {
-                templates.set(id, State::Opened { template, failures: 0 });
+                templates.set(id, State::opened(template));
             }
+            templates.want(id);
+            close_superseded(host);
             true
         }
         Err(error) => {

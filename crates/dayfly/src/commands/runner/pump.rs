@@ -137,6 +137,10 @@ fn tell(event: &Event) {
         EventKind::Milestone { milestone, uptime_ms } => {
             tracing::debug!("{name}: {milestone:?} after {uptime_ms} ms");
         }
+        EventKind::ImagePhase { phase } => tracing::info!("{name}: image: {phase}"),
+        EventKind::ImageChanged { name: image_name, image } => {
+            tracing::info!("{name}: {image_name} is another image than before, {image}");
+        }
         EventKind::Pulled => tracing::debug!("{name}: image is at hand"),
         EventKind::Registering => tracing::debug!("{name}: registering"),
         EventKind::Line { source, text } => tracing::debug!("{name}: {source:?}: {text}"),
