@@ -181,7 +181,7 @@ fn without_its_registry(puller: &Puller, name: &str, image: &serde_json::Value) 
     assert!(puller.refused(name, &["--pull", "never"], 3).contains("was never pulled here"));
 }
 
-/// Two runners of one loop; between them the name comes to lead to another image.
+/// Three runners of one loop: before the second the name comes to lead to another image, before the third to none.
 #[tokio::test]
 async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
     if !rustix::process::geteuid().is_root() {
@@ -198,12 +198,15 @@ async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
     };
     push("one");
     let lab = LabProcess::start();
-    let words = ["runner", "--json", "-g", &lab.url, "-p", "o/r", "-L", "here", "-r", "2", "--memory", "512"];
-    let loop_of_two = puller.dayfly(&[&words[..], &["-i", &name]].concat());
-    let mut runners = loop_of_two.env("RUNNER_PAT", &lab.token).start();
+    let words = ["runner", "--json", "-g", &lab.url, "-p", "o/r", "-L", "here", "-r", "3", "--memory", "512"];
+    let loop_of_three = puller.dayfly(&[&words[..], &["-i", &name]].concat());
+    let mut runners = loop_of_three.env("RUNNER_PAT", &lab.token).start();
     runners.wait_for_event("listening");
     push("two");
     assert_eq!(says_its_version(&lab).await, "version one, home /home/runner");
+    runners.wait_for_event("listening");
+    puller.registry.stop();
+    assert_eq!(says_its_version(&lab).await, "version two, home /home/runner");
     assert_eq!(says_its_version(&lab).await, "version two, home /home/runner");
     let ended = runners.wait();
     ended.assert_status(0).assert_nothing_left();
@@ -212,7 +215,11 @@ async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
     // Without Docker too; and a template follows its image.
     let started = ended.events_of("vmm_started");
     let from: Vec<_> = started.iter().map(|event| (&event["from"], &event["template"])).collect();
-    assert!(from.iter().all(|(from, _)| *from == "fork") && from[0].1 != from[1].1, "{from:?}");
+    assert!(from.iter().all(|(from, _)| *from == "fork"), "{from:?}");
+    assert!(from[0].1 != from[1].1 && from[1].1 == from[2].1, "{from:?}");
+    let warnings = ended.events_of("warning");
+    let is_told = warnings.iter().any(|event| event.to_string().contains("of an earlier pull is taken"));
+    assert!(is_told, "{warnings:?}");
     lab.stop();
 }
 

@@ -132,7 +132,8 @@ struct Layer {
 
 impl Layer {
     fn of(folder: &Path) -> Option<Self> {
-        let blob = fs::metadata(folder.join("blob")).ok()?;
+        // One that is on its way, too, or was once.
+        let blob = ["blob", "blob.part"].iter().find_map(|name| fs::metadata(folder.join(name)).ok())?;
         let name = folder.file_name()?.to_str()?.to_owned();
         Some(Self { name, bytes: blob.len(), pulled: blob.modified().ok() })
     }

@@ -7,6 +7,7 @@ mod auth;
 mod client;
 mod config;
 mod credentials;
+mod download;
 mod error;
 mod nearby;
 mod pull;

@@ -1,18 +1,17 @@
 //! An image out of a registry: which one it is, then its blobs, each once whoever asks for it.
 //!
 //! ```text
-//!   <state>/blobs/<digits of the digest>/blob    whole, or not there
+//!   <state>/blobs/<digits of the digest>/blob         whole, or not there
+//!                                       /blob.part    as far as it came
 //! ```
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 
 use super::super::layer::LayerBlob;
@@ -22,19 +21,12 @@ use super::super::media::{
 use super::super::{Digest, RegistryName, RunConfig};
 use super::client::{self, Client, Request};
 use super::nearby::nearby;
-use super::{RegistryAccess, RegistryError};
+use super::{RegistryAccess, RegistryError, download};
 use crate::digest::hexadecimal;
-use crate::stage::{Claim, LOOK, Maker, Stage, StageError};
+use crate::stage::{Claim, LOOK, Maker, StageError};
 
 /// How many blobs come at once.
 const AT_ONCE: usize = 3;
-/// How often in a row a blob may be cut without a byte of it having come.
-const CUTS_MAX: u32 = 5;
-/// The pause after a cut.
-const CUT_PAUSE: Duration = Duration::from_millis(500);
-/// Slowest rate of a blob, bytes a second, beyond a start of ten minutes: nothing waits without an end.
-const RATE_MIN: u64 = 20_000;
-const START_MAX: Duration = Duration::from_secs(600);
 /// Longest list of tags, bytes.
 const TAGS_LENGTH_MAX: usize = 4 * 1024 * 1024;
 /// How often progress is told.
@@ -281,11 +273,12 @@ impl Remote {
         }
         let mut result = Err(RegistryError::Cancelled);
         for client in &self.clients {
-            result = fetch_blob(client, claim.stage()?, descriptor, meter).await;
+            result = download::fetch(client, &path, descriptor, meter).await;
             if result.is_ok() {
                 break;
             }
         }
+        drop(claim);
         result
     }
 }
@@ -300,7 +293,8 @@ async fn small_blob(client: &Client, descriptor: &Descriptor) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-fn check_digest(client: &Client, wanted: &Digest, found: &str) -> Result<(), RegistryError> {
+/// What came must be what was asked for.
+pub(super) fn check_digest(client: &Client, wanted: &Digest, found: &str) -> Result<(), RegistryError> {
     if wanted.digits() == found {
         return Ok(());
     }
@@ -321,106 +315,15 @@ fn check_space(blobs: &Path, bytes: u64) -> Result<(), RegistryError> {
     Err(RegistryError::Io { what: "fetch layers to", path: blobs.to_owned(), source })
 }
 
-/// Fetches a blob, from where it was cut if it is cut.
-async fn fetch_blob(
-    client: &Client,
-    stage: Stage,
-    descriptor: &Descriptor,
-    meter: &Meter,
-) -> Result<(), RegistryError> {
-    let mut download = Download::new(stage.path().join(BLOB), descriptor)?;
-    let (began, mut cuts) = (Instant::now(), 0);
-    let limit = START_MAX + Duration::from_secs(descriptor.size / RATE_MIN);
-    while download.length < descriptor.size || descriptor.size == 0 {
-        let before = download.length;
-        let ended = download.go_on(client, meter).await;
-        if let Err(error @ (RegistryError::Io { .. } | RegistryError::Lied { .. })) = ended {
-            meter.add(-i64::try_from(download.length).unwrap_or_default());
-            return Err(error);
-        }
-        if descriptor.size == 0 {
-            break;
-        }
-        cuts = if download.length > before { 0 } else { cuts + 1 };
-        if download.length < descriptor.size {
-            let why = match ended {
-                Ok(()) => RegistryError::Unreachable {
-                    registry: client.registry().to_owned(),
-                    why: "it ended a layer before its end".to_owned(),
-                },
-                Err(error) => error,
-            };
-            if cuts >= CUTS_MAX || began.elapsed() > limit {
-                meter.add(-i64::try_from(download.length).unwrap_or_default());
-                return Err(why);
-            }
-            tracing::info!("a layer was cut at byte {}: {why}; going on there", download.length);
-            tokio::time::sleep(CUT_PAUSE).await;
-        }
-    }
-    check_digest(client, &descriptor.digest, &hexadecimal(&download.hasher.finalize()))?;
-    Ok(stage.finish()?)
-}
-
-/// A blob on its way.
-struct Download<'a> {
-    descriptor: &'a Descriptor,
-    path: PathBuf,
-    file: File,
-    length: u64,
-    hasher: Sha256,
-}
-
-impl<'a> Download<'a> {
-    fn new(path: PathBuf, descriptor: &'a Descriptor) -> Result<Self, RegistryError> {
-        let file = File::create(&path).map_err(|source| RegistryError::Io {
-            what: "make",
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self { descriptor, path, file, length: 0, hasher: Sha256::new() })
-    }
-
-    /// Takes what comes until it ends or is cut.
-    async fn go_on(&mut self, client: &Client, meter: &Meter) -> Result<(), RegistryError> {
-        let path = format!("blobs/{}", self.descriptor.digest);
-        let request = Request { method: &Method::GET, path: &path, accept: &[], from: self.length };
-        let mut response = client.send(request).await?;
-        if self.length > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-            // It begins again, and so do we.
-            meter.add(-i64::try_from(self.length).unwrap_or_default());
-            *self = Self::new(self.path.clone(), self.descriptor)?;
-        }
-        let cut = |error: reqwest::Error| RegistryError::Unreachable {
-            registry: client.registry().to_owned(),
-            why: client::text_of(&error),
-        };
-        while let Some(chunk) = response.chunk().await.map_err(cut)? {
-            if self.length + chunk.len() as u64 > self.descriptor.size {
-                return Err(
-                    client.lied(format!("a layer that is longer than its {} bytes", self.descriptor.size))
-                );
-            }
-            self.file.write_all(&chunk).map_err(|source| RegistryError::Io {
-                what: "write",
-                path: self.path.clone(),
-                source,
-            })?;
-            self.hasher.update(&chunk);
-            self.length += chunk.len() as u64;
-            meter.add(i64::try_from(chunk.len()).unwrap_or_default());
-        }
-        Ok(())
-    }
-}
-
+/// How far a pull is, as its blobs tell it.
 #[derive(Default)]
-struct Meter {
+pub(super) struct Meter {
     pull: Cell<Pull>,
 }
 
 impl Meter {
-    fn add(&self, bytes: i64) {
+    /// So many bytes more are there; less, where some are to come again.
+    pub(super) fn add(&self, bytes: i64) {
         let pull = self.pull.get();
         self.pull.set(Pull { bytes_done: pull.bytes_done.saturating_add_signed(bytes), ..pull });
     }

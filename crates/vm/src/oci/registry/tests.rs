@@ -202,6 +202,32 @@ async fn a_layer_that_is_cut_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
+async fn a_layer_goes_on_where_a_process_that_ended_has_come_to() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().expect("a folder"));
+    let (layer, blob) = (stage.layer.clone(), stage.blob());
+    let of_layer = folder.path().join(blob.rsplit(':').next().expect("digits"));
+    let (name, log) = stage.serve(move |asked| {
+        let range = asked.headers.get("range")?;
+        assert_eq!((range.as_str(), asked.path.ends_with(&blob)), ("bytes=100000-", true));
+        Some(answer(206, &layer[100_000..]))
+    });
+    for part in [&stage_layer(&name).await[..100_000], &[7; 100_000], &[7; 400_000]] {
+        let _ = std::fs::remove_dir_all(&of_layer);
+        std::fs::create_dir(&of_layer).expect("a folder");
+        std::fs::write(of_layer.join("blob.part"), part).expect("a part");
+        log.lock().expect("log").clear();
+        let pulled = pull(&RegistryAccess::default(), &name, folder.path()).await.expect("pulled");
+        assert!(std::fs::read(&pulled.layers[0].path).expect("a blob") == stage_layer(&name).await);
+        assert!(!of_layer.join("blob.part").exists());
+    }
+}
+
+/// The layer, as a pull from nothing brings it.
+async fn stage_layer(name: &RegistryName) -> Vec<u8> {
+    pulled(name).await.expect("pulled")
+}
+
+#[tokio::test]
 async fn a_bearer_token_is_asked_for_this_repository_only() {
     let mut port_of_tokens = None;
     let (name, log) = Stage::new().serve(move |asked| {
