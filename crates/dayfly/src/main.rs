@@ -90,6 +90,7 @@ async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outco
         ImageCommand::Pull { name, pull, json } => commands::image::pull(places, &name, pull, json).await,
         ImageCommand::Ls { json } => commands::image::ls(places, json),
         ImageCommand::Inspect { image, json } => commands::image::inspect(places, &image, json),
+        ImageCommand::Check(args) => commands::image::check::run(places, args).await,
         ImageCommand::Rm { id } => commands::image::rm(places, &id),
         ImageCommand::Gc { keep_bytes, json } => commands::image::gc(places, keep_bytes, json),
         ImageCommand::Kernel { json } => commands::image::kernel(places, json).await,

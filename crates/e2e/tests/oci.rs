@@ -233,3 +233,62 @@ jobs: { a: { runs-on: here, steps: [{ run: 'echo "<version $VERSION, home $HOME>
     let said = log.lines().filter_map(|line| line.split_once('<')?.1.split_once('>'));
     said.map(|(said, _)| said).find(|said| !said.contains('$')).expect("its version").to_owned()
 }
+
+#[test]
+fn an_image_is_looked_into_and_one_of_no_use_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let buildah = Buildah::new(folder.path());
+    let state = OwnState::without_images();
+    let archive = |name: &str, change: fn(&Path)| {
+        buildah.make_with(&format!("localhost/{name}:1"), change);
+        let archive = format!("oci-archive:{}", folder.path().join(name).display());
+        buildah.push(&format!("localhost/{name}:1"), &archive, &[]);
+        archive
+    };
+    let check = |image: &str, status| {
+        let checked =
+            Dayfly::new(["image", "check", "--json", image]).env("DAYFLY_STATE", state.path()).run();
+        checked.assert_status(status).assert_nothing_left();
+        let report = checked.events()[0].clone();
+        assert_eq!(report["usable"], status == 0, "{report}");
+        report
+    };
+    let seen = |report: &serde_json::Value, name: &str| {
+        let findings = report["findings"].as_array().expect("findings");
+        let found = findings.iter().find(|finding| finding["name"] == name);
+        found.map(|found| found["state"].as_str().expect("a state").to_owned())
+    };
+
+    let plain = check(&archive("plain", |_| ()), 0);
+    for (name, state) in
+        [("bash", "ok"), ("home", "ok"), ("version", "ok"), ("git", "wanted"), ("dockerd", "wanted")]
+    {
+        assert_eq!(seen(&plain, name).as_deref(), Some(state), "{name}: {plain}");
+    }
+
+    let without_app = archive("without-app", |root| {
+        buildah::write(&root.join("opt/runner/github-act-runner"), "#!/bin/sh\n");
+    });
+    let report = check(&without_app, 1);
+    assert_eq!(seen(&report, "version").as_deref(), Some("missing"), "{report}");
+    let refused = Dayfly::demo(WORKFLOW, ["-i", &without_app]).env("DAYFLY_STATE", state.path()).run();
+    refused.assert_status(3);
+    assert!(refused.stderr.contains("is refused, since `dayfly image check"), "{}", refused.stderr);
+
+    let report = check(&archive("without-kernel", with_a_kernel_that_is_none), 1);
+    let failure = report["failure"].as_str().expect("a failure");
+    assert!(failure.contains("its machine does not come up"), "{failure}");
+}
+
+fn with_a_kernel_that_is_none(root: &Path) {
+    buildah::write(&root.join("boot/vmlinuz-9.9.9"), "no kernel");
+    let names = ["virtio", "virtio_ring", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console"];
+    let more = ["virtio_rng", "squashfs", "overlay", "ext4"];
+    let lines = names.iter().chain(&more).map(|name| format!("kernel/{name}.ko\n"));
+    let folder = root.join("lib/modules/9.9.9");
+    buildah::write(&folder.join("modules.builtin"), &lines.collect::<String>());
+    buildah::write(&folder.join("modules.dep"), "");
+}

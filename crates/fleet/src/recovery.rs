@@ -54,6 +54,9 @@ pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<S
     if let Err(error) = dayfly_vm::sweep_templates(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
     }
+    if let Err(error) = dayfly_vm::check::sweep_checks(state).await {
+        sweep.left.push((state.to_owned(), error.to_string()));
+    }
     for abandoned in instance::abandoned(state)? {
         // Machines that are nobody's: whoever comes by ends them.
         for spare in abandoned.spares()? {

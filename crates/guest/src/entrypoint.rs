@@ -22,7 +22,7 @@ mod app;
 mod blocked;
 mod engine;
 mod help;
-mod install;
+pub(crate) mod install;
 mod log;
 mod options;
 mod orphans;

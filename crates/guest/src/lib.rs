@@ -5,6 +5,7 @@
 
 pub mod envfile;
 pub mod environment;
+pub mod finding;
 pub mod packages;
 pub mod protocol;
 pub mod runner_app;

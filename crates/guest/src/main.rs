@@ -6,6 +6,7 @@
 //! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
 //!   own, for hosts that want to try everything but the machine;
 //! - `dayfly-guest base ...` and `dayfly-guest install ...` ([`image`]): the steps of an image's Dockerfile;
+//! - `dayfly-guest check [USER]` ([`check`]): looks for what jobs would miss in this machine's image;
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest --version`.
@@ -15,6 +16,7 @@
 
 mod agent;
 mod boot;
+mod check;
 mod console;
 mod docker;
 mod entrypoint;
@@ -36,7 +38,7 @@ use std::process::ExitCode;
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 const USAGE: &str = "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | base [OPTIONS]
-       dayfly-guest install [OPTIONS] [VERSION|FILE [ARCH]] | docker ... | --version
+       dayfly-guest install [OPTIONS] [VERSION|FILE [ARCH]] | check [USER] | docker ... | --version
 As process 1 of a machine (its initramfs's /init) it takes no arguments.
 ";
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ["entrypoint", ..] => ExitCode::from(entrypoint::run(&args[1..])),
         ["base", ..] => image::base::run(&args[1..]),
         ["install", ..] => image::install::run(&args[1..]),
+        [dayfly_guest::finding::COMMAND, ..] => check::run(&args[1..]),
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
         ["--version"] => {

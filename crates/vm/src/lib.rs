@@ -9,6 +9,7 @@
 //! Nothing here prints, reads the environment or exits; nothing here knows what a forge is.
 
 mod accel;
+pub mod check;
 mod console;
 mod digest;
 mod driver;
@@ -38,7 +39,7 @@ mod virtiofs;
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use driver::{
     ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, ToolError, choose, find, is_for_tools,
-    pull,
+    pull, refuse_broken,
 };
 pub use environment::{EnvironmentDir, EnvironmentError};
 pub use forward::Forward;

@@ -229,6 +229,8 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Boot an image, and tell what jobs, Docker and the runner app would miss in it; one that is of no use is refused then
+    Check(ImageCheckArgs),
     /// Remove an image
     Rm {
         /// Its id, or the beginning of it
@@ -252,6 +254,27 @@ pub(crate) enum ImageCommand {
     /// Print the path of the runner app that is put into images, building it where it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageCheckArgs {
+    /// Any name of an image, or an id of `dayfly image ls` [default: the built-in one]
+    pub(crate) image: Option<String>,
+    /// Whether a registry is asked for an image that is here
+    #[arg(long, value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
+    pub(crate) pull: Pull,
+    /// User that jobs run as
+    #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
+    pub(crate) user: String,
+    /// Memory of its machine, MiB
+    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..=1_048_576))]
+    pub(crate) memory: u32,
+    /// How its machine runs
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub(crate) accel: Accel,
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

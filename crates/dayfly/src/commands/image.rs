@@ -1,5 +1,7 @@
 //! `dayfly image build|pull|ls|inspect|rm|gc|kernel`: what the machines boot.
 
+pub(crate) mod check;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dayfly_vm::Image;
@@ -126,6 +128,16 @@ pub(crate) fn inspect(places: &Places, wanted: &str, json: bool) -> Result<Outco
         row("ENTRYPOINT", &run.entrypoint.join(" "));
         row("CMD", &run.cmd.join(" "));
     }
+    if let Some(report) = dayfly_vm::check::last_check(&image) {
+        row(
+            "checked",
+            &format!(
+                "{} ago: {}",
+                age(report.checked_s as i64),
+                report.why_not().unwrap_or("jobs can run in it".to_owned())
+            ),
+        );
+    }
     row("folder", &image.folder().display().to_string());
     Ok(Outcome::Success)
 }
@@ -221,7 +233,7 @@ pub(crate) async fn of_name(places: &Places, wanted: &str, pull: Pull, quiet: bo
 
 async fn fetch(source: &ImageSource, quiet: bool) -> Result<Image> {
     let mut shown = Shown::of(&format!("image {}", source.name()), quiet);
-    let imported = source.image(&mut |step| shown.take(step)).await;
+    let imported = source.image(&mut |step| shown.take(step), &|_| Ok(())).await;
     let Imported { image, warnings } = imported.map_err(Failure::cannot)?;
     shown.done();
     warnings.iter().for_each(printer::warning);

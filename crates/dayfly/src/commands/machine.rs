@@ -63,7 +63,7 @@ pub(crate) async fn choose(
     quiet: bool,
 ) -> Result<(VmHost, Made)> {
     let host = unchecked_host(places);
-    let accel = accel_choice(&request.machine);
+    let accel = accel_choice(request.machine.accel);
     // Whether a guest boots with KVM is found out by booting one; without the device there is nothing to find out.
     let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
         && accel == AccelChoice::Auto
@@ -116,8 +116,9 @@ pub(crate) async fn settings(
         )));
     }
     let image::Chosen { image, source } = qemu_image(places, args, quiet).await?;
+    dayfly_vm::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(args, user)?;
-    let (disk_mib, accel) = (args.disk * 1024, accel_choice(args));
+    let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
     let driver = Driver::Qemu(QemuSettings { disk_mib, image, source, accel, template });
     of_size(places, args, driver)
 }
@@ -157,8 +158,8 @@ fn of_size(places: &Places, args: &MachineArgs, driver: Driver) -> Result<Machin
     Ok(Machine { cpus: args.cpus, memory_mib: args.memory, guest_binary: places.guest_binary()?, driver })
 }
 
-fn accel_choice(args: &MachineArgs) -> AccelChoice {
-    match args.accel {
+pub(crate) fn accel_choice(accel: cli::Accel) -> AccelChoice {
+    match accel {
         cli::Accel::Auto => AccelChoice::Auto,
         cli::Accel::Kvm => AccelChoice::Kvm,
         cli::Accel::Tcg => AccelChoice::Tcg,

@@ -39,6 +39,15 @@ impl Buildah {
         self.run(&arguments);
     }
 
+    /// Makes an image of one layer in which a job can run, but for what is done to it.
+    pub(crate) fn make_with(&self, name: &str, change: impl Fn(&Path)) {
+        let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
+        let root = self.run(&["mount", &container]);
+        programs(Path::new(&root));
+        change(Path::new(&root));
+        self.run(&["commit", "-q", &container, name]);
+    }
+
     /// Makes an image of one layer in which a job can run, whose `ENV` says which version it is.
     pub(crate) fn make_version(&self, name: &str, version: &str) {
         let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
@@ -66,7 +75,7 @@ impl Buildah {
     }
 }
 
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
     fs::write(path, text).expect("a file");
 }

@@ -15,12 +15,12 @@ const ENTRIES_MAX: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
 #[error("no runner app in {}: neither {} nor such a thing in a folder runner-<version>; see RUNNER_INSTALL", places.join(", "), PROGRAMS.join(" nor "))]
-pub(super) struct NotInstalled {
+pub(crate) struct NotInstalled {
     places: Vec<String>,
 }
 
 /// The app of the newest `runner-<version>` folder of the first place that has one, else the place's own.
-pub(super) fn find(install: Option<&Path>) -> Result<PathBuf, NotInstalled> {
+pub(crate) fn find(install: Option<&Path>) -> Result<PathBuf, NotInstalled> {
     let places = install.map_or_else(|| PLACES.map(PathBuf::from).to_vec(), |place| vec![place.to_owned()]);
     let found = places.iter().find_map(|place| {
         newest_first(place).into_iter().chain([place.clone()]).find_map(|folder| program_in(&folder))

@@ -72,6 +72,22 @@ impl Account {
         unsafe { command.pre_exec(move || self.become_it()) };
     }
 
+    /// Whether this user may write to a file, or make files in a folder, by what its owner has allowed.
+    pub(crate) fn may_write(&self, path: &std::path::Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let Ok(metadata) = std::fs::metadata(path) else { return false };
+        let bits = if metadata.uid() == self.uid.as_raw() {
+            metadata.mode() >> 6
+        } else if self.groups.iter().any(|group| group.as_raw() == metadata.gid()) {
+            metadata.mode() >> 3
+        } else {
+            metadata.mode()
+        };
+        // A folder must be entered too.
+        let wanted = if metadata.is_dir() { 0o3 } else { 0o2 };
+        bits & wanted == wanted
+    }
+
     fn become_it(&self) -> io::Result<()> {
         let limit = rustix::process::getrlimit(Resource::Nofile);
         let maximum = limit.maximum;

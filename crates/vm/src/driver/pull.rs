@@ -1,10 +1,12 @@
 //! Images, fetched before anything of a machine exists.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::tool::{self, Invocation};
 use super::{krunvm, podman};
-use crate::image::{ImageError, ImageSource, Imported, Progress};
+use crate::check;
+use crate::image::{Image, ImageError, ImageSource, Imported, Progress};
 use crate::machine::{Driver, Machine, QemuSettings, StartError, VmHost};
 
 /// How long looking for an image may take.
@@ -40,7 +42,7 @@ pub async fn pull(
     let mut pulled = machine.clone();
     match &mut pulled.driver {
         Driver::Process(_) => {}
-        Driver::Qemu(settings) => look_again(host, settings, limit, tell).await?,
+        Driver::Qemu(settings) => look_again(host, settings, &machine.guest_binary, limit, tell).await?,
         Driver::PodmanKrun(krun) => {
             let podman = podman::podman(host)?;
             let exists = podman::image_exists(&podman, &krun.image);
@@ -58,12 +60,14 @@ pub async fn pull(
 async fn look_again(
     host: &VmHost,
     settings: &mut QemuSettings,
+    guest_binary: &Path,
     limit: Duration,
     tell: &mut (dyn FnMut(Pulling) + Send),
 ) -> Result<(), StartError> {
     let Some(source) = &settings.source else { return Ok(()) };
     let before = source.last_id();
-    let imported = tokio::time::timeout(limit, follow(source, tell)).await;
+    let accept = |image: &Image| refuse_broken(image, guest_binary);
+    let imported = tokio::time::timeout(limit, follow(source, tell, &accept)).await;
     let Imported { image, warnings } = imported
         .map_err(|_| ImageError::TooLong { name: source.name().to_string(), limit_s: limit.as_secs() })??;
     for warning in warnings {
@@ -77,9 +81,23 @@ async fn look_again(
     Ok(())
 }
 
+/// Whether machines may be made of an image: not of one that was looked into, and found to be of no use.
+///
+/// # Errors
+/// [`ImageError::Broken`].
+pub fn refuse_broken(image: &Image, guest_binary: &Path) -> Result<(), ImageError> {
+    match check::why_not(image, guest_binary) {
+        Some(why) => {
+            Err(ImageError::Broken { id: image.id().get(..12).unwrap_or(image.id()).to_owned(), why })
+        }
+        None => Ok(()),
+    }
+}
+
 async fn follow(
     source: &ImageSource,
     tell: &mut (dyn FnMut(Pulling) + Send),
+    accept: &(dyn Fn(&Image) -> Result<(), ImageError> + Sync),
 ) -> Result<Imported, ImageError> {
     let mut pulls = false;
     let mut tell_phase = |progress| match progress {
@@ -92,7 +110,7 @@ async fn follow(
         }
         Progress::Asking | Progress::Pulling { .. } | Progress::Line { .. } => {}
     };
-    source.image(&mut tell_phase).await
+    source.image(&mut tell_phase, accept).await
 }
 
 async fn fetch(

@@ -111,6 +111,16 @@ pub enum ImageError {
         /// The limit, seconds.
         limit_s: u64,
     },
+    /// A look into it has found that no job can run in it.
+    #[error(
+        "the image {id} is refused, since `dayfly image check {id}` has found this (and looks again): {why}"
+    )]
+    Broken {
+        /// Its id, shortened.
+        id: String,
+        /// What was found.
+        why: String,
+    },
     /// An image that is not to be asked for, and is not here.
     #[error("the image {name} was never pulled here; `dayfly image pull {name}` does it (or --pull missing)")]
     NotPulled {

@@ -48,12 +48,17 @@ impl ImageSource {
         self.lock().image.as_ref().map(|image| image.id().to_owned())
     }
 
-    /// The image that the name leads to now. Where it leads to none, or to one that cannot be made into a machine, the last
-    /// one that it led to is taken, with a warning, and for a while nobody asks again. Dropping this stops the work.
+    /// The image that the name leads to now. Where it leads to none, or to one that cannot be made into a machine or is not
+    /// accepted, the last one that it led to is taken, with a warning, and for a while nobody asks again. Dropping this stops
+    /// the work.
     ///
     /// # Errors
     /// There was none before; see [`ImageError`].
-    pub async fn image(&self, tell: &mut (dyn FnMut(Progress) + Send)) -> Result<Imported, ImageError> {
+    pub async fn image(
+        &self,
+        tell: &mut (dyn FnMut(Progress) + Send),
+        accept: &(dyn Fn(&Image) -> Result<(), ImageError> + Sync),
+    ) -> Result<Imported, ImageError> {
         if let Some(image) = self.last_while_resting() {
             return Ok(Imported { image, warnings: Vec::new() });
         }
@@ -61,7 +66,8 @@ impl ImageSource {
         let imported = beside(self.0.settings.build.clone(), tell, move |build, progress| {
             import(&ImportSettings { build: build.clone(), ..settings }, &name, progress)
         });
-        match (imported.await, self.last_one()) {
+        let imported = imported.await.and_then(|imported| accept(&imported.image).map(|()| imported));
+        match (imported, self.last_one()) {
             (Ok(imported), _) => {
                 let rest = (!imported.warnings.is_empty()).then(|| Instant::now() + REST);
                 *self.lock() = Last { image: Some(imported.image.clone()), asked_again: rest };

@@ -58,14 +58,9 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// With an agent that starts no Docker.
-    pub(super) fn without_docker() -> Self {
-        Self { docker_settled: true, ..Self::default() }
-    }
-
-    /// With an agent that has Docker already, unless it boots.
-    pub(super) fn of(beginning: Beginning) -> Self {
-        Self { beginning, docker_settled: beginning != Beginning::Boot, ..Self::default() }
+    /// Docker is waited for where there is one to come, and the machine does not have it already.
+    pub(super) fn of(beginning: Beginning, has_docker: bool) -> Self {
+        Self { beginning, docker_settled: beginning != Beginning::Boot || !has_docker, ..Self::default() }
     }
 
     /// What is said first, whether or not the machine runs already. All else waits until it is somebody.
@@ -219,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_fork_is_told_who_it_is_at_once_and_starts_nothing_before_it_has_taken_that_on() {
-        let mut handshake = Handshake::of(Beginning::Fork);
+        let mut handshake = Handshake::of(Beginning::Fork, true);
         assert_eq!(handshake.begin(), [Action::Identify, Action::Greet]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
@@ -234,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_spare_is_up_when_it_has_taken_its_new_identity_on() {
-        let mut handshake = Handshake::of(Beginning::Spare);
+        let mut handshake = Handshake::of(Beginning::Spare, true);
         assert_eq!(handshake.begin(), [Action::Identify]);
         assert!(!handshake.is_up());
         let actions = handshake.take(reached(Milestone::Identified), "0-a");
@@ -260,6 +255,14 @@ mod tests {
         let actions = handshake.give_up_docker();
         assert_eq!(actions.last(), Some(&Action::Start));
         assert_eq!(acts(&mut handshake, reached(Milestone::DockerReady)), []);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_docker_that_the_image_does_not_have() {
+        let mut handshake = Handshake::of(Beginning::Boot, false);
+        acts(&mut handshake, hello());
+        acts(&mut handshake, reached(Milestone::Network));
+        assert_eq!(acts(&mut handshake, reached(Milestone::Identified)), [Action::Start]);
     }
 
     #[test]

@@ -227,7 +227,7 @@ async fn start_qemu(
         shell: spec.shell,
         hello_limit: host.limits.hello(accel),
         fork_limit: host.limits.fork,
-        docker_limit: Some(host.limits.docker),
+        docker_limit: settings.image.manifest().has_docker().then_some(host.limits.docker),
     };
     let template = forked_from(host, &spec).await?;
     let spare = template.as_ref().ok().and_then(|template| take_spare(host, template, &settings, &spec));

@@ -123,10 +123,7 @@ impl Attempt {
         let monitor_gone = vmm.monitor.is_none();
         Self {
             vmm,
-            handshake: match role.docker_limit {
-                Some(_) => Handshake::of(beginning),
-                None => Handshake::without_docker(),
-            },
+            handshake: Handshake::of(beginning, role.docker_limit.is_some()),
             turn,
             is_up: false,
             started_at: Instant::now(),

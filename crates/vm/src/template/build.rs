@@ -18,7 +18,7 @@ use crate::driver::qemu::Role;
 use crate::machine::files::Files;
 use crate::machine::origin::Parts;
 use crate::machine::spawn::{Outputs, Vmm};
-use crate::machine::{self, Limits, MachineFolder, StartError, VmHost};
+use crate::machine::{self, Limits, MachineFolder, MachineMaker, StartError, VmHost};
 use crate::qmp::{Command, Event};
 
 /// How long the VMM may take to write the state of its devices, which takes some hundredths of a second, and to end.
@@ -27,8 +27,6 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(60);
 const REHEARSAL_LIMIT: Duration = Duration::from_secs(60);
 /// From its last answer until it is frozen.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Folder of the machine below that of the stage.
-pub(super) const MACHINE: &str = "vm";
 /// Lines of a warm-up that a failure quotes.
 const TAIL_LINES: usize = 20;
 
@@ -80,7 +78,7 @@ async fn try_to_build(
     stage: &Path,
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<(), BuildError> {
-    let run_dir = stage.join(MACHINE);
+    let run_dir = stage.join(MachineMaker::FOLDER);
     // Goes after the machine, whatever ends this.
     let folder = MachineFolder::make(run_dir.clone()).map_err(io_error("make the folder", &run_dir))?;
     let memory = freeze_one(host, blueprint, stage, folder.path(), tell).await?;

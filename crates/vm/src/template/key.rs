@@ -69,7 +69,7 @@ pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
 }
 
 /// SHA-256 of a program, read once as long as it does not change.
-pub(super) fn digest_of_program(path: &Path) -> io::Result<String> {
+pub(crate) fn digest_of_program(path: &Path) -> io::Result<String> {
     type Known = HashMap<PathBuf, ((u64, u64, u64, i64, i64), String)>;
     static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
     let metadata = std::fs::metadata(path)?;

@@ -5,16 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-
 use super::Preparing;
 use super::blueprint::Blueprint;
 use super::build::{self, BuildError};
 use super::key::FORMAT;
 use super::manifest::TemplateManifest;
 use super::store::{self, MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
-use crate::machine::{VmHost, destroy_leftover};
-use crate::stage::{self, Claim, Maker, Stage, StageError};
+use crate::machine::{MachineMaker, VmHost};
+use crate::stage::{self, Claim, Stage, StageError};
 
 /// How long a template is kept that nobody needs.
 pub const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -102,7 +100,7 @@ async fn claim(
     let mut waited = false;
     loop {
         let (folder, id) = (store.folder().to_owned(), blueprint.id.clone());
-        let taken = blocking(move || Claim::take(&folder, id.as_str(), &Builder)).await?;
+        let taken = blocking(move || Claim::take(&folder, id.as_str(), &MachineMaker)).await?;
         if let Some(claim) = taken {
             return Ok((claim, waited));
         }
@@ -113,24 +111,13 @@ async fn claim(
     }
 }
 
-/// Builds templates: what a killed one has left is a machine.
-struct Builder;
-
-impl Maker for Builder {
-    fn end_leftover(&self, stage: &Path) -> Result<(), StageError> {
-        let run_dir = stage.join(build::MACHINE);
-        let ended = Handle::current().block_on(destroy_leftover(&run_dir));
-        ended.map_err(|error| StageError::Io { what: "end", path: run_dir, source: io::Error::other(error) })
-    }
-}
-
 /// Ends and removes what builders of templates have left that were killed.
 ///
 /// # Errors
 /// A file cannot be read or removed, or a machine not be ended.
 pub async fn sweep_templates(state: &Path) -> Result<(), TemplateError> {
     let stages = stage::folder_of(TemplateStore::new(state).folder());
-    Ok(blocking(move || stage::sweep(&stages, &Builder)).await?)
+    Ok(blocking(move || stage::sweep(&stages, &MachineMaker)).await?)
 }
 
 async fn blocking<T: Send + 'static>(

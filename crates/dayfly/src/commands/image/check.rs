@@ -1,0 +1,121 @@
+//! `dayfly image check`: boots an image, and tells what it lacks.
+
+use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_vm::check::Report;
+use dayfly_vm::{Driver, Machine, QemuSettings};
+
+use super::{Chosen, ensure, of_name, summary};
+use crate::cli::ImageCheckArgs;
+use crate::commands::machine;
+use crate::exit::{Failure, Outcome, Result};
+use crate::printer::{self, Task, paint, style};
+use crate::settings::Places;
+use crate::signals::Signals;
+
+/// Scratch disk of the machine, MiB; sparse.
+const DISK_MIB: u64 = 32 * 1024;
+
+pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let (image, report) = tokio::select! {
+        looked = look(places, &args) => looked?,
+        // Dropping the look ends its machine and removes its files.
+        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
+    };
+    if args.json {
+        let mut value = serde_json::json!(report);
+        value["usable"] = report.why_not().is_none().into();
+        printer::json(&value);
+    } else {
+        printer::line(image);
+        lines(&report).iter().for_each(printer::line);
+    }
+    match report.why_not() {
+        None => Ok(Outcome::Success),
+        Some(_) if args.json => Ok(Outcome::NotSucceeded),
+        Some(why) => {
+            printer::error(format_args!("no job can run in it: {why}"), None);
+            Ok(Outcome::NotSucceeded)
+        }
+    }
+}
+
+async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)> {
+    let host = machine::host(places)?;
+    let image = match &args.image {
+        Some(wanted) => of_name(places, wanted, args.pull, args.json).await?,
+        None => Chosen { image: ensure(places, args.json).await?, source: None },
+    }
+    .image;
+    let name = summary(&image);
+    let (accel, guest_binary) = (machine::accel_choice(args.accel), places.guest_binary()?);
+    let driver =
+        Driver::Qemu(QemuSettings { disk_mib: DISK_MIB, image, source: None, accel, template: None });
+    let machine = Machine { cpus: 2, memory_mib: args.memory, guest_binary, driver };
+    let task = Task::begin("booting it and looking around", args.json);
+    let report = dayfly_vm::check::check(&host, &machine, &args.user).await.map_err(Failure::cannot)?;
+    task.done("done");
+    Ok((name, report))
+}
+
+/// The report for people.
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
+    if let Some(ms) = report.hello_ms {
+        let docker = report.docker_ms.map(|ms| format!(", Docker answered after {}", seconds(ms)));
+        lines.push(format!("up after {}{}", seconds(ms), docker.unwrap_or_default()));
+    }
+    let width = report.findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or_default();
+    for (part, title) in [(Part::Jobs, "jobs"), (Part::Docker, "Docker"), (Part::RunnerApp, "runner app")] {
+        let of_part: Vec<&Finding> = report.findings.iter().filter(|finding| finding.part == part).collect();
+        if !of_part.is_empty() {
+            lines.push(paint(style::HEAD, title));
+        }
+        lines.extend(of_part.into_iter().map(|finding| line(finding, width)));
+    }
+    lines
+}
+
+fn line(finding: &Finding, width: usize) -> String {
+    let (style, word) = match finding.state {
+        State::Ok => (style::GOOD, "ok     "),
+        State::Wanted => (style::WARN, "wanted "),
+        State::Missing => (style::BAD, "missing"),
+    };
+    format!("  {} {:width$}  {}", paint(style, word), finding.name, finding.seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_tells_part_by_part_what_was_seen() {
+        let finding = |part, name: &str, state, seen: &str| Finding::new(part, name, state, seen);
+        let report = Report {
+            image: "aa11".to_owned(),
+            guest: "0".to_owned(),
+            checked_s: 7,
+            hello_ms: Some(2400),
+            docker_ms: Some(9870),
+            failure: None,
+            findings: vec![
+                finding(Part::Jobs, "bash", State::Ok, "/usr/bin/bash"),
+                finding(Part::Jobs, "git", State::Wanted, "not there: actions/checkout fetches an archive"),
+                finding(Part::Docker, "kernel, needed", State::Missing, "without VETH"),
+                finding(Part::RunnerApp, "version", State::Ok, "0.13.0"),
+            ],
+        };
+        insta::assert_snapshot!(anstream::adapter::strip_str(&lines(&report).join("\n")), @r"
+        up after 2.4 s, Docker answered after 9.9 s
+        jobs
+          ok      bash            /usr/bin/bash
+          wanted  git             not there: actions/checkout fetches an archive
+        Docker
+          missing kernel, needed  without VETH
+        runner app
+          ok      version         0.13.0
+        ");
+    }
+}

@@ -1,0 +1,112 @@
+//! `dayfly-guest check`: looks around in the machine of an image, and tells what jobs, Docker and the runner app would miss.
+//!
+//! Nothing is changed, and nothing decided: each line is a finding, for whoever has started this.
+
+mod app;
+mod jobs;
+mod kernel;
+
+use crate::docker;
+use crate::entrypoint::user::Account;
+use dayfly_guest::finding::{Finding, Part, State};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long a program may take that is only tried.
+const TRY_MAX: Duration = Duration::from_secs(60);
+/// What it may print, bytes; more is not read.
+const OUTPUT_MAX: u64 = 16 * 1024;
+const DOCKER_SOCKET: &str = "/run/docker.sock";
+/// How long Docker may take to answer one that asks again.
+const DOCKER_MAX: Duration = Duration::from_secs(20);
+
+/// Runs it; the word after it is the user of jobs.
+pub(crate) fn run(args: &[String]) -> std::process::ExitCode {
+    let user = args.first().map_or("runner", String::as_str);
+    let account = Account::to_become(user);
+    let mut findings = jobs::look(user, &account);
+    let account = account.ok().flatten();
+    findings.extend(look_at_docker(account.as_ref()));
+    findings.extend(app::look(account.as_ref()));
+    let mut output = std::io::stdout().lock();
+    for finding in findings {
+        // Whoever asked is gone: nobody is left to tell.
+        let line = serde_json::to_string(&finding).unwrap_or_default();
+        let _ = writeln!(output, "{line}");
+    }
+    std::process::ExitCode::SUCCESS
+}
+
+fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
+    let finding = |name: &str, state, seen: String| Finding::new(Part::Docker, name, state, seen);
+    let Some(daemon) = find("dockerd") else {
+        let without = "not there: jobs with containers, services or docker fail".to_owned();
+        return vec![finding("dockerd", State::Wanted, without)];
+    };
+    let mut findings = vec![finding("dockerd", State::Ok, daemon.display().to_string())];
+    findings.push(match docker::ping(Path::new(DOCKER_SOCKET), DOCKER_MAX) {
+        Ok(()) => finding("answer", State::Ok, format!("at {DOCKER_SOCKET}")),
+        Err(error) => finding("answer", State::Missing, format!("none at {DOCKER_SOCKET}: {error}")),
+    });
+    if let Some(account) = account {
+        findings.push(if account.may_write(Path::new(DOCKER_SOCKET)) {
+            finding("access", State::Ok, format!("{} may use it", account.user.name))
+        } else {
+            let why = format!("{} is not in the group of {DOCKER_SOCKET}", account.user.name);
+            finding("access", State::Wanted, why)
+        });
+    }
+    findings.push(match find("docker") {
+        Some(client) => finding("docker", State::Ok, client.display().to_string()),
+        None => finding("docker", State::Wanted, "no client: steps that call docker fail".to_owned()),
+    });
+    findings.extend(kernel::look());
+    findings
+}
+
+/// A program of the image.
+fn find(name: &str) -> Option<PathBuf> {
+    PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+}
+
+/// Runs a program as somebody, and returns its first line of output; what it says where it fails.
+fn try_program(command: &mut Command, account: Option<&Account>) -> Result<String, String> {
+    let (mut reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    let copy = writer.try_clone().map_err(|error| error.to_string())?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(copy);
+    if let Some(account) = account {
+        account.clone().apply_to(command);
+    }
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    // The pipe's other end is the child's alone now.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let said = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = reader.by_ref().take(OUTPUT_MAX).read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if start.elapsed() < TRY_MAX => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("does not end within {} s", TRY_MAX.as_secs()));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    };
+    let said = said.join().unwrap_or_default();
+    let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
+    match status.success() {
+        true => Ok(first),
+        false if first.is_empty() => Err(status.to_string()),
+        false => Err(first),
+    }
+}

@@ -1,0 +1,69 @@
+//! What jobs use, whatever they do.
+
+use super::{PATH, find, try_program};
+use crate::entrypoint::user::{Account, UserError};
+use dayfly_guest::finding::{Finding, Part, State};
+use std::path::Path;
+use std::process::Command;
+
+/// Programs, and what follows where one is not there.
+const PROGRAMS: [(&str, State, &str); 7] = [
+    ("sh", State::Missing, "no step can be run"),
+    ("bash", State::Wanted, "steps run in sh"),
+    ("git", State::Wanted, "actions/checkout fetches an archive, without history or submodules"),
+    ("tar", State::Wanted, "actions and caches cannot be unpacked"),
+    ("gzip", State::Wanted, "actions and caches cannot be unpacked"),
+    ("curl", State::Wanted, "many scripts fetch with it"),
+    ("setpriv", State::Wanted, "what a step leaves running in the lab outlives it"),
+];
+
+/// Where distributions keep whom they trust.
+const AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+pub(super) fn look(user: &str, account: &Result<Option<Account>, UserError>) -> Vec<Finding> {
+    let finding = |name: &str, state, seen: String| Finding::new(Part::Jobs, name, state, seen);
+    let mut findings: Vec<Finding> = PROGRAMS
+        .into_iter()
+        .map(|(name, state, without)| match find(name) {
+            Some(path) => finding(name, State::Ok, path.display().to_string()),
+            None => finding(name, state, format!("not there: {without}")),
+        })
+        .collect();
+    findings.push(match AUTHORITIES.into_iter().find(|path| Path::new(path).exists()) {
+        Some(path) => finding("certificate authorities", State::Ok, path.to_owned()),
+        None => finding("certificate authorities", State::Wanted, "none: no https in steps".to_owned()),
+    });
+    match account {
+        Ok(Some(account)) => findings.extend(look_as(account)),
+        Ok(None) => findings.push(finding("user", State::Missing, "this look needs root".to_owned())),
+        Err(error) => findings.push(finding("user", State::Missing, format!("{user}: {error}"))),
+    }
+    findings
+}
+
+/// What can only be seen as the user of jobs.
+fn look_as(account: &Account) -> Vec<Finding> {
+    let finding = |name: &str, state, seen: String| Finding::new(Part::Jobs, name, state, seen);
+    let (name, home) = (&account.user.name, account.user.home.as_path());
+    let mut findings = vec![finding("user", State::Ok, format!("{name} ({})", account.uid.as_raw()))];
+    for (what, path) in [("home", home), ("temporary folder", Path::new("/tmp"))] {
+        findings.push(if account.may_write(path) {
+            finding(what, State::Ok, path.display().to_string())
+        } else {
+            finding(what, State::Missing, format!("{name} cannot write to {}", path.display()))
+        });
+    }
+    findings.push(match find("sudo") {
+        None => finding("sudo", State::Wanted, "not there: steps that use it fail".to_owned()),
+        Some(sudo) => {
+            let mut command = Command::new(&sudo);
+            command.args(["-n", "true"]).env_clear().env("PATH", PATH).current_dir("/");
+            match try_program(&mut command, Some(account)) {
+                Ok(_) => finding("sudo", State::Ok, format!("{}, without a password", sudo.display())),
+                Err(why) => finding("sudo", State::Wanted, format!("fails for {name}: {why}")),
+            }
+        }
+    });
+    findings
+}

@@ -1,0 +1,318 @@
+//! A look into an image: it is booted once, and told from the inside what jobs, Docker and the runner app would miss.
+//!
+//! ```text
+//!   <state>/checks/.build/<image>/     the machine and its environment directory, while it lasts
+//!   <state>/images/<image>/check.json  what came of the last one
+//! ```
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dayfly_guest::environment::GUEST;
+use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, State};
+use dayfly_guest::protocol::Milestone;
+use serde::{Deserialize, Serialize};
+
+use crate::image::Image;
+use crate::machine::{
+    self, Driver, Egress, Entrypoint, Machine, MachineFolder, MachineMaker, Network, StartError, Vm, VmEvent,
+    VmHost, VmSpec,
+};
+use crate::stage::{self, Claim, Stage, StageError};
+use crate::template;
+
+/// Result of the last look, in the image's folder.
+const RESULT: &str = "check.json";
+/// Longest result that is read, bytes.
+const RESULT_LENGTH_MAX: u64 = 1024 * 1024;
+/// How long all of it may take, from the start of the machine: hello, Docker and what is tried have limits of their own.
+const LIMIT: Duration = Duration::from_secs(900);
+/// How long its machine may take to power off.
+const GRACE: Duration = Duration::from_secs(5);
+/// The runner that it passes for.
+const RUNNER: &str = "0-check";
+/// Longest text of a guest that is kept, characters.
+const TEXT_MAX: usize = 300;
+
+/// What came of a look into an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The image.
+    pub image: String,
+    /// Digest of the guest binary that looked: another one may see it otherwise.
+    pub guest: String,
+    /// When, seconds since 1970-01-01 UTC.
+    pub checked_s: u64,
+    /// From the start of the VMM until the agent said hello, milliseconds.
+    pub hello_ms: Option<u64>,
+    /// From the start of the VMM until Docker answered, milliseconds.
+    pub docker_ms: Option<u64>,
+    /// Why the look came to no end.
+    pub failure: Option<String>,
+    /// What was seen.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Why no job could run in a machine of the image; none where one could.
+    #[must_use]
+    pub fn why_not(&self) -> Option<String> {
+        let missing = self.findings.iter().filter(|finding| finding.state == State::Missing);
+        let missing: Vec<String> =
+            missing.map(|finding| format!("{}: {}", finding.name, finding.seen)).collect();
+        match (&self.failure, missing.is_empty()) {
+            (Some(failure), _) => Some(failure.clone()),
+            (None, false) => Some(missing.join("; ")),
+            (None, true) => None,
+        }
+    }
+}
+
+/// Why an image could not be looked into; that says nothing about the image.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Only images of this driver are booted here.
+    #[error("only images of the qemu driver can be checked")]
+    Driver,
+    /// Its machine could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Others are in the way, or files are.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+impl From<StageError> for CheckError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Cancelled => Self::Io {
+                what: "go on with",
+                path: PathBuf::new(),
+                source: io::ErrorKind::Interrupted.into(),
+            },
+            StageError::Io { what, path, source } => Self::Io { what, path, source },
+        }
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckError {
+    let path = path.to_owned();
+    move |source| CheckError::Io { what, path, source }
+}
+
+/// Boots the image of a machine and looks, as a job of `user` would find it; the result is kept beside the image. Nothing else
+/// of it is left, when this is dropped too; what a killed process leaves, [`sweep_checks`] and the next check end.
+///
+/// # Errors
+/// Nothing could be found out.
+pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Report, CheckError> {
+    let Driver::Qemu(settings) = &machine.driver else { return Err(CheckError::Driver) };
+    let image = &settings.image;
+    let guest = template::digest_of_program(&machine.guest_binary)
+        .map_err(io_error("read", &machine.guest_binary))?;
+    let claim = claim(&folder(&host.state), image.id()).await?;
+    let stage = claim.stage()?;
+    let mut booted = machine.clone();
+    if let Driver::Qemu(settings) = &mut booted.driver {
+        settings.template = None;
+    }
+    let checked_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut look = Look { began: Instant::now(), hello_ms: None, docker_ms: None, findings: Vec::new() };
+    let failure = look.at_image(host, booted, user, &stage).await?;
+    let Look { hello_ms, docker_ms, findings, .. } = look;
+    let report =
+        Report { image: image.id().to_owned(), guest, checked_s, hello_ms, docker_ms, failure, findings };
+    keep(image, &report)?;
+    Ok(report)
+}
+
+/// What came of the last look into an image, if there was one.
+pub fn last_check(image: &Image) -> Option<Report> {
+    let path = image.folder().join(RESULT);
+    if fs::metadata(&path).ok()?.len() > RESULT_LENGTH_MAX {
+        return None;
+    }
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Why an image is not to be used: what the last look by this guest binary has found.
+pub fn why_not(image: &Image, guest_binary: &Path) -> Option<String> {
+    let report = last_check(image)?;
+    let guest = template::digest_of_program(guest_binary).ok()?;
+    if report.guest == guest { report.why_not() } else { None }
+}
+
+/// Ends and removes what checks have left that were killed.
+///
+/// # Errors
+/// A file cannot be read or removed, or a machine not be ended.
+pub async fn sweep_checks(state: &Path) -> Result<(), CheckError> {
+    let stages = stage::folder_of(&folder(state));
+    let swept = tokio::task::spawn_blocking(move || stage::sweep(&stages, &MachineMaker)).await;
+    Ok(swept.unwrap_or(Err(StageError::Cancelled))?)
+}
+
+fn folder(state: &Path) -> PathBuf {
+    state.join("checks")
+}
+
+/// One check of an image at a time.
+async fn claim(folder: &Path, id: &str) -> Result<Claim, CheckError> {
+    loop {
+        let (folder, id) = (folder.to_owned(), id.to_owned());
+        let taken = tokio::task::spawn_blocking(move || Claim::take(&folder, &id, &MachineMaker)).await;
+        if let Some(claim) = taken.unwrap_or(Err(StageError::Cancelled))? {
+            return Ok(claim);
+        }
+        tokio::time::sleep(stage::LOOK).await;
+    }
+}
+
+fn keep(image: &Image, report: &Report) -> Result<(), CheckError> {
+    let path = image.folder().join(RESULT);
+    let new = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(report).map_err(|error| io_error("write", &new)(error.into()))?;
+    fs::write(&new, text).map_err(io_error("write", &new))?;
+    fs::rename(&new, &path).map_err(io_error("rename to", &path))
+}
+
+/// What is seen of a machine.
+struct Look {
+    began: Instant,
+    hello_ms: Option<u64>,
+    docker_ms: Option<u64>,
+    findings: Vec<Finding>,
+}
+
+impl Look {
+    /// Why it came to no end, if it did not.
+    async fn at_image(
+        &mut self,
+        host: &VmHost,
+        machine: Machine,
+        user: &str,
+        stage: &Stage,
+    ) -> Result<Option<String>, CheckError> {
+        let environment = stage.path().join("environment");
+        stage::make_folder(&environment)?;
+        let settings = environment.join(format!("{RUNNER}.env"));
+        let text = format!("RUNNER_ID={RUNNER}\nRUNNER_NAME=check\nRUNNER_SECRET={}\n", uuid::Uuid::new_v4());
+        fs::write(&settings, text).map_err(io_error("write", &settings))?;
+        let args = ["-u", "", "--", GUEST, COMMAND, user].map(str::to_owned).to_vec();
+        let spec = VmSpec {
+            name: "check".to_owned(),
+            runner_id: RUNNER.to_owned(),
+            machine,
+            // It needs nobody.
+            network: Network {
+                egress: Egress::Shut,
+                dns: Ipv4Addr::LOCALHOST.into(),
+                forward: None,
+                allow: Vec::new(),
+            },
+            environment,
+            entrypoint: Entrypoint { program: None, args },
+            mounts: Vec::new(),
+            shell: false,
+        };
+        self.began = Instant::now();
+        let run_dir = stage.path().join(MachineMaker::FOLDER);
+        // Goes after the machine, whatever ends this.
+        let _folder = MachineFolder::make(run_dir.clone()).map_err(io_error("make the folder", &run_dir))?;
+        let mut vm = machine::start(host, spec, &run_dir).await?;
+        let heard = tokio::time::timeout(LIMIT, self.hear(&mut vm)).await;
+        let failure = heard.unwrap_or_else(|_| Some(format!("it took more than {} s", LIMIT.as_secs())));
+        vm.stop(GRACE).await;
+        vm.destroy().await.map_err(|error| io_error("remove", &run_dir)(io::Error::other(error)))?;
+        Ok(failure)
+    }
+
+    async fn hear(&mut self, vm: &mut Vm) -> Option<String> {
+        while let Some(event) = vm.next_event().await {
+            match event {
+                VmEvent::Hello => self.hello_ms = Some(self.ms()),
+                VmEvent::Milestone { milestone: Milestone::DockerReady, .. } => {
+                    self.docker_ms = Some(self.ms());
+                }
+                VmEvent::Line { text, .. } => self.take(&text),
+                VmEvent::EntrypointExited { code: Some(0), .. } if !self.findings.is_empty() => return None,
+                VmEvent::EntrypointExited { code, signal } => {
+                    let how = format!("status {code:?}, signal {signal:?}");
+                    return Some(format!("the look ended before it told all ({how})\n{}", vm.console_tail()));
+                }
+                VmEvent::Gone { exit, console_tail } => {
+                    return Some(format!("its machine does not come up: {exit}\n{console_tail}"));
+                }
+                _ => {}
+            }
+        }
+        Some("its machine is gone".to_owned())
+    }
+
+    fn ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Images say what they like.
+    fn take(&mut self, text: &str) {
+        if self.findings.len() < FINDINGS_MAX
+            && let Some(finding) = Finding::in_line(text)
+        {
+            let (name, seen) = (plain(&finding.name), plain(&finding.seen));
+            self.findings.push(Finding { name, seen, ..finding });
+        }
+    }
+}
+
+fn plain(text: &str) -> String {
+    text.chars().take(TEXT_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayfly_guest::finding::Part;
+
+    fn report(failure: Option<&str>, states: &[State]) -> Report {
+        let finding = |state: &State| Finding::new(Part::Jobs, "sh", *state, "not there");
+        Report {
+            image: "aa11".to_owned(),
+            guest: "0".to_owned(),
+            checked_s: 7,
+            hello_ms: Some(1),
+            docker_ms: None,
+            failure: failure.map(str::to_owned),
+            findings: states.iter().map(finding).collect(),
+        }
+    }
+
+    #[test]
+    fn an_image_is_refused_for_what_no_job_can_do_without() {
+        assert_eq!(report(None, &[State::Ok, State::Wanted]).why_not(), None);
+        let missing = report(None, &[State::Ok, State::Missing]).why_not();
+        assert_eq!(missing.as_deref(), Some("sh: not there"));
+        assert_eq!(report(Some("it panics"), &[]).why_not().as_deref(), Some("it panics"));
+    }
+
+    #[test]
+    fn what_a_guest_says_is_bounded_and_without_control_characters() {
+        let mut look = Look { began: Instant::now(), hello_ms: None, docker_ms: None, findings: Vec::new() };
+        let long = "x".repeat(1000);
+        for _ in 0..FINDINGS_MAX + 5 {
+            look.take(&format!(r#"] {{"part":"jobs","name":"a\u001b[2Jb","state":"ok","seen":"{long}"}}"#));
+            look.take("anything else");
+        }
+        assert_eq!(look.findings.len(), FINDINGS_MAX);
+        assert_eq!((look.findings[0].name.as_str(), look.findings[0].seen.len()), ("a?[2Jb", TEXT_MAX));
+    }
+}
