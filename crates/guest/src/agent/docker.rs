@@ -30,6 +30,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long the daemon may take; under emulation on a busy host it takes half a minute.
 const READY_MAX: Duration = Duration::from_secs(300);
 
+/// How often one is started that ends before it has answered.
+const STARTS_MAX: u32 = 3;
+
 /// Last lines that a fault quotes.
 const TAIL_LINES: usize = 12;
 
@@ -42,13 +45,37 @@ pub(super) fn run(agent: &Agent) {
     // kernel loads that one through `modprobe`.
     std::thread::spawn(crate::boot::load_for_docker);
     let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
-    let ended = match listen().and_then(|socket| start(agent, daemon, socket, &tail)) {
-        Ok(ended) => ended,
-        Err(error) => return agent.fault(format!("cannot start {daemon}: {error}")),
-    };
-    if let Some(status) = wait_until_ready(agent, &ended).or_else(|| ended.recv().ok()) {
-        let tail = Vec::from(tail.lock().unwrap_or_else(PoisonError::into_inner).clone()).join("\n");
-        agent.fault(format!("{daemon} ended ({status}); its last lines:\n{tail}"));
+    match start_until_ready(agent, daemon, &tail) {
+        Ok(Some(status)) => {
+            let tail = Vec::from(tail.lock().unwrap_or_else(PoisonError::into_inner).clone()).join("\n");
+            agent.fault(format!("{daemon} ended ({status}); its last lines:\n{tail}"));
+        }
+        Ok(None) => {}
+        Err(error) => agent.fault(format!("cannot start {daemon}: {error}")),
+    }
+}
+
+/// How it ended in the end. One that ends before it has answered is started again: on a host that has too much to do it gives
+/// up its containerd after 15 s, which is slow then and no worse, and which the next one finds half started.
+fn start_until_ready(
+    agent: &Agent,
+    daemon: &str,
+    tail: &Arc<Mutex<VecDeque<String>>>,
+) -> io::Result<Option<ExitStatus>> {
+    let (socket, began) = (listen()?, Instant::now());
+    let mut starts = 1;
+    loop {
+        let ended = start(agent, daemon, socket.try_clone()?, tail)?;
+        match wait_until_ready(agent, &ended, began) {
+            Some(status) if starts < STARTS_MAX => {
+                crate::console::say(&format!(
+                    "{daemon} ended before it answered ({status}); it is started again"
+                ));
+                starts += 1;
+            }
+            Some(status) => return Ok(Some(status)),
+            None => return Ok(ended.recv().ok()),
+        }
     }
 }
 
@@ -128,10 +155,9 @@ pub(super) fn sleep(agent: &Agent) {
     });
 }
 
-/// `None` once the daemon has answered, or has taken too long; else how it ended.
-fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>) -> Option<ExitStatus> {
-    let start = Instant::now();
-    while start.elapsed() < READY_MAX {
+/// `None` once the daemon has answered, or has taken too long since `began`; else how it ended.
+fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>, began: Instant) -> Option<ExitStatus> {
+    while began.elapsed() < READY_MAX {
         if crate::docker::ping(Path::new(SOCKET), ANSWER_MAX).is_ok() {
             agent.reached(Milestone::DockerReady);
             return None;
