@@ -11,6 +11,21 @@ use std::str::FromStr;
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 /// The tag of names that have neither tag nor digest.
 pub const DEFAULT_TAG: &str = "latest";
+/// What stands before the first colon of a name that is none of a registry.
+const TRANSPORTS: [&str; 12] = [
+    "oci-archive",
+    "docker-archive",
+    "oci",
+    "containers-storage",
+    "dayfly",
+    "docker",
+    "docker-daemon",
+    "dir",
+    "ostree",
+    "sif",
+    "http",
+    "https",
+];
 /// Longest repository with its registry, bytes: the limit of the grammar.
 const NAME_LENGTH_MAX: usize = 255;
 /// Longest tag, bytes.
@@ -175,7 +190,12 @@ impl fmt::Display for RegistryName {
 impl fmt::Display for ImageName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, path, which) = match self {
-            Self::Registry(name) => return name.fmt(formatter),
+            Self::Registry(name) => {
+                // A registry that is called like a transport, as in oci:5000/x.
+                let host = name.registry.split_once(':').map_or("", |(host, _)| host);
+                let mark = if TRANSPORTS.contains(&host) { "docker://" } else { "" };
+                return write!(formatter, "{mark}{name}");
+            }
             Self::Containers(name) => return write!(formatter, "containers-storage:{name}"),
             Self::Own(id) => return write!(formatter, "dayfly:{id}"),
             Self::OciArchive { path, tag } => ("oci-archive", path, tag),
@@ -204,7 +224,8 @@ impl FromStr for ImageName {
         match transport {
             "oci-archive" => needs_path().map(|()| Self::OciArchive { path, tag: which }),
             "docker-archive" => needs_path().map(|()| Self::DockerArchive { path, name: which }),
-            "oci" if !rest.bytes().all(|byte| byte.is_ascii_digit()) => {
+            // Else it is a repository of this name, with its tag.
+            "oci" if which.is_some() || !rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b':') => {
                 needs_path().map(|()| Self::OciFolder { path, tag: which })
             }
             "containers-storage" if rest.is_empty() => Err(wrong("no name follows")),
@@ -289,7 +310,10 @@ fn check_registry(registry: &str) -> Result<(), String> {
             None => (registry, None),
         },
     };
-    if port.is_some_and(|port| !matches!(port.parse::<u16>(), Ok(1..))) {
+    // Parsing alone would take a sign.
+    let is_port =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && matches!(port.parse::<u16>(), Ok(1..));
+    if port.is_some_and(|port| !is_port(port)) {
         return Err(format!("the port in {registry:?} is none (1 to 65535)"));
     }
     let valid = |label: &str| {
@@ -398,6 +422,22 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_that_is_called_like_a_transport_stays_one() {
+        for host in TRANSPORTS {
+            let text = format!("docker://{host}:80/x:v1");
+            let name = text.parse::<ImageName>();
+            assert!(
+                matches!(&name, Ok(ImageName::Registry(name)) if name.registry() == format!("{host}:80"))
+            );
+            assert_eq!(shown(&text).parse::<ImageName>(), name);
+            assert_eq!(shown(&text), text);
+        }
+        assert_eq!(shown("docker://h.io:80/x:v1"), "h.io:80/x:v1");
+        assert_eq!(shown("oci:5:v1"), "oci:5:v1");
+        assert!("oci:5:".parse::<ImageName>().is_err(), "printed without its colon it would be another one");
+    }
+
+    #[test]
     fn what_is_no_name_is_refused_with_the_reason() {
         let refused = [
             "",
@@ -408,6 +448,7 @@ mod tests {
             "a:-x",
             "h.io:0/a",
             "h.io:99999/a",
+            "h.io:+80/a",
             "-h.io/a",
             "a//b",
             "a/b-",
