@@ -33,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) bytes: u64,
     /// Length of all names, links and attributes, bytes: they are kept in memory.
     pub(crate) names: u64,
+    /// Length of the files that decide what the host adds, bytes: they are kept in memory too.
+    pub(crate) kept: u64,
     /// Folders within folders.
     pub(crate) depth: usize,
     /// Layers.
@@ -41,7 +43,14 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1_500_000, bytes: 128 << 30, names: 128 << 20, depth: 512, layers: 512 }
+        Self {
+            entries: 1_500_000,
+            bytes: 128 << 30,
+            names: 128 << 20,
+            kept: 64 << 20,
+            depth: 512,
+            layers: 512,
+        }
     }
 }
 

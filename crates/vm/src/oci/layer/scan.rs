@@ -139,6 +139,7 @@ fn scan(
             && size <= KEPT_LENGTH_MAX
             && is_kept(&entry.path)
         {
+            used.keep(index, &entry.path, size, limits)?;
             let mut content = Vec::new();
             let read = (&mut reader).take(KEPT_LENGTH_MAX).read_to_end(&mut content);
             read.map_err(|error| LayerError::entry(index, &entry.path, error.to_string()))?;
@@ -171,13 +172,25 @@ struct Used {
     entries: AtomicU64,
     bytes: AtomicU64,
     names: AtomicU64,
+    kept: AtomicU64,
+}
+
+/// Whether a counter, once `more` is added, is above the most.
+fn over(counter: &AtomicU64, more: u64, most: u64) -> bool {
+    counter.fetch_add(more.min(most.saturating_add(1)), Ordering::Relaxed).saturating_add(more) > most
 }
 
 impl Used {
+    /// A layer may have the same file any number of times, and each of them would be kept.
+    fn keep(&self, index: usize, path: &[u8], size: u64, limits: &Limits) -> Result<(), LayerError> {
+        if !over(&self.kept, size, limits.kept) {
+            return Ok(());
+        }
+        let what = format!("an image with more than {} bytes of files like this one is refused", limits.kept);
+        Err(LayerError::entry(index, path, what))
+    }
+
     fn add(&self, index: usize, header: &Header, limits: &Limits) -> Result<(), LayerError> {
-        let over = |counter: &AtomicU64, more: u64, most: u64| {
-            counter.fetch_add(more.min(most.saturating_add(1)), Ordering::Relaxed).saturating_add(more) > most
-        };
         let xattrs: usize = header.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         let names = (header.path.len() + header.link.len() + xattrs) as u64;
         let what = if over(&self.entries, 1, limits.entries) {
@@ -217,6 +230,8 @@ fn entry_of(index: usize, header: Header, ordinal: u32, limits: &Limits) -> Resu
                 clean(&header.link).ok_or_else(|| bad("it is a link that leads outside the image"))?;
             What::HardLink(target.join(&b'/').into())
         }
+        // No system call makes one, and unsquashfs gives up the whole image for it.
+        (None, Kind::Symlink) if header.link.is_empty() => return Err(bad("it is a link to nothing")),
         (None, Kind::Symlink) => {
             // From the root, so that nothing is refused that containers resolve inside of it.
             let folder = parts.len().saturating_sub(1);

@@ -217,8 +217,38 @@ fn what_would_grow_without_an_end_is_refused() {
     assert!(
         merge_archives(&archives, &limits).expect_err("refused").to_string().contains("more than 1 layers")
     );
+    let archives = [archive(&["etc/passwd: 12", "etc/passwd: 34", "etc/passwd: 56"])];
+    let limits = Limits { kept: 5, ..Limits::default() };
+    let error = merge_archives(&archives, &limits).expect_err("refused").to_string();
+    assert!(error.ends_with("more than 5 bytes of files like this one is refused"), "{error}");
     let deep = "d/".repeat(600);
     assert!(refused(&[&[&deep]]).ends_with("more than 512 folders are within each other"));
+}
+
+/// Few bytes of names that come to many of paths, and of folders.
+#[test]
+fn what_grows_behind_links_and_in_folders_that_no_layer_has_is_refused() {
+    let long = vec!["d".repeat(250); 10].join("/");
+    let error = refused(&[&[&format!("{long}/x: 1"), &format!("l -> {long}"), &format!("l/{long}/x: 1")]]);
+    assert!(error.ends_with("it leads through links to a path of more than 4096 bytes"), "{error}");
+
+    let many: Vec<String> = (0..40).map(|number| format!("l/{number}: 1")).collect();
+    let mut entries = vec![format!("{long}/"), format!("l -> {long}")];
+    entries.extend(many);
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let limits = Limits { names: 10_000, ..Limits::default() };
+    let error = merge_archives(&[archive(&entries)], &limits).expect_err("refused").to_string();
+    assert!(error.ends_with("the paths that links lead to have too many bytes in all"), "{error}");
+    merge_archives(&[archive(&entries)], &Limits::default()).expect("far below what is refused");
+
+    let limits = Limits { entries: 4, ..Limits::default() };
+    let error = merge_archives(&[archive(&["a/b/c/d/e/x: 1", "b/x: 1"])], &limits).expect_err("refused");
+    assert!(error.to_string().ends_with("too many folders that it is in are in no layer"), "{error}");
+}
+
+#[test]
+fn a_link_to_nothing_is_refused() {
+    assert_eq!(refused(&[&["a -> "]]), "layer 1, entry \"a\": it is a link to nothing");
 }
 
 /// Layers over each other come to what an unpacked tree would: a model that knows paths only.

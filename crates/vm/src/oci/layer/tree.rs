@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::super::tar::PATH_MAX;
 use super::scan::Scanned;
 use super::scan::{Entry, What};
 use super::{LayerError, Limits, clean};
@@ -74,8 +75,12 @@ pub(crate) struct Tree {
     pub(super) root: Node,
     pub(super) inodes: Vec<Inode>,
     kept: HashMap<(usize, u32), Vec<u8>>,
-    depth_max: usize,
+    limits: Limits,
     devices: u64,
+    /// Folders that no layer has, but something in them.
+    made: u64,
+    /// Length of all paths that something was put at, links followed, bytes.
+    paths: u64,
 }
 
 /// A folder by its parts, and a name in it.
@@ -87,6 +92,9 @@ enum Astray {
     Outside,
     TooManyLinks,
     TooDeep,
+    TooLong,
+    TooManyFolders,
+    TooManyNames,
     NoFolder(Vec<u8>),
 }
 
@@ -96,6 +104,9 @@ impl Astray {
             Self::Outside => "it leads through links outside the image".to_owned(),
             Self::TooManyLinks => "it leads through more than 40 links".to_owned(),
             Self::TooDeep => "it leads through links into too many folders".to_owned(),
+            Self::TooLong => format!("it leads through links to a path of more than {PATH_MAX} bytes"),
+            Self::TooManyFolders => "too many folders that it is in are in no layer".to_owned(),
+            Self::TooManyNames => "the paths that links lead to have too many bytes in all".to_owned(),
             Self::NoFolder(path) => format!("\"{}\" on its way is no folder", path.escape_ascii()),
         }
     }
@@ -107,7 +118,7 @@ impl Tree {
         let root = Inode { content: Content::Folder, attributes: made() };
         let root_node = Node { inode: 0, children: BTreeMap::new() };
         let (inodes, kept) = (vec![root], HashMap::new());
-        Self { root: root_node, inodes, kept, depth_max: limits.depth, devices: 0 }
+        Self { root: root_node, inodes, kept, limits: *limits, devices: 0, made: 0, paths: 0 }
     }
 
     /// How many device nodes were left out.
@@ -217,6 +228,7 @@ impl Tree {
     /// Gives an inode a name, in place of what was there.
     fn link(&mut self, path: &[u8], inode: usize) -> Result<(), Astray> {
         let mut parts = self.resolve_parent_of(path)?;
+        self.count(&parts)?;
         let Some(name) = parts.pop() else { return Err(Astray::NoFolder(b"/".to_vec())) };
         let folder = self.make_folders(&parts)?;
         match folder.children.get(name.as_slice()) {
@@ -226,16 +238,32 @@ impl Tree {
         Ok(())
     }
 
+    /// Short names may come to long paths, and to many folders: behind links, and in folders that are in no layer.
+    fn count(&mut self, parts: &[Vec<u8>]) -> Result<(), Astray> {
+        let length = parts.iter().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
+        self.paths += length as u64;
+        if length > PATH_MAX {
+            Err(Astray::TooLong)
+        } else if self.paths > self.limits.names.saturating_mul(2) {
+            Err(Astray::TooManyNames)
+        } else if self.made > self.limits.entries {
+            Err(Astray::TooManyFolders)
+        } else {
+            Ok(())
+        }
+    }
+
     /// The folder of these parts, which are no links; made where it is not there.
     fn make_folders(&mut self, parts: &[Vec<u8>]) -> Result<&mut Node, Astray> {
         // Links may have made it longer than any path of a layer.
-        if parts.len() > self.depth_max {
+        if parts.len() > self.limits.depth {
             return Err(Astray::TooDeep);
         }
-        let inodes = &mut self.inodes;
+        let (inodes, count) = (&mut self.inodes, &mut self.made);
         let mut node = &mut self.root;
         for (index, part) in parts.iter().enumerate() {
             node = node.children.entry(part.as_slice().into()).or_insert_with(|| {
+                *count += 1;
                 inodes.push(Inode { content: Content::Folder, attributes: made() });
                 Node { inode: inodes.len() - 1, children: BTreeMap::new() }
             });
@@ -266,28 +294,30 @@ impl Tree {
 
     fn resolve(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Astray> {
         let mut waiting: Vec<Vec<u8>> = parts.into_iter().rev().collect();
-        let (mut resolved, mut followed) = (Vec::new(), 0);
+        // Each part with what is there, so that a long way takes no longer than it is.
+        let (mut resolved, mut followed) = (Vec::<(Vec<u8>, Option<&Node>)>::new(), 0);
         while let Some(part) = waiting.pop() {
             if part == b".." {
                 resolved.pop().ok_or(Astray::Outside)?;
                 continue;
             }
-            resolved.push(part);
-            let content = self.node(&resolved).map(|node| &self.inodes[node.inode].content);
-            let Some(Content::Symlink(target)) = content else { continue };
+            let folder = resolved.last().map_or(Some(&self.root), |(_, node)| *node);
+            let node = folder.and_then(|folder| folder.children.get(part.as_slice()));
+            let Some(Content::Symlink(target)) = node.map(|node| &self.inodes[node.inode].content) else {
+                resolved.push((part, node));
+                continue;
+            };
             followed += 1;
             if followed > FOLLOWED_MAX {
                 return Err(Astray::TooManyLinks);
             }
             if target.starts_with(b"/") {
                 resolved.clear();
-            } else {
-                resolved.pop();
             }
             let words = target.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
             waiting.extend(words.rev().map(<[u8]>::to_vec));
         }
-        Ok(resolved)
+        Ok(resolved.into_iter().map(|(part, _)| part).collect())
     }
 
     /// The place of a path that is there: its folder, and its name.
