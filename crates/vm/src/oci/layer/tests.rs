@@ -203,6 +203,22 @@ fn a_layer_that_is_not_what_its_digest_says_is_refused() {
 }
 
 #[test]
+fn a_layer_that_is_cut_is_refused_however_it_is_packed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for index in 0..3 {
+        let mut layer = store(folder.path(), index, &archive(&["a: 1", "b: 2"]));
+        // What ends a tar archive may be missing, and so may what follows the last of the data.
+        for length in [layer.length / 2, layer.length - 1] {
+            layer.length = length;
+            let error = scan_all(&[layer.clone()], &Limits::default(), &|| false, |_, _| Ok(()))
+                .expect_err("refused")
+                .to_string();
+            assert!(error.starts_with("layer 1: "), "{error}");
+        }
+    }
+}
+
+#[test]
 fn what_would_grow_without_an_end_is_refused() {
     let archives = [archive(&["a: 1"]), archive(&["b: 2", "c: 3"])];
     let limits = Limits { entries: 2, ..Limits::default() };

@@ -267,6 +267,46 @@ async fn what_a_registry_sends_is_believed_by_its_digest_only() {
 }
 
 #[tokio::test]
+async fn manifests_and_configurations_are_believed_by_their_digests_only() {
+    let paths: Vec<String> =
+        Stage::new().documents.into_keys().filter(|path| path.contains("sha256:")).collect();
+    assert_eq!(paths.len(), 3, "index, manifest and configuration");
+    for path in paths {
+        let wanted = path.rsplit_once('/').expect("a digest").1.to_owned();
+        let (name, _) = Stage::new().serve(move |asked| (asked.path == path).then(|| answer(200, "{}")));
+        let error = pulled(&name).await.expect_err("a lie").to_string();
+        assert!(error.contains(&format!("what should have the digest {wanted} has sha256:")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_ends_too_early_each_time_is_given_up() {
+    let stage = Stage::new();
+    let (blob, layer) = (stage.blob(), stage.layer.clone());
+    let (name, log) = stage.serve(move |asked| {
+        let cut = Answer { cut: Some(0), ..answer(200, layer.clone()) };
+        (asked.path == blob).then_some(cut)
+    });
+    let error = pulled(&name).await.expect_err("never whole");
+    assert!(error.is_of_registry(), "{error}");
+    assert!(log.lock().expect("log").len() < 20, "not for ever");
+}
+
+#[tokio::test]
+async fn an_image_for_other_platforms_only_is_refused_and_they_are_named() {
+    let platform = serde_json::json!({ "os": "linux", "architecture": "s390x" });
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [
+        { "digest": digest(b"other"), "size": 1, "platform": platform } ] });
+    let index = index.to_string().into_bytes();
+    let (name, _) = Stage::new().serve(move |asked| {
+        let sent = answer(200, index.clone()).with("Docker-Content-Digest", digest(&index));
+        asked.path.contains("/manifests/").then_some(sent)
+    });
+    let error = pulled(&name).await.expect_err("none for this host").to_string();
+    assert!(error.ends_with("but for linux/s390x"), "{error}");
+}
+
+#[tokio::test]
 async fn a_busy_registry_is_waited_for_but_not_for_ever() {
     let mut first = true;
     let (name, _) = Stage::new()
