@@ -112,7 +112,12 @@ impl Store {
 
     fn open(folder: &Path) -> Result<Option<Image>, ImageError> {
         let path = folder.join(MANIFEST);
-        let text = fs::read(&path).map_err(failed("read", &path))?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // Removed since it was found.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
         let value: serde_json::Value = serde_json::from_slice(&text)
             .map_err(|source| ImageError::Manifest { path: path.clone(), source })?;
         if value.get("format").and_then(serde_json::Value::as_u64) != Some(FORMAT.into()) {
@@ -184,7 +189,11 @@ impl Store {
         let aside = stage::folder_of(&self.folder).join(format!("removed-{}", image.id()));
         stage::remove_tree(&aside)?;
         stage::make_folder(&stage::folder_of(&self.folder))?;
-        fs::rename(image.folder(), &aside).map_err(failed("remove", image.folder()))?;
+        match fs::rename(image.folder(), &aside) {
+            // Somebody else has removed it since it was found.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(failed("remove", image.folder()))?,
+        }
         Names::new(&self.folder).forget(image.id())?;
         Ok(stage::remove_tree(&aside)?)
     }
@@ -255,6 +264,17 @@ pub(crate) mod tests {
         assert!(store.list().expect("list").is_empty());
         assert!(image.open_root().is_err());
         assert_eq!(fs::read_dir(stage::folder_of(store.folder())).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn an_image_that_somebody_else_removes_meanwhile_is_gone_and_that_is_no_error() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        put(&store, "aa11", 5);
+        let image = store.find("aa11").expect("there");
+        store.remove(&image).expect("removed");
+        store.remove(&image).expect("nothing to do");
+        assert!(Store::open(image.folder()).expect("no error").is_none());
     }
 
     #[test]
