@@ -7,8 +7,12 @@
 mod buildah;
 #[path = "oci/compare.rs"]
 mod compare;
+#[path = "oci/plain.rs"]
+mod plain;
 #[path = "oci/registry.rs"]
 mod registry;
+#[path = "oci/room.rs"]
+mod room;
 
 use std::path::Path;
 use std::process::Command;

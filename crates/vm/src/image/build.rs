@@ -116,23 +116,27 @@ pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
 fn check_space(folder: &Path) -> Result<(), ImageError> {
     let free_mib = crate::space::free_mib(folder).map_err(failed("look at the space of", folder))?;
     if free_mib < FREE_MIB_MIN {
-        return Err(ImageError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN });
+        return Err(no_space(folder, free_mib));
     }
     Ok(())
 }
 
+fn no_space(folder: &Path, free_mib: u64) -> ImageError {
+    ImageError::NoSpace {
+        what: "an image",
+        path: folder.to_owned(),
+        free_mib,
+        needed_mib: Some(FREE_MIB_MIN),
+    }
+}
+
 /// Says of a full disk that it is one. Some programs tell it, others only fail while it is.
-pub(super) fn explain(error: ImageError, folder: &Path) -> ImageError {
-    let told = match &error {
-        ImageError::Cancelled => return error,
-        ImageError::Failed { tail, .. } => tail.contains("No space left on device"),
-        ImageError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-        _ => false,
-    };
+fn explain(error: ImageError, folder: &Path) -> ImageError {
+    if matches!(error, ImageError::Cancelled) {
+        return error;
+    }
     match crate::space::free_mib(folder) {
-        Ok(free_mib) if told || free_mib < 16 => {
-            ImageError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN }
-        }
+        Ok(free_mib) if error.is_of_full_disk() || free_mib < 16 => no_space(folder, free_mib),
         _ => error,
     }
 }

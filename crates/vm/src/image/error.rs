@@ -52,14 +52,16 @@ pub enum ImageError {
         found: Vec<String>,
     },
     /// The state folder's file system is full.
-    #[error("no space for an image in {}: {free_mib} MiB are free, {needed_mib} MiB are needed", path.display())]
+    #[error("no space for {what} in {}: {free_mib} MiB are free, {}; make room there (`dayfly image gc` does, or `dayfly image rm`), and try again", path.display(), needed_text(*needed_mib))]
     NoSpace {
+        /// For what.
+        what: &'static str,
         /// Where.
         path: PathBuf,
-        /// Free space, MiB.
+        /// Free space, MiB; of something that was begun, once that is gone.
         free_mib: u64,
-        /// Needed space, MiB.
-        needed_mib: u64,
+        /// Needed space, MiB; none: it was tried, and is more than there is.
+        needed_mib: Option<u64>,
     },
     /// A program failed.
     #[error("{program} failed ({status}) while {phase}; its last lines:\n{tail}")]
@@ -142,6 +144,23 @@ pub enum ImageError {
     },
 }
 
+impl ImageError {
+    /// Whether it says, in whatever words, that a disk is full.
+    pub(super) fn is_of_full_disk(&self) -> bool {
+        match self {
+            // Programs in C begin this with a capital letter, and those in Go do not.
+            Self::Failed { tail, .. } => tail.to_ascii_lowercase().contains("no space left on device"),
+            Self::Io { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an error says that a disk, or what a user may have of it, is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl From<StageError> for ImageError {
     fn from(error: StageError) -> Self {
         match error {
@@ -157,6 +176,10 @@ fn known_text(ids: &[String]) -> String {
     } else {
         format!(" (there are {})", ids.join(", "))
     }
+}
+
+fn needed_text(needed_mib: Option<u64>) -> String {
+    needed_mib.map_or_else(|| "which was not enough".to_owned(), |mib| format!("and {mib} MiB are needed"))
 }
 
 fn found_text(versions: &[String]) -> String {

@@ -18,9 +18,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use super::additions;
-use super::build::{digests_of, explain, now_s, write_manifest};
+use super::build::{digests_of, now_s, write_manifest};
 use super::command::{Step, mortal};
-use super::error::failed;
+use super::error::{failed, is_full};
 use super::kernel::{self, KernelBundle};
 use super::manifest::{FORMAT, Manifest, Origin, RunnerAppManifest};
 use super::names::{Known, Names};
@@ -112,6 +112,16 @@ pub fn import(
     imported.map_err(|error| explain(error, &store))
 }
 
+/// Says of a full disk that it is one. What was half made is gone by now: what is free is what there was to fill.
+fn explain(error: ImageError, store: &Path) -> ImageError {
+    match crate::space::free_mib(store) {
+        Ok(free_mib) if error.is_of_full_disk() => {
+            ImageError::NoSpace { what: "an image", path: store.to_owned(), free_mib, needed_mib: None }
+        }
+        _ => error,
+    }
+}
+
 struct Importer<'a> {
     settings: &'a ImportSettings,
     name: &'a ImageName,
@@ -195,6 +205,9 @@ impl Importer<'_> {
             PullError::Registry(RegistryError::Cancelled) => ImageError::Cancelled,
             PullError::Registry(RegistryError::Io { what, path, source }) => {
                 ImageError::Io { what, path, source }
+            }
+            PullError::Registry(RegistryError::NoSpace { path, free_mib, needed_mib }) => {
+                ImageError::NoSpace { what: "its layers", path, free_mib, needed_mib: Some(needed_mib) }
             }
             PullError::Registry(error) => self.failed(error),
         }
@@ -319,6 +332,10 @@ impl Importer<'_> {
     fn of_layers(&self, error: LayerError) -> ImageError {
         match error {
             LayerError::Cancelled => ImageError::Cancelled,
+            // A kernel that is taken out of the image.
+            LayerError::Write { source, .. } if is_full(&source) => {
+                ImageError::Io { what: "write to", path: self.store.folder().to_owned(), source }
+            }
             error => self.failed(error),
         }
     }

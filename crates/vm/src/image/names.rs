@@ -65,8 +65,13 @@ impl Names {
         let path = self.path(&known.name);
         let new = path.with_extension(format!("{}.new", uuid::Uuid::new_v4().simple()));
         let text = serde_json::to_vec(known).map_err(|error| failed("write", &new)(error.into()))?;
-        fs::write(&new, text).map_err(failed("write", &new))?;
-        fs::rename(&new, &path).map_err(failed("rename to", &path))
+        let put = fs::write(&new, text).map_err(failed("write", &new));
+        let put = put.and_then(|()| fs::rename(&new, &path).map_err(failed("rename to", &path)));
+        if put.is_err() {
+            // A disk that is full leaves half of it, under a name that nobody would look for.
+            let _ = fs::remove_file(&new);
+        }
+        put
     }
 
     /// Forgets all names of an image.
@@ -106,5 +111,9 @@ mod tests {
         names.forget("1").expect("removed");
         assert_eq!(names.list(), [known("a", "2")]);
         assert_eq!(fs::read_dir(store.path().join(".names")).expect("folder").count(), 1);
+        // What cannot be put in its place is not left beside it.
+        fs::create_dir(names.path("c")).expect("a folder");
+        names.put(&known("c", "1")).expect_err("its place is taken");
+        assert_eq!(fs::read_dir(store.path().join(".names")).expect("folder").count(), 2);
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn fetch(
         Err(error) => {
             meter.add(-i64::try_from(download.length).unwrap_or_default());
             if matches!(error, RegistryError::Io { .. } | RegistryError::Lied { .. }) {
-                let _ = download.discard();
+                discard(path);
             }
             Err(error)
         }
@@ -65,7 +65,7 @@ struct Download<'a> {
 impl<'a> Download<'a> {
     /// From where an earlier one has come to.
     async fn begin(path: &Path, descriptor: &'a Descriptor, meter: &Meter) -> Result<Self, RegistryError> {
-        let part = path.with_extension("part");
+        let part = part_of(path);
         stage::make_folder(part.parent().unwrap_or(Path::new("/")))?;
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(&part);
         let file = opened.map_err(io_error("make", &part))?;
@@ -161,12 +161,17 @@ impl<'a> Download<'a> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("write", folder))
     }
+}
 
-    /// Takes its folder too, where nothing else is in it.
-    fn discard(&self) -> io::Result<()> {
-        fs::remove_file(&self.part)?;
-        fs::remove_dir(self.part.parent().unwrap_or(Path::new("/")))
-    }
+/// Where a blob is until it is whole.
+pub(super) fn part_of(path: &Path) -> PathBuf {
+    path.with_extension("part")
+}
+
+/// Removes the part of a blob, and its folder, where nothing else is in it. What cannot be removed is found by a collection.
+pub(super) fn discard(path: &Path) {
+    let _ = fs::remove_file(part_of(path));
+    let _ = fs::remove_dir(path.parent().unwrap_or(Path::new("/")));
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {

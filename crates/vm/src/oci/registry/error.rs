@@ -66,6 +66,16 @@ pub(crate) enum RegistryError {
     /// What is known of credentials cannot be used.
     #[error("{0}")]
     Credentials(String),
+    /// The layers do not fit.
+    #[error("no space for its layers in {}: {free_mib} MiB are free, and {needed_mib} MiB are needed", path.display())]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// Free space, MiB.
+        free_mib: u64,
+        /// Length of the layers that are not here yet, MiB.
+        needed_mib: u64,
+    },
     /// A file.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -192,11 +192,17 @@ impl Remote {
         let wanted: BTreeMap<&str, &Descriptor> =
             manifest.layers.iter().map(|layer| (layer.digest.as_str(), layer)).collect();
         let bytes = wanted.values().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
-        check_space(blobs, bytes)?;
+        check_space(blobs, wanted.values().filter(|layer| !is_here(blobs, layer)))?;
         meter.pull.set(Pull { layers: wanted.len(), bytes, ..Pull::default() });
         let fetches = wanted.values().map(|layer| self.blob(blobs, layer, meter));
         let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(AT_ONCE);
         while let Some(fetched) = fetches.next().await {
+            if let Err(error @ RegistryError::Io { .. }) = fetched {
+                // Those that were on their way, too.
+                drop(fetches);
+                wanted.values().for_each(|layer| discard_part(blobs, layer));
+                return Err(error);
+            }
             fetched?;
             meter.layer();
         }
@@ -255,9 +261,8 @@ impl Remote {
     /// A blob that is here in the end: it was, or somebody else fetches it, or this does.
     async fn blob(&self, blobs: &Path, descriptor: &Descriptor, meter: &Meter) -> Result<(), RegistryError> {
         let id = descriptor.digest.digits();
-        let path = blobs.join(id).join(BLOB);
         let claim = loop {
-            if std::fs::metadata(&path).is_ok_and(|file| file.len() == descriptor.size) {
+            if is_here(blobs, descriptor) {
                 meter.add(i64::try_from(descriptor.size).unwrap_or(i64::MAX));
                 return Ok(());
             }
@@ -267,13 +272,13 @@ impl Remote {
             }
         };
         // Whoever had the claim may have fetched it.
-        if std::fs::metadata(&path).is_ok_and(|file| file.len() == descriptor.size) {
+        if is_here(blobs, descriptor) {
             meter.add(i64::try_from(descriptor.size).unwrap_or(i64::MAX));
             return Ok(());
         }
         let mut result = Err(RegistryError::Cancelled);
         for client in &self.clients {
-            result = download::fetch(client, &path, descriptor, meter).await;
+            result = download::fetch(client, &blob_of(blobs, descriptor), descriptor, meter).await;
             if result.is_ok() {
                 break;
             }
@@ -301,8 +306,30 @@ pub(super) fn check_digest(client: &Client, wanted: &Digest, found: &str) -> Res
     Err(client.lied(format!("what should have the digest {wanted} has sha256:{found}")))
 }
 
-fn check_space(blobs: &Path, bytes: u64) -> Result<(), RegistryError> {
+fn is_here(blobs: &Path, layer: &Descriptor) -> bool {
+    std::fs::metadata(blob_of(blobs, layer)).is_ok_and(|file| file.len() == layer.size)
+}
+
+fn blob_of(blobs: &Path, layer: &Descriptor) -> PathBuf {
+    blobs.join(layer.digest.digits()).join(BLOB)
+}
+
+/// Removes what has come of a layer that nobody fetches: where the disk is full, it is in the way.
+fn discard_part(blobs: &Path, layer: &Descriptor) {
+    if let Ok(Some(_claim)) = Claim::take(blobs, layer.digest.digits(), &Nobody) {
+        download::discard(&blob_of(blobs, layer));
+    }
+}
+
+/// Whether there is room for layers: better known before they come than after an hour.
+fn check_space<'a>(
+    blobs: &Path,
+    layers: impl Iterator<Item = &'a &'a Descriptor>,
+) -> Result<(), RegistryError> {
     crate::stage::make_folder(blobs)?;
+    let part = |layer: &Descriptor| std::fs::metadata(download::part_of(&blob_of(blobs, layer)));
+    let missing = |layer: &Descriptor| layer.size.saturating_sub(part(layer).map_or(0, |part| part.len()));
+    let bytes = layers.fold(0_u64, |sum, layer| sum.saturating_add(missing(layer)));
     let io_error =
         |source| RegistryError::Io { what: "look at the space of", path: blobs.to_owned(), source };
     let free_mib = crate::space::free_mib(blobs).map_err(io_error)?;
@@ -310,9 +337,7 @@ fn check_space(blobs: &Path, bytes: u64) -> Result<(), RegistryError> {
     if free_mib >= needed_mib {
         return Ok(());
     }
-    let text = format!("{free_mib} MiB are free, the layers need {needed_mib}");
-    let source = std::io::Error::new(std::io::ErrorKind::StorageFull, text);
-    Err(RegistryError::Io { what: "fetch layers to", path: blobs.to_owned(), source })
+    Err(RegistryError::NoSpace { path: blobs.to_owned(), free_mib, needed_mib })
 }
 
 /// How far a pull is, as its blobs tell it.
