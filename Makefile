@@ -2,6 +2,7 @@
 #
 # WORKFLOW=FILE   the workflow that `make demo` runs instead of its own
 # ARGS='...'      more options for `dayfly demo`, e.g. ARGS='--parallel 1 --json'
+# SECONDS=N       how long `make fuzz` takes for each target; ARGS='names tar' for some of them
 # DISTRO=NAME     the distribution of an image; scripts/image tells what else it takes
 
 SHELL := /bin/sh
@@ -15,7 +16,7 @@ export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 
-.PHONY: help setup setup-tests build demo test test-full bench lint fmt doctor clean
+.PHONY: help setup setup-tests build demo test test-full fuzz bench lint fmt doctor clean
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
@@ -35,6 +36,9 @@ test: setup-tests build ## run every test, in at most 25 minutes
 
 test-full: setup-tests build ## what takes longer: many machines, many seeds
 	@scripts/test --full
+
+fuzz: setup ## fuzz what reads other people's images (SECONDS=60 a target, ARGS='names tar')
+	@scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 bench: build ## measure what machines cost here (ARGS='--only fork --samples 5' for less)
 	@scripts/bench $(ARGS)

@@ -4,6 +4,8 @@ pub(crate) mod archive;
 pub(crate) mod layer;
 pub(crate) mod media;
 mod name;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 pub(crate) mod registry;
 pub(crate) mod tar;
 

@@ -16,6 +16,8 @@
 
 mod blob;
 mod emit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod properties;
 mod scan;
 mod tree;
 

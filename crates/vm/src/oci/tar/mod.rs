@@ -6,6 +6,8 @@
 
 mod header;
 mod pax;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod properties;
 mod reader;
 mod sparse;
 mod writer;

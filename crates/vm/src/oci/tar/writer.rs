@@ -23,7 +23,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// What it is written to.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn into_inner(self) -> W {
         self.inner
     }

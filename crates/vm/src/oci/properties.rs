@@ -1,0 +1,212 @@
+//! What holds whatever an image says: checked over seeds, and over what chance makes of them, by `cargo test`, and over what
+//! libFuzzer finds by `make fuzz`.
+//!
+//! A check panics where its property does not hold. That something is refused is no failure; that a refusal cannot be shown
+//! on a terminal is one.
+
+mod seeds;
+
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
+use super::layer::properties::{check_layers, check_packed};
+use super::media::{self, Config, Document, MediaError, Platform};
+use super::tar::properties::check_tar;
+use super::{ImageName, RegistryName, archive as archives};
+
+pub(super) use seeds::{archive, mend_sums};
+
+/// Something that holds for any bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Property {
+    /// What it is about; the name of its fuzz target.
+    pub name: &'static str,
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Panics where it does not hold.
+    pub check: fn(&[u8]),
+}
+
+/// All of them.
+pub const ALL: [Property; 6] = [NAMES, MANIFESTS, ARCHIVES, TAR, LAYERS, PACKED];
+
+/// A name that is understood is understood to be the same once it was printed, and what it asks a registry for is a path
+/// below it.
+pub const NAMES: Property = Property { name: "names", seeds: seeds::names, check: check_name };
+
+/// Of an index that is taken which was asked for, and what is kept of a configuration can be read again.
+pub const MANIFESTS: Property =
+    Property { name: "manifests", seeds: seeds::manifests, check: check_manifest };
+
+/// The layers of an archive are in it.
+pub const ARCHIVES: Property = Property { name: "archives", seeds: seeds::archives, check: check_archive };
+
+/// What is read of a tar archive is within its bounds, and is read again once it was written.
+pub const TAR: Property = Property { name: "tar", seeds: seeds::tars, check: check_tar };
+
+/// What layers come to is a tree in which nothing leads outside, and that tree is what can be read of what is emitted. The
+/// layers are made of few names, so that they meet.
+pub const LAYERS: Property = Property { name: "layers", seeds: seeds::layers, check: check_layers };
+
+/// The same of one layer as it is stored: gzip, Zstandard, or neither.
+pub const PACKED: Property = Property { name: "packed", seeds: seeds::packed, check: check_packed };
+
+/// What is told can be shown: nothing in it moves a cursor.
+pub(super) fn assert_shown(text: impl ToString) {
+    let text = text.to_string();
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// A file that has no name, and the path that opens it as long as it is open.
+pub(super) fn stored(bytes: &[u8]) -> (std::fs::File, PathBuf) {
+    let made = rustix::fs::memfd_create(c"property", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = std::fs::File::from(made.expect("memory"));
+    file.write_all(bytes).expect("written");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    (file, path)
+}
+
+fn check_name(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match text.parse::<ImageName>() {
+        Err(error) => assert_shown(error),
+        Ok(name) => {
+            let shown = name.to_string();
+            let again = shown.parse::<ImageName>().unwrap_or_else(|error| panic!("{error}, from {name:?}"));
+            assert_eq!(again.to_string(), shown);
+            match (&name, &again) {
+                (ImageName::Registry(name), ImageName::Registry(again)) => {
+                    check_registry_name(name);
+                    // The tag that was not named is printed.
+                    let wanted =
+                        |name: &RegistryName| (name.repository().to_owned(), name.wanted().to_owned());
+                    assert_eq!((name.registry(), wanted(name)), (again.registry(), wanted(again)));
+                }
+                _ => assert_eq!(name, again),
+            }
+        }
+    }
+}
+
+/// It becomes a part of URLs.
+fn check_registry_name(name: &RegistryName) {
+    let of = |text: &str, more: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
+    assert!(of(name.registry(), b".-:[]") && of(name.wanted(), b"._-:"), "{name:?}");
+    assert!(of(name.repository(), b"._-/"), "{name:?}");
+    let is_name = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric());
+    assert!(name.repository().split('/').all(is_name), "{name:?}");
+    assert!(name.registry().len() + name.repository().len() < 256, "{name:?}");
+}
+
+fn check_manifest(data: &[u8]) {
+    match Document::parse(data) {
+        Err(error) => assert_shown(error),
+        Ok(Document::Manifest(manifest)) => {
+            let blobs = manifest.layers.iter().chain([&manifest.config]);
+            blobs.for_each(|blob| assert!(blob.digest.digits().bytes().all(|b| b.is_ascii_hexdigit())));
+        }
+        Ok(Document::Index(index)) => check_index(&index),
+    }
+    match Config::parse(data, &Platform::of_host()) {
+        Err(error) => assert_shown(error),
+        Ok(config) => {
+            assert!(!config.diff_ids.is_empty());
+            config.check(config.diff_ids.len()).expect("as many as there are");
+            assert_shown(config.check(config.diff_ids.len() + 1).expect_err("one more"));
+            let kept = serde_json::to_vec(&config.run).expect("json");
+            assert_eq!(serde_json::from_slice::<media::RunConfig>(&kept).expect("json"), config.run);
+        }
+    }
+}
+
+fn check_index(index: &[media::Descriptor]) {
+    let is_in = |found: Result<&media::Descriptor, MediaError>| match found {
+        Err(error) => assert_shown(error),
+        Ok(found) => assert!(index.contains(found)),
+    };
+    let host = Platform::of_host();
+    if let Ok(found) = media::for_platform(index, &host) {
+        let says = |platform: &Platform| {
+            platform.architecture.is_empty()
+                || (&platform.architecture, &platform.os) == (&host.architecture, &host.os)
+        };
+        assert!(found.platform.as_ref().is_none_or(says), "{found:?}");
+    }
+    is_in(media::for_platform(index, &host));
+    is_in(media::for_tag(index, None));
+    is_in(media::for_tag(index, Some("\u{1b}[1m")));
+    for tag in index.iter().flat_map(|descriptor| descriptor.annotations.values()) {
+        is_in(media::for_tag(index, Some(tag)));
+    }
+}
+
+fn check_archive(data: &[u8]) {
+    let mut data = data.to_vec();
+    mend_sums(&mut data);
+    let (_open, path) = stored(&data);
+    for name in [
+        ImageName::OciArchive { path: path.clone(), tag: None },
+        ImageName::OciArchive { path: path.clone(), tag: Some("v1".to_owned()) },
+        ImageName::DockerArchive { path: path.clone(), name: None },
+        ImageName::DockerArchive { path: path.clone(), name: Some("app:1".to_owned()) },
+    ] {
+        match archives::open(&name, &Platform::of_host()).expect("the name of a file") {
+            Err(error) => assert_shown(error),
+            Ok(opened) => {
+                assert!(!opened.layers.is_empty());
+                for layer in opened.layers {
+                    let end = layer.offset.checked_add(layer.length).expect("a place");
+                    assert!(layer.path == path && end <= data.len() as u64, "{layer:?}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Changes as a fuzzer makes them: some bytes, or an end that is not there.
+    fn changed(
+        mut seed: Vec<u8>,
+        changes: &[(prop::sample::Index, u8)],
+        end: Option<prop::sample::Index>,
+    ) -> Vec<u8> {
+        if seed.is_empty() {
+            return seed;
+        }
+        for (at, byte) in changes {
+            *at.get_mut(&mut seed) = *byte;
+        }
+        let length = end.map_or(seed.len(), |end| end.index(seed.len()));
+        seed.truncate(length);
+        seed
+    }
+
+    #[test]
+    fn what_should_hold_holds_for_all_seeds() {
+        for property in ALL {
+            let seeds = (property.seeds)();
+            assert!(seeds.len() > 1, "{}", property.name);
+            seeds.iter().for_each(|seed| (property.check)(seed));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn what_should_hold_holds_for_what_is_almost_a_seed(
+            (property, seed) in (0..ALL.len(), any::<prop::sample::Index>()),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            end in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let seeds = (ALL[property].seeds)();
+            (ALL[property].check)(&changed(seed.get(&seeds).clone(), &changes, end));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! libFuzzer's side of `dayfly_vm::oci::properties`: one program for each of them.
+
+pub use dayfly_vm::oci::properties;
+pub use libfuzzer_sys;
+
+/// Where a program writes its seeds to before libFuzzer reads them.
+const SEEDS: &str = "DAYFLY_FUZZ_SEEDS";
+
+/// A program for one property.
+#[macro_export]
+macro_rules! target {
+    ($property:ident) => {
+        $crate::libfuzzer_sys::fuzz_target!(
+            init: $crate::write_seeds(&$crate::properties::$property),
+            |data: &[u8]| ($crate::properties::$property.check)(data)
+        );
+    };
+}
+
+/// Writes the seeds of a property where `DAYFLY_FUZZ_SEEDS` says. They are made, so that none can be older than the code.
+///
+/// # Panics
+/// They cannot be written.
+pub fn write_seeds(property: &properties::Property) {
+    let Some(folder) = std::env::var_os(SEEDS) else { return };
+    for (index, seed) in (property.seeds)().into_iter().enumerate() {
+        let path = std::path::Path::new(&folder).join(format!("seed-{index}"));
+        std::fs::write(&path, seed).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
