@@ -16,6 +16,8 @@ use super::tar::properties::check_tar;
 use super::{ImageName, RegistryName, archive as archives};
 
 pub(super) use seeds::{archive, mend_sums};
+#[cfg(test)]
+pub(super) use seeds::{raw, record};
 
 /// Something that holds for any bytes.
 #[derive(Debug, Clone, Copy)]

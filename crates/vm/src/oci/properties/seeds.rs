@@ -113,7 +113,7 @@ pub(in super::super) fn archive(entries: &[(Header, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// A header and its content as they come, for what no writer of this project writes.
-fn raw(path: &[u8], kind: u8, content: &[u8]) -> Vec<u8> {
+pub(in super::super) fn raw(path: &[u8], kind: u8, content: &[u8]) -> Vec<u8> {
     let mut block = [0; BLOCK];
     block[..path.len()].copy_from_slice(path);
     block[100..107].copy_from_slice(b"0000644");
@@ -126,7 +126,8 @@ fn raw(path: &[u8], kind: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn record(key: &str, value: &str) -> String {
+/// A PAX record.
+pub(in super::super) fn record(key: &str, value: &str) -> String {
     let rest = key.len() + value.len() + 3;
     let length = if rest + 1 < 10 { rest + 1 } else { rest + 2 };
     format!("{length} {key}={value}\n")

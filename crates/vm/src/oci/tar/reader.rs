@@ -182,6 +182,9 @@ impl<R: Read> Reader<R> {
                     .and_then(|size| u64::try_from(size).map_err(|_| bad("its size is negative")))
             };
             let stored = extension.size.map_or_else(of_header, Ok)?;
+            if stored > i64::MAX.unsigned_abs() {
+                return Err(bad("its size does not fit"));
+            }
             self.padding = padding_of(stored);
             self.stored = stored;
             header.size = self.begin(raw, &extension.sparse, stored, start)?;
@@ -236,15 +239,17 @@ impl<R: Read> Reader<R> {
 
     /// The map of format 1.0: decimal numbers, one a line, the first of which says how many pairs follow, in whole blocks.
     fn map_in_content(&mut self, start: u64) -> Result<Vec<u64>, TarError> {
-        let (mut text, mut numbers, mut wanted) = (Vec::new(), Vec::new(), None);
+        let (mut text, mut length, mut numbers, mut wanted) = (Vec::new(), 0, Vec::new(), None);
         loop {
-            if self.stored < BLOCK as u64 || text.len() > MAP_LENGTH_MAX {
+            // The blocks that come are searched for the end of a line, which would take for ever with long ones.
+            if self.stored < BLOCK as u64 || length > MAP_LENGTH_MAX || text.len() > BLOCK {
                 return Err(malformed(start, "a sparse map does not end"));
             }
             let mut block = [0; BLOCK];
             self.inner.read_exact(&mut block)?;
             self.at += BLOCK as u64;
             self.stored -= BLOCK as u64;
+            length += BLOCK;
             text.extend(block);
             while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
                 let number = pax::decimal(&text[..end]);
@@ -345,6 +350,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::super::properties::{raw, record};
     use super::*;
 
     /// All entries with their contents.
@@ -411,6 +417,26 @@ mod tests {
         wrong[0] ^= 1;
         let error = read_all(&wrong).expect_err("damaged").to_string();
         assert_eq!(error, "at byte 0: this is no tar header (its checksum is wrong)");
+    }
+
+    #[test]
+    fn a_size_that_no_file_has_is_refused() {
+        let records = record("size", &u64::MAX.to_string());
+        let archive = [raw(b"x", b'x', records.as_bytes()), raw(b"file", b'0', b"content")].concat();
+        let error = read_all(&archive).expect_err("refused").to_string();
+        assert_eq!(error, "at byte 1024: its size does not fit");
+    }
+
+    #[test]
+    fn a_sparse_map_whose_lines_do_not_end_is_refused_soon() {
+        let records = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9")];
+        let records: String = records.map(|(key, value)| record(key, value)).concat();
+        let content = vec![b'0'; MAP_LENGTH_MAX];
+        let archive = [raw(b"x", b'x', records.as_bytes()), raw(b"file", b'0', &content)].concat();
+        let mut reader = Reader::new(archive.as_slice());
+        let error = reader.next().expect_err("refused").to_string();
+        assert_eq!(error, "at byte 1024: a sparse map does not end");
+        assert!(reader.position() < 4096, "{}", reader.position());
     }
 
     proptest! {
