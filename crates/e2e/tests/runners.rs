@@ -94,8 +94,8 @@ jobs:
 #[tokio::test]
 async fn a_machine_registers_itself_from_the_hosts_guest_programs_and_its_lifetime_ends_it() {
     let lab = LabProcess::start();
-    // `orchestrator.sh -v -- -r 1 -k 40 -p o/r`, with what is mounted at /local in place of the image's entrypoint.
-    let words = ["orchestrator", "-v", "--json", "--", "-r", "1", "-k", "40", "-p", "o/r"];
+    // `orchestrator.sh -v -- -r 1 -k 70 -p o/r`, with what is mounted at /local in place of the image's entrypoint.
+    let words = ["orchestrator", "-v", "--json", "--", "-r", "1", "-k", "70", "-p", "o/r"];
     let more = ["-D", "/local", "--registration", "token"];
     let mut orchestrator = Dayfly::new(words.into_iter().chain(more))
         .env("RUNNER_GITHUB", &lab.url)
@@ -105,7 +105,7 @@ async fn a_machine_registers_itself_from_the_hosts_guest_programs_and_its_lifeti
     assert_eq!(lab.registrations().await, [name]);
     let ended = orchestrator.wait();
     ended.assert_status(0).assert_nothing_left();
-    assert_eq!(ended.events_of("stopping")[0]["reason"], "it has lived for 40 s");
+    assert_eq!(ended.events_of("stopping")[0]["reason"], "it has lived for 70 s");
     assert_eq!(ended.events_of("entrypoint_exited")[0]["code"], 5, "by .trm");
     assert_eq!(lab.registrations().await, Vec::<String>::new());
     lab.stop();
