@@ -6,6 +6,7 @@
 
 mod containers;
 mod figures;
+mod images;
 mod jobs;
 mod machines;
 mod measure;
@@ -21,12 +22,15 @@ use rustix::process::{Resource, Rlimit};
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     samples: u32,
+    /// How large the layers of the group `images` are, compressed, MiB
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    image_mib: u64,
     /// State folder with an image
     #[arg(long, env = "DAYFLY_STATE")]
     state: PathBuf,
@@ -69,6 +73,14 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     };
     if wants("template") {
         figures.push(measure::template(&stage).await?);
+    }
+    if wants("images") {
+        figures.extend(images::measure(&args.state, &args.binary, args.image_mib, args.samples.div_ceil(2))?);
+        figures.extend(images::compressions(&stage, &args.state, args.samples.div_ceil(4)).await?);
+    }
+    // None of that needs a template.
+    if "images" == args.only {
+        return figures::print(&begin, &figures, args.json);
     }
     stage.prepare().await?;
     if wants("fork") {

@@ -233,7 +233,8 @@ fn cpu_seconds(pid: u32) -> Result<f64, Error> {
     Ok(nanoseconds / 1e9)
 }
 
-fn pss_mib(pid: u32) -> Result<f64, Error> {
+/// A process's memory, what it shares with others in parts.
+pub(crate) fn pss_mib(pid: u32) -> Result<f64, Error> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
