@@ -105,7 +105,7 @@ pub(crate) enum Accel {
 /// When a registry is asked for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pull {
-    /// At each start; where it does not answer, the image that is here is taken
+    /// Before each runner; where it does not answer, the image that is here is taken
     Always,
     /// Only for an image that is not here
     Missing,
