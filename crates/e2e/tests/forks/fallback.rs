@@ -30,6 +30,36 @@ async fn a_fork_whose_vmm_dies_before_it_answers_is_booted_instead() {
     assert_eq!(said.value("works"), "yes");
 }
 
+/// As many as may start at once, so that nobody else's turn is left for the boots.
+#[tokio::test]
+async fn forks_that_all_die_at_once_are_all_booted_instead() {
+    let state = OwnState::with_own_templates();
+    let mut stage = stage(state.path(), TemplateSettings::default());
+    stage.host.limits.docker = Duration::from_secs(1);
+    stage.prepare().await;
+    let turns = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut machines, mut pids) = (Vec::new(), Vec::new());
+    for number in 0..turns {
+        let echo = script("echo works=yes");
+        let mut vm =
+            stage.start(&format!("unlucky{number}"), stage.machine.clone(), echo).await.expect("one");
+        let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no start") };
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+        // None of them comes up before the last one has begun.
+        kill_process(pid, Signal::STOP).expect("stopped");
+        machines.push(vm);
+        pids.push(pid);
+    }
+    for pid in pids {
+        kill_process(pid, Signal::KILL).expect("killed");
+    }
+    for vm in machines {
+        let mut said = Said::default();
+        said.hear(vm).await;
+        assert_eq!((said.value("works"), &said.from[..]), ("yes", &[StartedFrom::Boot][..]), "{said:?}");
+    }
+}
+
 /// How long a template may take to be built on a loaded host, while machines are booted beside it.
 const PATIENCE: Duration = Duration::from_secs(300);
 

@@ -229,6 +229,8 @@ impl Supervisor {
                 let reason = self.why_unusable(&attempt, &exit);
                 self.tell(VmEvent::Restarted { reason }).await;
             }
+            // With its turn: where as many machines as there are turns had to begin again, each would wait for the others' for ever.
+            drop(attempt);
             started = match self.origin.spawn(&self.outputs, &self.detached).await {
                 Ok(started) => started,
                 Err(error) => return Exit::NotStarted { reason: error.to_string() },
