@@ -21,7 +21,7 @@ use crate::machine::{
     self, Driver, Egress, Entrypoint, Machine, MachineFolder, MachineMaker, Network, StartError, Vm, VmEvent,
     VmHost, VmSpec,
 };
-use crate::stage::{self, Claim, Stage, StageError};
+use crate::stage::{self, Stage, StageError};
 use crate::template;
 
 /// Result of the last look, in the image's folder.
@@ -120,7 +120,8 @@ pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Repor
     let image = &settings.image;
     let guest = template::digest_of_program(&machine.guest_binary)
         .map_err(io_error("read", &machine.guest_binary))?;
-    let claim = claim(&folder(&host.state), image.id()).await?;
+    // One check of an image at a time.
+    let claim = MachineMaker::claim(&folder(&host.state), image.id(), || {}).await?;
     let stage = claim.stage()?;
     let mut booted = machine.clone();
     if let Driver::Qemu(settings) = &mut booted.driver {
@@ -157,25 +158,11 @@ pub fn why_not(image: &Image, guest_binary: &Path) -> Option<String> {
 /// # Errors
 /// A file cannot be read or removed, or a machine not be ended.
 pub async fn sweep_checks(state: &Path) -> Result<(), CheckError> {
-    let stages = stage::folder_of(&folder(state));
-    let swept = tokio::task::spawn_blocking(move || stage::sweep(&stages, &MachineMaker)).await;
-    Ok(swept.unwrap_or(Err(StageError::Cancelled))?)
+    Ok(MachineMaker::sweep(&folder(state)).await?)
 }
 
 fn folder(state: &Path) -> PathBuf {
     state.join("checks")
-}
-
-/// One check of an image at a time.
-async fn claim(folder: &Path, id: &str) -> Result<Claim, CheckError> {
-    loop {
-        let (folder, id) = (folder.to_owned(), id.to_owned());
-        let taken = tokio::task::spawn_blocking(move || Claim::take(&folder, &id, &MachineMaker)).await;
-        if let Some(claim) = taken.unwrap_or(Err(StageError::Cancelled))? {
-            return Ok(claim);
-        }
-        tokio::time::sleep(stage::LOOK).await;
-    }
 }
 
 fn keep(image: &Image, report: &Report) -> Result<(), CheckError> {

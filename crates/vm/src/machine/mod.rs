@@ -42,7 +42,7 @@ pub use exit::Exit;
 pub(crate) use folder::MachineFolder;
 pub use handle::Vm;
 pub use host::{Limits, VmHost};
-pub(crate) use maker::MachineMaker;
+pub(crate) use maker::{MachineMaker, blocking};
 pub use record::{Leftover, destroy_leftover, leftover};
 pub(crate) use spare::NOBODY;
 pub use spare::Spares;

@@ -11,8 +11,8 @@ use super::build::{self, BuildError};
 use super::key::FORMAT;
 use super::manifest::TemplateManifest;
 use super::store::{self, MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
-use crate::machine::{MachineMaker, VmHost};
-use crate::stage::{self, Claim, Stage, StageError};
+use crate::machine::{MachineMaker, VmHost, blocking};
+use crate::stage::{Stage, StageError};
 
 /// How long a template is kept that nobody needs.
 pub const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -70,7 +70,12 @@ async fn make(
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<Arc<Opened>, MakeError> {
     let store = TemplateStore::new(&host.state);
-    let (claim, waited) = claim(&store, blueprint, tell).await?;
+    let mut waited = false;
+    let claim = MachineMaker::claim(store.folder(), blueprint.id.as_str(), || {
+        waited = true;
+        tell(Preparing::Waiting { template: blueprint.id.to_string() });
+    })
+    .await?;
     // Whoever was waited for has made it.
     if (!anew || waited)
         && let Some(template) = store.get(&blueprint.id)
@@ -91,39 +96,12 @@ async fn make(
     Ok(opened)
 }
 
-/// The right to build it, and whether somebody else had it before.
-async fn claim(
-    store: &TemplateStore,
-    blueprint: &Blueprint,
-    tell: &mut (dyn FnMut(Preparing) + Send),
-) -> Result<(Claim, bool), MakeError> {
-    let mut waited = false;
-    loop {
-        let (folder, id) = (store.folder().to_owned(), blueprint.id.clone());
-        let taken = blocking(move || Claim::take(&folder, id.as_str(), &MachineMaker)).await?;
-        if let Some(claim) = taken {
-            return Ok((claim, waited));
-        }
-        if !std::mem::replace(&mut waited, true) {
-            tell(Preparing::Waiting { template: blueprint.id.to_string() });
-        }
-        tokio::time::sleep(stage::LOOK).await;
-    }
-}
-
 /// Ends and removes what builders of templates have left that were killed.
 ///
 /// # Errors
 /// A file cannot be read or removed, or a machine not be ended.
 pub async fn sweep_templates(state: &Path) -> Result<(), TemplateError> {
-    let stages = stage::folder_of(TemplateStore::new(state).folder());
-    Ok(blocking(move || stage::sweep(&stages, &MachineMaker)).await?)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
-) -> Result<T, StageError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StageError::Cancelled))
+    Ok(MachineMaker::sweep(TemplateStore::new(state).folder()).await?)
 }
 
 async fn open(template: Template) -> Result<Arc<Opened>, TemplateError> {
