@@ -16,13 +16,13 @@ use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, State};
 use dayfly_guest::protocol::Milestone;
 use serde::{Deserialize, Serialize};
 
-use crate::image::Image;
+use crate::digest::digest_of_program;
+use crate::image::{Image, ImageError};
 use crate::machine::{
     self, Driver, Egress, Entrypoint, Machine, MachineFolder, MachineMaker, Network, StartError, Vm, VmEvent,
     VmHost, VmSpec,
 };
 use crate::stage::{self, Stage, StageError};
-use crate::template;
 
 /// Result of the last look, in the image's folder.
 const RESULT: &str = "check.json";
@@ -118,8 +118,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckE
 pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Report, CheckError> {
     let Driver::Qemu(settings) = &machine.driver else { return Err(CheckError::Driver) };
     let image = &settings.image;
-    let guest = template::digest_of_program(&machine.guest_binary)
-        .map_err(io_error("read", &machine.guest_binary))?;
+    let guest = digest_of_program(&machine.guest_binary).map_err(io_error("read", &machine.guest_binary))?;
     // One check of an image at a time.
     let claim = MachineMaker::claim(&folder(&host.state), image.id(), || {}).await?;
     let stage = claim.stage()?;
@@ -146,11 +145,19 @@ pub fn last_check(image: &Image) -> Option<Report> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Why an image is not to be used: what the last look by this guest binary has found.
-pub fn why_not(image: &Image, guest_binary: &Path) -> Option<String> {
-    let report = last_check(image)?;
-    let guest = template::digest_of_program(guest_binary).ok()?;
-    if report.guest == guest { report.why_not() } else { None }
+/// Whether machines may be made of an image: not of one that the last look by this guest binary has found to be of no use.
+///
+/// # Errors
+/// [`ImageError::Broken`].
+pub fn refuse_broken(image: &Image, guest_binary: &Path) -> Result<(), ImageError> {
+    let of_this_guest =
+        |report: &Report| digest_of_program(guest_binary).is_ok_and(|guest| guest == report.guest);
+    match last_check(image).filter(of_this_guest).and_then(|report| report.why_not()) {
+        Some(why) => {
+            Err(ImageError::Broken { id: image.id().get(..12).unwrap_or(image.id()).to_owned(), why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Ends and removes what checks have left that were killed.

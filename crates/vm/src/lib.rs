@@ -39,7 +39,7 @@ mod virtiofs;
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use driver::{
     ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, ToolError, choose, find, is_for_tools,
-    pull, refuse_broken,
+    pull,
 };
 pub use environment::{EnvironmentDir, EnvironmentError};
 pub use forward::Forward;

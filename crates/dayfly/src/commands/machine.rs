@@ -116,7 +116,7 @@ pub(crate) async fn settings(
         )));
     }
     let image::Chosen { image, source } = qemu_image(places, args, quiet).await?;
-    dayfly_vm::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
+    dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(args, user)?;
     let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
     let driver = Driver::Qemu(QemuSettings { disk_mib, image, source, accel, template });

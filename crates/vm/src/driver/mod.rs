@@ -21,5 +21,5 @@ pub(crate) mod tool;
 
 pub use choose::{ChooseError, Chosen, Found, choose, find};
 pub use kind::{DriverKind, DriverKindError};
-pub use pull::{Pulling, pull, refuse_broken};
+pub use pull::{Pulling, pull};
 pub use tool::{ToolError, is_for_tools};

@@ -66,7 +66,7 @@ async fn look_again(
 ) -> Result<(), StartError> {
     let Some(source) = &settings.source else { return Ok(()) };
     let before = source.last_id();
-    let accept = |image: &Image| refuse_broken(image, guest_binary);
+    let accept = |image: &Image| check::refuse_broken(image, guest_binary);
     let imported = tokio::time::timeout(limit, follow(source, tell, &accept)).await;
     let Imported { image, warnings } = imported
         .map_err(|_| ImageError::TooLong { name: source.name().to_string(), limit_s: limit.as_secs() })??;
@@ -79,19 +79,6 @@ async fn look_again(
     }
     settings.image = image;
     Ok(())
-}
-
-/// Whether machines may be made of an image: not of one that was looked into, and found to be of no use.
-///
-/// # Errors
-/// [`ImageError::Broken`].
-pub fn refuse_broken(image: &Image, guest_binary: &Path) -> Result<(), ImageError> {
-    match check::why_not(image, guest_binary) {
-        Some(why) => {
-            Err(ImageError::Broken { id: image.id().get(..12).unwrap_or(image.id()).to_owned(), why })
-        }
-        None => Ok(()),
-    }
 }
 
 async fn follow(

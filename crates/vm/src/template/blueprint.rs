@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::key::{KeyParts, TemplateId};
 use super::{WarmUp, key};
 use crate::accel::Accel;
+use crate::digest::digest_of_program;
 use crate::driver::qemu::{self, Boot, Needs};
 use crate::image::Image;
 use crate::machine::{Machine, Network, QemuSettings, StartError, VmHost};
@@ -43,7 +44,7 @@ impl Blueprint {
         let (qemu, card) = (host.qemu()?, network::card(network));
         let digest = |path: &Path| {
             let io_error = |source| StartError::Io { what: "read", path: path.to_owned(), source };
-            key::digest_of_program(path).map_err(io_error)
+            digest_of_program(path).map_err(io_error)
         };
         // The command line of a fork, without what differs between two of them.
         let needs = Needs {

@@ -1,11 +1,6 @@
 //! What tells templates apart.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,23 +63,6 @@ pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
     TemplateId(digest::id_of(&digest::digest_of(&all)))
 }
 
-/// SHA-256 of a program, read once as long as it does not change.
-pub(crate) fn digest_of_program(path: &Path) -> io::Result<String> {
-    type Known = HashMap<PathBuf, ((u64, u64, u64, i64, i64), String)>;
-    static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
-    let metadata = std::fs::metadata(path)?;
-    let state = (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((found, digest)) = known().get_or_insert_default().get(path)
-        && *found == state
-    {
-        return Ok(digest.clone());
-    }
-    let digest = digest::digest_of_file(path)?;
-    known().get_or_insert_default().insert(path.to_owned(), (state, digest.clone()));
-    Ok(digest)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -135,18 +113,5 @@ pub(super) mod tests {
         assert_eq!(ids.len(), count);
         assert_eq!(id_of(&parts), id_of(&KeyParts { ..parts }));
         assert_eq!(id_of(&parts).as_str().len(), 16);
-    }
-
-    #[test]
-    fn a_program_that_was_replaced_has_another_digest() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("program");
-        std::fs::write(&path, "one").expect("write");
-        let first = digest_of_program(&path).expect("digest");
-        assert_eq!(digest_of_program(&path).expect("digest"), first);
-        let new = folder.path().join("new");
-        std::fs::write(&new, "two").expect("write");
-        std::fs::rename(&new, &path).expect("rename");
-        assert_ne!(digest_of_program(&path).expect("digest"), first);
     }
 }

@@ -20,7 +20,6 @@ use std::path::PathBuf;
 
 pub(crate) use blueprint::Blueprint;
 pub use key::TemplateId;
-pub(crate) use key::digest_of_program;
 pub use make::{AGE_MAX, BYTES_MAX, sweep_templates};
 pub use manifest::TemplateManifest;
 pub(crate) use store::Opened;
