@@ -6,21 +6,21 @@ mod app;
 mod jobs;
 mod kernel;
 
-use crate::docker;
+use crate::docker::{self, SOCKET};
 use crate::entrypoint::user::Account;
 use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_guest::runner_app::SEARCH_PATH;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a program may take that is only tried.
 const TRY_MAX: Duration = Duration::from_secs(60);
+/// How long the last of its output is waited for.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 /// What it may print, bytes; more is not read.
 const OUTPUT_MAX: u64 = 16 * 1024;
-const DOCKER_SOCKET: &str = "/run/docker.sock";
 /// How long Docker may take to answer one that asks again.
 const DOCKER_MAX: Duration = Duration::from_secs(20);
 
@@ -43,20 +43,20 @@ pub(crate) fn run(args: &[String]) -> std::process::ExitCode {
 
 fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::Docker, name, state, seen);
-    let Some(daemon) = find("dockerd") else {
+    let Some(daemon) = docker::daemon() else {
         let without = "not there: jobs with containers, services or docker fail".to_owned();
         return vec![finding("dockerd", State::Wanted, without)];
     };
-    let mut findings = vec![finding("dockerd", State::Ok, daemon.display().to_string())];
-    findings.push(match docker::ping(Path::new(DOCKER_SOCKET), DOCKER_MAX) {
-        Ok(()) => finding("answer", State::Ok, format!("at {DOCKER_SOCKET}")),
-        Err(error) => finding("answer", State::Missing, format!("none at {DOCKER_SOCKET}: {error}")),
+    let mut findings = vec![finding("dockerd", State::Ok, daemon.to_owned())];
+    findings.push(match docker::ping(Path::new(SOCKET), DOCKER_MAX) {
+        Ok(()) => finding("answer", State::Ok, format!("at {SOCKET}")),
+        Err(error) => finding("answer", State::Missing, format!("none at {SOCKET}: {error}")),
     });
     if let Some(account) = account {
-        findings.push(if account.may_write(Path::new(DOCKER_SOCKET)) {
+        findings.push(if account.may_write(Path::new(SOCKET)) {
             finding("access", State::Ok, format!("{} may use it", account.user.name))
         } else {
-            let why = format!("{} is not in the group of {DOCKER_SOCKET}", account.user.name);
+            let why = format!("{} is not in the group of {SOCKET}", account.user.name);
             finding("access", State::Wanted, why)
         });
     }
@@ -70,7 +70,7 @@ fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
 
 /// A program of the image.
 fn find(name: &str) -> Option<PathBuf> {
-    PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+    SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
 /// Runs a program as somebody, and returns its first line of output; what it says where it fails.
@@ -84,10 +84,11 @@ fn try_program(command: &mut Command, account: Option<&Account>) -> Result<Strin
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     // The pipe's other end is the child's alone now.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let said = std::thread::spawn(move || {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
         let mut said = Vec::new();
         let _ = reader.by_ref().take(OUTPUT_MAX).read_to_end(&mut said);
-        String::from_utf8_lossy(&said).into_owned()
+        let _ = tell.send(String::from_utf8_lossy(&said).into_owned());
     });
     let start = Instant::now();
     let status = loop {
@@ -102,7 +103,8 @@ fn try_program(command: &mut Command, account: Option<&Account>) -> Result<Strin
             Err(error) => return Err(error.to_string()),
         }
     };
-    let said = said.join().unwrap_or_default();
+    // What it has left running may hold its output open for ever.
+    let said = told.recv_timeout(LAST_LINES_MAX).unwrap_or_default();
     let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
     match status.success() {
         true => Ok(first),

@@ -1,20 +1,32 @@
 //! What the image of this machine says of its programs' environment.
 
-use dayfly_guest::envfile::{self, LENGTH_MAX};
+use dayfly_guest::envfile::{self, LENGTH_MAX, Variables};
 use dayfly_guest::environment::IMAGE_ENV;
 use dayfly_guest::runner_app::Launch;
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::OnceLock;
 
 /// Gives a program the variables of its image. One that says nothing, or nothing that can be understood, changes nothing.
+///
+/// They are read once: an entrypoint that stands by has them when its machine is forked.
 pub(crate) fn apply(launch: &mut Launch) {
-    let mut text = String::new();
-    let Ok(file) = File::open(IMAGE_ENV) else { return };
-    if let Err(error) = file.take(LENGTH_MAX as u64 + 1).read_to_string(&mut text) {
-        return crate::console::say(&format!("cannot read {IMAGE_ENV}: {error}"));
+    static OF_IMAGE: OnceLock<Option<Variables>> = OnceLock::new();
+    if let Some(variables) = OF_IMAGE.get_or_init(read) {
+        launch.set_of_image(variables.iter());
     }
-    match envfile::parse(&text) {
-        Ok(variables) => launch.set_of_image(variables.iter()),
-        Err(error) => crate::console::say(&format!("{IMAGE_ENV} is passed over: {error}")),
+}
+
+fn read() -> Option<Variables> {
+    let mut text = String::new();
+    let file = File::open(IMAGE_ENV).ok()?;
+    let understood =
+        file.take(LENGTH_MAX as u64 + 1).read_to_string(&mut text).map_err(|error| error.to_string());
+    match understood.and_then(|_| envfile::parse(&text).map_err(|error| error.to_string())) {
+        Ok(variables) => Some(variables),
+        Err(why) => {
+            crate::console::say(&format!("{IMAGE_ENV} is passed over: {why}"));
+            None
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! The Docker daemon: started directly, watched, and asked whether it answers.
 
 use super::{Agent, processes};
+use crate::docker::{DAEMONS, SOCKET};
 use crate::listening;
 use dayfly_guest::protocol::{Milestone, Source};
+use dayfly_guest::runner_app::SEARCH_PATH;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};
 use std::collections::VecDeque;
@@ -14,10 +16,6 @@ use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Where the daemon may be: as Docker packages it, and as Debian does.
-const DAEMONS: [&str; 2] = ["/usr/bin/dockerd", "/usr/sbin/dockerd"];
-const SOCKET: &str = "/run/docker.sock";
 
 /// Between two attempts to connect. A connection that stands is waited on instead: the daemon answers on it as
 /// soon as it can.
@@ -38,7 +36,7 @@ const TAIL_LINES: usize = 12;
 
 /// Starts the daemon, where the image has one, and stays with it until it ends.
 pub(super) fn run(agent: &Agent) {
-    let Some(daemon) = DAEMONS.into_iter().find(|path| Path::new(path).exists()) else {
+    let Some(daemon) = crate::docker::daemon() else {
         return crate::console::say(&format!("the image has no Docker daemon: none of {DAEMONS:?}"));
     };
     // Beside the daemon's own start, which takes longer. Should it need one of them before its turn comes, the
@@ -101,10 +99,7 @@ fn start(
 ) -> io::Result<Receiver<ExitStatus>> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(agent.program());
-    command
-        .args([listening::COMMAND, daemon])
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.args([listening::COMMAND, daemon]).env_clear().env("PATH", SEARCH_PATH);
     command.env("HOME", "/root").current_dir("/").arg("--host=fd://");
     // Its start alone is a hundred lines at the usual level.
     command.arg("--log-level=warn");

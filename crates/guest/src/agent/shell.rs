@@ -1,6 +1,7 @@
 //! A shell on the console, for a person who wants to look inside a machine that was kept.
 
 use super::Agent;
+use dayfly_guest::runner_app::SEARCH_PATH;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::process::Command;
@@ -20,7 +21,7 @@ pub(super) fn run(agent: &Agent) {
             command.args(["--ctty", "/bin/bash", "--login"]).env_clear().envs([
                 ("HOME", "/root"),
                 ("TERM", "linux"),
-                ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+                ("PATH", SEARCH_PATH),
             ]);
             command
                 .current_dir("/root")

@@ -1,8 +1,9 @@
 //! What jobs use, whatever they do.
 
-use super::{PATH, find, try_program};
+use super::{find, try_program};
 use crate::entrypoint::user::{Account, UserError};
 use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_guest::runner_app::SEARCH_PATH;
 use std::path::Path;
 use std::process::Command;
 
@@ -58,7 +59,7 @@ fn look_as(account: &Account) -> Vec<Finding> {
         None => finding("sudo", State::Wanted, "not there: steps that use it fail".to_owned()),
         Some(sudo) => {
             let mut command = Command::new(&sudo);
-            command.args(["-n", "true"]).env_clear().env("PATH", PATH).current_dir("/");
+            command.args(["-n", "true"]).env_clear().env("PATH", SEARCH_PATH).current_dir("/");
             match try_program(&mut command, Some(account)) {
                 Ok(_) => finding("sudo", State::Ok, format!("{}, without a password", sudo.display())),
                 Err(why) => finding("sudo", State::Wanted, format!("fails for {name}: {why}")),

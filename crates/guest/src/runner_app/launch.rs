@@ -60,6 +60,9 @@ pub struct Registration {
     pub update: bool,
 }
 
+/// Where programs are found, unless an image or a person says otherwise.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Variables that follow from who a program runs as.
 const USERS_OWN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
@@ -90,7 +93,7 @@ impl Launch {
             ("USER", &user.name),
             ("LOGNAME", &user.name),
             ("SHELL", user.shell.to_string_lossy().as_ref()),
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("PATH", SEARCH_PATH),
             ("LANG", "C.UTF-8"),
             ("TERM", "dumb"),
             ("BUILDKIT_PROGRESS", "plain"),
