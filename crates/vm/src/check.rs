@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use dayfly_guest::environment::GUEST;
 use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, State};
@@ -17,7 +17,7 @@ use dayfly_guest::protocol::Milestone;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::digest_of_program;
-use crate::image::{Image, ImageError};
+use crate::image::{Image, ImageError, now_s};
 use crate::machine::{
     self, Driver, Egress, Entrypoint, Machine, MachineFolder, MachineMaker, Network, StartError, Vm, VmEvent,
     VmHost, VmSpec,
@@ -45,7 +45,7 @@ pub struct Report {
     /// Digest of the guest binary that looked: another one may see it otherwise.
     pub guest: String,
     /// When, seconds since 1970-01-01 UTC.
-    pub checked_s: u64,
+    pub checked_s: i64,
     /// From the start of the VMM until the agent said hello, milliseconds.
     pub hello_ms: Option<u64>,
     /// From the start of the VMM until Docker answered, milliseconds.
@@ -126,7 +126,7 @@ pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Repor
     if let Driver::Qemu(settings) = &mut booted.driver {
         settings.template = None;
     }
-    let checked_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let checked_s = now_s();
     let mut look = Look { began: Instant::now(), hello_ms: None, docker_ms: None, findings: Vec::new() };
     let failure = look.at_image(host, booted, user, &stage).await?;
     let Look { hello_ms, docker_ms, findings, .. } = look;

@@ -129,14 +129,8 @@ pub(crate) fn inspect(places: &Places, wanted: &str, json: bool) -> Result<Outco
         row("CMD", &run.cmd.join(" "));
     }
     if let Some(report) = dayfly_vm::check::last_check(&image) {
-        row(
-            "checked",
-            &format!(
-                "{} ago: {}",
-                age(report.checked_s as i64),
-                report.why_not().unwrap_or("jobs can run in it".to_owned())
-            ),
-        );
+        let verdict = report.why_not().unwrap_or_else(|| "jobs can run in it".to_owned());
+        row("checked", &format!("{} ago: {verdict}", age(report.checked_s)));
     }
     row("folder", &image.folder().display().to_string());
     Ok(Outcome::Success)

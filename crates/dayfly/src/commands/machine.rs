@@ -70,7 +70,8 @@ pub(crate) async fn choose(
         && Path::new("/dev/kvm").exists()
         && host.qemu().is_ok();
     let found = if probes {
-        let image = qemu_image(places, &request.machine, quiet).await?.image;
+        let image =
+            qemu_image(places, request.machine.image.as_deref(), request.machine.pull, quiet).await?.image;
         let guest_binary = places.guest_binary()?;
         let task = Task::begin("looking whether KVM works", quiet);
         let found = dayfly_vm::find(&host, Some((&image, &guest_binary))).await;
@@ -115,7 +116,7 @@ pub(crate) async fn settings(
             args.memory
         )));
     }
-    let image::Chosen { image, source } = qemu_image(places, args, quiet).await?;
+    let image::Chosen { image, source } = qemu_image(places, args.image.as_deref(), args.pull, quiet).await?;
     dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(args, user)?;
     let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
@@ -142,9 +143,15 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
     Ok(WarmUp { path: path.to_owned(), script })
 }
 
-async fn qemu_image(places: &Places, args: &MachineArgs, quiet: bool) -> Result<image::Chosen> {
-    match &args.image {
-        Some(wanted) => image::of_name(places, wanted, args.pull, quiet).await,
+/// The image that was asked for; the built-in one where none was.
+pub(crate) async fn qemu_image(
+    places: &Places,
+    wanted: Option<&str>,
+    pull: cli::Pull,
+    quiet: bool,
+) -> Result<image::Chosen> {
+    match wanted {
+        Some(wanted) => image::of_name(places, wanted, pull, quiet).await,
         None => Ok(image::Chosen { image: image::ensure(places, quiet).await?, source: None }),
     }
 }

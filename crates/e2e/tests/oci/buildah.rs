@@ -41,21 +41,24 @@ impl Buildah {
 
     /// Makes an image of one layer in which a job can run, but for what is done to it.
     pub(crate) fn make_with(&self, name: &str, change: impl Fn(&Path)) {
+        self.make_configured(name, &[], change);
+    }
+
+    fn make_configured(&self, name: &str, config: &[&str], change: impl Fn(&Path)) {
         let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
         let root = self.run(&["mount", &container]);
         programs(Path::new(&root));
         change(Path::new(&root));
+        self.run(&[&["config"], config, &[container.as_str()]].concat());
         self.run(&["commit", "-q", &container, name]);
     }
 
     /// Makes an image of one layer in which a job can run, whose `ENV` says which version it is.
     pub(crate) fn make_version(&self, name: &str, version: &str) {
-        let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
-        programs(Path::new(&self.run(&["mount", &container])));
         let path = "PATH=/of/the/image:/usr/bin:/bin";
         let version = format!("VERSION={version}");
-        self.run(&["config", "--env", &version, "--env", path, "--env", "HOME=/of/the/image", &container]);
-        self.run(&["commit", "-q", &container, name]);
+        let config = ["--env", &version, "--env", path, "--env", "HOME=/of/the/image"];
+        self.make_configured(name, &config, |_| ());
     }
 
     /// Makes an image of three layers; the folder that holds what buildah unpacks of it.

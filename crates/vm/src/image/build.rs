@@ -282,7 +282,7 @@ pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, 
 }
 
 /// Seconds since 1970-01-01 UTC.
-pub(super) fn now_s() -> i64 {
+pub(crate) fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or_default()
 }

@@ -262,8 +262,7 @@ impl Importer<'_> {
     /// podman writes its image into an archive, which goes when its layers were read. It is only asked to where it has
     /// another one than was taken from it before.
     fn podman(&mut self, name: &str) -> Result<Image, ImageError> {
-        let program = self.settings.tool_folders.iter().map(|folder| folder.join("podman"));
-        let program = program.filter(|program| program.is_file()).find(|_| true);
+        let program = tool::find(&self.settings.tool_folders, "podman");
         let program = program.ok_or(ImageError::NoProgram { program: "podman", package: "podman" })?;
         if let Some(digest) = self.podman_id(&program, name)?
             && let Some(image) = self.of_digest(&digest)?

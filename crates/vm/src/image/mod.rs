@@ -45,4 +45,5 @@ pub use runner_app::{RunnerApp, runner_app};
 pub use source::{ImageSource, beside};
 pub use store::{Image, Store};
 
+pub(crate) use build::now_s;
 pub(crate) use sources::host_system;

@@ -296,30 +296,13 @@ fn is_same_name(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tar::{Header, Writer};
+    use super::super::properties::{self, entry};
     use super::*;
 
-    fn put(writer: &mut Writer<Vec<u8>>, path: &str, kind: Kind, link: &str, content: &[u8]) {
-        let header = Header {
-            path: path.as_bytes().to_vec(),
-            kind,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime_s: 0,
-            size: content.len() as u64,
-            link: link.as_bytes().to_vec(),
-            xattrs: Vec::new(),
-        };
-        writer.entry(&header, &mut &content[..]).expect("written");
-    }
-
     fn archive(files: &[(String, Vec<u8>)], links: &[(&str, &str)]) -> Vec<u8> {
-        let mut writer = Writer::new(Vec::new());
-        files.iter().for_each(|(path, content)| put(&mut writer, path, Kind::File, "", content));
-        links.iter().for_each(|(path, target)| put(&mut writer, path, Kind::Symlink, target, b""));
-        writer.finish().expect("written");
-        writer.into_inner()
+        let files = files.iter().map(|(path, content)| entry(path, Kind::File, "", content));
+        let links = links.iter().map(|(path, target)| entry(path, Kind::Symlink, target, b""));
+        properties::archive(&files.chain(links).collect::<Vec<_>>())
     }
 
     fn digest(bytes: &[u8]) -> Digest {

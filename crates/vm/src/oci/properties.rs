@@ -17,7 +17,7 @@ use super::{ImageName, RegistryName, archive as archives};
 
 pub(super) use seeds::{archive, mend_sums};
 #[cfg(test)]
-pub(super) use seeds::{raw, record};
+pub(super) use seeds::{entry, raw, record};
 
 /// Something that holds for any bytes.
 #[derive(Debug, Clone, Copy)]

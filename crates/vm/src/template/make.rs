@@ -10,7 +10,8 @@ use super::blueprint::Blueprint;
 use super::build::{self, BuildError};
 use super::key::FORMAT;
 use super::manifest::TemplateManifest;
-use super::store::{self, MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
+use super::store::{MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
+use crate::image::now_s;
 use crate::machine::{MachineMaker, VmHost, blocking};
 use crate::stage::{Stage, StageError};
 
@@ -128,7 +129,7 @@ fn describe(blueprint: &Blueprint, folder: &Path, took_ms: u64) -> Result<(), Te
         memory_mib: blueprint.memory_mib,
         disk_mib: blueprint.disk_mib,
         warm_up: blueprint.warm_up.as_ref().map(|warm_up| warm_up.path.display().to_string()),
-        created_s: store::now_s(),
+        created_s: now_s(),
         took_ms,
         state_bytes: std::fs::metadata(&state).map_err(failed("look at", &state))?.len(),
     };

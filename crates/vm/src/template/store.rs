@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::key::{FORMAT, TemplateId};
 use super::manifest::TemplateManifest;
 use super::memory;
+use crate::image::now_s;
 use crate::stage::{self, StageError};
 
 /// What it says about itself.
@@ -290,11 +291,6 @@ fn too_much(needs: &[Need], now_s: i64, age: Duration, bytes: u64) -> Vec<usize>
         goes
     });
     order
-}
-
-pub(super) fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or_default()
 }
 
 /// A template of this version that is whole, as far as its manifest says.

@@ -4,7 +4,7 @@ use dayfly_guest::finding::{Finding, Part, State};
 use dayfly_vm::check::Report;
 use dayfly_vm::{Driver, Machine, QemuSettings};
 
-use super::{Chosen, ensure, of_name, summary};
+use super::summary;
 use crate::cli::ImageCheckArgs;
 use crate::commands::machine;
 use crate::exit::{Failure, Outcome, Result};
@@ -42,11 +42,7 @@ pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome
 
 async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)> {
     let host = machine::host(places)?;
-    let image = match &args.image {
-        Some(wanted) => of_name(places, wanted, args.pull, args.json).await?,
-        None => Chosen { image: ensure(places, args.json).await?, source: None },
-    }
-    .image;
+    let image = machine::qemu_image(places, args.image.as_deref(), args.pull, args.json).await?.image;
     let name = summary(&image);
     let (accel, guest_binary) = (machine::accel_choice(args.accel), places.guest_binary()?);
     let driver =

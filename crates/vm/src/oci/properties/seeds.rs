@@ -88,7 +88,8 @@ pub(super) fn archives() -> Vec<Vec<u8>> {
     vec![archive(&files(&layout)), archive(&[files(&saved), vec![link]].concat())]
 }
 
-fn entry(path: &str, kind: Kind, link: &str, content: &[u8]) -> (Header, Vec<u8>) {
+/// An entry of an archive.
+pub(in super::super) fn entry(path: &str, kind: Kind, link: &str, content: &[u8]) -> (Header, Vec<u8>) {
     let header = Header {
         path: path.as_bytes().to_vec(),
         kind,
