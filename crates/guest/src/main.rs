@@ -9,6 +9,7 @@
 //! - `dayfly-guest check [USER]` ([`check`]): looks for what jobs would miss in this machine's image;
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
+//! - `dayfly-guest mortal ...` ([`mortal`]): becomes a program that ends with the one that has started it;
 //! - `dayfly-guest --version`.
 //!
 //! No async runtime, no shell, no argument parser crate: it runs under software emulation too, where starting a
@@ -25,11 +26,13 @@ mod image;
 mod image_env;
 mod lines;
 mod listening;
+mod mortal;
 mod options;
 mod os_release;
 mod sink;
 mod wrapper;
 
+use dayfly_guest::environment::MORTAL;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     match given.first() {
         _ if is_docker => return wrapper::run(given),
         Some(first) if first == wrapper::NAME => return wrapper::run(given[1..].to_vec()),
+        Some(first) if first == MORTAL => return mortal::run(&given[1..]),
         _ => {}
     }
     let args: Vec<String> = given.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();

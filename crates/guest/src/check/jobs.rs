@@ -8,14 +8,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs, and what follows where one is not there.
-const PROGRAMS: [(&str, State, &str); 7] = [
+const PROGRAMS: [(&str, State, &str); 6] = [
     ("sh", State::Missing, "no step can be run"),
     ("bash", State::Wanted, "steps run in sh"),
     ("git", State::Wanted, "actions/checkout fetches an archive, without history or submodules"),
     ("tar", State::Wanted, "actions and caches cannot be unpacked"),
     ("gzip", State::Wanted, "actions and caches cannot be unpacked"),
     ("curl", State::Wanted, "many scripts fetch with it"),
-    ("setpriv", State::Wanted, "what a step leaves running in the lab outlives it"),
 ];
 
 /// Where distributions keep whom they trust.

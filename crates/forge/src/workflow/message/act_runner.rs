@@ -6,6 +6,7 @@
 //! (Without the terminal it is worse: a step lasts as long as any process that holds its output, even past its
 //! timeout.) Neither can be set from outside, so the shell's command line takes care of both.
 
+use dayfly_guest::environment::{GUEST, MORTAL};
 use serde_json::{Value as Json, json};
 
 /// Changes the steps' shells so that github-act-runner treats their input and their background processes as GitHub
@@ -43,11 +44,12 @@ fn command(shell: &str) -> Option<&'static str> {
 /// The runner app splits this by the rules of a POSIX shell and puts the script's path in place of `{0}`.
 ///
 /// When a step fails, the runner app stops reading its terminal at once and loses the last lines, which say why; hence
-/// the pause. A step that is out of time has only its first process killed; hence the death signal for the script.
+/// the pause. A step that is out of time has only its first process killed; hence the death signal for the script, which in
+/// a machine dayfly's own program there sets: images without util-linux have another `setpriv`, or none.
 fn wrapped(command: &str) -> String {
     format!(
-        "sh -c 'trap \"\" HUP; setpriv --pdeathsig KILL {command} \"$0\" </dev/null; code=$?; \
-         test $code = 0 || sleep 0.3; exit $code' {{0}}"
+        "sh -c 'trap \"\" HUP; m={GUEST}; if test -x $m; then m=\"$m {MORTAL}\"; else m=\"setpriv --pdeathsig KILL\"; fi; \
+         $m {command} \"$0\" </dev/null; code=$?; test $code = 0 || sleep 0.3; exit $code' {{0}}"
     )
 }
 
@@ -66,7 +68,8 @@ mod tests {
         let script = json!({ "key": "script", "value": "x" });
         let wrapped = |command: &str| {
             format!(
-                "sh -c 'trap \"\" HUP; setpriv --pdeathsig KILL {command} \"$0\" </dev/null; code=$?; test $code = 0 || sleep 0.3; exit $code' {{0}}"
+                "sh -c 'trap \"\" HUP; m=/_dayfly/dayfly-guest; if test -x $m; then m=\"$m mortal\"; else m=\"setpriv --pdeathsig KILL\"; fi; \
+                 $m {command} \"$0\" </dev/null; code=$?; test $code = 0 || sleep 0.3; exit $code' {{0}}"
             )
         };
         let unnamed = json!({ "key": "shell", "value": wrapped("bash -e") });
