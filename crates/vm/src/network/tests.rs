@@ -29,6 +29,8 @@ fn enter_new_namespace() {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
     let netlink = Netlink::open().unwrap();
     netlink.bring_up(netlink.index("lo").unwrap()).unwrap();
+    // A new one has it as the host has it, and many a host forwards.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
 }
 
 /// Runs something in a new namespace, on a thread that stays there.
