@@ -87,13 +87,14 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
 async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outcome> {
     match command {
         ImageCommand::Build { json } => commands::image::build(places, json).await,
-        ImageCommand::Pull { name, pull, json } => commands::image::pull(places, &name, pull, json).await,
+        ImageCommand::Pull { name, fetch, json } => commands::image::pull(places, &name, fetch, json).await,
         ImageCommand::Ls { json } => commands::image::ls(places, json),
         ImageCommand::Inspect { image, json } => commands::image::inspect(places, &image, json),
         ImageCommand::Check(args) => commands::image::check::run(places, args).await,
         ImageCommand::Rm { id } => commands::image::rm(places, &id),
         ImageCommand::Gc { keep_bytes, json } => commands::image::gc(places, keep_bytes, json),
         ImageCommand::Kernel { json } => commands::image::kernel(places, json).await,
+        ImageCommand::Tools { json } => commands::image::tools(places, json).await,
         ImageCommand::RunnerApp => commands::image::runner_app(places).await,
     }
 }

@@ -38,7 +38,7 @@ impl OwnState {
 
     /// One with what images are made with, and no image.
     pub fn without_images() -> Self {
-        Self::sharing(&["kernels", "runner-apps"])
+        Self::sharing(&["kernels", "runner-apps", "tools"])
     }
 
     /// One whose machines find no template.

@@ -13,6 +13,8 @@ mod plain;
 mod registry;
 #[path = "oci/room.rs"]
 mod room;
+#[path = "oci/tools.rs"]
+mod tools;
 
 use std::path::Path;
 use std::process::Command;
@@ -43,7 +45,7 @@ struct Puller {
 impl Puller {
     fn dayfly(&self, arguments: &[&str]) -> Dayfly {
         let dayfly = Dayfly::new(arguments.iter().copied()).env("DAYFLY_STATE", self.state.path());
-        self.with_registry(dayfly)
+        self.with_registry(dayfly).env("RUNNER_IMAGE_TOOLS", "none")
     }
 
     fn with_registry(&self, dayfly: Dayfly) -> Dayfly {
@@ -160,7 +162,8 @@ fn image_digest(puller: &Puller, name: &str) -> String {
 /// A machine boots it, and a job runs in it.
 fn boots(puller: &Puller, name: &str) {
     let demo = Dayfly::demo(WORKFLOW, ["-i", name, "--memory", "512", "--cold"])
-        .env("DAYFLY_STATE", puller.state.path());
+        .env("DAYFLY_STATE", puller.state.path())
+        .env("RUNNER_IMAGE_TOOLS", "none");
     let ended = puller.with_registry(demo).run();
     ended.assert_status(0).assert_nothing_left();
     let log = ended.log_of("look");
@@ -253,8 +256,8 @@ fn an_image_is_looked_into_and_one_of_no_use_is_refused() {
         archive
     };
     let check = |image: &str, status| {
-        let checked =
-            Dayfly::new(["image", "check", "--json", image]).env("DAYFLY_STATE", state.path()).run();
+        let words = ["image", "check", "--json", "--image-tools", "none", image];
+        let checked = Dayfly::new(words).env("DAYFLY_STATE", state.path()).run();
         checked.assert_status(status).assert_nothing_left();
         let report = checked.events()[0].clone();
         assert_eq!(report["usable"], status == 0, "{report}");

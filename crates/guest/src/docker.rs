@@ -1,5 +1,7 @@
 //! Whether a Docker daemon, or another engine that speaks like it, answers.
 
+use dayfly_guest::environment::TOOLS;
+use dayfly_guest::runner_app::SEARCH_PATH;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -8,12 +10,22 @@ use std::time::Duration;
 /// Where the agent's daemon listens.
 pub(crate) const SOCKET: &str = "/run/docker.sock";
 
-/// Where the agent looks for it: as Docker packages it, and as Debian does.
-pub(crate) const DAEMONS: [&str; 2] = ["/usr/bin/dockerd", "/usr/sbin/dockerd"];
+/// Where the agent looks for it: as Docker packages it, as Debian does, and among the tools that the host adds.
+pub(crate) const DAEMONS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/opt/dayfly/bin/dockerd"];
 
 /// The daemon that the agent starts, where the image has one.
 pub(crate) fn daemon() -> Option<&'static str> {
     DAEMONS.into_iter().find(|path| Path::new(path).exists())
+}
+
+/// What the daemon is to find its own programs by: one of the host's tools uses those that came with it.
+pub(crate) fn environment(daemon: &str) -> Vec<(&'static str, String)> {
+    if !Path::new(daemon).starts_with(TOOLS) {
+        return vec![("PATH", SEARCH_PATH.to_owned())];
+    }
+    // iptables looks for its extensions where it was built for.
+    let extensions = format!("{TOOLS}/lib/xtables");
+    vec![("PATH", format!("{TOOLS}/bin:{SEARCH_PATH}")), ("XTABLES_LIBDIR", extensions)]
 }
 
 /// `GET /_ping`, as the Docker client does it; an error unless the answer is 200. A connection that stands is waited on
@@ -26,4 +38,18 @@ pub(crate) fn ping(socket: &Path, patience: Duration) -> io::Result<()> {
     let mut status = [0; 12];
     stream.read_exact(&mut status)?;
     if &status[9..] == b"200" { Ok(()) } else { Err(io::Error::other("not ready")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_the_host_has_added_finds_its_own_programs_first() {
+        assert!(DAEMONS[2].starts_with(TOOLS));
+        assert_eq!(environment("/usr/sbin/dockerd"), [("PATH", SEARCH_PATH.to_owned())]);
+        let [(path, folders), (extensions, _)] = &environment(DAEMONS[2])[..] else { panic!("two") };
+        assert!(*path == "PATH" && folders.starts_with("/opt/dayfly/bin:/usr/local/sbin"), "{folders}");
+        assert_eq!(*extensions, "XTABLES_LIBDIR");
+    }
 }

@@ -113,6 +113,26 @@ pub(crate) enum Pull {
     Never,
 }
 
+/// What an image from elsewhere is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageTools {
+    /// What it lacks of Docker's engine, git, sudo, curl, tar, gzip, bash, certificate authorities
+    Missing,
+    /// Only a kernel, a runner app and a user, where it has none
+    None,
+}
+
+/// How an image comes from elsewhere.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct FetchArgs {
+    /// Whether a registry is asked for an image that is here
+    #[arg(long, env = "RUNNER_PULL", value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
+    pub(crate) pull: Pull,
+    /// What of the tools that jobs use is added to an image from elsewhere
+    #[arg(long, env = "RUNNER_IMAGE_TOOLS", value_enum, default_value_t = ImageTools::Missing, value_name = "WHICH")]
+    pub(crate) image_tools: ImageTools,
+}
+
 /// The machine of a job.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Machines")]
@@ -130,9 +150,8 @@ pub(crate) struct MachineArgs {
     /// [default: the built-in one, built where it is missing]
     #[arg(short, long, env = "RUNNER_IMAGE", value_name = "IMAGE")]
     pub(crate) image: Option<String>,
-    /// Whether a registry is asked for an image that is here
-    #[arg(long, env = "RUNNER_PULL", value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
-    pub(crate) pull: Pull,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
     /// How machines run
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
@@ -208,9 +227,8 @@ pub(crate) enum ImageCommand {
     Pull {
         /// Its name, e.g. ubuntu:24.04, ghcr.io/OWNER/NAME:TAG, oci-archive:FILE, containers-storage:NAME
         name: String,
-        /// Whether a registry is asked for an image that is here
-        #[arg(long, value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
-        pull: Pull,
+        #[command(flatten)]
+        fetch: FetchArgs,
         /// One JSON object a line instead of text
         #[arg(long)]
         json: bool,
@@ -251,6 +269,12 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make the tools for images that lack them (Docker, git, sudo); nothing to do where they are there
+    Tools {
+        /// JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the path of the runner app that is put into images, building it where it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
@@ -260,9 +284,8 @@ pub(crate) enum ImageCommand {
 pub(crate) struct ImageCheckArgs {
     /// Any name of an image, or an id of `dayfly image ls` [default: the built-in one]
     pub(crate) image: Option<String>,
-    /// Whether a registry is asked for an image that is here
-    #[arg(long, value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
-    pub(crate) pull: Pull,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
     /// User that jobs run as
     #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
     pub(crate) user: String,

@@ -1,4 +1,4 @@
-//! `dayfly image build|pull|ls|inspect|rm|gc|kernel`: what the machines boot.
+//! `dayfly image build|pull|ls|inspect|rm|gc|kernel|tools`: what the machines boot.
 
 pub(crate) mod check;
 
@@ -12,7 +12,7 @@ use dayfly_vm::image::{
 use dayfly_vm::oci::ImageName;
 use serde_json::{Value, json};
 
-use crate::cli::Pull;
+use crate::cli::{FetchArgs, ImageTools, Pull};
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
@@ -33,10 +33,10 @@ pub(crate) async fn build(places: &Places, json: bool) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-pub(crate) async fn pull(places: &Places, name: &str, pull: Pull, json: bool) -> Result<Outcome> {
+pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let image = tokio::select! {
-        chosen = of_name(places, name, pull, json) => chosen?.image,
+        chosen = of_name(places, name, fetch, json) => chosen?.image,
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
     if json {
@@ -60,6 +60,24 @@ pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
             "kernel": bundle.manifest.kernel, "folder": bundle.folder }));
     } else {
         printer::line(format_args!("Linux {} (Debian {})", bundle.manifest.kernel, bundle.manifest.suite));
+    }
+    Ok(Outcome::Success)
+}
+
+pub(crate) async fn tools(places: &Places, json: bool) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    let made = building(places, "tools", json, |settings, progress| image::tools(settings, progress));
+    let tools = tokio::select! {
+        tools = made => tools?,
+        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
+    };
+    let manifest = &tools.manifest;
+    if json {
+        printer::json(&json!({ "id": manifest.id, "suite": manifest.suite,
+            "tools": manifest.tools.keys().collect::<Vec<_>>(), "folder": tools.folder }));
+    } else {
+        let names: Vec<&str> = manifest.tools.keys().map(String::as_str).collect();
+        printer::line(format_args!("{} (Debian {})", names.join(", "), manifest.suite));
     }
     Ok(Outcome::Success)
 }
@@ -212,14 +230,19 @@ pub(crate) struct Chosen {
 }
 
 /// The image that was asked for: by its id or folder, or by any name, where it is fetched.
-pub(crate) async fn of_name(places: &Places, wanted: &str, pull: Pull, quiet: bool) -> Result<Chosen> {
+pub(crate) async fn of_name(
+    places: &Places,
+    wanted: &str,
+    fetch_args: FetchArgs,
+    quiet: bool,
+) -> Result<Chosen> {
     let store = Store::new(&places.state);
     if let Some(image) = here(&store, wanted)? {
         store.touch(&image);
         return Ok(Chosen { image, source: None });
     }
     let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
-    let source = source(places, name, pull)?;
+    let source = source(places, name, fetch_args)?;
     // A mistyped id is taken for the name of a repository.
     let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
     Ok(Chosen { image, source: Some(source) })
@@ -255,15 +278,16 @@ fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
 }
 
 /// Where an image of this name comes from.
-fn source(places: &Places, name: ImageName, pull: Pull) -> Result<ImageSource> {
-    let policy = match pull {
+fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageSource> {
+    let policy = match fetch.pull {
         Pull::Always => PullPolicy::Always,
         Pull::Missing => PullPolicy::Missing,
         Pull::Never => PullPolicy::Never,
     };
+    let add_tools = fetch.image_tools == ImageTools::Missing;
     let (tool_folders, tool_env) = (places.search_path.clone(), places.tool_env.clone());
     let (build, access) = (build_settings(places), places.registry_access()?);
-    Ok(ImageSource::new(name, ImportSettings { build, access, policy, tool_folders, tool_env }))
+    Ok(ImageSource::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))
 }
 
 /// Says what jobs will miss.

@@ -71,7 +71,7 @@ pub(crate) async fn choose(
         && host.qemu().is_ok();
     let found = if probes {
         let image =
-            qemu_image(places, request.machine.image.as_deref(), request.machine.pull, quiet).await?.image;
+            qemu_image(places, request.machine.image.as_deref(), request.machine.fetch, quiet).await?.image;
         let guest_binary = places.guest_binary()?;
         let task = Task::begin("looking whether KVM works", quiet);
         let found = dayfly_vm::find(&host, Some((&image, &guest_binary))).await;
@@ -116,7 +116,8 @@ pub(crate) async fn settings(
             args.memory
         )));
     }
-    let image::Chosen { image, source } = qemu_image(places, args.image.as_deref(), args.pull, quiet).await?;
+    let image::Chosen { image, source } =
+        qemu_image(places, args.image.as_deref(), args.fetch, quiet).await?;
     dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(args, user)?;
     let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
@@ -147,11 +148,11 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
 pub(crate) async fn qemu_image(
     places: &Places,
     wanted: Option<&str>,
-    pull: cli::Pull,
+    fetch: cli::FetchArgs,
     quiet: bool,
 ) -> Result<image::Chosen> {
     match wanted {
-        Some(wanted) => image::of_name(places, wanted, pull, quiet).await,
+        Some(wanted) => image::of_name(places, wanted, fetch, quiet).await,
         None => Ok(image::Chosen { image: image::ensure(places, quiet).await?, source: None }),
     }
 }

@@ -44,6 +44,14 @@ impl Buildah {
         self.make_configured(name, &[], change);
     }
 
+    /// Makes an image that has a shell and what the shell calls, and nothing else: no C library either.
+    pub(crate) fn make_bare(&self, name: &str) {
+        let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
+        let root = self.run(&["mount", &container]);
+        busybox(Path::new(&root), &["sh", "cat", "id", "sleep", "mkdir", "ls", "head"]);
+        self.run(&["commit", "-q", &container, name]);
+    }
+
     fn make_configured(&self, name: &str, config: &[&str], change: impl Fn(&Path)) {
         let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
         let root = self.run(&["mount", &container]);
@@ -88,17 +96,22 @@ fn set_attribute(path: &Path, name: &str, value: &str) {
     assert!(status.expect("setfattr").success(), "{name}");
 }
 
-/// Programs that a job is run with.
-fn programs(root: &Path) {
+/// Programs that are one, without any library, and folders for them and their users.
+fn busybox(root: &Path, names: &[&str]) {
     for folder in ["bin", "etc", "tmp", "root", "usr/lib"] {
         fs::create_dir_all(root.join(folder)).expect("folders");
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("mode");
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
-    for name in ["cat", "id", "sleep"] {
+    for name in names {
         symlink("busybox", root.join("bin").join(name)).expect("a link");
     }
-    for program in ["/bin/sh", "/bin/bash", "/usr/bin/setpriv"] {
+}
+
+/// Programs that a job is run with.
+fn programs(root: &Path) {
+    busybox(root, &["cat", "id", "sleep"]);
+    for program in ["/bin/sh", "/bin/bash"] {
         copy_with_libraries(program, root);
     }
     write(&root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n");

@@ -49,7 +49,7 @@ impl Stage {
     }
 
     fn start(&self, tag: &str) -> Running {
-        self.dayfly(&["image", "pull", "--json", &self.registry.name(tag)]).start()
+        self.dayfly(&["image", "pull", "--json", "--image-tools", "none", &self.registry.name(tag)]).start()
     }
 
     fn pulled(&self, tag: &str) -> Value {

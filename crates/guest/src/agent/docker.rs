@@ -4,7 +4,6 @@ use super::{Agent, processes};
 use crate::docker::{DAEMONS, SOCKET};
 use crate::listening;
 use dayfly_guest::protocol::{Milestone, Source};
-use dayfly_guest::runner_app::SEARCH_PATH;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};
 use std::collections::VecDeque;
@@ -99,7 +98,7 @@ fn start(
 ) -> io::Result<Receiver<ExitStatus>> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(agent.program());
-    command.args([listening::COMMAND, daemon]).env_clear().env("PATH", SEARCH_PATH);
+    command.args([listening::COMMAND, daemon]).env_clear().envs(crate::docker::environment(daemon));
     command.env("HOME", "/root").current_dir("/").arg("--host=fd://");
     // Its start alone is a hundred lines at the usual level.
     command.arg("--log-level=warn");

@@ -2,44 +2,139 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use dayfly_guest::envfile;
-use dayfly_guest::environment::IMAGE_ENV;
+use dayfly_guest::environment::{IMAGE_ENV, TOOLS};
+use dayfly_guest::runner_app::SEARCH_PATH;
 
 use super::manifest::NO_DOCKER;
 use super::runner_app::{self, RunnerApp};
+use super::tools::{self, Tools, Wanted};
 use crate::oci::layer::{Attributes, Content, Tree};
 
 /// The user that jobs run as where no other is named, and its id where that is free.
 const USER: &str = "runner";
 const USER_ID: u32 = 1001;
+/// Among the host's tools, the one that becomes root whoever starts it.
+const SUDO: &str = "bin/sudo";
 /// Where the entrypoint looks for runner apps, and what it looks for.
 const APP_PLACES: [&str; 3] = ["opt/runner", "opt/actions-runner", "home/runner"];
 const APP_PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
-/// What jobs usually need, and the places of which one is enough.
-const WANTED: [(&str, &[&str]); 8] = [
-    ("sh", &["bin/sh"]),
-    ("bash", &["bin/bash", "usr/local/bin/bash"]),
-    // The lab's steps end with all that they have started through it.
-    ("setpriv", &["usr/bin/setpriv", "bin/setpriv"]),
-    ("git", &["usr/bin/git", "usr/local/bin/git", "bin/git"]),
-    ("sudo", &["usr/bin/sudo", "usr/local/bin/sudo"]),
-    (
-        "certificate authorities",
-        &["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem"],
-    ),
-    ("modprobe", &["sbin/modprobe", "usr/sbin/modprobe"]),
-    (NO_DOCKER, &["usr/bin/dockerd", "usr/sbin/dockerd"]),
-];
-
 /// What an image lacks for jobs, in words.
-pub(super) fn lacks(tree: &Tree) -> Vec<String> {
-    let is_there = |places: &&[&str]| places.iter().any(|place| tree.content(place).is_some());
-    let missing = WANTED.iter().filter(|(_, places)| !is_there(places));
-    missing.map(|(name, _)| (*name).to_owned()).collect()
+pub(super) fn lacks(tree: &Tree) -> Vec<&'static str> {
+    let is_there = |wanted: &&Wanted| wanted.places.iter().any(|place| tree.content(place).is_some());
+    tools::wanted().iter().filter(|wanted| !is_there(wanted)).map(|wanted| wanted.name).collect()
+}
+
+/// Which of them can be added. An image with podman has a container engine, and often a `docker` that leads to it.
+pub(super) fn tools_for(tree: &Tree) -> Vec<&'static str> {
+    let has_engine = tree.content("usr/bin/podman").is_some();
+    let lacks = lacks(tree);
+    let can_be = |wanted: &&Wanted| {
+        lacks.contains(&wanted.name) && wanted.tool.is_some() && !(has_engine && wanted.name == NO_DOCKER)
+    };
+    tools::wanted().iter().filter(can_be).map(|wanted| wanted.name).collect()
+}
+
+/// Puts tools into the image, with links to them where programs look for such.
+pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Result<(), String> {
+    let host = bundle.tree();
+    for file in bundle.files(names) {
+        let path = host.join(file);
+        let of_host = |error: io::Error| format!("{}: {error}", path.display());
+        let metadata = path.symlink_metadata().map_err(of_host)?;
+        let content = if metadata.is_symlink() {
+            let target = fs::read_link(&path).map_err(of_host)?;
+            Content::Symlink(target.as_os_str().as_bytes().into())
+        } else {
+            Content::Host { path: path.clone(), size: metadata.len() }
+        };
+        let mode = match file {
+            SUDO => 0o4755,
+            _ => metadata.mode() & 0o755,
+        };
+        tree.put_own(&in_tools(file), Attributes { mode, ..Attributes::default() }, content)?;
+    }
+    for wanted in tools::wanted().iter().filter(|wanted| names.contains(&wanted.name)) {
+        for (link, to) in wanted.tool.iter().flat_map(|tool| tool.links) {
+            // A client of Docker without a daemon stays.
+            if tree.content(link).is_none() {
+                let target = Content::Symlink(format!("{TOOLS}/{to}").into_bytes().into());
+                tree.put_own(link, Attributes { mode: 0o777, ..Attributes::default() }, target)?;
+            }
+        }
+    }
+    if names.contains(&"sudo") {
+        configure_sudo(tree)?;
+    }
+    // Clients look for Docker's socket below it; where it is not there, the daemon makes a folder that only root may enter.
+    if names.contains(&NO_DOCKER) && tree.content("var/run").is_none() {
+        let target = Content::Symlink(b"/run".as_slice().into());
+        tree.put_own("var/run", Attributes { mode: 0o777, ..Attributes::default() }, target)?;
+    }
+    // Debian's git hands what it shows on a terminal to whatever `pager` is there.
+    if names.contains(&"git") && tree.content("etc/gitconfig").is_none() {
+        put_text(tree, "etc/gitconfig", "[core]\n\tpager = cat\n".to_owned(), 0o644)?;
+    }
+    Ok(())
+}
+
+fn in_tools(file: &str) -> String {
+    format!("{}/{file}", TOOLS.trim_start_matches('/'))
+}
+
+/// `sudo` looks for its plugin where it was built for, and asks PAM, which images without it have no rules for.
+fn configure_sudo(tree: &mut Tree) -> Result<(), String> {
+    let plugin = format!("{TOOLS}/lib/sudo/sudoers.so");
+    let plugins = format!("Plugin sudoers_policy {plugin}\nPlugin sudoers_io {plugin}\n");
+    let rule = format!("required {TOOLS}/lib/security/pam_permit.so");
+    let rules = format!("auth {rule}\naccount {rule}\nsession {rule}\n");
+    let path = SEARCH_PATH;
+    let sudoers = format!(
+        "Defaults env_reset, secure_path=\"{path}\"\nroot ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n"
+    );
+    let folder = Attributes { mode: 0o755, ..Attributes::default() };
+    if tree.content("etc/sudoers.d").is_none() {
+        tree.put_own("etc/sudoers.d", folder, Content::Folder)?;
+    }
+    for (path, mode, text) in
+        [("etc/sudo.conf", 0o644, plugins), ("etc/pam.d/sudo", 0o644, rules), ("etc/sudoers", 0o440, sudoers)]
+    {
+        if path != "etc/sudoers" || tree.content(path).is_none() {
+            put_text(tree, path, text, mode)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the user of jobs use Docker: the daemon's socket belongs to this group.
+pub(super) fn add_docker_group(tree: &mut Tree) -> Result<(), String> {
+    let mut groups = text_of(tree, "etc/group");
+    if id_of(&groups, "docker").is_none() {
+        let taken = ids(&groups);
+        let id = (1..1000).rev().find(|id| !taken.contains(id)).unwrap_or(999);
+        push_line(&mut groups, &format!("docker:x:{id}:"));
+    }
+    if id_of(&text_of(tree, "etc/passwd"), USER).is_some() {
+        groups = with_member(&groups, "docker", USER);
+    }
+    put_text(tree, "etc/group", groups, 0o644)
+}
+
+fn text_of(tree: &Tree, path: &str) -> String {
+    tree.text(path).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
+}
+
+/// Replaces a file, or makes it; one that is there keeps its attributes.
+fn put_text(tree: &mut Tree, path: &str, text: String, mode: u32) -> Result<(), String> {
+    let made = Attributes { mode, ..Attributes::default() };
+    let attributes = tree.attributes(path).cloned().unwrap_or(made);
+    tree.put_own(path, attributes, Content::Bytes(Arc::from(text.into_bytes())))
 }
 
 /// Whether the image has a runner app of its own.
@@ -69,18 +164,15 @@ pub(super) fn add_runner_app(tree: &mut Tree, app: &RunnerApp, user: u32) -> Res
 
 /// Makes sure that there is a user for jobs. Returns its id, and whether it was added.
 pub(super) fn add_user(tree: &mut Tree) -> Result<(u32, bool), String> {
-    let text = |tree: &Tree, path: &str| {
-        tree.text(path).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
-    };
-    let (mut passwd, mut group) = (text(tree, "etc/passwd"), text(tree, "etc/group"));
+    let (mut passwd, mut group) = (text_of(tree, "etc/passwd"), text_of(tree, "etc/group"));
     if let Some(id) = id_of(&passwd, USER) {
         return Ok((id, false));
     }
     if passwd.is_empty() {
         passwd = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
     }
-    if group.is_empty() {
-        group = "root:x:0:\n".to_owned();
+    if id_of(&group, "root").is_none() {
+        group = format!("root:x:0:\n{group}");
     }
     let taken: Vec<u32> = [&passwd, &group].into_iter().flat_map(|text| ids(text)).collect();
     let id = (USER_ID..u32::MAX).find(|id| !taken.contains(id)).unwrap_or(USER_ID);
@@ -92,16 +184,14 @@ pub(super) fn add_user(tree: &mut Tree) -> Result<(u32, bool), String> {
     }
     let group = with_member(&group, "docker", USER);
     let mut files = vec![("etc/passwd", passwd, 0o644), ("etc/group", group, 0o644)];
-    let mut shadow = text(tree, "etc/shadow");
+    let mut shadow = text_of(tree, "etc/shadow");
     if !shadow.is_empty() {
         // No password, so no login by one.
         push_line(&mut shadow, &format!("{USER}:*:20000:0:99999:7:::"));
         files.push(("etc/shadow", shadow, 0o640));
     }
     for (path, text, mode) in files {
-        let made = Attributes { mode, ..Attributes::default() };
-        let attributes = tree.attributes(path).cloned().unwrap_or(made);
-        tree.put_own(path, attributes, Content::Bytes(Arc::from(text.into_bytes())))?;
+        put_text(tree, path, text, mode)?;
     }
     let home = Attributes { mode: 0o755, uid: id, gid: group_id, ..Attributes::default() };
     tree.put_own(&format!("home/{USER}"), home, Content::Folder)?;
@@ -183,7 +273,14 @@ fn push_line(text: &mut String, line: &str) {
 fn with_member(groups: &str, name: &str, member: &str) -> String {
     let with = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
         [found, password, id, members] if found == name => {
-            let members = if members.is_empty() { member.to_owned() } else { format!("{members},{member}") };
+            let is_in = members.split(',').any(|known| known == member);
+            let members = if is_in {
+                members.to_owned()
+            } else if members.is_empty() {
+                member.to_owned()
+            } else {
+                format!("{members},{member}")
+            };
             format!("{found}:{password}:{id}:{members}\n")
         }
         _ => format!("{line}\n"),
@@ -244,9 +341,69 @@ mod tests {
         let mut tree = with_files(&[]);
         assert_eq!(add_user(&mut tree), Ok((1001, true)));
         assert!(text(&tree, "etc/passwd").starts_with("root:x:0:0:root:/root:/bin/sh\nrunner:x:1001:1001:"));
-        let all = ["sh", "bash", "setpriv", "git", "sudo", "certificate authorities", "modprobe", "Docker"];
-        assert_eq!(lacks(&tree), all);
+        assert_eq!(lacks(&tree), tools::wanted().iter().map(|wanted| wanted.name).collect::<Vec<_>>());
         let tree = with_files(&[("usr/bin/dockerd", ""), ("bin/sh", "")]);
-        assert!(!lacks(&tree).iter().any(|lack| lack == "Docker" || lack == "sh"));
+        assert!(!lacks(&tree).iter().any(|lack| *lack == "Docker" || *lack == "sh"));
+    }
+
+    /// A bundle with a few files, as [`tools::tools`] makes it.
+    fn bundle(folder: &Path) -> Tools {
+        let tree = folder.join("tree");
+        for file in ["bin/sudo", "bin/dockerd", "bin/docker", "bin/git", "lib/libc.so.6", "lib/git-core/git"]
+        {
+            let path = tree.join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+            fs::write(&path, file).expect("written");
+        }
+        std::os::unix::fs::symlink("git", tree.join("lib/git-core/git-add")).expect("a link");
+        let files = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect();
+        let tools = [
+            ("sudo", files(&["bin/sudo", "lib/libc.so.6"])),
+            (NO_DOCKER, files(&["bin/dockerd", "bin/docker", "lib/libc.so.6"])),
+            ("git", files(&["bin/git", "lib/git-core/git", "lib/git-core/git-add"])),
+        ];
+        let tools = tools.map(|(name, files)| (name.to_owned(), files)).into_iter().collect();
+        let manifest = tools::ToolsManifest { id: String::new(), suite: String::new(), tools };
+        Tools { folder: folder.to_owned(), manifest }
+    }
+
+    #[test]
+    fn tools_come_with_links_where_programs_are_looked_for_and_sudo_becomes_root() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut tree = with_files(&[("bin/sh", ""), ("run/kept", ""), ("usr/bin/docker", "a client alone")]);
+        add_tools(&mut tree, &bundle(folder.path()), &["git", "sudo", NO_DOCKER]).expect("added");
+        assert!(matches!(tree.content("usr/bin/git"), Some(Content::Host { size: 7, .. })));
+        assert!(matches!(tree.content("usr/lib/git-core/git-add"), Some(Content::Host { .. })));
+        assert_eq!(tree.attributes("usr/bin/sudo").expect("there").mode, 0o4755);
+        assert_eq!(tree.attributes("opt/dayfly/bin/git").expect("there").mode & 0o7000, 0);
+        assert_eq!(text(&tree, "usr/bin/docker"), "a client alone");
+        assert!(text(&tree, "etc/sudo.conf").contains("/opt/dayfly/lib/sudo/sudoers.so"));
+        assert!(tree.content("var/run/kept").is_some());
+        assert_eq!(text(&tree, "etc/gitconfig"), "[core]\n\tpager = cat\n");
+        assert!(!lacks(&tree).iter().any(|lack| ["git", "sudo", NO_DOCKER].contains(lack)));
+        assert_eq!(add_user(&mut tree).map(|(_, is_added)| is_added), Ok(true));
+        assert_eq!(add_sudo(&mut tree), Ok(true));
+    }
+
+    #[test]
+    fn only_what_is_missing_is_added_and_docker_not_beside_podman() {
+        let all = tools_for(&with_files(&[]));
+        assert!(all.contains(&NO_DOCKER) && !all.contains(&"sh"), "{all:?}");
+        let tree = with_files(&[("usr/bin/podman", ""), ("usr/bin/git", ""), ("bin/bash", "")]);
+        assert_eq!(tools_for(&tree), ["tar", "gzip", "curl", "sudo", "certificate authorities", "modprobe"]);
+    }
+
+    #[test]
+    fn the_group_of_docker_gets_a_number_that_is_free_and_the_user_of_jobs() {
+        let mut tree = with_files(&[
+            ("etc/group", "root:x:0:\nrender:x:999:\n"),
+            ("etc/passwd", "root:x:0:0::/:/bin/sh\nrunner:x:1001:1001::/:/bin/sh\n"),
+        ]);
+        assert_eq!(add_docker_group(&mut tree), Ok(()));
+        assert_eq!(text(&tree, "etc/group"), "root:x:0:\nrender:x:999:\ndocker:x:998:runner\n");
+        let mut tree = with_files(&[]);
+        assert_eq!(add_docker_group(&mut tree), Ok(()));
+        assert_eq!(add_user(&mut tree), Ok((1001, true)));
+        assert_eq!(text(&tree, "etc/group"), "root:x:0:\ndocker:x:999:runner\nrunner:x:1001:\n");
     }
 }

@@ -22,12 +22,11 @@ use super::build::{digests_of, now_s, write_manifest};
 use super::command::{Step, mortal};
 use super::error::{failed, is_full};
 use super::kernel::{self, KernelBundle};
-use super::manifest::{FORMAT, Manifest, Origin, RunnerAppManifest};
+use super::manifest::{FORMAT, Manifest, NO_DOCKER, Origin, RunnerAppManifest};
 use super::names::{Known, Names};
 use super::progress::Waiter;
-use super::runner_app::{RunnerApp, runner_app};
 use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
-use super::{BuildSettings, Image, ImageError, Progress, Store, modules, recipe};
+use super::{BuildSettings, Image, ImageError, Progress, Store, modules, recipe, runner_app, tools};
 use crate::digest::{digest_of, id_of};
 use crate::driver::tool::{self, Invocation};
 use crate::oci::archive::{self, Opened};
@@ -38,7 +37,7 @@ use crate::oci::{Digest, ImageName, RegistryAccess, RegistryName, RunConfig};
 use crate::stage::{Claim, Stage, make_folder};
 
 /// Grows when a change here would make another image of the same layers.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 /// Memory of `mksquashfs`, beside its lists of files.
 const SQUASH_MEMORY: &str = "48M";
 /// How long podman may take to say what an image is.
@@ -67,6 +66,8 @@ pub struct ImportSettings {
     pub access: RegistryAccess,
     /// Whether they are.
     pub policy: PullPolicy,
+    /// Whether an image is given what it lacks for jobs: Docker's engine, git, sudo, as [`tools::tools`] has them.
+    pub add_tools: bool,
     /// Folders where podman may be, best first.
     pub tool_folders: Vec<PathBuf>,
     /// What podman sees of the environment.
@@ -96,17 +97,16 @@ pub fn import(
     if let ImageName::Own(id) = name {
         return Ok(Imported { image: store.find(id)?, warnings: Vec::new() });
     }
-    let app = runner_app(&settings.build, progress)?;
     let options = digest_of(&[
         VERSION,
         recipe::BUILDER_VERSION,
-        &app.manifest.sha256,
-        recipe::STANDBY,
+        &runner_app::id(&settings.build),
         &kernel::id(&settings.build),
+        &settings.add_tools.then(|| tools::id(&settings.build)).unwrap_or_default(),
     ]);
     let names = Names::new(store.folder());
-    let mut importer =
-        Importer { settings, name, store, names, app, options, platform: Platform::of_host(), progress };
+    let platform = Platform::of_host();
+    let mut importer = Importer { settings, name, store, names, options, platform, progress };
     let imported = importer.run();
     let store = importer.store.folder().to_owned();
     imported.map_err(|error| explain(error, &store))
@@ -127,7 +127,6 @@ struct Importer<'a> {
     name: &'a ImageName,
     store: Store,
     names: Names,
-    app: RunnerApp,
     /// Digest of what is the same for all images that this program imports now.
     options: String,
     platform: Platform,
@@ -359,8 +358,9 @@ impl Importer<'_> {
                 KernelOf::Host(bundle)
             }
         };
-        self.add(&mut tree, &kernel, &opened.run.env, &mut conversion)?;
-        conversion.lacks.extend(additions::lacks(&tree));
+        let tools = self.add_tools(&mut tree, &mut conversion)?;
+        self.add(&mut tree, &kernel, &opened.run.env, tools.contains(&"sudo"), &mut conversion)?;
+        conversion.lacks.extend(additions::lacks(&tree).into_iter().map(str::to_owned));
         let work = stage.path().join("work");
         make_folder(&work)?;
         let extracts = kernel.extracts(&work, &stage.path().join(KERNEL))?;
@@ -370,32 +370,52 @@ impl Importer<'_> {
         Ok(conversion)
     }
 
+    /// Gives the image what it lacks, and returns what that was.
+    fn add_tools(
+        &mut self,
+        tree: &mut Tree,
+        conversion: &mut Conversion,
+    ) -> Result<Vec<&'static str>, ImageError> {
+        let names = if self.settings.add_tools { additions::tools_for(tree) } else { Vec::new() };
+        if !names.is_empty() {
+            let bundle = tools::tools(&self.settings.build, self.progress)?;
+            additions::add_tools(tree, &bundle, &names).map_err(refused(self.name))?;
+            conversion.added.push(format!("{} (of Debian {})", names.join(", "), bundle.manifest.suite));
+        }
+        if names.contains(&NO_DOCKER) {
+            additions::add_docker_group(tree).map_err(refused(self.name))?;
+        }
+        Ok(names)
+    }
+
     fn add(
-        &self,
+        &mut self,
         tree: &mut Tree,
         kernel: &KernelOf,
         run_env: &[String],
+        is_sudo_added: bool,
         conversion: &mut Conversion,
     ) -> Result<(), ImageError> {
-        let refused = |what: String| self.failed(format!("what the host adds has no place in it: {what}"));
-        let (user, is_added) = additions::add_user(tree).map_err(refused)?;
+        let refused = || refused(self.name);
+        let (user, is_added) = additions::add_user(tree).map_err(refused())?;
         if is_added {
             conversion.added.push(format!("user runner ({user})"));
-            if additions::add_sudo(tree).map_err(refused)? {
-                conversion.added.push("sudo for it, without a password".to_owned());
-            }
         }
-        conversion.has_runner_app = additions::has_runner_app(tree);
-        if !conversion.has_runner_app {
-            additions::add_runner_app(tree, &self.app, user).map_err(refused)?;
-            let RunnerAppManifest { name, version, .. } = &self.app.manifest;
+        if (is_added || is_sudo_added) && additions::add_sudo(tree).map_err(refused())? {
+            conversion.added.push("sudo for it, without a password".to_owned());
+        }
+        if !additions::has_runner_app(tree) {
+            let app = runner_app::runner_app(&self.settings.build, self.progress)?;
+            additions::add_runner_app(tree, &app, user).map_err(refused())?;
+            let RunnerAppManifest { name, version, .. } = &app.manifest;
             conversion.added.push(format!("runner app {name} {version}"));
+            conversion.runner_app = Some(app.manifest);
         }
-        let left_out = additions::add_environment(tree, run_env).map_err(refused)?;
+        let left_out = additions::add_environment(tree, run_env).map_err(refused())?;
         conversion.lacks.extend(left_out.into_iter().map(|name| format!("the variable {name}")));
         if let KernelOf::Host(bundle) = kernel {
             let path = format!("lib/modules/{}", bundle.manifest.kernel);
-            additions::add_folder(tree, &bundle.modules(), &path).map_err(refused)?;
+            additions::add_folder(tree, &bundle.modules(), &path).map_err(refused())?;
         }
         Ok(())
     }
@@ -459,7 +479,7 @@ impl Importer<'_> {
         conversion: Conversion,
     ) -> Result<(), ImageError> {
         (self.progress)(Progress::Phase { name: "taking digests" });
-        let runner_app = if conversion.has_runner_app { own_runner_app() } else { self.app.manifest.clone() };
+        let runner_app = conversion.runner_app.unwrap_or_else(own_runner_app);
         let origin = Origin {
             name: self.name.to_string(),
             digest: opened.digest.clone(),
@@ -483,6 +503,12 @@ impl Importer<'_> {
         };
         write_manifest(stage.path(), &manifest)
     }
+}
+
+/// Says that something of the host's cannot be put into an image.
+fn refused(image: &ImageName) -> impl FnOnce(String) -> ImageError {
+    let name = image.to_string();
+    |what| ImageError::Origin { name, what: format!("what the host adds has no place in it: {what}") }
 }
 
 /// Why nothing was pulled.
@@ -524,7 +550,8 @@ async fn until_cancelled<T>(
 struct Conversion {
     suite: String,
     kernel: String,
-    has_runner_app: bool,
+    /// The one that was added.
+    runner_app: Option<RunnerAppManifest>,
     devices: u64,
     added: Vec<String>,
     lacks: Vec<String>,

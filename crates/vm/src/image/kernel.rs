@@ -7,23 +7,20 @@
 //!     manifest.json
 //! ```
 
-use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::build::{KEYRING, host_apt_options};
-use super::command::{Step, mortal};
+use super::debian::{self, Fetch};
 use super::error::failed;
 use super::progress::Waiter;
-use super::sources::{self, HostSystem, host_system};
-use super::store::{INITRAMFS, KERNEL, LOG, MANIFEST};
+use super::store::{INITRAMFS, KERNEL, MANIFEST};
 use super::{BuildSettings, ImageError, Progress, modules};
 use crate::digest::{digest_of, id_of};
-use crate::oci::tar::{Kind, Reader, TarError};
-use crate::stage::{Claim, Stage, make_folder};
+use crate::oci::tar::Kind;
+use crate::stage::{Claim, Stage};
 
 /// Grows when a change here would make something else of the same package.
 const VERSION: &str = "1";
@@ -31,8 +28,6 @@ const VERSION: &str = "1";
 const PACKAGE: &str = "linux-image-cloud-amd64";
 /// Folder of the modules in the bundle.
 const MODULES: &str = "modules";
-/// Where the package is fetched from.
-const SOURCES: &str = "sources.list";
 /// Where `depmod` may be; not in the search path of every user.
 const DEPMOD: [&str; 2] = ["/usr/sbin/depmod", "/sbin/depmod"];
 
@@ -79,8 +74,7 @@ pub fn kernel(
     settings: &BuildSettings,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<KernelBundle, ImageError> {
-    let host = host_system();
-    let suite = suite(settings, &host);
+    let suite = debian::suite(settings);
     let id = id_of_suite(&suite);
     let store = settings.state.join("kernels");
     if let Some(bundle) = open(&store.join(&id))? {
@@ -92,7 +86,7 @@ pub fn kernel(
         return Ok(bundle);
     }
     let stage = claim.stage()?;
-    make(settings, &host, suite, &id, &stage, progress)?;
+    make(settings, suite, &id, &stage, progress)?;
     stage.finish()?;
     open(&store.join(&id))?
         .ok_or_else(|| ImageError::Unusable { what: "the kernel was removed at once".to_owned() })
@@ -100,11 +94,7 @@ pub fn kernel(
 
 /// The id of the bundle that [`kernel`] would return.
 pub(super) fn id(settings: &BuildSettings) -> String {
-    id_of_suite(&suite(settings, &host_system()))
-}
-
-fn suite(settings: &BuildSettings, host: &HostSystem) -> String {
-    settings.suite.clone().unwrap_or_else(|| sources::default_suite(host))
+    id_of_suite(&debian::suite(settings))
 }
 
 fn id_of_suite(suite: &str) -> String {
@@ -123,25 +113,25 @@ fn open(folder: &Path) -> Result<Option<KernelBundle>, ImageError> {
 
 fn make(
     settings: &BuildSettings,
-    host: &HostSystem,
     suite: String,
     id: &str,
     stage: &Stage,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ImageError> {
-    if !Path::new(KEYRING).exists() {
-        return Err(ImageError::NoProgram { program: "Debian's keyring", package: "debian-archive-keyring" });
-    }
     let depmod = DEPMOD.iter().map(Path::new).find(|program| program.is_file());
     let depmod = depmod.ok_or(ImageError::NoProgram { program: "depmod", package: "kmod" })?;
-    let archive = stage.path().join("packages.tar");
-    fetch(settings, host, &suite, &archive, stage, progress)?;
+    let fetch = Fetch {
+        settings,
+        suite: &suite,
+        packages: &[PACKAGE.to_owned()],
+        phase: "fetching the kernel's package",
+        folder: stage.path(),
+    };
+    let archive = fetch.run(progress)?;
     progress(Progress::Phase { name: "packing the kernel's modules" });
     let base = stage.path().join(MODULES);
     unpack(&archive, &stage.path().join(KERNEL), &base)?;
-    for passing in [&archive, &stage.path().join(SOURCES)] {
-        fs::remove_file(passing).map_err(failed("remove", passing))?;
-    }
+    fs::remove_file(&archive).map_err(failed("remove", &archive))?;
     let folder = base.join("lib/modules");
     let kernel = modules::release_in(&folder, "modules.builtin")?;
     let depended = std::process::Command::new(depmod).arg("-b").arg(&base).arg(&kernel).output();
@@ -163,64 +153,19 @@ fn make(
     fs::write(&path, text).map_err(failed("write", &path))
 }
 
-/// The package and what it needs, unpacked only: nothing of it runs.
-fn fetch(
-    settings: &BuildSettings,
-    host: &HostSystem,
-    suite: &str,
-    archive: &Path,
-    stage: &Stage,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<(), ImageError> {
-    const PHASE: &str = "fetching the kernel's package";
-    progress(Progress::Phase { name: PHASE });
-    let path = stage.path().join(LOG);
-    let mut log = File::create(&path).map_err(failed("make", &path))?;
-    let sources = stage.path().join(SOURCES);
-    fs::write(&sources, sources::for_suite(suite, host)).map_err(failed("write", &sources))?;
-    let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
-    command.args(["--variant=extract", "--format=tar"]);
-    command.arg(format!("--keyring={KEYRING}")).arg(format!("--include={PACKAGE}"));
-    command.args(host_apt_options().iter().map(|option| format!("--aptopt={option}")));
-    command.arg(suite).arg(archive).arg(&sources);
-    command.env("TMPDIR", stage.path()).env("LC_ALL", "C.UTF-8").current_dir("/");
-    let step = Step {
-        program: "mmdebstrap",
-        package: "mmdebstrap",
-        phase: PHASE,
-        cancel: &settings.cancel,
-        log: &mut log,
-        progress,
-    };
-    step.run(vec![command])
-}
-
 /// Takes the kernel and its modules out of the packages.
 fn unpack(archive: &Path, kernel: &Path, base: &Path) -> Result<(), ImageError> {
-    let file = File::open(archive).map_err(failed("open", archive))?;
-    let of_archive = |error: TarError| failed("read", archive)(io::Error::other(error));
-    let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, file));
-    while let Some(header) = reader.next().map_err(of_archive)? {
-        let path = String::from_utf8_lossy(&header.path).into_owned();
-        let path = path.trim_start_matches("./");
-        let is_clean = !path.split('/').any(|part| matches!(part, "" | "." | ".."));
-        if header.kind != Kind::File || !is_clean {
-            continue;
-        }
-        let module = path.strip_prefix("usr/").unwrap_or(path);
+    debian::for_each(archive, &mut |path, header, reader| {
+        let module = debian::merged(path);
         let to = if path.starts_with("boot/vmlinuz-") {
             kernel.to_owned()
         } else if module.starts_with("lib/modules/") {
             base.join(module)
         } else {
-            continue;
+            return Ok(());
         };
-        if let Some(folder) = to.parent() {
-            make_folder(folder)?;
-        }
-        let mut file = File::create(&to).map_err(failed("make", &to))?;
-        io::copy(&mut reader, &mut file).map_err(failed("write", &to))?;
-    }
+        if header.kind == Kind::File { debian::write(reader, &to) } else { Ok(()) }
+    })?;
     if kernel.is_file() {
         return Ok(());
     }

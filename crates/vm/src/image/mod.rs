@@ -17,6 +17,7 @@
 mod additions;
 mod build;
 mod command;
+mod debian;
 mod error;
 mod gc;
 mod go;
@@ -32,6 +33,7 @@ mod runner_app;
 mod source;
 mod sources;
 pub(crate) mod store;
+mod tools;
 
 pub use build::{BuildSettings, build};
 pub use error::ImageError;
@@ -44,6 +46,7 @@ pub use progress::{Cancel, Progress};
 pub use runner_app::{RunnerApp, runner_app};
 pub use source::{ImageSource, beside};
 pub use store::{Image, Store};
+pub use tools::{Tools, ToolsManifest, tools};
 
 pub(crate) use build::now_s;
 pub(crate) use sources::host_system;

@@ -41,10 +41,7 @@ pub fn runner_app(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<RunnerApp, ImageError> {
     let go = Go::find(&settings.go_folders)?;
-    let id = format!(
-        "{PROGRAM}-{}",
-        id_of(&digest_of(&[recipe::GO_MOD, recipe::GO_SUM, recipe::STANDBY, &go.version]))
-    );
+    let id = id_of_version(&go.version);
     let store = settings.state.join("runner-apps");
     let folder = store.join(&id);
     if let Some(built) = open(&folder)? {
@@ -62,6 +59,15 @@ pub fn runner_app(
     stage.finish()?;
     open(&folder)?
         .ok_or_else(|| ImageError::Unusable { what: "the runner app was removed at once".to_owned() })
+}
+
+/// The id of what [`runner_app`] would return; of none where no Go is there to build it.
+pub(super) fn id(settings: &BuildSettings) -> String {
+    Go::find(&settings.go_folders).map_or_else(|_| String::new(), |go| id_of_version(&go.version))
+}
+
+fn id_of_version(go: &str) -> String {
+    format!("{PROGRAM}-{}", id_of(&digest_of(&[recipe::GO_MOD, recipe::GO_SUM, recipe::STANDBY, go])))
 }
 
 fn open(folder: &Path) -> Result<Option<RunnerApp>, ImageError> {

@@ -1,0 +1,63 @@
+//! An image with nothing but a shell: what jobs use is added to it, and works there.
+
+use dayfly_e2e::{Dayfly, OwnState};
+
+use super::buildah::Buildah;
+
+const WORKFLOW: &str = r#"
+on: workflow_dispatch
+jobs:
+  use:
+    runs-on: ubuntu-latest
+    steps:
+      - run: |
+          echo "bash ${BASH_VERSION%%.*} for $(id -un)"
+          echo "root is $(sudo -n id -un), and $(sudo -n -u runner id -un) is not"
+          curl --version | head -n 1
+          head -n 1 /etc/ssl/certs/ca-certificates.crt
+      - run: |
+          git init -q one
+          git -C one -c user.name=a -c user.email=b@c commit -q --allow-empty -m 'kept in git'
+          git clone -q "file://$PWD/one" two
+          git -C two log --format=%s
+      - run: |
+          tar -C /bin -c busybox | docker import - box
+          docker run --rm box /busybox echo 'in a container'
+          docker run --rm box /busybox ip address show eth0
+"#;
+
+#[test]
+fn an_image_with_nothing_but_a_shell_is_given_docker_git_and_sudo() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let buildah = Buildah::new(folder.path());
+    buildah.make_bare("localhost/bare:1");
+    let archive = format!("oci-archive:{}", folder.path().join("bare").display());
+    buildah.push("localhost/bare:1", &archive, &[]);
+    let state = OwnState::without_images();
+    let pulled = Dayfly::new(["image", "pull", "--json", &archive]).env("DAYFLY_STATE", state.path()).run();
+    pulled.assert_status(0);
+    let origin = pulled.events()[0]["origin"].clone();
+    assert_eq!(origin["lacks"], serde_json::json!([]), "{origin}");
+    let added = origin["added"].to_string();
+    assert!(added.contains("git, sudo, certificate authorities, modprobe, Docker (of Debian "), "{added}");
+
+    let ended = Dayfly::demo(WORKFLOW, ["-i", &archive]).env("DAYFLY_STATE", state.path()).run();
+    ended.assert_status(0).assert_nothing_left();
+    let log = ended.log_of("use");
+    for said in [
+        "bash 5 for runner",
+        "root is root, and runner is not",
+        "curl ",
+        "kept in git",
+        "in a container",
+        "inet 172.17.",
+    ] {
+        assert!(log.contains(said), "no {said:?} in {log}");
+    }
+    assert!(log.contains("BEGIN CERTIFICATE"), "{log}");
+    let started = ended.events_of("vmm_started");
+    assert!(started.iter().all(|event| event["from"] == "fork"), "{started:?}");
+}

@@ -1,0 +1,114 @@
+//! What jobs use, for images that have none of it: Docker's engine, git, sudo and a few more, as Debian packages them.
+//!
+//! ```text
+//!   <state>/tools/<id>/
+//!     tree/            what is at /opt/dayfly in a machine: bin, lib, share
+//!     manifest.json    which files each tool is made of
+//! ```
+//!
+//! They run in any image, whatever its C library is: their programs name the loader and the libraries in that folder, and
+//! nothing else of the image's. That is written into them by `patchelf`, as NixOS does it; a loader that is told by the
+//! environment (`LD_LIBRARY_PATH`) would tell whatever they start, too.
+
+mod elf;
+mod make;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::debian;
+use super::error::failed;
+use super::progress::Waiter;
+use super::store::MANIFEST;
+use super::{BuildSettings, ImageError, Progress};
+use crate::digest::{digest_of, id_of};
+use crate::stage::Claim;
+pub(super) use table::{Wanted, wanted};
+
+/// Grows when a change here would make something else of the same packages.
+const VERSION: &str = "1";
+/// Folder of what is put into images.
+const TREE: &str = "tree";
+
+/// Tools that any image can be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tools {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What they are.
+    pub manifest: ToolsManifest,
+}
+
+/// What a bundle of tools says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolsManifest {
+    /// Its id.
+    pub id: String,
+    /// Debian's name of the release that its packages are of.
+    pub suite: String,
+    /// The files of each tool, libraries with them; relative to the folder that they are in.
+    pub tools: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Tools {
+    /// Where the files are.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.folder.join(TREE)
+    }
+
+    /// All files that these tools are made of.
+    pub(super) fn files(&self, names: &[&str]) -> BTreeSet<&str> {
+        let of = |name: &&str| self.manifest.tools.get(*name).into_iter().flatten().map(String::as_str);
+        names.iter().flat_map(of).collect()
+    }
+}
+
+/// The tools: from the state folder, or made (a minute or two, and a download of 120 MB).
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn tools(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Tools, ImageError> {
+    let suite = debian::suite(settings);
+    let id = id_of_suite(&suite);
+    let store = settings.state.join("tools");
+    if let Some(tools) = open(&store.join(&id))? {
+        return Ok(tools);
+    }
+    let mut waiter = Waiter { what: "the tools for images", cancel: &settings.cancel, progress };
+    let claim = Claim::wait(&store, &id, &mut waiter)?;
+    if let Some(tools) = open(&store.join(&id))? {
+        return Ok(tools);
+    }
+    let stage = claim.stage()?;
+    let tools = make::make(settings, &suite, stage.path(), progress)?;
+    let path = stage.path().join(MANIFEST);
+    let text = serde_json::to_vec_pretty(&ToolsManifest { id: id.clone(), suite, tools });
+    let text = text.map_err(|error| failed("write", &path)(error.into()))?;
+    fs::write(&path, text).map_err(failed("write", &path))?;
+    stage.finish()?;
+    open(&store.join(&id))?
+        .ok_or_else(|| ImageError::Unusable { what: "the tools were removed at once".to_owned() })
+}
+
+/// The id of the bundle that [`tools`] would return.
+pub(super) fn id(settings: &BuildSettings) -> String {
+    id_of_suite(&debian::suite(settings))
+}
+
+fn id_of_suite(suite: &str) -> String {
+    id_of(&digest_of(&[VERSION, suite]))
+}
+
+fn open(folder: &Path) -> Result<Option<Tools>, ImageError> {
+    let path = folder.join(MANIFEST);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).map_err(failed("read", &path))?;
+    let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
+    Ok(Some(Tools { folder: folder.to_owned(), manifest }))
+}
