@@ -281,13 +281,34 @@ fn an_image_is_looked_into_and_one_of_no_use_is_refused() {
     });
     let report = check(&without_app, 1);
     assert_eq!(seen(&report, "version").as_deref(), Some("missing"), "{report}");
-    let refused = Dayfly::demo(WORKFLOW, ["-i", &without_app]).env("DAYFLY_STATE", state.path()).run();
+    let refused = Dayfly::demo(WORKFLOW, ["-i", &without_app, "--image-tools", "none"]);
+    let refused = refused.env("DAYFLY_STATE", state.path()).run();
     refused.assert_status(3);
     assert!(refused.stderr.contains("is refused, since `dayfly image check"), "{}", refused.stderr);
 
     let report = check(&archive("without-kernel", with_a_kernel_that_is_none), 1);
     let failure = report["failure"].as_str().expect("a failure");
     assert!(failure.contains("its machine does not come up"), "{failure}");
+
+    // Nobody has looked into this one: its template comes to nothing, and no runner is registered for it.
+    let panics = archive("panics", with_a_kernel_without_its_modules);
+    let ended = Dayfly::demo(WORKFLOW, ["-i", &panics, "--image-tools", "none"]);
+    let ended = ended.env("DAYFLY_STATE", state.path()).run();
+    ended.assert_status(3).assert_nothing_left();
+    let runner = ended.events_of("runner");
+    let count = |what: &str| runner.iter().filter(|event| event["what"] == what).count();
+    assert_eq!((count("template_failed"), count("registered")), (1, 0), "{}", ended.stdout);
+    let why = "its machine does not come up: the machine powered off";
+    assert!(ended.stderr.contains("is refused") && ended.stderr.contains(why), "{}", ended.stderr);
+}
+
+/// A kernel that boots, and has none of what it says is built into it.
+fn with_a_kernel_without_its_modules(root: &Path) {
+    with_a_kernel_that_is_none(root);
+    let kernels = dayfly_e2e::prepared("DAYFLY_STATE").join("kernels");
+    let bundles = std::fs::read_dir(kernels).expect("kernels").flatten();
+    let kernel = bundles.map(|bundle| bundle.path().join("kernel")).find(|path| path.is_file());
+    std::fs::copy(kernel.expect("a kernel"), root.join("boot/vmlinuz-9.9.9")).expect("copied");
 }
 
 fn with_a_kernel_that_is_none(root: &Path) {

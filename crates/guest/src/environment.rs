@@ -8,9 +8,15 @@ pub const DIRECTORY: &str = "/_environment";
 /// in other machines it is a link to what the host gave.
 pub const GUEST: &str = "/_dayfly/dayfly-guest";
 
+/// First argument of [`GUEST`] by which it becomes a program that is killed when whoever started it ends.
+pub const MORTAL: &str = "mortal";
+
 /// Where an image has what it says of its programs' environment (`ENV`), in the form of [`crate::envfile`]: written into it
 /// by the host that converts it.
 pub const IMAGE_ENV: &str = "/etc/dayfly/image.env";
+
+/// Where an image from elsewhere has the tools that it lacked (Docker's engine, git, ...): put into it by the host.
+pub const TOOLS: &str = "/opt/dayfly";
 
 /// Most bytes of a `.tkn`, `.brk` or `.trm` file that are read.
 pub const NOTE_LENGTH_MAX: usize = 4096;

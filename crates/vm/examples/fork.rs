@@ -49,7 +49,8 @@ fn main() -> ExitCode {
         dayfly_vm::prepare(&host, &machine, &network, &[], &mut |told| {
             println!("{:8.3} {told:?}", start.elapsed().as_secs_f32());
         })
-        .await;
+        .await
+        .unwrap();
         println!("{:8.3} ready", start.elapsed().as_secs_f32());
         for number in 0..forks {
             let run = state.join(format!("fork-{number}"));

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dayfly_guest::environment::GUEST;
-use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, State};
+use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, Part, State};
 use dayfly_guest::protocol::Milestone;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::digest_of_program;
 use crate::image::{Image, ImageError, now_s};
 use crate::machine::{
-    self, Driver, Egress, Entrypoint, Machine, MachineFolder, MachineMaker, Network, StartError, Vm, VmEvent,
-    VmHost, VmSpec,
+    self, Driver, Egress, Entrypoint, Exit, Machine, MachineFolder, MachineMaker, Network, QemuSettings,
+    StartError, Vm, VmEvent, VmHost, VmSpec,
 };
 use crate::stage::{self, Stage, StageError};
 
@@ -54,6 +54,13 @@ pub struct Report {
     pub failure: Option<String>,
     /// What was seen.
     pub findings: Vec<Finding>,
+    /// No host that has too much to do could be to blame: the image is refused for it even where nobody asked for the look.
+    #[serde(default = "yes")]
+    pub is_certain: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Report {
@@ -116,6 +123,37 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckE
 /// # Errors
 /// Nothing could be found out.
 pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Report, CheckError> {
+    let (image, mut report) = look(host, machine, user).await?;
+    // Somebody wants to know, and sees what came of it.
+    report.is_certain = true;
+    keep(image, &report)?;
+    Ok(report)
+}
+
+/// The same where nobody has asked for it, but no template came of the image. Only what is certain is held against it.
+///
+/// # Errors
+/// The image is of no use: [`ImageError::Broken`].
+pub(crate) async fn check_unasked(host: &VmHost, machine: &Machine, user: &str) -> Result<(), ImageError> {
+    let Driver::Qemu(QemuSettings { image, .. }) = &machine.driver else { return Ok(()) };
+    if last_check(image).is_none_or(|report| !is_of_guest(&report, &machine.guest_binary)) {
+        match look(host, machine, user).await {
+            Ok((image, report)) => {
+                if let Err(error) = keep(image, &report) {
+                    tracing::warn!("{error}");
+                }
+            }
+            Err(error) => tracing::warn!("the image {} could not be looked into: {error}", image.id()),
+        }
+    }
+    refuse_broken(image, &machine.guest_binary)
+}
+
+async fn look<'a>(
+    host: &VmHost,
+    machine: &'a Machine,
+    user: &str,
+) -> Result<(&'a Image, Report), CheckError> {
     let Driver::Qemu(settings) = &machine.driver else { return Err(CheckError::Driver) };
     let image = &settings.image;
     let guest = digest_of_program(&machine.guest_binary).map_err(io_error("read", &machine.guest_binary))?;
@@ -127,13 +165,14 @@ pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Repor
         settings.template = None;
     }
     let checked_s = now_s();
-    let mut look = Look { began: Instant::now(), hello_ms: None, docker_ms: None, findings: Vec::new() };
+    let mut look = Look::new();
     let failure = look.at_image(host, booted, user, &stage).await?;
+    let is_certain = look.is_certain();
     let Look { hello_ms, docker_ms, findings, .. } = look;
+    let image_id = image.id().to_owned();
     let report =
-        Report { image: image.id().to_owned(), guest, checked_s, hello_ms, docker_ms, failure, findings };
-    keep(image, &report)?;
-    Ok(report)
+        Report { image: image_id, guest, checked_s, hello_ms, docker_ms, failure, findings, is_certain };
+    Ok((image, report))
 }
 
 /// What came of the last look into an image, if there was one.
@@ -150,14 +189,17 @@ pub fn last_check(image: &Image) -> Option<Report> {
 /// # Errors
 /// [`ImageError::Broken`].
 pub fn refuse_broken(image: &Image, guest_binary: &Path) -> Result<(), ImageError> {
-    let of_this_guest =
-        |report: &Report| digest_of_program(guest_binary).is_ok_and(|guest| guest == report.guest);
-    match last_check(image).filter(of_this_guest).and_then(|report| report.why_not()) {
+    let counts = |report: &Report| report.is_certain && is_of_guest(report, guest_binary);
+    match last_check(image).filter(counts).and_then(|report| report.why_not()) {
         Some(why) => {
             Err(ImageError::Broken { id: image.id().get(..12).unwrap_or(image.id()).to_owned(), why })
         }
         None => Ok(()),
     }
+}
+
+fn is_of_guest(report: &Report, guest_binary: &Path) -> bool {
+    digest_of_program(guest_binary).is_ok_and(|guest| guest == report.guest)
 }
 
 /// Ends and removes what checks have left that were killed.
@@ -186,9 +228,22 @@ struct Look {
     hello_ms: Option<u64>,
     docker_ms: Option<u64>,
     findings: Vec<Finding>,
+    /// The guest ended itself before its agent said hello.
+    ended_itself: bool,
 }
 
 impl Look {
+    fn new() -> Self {
+        let (hello_ms, docker_ms, findings) = (None, None, Vec::new());
+        Self { began: Instant::now(), hello_ms, docker_ms, findings, ended_itself: false }
+    }
+
+    /// What is in a file system is there however slow its machine is; a daemon that does not answer may be late.
+    fn is_certain(&self) -> bool {
+        let lacks = |finding: &Finding| finding.state == State::Missing && finding.part != Part::Docker;
+        self.ended_itself || self.findings.iter().any(lacks)
+    }
+
     /// Why it came to no end, if it did not.
     async fn at_image(
         &mut self,
@@ -245,6 +300,8 @@ impl Look {
                     return Some(format!("the look ended before it told all ({how})\n{}", vm.console_tail()));
                 }
                 VmEvent::Gone { exit, console_tail } => {
+                    self.ended_itself = self.hello_ms.is_none()
+                        && matches!(exit, Exit::PoweredOff | Exit::Reset | Exit::Panicked { .. });
                     return Some(format!("its machine does not come up: {exit}\n{console_tail}"));
                 }
                 _ => {}
@@ -275,7 +332,6 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dayfly_guest::finding::Part;
 
     fn report(failure: Option<&str>, states: &[State]) -> Report {
         let finding = |state: &State| Finding::new(Part::Jobs, "sh", *state, "not there");
@@ -287,6 +343,7 @@ mod tests {
             docker_ms: None,
             failure: failure.map(str::to_owned),
             findings: states.iter().map(finding).collect(),
+            is_certain: true,
         }
     }
 
@@ -299,8 +356,18 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_slow_host_cannot_be_blamed_for_is_certain() {
+        let with = |part, state, ended_itself| {
+            let findings = vec![Finding::new(part, "x", state, "y")];
+            Look { findings, ended_itself, ..Look::new() }.is_certain()
+        };
+        assert!(with(Part::Jobs, State::Missing, false) && with(Part::Docker, State::Ok, true));
+        assert!(!with(Part::Docker, State::Missing, false) && !with(Part::Jobs, State::Wanted, false));
+    }
+
+    #[test]
     fn what_a_guest_says_is_bounded_and_without_control_characters() {
-        let mut look = Look { began: Instant::now(), hello_ms: None, docker_ms: None, findings: Vec::new() };
+        let mut look = Look::new();
         let long = "x".repeat(1000);
         for _ in 0..FINDINGS_MAX + 5 {
             look.take(&format!(r#"] {{"part":"jobs","name":"a\u001b[2Jb","state":"ok","seen":"{long}"}}"#));

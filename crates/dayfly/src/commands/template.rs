@@ -50,23 +50,26 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
     };
     let building = async {
         match args.refresh_every.is_some() || args.again {
-            true => dayfly_vm::rebuild(&host, &machine, &network, &[], &mut tell).await,
+            true => {
+                dayfly_vm::rebuild(&host, &machine, &network, &[], &mut tell).await;
+                Ok(())
+            }
             false => dayfly_vm::prepare(&host, &machine, &network, &[], &mut tell).await,
         }
     };
     tokio::pin!(building);
     let mut shown = Shown { json: args.json, task: None, failure: None, built: false };
-    let mut done = false;
-    while !done {
+    let built = loop {
         tokio::select! {
             biased;
             Some(what) = told.recv() => shown.take(what),
-            () = &mut building => done = true,
+            built = &mut building => break built,
         }
-    }
+    };
     while let Ok(what) = told.try_recv() {
         shown.take(what);
     }
+    built.map_err(Failure::cannot)?;
     shown.end()
 }
 

@@ -62,7 +62,9 @@ impl Stage {
     /// Builds or opens the template; what was told of it.
     pub async fn prepare(&self) -> Vec<Preparing> {
         let mut told = Vec::new();
-        dayfly_vm::prepare(&self.host, &self.machine, &self.network, &[], &mut |what| told.push(what)).await;
+        let mut tell = |what| told.push(what);
+        let prepared = dayfly_vm::prepare(&self.host, &self.machine, &self.network, &[], &mut tell).await;
+        prepared.expect("an image that is of use");
         told
     }
 

@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
     }
 
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {
-        if !self.pull().await? || !self.prepare().await {
+        if !self.get_ready().await? {
             return Ok(RunnerEnd::Stopped);
         }
         let reach = self.reach().await?;

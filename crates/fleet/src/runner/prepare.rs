@@ -1,10 +1,10 @@
 //! What a runner's machine is forked from, made before there is a registration: one that waits for a template would age.
 
-use dayfly_vm::{Egress, Network, Preparing};
+use dayfly_vm::{Egress, Network, Preparing, StartError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Run;
+use super::{Run, RunnerError};
 use crate::event::EventKind;
 use crate::stop::StopOrder;
 
@@ -12,8 +12,23 @@ use crate::stop::StopOrder;
 const TOLD_MAX: usize = 256;
 
 impl Run<'_> {
-    /// Has the template got ready; false where the loop was stopped meanwhile. The runner's lifetime counts from here.
-    pub(super) async fn prepare(&mut self) -> bool {
+    /// Has image and template got ready; false where the loop was stopped meanwhile. An image that turns out to be of no use
+    /// gives way to the one before it, where there is one.
+    pub(super) async fn get_ready(&mut self) -> Result<bool, RunnerError> {
+        if !self.pull().await? {
+            return Ok(false);
+        }
+        match self.prepare().await {
+            Ok(is_ready) => Ok(is_ready),
+            Err(error) => {
+                self.events.tell(EventKind::Warning { message: error.to_string() }).await;
+                Ok(self.pull().await? && self.prepare().await?)
+            }
+        }
+    }
+
+    /// Has the template got ready. The runner's lifetime counts from here.
+    async fn prepare(&mut self) -> Result<bool, RunnerError> {
         let (host, settings) = (self.host, self.settings);
         let network = Network { egress: Egress::Open, dns: settings.dns, forward: None, allow: Vec::new() };
         let (sender, mut told) = mpsc::channel(TOLD_MAX);
@@ -23,19 +38,20 @@ impl Run<'_> {
         let preparing = dayfly_vm::prepare(host, &self.machine, &network, &settings.mounts, &mut tell);
         tokio::pin!(preparing);
         let mut stop = self.stop.clone();
-        loop {
+        let prepared = loop {
             tokio::select! {
                 biased;
-                _ = stop.above(StopOrder::None) => return false,
+                _ = stop.above(StopOrder::None) => return Ok(false),
                 Some(what) = told.recv() => self.events.tell(kind_of(what)).await,
-                () = &mut preparing => break,
+                prepared = &mut preparing => break prepared,
             }
-        }
+        };
         while let Ok(what) = told.try_recv() {
             self.events.tell(kind_of(what)).await;
         }
+        prepared.map_err(StartError::from)?;
         self.lifetime_ends = settings.lifetime.map(|lifetime| Instant::now() + lifetime);
-        true
+        Ok(true)
     }
 }
 

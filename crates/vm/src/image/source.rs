@@ -28,13 +28,25 @@ struct Inner {
 #[derive(Debug)]
 struct Last {
     image: Option<Image>,
+    /// The one that it was before that.
+    before: Option<Image>,
     asked_again: Option<Instant>,
+}
+
+impl Last {
+    fn take(&mut self, image: &Image, asked_again: Option<Instant>) {
+        if self.image.as_ref().is_some_and(|last| last.id() != image.id()) {
+            self.before = self.image.take();
+        }
+        self.image = Some(image.clone());
+        self.asked_again = asked_again;
+    }
 }
 
 impl ImageSource {
     /// The source of this name. `settings` say how it is looked for; their own `cancel` counts for nothing.
     pub fn new(name: ImageName, settings: ImportSettings) -> Self {
-        let last = Mutex::new(Last { image: None, asked_again: None });
+        let last = Mutex::new(Last { image: None, before: None, asked_again: None });
         Self(Arc::new(Inner { name, settings, last }))
     }
 
@@ -46,6 +58,15 @@ impl ImageSource {
     /// Id of the image that it led to last, if it has led to any.
     pub fn last_id(&self) -> Option<String> {
         self.lock().image.as_ref().map(|image| image.id().to_owned())
+    }
+
+    /// The image that it led to last is of no use after all: the one before it takes its place.
+    pub(crate) fn refuse(&self, id: &str) {
+        let mut last = self.lock();
+        if last.image.as_ref().is_some_and(|image| image.id() == id) {
+            last.image = last.before.take();
+            last.asked_again = None;
+        }
     }
 
     /// The image that the name leads to now. Where it leads to none, or to one that cannot be made into a machine or is not
@@ -70,7 +91,7 @@ impl ImageSource {
         match (imported, self.last_one()) {
             (Ok(imported), _) => {
                 let rest = (!imported.warnings.is_empty()).then(|| Instant::now() + REST);
-                *self.lock() = Last { image: Some(imported.image.clone()), asked_again: rest };
+                self.lock().take(&imported.image, rest);
                 self.store().touch(&imported.image);
                 Ok(imported)
             }

@@ -9,6 +9,8 @@ use super::blueprint::Blueprint;
 use super::key::TemplateId;
 use super::store::Opened;
 use super::{Preparing, make};
+use crate::check;
+use crate::image::ImageError;
 use crate::machine::{Driver, Machine, Network, StartError, VmHost};
 use crate::mount::Mount;
 use crate::probe;
@@ -197,20 +199,35 @@ pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Op
 }
 
 /// Gets the template of machines of this kind ready: opened, built by this process, or waited for while another one builds
-/// it. Never fails: without a template machines are booted, and what is told says why. A template whose warm-up fails
-/// gives way to the one without.
+/// it. Without a template machines are booted, and what is told says why. A template whose warm-up fails gives way to the one
+/// without. Where none came of an image from elsewhere, the image is looked into.
+///
+/// # Errors
+/// The image is of no use: no machine of it would run a job. Its source goes on with the one before it.
 pub async fn prepare(
     host: &VmHost,
     machine: &Machine,
     network: &Network,
     mounts: &[Mount],
     tell: &mut (dyn FnMut(Preparing) + Send),
-) {
+) -> Result<(), ImageError> {
+    let mut has_failed = false;
     for blueprint in blueprints_or_told(host, machine, network, mounts, tell).await {
         if get_ready(host, &blueprint, false, tell).await {
-            return;
+            return Ok(());
         }
+        has_failed = true;
     }
+    let Driver::Qemu(settings) = &machine.driver else { return Ok(()) };
+    let (Some(template), image) = (&settings.template, &settings.image) else { return Ok(()) };
+    if !has_failed || image.manifest().origin.is_none() {
+        return Ok(());
+    }
+    let looked = check::check_unasked(host, machine, &template.user).await;
+    if let (Err(_), Some(source)) = (&looked, &settings.source) {
+        source.refuse(image.id());
+    }
+    looked
 }
 
 /// Builds the template anew, even where there is one. Machines go on with the old one until it is there.
@@ -322,5 +339,33 @@ async fn get_ready(
             }
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::TemplateStore;
+    use super::super::store::tests::{manifest, put};
+    use super::*;
+
+    #[test]
+    fn the_template_of_an_image_with_a_successor_is_closed_once_nobody_has_wanted_it_for_a_while() {
+        let state = tempfile::tempdir().expect("a folder");
+        let store = TemplateStore::new(state.path());
+        let templates = Templates::default();
+        let [old, new] = ["aa11", "ab22"].map(|name| {
+            let mut manifest = manifest(name, 1);
+            manifest.image = format!("image of {name}");
+            let template = Arc::new(Opened::open(&put(&store, &manifest)).expect("opened"));
+            templates.set(&manifest.id, State::opened(template));
+            manifest.id
+        });
+        let later = Instant::now() + UNWANTED + Duration::from_secs(1);
+        assert!(templates.close_superseded(later).is_empty());
+        templates.supersede("image of aa11");
+        assert!(templates.close_superseded(Instant::now()).is_empty(), "somebody may want it still");
+        assert_eq!(templates.close_superseded(later), [old.clone()]);
+        assert!(templates.opened(&old).is_none() && templates.opened(&new).is_some());
+        assert!(templates.close_superseded(later).is_empty());
     }
 }

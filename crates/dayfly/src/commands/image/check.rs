@@ -96,6 +96,7 @@ mod tests {
             hello_ms: Some(2400),
             docker_ms: Some(9870),
             failure: None,
+            is_certain: true,
             findings: vec![
                 finding(Part::Jobs, "bash", State::Ok, "/usr/bin/bash"),
                 finding(Part::Jobs, "git", State::Wanted, "not there: actions/checkout fetches an archive"),
