@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dayfly_e2e::machines::{self, script};
 use dayfly_guest::protocol::Milestone;
-use dayfly_vm::{Driver, Entrypoint, Machine, Preparing, TemplateSettings, Vm, VmEvent};
+use dayfly_vm::{Driver, Entrypoint, Machine, Preparing, StartedFrom, TemplateSettings, Vm, VmEvent};
 
 use crate::Error;
 
@@ -46,6 +46,8 @@ pub(crate) struct Times {
     pub(crate) asked: Option<Instant>,
     /// The VMM runs.
     pub(crate) started: Option<Instant>,
+    /// Its agent has said hello: the last thing that it is waited for.
+    pub(crate) greeted: bool,
     /// The agent has answered, with its identity set.
     pub(crate) identified: Option<Instant>,
     /// Docker answers.
@@ -110,7 +112,7 @@ impl Stage {
         let mut times = Times { asked: Some(Instant::now()), ..Times::default() };
         let mut vm = self.0.start(name, machine, entrypoint).await?;
         let wait = async {
-            while times.identified.is_none() || (docker && times.docker.is_none()) {
+            while !times.greeted || times.identified.is_none() || (docker && times.docker.is_none()) {
                 let event = vm.next_event().await.ok_or("the machine is gone")?;
                 times.take(event)?;
             }
@@ -137,7 +139,12 @@ impl Times {
     fn take(&mut self, event: VmEvent) -> Result<(), Error> {
         let now = Instant::now();
         match event {
-            VmEvent::VmmStarted { pid, .. } => (self.pid, self.started) = (pid, Some(now)),
+            VmEvent::VmmStarted { pid, from } => {
+                (self.pid, self.started) = (pid, Some(now));
+                // It has said so before.
+                self.greeted = matches!(from, StartedFrom::Spare(_));
+            }
+            VmEvent::Hello => self.greeted = true,
             VmEvent::Milestone { milestone: Milestone::Identified, .. } => self.identified = Some(now),
             VmEvent::Milestone { milestone: Milestone::DockerReady, .. } => self.docker = Some(now),
             VmEvent::Line { text, .. } if text.ends_with("docker=answers") => {
