@@ -63,6 +63,16 @@ pub enum ImageError {
         /// Needed space, MiB; none: it was tried, and is more than there is.
         needed_mib: Option<u64>,
     },
+    /// What an image lacks cannot be made.
+    #[error(
+        "{source}\nso the image cannot be given what it lacks for jobs ({lacks}); --image-tools none does without"
+    )]
+    NoTools {
+        /// What it lacks, in words.
+        lacks: String,
+        /// Why not.
+        source: Box<ImageError>,
+    },
     /// A program failed.
     #[error("{program} failed ({status}) while {phase}; its last lines:\n{tail}")]
     Failed {

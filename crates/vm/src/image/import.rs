@@ -97,12 +97,13 @@ pub fn import(
     if let ImageName::Own(id) = name {
         return Ok(Imported { image: store.find(id)?, warnings: Vec::new() });
     }
+    let tools = if settings.add_tools { tools::id(&settings.build) } else { String::new() };
     let options = digest_of(&[
         VERSION,
         recipe::BUILDER_VERSION,
         &runner_app::id(&settings.build),
         &kernel::id(&settings.build),
-        &settings.add_tools.then(|| tools::id(&settings.build)).unwrap_or_default(),
+        &tools,
     ]);
     let names = Names::new(store.folder());
     let platform = Platform::of_host();
@@ -378,7 +379,12 @@ impl Importer<'_> {
     ) -> Result<Vec<&'static str>, ImageError> {
         let names = if self.settings.add_tools { additions::tools_for(tree) } else { Vec::new() };
         if !names.is_empty() {
-            let bundle = tools::tools(&self.settings.build, self.progress)?;
+            let made = tools::tools(&self.settings.build, self.progress);
+            let bundle = made.map_err(|error| match error {
+                ImageError::Cancelled => error,
+                error if error.is_of_full_disk() => error,
+                error => ImageError::NoTools { lacks: names.join(", "), source: Box::new(error) },
+            })?;
             additions::add_tools(tree, &bundle, &names).map_err(refused(self.name))?;
             conversion.added.push(format!("{} (of Debian {})", names.join(", "), bundle.manifest.suite));
         }

@@ -25,7 +25,7 @@ struct Inner {
 }
 
 /// What a source led to last.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Last {
     image: Option<Image>,
     /// The one that it was before that.
@@ -41,12 +41,19 @@ impl Last {
         self.image = Some(image.clone());
         self.asked_again = asked_again;
     }
+
+    fn refuse(&mut self, id: &str) {
+        if self.image.as_ref().is_some_and(|image| image.id() == id) {
+            self.image = self.before.take();
+            self.asked_again = None;
+        }
+    }
 }
 
 impl ImageSource {
     /// The source of this name. `settings` say how it is looked for; their own `cancel` counts for nothing.
     pub fn new(name: ImageName, settings: ImportSettings) -> Self {
-        let last = Mutex::new(Last { image: None, before: None, asked_again: None });
+        let last = Mutex::default();
         Self(Arc::new(Inner { name, settings, last }))
     }
 
@@ -62,11 +69,7 @@ impl ImageSource {
 
     /// The image that it led to last is of no use after all: the one before it takes its place.
     pub(crate) fn refuse(&self, id: &str) {
-        let mut last = self.lock();
-        if last.image.as_ref().is_some_and(|image| image.id() == id) {
-            last.image = last.before.take();
-            last.asked_again = None;
-        }
+        self.lock().refuse(id);
     }
 
     /// The image that the name leads to now. Where it leads to none, or to one that cannot be made into a machine or is not
@@ -163,5 +166,32 @@ struct CancelOnDrop(Cancel);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::tests::put;
+    use super::*;
+
+    #[test]
+    fn an_image_of_no_use_gives_way_to_the_one_before_it() {
+        let state = tempfile::tempdir().expect("a folder");
+        let store = Store::new(state.path());
+        let [good, bad] = ["aa11", "bb22"].map(|id| {
+            put(&store, id, 1);
+            store.find(id).expect("there")
+        });
+        let mut last = Last::default();
+        let id = |last: &Last| last.image.as_ref().map(|image| image.id().to_owned());
+        last.take(&good, None);
+        last.take(&bad, None);
+        last.take(&bad, Some(Instant::now() + REST));
+        last.refuse("aa11");
+        assert_eq!(id(&last).as_deref(), Some("bb22"), "another one is meant");
+        last.refuse("bb22");
+        assert_eq!((id(&last).as_deref(), last.asked_again), (Some("aa11"), None));
+        last.refuse("aa11");
+        assert_eq!(id(&last), None, "there is none before it");
     }
 }

@@ -224,7 +224,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn put(store: &Store, id: &str, created_s: i64) {
+    pub(crate) fn put(store: &Store, id: &str, created_s: i64) {
         let folder = store.folder().join(id);
         fs::create_dir_all(&folder).expect("folder");
         fs::write(folder.join(ROOT), "x").expect("root");

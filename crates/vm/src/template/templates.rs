@@ -364,7 +364,7 @@ mod tests {
         assert!(templates.close_superseded(later).is_empty());
         templates.supersede("image of aa11");
         assert!(templates.close_superseded(Instant::now()).is_empty(), "somebody may want it still");
-        assert_eq!(templates.close_superseded(later), [old.clone()]);
+        assert_eq!(templates.close_superseded(later).as_slice(), std::slice::from_ref(&old));
         assert!(templates.opened(&old).is_none() && templates.opened(&new).is_some());
         assert!(templates.close_superseded(later).is_empty());
     }
