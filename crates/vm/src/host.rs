@@ -68,6 +68,7 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
     checks.push(kvm_check(host));
     checks.push(program("mmdebstrap", &["/usr/bin/mmdebstrap"], "mmdebstrap"));
     checks.push(program("mksquashfs", &["/usr/bin/mksquashfs", "/usr/sbin/mksquashfs"], "squashfs-tools"));
+    checks.push(patchelf());
     checks.push(program("mke2fs", &["/usr/sbin/mke2fs", "/sbin/mke2fs"], "e2fsprogs"));
     checks.push(program("zstd", &["/usr/bin/zstd"], "zstd"));
     checks.push(program("xz", &["/usr/bin/xz"], "xz-utils"));
@@ -89,6 +90,16 @@ pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
     checks.extend(crate::network::checks());
     checks.push(cgroups());
     checks
+}
+
+/// Only images from elsewhere are made with it, and not all of them.
+fn patchelf() -> Check {
+    let path = Path::new("/usr/bin/patchelf");
+    if path.is_file() {
+        return Check::ok("patchelf", path.display().to_string());
+    }
+    let seen = "not installed: images from elsewhere that lack Docker, git or sudo cannot be given them";
+    Check::warn("patchelf", seen, Some("apt-get install patchelf"))
 }
 
 fn system() -> Check {
