@@ -40,14 +40,23 @@ pub(super) struct Started {
 }
 
 impl Origin {
+    /// Waits until it may start. Nothing of it is there before, so that whoever waits may give up.
+    pub(super) async fn turn(&self) -> Result<Option<Turn>, StartError> {
+        match self {
+            Self::Vmm(origin) if origin.spare.is_none() => Ok(Some(origin.host.pace.enter().await?)),
+            Self::Vmm(_) | Self::Tree(_) => Ok(None),
+        }
+    }
+
     /// Starts it, from the best that there is.
     pub(super) async fn spawn(
         &mut self,
+        turn: Option<Turn>,
         outputs: &Outputs,
         detached: &Arc<AtomicBool>,
     ) -> Result<Started, StartError> {
         match self {
-            Self::Vmm(origin) => origin.spawn(outputs, detached).await,
+            Self::Vmm(origin) => origin.spawn(turn, outputs, detached).await,
             Self::Tree(recipe) => {
                 let vmm = recipe.spawn(outputs, detached).await?;
                 Ok(Started { vmm, from: StartedFrom::Boot, turn: None, cold: None })
@@ -100,12 +109,16 @@ impl VmmOrigin {
         Self { parts: Arc::new(parts), host, spare, template, cold: None, why_cold }
     }
 
-    async fn spawn(&mut self, outputs: &Outputs, detached: &Arc<AtomicBool>) -> Result<Started, StartError> {
+    async fn spawn(
+        &mut self,
+        turn: Option<Turn>,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> Result<Started, StartError> {
         if let (Some(vmm), Some((_, template))) = (self.spare.take(), &self.template) {
             let from = StartedFrom::Spare(template.id().to_string());
             return Ok(Started { vmm, from, turn: None, cold: None });
         }
-        let turn = Some(self.host.pace.enter().await?);
         if let Some((_, template)) = &self.template {
             let (of, from) = (Arc::clone(template), StartedFrom::Fork(template.id().to_string()));
             match self.spawn_by(move |parts| parts.fork(&of).map(Arc::new), outputs, detached).await {

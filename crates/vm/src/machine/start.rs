@@ -328,7 +328,11 @@ async fn supervise(
     run_dir: PathBuf,
     (outputs, detached): (Outputs, Arc<AtomicBool>),
 ) -> Result<Vm, StartError> {
-    let started = match origin.spawn(&outputs, &detached).await {
+    let started = match origin.turn().await {
+        Ok(turn) => origin.spawn(turn, &outputs, &detached).await,
+        Err(error) => Err(error),
+    };
+    let started = match started {
         Ok(started) => started,
         Err(error) => {
             if let Err(left) = record::destroy_leftover(&run_dir).await {

@@ -187,6 +187,14 @@ impl Attempt {
     }
 }
 
+/// Until the owner of a machine that waits for its turn wants none of it any more.
+async fn end_is_wanted(orders: &mut mpsc::Receiver<Order>, detached: &AtomicBool) {
+    let is_let_go = orders.recv().await.is_none() && detached.load(Ordering::Relaxed);
+    if is_let_go {
+        std::future::pending().await
+    }
+}
+
 impl Supervisor {
     /// Owns the machine to its end. The last event is [`VmEvent::Gone`].
     pub(super) async fn run(mut self, started: Started) -> Exit {
@@ -231,7 +239,16 @@ impl Supervisor {
             }
             // With its turn: where as many machines as there are turns had to begin again, each would wait for the others' for ever.
             drop(attempt);
-            started = match self.origin.spawn(&self.outputs, &self.detached).await {
+            let turn = tokio::select! {
+                biased;
+                () = end_is_wanted(&mut self.orders, &self.detached) => return Exit::Killed,
+                turn = self.origin.turn() => turn,
+            };
+            let spawned = match turn {
+                Ok(turn) => self.origin.spawn(turn, &self.outputs, &self.detached).await,
+                Err(error) => Err(error),
+            };
+            started = match spawned {
                 Ok(started) => started,
                 Err(error) => return Exit::NotStarted { reason: error.to_string() },
             };
@@ -495,4 +512,29 @@ pub(crate) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Id
 fn unix_time_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_turn_gives_up_when_ordered_and_not_when_let_go() {
+        for (order, is_let_go, ends) in [
+            (Some(Order::Kill), false, true),
+            (Some(Order::Stop(KILL_LIMIT)), false, true),
+            (None, false, true),
+            (None, true, false),
+        ] {
+            let (sender, mut orders) = mpsc::channel(1);
+            if let Some(order) = order {
+                sender.try_send(order).expect("room");
+            }
+            drop(sender);
+            let detached = AtomicBool::new(is_let_go);
+            let waited =
+                tokio::time::timeout(Duration::from_millis(50), end_is_wanted(&mut orders, &detached)).await;
+            assert_eq!(waited.is_ok(), ends, "{order:?}, let go: {is_let_go}");
+        }
+    }
 }
