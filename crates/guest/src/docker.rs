@@ -1,6 +1,6 @@
 //! Whether a Docker daemon, or another engine that speaks like it, answers.
 
-use dayfly_guest::environment::TOOLS;
+use dayfly_guest::environment::{DAEMONS, TOOLS};
 use dayfly_guest::runner_app::SEARCH_PATH;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,9 +9,6 @@ use std::time::Duration;
 
 /// Where the agent's daemon listens.
 pub(crate) const SOCKET: &str = "/run/docker.sock";
-
-/// Where the agent looks for it: as Docker packages it, as Debian does, and among the tools that the host adds.
-pub(crate) const DAEMONS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/opt/dayfly/bin/dockerd"];
 
 /// The daemon that the agent starts, where the image has one.
 pub(crate) fn daemon() -> Option<&'static str> {

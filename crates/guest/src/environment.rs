@@ -18,6 +18,13 @@ pub const IMAGE_ENV: &str = "/etc/dayfly/image.env";
 /// Where an image from elsewhere has the tools that it lacked (Docker's engine, git, ...): put into it by the host.
 pub const TOOLS: &str = "/opt/dayfly";
 
+/// Where a Docker daemon may be: as Docker packages it, as Debian does, and among the host's tools.
+pub const DAEMONS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/opt/dayfly/bin/dockerd"];
+
+/// Where distributions keep whom they trust.
+pub const AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
 /// Most bytes of a `.tkn`, `.brk` or `.trm` file that are read.
 pub const NOTE_LENGTH_MAX: usize = 4096;
 

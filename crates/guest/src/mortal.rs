@@ -3,13 +3,10 @@
 //! What `setpriv --pdeathsig KILL` does, for images without it, and sooner: no library is loaded.
 
 use crate::console;
+use crate::wrapper::become_program;
 use rustix::process::Signal;
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
-
-/// Exit status of a shell that cannot start a program.
-const UNUSABLE: u8 = 126;
 
 /// Becomes the program; returns only where that did not work.
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
@@ -17,7 +14,5 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         console::say(&format!("{} may outlive its step: {error}", program.display()));
     }
-    let error = Command::new(program).args(args).exec();
-    console::say(&format!("cannot start {}: {error}", program.display()));
-    ExitCode::from(UNUSABLE)
+    become_program(Command::new(program).args(args))
 }

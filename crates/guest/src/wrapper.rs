@@ -41,8 +41,13 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
         ));
         return ExitCode::from(ABSENT);
     };
-    let error = Command::new(&client).args(arguments::with_host_network(args)).exec();
-    crate::console::say(&format!("cannot start {}: {error}", client.display()));
+    become_program(Command::new(&client).args(arguments::with_host_network(args)))
+}
+
+/// Becomes another program; returns only where that did not work, which it has told then.
+pub(crate) fn become_program(command: &mut Command) -> ExitCode {
+    let error = command.exec();
+    crate::console::say(&format!("cannot start {}: {error}", Path::new(command.get_program()).display()));
     ExitCode::from(UNUSABLE)
 }
 

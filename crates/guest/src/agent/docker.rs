@@ -1,8 +1,9 @@
 //! The Docker daemon: started directly, watched, and asked whether it answers.
 
 use super::{Agent, processes};
-use crate::docker::{DAEMONS, SOCKET};
+use crate::docker::SOCKET;
 use crate::listening;
+use dayfly_guest::environment::DAEMONS;
 use dayfly_guest::protocol::{Milestone, Source};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};

@@ -2,6 +2,7 @@
 
 use super::{find, try_program};
 use crate::entrypoint::user::{Account, UserError};
+use dayfly_guest::environment::AUTHORITIES;
 use dayfly_guest::finding::{Finding, Part, State};
 use dayfly_guest::runner_app::SEARCH_PATH;
 use std::path::Path;
@@ -16,10 +17,6 @@ const PROGRAMS: [(&str, State, &str); 6] = [
     ("gzip", State::Wanted, "actions and caches cannot be unpacked"),
     ("curl", State::Wanted, "many scripts fetch with it"),
 ];
-
-/// Where distributions keep whom they trust.
-const AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 pub(super) fn look(user: &str, account: &Result<Option<Account>, UserError>) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::Jobs, name, state, seen);

@@ -25,20 +25,22 @@ const SUDO: &str = "bin/sudo";
 const APP_PLACES: [&str; 3] = ["opt/runner", "opt/actions-runner", "home/runner"];
 const APP_PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
-/// What an image lacks for jobs, in words.
-pub(super) fn lacks(tree: &Tree) -> Vec<&'static str> {
+/// What an image lacks for jobs.
+fn missing(tree: &Tree) -> impl Iterator<Item = &'static Wanted> {
     let is_there = |wanted: &&Wanted| wanted.places.iter().any(|place| tree.content(place).is_some());
-    tools::wanted().iter().filter(|wanted| !is_there(wanted)).map(|wanted| wanted.name).collect()
+    tools::wanted().iter().filter(move |wanted| !is_there(wanted))
 }
 
-/// Which of them can be added. An image with podman has a container engine, and often a `docker` that leads to it.
+/// The same in words.
+pub(super) fn lacks(tree: &Tree) -> Vec<&'static str> {
+    missing(tree).map(|wanted| wanted.name).collect()
+}
+
+/// Which of it can be added. An image with podman has a container engine, and often a `docker` that leads to it.
 pub(super) fn tools_for(tree: &Tree) -> Vec<&'static str> {
     let has_engine = tree.content("usr/bin/podman").is_some();
-    let lacks = lacks(tree);
-    let can_be = |wanted: &&Wanted| {
-        lacks.contains(&wanted.name) && wanted.tool.is_some() && !(has_engine && wanted.name == NO_DOCKER)
-    };
-    tools::wanted().iter().filter(can_be).map(|wanted| wanted.name).collect()
+    let can_be = |wanted: &&Wanted| wanted.tool.is_some() && !(has_engine && wanted.name == NO_DOCKER);
+    missing(tree).filter(can_be).map(|wanted| wanted.name).collect()
 }
 
 /// Puts tools into the image, with links to them where programs look for such.
@@ -72,10 +74,8 @@ pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Resu
     if names.contains(&"sudo") {
         configure_sudo(tree)?;
     }
-    // Clients look for Docker's socket below it; where it is not there, the daemon makes a folder that only root may enter.
-    if names.contains(&NO_DOCKER) && tree.content("var/run").is_none() {
-        let target = Content::Symlink(b"/run".as_slice().into());
-        tree.put_own("var/run", Attributes { mode: 0o777, ..Attributes::default() }, target)?;
+    if names.contains(&NO_DOCKER) {
+        let_docker_be_used(tree)?;
     }
     // Debian's git hands what it shows on a terminal to whatever `pager` is there.
     if names.contains(&"git") && tree.content("etc/gitconfig").is_none() {
@@ -94,26 +94,33 @@ fn configure_sudo(tree: &mut Tree) -> Result<(), String> {
     let plugins = format!("Plugin sudoers_policy {plugin}\nPlugin sudoers_io {plugin}\n");
     let rule = format!("required {TOOLS}/lib/security/pam_permit.so");
     let rules = format!("auth {rule}\naccount {rule}\nsession {rule}\n");
-    let path = SEARCH_PATH;
-    let sudoers = format!(
-        "Defaults env_reset, secure_path=\"{path}\"\nroot ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n"
-    );
-    let folder = Attributes { mode: 0o755, ..Attributes::default() };
-    if tree.content("etc/sudoers.d").is_none() {
-        tree.put_own("etc/sudoers.d", folder, Content::Folder)?;
+    put_text(tree, "etc/sudo.conf", plugins, 0o644)?;
+    put_text(tree, "etc/pam.d/sudo", rules, 0o644)?;
+    if tree.content("etc/sudoers").is_none() {
+        let path = format!("secure_path=\"{SEARCH_PATH}\"");
+        let sudoers =
+            format!("Defaults env_reset, {path}\nroot ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n");
+        put_text(tree, "etc/sudoers", sudoers, 0o440)?;
     }
-    for (path, mode, text) in
-        [("etc/sudo.conf", 0o644, plugins), ("etc/pam.d/sudo", 0o644, rules), ("etc/sudoers", 0o440, sudoers)]
-    {
-        if path != "etc/sudoers" || tree.content(path).is_none() {
-            put_text(tree, path, text, mode)?;
-        }
+    if tree.content("etc/sudoers.d").is_none() {
+        let folder = Attributes { mode: 0o755, ..Attributes::default() };
+        tree.put_own("etc/sudoers.d", folder, Content::Folder)?;
     }
     Ok(())
 }
 
+/// Its socket is where clients look for it, and its group's.
+fn let_docker_be_used(tree: &mut Tree) -> Result<(), String> {
+    // Where it is not there, the daemon makes a folder of it that only root may enter.
+    if tree.content("var/run").is_none() {
+        let target = Content::Symlink(b"/run".as_slice().into());
+        tree.put_own("var/run", Attributes { mode: 0o777, ..Attributes::default() }, target)?;
+    }
+    add_docker_group(tree)
+}
+
 /// Lets the user of jobs use Docker: the daemon's socket belongs to this group.
-pub(super) fn add_docker_group(tree: &mut Tree) -> Result<(), String> {
+fn add_docker_group(tree: &mut Tree) -> Result<(), String> {
     let mut groups = text_of(tree, "etc/group");
     if id_of(&groups, "docker").is_none() {
         let taken = ids(&groups);

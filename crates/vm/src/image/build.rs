@@ -13,12 +13,14 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::command::{Step, mortal};
+use super::debian;
 use super::error::failed;
 use super::manifest::{FORMAT, FileDigest, Manifest};
+use super::once::write_manifest;
 use super::progress::Waiter;
 use super::runner_app::{self, RunnerApp, runner_app};
 use super::sources::{self, HostSystem, host_system};
-use super::store::{INITRAMFS, KERNEL, LOG, MANIFEST, ROOT};
+use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
 use super::{Cancel, Image, ImageError, Progress, Store, modules, packages, recipe};
 use crate::digest::{digest_of, digest_of_file, id_of};
 use crate::stage::{Claim, Stage, make_folder};
@@ -152,12 +154,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn run(&mut self) -> Result<(), ImageError> {
-        if !Path::new(KEYRING).exists() {
-            return Err(ImageError::NoProgram {
-                program: "Debian's keyring",
-                package: "debian-archive-keyring",
-            });
-        }
+        debian::require_keyring()?;
         // Without root, mmdebstrap needs a range of user ids, which only this program may hand out.
         if !rustix::process::geteuid().is_root() && !Path::new(NEWUIDMAP).exists() {
             return Err(ImageError::NoProgram { program: "newuidmap", package: "uidmap" });
@@ -285,12 +282,6 @@ pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, 
 pub(crate) fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or_default()
-}
-
-pub(super) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), ImageError> {
-    let path = folder.join(MANIFEST);
-    let text = serde_json::to_vec_pretty(manifest).map_err(|error| failed("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(failed("write", &path))
 }
 
 /// Proxies and clock settings of the host's own apt: what its mirrors need.

@@ -32,13 +32,20 @@ pub(super) fn suite(settings: &BuildSettings) -> String {
     settings.suite.clone().unwrap_or_else(|| sources::default_suite(&host_system()))
 }
 
+/// Debian's packages are only trusted with its keys.
+pub(super) fn require_keyring() -> Result<(), ImageError> {
+    match Path::new(KEYRING).exists() {
+        true => Ok(()),
+        false => {
+            Err(ImageError::NoProgram { program: "Debian's keyring", package: "debian-archive-keyring" })
+        }
+    }
+}
+
 impl Fetch<'_> {
     /// Makes an archive of all files of the packages and of those that they need.
     pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, ImageError> {
-        if !Path::new(KEYRING).exists() {
-            let package = "debian-archive-keyring";
-            return Err(ImageError::NoProgram { program: "Debian's keyring", package });
-        }
+        require_keyring()?;
         progress(Progress::Phase { name: self.phase });
         let path = self.folder.join(LOG);
         let mut log = File::create(&path).map_err(failed("make", &path))?;

@@ -18,12 +18,13 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use super::additions;
-use super::build::{digests_of, now_s, write_manifest};
+use super::build::{digests_of, now_s};
 use super::command::{Step, mortal};
 use super::error::{failed, is_full};
 use super::kernel::{self, KernelBundle};
-use super::manifest::{FORMAT, Manifest, NO_DOCKER, Origin, RunnerAppManifest};
+use super::manifest::{FORMAT, Manifest, Origin, RunnerAppManifest};
 use super::names::{Known, Names};
+use super::once::write_manifest;
 use super::progress::Waiter;
 use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
 use super::{BuildSettings, Image, ImageError, Progress, Store, modules, recipe, runner_app, tools};
@@ -359,8 +360,7 @@ impl Importer<'_> {
                 KernelOf::Host(bundle)
             }
         };
-        let tools = self.add_tools(&mut tree, &mut conversion)?;
-        self.add(&mut tree, &kernel, &opened.run.env, tools.contains(&"sudo"), &mut conversion)?;
+        self.add(&mut tree, &kernel, &opened.run.env, &mut conversion)?;
         conversion.lacks.extend(additions::lacks(&tree).into_iter().map(str::to_owned));
         let work = stage.path().join("work");
         make_folder(&work)?;
@@ -388,9 +388,6 @@ impl Importer<'_> {
             additions::add_tools(tree, &bundle, &names).map_err(refused(self.name))?;
             conversion.added.push(format!("{} (of Debian {})", names.join(", "), bundle.manifest.suite));
         }
-        if names.contains(&NO_DOCKER) {
-            additions::add_docker_group(tree).map_err(refused(self.name))?;
-        }
         Ok(names)
     }
 
@@ -399,15 +396,15 @@ impl Importer<'_> {
         tree: &mut Tree,
         kernel: &KernelOf,
         run_env: &[String],
-        is_sudo_added: bool,
         conversion: &mut Conversion,
     ) -> Result<(), ImageError> {
+        let tools = self.add_tools(tree, conversion)?;
         let refused = || refused(self.name);
         let (user, is_added) = additions::add_user(tree).map_err(refused())?;
         if is_added {
             conversion.added.push(format!("user runner ({user})"));
         }
-        if (is_added || is_sudo_added) && additions::add_sudo(tree).map_err(refused())? {
+        if (is_added || tools.contains(&"sudo")) && additions::add_sudo(tree).map_err(refused())? {
             conversion.added.push("sudo for it, without a password".to_owned());
         }
         if !additions::has_runner_app(tree) {

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use super::debian::{self, Fetch};
 use super::error::failed;
-use super::progress::Waiter;
-use super::store::{INITRAMFS, KERNEL, MANIFEST};
+use super::once::{Once, read_manifest, write_manifest};
+use super::store::{INITRAMFS, KERNEL};
 use super::{BuildSettings, ImageError, Progress, modules};
 use crate::digest::{digest_of, id_of};
 use crate::oci::tar::Kind;
-use crate::stage::{Claim, Stage};
+use crate::stage::Stage;
 
 /// Grows when a change here would make something else of the same package.
 const VERSION: &str = "1";
@@ -76,20 +76,8 @@ pub fn kernel(
 ) -> Result<KernelBundle, ImageError> {
     let suite = debian::suite(settings);
     let id = id_of_suite(&suite);
-    let store = settings.state.join("kernels");
-    if let Some(bundle) = open(&store.join(&id))? {
-        return Ok(bundle);
-    }
-    let mut waiter = Waiter { what: "the kernel", cancel: &settings.cancel, progress };
-    let claim = Claim::wait(&store, &id, &mut waiter)?;
-    if let Some(bundle) = open(&store.join(&id))? {
-        return Ok(bundle);
-    }
-    let stage = claim.stage()?;
-    make(settings, suite, &id, &stage, progress)?;
-    stage.finish()?;
-    open(&store.join(&id))?
-        .ok_or_else(|| ImageError::Unusable { what: "the kernel was removed at once".to_owned() })
+    let once = Once { settings, store: "kernels", id: &id, what: "the kernel" };
+    once.get(progress, open, |stage, progress| make(settings, suite, &id, stage, progress))
 }
 
 /// The id of the bundle that [`kernel`] would return.
@@ -102,13 +90,8 @@ fn id_of_suite(suite: &str) -> String {
 }
 
 fn open(folder: &Path) -> Result<Option<KernelBundle>, ImageError> {
-    let path = folder.join(MANIFEST);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).map_err(failed("read", &path))?;
-    let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
-    Ok(Some(KernelBundle { folder: folder.to_owned(), manifest }))
+    let manifest = read_manifest(folder)?;
+    Ok(manifest.map(|manifest| KernelBundle { folder: folder.to_owned(), manifest }))
 }
 
 fn make(
@@ -147,10 +130,7 @@ fn make(
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
             .map_err(failed("open to readers", &path))?;
     }
-    let path = stage.path().join(MANIFEST);
-    let manifest = KernelManifest { id: id.to_owned(), suite, kernel };
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(failed("write", &path))
+    write_manifest(stage.path(), &KernelManifest { id: id.to_owned(), suite, kernel })
 }
 
 /// Takes the kernel and its modules out of the packages.

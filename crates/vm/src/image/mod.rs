@@ -26,6 +26,7 @@ mod kernel;
 mod manifest;
 mod modules;
 mod names;
+mod once;
 mod packages;
 mod progress;
 mod recipe;

@@ -7,10 +7,10 @@ use std::process::Command;
 use super::command::{Step, mortal};
 use super::error::failed;
 use super::manifest::RunnerAppManifest;
-use super::progress::Waiter;
+use super::once::{Once, read_manifest, write_manifest};
 use super::{BuildSettings, Go, ImageError, Progress, recipe};
 use crate::digest::{digest_of, digest_of_file, id_of};
-use crate::stage::{Claim, Stage};
+use crate::stage::Stage;
 
 /// Name of the program.
 pub(super) const PROGRAM: &str = "github-act-runner";
@@ -42,23 +42,11 @@ pub fn runner_app(
 ) -> Result<RunnerApp, ImageError> {
     let go = Go::find(&settings.go_folders)?;
     let id = id_of_version(&go.version);
-    let store = settings.state.join("runner-apps");
-    let folder = store.join(&id);
-    if let Some(built) = open(&folder)? {
-        return Ok(built);
-    }
-    let mut waiter = Waiter { what: "the runner app", cancel: &settings.cancel, progress };
-    let claim = Claim::wait(&store, &id, &mut waiter)?;
-    // Somebody else may have built it in the meantime.
-    if let Some(built) = open(&folder)? {
-        return Ok(built);
-    }
-    progress(Progress::Phase { name: "building the runner app" });
-    let stage = claim.stage()?;
-    build(settings, &go, &stage, progress)?;
-    stage.finish()?;
-    open(&folder)?
-        .ok_or_else(|| ImageError::Unusable { what: "the runner app was removed at once".to_owned() })
+    let once = Once { settings, store: "runner-apps", id: &id, what: "the runner app" };
+    once.get(progress, open, |stage, progress| {
+        progress(Progress::Phase { name: "building the runner app" });
+        build(settings, &go, stage, progress)
+    })
 }
 
 /// The id of what [`runner_app`] would return; of none where no Go is there to build it.
@@ -71,13 +59,12 @@ fn id_of_version(go: &str) -> String {
 }
 
 fn open(folder: &Path) -> Result<Option<RunnerApp>, ImageError> {
-    let (program, standby, path) = (folder.join(PROGRAM), folder.join(STANDBY), folder.join("manifest.json"));
-    if !program.is_file() || !standby.is_file() || !path.is_file() {
+    let (program, standby) = (folder.join(PROGRAM), folder.join(STANDBY));
+    if !program.is_file() || !standby.is_file() {
         return Ok(None);
     }
-    let text = fs::read(&path).map_err(failed("read", &path))?;
-    let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
-    Ok(Some(RunnerApp { program, standby, manifest }))
+    let manifest = read_manifest(folder)?;
+    Ok(manifest.map(|manifest| RunnerApp { program, standby, manifest }))
 }
 
 fn build(
@@ -116,9 +103,7 @@ fn build(
         sha256: digest_of_file(&program).map_err(failed("read", &program))?,
         toolchain: go.version.clone(),
     };
-    let text =
-        serde_json::to_vec_pretty(&manifest).map_err(|error| failed("write", &program)(error.into()))?;
-    write("manifest.json", &text)
+    write_manifest(stage.path(), &manifest)
 }
 
 /// Reproducible: the same bytes wherever it is built with this version of Go.

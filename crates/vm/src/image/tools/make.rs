@@ -44,7 +44,7 @@ pub(super) fn make(
     stage: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<BTreeMap<String, BTreeSet<String>>, ImageError> {
-    patchelf(&["--version"], Path::new(""))?;
+    patchelf(&["--version"], None)?;
     let names = wanted().iter().filter_map(|wanted| wanted.tool.as_ref()).flat_map(|tool| tool.packages);
     let packages = names.map(|name| match name.strip_prefix('?') {
         Some(name) => packages::pattern(name),
@@ -74,14 +74,11 @@ pub(super) fn make(
     Ok(tools)
 }
 
-/// Runs `patchelf` on a file, and returns what it says.
-fn patchelf(arguments: &[&str], file: &Path) -> Result<String, ImageError> {
-    let mut command = Command::new("patchelf");
-    command.args(arguments);
-    if !file.as_os_str().is_empty() {
-        command.arg(file);
-    }
-    let output = command.output().map_err(|error| match error.kind() {
+/// Runs `patchelf`, on a file where there is one, and returns what it says.
+fn patchelf(arguments: &[&str], file: Option<&Path>) -> Result<String, ImageError> {
+    let output = Command::new("patchelf").args(arguments).args(file).output();
+    let file = file.unwrap_or(Path::new("nothing"));
+    let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ImageError::NoProgram { program: "patchelf", package: "patchelf" },
         _ => failed("run patchelf on", file)(error),
     })?;
@@ -263,7 +260,7 @@ impl Maker {
         self.placed.insert(to.to_owned(), all.clone());
         let linkage = Linkage::of_file(&target)?;
         if linkage != Linkage::None {
-            for name in patchelf(&["--print-needed"], &target)?.lines() {
+            for name in patchelf(&["--print-needed"], Some(&target))?.lines() {
                 all.extend(self.library(name)?);
             }
         }
@@ -273,11 +270,11 @@ impl Maker {
             Linkage::Program => {
                 all.extend(self.library(LOADER)?);
                 let loader = format!("{libraries}/{LOADER}");
-                patchelf(&[&["--set-interpreter", &loader], &search[..]].concat(), &target)?;
+                patchelf(&[&["--set-interpreter", &loader], &search[..]].concat(), Some(&target))?;
             }
             // The others are found as their program says.
-            Linkage::Library if !patchelf(&["--print-rpath"], &target)?.is_empty() => {
-                patchelf(&search, &target)?;
+            Linkage::Library if !patchelf(&["--print-rpath"], Some(&target))?.is_empty() => {
+                patchelf(&search, Some(&target))?;
             }
             Linkage::Library | Linkage::None => {}
         }

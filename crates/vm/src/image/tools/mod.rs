@@ -15,18 +15,14 @@ mod make;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::debian;
-use super::error::failed;
-use super::progress::Waiter;
-use super::store::MANIFEST;
+use super::once::{Once, read_manifest, write_manifest};
 use super::{BuildSettings, ImageError, Progress};
 use crate::digest::{digest_of, id_of};
-use crate::stage::Claim;
 pub(super) use table::{Wanted, wanted};
 
 /// Grows when a change here would make something else of the same packages.
@@ -74,24 +70,11 @@ impl Tools {
 pub fn tools(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Tools, ImageError> {
     let suite = debian::suite(settings);
     let id = id_of_suite(&suite);
-    let store = settings.state.join("tools");
-    if let Some(tools) = open(&store.join(&id))? {
-        return Ok(tools);
-    }
-    let mut waiter = Waiter { what: "the tools for images", cancel: &settings.cancel, progress };
-    let claim = Claim::wait(&store, &id, &mut waiter)?;
-    if let Some(tools) = open(&store.join(&id))? {
-        return Ok(tools);
-    }
-    let stage = claim.stage()?;
-    let tools = make::make(settings, &suite, stage.path(), progress)?;
-    let path = stage.path().join(MANIFEST);
-    let text = serde_json::to_vec_pretty(&ToolsManifest { id: id.clone(), suite, tools });
-    let text = text.map_err(|error| failed("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(failed("write", &path))?;
-    stage.finish()?;
-    open(&store.join(&id))?
-        .ok_or_else(|| ImageError::Unusable { what: "the tools were removed at once".to_owned() })
+    let once = Once { settings, store: "tools", id: &id, what: "the tools for images" };
+    once.get(progress, open, |stage, progress| {
+        let tools = make::make(settings, &suite, stage.path(), progress)?;
+        write_manifest(stage.path(), &ToolsManifest { id: id.clone(), suite: suite.clone(), tools })
+    })
 }
 
 /// The id of the bundle that [`tools`] would return.
@@ -104,11 +87,6 @@ fn id_of_suite(suite: &str) -> String {
 }
 
 fn open(folder: &Path) -> Result<Option<Tools>, ImageError> {
-    let path = folder.join(MANIFEST);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).map_err(failed("read", &path))?;
-    let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
-    Ok(Some(Tools { folder: folder.to_owned(), manifest }))
+    let manifest = read_manifest(folder)?;
+    Ok(manifest.map(|manifest| Tools { folder: folder.to_owned(), manifest }))
 }

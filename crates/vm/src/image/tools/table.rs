@@ -1,5 +1,7 @@
 //! What jobs usually need, where images have it, and what it is made of for those that have not.
 
+use dayfly_guest::environment::{AUTHORITIES, DAEMONS};
+
 use super::super::manifest::NO_DOCKER;
 
 /// A thing that jobs usually need.
@@ -7,7 +9,7 @@ use super::super::manifest::NO_DOCKER;
 pub(in super::super) struct Wanted {
     /// As people are told of it.
     pub(in super::super) name: &'static str,
-    /// Where images have it; one of them is enough.
+    /// Where images have it, from their root; one of them is enough.
     pub(in super::super) places: &'static [&'static str],
     /// How an image comes by it; none where it cannot be added.
     pub(in super::super) tool: Option<Tool>,
@@ -120,7 +122,7 @@ static WANTED: [Wanted; 10] = [
     },
     Wanted {
         name: "certificate authorities",
-        places: &["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem"],
+        places: &AUTHORITIES,
         tool: Some(Tool {
             packages: &["ca-certificates"],
             parts: &[Joined { from: "share/ca-certificates/mozilla", to: "share/ca-certificates.crt" }],
@@ -138,7 +140,7 @@ static WANTED: [Wanted; 10] = [
     },
     Wanted {
         name: NO_DOCKER,
-        places: &["usr/bin/dockerd", "usr/sbin/dockerd", "opt/dayfly/bin/dockerd"],
+        places: &DAEMONS,
         tool: Some(Tool {
             packages: &["docker.io", "?docker-cli", "iptables"],
             parts: &[
@@ -176,7 +178,8 @@ mod tests {
                 assert!(leads, "{name}: {link} -> {to}");
             }
             let is_found = places.iter().any(|place| {
-                tool.links.iter().any(|(link, _)| link == place) || *place == "opt/dayfly/bin/dockerd"
+                let place = place.trim_start_matches('/');
+                tool.links.iter().any(|(link, _)| *link == place) || place == "opt/dayfly/bin/dockerd"
             });
             assert!(is_found, "{name}");
         }
