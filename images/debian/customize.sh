@@ -5,8 +5,10 @@ root=$1
 # --- the user that jobs run as -------------------------------------------------
 chroot "$root" groupadd --gid 1001 runner
 chroot "$root" useradd --uid 1001 --gid 1001 --create-home --shell /bin/bash runner
-# Docker's group comes with its package.
-chroot "$root" usermod --append --groups docker,sudo runner
+# Their groups come with their packages, which a list of one's own may leave out.
+for group in docker sudo; do
+	if grep -q "^$group:" "$root/etc/group"; then chroot "$root" usermod --append --groups "$group" runner; fi
+done
 mkdir -p "$root/etc/sudoers.d"
 printf 'runner ALL=(ALL:ALL) NOPASSWD:ALL\nDefaults:runner !requiretty\n' >"$root/etc/sudoers.d/runner"
 chmod 440 "$root/etc/sudoers.d/runner"

@@ -86,7 +86,7 @@ async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
 
 async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outcome> {
     match command {
-        ImageCommand::Build { json } => commands::image::build(places, json).await,
+        ImageCommand::Build(args) => commands::image::build(places, args).await,
         ImageCommand::Pull { name, fetch, json } => commands::image::pull(places, &name, fetch, json).await,
         ImageCommand::Ls { json } => commands::image::ls(places, json),
         ImageCommand::Inspect { image, json } => commands::image::inspect(places, &image, json),

@@ -155,6 +155,9 @@ pub(crate) struct MachineArgs {
     /// How machines run
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
+    /// Processor model of emulated machines, in QEMU's words (`qemu-system-x86_64 -cpu help`) [default: Nehalem-v1]
+    #[arg(long, env = "RUNNER_CPU_MODEL", value_name = "MODEL", value_parser = parse_cpu_model)]
+    pub(crate) cpu_model: Option<String>,
     /// Boot each machine; else they are forked from a template, a frozen machine with Docker and the runner app started
     #[arg(long, env = "RUNNER_COLD", value_parser = FalseyValueParser::new())]
     pub(crate) cold: bool,
@@ -217,12 +220,8 @@ pub(crate) struct LabServeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Build the built-in image from Debian packages; nothing to do where it is there
-    Build {
-        /// One JSON object a line instead of text
-        #[arg(long)]
-        json: bool,
-    },
+    /// Build the built-in image from Debian packages; nothing to do if it is there
+    Build(ImageBuildArgs),
     /// Fetch an image from a registry, an archive or podman's store, and make of it what machines boot
     Pull {
         /// Its name, e.g. ubuntu:24.04, ghcr.io/OWNER/NAME:TAG, oci-archive:FILE, containers-storage:NAME
@@ -278,6 +277,19 @@ pub(crate) enum ImageCommand {
     /// Print the path of the runner app that is put into images, building it where it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageBuildArgs {
+    /// Debian release to build from [default: the host's own on Debian, else bookworm]
+    #[arg(long, value_name = "SUITE")]
+    pub(crate) suite: Option<String>,
+    /// Install the packages of this list instead of the built-in one: a name a line, `?name` if it may be missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) packages: Option<PathBuf>,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -405,6 +417,15 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+/// A model and its features, e.g. `max,-smap`. Whether QEMU knows it shows when the probe guest boots.
+fn parse_cpu_model(text: &str) -> Result<String, String> {
+    let may_be = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | '=' | '+');
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(may_be) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a model of `qemu-system-x86_64 -cpu help`, e.g. max or max,-smap".to_owned()),
     }
 }
 

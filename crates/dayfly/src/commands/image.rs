@@ -12,16 +12,18 @@ use dayfly_vm::image::{
 use dayfly_vm::oci::ImageName;
 use serde_json::{Value, json};
 
-use crate::cli::{FetchArgs, ImageTools, Pull};
+use crate::cli::{FetchArgs, ImageBuildArgs, ImageTools, Pull};
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
 use crate::signals::Signals;
 
-pub(crate) async fn build(places: &Places, json: bool) -> Result<Outcome> {
+pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outcome> {
+    let ImageBuildArgs { suite, packages, json } = args;
+    let settings = BuildSettings { suite, packages, ..build_settings(places) };
     let mut signals = Signals::take_over()?;
     let image = tokio::select! {
-        image = ensure(places, json) => image?,
+        image = building(settings, "image", json, |settings, progress| image::build(settings, progress)) => image?,
         // Dropping the build stops it; its programs end, and what it has made is removed.
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
@@ -50,7 +52,9 @@ pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bo
 
 pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
-    let built = building(places, "kernel", json, |settings, progress| image::kernel(settings, progress));
+    let built = building(build_settings(places), "kernel", json, |settings, progress| {
+        image::kernel(settings, progress)
+    });
     let bundle = tokio::select! {
         bundle = built => bundle?,
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
@@ -66,7 +70,9 @@ pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
 
 pub(crate) async fn tools(places: &Places, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
-    let made = building(places, "tools", json, |settings, progress| image::tools(settings, progress));
+    let made = building(build_settings(places), "tools", json, |settings, progress| {
+        image::tools(settings, progress)
+    });
     let tools = tokio::select! {
         tools = made => tools?,
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
@@ -218,8 +224,9 @@ pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
 
 /// The runner app for processes of this host, built where it is missing.
 pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std::path::PathBuf> {
-    let app =
-        building(places, "runner app", quiet, |settings, progress| image::runner_app(settings, progress));
+    let app = building(build_settings(places), "runner app", quiet, |settings, progress| {
+        image::runner_app(settings, progress)
+    });
     Ok(app.await?.program)
 }
 
@@ -304,7 +311,8 @@ fn tell_lacks(manifest: &Manifest) {
 
 /// The built-in image, built where it is missing.
 pub(crate) async fn ensure(places: &Places, quiet: bool) -> Result<Image> {
-    building(places, "image", quiet, |settings, progress| image::build(settings, progress)).await
+    building(build_settings(places), "image", quiet, |settings, progress| image::build(settings, progress))
+        .await
 }
 
 /// One line about an image.
@@ -339,7 +347,7 @@ fn build_settings(places: &Places) -> BuildSettings {
 
 /// Builds something on a thread of its own and shows how it goes.
 async fn building<T: Send + 'static>(
-    places: &Places,
+    settings: BuildSettings,
     what: &str,
     quiet: bool,
     work: impl FnOnce(&BuildSettings, &mut dyn FnMut(Progress)) -> std::result::Result<T, ImageError>
@@ -347,7 +355,7 @@ async fn building<T: Send + 'static>(
     + 'static,
 ) -> Result<T> {
     let mut shown = Shown::of(what, quiet);
-    let built = image::beside(build_settings(places), &mut |step| shown.take(step), work).await;
+    let built = image::beside(settings, &mut |step| shown.take(step), work).await;
     let built = built.map_err(Failure::cannot)?;
     shown.done();
     Ok(built)

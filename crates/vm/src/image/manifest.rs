@@ -83,7 +83,11 @@ impl Manifest {
     /// Whether a Docker daemon can be started in it.
     #[must_use]
     pub fn has_docker(&self) -> bool {
-        self.origin.as_ref().is_none_or(|origin| !origin.lacks.iter().any(|lack| lack == NO_DOCKER))
+        match &self.origin {
+            Some(origin) => !origin.lacks.iter().any(|lack| lack == NO_DOCKER),
+            // Built here, from a list of packages that need not name it.
+            None => self.packages.contains_key("docker.io"),
+        }
     }
 
     /// Length of all files, bytes.
