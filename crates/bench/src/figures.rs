@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use dayfly_vm::Accel;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -42,13 +43,15 @@ pub(crate) struct Surroundings {
     memory_mib: u64,
     kernel: String,
     qemu: String,
+    /// What ran the machines' instructions: `kvm` or `tcg`.
+    accel: String,
     /// How fast one of them is: MiB of zeroes hashed in a second (SHA-256). Figures of two runs can be compared as far as this is the same.
     sha256_mib_s: u64,
     load: String,
 }
 
 impl Surroundings {
-    pub(crate) fn look() -> Self {
+    pub(crate) fn look(accel: Accel) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = read("/proc/meminfo");
         let kib = memory.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
@@ -60,6 +63,7 @@ impl Surroundings {
             memory_mib: kib.unwrap_or_default() / 1024,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             qemu: qemu.lines().next().unwrap_or("no QEMU").trim_start_matches("QEMU emulator ").to_owned(),
+            accel: accel.to_string(),
             sha256_mib_s: speed(),
             load: load(),
         }
@@ -92,9 +96,9 @@ pub(crate) fn print(begin: &Surroundings, figures: &[Figure], json: bool) -> Res
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
-    let Surroundings { cores, memory_mib, kernel, qemu, sha256_mib_s, load } = begin;
+    let Surroundings { cores, memory_mib, kernel, qemu, accel, sha256_mib_s, load } = begin;
     println!(
-        "{cores} cores of {sha256_mib_s} MiB/s (SHA-256), {} GiB, Linux {kernel}, QEMU {qemu}, load {load} -> {load_at_end}\n",
+        "{accel}; {cores} cores of {sha256_mib_s} MiB/s (SHA-256), {} GiB, Linux {kernel}, QEMU {qemu}, load {load} -> {load_at_end}\n",
         memory_mib / 1024
     );
     println!("| figure | reach | p50 | p95 | max | samples |\n| --- | --- | --- | --- | --- | --- |");

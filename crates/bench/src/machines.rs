@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use dayfly_e2e::machines::{self, script};
 use dayfly_guest::protocol::Milestone;
-use dayfly_vm::{Driver, Entrypoint, Machine, Preparing, StartedFrom, TemplateSettings, Vm, VmEvent};
+use dayfly_vm::{
+    Accel, Driver, Entrypoint, Machine, Preparing, ProbeGuest, StartedFrom, TemplateSettings, Trust, Vm,
+    VmEvent,
+};
 
 use crate::Error;
 
@@ -69,8 +72,19 @@ impl Times {
 }
 
 impl Stage {
-    pub(crate) fn new(state: &Path, binary: &Path) -> Result<Self, Error> {
-        machines::Stage::new(state, binary, TemplateSettings::default()).map(Self)
+    pub(crate) fn new(state: &Path, binary: &Path, image: &str) -> Result<Self, Error> {
+        machines::Stage::new(state, binary, image, TemplateSettings::default()).map(Self)
+    }
+
+    /// What runs its machines' instructions.
+    pub(crate) async fn accel(&self) -> Result<Accel, Error> {
+        let Driver::Qemu(settings) = &self.machine.driver else { return Err("no machines of QEMU".into()) };
+        let guest = ProbeGuest {
+            image: &settings.image,
+            guest_binary: &self.machine.guest_binary,
+            cpu_model: settings.cpu_model.as_deref(),
+        };
+        Ok(dayfly_vm::probe(&self.host, settings.accel, guest, Trust::Remembered).await?.accel)
     }
 
     /// Its machines, with this number of spares; none: booted.

@@ -34,6 +34,9 @@ struct Args {
     /// State folder with an image
     #[arg(long, env = "DAYFLY_STATE")]
     state: PathBuf,
+    /// Id of the image
+    #[arg(long, env = "DAYFLY_TEST_IMAGE")]
+    image: String,
     /// The program; the guest binary is beside it
     #[arg(long, env = "DAYFLY_BINARY")]
     binary: PathBuf,
@@ -61,8 +64,8 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     // Each machine takes some descriptors of this process.
     let most = rustix::process::getrlimit(Resource::Nofile).maximum;
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
-    let begin = Surroundings::look();
-    let stage = Stage::new(&args.state, &args.binary)?;
+    let stage = Stage::new(&args.state, &args.binary, &args.image)?;
+    let begin = Surroundings::look(stage.accel().await?);
     let mut figures: Vec<Figure> = Vec::new();
     let wants = |name: &str| {
         let wanted = name.contains(&args.only);

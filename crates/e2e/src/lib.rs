@@ -1,6 +1,7 @@
 //! What whole-system tests share: they run the real `dayfly` as a user would, and look at what it leaves behind.
 //!
-//! `make test` says where things are: `DAYFLY_BINARY` (target/release/dayfly) and `DAYFLY_STATE` (with a built image).
+//! `make test` says where things are: `DAYFLY_BINARY` (target/release/dayfly), `DAYFLY_STATE`, and `DAYFLY_TEST_IMAGE` (the id of
+//! the built-in image in it).
 
 #![expect(clippy::missing_panics_doc, reason = "tests end by a panic")]
 
@@ -25,6 +26,11 @@ pub fn prepared(variable: &str) -> PathBuf {
         Some(value) => value.into(),
         None => panic!("{variable} is not set: run `make test`, or see CONTRIBUTING.md for a single test"),
     }
+}
+
+/// Id of the image that tests boot, whatever else lies in the state folder.
+pub fn image() -> String {
+    prepared("DAYFLY_TEST_IMAGE").display().to_string()
 }
 
 /// A state folder of a test's own, with the images of the common one: for tests whose instances others would clear up.

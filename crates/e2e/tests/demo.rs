@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use dayfly_e2e::{Dayfly, Ended, OwnState, processes_naming};
 use rustix::process::{Pid, Signal};
 
-/// Path of a file of the repository.
+/// Path of a file of the repository, which need not be where these tests were built.
 fn repository_file(name: &str) -> String {
-    format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR"))
+    let built_in = || concat!(env!("CARGO_MANIFEST_DIR"), "/../..").to_owned();
+    format!("{}/{name}", std::env::var("DAYFLY_TEST_REPOSITORY").unwrap_or_else(|_| built_in()))
 }
 
 /// The pid of the (only) machine that runs, once its runner has taken a job and a line of its log has come.

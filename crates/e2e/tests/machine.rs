@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use dayfly_e2e::prepared;
+use dayfly_e2e::{image, prepared};
 use dayfly_vm::image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
@@ -105,7 +105,7 @@ fn settings() -> String {
 fn spec(folder: &Path, forge: u16) -> VmSpec {
     let binary = prepared("DAYFLY_BINARY");
     let store = Store::new(&prepared("DAYFLY_STATE"));
-    let image = store.list().expect("images").into_iter().next().expect("an image");
+    let image = store.find(&image()).expect("an image");
     let mount = |host: &str, guest: &str| {
         format!("{}:{guest}", folder.join(host).display()).parse().expect("a mount")
     };
@@ -122,6 +122,7 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
                 image,
                 source: None,
                 accel: AccelChoice::Auto,
+                cpu_model: None,
                 template: None,
             }),
         },

@@ -43,9 +43,7 @@ async fn the_shell_versions_first_example_works_in_real_machines() {
     let lab = LabProcess::for_repository("efrecon/gh-runner-krunvm");
     // `orchestrator.sh -v -n 2 -- -T ghp_XXXX -p efrecon/gh-runner-krunvm`
     let words = ["orchestrator", "-v", "-n", "2", "--parallel-start", "2", "--json", "--"];
-    let images: serde_json::Value =
-        serde_json::from_str(&Dayfly::new(["image", "ls", "--json"]).run().stdout).expect("JSON");
-    let image = images[0]["id"].as_str().expect("an id");
+    let image = dayfly_e2e::image();
     let more = [
         "-T",
         &lab.token,
@@ -58,7 +56,7 @@ async fn the_shell_versions_first_example_works_in_real_machines() {
         "-d",
         "9.9.9.9",
         "-i",
-        image,
+        &image,
     ];
     let mut orchestrator = Dayfly::new(words.into_iter().chain(more)).env("RUNNER_GITHUB", &lab.url).start();
     let mut names = HashSet::new();

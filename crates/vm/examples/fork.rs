@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             image,
             source: None,
             accel: AccelChoice::Tcg,
+            cpu_model: None,
             template: Some(TemplateSettings {
                 spares: args.next().map_or(0, |text| text.parse().unwrap()),
                 ..Default::default()

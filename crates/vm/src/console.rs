@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dayfly_guest::protocol::Source;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::machine::VmEvent;
 
@@ -19,6 +19,9 @@ pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Bytes of a line that are told to an owner: as many as an agent sends.
 const LINE_BYTES_MAX: usize = 8 * 1024;
+
+/// How SeaBIOS says that it found no kernel, and that nothing more will come.
+const NO_BOOT_DEVICE: &[u8] = b"No bootable device";
 
 /// How Linux starts its last message.
 const PANIC: &str = "Kernel panic";
@@ -36,6 +39,14 @@ struct Ring {
 }
 
 impl Ring {
+    /// Whether one of the last `count` bytes ends `words`.
+    fn ends_within(&self, words: &[u8], count: usize) -> bool {
+        let kept = self.bytes.len();
+        let from = kept.saturating_sub(count + words.len() - 1);
+        let last: Vec<u8> = self.bytes.range(from..).copied().collect();
+        last.windows(words.len()).any(|window| window == words)
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(self.bytes_max)..];
         let excess = (self.bytes.len() + bytes.len()).saturating_sub(self.bytes_max);
@@ -48,11 +59,19 @@ impl Ring {
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     ring: Arc<Mutex<Ring>>,
+    no_boot_device: Arc<Notify>,
 }
 
 impl Output {
     pub(crate) fn new() -> Self {
-        Self { ring: Arc::new(Mutex::new(Ring { bytes: VecDeque::new(), bytes_max: RING_BYTES_MAX })) }
+        let ring = Ring { bytes: VecDeque::new(), bytes_max: RING_BYTES_MAX };
+        Self { ring: Arc::new(Mutex::new(ring)), no_boot_device: Arc::default() }
+    }
+
+    /// Waits until a firmware says that it found no kernel. Each time that it says so ends one wait. A guest can print this
+    /// itself, so it means something only before the agent has said hello.
+    pub(crate) async fn no_boot_device(&self) {
+        self.no_boot_device.notified().await;
     }
 
     /// The last lines, at most `lines_max`, without control characters. A kernel's panic message that stands before
@@ -90,6 +109,14 @@ impl Output {
         self.read(stream, file, Some(lines)).await;
     }
 
+    fn take(&self, bytes: &[u8]) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.push(bytes);
+        if ring.ends_within(NO_BOOT_DEVICE, bytes.len()) {
+            self.no_boot_device.notify_one();
+        }
+    }
+
     async fn read(
         self,
         mut stream: impl AsyncRead + Unpin,
@@ -99,7 +126,7 @@ impl Output {
         let mut buffer = vec![0; 8192];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             let bytes = &buffer[..count];
-            self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+            self.take(bytes);
             // A full disk costs the file, not the machine.
             if file.as_mut().is_some_and(|file| file.write(bytes).is_err()) {
                 file = None;
@@ -246,6 +273,19 @@ mod tests {
         output.ring.lock().expect("lock").push(b"one\r\ntwo\n\nthree");
         assert_eq!(output.tail(2), "two\nthree");
         assert_eq!(output.tail(9), "one\ntwo\nthree");
+    }
+
+    #[tokio::test]
+    async fn a_firmware_that_finds_no_kernel_is_noticed_however_its_words_arrive() {
+        let heard = async |pieces: &[&str]| {
+            let output = Output::new();
+            pieces.iter().for_each(|piece| output.take(piece.as_bytes()));
+            tokio::time::timeout(std::time::Duration::from_millis(20), output.no_boot_device()).await.is_ok()
+        };
+        assert!(heard(&["Booting from ROM...\r\nNo bootable device.\r\n"]).await);
+        assert!(heard(&["No boot", "able device", ".\r\n"]).await);
+        assert!(heard(&"No bootable device.".split_inclusive(|_| true).collect::<Vec<_>>()).await);
+        assert!(!heard(&["Booting from ROM...", "[    0.000000] Linux version 6.1\n"]).await);
     }
 
     #[test]

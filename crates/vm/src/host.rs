@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::driver::{krunvm, podman};
 use crate::image::{Go, host_system};
-use crate::machine::VmHost;
-use crate::{kvm, probe, virtiofs};
+use crate::machine::{StartError, VmHost};
+use crate::probe::Answer;
+use crate::{Accel, kvm, probe, virtiofs};
 
 /// This host's distribution, as `ID` of os-release says it; none where it does not say.
 #[must_use]
@@ -61,11 +62,16 @@ const SPACE_MIB: (u64, u64) = (3 * 1024, 10 * 1024);
 /// The same for memory: one machine, and two of the usual size.
 const MEMORY_MIB: (u64, u64) = (1024, 4096);
 
-/// Looks at this host. `go_folders` are where Go may be, best first. Takes less than a second and changes nothing.
-pub fn facts(host: &VmHost, go_folders: &[PathBuf]) -> Vec<Check> {
+/// Looks at this host. `go_folders` are where Go may be, best first; `probed` is what a probe guest has shown, if there was an
+/// image to boot it from. Takes less than a second and changes nothing.
+pub fn facts(
+    host: &VmHost,
+    go_folders: &[PathBuf],
+    probed: Option<&Result<Answer, StartError>>,
+) -> Vec<Check> {
     let mut checks = vec![system()];
     checks.extend(qemu(host));
-    checks.push(kvm_check(host));
+    checks.extend(accelerator(probed));
     checks.push(program("mmdebstrap", &["/usr/bin/mmdebstrap"], "mmdebstrap"));
     checks.push(program("mksquashfs", &["/usr/bin/mksquashfs", "/usr/sbin/mksquashfs"], "squashfs-tools"));
     checks.push(patchelf());
@@ -139,21 +145,33 @@ fn qemu(host: &VmHost) -> Vec<Check> {
     vec![Check::ok("qemu", format!("{version} ({})", path.display())), machine]
 }
 
-fn kvm_check(host: &VmHost) -> Check {
-    if let Err(unusable) = kvm::usable() {
-        let seen = format!("{unusable}; machines are emulated: slow, and no security boundary");
-        return Check::warn("kvm", seen, Some(unusable.mend()));
-    }
-    match probe::remembered(host) {
-        Some(answer) if answer.accel == crate::Accel::Kvm => Check::ok("kvm", answer.seen),
-        Some(answer) => Check::warn(
-            "kvm",
-            format!("{}; machines are emulated: slow, and no security boundary", answer.seen),
-            None,
-        ),
-        None => {
-            Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None)
+/// What a probe guest showed of KVM and, if that boots none, of emulation.
+fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
+    const EMULATED: &str = "machines are emulated: slow, and no security boundary";
+    let kvm = |seen: &str| {
+        let mend = kvm::usable().err().map(|unusable| unusable.mend());
+        Check::warn("kvm", format!("{seen}; {EMULATED}"), mend)
+    };
+    match probed {
+        Some(Ok(Answer { accel: Accel::Kvm, seen })) => vec![Check::ok("kvm", seen)],
+        Some(Ok(Answer { accel: Accel::Tcg, seen })) => {
+            vec![kvm(seen), Check::ok("emulation", "a probe guest booted")]
         }
+        Some(Err(StartError::NoGuestBoots { reason, kvm: why })) => vec![
+            kvm(why.as_deref().unwrap_or("not tried")),
+            Check::missing(
+                "emulation",
+                reason,
+                "apt-get install --reinstall qemu-system-x86 qemu-system-data seabios",
+            ),
+        ],
+        // The checks of what is missing tell it.
+        Some(Err(_)) | None => vec![match kvm::usable() {
+            Ok(()) => {
+                Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None)
+            }
+            Err(unusable) => kvm(&unusable.to_string()),
+        }],
     }
 }
 
@@ -275,12 +293,25 @@ mod tests {
         let launcher = Launcher { program: "/x".into(), args: Vec::new() };
         let mut host = VmHost::new("/nonexistent/state".into(), launcher);
         host.qemu = Some("/nonexistent/qemu".into());
-        let checks = facts(&host, &[]);
+        let checks = facts(&host, &[], None);
         let qemu = checks.iter().find(|check| check.name == "qemu").expect("checked");
         assert_eq!(qemu.state, State::Missing);
         assert_eq!(qemu.mend.as_deref(), Some("apt-get install qemu-system-x86"));
         assert!(qemu.seen.contains("/nonexistent/qemu"), "{}", qemu.seen);
         assert!(checks.iter().any(|check| check.name == "disk space"));
+    }
+
+    #[test]
+    fn what_a_probe_guest_showed_is_told_for_each_accelerator_that_was_tried() {
+        let shown = |probed: Result<Answer, StartError>| {
+            let checks = accelerator(Some(&probed)).into_iter();
+            checks.map(|check| (check.name, check.state)).collect::<Vec<_>>()
+        };
+        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned() });
+        assert_eq!(shown(answer(Accel::Kvm)), [("kvm", State::Ok)]);
+        assert_eq!(shown(answer(Accel::Tcg)), [("kvm", State::Warn), ("emulation", State::Ok)]);
+        let none = StartError::NoGuestBoots { reason: "r".to_owned(), kvm: None };
+        assert_eq!(shown(Err(none)), [("kvm", State::Warn), ("emulation", State::Missing)]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod mount;
 mod network;
 pub mod oci;
 mod pace;
+mod platform;
 mod probe;
 mod process;
 mod qmp;
@@ -53,7 +54,7 @@ pub use machine::{
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::NoMemory;
-pub use probe::{Answer, answer as probe};
+pub use probe::{Answer, ProbeGuest, Trust, answer as probe};
 pub use template::{
     Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates,
 };

@@ -1,103 +1,358 @@
-//! Which accelerator really works here.
+//! What really boots here, and how fast.
 //!
 //! `/dev/kvm` can open and answer its version, and still boot no stock kernel (seen on hosts that are virtual machines
-//! themselves: the guest hangs right after its decompressor). So `auto` trusts only a probe guest: the image's kernel,
-//! the guest binary, no disks. The answer is remembered for this kernel, this QEMU and this processor.
+//! themselves: the guest hangs right after its decompressor). QEMU can be installed with a firmware that does not find the
+//! kernel. So both are tried with a probe guest: the image's kernel and the guest binary, no disks. What it showed is
+//! remembered for this kernel, this QEMU with its firmware, and this processor.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::{Accel, AccelChoice};
-use crate::driver::qemu::{self, Boot, Needs};
+use crate::digest::digest_of_program;
+use crate::driver::qemu::{self, Boot, Firmware, Needs};
 use crate::image::Image;
+use crate::kvm;
 use crate::machine::files::Files;
-use crate::machine::spawn::{Outputs, Recipe};
-use crate::machine::{StartError, VmHost, record};
+use crate::machine::spawn::{Outputs, Recipe, Vmm};
+use crate::machine::{QemuSettings, StartError, VmHost, record};
 use crate::network::Connection;
-use crate::{kvm, tsc};
+use crate::platform::{Platform, load_factor};
+use crate::tsc;
 
-/// How long a probe guest may take. With KVM it takes well under a second.
-const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// How long a probe guest may take, on a quiet host. On a real processor it takes well under a second with KVM, and 2.5 s
+/// under emulation; a nested host takes many times as long.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
 /// Its memory, MiB.
 const PROBE_MEMORY_MIB: u32 = 256;
-/// Name of the file that remembers answers.
-const ANSWERS: &str = "accel.json";
-/// Answers that are remembered: a few kernels and QEMUs of one host.
-const ANSWERS_MAX: usize = 16;
+/// Name of the file that remembers sightings.
+const SIGHTINGS: &str = "probes.json";
+/// Sightings that are remembered: a few kernels and QEMUs of one host.
+const SIGHTINGS_MAX: usize = 16;
+/// After this time a guest that did not boot gets another try: its host may have been too busy.
+const FAILURE_KEPT_S: u64 = 24 * 3600;
 
-/// What a probe found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What machines are run with here, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What works best.
+    /// What runs their instructions.
     pub accel: Accel,
     /// What was seen, for people.
     pub seen: String,
 }
 
-type Answers = BTreeMap<String, Answer>;
+/// What a probe guest showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Sighting {
+    /// The firmware that it booted from, or was tried with last.
+    firmware: Firmware,
+    /// From the start of its VMM to its hello, milliseconds; none: it did not come that far.
+    hello_ms: Option<u64>,
+    /// For people.
+    seen: String,
+    /// When it was, seconds since 1970-01-01 UTC.
+    at_s: u64,
+}
 
-/// What a machine is run with, given what was asked for.
+type Sightings = BTreeMap<String, Sighting>;
+
+/// How much of what is remembered is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// A success, and a failure for a day.
+    Remembered,
+    /// Only a success. A person who asks wants to know whether what failed has been mended.
+    Success,
+}
+
+/// What a probe guest is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeGuest<'a> {
+    /// The image whose kernel it boots.
+    pub image: &'a Image,
+    /// The guest binary.
+    pub guest_binary: &'a Path,
+    /// Its processor model if it is emulated; none: the usual one.
+    pub cpu_model: Option<&'a str>,
+}
+
+/// A question about this host: does a guest boot with this accelerator?
+struct Probe<'a> {
+    host: &'a VmHost,
+    qemu: PathBuf,
+    accel: Accel,
+    guest: ProbeGuest<'a>,
+}
+
+/// What a machine is run with, given what was asked for. Whether emulation works is not tried here: the machine itself shows it.
 pub(crate) async fn resolve(
     host: &VmHost,
-    choice: AccelChoice,
-    image: &Image,
+    settings: &QemuSettings,
     guest_binary: &Path,
-) -> Result<Accel, StartError> {
-    match choice {
-        AccelChoice::Tcg => Ok(Accel::Tcg),
-        AccelChoice::Kvm => match kvm::usable() {
-            Ok(()) => Ok(Accel::Kvm),
-            Err(unusable) => Err(StartError::NoKvm { reason: unusable.to_string() }),
+) -> Result<Platform, StartError> {
+    let (image, cpu_model) = (&settings.image, settings.cpu_model.as_deref());
+    let probe = |accel| Probe::of(host, accel, ProbeGuest { image, guest_binary, cpu_model });
+    match settings.accel {
+        AccelChoice::Tcg => Ok(probe(Accel::Tcg)?.platform_as_known()),
+        AccelChoice::Kvm => {
+            let sighting = probe_kvm(&probe(Accel::Kvm)?, Trust::Remembered).await?;
+            sighting.map_err(|reason| StartError::NoKvm { reason })
+        }
+        AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, Trust::Remembered).await? {
+            Ok(platform) => Ok(platform),
+            Err(_) => Ok(probe(Accel::Tcg)?.platform_as_known()),
         },
-        AccelChoice::Auto => Ok(answer(host, image, guest_binary).await?.accel),
     }
 }
 
-/// What works best here: remembered, or found out by booting a probe guest.
+/// Finds out what machines run with here: remembered, or seen by booting a probe guest.
 ///
 /// # Errors
-/// No QEMU, or an image or guest binary that cannot be read. A guest that does not boot is an answer, not an error.
-pub async fn answer(host: &VmHost, image: &Image, guest_binary: &Path) -> Result<Answer, StartError> {
+/// No QEMU, an image or guest binary that cannot be read, KVM if it was asked for and does not boot a guest, emulation if it
+/// does not.
+pub async fn answer(
+    host: &VmHost,
+    choice: AccelChoice,
+    guest: ProbeGuest<'_>,
+    trust: Trust,
+) -> Result<Answer, StartError> {
+    let probe = |accel| Probe::of(host, accel, guest);
+    let why_no_kvm = match choice {
+        AccelChoice::Tcg => None,
+        AccelChoice::Kvm | AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, trust).await? {
+            Ok(_) => {
+                let seen = "a probe guest booted with KVM".to_owned();
+                return Ok(Answer { accel: Accel::Kvm, seen });
+            }
+            Err(reason) if choice == AccelChoice::Kvm => return Err(StartError::NoKvm { reason }),
+            Err(reason) => Some(reason),
+        },
+    };
+    let emulated = probe(Accel::Tcg)?.look(Trust::Success).await?;
+    match emulated.hello_ms {
+        Some(_) => Ok(Answer { accel: Accel::Tcg, seen: why_no_kvm.unwrap_or(emulated.seen) }),
+        None => Err(StartError::NoGuestBoots { reason: emulated.seen, kvm: why_no_kvm }),
+    }
+}
+
+/// Whether a guest boots with KVM; the inner error says why not.
+pub(crate) async fn kvm(
+    host: &VmHost,
+    guest: ProbeGuest<'_>,
+    trust: Trust,
+) -> Result<Result<(), String>, StartError> {
+    Ok(probe_kvm(&Probe::of(host, Accel::Kvm, guest)?, trust).await?.map(drop))
+}
+
+/// The platform with KVM, or why there is none.
+async fn probe_kvm(probe: &Probe<'_>, trust: Trust) -> Result<Result<Platform, String>, StartError> {
     if let Err(unusable) = kvm::usable() {
         // Cheap to see, and may change at any time: not remembered.
-        return Ok(Answer { accel: Accel::Tcg, seen: unusable.to_string() });
+        return Ok(Err(unusable.to_string()));
     }
-    let key = key(&host.qemu()?);
-    let path = host.state.join(ANSWERS);
-    if let Some(answer) = read(&path).remove(&key) {
-        return Ok(answer);
-    }
-    let answer = match boot(host, image, guest_binary).await? {
-        Ok(()) => Answer { accel: Accel::Kvm, seen: "a probe guest booted with KVM".to_owned() },
-        Err(reason) => Answer { accel: Accel::Tcg, seen: reason },
-    };
-    remember(&path, key, &answer);
-    Ok(answer)
+    let sighting = probe.look(trust).await?;
+    Ok(match sighting.hello_ms {
+        Some(_) => Ok(probe.platform(sighting.firmware.clone()).on_host_of(sighting.hello_ms)),
+        None => Err(sighting.seen),
+    })
 }
 
-/// The remembered answer of this host, without booting anything.
-pub(crate) fn remembered(host: &VmHost) -> Option<Answer> {
-    read(&host.state.join(ANSWERS)).remove(&key(&host.qemu().ok()?))
+/// Whether a guest is known to boot with KVM, without booting anything; none: it is not known.
+pub(crate) fn remembered_kvm(host: &VmHost) -> Option<Result<(), String>> {
+    let key = key(&host.qemu().ok()?, Accel::Kvm, None).ok()?;
+    let sighting = read(&host.state.join(SIGHTINGS)).remove(&key)?;
+    Some(if sighting.hello_ms.is_some() { Ok(()) } else { Err(sighting.seen) })
 }
 
-/// What an answer holds for: this kernel, this QEMU, this processor.
-fn key(qemu: &Path) -> String {
+impl<'a> Probe<'a> {
+    fn of(host: &'a VmHost, accel: Accel, guest: ProbeGuest<'a>) -> Result<Self, StartError> {
+        Ok(Self { host, qemu: host.qemu()?, accel, guest })
+    }
+
+    fn key(&self) -> std::io::Result<String> {
+        key(&self.qemu, self.accel, self.guest.cpu_model)
+    }
+
+    fn platform(&self, firmware: Firmware) -> Platform {
+        Platform::of(self.qemu.clone(), firmware, self.accel, self.guest.cpu_model)
+    }
+
+    /// The platform as far as it is known; on a host that nothing is known of, an ordinary one.
+    fn platform_as_known(&self) -> Platform {
+        match self.remembered() {
+            Some(sighting) => self.platform(sighting.firmware).on_host_of(sighting.hello_ms),
+            None => {
+                let first = Firmware::candidates(&self.qemu).into_iter().next();
+                self.platform(first.unwrap_or(Firmware::Default))
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.host.state.join(SIGHTINGS)
+    }
+
+    fn remembered(&self) -> Option<Sighting> {
+        let key = self.key().ok()?;
+        read(&self.path()).remove(&key)
+    }
+
+    fn believed(&self, trust: Trust) -> Option<Sighting> {
+        self.remembered().filter(|sighting| {
+            let is_fresh = now_s().saturating_sub(sighting.at_s) < FAILURE_KEPT_S;
+            sighting.hello_ms.is_some() || (trust == Trust::Remembered && is_fresh)
+        })
+    }
+
+    /// What is remembered, else what a probe guest shows now.
+    async fn look(&self, trust: Trust) -> Result<Sighting, StartError> {
+        if let Some(sighting) = self.believed(trust) {
+            return Ok(sighting);
+        }
+        let _one_at_a_time = self.host.probing.lock().await;
+        // Another task may have looked meanwhile.
+        if let Some(sighting) = self.believed(trust) {
+            return Ok(sighting);
+        }
+        let sighting = self.boot().await?;
+        let key = self.key().map_err(io_error("read", &self.qemu))?;
+        remember(&self.path(), key, &sighting);
+        Ok(sighting)
+    }
+
+    /// Boots a probe guest, from the first firmware that leads to its kernel.
+    async fn boot(&self) -> Result<Sighting, StartError> {
+        let mut failures: Vec<String> = Vec::new();
+        let mut last = Firmware::Default;
+        for firmware in Firmware::candidates(&self.qemu) {
+            last = firmware.clone();
+            match self.boot_from(firmware.clone()).await? {
+                Ok(took) => {
+                    let hello_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    let seen = format!("a probe guest said hello after {:.1} s", took.as_secs_f32());
+                    return Ok(Sighting { firmware, hello_ms: Some(hello_ms), seen, at_s: now_s() });
+                }
+                Err(reason) if failures.contains(&reason) => {}
+                Err(reason) => failures.push(reason),
+            }
+        }
+        let with = match self.accel {
+            Accel::Kvm => "/dev/kvm opens, but a probe guest did not boot",
+            Accel::Tcg => "a probe guest did not boot under emulation",
+        };
+        let seen = format!("{with}: {}", failures.join("; then "));
+        Ok(Sighting { firmware: last, hello_ms: None, seen, at_s: now_s() })
+    }
+
+    /// The inner error says what was seen instead of its hello.
+    async fn boot_from(&self, firmware: Firmware) -> Result<Result<Duration, String>, StartError> {
+        let name = format!("probe-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
+        let run_dir = self.host.state.join(name);
+        fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
+        let platform = self.platform(firmware);
+        let limit = PROBE_LIMIT.mul_f64(load_factor());
+        let result = match self.recipe(&platform, &run_dir) {
+            Ok(recipe) => Ok(greet(Arc::new(recipe), limit).await),
+            Err(error) => Err(error),
+        };
+        let destroyed = record::destroy_leftover(&run_dir).await;
+        destroyed.map_err(|error| io_error("end", &run_dir)(std::io::Error::other(error)))?;
+        fs::remove_dir_all(&run_dir).map_err(io_error("remove", &run_dir))?;
+        result
+    }
+
+    fn recipe(&self, platform: &Platform, run_dir: &Path) -> Result<Recipe, StartError> {
+        let needs = Needs {
+            platform,
+            name: "probe",
+            tsc_khz: tsc::frequency_khz(),
+            cpus: 1,
+            memory_mib: PROBE_MEMORY_MIB,
+            boot: Boot::Probe,
+        };
+        Ok(Recipe {
+            invocation: qemu::plan(&needs),
+            launcher: self.host.launcher.clone(),
+            accel: self.accel,
+            name: "probe".to_owned(),
+            run_dir: run_dir.to_owned(),
+            connection: Arc::new(Connection::Shut),
+            shares: None,
+            forward: None,
+            files: Files::to_boot(self.guest.image, self.guest.guest_binary)?.with_firmware(platform)?,
+        })
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::Io { what, path, source }
+}
+
+/// How long it took to its hello, or what came instead.
+async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, String> {
+    let (outputs, began) = (Outputs::new(), Instant::now());
+    let spawned = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await;
+    let mut vmm = spawned.map_err(|error| error.to_string())?;
+    match tokio::time::timeout(limit, hello(&mut vmm, &outputs)).await {
+        Ok(Some(())) => Ok(began.elapsed()),
+        Ok(None) => Err(vmm.why_ended(&outputs).await),
+        Err(_) => {
+            let last = outputs.last_line();
+            Err(format!("no hello within {} s (its last words: {last})", limit.as_secs()))
+        }
+    }
+}
+
+/// Waits for the hello; none: the guest will not come that far any more.
+async fn hello(vmm: &mut Vmm, outputs: &Outputs) -> Option<()> {
+    let link = vmm.link.as_mut()?;
+    link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 }).ok()?;
+    loop {
+        tokio::select! {
+            message = link.next() => match message {
+                Ok(GuestMessage::Hello { .. }) => return Some(()),
+                Ok(_) => {}
+                Err(_) => return None,
+            },
+            () = outputs.console.no_boot_device() => return None,
+        }
+    }
+}
+
+/// What a sighting holds for: this kernel, this QEMU and its firmwares, this processor, the guest's processor model.
+fn key(qemu: &Path, accel: Accel, cpu_model: Option<&str>) -> std::io::Result<String> {
     let system = rustix::system::uname();
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    format!(
-        "{}; {}; {}",
+    let mut digests = vec![digest_of_program(qemu)?];
+    let files = Firmware::candidates(qemu).into_iter().filter_map(|firmware| firmware.file(qemu));
+    for file in files {
+        digests.push(digest_of_program(&file)?);
+    }
+    let short = |digest: &String| digest.get(..16).unwrap_or(digest).to_owned();
+    let guest = Platform::of(qemu.to_owned(), Firmware::Default, accel, cpu_model).cpu_model;
+    Ok(format!(
+        "{accel}; {}; {}; {}; {guest}",
         system.release().to_string_lossy(),
-        qemu_version(qemu).unwrap_or_default(),
-        model.trim_start_matches(['\t', ' ', ':'])
-    )
+        digests.iter().map(short).collect::<Vec<_>>().join(" "),
+        processor()
+    ))
+}
+
+/// This host's processor, in its own words.
+fn processor() -> &'static str {
+    static PROCESSOR: OnceLock<String> = OnceLock::new();
+    PROCESSOR.get_or_init(|| {
+        let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = text.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        model.trim_start_matches(['\t', ' ', ':']).to_owned()
+    })
 }
 
 /// First line of `--version`.
@@ -107,19 +362,23 @@ pub(crate) fn qemu_version(qemu: &Path) -> Option<String> {
     Some(text.lines().next()?.trim_start_matches("QEMU emulator version ").to_owned())
 }
 
-fn read(path: &Path) -> Answers {
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn read(path: &Path) -> Sightings {
     // A file that cannot be read costs another probe.
     fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-fn remember(path: &Path, key: String, answer: &Answer) {
-    let mut answers = read(path);
-    if answers.len() >= ANSWERS_MAX {
-        answers.clear();
+fn remember(path: &Path, key: String, sighting: &Sighting) {
+    let mut sightings = read(path);
+    if sightings.len() >= SIGHTINGS_MAX {
+        sightings.clear();
     }
-    answers.insert(key, answer.clone());
+    sightings.insert(key, sighting.clone());
     let new = path.with_extension(format!("new-{}", std::process::id()));
-    let written = serde_json::to_vec_pretty(&answers)
+    let written = serde_json::to_vec_pretty(&sightings)
         .map_err(std::io::Error::from)
         .and_then(|text| fs::write(&new, text))
         .and_then(|()| fs::rename(&new, path));
@@ -128,97 +387,23 @@ fn remember(path: &Path, key: String, answer: &Answer) {
     }
 }
 
-/// Boots a probe guest with KVM; the inner error says what was seen instead of its hello.
-async fn boot(host: &VmHost, image: &Image, guest_binary: &Path) -> Result<Result<(), String>, StartError> {
-    let io_error = |what, path: &Path| {
-        let path = path.to_owned();
-        move |source| StartError::Io { what, path, source }
-    };
-    let run_dir = host.state.join(format!("probe-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()));
-    fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
-    let result = match recipe(host, image, guest_binary, &run_dir) {
-        Ok(recipe) => Ok(greet(Arc::new(recipe)).await),
-        Err(error) => Err(error),
-    };
-    record::destroy_leftover(&run_dir)
-        .await
-        .map_err(|error| io_error("end", &run_dir)(std::io::Error::other(error)))?;
-    fs::remove_dir_all(&run_dir).map_err(io_error("remove", &run_dir))?;
-    result
-}
-
-fn recipe(host: &VmHost, image: &Image, guest_binary: &Path, run_dir: &Path) -> Result<Recipe, StartError> {
-    let needs = Needs {
-        qemu: &host.qemu()?,
-        name: "probe",
-        accel: Accel::Kvm,
-        tsc_khz: tsc::frequency_khz(),
-        cpus: 1,
-        memory_mib: PROBE_MEMORY_MIB,
-        boot: Boot::Probe,
-    };
-    Ok(Recipe {
-        invocation: qemu::plan(&needs),
-        launcher: host.launcher.clone(),
-        accel: Accel::Kvm,
-        name: "probe".to_owned(),
-        run_dir: run_dir.to_owned(),
-        connection: Arc::new(Connection::Shut),
-        shares: None,
-        forward: None,
-        files: Files::to_boot(image, guest_binary)?,
-    })
-}
-
-async fn greet(recipe: Arc<Recipe>) -> Result<(), String> {
-    let outputs = Outputs::new();
-    let hello = async {
-        let mut vmm = recipe
-            .spawn(&outputs, &Arc::new(AtomicBool::new(false)))
-            .await
-            .map_err(|error| error.to_string())?;
-        let Some(mut link) = vmm.link.take() else { return Err("it has no agent port".to_owned()) };
-        link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 })
-            .map_err(|error| error.to_string())?;
-        loop {
-            match link.next().await {
-                Ok(GuestMessage::Hello { .. }) => return Ok(()),
-                Ok(_) => {}
-                Err(_) => return Err(format!("its VMM ended: {}", last_line(&outputs))),
-            }
-        }
-    };
-    match tokio::time::timeout(PROBE_LIMIT, hello).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(reason)) => Err(format!("/dev/kvm opens, but a probe guest did not boot: {reason}")),
-        Err(_) => Err(format!(
-            "/dev/kvm opens, but a probe guest did not boot within {} s (last words: {})",
-            PROBE_LIMIT.as_secs(),
-            last_line(&outputs)
-        )),
-    }
-}
-
-fn last_line(outputs: &Outputs) -> String {
-    outputs.tail().lines().last().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_remembered_apart_and_a_damaged_file_costs_nothing() {
+    fn sightings_are_remembered_apart_and_a_damaged_file_costs_nothing() {
         let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join(ANSWERS);
-        let answer = |accel| Answer { accel, seen: "x".to_owned() };
-        remember(&path, "a".to_owned(), &answer(Accel::Kvm));
-        remember(&path, "b".to_owned(), &answer(Accel::Tcg));
-        assert_eq!(read(&path).get("a"), Some(&answer(Accel::Kvm)));
+        let path = folder.path().join(SIGHTINGS);
+        let sighting =
+            |hello_ms| Sighting { firmware: Firmware::Default, hello_ms, seen: "x".to_owned(), at_s: 5 };
+        remember(&path, "a".to_owned(), &sighting(Some(300)));
+        remember(&path, "b".to_owned(), &sighting(None));
+        assert_eq!(read(&path).get("a"), Some(&sighting(Some(300))));
         assert_eq!(read(&path).len(), 2);
         fs::write(&path, "{").expect("damage");
         assert!(read(&path).is_empty());
-        remember(&path, "a".to_owned(), &answer(Accel::Tcg));
+        remember(&path, "a".to_owned(), &sighting(None));
         assert_eq!(read(&path).len(), 1);
         assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
     }

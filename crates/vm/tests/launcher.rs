@@ -91,6 +91,7 @@ impl Setting {
                     image: Store::new(&self.folder.path().join("state")).find("f00d").unwrap(),
                     source: None,
                     accel: AccelChoice::Tcg,
+                    cpu_model: None,
                     template: None,
                 }),
             },

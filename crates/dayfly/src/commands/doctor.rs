@@ -1,8 +1,8 @@
 //! `dayfly doctor`: what this host can do, what not, and the command that mends it.
 
-use dayfly_vm::VmHost;
 use dayfly_vm::host::{Check, State, facts};
 use dayfly_vm::image::Store;
+use dayfly_vm::{AccelChoice, Answer, ProbeGuest, StartError, Trust, VmHost};
 
 use super::machine::unchecked_host;
 use crate::cli::DoctorArgs;
@@ -12,8 +12,8 @@ use crate::settings::Places;
 
 pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     let host = unchecked_host(places);
-    prove_accelerator(places, &host, args.json).await;
-    let mut checks = facts(&host, &places.search_path);
+    let probed = probe(places, &host, args.json).await;
+    let mut checks = facts(&host, &places.search_path, probed.as_ref());
     checks.push(guest_binary(places));
     if args.json {
         printer::json(&checks);
@@ -29,15 +29,18 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-/// Boots a probe guest where an image is there to boot, so that the answer about KVM is one that was seen.
-async fn prove_accelerator(places: &Places, host: &VmHost, quiet: bool) {
-    let image = Store::new(&places.state).list().ok().and_then(|images| images.into_iter().next());
-    if let (Some(image), Ok(guest_binary)) = (image, places.guest_binary()) {
-        let task = Task::begin("looking whether KVM works", quiet);
-        // What stands in the way is told by the checks.
-        let _ = dayfly_vm::probe(host, &image, &guest_binary).await;
-        drop(task);
-    }
+/// Boots a probe guest if there is an image to boot it from: what is said of KVM and of emulation was seen. A failure that is
+/// remembered gets another try, because the person who asks may have mended it.
+async fn probe(
+    places: &Places,
+    host: &VmHost,
+    quiet: bool,
+) -> Option<std::result::Result<Answer, StartError>> {
+    let image = Store::new(&places.state).list().ok()?.into_iter().next()?;
+    let guest_binary = places.guest_binary().ok()?;
+    let guest = ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: None };
+    let _task = Task::begin("booting a probe guest", quiet);
+    Some(dayfly_vm::probe(host, AccelChoice::Auto, guest, Trust::Success).await)
 }
 
 fn guest_binary(places: &Places) -> Check {

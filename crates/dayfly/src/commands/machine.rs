@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use dayfly_vm::{
-    Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProcessSettings, QemuSettings,
-    TemplateSettings, VmHost, WarmUp,
+    Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProbeGuest, ProcessSettings,
+    QemuSettings, TemplateSettings, Trust, VmHost, WarmUp,
 };
 
 use super::image;
@@ -73,10 +73,13 @@ pub(crate) async fn choose(
         let image =
             qemu_image(places, request.machine.image.as_deref(), request.machine.fetch, quiet).await?.image;
         let guest_binary = places.guest_binary()?;
-        let task = Task::begin("looking whether KVM works", quiet);
-        let found = dayfly_vm::find(&host, Some((&image, &guest_binary))).await;
-        drop(task);
-        found
+        let guest = ProbeGuest {
+            image: &image,
+            guest_binary: &guest_binary,
+            cpu_model: request.machine.cpu_model.as_deref(),
+        };
+        let _task = Task::begin("looking whether KVM works", quiet);
+        dayfly_vm::find(&host, Some(guest)).await
     } else {
         dayfly_vm::find(&host, None).await
     };
@@ -121,7 +124,8 @@ pub(crate) async fn settings(
     dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(args, user)?;
     let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
-    let driver = Driver::Qemu(QemuSettings { disk_mib, image, source, accel, template });
+    let cpu_model = args.cpu_model.clone();
+    let driver = Driver::Qemu(QemuSettings { disk_mib, image, source, accel, cpu_model, template });
     of_size(places, args, driver)
 }
 
@@ -182,26 +186,31 @@ pub(crate) struct Proven {
     pub(crate) explanation: String,
 }
 
-/// Finds out what QEMU's machines run with: `auto` believes only a probe guest that really booted.
+/// Finds out what QEMU's machines run with, by a probe guest that really boots.
+///
+/// # Errors
+/// None boots, or not with the accelerator that was asked for.
 pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
     let Driver::Qemu(qemu) = &machine.driver else {
         let word = machine.driver.kind().to_string();
         return Ok(Proven { explanation: format!("{word} runs them by itself"), word });
     };
-    let (accel, why) = match qemu.accel {
-        AccelChoice::Kvm => (Accel::Kvm, "as asked for".to_owned()),
-        AccelChoice::Tcg => (Accel::Tcg, "as asked for".to_owned()),
-        AccelChoice::Auto => {
-            let task = Task::begin("looking whether KVM works", quiet);
-            let answer =
-                dayfly_vm::probe(host, &qemu.image, &machine.guest_binary).await.map_err(Failure::cannot)?;
-            drop(task);
-            (answer.accel, answer.seen)
-        }
+    let guest = ProbeGuest {
+        image: &qemu.image,
+        guest_binary: &machine.guest_binary,
+        cpu_model: qemu.cpu_model.as_deref(),
     };
-    let name = match accel {
+    let task = Task::begin("booting a probe guest", quiet);
+    let answer =
+        dayfly_vm::probe(host, qemu.accel, guest, Trust::Remembered).await.map_err(Failure::cannot)?;
+    drop(task);
+    let name = match answer.accel {
         Accel::Kvm => "KVM",
         Accel::Tcg => "software emulation",
     };
-    Ok(Proven { word: accel.to_string(), explanation: format!("{name} ({why})") })
+    let why = match qemu.accel {
+        AccelChoice::Auto => answer.seen,
+        AccelChoice::Kvm | AccelChoice::Tcg => "as asked for".to_owned(),
+    };
+    Ok(Proven { word: answer.accel.to_string(), explanation: format!("{name} ({why})") })
 }

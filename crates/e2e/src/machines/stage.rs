@@ -26,25 +26,26 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// For machines that are forked; `binary` is the program, with the guest binary beside it.
+    /// For machines that are forked from this image; `binary` is the program, with the guest binary beside it.
     ///
     /// # Errors
-    /// There is no image under `state`, or no room for a folder.
-    pub fn new(state: &Path, binary: &Path, template: TemplateSettings) -> Result<Self, Error> {
+    /// There is no such image under `state`, or no room for a folder.
+    pub fn new(state: &Path, binary: &Path, image: &str, template: TemplateSettings) -> Result<Self, Error> {
         let folder = tempfile::tempdir()?;
         let launcher = Launcher { program: binary.to_owned(), args: vec!["vmm-launch".to_owned()] };
         let mut host = VmHost::new(state.to_owned(), launcher);
         host.spare_folder = Some(folder.path().join("spares"));
-        let image = Store::new(state).list()?.into_iter().next().ok_or("no image: `dayfly image build`")?;
+        let image = Store::new(state).find(image)?;
         let driver = Driver::Qemu(QemuSettings {
             disk_mib: 32 * 1024,
             image,
             source: None,
             accel: AccelChoice::Auto,
+            cpu_model: None,
             template: Some(template),
         });
         let guest_binary = binary.with_file_name("dayfly-guest");
-        let machine = Machine { cpus: 2, memory_mib: 1024, guest_binary, driver };
+        let machine = Machine { cpus: cpus()?, memory_mib: 1024, guest_binary, driver };
         let network =
             Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
         Ok(Self { folder, host, machine, network })
@@ -108,6 +109,11 @@ impl Stage {
         assert!(left.iter().all(|left| left.path().extension().is_some_and(|end| end == "log")), "{left:?}");
         said
     }
+}
+
+/// Virtual CPUs of a machine: what `dayfly` itself would take.
+fn cpus() -> Result<u32, Error> {
+    Ok(std::env::var("RUNNER_CPUS").map_or(Ok(2), |number| number.parse())?)
 }
 
 /// An entrypoint that runs a script in place of a runner app.

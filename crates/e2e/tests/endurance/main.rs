@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dayfly_e2e::machines::{Stage, enter_network_namespace};
-use dayfly_e2e::prepared;
+use dayfly_e2e::{image, prepared};
 use dayfly_vm::{Preparing, TemplateSettings};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -33,7 +33,7 @@ async fn alone() -> MutexGuard<'static, ()> {
 /// Machines in a network of their own, with a template.
 async fn stage(state: &Path, template: TemplateSettings) -> Stage {
     enter_network_namespace();
-    let stage = Stage::new(state, &prepared("DAYFLY_BINARY"), template).expect("a stage");
+    let stage = Stage::new(state, &prepared("DAYFLY_BINARY"), &image(), template).expect("a stage");
     let told = stage.prepare().await;
     let has_failed = |what: &Preparing| matches!(what, Preparing::Failed { .. } | Preparing::Cold { .. });
     assert!(!told.iter().any(has_failed), "{told:?}");

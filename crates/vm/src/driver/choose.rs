@@ -1,11 +1,9 @@
 //! Which driver a machine is made with, where that was left open.
 
-use std::path::Path;
-
 use super::{DriverKind, krunvm, podman};
-use crate::accel::{Accel, AccelChoice};
-use crate::image::Image;
+use crate::accel::AccelChoice;
 use crate::machine::{StartError, VmHost};
+use crate::probe::{ProbeGuest, Trust};
 use crate::{kvm, probe};
 
 /// What this host has: for each driver nothing, or why it cannot be used here.
@@ -102,23 +100,19 @@ pub fn choose(
     })
 }
 
-/// Looks at this host. `image` is what the probe guest boots, with the guest binary; without one KVM is taken by its
-/// remembered answer only. A probe takes seconds, once.
+/// Looks at this host. Without a probe guest, KVM is judged by what is remembered of it. A probe takes seconds, once.
 ///
 /// # Errors
 /// The image or the guest binary cannot be read.
-pub async fn find(host: &VmHost, boots: Option<(&Image, &Path)>) -> Result<Found, StartError> {
+pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<Found, StartError> {
     let kvm = kvm::usable().map_err(|unusable| unusable.to_string());
     let qemu = host.qemu().map(drop).map_err(|error| error.to_string());
-    let qemu_kvm = match (&qemu, &kvm, boots) {
+    let qemu_kvm = match (&qemu, &kvm, guest) {
         (Err(missing), ..) | (_, Err(missing), _) => Err(missing.clone()),
-        (Ok(()), Ok(()), Some((image, guest_binary))) => {
-            booted(&probe::answer(host, image, guest_binary).await?)
-        }
-        (Ok(()), Ok(()), None) => match probe::remembered(host) {
-            Some(answer) => booted(&answer),
-            None => Err("whether a guest boots with KVM is not known before there is an image".to_owned()),
-        },
+        (Ok(()), Ok(()), Some(guest)) => probe::kvm(host, guest, Trust::Remembered).await?,
+        (Ok(()), Ok(()), None) => probe::remembered_kvm(host).unwrap_or_else(|| {
+            Err("whether a guest boots with KVM is not known before there is an image".to_owned())
+        }),
     };
     let with_kvm = |found: Result<String, StartError>| match (found, &kvm) {
         (Err(error), _) => Err(error.to_string()),
@@ -131,10 +125,6 @@ pub async fn find(host: &VmHost, boots: Option<(&Image, &Path)>) -> Result<Found
         podman_krun: with_kvm(podman::probe(host).await),
         krunvm: with_kvm(krunvm::probe(host).await),
     })
-}
-
-fn booted(answer: &probe::Answer) -> Result<(), String> {
-    if answer.accel == Accel::Kvm { Ok(()) } else { Err(answer.seen.clone()) }
 }
 
 #[cfg(test)]

@@ -98,6 +98,14 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// Not even emulation boots a guest.
+    #[error("no machine boots here: {reason}{}", kvm.as_ref().map(|kvm| format!("\n  with KVM: {kvm}")).unwrap_or_default())]
+    NoGuestBoots {
+        /// What was seen under emulation.
+        reason: String,
+        /// Why KVM is not used, if it was to be.
+        kvm: Option<String>,
+    },
     /// A disk could not be made.
     #[error("cannot make the machine's disk {}: {reason}", path.display())]
     Disk {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::process::Ending;
 
+/// From a VMM's end until what it said before is given up.
+pub(super) const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+
 /// How a machine ended. One enum for all endings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
@@ -27,6 +30,8 @@ pub enum Exit {
         /// How long was waited each time.
         limit: Duration,
     },
+    /// The firmware found no kernel: QEMU's program and its data files do not fit together. It was killed.
+    NoBootDevice,
     /// The VMM could not be started again after the watchdog had ended it.
     NotStarted {
         /// Why.
@@ -64,6 +69,11 @@ impl std::fmt::Display for Exit {
                 "the agent in the machine said no hello within {} s, {attempts} times; look at the console's last lines, \
                  or start with --accel tcg where KVM does not work",
                 limit.as_secs()
+            ),
+            Self::NoBootDevice => f.write_str(
+                "the firmware found no kernel (\"No bootable device\"): QEMU's program and its data files do not fit \
+                 together; install them anew (apt-get install --reinstall qemu-system-x86 qemu-system-data seabios), then \
+                 `dayfly doctor` boots a guest and tells whether it works",
             ),
             Self::NotStarted { reason } => write!(f, "the VMM could not be started again: {reason}"),
             Self::WrongVersion { guest, host } => write!(

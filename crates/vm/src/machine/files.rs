@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::StartError;
 use super::initramfs::{self, InitramfsError};
-use crate::driver::qemu::Role;
+use crate::driver::qemu::{Firmware, Role};
 use crate::image::Image;
+use crate::platform::Platform;
 
 /// Open files by what they are to the VMM.
 #[derive(Debug, Default)]
@@ -28,6 +29,13 @@ impl Files {
             }
         })?;
         Ok(Self::default().with(Role::Kernel, opened).with(Role::Initrd, initramfs))
+    }
+
+    /// The firmware, if QEMU does not take its own.
+    pub(crate) fn with_firmware(self, platform: &Platform) -> Result<Self, StartError> {
+        let Firmware::Qboot(path) = &platform.firmware else { return Ok(self) };
+        let io_error = |source| StartError::Io { what: "open the firmware", path: path.clone(), source };
+        Ok(self.with(Role::Firmware, File::open(path).map_err(io_error)?))
     }
 
     /// The image's root file system. Its lock keeps the image from being removed; the VMM inherits it.

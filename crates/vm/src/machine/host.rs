@@ -1,6 +1,7 @@
 //! What all machines of this host have in common.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Spares, StartError};
@@ -39,9 +40,11 @@ pub struct VmHost {
     /// Where spare machines have their folders; none: there are none.
     pub spare_folder: Option<PathBuf>,
     pub(crate) pace: Pace,
+    /// Held while a probe guest boots, so that each question is answered by one.
+    pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// How long machines may take.
+/// How long machines may take on an ordinary host. What a probe guest took on this one, and its load, stretch them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// From the start of the VMM to the agent's hello, under emulation.
@@ -79,6 +82,20 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The same for a host on which a machine's start takes `factor` times as long.
+    pub(crate) fn stretched(&self, factor: f64) -> Self {
+        let stretch = |limit: Duration| limit.mul_f64(factor);
+        Self {
+            hello_tcg: stretch(self.hello_tcg),
+            hello_kvm: stretch(self.hello_kvm),
+            hello_krun: stretch(self.hello_krun),
+            fork: stretch(self.fork),
+            template: stretch(self.template),
+            warm_up: self.warm_up,
+            docker: stretch(self.docker),
+        }
+    }
+
     pub(crate) fn hello(&self, accel: Accel) -> Duration {
         match accel {
             Accel::Kvm => self.hello_kvm,
@@ -102,6 +119,7 @@ impl VmHost {
             spares: Spares::default(),
             spare_folder: None,
             pace: Pace::default(),
+            probing: Arc::default(),
         }
     }
 

@@ -8,13 +8,13 @@ use super::files::Files;
 use super::spawn::{Outputs, Recipe, Vmm};
 use super::tree::TreeRecipe;
 use super::{StartError, VmHost, disks, overlay, record};
-use crate::accel::Accel;
 use crate::driver::qemu::{self, Boot, Card, Needs, Role};
 use crate::forward::Forward;
 use crate::image::Image;
 use crate::launch::Launcher;
 use crate::network::Connection;
 use crate::pace::Turn;
+use crate::platform::Platform;
 use crate::template::{Blueprint, Opened, StartedFrom, fork_failed};
 use crate::tsc;
 use crate::virtiofs::Shares;
@@ -163,8 +163,7 @@ impl VmmOrigin {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) launcher: Launcher,
-    pub(crate) qemu: PathBuf,
-    pub(crate) accel: Accel,
+    pub(crate) platform: Platform,
     pub(crate) name: String,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
@@ -189,8 +188,7 @@ impl Parts {
     ) -> Self {
         Self {
             launcher: host.launcher.clone(),
-            qemu: blueprint.qemu.clone(),
-            accel: blueprint.accel,
+            platform: blueprint.platform.clone(),
             name,
             cpus: blueprint.cpus,
             memory_mib: blueprint.memory_mib,
@@ -228,7 +226,7 @@ impl Parts {
         let files = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
         let shares = self.shares.as_ref().map_or(0, |shares| shares.list.len());
         let boot = Boot::Cold { card: self.card(), shares };
-        Ok(self.recipe(boot, files.with(Role::ScratchDisk, scratch)))
+        self.recipe(boot, files.with(Role::ScratchDisk, scratch))
     }
 
     /// To boot what becomes a template.
@@ -236,7 +234,7 @@ impl Parts {
         let scratch = disks::make_scratch(disk, self.disk_mib)?;
         let boot = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
         let files = boot.with(Role::ScratchDisk, scratch).and(memory);
-        Ok(self.recipe(Boot::Template { card: self.card() }, files))
+        self.recipe(Boot::Template { card: self.card() }, files)
     }
 
     /// To fork it. Neither kernel nor initramfs is read: what they became is in the memory.
@@ -254,29 +252,28 @@ impl Parts {
             .with(Role::State, template.state().map_err(of_template("use the state of the template"))?)
             .with(Role::BaseDisk, template.disk().map_err(of_template("use the disk of the template"))?)
             .with(Role::ScratchDisk, scratch);
-        Ok(self.recipe(Boot::Fork { card: self.card() }, files))
+        self.recipe(Boot::Fork { card: self.card() }, files)
     }
 
-    fn recipe(&self, boot: Boot, files: Files) -> Recipe {
+    fn recipe(&self, boot: Boot, files: Files) -> Result<Recipe, StartError> {
         let needs = Needs {
-            qemu: &self.qemu,
+            platform: &self.platform,
             name: &self.name,
-            accel: self.accel,
             tsc_khz: tsc::frequency_khz(),
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             boot,
         };
-        Recipe {
+        Ok(Recipe {
             invocation: qemu::plan(&needs),
             launcher: self.launcher.clone(),
-            accel: self.accel,
+            accel: self.platform.accel,
             name: self.name.clone(),
             run_dir: self.run_dir.clone(),
             connection: Arc::clone(&self.connection),
             shares: self.shares.clone(),
             forward: self.forward,
-            files,
-        }
+            files: files.with_firmware(&self.platform)?,
+        })
     }
 }

@@ -220,7 +220,7 @@ impl Spare {
         let vmm = recipe.spawn(&outputs, &detached).await?;
         let (template, network) = (Arc::clone(&wish.template), wish.network.clone());
         let mut spare = Self { vmm, folder, outputs, detached, connection, template, network };
-        let deadline = Instant::now() + host.limits.fork;
+        let deadline = Instant::now() + wish.blueprint.platform.limits(&host.limits).fork;
         let stopped = tokio::time::timeout_at(deadline, spare.answer_and_stop()).await;
         stopped.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(|source| StartError::Io {
             what: "hear anything of the spare machine",

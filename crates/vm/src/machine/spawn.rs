@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use super::Exit;
+use super::exit::{Knowledge, LAST_WORDS_LIMIT, classify};
 use super::files::Files;
 use super::link::Link;
 use super::record::{self, Record};
@@ -21,7 +24,7 @@ use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
 use crate::network::Connection;
 use crate::process::Process;
-use crate::qmp::Command;
+use crate::qmp::{Command, Event};
 use crate::socket::SocketFolder;
 use crate::virtiofs::Shares;
 
@@ -80,6 +83,41 @@ impl Vmm {
     }
 }
 
+impl Vmm {
+    /// Why it ended, for people: its exit status or signal, a panic of its guest, and what QEMU printed. One that still runs is
+    /// killed.
+    pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> String {
+        let ended = tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await;
+        let still_runs = ended.is_err();
+        let ending = match ended {
+            Ok(ending) => ending,
+            Err(_) => {
+                self.process.kill();
+                self.process.wait().await
+            }
+        };
+        self.settle();
+        let mut knowledge = Knowledge { killed: still_runs, ..Knowledge::default() };
+        let deadline = Instant::now() + LAST_WORDS_LIMIT;
+        while let Some(monitor) = &mut self.monitor
+            && let Ok(Some(event)) = tokio::time::timeout_at(deadline, monitor.next_event()).await
+        {
+            if let Event::Shutdown(reason) = event {
+                knowledge.shutdown_reason = Some(reason);
+            }
+        }
+        while let Ok(Some(_)) = tokio::time::timeout_at(deadline, self.drains.join_next()).await {}
+        knowledge.panic_message = outputs.console.panic_message();
+        let exit = match ending {
+            Ok(_) if still_runs && outputs.has_no_boot_device() => Exit::NoBootDevice,
+            Ok(ending) => classify(ending, &knowledge),
+            Err(error) => Exit::NotStarted { reason: error.to_string() },
+        };
+        let said = outputs.vmm.tail(TAIL_LINES);
+        if said.is_empty() { exit.to_string() } else { format!("{exit}; QEMU said: {said}") }
+    }
+}
+
 impl Drop for Vmm {
     /// A machine that nobody watches any more is ended, unless it was let go on purpose.
     fn drop(&mut self) {
@@ -128,7 +166,8 @@ impl Recipe {
             .descriptors
             .iter()
             .map(|&(_, role)| match role {
-                Role::Kernel
+                Role::Firmware
+                | Role::Kernel
                 | Role::Initrd
                 | Role::RootDisk
                 | Role::ScratchDisk
@@ -253,6 +292,16 @@ const TAIL_LINES: usize = 30;
 impl Outputs {
     pub(crate) fn new() -> Self {
         Self { console: Output::new(), vmm: Output::new() }
+    }
+
+    /// The last line of either.
+    pub(crate) fn last_line(&self) -> String {
+        self.tail().lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// Whether a firmware has said that it found no kernel.
+    pub(super) fn has_no_boot_device(&self) -> bool {
+        self.console.tail(TAIL_LINES).contains("No bootable device")
     }
 
     /// The last lines of both.

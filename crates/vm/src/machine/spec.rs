@@ -75,6 +75,8 @@ pub struct QemuSettings {
     pub source: Option<ImageSource>,
     /// What runs its instructions.
     pub accel: AccelChoice,
+    /// Processor model if it is emulated, in QEMU's words; none: one that all of QEMU's emulations are sound with.
+    pub cpu_model: Option<String>,
     /// How it is forked; none: it is booted.
     pub template: Option<TemplateSettings>,
 }

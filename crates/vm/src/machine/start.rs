@@ -216,7 +216,8 @@ async fn start_qemu(
     run_dir: &Path,
 ) -> Result<Vm, StartError> {
     let shares = Shares::check(&spec.mounts)?;
-    let accel = probe::resolve(host, settings.accel, &settings.image, &spec.machine.guest_binary).await?;
+    let platform = probe::resolve(host, &settings, &spec.machine.guest_binary).await?;
+    let limits = platform.limits(&host.limits);
     let role = Role {
         hostname: spec.hostname(),
         runner_id: spec.runner_id.clone(),
@@ -225,17 +226,16 @@ async fn start_qemu(
         shares: shares.as_ref().map(Shares::told).unwrap_or_default(),
         dns: network::name_server(&spec.network),
         shell: spec.shell,
-        hello_limit: host.limits.hello(accel),
-        fork_limit: host.limits.fork,
-        docker_limit: settings.image.manifest().has_docker().then_some(host.limits.docker),
+        hello_limit: limits.hello(platform.accel),
+        fork_limit: limits.fork,
+        docker_limit: settings.image.manifest().has_docker().then_some(limits.docker),
     };
     let template = forked_from(host, &spec).await?;
     let spare = template.as_ref().ok().and_then(|template| take_spare(host, template, &settings, &spec));
     let beginning = begin(spare, &spec.network, run_dir).await?;
     let parts = Parts {
         launcher: host.launcher.clone(),
-        qemu: host.qemu()?,
-        accel,
+        platform,
         name: spec.name.clone(),
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,

@@ -11,7 +11,7 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::exit::{Knowledge, classify};
+use super::exit::{Knowledge, LAST_WORDS_LIMIT, classify};
 use super::handshake::{Action, Beginning, Handshake};
 use super::origin::{Origin, Started};
 use super::spawn::{Outputs, Vmm};
@@ -28,8 +28,6 @@ const BOOTS: u32 = 2;
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
 /// From killing it until nobody waits any more.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
-/// From the VMM's end until what it had said before is given up.
-const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// Room in the queue of events that one message of the guest needs at most.
 const EVENTS_PER_MESSAGE: usize = 4;
 
@@ -84,6 +82,7 @@ enum Happening {
     Monitor(Option<Event>),
     Ordered(Option<Order>),
     EnvironmentChanged,
+    NoBootDevice,
     DeadlinePassed,
 }
 
@@ -113,6 +112,8 @@ struct Attempt {
     monitor_gone: bool,
     wrong_version: Option<u32>,
     hello_missed: bool,
+    /// Its firmware found no kernel.
+    no_boot_device: bool,
     /// Its owner wants it to end.
     ordered: bool,
     hello_limit: Duration,
@@ -134,6 +135,7 @@ impl Attempt {
             monitor_gone,
             wrong_version: None,
             hello_missed: false,
+            no_boot_device: false,
             ordered: false,
             hello_limit: match beginning {
                 Beginning::Boot => role.hello_limit,
@@ -290,6 +292,10 @@ impl Supervisor {
                     attempt.kill();
                 }
                 Happening::EnvironmentChanged => self.carry_trm(attempt),
+                Happening::NoBootDevice => {
+                    attempt.no_boot_device = true;
+                    attempt.kill();
+                }
                 Happening::DeadlinePassed => {
                     if let Some(exit) = self.pass_deadline(attempt).await {
                         return exit;
@@ -310,6 +316,8 @@ impl Supervisor {
         let killed = matches!(attempt.stopping, Stopping::Killed(_));
         let detached = self.detached.load(Ordering::Relaxed);
         let (monitor_gone, mirrors) = (attempt.monitor_gone, attempt.mirrors);
+        // Later it would be the guest's word.
+        let boots = !killed && !attempt.handshake.greeted();
         let Vmm { process, link, monitor, .. } = &mut attempt.vmm;
         let linked = link.is_some();
         let monitored = async {
@@ -333,6 +341,7 @@ impl Supervisor {
             event = monitored, if !monitor_gone => Happening::Monitor(event),
             order = self.orders.recv(), if !killed && !detached => Happening::Ordered(order),
             () = self.environment.changed(), if mirrors => Happening::EnvironmentChanged,
+            () = self.outputs.console.no_boot_device(), if boots => Happening::NoBootDevice,
             () = passed => Happening::DeadlinePassed,
             ending = process.wait() => Happening::Ended(ending),
         }
@@ -464,6 +473,7 @@ impl Supervisor {
         attempt.knowledge.panic_message = self.outputs.console.panic_message();
         match (attempt.wrong_version, ending) {
             (Some(guest), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
+            (None, Ok(_)) if attempt.no_boot_device => Exit::NoBootDevice,
             (None, Ok(ending)) => classify(ending, &attempt.knowledge),
             (None, Err(error)) => {
                 Exit::NotStarted { reason: format!("its process cannot be waited for: {error}") }

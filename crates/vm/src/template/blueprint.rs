@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::key::{KeyParts, TemplateId};
 use super::{WarmUp, key};
-use crate::accel::Accel;
 use crate::digest::digest_of_program;
 use crate::driver::qemu::{self, Boot, Needs};
 use crate::image::Image;
-use crate::machine::{Machine, Network, QemuSettings, StartError, VmHost};
+use crate::machine::{Machine, Network, QemuSettings, StartError};
 use crate::network;
+use crate::platform::Platform;
 
 /// What a template is made of. Two with the same id can be forked into each other's machines.
 #[derive(Debug, Clone)]
@@ -18,8 +18,7 @@ pub(crate) struct Blueprint {
     pub(crate) id: TemplateId,
     pub(crate) image: Image,
     pub(crate) guest_binary: PathBuf,
-    pub(crate) qemu: PathBuf,
-    pub(crate) accel: Accel,
+    pub(crate) platform: Platform,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
     pub(crate) disk_mib: u64,
@@ -33,24 +32,22 @@ pub(crate) struct Blueprint {
 impl Blueprint {
     /// The blueprint for machines of this kind.
     pub(crate) fn of(
-        host: &VmHost,
         machine: &Machine,
         settings: &QemuSettings,
         user: &str,
         warm_up: Option<WarmUp>,
-        accel: Accel,
+        platform: Platform,
         network: &Network,
     ) -> Result<Self, StartError> {
-        let (qemu, card) = (host.qemu()?, network::card(network));
+        let card = network::card(network);
         let digest = |path: &Path| {
             let io_error = |source| StartError::Io { what: "read", path: path.to_owned(), source };
             digest_of_program(path).map_err(io_error)
         };
         // The command line of a fork, without what differs between two of them.
         let needs = Needs {
-            qemu: &qemu,
+            platform: &platform,
             name: "",
-            accel,
             tsc_khz: 0,
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
@@ -59,8 +56,12 @@ impl Blueprint {
         let id = key::id_of(&KeyParts {
             image: settings.image.manifest(),
             guest: &digest(&machine.guest_binary)?,
-            vmm: &digest(&qemu)?,
-            accel,
+            vmm: &digest(&platform.qemu)?,
+            firmware: &platform
+                .firmware
+                .file(&platform.qemu)
+                .map_or(Ok(String::new()), |path| digest(&path))?,
+            accel: platform.accel,
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,
@@ -72,8 +73,7 @@ impl Blueprint {
             id,
             image: settings.image.clone(),
             guest_binary: machine.guest_binary.clone(),
-            qemu,
-            accel,
+            platform,
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,

@@ -39,8 +39,8 @@ pub(super) enum BuildError {
     Io { what: &'static str, path: String, source: io::Error },
     #[error("{what} within {} s; the console's last lines:\n{tail}", limit.as_secs())]
     TooLong { what: &'static str, limit: Duration, tail: String },
-    #[error("its machine ended while {what}; its last lines:\n{tail}")]
-    Ended { what: &'static str, tail: String },
+    #[error("{what}: {exit}; its last lines:\n{tail}")]
+    Ended { what: &'static str, exit: String, tail: String },
     #[error("its agent speaks version {0} of the protocol")]
     Version(u32),
     #[error("{0}")]
@@ -108,11 +108,13 @@ async fn freeze_one(
     let files = Files::default().with(Role::Memory, shared);
     let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);
     let outputs = Outputs::new();
-    let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
     let turn = host.pace.enter().await.map_err(StartError::from)?;
+    let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
     let log = BoundedFile::append(&stage.join(store::WARM_UP_LOG)).ok();
-    let hello_limit = host.limits.hello(blueprint.accel);
-    let mut becoming = Becoming { vmm, outputs, lines: Vec::new(), log, hello_limit, limits: host.limits };
+    let limits = blueprint.platform.limits(&host.limits);
+    let hello_limit = limits.hello(blueprint.platform.accel);
+    let mut becoming =
+        Becoming { vmm, outputs, lines: Vec::new(), log, hello_limit, limits, said_hello: false };
     becoming.get_ready(blueprint, tell).await?;
     drop(turn);
     becoming.freeze(state.into()).await?;
@@ -138,6 +140,7 @@ struct Becoming {
     log: Option<BoundedFile>,
     hello_limit: Duration,
     limits: Limits,
+    said_hello: bool,
 }
 
 impl Becoming {
@@ -218,15 +221,19 @@ impl Becoming {
         mut decide: impl FnMut(&GuestMessage) -> Option<Result<(), BuildError>> + Send,
     ) -> Result<(), BuildError> {
         loop {
-            let Some(link) = &mut self.vmm.link else { return Err(self.ended(what)) };
+            let Some(link) = &mut self.vmm.link else { return Err(self.ended(what).await) };
             let message = tokio::select! {
                 message = link.next() => message,
-                _ = self.vmm.process.wait() => return Err(self.ended(what)),
+                _ = self.vmm.process.wait() => return Err(self.ended(what).await),
+                () = self.outputs.console.no_boot_device(), if !self.said_hello => {
+                    return Err(self.ended(what).await);
+                }
                 () = tokio::time::sleep_until(end) => {
                     return Err(BuildError::TooLong { what, limit, tail: self.tail() });
                 }
             };
-            let Ok(message) = message else { return Err(self.ended(what)) };
+            let Ok(message) = message else { return Err(self.ended(what).await) };
+            self.said_hello |= matches!(message, GuestMessage::Hello { .. });
             if let GuestMessage::Line { source: Source::WarmUp, text } = &message {
                 self.remember(text);
                 tell(Preparing::Line(text.clone()));
@@ -242,7 +249,7 @@ impl Becoming {
         let end = Instant::now() + FREEZE_LIMIT;
         self.ask(Command::Freeze(state));
         loop {
-            match self.next_event("freezing it", end).await? {
+            match self.next_event("QEMU did not freeze it", end).await? {
                 Event::Migration(status) if status == "completed" => break,
                 Event::Migration(status) if status == "failed" || status == "cancelled" => {
                     return Err(BuildError::Freeze(format!("{status}; {}", self.tail())));
@@ -261,17 +268,21 @@ impl Becoming {
     }
 
     async fn next_event(&mut self, what: &'static str, end: Instant) -> Result<Event, BuildError> {
-        let Some(monitor) = &mut self.vmm.monitor else { return Err(self.ended(what)) };
-        let event = tokio::time::timeout_at(end, monitor.next_event()).await;
-        event.map_err(|_| self.too_long("QEMU did not freeze it"))?.ok_or_else(|| self.ended(what))
+        let Some(monitor) = &mut self.vmm.monitor else { return Err(self.ended(what).await) };
+        match tokio::time::timeout_at(end, monitor.next_event()).await {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) => Err(self.ended(what).await),
+            Err(_) => Err(self.too_long(what)),
+        }
     }
 
     fn too_long(&self, what: &'static str) -> BuildError {
         BuildError::TooLong { what, limit: FREEZE_LIMIT, tail: self.tail() }
     }
 
-    fn ended(&self, what: &'static str) -> BuildError {
-        BuildError::Ended { what, tail: self.tail() }
+    async fn ended(&mut self, what: &'static str) -> BuildError {
+        let exit = self.vmm.why_ended(&self.outputs).await;
+        BuildError::Ended { what, exit, tail: self.tail() }
     }
 
     fn send(&mut self, message: &HostMessage) {

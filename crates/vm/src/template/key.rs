@@ -37,6 +37,8 @@ pub(super) struct KeyParts<'a> {
     pub(super) guest: &'a str,
     /// Digest of the VMM's program.
     pub(super) vmm: &'a str,
+    /// Digest of the VMM's firmware.
+    pub(super) firmware: &'a str,
     pub(super) accel: Accel,
     pub(super) cpus: u32,
     pub(super) memory_mib: u32,
@@ -50,12 +52,13 @@ pub(super) struct KeyParts<'a> {
 
 /// The id of a template of these parts.
 pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
-    let KeyParts { image, guest, vmm, accel, cpus, memory_mib, disk_mib, vmm_args, user, warm_up } = parts;
+    let KeyParts { image, guest, vmm, firmware, accel, cpus, memory_mib, disk_mib, vmm_args, user, warm_up } =
+        parts;
     let mut all: Vec<String> = [FORMAT, *cpus, *memory_mib].map(|number| number.to_string()).to_vec();
     all.extend([disk_mib.to_string(), format!("{accel:?}")]);
     // All files of the image; its id alone names what it was to be made of.
     all.extend(image.files.iter().map(|(name, file)| format!("{name} {}", file.sha256)));
-    all.extend([guest, vmm, user].map(|&text| text.to_owned()));
+    all.extend([guest, vmm, firmware, user].map(|&text| text.to_owned()));
     all.push(format!("{} arguments", vmm_args.len()));
     all.extend(vmm_args.iter().cloned());
     all.push(warm_up.map_or_else(|| "cold".to_owned(), |script| format!("warm {script}")));
@@ -83,6 +86,7 @@ pub(super) mod tests {
             image: &image,
             guest: "g",
             vmm: "v",
+            firmware: "f",
             accel: Accel::Tcg,
             cpus: 2,
             memory_mib: 1024,
@@ -95,7 +99,9 @@ pub(super) mod tests {
             KeyParts { image: &other_image, ..parts },
             KeyParts { guest: "g2", ..parts },
             KeyParts { vmm: "v2", ..parts },
+            KeyParts { firmware: "f2", ..parts },
             KeyParts { guest: "gv", vmm: "", ..parts },
+            KeyParts { vmm: "vf", firmware: "", ..parts },
             KeyParts { accel: Accel::Kvm, ..parts },
             KeyParts { cpus: 1024, memory_mib: 2, ..parts },
             KeyParts { memory_mib: 1025, ..parts },

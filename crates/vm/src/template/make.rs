@@ -124,7 +124,7 @@ fn describe(blueprint: &Blueprint, folder: &Path, took_ms: u64) -> Result<(), Te
         format: FORMAT,
         id: blueprint.id.clone(),
         image: blueprint.image.id().to_owned(),
-        accel: blueprint.accel,
+        accel: blueprint.platform.accel,
         cpus: blueprint.cpus,
         memory_mib: blueprint.memory_mib,
         disk_mib: blueprint.disk_mib,

@@ -281,8 +281,8 @@ pub(crate) async fn blueprints(
             "machines with mounts are booted: what serves files to a machine is in no template",
         )));
     }
-    let accel = probe::resolve(host, settings.accel, &settings.image, &machine.guest_binary).await?;
-    let with = |warm_up| Blueprint::of(host, machine, settings, &template.user, warm_up, accel, network);
+    let platform = probe::resolve(host, settings, &machine.guest_binary).await?;
+    let with = |warm_up| Blueprint::of(machine, settings, &template.user, warm_up, platform.clone(), network);
     let mut all = vec![with(template.warm_up.clone())?];
     if template.warm_up.is_some() {
         all.push(with(None)?);

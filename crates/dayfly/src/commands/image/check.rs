@@ -45,8 +45,14 @@ async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)
     let image = machine::qemu_image(places, args.image.as_deref(), args.fetch, args.json).await?.image;
     let name = summary(&image);
     let (accel, guest_binary) = (machine::accel_choice(args.accel), places.guest_binary()?);
-    let driver =
-        Driver::Qemu(QemuSettings { disk_mib: DISK_MIB, image, source: None, accel, template: None });
+    let driver = Driver::Qemu(QemuSettings {
+        disk_mib: DISK_MIB,
+        image,
+        source: None,
+        accel,
+        cpu_model: None,
+        template: None,
+    });
     let machine = Machine { cpus: 2, memory_mib: args.memory, guest_binary, driver };
     let task = Task::begin("booting it and looking around", args.json);
     let report = dayfly_vm::check::check(&host, &machine, &args.user).await.map_err(Failure::cannot)?;

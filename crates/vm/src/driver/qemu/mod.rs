@@ -1,6 +1,8 @@
-//! QEMU's `microvm` machine: no PCI, no firmware to speak of, all devices on virtio-mmio.
+//! QEMU's `microvm` machine: no PCI, a firmware that does next to nothing, all devices on virtio-mmio.
 
+mod firmware;
 mod kernel;
 mod plan;
 
+pub(crate) use firmware::Firmware;
 pub(crate) use plan::{Boot, Card, Invocation, Needs, Role, plan};

@@ -1,22 +1,22 @@
 //! From a machine's needs to a command line. Pure; compared with snapshots.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dayfly_guest::protocol;
 
+use super::firmware::Firmware;
 use super::kernel;
 use crate::accel::Accel;
+use crate::platform::Platform;
 use crate::virtiofs;
 
 /// What a machine needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Needs<'a> {
-    /// The program.
-    pub(crate) qemu: &'a Path,
+    /// The program, its firmware, and what runs the machine's instructions.
+    pub(crate) platform: &'a Platform,
     /// Name of the machine, shown in the list of processes.
     pub(crate) name: &'a str,
-    /// What runs its instructions.
-    pub(crate) accel: Accel,
     /// Frequency of the host's time stamp counter, kHz.
     pub(crate) tsc_khz: u64,
     /// Virtual CPUs.
@@ -83,6 +83,8 @@ pub(crate) enum Card {
 /// What a descriptor of the VMM is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
+    /// The firmware, for reading.
+    Firmware,
     /// The kernel, for reading.
     Kernel,
     /// The initramfs, for reading.
@@ -242,36 +244,42 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
         builder.option("-incoming", "defer");
     }
     Invocation {
-        program: needs.qemu.to_owned(),
+        program: needs.platform.qemu.clone(),
         args: builder.args,
         env: ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
         // The cache of translated code would be cleared and taken by megabytes, of which an idle fork uses little.
-        small_pages: needs.accel == Accel::Tcg && matches!(needs.boot, Boot::Fork { .. }),
+        small_pages: needs.platform.accel == Accel::Tcg && matches!(needs.boot, Boot::Fork { .. }),
         descriptors: builder.descriptors,
     }
 }
 
 fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-name", format!("dayfly-{}", escape(needs.name)));
-    let mut machine =
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms=off,isa-serial=on,usb=off,graphics=off"
-            .to_owned();
+    let option_roms = match needs.platform.firmware {
+        Firmware::Qboot(_) => {
+            let number = builder.descriptor(Role::Firmware);
+            builder.option("-bios", format!("/proc/self/fd/{number}"));
+            "off"
+        }
+        Firmware::Default => "on",
+    };
+    let mut machine = format!(
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms={option_roms},isa-serial=on,usb=off,graphics=off"
+    );
     if let Some(memory) = memory(builder, needs.boot) {
         builder.option("-object", format!("{memory},id=memory,size={}M", needs.memory_mib));
         machine.push_str(",memory-backend=memory");
     }
     builder.option("-machine", machine);
-    match needs.accel {
-        Accel::Kvm => {
-            builder.option("-accel", "kvm");
-            builder.option("-cpu", "host");
-        }
-        Accel::Tcg => {
+    builder.option(
+        "-accel",
+        match needs.platform.accel {
+            Accel::Kvm => "kvm",
             // The cache of translated code would take up to 1 GiB in each VMM.
-            builder.option("-accel", "tcg,thread=multi,tb-size=64");
-            builder.option("-cpu", "max");
-        }
-    }
+            Accel::Tcg => "tcg,thread=multi,tb-size=256",
+        },
+    );
+    builder.option("-cpu", needs.platform.cpu_model.clone());
     builder.option("-smp", needs.cpus.to_string());
     builder.option("-m", format!("{}M", needs.memory_mib));
     builder.option("-global", "virtio-mmio.force-legacy=false");
@@ -301,7 +309,7 @@ fn kernel_options(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-kernel", format!("/proc/self/fd/{kernel}"));
     builder.option("-initrd", format!("/proc/self/fd/{initrd}"));
     let guest = (needs.boot == Boot::Probe).then(|| "dayfly.probe".to_owned()).into_iter().collect();
-    builder.option("-append", kernel::command_line(needs.accel, needs.tsc_khz, guest));
+    builder.option("-append", kernel::command_line(needs.platform.accel, needs.tsc_khz, guest));
 }
 
 /// A name as a value among QEMU's options, where a comma separates.
@@ -327,41 +335,54 @@ mod tests {
         text
     }
 
-    fn needs(accel: Accel, boot: Boot) -> Needs<'static> {
-        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        Needs { qemu, name: "r-0,x", accel, tsc_khz: 2_100_000, cpus: 2, memory_mib: 2048, boot }
+    fn platform(accel: Accel) -> Platform {
+        let firmware = Firmware::Qboot("/usr/share/qemu/qboot.rom".into());
+        Platform::of("/usr/bin/qemu-system-x86_64".into(), firmware, accel, None)
+    }
+
+    fn needs(platform: &Platform, boot: Boot) -> Needs<'_> {
+        Needs { platform, name: "r-0,x", tsc_khz: 2_100_000, cpus: 2, memory_mib: 2048, boot }
     }
 
     #[test]
     fn a_whole_machine_under_emulation() {
-        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Cold { card: Card::Tap, shares: 0 })));
+        insta::assert_snapshot!(shown(&needs(
+            &platform(Accel::Tcg),
+            Boot::Cold { card: Card::Tap, shares: 0 }
+        )));
     }
 
     #[test]
     fn a_whole_machine_with_kvm() {
-        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Cold { card: Card::User, shares: 0 })));
+        insta::assert_snapshot!(shown(&needs(
+            &platform(Accel::Kvm),
+            Boot::Cold { card: Card::User, shares: 0 }
+        )));
     }
 
     #[test]
     fn a_machine_with_mounts_shares_its_memory() {
-        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Cold { card: Card::Tap, shares: 2 })));
+        insta::assert_snapshot!(shown(&needs(
+            &platform(Accel::Kvm),
+            Boot::Cold { card: Card::Tap, shares: 2 }
+        )));
     }
 
     #[test]
     fn a_template_has_memory_that_outlives_it() {
-        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Template { card: Card::Tap })));
+        insta::assert_snapshot!(shown(&needs(&platform(Accel::Tcg), Boot::Template { card: Card::Tap })));
     }
 
     #[test]
     fn a_fork_has_no_kernel_and_memory_and_disk_of_its_template() {
-        insta::assert_snapshot!(shown(&needs(Accel::Tcg, Boot::Fork { card: Card::Tap })));
+        insta::assert_snapshot!(shown(&needs(&platform(Accel::Tcg), Boot::Fork { card: Card::Tap })));
     }
 
     /// What a snapshot holds of devices is matched by their order.
     #[test]
     fn template_and_fork_have_the_same_devices_in_the_same_order() {
         let devices = |boot| {
-            let args = plan(&needs(Accel::Tcg, boot)).args;
+            let args = plan(&needs(&platform(Accel::Tcg), boot)).args;
             let pairs = args.windows(2).filter(|pair| pair[0] == "-device");
             pairs.map(|pair| pair[1].clone()).collect::<Vec<_>>()
         };
@@ -371,7 +392,14 @@ mod tests {
     }
 
     #[test]
+    fn a_firmware_of_qemus_own_choice_gets_the_option_rom_that_finds_the_kernel() {
+        let platform = Platform { firmware: Firmware::Default, ..platform(Accel::Tcg) };
+        let args = plan(&needs(&platform, Boot::Probe)).args.join(" ");
+        assert!(args.contains("x-option-roms=on") && !args.contains("-bios"), "{args}");
+    }
+
+    #[test]
     fn a_probe_guest_has_neither_disks_nor_network() {
-        insta::assert_snapshot!(shown(&needs(Accel::Kvm, Boot::Probe)));
+        insta::assert_snapshot!(shown(&needs(&platform(Accel::Kvm), Boot::Probe)));
     }
 }
