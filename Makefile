@@ -16,7 +16,7 @@ export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 
-.PHONY: help setup setup-tests build demo test test-full fuzz bench lint fmt doctor clean
+.PHONY: help setup setup-tests build demo test test-full test-kvm fuzz bench lint fmt doctor clean
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
@@ -36,6 +36,9 @@ test: setup-tests build ## run every test, in at most 25 minutes
 
 test-full: setup-tests build ## what takes longer: many machines, many seeds
 	@scripts/test --full
+
+test-kvm: setup-tests build ## run machines with KVM, in a machine of dayfly's own that is a host with it (ten minutes)
+	@scripts/test --kvm
 
 fuzz: setup ## fuzz what reads other people's images (SECONDS=60 a target, ARGS='names tar')
 	@scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
