@@ -309,7 +309,8 @@ fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => Ok(Some(descriptor)),
-        Err(Errno::SRCH) => Ok(None),
+        // INVAL (until Linux 6.15): no process has the number any more, but its group or session has processes still.
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -418,6 +419,29 @@ mod tests {
         destroy_leftover(folder.path()).await.expect("again");
         destroy_leftover(Path::new("/nonexistent")).await.expect("none at all");
     }
+
+    /// As virtiofsd of Debian 13 is for a moment, whose child outlives it.
+    #[tokio::test]
+    async fn a_process_that_has_left_others_in_its_group_counts_as_gone() {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & echo $!; read line"]).process_group(0);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("spawn");
+        let Made::Process(process) = Record::of_process(child.id(), "m").expect("record").made else {
+            panic!("a process")
+        };
+        let mut line = String::new();
+        let output = child.stdout.take().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)
+            .expect("its child's number");
+        drop(child.stdin.take());
+        child.wait().expect("ended");
+        process.end(Path::new("/nonexistent")).await.expect("it is gone");
+        let left = Pid::from_raw(line.trim().parse().expect("a number")).expect("a process");
+        rustix::process::kill_process(left, Signal::KILL).expect("ended");
+    }
+
     #[test]
     fn a_record_of_an_older_build_still_means_its_process() {
         let old = r#"{"name":"m","accel":"tcg","pid":7,"start_ticks":9,"boot_id":"b"}"#;
