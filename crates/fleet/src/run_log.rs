@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use dayfly_guest::runner_app;
+
 use crate::event::{Event, EventKind};
 
 /// Folder of the logs under the state folder.
@@ -67,17 +69,24 @@ impl RunLogs {
 
 impl RunLog {
     fn write(&mut self, event: &Event) -> io::Result<()> {
-        if self.length > LENGTH_MAX && matches!(event.kind, EventKind::Line { .. }) {
+        let is_line = matches!(event.kind, EventKind::Line { .. });
+        if is_line && (self.length > LENGTH_MAX || is_diagnostic(event)) {
             return Ok(());
         }
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.length += line.len() as u64;
-        if self.length > LENGTH_MAX && matches!(event.kind, EventKind::Line { .. }) {
+        if is_line && self.length > LENGTH_MAX {
             line = b"{\"event\":\"cut\",\"why\":\"the log is too long\"}\n".to_vec();
         }
         self.file.write_all(&line)
     }
+}
+
+/// Whether it is a line of the runner app's diagnostics, of which each job has hundreds. `-vv` shows them as they come.
+fn is_diagnostic(event: &Event) -> bool {
+    let EventKind::Line { text, .. } = &event.kind else { return false };
+    runner_app::parse_relayed(text).is_some_and(|relayed| relayed.source == runner_app::DIAGNOSTICS)
 }
 
 /// Where the log of a runner is.
@@ -120,6 +129,19 @@ mod tests {
             runner,
             kind: EventKind::Line { source, text },
         }
+    }
+
+    #[test]
+    fn the_runner_apps_diagnostics_are_not_kept() {
+        let state = tempfile::tempdir().expect("folder");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let id = RunnerId::random(0);
+        for source in ["diagnostics", "runner"] {
+            let text = runner_app::relay(source, id.as_str(), "[RUNNER 2026-01-02 03:04:05Z INFO x] y");
+            logs.take(&line(&id, text)).expect("write");
+        }
+        let kept = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("a log");
+        assert_eq!(kept.lines().count(), 1, "{kept}");
     }
 
     #[test]

@@ -21,6 +21,7 @@
 mod app;
 mod blocked;
 mod engine;
+pub(crate) mod folders;
 mod help;
 pub(crate) mod install;
 mod log;

@@ -16,5 +16,7 @@ pub use app::{After, PROGRAM, RunnerApp, SETTINGS, StopSignal, without_token};
 pub use ending::Ending;
 pub use jit::{JitConfig, JitConfigError, RunnerFile, RunnerSettings};
 pub use launch::{Launch, Proof, Registration, SEARCH_PATH, SecretVariable, User};
-pub use output::{JobResult, Observation, Relayed, observe, parse_relayed, relay};
+pub use output::{
+    DIAGNOSTICS, JobResult, Observation, Relayed, is_diagnostic, observe, parse_relayed, relay,
+};
 pub use version::Version;

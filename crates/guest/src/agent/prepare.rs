@@ -4,7 +4,7 @@
 //! forked from this one nothing; what runs costs each of them.
 
 use super::{Agent, docker, identity::Identities, processes, standby::Standby};
-use crate::entrypoint::user::Account;
+use crate::entrypoint::{folders, user::Account};
 use crate::lines;
 use dayfly_guest::protocol::{Prepare, Source};
 use dayfly_guest::runner_app::{Launch, User};
@@ -59,6 +59,7 @@ fn warm_up(agent: &Agent, script: &str, prepare: &Prepare) -> Result<(), String>
     write_script(script).map_err(|error| format!("cannot be written to {SCRIPT}: {error}"))?;
     let mut launch = Launch::command(Path::new(SCRIPT), &[], &user.home, &user);
     crate::image_env::apply(&mut launch);
+    folders::settle(&mut launch, account.as_ref());
     let ended = run_to_end(agent, &launch, account, Duration::from_secs(prepare.warm_up_limit_s));
     let _ = std::fs::remove_file(SCRIPT);
     let (status, tail) = ended?;

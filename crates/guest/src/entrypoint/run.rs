@@ -6,10 +6,10 @@ use super::engine::{self, Engine};
 use super::log::Log;
 use super::settings::{Settings, Task};
 use super::supervisor::{Event, Supervisor};
-use super::{StartError, process, split};
+use super::{StartError, folders, process, split};
 use crate::folder::Folder;
 use dayfly_guest::environment::{Suffix, file_name};
-use dayfly_guest::runner_app::{After, Ending, Launch, Observation, observe};
+use dayfly_guest::runner_app::{After, DIAGNOSTICS, Ending, Launch, Observation, is_diagnostic, observe};
 use std::io::PipeReader;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
@@ -55,6 +55,9 @@ impl Run<'_> {
         blocked: Option<Blocked>,
     ) -> Result<Ending, StartError> {
         let mut app = App::prepare(self.settings, blocked)?;
+        for left_out in folders::settle(&mut app.launch, app.account.as_ref()) {
+            self.log.detail(&left_out);
+        }
         let request = engine::Request {
             wanted: self.settings.engine,
             path: path.unwrap_or_default(),
@@ -188,7 +191,7 @@ pub(super) fn relay_output(
     let (log, seen) = (Arc::clone(log), seen.cloned());
     std::thread::spawn(move || {
         crate::lines::for_each(output, |line| {
-            log.relay(source, line);
+            log.relay(if is_diagnostic(line) { DIAGNOSTICS } else { source }, line);
             let Some(seen) = &seen else { return };
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             // What is seen twice says nothing new, and the rest is bounded.

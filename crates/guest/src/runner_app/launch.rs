@@ -157,9 +157,20 @@ impl Launch {
         }
     }
 
+    /// The value of a variable.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Takes a variable out.
+    pub fn unset(&mut self, name: &str) {
+        self.env.retain(|(known, _)| known != name);
+    }
+
     /// Sets a variable, over what stands there.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.env.retain(|(known, _)| known != name);
+        self.unset(name);
         self.env.push((name.to_owned(), value.to_owned()));
     }
 }

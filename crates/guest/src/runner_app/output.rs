@@ -92,6 +92,24 @@ pub fn observe(line: &str) -> Option<Observation> {
     retrying.then_some(Observation::Retrying)
 }
 
+/// Source of the relayed lines that are the app's own diagnostics.
+pub const DIAGNOSTICS: &str = "diagnostics";
+
+/// Whether a line is of the app's own diagnostics. actions/runner prints them, some 350 lines a job, if
+/// `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT` is set, as GitHub's own image does (2.336.0, seen):
+/// ```text
+/// [RUNNER 2026-01-02 03:04:05Z INFO Listener] Version: 2.336.0
+/// [WORKER 2026-01-02 03:04:05Z INFO JobRunner] Job ID ...
+/// ```
+#[must_use]
+pub fn is_diagnostic(line: &str) -> bool {
+    let Some((_, rest)) = line.split_once('[').filter(|(before, _)| before.is_empty()) else { return false };
+    let Some(rest) = rest.strip_prefix("RUNNER ").or_else(|| rest.strip_prefix("WORKER ")) else {
+        return false;
+    };
+    rest.split_once("Z ").is_some_and(|(time, _)| time.len() == 19 && time.starts_with('2'))
+}
+
 /// The text behind `<time>Z: ` (actions/runner) or `<name> ( <url> ): ` (github-act-runner).
 fn without_prefix(line: &str) -> &str {
     let timestamp = |prefix: &str| prefix.len() == 20 && prefix.ends_with('Z') && prefix.starts_with('2');
@@ -172,6 +190,20 @@ mod tests {
         assert_eq!(observe(line), Some(Observation::JobFinished { result: JobResult::SucceededWithIssues }));
         let line = "The runner no longer exists on the server. Cleaning up local configuration.";
         assert_eq!(observe(line), Some(Observation::Unregistered));
+    }
+
+    #[test]
+    fn the_apps_own_diagnostics_are_told_apart() {
+        assert!(is_diagnostic("[RUNNER 2026-01-02 03:04:05Z INFO Listener] Version: 2.336.0"));
+        assert!(is_diagnostic("[WORKER 2026-01-02 03:04:05Z ERR  StepsRunner] System.Exception: x"));
+        for line in [
+            "2026-01-02 03:04:05Z: Running job: a",
+            "[RUNNER] x",
+            "a [WORKER 2026-01-02 03:04:05Z INFO x] y",
+            "",
+        ] {
+            assert!(!is_diagnostic(line), "{line}");
+        }
     }
 
     #[test]
