@@ -1,6 +1,11 @@
 //! Wrong input: one message that says what, where and what to do, the right exit status, and nothing left behind.
 
-use dayfly_e2e::{Dayfly, Ended};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use dayfly_e2e::machines::{Stage, enter_network_namespace};
+use dayfly_e2e::{Dayfly, Ended, OwnState, image};
+use dayfly_vm::{AccelChoice, Driver, Exit, TemplateSettings};
 
 #[track_caller]
 fn assert_told(ended: &Ended, status: i32, words: &[&str]) {
@@ -115,4 +120,65 @@ fn a_machine_that_never_says_hello_is_ended_and_told() {
     let ended = Dayfly::demo(FINE, ["--accel", "tcg"]).env("DAYFLY_GUEST", program).run();
     assert_told(&ended, 3, &["hello", "panic"]);
     ended.assert_nothing_left();
+}
+
+/// A QEMU whose firmware finds no kernel: SeaBIOS without QEMU's option ROM, as on Debian 13 whoever does not ask for one.
+const FINDS_NO_KERNEL: &str = r#"#!/bin/bash
+args=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	-bios) shift ;;
+	*) args+=("${1/x-option-roms=on/x-option-roms=off}") ;;
+	esac
+	shift
+done
+exec /usr/bin/qemu-system-x86_64 -bios /usr/share/seabios/bios-microvm.bin "${args[@]}"
+"#;
+
+fn finds_no_kernel(folder: &Path) -> PathBuf {
+    let path = folder.join("qemu-system-x86_64");
+    std::fs::write(&path, FINDS_NO_KERNEL).expect("a program");
+    for opened in [path.as_path(), folder] {
+        std::fs::set_permissions(opened, std::fs::Permissions::from_mode(0o755)).expect("open to machines");
+    }
+    path
+}
+
+#[test]
+fn a_qemu_whose_firmware_finds_no_kernel_is_told_by_the_firmwares_words_before_anything_is_registered() {
+    let (state, folder) = (OwnState::new(), tempfile::tempdir().expect("a folder"));
+    let qemu = finds_no_kernel(folder.path());
+    let doctor =
+        Dayfly::new(["doctor", "--json"]).env("DAYFLY_STATE", state.path()).env("DAYFLY_QEMU", &qemu).run();
+    doctor.assert_status(3);
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&doctor.stdout).expect("a list");
+    let emulation = checks.iter().find(|check| check["name"] == "emulation").expect("a check");
+    assert_eq!(emulation["state"], "missing");
+    assert!(
+        emulation["seen"].as_str().is_some_and(|seen| seen.contains("No bootable device")),
+        "{emulation}"
+    );
+    assert!(emulation["mend"].as_str().is_some_and(|mend| mend.contains("--reinstall")), "{emulation}");
+    let ended = Dayfly::demo(FINE, ["--accel", "tcg"])
+        .env("DAYFLY_STATE", state.path())
+        .env("DAYFLY_QEMU", &qemu)
+        .run();
+    assert_told(&ended, 3, &["No bootable device", "--reinstall"]);
+    ended.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_machine_whose_firmware_finds_no_kernel_ends_at_once_and_is_not_booted_again() {
+    enter_network_namespace();
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = dayfly_e2e::prepared("DAYFLY_BINARY");
+    let state = dayfly_e2e::prepared("DAYFLY_STATE");
+    let mut stage = Stage::new(&state, &binary, &image(), TemplateSettings::default()).expect("a stage");
+    stage.host.qemu = Some(finds_no_kernel(folder.path()));
+    stage.machine = stage.machine_with(None);
+    if let Driver::Qemu(settings) = &mut stage.machine.driver {
+        settings.accel = AccelChoice::Tcg;
+    }
+    let said = stage.say("lost", "true").await;
+    assert_eq!((said.from.len(), said.gone), (1, Some(Exit::NoBootDevice)));
 }

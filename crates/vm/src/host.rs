@@ -153,8 +153,8 @@ fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
         Check::warn("kvm", format!("{seen}; {EMULATED}"), mend)
     };
     match probed {
-        Some(Ok(Answer { accel: Accel::Kvm, seen })) => vec![Check::ok("kvm", seen)],
-        Some(Ok(Answer { accel: Accel::Tcg, seen })) => {
+        Some(Ok(Answer { accel: Accel::Kvm, seen, .. })) => vec![Check::ok("kvm", seen)],
+        Some(Ok(Answer { accel: Accel::Tcg, seen, .. })) => {
             vec![kvm(seen), Check::ok("emulation", "a probe guest booted")]
         }
         Some(Err(StartError::NoGuestBoots { reason, kvm: why })) => vec![
@@ -307,7 +307,7 @@ mod tests {
             let checks = accelerator(Some(&probed)).into_iter();
             checks.map(|check| (check.name, check.state)).collect::<Vec<_>>()
         };
-        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned() });
+        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned(), warning: None });
         assert_eq!(shown(answer(Accel::Kvm)), [("kvm", State::Ok)]);
         assert_eq!(shown(answer(Accel::Tcg)), [("kvm", State::Warn), ("emulation", State::Ok)]);
         let none = StartError::NoGuestBoots { reason: "r".to_owned(), kvm: None };

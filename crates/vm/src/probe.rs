@@ -46,6 +46,8 @@ pub struct Answer {
     pub accel: Accel,
     /// What was seen, for people.
     pub seen: String,
+    /// What programs of jobs lose with the processor model that was asked for, for people.
+    pub warning: Option<String>,
 }
 
 /// What a probe guest showed.
@@ -129,7 +131,7 @@ pub async fn answer(
         AccelChoice::Kvm | AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, trust).await? {
             Ok(_) => {
                 let seen = "a probe guest booted with KVM".to_owned();
-                return Ok(Answer { accel: Accel::Kvm, seen });
+                return Ok(Answer { accel: Accel::Kvm, seen, warning: None });
             }
             Err(reason) if choice == AccelChoice::Kvm => return Err(StartError::NoKvm { reason }),
             Err(reason) => Some(reason),
@@ -137,9 +139,20 @@ pub async fn answer(
     };
     let emulated = probe(Accel::Tcg)?.look(Trust::Success).await?;
     match emulated.hello_ms {
-        Some(_) => Ok(Answer { accel: Accel::Tcg, seen: why_no_kvm.unwrap_or(emulated.seen) }),
+        Some(_) => {
+            let seen = why_no_kvm.unwrap_or(emulated.seen);
+            Ok(Answer { accel: Accel::Tcg, seen, warning: warning(host, guest.cpu_model).await? })
+        }
         None => Err(StartError::NoGuestBoots { reason: emulated.seen, kvm: why_no_kvm }),
     }
+}
+
+/// What is known against an emulated model that somebody has chosen.
+async fn warning(host: &VmHost, cpu_model: Option<&str>) -> Result<Option<String>, StartError> {
+    let (Some(model), qemu) = (cpu_model.map(str::to_owned), host.qemu()?) else { return Ok(None) };
+    let path = qemu.clone();
+    let asked = tokio::task::spawn_blocking(move || qemu::consequence(&qemu, &model)).await;
+    asked.map_err(std::io::Error::other).flatten().map_err(io_error("ask", &path))
 }
 
 /// Whether a guest boots with KVM; the inner error says why not.

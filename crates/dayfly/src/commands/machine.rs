@@ -12,7 +12,7 @@ use super::image;
 use super::runner::request::LoopRequest;
 use crate::cli::{self, MachineArgs};
 use crate::exit::{Failure, Result};
-use crate::printer::Task;
+use crate::printer::{self, Task};
 use crate::settings::Places;
 
 /// DNS server of machines where no other is asked for.
@@ -204,6 +204,9 @@ pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Resu
     let answer =
         dayfly_vm::probe(host, qemu.accel, guest, Trust::Remembered).await.map_err(Failure::cannot)?;
     drop(task);
+    if let Some(warning) = answer.warning {
+        printer::warning(warning);
+    }
     let name = match answer.accel {
         Accel::Kvm => "KVM",
         Accel::Tcg => "software emulation",

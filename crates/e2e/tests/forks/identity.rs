@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dayfly_e2e::machines::Said;
 use dayfly_e2e::prepared;
-use dayfly_vm::{Preparing, StartedFrom, TemplateSettings};
+use dayfly_vm::{AccelChoice, Driver, Preparing, StartedFrom, TemplateSettings};
 
 use crate::stage;
 
@@ -63,6 +63,23 @@ async fn forks_of_one_template_have_nothing_personal_in_common() {
         machines.push((name, said));
     }
     assert_personal(&machines);
+}
+
+/// QEMU 7.2 emulates SMAP so that .NET loses its main thread at the first exception.
+#[tokio::test]
+async fn an_emulated_machine_has_a_processor_that_programs_of_dotnet_survive() {
+    let mut stage = stage(&prepared("DAYFLY_STATE"), TemplateSettings::default());
+    if let Driver::Qemu(settings) = &mut stage.machine.driver {
+        settings.accel = AccelChoice::Tcg;
+    }
+    stage.prepare().await;
+    let said = stage
+        .say(
+            "processor",
+            "echo smap=$(grep -c -w smap /proc/cpuinfo); echo sse=$(grep -c -w sse4_2 /proc/cpuinfo)",
+        )
+        .await;
+    assert_eq!((said.value("smap"), said.value("sse")), ("0", &*stage.machine.cpus.to_string()), "{said:?}");
 }
 
 #[tokio::test]

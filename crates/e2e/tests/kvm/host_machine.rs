@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_e2e::machines::{Stage, enter_network_namespace, script};
 use dayfly_e2e::{image, prepared};
+use tokio::sync::Mutex;
+
 use dayfly_vm::{AccelChoice, Driver, Forward, TemplateSettings, Vm, VmEvent};
 
 /// Memory of the host machine, MiB: a template's file, its sealed copy, the page cache, and a few guests.
@@ -29,6 +31,9 @@ impl HostMachine {
             // scripts/test prints it too.
             return tell(&format!("left out: {why}"));
         }
+        // Each takes two processors and eight gigabytes.
+        static ALONE: Mutex<()> = Mutex::const_new(());
+        let _alone = ALONE.lock().await;
         let stage = stage();
         let text = format!("IMAGE={}\nset -- {}\n{INSIDE}", image(), tests.join(" "));
         let vm = stage.start("kvm-host", stage.machine.clone(), script(&text)).await;
@@ -44,7 +49,7 @@ fn stage() -> Stage {
     let template = TemplateSettings::default();
     let mut stage = Stage::new(&state, &binary, &text("DAYFLY_TEST_KVM_IMAGE"), template).expect("a stage");
     stage.host.qemu = Some(prepared("DAYFLY_TEST_KVM_QEMU"));
-    stage.machine.cpus = 2;
+    stage.machine.cpus = 1;
     stage.machine.memory_mib = MEMORY_MIB;
     if let Driver::Qemu(settings) = &mut stage.machine.driver {
         settings.accel = AccelChoice::Tcg;
