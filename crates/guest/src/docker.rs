@@ -15,10 +15,11 @@ pub(crate) fn daemon() -> Option<&'static str> {
     DAEMONS.into_iter().find(|path| Path::new(path).exists())
 }
 
-/// What the daemon is to find its own programs by: one of the host's tools uses those that came with it.
+/// What the daemon is to find its own programs by: one of the host's tools uses those that came with it, and the image's own
+/// what the host has added because the image lacks it.
 pub(crate) fn environment(daemon: &str) -> Vec<(&'static str, String)> {
     if !Path::new(daemon).starts_with(TOOLS) {
-        return vec![("PATH", SEARCH_PATH.to_owned())];
+        return vec![("PATH", format!("{SEARCH_PATH}:{TOOLS}/bin"))];
     }
     // iptables looks for its extensions where it was built for.
     let extensions = format!("{TOOLS}/lib/xtables");
@@ -44,7 +45,8 @@ mod tests {
     #[test]
     fn a_daemon_that_the_host_has_added_finds_its_own_programs_first() {
         assert!(DAEMONS[2].starts_with(TOOLS));
-        assert_eq!(environment("/usr/sbin/dockerd"), [("PATH", SEARCH_PATH.to_owned())]);
+        let own = format!("{SEARCH_PATH}:/opt/dayfly/bin");
+        assert_eq!(environment("/usr/sbin/dockerd"), [("PATH", own)]);
         let [(path, folders), (extensions, _)] = &environment(DAEMONS[2])[..] else { panic!("two") };
         assert!(*path == "PATH" && folders.starts_with("/opt/dayfly/bin:/usr/local/sbin"), "{folders}");
         assert_eq!(*extensions, "XTABLES_LIBDIR");

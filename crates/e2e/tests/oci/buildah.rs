@@ -52,6 +52,42 @@ impl Buildah {
         self.run(&["commit", "-q", &container, name]);
     }
 
+    /// Makes an image as the steps of GitHub's Dockerfile (actions/runner, `images/Dockerfile`) do: the app in the home of its user,
+    /// who is in the group of Docker, and Docker's own programs in `/usr/bin`; no `iptables`, no `kmod`, no tool cache. `engine`
+    /// is a folder with Docker's programs in `bin` and their libraries in `lib`; github-act-runner stands in for the app.
+    pub(crate) fn make_like_github(&self, name: &str, engine: &Path, app: &Path) {
+        let config = ["--user", "runner", "--env", "ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT=1"];
+        self.make_configured(name, &config, |root| {
+            write(
+                &root.join("etc/passwd"),
+                "root:x:0:0::/root:/bin/sh\nrunner:x:1001:1001::/home/runner:/bin/bash\n",
+            );
+            write(&root.join("etc/group"), "root:x:0:\ndocker:x:123:runner\nrunner:x:1001:\n");
+            fs::create_dir_all(root.join("home/runner")).expect("a home");
+            fs::copy(app, root.join("home/runner/github-act-runner")).expect("the app");
+            fs::create_dir_all(root.join("usr/bin")).expect("a folder");
+            for program in [
+                "dockerd",
+                "docker",
+                "docker-init",
+                "docker-proxy",
+                "containerd",
+                "containerd-shim-runc-v2",
+                "runc",
+            ] {
+                fs::copy(engine.join("bin").join(program), root.join("usr/bin").join(program))
+                    .expect(program);
+            }
+            let libraries = root.join("opt/dayfly");
+            fs::create_dir_all(&libraries).expect("a folder");
+            let copied = Command::new("cp").arg("-a").arg(engine.join("lib")).arg(&libraries).status();
+            assert!(copied.expect("cp").success());
+            for owned in ["home/runner", "home/runner/github-act-runner"] {
+                chown(root.join(owned), Some(1001), Some(1001)).expect("an owner");
+            }
+        });
+    }
+
     fn make_configured(&self, name: &str, config: &[&str], change: impl Fn(&Path)) {
         let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
         let root = self.run(&["mount", &container]);

@@ -1,6 +1,8 @@
 //! An image with nothing but a shell: what jobs use is added to it, and works there.
 
-use dayfly_e2e::{Dayfly, OwnState};
+use std::path::Path;
+
+use dayfly_e2e::{Dayfly, OwnState, prepared};
 
 use super::buildah::Buildah;
 
@@ -58,6 +60,60 @@ fn an_image_with_nothing_but_a_shell_is_given_docker_git_and_sudo() {
         assert!(log.contains(said), "no {said:?} in {log}");
     }
     assert!(log.contains("BEGIN CERTIFICATE"), "{log}");
+    let runner = ended.events_of("runner");
+    let started: Vec<_> = runner.iter().filter(|event| event["what"] == "vmm_started").collect();
+    assert!(started.len() == 1 && started[0]["details"]["from"] == "fork", "with its Docker: {started:?}");
+}
+
+const LIKE_GITHUB: &str = r#"
+on: workflow_dispatch
+jobs:
+  use:
+    runs-on: ubuntu-latest
+    steps:
+      - run: |
+          echo "$(id -un) of $(id -gn), Docker of $(command -v docker)"
+          test -d "$RUNNER_TOOL_CACHE" && touch "$RUNNER_TOOL_CACHE/mine" && echo "the tool cache is mine"
+          tar -C /bin -c busybox | docker import - box
+          docker run --rm box /busybox ip address show eth0
+"#;
+
+/// The first name that anyone gives to `-i` is `ghcr.io/actions/actions-runner`.
+#[test]
+fn an_image_as_githubs_dockerfile_makes_it_runs_a_job_with_its_own_docker() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let tools = Dayfly::new(["image", "tools", "--json"]).run();
+    tools.assert_status(0);
+    let engine = Path::new(tools.events()[0]["folder"].as_str().expect("a folder")).join("tree");
+    let folder = tempfile::tempdir().expect("a folder");
+    let buildah = Buildah::new(folder.path());
+    buildah.make_like_github("localhost/like-github:1", &engine, &prepared("DAYFLY_TEST_RUNNER_APP"));
+    let archive = format!("oci-archive:{}", folder.path().join("like-github").display());
+    buildah.push("localhost/like-github:1", &archive, &[]);
+    let state = OwnState::without_images();
+    let pulled = Dayfly::new(["image", "pull", "--json", &archive]).env("DAYFLY_STATE", state.path()).run();
+    pulled.assert_status(0);
+    let origin = pulled.events()[0]["origin"].clone();
+    assert_eq!(origin["lacks"], serde_json::json!([]), "{origin}");
+    let added = origin["added"].to_string();
+    assert!(
+        added.contains("iptables") && !added.contains("Docker") && !added.contains("runner app"),
+        "{added}"
+    );
+
+    let without = ["image", "pull", "--json", "--image-tools", "none", &archive];
+    let without = Dayfly::new(without).env("DAYFLY_STATE", state.path()).run();
+    let lacks = without.events()[0]["origin"]["lacks"].to_string();
+    assert!(lacks.contains("iptables") && !lacks.contains("runc"), "said before a job says it: {lacks}");
+
+    let ended = Dayfly::demo(LIKE_GITHUB, ["-i", &archive]).env("DAYFLY_STATE", state.path()).run();
+    ended.assert_status(0).assert_nothing_left();
+    let log = ended.log_of("use");
+    for said in ["runner of runner, Docker of /usr/bin/docker", "the tool cache is mine", "inet 172.17."] {
+        assert!(log.contains(said), "no {said:?} in {log}");
+    }
     let runner = ended.events_of("runner");
     let started: Vec<_> = runner.iter().filter(|event| event["what"] == "vmm_started").collect();
     assert!(started.len() == 1 && started[0]["details"]["from"] == "fork", "with its Docker: {started:?}");

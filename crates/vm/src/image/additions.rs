@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dayfly_guest::envfile;
-use dayfly_guest::environment::{IMAGE_ENV, TOOLS};
+use dayfly_guest::environment::{DAEMONS, IMAGE_ENV, TOOLS};
 use dayfly_guest::runner_app::SEARCH_PATH;
 
 use super::manifest::NO_DOCKER;
@@ -25,22 +25,34 @@ const SUDO: &str = "bin/sudo";
 const APP_PLACES: [&str; 3] = ["opt/runner", "opt/actions-runner", "home/runner"];
 const APP_PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
-/// What an image lacks for jobs.
-fn missing(tree: &Tree) -> impl Iterator<Item = &'static Wanted> {
+/// What an image lacks for jobs; one with a container engine of Docker's lacks what that cannot work without, too.
+fn missing(tree: &Tree, has_engine: bool) -> impl Iterator<Item = &'static Wanted> {
     let is_there = |wanted: &&Wanted| wanted.places.iter().any(|place| tree.content(place).is_some());
-    tools::wanted().iter().filter(move |wanted| !is_there(wanted))
+    let wanted = tools::wanted().iter().filter(move |wanted| has_engine || !wanted.for_engine);
+    wanted.filter(move |wanted| !is_there(wanted))
+}
+
+fn has_engine(tree: &Tree) -> bool {
+    DAEMONS.iter().any(|place| tree.content(place).is_some())
 }
 
 /// The same in words.
 pub(super) fn lacks(tree: &Tree) -> Vec<&'static str> {
-    missing(tree).map(|wanted| wanted.name).collect()
+    missing(tree, has_engine(tree)).map(|wanted| wanted.name).collect()
 }
 
 /// Which of it can be added. An image with podman has a container engine, and often a `docker` that leads to it.
 pub(super) fn tools_for(tree: &Tree) -> Vec<&'static str> {
-    let has_engine = tree.content("usr/bin/podman").is_some();
-    let can_be = |wanted: &&Wanted| wanted.tool.is_some() && !(has_engine && wanted.name == NO_DOCKER);
-    missing(tree).filter(can_be).map(|wanted| wanted.name).collect()
+    let has_podman = tree.content("usr/bin/podman").is_some();
+    let can_be = |wanted: &&Wanted| wanted.tool.is_some() && !(has_podman && wanted.name == NO_DOCKER);
+    missing(tree, has_engine(tree) || !has_podman).filter(can_be).map(|wanted| wanted.name).collect()
+}
+
+/// Names of tools for people: Docker includes what its engine needs.
+pub(super) fn shown<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let is_part =
+        |name: &&&str| tools::wanted().iter().any(|wanted| wanted.for_engine && wanted.name == **name);
+    names.iter().filter(|name| !(names.contains(&NO_DOCKER) && is_part(name))).copied().collect()
 }
 
 /// Puts tools into the image, with links to them where programs look for such.
@@ -348,7 +360,8 @@ mod tests {
         let mut tree = with_files(&[]);
         assert_eq!(add_user(&mut tree), Ok((1001, true)));
         assert!(text(&tree, "etc/passwd").starts_with("root:x:0:0:root:/root:/bin/sh\nrunner:x:1001:1001:"));
-        assert_eq!(lacks(&tree), tools::wanted().iter().map(|wanted| wanted.name).collect::<Vec<_>>());
+        let wanted = tools::wanted().iter().filter(|wanted| !wanted.for_engine);
+        assert_eq!(lacks(&tree), wanted.map(|wanted| wanted.name).collect::<Vec<_>>());
         let tree = with_files(&[("usr/bin/dockerd", ""), ("bin/sh", "")]);
         assert!(!lacks(&tree).iter().any(|lack| *lack == "Docker" || *lack == "sh"));
     }
@@ -398,6 +411,21 @@ mod tests {
         assert!(all.contains(&NO_DOCKER) && !all.contains(&"sh"), "{all:?}");
         let tree = with_files(&[("usr/bin/podman", ""), ("usr/bin/git", ""), ("bin/bash", "")]);
         assert_eq!(tools_for(&tree), ["tar", "gzip", "curl", "sudo", "certificate authorities", "modprobe"]);
+    }
+
+    /// GitHub's own image has Docker's static programs, and no iptables.
+    #[test]
+    fn an_engine_is_given_what_it_cannot_work_without_and_an_image_without_one_is_not() {
+        let parts = ["containerd", "containerd-shim-runc-v2", "runc", "docker-proxy", "dockerd"];
+        let files: Vec<_> = parts.iter().map(|part| (format!("usr/bin/{part}"), "")).collect();
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let added = |files: &[(&str, &str)]| tools_for(&with_files(files));
+        assert!(added(&files).contains(&"iptables") && !added(&files).contains(&NO_DOCKER));
+        let alone = added(&[("usr/bin/dockerd", "")]);
+        for part in ["iptables", "containerd", "containerd's shim", "runc", "docker-proxy"] {
+            assert!(alone.contains(&part), "no {part} in {alone:?}");
+        }
+        assert!(!added(&[("usr/bin/podman", "")]).contains(&"iptables"));
     }
 
     #[test]

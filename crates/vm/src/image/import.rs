@@ -383,10 +383,14 @@ impl Importer<'_> {
             let bundle = made.map_err(|error| match error {
                 ImageError::Cancelled => error,
                 error if error.is_of_full_disk() => error,
-                error => ImageError::NoTools { lacks: names.join(", "), source: Box::new(error) },
+                error => ImageError::NoTools {
+                    lacks: additions::shown(&names).join(", "),
+                    source: Box::new(error),
+                },
             })?;
             additions::add_tools(tree, &bundle, &names).map_err(refused(self.name))?;
-            conversion.added.push(format!("{} (of Debian {})", names.join(", "), bundle.manifest.suite));
+            let shown = additions::shown(&names).join(", ");
+            conversion.added.push(format!("{shown} (of Debian {})", bundle.manifest.suite));
         }
         Ok(names)
     }

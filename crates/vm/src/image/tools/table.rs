@@ -13,6 +13,8 @@ pub(in super::super) struct Wanted {
     pub(in super::super) places: &'static [&'static str],
     /// How an image comes by it; none where it cannot be added.
     pub(in super::super) tool: Option<Tool>,
+    /// Only Docker's engine needs it: an image without one does not lack it.
+    pub(in super::super) for_engine: bool,
 }
 
 /// What a tool is made of.
@@ -47,9 +49,9 @@ pub(in super::super) fn wanted() -> &'static [Wanted] {
     &WANTED
 }
 
-static WANTED: [Wanted; 10] = [
+static WANTED: [Wanted; 15] = [
     // A system without a shell has nothing else of what a step would call either.
-    Wanted { name: "sh", places: &["bin/sh"], tool: None },
+    Wanted { name: "sh", places: &["bin/sh"], tool: None, for_engine: false },
     Wanted {
         name: "bash",
         places: &["bin/bash", "usr/local/bin/bash"],
@@ -58,6 +60,7 @@ static WANTED: [Wanted; 10] = [
             parts: &[Program("bash")],
             links: &[("bin/bash", "bin/bash")],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "tar",
@@ -67,6 +70,7 @@ static WANTED: [Wanted; 10] = [
             parts: &[Program("tar")],
             links: &[("usr/bin/tar", "bin/tar")],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "gzip",
@@ -76,6 +80,7 @@ static WANTED: [Wanted; 10] = [
             parts: &[Program("gzip")],
             links: &[("usr/bin/gzip", "bin/gzip")],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "curl",
@@ -85,6 +90,7 @@ static WANTED: [Wanted; 10] = [
             parts: &[Program("curl")],
             links: &[("usr/bin/curl", "bin/curl")],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "git",
@@ -103,6 +109,7 @@ static WANTED: [Wanted; 10] = [
                 ("usr/share/git-core", "share/git-core"),
             ],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "sudo",
@@ -119,6 +126,7 @@ static WANTED: [Wanted; 10] = [
             ],
             links: &[("usr/bin/sudo", "bin/sudo")],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "certificate authorities",
@@ -128,6 +136,7 @@ static WANTED: [Wanted; 10] = [
             parts: &[Joined { from: "share/ca-certificates/mozilla", to: "share/ca-certificates.crt" }],
             links: &[("etc/ssl/certs/ca-certificates.crt", "share/ca-certificates.crt")],
         }),
+        for_engine: false,
     },
     Wanted {
         name: "modprobe",
@@ -137,27 +146,81 @@ static WANTED: [Wanted; 10] = [
             parts: &[Named("kmod", "modprobe")],
             links: &[("sbin/modprobe", "bin/modprobe")],
         }),
+        for_engine: false,
+    },
+    Wanted {
+        name: "iptables",
+        places: &["sbin/iptables", "usr/sbin/iptables", "usr/local/sbin/iptables", "opt/dayfly/bin/iptables"],
+        tool: Some(Tool {
+            packages: &["iptables"],
+            parts: &[
+                Named("xtables-nft-multi", "iptables"),
+                Named("xtables-nft-multi", "ip6tables"),
+                Folder { from: "lib/x86_64-linux-gnu/xtables", to: "lib/xtables" },
+            ],
+            // It looks for its extensions where it was built for.
+            links: &[
+                ("usr/sbin/iptables", "bin/iptables"),
+                ("usr/sbin/ip6tables", "bin/ip6tables"),
+                ("usr/lib/x86_64-linux-gnu/xtables", "lib/xtables"),
+            ],
+        }),
+        for_engine: true,
+    },
+    Wanted {
+        name: "containerd",
+        places: &[
+            "usr/bin/containerd",
+            "usr/local/bin/containerd",
+            "bin/containerd",
+            "opt/dayfly/bin/containerd",
+        ],
+        tool: Some(Tool { packages: &["containerd"], parts: &[Program("containerd")], links: &[] }),
+        for_engine: true,
+    },
+    Wanted {
+        name: "containerd's shim",
+        places: &[
+            "usr/bin/containerd-shim-runc-v2",
+            "usr/local/bin/containerd-shim-runc-v2",
+            "bin/containerd-shim-runc-v2",
+            "opt/dayfly/bin/containerd-shim-runc-v2",
+        ],
+        tool: Some(Tool {
+            packages: &["containerd"],
+            parts: &[Program("containerd-shim-runc-v2")],
+            links: &[],
+        }),
+        for_engine: true,
+    },
+    Wanted {
+        name: "runc",
+        places: &["usr/bin/runc", "usr/sbin/runc", "usr/local/bin/runc", "bin/runc", "opt/dayfly/bin/runc"],
+        tool: Some(Tool { packages: &["runc"], parts: &[Program("runc")], links: &[] }),
+        for_engine: true,
+    },
+    Wanted {
+        name: "docker-proxy",
+        places: &[
+            "usr/bin/docker-proxy",
+            "usr/sbin/docker-proxy",
+            "usr/libexec/docker/docker-proxy",
+            "usr/local/bin/docker-proxy",
+            "opt/dayfly/bin/docker-proxy",
+        ],
+        tool: Some(Tool { packages: &["docker.io"], parts: &[Program("docker-proxy")], links: &[] }),
+        for_engine: true,
     },
     Wanted {
         name: NO_DOCKER,
         places: &DAEMONS,
         tool: Some(Tool {
-            packages: &["docker.io", "?docker-cli", "iptables"],
-            parts: &[
-                Program("dockerd"),
-                Program("docker"),
-                Program("docker-init"),
-                Program("docker-proxy"),
-                Program("containerd"),
-                Program("containerd-shim-runc-v2"),
-                Program("runc"),
-                Named("xtables-nft-multi", "iptables"),
-                Named("xtables-nft-multi", "ip6tables"),
-                Folder { from: "lib/x86_64-linux-gnu/xtables", to: "lib/xtables" },
-            ],
-            // The daemon finds the rest in its search path, which the agent gives it.
+            packages: &["docker.io", "?docker-cli"],
+            // What else the engine needs stands above; the agent gives the daemon a search path on which that is.
+            parts: &[Program("dockerd"), Program("docker"), Program("docker-init")],
             links: &[("usr/bin/docker", "bin/docker")],
         }),
+        for_engine: false,
     },
 ];
 
@@ -167,7 +230,7 @@ mod tests {
 
     #[test]
     fn each_link_leads_to_a_part_and_is_where_it_is_looked_for() {
-        for Wanted { name, places, tool } in wanted() {
+        for Wanted { name, places, tool, .. } in wanted() {
             let Some(tool) = tool else { continue };
             for (link, to) in tool.links {
                 let leads = tool.parts.iter().any(|part| match part {
@@ -179,7 +242,10 @@ mod tests {
             }
             let is_found = places.iter().any(|place| {
                 let place = place.trim_start_matches('/');
-                tool.links.iter().any(|(link, _)| *link == place) || place == "opt/dayfly/bin/dockerd"
+                // A daemon's search path ends there.
+                let is_program = |program: &str| place == format!("opt/dayfly/bin/{program}");
+                tool.links.iter().any(|(link, _)| *link == place)
+                    || tool.parts.iter().any(|part| matches!(part, Program(program) if is_program(program)))
             });
             assert!(is_found, "{name}");
         }
