@@ -87,7 +87,7 @@ pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Resu
         configure_sudo(tree)?;
     }
     if names.contains(&NO_DOCKER) {
-        let_docker_be_used(tree)?;
+        add_docker_group(tree)?;
     }
     // Debian's git hands what it shows on a terminal to whatever `pager` is there.
     if names.contains(&"git") && tree.content("etc/gitconfig").is_none() {
@@ -121,14 +121,14 @@ fn configure_sudo(tree: &mut Tree) -> Result<(), String> {
     Ok(())
 }
 
-/// Its socket is where clients look for it, and its group's.
-fn let_docker_be_used(tree: &mut Tree) -> Result<(), String> {
-    // Where it is not there, the daemon makes a folder of it that only root may enter.
-    if tree.content("var/run").is_none() {
+/// Lets clients of an engine reach its socket where they look for it. Without this link, the daemon makes a folder of it that only
+/// root may enter.
+pub(super) fn link_docker_socket(tree: &mut Tree) -> Result<(), String> {
+    if has_engine(tree) && tree.content("var/run").is_none() {
         let target = Content::Symlink(b"/run".as_slice().into());
         tree.put_own("var/run", Attributes { mode: 0o777, ..Attributes::default() }, target)?;
     }
-    add_docker_group(tree)
+    Ok(())
 }
 
 /// Lets the user of jobs use Docker: the daemon's socket belongs to this group.
@@ -398,6 +398,7 @@ mod tests {
         assert_eq!(tree.attributes("opt/dayfly/bin/git").expect("there").mode & 0o7000, 0);
         assert_eq!(text(&tree, "usr/bin/docker"), "a client alone");
         assert!(text(&tree, "etc/sudo.conf").contains("/opt/dayfly/lib/sudo/sudoers.so"));
+        link_docker_socket(&mut tree).expect("linked");
         assert!(tree.content("var/run/kept").is_some());
         assert_eq!(text(&tree, "etc/gitconfig"), "[core]\n\tpager = cat\n");
         assert!(!lacks(&tree).iter().any(|lack| ["git", "sudo", NO_DOCKER].contains(lack)));

@@ -38,7 +38,7 @@ use crate::oci::{Digest, ImageName, RegistryAccess, RegistryName, RunConfig};
 use crate::stage::{Claim, Stage, make_folder};
 
 /// Grows when a change here would make another image of the same layers.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 /// Memory of `mksquashfs`, beside its lists of files.
 const SQUASH_MEMORY: &str = "48M";
 /// How long podman may take to say what an image is.
@@ -404,6 +404,7 @@ impl Importer<'_> {
     ) -> Result<(), ImageError> {
         let tools = self.add_tools(tree, conversion)?;
         let refused = || refused(self.name);
+        additions::link_docker_socket(tree).map_err(refused())?;
         let (user, is_added) = additions::add_user(tree).map_err(refused())?;
         if is_added {
             conversion.added.push(format!("user runner ({user})"));
