@@ -149,9 +149,8 @@ pub(super) async fn message(
         Ok(Ok(message)) => Ok(Json(show(&message, &base(&headers))).into_response()),
         // A newer poll of the same runner took over, or the runner is gone.
         Ok(Err(_)) => {
-            let known =
-                lab.inner.hub.ask(move |state| state.runners.contains_key(&runner)).await.map_err(broken)?;
-            if known { Ok(nothing()) } else { Err(broken(runner_not_found())) }
+            let may_poll = lab.inner.hub.ask(move |state| state.may_poll(runner)).await.map_err(broken)?;
+            if may_poll { Ok(nothing()) } else { Err(broken(runner_not_found())) }
         }
         Err(_) => Ok(nothing()),
     }

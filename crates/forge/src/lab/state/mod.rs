@@ -8,6 +8,7 @@
 
 mod group;
 mod job;
+mod leaving;
 mod line;
 mod open;
 mod registration;
@@ -27,6 +28,8 @@ use super::settings::{Clock, Limits};
 use super::signing::Signer;
 
 pub(crate) use group::Group;
+use leaving::Leaving;
+
 pub(crate) use job::{Hold, Job, JobRecord};
 pub(crate) use open::read_or_make;
 pub(crate) use registration::{Registration, RegistrationRequest};
@@ -55,6 +58,7 @@ pub(crate) struct State {
     pub(crate) repositories: BTreeMap<String, Repository>,
     pub(crate) groups: Vec<Group>,
     pub(crate) runners: BTreeMap<u64, Runner>,
+    leaving: BTreeMap<u64, Leaving>,
     pub(crate) runs: BTreeMap<u64, RunEntry>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The jobs that wait for a runner, oldest first.
@@ -122,5 +126,6 @@ impl State {
         self.tick_runs();
         self.tick_jobs();
         self.tick_runners();
+        self.tick_leaving();
     }
 }

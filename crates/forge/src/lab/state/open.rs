@@ -53,6 +53,7 @@ impl State {
             repositories: BTreeMap::new(),
             groups: Vec::new(),
             runners: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             offered: BTreeSet::new(),

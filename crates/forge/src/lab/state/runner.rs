@@ -137,7 +137,7 @@ impl State {
     pub(super) fn retire_runner(&mut self, id: u64) {
         match self.runners.get_mut(&id) {
             Some(runner) if !runner.registration.ephemeral => runner.job = None,
-            _ => self.remove_runner(id),
+            _ => self.let_leave(id),
         }
     }
 

@@ -55,6 +55,7 @@ impl State {
 
     /// Ends a runner's session. Nothing happens when there is none.
     pub(crate) fn close_session(&mut self, id: u64) {
+        self.leaving.remove(&id);
         if let Some(runner) = self.runners.get_mut(&id) {
             runner.registration.session = None;
             runner.poll = None;
@@ -65,6 +66,9 @@ impl State {
 
     /// Opens a poll. The answer is a channel on which a message may come; the caller bounds the wait.
     pub(crate) fn poll(&mut self, id: u64, poll: RunnerPoll) -> Result<oneshot::Receiver<Message>, Refusal> {
+        if let Some(answer) = self.poll_of_leaving(id, &poll) {
+            return Ok(answer);
+        }
         let now_ms = self.now_ms();
         let runner = self.runners.get_mut(&id).ok_or_else(runner_not_found)?;
         if runner.registration.session.as_deref() != Some(poll.session.as_str()) {

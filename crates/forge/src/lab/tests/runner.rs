@@ -111,6 +111,36 @@ async fn deleting_a_runner_ends_the_poll_that_it_has_open() {
     assert_eq!(answer.unwrap_err().0, 404);
 }
 
+/// As with GitHub; actions/runner 2.336.0 says of a job that succeeded that it was cancelled if its poll tells it of its end.
+#[tokio::test]
+async fn a_runner_whose_only_job_has_ended_finds_nothing_on_its_polls_until_it_closes_its_session() {
+    for closes in [true, false] {
+        let bench = Bench::new().await;
+        let _run = bench.start(ONE_JOB).await;
+        let mut runner = bench.runner("done", &["self-hosted", "big"]).await;
+        runner.take_job().await;
+        let complete = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            runner.complete("succeeded", json!({})).await
+        };
+        let (open, completed) = tokio::join!(runner.poll("Busy"), complete);
+        completed.unwrap();
+        assert!(
+            bench.forge.get_runner(&Bench::scope(), runner.id).await.unwrap().is_none(),
+            "for REST it is gone"
+        );
+        assert!(open.unwrap().is_null(), "nothing came on the poll that was open");
+        assert!(runner.poll("Online").await.unwrap().is_null());
+        if closes {
+            runner.close_session().await.unwrap();
+        } else {
+            bench.advance(Duration::from_secs(31)).await;
+        }
+        let (status, body) = runner.poll("Online").await.unwrap_err();
+        assert_eq!((status, body["errorKind"].as_str()), (404, Some("RunnerNotFound")), "closes: {closes}");
+    }
+}
+
 #[tokio::test]
 async fn a_runner_has_one_session_at_a_time() {
     let bench = Bench::new().await;

@@ -1,0 +1,60 @@
+//! Runners that have told the end of their only job: their registration is gone, and they still poll.
+//!
+//! With GitHub such a runner finds nothing on its open poll and on the next ones, until it closes its session itself. A lab that
+//! answered 404 in that moment made actions/runner 2.336.0 cancel the worker that was just ending: "The runner no longer exists
+//! on the server", and `Canceled` for jobs that had succeeded (8 of 10, seen).
+
+use tokio::sync::oneshot;
+
+use super::State;
+use super::runner::Poll;
+use super::session::{Message, RunnerPoll};
+
+/// How long a runner may take to close its session.
+const FAREWELL_MS: i64 = 30_000;
+
+/// Such a runner.
+pub(super) struct Leaving {
+    session: Option<String>,
+    /// Held open: nothing comes on it any more.
+    poll: Option<Poll>,
+    until_ms: i64,
+}
+
+impl State {
+    /// Forgets a registration, but answers its polls for a while as if there were nothing to do.
+    pub(super) fn let_leave(&mut self, id: u64) {
+        let until_ms = self.now_ms() + FAREWELL_MS;
+        if let Some(runner) = self.runners.get_mut(&id) {
+            let (session, poll) = (runner.registration.session.clone(), runner.poll.take());
+            self.leaving.insert(id, Leaving { session, poll, until_ms });
+        }
+        self.remove_runner(id);
+    }
+
+    /// Opens a poll of a runner that leaves; none: it is no such runner, or the session is not its own.
+    pub(super) fn poll_of_leaving(
+        &mut self,
+        id: u64,
+        poll: &RunnerPoll,
+    ) -> Option<oneshot::Receiver<Message>> {
+        let leaving = self.leaving.get_mut(&id)?;
+        if leaving.session.as_deref() != Some(poll.session.as_str()) {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        leaving.poll = Some(Poll { busy: poll.busy, reply });
+        Some(answer)
+    }
+
+    /// Whether polls of this runner mean anything.
+    pub(crate) fn may_poll(&self, id: u64) -> bool {
+        self.runners.contains_key(&id) || self.leaving.contains_key(&id)
+    }
+
+    /// Forgets those that took too long.
+    pub(super) fn tick_leaving(&mut self) {
+        let now_ms = self.now_ms();
+        self.leaving.retain(|_, leaving| leaving.until_ms > now_ms);
+    }
+}
