@@ -108,6 +108,23 @@ pub enum LabEventKind {
         /// The line without its time.
         line: String,
     },
+    /// A runner app said something about a job beside its log, at the job's end.
+    Annotation {
+        /// The job's id.
+        job: u64,
+        /// `notice`, `warning` or `failure`.
+        level: String,
+        /// The text.
+        message: String,
+        /// Its title.
+        title: Option<String>,
+        /// The file that it is about.
+        path: Option<String>,
+        /// The line in it, from 1; of the step's log if no file is named.
+        line: Option<u64>,
+        /// The number of its step; none: it is about the job as a whole.
+        step: Option<u64>,
+    },
     /// A job ended.
     JobCompleted {
         /// The job's id.

@@ -116,6 +116,9 @@ impl View {
             LabEventKind::LogLine { job, line, .. } => {
                 self.say(&progress.job_name(*job), format_args!("{} {line}", paint(style::DIM, "|")));
             }
+            LabEventKind::Annotation { job, .. } => {
+                self.say(&progress.job_name(*job), annotation(&event.kind));
+            }
             LabEventKind::JobCompleted { job, conclusion, remark, .. } => {
                 let remark = remark.as_ref().map(|remark| format!(": {remark}")).unwrap_or_default();
                 self.say(
@@ -203,6 +206,26 @@ impl View {
             }
         }
     }
+}
+
+/// An annotation in one line: its level, where it belongs, and its text without what could steer a terminal.
+fn annotation(kind: &LabEventKind) -> String {
+    let LabEventKind::Annotation { level, message, title, path, line, .. } = kind else {
+        return String::new();
+    };
+    let (style, word) = match level.as_str() {
+        "failure" => (style::BAD, "error"),
+        "warning" => (style::WARN, "warning"),
+        _ => (style::DIM, "notice"),
+    };
+    let place = path.as_ref().map(|path| match line {
+        Some(line) => format!(" {path}:{line}"),
+        None => format!(" {path}"),
+    });
+    let title = title.as_ref().map(|title| format!(" {title}:")).unwrap_or_default();
+    let text = format!("{}:{title} {message}", place.unwrap_or_default());
+    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+    format!("{}{plain}", paint(style, word))
 }
 
 fn coloured(conclusion: &str) -> String {
@@ -351,6 +374,25 @@ mod tests {
                 phases: Phases::default(),
             },
         ]
+    }
+
+    #[test]
+    fn an_annotation_says_what_where_and_how_bad_and_cannot_steer_a_terminal() {
+        let of = |level: &str, title: Option<&str>, path: Option<&str>, message: &str| {
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            plain(&[annotation(&LabEventKind::Annotation {
+                job: 1,
+                level: level.to_owned(),
+                message: message.to_owned(),
+                title: text(title),
+                path: text(path),
+                line: path.map(|_| 3),
+                step: None,
+            })])
+        };
+        assert_eq!(of("warning", Some("T"), Some("a.c"), "careful"), "warning a.c:3: T: careful");
+        assert_eq!(of("failure", None, None, "no \u{1b}[2Jscreen"), "error: no ?[2Jscreen");
+        assert_eq!(of("notice", None, None, "so"), "notice: so");
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn rest() -> Router<Lab> {
         .route("/repos/{owner}/{repo}/actions/runs/{id}/force-cancel", post(run::force_cancel))
         .route("/repos/{owner}/{repo}/actions/jobs/{id}", get(run::job))
         .route("/repos/{owner}/{repo}/actions/jobs/{id}/logs", get(run::log))
+        .route("/repos/{owner}/{repo}/check-runs/{id}/annotations", get(run::annotations))
         .route("/repos/{owner}/{repo}/actions/variables/{name}", put(value::put_variable))
         .route("/repos/{owner}/{repo}/actions/secrets/{name}", put(value::put_secret))
         .route("/actions/runner-registration", post(registration::begin))

@@ -151,7 +151,7 @@ fn show_job(job: &Job, state: &state::State, base: &str) -> Option<Value> {
         "head_branch": run.record.git_ref.strip_prefix("refs/heads/").unwrap_or(&run.record.git_ref),
         "url": url,
         "html_url": format!("{base}/{name}/actions/runs/{}/job/{}", record.run, record.id),
-        "check_run_url": url,
+        "check_run_url": format!("{base}/api/v3/repos/{name}/check-runs/{}", record.id),
         "name": job_run.name,
         "workflow_name": run.run.workflow().display_name(),
         "status": status,
@@ -277,6 +277,43 @@ pub(super) async fn job(
         show_job(job, state, &base).ok_or_else(Refusal::not_found)
     };
     Ok(Json(lab.inner.hub.ask(find).await??))
+}
+
+/// `GET .../check-runs/{id}/annotations`: what the runner app said of the job beside its log. A job's check run has its id.
+pub(super) async fn annotations(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(path): RunPath,
+    Query(page): Query<PageQuery>,
+    headers: HeaderMap,
+) -> Result<(HeaderMap, Json<Vec<Value>>), Rest> {
+    let (name, id) = parse(path)?;
+    let url = format!("{}/api/v3/repos/{}/check-runs/{id}/annotations", base(&headers), name.full_name());
+    let find = move |state: &mut state::State| -> Result<Vec<Value>, Refusal> {
+        Ok(find_job(state, &name, id)?.record.annotations.iter().map(show_annotation).collect())
+    };
+    let all = lab.inner.hub.ask(find).await??;
+    let (page, total) = (page.page(), all.len());
+    let shown = all.into_iter().skip(page.skip()).take(page.size()).collect();
+    Ok((page.links(&url, total), Json(shown)))
+}
+
+fn show_annotation(annotation: &state::Annotation) -> Value {
+    // GitHub's own word for what is about no file.
+    let path = annotation.path.as_deref().unwrap_or(".github");
+    let line = annotation.start_line.unwrap_or(1);
+    json!({
+        "path": path,
+        "start_line": line,
+        "end_line": annotation.end_line.unwrap_or(line),
+        "start_column": annotation.start_column,
+        "end_column": annotation.end_column,
+        "annotation_level": annotation.level,
+        "title": annotation.title,
+        "message": annotation.message,
+        "raw_details": null,
+        "blob_href": "",
+    })
 }
 
 /// `GET .../actions/jobs/{id}/logs`: 302 to an address that needs no token and is good for a minute. The lab gives out

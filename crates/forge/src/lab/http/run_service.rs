@@ -12,7 +12,7 @@ use super::auth::{JobAtRunService, RunnerAtRunService};
 use super::reply::{RUN_SERVICE, Service, base, read};
 use crate::lab::Lab;
 use crate::lab::refusal::Refusal;
-use crate::lab::state::{StepUpdate, timestamp};
+use crate::lab::state::{Annotation, Completion, StepUpdate, timestamp};
 use crate::workflow::Conclusion;
 use crate::workflow::message::adapt_to_github_act_runner;
 
@@ -76,6 +76,9 @@ struct Complete {
     outputs: Option<IndexMap<String, Output>>,
     #[serde(default)]
     step_results: Option<Vec<StepResult>>,
+    /// Of the job itself: why its worker crashed, for one.
+    #[serde(default)]
+    annotations: Option<Vec<Annotation>>,
 }
 
 /// github-act-runner 0.13.0 writes `Value` and `IsSecret`, actions/runner small letters.
@@ -96,6 +99,8 @@ struct StepResult {
     conclusion: Option<String>,
     started_at: Option<String>,
     completed_at: Option<String>,
+    #[serde(default)]
+    annotations: Option<Vec<Annotation>>,
 }
 
 /// `POST /runner/run/completejob`. Told again for a job that is over, it is taken and nothing happens, since the first
@@ -110,10 +115,12 @@ pub(super) async fn complete(
         return Err(broken(Refusal::new(422, format!("\"{}\" is no conclusion", complete.conclusion))));
     };
     let outputs = outputs(complete.outputs.unwrap_or_default()).map_err(broken)?;
-    let steps = complete.step_results.unwrap_or_default().into_iter().filter_map(step).collect();
-    let done = move |state: &mut crate::lab::state::State| {
-        state.complete(job, &complete.job_id, conclusion, outputs, steps)
-    };
+    let mut results = complete.step_results.unwrap_or_default();
+    let of_steps = results.iter_mut().flat_map(|result| result.annotations.take().unwrap_or_default());
+    let annotations = complete.annotations.unwrap_or_default().into_iter().chain(of_steps).collect();
+    let steps = results.into_iter().filter_map(step).collect();
+    let completion = Completion { conclusion, outputs, steps, annotations };
+    let done = move |state: &mut crate::lab::state::State| state.complete(job, &complete.job_id, completion);
     lab.inner.hub.ask(done).await.map_err(broken)?.map_err(broken)?;
     Ok(StatusCode::OK)
 }

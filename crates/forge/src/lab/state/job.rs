@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
+use super::annotation::{self, Annotation};
 use super::line::StepFeed;
 use super::repository::RepositoryName;
 use super::run::{StoredEvent, timestamp};
@@ -61,6 +62,17 @@ pub(crate) struct JobRecord {
     pub(crate) runner: Option<RunnerOfJob>,
     pub(crate) hold: Hold,
     pub(crate) steps: Vec<StepRecord>,
+    #[serde(default)]
+    pub(crate) annotations: Vec<Annotation>,
+}
+
+/// What a runner app says of a job that is done.
+pub(crate) struct Completion {
+    pub(crate) conclusion: Conclusion,
+    pub(crate) outputs: IndexMap<String, String>,
+    pub(crate) steps: Vec<StepUpdate>,
+    /// Those of the job itself first.
+    pub(crate) annotations: Vec<Annotation>,
 }
 
 /// The runner that has or had a job.
@@ -117,6 +129,7 @@ impl State {
             runner: None,
             hold: Hold::Idle,
             steps: Vec::new(),
+            annotations: Vec::new(),
         };
         self.record(&Record::Job(record.clone()));
         self.adopt_job(record);
@@ -334,14 +347,8 @@ impl State {
 
     /// Takes a runner's word that its job is done; an ephemeral registration goes with the job. Told twice, nothing
     /// happens.
-    pub(crate) fn complete(
-        &mut self,
-        job: u64,
-        guid: &str,
-        conclusion: Conclusion,
-        outputs: IndexMap<String, String>,
-        steps: Vec<StepUpdate>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn complete(&mut self, job: u64, guid: &str, completion: Completion) -> Result<(), Refusal> {
+        let Completion { conclusion, outputs, steps, annotations } = completion;
         let entry = self.jobs.get(&job).filter(|entry| entry.record.guid.eq_ignore_ascii_case(guid));
         let entry = entry.ok_or_else(|| Refusal::new(404, "job not found"))?;
         let (run, index, hold) = (entry.record.run, entry.record.index, entry.record.hold);
@@ -349,9 +356,33 @@ impl State {
             return Ok(());
         };
         self.update_steps(job, steps);
+        self.annotate(job, annotations);
         self.retire_runner(runner);
         self.advance(run, StoredEvent::Finished { job: index, conclusion, outputs });
         Ok(())
+    }
+
+    /// Keeps the annotations of a job, and tells them.
+    fn annotate(&mut self, job: u64, annotations: Vec<Annotation>) {
+        let annotations = annotation::kept(annotations.into_iter());
+        let Some(entry) = self.jobs.get_mut(&job).filter(|_| !annotations.is_empty()) else { return };
+        entry.record.annotations.clone_from(&annotations);
+        let (run, record) = (entry.record.run, Record::Job(entry.record.clone()));
+        self.record(&record);
+        for Annotation { level, message, title, path, start_line, step_number, .. } in annotations {
+            self.publish(
+                run,
+                LabEventKind::Annotation {
+                    job,
+                    level,
+                    message,
+                    title,
+                    path,
+                    line: start_line,
+                    step: step_number,
+                },
+            );
+        }
     }
 
     /// Takes a runner's word that it has lost the job of that GUID. Nothing happens when the job is not the runner's.

@@ -6,6 +6,7 @@
 //!                         +-- StoredEvent --+-- acquire, renew, complete, steps, lines
 //! ```
 
+mod annotation;
 mod group;
 mod job;
 mod leaving;
@@ -30,7 +31,8 @@ use super::signing::Signer;
 pub(crate) use group::Group;
 use leaving::Leaving;
 
-pub(crate) use job::{Hold, Job, JobRecord};
+pub(crate) use annotation::Annotation;
+pub(crate) use job::{Completion, Hold, Job, JobRecord};
 pub(crate) use open::read_or_make;
 pub(crate) use registration::{Registration, RegistrationRequest};
 pub(crate) use repository::{Repository, RepositoryName};

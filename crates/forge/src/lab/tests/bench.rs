@@ -292,7 +292,13 @@ impl Script {
     }
 
     pub(super) async fn complete(&self, conclusion: &str, outputs: Value) -> Reply {
-        let body = json!({"jobId": self.job["jobId"], "conclusion": conclusion, "outputs": outputs, "stepResults": []});
+        self.complete_with(conclusion, json!({"outputs": outputs, "stepResults": []})).await
+    }
+
+    /// Tells the end of its job, with what else `completejob` may hold.
+    pub(super) async fn complete_with(&self, conclusion: &str, mut body: Value) -> Reply {
+        body["jobId"] = self.job["jobId"].clone();
+        body["conclusion"] = conclusion.into();
         Self::send(self.run_service("completejob").json(&body)).await
     }
 

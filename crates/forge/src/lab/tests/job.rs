@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 
 use super::bench::{Bench, ONE_JOB, http, next_event};
@@ -33,6 +34,41 @@ async fn a_run_goes_from_job_to_job_with_a_runner_each() {
         _ => None,
     });
     assert_eq!(told.await, "first");
+}
+
+/// As in the recording of a worker of actions/runner 2.336.0 that crashed before the first step: all that is known of it.
+#[tokio::test]
+async fn annotations_of_a_job_and_its_steps_are_told_and_can_be_asked_for() {
+    let bench = Bench::new().await;
+    let mut events = bench.lab.subscribe();
+    let run = bench.start(ONE_JOB).await;
+    let mut runner = bench.runner("crashed", &["self-hosted", "big"]).await;
+    runner.take_job().await;
+    let step = json!({"external_id": "x", "number": 2, "name": "b", "conclusion": "failed", "annotations": [
+        {"level": "warning", "message": "careful", "title": "T", "path": "a.c", "startLine": 3, "endLine": 4, "stepNumber": 2},
+    ]});
+    let body = json!({"stepResults": [step], "annotations": [
+        {"level": "failure", "message": "System.IO.FileNotFoundException: Could not find file '/proc/x'."},
+    ]});
+    runner.complete_with("failed", body).await.unwrap();
+    assert_eq!(bench.conclusion(run).await.as_deref(), Some("failure"));
+    let (job, message) = next_event(&mut events, |event| match &event.kind {
+        LabEventKind::Annotation { job, message, step: None, .. } => Some((*job, message.clone())),
+        _ => None,
+    })
+    .await;
+    assert!(message.contains("FileNotFoundException"), "{message}");
+    let path = format!("/api/v3/repos/o/r/check-runs/{job}/annotations");
+    let (status, all) = bench.call(Method::GET, &path, None).await;
+    assert_eq!((status, all.as_array().map(Vec::len)), (200, Some(2)));
+    assert_eq!((&all[0]["annotation_level"], &all[0]["path"]), (&json!("failure"), &json!(".github")));
+    assert_eq!(
+        (&all[1]["path"], &all[1]["start_line"], &all[1]["end_line"]),
+        (&json!("a.c"), &json!(3), &json!(4))
+    );
+    let (_, second) = bench.call(Method::GET, &format!("{path}?per_page=1&page=2"), None).await;
+    assert_eq!(second[0]["message"], "careful");
+    assert_eq!(bench.call(Method::GET, "/api/v3/repos/o/r/check-runs/77/annotations", None).await.0, 404);
 }
 
 #[tokio::test]
