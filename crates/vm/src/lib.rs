@@ -54,7 +54,7 @@ pub use machine::{
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::NoMemory;
-pub use probe::{Answer, ProbeGuest, Trust, answer as probe};
+pub use probe::{Answer, ProbeGuest, Trust, answer as probe, is_known as is_probed};
 pub use template::{
     Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates,
 };

@@ -147,6 +147,22 @@ pub async fn answer(
     }
 }
 
+/// Whether [`answer`] knows without booting anything, so that nobody need be told to wait.
+#[must_use]
+pub fn is_known(host: &VmHost, choice: AccelChoice, guest: ProbeGuest<'_>, trust: Trust) -> bool {
+    let known = |accel, trust| Probe::of(host, accel, guest).ok()?.believed(trust);
+    let emulation = || known(Accel::Tcg, Trust::Success).is_some();
+    let insists = choice == AccelChoice::Kvm;
+    match (choice, kvm::usable()) {
+        (AccelChoice::Tcg, _) => emulation(),
+        (AccelChoice::Kvm | AccelChoice::Auto, Err(_)) => insists || emulation(),
+        (AccelChoice::Kvm | AccelChoice::Auto, Ok(())) => match known(Accel::Kvm, trust) {
+            Some(sighting) => sighting.hello_ms.is_some() || insists || emulation(),
+            None => false,
+        },
+    }
+}
+
 /// What is known against an emulated model that somebody has chosen.
 async fn warning(host: &VmHost, cpu_model: Option<&str>) -> Result<Option<String>, StartError> {
     let (Some(model), qemu) = (cpu_model.map(str::to_owned), host.qemu()?) else { return Ok(None) };

@@ -39,7 +39,8 @@ async fn probe(
     let image = Store::new(&places.state).list().ok()?.into_iter().next()?;
     let guest_binary = places.guest_binary().ok()?;
     let guest = ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: None };
-    let _task = Task::begin("booting a probe guest", quiet);
+    let waits = !dayfly_vm::is_probed(host, AccelChoice::Auto, guest, Trust::Success);
+    let _task = waits.then(|| Task::begin("booting a probe guest", quiet));
     Some(dayfly_vm::probe(host, AccelChoice::Auto, guest, Trust::Success).await)
 }
 

@@ -78,7 +78,8 @@ pub(crate) async fn choose(
             guest_binary: &guest_binary,
             cpu_model: request.machine.cpu_model.as_deref(),
         };
-        let _task = Task::begin("looking whether KVM works", quiet);
+        let waits = !dayfly_vm::is_probed(&host, AccelChoice::Kvm, guest, Trust::Remembered);
+        let _task = waits.then(|| Task::begin("booting a probe guest", quiet));
         dayfly_vm::find(&host, Some(guest)).await
     } else {
         dayfly_vm::find(&host, None).await
@@ -200,7 +201,8 @@ pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Resu
         guest_binary: &machine.guest_binary,
         cpu_model: qemu.cpu_model.as_deref(),
     };
-    let task = Task::begin("booting a probe guest", quiet);
+    let waits = !dayfly_vm::is_probed(host, qemu.accel, guest, Trust::Remembered);
+    let task = waits.then(|| Task::begin("booting a probe guest", quiet));
     let answer =
         dayfly_vm::probe(host, qemu.accel, guest, Trust::Remembered).await.map_err(Failure::cannot)?;
     drop(task);

@@ -45,7 +45,7 @@ impl HostMachine {
 fn stage() -> Stage {
     enter_network_namespace();
     let text = |variable| prepared(variable).display().to_string();
-    let (state, binary) = (prepared("DAYFLY_TEST_KVM_STATE"), prepared("DAYFLY_BINARY"));
+    let (state, binary) = (prepared("DAYFLY_STATE"), prepared("DAYFLY_BINARY"));
     let template = TemplateSettings::default();
     let mut stage = Stage::new(&state, &binary, &text("DAYFLY_TEST_KVM_IMAGE"), template).expect("a stage");
     stage.host.qemu = Some(prepared("DAYFLY_TEST_KVM_QEMU"));
