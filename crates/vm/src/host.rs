@@ -154,9 +154,13 @@ fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
     };
     match probed {
         Some(Ok(Answer { accel: Accel::Kvm, seen, .. })) => vec![Check::ok("kvm", seen)],
-        Some(Ok(Answer { accel: Accel::Tcg, seen, .. })) => {
+        Some(Ok(Answer { accel: Accel::Tcg, seen, boots: true, .. })) => {
             vec![kvm(seen), Check::ok("emulation", "a probe guest booted")]
         }
+        Some(Ok(Answer { accel: Accel::Tcg, seen, boots: false, .. })) => vec![
+            kvm("not known"),
+            Check::warn("emulation", format!("{seen}; the image or the guest binary is to blame"), None),
+        ],
         Some(Err(StartError::NoGuestBoots { reason, kvm: why })) => vec![
             kvm(why.as_deref().unwrap_or("not tried")),
             Check::missing(
@@ -307,7 +311,7 @@ mod tests {
             let checks = accelerator(Some(&probed)).into_iter();
             checks.map(|check| (check.name, check.state)).collect::<Vec<_>>()
         };
-        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned(), warning: None });
+        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned(), boots: true, warning: None });
         assert_eq!(shown(answer(Accel::Kvm)), [("kvm", State::Ok)]);
         assert_eq!(shown(answer(Accel::Tcg)), [("kvm", State::Warn), ("emulation", State::Ok)]);
         let none = StartError::NoGuestBoots { reason: "r".to_owned(), kvm: None };

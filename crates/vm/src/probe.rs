@@ -22,7 +22,7 @@ use crate::image::Image;
 use crate::kvm;
 use crate::machine::files::Files;
 use crate::machine::spawn::{Outputs, Recipe, Vmm};
-use crate::machine::{QemuSettings, StartError, VmHost, record};
+use crate::machine::{Exit, QemuSettings, StartError, VmHost, record};
 use crate::network::Connection;
 use crate::platform::{Platform, load_factor};
 use crate::tsc;
@@ -46,6 +46,8 @@ pub struct Answer {
     pub accel: Accel,
     /// What was seen, for people.
     pub seen: String,
+    /// A guest has really booted so. Else the image's kernel or the guest binary is to blame, not this host.
+    pub boots: bool,
     /// What programs of jobs lose with the processor model that was asked for, for people.
     pub warning: Option<String>,
 }
@@ -59,8 +61,23 @@ struct Sighting {
     hello_ms: Option<u64>,
     /// For people.
     seen: String,
+    /// If it did not come that far: this host is to blame, since no guest could.
+    #[serde(default)]
+    of_host: bool,
     /// When it was, seconds since 1970-01-01 UTC.
     at_s: u64,
+}
+
+/// What was seen instead of a hello.
+struct NoHello {
+    reason: String,
+    of_host: bool,
+}
+
+impl NoHello {
+    fn of_host(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), of_host: true }
+    }
 }
 
 type Sightings = BTreeMap<String, Sighting>;
@@ -117,8 +134,8 @@ pub(crate) async fn resolve(
 /// Finds out what machines run with here: remembered, or seen by booting a probe guest.
 ///
 /// # Errors
-/// No QEMU, an image or guest binary that cannot be read, KVM if it was asked for and does not boot a guest, emulation if it
-/// does not.
+/// No QEMU, an image or guest binary that cannot be read, KVM if it was asked for and does not boot a guest, or a QEMU that boots
+/// no guest at all.
 pub async fn answer(
     host: &VmHost,
     choice: AccelChoice,
@@ -131,20 +148,20 @@ pub async fn answer(
         AccelChoice::Kvm | AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, trust).await? {
             Ok(_) => {
                 let seen = "a probe guest booted with KVM".to_owned();
-                return Ok(Answer { accel: Accel::Kvm, seen, warning: None });
+                return Ok(Answer { accel: Accel::Kvm, seen, boots: true, warning: None });
             }
             Err(reason) if choice == AccelChoice::Kvm => return Err(StartError::NoKvm { reason }),
             Err(reason) => Some(reason),
         },
     };
     let emulated = probe(Accel::Tcg)?.look(Trust::Success).await?;
-    match emulated.hello_ms {
-        Some(_) => {
-            let seen = why_no_kvm.unwrap_or(emulated.seen);
-            Ok(Answer { accel: Accel::Tcg, seen, warning: warning(host, guest.cpu_model).await? })
-        }
-        None => Err(StartError::NoGuestBoots { reason: emulated.seen, kvm: why_no_kvm }),
+    let boots = emulated.hello_ms.is_some();
+    if !boots && emulated.of_host {
+        return Err(StartError::NoGuestBoots { reason: emulated.seen, kvm: why_no_kvm });
     }
+    // An image of no use is told by its own machine, or by the look into it.
+    let seen = why_no_kvm.filter(|_| boots).unwrap_or(emulated.seen);
+    Ok(Answer { accel: Accel::Tcg, seen, boots, warning: warning(host, guest.cpu_model).await? })
 }
 
 /// Whether [`answer`] knows without booting anything, so that nobody need be told to wait.
@@ -251,14 +268,37 @@ impl<'a> Probe<'a> {
             return Ok(sighting);
         }
         let sighting = self.boot().await?;
-        let key = self.key().map_err(io_error("read", &self.qemu))?;
-        remember(&self.path(), key, &sighting);
+        if sighting.hello_ms.is_none() && !self.is_proven_to_fail(&sighting).await? {
+            return Ok(sighting);
+        }
+        self.remember(&sighting)?;
         Ok(sighting)
+    }
+
+    /// Whether a failure says something of this host rather than of the image: the same guest boots under emulation.
+    async fn is_proven_to_fail(&self, failure: &Sighting) -> Result<bool, StartError> {
+        if self.accel == Accel::Tcg {
+            return Ok(false);
+        }
+        let emulated = Self { accel: Accel::Tcg, qemu: self.qemu.clone(), ..*self };
+        if emulated.believed(Trust::Success).is_some() && failure.of_host {
+            return Ok(true);
+        }
+        let sighting = emulated.boot().await?;
+        if sighting.hello_ms.is_some() {
+            emulated.remember(&sighting)?;
+        }
+        Ok(sighting.hello_ms.is_some())
+    }
+
+    fn remember(&self, sighting: &Sighting) -> Result<(), StartError> {
+        remember(&self.path(), self.key().map_err(io_error("read", &self.qemu))?, sighting);
+        Ok(())
     }
 
     /// Boots a probe guest, from the first firmware that leads to its kernel.
     async fn boot(&self) -> Result<Sighting, StartError> {
-        let mut failures: Vec<String> = Vec::new();
+        let (mut failures, mut of_host): (Vec<String>, bool) = (Vec::new(), true);
         let mut last = Firmware::Default;
         for firmware in Firmware::candidates(&self.qemu) {
             last = firmware.clone();
@@ -266,10 +306,20 @@ impl<'a> Probe<'a> {
                 Ok(took) => {
                     let hello_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                     let seen = format!("a probe guest said hello after {:.1} s", took.as_secs_f32());
-                    return Ok(Sighting { firmware, hello_ms: Some(hello_ms), seen, at_s: now_s() });
+                    return Ok(Sighting {
+                        firmware,
+                        hello_ms: Some(hello_ms),
+                        seen,
+                        of_host: false,
+                        at_s: now_s(),
+                    });
                 }
-                Err(reason) if failures.contains(&reason) => {}
-                Err(reason) => failures.push(reason),
+                Err(failure) => {
+                    of_host &= failure.of_host;
+                    if !failures.contains(&failure.reason) {
+                        failures.push(failure.reason);
+                    }
+                }
             }
         }
         let with = match self.accel {
@@ -277,11 +327,11 @@ impl<'a> Probe<'a> {
             Accel::Tcg => "a probe guest did not boot under emulation",
         };
         let seen = format!("{with}: {}", failures.join("; then "));
-        Ok(Sighting { firmware: last, hello_ms: None, seen, at_s: now_s() })
+        Ok(Sighting { firmware: last, hello_ms: None, seen, of_host, at_s: now_s() })
     }
 
     /// The inner error says what was seen instead of its hello.
-    async fn boot_from(&self, firmware: Firmware) -> Result<Result<Duration, String>, StartError> {
+    async fn boot_from(&self, firmware: Firmware) -> Result<Result<Duration, NoHello>, StartError> {
         let name = format!("probe-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let run_dir = self.host.state.join(name);
         fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
@@ -326,16 +376,25 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> S
 }
 
 /// How long it took to its hello, or what came instead.
-async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, String> {
+async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, NoHello> {
     let (outputs, began) = (Outputs::new(), Instant::now());
     let spawned = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await;
-    let mut vmm = spawned.map_err(|error| error.to_string())?;
+    let mut vmm = spawned.map_err(NoHello::of_host)?;
     match tokio::time::timeout(limit, hello(&mut vmm, &outputs)).await {
         Ok(Some(())) => Ok(began.elapsed()),
-        Ok(None) => Err(vmm.why_ended(&outputs).await),
+        Ok(None) => {
+            let ended = vmm.why_ended(&outputs).await;
+            // What is left are ends of the guest's own.
+            let of_host = matches!(
+                ended.exit,
+                Exit::NoBootDevice | Exit::Failed { .. } | Exit::Signalled { .. } | Exit::NotStarted { .. }
+            );
+            Err(NoHello { reason: ended.words, of_host })
+        }
         Err(_) => {
-            let last = outputs.last_line();
-            Err(format!("no hello within {} s (its last words: {last})", limit.as_secs()))
+            let (seconds, last) = (limit.as_secs(), outputs.last_line());
+            let reason = format!("no hello within {seconds} s (its last words: {last})");
+            Err(NoHello { reason, of_host: false })
         }
     }
 }
@@ -424,8 +483,13 @@ mod tests {
     fn sightings_are_remembered_apart_and_a_damaged_file_costs_nothing() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join(SIGHTINGS);
-        let sighting =
-            |hello_ms| Sighting { firmware: Firmware::Default, hello_ms, seen: "x".to_owned(), at_s: 5 };
+        let sighting = |hello_ms| Sighting {
+            firmware: Firmware::Default,
+            hello_ms,
+            seen: "x".to_owned(),
+            of_host: true,
+            at_s: 5,
+        };
         remember(&path, "a".to_owned(), &sighting(Some(300)));
         remember(&path, "b".to_owned(), &sighting(None));
         assert_eq!(read(&path).get("a"), Some(&sighting(Some(300))));

@@ -83,10 +83,18 @@ impl Vmm {
     }
 }
 
+/// How a VMM has ended before its machine was of use.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    /// The same, and what QEMU printed, for people.
+    pub(crate) words: String,
+}
+
 impl Vmm {
-    /// Why it ended, for people: its exit status or signal, a panic of its guest, and what QEMU printed. One that still runs is
+    /// Why it ended: its exit status or signal, a panic of its guest, and what QEMU printed. One that still runs is
     /// killed.
-    pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> String {
+    pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> Ended {
         let ended = tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await;
         let still_runs = ended.is_err();
         let ending = match ended {
@@ -114,7 +122,8 @@ impl Vmm {
             Err(error) => Exit::NotStarted { reason: error.to_string() },
         };
         let said = outputs.vmm.tail(TAIL_LINES);
-        if said.is_empty() { exit.to_string() } else { format!("{exit}; QEMU said: {said}") }
+        let words = if said.is_empty() { exit.to_string() } else { format!("{exit}; QEMU said: {said}") };
+        Ended { exit, words }
     }
 }
 

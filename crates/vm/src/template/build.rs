@@ -281,7 +281,7 @@ impl Becoming {
     }
 
     async fn ended(&mut self, what: &'static str) -> BuildError {
-        let exit = self.vmm.why_ended(&self.outputs).await;
+        let exit = self.vmm.why_ended(&self.outputs).await.words;
         BuildError::Ended { what, exit, tail: self.tail() }
     }
 
