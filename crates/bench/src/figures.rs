@@ -43,7 +43,7 @@ pub(crate) struct Surroundings {
     memory_mib: u64,
     kernel: String,
     qemu: String,
-    /// What ran the machines' instructions: `kvm` or `tcg`.
+    /// Accelerator of the machines: `kvm` or `tcg`.
     accel: String,
     /// How fast one of them is: MiB of zeroes hashed in a second (SHA-256). Figures of two runs can be compared as far as this is the same.
     sha256_mib_s: u64,

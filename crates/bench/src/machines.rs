@@ -76,7 +76,7 @@ impl Stage {
         machines::Stage::new(state, binary, image, TemplateSettings::default()).map(Self)
     }
 
-    /// What runs its machines' instructions.
+    /// Returns the accelerator of its machines.
     pub(crate) async fn accel(&self) -> Result<Accel, Error> {
         let Driver::Qemu(settings) = &self.machine.driver else { return Err("no machines of QEMU".into()) };
         let guest = ProbeGuest {

@@ -122,7 +122,7 @@ fn a_machine_that_never_says_hello_is_ended_and_told() {
     ended.assert_nothing_left();
 }
 
-/// A QEMU whose firmware finds no kernel: SeaBIOS without QEMU's option ROM, as on Debian 13 whoever does not ask for one.
+/// A QEMU whose firmware finds no kernel: SeaBIOS without QEMU's option ROM, which is the default on Debian 13.
 const FINDS_NO_KERNEL: &str = r#"#!/bin/bash
 args=()
 while [ $# -gt 0 ]; do

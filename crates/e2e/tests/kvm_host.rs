@@ -1,4 +1,4 @@
-//! What holds only on a host with a KVM that works. `tests/kvm` runs these in its host machine; with such a host of one's own:
+//! Tests that hold only on a host with a KVM that works. `tests/kvm` runs these in its host machine; with such a host of one's own:
 //! `make build`, then `cargo test -p dayfly-e2e --test kvm_host` with the variables that CONTRIBUTING.md names.
 #![expect(unsafe_code, reason = "threads enter mount namespaces")]
 
@@ -128,7 +128,7 @@ fn a_device_that_machines_may_not_open_is_named_with_its_mend_and_emulation_is_t
     assert!(asked.stderr.contains("open to root only"), "{asked:?}");
 }
 
-/// What became of one start: from what, when the agent answered, and when the command in the machine ran.
+/// One start of a machine: its origin, when the agent answered, and when the command in it ran.
 struct Start {
     from: StartedFrom,
     answered: Duration,

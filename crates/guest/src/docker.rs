@@ -15,8 +15,8 @@ pub(crate) fn daemon() -> Option<&'static str> {
     DAEMONS.into_iter().find(|path| Path::new(path).exists())
 }
 
-/// What the daemon is to find its own programs by: one of the host's tools uses those that came with it, and the image's own
-/// what the host has added because the image lacks it.
+/// Returns the variables by which the daemon finds its own programs: a daemon of the host's tools uses those that came with it, the
+/// image's own uses also the programs that the host has added because the image lacks them.
 pub(crate) fn environment(daemon: &str) -> Vec<(&'static str, String)> {
     if !Path::new(daemon).starts_with(TOOLS) {
         return vec![("PATH", format!("{SEARCH_PATH}:{TOOLS}/bin"))];

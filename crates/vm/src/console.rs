@@ -21,7 +21,7 @@ pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// How SeaBIOS says that it found no kernel, and that nothing more will come.
-const NO_BOOT_DEVICE: &[u8] = b"No bootable device";
+pub(crate) const NO_BOOT_DEVICE: &str = "No bootable device";
 
 /// How Linux starts its last message.
 const PANIC: &str = "Kernel panic";
@@ -112,7 +112,7 @@ impl Output {
     fn take(&self, bytes: &[u8]) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.push(bytes);
-        if ring.ends_within(NO_BOOT_DEVICE, bytes.len()) {
+        if ring.ends_within(NO_BOOT_DEVICE.as_bytes(), bytes.len()) {
             self.no_boot_device.notify_one();
         }
     }

@@ -145,7 +145,7 @@ fn qemu(host: &VmHost) -> Vec<Check> {
     vec![Check::ok("qemu", format!("{version} ({})", path.display())), machine]
 }
 
-/// What a probe guest showed of KVM and, if that boots none, of emulation.
+/// Reports how the probe guest did with KVM and, if it did not boot so, under emulation.
 fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
     const EMULATED: &str = "machines are emulated: slow, and no security boundary";
     let kvm = |seen: &str| {

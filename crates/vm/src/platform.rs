@@ -17,13 +17,13 @@ const SLOWNESS_MAX: f64 = 20.0;
 /// The same for what the host's other work adds.
 const LOAD_MAX: f64 = 4.0;
 
-/// What machines run on.
+/// The resolved platform of machines.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Platform {
     /// QEMU.
     pub(crate) qemu: PathBuf,
     pub(crate) firmware: Firmware,
-    /// What runs the machines' instructions.
+    /// Accelerator of the machines.
     pub(crate) accel: Accel,
     /// In QEMU's words.
     pub(crate) cpu_model: String,

@@ -1,8 +1,8 @@
-//! What really boots here, and how fast.
+//! Finds out what really boots on this host, and how fast.
 //!
 //! `/dev/kvm` can open and answer its version, and still boot no stock kernel (seen on hosts that are virtual machines
 //! themselves: the guest hangs right after its decompressor). QEMU can be installed with a firmware that does not find the
-//! kernel. So both are tried with a probe guest: the image's kernel and the guest binary, no disks. What it showed is
+//! kernel. So both are tried with a probe guest: the image's kernel and the guest binary, no disks. The result is
 //! remembered for this kernel, this QEMU with its firmware, and this processor.
 
 use std::collections::BTreeMap;
@@ -39,20 +39,20 @@ const SIGHTINGS_MAX: usize = 16;
 /// After this time a guest that did not boot gets another try: its host may have been too busy.
 const FAILURE_KEPT_S: u64 = 24 * 3600;
 
-/// What machines are run with here, and why.
+/// The accelerator to use on this host, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What runs their instructions.
+    /// The accelerator.
     pub accel: Accel,
     /// What was seen, for people.
     pub seen: String,
     /// A guest has really booted so. Else the image's kernel or the guest binary is to blame, not this host.
     pub boots: bool,
-    /// What programs of jobs lose with the processor model that was asked for, for people.
+    /// A known drawback of the processor model that was asked for, for people.
     pub warning: Option<String>,
 }
 
-/// What a probe guest showed.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Sighting {
     /// The firmware that it booted from, or was tried with last.
@@ -68,7 +68,7 @@ struct Sighting {
     at_s: u64,
 }
 
-/// What was seen instead of a hello.
+/// Why a probe guest did not say hello.
 struct NoHello {
     reason: String,
     of_host: bool,
@@ -91,7 +91,7 @@ pub enum Trust {
     Success,
 }
 
-/// What a probe guest is made of.
+/// The parts of a probe guest.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeGuest<'a> {
     /// The image whose kernel it boots.
@@ -110,7 +110,7 @@ struct Probe<'a> {
     guest: ProbeGuest<'a>,
 }
 
-/// What a machine is run with, given what was asked for. Whether emulation works is not tried here: the machine itself shows it.
+/// Resolves the platform of a machine. Emulation is not probed here, because the machine itself shows whether it works.
 pub(crate) async fn resolve(
     host: &VmHost,
     settings: &QemuSettings,
@@ -159,12 +159,12 @@ pub async fn answer(
     if !boots && emulated.of_host {
         return Err(StartError::NoGuestBoots { reason: emulated.seen, kvm: why_no_kvm });
     }
-    // An image of no use is told by its own machine, or by the look into it.
+    // If the image is of no use, its own machine or `image check` reports that.
     let seen = why_no_kvm.filter(|_| boots).unwrap_or(emulated.seen);
     Ok(Answer { accel: Accel::Tcg, seen, boots, warning: warning(host, guest.cpu_model).await? })
 }
 
-/// Whether [`answer`] knows without booting anything, so that nobody need be told to wait.
+/// Whether [`answer`] returns without booting anything, so that no progress needs to be shown.
 #[must_use]
 pub fn is_known(host: &VmHost, choice: AccelChoice, guest: ProbeGuest<'_>, trust: Trust) -> bool {
     let known = |accel, trust| Probe::of(host, accel, guest).ok()?.believed(trust);
@@ -180,7 +180,7 @@ pub fn is_known(host: &VmHost, choice: AccelChoice, guest: ProbeGuest<'_>, trust
     }
 }
 
-/// What is known against an emulated model that somebody has chosen.
+/// Returns a known drawback of an emulated model that the user has chosen.
 async fn warning(host: &VmHost, cpu_model: Option<&str>) -> Result<Option<String>, StartError> {
     let (Some(model), qemu) = (cpu_model.map(str::to_owned), host.qemu()?) else { return Ok(None) };
     let path = qemu.clone();
@@ -257,7 +257,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// What is remembered, else what a probe guest shows now.
+    /// Returns the remembered sighting, or boots a probe guest now.
     async fn look(&self, trust: Trust) -> Result<Sighting, StartError> {
         if let Some(sighting) = self.believed(trust) {
             return Ok(sighting);
@@ -384,7 +384,7 @@ async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, NoHello
         Ok(Some(())) => Ok(began.elapsed()),
         Ok(None) => {
             let ended = vmm.why_ended(&outputs).await;
-            // What is left are ends of the guest's own.
+            // All other ends are the guest's own doing.
             let of_host = matches!(
                 ended.exit,
                 Exit::NoBootDevice | Exit::Failed { .. } | Exit::Signalled { .. } | Exit::NotStarted { .. }
@@ -415,7 +415,7 @@ async fn hello(vmm: &mut Vmm, outputs: &Outputs) -> Option<()> {
     }
 }
 
-/// What a sighting holds for: this kernel, this QEMU and its firmwares, this processor, the guest's processor model.
+/// Returns the key that a sighting holds for: this kernel, this QEMU and its firmwares, this processor, the guest's processor model.
 fn key(qemu: &Path, accel: Accel, cpu_model: Option<&str>) -> std::io::Result<String> {
     let system = rustix::system::uname();
     let mut digests = vec![digest_of_program(qemu)?];

@@ -18,7 +18,7 @@ const MEMORY_MIB: u32 = 8 * 1024;
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Port at which the host machine finds its payload.
 const PAYLOAD_PORT: u16 = 4321;
-/// What runs in it.
+/// The script that runs in it.
 const INSIDE: &str = include_str!("inside.sh");
 
 /// A host with KVM.

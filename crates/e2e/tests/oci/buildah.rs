@@ -39,6 +39,14 @@ impl Buildah {
         self.run(&arguments);
     }
 
+    /// Sends an image `localhost/NAME:1` to an archive, and returns that archive's name.
+    pub(crate) fn archive(&self, image: &str) -> String {
+        let name = image.trim_start_matches("localhost/").trim_end_matches(":1");
+        let archive = format!("oci-archive:{}", self.folder.join(name).display());
+        self.push(image, &archive, &[]);
+        archive
+    }
+
     /// Makes an image of one layer in which a job can run, but for what is done to it.
     pub(crate) fn make_with(&self, name: &str, change: impl Fn(&Path)) {
         self.make_configured(name, &[], change);

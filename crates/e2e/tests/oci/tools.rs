@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dayfly_e2e::{Dayfly, OwnState, prepared};
+use dayfly_e2e::{Dayfly, Ended, OwnState, prepared};
 
 use super::buildah::Buildah;
 
@@ -28,6 +28,22 @@ jobs:
           docker run --rm box /busybox ip address show eth0
 "#;
 
+/// Pulls an image, and returns what was added to it.
+fn added_so_that_nothing_is_lacking(archive: &str, state: &OwnState) -> String {
+    let pulled = Dayfly::new(["image", "pull", "--json", archive]).env("DAYFLY_STATE", state.path()).run();
+    pulled.assert_status(0);
+    let origin = pulled.events()[0]["origin"].clone();
+    assert_eq!(origin["lacks"], serde_json::json!([]), "{origin}");
+    origin["added"].to_string()
+}
+
+/// One machine, which had its Docker when it was frozen.
+fn assert_one_fork(ended: &Ended) {
+    let runner = ended.events_of("runner");
+    let started: Vec<_> = runner.iter().filter(|event| event["what"] == "vmm_started").collect();
+    assert!(started.len() == 1 && started[0]["details"]["from"] == "fork", "with its Docker: {started:?}");
+}
+
 #[test]
 fn an_image_with_nothing_but_a_shell_is_given_docker_git_and_sudo() {
     if !rustix::process::geteuid().is_root() {
@@ -36,14 +52,8 @@ fn an_image_with_nothing_but_a_shell_is_given_docker_git_and_sudo() {
     let folder = tempfile::tempdir().expect("a folder");
     let buildah = Buildah::new(folder.path());
     buildah.make_bare("localhost/bare:1");
-    let archive = format!("oci-archive:{}", folder.path().join("bare").display());
-    buildah.push("localhost/bare:1", &archive, &[]);
-    let state = OwnState::without_images();
-    let pulled = Dayfly::new(["image", "pull", "--json", &archive]).env("DAYFLY_STATE", state.path()).run();
-    pulled.assert_status(0);
-    let origin = pulled.events()[0]["origin"].clone();
-    assert_eq!(origin["lacks"], serde_json::json!([]), "{origin}");
-    let added = origin["added"].to_string();
+    let (archive, state) = (buildah.archive("localhost/bare:1"), OwnState::without_images());
+    let added = added_so_that_nothing_is_lacking(&archive, &state);
     assert!(added.contains("git, sudo, certificate authorities, modprobe, Docker (of Debian "), "{added}");
 
     let ended = Dayfly::demo(WORKFLOW, ["-i", &archive]).env("DAYFLY_STATE", state.path()).run();
@@ -60,9 +70,7 @@ fn an_image_with_nothing_but_a_shell_is_given_docker_git_and_sudo() {
         assert!(log.contains(said), "no {said:?} in {log}");
     }
     assert!(log.contains("BEGIN CERTIFICATE"), "{log}");
-    let runner = ended.events_of("runner");
-    let started: Vec<_> = runner.iter().filter(|event| event["what"] == "vmm_started").collect();
-    assert!(started.len() == 1 && started[0]["details"]["from"] == "fork", "with its Docker: {started:?}");
+    assert_one_fork(&ended);
 }
 
 const LIKE_GITHUB: &str = r#"
@@ -91,14 +99,8 @@ fn an_image_as_githubs_dockerfile_makes_it_runs_a_job_with_its_own_docker() {
     let folder = tempfile::tempdir().expect("a folder");
     let buildah = Buildah::new(folder.path());
     buildah.make_like_github("localhost/like-github:1", &engine, &prepared("DAYFLY_TEST_RUNNER_APP"));
-    let archive = format!("oci-archive:{}", folder.path().join("like-github").display());
-    buildah.push("localhost/like-github:1", &archive, &[]);
-    let state = OwnState::without_images();
-    let pulled = Dayfly::new(["image", "pull", "--json", &archive]).env("DAYFLY_STATE", state.path()).run();
-    pulled.assert_status(0);
-    let origin = pulled.events()[0]["origin"].clone();
-    assert_eq!(origin["lacks"], serde_json::json!([]), "{origin}");
-    let added = origin["added"].to_string();
+    let (archive, state) = (buildah.archive("localhost/like-github:1"), OwnState::without_images());
+    let added = added_so_that_nothing_is_lacking(&archive, &state);
     assert!(
         added.contains("iptables") && !added.contains("Docker") && !added.contains("runner app"),
         "{added}"
@@ -115,7 +117,5 @@ fn an_image_as_githubs_dockerfile_makes_it_runs_a_job_with_its_own_docker() {
     for said in ["runner of runner, Docker of /usr/bin/docker", "the tool cache is mine", "inet 172.17."] {
         assert!(log.contains(said), "no {said:?} in {log}");
     }
-    let runner = ended.events_of("runner");
-    let started: Vec<_> = runner.iter().filter(|event| event["what"] == "vmm_started").collect();
-    assert!(started.len() == 1 && started[0]["details"]["from"] == "fork", "with its Docker: {started:?}");
+    assert_one_fork(&ended);
 }

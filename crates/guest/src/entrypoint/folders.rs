@@ -37,7 +37,7 @@ pub(crate) fn settle(launch: &mut Launch, account: Option<&Account>) -> Vec<Stri
 }
 
 /// Whether programs of this user can write to a folder; it is made if it is not there. Without a change of user nothing is made:
-/// the entrypoint may run on somebody's own system.
+/// the entrypoint may run on a system that is not dayfly's.
 fn usable(folder: &Path, account: Option<&Account>) -> Result<(), String> {
     let may_not = || "jobs may not write to it".to_owned();
     let Some(account) = account else {

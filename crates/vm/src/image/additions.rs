@@ -25,7 +25,7 @@ const SUDO: &str = "bin/sudo";
 const APP_PLACES: [&str; 3] = ["opt/runner", "opt/actions-runner", "home/runner"];
 const APP_PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
-/// What an image lacks for jobs; one with a container engine of Docker's lacks what that cannot work without, too.
+/// Returns what an image lacks for jobs. If it has Docker's engine, that includes what the engine cannot work without.
 fn missing(tree: &Tree, has_engine: bool) -> impl Iterator<Item = &'static Wanted> {
     let is_there = |wanted: &&Wanted| wanted.places.iter().any(|place| tree.content(place).is_some());
     let wanted = tools::wanted().iter().filter(move |wanted| has_engine || !wanted.for_engine);

@@ -101,7 +101,7 @@ pub enum StartError {
     /// Not even emulation boots a guest.
     #[error("no machine boots here: {reason}{}", kvm.as_ref().map(|kvm| format!("\n  with KVM: {kvm}")).unwrap_or_default())]
     NoGuestBoots {
-        /// What was seen under emulation.
+        /// How the probe guest failed under emulation.
         reason: String,
         /// Why KVM is not used, if it was to be.
         kvm: Option<String>,

@@ -44,7 +44,7 @@ pub struct VmHost {
     pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// How long machines may take on an ordinary host. What a probe guest took on this one, and its load, stretch them.
+/// How long machines may take on an ordinary host. A slower probe guest and a higher load stretch these limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// From the start of the VMM to the agent's hello, under emulation.

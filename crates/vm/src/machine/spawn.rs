@@ -18,7 +18,7 @@ use super::record::{self, Record};
 use super::servers::Servers;
 use super::watcher::Watcher;
 use crate::accel::Accel;
-use crate::console::{BoundedFile, Output};
+use crate::console::{BoundedFile, NO_BOOT_DEVICE, Output};
 use crate::driver::qemu::{Invocation, Role};
 use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
@@ -310,7 +310,7 @@ impl Outputs {
 
     /// Whether a firmware has said that it found no kernel.
     pub(super) fn has_no_boot_device(&self) -> bool {
-        self.console.tail(TAIL_LINES).contains("No bootable device")
+        self.console.tail(TAIL_LINES).contains(NO_BOOT_DEVICE)
     }
 
     /// The last lines of both.

@@ -66,7 +66,7 @@ pub(crate) struct JobRecord {
     pub(crate) annotations: Vec<Annotation>,
 }
 
-/// What a runner app says of a job that is done.
+/// A runner app's report of a finished job.
 pub(crate) struct Completion {
     pub(crate) conclusion: Conclusion,
     pub(crate) outputs: IndexMap<String, String>,

@@ -1,4 +1,4 @@
-//! What an emulated processor model has, asked of QEMU itself.
+//! Asks QEMU what an emulated processor model has.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// First major version of QEMU whose emulation of SMAP was seen to be sound (10.0.2); 7.2 was seen not to be.
 const SMAP_IS_SOUND_FROM: u64 = 10;
 
-/// What programs of jobs lose with an emulated model, in words for people; none: nothing is known.
+/// Returns what programs of jobs lose with an emulated model, in words for people; none if nothing is known.
 ///
 /// # Errors
 /// QEMU does not run, or does not answer as it should.

@@ -216,7 +216,7 @@ static WANTED: [Wanted; 15] = [
         places: &DAEMONS,
         tool: Some(Tool {
             packages: &["docker.io", "?docker-cli"],
-            // What else the engine needs stands above; the agent gives the daemon a search path on which that is.
+            // Everything else that the engine needs stands above; the agent gives the daemon a search path with it.
             parts: &[Program("dockerd"), Program("docker"), Program("docker-init")],
             links: &[("usr/bin/docker", "bin/docker")],
         }),
