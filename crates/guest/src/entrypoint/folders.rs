@@ -4,6 +4,7 @@
 //! not ends there: every job fails without a step or a log (seen with 2.336.0, in an image without `/opt/hostedtoolcache`).
 
 use super::user::Account;
+use dayfly_guest::environment::GUEST;
 use dayfly_guest::runner_app::Launch;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -20,15 +21,20 @@ const VARIABLES: [&str; 7] = [
 ];
 
 /// Makes each folder that can be made, takes out each variable whose folder cannot be used, and returns what was taken out, with
-/// the reason. A home is made too, and if that cannot be, it stays: programs need one.
+/// the reason. A home is made too, and if that cannot be, it stays: programs need one. Outside of a machine of dayfly's nothing is
+/// made, because the entrypoint then runs on a system that is not dayfly's.
 pub(crate) fn settle(launch: &mut Launch, account: Option<&Account>) -> Vec<String> {
+    settle_in(launch, account, Path::new(GUEST).exists())
+}
+
+fn settle_in(launch: &mut Launch, account: Option<&Account>, is_machine: bool) -> Vec<String> {
     if let Some(home) = launch.value("HOME").map(str::to_owned) {
-        let _ = usable(Path::new(&home), account);
+        let _ = usable(Path::new(&home), account, is_machine);
     }
     let mut left_out = Vec::new();
     for variable in VARIABLES {
         let Some(folder) = launch.value(variable).map(str::to_owned) else { continue };
-        if let Err(why) = usable(Path::new(&folder), account) {
+        if let Err(why) = usable(Path::new(&folder), account, is_machine) {
             launch.unset(variable);
             left_out.push(format!("{variable}={folder} is not set: {why}"));
         }
@@ -36,9 +42,8 @@ pub(crate) fn settle(launch: &mut Launch, account: Option<&Account>) -> Vec<Stri
     left_out
 }
 
-/// Whether programs of this user can write to a folder; it is made if it is not there. Without a change of user nothing is made:
-/// the entrypoint may run on a system that is not dayfly's.
-fn usable(folder: &Path, account: Option<&Account>) -> Result<(), String> {
+/// Whether programs of this user can write to a folder, which may be made for a user to become.
+fn usable(folder: &Path, account: Option<&Account>, may_make: bool) -> Result<(), String> {
     let may_not = || "jobs may not write to it".to_owned();
     let Some(account) = account else {
         let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -47,7 +52,7 @@ fn usable(folder: &Path, account: Option<&Account>) -> Result<(), String> {
     match std::fs::metadata(folder) {
         Ok(metadata) if metadata.is_dir() && account.may_write(folder) => return Ok(()),
         Ok(_) => return Err(may_not()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && folder.is_absolute() => {}
+        Err(error) if may_make && error.kind() == std::io::ErrorKind::NotFound && folder.is_absolute() => {}
         Err(error) => return Err(error.to_string()),
     }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
@@ -86,11 +91,14 @@ mod tests {
         let account = own(&home);
         let mut launch = launch(&home);
         launch.set("RUNNER_TOOL_CACHE", &cache.to_string_lossy());
-        assert_eq!(settle(&mut launch, Some(&account)), Vec::<String>::new());
+        assert_eq!(settle_in(&mut launch, Some(&account), true), Vec::<String>::new());
         assert!(cache.is_dir() && home.is_dir());
-        std::fs::remove_dir(&cache).expect("removed");
-        let left_out = settle(&mut launch, None);
-        assert!(left_out[0].starts_with("RUNNER_TOOL_CACHE=") && !cache.exists(), "{left_out:?}");
+        for (account, is_machine) in [(None, true), (Some(&account), false)] {
+            let _ = std::fs::remove_dir(&cache);
+            launch.set("RUNNER_TOOL_CACHE", &cache.to_string_lossy());
+            let left_out = settle_in(&mut launch, account, is_machine);
+            assert!(left_out[0].starts_with("RUNNER_TOOL_CACHE=") && !cache.exists(), "{left_out:?}");
+        }
     }
 
     #[test]
@@ -108,7 +116,7 @@ mod tests {
         ] {
             launch.set(variable, &value.to_string_lossy());
         }
-        let left_out = settle(&mut launch, Some(&account));
+        let left_out = settle_in(&mut launch, Some(&account), true);
         assert_eq!(left_out.len(), 3, "{left_out:?}");
         assert!(left_out.iter().any(|line| line.ends_with("jobs may not write to it")), "{left_out:?}");
         assert_eq!(launch.value("TMPDIR"), None);
