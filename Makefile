@@ -37,7 +37,7 @@ test: setup-tests build ## run every test, in at most 25 minutes
 test-full: setup-tests build ## what takes longer: many machines, many seeds
 	@scripts/test --full
 
-test-kvm: setup-tests build ## run machines with KVM, in a machine of dayfly's own that is a host with it (ten minutes)
+test-kvm: setup-tests build ## run machines with KVM, in a machine of dayfly's own that is a host with it (a quarter of an hour)
 	@scripts/test --kvm
 
 fuzz: setup ## fuzz what reads other people's images (SECONDS=60 a target, ARGS='names tar')

@@ -19,7 +19,7 @@ async fn on_a_host_with_kvm_a_template_is_built_and_a_fork_runs_a_job() {
 }
 
 #[tokio::test]
-#[ignore = "ten minutes: `make test-kvm`, and part of `make test-full`"]
+#[ignore = "a quarter of an hour: `make test-kvm`, and part of `make test-full`"]
 async fn on_a_host_with_kvm_all_of_a_machines_life_is_as_elsewhere() {
     HostMachine::run(&[
         "kvm_host auto_takes_emulation",
