@@ -1,6 +1,6 @@
-//! libFuzzer's side of `dayfly_vm::oci::properties`: one program for each of them.
+//! libFuzzer's side of `dayfly_image::oci::properties`: one program for each of them.
 
-pub use dayfly_vm::oci::properties;
+pub use dayfly_image::oci::properties;
 pub use libfuzzer_sys;
 
 /// Where a program writes its seeds to before libFuzzer reads them.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use dayfly_vm::image::Store;
-use dayfly_vm::{Driver, Image};
+use dayfly_image::{Image, Store};
+use dayfly_vm::Driver;
 
 use crate::Error;
 use crate::figures::Figure;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dayfly_e2e::lab::LabProcess;
-use dayfly_forge::lab::LabEventKind;
+use dayfly_lab::LabEventKind;
 use serde_json::Value;
 
 use crate::Error;

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use dayfly_vm::oci::{Registries, RegistryAccess};
+use dayfly_image::oci::{Registries, RegistryAccess};
 
 use crate::cli::Common;
 use crate::exit::{Failure, Result};
@@ -51,7 +51,7 @@ impl Places {
         let qemu = common.qemu.clone();
         let search_path =
             env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-        let tool_env = env::vars().filter(|(name, _)| dayfly_vm::is_for_tools(name)).collect();
+        let tool_env = env::vars().filter(|(name, _)| dayfly_host::tool::is_for_tools(name)).collect();
         let registries = common.registries.clone().or_else(default_registries);
         Ok(Self { state, program, qemu, search_path, tool_env, guest_binary, registries })
     }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use dayfly_forge::client::{ApiBase, Dispatch, Forge, RunnerScope};
-use dayfly_forge::lab::LabEvent;
+use dayfly_forge::{ApiBase, Dispatch, Forge, RunnerScope};
+use dayfly_lab::LabEvent;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 

@@ -9,8 +9,8 @@ mod registration;
 #[path = "lab_runner/stage.rs"]
 mod stage;
 
-use dayfly_forge::lab::LabEventKind;
-use dayfly_forge::workflow::Conclusion;
+use dayfly_lab::LabEventKind;
+use dayfly_lab::workflow::Conclusion;
 use stage::{Outcome, Stage};
 
 const HELLO: &str = r#"

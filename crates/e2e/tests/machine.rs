@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use dayfly_e2e::{image, prepared};
-use dayfly_vm::image::Store;
+use dayfly_image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
     VmHost, VmSpec,

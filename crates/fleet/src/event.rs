@@ -1,7 +1,5 @@
 //! What happens to runners, as one stream with many readers: terminal, JSON lines, journal, status.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use dayfly_guest::protocol::{Milestone, Source};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -37,8 +35,7 @@ pub struct Moment {
 impl Moment {
     /// Now; 1970 where the clock stands before that.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
+        Self { us: u64::try_from(dayfly_host::clock::since_epoch().as_micros()).unwrap_or(u64::MAX) }
     }
 
     /// So many milliseconds since 1970-01-01 UTC.

@@ -19,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dayfly_forge::client::RunnerScope;
+use dayfly_forge::RunnerScope;
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};

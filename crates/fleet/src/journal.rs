@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::client::RunnerScope;
+use dayfly_forge::RunnerScope;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in the run's folder.

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_forge::client::Forge;
+use dayfly_forge::Forge;
 use dayfly_vm::VmHost;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};

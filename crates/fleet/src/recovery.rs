@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::client::{Deletion, Forge, ForgeError};
+use dayfly_forge::{Deletion, Forge, ForgeError};
 
 use dayfly_vm::EnvironmentDir;
 

@@ -1,6 +1,6 @@
 //! A loop: one runner after another, until it has made as many as it should or is stopped.
 
-use dayfly_forge::client::Forge;
+use dayfly_forge::Forge;
 use dayfly_vm::VmHost;
 
 use crate::event::{EventKind, EventSink};

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dayfly_forge::client::RunnerScope;
+use dayfly_forge::RunnerScope;
 use dayfly_vm::{Entrypoint, Machine, Mount};
 
 /// Everything about one loop.

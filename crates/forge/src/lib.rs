@@ -1,19 +1,40 @@
-//! Where jobs come from.
+//! A client of GitHub-like forges: GitHub, GHES and the lab. It registers runners and starts workflows.
 //!
-//! - [`client`] speaks to GitHub-like forges: it registers runners and starts workflows;
-//! - [`lab`] is such a forge of dayfly's own, in this process or behind `dayfly lab serve`;
-//! - [`workflow`] and [`expression`] are what the lab knows of workflow files; they are pure;
-//! - [`jit`] is the blob that makes a program a runner; client and lab share it.
+//! - [`Forge`] is a forge's address with a token;
+//! - [`jit`] reads and writes JIT configs, which make a program a runner;
+//! - [`proof`] is how a lab proves that it runs on this host; the lab has the other half.
 //!
-//! Nothing here knows of virtual machines, prints, or reads the environment.
+//! The client repeats a call a few times if the connection or the forge fails and if repeating it does no harm. It requests a JIT
+//! config only once, because the first call may have registered a runner although its answer was lost.
+//!
+//! This crate knows no virtual machines, prints nothing and does not read the environment.
 
-pub mod client;
-pub mod expression;
+mod address;
+mod answer;
+mod client;
+mod error;
 pub mod jit;
-pub mod lab;
-mod proof;
-mod secret;
-pub mod workflow;
+mod lab;
+pub mod proof;
+mod registration;
+mod request;
+mod retry;
+mod runner;
+mod running_lab;
+mod scope;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod workflow;
 
+pub use address::ApiBase;
+pub use answer::{GithubJob, GithubRun, GithubRunner, GithubStep, RunnerLabel};
+pub use client::{Forge, ForgeOptions};
+pub use error::ForgeError;
+pub use lab::ProvenLab;
+pub use registration::RegistrationToken;
 /// What an address of a forge is.
 pub use reqwest::Url;
+pub use runner::{Deletion, JitRequest, NewRunner};
+pub use scope::{RunnerScope, ScopeError, ScopeKind};
+pub use workflow::Dispatch;

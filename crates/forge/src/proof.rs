@@ -7,9 +7,10 @@
 
 use std::net::SocketAddr;
 
+use dayfly_host::digest::hexadecimal;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
-
-use crate::secret::{hex, hmac_sha256, random_bytes};
+use sha2::Sha256;
 
 /// What the MAC is for, so that it is good for nothing else.
 const CONTEXT: &str = "dayfly lab proof 1";
@@ -18,56 +19,62 @@ const NONCE_LEN: usize = 64;
 const TOKEN_PREFIX: &str = "lab_";
 const TOKEN_DIGITS: usize = 40;
 
+/// Name of the file in a lab's folder that holds its admin token, mode 0600.
+pub const TOKEN_FILE: &str = "token";
 /// Name of the file in a lab's folder that a running lab holds a lock on.
-pub(crate) const LOCK_FILE: &str = "lock";
+pub const LOCK_FILE: &str = "lock";
 
 /// What a lab answers to a challenge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// `dayfly`.
-    pub(crate) lab: String,
+    pub lab: String,
     /// The absolute path of the file that holds the lab's token.
-    pub(crate) token_file: String,
+    pub token_file: String,
     /// How the guests of QEMU's user network reach the lab.
-    pub(crate) runner_url: String,
+    pub runner_url: String,
     /// In lower-case hexadecimal digits.
-    pub(crate) mac: String,
+    pub mac: String,
 }
 
 /// A challenge: 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone)]
-pub(crate) struct Nonce(String);
+pub struct Nonce(String);
 
 impl Nonce {
-    pub(crate) fn random() -> Self {
-        Self(hex(&random_bytes::<{ NONCE_LEN / 2 }>()))
+    /// Draws one.
+    pub fn random() -> Self {
+        Self(hexadecimal(&rand::random::<[u8; NONCE_LEN / 2]>()))
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Parses the digits; none if they are not exactly that.
+    pub fn parse(text: &str) -> Option<Self> {
         (text.len() == NONCE_LEN && is_hex(text)).then(|| Self(text.to_owned()))
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// Its digits.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// A new token for a lab.
-pub(crate) fn new_token() -> String {
-    format!("{TOKEN_PREFIX}{}", hex(&random_bytes::<{ TOKEN_DIGITS / 2 }>()))
+pub fn new_token() -> String {
+    format!("{TOKEN_PREFIX}{}", hexadecimal(&rand::random::<[u8; TOKEN_DIGITS / 2]>()))
 }
 
 /// Whether a text has the form of a lab's own token.
-pub(crate) fn is_token(text: &str) -> bool {
+pub fn is_token(text: &str) -> bool {
     text.strip_prefix(TOKEN_PREFIX).is_some_and(|digits| digits.len() == TOKEN_DIGITS && is_hex(digits))
 }
 
 /// The MAC of an answer. `lab` is the address of the lab's end of the connection.
-pub(crate) fn mac(token: &str, nonce: &Nonce, lab: SocketAddr, runner_url: &str) -> String {
+pub fn mac(token: &str, nonce: &Nonce, lab: SocketAddr, runner_url: &str) -> String {
     // A listener on all addresses of both kinds sees IPv4 in the clothes of IPv6.
     let lab = SocketAddr::new(lab.ip().to_canonical(), lab.port());
     let message = format!("{CONTEXT}\n{}\n{lab}\n{runner_url}", nonce.0);
-    hex(&hmac_sha256(token.as_bytes(), message.as_bytes()))
+    let mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("HMAC takes keys of any length");
+    hexadecimal(&mac.chain_update(message.as_bytes()).finalize().into_bytes())
 }
 
 fn is_hex(text: &str) -> bool {

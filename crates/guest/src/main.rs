@@ -28,7 +28,6 @@ mod lines;
 mod listening;
 mod mortal;
 mod options;
-mod os_release;
 mod sink;
 mod wrapper;
 

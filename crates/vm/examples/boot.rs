@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dayfly_vm::image::{BuildSettings, Cancel, Progress, build};
+use dayfly_image::{BuildSettings, Cancel, Progress, build};
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
     VmHost, VmSpec,

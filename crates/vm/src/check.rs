@@ -16,13 +16,14 @@ use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, Part, State};
 use dayfly_guest::protocol::Milestone;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::digest_of_program;
-use crate::image::{Image, ImageError, now_s};
 use crate::machine::{
     self, Driver, Egress, Entrypoint, Exit, Machine, MachineFolder, MachineMaker, Network, QemuSettings,
     StartError, Vm, VmEvent, VmHost, VmSpec,
 };
-use crate::stage::{self, Stage, StageError};
+use dayfly_host::clock::now_s;
+use dayfly_host::digest::digest_of_program;
+use dayfly_host::stage::{self, Stage, StageError};
+use dayfly_image::{Image, ImageError};
 
 /// Result of the last look, in the image's folder.
 const RESULT: &str = "check.json";

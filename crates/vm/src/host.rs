@@ -7,15 +7,16 @@ use std::process::Command;
 use serde::Serialize;
 
 use crate::driver::{krunvm, podman};
-use crate::image::{Go, host_system};
 use crate::machine::{StartError, VmHost};
 use crate::probe::Answer;
 use crate::{Accel, kvm, probe, virtiofs};
+use dayfly_guest::os_release::OsRelease;
+use dayfly_image::Go;
 
 /// This host's distribution, as `ID` of os-release says it; none where it does not say.
 #[must_use]
 pub fn distribution() -> Option<String> {
-    Some(host_system().id).filter(|id| !id.is_empty())
+    Some(OsRelease::of_this_system().id).filter(|id| !id.is_empty())
 }
 
 /// How a check came out.
@@ -109,11 +110,11 @@ fn patchelf() -> Check {
 }
 
 fn system() -> Check {
-    let system = host_system();
+    let system = OsRelease::of_this_system();
     let kernel = rustix::system::uname();
     let seen = format!(
         "{}, Linux {} on {}",
-        if system.name.is_empty() { "an unknown distribution" } else { &system.name },
+        if system.pretty.is_empty() { "an unknown distribution" } else { &system.pretty },
         kernel.release().to_string_lossy(),
         kernel.machine().to_string_lossy()
     );
@@ -216,7 +217,7 @@ fn krun_tools(host: &VmHost) -> Vec<Check> {
 
 fn space(state: &Path) -> Check {
     let there = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    match crate::space::free_mib(there) {
+    match dayfly_host::space::free_mib(there) {
         Ok(free) => amount("disk space", free, SPACE_MIB, &format!("free under {}", there.display())),
         Err(error) => Check::warn("disk space", format!("{}: {error}", there.display()), None),
     }

@@ -1,4 +1,4 @@
-//! Virtual machines for dayfly: images, drivers, VMM processes, and the link to what runs inside.
+//! Virtual machines for dayfly: drivers, VMM processes, templates, and the link to the agent in the guest.
 //!
 //! ```text
 //!   image ──> machine::start ──> driver::*::plan (pure) ──> launch ──> VMM
@@ -11,19 +11,16 @@
 mod accel;
 pub mod check;
 mod console;
-mod digest;
 mod driver;
 mod environment;
 mod folder_watch;
 mod forward;
 pub mod host;
-pub mod image;
 mod kvm;
 pub mod launch;
 mod machine;
 mod mount;
 mod network;
-pub mod oci;
 mod pace;
 mod platform;
 mod probe;
@@ -31,20 +28,14 @@ mod process;
 mod qmp;
 mod readiness;
 mod socket;
-mod space;
-mod stage;
 pub mod template;
 mod tsc;
 mod virtiofs;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
-pub use driver::{
-    ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, ToolError, choose, find, is_for_tools,
-    pull,
-};
+pub use driver::{ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, choose, find, pull};
 pub use environment::{EnvironmentDir, EnvironmentError};
 pub use forward::Forward;
-pub use image::Image;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
     Driver, Egress, Entrypoint, Exit, KrunSettings, Leftover, LeftoverError, Limits, Machine, Network,

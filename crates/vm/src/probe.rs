@@ -10,15 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::{Accel, AccelChoice};
-use crate::digest::digest_of_program;
 use crate::driver::qemu::{self, Boot, Firmware, Needs};
-use crate::image::Image;
 use crate::kvm;
 use crate::machine::files::Files;
 use crate::machine::spawn::{Outputs, Recipe, Vmm};
@@ -26,6 +24,9 @@ use crate::machine::{Exit, QemuSettings, StartError, VmHost, record};
 use crate::network::Connection;
 use crate::platform::{Platform, load_factor};
 use crate::tsc;
+use dayfly_host::clock::now_s;
+use dayfly_host::digest::digest_of_program;
+use dayfly_image::Image;
 
 /// How long a probe guest may take, on a quiet host. On a real processor it takes well under a second with KVM, and 2.5 s
 /// under emulation; a nested host takes many times as long.
@@ -37,7 +38,7 @@ const SIGHTINGS: &str = "probes.json";
 /// Sightings that are remembered: a few kernels and QEMUs of one host.
 const SIGHTINGS_MAX: usize = 16;
 /// After this time a guest that did not boot gets another try: its host may have been too busy.
-const FAILURE_KEPT_S: u64 = 24 * 3600;
+const FAILURE_KEPT_S: i64 = 24 * 3600;
 
 /// The accelerator to use on this host, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ struct Sighting {
     #[serde(default)]
     of_host: bool,
     /// When it was, seconds since 1970-01-01 UTC.
-    at_s: u64,
+    at_s: i64,
 }
 
 /// Why a probe guest did not say hello.
@@ -448,10 +449,6 @@ pub(crate) fn qemu_version(qemu: &Path) -> Option<String> {
     let output = std::process::Command::new(qemu).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.lines().next()?.trim_start_matches("QEMU emulator version ").to_owned())
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn read(path: &Path) -> Sightings {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dayfly_vm::image::Store;
+use dayfly_image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network,
     QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,

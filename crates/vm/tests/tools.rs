@@ -7,7 +7,8 @@ mod stage;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use dayfly_vm::{Driver, Exit, KrunSettings, StartError, ToolError, Vm, VmEvent, destroy_leftover, leftover};
+use dayfly_host::tool::ToolError;
+use dayfly_vm::{Driver, Exit, KrunSettings, StartError, Vm, VmEvent, destroy_leftover, leftover};
 use stage::*;
 
 /// What a stand-in does first: it writes down its arguments and the names in its environment.

@@ -1,7 +1,7 @@
 //! `dayfly doctor`: what this host can do, what not, and the command that mends it.
 
+use dayfly_image::Store;
 use dayfly_vm::host::{Check, State, facts};
-use dayfly_vm::image::Store;
 use dayfly_vm::{AccelChoice, Answer, ProbeGuest, StartError, Trust, VmHost};
 
 use super::machine::unchecked_host;

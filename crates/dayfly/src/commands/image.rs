@@ -2,14 +2,14 @@
 
 pub(crate) mod check;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use dayfly_vm::Image;
-use dayfly_vm::image::{
-    self, BuildSettings, Cancel, ImageError, ImageSource, ImportSettings, Imported, Manifest, Origin,
-    Progress, PullPolicy, Store,
+use dayfly_image::Image;
+use dayfly_image::oci::ImageName;
+use dayfly_image::{
+    BuildSettings, Cancel, ImageError, ImageResolver, ImportSettings, Imported, Manifest, Origin, Progress,
+    PullPolicy, Store,
 };
-use dayfly_vm::oci::ImageName;
 use serde_json::{Value, json};
 
 use crate::cli::{FetchArgs, ImageBuildArgs, ImageTools, Pull};
@@ -23,7 +23,7 @@ pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outco
     let settings = BuildSettings { suite, packages, ..build_settings(places) };
     let mut signals = Signals::take_over()?;
     let image = tokio::select! {
-        image = building(settings, "image", json, |settings, progress| image::build(settings, progress)) => image?,
+        image = building(settings, "image", json, |settings, progress| dayfly_image::build(settings, progress)) => image?,
         // Dropping the build stops it; its programs end, and what it has made is removed.
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
@@ -53,7 +53,7 @@ pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bo
 pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let built = building(build_settings(places), "kernel", json, |settings, progress| {
-        image::kernel(settings, progress)
+        dayfly_image::kernel(settings, progress)
     });
     let bundle = tokio::select! {
         bundle = built => bundle?,
@@ -71,7 +71,7 @@ pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
 pub(crate) async fn tools(places: &Places, json: bool) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let made = building(build_settings(places), "tools", json, |settings, progress| {
-        image::tools(settings, progress)
+        dayfly_image::tools(settings, progress)
     });
     let tools = tokio::select! {
         tools = made => tools?,
@@ -225,7 +225,7 @@ pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
 /// The runner app for processes of this host, built where it is missing.
 pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std::path::PathBuf> {
     let app = building(build_settings(places), "runner app", quiet, |settings, progress| {
-        image::runner_app(settings, progress)
+        dayfly_image::runner_app(settings, progress)
     });
     Ok(app.await?.program)
 }
@@ -233,7 +233,7 @@ pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std:
 /// An image, and where its name may lead to a newer one.
 pub(crate) struct Chosen {
     pub(crate) image: Image,
-    pub(crate) source: Option<ImageSource>,
+    pub(crate) source: Option<ImageResolver>,
 }
 
 /// The image that was asked for: by its id or folder, or by any name, where it is fetched.
@@ -255,9 +255,9 @@ pub(crate) async fn of_name(
     Ok(Chosen { image, source: Some(source) })
 }
 
-async fn fetch(source: &ImageSource, quiet: bool) -> Result<Image> {
+async fn fetch(source: &ImageResolver, quiet: bool) -> Result<Image> {
     let mut shown = Shown::of(&format!("image {}", source.name()), quiet);
-    let imported = source.image(&mut |step| shown.take(step), &|_| Ok(())).await;
+    let imported = source.resolve(&mut |step| shown.take(step), &|_| Ok(())).await;
     let Imported { image, warnings } = imported.map_err(Failure::cannot)?;
     shown.done();
     warnings.iter().for_each(printer::warning);
@@ -285,7 +285,7 @@ fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
 }
 
 /// Where an image of this name comes from.
-fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageSource> {
+fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageResolver> {
     let policy = match fetch.pull {
         Pull::Always => PullPolicy::Always,
         Pull::Missing => PullPolicy::Missing,
@@ -294,7 +294,7 @@ fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageSou
     let add_tools = fetch.image_tools == ImageTools::Missing;
     let (tool_folders, tool_env) = (places.search_path.clone(), places.tool_env.clone());
     let (build, access) = (build_settings(places), places.registry_access()?);
-    Ok(ImageSource::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))
+    Ok(ImageResolver::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))
 }
 
 /// Says what jobs will miss.
@@ -311,8 +311,10 @@ fn tell_lacks(manifest: &Manifest) {
 
 /// The built-in image, built where it is missing.
 pub(crate) async fn ensure(places: &Places, quiet: bool) -> Result<Image> {
-    building(build_settings(places), "image", quiet, |settings, progress| image::build(settings, progress))
-        .await
+    building(build_settings(places), "image", quiet, |settings, progress| {
+        dayfly_image::build(settings, progress)
+    })
+    .await
 }
 
 /// One line about an image.
@@ -355,7 +357,7 @@ async fn building<T: Send + 'static>(
     + 'static,
 ) -> Result<T> {
     let mut shown = Shown::of(what, quiet);
-    let built = image::beside(settings, &mut |step| shown.take(step), work).await;
+    let built = dayfly_image::in_background(settings, &mut |step| shown.take(step), work).await;
     let built = built.map_err(Failure::cannot)?;
     shown.done();
     Ok(built)
@@ -424,8 +426,7 @@ pub(super) fn mebibytes(bytes: u64) -> String {
 }
 
 pub(super) fn age(created_s: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let seconds = now.saturating_sub(u64::try_from(created_s).unwrap_or_default());
+    let seconds = dayfly_host::clock::now_s().saturating_sub(created_s).max(0);
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

@@ -1,6 +1,6 @@
 //! `dayfly lab serve`: the built-in forge as a server of its own.
 
-use dayfly_forge::lab::{Lab, LabSettings, TOKEN_FILE};
+use dayfly_lab::{Lab, LabSettings, TOKEN_FILE};
 use serde_json::json;
 use tokio::sync::oneshot;
 

@@ -1,7 +1,5 @@
 //! `dayfly ps`: loops, runners and VMs of every instance of this host.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use dayfly_fleet::instance::{self, Seen};
 use dayfly_fleet::status::{LoopStatus, Status};
 use serde::Serialize;
@@ -64,8 +62,7 @@ fn rows_of(seen: &Seen) -> Vec<Row> {
 }
 
 fn table(rows: &[Row]) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let now_ms = u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
     let head = ["INSTANCE", "LOOP", "RUNNER", "STATE", "FOR", "JOBS", "VM", "SCOPE"].map(str::to_owned);
     let cells: Vec<[String; 8]> =
         std::iter::once(head).chain(rows.iter().map(|row| cells(row, now_ms))).collect();

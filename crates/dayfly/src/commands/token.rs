@@ -1,6 +1,6 @@
 //! `dayfly token`: prints a registration token.
 
-use dayfly_forge::client::{ApiBase, Forge, ForgeOptions, RunnerScope};
+use dayfly_forge::{ApiBase, Forge, ForgeOptions, RunnerScope};
 
 use super::runner::request;
 use crate::cli::TokenArgs;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dayfly_vm::image::Store;
+use dayfly_image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings,
     TemplateSettings, Vm, VmHost, VmSpec,

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dayfly_e2e::prepared;
-use dayfly_forge::workflow::Conclusion;
+use dayfly_lab::workflow::Conclusion;
 
 use super::stage::Stage;
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_forge::client::RunnerScope;
-use dayfly_forge::workflow::Conclusion;
+use dayfly_forge::RunnerScope;
+use dayfly_lab::workflow::Conclusion;
 
 use super::stage::{App, Stage};
 

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dayfly_e2e::lab::RunEvents;
-use dayfly_forge::client::{ApiBase, Deletion, Dispatch, Forge, JitRequest, RunnerScope};
-use dayfly_forge::lab::{Lab, LabEvent, LabEventKind, LabSettings};
-use dayfly_forge::workflow::Conclusion;
+use dayfly_forge::{ApiBase, Deletion, Dispatch, Forge, JitRequest, RunnerScope};
+use dayfly_lab::workflow::Conclusion;
+use dayfly_lab::{Lab, LabEvent, LabEventKind, LabSettings};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 

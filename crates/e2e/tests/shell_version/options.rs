@@ -2,7 +2,7 @@
 
 use dayfly_e2e::Dayfly;
 use dayfly_e2e::lab::http;
-use dayfly_forge::client::RunnerScope;
+use dayfly_forge::RunnerScope;
 use serde_json::{Value, json};
 
 use super::stage::{HELLO, REPOSITORY, Stage, listening};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, Ended, OwnState, Running};
-use dayfly_forge::client::RunnerScope;
+use dayfly_forge::RunnerScope;
 
 /// The repository of the shell version's own examples.
 pub(crate) const REPOSITORY: &str = "efrecon/gh-runner-krunvm";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dayfly_forge::client::Deletion;
+use dayfly_forge::Deletion;
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};

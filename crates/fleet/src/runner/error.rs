@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_forge::client::ForgeError;
+use dayfly_forge::ForgeError;
 use dayfly_guest::envfile::EnvFileError;
 use dayfly_guest::runner_app::JobResult;
 use dayfly_vm::{LeftoverError, StartError};

@@ -20,7 +20,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::client::Forge;
+use dayfly_forge::Forge;
 use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;

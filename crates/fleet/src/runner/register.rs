@@ -1,6 +1,6 @@
 //! The registration of a runner at its forge.
 
-use dayfly_forge::client::{ForgeError, JitRequest, NewRunner, RegistrationToken};
+use dayfly_forge::{ForgeError, JitRequest, NewRunner, RegistrationToken};
 
 use super::reach::Reach;
 use super::{Run, RunnerError};

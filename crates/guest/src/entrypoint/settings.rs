@@ -7,9 +7,9 @@
 use super::options::Options;
 use super::registration::{self, RegistrationError};
 use crate::options::{Given, is_on};
-use crate::os_release::{self, OsRelease};
 use dayfly_guest::envfile::{EnvFileError, Variables};
 use dayfly_guest::environment::{self, Suffix, file_name};
+use dayfly_guest::os_release::OsRelease;
 use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
 use dayfly_guest::variables::is_for_guest;
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ impl Layers<'_> {
 }
 
 fn distribution() -> String {
-    let id = OsRelease::parse(&std::fs::read_to_string(os_release::PATH).unwrap_or_default()).id;
+    let id = OsRelease::of_this_system().id;
     if id.is_empty() { "linux".to_owned() } else { id }
 }
 

@@ -1,6 +1,6 @@
 //! The distributions that images are made of, and their package lists.
 
-use crate::os_release::{self, OsRelease};
+use dayfly_guest::os_release::{self, OsRelease};
 use dayfly_guest::packages::Packages;
 
 /// Distributions that have packages under the same names, and the same manager of them.
@@ -91,8 +91,13 @@ mod tests {
 
     fn of(id: &str, like: &[&str]) -> Result<Family, String> {
         let like = like.iter().map(|word| (*word).to_owned()).collect();
-        Family::of(&OsRelease { id: id.to_owned(), like, pretty: "A System".to_owned() })
-            .map_err(|error| error.to_string())
+        Family::of(&OsRelease {
+            id: id.to_owned(),
+            like,
+            pretty: "A System".to_owned(),
+            ..OsRelease::default()
+        })
+        .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::mounted::{GUEST_DIR, Needs, Plan};
-use super::tool::{self, Invocation};
 use crate::machine::{StartError, VmHost};
 use crate::mount::Mount;
 use dayfly_guest::environment;
+use dayfly_host::tool::{self, Invocation};
 
 /// The file in the state folder that is locked while krunvm's configuration changes.
 pub(crate) const LOCK: &str = "krunvm.lock";

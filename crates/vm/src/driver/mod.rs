@@ -17,9 +17,7 @@ pub(crate) mod podman;
 pub(crate) mod process;
 pub(crate) mod pull;
 pub(crate) mod qemu;
-pub(crate) mod tool;
 
 pub use choose::{ChooseError, Chosen, Found, choose, find};
 pub use kind::{DriverKind, DriverKindError};
 pub use pull::{Pulling, pull};
-pub use tool::{ToolError, is_for_tools};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use dayfly_guest::environment::{self, Suffix, file_name};
 
-use super::tool::Invocation;
 use crate::mount::Mount;
+use dayfly_host::tool::Invocation;
 
 /// Where the machine sees the folder with its own copy of the guest binary.
 pub(crate) const GUEST_DIR: &str = "/_dayfly";

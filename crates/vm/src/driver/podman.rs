@@ -12,9 +12,9 @@
 use std::time::Duration;
 
 use super::mounted::{GUEST_DIR, Needs, Plan};
-use super::tool::{self, Invocation};
 use crate::machine::{StartError, VmHost};
 use dayfly_guest::environment;
+use dayfly_host::tool::{self, Invocation};
 
 /// The runtime's name.
 pub(crate) const RUNTIME: &str = "krun";

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::tool::{self, Invocation};
 use super::{krunvm, podman};
 use crate::check;
-use crate::image::{Image, ImageError, ImageSource, Imported, Progress};
 use crate::machine::{Driver, Machine, QemuSettings, StartError, VmHost};
+use dayfly_host::tool::{self, Invocation};
+use dayfly_image::{Image, ImageError, ImageResolver, Imported, Progress};
 
 /// How long looking for an image may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
@@ -82,7 +82,7 @@ async fn look_again(
 }
 
 async fn follow(
-    source: &ImageSource,
+    source: &ImageResolver,
     tell: &mut (dyn FnMut(Pulling) + Send),
     accept: &(dyn Fn(&Image) -> Result<(), ImageError> + Sync),
 ) -> Result<Imported, ImageError> {
@@ -97,7 +97,7 @@ async fn follow(
         }
         Progress::Asking | Progress::Pulling { .. } | Progress::Line { .. } => {}
     };
-    source.image(&mut tell_phase, accept).await
+    source.resolve(&mut tell_phase, accept).await
 }
 
 async fn fetch(

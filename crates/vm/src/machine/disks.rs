@@ -51,7 +51,7 @@ pub(super) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartErro
 
 fn check_space(path: &Path) -> Result<(), StartError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let free_mib = crate::space::free_mib(folder).map_err(|source| StartError::Io {
+    let free_mib = dayfly_host::space::free_mib(folder).map_err(|source| StartError::Io {
         what: "look at the space of",
         path: folder.to_owned(),
         source,

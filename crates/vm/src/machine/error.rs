@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::driver::ToolError;
-use crate::image::{Image, ImageError};
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
 use crate::pace::NoMemory;
+use dayfly_host::tool::ToolError;
+use dayfly_image::{Image, ImageError};
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]

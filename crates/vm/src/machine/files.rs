@@ -8,8 +8,8 @@ use std::path::Path;
 use super::StartError;
 use super::initramfs::{self, InitramfsError};
 use crate::driver::qemu::{Firmware, Role};
-use crate::image::Image;
 use crate::platform::Platform;
+use dayfly_image::Image;
 
 /// Open files by what they are to the VMM.
 #[derive(Debug, Default)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{Spares, StartError};
 use crate::accel::Accel;
-use crate::driver::tool::{self, Invocation};
 use crate::launch::Launcher;
 use crate::pace::Pace;
 use crate::template::Templates;
+use dayfly_host::tool::{self, Invocation};
 
 /// Where QEMU may be, best first.
 const QEMU_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];

@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::runtime::Handle;
 
 use super::destroy_leftover;
-use crate::stage::{self, Claim, Maker, StageError};
+use dayfly_host::stage::{self, Claim, Maker, StageError};
 
 /// Makes things by a machine in the folder [`MachineMaker::FOLDER`] of its stage: that is what a killed one leaves. To be used
 /// where a runtime may be blocked.

@@ -23,10 +23,10 @@ use super::supervisor::Order;
 use super::{Exit, StartError, VmEvent};
 use crate::console::{BoundedFile, Lines};
 use crate::driver::mounted::Plan;
-use crate::driver::tool;
 use crate::environment::EnvironmentDir;
 use crate::process::{Ending, Process};
 use crate::template::StartedFrom;
+use dayfly_host::tool;
 
 /// How long a tool may take to hand an order on; the machine's own deadline goes on meanwhile.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);

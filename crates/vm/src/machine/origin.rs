@@ -10,7 +10,6 @@ use super::tree::TreeRecipe;
 use super::{StartError, VmHost, disks, overlay, record};
 use crate::driver::qemu::{self, Boot, Card, Needs, Role};
 use crate::forward::Forward;
-use crate::image::Image;
 use crate::launch::Launcher;
 use crate::network::Connection;
 use crate::pace::Turn;
@@ -18,6 +17,7 @@ use crate::platform::Platform;
 use crate::template::{Blueprint, Opened, StartedFrom, fork_failed};
 use crate::tsc;
 use crate::virtiofs::Shares;
+use dayfly_image::Image;
 
 /// What a machine is started from.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::LeftoverError;
-use crate::driver::tool::{self, Invocation};
 use crate::driver::{krunvm, podman};
 use crate::virtiofs::SHARES_MAX;
+use dayfly_host::tool::{self, Invocation};
 
 /// Name of the record.
 const RECORD: &str = "vmm.json";

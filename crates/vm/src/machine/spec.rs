@@ -7,9 +7,9 @@ use super::StartError;
 use crate::accel::AccelChoice;
 use crate::driver::{DriverKind, podman};
 use crate::forward::Forward;
-use crate::image::{Image, ImageSource};
 use crate::mount::Mount;
 use crate::template::TemplateSettings;
+use dayfly_image::{Image, ImageResolver};
 
 /// Size and make of a machine: what many machines have in common.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub struct QemuSettings {
     /// What it boots.
     pub image: Image,
     /// Where [`crate::pull`] looks for a newer one; none: it is always this one.
-    pub source: Option<ImageSource>,
+    pub source: Option<ImageResolver>,
     /// What runs its instructions.
     pub accel: AccelChoice,
     /// Processor model if it is emulated, in QEMU's words; none: one that all of QEMU's emulations are sound with.

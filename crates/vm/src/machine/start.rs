@@ -18,12 +18,13 @@ use super::{
     Driver, Entrypoint, KrunSettings, Network, ProcessSettings, QemuSettings, StartError, Vm, VmHost, VmSpec,
     record,
 };
-use crate::driver::{krunvm, mounted, podman, process, tool};
+use crate::driver::{krunvm, mounted, podman, process};
 use crate::environment::{EnvironmentDir, EnvironmentError};
 use crate::network::{self, Connection};
 use crate::probe;
 use crate::template::{self, Blueprint, Opened};
 use crate::virtiofs::Shares;
+use dayfly_host::tool;
 
 /// Events that wait for their owner; more of them hold the guest up.
 const EVENTS_MAX: usize = 1024;

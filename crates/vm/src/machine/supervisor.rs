@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dayfly_guest::environment::{Suffix, file_name};
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Identity, Start};
@@ -520,8 +520,7 @@ pub(crate) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Id
 
 /// The host's wall clock; 0 where it stands before 1970.
 fn unix_time_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or_default()
+    u64::try_from(dayfly_host::clock::since_epoch().as_nanos()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use super::record::{self, Record};
 use super::spawn::{Outputs, Vmm};
 use crate::console::BoundedFile;
 use crate::driver::process::{Folders, agent_args};
-use crate::driver::tool::Invocation;
 use crate::launch::LaunchError;
 use crate::process::Process;
 use crate::socket::SocketFolder;
+use dayfly_host::tool::Invocation;
 
 /// All that the agent is started from.
 #[derive(Debug)]

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::key::{KeyParts, TemplateId};
 use super::{WarmUp, key};
-use crate::digest::digest_of_program;
 use crate::driver::qemu::{self, Boot, Needs};
-use crate::image::Image;
 use crate::machine::{Machine, Network, QemuSettings, StartError};
 use crate::network;
 use crate::platform::Platform;
+use dayfly_host::digest::digest_of_program;
+use dayfly_image::Image;
 
 /// What a template is made of. Two with the same id can be forked into each other's machines.
 #[derive(Debug, Clone)]

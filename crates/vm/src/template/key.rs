@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accel;
-use crate::digest;
-use crate::image::Manifest;
+use dayfly_host::digest;
+use dayfly_image::Manifest;
 
 /// Grows when a change here would make another template of the same parts, or one that older programs cannot use.
 pub(super) const FORMAT: u32 = 1;
@@ -69,13 +69,20 @@ pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::image::FileDigest;
-    use crate::image::store::tests::manifest;
+    use dayfly_image::FileDigest;
+
+    fn manifest() -> Manifest {
+        serde_json::from_value(serde_json::json!({
+            "format": 1, "id": "a", "inputs": "a", "suite": "bookworm", "kernel": "6.1", "created_s": 1, "files": {},
+            "runner_app": { "name": "x", "version": "1", "sha256": "", "toolchain": "" }, "packages": {},
+        }))
+        .expect("the manifest of an image")
+    }
 
     #[test]
     fn each_part_makes_another_template() {
         let with_root = |sha256: &str| {
-            let mut image = manifest("a", 1);
+            let mut image = manifest();
             let file = FileDigest { bytes: 1, sha256: sha256.to_owned() };
             image.files.insert("root.squashfs".to_owned(), file);
             image

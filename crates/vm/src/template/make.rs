@@ -11,9 +11,9 @@ use super::build::{self, BuildError};
 use super::key::FORMAT;
 use super::manifest::TemplateManifest;
 use super::store::{MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
-use crate::image::now_s;
 use crate::machine::{MachineMaker, VmHost, blocking};
-use crate::stage::{Stage, StageError};
+use dayfly_host::clock::now_s;
+use dayfly_host::stage::{Stage, StageError};
 
 /// How long a template is kept that nobody needs.
 pub const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::key::{FORMAT, TemplateId};
 use super::manifest::TemplateManifest;
 use super::memory;
-use crate::image::now_s;
-use crate::stage::{self, StageError};
+use dayfly_host::clock::now_s;
+use dayfly_host::stage::{self, StageError};
 
 /// What it says about itself.
 pub(super) const MANIFEST: &str = "manifest.json";

@@ -10,10 +10,10 @@ use super::key::TemplateId;
 use super::store::Opened;
 use super::{Preparing, make};
 use crate::check;
-use crate::image::ImageError;
 use crate::machine::{Driver, Machine, Network, StartError, VmHost};
 use crate::mount::Mount;
 use crate::probe;
+use dayfly_image::ImageError;
 
 /// Forks in a row that may fail before their template is thrown away.
 const FAILURES_MAX: u32 = 2;

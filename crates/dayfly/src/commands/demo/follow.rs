@@ -8,7 +8,7 @@ use std::time::Duration;
 use dayfly_fleet::event::{Event, EventKind};
 use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
-use dayfly_forge::lab::{LabEvent, LabEventKind, Lagged};
+use dayfly_lab::{LabEvent, LabEventKind, Lagged};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use dayfly_fleet::event::{Event, EventKind};
-use dayfly_forge::lab::{LabEvent, LabEventKind};
 use dayfly_guest::protocol::Milestone;
+use dayfly_lab::{LabEvent, LabEventKind};
 use indexmap::IndexMap;
 use serde::Serialize;
 
@@ -199,7 +199,7 @@ impl Progress {
 mod tests {
     use dayfly_fleet::RunnerId;
     use dayfly_fleet::event::{Moment, RunnerRef};
-    use dayfly_forge::workflow::Conclusion;
+    use dayfly_lab::workflow::Conclusion;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dayfly_forge::workflow::{self, Workflow};
+use dayfly_lab::workflow::{self, Workflow};
 use indexmap::IndexMap;
 
 use crate::cli::DemoArgs;

@@ -4,8 +4,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use dayfly_fleet::event::{Event, EventKind};
-use dayfly_forge::lab::{LabEvent, LabEventKind};
 use dayfly_guest::protocol::Milestone;
+use dayfly_lab::{LabEvent, LabEventKind};
 use serde_json::json;
 
 use super::phases::{JobReport, Progress};

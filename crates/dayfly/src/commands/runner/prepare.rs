@@ -4,7 +4,7 @@
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::recovery;
 use dayfly_fleet::settings::{Group, Limits, LoopSettings};
-use dayfly_forge::client::{Forge, ForgeOptions};
+use dayfly_forge::{Forge, ForgeOptions};
 use dayfly_vm::VmHost;
 
 use super::request::LoopRequest;
@@ -81,7 +81,7 @@ pub(crate) async fn prepare(places: &Places, request: LoopRequest, quiet: bool) 
 }
 
 async fn group_id(forge: &Forge, request: &LoopRequest) -> Result<u64> {
-    use dayfly_forge::client::ForgeError::{RepositoryGroup, UnknownGroup};
+    use dayfly_forge::ForgeError::{RepositoryGroup, UnknownGroup};
     forge.group_id(&request.scope, &request.group).await.map_err(|error| match error {
         RepositoryGroup { .. } | UnknownGroup { .. } => Failure::usage(error),
         _ => Failure::cannot(error),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_fleet::settings::Registration;
-use dayfly_forge::client::{ApiBase, RunnerScope};
+use dayfly_forge::{ApiBase, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::{DriverKind, Entrypoint, Mount};
 

@@ -1,0 +1,87 @@
+//! What only a lab understands.
+
+use std::time::Duration;
+
+use reqwest::Method;
+
+use super::Forge;
+use super::error::ForgeError;
+use super::request::Call;
+use super::running_lab::{Disbelief, token_of_running_lab};
+use crate::proof::{Answer, Nonce, mac};
+use subtle::ConstantTimeEq as _;
+
+const ANSWER_BYTES_MAX: usize = 8 * 1024;
+/// The files that an answer names may lie on a file system that does not answer.
+const FILES_WAIT: Duration = Duration::from_secs(5);
+
+/// A lab that runs on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenLab {
+    /// How guests of QEMU's user network reach it: `http://10.0.2.2:PORT`, or what its owner has set.
+    pub runner_url: String,
+}
+
+impl Forge {
+    /// Has the forge prove that it is a lab which runs on this host: it names the file of its token, which must be a
+    /// private one of this user or root, held by a living lab, and answers a challenge with what only the file's content
+    /// can make. The token of this client is not sent. `None`: it is another forge, or did not prove it; why stands in the
+    /// log.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn prove_lab(&self) -> Result<Option<ProvenLab>, ForgeError> {
+        if self.base().url().scheme() != "http" {
+            return Ok(None);
+        }
+        let nonce = Nonce::random();
+        let url = self.base().join(&format!("../../lab/v1/proof?nonce={}", nonce.as_str()))?;
+        let call = Call::get("ask the forge whether it is a lab of this host", url);
+        let answer = match self.send(call.anonymous().answer_bytes_max(ANSWER_BYTES_MAX)).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let Ok(given) = answer.json::<Answer>() else { return Ok(None) };
+        let (Some(peer), "dayfly") = (answer.peer, given.lab.as_str()) else { return Ok(None) };
+        let runner_url = given.runner_url.clone();
+        let check = tokio::task::spawn_blocking(move || {
+            let token = token_of_running_lab(&given.token_file)?;
+            let right = mac(&token, &nonce, peer, &given.runner_url);
+            if right.as_bytes().ct_eq(given.mac.as_bytes()).into() {
+                Ok(())
+            } else {
+                Err(Disbelief::WrongMac)
+            }
+        });
+        let forge = self.base().url();
+        match tokio::time::timeout(FILES_WAIT, check).await {
+            Ok(Ok(Ok(()))) => Ok(Some(ProvenLab { runner_url })),
+            Ok(Ok(Err(disbelief))) => {
+                tracing::warn!(%forge, %disbelief, "the forge calls itself a lab of this host and does not prove it");
+                Ok(None)
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(%forge, "the files by which a lab would prove itself cannot be read in time");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells a lab that the machine of a runner is gone: its job ends at once, and its registration goes. Another forge
+    /// only finds out when the runner is silent for too long. Returns whether the forge has taken notice.
+    ///
+    /// # Errors
+    /// See [`ForgeError`].
+    pub async fn tell_lost(&self, runner: u64) -> Result<bool, ForgeError> {
+        let url = self.base().join(&format!("../../lab/v1/runners/{runner}"))?;
+        match self
+            .send(Call::new(format!("tell that runner {runner} has lost its machine"), Method::DELETE, url))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(ForgeError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

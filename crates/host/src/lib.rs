@@ -1,0 +1,13 @@
+//! Files, programs and the clock of the host, for the crates that build and run machines.
+//!
+//! - [`stage`] builds a folder under a lock and publishes it by one rename;
+//! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
+//! - [`tool`] runs a program with a time limit.
+//!
+//! This crate knows neither images nor machines.
+
+pub mod clock;
+pub mod digest;
+pub mod space;
+pub mod stage;
+pub mod tool;

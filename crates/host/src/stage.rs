@@ -1,0 +1,308 @@
+//! Where things are made: a folder under a lock, which becomes whole by a rename or goes.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+/// How often a wait for somebody else's build looks whether it was cancelled.
+pub const LOOK: Duration = Duration::from_millis(200);
+
+/// Why something could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// Whoever waited for it does not want it any more.
+    #[error("stopped")]
+    Cancelled,
+    /// A file.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StageError {
+    let path = path.to_owned();
+    move |source| StageError::Io { what, path, source }
+}
+
+/// Who makes things in a store.
+pub trait Maker {
+    /// Somebody else makes the same: this waits for it. Told once.
+    fn waits(&mut self) {}
+
+    /// Whether it is not wanted any more.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    /// Ends what a maker that was killed has left running in its stage, which is removed then.
+    fn end_leftover(&self, _stage: &Path) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+/// Where the stages of a store are.
+pub fn folder_of(store: &Path) -> PathBuf {
+    store.join(".build")
+}
+
+/// The right to make one thing. Others who want to make it wait until this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    store: PathBuf,
+    id: String,
+    _lock: File,
+}
+
+impl Claim {
+    /// Waits for the right to make `id`. What an interrupted attempt has left of it is removed.
+    pub fn wait(store: &Path, id: &str, maker: &mut dyn Maker) -> Result<Self, StageError> {
+        let mut told = false;
+        loop {
+            if let Some(claim) = Self::take(store, id, maker)? {
+                return Ok(claim);
+            }
+            if !std::mem::replace(&mut told, true) {
+                maker.waits();
+            }
+            if maker.is_cancelled() {
+                return Err(StageError::Cancelled);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The right to make `id`, if nobody has it.
+    pub fn take(store: &Path, id: &str, maker: &dyn Maker) -> Result<Option<Self>, StageError> {
+        let stages = folder_of(store);
+        make_folder(&stages)?;
+        sweep(&stages, maker)?;
+        let path = stages.join(format!("{id}.lock"));
+        loop {
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed("open", &path))?;
+            match file.try_lock() {
+                // One who had it before may have removed the name.
+                Ok(()) if same_file(&file, &path) => {
+                    return Ok(Some(Self { store: store.to_owned(), id: id.to_owned(), _lock: file }));
+                }
+                Ok(()) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+            }
+        }
+    }
+
+    /// An empty folder to make it in.
+    pub fn stage(&self) -> Result<Stage, StageError> {
+        let path = folder_of(&self.store).join(&self.id);
+        remove_tree(&path)?;
+        make_folder(&path)?;
+        Ok(Stage { path, to: self.store.join(&self.id) })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While it is locked, so that it is removed by nobody but its holder.
+        let _ = fs::remove_file(folder_of(&self.store).join(format!("{}.lock", self.id)));
+    }
+}
+
+/// A folder in the making; removed when it is dropped.
+#[derive(Debug)]
+pub struct Stage {
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Stage {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it whole: on disk, then under its name.
+    pub fn finish(self) -> Result<(), StageError> {
+        for entry in fs::read_dir(&self.path).map_err(failed("read", &self.path))? {
+            let path = entry.map_err(failed("read", &self.path))?.path();
+            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("write", &path))?;
+        }
+        put(&self.path, &self.to).map_err(failed("rename to", &self.to))?;
+        // The name itself.
+        if let Some(parent) = self.to.parent() {
+            File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed("write", parent))?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a folder its name in one step. What had it before, whole or not, gets the other one's name: nobody ever finds half of
+/// either.
+fn put(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+        Err(Errno::NOENT) => fs::rename(from, to),
+        // A file system that cannot: for a moment there is none, which is no worse than before the first one.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            let aside = from.with_extension("old");
+            fs::rename(to, &aside)?;
+            fs::rename(from, to)?;
+            fs::rename(&aside, from)
+        }
+        exchanged => Ok(exchanged?),
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.path) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Removes what interrupted builds and removals have left: whatever no living process has locked.
+pub fn sweep(stages: &Path, maker: &dyn Maker) -> Result<(), StageError> {
+    let entries = match fs::read_dir(stages) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed("read", stages))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("read", stages))?.path();
+        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+        if is_lock || !path.is_dir() {
+            continue;
+        }
+        let lock = path.with_extension("lock");
+        // Held meanwhile: two that start at once do not clear the same one up.
+        let held = File::open(&lock).ok();
+        if held.as_ref().is_none_or(|file| file.try_lock().is_ok()) {
+            maker.end_leftover(&path)?;
+            remove_tree(&path)?;
+            let _ = fs::remove_file(&lock);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder and its parents, closed to others.
+pub fn make_folder(path: &Path) -> Result<(), StageError> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make the folder", path))
+}
+
+/// Removes a folder with all that is in it; one that is not there is no error.
+pub fn remove_tree(path: &Path) -> Result<(), StageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => open.ino() == named.ino() && open.dev() == named.dev(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Test {
+        told: u32,
+        cancelled: bool,
+    }
+
+    impl Maker for Test {
+        fn waits(&mut self) {
+            self.told += 1;
+        }
+
+        fn is_cancelled(&self) -> bool {
+            self.cancelled
+        }
+
+        fn end_leftover(&self, stage: &Path) -> Result<(), StageError> {
+            let _ = fs::rename(stage.join("ended"), stage.with_extension("ended"));
+            Ok(())
+        }
+    }
+
+    fn claim(store: &Path, id: &str) -> Claim {
+        Claim::wait(store, id, &mut Test::default()).expect("claim")
+    }
+
+    #[test]
+    fn a_stage_becomes_whole_or_goes() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = folder.path();
+        let claimed = claim(store, "a");
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("half"), "x").expect("write");
+        drop(stage);
+        assert!(!folder_of(store).join("a").exists() && !store.join("a").exists());
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("whole"), "x").expect("write");
+        stage.finish().expect("finish");
+        assert!(store.join("a/whole").exists());
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("newer"), "x").expect("write");
+        stage.finish().expect("finish");
+        assert!(store.join("a/newer").exists() && !store.join("a/whole").exists());
+        drop(claimed);
+        assert_eq!(fs::read_dir(folder_of(store)).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_build_has_left_goes_at_the_next_start_and_a_living_one_stays() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = folder.path();
+        let stages = folder_of(store);
+        // Killed: the folder and the name of the lock are there, the lock itself is not.
+        fs::create_dir_all(stages.join("dead/deep")).expect("folders");
+        fs::write(stages.join("dead/ended"), "").expect("write");
+        fs::write(stages.join("dead.lock"), "").expect("lock");
+        fs::create_dir_all(stages.join("removed-x")).expect("folders");
+        let living = claim(store, "living");
+        let stage = living.stage().expect("stage");
+        let _other = claim(store, "other");
+        assert!(!stages.join("dead").exists() && !stages.join("dead.lock").exists());
+        assert!(stages.join("dead.ended").exists(), "its maker's leftovers were ended first");
+        assert!(!stages.join("removed-x").exists());
+        assert!(stage.path().exists());
+    }
+
+    #[test]
+    fn a_second_builder_waits_and_says_so_and_can_be_stopped() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = folder.path().to_owned();
+        let first = claim(&store, "a");
+        let mut maker = Test { cancelled: true, told: 0 };
+        let stopped = Claim::wait(&store, "a", &mut maker);
+        assert!(matches!(stopped, Err(StageError::Cancelled)));
+        assert_eq!(maker.told, 1);
+        let waiting = std::thread::spawn(move || drop(claim(&store, "a")));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        drop(first);
+        waiting.join().expect("gets it");
+    }
+}

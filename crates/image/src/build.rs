@@ -1,0 +1,333 @@
+//! Building an image: Debian packages in, a folder of files out.
+//!
+//! ```text
+//!   runner app ─┐
+//!   packages ───┴─> mmdebstrap ──tar──> mksquashfs ──> root.squashfs
+//!                      └─ copy-out ──> kernel, modules ──> initramfs
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::apt;
+use super::command::{Step, mortal};
+use super::debian;
+use super::error::failed;
+use super::manifest::{FORMAT, FileDigest, Manifest};
+use super::once::write_manifest;
+use super::progress::Waiter;
+use super::runner_app::{self, RunnerApp, runner_app};
+use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
+use super::{Cancel, Image, ImageError, Progress, Store, modules, packages, recipe};
+use dayfly_guest::os_release::OsRelease;
+use dayfly_host::clock::now_s;
+use dayfly_host::digest::{digest_of, digest_of_file, id_of};
+use dayfly_host::stage::{Claim, Stage, make_folder};
+
+/// Space that a build takes for a while: the unpacked packages, and the image.
+const FREE_MIB_MIN: u64 = 3 * 1024;
+/// Debian's keys, from debian-archive-keyring.
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What gives a user who is not root a range of user ids.
+const NEWUIDMAP: &str = "/usr/bin/newuidmap";
+/// What of the packages nobody reads in a machine. Kernel hooks would build an initramfs that is never used.
+const EXCLUDED: [&str; 4] =
+    ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/etc/kernel/postinst.d/*"];
+
+/// What an image is built from, and where.
+#[derive(Debug, Clone)]
+pub struct BuildSettings {
+    /// The state folder.
+    pub state: PathBuf,
+    /// Debian's name of the release; none: the host's own on Debian, else a fixed one.
+    pub suite: Option<String>,
+    /// A package list instead of the built-in one.
+    pub packages: Option<PathBuf>,
+    /// Folders where Go may be, best first: usually the search path.
+    pub go_folders: Vec<PathBuf>,
+    /// Stops the build.
+    pub cancel: Cancel,
+}
+
+/// All that goes into an image.
+struct Inputs {
+    suite: String,
+    packages: packages::Packages,
+    runner_app: RunnerApp,
+    digest: String,
+}
+
+impl Inputs {
+    fn gather(
+        settings: &BuildSettings,
+        host: &OsRelease,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, ImageError> {
+        let list = match &settings.packages {
+            Some(path) => fs::read_to_string(path).map_err(failed("read the package list", path))?,
+            None => recipe::PACKAGES.to_owned(),
+        };
+        let packages = packages::parse(&list)?;
+        let suite = settings.suite.clone().unwrap_or_else(|| apt::default_suite(host));
+        let runner_app = runner_app(settings, progress)?;
+        let names = |names: &[String]| names.join(" ");
+        // Comments in the list make no other image.
+        let digest = digest_of(&[
+            recipe::BUILDER_VERSION,
+            &suite,
+            &names(&packages.needed),
+            &names(&packages.wanted),
+            recipe::ESSENTIAL,
+            recipe::CUSTOMIZE,
+            recipe::FINISH,
+            &runner_app.manifest.sha256,
+            recipe::STANDBY,
+        ]);
+        Ok(Self { suite, packages, runner_app, digest })
+    }
+}
+
+/// The image of these settings: from the store, or built (one to four minutes, blocking). Others who want the same one
+/// wait. Whatever ends a build early, nothing of it is left.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Image, ImageError> {
+    let host = OsRelease::of_this_system();
+    let inputs = Inputs::gather(settings, &host, progress)?;
+    let id = id_of(&inputs.digest);
+    let store = Store::new(&settings.state);
+    if let Some(image) = store.get(&id)? {
+        return Ok(image);
+    }
+    let what = format!("image {id}");
+    let mut waiter = Waiter { what: &what, cancel: &settings.cancel, progress };
+    let claim = Claim::wait(store.folder(), &id, &mut waiter)?;
+    if let Some(image) = store.get(&id)? {
+        return Ok(image);
+    }
+    check_space(store.folder())?;
+    let stage = claim.stage()?;
+    let built = Builder { settings, host: &host, inputs: &inputs, id: &id, stage: &stage, progress }.run();
+    built.map_err(|error| explain(error, store.folder()))?;
+    stage.finish()?;
+    store.get(&id)?.ok_or_else(|| ImageError::Unusable { what: "it was removed at once".to_owned() })
+}
+
+fn check_space(folder: &Path) -> Result<(), ImageError> {
+    let free_mib = dayfly_host::space::free_mib(folder).map_err(failed("look at the space of", folder))?;
+    if free_mib < FREE_MIB_MIN {
+        return Err(no_space(folder, free_mib));
+    }
+    Ok(())
+}
+
+fn no_space(folder: &Path, free_mib: u64) -> ImageError {
+    ImageError::NoSpace {
+        what: "an image",
+        path: folder.to_owned(),
+        free_mib,
+        needed_mib: Some(FREE_MIB_MIN),
+    }
+}
+
+/// Says of a full disk that it is one. Some programs tell it, others only fail while it is.
+fn explain(error: ImageError, folder: &Path) -> ImageError {
+    if matches!(error, ImageError::Cancelled) {
+        return error;
+    }
+    match dayfly_host::space::free_mib(folder) {
+        Ok(free_mib) if error.is_of_full_disk() || free_mib < 16 => no_space(folder, free_mib),
+        _ => error,
+    }
+}
+
+struct Builder<'a> {
+    settings: &'a BuildSettings,
+    host: &'a OsRelease,
+    inputs: &'a Inputs,
+    id: &'a str,
+    stage: &'a Stage,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Builder<'_> {
+    fn run(&mut self) -> Result<(), ImageError> {
+        debian::require_keyring()?;
+        // Without root, mmdebstrap needs a range of user ids, which only this program may hand out.
+        if !rustix::process::geteuid().is_root() && !Path::new(NEWUIDMAP).exists() {
+            return Err(ImageError::NoProgram { program: "newuidmap", package: "uidmap" });
+        }
+        let work = self.path("work");
+        make_folder(&work)?;
+        self.install(&work)?;
+        (self.progress)(Progress::Phase { name: "packing the kernel's modules" });
+        let kernel = modules::write_initramfs(&work.join("modules"), &self.path(INITRAMFS))?;
+        let vmlinuz = work.join("boot").join(format!("vmlinuz-{kernel}"));
+        fs::rename(&vmlinuz, self.path(KERNEL)).map_err(failed("take over", &vmlinuz))?;
+        let packages = read_packages(&work.join("packages"))?;
+        fs::remove_dir_all(&work).map_err(failed("remove", &work))?;
+        self.describe(kernel, packages)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.stage.path().join(name)
+    }
+
+    /// Packages to a squashfs, without an archive in between.
+    fn install(&mut self, work: &Path) -> Result<(), ImageError> {
+        (self.progress)(Progress::Phase { name: "installing Debian packages" });
+        let path = self.path(LOG);
+        let mut log = File::create(&path).map_err(failed("make", &path))?;
+        let sources = work.join("sources.list");
+        fs::write(&sources, apt::for_suite(&self.inputs.suite, self.host))
+            .map_err(failed("write", &sources))?;
+        let commands = vec![self.mmdebstrap(work, &sources), self.mksquashfs()];
+        let step = Step {
+            program: "mmdebstrap or mksquashfs",
+            package: "mmdebstrap squashfs-tools",
+            phase: "installing Debian packages",
+            cancel: &self.settings.cancel,
+            log: &mut log,
+            progress: self.progress,
+        };
+        step.run(commands)
+    }
+
+    fn mmdebstrap(&self, work: &Path, sources: &Path) -> Command {
+        let Inputs { suite, packages, runner_app, .. } = self.inputs;
+        // Without root it makes namespaces of its own.
+        let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
+        command.args(["--variant=apt", "--format=tar", "--verbose"]);
+        command.arg(format!("--keyring={KEYRING}"));
+        command.arg(format!("--include={}", packages.needed.join(",")));
+        command.args(packages.wanted.iter().map(|name| format!("--include={}", packages::pattern(name))));
+        command.args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")));
+        // Licences stay.
+        command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
+        command.args(host_apt_options().iter().map(|option| format!("--aptopt={option}")));
+        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+        let hooks = [
+            ("essential", recipe::ESSENTIAL.to_owned()),
+            ("customize", recipe::CUSTOMIZE.to_owned()),
+            (
+                "customize",
+                format!("upload {} /opt/runner/{}", quoted(&runner_app.program), runner_app::PROGRAM),
+            ),
+            (
+                "customize",
+                format!("upload {} /opt/runner/{}", quoted(&runner_app.standby), runner_app::STANDBY),
+            ),
+            ("customize", format!("copy-out /boot /usr/lib/modules {}", quoted(work))),
+            ("customize", recipe::FINISH.to_owned()),
+            ("customize", format!("copy-out /var/tmp/packages {}", quoted(work))),
+            ("customize", "rm \"$1/var/tmp/packages\"".to_owned()),
+        ];
+        command.args(hooks.iter().map(|(stage, hook)| format!("--{stage}-hook={hook}")));
+        command.arg(suite).arg("-").arg(sources);
+        // Its unpacked tree is part of the stage, so that it goes with it.
+        command.env("TMPDIR", work).env("LC_ALL", "C.UTF-8").current_dir("/");
+        command
+    }
+
+    fn mksquashfs(&self) -> Command {
+        let mut command = mortal("mksquashfs", false);
+        // Under emulation, LZ4 is unpacked several times faster than Zstandard, for a third more space.
+        command.arg("-").arg(self.path(ROOT)).args([
+            "-tar",
+            "-comp",
+            "lz4",
+            "-noappend",
+            "-no-progress",
+            "-quiet",
+        ]);
+        command
+    }
+
+    fn describe(&mut self, kernel: String, packages: BTreeMap<String, String>) -> Result<(), ImageError> {
+        (self.progress)(Progress::Phase { name: "taking digests" });
+        let files = digests_of(self.stage.path())?;
+        let manifest = Manifest {
+            format: FORMAT,
+            id: self.id.to_owned(),
+            inputs: self.inputs.digest.clone(),
+            suite: self.inputs.suite.clone(),
+            kernel,
+            created_s: now_s(),
+            runner_app: self.inputs.runner_app.manifest.clone(),
+            files,
+            packages,
+            origin: None,
+        };
+        write_manifest(self.stage.path(), &manifest)
+    }
+}
+
+/// Lengths and digests of an image's files, which are opened to their readers: VMMs that run as users of their own.
+pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, ImageError> {
+    let mut files = BTreeMap::new();
+    for name in [ROOT, KERNEL, INITRAMFS] {
+        let path = folder.join(name);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .map_err(failed("open to readers", &path))?;
+        let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
+        let sha256 = digest_of_file(&path).map_err(failed("read", &path))?;
+        files.insert(name.to_owned(), FileDigest { bytes, sha256 });
+    }
+    Ok(files)
+}
+
+/// Proxies and clock settings of the host's own apt: what its mirrors need.
+pub(super) fn host_apt_options() -> Vec<String> {
+    let Ok(output) = Command::new("apt-config").arg("dump").output() else { return Vec::new() };
+    parse_apt_options(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Lines of `apt-config dump` that say how mirrors are reached.
+fn parse_apt_options(dump: &str) -> Vec<String> {
+    let kept = [
+        "Acquire::http::Proxy",
+        "Acquire::https::Proxy",
+        "Acquire::Check-Valid-Until",
+        "Acquire::Check-Date",
+    ];
+    let name = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    dump.lines()
+        .filter(|line| {
+            let name = name(line);
+            kept.iter().any(|kept| name == *kept || name.starts_with(&format!("{kept}::")))
+        })
+        .filter(|line| !line.ends_with("\"\";"))
+        .map(|line| line.trim_end_matches(';').to_owned())
+        .collect()
+}
+
+fn read_packages(path: &Path) -> Result<BTreeMap<String, String>, ImageError> {
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_hosts_apt_only_what_reaches_mirrors_is_taken_over() {
+        let dump = "APT::Architecture \"amd64\";\nAcquire::http::Proxy \"http://p:3142/\";\nAcquire::http::Proxy::local \"DIRECT\";\n\
+                    Acquire::https::Proxy \"\";\nAcquire::Check-Valid-Until \"false\";\nAcquire::http::ProxyAutoDetect \"/x\";\n";
+        assert_eq!(
+            parse_apt_options(dump),
+            [
+                "Acquire::http::Proxy \"http://p:3142/\"",
+                "Acquire::http::Proxy::local \"DIRECT\"",
+                "Acquire::Check-Valid-Until \"false\""
+            ]
+        );
+    }
+}

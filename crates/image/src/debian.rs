@@ -1,0 +1,109 @@
+//! Packages of Debian, fetched and looked into only: nothing of them runs.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::apt;
+use super::build::{KEYRING, host_apt_options};
+use super::command::{Step, mortal};
+use super::error::failed;
+use super::store::LOG;
+use super::{BuildSettings, ImageError, Progress};
+use crate::oci::tar::{Header, Reader, TarError};
+use dayfly_guest::os_release::OsRelease;
+use dayfly_host::stage::make_folder;
+
+/// An archive of packages that is being read.
+pub(super) type Archive = Reader<BufReader<File>>;
+
+/// What is fetched, and for what.
+pub(super) struct Fetch<'a> {
+    pub(super) settings: &'a BuildSettings,
+    pub(super) suite: &'a str,
+    /// Names, or patterns of apt.
+    pub(super) packages: &'a [String],
+    pub(super) phase: &'static str,
+    /// Where the archive and the log go, and what is only needed on the way.
+    pub(super) folder: &'a Path,
+}
+
+/// The suite that packages for images from elsewhere are of.
+pub(super) fn suite(settings: &BuildSettings) -> String {
+    settings.suite.clone().unwrap_or_else(|| apt::default_suite(&OsRelease::of_this_system()))
+}
+
+/// Debian's packages are only trusted with its keys.
+pub(super) fn require_keyring() -> Result<(), ImageError> {
+    match Path::new(KEYRING).exists() {
+        true => Ok(()),
+        false => {
+            Err(ImageError::NoProgram { program: "Debian's keyring", package: "debian-archive-keyring" })
+        }
+    }
+}
+
+impl Fetch<'_> {
+    /// Makes an archive of all files of the packages and of those that they need.
+    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, ImageError> {
+        require_keyring()?;
+        progress(Progress::Phase { name: self.phase });
+        let path = self.folder.join(LOG);
+        let mut log = File::create(&path).map_err(failed("make", &path))?;
+        let sources = self.folder.join("sources.list");
+        let lines = apt::for_suite(self.suite, &OsRelease::of_this_system());
+        fs::write(&sources, lines).map_err(failed("write", &sources))?;
+        let archive = self.folder.join("packages.tar");
+        let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
+        command.args(["--variant=extract", "--format=tar"]).arg(format!("--keyring={KEYRING}"));
+        command.args(self.packages.iter().map(|package| format!("--include={package}")));
+        command.args(host_apt_options().iter().map(|option| format!("--aptopt={option}")));
+        command.arg(self.suite).arg(&archive).arg(&sources);
+        command.env("TMPDIR", self.folder).env("LC_ALL", "C.UTF-8").current_dir("/");
+        let step = Step {
+            program: "mmdebstrap",
+            package: "mmdebstrap",
+            phase: self.phase,
+            cancel: &self.settings.cancel,
+            log: &mut log,
+            progress,
+        };
+        step.run(vec![command])?;
+        fs::remove_file(&sources).map_err(failed("remove", &sources))?;
+        Ok(archive)
+    }
+}
+
+/// Hands on each entry with its path, relative to the root; those with a strange one are passed over.
+pub(super) fn for_each(
+    archive: &Path,
+    take: &mut dyn FnMut(&str, &Header, &mut Archive) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let file = File::open(archive).map_err(failed("open", archive))?;
+    let of_archive = |error: TarError| failed("read", archive)(io::Error::other(error));
+    let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, file));
+    while let Some(header) = reader.next().map_err(of_archive)? {
+        let path = String::from_utf8_lossy(&header.path).into_owned();
+        let path = path.trim_start_matches("./");
+        if !path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            take(path, &header, &mut reader)?;
+        }
+    }
+    Ok(())
+}
+
+/// A path as it is since `/bin`, `/sbin` and `/lib` are those below `/usr`, without that: releases differ in where
+/// packages have their files.
+pub(super) fn merged(path: &str) -> &str {
+    path.strip_prefix("usr/").unwrap_or(path)
+}
+
+/// Writes the current entry's content to a file.
+pub(super) fn write(reader: &mut Archive, to: &Path) -> Result<(), ImageError> {
+    if let Some(folder) = to.parent() {
+        make_folder(folder)?;
+    }
+    let mut file = File::create(to).map_err(failed("make", to))?;
+    io::copy(reader, &mut file).map_err(failed("write", to))?;
+    Ok(())
+}

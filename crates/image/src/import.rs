@@ -1,0 +1,686 @@
+//! Images from elsewhere: their layers become what machines boot, once.
+//!
+//! ```text
+//!   name ──> registry, archive, podman's store ──> layers ──> tree ──> + what the host adds ──tar──> mksquashfs
+//!     └─ .names: what it led to last                                        └─ kernel, modules ──> initramfs
+//! ```
+//!
+//! The id of such an image is the digest of its layers' digests, of how it says that it is to be run, and of what the host
+//! adds. Two names that lead to the same layers lead to one image.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::additions;
+use super::build::digests_of;
+use super::command::{Step, mortal};
+use super::error::{failed, is_full};
+use super::kernel::{self, KernelBundle};
+use super::manifest::{FORMAT, Manifest, Origin, RunnerAppManifest};
+use super::names::{Known, Names};
+use super::once::write_manifest;
+use super::progress::Waiter;
+use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
+use super::{BuildSettings, Image, ImageError, Progress, Store, modules, recipe, runner_app, tools};
+use crate::oci::archive::{self, Opened};
+use crate::oci::layer::{Content, Extract, LayerBlob, LayerError, Limits, Tree, emit, scan_all};
+use crate::oci::media::Platform;
+use crate::oci::registry::{self, Pull, RegistryError, Remote};
+use crate::oci::{Digest, ImageName, RegistryAccess, RegistryName, RunConfig};
+use dayfly_guest::os_release::OsRelease;
+use dayfly_host::clock::now_s;
+use dayfly_host::digest::{digest_of, id_of};
+use dayfly_host::stage::{Claim, Stage, make_folder};
+use dayfly_host::tool::{self, Invocation};
+
+/// Grows when a change here would make another image of the same layers.
+const VERSION: &str = "4";
+/// Memory of `mksquashfs`, beside its lists of files.
+const SQUASH_MEMORY: &str = "48M";
+/// How long podman may take to say what an image is.
+const PODMAN_LIMIT: Duration = Duration::from_secs(60);
+/// How much of the stream may wait between this process and `mksquashfs`, bytes.
+const PIPE_LENGTH: usize = 1024 * 1024;
+
+/// Whether a registry is asked for an image that is here already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// Each time: with one request. Where no registry answers, the image that is here will do, with a warning.
+    #[default]
+    Always,
+    /// Only for images that are not here.
+    Missing,
+    /// Never: an image that is not here is an error.
+    Never,
+}
+
+/// What is needed to import images.
+#[derive(Debug, Clone)]
+pub struct ImportSettings {
+    /// What images are built with too: state folder, kernel's suite, Go, and what stops it.
+    pub build: BuildSettings,
+    /// How registries are reached.
+    pub access: RegistryAccess,
+    /// Whether they are.
+    pub policy: PullPolicy,
+    /// Whether an image is given what it lacks for jobs: Docker's engine, git, sudo, as [`tools::tools`] has them.
+    pub add_tools: bool,
+    /// Folders where podman may be, best first.
+    pub tool_folders: Vec<PathBuf>,
+    /// What podman sees of the environment.
+    pub tool_env: Vec<(String, String)>,
+}
+
+/// An image that is here, and what should be known about how it came.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The image.
+    pub image: Image,
+    /// What did not go as it should, in words.
+    pub warnings: Vec<String>,
+}
+
+/// The image of a name: from the store, or from where the name says (blocking; call it where a runtime may be blocked).
+/// Others who want the same wait for it. Whatever ends it early, nothing half made is left.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn import(
+    settings: &ImportSettings,
+    name: &ImageName,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Imported, ImageError> {
+    let store = Store::new(&settings.build.state);
+    if let ImageName::Own(id) = name {
+        return Ok(Imported { image: store.find(id)?, warnings: Vec::new() });
+    }
+    let tools = if settings.add_tools { tools::id(&settings.build) } else { String::new() };
+    let options = digest_of(&[
+        VERSION,
+        recipe::BUILDER_VERSION,
+        &runner_app::id(&settings.build),
+        &kernel::id(&settings.build),
+        &tools,
+    ]);
+    let names = Names::new(store.folder());
+    let platform = Platform::of_host();
+    let mut importer = Importer { settings, name, store, names, options, platform, progress };
+    let imported = importer.run();
+    let store = importer.store.folder().to_owned();
+    imported.map_err(|error| explain(error, &store))
+}
+
+/// Says of a full disk that it is one. What was half made is gone by now: what is free is what there was to fill.
+fn explain(error: ImageError, store: &Path) -> ImageError {
+    match dayfly_host::space::free_mib(store) {
+        Ok(free_mib) if error.is_of_full_disk() => {
+            ImageError::NoSpace { what: "an image", path: store.to_owned(), free_mib, needed_mib: None }
+        }
+        _ => error,
+    }
+}
+
+struct Importer<'a> {
+    settings: &'a ImportSettings,
+    name: &'a ImageName,
+    store: Store,
+    names: Names,
+    /// Digest of what is the same for all images that this program imports now.
+    options: String,
+    platform: Platform,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Importer<'_> {
+    fn run(&mut self) -> Result<Imported, ImageError> {
+        let quietly = |image| Imported { image, warnings: Vec::new() };
+        match self.name {
+            ImageName::Registry(name) => self.registry(name),
+            ImageName::Containers(name) => self.podman(name).map(quietly),
+            _ => self.file(self.name).map(quietly),
+        }
+    }
+
+    fn failed(&self, what: impl ToString) -> ImageError {
+        ImageError::Origin { name: self.name.to_string(), what: what.to_string() }
+    }
+
+    /// The image that the name led to last, made as it would be made now.
+    fn known(&self) -> Result<Option<Image>, ImageError> {
+        match self.names.get(&self.name.to_string()) {
+            Some(known) if known.options == self.options => self.store.get(&known.image),
+            _ => Ok(None),
+        }
+    }
+
+    /// The image of a digest that any name has led to.
+    fn of_digest(&self, digest: &Digest) -> Result<Option<Image>, ImageError> {
+        let fits = |known: &&Known| known.digest == *digest && known.options == self.options;
+        match self.names.list().iter().find(fits) {
+            Some(known) => self.store.get(&known.image),
+            None => Ok(None),
+        }
+    }
+
+    fn remember(&self, digest: &Digest, image: &Image) -> Result<(), ImageError> {
+        let known = Known {
+            name: self.name.to_string(),
+            digest: digest.clone(),
+            options: self.options.clone(),
+            image: image.id().to_owned(),
+        };
+        if self.names.get(&known.name).as_ref() == Some(&known) { Ok(()) } else { self.names.put(&known) }
+    }
+
+    fn registry(&mut self, name: &RegistryName) -> Result<Imported, ImageError> {
+        let known = match name.digest() {
+            // A digest leads to the same image for ever.
+            Some(digest) => self.of_digest(digest)?,
+            None => self.known()?,
+        };
+        let is_settled = name.digest().is_some() || self.settings.policy != PullPolicy::Always;
+        match known {
+            Some(image) if is_settled => return Ok(Imported { image, warnings: Vec::new() }),
+            None if self.settings.policy == PullPolicy::Never => {
+                return Err(ImageError::NotPulled { name: name.to_string() });
+            }
+            _ => {}
+        }
+        match (self.pull(name), known) {
+            (Ok(image), _) => Ok(Imported { image, warnings: Vec::new() }),
+            (Err(PullError::Registry(error)), Some(image)) if error.is_of_registry() => {
+                let warning = format!("{error}; the image {name} of an earlier pull is taken");
+                Ok(Imported { image, warnings: vec![warning] })
+            }
+            (Err(error), _) => Err(self.of_pull(error)),
+        }
+    }
+
+    fn of_pull(&self, error: PullError) -> ImageError {
+        match error {
+            PullError::Image(error) => error,
+            PullError::Registry(RegistryError::Cancelled) => ImageError::Cancelled,
+            PullError::Registry(RegistryError::Io { what, path, source }) => {
+                ImageError::Io { what, path, source }
+            }
+            PullError::Registry(RegistryError::NoSpace { path, free_mib, needed_mib }) => {
+                ImageError::NoSpace { what: "its layers", path, free_mib, needed_mib: Some(needed_mib) }
+            }
+            PullError::Registry(error) => self.failed(error),
+        }
+    }
+
+    fn pull(&mut self, name: &RegistryName) -> Result<Image, PullError> {
+        (self.progress)(Progress::Asking);
+        let runtime = self.runtime()?;
+        let cancel = self.settings.build.cancel.clone();
+        let look = registry::look(&self.settings.access, name);
+        let remote: Remote = runtime.block_on(until_cancelled(look, &|| cancel.is_cancelled()))?;
+        if let Some(image) = self.of_digest(&remote.digest)? {
+            self.remember(&remote.digest, &image)?;
+            return Ok(image);
+        }
+        (self.progress)(Progress::Phase { name: "pulling layers" });
+        let blobs = self.store.blobs();
+        // Until they were read: a collection that comes in between leaves them alone.
+        let _in_use = self.store.use_layers()?;
+        let mut tell = |Pull { layers_done, layers, bytes_done, bytes }| {
+            (self.progress)(Progress::Pulling { layers_done, layers, bytes_done, bytes });
+        };
+        let is_cancelled = || cancel.is_cancelled();
+        let pulled = runtime.block_on(remote.pull(&blobs, &self.platform, &is_cancelled, &mut tell))?;
+        let opened = Opened { digest: remote.digest, layers: pulled.layers, run: pulled.run };
+        Ok(self.convert(&opened)?)
+    }
+
+    /// Its own: this runs where a runtime may be blocked, with or without one around it.
+    fn runtime(&self) -> Result<Runtime, ImageError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| self.failed(error))
+    }
+
+    fn file(&mut self, name: &ImageName) -> Result<Image, ImageError> {
+        match archive::open(name, &self.platform) {
+            Some(Ok(opened)) => self.convert(&opened),
+            Some(Err(error)) => Err(self.failed(error)),
+            None => Err(self.failed("it is no file")),
+        }
+    }
+
+    /// What podman calls the image, which is the digest of its configuration; none where it knows no such image.
+    fn podman_id(&self, program: &Path, name: &str) -> Result<Option<Digest>, ImageError> {
+        let args = ["image", "inspect", "--format", "{{.Id}}", "--", name].map(str::to_owned).to_vec();
+        let env = self.settings.tool_env.clone();
+        let inspect = Invocation { program: program.to_owned(), args, env };
+        let said = self.runtime()?.block_on(tool::run(&inspect, PODMAN_LIMIT));
+        Ok(said.ok().and_then(|said| format!("sha256:{}", said.trim()).parse().ok()))
+    }
+
+    /// podman writes its image into an archive, which goes when its layers were read. It is only asked to where it has
+    /// another one than was taken from it before.
+    fn podman(&mut self, name: &str) -> Result<Image, ImageError> {
+        let program = tool::find(&self.settings.tool_folders, "podman");
+        let program = program.ok_or(ImageError::NoProgram { program: "podman", package: "podman" })?;
+        if let Some(digest) = self.podman_id(&program, name)?
+            && let Some(image) = self.of_digest(&digest)?
+        {
+            self.remember(&digest, &image)?;
+            return Ok(image);
+        }
+        let scratch = self.settings.build.state.join("podman-images");
+        let mut waiter = Waiter {
+            what: "an image of podman",
+            cancel: &self.settings.build.cancel,
+            progress: self.progress,
+        };
+        let claim = Claim::wait(&scratch, "saved", &mut waiter)?;
+        let stage = claim.stage()?;
+        let archive = stage.path().join("image.tar");
+        let path = stage.path().join(LOG);
+        let mut log = File::create(&path).map_err(failed("make", &path))?;
+        let phase = "taking the image out of podman's store";
+        (self.progress)(Progress::Phase { name: phase });
+        let mut command = mortal(&program.to_string_lossy(), false);
+        command.args(["image", "save", "--quiet", "--format", "docker-archive", "--output"]).arg(&archive);
+        command.arg("--").arg(name).env_clear().envs(self.settings.tool_env.iter().cloned());
+        let cancel = &self.settings.build.cancel;
+        let step = Step {
+            program: "podman",
+            package: "podman",
+            phase,
+            cancel,
+            log: &mut log,
+            progress: &mut *self.progress,
+        };
+        step.run(vec![command])?;
+        self.file(&ImageName::DockerArchive { path: archive, name: None })
+    }
+
+    /// What the layers come to, from the store or made.
+    fn convert(&mut self, opened: &Opened) -> Result<Image, ImageError> {
+        let run = serde_json::to_string(&opened.run).map_err(|error| self.failed(error))?;
+        let mut parts = vec![self.options.as_str(), run.as_str()];
+        parts.extend(opened.layers.iter().map(|layer| layer.diff_id.as_str()));
+        let inputs = digest_of(&parts);
+        let id = id_of(&inputs);
+        let image = match self.store.get(&id)? {
+            Some(image) => image,
+            None => self.make(opened, &id, &inputs)?,
+        };
+        self.remember(&opened.digest, &image)?;
+        Ok(image)
+    }
+
+    fn make(&mut self, opened: &Opened, id: &str, inputs: &str) -> Result<Image, ImageError> {
+        let what = format!("image {id}");
+        let mut waiter = Waiter { what: &what, cancel: &self.settings.build.cancel, progress: self.progress };
+        let claim = Claim::wait(self.store.folder(), id, &mut waiter)?;
+        if let Some(image) = self.store.get(id)? {
+            return Ok(image);
+        }
+        let stage = claim.stage()?;
+        let conversion = self.layers(opened, &stage)?;
+        self.describe(opened, &stage, id, inputs, conversion)?;
+        stage.finish()?;
+        self.store.get(id)?.ok_or_else(|| ImageError::Unusable { what: "it was removed at once".to_owned() })
+    }
+
+    fn of_layers(&self, error: LayerError) -> ImageError {
+        match error {
+            LayerError::Cancelled => ImageError::Cancelled,
+            // A kernel that is taken out of the image.
+            LayerError::Write { source, .. } if is_full(&source) => {
+                ImageError::Io { what: "write to", path: self.store.folder().to_owned(), source }
+            }
+            error => self.failed(error),
+        }
+    }
+
+    /// Root file system, kernel and initramfs.
+    fn layers(&mut self, opened: &Opened, stage: &Stage) -> Result<Conversion, ImageError> {
+        (self.progress)(Progress::Phase { name: "reading layers" });
+        let (limits, cancel) = (Limits::default(), self.settings.build.cancel.clone());
+        let mut tree = Tree::new(&limits);
+        let scanned = scan_all(&opened.layers, &limits, &|| cancel.is_cancelled(), |layer, scanned| {
+            tree.apply(layer, scanned)
+        });
+        scanned.map_err(|error| self.of_layers(error))?;
+        let mut conversion = Conversion { suite: name_of_system(&tree), ..Conversion::default() };
+        conversion.devices = tree.devices();
+        let own = OwnKernel::find(&tree);
+        let kernel = match own {
+            Ok(own) => KernelOf::Image(own),
+            Err(why) => {
+                let bundle = kernel::kernel(&self.settings.build, self.progress)?;
+                conversion.added.push(format!("kernel {} ({why})", bundle.manifest.kernel));
+                KernelOf::Host(bundle)
+            }
+        };
+        self.add(&mut tree, &kernel, &opened.run.env, &mut conversion)?;
+        conversion.lacks.extend(additions::lacks(&tree).into_iter().map(str::to_owned));
+        let work = stage.path().join("work");
+        make_folder(&work)?;
+        let extracts = kernel.extracts(&work, &stage.path().join(KERNEL))?;
+        self.squash(&tree, &opened.layers, &extracts, stage)?;
+        conversion.kernel = kernel.finish(&work, stage.path())?;
+        fs::remove_dir_all(&work).map_err(failed("remove", &work))?;
+        Ok(conversion)
+    }
+
+    /// Gives the image what it lacks, and returns what that was.
+    fn add_tools(
+        &mut self,
+        tree: &mut Tree,
+        conversion: &mut Conversion,
+    ) -> Result<Vec<&'static str>, ImageError> {
+        let names = if self.settings.add_tools { additions::tools_for(tree) } else { Vec::new() };
+        if !names.is_empty() {
+            let made = tools::tools(&self.settings.build, self.progress);
+            let bundle = made.map_err(|error| match error {
+                ImageError::Cancelled => error,
+                error if error.is_of_full_disk() => error,
+                error => ImageError::NoTools {
+                    lacks: additions::shown(&names).join(", "),
+                    source: Box::new(error),
+                },
+            })?;
+            additions::add_tools(tree, &bundle, &names).map_err(refused(self.name))?;
+            let shown = additions::shown(&names).join(", ");
+            conversion.added.push(format!("{shown} (of Debian {})", bundle.manifest.suite));
+        }
+        Ok(names)
+    }
+
+    fn add(
+        &mut self,
+        tree: &mut Tree,
+        kernel: &KernelOf,
+        run_env: &[String],
+        conversion: &mut Conversion,
+    ) -> Result<(), ImageError> {
+        let tools = self.add_tools(tree, conversion)?;
+        let refused = || refused(self.name);
+        additions::link_docker_socket(tree).map_err(refused())?;
+        let (user, is_added) = additions::add_user(tree).map_err(refused())?;
+        if is_added {
+            conversion.added.push(format!("user runner ({user})"));
+        }
+        if (is_added || tools.contains(&"sudo")) && additions::add_sudo(tree).map_err(refused())? {
+            conversion.added.push("sudo for it, without a password".to_owned());
+        }
+        if !additions::has_runner_app(tree) {
+            let app = runner_app::runner_app(&self.settings.build, self.progress)?;
+            additions::add_runner_app(tree, &app, user).map_err(refused())?;
+            let RunnerAppManifest { name, version, .. } = &app.manifest;
+            conversion.added.push(format!("runner app {name} {version}"));
+            conversion.runner_app = Some(app.manifest);
+        }
+        let left_out = additions::add_environment(tree, run_env).map_err(refused())?;
+        conversion.lacks.extend(left_out.into_iter().map(|name| format!("the variable {name}")));
+        if let KernelOf::Host(bundle) = kernel {
+            let path = format!("lib/modules/{}", bundle.manifest.kernel);
+            additions::add_folder(tree, &bundle.modules(), &path).map_err(refused())?;
+        }
+        Ok(())
+    }
+
+    /// The tree, through a pipe, to a squashfs: nothing is unpacked in between.
+    fn squash(
+        &mut self,
+        tree: &Tree,
+        layers: &[LayerBlob],
+        extracts: &[Extract],
+        stage: &Stage,
+    ) -> Result<(), ImageError> {
+        const PHASE: &str = "converting layers";
+        (self.progress)(Progress::Phase { name: PHASE });
+        let path = stage.path().join(LOG);
+        let mut log = File::create(&path).map_err(failed("make", &path))?;
+        let (reader, writer) = io::pipe().map_err(failed("make a pipe for", stage.path()))?;
+        // A longer one only saves time.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_LENGTH);
+        let cancel = self.settings.build.cancel.clone();
+        let command = mksquashfs(tree, &stage.path().join(ROOT));
+        let step = Step {
+            program: "mksquashfs",
+            package: "squashfs-tools",
+            phase: PHASE,
+            cancel: &self.settings.build.cancel,
+            log: &mut log,
+            progress: &mut *self.progress,
+        };
+        let (squashed, fed) = std::thread::scope(|scope| {
+            let feeder = scope.spawn(|| {
+                let to = io::BufWriter::with_capacity(PIPE_LENGTH / 4, writer);
+                emit(tree, layers, extracts, &|| cancel.is_cancelled(), to)
+            });
+            let squashed = step.run_from(Stdio::from(OwnedFd::from(reader)), vec![command]);
+            (squashed, feeder.join())
+        });
+        let fed = fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (squashed, fed) {
+            (Ok(()), Ok(emission)) => {
+                let _ = writeln!(log, "{} entries, {} bytes of files", emission.entries, emission.bytes);
+                Ok(())
+            }
+            // A stream that nobody reads any more ends because of its reader.
+            (Err(error), Ok(_)) => Err(error),
+            (Err(error), Err(LayerError::Write { source, .. }))
+                if source.kind() == io::ErrorKind::BrokenPipe =>
+            {
+                Err(error)
+            }
+            (_, Err(error)) => Err(self.of_layers(error)),
+        }
+    }
+
+    fn describe(
+        &mut self,
+        opened: &Opened,
+        stage: &Stage,
+        id: &str,
+        inputs: &str,
+        conversion: Conversion,
+    ) -> Result<(), ImageError> {
+        (self.progress)(Progress::Phase { name: "taking digests" });
+        let runner_app = conversion.runner_app.unwrap_or_else(own_runner_app);
+        let origin = Origin {
+            name: self.name.to_string(),
+            digest: opened.digest.clone(),
+            layers: opened.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+            run: RunConfig::clone(&opened.run),
+            added: conversion.added,
+            lacks: conversion.lacks,
+            devices_left_out: conversion.devices,
+        };
+        let manifest = Manifest {
+            format: FORMAT,
+            id: id.to_owned(),
+            inputs: inputs.to_owned(),
+            suite: conversion.suite,
+            kernel: conversion.kernel,
+            created_s: now_s(),
+            runner_app,
+            files: digests_of(stage.path())?,
+            packages: Default::default(),
+            origin: Some(origin),
+        };
+        write_manifest(stage.path(), &manifest)
+    }
+}
+
+/// Says that something of the host's cannot be put into an image.
+fn refused(image: &ImageName) -> impl FnOnce(String) -> ImageError {
+    let name = image.to_string();
+    |what| ImageError::Origin { name, what: format!("what the host adds has no place in it: {what}") }
+}
+
+/// Why nothing was pulled.
+enum PullError {
+    Registry(RegistryError),
+    Image(ImageError),
+}
+
+impl From<RegistryError> for PullError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl From<ImageError> for PullError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+async fn until_cancelled<T>(
+    work: impl Future<Output = Result<T, RegistryError>>,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<T, RegistryError> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(dayfly_host::stage::LOOK) => {}
+        }
+        if is_cancelled() {
+            return Err(RegistryError::Cancelled);
+        }
+    }
+}
+
+/// What became of layers.
+#[derive(Debug, Default)]
+struct Conversion {
+    suite: String,
+    kernel: String,
+    /// The one that was added.
+    runner_app: Option<RunnerAppManifest>,
+    devices: u64,
+    added: Vec<String>,
+    lacks: Vec<String>,
+}
+
+fn own_runner_app() -> RunnerAppManifest {
+    RunnerAppManifest {
+        name: "the image's own".to_owned(),
+        version: String::new(),
+        sha256: String::new(),
+        toolchain: String::new(),
+    }
+}
+
+/// What an image calls itself, e.g. `ubuntu noble`.
+fn name_of_system(tree: &Tree) -> String {
+    let text = tree.text("etc/os-release").or_else(|| tree.text("usr/lib/os-release")).unwrap_or_default();
+    let system = OsRelease::parse(&String::from_utf8_lossy(text));
+    let words = [system.id, system.codename];
+    let shown =
+        |word: &String| !word.is_empty() && word.len() < 40 && word.chars().all(|c| c.is_ascii_graphic());
+    let words: Vec<String> = words.into_iter().filter(shown).collect();
+    if words.is_empty() { "unknown".to_owned() } else { words.join(" ") }
+}
+
+/// Which kernel an image boots with.
+enum KernelOf {
+    Image(OwnKernel),
+    Host(KernelBundle),
+}
+
+/// The kernel in an image's own `/boot`, or beside its modules, as Fedora has it.
+struct OwnKernel {
+    release: String,
+    kernel: String,
+    /// Files of modules, relative to the kernel's folder.
+    modules: Vec<String>,
+    dependencies: Vec<u8>,
+    built_in: Vec<u8>,
+}
+
+impl OwnKernel {
+    /// The last one that can boot here, or why there is none.
+    fn find(tree: &Tree) -> Result<Self, String> {
+        let mut why = "the image has none".to_owned();
+        for release in tree.names("lib/modules").into_iter().rev() {
+            match Self::of_release(tree, &release) {
+                Ok(kernel) => return Ok(kernel),
+                Err(error) => why = format!("the image's own, {release}, will not do: {error}"),
+            }
+        }
+        Err(why)
+    }
+
+    fn of_release(tree: &Tree, release: &str) -> Result<Self, String> {
+        let folder = format!("lib/modules/{release}");
+        let places = [format!("boot/vmlinuz-{release}"), format!("{folder}/vmlinuz")];
+        let is_file = |place: &String| matches!(tree.content(place), Some(Content::Layer { .. }));
+        let kernel = places.into_iter().find(is_file).ok_or("there is no vmlinuz of it")?;
+        let text = |name: &str| {
+            tree.text(&format!("{folder}/{name}")).ok_or_else(|| format!("its modules have no {name}"))
+        };
+        let (dependencies, built_in) = (text("modules.dep")?.to_vec(), text("modules.builtin")?.to_vec());
+        let modules =
+            modules::needed(&String::from_utf8_lossy(&dependencies), &String::from_utf8_lossy(&built_in));
+        let modules = modules.map_err(|error| match error {
+            ImageError::Unusable { what } => what,
+            error => error.to_string(),
+        })?;
+        Ok(Self { release: release.to_owned(), kernel, modules, dependencies, built_in })
+    }
+}
+
+impl KernelOf {
+    /// What is to be taken out of the image as it passes by.
+    fn extracts(&self, work: &Path, kernel: &Path) -> Result<Vec<Extract>, ImageError> {
+        let Self::Image(own) = self else { return Ok(Vec::new()) };
+        let folder = work.join(&own.release);
+        let mut extracts = vec![Extract { path: own.kernel.clone(), to: kernel.to_owned() }];
+        make_folder(&folder)?;
+        for module in &own.modules {
+            let to = folder.join(module);
+            if let Some(folder) = to.parent() {
+                make_folder(folder)?;
+            }
+            extracts.push(Extract { path: format!("lib/modules/{}/{module}", own.release), to });
+        }
+        for (name, text) in [("modules.dep", &own.dependencies), ("modules.builtin", &own.built_in)] {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(failed("write", &path))?;
+        }
+        Ok(extracts)
+    }
+
+    /// Puts kernel and initramfs in their places, and returns the kernel's release.
+    fn finish(&self, work: &Path, image: &Path) -> Result<String, ImageError> {
+        match self {
+            Self::Image(_) => modules::write_initramfs(work, &image.join(INITRAMFS)),
+            Self::Host(bundle) => {
+                for (from, name) in [(bundle.kernel(), KERNEL), (bundle.initramfs(), INITRAMFS)] {
+                    let to = image.join(name);
+                    fs::copy(&from, &to).map_err(failed("copy the kernel's file to", &to))?;
+                }
+                Ok(bundle.manifest.kernel.clone())
+            }
+        }
+    }
+}
+
+fn mksquashfs(tree: &Tree, to: &Path) -> std::process::Command {
+    let mut command = mortal("mksquashfs", false);
+    command.arg("-").arg(to);
+    // As for built images: under emulation, LZ4 is unpacked several times faster than Zstandard.
+    command.args(["-tar", "-comp", "lz4", "-mem", SQUASH_MEMORY, "-noappend", "-no-progress", "-quiet"]);
+    // mksquashfs passes over what an archive says of the root itself.
+    let root = tree.attributes("").cloned().unwrap_or_default();
+    command.arg("-root-mode").arg(format!("{:o}", root.mode));
+    command.arg("-root-uid").arg(root.uid.to_string()).arg("-root-gid").arg(root.gid.to_string());
+    // The root's time stays that of the making: mksquashfs 4.5.1 has no option for it that counts for archives.
+    command.args(["-mkfs-time", "0"]);
+    command
+}

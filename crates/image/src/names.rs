@@ -1,0 +1,119 @@
+//! What names of images led to when they were last asked for.
+//!
+//! ```text
+//!   <state>/images/.names/<id of the name>.json    replaced by a rename
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::ImageError;
+use super::error::failed;
+use crate::oci::Digest;
+use dayfly_host::digest::{digest_of, id_of};
+use dayfly_host::stage::make_folder;
+
+/// What a name led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// The name, with all defaults.
+    pub(super) name: String,
+    /// Digest of its manifest or index.
+    pub(super) digest: Digest,
+    /// Digest of all that the image was made with besides: the same digest may come to another image.
+    pub(super) options: String,
+    /// The image in the store.
+    pub(super) image: String,
+}
+
+/// The names of a store.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    folder: PathBuf,
+}
+
+impl Names {
+    pub(super) fn new(store: &Path) -> Self {
+        Self { folder: store.join(".names") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{}.json", id_of(&digest_of(&[name]))))
+    }
+
+    /// What a name led to. A file that cannot be understood is as good as none: it will be written anew.
+    pub(super) fn get(&self, name: &str) -> Option<Known> {
+        let known: Known = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
+        (known.name == name).then_some(known)
+    }
+
+    /// All of them, by name.
+    pub(super) fn list(&self) -> Vec<Known> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let texts = entries.filter_map(|entry| fs::read(entry.path()).ok());
+        let mut all: Vec<Known> = texts.filter_map(|text| serde_json::from_slice(&text).ok()).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Remembers one.
+    pub(super) fn put(&self, known: &Known) -> Result<(), ImageError> {
+        make_folder(&self.folder)?;
+        let path = self.path(&known.name);
+        let new = path.with_extension(format!("{}.new", uuid::Uuid::new_v4().simple()));
+        let text = serde_json::to_vec(known).map_err(|error| failed("write", &new)(error.into()))?;
+        let put = fs::write(&new, text).map_err(failed("write", &new));
+        let put = put.and_then(|()| fs::rename(&new, &path).map_err(failed("rename to", &path)));
+        if put.is_err() {
+            // A disk that is full leaves half of it, under a name that nobody would look for.
+            let _ = fs::remove_file(&new);
+        }
+        put
+    }
+
+    /// Forgets all names of an image.
+    pub(super) fn forget(&self, image: &str) -> Result<(), ImageError> {
+        for known in self.list().iter().filter(|known| known.image == image) {
+            let path = self.path(&known.name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_what_it_led_to_last() {
+        let store = tempfile::tempdir().expect("a folder");
+        let names = Names::new(store.path());
+        let known = |name: &str, image: &str| Known {
+            name: name.to_owned(),
+            digest: Digest::of_digits(&"0".repeat(64)),
+            options: String::new(),
+            image: image.to_owned(),
+        };
+        assert_eq!(names.get("a"), None);
+        for (name, image) in [("a", "1"), ("b", "1"), ("a", "2")] {
+            names.put(&known(name, image)).expect("written");
+        }
+        assert_eq!(names.get("a"), Some(known("a", "2")));
+        names.forget("1").expect("removed");
+        assert_eq!(names.list(), [known("a", "2")]);
+        assert_eq!(fs::read_dir(store.path().join(".names")).expect("folder").count(), 1);
+        // What cannot be put in its place is not left beside it.
+        fs::create_dir(names.path("c")).expect("a folder");
+        names.put(&known("c", "1")).expect_err("its place is taken");
+        assert_eq!(fs::read_dir(store.path().join(".names")).expect("folder").count(), 2);
+    }
+}

@@ -1,0 +1,295 @@
+//! The first reading of a layer: its headers, and its digest.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::super::tar::{Header, Kind, Reader, TarError};
+use super::tree::Attributes;
+use super::{LayerBlob, LayerError, Limits, clean};
+use dayfly_host::digest::hexadecimal;
+
+/// Files whose content decides what the host adds, and the longest of them, bytes.
+const KEPT: [&[u8]; 6] =
+    [b"etc/passwd", b"etc/group", b"etc/shadow", b"etc/os-release", b"usr/lib/os-release", b"usr/etc/passwd"];
+/// The same in the folder of a kernel's modules.
+const KEPT_OF_KERNEL: [&[u8]; 2] = [b"modules.dep", b"modules.builtin"];
+const KEPT_LENGTH_MAX: u64 = 4 * 1024 * 1024;
+
+/// Marks of layers (image-spec, `layer.md`, "Whiteouts").
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What AUFS left in old layers for itself.
+const OF_AUFS: &[u8] = b".wh..wh.";
+
+/// An entry of a layer.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Path from the root of the image, without a slash at either end.
+    pub(super) path: Box<[u8]>,
+    pub(super) what: What,
+    pub(super) attributes: Attributes,
+    /// Which entry of its archive it is.
+    pub(super) ordinal: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    File {
+        size: u64,
+    },
+    HardLink(Box<[u8]>),
+    Symlink(Box<[u8]>),
+    Folder,
+    Fifo,
+    Device,
+    /// The path is hidden.
+    Whiteout,
+    /// What lower layers have in this folder is hidden.
+    Opaque,
+}
+
+/// What a layer holds.
+#[derive(Debug, Default)]
+pub(crate) struct Scanned {
+    pub(super) entries: Vec<Entry>,
+    /// Contents of some files, by their ordinal.
+    pub(super) kept: HashMap<u32, Vec<u8>>,
+}
+
+/// Reads layers, several at a time, and hands them over from the lowest to the highest.
+///
+/// # Errors
+/// A layer cannot be read, is not what its digest says, or holds what no layer may.
+pub(crate) fn scan_all(
+    layers: &[LayerBlob],
+    limits: &Limits,
+    is_cancelled: &(dyn Fn() -> bool + Sync),
+    mut take: impl FnMut(usize, Scanned) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    if layers.len() > limits.layers {
+        return Err(LayerError::layer(
+            limits.layers,
+            format!("there are more than {} layers", limits.layers),
+        ));
+    }
+    let at_once =
+        std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4).min(layers.len().max(1));
+    let (next, given_up, used) = (AtomicUsize::new(0), AtomicBool::new(false), Used::default());
+    let stop = || given_up.load(Ordering::Relaxed) || is_cancelled();
+    std::thread::scope(|scope| {
+        let (sender, results) = mpsc::sync_channel(at_once);
+        for _ in 0..at_once {
+            let (sender, next, stop, used) = (sender.clone(), &next, &stop, &used);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(layer) = layers.get(index) else { return };
+                    if sender.send((index, scan(index, layer, limits, used, stop))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let taken = in_order(&results, &mut take);
+        given_up.store(true, Ordering::Relaxed);
+        taken
+    })
+}
+
+fn in_order(
+    results: &mpsc::Receiver<(usize, Result<Scanned, LayerError>)>,
+    take: &mut impl FnMut(usize, Scanned) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let (mut wanted, mut early) = (0, HashMap::new());
+    for (index, scanned) in results {
+        early.insert(index, scanned?);
+        while let Some(scanned) = early.remove(&wanted) {
+            take(wanted, scanned)?;
+            wanted += 1;
+        }
+    }
+    Ok(())
+}
+
+fn scan(
+    index: usize,
+    layer: &LayerBlob,
+    limits: &Limits,
+    used: &Used,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Scanned, LayerError> {
+    let of_layer = |error: TarError| LayerError::layer(index, error.to_string());
+    let inner = layer.open().map_err(|error| LayerError::layer(index, error.to_string()))?;
+    let hashing = Hashing { inner, hasher: Sha256::new(), left: limits.bytes };
+    let mut reader = Reader::new(io::BufReader::with_capacity(128 * 1024, hashing));
+    let mut scanned = Scanned::default();
+    while let Some(header) = reader.next().map_err(of_layer)? {
+        let ordinal = u32::try_from(scanned.entries.len()).unwrap_or(u32::MAX);
+        if ordinal.is_multiple_of(256) && stop() {
+            return Err(LayerError::Cancelled);
+        }
+        used.add(index, &header, limits)?;
+        let entry = entry_of(index, header, ordinal, limits)?;
+        if let What::File { size } = entry.what
+            && size <= KEPT_LENGTH_MAX
+            && is_kept(&entry.path)
+        {
+            used.keep(index, &entry.path, size, limits)?;
+            let mut content = Vec::new();
+            let read = (&mut reader).take(KEPT_LENGTH_MAX).read_to_end(&mut content);
+            read.map_err(|error| LayerError::entry(index, &entry.path, error.to_string()))?;
+            scanned.kept.insert(ordinal, content);
+        }
+        scanned.entries.push(entry);
+    }
+    reader.drain().map_err(|error| LayerError::layer(index, error.to_string()))?;
+    let digest = hexadecimal(&reader.into_inner().into_inner().hasher.finalize());
+    if digest != layer.diff_id.digits() {
+        let what =
+            format!("its content has the digest sha256:{digest}, and the image says {}", layer.diff_id);
+        return Err(LayerError::layer(index, what));
+    }
+    Ok(scanned)
+}
+
+fn is_kept(path: &[u8]) -> bool {
+    let (folder, name) = match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&path[..0], path),
+    };
+    let of_kernel = folder.strip_prefix(b"usr/").unwrap_or(folder).strip_prefix(b"lib/modules/");
+    KEPT.contains(&path) || (of_kernel.is_some() && KEPT_OF_KERNEL.contains(&name))
+}
+
+/// What of the limits all layers together have used up.
+#[derive(Default)]
+struct Used {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    names: AtomicU64,
+    kept: AtomicU64,
+}
+
+/// Whether a counter, once `more` is added, is above the most.
+fn over(counter: &AtomicU64, more: u64, most: u64) -> bool {
+    counter.fetch_add(more.min(most.saturating_add(1)), Ordering::Relaxed).saturating_add(more) > most
+}
+
+impl Used {
+    /// A layer may have the same file any number of times, and each of them would be kept.
+    fn keep(&self, index: usize, path: &[u8], size: u64, limits: &Limits) -> Result<(), LayerError> {
+        if !over(&self.kept, size, limits.kept) {
+            return Ok(());
+        }
+        let what = format!("an image with more than {} bytes of files like this one is refused", limits.kept);
+        Err(LayerError::entry(index, path, what))
+    }
+
+    fn add(&self, index: usize, header: &Header, limits: &Limits) -> Result<(), LayerError> {
+        let xattrs: usize = header.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let names = (header.path.len() + header.link.len() + xattrs) as u64;
+        let what = if over(&self.entries, 1, limits.entries) {
+            format!("an image with more than {} entries is refused", limits.entries)
+        } else if over(&self.bytes, header.size, limits.bytes) {
+            format!("an image whose layers have files of more than {} bytes is refused", limits.bytes)
+        } else if over(&self.names, names, limits.names) {
+            format!("an image whose names and attributes have more than {} bytes is refused", limits.names)
+        } else {
+            return Ok(());
+        };
+        Err(LayerError::entry(index, &header.path, what))
+    }
+}
+
+fn entry_of(index: usize, header: Header, ordinal: u32, limits: &Limits) -> Result<Entry, LayerError> {
+    let bad = |what: &str| LayerError::entry(index, &header.path, what);
+    if header.path.contains(&0) || header.link.contains(&0) {
+        return Err(bad("a path has a zero in it"));
+    }
+    let parts = clean(&header.path).ok_or_else(|| bad("it leads outside the image"))?;
+    if parts.len() > limits.depth {
+        return Err(bad(&format!("more than {} folders are within each other", limits.depth)));
+    }
+    if let Some(long) = parts.iter().find(|part| part.len() > 255) {
+        return Err(bad(&format!("a name of {} bytes is too long for any file system", long.len())));
+    }
+    let (path, mark) = marked(&parts).map_err(bad)?;
+    let what = match (mark, header.kind) {
+        (Some(mark), _) => mark,
+        (None, Kind::File) => What::File { size: header.size },
+        (None, Kind::Folder) => What::Folder,
+        (None, Kind::Fifo) => What::Fifo,
+        (None, Kind::Device) => What::Device,
+        (None, Kind::HardLink) => {
+            let target =
+                clean(&header.link).ok_or_else(|| bad("it is a link that leads outside the image"))?;
+            What::HardLink(target.join(&b'/').into())
+        }
+        // No system call makes one, and unsquashfs gives up the whole image for it.
+        (None, Kind::Symlink) if header.link.is_empty() => return Err(bad("it is a link to nothing")),
+        (None, Kind::Symlink) => {
+            // From the root, so that nothing is refused that containers resolve inside of it.
+            let folder = parts.len().saturating_sub(1);
+            let from = if header.link.starts_with(b"/") { &parts[..0] } else { &parts[..folder] };
+            let target = [from.join(&b'/').as_slice(), &header.link].join(&b'/');
+            clean(&target).ok_or_else(|| {
+                bad(&format!("it is a link to {}, which leads outside the image", header.link.escape_ascii()))
+            })?;
+            What::Symlink(header.link.clone().into())
+        }
+    };
+    let attributes = Attributes {
+        mode: header.mode,
+        uid: header.uid,
+        gid: header.gid,
+        mtime_s: header.mtime_s,
+        xattrs: header.xattrs.into_iter().filter(|(name, _)| is_xattr_kept(name)).collect(),
+    };
+    Ok(Entry { path: path.into(), what, attributes, ordinal })
+}
+
+/// Squashfs knows three kinds of them, and those of an overlay mean its own layers.
+fn is_xattr_kept(name: &[u8]) -> bool {
+    let known = [b"user.".as_slice(), b"security.", b"trusted."].iter().any(|kind| name.starts_with(kind));
+    known && !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+}
+
+/// The path that an entry is about, and what it says of it if it is a mark.
+fn marked(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<What>), &'static str> {
+    let Some((name, folder)) = parts.split_last() else { return Ok((Vec::new(), None)) };
+    if *name == OPAQUE {
+        return Ok((folder.join(&b'/'), Some(What::Opaque)));
+    }
+    let path = parts.join(&b'/');
+    // Left out, like devices.
+    if name.starts_with(OF_AUFS) || folder.iter().any(|part| part.starts_with(OF_AUFS)) {
+        return Ok((path, Some(What::Device)));
+    }
+    match name.strip_prefix(WHITEOUT) {
+        None => Ok((path, None)),
+        Some(b"" | b"." | b"..") => Err("it is a whiteout of no name"),
+        Some(hidden) => Ok(([folder, &[hidden]].concat().join(&b'/'), Some(What::Whiteout))),
+    }
+}
+
+/// Takes the digest of all that is read, up to a bound.
+struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+    left: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        let over = || io::Error::other("it is longer than any layer may be when it is unpacked");
+        self.left = self.left.checked_sub(count as u64).ok_or_else(over)?;
+        Ok(count)
+    }
+}

@@ -1,0 +1,297 @@
+//! The images that are there.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::ImageError;
+use super::error::failed;
+use super::manifest::{FORMAT, Manifest};
+use super::names::Names;
+use dayfly_host::stage;
+
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const ROOT: &str = "root.squashfs";
+pub(super) const KERNEL: &str = "kernel";
+pub(super) const INITRAMFS: &str = "initramfs";
+pub(super) const LOG: &str = "build.log";
+
+/// A whole image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    folder: PathBuf,
+    manifest: Arc<Manifest>,
+}
+
+impl Image {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.manifest.id
+    }
+
+    /// What it says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Path of the kernel.
+    pub fn kernel(&self) -> PathBuf {
+        self.folder.join(KERNEL)
+    }
+
+    /// Path of the initramfs; it holds kernel modules only.
+    pub fn initramfs(&self) -> PathBuf {
+        self.folder.join(INITRAMFS)
+    }
+
+    /// Path of the root file system, a squashfs.
+    pub fn root(&self) -> PathBuf {
+        self.folder.join(ROOT)
+    }
+
+    /// Opens the root file system under a shared lock. The image cannot be removed while this file or a copy of its descriptor
+    /// is open, even if only a VMM that outlived dayfly has it.
+    ///
+    /// # Errors
+    /// The file is gone, is being removed, or cannot be read.
+    pub fn open_root(&self) -> io::Result<File> {
+        let file = File::open(self.root())?;
+        file.try_lock_shared().map_err(|error| match error {
+            TryLockError::Error(error) => error,
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::NotFound, "it is being removed"),
+        })?;
+        // Locked after it was removed: the name is gone.
+        if self.root().exists() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
+/// The images under a state folder.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The store of a state folder, which need not be there.
+    pub fn new(state: &Path) -> Self {
+        Self { folder: state.join("images") }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where pulled layers are.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.folder.with_file_name("blobs")
+    }
+
+    /// All images, newest first. Those that another version of this program made are passed over.
+    ///
+    /// # Errors
+    /// The folder or a manifest cannot be read.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read", &self.folder)(error)),
+        };
+        let mut images = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed("read", &self.folder))?;
+            if entry.path().join(MANIFEST).is_file()
+                && let Some(image) = Self::open(&entry.path())?
+            {
+                images.push(image);
+            }
+        }
+        images.sort_by_key(|image| (std::cmp::Reverse(image.manifest.created_s), image.id().to_owned()));
+        Ok(images)
+    }
+
+    fn open(folder: &Path) -> Result<Option<Image>, ImageError> {
+        let path = folder.join(MANIFEST);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // Removed since it was found.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|source| ImageError::Manifest { path: path.clone(), source })?;
+        if value.get("format").and_then(serde_json::Value::as_u64) != Some(FORMAT.into()) {
+            return Ok(None);
+        }
+        let manifest =
+            serde_json::from_value(value).map_err(|source| ImageError::Manifest { path, source })?;
+        Ok(Some(Image { folder: folder.to_owned(), manifest: Arc::new(manifest) }))
+    }
+
+    /// The image whose id is, or starts with, `wanted`, or the one in the folder that it names.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn find(&self, wanted: &str) -> Result<Image, ImageError> {
+        if wanted.contains('/')
+            && Path::new(wanted).join(MANIFEST).is_file()
+            && let Some(image) = Self::open(Path::new(wanted))?
+        {
+            return Ok(image);
+        }
+        let images = self.list()?;
+        let ids = |images: &[Image]| images.iter().map(|image| image.id().to_owned()).collect::<Vec<_>>();
+        let mut fitting: Vec<Image> =
+            images.iter().filter(|image| image.id().starts_with(wanted)).cloned().collect();
+        match (fitting.pop().filter(|_| !wanted.is_empty()), fitting.is_empty()) {
+            (Some(image), true) => Ok(image),
+            (Some(image), false) => {
+                fitting.push(image);
+                Err(ImageError::Ambiguous { wanted: wanted.to_owned(), ids: ids(&fitting) })
+            }
+            (None, _) => Err(ImageError::NotFound {
+                wanted: wanted.to_owned(),
+                store: self.folder.clone(),
+                known: ids(&images),
+            }),
+        }
+    }
+
+    /// The image of exactly this id, if it is whole.
+    pub(super) fn get(&self, id: &str) -> Result<Option<Image>, ImageError> {
+        let folder = self.folder.join(id);
+        if folder.join(MANIFEST).is_file() { Self::open(&folder) } else { Ok(None) }
+    }
+
+    /// Names that led to an image when they were last asked for.
+    pub fn names_of(&self, image: &Image) -> Vec<String> {
+        let all = Names::new(&self.folder).list().into_iter();
+        all.filter(|known| known.image == image.id()).map(|known| known.name).collect()
+    }
+
+    /// Removes an image that no machine uses, and forgets its names.
+    ///
+    /// # Errors
+    /// A machine uses it, or a file cannot be removed.
+    pub fn remove(&self, image: &Image) -> Result<(), ImageError> {
+        let root = image.root();
+        // Held until it is gone, so that no machine starts from half of it.
+        let _lock = match File::open(&root) {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => Some(file),
+                Err(TryLockError::WouldBlock) => return Err(ImageError::InUse { id: image.id().to_owned() }),
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &root)(error)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("open", &root)(error)),
+        };
+        // A rename takes it away as a whole; what is left of an interrupted removal is removed by the next build.
+        let aside = stage::folder_of(&self.folder).join(format!("removed-{}", image.id()));
+        stage::remove_tree(&aside)?;
+        stage::make_folder(&stage::folder_of(&self.folder))?;
+        match fs::rename(image.folder(), &aside) {
+            // Somebody else has removed it since it was found.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(failed("remove", image.folder()))?,
+        }
+        Names::new(&self.folder).forget(image.id())?;
+        Ok(stage::remove_tree(&aside)?)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::manifest::RunnerAppManifest;
+
+    pub(crate) fn manifest(id: &str, created_s: i64) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            id: id.to_owned(),
+            inputs: id.to_owned(),
+            suite: "bookworm".to_owned(),
+            kernel: "6.1".to_owned(),
+            created_s,
+            runner_app: RunnerAppManifest {
+                name: "x".to_owned(),
+                version: "1".to_owned(),
+                sha256: String::new(),
+                toolchain: String::new(),
+            },
+            files: Default::default(),
+            packages: Default::default(),
+            origin: None,
+        }
+    }
+
+    pub(crate) fn put(store: &Store, id: &str, created_s: i64) {
+        let folder = store.folder().join(id);
+        fs::create_dir_all(&folder).expect("folder");
+        fs::write(folder.join(ROOT), "x").expect("root");
+        fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest(id, created_s)).expect("json"))
+            .expect("write");
+    }
+
+    #[test]
+    fn images_are_found_by_the_start_of_their_id() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        assert!(store.list().expect("empty").is_empty());
+        assert!(matches!(store.find("a"), Err(ImageError::NotFound { .. })));
+        put(&store, "aa11", 5);
+        put(&store, "ab22", 7);
+        let ids: Vec<_> = store.list().expect("list").iter().map(|image| image.id().to_owned()).collect();
+        assert_eq!(ids, ["ab22", "aa11"]);
+        assert_eq!(store.find("aa").expect("one").id(), "aa11");
+        assert!(matches!(store.find("a"), Err(ImageError::Ambiguous { .. })));
+        assert!(matches!(store.find(""), Err(ImageError::NotFound { .. })));
+        assert!(matches!(store.find("../aa11"), Err(ImageError::NotFound { .. })));
+    }
+
+    #[test]
+    fn an_image_in_use_stays_and_one_that_is_free_goes_whole() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        put(&store, "aa11", 5);
+        let image = store.find("aa11").expect("there");
+        let used = image.open_root().expect("open");
+        // As in a VMM: another descriptor of the same opening keeps the lock.
+        let inherited = used.try_clone().expect("clone");
+        drop(used);
+        assert!(matches!(store.remove(&image), Err(ImageError::InUse { .. })));
+        drop(inherited);
+        store.remove(&image).expect("free");
+        assert!(store.list().expect("list").is_empty());
+        assert!(image.open_root().is_err());
+        assert_eq!(fs::read_dir(stage::folder_of(store.folder())).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn an_image_that_somebody_else_removes_meanwhile_is_gone_and_that_is_no_error() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        put(&store, "aa11", 5);
+        let image = store.find("aa11").expect("there");
+        store.remove(&image).expect("removed");
+        store.remove(&image).expect("nothing to do");
+        assert!(Store::open(image.folder()).expect("no error").is_none());
+    }
+
+    #[test]
+    fn a_half_made_or_foreign_image_is_not_listed() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        put(&store, "aa11", 5);
+        fs::create_dir_all(store.folder().join(".build/bb22")).expect("stage");
+        fs::create_dir_all(store.folder().join("cc33")).expect("no manifest");
+        fs::create_dir_all(store.folder().join("dd44")).expect("folder");
+        fs::write(store.folder().join("dd44").join(MANIFEST), "{\"format\": 99}").expect("write");
+        assert_eq!(store.list().expect("list").len(), 1);
+    }
+}

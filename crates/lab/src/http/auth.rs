@@ -1,0 +1,127 @@
+//! Who calls: the admin, a runner app that registers itself, a runner or a job.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::reply::{BROKER, RESULTS, RUN_SERVICE, Rest, Service};
+use crate::Lab;
+use crate::refusal::Refusal;
+use crate::signing::{Grant, Purpose};
+use crate::state::Scope;
+use subtle::ConstantTimeEq as _;
+
+/// The caller has the admin token: `Bearer`, `token`, or the password of HTTP basic.
+pub(super) struct Admin;
+
+/// A runner app with a token for registering or removing runners of one scope: `RemoteAuth` (actions/runner) or `Bearer`
+/// (github-act-runner, once it has begun).
+pub(super) struct RegistrationToken {
+    pub(super) scope: Scope,
+    pub(super) text: String,
+    purpose: Purpose,
+}
+
+impl RegistrationToken {
+    /// 404 for another scope than the token's.
+    pub(super) fn must_be_for(&self, scope: &Scope) -> Result<(), Refusal> {
+        self.scope.same(scope).then_some(()).ok_or_else(Refusal::not_found)
+    }
+
+    /// 404 for a token that only removes.
+    pub(super) fn must_register(&self) -> Result<(), Refusal> {
+        (self.purpose == Purpose::Register).then_some(()).ok_or_else(Refusal::not_found)
+    }
+}
+
+/// A runner with its access token, speaking to the broker.
+pub(super) struct RunnerAtBroker(pub(super) u64);
+
+/// A runner with its access token, speaking to the run service.
+pub(super) struct RunnerAtRunService(pub(super) u64);
+
+/// A job with its token, speaking to the run service.
+pub(super) struct JobAtRunService(pub(super) u64);
+
+/// A job with its token, speaking to the results service or the live feed.
+pub(super) struct JobAtResults(pub(super) u64);
+
+impl FromRequestParts<Lab> for Admin {
+    type Rejection = Rest;
+
+    async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Rest> {
+        let Some(given) = credential(&parts.headers) else {
+            return Err(Rest(Refusal::new(401, "Requires authentication")));
+        };
+        if given.as_bytes().ct_eq(lab.inner.token.as_bytes()).into() {
+            Ok(Self)
+        } else {
+            Err(Rest(Refusal::new(401, "Bad credentials")))
+        }
+    }
+}
+
+impl FromRequestParts<Lab> for RegistrationToken {
+    type Rejection = Rest;
+
+    async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Rest> {
+        match grant(parts, lab) {
+            Some(Grant::Registration { scope, purpose }) => {
+                let text = credential(&parts.headers).unwrap_or_default();
+                Ok(Self { scope, purpose, text })
+            }
+            _ => Err(Rest(Refusal::not_found())),
+        }
+    }
+}
+
+/// Whether the credential is of the scheme that runner apps use while they register.
+pub(super) fn is_remote_auth(headers: &HeaderMap) -> bool {
+    let text = headers.get(header::AUTHORIZATION).and_then(|text| text.to_str().ok());
+    text.and_then(|text| text.split_once(' '))
+        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("remoteauth"))
+}
+
+/// The secret of an `Authorization` header.
+fn credential(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" | "token" | "remoteauth" => Some(rest.trim().to_owned()),
+        "basic" => {
+            let pair = String::from_utf8(BASE64.decode(rest.trim()).ok()?).ok()?;
+            Some(pair.split_once(':')?.1.to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn grant(parts: &Parts, lab: &Lab) -> Option<Grant> {
+    lab.inner.signer.check(&credential(&parts.headers)?, lab.inner.clock.now_ms())
+}
+
+fn unauthorized(source: &'static str) -> Service {
+    Service(source, Refusal::new(401, "The access token is missing, too old or not for this"))
+}
+
+macro_rules! caller {
+    ($caller:ident, $grant:pat => $id:expr, $source:expr) => {
+        impl FromRequestParts<Lab> for $caller {
+            type Rejection = Service;
+
+            async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Service> {
+                match grant(parts, lab) {
+                    Some($grant) => Ok(Self($id)),
+                    _ => Err(unauthorized($source)),
+                }
+            }
+        }
+    };
+}
+
+caller!(RunnerAtBroker, Grant::Runner { runner } => runner, BROKER);
+caller!(RunnerAtRunService, Grant::Runner { runner } => runner, RUN_SERVICE);
+caller!(JobAtRunService, Grant::Job { job } => job, RUN_SERVICE);
+caller!(JobAtResults, Grant::Job { job } => job, RESULTS);

@@ -1,0 +1,126 @@
+//! What the lab answers over HTTP.
+//!
+//! `/api/v3` is GitHub's REST API as GHES has it, `/runner` is protocol V2 for runner apps, `/lab/v1` is the lab's own.
+//! Handlers check who calls, read the request, have the state do it, and put the answer into words; nothing is decided
+//! here.
+
+mod auth;
+mod broker;
+mod content;
+mod event;
+mod feed;
+mod group;
+mod oauth;
+mod own;
+mod page;
+mod registration;
+mod reply;
+mod result;
+mod run;
+mod run_service;
+mod runner;
+mod scope;
+mod value;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::HeaderValue;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post, put};
+
+use super::Lab;
+use super::refusal::Refusal;
+use reply::Rest;
+
+/// Every address of the lab.
+pub(super) fn router(lab: Lab) -> Router {
+    let body_bytes_max = lab.inner.limits.body_bytes_max;
+    Router::new()
+        .route("/api/v3/", get(run::root))
+        .nest("/api/v3", rest())
+        .nest("/runner", runner_side())
+        .route("/lab/v1/proof", get(own::prove))
+        .route("/lab/v1/runners/{id}", delete(own::runner_lost))
+        .route("/lab/v1/events", get(event::stream))
+        .route("/lab/v1/logs/{token}", get(run::signed_log))
+        .fallback(|| async { Rest(Refusal::not_found()) })
+        .method_not_allowed_fallback(|| async { Rest(Refusal::not_found()) })
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn(mark))
+        .with_state(lab)
+}
+
+fn rest() -> Router<Lab> {
+    Router::new()
+        .route("/", get(run::root))
+        .route("/repos/{owner}/{repo}/contents/{*path}", put(content::put).get(content::get))
+        .route("/repos/{owner}/{repo}/actions/workflows/{file}/dispatches", post(run::dispatch))
+        .route("/repos/{owner}/{repo}/actions/runs", get(run::list))
+        .route("/repos/{owner}/{repo}/actions/runs/{id}", get(run::get))
+        .route("/repos/{owner}/{repo}/actions/runs/{id}/jobs", get(run::jobs))
+        .route("/repos/{owner}/{repo}/actions/runs/{id}/cancel", post(run::cancel))
+        .route("/repos/{owner}/{repo}/actions/runs/{id}/force-cancel", post(run::force_cancel))
+        .route("/repos/{owner}/{repo}/actions/jobs/{id}", get(run::job))
+        .route("/repos/{owner}/{repo}/actions/jobs/{id}/logs", get(run::log))
+        .route("/repos/{owner}/{repo}/check-runs/{id}/annotations", get(run::annotations))
+        .route("/repos/{owner}/{repo}/actions/variables/{name}", put(value::put_variable))
+        .route("/repos/{owner}/{repo}/actions/secrets/{name}", put(value::put_secret))
+        .route("/actions/runner-registration", post(registration::begin))
+        .route("/actions/runners/register", post(registration::register))
+        .nest("/repos/{owner}/{repo}", of_scope())
+        .nest("/orgs/{org}", of_scope())
+        .nest("/enterprises/{enterprise}", of_scope())
+}
+
+/// What is the same for everything that runners belong to.
+fn of_scope() -> Router<Lab> {
+    Router::new()
+        .route("/actions/runners", get(runner::list))
+        .route("/actions/runners/generate-jitconfig", post(runner::jit))
+        .route("/actions/runners/registration-token", post(registration::registration_token))
+        .route("/actions/runners/remove-token", post(registration::remove_token))
+        .route("/actions/runners/{id}", get(runner::get).delete(runner::delete))
+        .route("/actions/runner-groups", get(group::list).post(group::make))
+}
+
+/// The results service is reached as `/runner/results/twirp/...`; github-act-runner 0.13.0 joins paths, which drops
+/// doubled slashes.
+fn runner_side() -> Router<Lab> {
+    Router::new()
+        .route("/oauth/token", post(oauth::token))
+        .route("/broker/_apis/connectionData", get(broker::connection_data))
+        .route("/broker/_apis/distributedtask/pools/{pool}/sessions", post(broker::old_session))
+        .route("/broker/_apis/distributedtask/pools/{pool}/sessions/{id}", delete(broker::close_session))
+        .route("/broker/_apis/distributedtask/pools/{pool}/messages", get(broker::message))
+        .route("/broker/_apis/distributedtask/pools/{pool}/messages/{id}", delete(broker::old_acknowledge))
+        .route("/broker/_apis/distributedtask/plans/{plan}/events", post(broker::old_complete))
+        .route("/broker/session", post(broker::open_session).delete(broker::close_session))
+        .route("/broker/message", get(broker::message))
+        .route("/broker/acknowledge", post(broker::acknowledge))
+        .route("/run/acquirejob", post(run_service::acquire))
+        .route("/run/renewjob", post(run_service::renew))
+        .route("/run/completejob", post(run_service::complete))
+        .route("/results/twirp/results.services.receiver.Receiver/{method}", post(result::receiver))
+        .route(
+            "/results/twirp/github.actions.results.api.v1.WorkflowStepUpdateService/WorkflowStepsUpdate",
+            post(result::steps),
+        )
+        .route("/results/blob", put(result::upload))
+        .route("/feed", get(feed::feed))
+}
+
+/// GitHub's headers on every answer.
+async fn mark(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    // Bounds of axum itself answer in plain text.
+    if response.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+        response = Rest(Refusal::new(413, "The request's body is larger than the lab takes")).into_response();
+    }
+    let id = dayfly_host::digest::hexadecimal(&rand::random::<[u8; 8]>()).to_uppercase();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-github-request-id", id);
+    }
+    response.headers_mut().insert("x-github-enterprise-version", HeaderValue::from_static("3.19.0"));
+    response
+}

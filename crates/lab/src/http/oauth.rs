@@ -1,0 +1,74 @@
+//! Access tokens for runners: a signed assertion against a token.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::Lab;
+use crate::keys::read_assertion;
+use crate::signing::Grant;
+
+/// As GitHub's.
+const TOKEN_SECONDS: i64 = 3600;
+/// How far a runner's clock may be off.
+const SKEW_SECONDS: i64 = 300;
+/// RFC 7523.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// `POST /runner/oauth/token`, the client credentials of RFC 6749 with a client assertion. `invalid_client` tells a
+/// runner that its registration is gone.
+pub(super) async fn token(State(lab): State<Lab>, body: Bytes) -> Response {
+    match exchange(&lab, &body).await {
+        Ok(token) => {
+            let body = json!({"access_token": token, "expires_in": TOKEN_SECONDS, "token_type": "bearer", "scope": ""});
+            Json(body).into_response()
+        }
+        Err((error, description)) => {
+            (StatusCode::BAD_REQUEST, Json(json!({"error": error, "error_description": description})))
+                .into_response()
+        }
+    }
+}
+
+async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, String)> {
+    let form: Vec<(String, String)> =
+        parse_form(body).ok_or_else(|| ("invalid_request", "no form".to_owned()))?;
+    let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    if field("grant_type") != Some("client_credentials")
+        || field("client_assertion_type") != Some(ASSERTION_TYPE)
+    {
+        return Err(("unsupported_grant_type", "a client assertion is needed".to_owned()));
+    }
+    let assertion = field("client_assertion").unwrap_or_default().to_owned();
+    let claims = read_assertion(&assertion).ok_or_else(|| ("invalid_request", "no assertion".to_owned()))?;
+    let unknown =
+        || ("invalid_client", "The runner registration was deleted or its key is another".to_owned());
+    let client = claims.iss.clone();
+    let key = lab.inner.hub.ask(move |state| state.client_key(&client)).await;
+    let key = key.map_err(|refusal| ("server_error", refusal.message))?;
+    let (runner, public_key) = key.ok_or_else(unknown)?;
+    if !public_key.signed(&assertion) {
+        return Err(unknown());
+    }
+    let now_ms = lab.inner.clock.now_ms();
+    let now = now_ms / 1000;
+    if claims.exp < now - SKEW_SECONDS || claims.nbf > now + SKEW_SECONDS {
+        // actions/runner takes these words for a clock that is off, says so and tries again.
+        let time = crate::state::timestamp(now_ms);
+        return Err((
+            "invalid_request",
+            format!("The assertion is too old or too new. Current server time is {time}."),
+        ));
+    }
+    Ok(lab.inner.signer.issue(Grant::Runner { runner }, now_ms, TOKEN_SECONDS))
+}
+
+/// Reads `application/x-www-form-urlencoded`.
+fn parse_form(body: &Bytes) -> Option<Vec<(String, String)>> {
+    let text = std::str::from_utf8(body).ok()?;
+    let url = reqwest::Url::parse(&format!("http://form/?{text}")).ok()?;
+    Some(url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+}

@@ -1,0 +1,46 @@
+//! `/lab/v1`: what only a lab answers.
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Deserialize;
+
+use super::auth::Admin;
+use super::reply::Rest;
+use crate::Lab;
+use crate::refusal::Refusal;
+use crate::server::LocalAddress;
+use dayfly_forge::proof;
+
+#[derive(Deserialize)]
+pub(super) struct Challenge {
+    #[serde(default)]
+    nonce: String,
+}
+
+/// `GET /lab/v1/proof?nonce=`: that this is a lab, to whoever can read its files. Anybody may ask, since the asker must not
+/// send a secret to a host that has not proven itself.
+pub(super) async fn prove(
+    State(lab): State<Lab>,
+    Extension(LocalAddress(local)): Extension<LocalAddress>,
+    Query(challenge): Query<Challenge>,
+) -> Result<Json<proof::Answer>, Rest> {
+    let nonce = proof::Nonce::parse(&challenge.nonce)
+        .ok_or_else(|| Refusal::new(400, "nonce must be 64 lower-case hexadecimal digits"))?;
+    let token_file = lab.inner.token_file.clone().ok_or_else(Refusal::not_found)?;
+    let runner_url = lab.inner.hub.ask(|state| state.runner_url.clone()).await?;
+    let mac = proof::mac(&lab.inner.token, &nonce, local, &runner_url);
+    Ok(Json(proof::Answer { lab: "dayfly".to_owned(), token_file, runner_url, mac }))
+}
+
+/// `DELETE /lab/v1/runners/{id}`: the machine of a runner is gone, says the host that had it. Its job ends now and not
+/// only when the lock runs out, and its registration goes.
+pub(super) async fn runner_lost(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Rest> {
+    let id: u64 = id.parse().map_err(|_| Refusal::not_found())?;
+    lab.inner.hub.ask(move |state| state.lose_runner(id)).await??;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,118 @@
+//! Answers: GitHub's REST errors, those of the runner services, and plain JSON.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::refusal::Refusal;
+
+/// A refusal in the words of GitHub's REST API.
+pub(super) struct Rest(pub(super) Refusal);
+
+/// A refusal in the words of the services that runner apps speak to; the text names the service.
+pub(super) struct Service(pub(super) &'static str, pub(super) Refusal);
+
+pub(super) const BROKER: &str = "actions-broker-listener";
+pub(super) const RUN_SERVICE: &str = "actions-run-service";
+pub(super) const RESULTS: &str = "actions-results-service";
+
+fn status(refusal: &Refusal) -> StatusCode {
+    StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+impl From<Refusal> for Rest {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for Rest {
+    fn into_response(self) -> Response {
+        let status = status(&self.0);
+        let mut body = json!({
+            "message": self.0.message,
+            "documentation_url": "https://docs.github.com/rest",
+            "status": status.as_u16().to_string(),
+        });
+        if !self.0.errors.is_empty() {
+            body["errors"] = Value::Array(self.0.errors);
+        }
+        let mut response = (status, Json(body)).into_response();
+        challenge(status, &mut response);
+        response
+    }
+}
+
+impl IntoResponse for Service {
+    fn into_response(self) -> Response {
+        let Self(source, refusal) = self;
+        let status = status(&refusal);
+        let mut body =
+            json!({"source": source, "statusCode": status.as_u16(), "errorMessage": refusal.message});
+        if !refusal.kind.is_empty() {
+            body["errorKind"] = refusal.kind.into();
+        }
+        let mut response = (status, Json(body)).into_response();
+        challenge(status, &mut response);
+        response
+    }
+}
+
+/// actions/runner gets a token when a 401 asks for one.
+fn challenge(status: StatusCode, response: &mut Response) {
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    }
+}
+
+/// Reads a JSON body whatever its content type says; runner apps name several.
+pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|_| Refusal::new(400, "Problems parsing JSON"))?;
+    serde_json::from_value(value).map_err(|error| Refusal {
+        errors: vec![error.to_string().into()],
+        ..Refusal::new(422, "Invalid request.")
+    })
+}
+
+/// Milliseconds since 1970 as GitHub writes times.
+pub(super) fn time(ms: i64) -> String {
+    crate::state::timestamp(ms / 1000 * 1000).to_string()
+}
+
+/// The address under which the caller reached the lab, for links and for what a runner is to call next: one lab serves
+/// runners on this host, in guests and in other namespaces, each by another address. The header is the caller's own word
+/// and leads nobody but the caller, but it must be `host[:port]`.
+pub(super) fn base(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    format!("http://{}", host.filter(|host| is_authority(host)).unwrap_or("localhost"))
+}
+
+fn is_authority(host: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '[' | ']');
+    host.chars().all(plain) && crate::check_runner_url(&format!("http://{host}")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_host_and_a_port_are_taken_from_the_host_header() {
+        let base = |host: &str| {
+            let value = header::HeaderValue::from_str(host).expect("a value");
+            super::base(&HeaderMap::from_iter([(header::HOST, value)]))
+        };
+        for host in ["127.0.0.1:8080", "10.0.2.2:1", "[::1]:8080", "lab.example"] {
+            assert_eq!(base(host), format!("http://{host}"));
+        }
+        let long = "a".repeat(400);
+        for host in ["", "a/b", "u:p@h", "u@h", "h:port", "h:99999", "h?x", "h#x", "h h", "[::1", &long] {
+            assert_eq!(base(host), "http://localhost", "{host}");
+        }
+        assert_eq!(super::base(&HeaderMap::new()), "http://localhost");
+    }
+}

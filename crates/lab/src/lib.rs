@@ -1,0 +1,173 @@
+//! The lab: a GitHub-compatible forge of dayfly's own, for trying, testing and load.
+//!
+//! ```text
+//!  people, dayfly          /api/v3/...  REST as GHES: workflows, runs, jobs, logs, runners, JIT configs
+//!        \                 /lab/v1/...  the lab's own: the stream of events
+//!         listener (http) -----------------> hub (one thread) -> state -> journal, logs
+//!        /                 /runner/...  protocol V2: OAuth, session, messages, run service, results, live feed
+//!  runner apps                                          \-> events -> subscribers
+//! ```
+//!
+//! One thread owns the state ([`hub`]); handlers send it work and wait for the answer. What must outlive a restart is in
+//! the journal before its answer goes out. Every call needs the admin token, a runner's own or a job's own.
+//!
+//! Protocol facts were read in actions/runner 2.336.0 and seen with github-act-runner 0.13.0; the comments say which.
+
+mod error;
+mod event;
+pub mod expression;
+mod http;
+mod hub;
+mod journal;
+mod keys;
+mod log_file;
+mod mask;
+mod refusal;
+mod server;
+mod settings;
+mod signing;
+mod state;
+#[cfg(test)]
+mod tests;
+pub mod workflow;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+pub use dayfly_forge::proof::TOKEN_FILE;
+pub use error::LabError;
+pub use event::{LabEvent, LabEventKind, LabEvents, Lagged};
+pub use settings::{Clock, LabSettings, Limits};
+
+use hub::Hub;
+use keys::KeyPool;
+use state::State;
+
+/// A host's name has 253 characters at most.
+const RUNNER_URL_LEN_MAX: usize = 300;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A lab, open but not necessarily served. Clones are the same lab.
+#[derive(Clone)]
+pub struct Lab {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) hub: Hub,
+    pub(crate) keys: KeyPool,
+    pub(crate) token: String,
+    /// Where the token is, when that is the lab's own choice.
+    pub(crate) token_file: Option<String>,
+    pub(crate) signer: signing::Signer,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    runner_url: Option<String>,
+    events: broadcast::Sender<Arc<LabEvent>>,
+}
+
+impl std::fmt::Debug for Lab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lab").field("runner_url", &self.inner.runner_url).finish_non_exhaustive()
+    }
+}
+
+impl Lab {
+    /// Opens the lab of a folder, with everything that an earlier process left there.
+    ///
+    /// # Errors
+    /// When the folder cannot be used or is another lab's, or the runner URL is none.
+    pub fn open(settings: LabSettings) -> Result<Self, LabError> {
+        let runner_url = settings.runner_url.as_deref().map(check_runner_url).transpose()?;
+        let state = State::open(&settings)?;
+        let token_path = settings.data.join(TOKEN_FILE);
+        let token = match &settings.token {
+            Some(token) => token.clone(),
+            None => state::read_or_make(&token_path, dayfly_forge::proof::new_token)
+                .map_err(|source| LabError::Data { path: token_path.clone(), source })?,
+        };
+        // A token of the caller's choice is in no file, so such a lab cannot prove itself.
+        let token_file = match settings.token {
+            None => std::fs::canonicalize(&token_path).ok().and_then(|path| path.to_str().map(str::to_owned)),
+            Some(_) => None,
+        };
+        let inner = Inner {
+            keys: KeyPool::start(settings.limits.keys_ready).map_err(LabError::Thread)?,
+            token,
+            token_file,
+            signer: state.signer.clone(),
+            clock: settings.clock.clone(),
+            limits: settings.limits.clone(),
+            runner_url,
+            events: state.bus.sender(),
+            hub: Hub::start(state).map_err(LabError::Thread)?,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The admin token. Secret.
+    pub fn token(&self) -> &str {
+        &self.inner.token
+    }
+
+    /// What happens from now on.
+    pub fn subscribe(&self) -> LabEvents {
+        event::subscribe(&self.inner.events)
+    }
+
+    /// Serves the lab until `shutdown` is done, and answers when the last connection is closed.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), LabError> {
+        let port = listener.local_addr().map_err(LabError::Listener)?.port();
+        let url = self.inner.runner_url.clone().unwrap_or_else(|| format!("http://10.0.2.2:{port}"));
+        let start = move |state: &mut State| {
+            state.runner_url = url;
+            state.tick();
+        };
+        self.inner.hub.ask(start).await.map_err(|_| LabError::Stopped)?;
+        let ticking = self.tick_for_ever();
+        let serving = server::serve(listener, http::router(self.clone()), &self.inner.limits, shutdown);
+        tokio::select! {
+            () = serving => Ok(()),
+            error = ticking => Err(error),
+        }
+    }
+
+    async fn tick_for_ever(&self) -> LabError {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(refusal) = self.inner.hub.ask(State::tick).await
+                && refusal.status == 500
+            {
+                return LabError::Stopped;
+            }
+        }
+    }
+}
+
+/// Takes `http://HOST[:PORT]`, with or without a slash at its end, and answers it without.
+pub(crate) fn check_runner_url(url: &str) -> Result<String, LabError> {
+    let bad = || LabError::BadRunnerUrl { url: url.chars().take(200).collect() };
+    let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
+    let plain = parsed.scheme() == "http"
+        && matches!(parsed.path(), "" | "/")
+        && parsed.query().is_none()
+        && parsed.fragment().is_none()
+        && parsed.username().is_empty()
+        && parsed.password().is_none()
+        && url.len() <= RUNNER_URL_LEN_MAX;
+    if plain && parsed.host_str().is_some() { Ok(url.trim_end_matches('/').to_owned()) } else { Err(bad()) }
+}

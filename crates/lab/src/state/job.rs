@@ -1,0 +1,431 @@
+//! Jobs: offered, assigned, acquired, renewed, completed.
+//!
+//! ```text
+//! Idle -> Offered -> Assigned -> Acquired -> Over
+//!            ^          |  not acquired in time, runner deleted
+//!            +----------+
+//! ```
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::State;
+use super::annotation::{self, Annotation};
+use super::line::StepFeed;
+use super::repository::RepositoryName;
+use super::run::{StoredEvent, timestamp};
+use super::runner::millis;
+use super::step::{StepRecord, StepUpdate};
+use crate::event::LabEventKind;
+use crate::journal::Record;
+use crate::refusal::Refusal;
+use crate::signing::Grant;
+use crate::workflow::message::{Service, job_message};
+use crate::workflow::{Conclusion, JobIndex, JobRun};
+
+/// A job's token outlives the longest job: six hours, and some more for the end of it.
+const JOB_TOKEN_SECONDS: i64 = 48 * 3600;
+
+/// Who has the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Hold {
+    /// Nobody; it is not to be had.
+    Idle,
+    /// Nobody yet.
+    Offered,
+    /// The runner was sent the job's message and has until then to acquire it.
+    Assigned { runner: u64, until_ms: i64 },
+    /// The runner has it, and has until then to renew.
+    Acquired { runner: u64, locked_until_ms: i64 },
+    /// It is over.
+    Over,
+}
+
+/// A job, as it is stored; what it is to do stands in its run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct JobRecord {
+    pub(crate) id: u64,
+    pub(crate) run: u64,
+    pub(crate) index: usize,
+    pub(crate) guid: String,
+    pub(crate) request_guid: String,
+    pub(crate) timeline_guid: String,
+    pub(crate) step_guids: Vec<String>,
+    pub(crate) created_ms: i64,
+    pub(crate) started_ms: Option<i64>,
+    pub(crate) completed_ms: Option<i64>,
+    pub(crate) runner: Option<RunnerOfJob>,
+    pub(crate) hold: Hold,
+    pub(crate) steps: Vec<StepRecord>,
+    #[serde(default)]
+    pub(crate) annotations: Vec<Annotation>,
+}
+
+/// A runner app's report of a finished job.
+pub(crate) struct Completion {
+    pub(crate) conclusion: Conclusion,
+    pub(crate) outputs: IndexMap<String, String>,
+    pub(crate) steps: Vec<StepUpdate>,
+    /// Those of the job itself first.
+    pub(crate) annotations: Vec<Annotation>,
+}
+
+/// The runner that has or had a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunnerOfJob {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) group_id: u64,
+    pub(crate) group_name: String,
+}
+
+/// A job.
+pub(crate) struct Job {
+    pub(crate) record: JobRecord,
+    pub(super) cancel: Option<Cancel>,
+    /// What was seen of each step's log, by the step's GUID.
+    pub(super) feeds: HashMap<String, StepFeed>,
+    pub(super) meter: super::line::Meter,
+}
+
+/// The runner is to stop the job.
+pub(super) struct Cancel {
+    pub(super) grace_seconds: u64,
+    pub(super) told_ms: Option<i64>,
+}
+
+impl Job {
+    pub(super) fn new(record: JobRecord) -> Self {
+        Self { record, cancel: None, feeds: HashMap::new(), meter: super::line::Meter::default() }
+    }
+}
+
+impl State {
+    /// The job of a run, with an id of its own from the first time on.
+    pub(super) fn job_of(&mut self, run: u64, index: JobIndex) -> u64 {
+        let known = self.runs.get(&run).and_then(|entry| entry.jobs.get(index.0)).copied();
+        if let Some(id) = known.filter(|id| *id != 0) {
+            return id;
+        }
+        let id = self.new_id();
+        let guid = || uuid::Uuid::new_v4().to_string();
+        let steps = self.job_run(run, index).map_or(0, |(_, steps)| steps);
+        let record = JobRecord {
+            id,
+            run,
+            index: index.0,
+            guid: guid(),
+            request_guid: guid(),
+            timeline_guid: guid(),
+            step_guids: (0..steps).map(|_| guid()).collect(),
+            created_ms: self.now_ms(),
+            started_ms: None,
+            completed_ms: None,
+            runner: None,
+            hold: Hold::Idle,
+            steps: Vec::new(),
+            annotations: Vec::new(),
+        };
+        self.record(&Record::Job(record.clone()));
+        self.adopt_job(record);
+        id
+    }
+
+    /// Puts a job where it belongs; zero stands for the indexes that have no id yet.
+    pub(super) fn adopt_job(&mut self, record: JobRecord) {
+        if let Some(entry) = self.runs.get_mut(&record.run) {
+            if entry.jobs.len() <= record.index {
+                entry.jobs.resize(record.index + 1, 0);
+            }
+            entry.jobs[record.index] = record.id;
+        }
+        self.jobs.insert(record.id, Job::new(record));
+    }
+
+    /// What the run knows of a job, and how many steps it has.
+    pub(crate) fn job_run(&self, run: u64, index: JobIndex) -> Option<(&JobRun, usize)> {
+        let run = &self.runs.get(&run)?.run;
+        let job = run.job(index)?;
+        let steps = run.workflow().jobs.get(&job.job_id).map_or(0, |job| job.steps.len());
+        Some((job, steps))
+    }
+
+    fn name_of(&self, job: u64) -> String {
+        let known =
+            self.jobs.get(&job).and_then(|job| self.job_run(job.record.run, JobIndex(job.record.index)));
+        known.map(|(job, _)| job.name.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn record_job(&mut self, job: u64) {
+        if let Some(entry) = self.jobs.get(&job) {
+            let record = Record::Job(entry.record.clone());
+            self.record(&record);
+        }
+    }
+
+    /// What a job asks of a runner: its repository, group and labels. `None` when it is not to be had.
+    pub(super) fn wanted(&self, job: u64) -> Option<(RepositoryName, Option<u64>, Vec<String>)> {
+        let record = &self.jobs.get(&job)?.record;
+        let entry = self.runs.get(&record.run)?;
+        let runs_on = &entry.run.job(JobIndex(record.index))?.runs_on;
+        // A group that nobody made has the number 0, which no runner has.
+        let group = runs_on.group.as_ref().map(|name| self.group_named(name).map_or(0, |group| group.id));
+        (record.hold == Hold::Offered)
+            .then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
+    }
+
+    pub(super) fn queue_job(&mut self, job: u64) {
+        let Some(entry) = self.jobs.get(&job) else { return };
+        let (run, index) = (entry.record.run, JobIndex(entry.record.index));
+        let Some((job_run, _)) = self.job_run(run, index) else { return };
+        let (key, name, runs_on) = (job_run.job_id.clone(), job_run.name.clone(), job_run.runs_on.clone());
+        let group_id = runs_on.group.as_ref().map_or(1, |name| self.group_id(name));
+        let (labels, group) = (runs_on.labels, runs_on.group);
+        self.publish(run, LabEventKind::JobQueued { job, key, name, labels, group, group_id });
+        self.offer(job);
+    }
+
+    /// Puts a job (back) among those that wait for a runner.
+    pub(super) fn offer(&mut self, job: u64) {
+        let Some(entry) = self.jobs.get_mut(&job) else { return };
+        entry.record.hold = Hold::Offered;
+        entry.record.runner = None;
+        self.offered.insert(job);
+        self.record_job(job);
+        self.offer_to_runners(job);
+    }
+
+    /// Notes that a runner was sent the job.
+    pub(super) fn assign(&mut self, job: u64, runner: u64) {
+        let until_ms = self.now_ms() + millis(self.limits.assignment);
+        let Some(of_job) = self.runner_of_job(runner) else { return };
+        let Some(entry) = self.jobs.get_mut(&job) else { return };
+        let (run, runner_name) = (entry.record.run, of_job.name.clone());
+        entry.record.hold = Hold::Assigned { runner, until_ms };
+        entry.record.runner = Some(of_job);
+        self.offered.remove(&job);
+        self.record_job(job);
+        self.publish(run, LabEventKind::JobAssigned { job, runner, runner_name });
+    }
+
+    fn runner_of_job(&self, runner: u64) -> Option<RunnerOfJob> {
+        let registration = &self.runners.get(&runner)?.registration;
+        let group = self.group(registration.group_id);
+        Some(RunnerOfJob {
+            id: runner,
+            name: registration.name.clone(),
+            group_id: registration.group_id,
+            group_name: group.map(|group| group.name.clone()).unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn withdraw_job(&mut self, job: u64) {
+        self.offered.remove(&job);
+        let Some(entry) = self.jobs.get_mut(&job) else { return };
+        let hold = std::mem::replace(&mut entry.record.hold, Hold::Idle);
+        if let Hold::Assigned { runner, .. } = hold {
+            entry.record.runner = None;
+            self.release_runner(runner);
+        }
+        self.record_job(job);
+    }
+
+    pub(super) fn cancel_job(&mut self, job: u64, grace: Duration) {
+        if let Some(entry) = self.jobs.get_mut(&job) {
+            entry.cancel = Some(Cancel { grace_seconds: grace.as_secs(), told_ms: None });
+            self.tell_cancel(job);
+        }
+    }
+
+    /// Notes that a job is over, whoever ended it.
+    pub(super) fn end_job(&mut self, job: u64, conclusion: Conclusion) {
+        self.offered.remove(&job);
+        let now_ms = self.now_ms();
+        let name = self.name_of(job);
+        let Some(entry) = self.jobs.get_mut(&job) else { return };
+        if entry.record.hold == Hold::Over {
+            return;
+        }
+        let hold = std::mem::replace(&mut entry.record.hold, Hold::Over);
+        entry.record.completed_ms = Some(now_ms);
+        let (run, index) = (entry.record.run, JobIndex(entry.record.index));
+        match hold {
+            Hold::Acquired { runner, .. } => self.spend_runner(runner),
+            Hold::Assigned { runner, .. } => self.release_runner(runner),
+            Hold::Idle | Hold::Offered | Hold::Over => {}
+        }
+        self.finish_log(job);
+        self.record_job(job);
+        let remark = self.job_run(run, index).and_then(|(job, _)| job.remark.clone());
+        self.publish(
+            run,
+            match conclusion {
+                Conclusion::Skipped => LabEventKind::JobSkipped { job, name },
+                _ => LabEventKind::JobCompleted { job, name, conclusion, remark },
+            },
+        );
+    }
+
+    /// Gives a job to the runner that was sent it: the job's message, once. `url` is how the runner reaches the lab.
+    pub(crate) fn acquire(&mut self, runner: u64, request_guid: &str, url: &str) -> Result<Value, Refusal> {
+        let found = self.jobs.values().find(|job| job.record.request_guid.eq_ignore_ascii_case(request_guid));
+        let entry = found.ok_or_else(|| Refusal::new(404, "job not found"))?;
+        let (job, run, index) = (entry.record.id, entry.record.run, entry.record.index);
+        match entry.record.hold {
+            Hold::Assigned { runner: assigned, .. } if assigned == runner => {}
+            Hold::Acquired { .. } => return Err(Refusal::new(409, "job was already acquired")),
+            _ => return Err(Refusal::new(404, "job assignment is invalid")),
+        }
+        let now_ms = self.now_ms();
+        let locked_until_ms = now_ms + millis(self.limits.job_lock);
+        let service = self.service(job, locked_until_ms, url);
+        let run_entry = &self.runs[&run];
+        let message = job_message(run_entry.run.workflow(), &run_entry.run, JobIndex(index), &service);
+        let entry = self.jobs.get_mut(&job).expect("it was found above");
+        entry.record.hold = Hold::Acquired { runner, locked_until_ms };
+        entry.record.started_ms = Some(now_ms);
+        let runner_name = entry.record.runner.as_ref().map(|runner| runner.name.clone()).unwrap_or_default();
+        self.record_job(job);
+        self.publish(run, LabEventKind::JobAcquired { job, runner, runner_name });
+        self.advance(run, StoredEvent::Started { job: index });
+        Ok(message)
+    }
+
+    fn service(&self, job: u64, locked_until_ms: i64, url: &str) -> Service {
+        let record = &self.jobs[&job].record;
+        let run = &self.runs[&record.run].record;
+        let job_token = self.signer.issue(Grant::Job { job }, self.now_ms(), JOB_TOKEN_SECONDS);
+        let secrets =
+            self.repositories.get(&run.repository.key()).map(|repository| repository.secrets.clone());
+        Service {
+            server_url: url.to_owned(),
+            run_service_url: format!("{url}/runner/run/"),
+            results_url: format!("{url}/runner/results/"),
+            feed_stream_url: format!("{}/runner/feed", url.replacen("http", "ws", 1)),
+            job_token,
+            // There is no forge behind it that would take it; jobs find a token where they expect one.
+            github_token: format!("lab-{}", record.guid),
+            plan_id: run.plan_guid.clone(),
+            timeline_id: record.timeline_guid.clone(),
+            job_id: record.guid.clone(),
+            request_id: job,
+            locked_until: timestamp(locked_until_ms),
+            step_ids: record.step_guids.clone(),
+            secrets: secrets.unwrap_or_default(),
+            billing_owner_id: String::new(),
+        }
+    }
+
+    /// What must not be in a log of this job: its repository's secrets and its tokens.
+    pub(super) fn secrets_of(&self, job: u64) -> Vec<String> {
+        let Some(entry) = self.jobs.get(&job) else { return Vec::new() };
+        let repository = self.runs.get(&entry.record.run).map(|run| run.record.repository.key());
+        let repository = repository.and_then(|key| self.repositories.get(&key));
+        let mut secrets: Vec<String> =
+            repository.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default();
+        secrets.push(format!("lab-{}", entry.record.guid));
+        secrets
+    }
+
+    /// Prolongs a job's lock. Answers until when.
+    pub(crate) fn renew(&mut self, job: u64, guid: &str) -> Result<i64, Refusal> {
+        let until_ms = self.now_ms() + millis(self.limits.job_lock);
+        let entry = self.jobs.get_mut(&job).filter(|entry| entry.record.guid.eq_ignore_ascii_case(guid));
+        match entry.map(|entry| &mut entry.record.hold) {
+            Some(Hold::Acquired { locked_until_ms, .. }) => {
+                *locked_until_ms = until_ms;
+                Ok(until_ms)
+            }
+            _ => Err(Refusal::new(404, "job not found")),
+        }
+    }
+
+    /// Takes a runner's word that its job is done; an ephemeral registration goes with the job. Told twice, nothing
+    /// happens.
+    pub(crate) fn complete(&mut self, job: u64, guid: &str, completion: Completion) -> Result<(), Refusal> {
+        let Completion { conclusion, outputs, steps, annotations } = completion;
+        let entry = self.jobs.get(&job).filter(|entry| entry.record.guid.eq_ignore_ascii_case(guid));
+        let entry = entry.ok_or_else(|| Refusal::new(404, "job not found"))?;
+        let (run, index, hold) = (entry.record.run, entry.record.index, entry.record.hold);
+        let Hold::Acquired { runner, .. } = hold else {
+            return Ok(());
+        };
+        self.update_steps(job, steps);
+        self.annotate(job, annotations);
+        self.retire_runner(runner);
+        self.advance(run, StoredEvent::Finished { job: index, conclusion, outputs });
+        Ok(())
+    }
+
+    /// Keeps the annotations of a job, and tells them.
+    fn annotate(&mut self, job: u64, annotations: Vec<Annotation>) {
+        let annotations = annotation::kept(annotations.into_iter());
+        let Some(entry) = self.jobs.get_mut(&job).filter(|_| !annotations.is_empty()) else { return };
+        entry.record.annotations.clone_from(&annotations);
+        let (run, record) = (entry.record.run, Record::Job(entry.record.clone()));
+        self.record(&record);
+        for Annotation { level, message, title, path, start_line, step_number, .. } in annotations {
+            self.publish(
+                run,
+                LabEventKind::Annotation {
+                    job,
+                    level,
+                    message,
+                    title,
+                    path,
+                    line: start_line,
+                    step: step_number,
+                },
+            );
+        }
+    }
+
+    /// Takes a runner's word that it has lost the job of that GUID. Nothing happens when the job is not the runner's.
+    pub(crate) fn fail_job_of(&mut self, runner: u64, guid: &str) {
+        let job = self.runners.get(&runner).and_then(|runner| runner.job);
+        let Some(record) = job.and_then(|job| self.jobs.get(&job)).map(|job| &job.record) else { return };
+        let acquired = matches!(record.hold, Hold::Acquired { .. });
+        if acquired && record.guid.eq_ignore_ascii_case(guid) {
+            let (run, job) = (record.run, record.index);
+            self.retire_runner(runner);
+            let reason = "The runner has ended in the middle of the job and begun anew.".to_owned();
+            self.advance(run, StoredEvent::Lost { job, reason });
+        }
+    }
+
+    /// Jobs whose runner did not come for them, or is heard of no more.
+    pub(super) fn tick_jobs(&mut self) {
+        let now_ms = self.now_ms();
+        let mut late = Vec::new();
+        for job in self.jobs.values() {
+            match job.record.hold {
+                Hold::Assigned { until_ms, .. } if until_ms <= now_ms => late.push(job.record.id),
+                Hold::Acquired { locked_until_ms, .. } if locked_until_ms <= now_ms => {
+                    late.push(job.record.id)
+                }
+                _ => {}
+            }
+        }
+        for job in late {
+            let record = &self.jobs[&job].record;
+            let (run, index) = (record.run, record.index);
+            match record.hold {
+                Hold::Assigned { runner, .. } => {
+                    self.release_runner(runner);
+                    self.offer(job);
+                }
+                _ => {
+                    let name = record.runner.as_ref().map(|runner| runner.name.clone()).unwrap_or_default();
+                    let reason =
+                        format!("The self-hosted runner: {name} lost communication with the server.");
+                    self.advance(run, StoredEvent::Lost { job: index, reason });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Registrations: what a runner is, and how it becomes one.
+
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::runner::Runner;
+use super::scope::Scope;
+use crate::journal::Record;
+use crate::keys::PublicKey;
+use crate::refusal::Refusal;
+
+const LABELS_MAX: usize = 100;
+const LABEL_LEN_MAX: usize = 256;
+const NAME_LEN_MAX: usize = 64;
+const FOLDER_LEN_MAX: usize = 255;
+
+/// What a runner is to be registered as.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistrationRequest {
+    pub(crate) scope: Scope,
+    pub(crate) name: String,
+    pub(crate) group_id: u64,
+    pub(crate) labels: Vec<String>,
+    pub(crate) work_folder: Option<String>,
+    /// For one job.
+    pub(crate) ephemeral: bool,
+    pub(crate) version: Option<String>,
+}
+
+/// A registration, as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    pub(crate) id: u64,
+    pub(crate) scope: Scope,
+    pub(crate) name: String,
+    pub(crate) group_id: u64,
+    pub(crate) labels: Vec<String>,
+    pub(crate) work_folder: String,
+    pub(crate) client_id: String,
+    pub(crate) public_key: PublicKey,
+    pub(crate) created_ms: i64,
+    /// `unknown` until the runner connects.
+    pub(crate) os: String,
+    pub(crate) version: Option<String>,
+    /// Its session, so that a restart of the lab does not cut it off.
+    pub(crate) session: Option<String>,
+    /// It has had its job, which ended without it: it gets no other.
+    pub(crate) used: bool,
+    /// It is for one job; journals from before there were others do not say so.
+    #[serde(default = "yes")]
+    pub(crate) ephemeral: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl State {
+    /// Registers a runner. The caller has made or been given its key.
+    pub(crate) fn register(
+        &mut self,
+        request: RegistrationRequest,
+        public_key: PublicKey,
+    ) -> Result<&Runner, Refusal> {
+        self.check_registration(&request)?;
+        if let Scope::Repository(name) = &request.scope {
+            self.repository(name)?;
+        }
+        let mut labels: Vec<String> = Vec::new();
+        for label in request.labels {
+            if !labels.iter().any(|known| known.eq_ignore_ascii_case(&label)) {
+                labels.push(label);
+            }
+        }
+        let id = self.new_id();
+        let registration = Registration {
+            id,
+            scope: request.scope,
+            name: request.name,
+            group_id: request.group_id,
+            labels,
+            work_folder: request.work_folder.unwrap_or_else(|| "_work".to_owned()),
+            client_id: uuid::Uuid::new_v4().to_string(),
+            public_key,
+            created_ms: self.now_ms(),
+            os: "unknown".to_owned(),
+            version: request.version,
+            session: None,
+            used: false,
+            ephemeral: request.ephemeral,
+        };
+        self.record(&Record::Runner(registration.clone()));
+        Ok(self.runners.entry(id).or_insert(Runner::new(registration)))
+    }
+
+    /// Registers a runner in the place of an idle one of the same name, if there is one. It gets a number of its own, so
+    /// that what the other one still holds opens nothing. `known` is the number that the caller takes the other one to have.
+    pub(crate) fn register_or_replace(
+        &mut self,
+        request: RegistrationRequest,
+        known: Option<u64>,
+        public_key: PublicKey,
+    ) -> Result<&Runner, Refusal> {
+        self.check_form(&request)?;
+        let taken = self.runner_named(&request.scope, &request.name);
+        if known.is_some() && known != taken {
+            return Err(Refusal::not_found());
+        }
+        if let Some(taken) = taken {
+            self.delete_runner(&request.scope, taken)?;
+        }
+        self.register(request, public_key)
+    }
+
+    /// Says why a registration cannot be; also called before a key is spent on it.
+    pub(crate) fn check_registration(&self, request: &RegistrationRequest) -> Result<(), Refusal> {
+        self.check_form(request)?;
+        let name = &request.name;
+        if self.runner_named(&request.scope, name).is_some() {
+            let message = format!("Already exists - A runner with the name {name} already exists.");
+            return Err(Refusal::new(409, message));
+        }
+        let runners_max = self.limits.runners_max;
+        if self.runners.len() >= runners_max {
+            return Err(Refusal::new(422, format!("The lab holds {runners_max} runners at most")));
+        }
+        Ok(())
+    }
+
+    fn check_form(&self, request: &RegistrationRequest) -> Result<(), Refusal> {
+        let RegistrationRequest { name, labels, work_folder, .. } = request;
+        if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
+            let reason = format!("the runner's name must have 1 to {NAME_LEN_MAX} characters");
+            return Err(Refusal::invalid([reason]));
+        }
+        if labels.is_empty() || labels.len() > LABELS_MAX {
+            return Err(Refusal::invalid([format!("labels: 1 to {LABELS_MAX} are needed")]));
+        }
+        if let Some(label) = labels.iter().find(|label| !is_label(label)) {
+            let label: String = label.chars().take(40).collect();
+            return Err(Refusal::invalid([format!("\"{label}\" is no label")]));
+        }
+        if self.group(request.group_id).is_none() {
+            return Err(Refusal::not_found());
+        }
+        if work_folder.as_ref().is_some_and(|folder| folder.is_empty() || folder.len() > FOLDER_LEN_MAX) {
+            let reason = format!("work_folder must have 1 to {FOLDER_LEN_MAX} characters");
+            return Err(Refusal::invalid([reason]));
+        }
+        Ok(())
+    }
+
+    fn runner_named(&self, scope: &Scope, name: &str) -> Option<u64> {
+        let mut registrations = self.runners.values().map(|runner| &runner.registration);
+        registrations.find(|it| it.scope.same(scope) && it.name == name).map(|it| it.id)
+    }
+
+    /// Whose key an assertion of this client must be signed with.
+    pub(crate) fn client_key(&self, client_id: &str) -> Option<(u64, PublicKey)> {
+        let mut registrations = self.runners.values().map(|runner| &runner.registration);
+        let registration = registrations.find(|it| it.client_id.eq_ignore_ascii_case(client_id))?;
+        Some((registration.id, registration.public_key.clone()))
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    !label.trim().is_empty()
+        && label.len() <= LABEL_LEN_MAX
+        && !label.contains(',')
+        && !label.chars().any(char::is_control)
+}

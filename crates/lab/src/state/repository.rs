@@ -1,0 +1,234 @@
+//! Repositories: workflow files, variables and secrets. They come into being on first use.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use crate::journal::Record;
+use crate::refusal::Refusal;
+use crate::workflow;
+
+/// A workflow file is refused beyond this.
+const WORKFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// GitHub's bound for secrets and variables is 48 KB.
+const VALUE_BYTES_MAX: usize = 48 * 1024;
+const NAME_LEN_MAX: usize = 100;
+const WORKFLOWS: &str = ".github/workflows/";
+
+/// `owner/name`, both checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RepositoryName {
+    pub(crate) owner: String,
+    pub(crate) name: String,
+}
+
+impl RepositoryName {
+    /// Takes what GitHub takes: letters, digits, `-`, `_` and `.`; and so nothing that means something in a path.
+    pub(crate) fn new(owner: &str, name: &str) -> Result<Self, Refusal> {
+        if is_plain_name(owner) && is_plain_name(name) {
+            Ok(Self { owner: owner.to_owned(), name: name.to_owned() })
+        } else {
+            Err(Refusal::not_found())
+        }
+    }
+
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+
+    /// Names differ in case only are the same repository.
+    pub(crate) fn key(&self) -> String {
+        self.full_name().to_ascii_lowercase()
+    }
+}
+
+/// True for a name that can stand in an address and on a disk.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=NAME_LEN_MAX).contains(&name.len()) && name.chars().all(plain) && name.chars().any(|c| c != '.')
+}
+
+/// A repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Repository {
+    pub(crate) id: u64,
+    pub(crate) name: RepositoryName,
+    /// Workflow files by file name.
+    pub(crate) workflows: IndexMap<String, WorkflowFile>,
+    pub(crate) variables: IndexMap<String, String>,
+    pub(crate) secrets: IndexMap<String, String>,
+}
+
+/// A workflow file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WorkflowFile {
+    pub(crate) id: u64,
+    pub(crate) text: String,
+    /// Stands for the commit that put it here: 40 hex digits made from its text.
+    pub(crate) sha: String,
+    /// The number of its last run.
+    pub(crate) runs: u64,
+}
+
+impl State {
+    /// The repository, made if it is not there yet.
+    pub(crate) fn repository(&mut self, name: &RepositoryName) -> Result<&mut Repository, Refusal> {
+        let key = name.key();
+        if !self.repositories.contains_key(&key) {
+            if self.repositories.len() >= self.limits.repositories_max {
+                return Err(Refusal::new(
+                    422,
+                    format!("The lab holds {} repositories at most", self.limits.repositories_max),
+                ));
+            }
+            let repository = Repository {
+                id: self.new_id(),
+                name: name.clone(),
+                workflows: IndexMap::new(),
+                variables: IndexMap::new(),
+                secrets: IndexMap::new(),
+            };
+            self.repositories.insert(key.clone(), repository);
+        }
+        Ok(self.repositories.get_mut(&key).expect("it was just put there"))
+    }
+
+    fn record_repository(&mut self, name: &RepositoryName) {
+        if let Some(repository) = self.repositories.get(&name.key()) {
+            let record = Record::Repository(repository.clone());
+            self.record(&record);
+        }
+    }
+
+    /// Puts a workflow file into a repository. Answers its commit and whether it is new.
+    pub(crate) fn put_workflow(
+        &mut self,
+        name: &RepositoryName,
+        path: &str,
+        text: String,
+    ) -> Result<(String, bool), Refusal> {
+        let file = workflow_file_name(path)?;
+        if text.len() > WORKFLOW_BYTES_MAX {
+            return Err(Refusal::invalid([format!(
+                "{path}: {} bytes, more than {WORKFLOW_BYTES_MAX}",
+                text.len()
+            )]));
+        }
+        if let Err(diagnostics) = workflow::parse(path, &text) {
+            return Err(Refusal::invalid(diagnostics.remarks().iter().map(ToString::to_string)));
+        }
+        let entries_max = self.limits.entries_per_repository_max;
+        let id = self.new_id();
+        let sha = commit_of(&text);
+        let repository = self.repository(name)?;
+        let new = !repository.workflows.contains_key(file);
+        if new && repository.workflows.len() >= entries_max {
+            return Err(Refusal::invalid([format!(
+                "a repository of the lab holds {entries_max} workflow files at most"
+            )]));
+        }
+        let entry = repository.workflows.entry(file.to_owned());
+        let entry = entry.or_insert(WorkflowFile { id, text: String::new(), sha: String::new(), runs: 0 });
+        entry.text = text;
+        entry.sha = sha.clone();
+        self.record_repository(name);
+        Ok((sha, new))
+    }
+
+    /// A workflow file by its file name or its number, with its file name.
+    pub(crate) fn workflow_file(
+        &self,
+        name: &RepositoryName,
+        file: &str,
+    ) -> Result<(&str, &WorkflowFile), Refusal> {
+        let repository = self.repositories.get(&name.key()).ok_or_else(Refusal::not_found)?;
+        let found =
+            repository.workflows.iter().find(|(key, entry)| *key == file || entry.id.to_string() == file);
+        found.map(|(key, entry)| (key.as_str(), entry)).ok_or_else(Refusal::not_found)
+    }
+
+    /// Gives the workflow's next run its number.
+    pub(super) fn next_run_number(&mut self, name: &RepositoryName, file: &str) -> Result<u64, Refusal> {
+        let entry = self.repository(name)?.workflows.get_mut(file).ok_or_else(Refusal::not_found)?;
+        entry.runs += 1;
+        let number = entry.runs;
+        self.record_repository(name);
+        Ok(number)
+    }
+
+    /// Sets a variable. Answers whether it is new.
+    pub(crate) fn put_variable(
+        &mut self,
+        name: &RepositoryName,
+        key: &str,
+        value: String,
+    ) -> Result<bool, Refusal> {
+        self.put_value(name, key, value, |repository| &mut repository.variables)
+    }
+
+    /// Sets a secret. Answers whether it is new.
+    pub(crate) fn put_secret(
+        &mut self,
+        name: &RepositoryName,
+        key: &str,
+        value: String,
+    ) -> Result<bool, Refusal> {
+        self.put_value(name, key, value, |repository| &mut repository.secrets)
+    }
+
+    fn put_value(
+        &mut self,
+        name: &RepositoryName,
+        key: &str,
+        value: String,
+        of: impl Fn(&mut Repository) -> &mut IndexMap<String, String>,
+    ) -> Result<bool, Refusal> {
+        let key = value_name(key)?;
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(Refusal::invalid([format!(
+                "{key}: {} bytes, more than {VALUE_BYTES_MAX}",
+                value.len()
+            )]));
+        }
+        let entries_max = self.limits.entries_per_repository_max;
+        let values = of(self.repository(name)?);
+        if !values.contains_key(&key) && values.len() >= entries_max {
+            return Err(Refusal::invalid([format!(
+                "a repository of the lab holds {entries_max} of them at most"
+            )]));
+        }
+        let new = values.insert(key, value).is_none();
+        self.record_repository(name);
+        Ok(new)
+    }
+}
+
+/// `.github/workflows/ci.yml` to `ci.yml`.
+fn workflow_file_name(path: &str) -> Result<&str, Refusal> {
+    let file = path.strip_prefix(WORKFLOWS).filter(|file| is_plain_name(file));
+    file.filter(|file| file.ends_with(".yml") || file.ends_with(".yaml")).ok_or_else(|| {
+        Refusal::invalid([format!("{path}: the lab keeps workflow files only, {WORKFLOWS}NAME.yml")])
+    })
+}
+
+/// GitHub keeps names of secrets and variables in upper case.
+fn value_name(name: &str) -> Result<String, Refusal> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let good = (1..=NAME_LEN_MAX).contains(&name.len())
+        && name.chars().all(plain)
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.to_ascii_uppercase().starts_with("GITHUB_");
+    if good {
+        Ok(name.to_ascii_uppercase())
+    } else {
+        Err(Refusal::invalid([format!(
+            "\"{name}\" is no name for it: letters, digits and _ only, not a digit first, not GITHUB_..."
+        )]))
+    }
+}
+
+/// Forty hex digits that change with the text, as a commit's would.
+fn commit_of(text: &str) -> String {
+    use sha2::Digest as _;
+    dayfly_host::digest::hexadecimal(&sha2::Sha256::digest(text.as_bytes())[..20])
+}

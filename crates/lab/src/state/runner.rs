@@ -1,0 +1,167 @@
+//! Runners: what jobs they fit, and how they go.
+
+use tokio::sync::oneshot;
+
+use super::registration::Registration;
+use super::repository::RepositoryName;
+use super::run::StoredEvent;
+use super::scope::Scope;
+use super::session::Message;
+use super::{Hold, State};
+use crate::journal::Record;
+use crate::refusal::Refusal;
+
+/// A runner: its registration and what is known of it right now.
+pub(crate) struct Runner {
+    pub(crate) registration: Registration,
+    pub(crate) job: Option<u64>,
+    pub(super) seen_ms: i64,
+    pub(super) poll: Option<Poll>,
+}
+
+pub(super) struct Poll {
+    pub(super) busy: bool,
+    pub(super) reply: oneshot::Sender<Message>,
+}
+
+impl Runner {
+    pub(super) fn new(registration: Registration) -> Self {
+        Self { registration, job: None, seen_ms: 0, poll: None }
+    }
+
+    fn polls(&self) -> bool {
+        self.poll.as_ref().is_some_and(|poll| !poll.reply.is_closed())
+    }
+
+    pub(crate) fn online(&self, now_ms: i64, presence_ms: i64) -> bool {
+        self.polls() || (self.seen_ms != 0 && now_ms - self.seen_ms < presence_ms)
+    }
+
+    pub(super) fn takes_jobs(&self) -> bool {
+        self.job.is_none()
+            && !self.registration.used
+            && self.poll.as_ref().is_some_and(|poll| !poll.busy && !poll.reply.is_closed())
+    }
+
+    pub(super) fn fits(&self, repository: &RepositoryName, group: Option<u64>, labels: &[String]) -> bool {
+        let registration = &self.registration;
+        let has = |label: &String| registration.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
+        registration.scope.serves(repository)
+            && group.is_none_or(|group| group == registration.group_id)
+            && labels.iter().all(has)
+    }
+
+    /// Sends a message to the poll that is open. False when there is none.
+    pub(super) fn tell(&mut self, message: Message) -> bool {
+        self.poll.take().is_some_and(|poll| poll.reply.send(message).is_ok())
+    }
+}
+
+impl State {
+    /// A runner of that scope.
+    pub(crate) fn runner(&self, scope: &Scope, id: u64) -> Result<&Runner, Refusal> {
+        let runner = self.runners.get(&id).filter(|runner| runner.registration.scope.same(scope));
+        runner.ok_or_else(Refusal::not_found)
+    }
+
+    /// Deletes a registration that has no job.
+    pub(crate) fn delete_runner(&mut self, scope: &Scope, id: u64) -> Result<(), Refusal> {
+        let runner = self.runner(scope, id)?;
+        if let Some(job) = runner.job.and_then(|job| self.jobs.get(&job)) {
+            // A job that was sent and not asked for yet goes back to the queue.
+            if let Hold::Assigned { .. } = job.record.hold {
+                let job = job.record.id;
+                self.remove_runner(id);
+                self.offer(job);
+                return Ok(());
+            }
+            let name = &runner.registration.name;
+            return Err(Refusal::new(
+                422,
+                format!("Bad request - Runner \"{name}\" is still running a job\""),
+            ));
+        }
+        self.remove_runner(id);
+        Ok(())
+    }
+
+    /// The machine of a runner is gone: its job fails now, and it is forgotten.
+    pub(crate) fn lose_runner(&mut self, id: u64) -> Result<(), Refusal> {
+        let runner = self.runners.get(&id).ok_or_else(Refusal::not_found)?;
+        let name = runner.registration.name.clone();
+        let held = runner.job.and_then(|job| self.jobs.get(&job)).map(|job| job.record.clone());
+        self.remove_runner(id);
+        match held {
+            Some(job) if matches!(job.hold, Hold::Assigned { .. }) => self.offer(job.id),
+            Some(job) if matches!(job.hold, Hold::Acquired { .. }) => {
+                let reason = format!(
+                    "The machine of the self-hosted runner {name} has ended in the middle of the job."
+                );
+                self.advance(job.run, StoredEvent::Lost { job: job.index, reason });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets a runner; its poll, if one is open, ends, and its client id is no longer known.
+    pub(super) fn remove_runner(&mut self, id: u64) {
+        if self.runners.remove(&id).is_some() {
+            self.record(&Record::RunnerGone(id));
+        }
+    }
+
+    pub(super) fn record_runner(&mut self, id: u64) {
+        if let Some(runner) = self.runners.get(&id) {
+            let record = Record::Runner(runner.registration.clone());
+            self.record(&record);
+        }
+    }
+
+    /// Removes registrations that nobody used for long.
+    pub(super) fn tick_runners(&mut self) {
+        let now_ms = self.now_ms();
+        let ephemeral_ms = millis(self.limits.registration_idle);
+        let persistent_ms = millis(self.limits.persistent_registration_idle);
+        let idle = |runner: &&Runner| {
+            let idle_ms = if runner.registration.ephemeral { ephemeral_ms } else { persistent_ms };
+            runner.job.is_none()
+                && !runner.polls()
+                && now_ms - runner.seen_ms.max(runner.registration.created_ms) > idle_ms
+        };
+        let old: Vec<u64> = self.runners.values().filter(idle).map(|runner| runner.registration.id).collect();
+        old.into_iter().for_each(|id| self.remove_runner(id));
+    }
+
+    /// A runner that has told the end of its job: one for a single job goes with it.
+    pub(super) fn retire_runner(&mut self, id: u64) {
+        match self.runners.get_mut(&id) {
+            Some(runner) if !runner.registration.ephemeral => runner.job = None,
+            _ => self.let_leave(id),
+        }
+    }
+
+    /// A runner whose job ended without its help: it is free to be deleted, and gets no other job if it is for one only.
+    pub(super) fn spend_runner(&mut self, id: u64) {
+        if let Some(runner) = self.runners.get_mut(&id) {
+            runner.job = None;
+            if !runner.registration.ephemeral {
+                return;
+            }
+            runner.registration.used = true;
+            runner.seen_ms = if runner.polls() { runner.seen_ms } else { 0 };
+            self.record_runner(id);
+        }
+    }
+
+    /// A runner that did not take the job it was sent.
+    pub(super) fn release_runner(&mut self, id: u64) {
+        if let Some(runner) = self.runners.get_mut(&id) {
+            runner.job = None;
+        }
+    }
+}
+
+pub(super) fn millis(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}

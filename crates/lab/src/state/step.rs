@@ -1,0 +1,87 @@
+//! Steps of jobs, as their runners tell of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::line::cut;
+use super::{Hold, State};
+use crate::event::LabEventKind;
+use crate::mask::Mask;
+
+const STEPS_MAX: usize = 2000;
+const NAME_LEN_MAX: usize = 1000;
+
+/// A step, as its runner told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StepRecord {
+    pub(crate) guid: String,
+    pub(crate) name: String,
+    pub(crate) started_at: Option<String>,
+    pub(crate) completed_at: Option<String>,
+    pub(crate) conclusion: Option<String>,
+}
+
+/// Steps without a name are called after the first line of their script, and an expression in it may bring more lines:
+/// the official runner keeps the first (`ActionRunner.GenerateDisplayName`), github-act-runner 0.13.0 all of them.
+fn first_line(name: &str) -> String {
+    name.trim_start().split(['\r', '\n']).next().unwrap_or_default().trim_end().to_owned()
+}
+
+/// What a runner tells of a step.
+pub(crate) type StepUpdate = StepRecord;
+
+impl State {
+    /// Takes in what a runner says of its steps, and tells what is new.
+    pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
+        // A name may come from an expression; the runner masks its lines only.
+        let mask = Mask::new(self.secrets_of(job));
+        let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else {
+            return;
+        };
+        let (run, mut news) = (entry.record.run, Vec::new());
+        for mut update in updates {
+            update.name = cut(first_line(&mask.apply(&update.name)), NAME_LEN_MAX);
+            let steps = &mut entry.record.steps;
+            let place = steps.iter().position(|step| step.guid == update.guid).unwrap_or(steps.len());
+            if place >= STEPS_MAX {
+                continue;
+            }
+            let number = u32::try_from(place + 1).unwrap_or(u32::MAX);
+            let old = steps.get(place).cloned();
+            let was = |of: fn(&StepRecord) -> bool| old.as_ref().is_some_and(of);
+            // Skipped steps never started, whatever their runner says.
+            let skipped = update.conclusion.as_deref() == Some("skipped");
+            if update.started_at.is_some() && !was(|step| step.started_at.is_some()) && !skipped {
+                news.push(LabEventKind::StepStarted { job, number, name: update.name.clone() });
+            }
+            if let Some(conclusion) = &update.conclusion
+                && !was(|step| step.conclusion.is_some())
+            {
+                let (name, conclusion) = (update.name.clone(), conclusion.clone());
+                news.push(LabEventKind::StepCompleted { job, number, name, conclusion });
+            }
+            if place == steps.len() {
+                steps.push(update);
+            } else if !was(|step| step.conclusion.is_some()) {
+                steps[place] = update;
+            }
+        }
+        let changed = !news.is_empty();
+        news.into_iter().for_each(|kind| self.publish(run, kind));
+        if changed {
+            self.record_job(job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_line;
+
+    #[test]
+    fn the_name_of_a_step_is_one_line() {
+        assert_eq!(first_line("Run echo 'a\nb'"), "Run echo 'a");
+        assert_eq!(first_line("\n  x\r\ny"), "x");
+        assert_eq!(first_line("a\rb"), "a");
+        assert_eq!(first_line(""), "");
+    }
+}

@@ -1,0 +1,15 @@
+//! The lab over HTTP, with a runner that follows a script.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bench;
+mod job;
+mod log;
+mod prove;
+mod reach;
+mod registration;
+mod rest;
+mod restart;
+mod runner;
+mod schema;
+mod scope;

@@ -1,0 +1,92 @@
+//! Organisations and enterprises, and their runner groups.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::bench::{Bench, Script, request};
+use dayfly_forge::{ForgeError, JitRequest, RunnerScope};
+
+fn organization() -> RunnerScope {
+    RunnerScope::Organization("o".into())
+}
+
+fn enterprise() -> RunnerScope {
+    RunnerScope::Enterprise("big".into())
+}
+
+const GROUPED: &str = "on: workflow_dispatch\njobs:\n  a:\n    runs-on:\n      group: fast\n      labels: [x]\n    steps:\n      - run: echo\n";
+
+#[tokio::test]
+async fn a_job_goes_to_the_runners_of_its_organisation_and_of_an_enterprise() {
+    let bench = Bench::new().await;
+    let workflow = "on: workflow_dispatch\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: echo\n";
+    let stranger = RunnerScope::Organization("p".into());
+    let made = bench.forge.generate_jit_config(&stranger, &request("theirs", &["x"])).await.unwrap();
+    let theirs = Script::new(made).connect().await;
+    for (scope, name) in [(organization(), "of-org"), (enterprise(), "of-enterprise")] {
+        let run = bench.start(workflow).await;
+        assert!(theirs.poll("Online").await.unwrap().is_null(), "another organisation's runner gets nothing");
+        let made = bench.forge.generate_jit_config(&scope, &request(name, &["x"])).await.unwrap();
+        let mut runner = Script::new(made).connect().await;
+        runner.take_job().await;
+        runner.complete("succeeded", json!({})).await.unwrap();
+        assert_eq!(bench.conclusion(run).await.as_deref(), Some("success"), "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_and_labels_choose_among_the_runners_of_an_enterprise() {
+    let bench = Bench::new().await;
+    let _run = bench.start(GROUPED).await;
+    let group_id = bench.forge.group_id(&enterprise(), "fast").await.unwrap();
+    let cases = [
+        ("plain", JitRequest { group_id: 1, ..request("plain", &["x"]) }),
+        ("unlabelled", JitRequest { group_id, ..request("unlabelled", &["y"]) }),
+    ];
+    for (name, wrong) in cases {
+        let made = bench.forge.generate_jit_config(&enterprise(), &wrong).await.unwrap();
+        let runner = Script::new(made).connect().await;
+        assert!(runner.poll("Online").await.unwrap().is_null(), "{name}");
+    }
+    let right = JitRequest { group_id, ..request("right", &["x"]) };
+    let made = bench.forge.generate_jit_config(&enterprise(), &right).await.unwrap();
+    Script::new(made).connect().await.take_job().await;
+}
+
+#[tokio::test]
+async fn an_enterprises_runners_and_groups_outlive_the_lab() {
+    let bench = Bench::new().await;
+    let path = "/api/v3/enterprises/big/actions/runner-groups";
+    let (status, group) = bench.call(Method::POST, path, Some(json!({"name": "fast"}))).await;
+    assert_eq!(status, 201);
+    let group_id = group["id"].as_u64().unwrap();
+    let asked = JitRequest { group_id, ..request("kept", &["x"]) };
+    let id = bench.forge.generate_jit_config(&enterprise(), &asked).await.unwrap().runner_id;
+    let bench = bench.killed_and_opened().await;
+    assert_eq!(bench.forge.group_id(&enterprise(), "fast").await.unwrap(), group_id);
+    assert_eq!(bench.forge.find_runner_by_name(&enterprise(), "kept").await.unwrap().unwrap().id, id);
+    assert!(bench.forge.get_runner(&RunnerScope::Enterprise("small".into()), id).await.unwrap().is_none());
+    assert!(bench.forge.get_runner(&RunnerScope::Organization("big".into()), id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn groups_are_found_by_name_over_many_pages_and_unknown_ones_are_told_with_those_there_are() {
+    let bench = Bench::new().await;
+    for number in 0..105 {
+        let body = json!({"name": format!("group-{number}")});
+        let (status, _) = bench.call(Method::POST, "/api/v3/orgs/o/actions/runner-groups", Some(body)).await;
+        assert_eq!(status, 201);
+    }
+    let forge = &bench.forge;
+    let last = forge.group_id(&organization(), "Group-104").await.unwrap();
+    assert!(last > forge.group_id(&organization(), "group-0").await.unwrap());
+    assert_eq!(forge.group_id(&organization(), "default").await.unwrap(), 1);
+    let error = forge.group_id(&organization(), "nope").await.unwrap_err().to_string();
+    insta::assert_snapshot!(error, @r#"o has no runner group "nope"; it has Default, group-0, group-1, group-2, group-3, group-4, group-5, group-6, group-7, group-8, and 96 more"#);
+    assert_eq!(forge.group_id(&Bench::scope(), "Default").await.unwrap(), 1);
+    let error = forge.group_id(&Bench::scope(), "group-0").await.unwrap_err();
+    assert!(matches!(error, ForgeError::RepositoryGroup { .. }), "{error}");
+    let (status, _) =
+        bench.call(Method::POST, "/api/v3/repos/o/r/actions/runner-groups", Some(json!({"name": "x"}))).await;
+    assert_eq!(status, 404, "a repository has no groups of its own");
+}
