@@ -1,22 +1,22 @@
-//! `dayfly-guest entrypoint`: starts the runner app, relays what it prints, and stops it when it is told to.
+//! `dayfly-guest entrypoint`: starts the runner app, relays its output, and stops it on request.
 //!
-//! It knows files, standard output and processes only, so that any driver can run it: one that mounts the environment
-//! directory, the agent, which carries the files over its port, or one that runs it on the host.
+//! The entrypoint uses files, standard output and processes only, so that any driver can run it: a driver that mounts
+//! the environment directory, the agent, which transfers the files over its port, or a driver that runs it on the host.
 //!
 //! ```text
 //!   <id>.env  -- read, removed -->  settings --> container engine --> the app's files, or its `configure`
 //!                                                  --> <id>.tkn --> runner app (or a command in its place)
-//!   <id>.trm, the secret in it  -->  the stop signal to the process group of what runs, 30 s, SIGKILL
-//!   SIGTERM, SIGINT, SIGHUP     -->  <id>.brk, then the same; a second one kills at once, in every phase
+//!   <id>.trm with the secret  -->  stop signal to the process group that runs, 30 s later SIGKILL
+//!   SIGTERM, SIGINT, SIGHUP   -->  <id>.brk, then the same; a second signal kills at once, in every phase
 //! ```
 //!
-//! Standard output gets one line for each that is printed by what runs, `[source@runner-<id>] text`, where the source
-//! is `runner`, `configuration`, `docker` or `podman`, or `entrypoint` for its own words. The exit status is an
-//! [`Ending`], or 2 for wrong usage. Secrets come in the `.env` file, or from somebody who runs it by hand; they are
-//! handed on by environment and by files, never as arguments.
+//! Each line that a started program prints goes to standard output as `[source@runner-<id>] text`. The source is
+//! `runner`, `diagnostics`, `configuration`, `docker` or `podman`, or `entrypoint` for the entrypoint's own lines. The
+//! exit status is an [`Ending`], or 2 for wrong usage. Secrets come in the `.env` file, or from a user who runs the
+//! entrypoint by hand. They are passed on in the environment and in files, never as arguments.
 //!
-//! Nothing here takes a registration back: a registration token is long expired when a job ends, so the loop on the
-//! host deletes the registration, by its id.
+//! The entrypoint does not delete the registration, because a registration token has long expired when a job ends. The
+//! loop on the host deletes the registration, by its id.
 
 mod app;
 mod blocked;
@@ -53,7 +53,7 @@ use std::sync::{Arc, Once};
 use stop::Order;
 use supervisor::{Event, Supervisor};
 
-/// Why the app could not be started.
+/// The reason why the app could not be started.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error(transparent)]
@@ -70,14 +70,14 @@ enum StartError {
     Path(PathBuf),
 }
 
-/// What this process was started with.
+/// The options and the environment of this process, and the id of its runner.
 struct Start {
     options: Options,
     environment: Vec<(String, String)>,
     runner_id: String,
 }
 
-/// Runs with the arguments after `entrypoint`; the exit status.
+/// Runs with the arguments after `entrypoint`, and returns the exit status.
 pub(crate) fn run(args: &[String]) -> u8 {
     let environment = crate::options::environment();
     match args.split_first() {
@@ -102,19 +102,20 @@ fn start(args: &[String], environment: Vec<(String, String)>, blocked: Option<Bl
     }
 }
 
-/// What comes before any thread: all of them leave the signals to the one that waits for them. Once in a process.
+/// Blocks the termination signals, starts a session and adopts orphans, once in a process. Call it before any thread
+/// starts, so that all threads leave the signals to the thread that waits for them.
 fn begin() {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
         signals::block();
-        // It fails only where this is a leader already.
+        // This fails only if the process already leads a process group.
         let _ = rustix::process::setsid();
         orphans::adopt();
     });
 }
 
 fn print(text: &str) -> u8 {
-    // Nobody reads: nothing lost.
+    // If standard output has no reader, nothing is lost.
     let _ = std::io::stdout().write_all(text.as_bytes());
     0
 }
@@ -152,7 +153,7 @@ impl Start {
         log.keep_in(Path::new(&layers.in_force("RUNNER_LOGDIR")));
         let settings = Settings::resolve(&layers, &self.runner_id)?;
         if self.options.get("pat").is_some() {
-            log.say("-T: whoever lists this machine's processes sees it; a registration token (-t) ends in an hour");
+            log.say("-T: every user who lists processes sees the PAT; a registration token (-t) expires in an hour");
         }
         let folder = match Folder::open(&settings.environment) {
             Ok(folder) => Some(Arc::new(folder)),
@@ -168,8 +169,8 @@ impl Start {
         run.live(&mut supervisor, docker, blocked)
     }
 
-    /// Reads the env file, and removes it before anything else is done, whatever it holds. `None` where nobody named
-    /// one and there is none.
+    /// Reads the env file, and removes it before anything else is done, whatever it holds. Returns `None` if no file
+    /// was named and the usual one does not exist.
     fn read_env_file(&self) -> Result<Option<Variables>, StartError> {
         let (path, named) = settings::env_path(&self.options, &self.environment, &self.runner_id);
         let read = || -> Result<_, StartError> {
@@ -186,7 +187,7 @@ impl Start {
     }
 }
 
-/// The folder of a file, and its name in it.
+/// Opens the folder of a file, and returns it with the file's name.
 fn split(path: &Path) -> Result<(Folder, String), StartError> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| StartError::Path(path.to_owned()))?.to_owned();

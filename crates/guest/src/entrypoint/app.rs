@@ -1,4 +1,4 @@
-//! The runner app before it runs: who it runs as, its folder and the files in it.
+//! Prepares the runner app before it runs: its user, its folder and the files in the folder.
 
 use super::blocked::Blocked;
 use super::process::{self, Process};
@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
-/// Most bytes of the app's settings; with its key they have about 4 KiB.
+/// Largest size of the app's settings in bytes. With the key they have about 4 KiB.
 const SETTINGS_LENGTH_MAX: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -41,22 +41,22 @@ pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> A
 
 /// A runner app, or a command in its place, that is ready to be configured or started.
 pub(super) struct App {
-    /// What runs in the end.
+    /// The command line of the app.
     pub(super) launch: Launch,
-    /// What comes before, and registers the runner.
+    /// The command line that runs before, and registers the runner.
     pub(super) configure: Option<Launch>,
-    /// `None`: no change of user.
+    /// The user to become; `None`: no change of user.
     pub(super) account: Option<Account>,
-    /// `None` for a command.
+    /// The kind of runner app; `None` for a command.
     pub(super) kind: Option<RunnerApp>,
-    /// It runs already, and waits for its environment.
+    /// An app that already runs, and waits for its environment.
     blocked: Option<Blocked>,
 }
 
 impl App {
-    /// Makes the app's folder and the files of a JIT config, readable by its user alone.
+    /// Creates the app's folder and the files of a JIT config, readable only by the app's user.
     ///
-    /// An app that was started before goes on, if it is what would be started now; else it ends.
+    /// The waiting app is used if it is the app that would be started now. Otherwise it is killed.
     pub(super) fn prepare(settings: &Settings, blocked: Option<Blocked>) -> Result<Self, StartError> {
         let account = settings.user.as_deref().map(Account::to_become).transpose()?.flatten();
         let (user, folder) = home(settings.app_dir.as_deref(), account.as_ref())?;
@@ -119,8 +119,9 @@ impl App {
         Ok(Self { launch, configure, account, kind: Some(kind), blocked: None })
     }
 
-    /// The official app has a folder, whose user it becomes: it writes its files, those of a JIT config too, and its
-    /// updates there. Another app's folder is new, so nobody can have put a link in it.
+    /// Creates the app's folder and gives it to the app's user. The official app already has a folder, in which it writes
+    /// its files, including those of a JIT config, and its updates. Another app's folder is new, so no other user can have
+    /// put a link in it.
     fn make_folder(&self, jit_config: Option<&JitConfig>) -> Result<(), AppError> {
         let folder = &self.launch.folder;
         if self.kind == Some(RunnerApp::ActionsRunner) {
@@ -135,7 +136,7 @@ impl App {
         self.give(folder)
     }
 
-    /// Until its user gets it, root's folder lets nobody else in.
+    /// Writes the files of a JIT config. A new folder still belongs to root then, so that no other user can enter it.
     fn write_files(&self, jit_config: &JitConfig) -> Result<(), AppError> {
         for file in RunnerFile::ALL {
             write_new(&self.launch.folder.join(file.name()), jit_config.file(file), self.account.as_ref())?;
@@ -143,7 +144,7 @@ impl App {
         Ok(())
     }
 
-    /// Starts the app, or lets one go on that waits.
+    /// Starts the app, or lets the waiting one continue.
     pub(super) fn start(&mut self, events: &SyncSender<Event>) -> Result<(Process, PipeReader), AppError> {
         if let Some(blocked) = self.blocked.take()
             && let Some(started) = blocked.go_on(&self.launch, events)?
@@ -153,7 +154,8 @@ impl App {
         process::start(&self.launch, self.account.as_ref(), events)
     }
 
-    /// Where it is there already, it is somebody's who knows what for.
+    /// Creates the work folder for the app's user. An existing folder stays unchanged, because its owner was set on
+    /// purpose.
     fn make_work_folder(&self, folder: &Path) -> Result<(), AppError> {
         if folder.is_relative() || folder.is_dir() {
             return Ok(());
@@ -165,7 +167,7 @@ impl App {
         self.give(folder)
     }
 
-    /// Takes the token out of what the configuration has left for every job to read.
+    /// Removes the token from the file that the configuration leaves, because every job could read it there.
     pub(super) fn forget_token(&self) -> Result<(), StartError> {
         if self.kind != Some(RunnerApp::GithubActRunner) {
             return Ok(());
@@ -186,7 +188,7 @@ impl App {
         give(path, self.account.as_ref())
     }
 
-    /// Takes the secrets away once the app has ended; one that is gone already is fine.
+    /// Removes the files with secrets once the app has exited. A missing file is no error.
     pub(super) fn remove_secrets(&self) {
         for name in self.kind.map(RunnerApp::secret_files).unwrap_or_default() {
             let _ = std::fs::remove_file(self.launch.folder.join(name));
@@ -194,22 +196,22 @@ impl App {
     }
 }
 
-/// Writes a file that is not there yet, for that user alone.
+/// Writes a new file that only this user can read.
 fn write_new(path: &Path, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
     let new = File::options().write(true).create_new(true).mode(0o600).open(path);
     new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", path))?;
     give(path, account)
 }
 
-/// Gives a file to a user; `None`: it stays whose it is.
+/// Gives a file to a user; `None`: its owner stays.
 pub(super) fn give(path: &Path, account: Option<&Account>) -> Result<(), AppError> {
     let Some(account) = account else { return Ok(()) };
     let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
     std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(at("cannot change the owner of", path))
 }
 
-/// Whose home it is, and the app's folder. A folder that somebody names, without a change of user, has its home beside
-/// it, so that nothing of this machine's real home is touched.
+/// Returns the app's user with the home, and the app's folder. If the folder is named and the user does not change, the
+/// folder's parent is the home, so that nothing in this machine's real home is touched.
 pub(super) fn home(app_dir: Option<&Path>, account: Option<&Account>) -> Result<(User, PathBuf), StartError> {
     let beside = |folder: &Path| User {
         name: "runner".to_owned(),

@@ -1,9 +1,10 @@
-//! A runner app that runs before there is a runner: it waits for its environment.
+//! A runner app that is started before there is a runner, and waits for its environment.
 //!
-//! Starting github-act-runner costs more than anything else on the way to a job, under emulation half a second. So images
-//! hold another program beside it, `act-standby`: it starts in the same way, waits for somebody to write to a FIFO, and then
-//! does what `github-act-runner run` does, with the environment that was written. Nothing of it belongs to anybody while it
-//! waits: it can be frozen in a template. For the official app there is no such program; its own is read once.
+//! The start of github-act-runner takes longer than any other step before a job, half a second under emulation. Therefore
+//! images hold another program beside it, `act-standby`. It starts in the same way, waits until the entrypoint writes to a
+//! FIFO, and then does the same as `github-act-runner run`, with the environment that was written. While it waits, it holds
+//! no data of a runner, so it can be frozen in a template. The official app has no such program: its own program is only
+//! read once, by a run with `--version`.
 
 use super::app::{self, AppError, at};
 use super::process::{self, Process};
@@ -24,23 +25,24 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::sync::mpsc::SyncSender;
 
-/// An app that waits. Dropping it ends it, and removes its folder.
+/// A waiting app. Dropping it kills the app, and removes the app's folder.
 pub(super) struct Blocked {
-    /// The app that it stands in for.
+    /// The app that the waiting program replaces.
     app: PathBuf,
     folder: PathBuf,
     account: Option<Account>,
-    /// `None` once it goes on.
+    /// The waiting process and its output; `None` once it continues.
     running: Option<(Child, PipeReader)>,
 }
 
-/// Name of the program that waits, beside the app.
+/// Name of the waiting program, beside the app.
 const PROGRAM: &str = "act-standby";
-/// What it reads its environment from, in the app's folder.
+/// Name of the FIFO in the app's folder, from which it reads its environment.
 const FIFO: &str = ".standby";
 
 impl Blocked {
-    /// Starts the app as a JIT config without any settings of a user's own would have it; `None` where it could not wait.
+    /// Starts the app as it would be started for a JIT config without any user settings. Returns `None` if the app has no
+    /// waiting program.
     pub(super) fn start(layers: &Layers<'_>) -> Result<Option<Self>, StartError> {
         let account = layers.user().as_deref().map(Account::to_become).transpose()?.flatten();
         let app_dir = layers.options.get("app-dir").map(PathBuf::from);
@@ -63,7 +65,7 @@ impl Blocked {
             .mode(0o700)
             .create(&folder)
             .map_err(at("cannot make the folder", &folder))?;
-        // From here on dropping it removes the folder.
+        // Dropping this value removes the folder, once the process runs.
         let mut blocked = Self { app: program, folder, account, running: None };
         let fifo = blocked.folder.join(FIFO);
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
@@ -75,7 +77,7 @@ impl Blocked {
         Ok(Some(blocked))
     }
 
-    /// Whether it can take the place of what would be started: all but the environment must be the same.
+    /// Returns true if this app can replace the one that would be started: everything but the environment must match.
     pub(super) fn is(&self, launch: &Launch, account: Option<&Account>) -> bool {
         self.app == launch.program
             && launch.args == ["run"]
@@ -84,7 +86,8 @@ impl Blocked {
             && launch.secret.is_none()
     }
 
-    /// Gives it its environment, with which it goes on. `None` where it does not wait (any more): it has ended then.
+    /// Writes the app's environment, with which it continues. Returns `None` if it does not wait (any more). The app has
+    /// exited or is killed in that case.
     pub(super) fn go_on(
         mut self,
         launch: &Launch,
@@ -109,14 +112,14 @@ impl Blocked {
     }
 }
 
-/// Its writing end; an error where nobody has opened the other one.
+/// Opens the FIFO for writing. Returns an error if no process has opened it for reading.
 fn open_fifo(path: &std::path::Path) -> std::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fifo = match rustix::fs::open(path, flags, Mode::empty()) {
         Err(Errno::NXIO) => return Err(std::io::Error::other("it does not wait")),
         fifo => fifo?,
     };
-    // The reader empties it while it is filled.
+    // Writes block from now on: the reader empties the FIFO while it is filled.
     rustix::fs::fcntl_setfl(&fifo, OFlags::empty())?;
     Ok(fifo)
 }

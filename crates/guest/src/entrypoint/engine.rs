@@ -1,7 +1,8 @@
-//! The container engine, for drivers whose machine does not start one itself.
+//! Starts and stops the container engine, for drivers whose machine does not start one itself.
 //!
-//! Where a Docker socket answers already, nothing is started. Else `dockerd` is, or podman's service, which speaks the
-//! same; without either, or when it fails, that is said and the runner goes on: many jobs need none.
+//! If a Docker socket already answers, nothing is started. Otherwise `dockerd` is started, or podman's service, which
+//! speaks the same protocol. If there is neither, or if the start fails, this is logged and the runner continues, because
+//! many jobs need no engine.
 
 use super::log::Log;
 use super::process::{self, Process};
@@ -15,27 +16,27 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// Where clients look for it.
+/// Path of the socket that clients use by default.
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// How long it may take until it answers.
+/// Longest time until the engine answers.
 const READY_MAX: Duration = Duration::from_secs(120);
 
-/// How long one answer is waited for; signals are not looked at meanwhile.
+/// Longest wait for one answer. Signals are not handled during this time.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
-/// Between two attempts to connect.
+/// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long it may take to end its containers.
+/// Longest time that the engine gets to stop its containers.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What podman needs where no systemd runs, which is so in such machines.
+/// podman's configuration for a system without systemd, as in these machines.
 const CONTAINERS_CONF: &str = "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
 
-/// Where to look for it, and for whom.
+/// Parameters for the start of an engine.
 pub(super) struct Request<'a> {
-    /// Whether it is wanted at all.
+    /// True if an engine is wanted at all.
     pub(super) wanted: bool,
     /// `PATH` of this process.
     pub(super) path: &'a str,
@@ -43,17 +44,17 @@ pub(super) struct Request<'a> {
     pub(super) docker_host: &'a str,
     /// Folder of `containers.conf`.
     pub(super) configuration: &'a Path,
-    /// Who must be able to use it; `None` for the current user.
+    /// The account that must be able to use the engine; `None` for the current user.
     pub(super) account: Option<&'a Account>,
 }
 
-/// An engine that runs.
+/// A running engine.
 pub(super) struct Engine {
     process: Process,
 }
 
 impl Engine {
-    /// Starts what there is, and waits until it answers, for a while.
+    /// Starts the installed engine, and waits until it answers, at most [`READY_MAX`].
     pub(super) fn start(
         request: &Request<'_>,
         supervisor: &mut Supervisor,
@@ -108,13 +109,13 @@ impl Engine {
         }
     }
 
-    /// Ends it with all that it runs.
+    /// Stops the engine and everything that it runs.
     pub(super) fn end(mut self, supervisor: &mut Supervisor) {
         supervisor.end(&mut self.process, GRACE);
     }
 }
 
-/// What is started, if there is anything, and under which name its lines are relayed.
+/// Returns the source name of the installed engine's lines, and its command line; `None` if none is installed.
 fn plan(request: &Request<'_>, socket: &Path, is_root: bool) -> Option<(&'static str, Launch)> {
     let folders = request.path.split(':').chain(["/usr/local/bin", "/usr/bin", "/usr/sbin"]);
     let folders: Vec<_> = folders.filter(|folder| folder.starts_with('/')).collect();
@@ -142,7 +143,7 @@ fn plan(request: &Request<'_>, socket: &Path, is_root: bool) -> Option<(&'static
     Some((source, launch))
 }
 
-/// A configuration that is there is the image's, and stays.
+/// Writes podman's configuration, unless the file exists: that one is the image's, and stays.
 fn configure(folder: &Path, log: &Log) {
     let path = folder.join("containers.conf");
     let made = std::fs::create_dir_all(folder).and_then(|()| {
@@ -157,7 +158,7 @@ fn configure(folder: &Path, log: &Log) {
     }
 }
 
-/// Lets a user who is in no group of the socket's use it, by its own group.
+/// Lets the account use the socket. If the account is not in the socket's group, the socket gets the account's own group.
 fn open_to(account: &Account, socket: &Path, log: &Log) {
     let open = || -> std::io::Result<()> {
         let metadata = std::fs::metadata(socket)?;

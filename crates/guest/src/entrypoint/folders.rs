@@ -1,7 +1,8 @@
-//! The folders that a job's environment names: each is there and the job may write to it, or its variable is not set.
+//! Checks the folders that a job's environment names: each exists and is writable for the job, or its variable is unset.
 //!
-//! actions/runner makes the folder of `RUNNER_TOOL_CACHE` before a job's first step, as the user of jobs, and a worker that may
-//! not ends there: every job fails without a step or a log (seen with 2.336.0, in an image without `/opt/hostedtoolcache`).
+//! actions/runner creates the folder of `RUNNER_TOOL_CACHE` before a job's first step, as the user of jobs. If the worker
+//! has no right to do this, it exits: every job fails without a step or a log (seen with 2.336.0, in an image without
+//! `/opt/hostedtoolcache`).
 
 use super::user::Account;
 use dayfly_guest::environment::GUEST;
@@ -9,7 +10,8 @@ use dayfly_guest::runner_app::Launch;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// Variables that programs of a job take a folder to write to from. Without them they take one of their own.
+/// Variables that name a folder to which programs of a job write. If one is unset, the programs use a default of their
+/// own.
 const VARIABLES: [&str; 7] = [
     "RUNNER_TOOL_CACHE",
     "AGENT_TOOLSDIRECTORY",
@@ -20,9 +22,9 @@ const VARIABLES: [&str; 7] = [
     "DOTNET_BUNDLE_EXTRACT_BASE_DIR",
 ];
 
-/// Makes each folder that can be made, takes out each variable whose folder cannot be used, and returns what was taken out, with
-/// the reason. A home is made too, and if that cannot be, it stays: programs need one. Outside of a machine of dayfly's nothing is
-/// made, because the entrypoint then runs on a system that is not dayfly's.
+/// Creates each folder that can be created, unsets each variable whose folder cannot be used, and returns the unset
+/// variables with the reasons. The home is created too; if that fails, `HOME` stays set, because programs need it. Outside
+/// of a dayfly machine nothing is created, because the entrypoint then runs on a system that is not dayfly's.
 pub(crate) fn settle(launch: &mut Launch, account: Option<&Account>) -> Vec<String> {
     settle_in(launch, account, Path::new(GUEST).exists())
 }
@@ -42,7 +44,8 @@ fn settle_in(launch: &mut Launch, account: Option<&Account>, is_machine: bool) -
     left_out
 }
 
-/// Whether programs of this user can write to a folder, which may be made for a user to become.
+/// Checks that programs of this user can write to a folder. Creates a missing folder if `may_make` is set and there is a
+/// user to become.
 fn usable(folder: &Path, account: Option<&Account>, may_make: bool) -> Result<(), String> {
     let may_not = || "jobs may not write to it".to_owned();
     let Some(account) = account else {
@@ -72,7 +75,7 @@ mod tests {
         User { name: "runner".into(), home: home.to_owned(), shell: "/bin/sh".into() }
     }
 
-    /// The current user, as one to become.
+    /// Returns the current user as a user to become.
     fn own(home: &Path) -> Account {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         Account { user: user(home), uid, gid, groups: vec![gid] }

@@ -1,4 +1,4 @@
-//! What `-h` prints: each option with its variable and the value in force, and the variables without an option.
+//! The text of `-h`: each option with its variable and the value in force, and the variables without an option.
 
 use super::options::{OPTIONS, Options};
 use super::settings::{Layers, VARIABLES};
@@ -6,10 +6,10 @@ use crate::options::Switch;
 
 pub(super) const USAGE: &str = "usage: dayfly-guest entrypoint -i ID [OPTIONS] [-- COMMAND...]";
 
-/// Secrets are never shown, only whether there is one.
+/// Options with secret values. The help only shows whether they are set.
 const SECRETS: [&str; 3] = ["pat", "secret", "token"];
 
-/// The text, for these options and this process's environment. An env file is left alone, so it does not count.
+/// Returns the text for these options and this process's environment. The env file is not read, so it does not count.
 pub(super) fn text(options: &Options, environment: &[(String, String)]) -> String {
     let layers = Layers { file: None, options, environment };
     let mut text = format!(

@@ -1,25 +1,26 @@
-//! Where the runner app is.
+//! Finds the installed runner app.
 
 use dayfly_guest::runner_app::Version;
 use std::path::{Path, PathBuf};
 
-/// Where images keep it: dayfly's own, and the usual places of the official one (the last is that of GitHub's own
-/// image, `ghcr.io/actions/actions-runner`).
+/// Folders in which images have the runner app: dayfly's own folder, and the usual ones of the official app (the last is
+/// that of GitHub's own image, `ghcr.io/actions/actions-runner`).
 const PLACES: [&str; 3] = ["/opt/runner", "/opt/actions-runner", "/home/runner"];
 
-/// What is looked for in a place.
+/// Programs that the search accepts, by their path in a folder.
 const PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
-/// Most entries of a folder that are looked at.
+/// Largest number of entries of a folder that are read.
 const ENTRIES_MAX: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
-#[error("no runner app in {}: neither {} nor such a thing in a folder runner-<version>; see RUNNER_INSTALL", places.join(", "), PROGRAMS.join(" nor "))]
+#[error("no runner app in {}: neither {} nor one of them in a folder runner-<version>; see RUNNER_INSTALL", places.join(", "), PROGRAMS.join(" nor "))]
 pub(crate) struct NotInstalled {
     places: Vec<String>,
 }
 
-/// The app of the newest `runner-<version>` folder of the first place that has one, else the place's own.
+/// Returns the app of the first place that has one. In each place, the newest `runner-<version>` folder comes first, and
+/// the place itself last.
 pub(crate) fn find(install: Option<&Path>) -> Result<PathBuf, NotInstalled> {
     let places = install.map_or_else(|| PLACES.map(PathBuf::from).to_vec(), |place| vec![place.to_owned()]);
     let found = places.iter().find_map(|place| {
@@ -34,7 +35,7 @@ fn program_in(folder: &Path) -> Option<PathBuf> {
     PROGRAMS.into_iter().map(|program| folder.join(program)).find(|program| program.is_file())
 }
 
-/// Folders `runner-<version>`; one whose name holds no version is none.
+/// Returns the folders `runner-<version>`, the newest first. Folders without a valid version in the name are skipped.
 fn newest_first(place: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(place).into_iter().flatten().take(ENTRIES_MAX).flatten();
     let mut versions: Vec<_> = entries

@@ -1,4 +1,4 @@
-//! What the entrypoint prints: its own words, and the lines of all that it runs.
+//! The entrypoint's log: its own lines, and the lines of all programs that it runs.
 
 use dayfly_guest::runner_app::relay;
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Most bytes that are kept of one source.
+/// Largest number of bytes that are stored for one source.
 const KEPT_MAX: usize = 16 * 1024 * 1024;
 
-/// Standard output, and beside it a descriptor or a file where one is asked for, and a folder of files.
+/// The destinations of all lines: standard output, another descriptor or file if one is requested, and a folder of files.
 pub(super) struct Log {
     runner_id: String,
     copy: Option<Mutex<File>>,
@@ -26,13 +26,13 @@ struct Kept {
     files: Mutex<HashMap<&'static str, KeptFile>>,
 }
 
-/// `None`: it cannot be written.
+/// The file and the number of bytes in it; `None` if no more can be written.
 type KeptFile = Option<(File, usize)>;
 
 impl Log {
-    /// `to` is a descriptor's number or a path. One that cannot be written is said and done without: the runner
-    /// matters more than its log. Call it before anything else opens a file, so that a number means what it did when
-    /// this process started.
+    /// Opens the log. `to` is a descriptor's number or a path. If it cannot be opened, this is logged and the run
+    /// continues without it, because the runner matters more than its log. Call this before anything else opens a file,
+    /// so that a number means the same descriptor as when this process started.
     pub(super) fn open(runner_id: &str, to: Option<&str>, verbose: bool) -> Self {
         let (copy, error) = match to.map(open_copy).transpose() {
             Ok(copy) => (copy.flatten().map(Mutex::new), None),
@@ -46,37 +46,38 @@ impl Log {
         log
     }
 
-    /// Whether details are said from now on.
+    /// Sets whether details are logged from now on.
     pub(super) fn set_verbose(&self, verbose: bool) {
         self.verbose.store(verbose, Ordering::Relaxed);
     }
 
-    /// Keeps all lines from now on in `folder`, which is made where that is possible.
+    /// Stores all lines from now on in files in `folder`. If the folder cannot be created, no lines are stored.
     pub(super) fn keep_in(&self, folder: &Path) {
         if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder) {
             return self.detail(&format!("lines are not kept in {}: {error}", folder.display()));
         }
-        // Only once.
+        // Only the first call counts.
         let _ = self.kept.set(Kept { folder: folder.to_owned(), files: Mutex::default() });
     }
 
-    /// A line of its own.
+    /// Logs a line of the entrypoint's own.
     pub(super) fn say(&self, text: &str) {
         self.relay("entrypoint", text);
     }
 
-    /// A line that only `-v` shows.
+    /// Logs a line that only `-v` shows.
     pub(super) fn detail(&self, text: &str) {
         if self.verbose.load(Ordering::Relaxed) {
             self.say(text);
         }
     }
 
-    /// A line of something that runs.
+    /// Relays a line of a program.
     pub(super) fn relay(&self, source: &'static str, text: &str) {
         let mut line = relay(source, &self.runner_id, text);
         line.push('\n');
-        // One write for each line keeps lines of different threads whole. Nobody reads: nothing to be done.
+        // One write for each line keeps the lines of different threads whole. Errors are ignored: if the output has no
+        // reader, nothing can be done.
         let _ = io::stdout().lock().write_all(line.as_bytes());
         if let Some(copy) = &self.copy {
             let _ = copy.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
@@ -87,7 +88,7 @@ impl Log {
     }
 }
 
-/// `None` for standard output, which gets every line already.
+/// Opens the copy; `None` for standard output, which gets every line anyway.
 fn open_copy(to: &str) -> io::Result<Option<File>> {
     if to.parse() == Ok(1) { Ok(None) } else { crate::sink::open(to).map(Some) }
 }
@@ -105,7 +106,7 @@ impl Kept {
         *length += text.len() + 1;
         let full = *length > KEPT_MAX;
         let line = if full { "... (no more is kept)\n".to_owned() } else { format!("{text}\n") };
-        // A full disk or the bound: this source is kept no further.
+        // If the disk is full or the limit is reached, no more lines of this source are stored.
         if open.write_all(line.as_bytes()).is_err() || full {
             *file = None;
         }

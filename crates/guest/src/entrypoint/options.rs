@@ -1,4 +1,4 @@
-//! The entrypoint's arguments: which there are.
+//! The options of the entrypoint.
 
 use crate::options::Takes::{Count, Nothing, Value};
 use crate::options::{Grammar, Switch, Words, long, option};
@@ -36,7 +36,7 @@ pub(super) static OPTIONS: [Switch; 21] = [
     long("app-dir", Value("DIR"), "its folder, made anew"),
 ];
 
-/// Its command line.
+/// The entrypoint's command line.
 static GRAMMAR: Grammar = Grammar {
     program: "the entrypoint",
     switches: &OPTIONS,
@@ -53,7 +53,7 @@ pub(super) enum UsageError {
     Id(String),
 }
 
-/// Reads them.
+/// Parses the arguments.
 pub(super) fn parse(args: &[String]) -> Result<Options, UsageError> {
     Ok(Options::parse(&GRAMMAR, args)?)
 }

@@ -1,6 +1,6 @@
-//! Children of this process: those it started and waits for, and, where it is process 1 of a container or a machine,
-//! orphans that the kernel gives it.
-#![expect(unsafe_code, reason = "which child has ended is told by siginfo, and that has no safe wrapper")]
+//! Reaps the children of this process: those that it started and waits for, and, if it is process 1 of a container or a
+//! machine, orphans that the kernel assigns to it.
+#![expect(unsafe_code, reason = "siginfo says which child has exited, and has no safe wrapper")]
 
 use rustix::process::{Pid, WaitOptions};
 use std::collections::HashSet;
@@ -10,22 +10,22 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long an ended child may stay unreaped when somebody else has to do it, or none is there at all.
+/// Pause of the reaper of orphans, if another thread has to reap the exited child or if there is no child.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Children that somebody waits for.
+/// Children that [`reap`] will reap, so that the reaper of orphans leaves them alone.
 static AWAITED: Mutex<Option<HashSet<Pid>>> = Mutex::new(None);
 
-/// Starts a process whose end only [`reap`] takes.
+/// Starts a process that only [`reap`] reaps.
 pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
-    // Held over the start, so that the reaper of orphans knows it before it can have ended.
+    // Locked during the start, so that the reaper of orphans knows the child before it can exit.
     let mut awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn()?;
     awaited.get_or_insert_default().insert(Pid::from_child(&child));
     Ok(child)
 }
 
-/// Waits for a child and takes its status.
+/// Waits for a child and returns its status.
 pub(super) fn reap(child: &mut Child) -> io::Result<ExitStatus> {
     let status = child.wait();
     let mut awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +33,8 @@ pub(super) fn reap(child: &mut Child) -> io::Result<ExitStatus> {
     status
 }
 
-/// As process 1: takes the ends of orphans, for ever. Else the kernel gives them to somebody else.
+/// Starts a thread that reaps orphans for ever, if this is process 1. Otherwise the kernel assigns orphans to another
+/// process.
 pub(super) fn adopt() {
     if std::process::id() == 1 {
         std::thread::spawn(|| {
@@ -46,17 +47,17 @@ pub(super) fn adopt() {
     }
 }
 
-/// Waits until a child has ended, and only looks: whose it is decides who takes it.
+/// Waits until a child has exited. Returns its id without reaping it, because another thread may have to reap it.
 fn ended_child() -> Option<Pid> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: `info` is a place for the answer; once the call succeeds it is that of a child.
+    // SAFETY: `info` is valid memory for the result, and the call fills it in for a child if it succeeds.
     unsafe {
         let ended = libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) == 0;
         if ended { Pid::from_raw(info.assume_init().si_pid()) } else { None }
     }
 }
 
-/// Whether it was an orphan.
+/// Reaps an exited child if it is an orphan, and returns true if it was one.
 fn take(pid: Pid) -> bool {
     let awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
     let orphan = !awaited.as_ref().is_some_and(|awaited| awaited.contains(&pid));

@@ -1,4 +1,4 @@
-//! Processes that the entrypoint starts: each in a group of its own, as a user, its output through a pipe.
+//! Starts processes: each in its own process group, as a given user, with its output in a pipe.
 #![expect(unsafe_code, reason = "the signal mask must change between fork and exec")]
 
 use super::supervisor::Event;
@@ -11,15 +11,15 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 
-/// A process that runs, or has ended and is not reaped yet.
+/// A process that runs, or has exited and is not reaped yet.
 pub(super) struct Process {
     child: Child,
     pid: Pid,
     stop_signal: StopSignal,
 }
 
-/// Starts what `launch` says: its end comes as an event, and what it prints (standard output and error in one)
-/// through the pipe. `None` for the account: no change of user.
+/// Starts the program of `launch`. Its exit comes as an event, and its standard output and error through one pipe. The
+/// user does not change if `account` is `None`.
 pub(super) fn start(
     launch: &Launch,
     account: Option<&Account>,
@@ -29,7 +29,7 @@ pub(super) fn start(
     Ok((watch(child, launch.stop_signal, events), output))
 }
 
-/// The same, without anybody who hears of its end yet.
+/// Like [`start`], but without an event for the exit until [`watch`] is called.
 pub(super) fn spawn(launch: &Launch, account: Option<&Account>) -> Result<(Child, PipeReader), AppError> {
     let program = &launch.program;
     let (output, writer) = io::pipe().map_err(at("no pipe for", program))?;
@@ -39,7 +39,7 @@ pub(super) fn spawn(launch: &Launch, account: Option<&Account>) -> Result<(Child
     command.envs(launch.secret.iter().map(|secret| (secret.name, &secret.value)));
     command.current_dir(&launch.folder).stdin(Stdio::null()).stdout(writer).stderr(copy).process_group(0);
     let account = account.cloned();
-    // SAFETY: between fork and exec only system calls are made, on memory that was there before.
+    // SAFETY: only system calls run between fork and exec, on memory that was allocated before the fork.
     unsafe {
         command.pre_exec(|| {
             signals::unblock();
@@ -52,26 +52,26 @@ pub(super) fn spawn(launch: &Launch, account: Option<&Account>) -> Result<(Child
     Ok((orphans::spawn(&mut command).map_err(at("cannot start", program))?, output))
 }
 
-/// Sends an event when a process has ended.
+/// Starts a thread that sends an event when the process has exited.
 pub(super) fn watch(child: Child, stop_signal: StopSignal, events: &SyncSender<Event>) -> Process {
     let pid = Pid::from_child(&child);
     let events = events.clone();
     std::thread::spawn(move || {
-        // Not reaped here: until it is, its process group's number cannot be another's.
+        // The child is not reaped here: until it is, the number of its process group cannot be reused.
         let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-        // Never full for long: the receiver handles events until this one.
+        // The queue is never full for long, because the receiver handles events until this one.
         let _ = events.send(Event::Ended(pid));
     });
     Process { child, pid, stop_signal }
 }
 
-/// Whether a child has ended already; it stays to be reaped.
+/// Returns true if a child has exited. Does not reap it.
 pub(super) fn has_ended(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     !matches!(rustix::process::waitid(WaitId::Pid(pid), look), Ok(None))
 }
 
-/// Ends a process, and all of its group, that nobody has ever watched.
+/// Kills and reaps a process for which [`watch`] was never called, and kills its group.
 pub(super) fn discard(mut child: Child) {
     let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
     let _ = orphans::reap(&mut child);
@@ -82,27 +82,27 @@ impl Process {
         self.pid
     }
 
-    /// Whether it has ended already; it stays to be reaped.
+    /// Returns true if the process has exited. Does not reap it.
     pub(super) fn has_ended(&self) -> bool {
         has_ended(self.pid)
     }
 
-    /// Asks it and all that it started to end.
+    /// Sends the stop signal to the process group.
     pub(super) fn ask_to_end(&self) {
         let signal = match self.stop_signal {
             StopSignal::Interrupt => Signal::INT,
             StopSignal::Terminate => Signal::TERM,
         };
-        // One that has just ended is no error.
+        // A process that has just exited is no error.
         let _ = rustix::process::kill_process_group(self.pid, signal);
     }
 
-    /// Ends them by force.
+    /// Kills the process group.
     pub(super) fn kill(&self) {
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
     }
 
-    /// Takes the status of one that has ended, and ends what it left behind in its group.
+    /// Reaps the process and returns its status. Before that, kills the processes that may be left in its group.
     pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
         self.kill();
         orphans::reap(&mut self.child)

@@ -1,4 +1,4 @@
-//! What a runner that registers itself is: where, by what right, under which labels.
+//! Resolves the registration of a runner that registers itself: its address, its proof and its labels.
 
 use super::settings::Layers;
 use dayfly_guest::runner_app::{Proof, Registration};
@@ -13,7 +13,8 @@ pub(super) enum RegistrationError {
     Forge(String),
 }
 
-/// `None` where there is neither a token nor a PAT. `ephemeral` and `update` are the two switches.
+/// Resolves the registration; `None` if there is neither a token nor a PAT. `ephemeral` and `update` are the two
+/// switches.
 pub(super) fn resolve(
     layers: &Layers<'_>,
     (ephemeral, update): (bool, bool),
@@ -34,7 +35,7 @@ pub(super) fn resolve(
     }))
 }
 
-/// The registration token, where that is the proof.
+/// Returns the registration token, if the proof is one.
 pub(super) fn token(registration: &Registration) -> Option<&str> {
     match &registration.proof {
         Proof::Token(token) => Some(token),
@@ -42,7 +43,8 @@ pub(super) fn token(registration: &Registration) -> Option<&str> {
     }
 }
 
-/// The loop sends all labels. Without any: what every runner has, then the defaults.
+/// Returns the labels. The loop sends all of them; if it sends none, the labels that every runner has come first, then
+/// the defaults.
 fn labels(layers: &Layers<'_>) -> String {
     if let Some(labels) = layers.get("RUNNER_LABELS") {
         return labels.to_owned();
@@ -53,7 +55,7 @@ fn labels(layers: &Layers<'_>) -> String {
     format!("self-hosted,Linux,{architecture},{default},{distribution},dayfly")
 }
 
-/// Web address of a principal at a forge, as `configure --url` takes it.
+/// Returns the web address of a principal at a forge, as `configure --url` expects it.
 fn url(forge: &str, scope: &str, principal: &str) -> Result<String, RegistrationError> {
     let base = if forge.contains("://") { forge.to_owned() } else { format!("https://{forge}") };
     let base = base.trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! The life of a runner app: container engine, configuration, the app itself, once or, after its update, again.
+//! Runs a runner app: container engine, configuration, then the app itself, and again after an update or a retry.
 
 use super::app::{App, AppError};
 use super::blocked::Blocked;
@@ -16,38 +16,39 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the last lines of an app that has ended are waited for.
+/// Longest wait for the last lines of an app that has exited.
 const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
-/// Most observations that are kept; an app has three or four of those that count.
+/// Largest number of observations that are stored. An app makes three or four that count.
 const OBSERVATIONS_MAX: usize = 64;
 
-/// Most starts of an app, as its own service wrapper has it.
+/// Largest number of starts of an app, as in its own service wrapper.
 const STARTS_MAX: usize = 10;
 
-/// Before an app that wants it is started again.
+/// Pause before an app is started again at its own request.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long an update may take after the app has ended for it.
+/// Longest time that an update may take after the app has exited for it.
 const UPDATE_MAX: Duration = Duration::from_secs(30);
 
-/// What an update leaves when it is done.
+/// Name of the file that an update leaves when it is done.
 const UPDATE_DONE: &str = "update.finished";
 
-/// What a running app has said that counts.
+/// Observations from the lines of a running app.
 type Seen = Arc<Mutex<Vec<Observation>>>;
 
-/// All that one run needs.
+/// Everything that one run needs.
 pub(super) struct Run<'a> {
     pub(super) settings: &'a Settings,
-    /// The environment directory; by hand there may be none.
+    /// The environment directory; it may be absent if the entrypoint is run by hand.
     pub(super) folder: Option<&'a Folder>,
     pub(super) events: SyncSender<Event>,
     pub(super) log: &'a Arc<Log>,
 }
 
 impl Run<'_> {
-    /// From the settings to the end of everything. `docker` are this process's `PATH` and `DOCKER_HOST`.
+    /// Runs everything from the resolved settings to the end. `path` and `docker_host` are this process's `PATH` and
+    /// `DOCKER_HOST`.
     pub(super) fn live(
         &self,
         supervisor: &mut Supervisor,
@@ -79,7 +80,7 @@ impl Run<'_> {
         if let Some(ending) = supervisor.reason() {
             return Ok(ending);
         }
-        // Registered, not started.
+        // The runner is registered, and the app is not started yet.
         self.write_tkn()?;
         for start in 1.. {
             let after = self.run_once(app, supervisor)?;
@@ -103,7 +104,7 @@ impl Run<'_> {
         Ok(Ending::Failed)
     }
 
-    /// Registers the runner, where the app does that.
+    /// Registers the runner, if the app does that.
     fn configure(&self, app: &App, supervisor: &mut Supervisor) -> Result<(), StartError> {
         let Some(launch) = app.configure.as_ref().filter(|_| supervisor.reason().is_none()) else {
             return Ok(());
@@ -114,7 +115,7 @@ impl Run<'_> {
         let status = supervisor.wait(&mut process, "the configuration");
         wait_for_last_lines(&relay);
         match status {
-            // A configuration that was stopped is the end that was asked for.
+            // The configuration was stopped by an order, which is no error.
             _ if supervisor.reason().is_some() => Ok(()),
             Ok(status) if status.success() => app.forget_token(),
             Ok(status) => Err(AppError::Configuration(status.to_string()).into()),
@@ -150,7 +151,7 @@ impl Run<'_> {
         }
         let code = status.ok().and_then(|status| status.code());
         let Some(kind) = app.kind else {
-            // A command has no jobs to see: its status is all there is.
+            // A command has no jobs to observe, so only its status counts.
             debug_assert!(matches!(self.settings.task, Task::Command(_)));
             return Ok(After::End(if code == Some(0) { Ending::JobDone } else { Ending::Failed }));
         };
@@ -162,7 +163,7 @@ impl Run<'_> {
     }
 }
 
-/// The update runs on after the app has ended, and takes its place.
+/// Waits until the update is done, which continues after the app has exited, and replaces the app.
 fn wait_for_update(folder: &Path, supervisor: &mut Supervisor) {
     let (start, done) = (Instant::now(), folder.join(UPDATE_DONE));
     while supervisor.reason().is_none() && start.elapsed() < UPDATE_MAX {
@@ -173,7 +174,7 @@ fn wait_for_update(folder: &Path, supervisor: &mut Supervisor) {
     }
 }
 
-/// A process that was left behind may hold the pipe open for ever.
+/// Waits for the last lines for a limited time, because a leftover process may hold the pipe open for ever.
 fn wait_for_last_lines(relay: &std::thread::JoinHandle<()>) {
     let end = Instant::now();
     while !relay.is_finished() && end.elapsed() < LAST_LINES_MAX {
@@ -181,7 +182,7 @@ fn wait_for_last_lines(relay: &std::thread::JoinHandle<()>) {
     }
 }
 
-/// Relays lines, and keeps what they say where that is asked for.
+/// Relays lines, and stores their observations if `seen` is given.
 pub(super) fn relay_output(
     source: &'static str,
     output: PipeReader,
@@ -194,7 +195,7 @@ pub(super) fn relay_output(
             log.relay(if is_diagnostic(line) { DIAGNOSTICS } else { source }, line);
             let Some(seen) = &seen else { return };
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            // What is seen twice says nothing new, and the rest is bounded.
+            // Repeated observations say nothing new, and the number of the others is bounded.
             if let Some(new) =
                 observe(line).filter(|new| seen.len() < OBSERVATIONS_MAX && !seen.contains(new))
             {

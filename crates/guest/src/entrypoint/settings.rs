@@ -1,8 +1,8 @@
-//! All that is set, from everywhere, resolved once.
+//! Resolves the settings from all sources, once.
 //!
-//! The env file comes from the loop and wins over options; these win over the environment of this process, and that
-//! over the defaults. An empty value is none, but for the user: `-u ''` is a driver's word that the app runs as the
-//! current user, whatever the env file says.
+//! The env file comes from the loop and overrides options. Options override the environment of this process, which
+//! overrides the defaults. An empty value counts as unset, except for the user: with `-u ''` a driver says that the app
+//! runs as the current user, whatever the env file says.
 
 use super::options::Options;
 use super::registration::{self, RegistrationError};
@@ -14,10 +14,10 @@ use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
 use dayfly_guest::variables::is_for_guest;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of a registration token; GitHub's have 29.
+/// Largest size of a registration token in bytes. GitHub's have 29.
 const TOKEN_LENGTH_MAX: usize = 1024;
 
-/// Variables that have no option, with what they mean.
+/// Variables without an option, with their meaning.
 pub(super) const VARIABLES: [(&str, &str); 7] = [
     ("RUNNER_DOCKER", "1: start the container engine (1 where docker is in PATH)"),
     ("RUNNER_INSTALL", "where the runner app is installed, or runner-<version> folders with it"),
@@ -28,7 +28,7 @@ pub(super) const VARIABLES: [(&str, &str); 7] = [
     ("RUNNER_CONTAINERS_CONFDIR", "configuration of the container engine"),
 ];
 
-/// Where a value may come from, but for the defaults.
+/// The sources of a value, except for the defaults.
 pub(super) struct Layers<'a> {
     pub(super) file: Option<&'a Variables>,
     pub(super) options: &'a Options,
@@ -37,24 +37,24 @@ pub(super) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The value of a variable that is set anywhere.
+    /// Returns the value of a variable, if any source sets it.
     pub(super) fn get(&self, variable: &str) -> Option<&str> {
         let set = |value: &&str| !value.is_empty();
         let file = self.file.and_then(|file| file.get(variable)).filter(set);
         file.or_else(|| self.given().get(variable))
     }
 
-    /// A variable of this process's environment.
+    /// Returns a variable of this process's environment.
     pub(super) fn process(&self, variable: &str) -> Option<&str> {
         self.given().process(variable)
     }
 
-    /// All but the file.
+    /// Returns all sources except for the file.
     fn given(&self) -> Given<'_> {
         Given { options: self.options, environment: self.environment }
     }
 
-    /// Id of the runner. Who is given an env file but no id can know the id from its name.
+    /// Returns the id of the runner. If there is an env file but no id, the id is taken from the file's name.
     pub(super) fn runner_id(&self) -> Option<String> {
         let of_file = || {
             let name = Path::new(self.get("RUNNER_ENVFILE")?).file_name()?.to_str()?;
@@ -63,7 +63,7 @@ impl Layers<'_> {
         self.get("RUNNER_ID").map(str::to_owned).or_else(of_file)
     }
 
-    /// The value of a variable, or its default; empty where it has none.
+    /// Returns the value of a variable, or its default; empty if it has none.
     pub(super) fn in_force(&self, variable: &str) -> String {
         self.get(variable).map_or_else(|| self.default(variable), str::to_owned)
     }
@@ -86,19 +86,19 @@ impl Layers<'_> {
         }
     }
 
-    /// The agent starts the entrypoint without a PATH, after it has started Docker itself.
+    /// Returns true if `docker` is in `PATH`. The agent starts Docker itself, and the entrypoint without a `PATH`.
     fn docker_is_in_path(&self) -> bool {
         let mut folders =
             self.process("PATH").unwrap_or_default().split(':').filter(|folder| !folder.is_empty());
         folders.any(|folder| Path::new(folder).join("docker").exists())
     }
 
-    /// Whether more than usual is said.
+    /// Returns true if details are logged.
     pub(super) fn is_verbose(&self) -> bool {
         !matches!(self.in_force("RUNNER_VERBOSE").as_str(), "" | "0")
     }
 
-    /// User that the app runs as; `None`: no change of user.
+    /// Returns the user that the app runs as; `None`: no change of user.
     pub(super) fn user(&self) -> Option<String> {
         let own = self.options.get("user") == Some("");
         Some(self.in_force("RUNNER_USER")).filter(|_| !own)
@@ -116,36 +116,36 @@ fn distribution() -> String {
     if id.is_empty() { "linux".to_owned() } else { id }
 }
 
-/// What runs.
+/// The program that runs.
 pub(super) enum Task {
     /// A runner app that is registered already.
     Jit { config: JitConfig, encoded: String },
     /// A runner app that registers itself first.
     Register(Registration),
-    /// A command of the user's in its place; nothing is registered.
+    /// A user's command in place of a runner app; nothing is registered.
     Command(Vec<String>),
 }
 
-/// Settings of one runner. `Debug` is left out: they hold secrets.
+/// Settings of one runner. They have no `Debug`, because they hold secrets.
 pub(super) struct Settings {
     pub(super) runner_id: String,
     /// The runner's name at the forge.
     pub(super) name: String,
-    /// The loop's secret; empty where nobody made one, and then no note of anybody counts.
+    /// The loop's secret. If it is empty, there is none, and every note is ignored.
     pub(super) secret: String,
-    /// `None`: no change of user.
+    /// The user that the app runs as; `None`: no change of user.
     pub(super) user: Option<String>,
     pub(super) task: Task,
     pub(super) ephemeral: bool,
-    /// Whether the container engine is started.
+    /// True if the container engine is started.
     pub(super) engine: bool,
     pub(super) install: Option<PathBuf>,
     pub(super) work_folder: PathBuf,
     pub(super) containers_conf: PathBuf,
-    /// What the user has set, for jobs to see.
+    /// Variables that the user has set for jobs.
     pub(super) for_jobs: Vec<(String, String)>,
     pub(super) environment: PathBuf,
-    /// `None`: the usual place, if there is an environment directory.
+    /// Path of the `.tkn` note; `None`: the usual path, if there is an environment directory.
     pub(super) tkn: Option<PathBuf>,
     pub(super) app: Option<PathBuf>,
     pub(super) app_dir: Option<PathBuf>,
@@ -170,7 +170,7 @@ pub(super) enum SettingsError {
     #[error("settings: RUNNER_EPHEMERAL=0 needs a registration token: a JIT config is for one job")]
     JitForEver,
     #[error(
-        "settings: the env file holds RUNNER_PAT, which must never leave the host; whoever wrote it is wrong"
+        "settings: the env file holds RUNNER_PAT, which must never leave the host; its writer must be fixed"
     )]
     PatInFile,
     #[error(
@@ -188,7 +188,7 @@ pub(super) enum SettingsError {
 }
 
 impl Settings {
-    /// Resolves all of them for the runner `runner_id`.
+    /// Resolves all settings for the runner `runner_id`.
     pub(super) fn resolve(layers: &Layers<'_>, runner_id: &str) -> Result<Self, SettingsError> {
         check_file(layers, runner_id)?;
         let options = layers.options;
@@ -217,7 +217,8 @@ impl Settings {
         })
     }
 
-    /// What `.tkn` holds: the registration token where there is one, else the name. Never a JIT config or a PAT.
+    /// Returns the content of `.tkn`: the registration token if there is one, otherwise the name. Never a JIT config or
+    /// a PAT.
     pub(super) fn note(&self) -> &str {
         match &self.task {
             Task::Register(registration) => registration::token(registration).unwrap_or(&self.name),
@@ -226,7 +227,7 @@ impl Settings {
     }
 }
 
-/// What a loop can have done wrong.
+/// Checks the env file for errors of the loop.
 fn check_file(layers: &Layers<'_>, runner_id: &str) -> Result<(), SettingsError> {
     let Some(file) = layers.file else { return Ok(()) };
     if file.get("RUNNER_PAT").is_some() {
@@ -238,7 +239,7 @@ fn check_file(layers: &Layers<'_>, runner_id: &str) -> Result<(), SettingsError>
     if let Some(found) = file.get("RUNNER_ID").filter(|id| !id.is_empty() && *id != runner_id) {
         return Err(SettingsError::OtherRunner { found: found.to_owned(), wanted: runner_id.to_owned() });
     }
-    // Without it the loop could never stop this runner.
+    // Without a secret the loop could never stop this runner.
     if layers.get("RUNNER_SECRET").is_none() { Err(SettingsError::Missing("RUNNER_SECRET")) } else { Ok(()) }
 }
 
@@ -246,7 +247,7 @@ fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
     if !layers.options.words.is_empty() {
         return Ok(Task::Command(layers.options.words.clone()));
     }
-    // Only a loop has one, so only its file is asked.
+    // Only a loop has a JIT config, so only its file is read.
     let jit_config =
         layers.file.and_then(|file| file.get("RUNNER_JITCONFIG")).filter(|text| !text.is_empty());
     let token = layers.get("RUNNER_TOKEN");
@@ -268,7 +269,7 @@ fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
     }
 }
 
-/// The env file's variables over this process's.
+/// Returns the variables for jobs. Those of the env file override those of this process.
 fn for_jobs(layers: &Layers<'_>) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = Vec::new();
     let process = layers.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -285,7 +286,7 @@ pub(super) fn environment_directory(options: &Options) -> PathBuf {
     options.get("environment").unwrap_or(environment::DIRECTORY).into()
 }
 
-/// Where the env file is, and whether somebody named it, so that it must be there.
+/// Returns the path of the env file, and true if it was named, so that it must exist.
 pub(super) fn env_path(options: &Options, environment: &[(String, String)], id: &str) -> (PathBuf, bool) {
     let layers = Layers { file: None, options, environment };
     match layers.get("RUNNER_ENVFILE") {

@@ -8,7 +8,7 @@ const TERMINATION: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP
 
 fn set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initialises the set, and `sigaddset` is given an initialised one and valid signals.
+    // SAFETY: `sigemptyset` initialises the set, and `sigaddset` gets an initialised set and valid signals.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in TERMINATION {
@@ -18,18 +18,18 @@ fn set() -> libc::sigset_t {
     }
 }
 
-/// Keeps the signals from this thread, and from all threads and processes that it starts; a process calls [`unblock`]
-/// before anything else.
+/// Blocks the signals in this thread, and in all threads and processes that it starts. Each started process calls
+/// [`unblock`] before anything else.
 pub(super) fn block() {
-    // SAFETY: the set is initialised, and no old set is asked for.
+    // SAFETY: the set is initialised, and the old set is not requested.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set(), std::ptr::null_mut()) };
 }
 
-/// For a child, between fork and exec: `std::process` hands the mask of its parent on, and so would most programs to
-/// all that they start, which then could not be stopped. The same holds for signals that are ignored, as an interrupt
-/// is by all that a shell has started in the background.
+/// Unblocks the signals in a child, between fork and exec. `std::process` passes the parent's mask on, and most programs
+/// would pass it on to everything that they start, which could not be stopped then. The same is true of ignored signals:
+/// a shell makes everything that it starts in the background ignore SIGINT.
 pub(super) fn unblock() {
-    // SAFETY: as in `block`; all calls in it are allowed after a fork.
+    // SAFETY: as in `block`; all of these calls are allowed after a fork.
     unsafe {
         for signal in TERMINATION {
             libc::signal(signal, libc::SIG_DFL);
@@ -38,15 +38,15 @@ pub(super) fn unblock() {
     }
 }
 
-/// Sends `event` for each of the signals that comes, for ever; call [`block`] before.
+/// Sends `event` for each signal that arrives, for ever. Call [`block`] first.
 pub(super) fn forward<T: Copy + Send + 'static>(events: &SyncSender<T>, event: T) {
     let events = events.clone();
     std::thread::spawn(move || {
         let (set, mut signal) = (set(), 0);
         loop {
-            // SAFETY: the set is initialised and `signal` is a place for the answer.
+            // SAFETY: the set is initialised and `signal` is valid memory for the result.
             if unsafe { libc::sigwait(&set, &mut signal) } == 0 && events.try_send(event).is_err() {
-                // Full or gone: an end is under way already.
+                // The queue is full or closed, so a stop is already under way.
                 std::thread::yield_now();
             }
         }

@@ -1,8 +1,8 @@
-//! `dayfly-guest entrypoint --standby`: an entrypoint that waits to be told which runner it is for.
+//! `dayfly-guest entrypoint --standby`: an entrypoint that waits until it gets a runner.
 //!
-//! The agent starts it in a machine that is to be frozen. It does all that does not depend on a runner, the runner app
-//! included ([`Blocked`]), says [`READY`], and reads one line from standard input: an [`Order`]. From there on it is what it
-//! would have been if it had been started with that.
+//! The agent starts it in a machine that will be frozen. It does everything that does not depend on a runner, including
+//! the start of the runner app ([`Blocked`]), prints [`READY`], and reads one line from standard input: an [`Order`]. From
+//! then on it behaves as if it had been started with the order's arguments and environment.
 
 use super::blocked::Blocked;
 use super::options;
@@ -10,16 +10,16 @@ use super::settings::Layers;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, Read as _, Write as _};
 
-/// What it prints once it waits.
+/// The line that it prints once it waits.
 pub(crate) const READY: &str = "standing by";
 
-/// Asks for it, before all other options.
+/// The option that requests standby. It comes before all other options.
 pub(crate) const OPTION: &str = "--standby";
 
-/// Longest order, bytes: arguments and environment have some hundred.
+/// Largest size of an order in bytes. Arguments and environment have some hundred bytes.
 const ORDER_MAX: u64 = 256 * 1024;
 
-/// What it is to be.
+/// The arguments and the environment that the entrypoint runs with.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// Arguments, after `entrypoint`.
@@ -28,13 +28,13 @@ pub(crate) struct Order {
     pub(crate) env: Vec<(String, String)>,
 }
 
-/// Waits; what was ordered, and the app that waits too. `None` where nobody will order any more.
+/// Waits for an order, and returns it with the waiting app. Returns `None` if no valid order comes.
 pub(super) fn wait(args: &[String], environment: &[(String, String)]) -> Option<(Order, Option<Blocked>)> {
     super::begin();
     let blocked = options::parse(args).ok().and_then(|options| {
         let layers = Layers { file: None, options: &options, environment };
         Blocked::start(&layers).unwrap_or_else(|error| {
-            // The ordinary start tells it, where it matters then.
+            // If this matters later, the ordinary start reports it.
             crate::console::say(&format!("no runner app waits: {error}"));
             None
         })

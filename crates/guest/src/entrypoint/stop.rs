@@ -1,12 +1,12 @@
-//! How the app is stopped: gently, then after a grace period by force. Pure: time is passed in.
+//! State machine of a stop: first the app's stop signal, after a grace period SIGKILL. It is pure: the time is passed in.
 
 use dayfly_guest::runner_app::Ending;
 use std::time::{Duration, Instant};
 
-/// How long the app may take to cancel its job and sign off. actions/runner signs off in at most 30 s.
+/// Longest time that the app gets to cancel its job and sign off. actions/runner signs off in at most 30 s.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Somebody wants the end.
+/// An order to stop, by its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// The loop: `.trm` with the right secret.
@@ -15,7 +15,7 @@ pub(super) enum Order {
     Signal,
 }
 
-/// Where the stop stands.
+/// Progress of the stop.
 #[derive(Debug, Default)]
 enum State {
     #[default]
@@ -29,13 +29,13 @@ enum State {
     },
 }
 
-/// What is to be done now.
+/// The next action of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Wait,
-    /// The app's stop signal to its process group.
+    /// Send the app's stop signal to its process group.
     Ask,
-    /// SIGKILL to it.
+    /// Send SIGKILL to the group.
     Kill,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// When [`Stop::handle`] must be called even without an event.
+    /// Returns the time at which [`Stop::handle`] must be called even without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Asked { kill_at, .. } => Some(kill_at),
@@ -55,12 +55,12 @@ impl Stop {
         }
     }
 
-    /// Whether a signal that comes now is the first.
+    /// Returns true if no signal has arrived yet.
     pub(super) fn is_first_signal(&self) -> bool {
         !self.signalled
     }
 
-    /// Who asked for the end first; `None` for an app that ended by itself.
+    /// Returns the ending of the first order; `None` if no stop was ordered.
     pub(super) fn reason(&self) -> Option<Ending> {
         match self.state {
             State::Running => None,
@@ -68,12 +68,12 @@ impl Stop {
         }
     }
 
-    /// Whether nothing is waited for any longer.
+    /// Returns true once SIGKILL is due, after which nothing gets a grace period.
     pub(super) fn is_killing(&self) -> bool {
         matches!(self.state, State::Killed { .. })
     }
 
-    /// Takes an order, or `None` for the deadline.
+    /// Handles an order, or `None` for the deadline, and returns the next action.
     pub(super) fn handle(&mut self, order: Option<Order>, now: Instant) -> Action {
         let second_signal = order == Some(Order::Signal) && std::mem::replace(&mut self.signalled, true);
         match (&self.state, order) {

@@ -1,4 +1,4 @@
-//! Waits for what runs and for those who want the end, in every phase of the entrypoint.
+//! Waits for the running process and for orders to stop, in every phase of the entrypoint.
 
 use super::log::Log;
 use super::process::Process;
@@ -11,24 +11,24 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// Beside the process that is waited for, only that one runs.
+/// Message for the exit of any process but the awaited one: only the container engine runs beside it.
 const ENGINE_ENDED: &str = "the container engine has ended";
 
-/// What happens.
+/// An event that the supervisor handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A process has ended and waits to be reaped.
+    /// A process has exited and must be reaped.
     Ended(Pid),
-    /// Somebody wants the end.
+    /// An order to stop.
     Order(Order),
 }
 
-/// One per entrypoint: knows whether the end was asked for, and by whom.
+/// The receiver of all events, one per entrypoint. It knows whether a stop was ordered, and by whom.
 pub(super) struct Supervisor {
     events: Receiver<Event>,
     stop: Stop,
     log: Arc<Log>,
-    /// Tells the loop of the first signal; nothing before the loop's secret is known.
+    /// Reports the first signal to the loop. Does nothing until the loop's secret is known.
     on_signal: Box<dyn Fn()>,
 }
 
@@ -37,12 +37,12 @@ impl Supervisor {
         Self { events, stop: Stop::default(), log, on_signal: Box::new(|| {}) }
     }
 
-    /// From now on the first signal is told.
+    /// Sets the function that reports the first signal to the loop.
     pub(super) fn tell_signals(&mut self, tell: impl Fn() + 'static) {
         self.on_signal = Box::new(tell);
     }
 
-    /// Why everything is to end, if it is. For the time between two processes: it takes what has happened until now.
+    /// Handles all pending events, and returns the reason to stop if a stop was ordered. For use between two processes.
     pub(super) fn reason(&mut self) -> Option<Ending> {
         while let Ok(event) = self.events.try_recv() {
             self.note(event);
@@ -50,7 +50,7 @@ impl Supervisor {
         self.stop.reason()
     }
 
-    /// What happens while no process is waited for.
+    /// Handles an event that arrives while no process is awaited.
     fn note(&mut self, event: Event) {
         match event {
             Event::Order(order) => drop(self.take(Some(order))),
@@ -58,7 +58,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until a process has ended, which it is made to as soon as that is asked for.
+    /// Waits until a process has exited, and stops it as soon as a stop is ordered.
     pub(super) fn wait(&mut self, process: &mut Process, what: &str) -> io::Result<ExitStatus> {
         loop {
             match self.next(self.stop.deadline()) {
@@ -84,7 +84,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits so long, or until the end is asked for.
+    /// Waits for `time`, or until a stop is ordered.
     pub(super) fn pause(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while self.reason().is_none() && Instant::now() < end {
@@ -94,8 +94,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends something that runs beside the app: gently, within `grace`, or at once where a second signal has come or
-    /// comes.
+    /// Stops a process that runs beside the app: with its stop signal, and by SIGKILL after `grace`. SIGKILL comes at once
+    /// if the app had to be killed, or if a second signal has arrived or arrives.
     pub(super) fn end(&mut self, process: &mut Process, grace: Duration) {
         process.ask_to_end();
         let kill_at = Instant::now() + grace;
@@ -106,7 +106,7 @@ impl Supervisor {
                 None => break,
             }
         }
-        // Its status is nobody's business.
+        // The exit status does not matter.
         let _ = process.reap();
     }
 
@@ -117,10 +117,10 @@ impl Supervisor {
         self.stop.handle(order, Instant::now())
     }
 
-    /// The next event; `None` once the deadline has passed.
+    /// Returns the next event, or `None` once the deadline has passed.
     fn next(&self, deadline: Option<Instant>) -> Option<Event> {
         let Some(deadline) = deadline else { return self.events.recv().ok() };
-        // The thread that forwards signals holds a sender for ever, so an error is the deadline.
+        // The thread that forwards signals holds a sender for ever, so an error can only be the deadline.
         self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 }

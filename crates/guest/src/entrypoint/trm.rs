@@ -1,4 +1,4 @@
-//! The two notes that carry the loop's secret: `.trm` from it, `.brk` to it.
+//! The two notes that hold the loop's secret: `.trm` from the loop, `.brk` to the loop.
 
 use super::log::Log;
 use super::settings::Settings;
@@ -9,7 +9,7 @@ use dayfly_guest::environment::{Suffix, file_name, is_secret};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-/// Sends an event when the loop writes `<id>.trm` with the secret in it. A wrong one is said and ignored.
+/// Sends an event when the loop writes `<id>.trm` with the secret in it. A wrong note is logged and ignored.
 pub(super) fn watch(
     folder: &Arc<Folder>,
     settings: &Settings,
@@ -21,8 +21,8 @@ pub(super) fn watch(
     let (name, secret) = (file_name(&settings.runner_id, Suffix::Trm), settings.secret.clone());
     let look = move || match folder.read_note(&name) {
         Ok(note) if is_secret(&note, &secret) => {
-            log.say(&format!("{name}: the loop asks for the end"));
-            // A full queue holds an end already.
+            log.say(&format!("{name}: the loop requests a stop"));
+            // A full queue already holds an order to stop.
             let _ = events.try_send(Event::Order(Order::Loop));
         }
         Ok(_) => log.say(&format!("{name} is ignored: it does not hold this runner's secret")),
@@ -31,7 +31,7 @@ pub(super) fn watch(
     };
     let wanted = file_name(&settings.runner_id, Suffix::Trm);
     std::thread::spawn(move || {
-        // It may have been written before the watch began.
+        // The note may have been written before the watch began.
         look();
         watch.for_each(|written| {
             if written.is_empty() || written == wanted {
@@ -42,7 +42,7 @@ pub(super) fn watch(
     Ok(())
 }
 
-/// Writes `<id>.brk` when it is called: the loop ends instead of making another runner.
+/// Returns a function that writes `<id>.brk`, upon which the loop exits instead of creating another runner.
 pub(super) fn brk(folder: &Arc<Folder>, settings: &Settings, log: &Arc<Log>) -> impl Fn() + 'static {
     let (folder, log) = (Arc::clone(folder), Arc::clone(log));
     let (name, secret) = (file_name(&settings.runner_id, Suffix::Brk), settings.secret.clone());

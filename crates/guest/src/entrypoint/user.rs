@@ -1,4 +1,4 @@
-//! Who the runner app runs as, read from `/etc/passwd` and `/etc/group`.
+//! The user that the runner app runs as, read from `/etc/passwd` and `/etc/group`.
 #![expect(unsafe_code, reason = "user and groups must change between fork and exec")]
 
 use dayfly_guest::runner_app::User;
@@ -7,16 +7,16 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// Open files a job's programs may have: what hosted machines give. Some programs walk through all of them.
+/// Limit of open files for a job's programs, as on hosted machines. Some programs iterate over all possible descriptors.
 const OPEN_FILES: u64 = 65_536;
 
-/// Another user, with everything that a login gives.
+/// A user to become, with everything that a login sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) user: User,
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
-    /// All groups, the primary one too.
+    /// All groups, including the primary one.
     pub(super) groups: Vec<Gid>,
 }
 
@@ -42,7 +42,7 @@ fn read(path: &'static str) -> Result<String, UserError> {
     std::fs::read_to_string(path).map_err(|source| UserError::Io { path, source })
 }
 
-/// The current user.
+/// Returns the current user.
 pub(super) fn own() -> Result<User, UserError> {
     let uid = rustix::process::getuid().as_raw();
     let passwd = read("/etc/passwd")?;
@@ -57,7 +57,8 @@ pub(super) fn own() -> Result<User, UserError> {
 }
 
 impl Account {
-    /// The user to become; `None` where only root could, so that everything stays the current user's.
+    /// Returns the user to become. `None` if this process is not root: only root can change the user, so everything stays
+    /// with the current user.
     pub(crate) fn to_become(name: &str) -> Result<Option<Self>, UserError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -66,13 +67,13 @@ impl Account {
         account.map(Some).ok_or_else(|| UserError::Unknown(name.to_owned()))
     }
 
-    /// Lets what a command starts be this user, with the limits of a login.
+    /// Makes a command run as this user, with the limits of a login.
     pub(crate) fn apply_to(self, command: &mut Command) {
-        // SAFETY: between fork and exec only system calls are made, on memory that was there before.
+        // SAFETY: only system calls run between fork and exec, on memory that was allocated before the fork.
         unsafe { command.pre_exec(move || self.become_it()) };
     }
 
-    /// Whether this user may write to a file, or make files in a folder, by what its owner has allowed.
+    /// Returns true if the mode bits let this user write to a file, or create files in a folder.
     pub(crate) fn may_write(&self, path: &std::path::Path) -> bool {
         use std::os::unix::fs::MetadataExt as _;
         let Ok(metadata) = std::fs::metadata(path) else { return false };
@@ -83,7 +84,7 @@ impl Account {
         } else {
             metadata.mode()
         };
-        // A folder must be entered too.
+        // A folder also needs the right to enter it.
         let wanted = if metadata.is_dir() { 0o3 } else { 0o2 };
         bits & wanted == wanted
     }

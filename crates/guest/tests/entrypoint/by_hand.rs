@@ -1,4 +1,4 @@
-//! Options as somebody gives them by hand, and commands in place of the runner app.
+//! Tests of options that a user gives by hand, and of commands in place of the runner app.
 
 use crate::stage::{ID, SECRET, Stage, mode, runner_lines};
 use dayfly_guest::runner_app::Ending;

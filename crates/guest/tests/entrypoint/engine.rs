@@ -1,4 +1,4 @@
-//! The container engine: a script in place of its daemon, and a socket that this test answers on.
+//! Tests of the container engine, with a script in place of its daemon, and a socket on which the test answers.
 
 use crate::stage::{Stage, lines_of, runner_lines, wait_until};
 use dayfly_guest::runner_app::Ending;
@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-/// Answers every request as a Docker daemon answers `/_ping`, for as long as the test lives.
+/// Answers every request as a Docker daemon answers `/_ping`, as long as the test runs.
 fn answer(socket: PathBuf) {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
@@ -18,7 +18,7 @@ fn answer(socket: PathBuf) {
     });
 }
 
-/// The entrypoint with RUNNER_DOCKER=1 and only the stage's own programs before the system's.
+/// Runs the entrypoint with RUNNER_DOCKER=1, and with the stage's own programs before the system's in `PATH`.
 fn run(stage: &Stage) -> (String, Option<i32>) {
     let (app, path) = (stage.path("app.sh"), format!("{}:/usr/bin:/bin", stage.path("bin").display()));
     let (socket, conf) =

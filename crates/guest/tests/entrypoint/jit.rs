@@ -1,4 +1,4 @@
-//! A runner that is registered already: its app gets files, and a clean environment.
+//! Tests of a runner that is already registered: its app gets files, and a clean environment.
 
 use crate::stage::{SECRET, Stage, jit_config, mode, runner_lines};
 use dayfly_guest::runner_app::{Ending, Observation, observe};
@@ -18,7 +18,7 @@ fn an_app_gets_its_files_and_a_clean_environment_and_a_finished_job_is_success()
     );
     let environment: Vec<_> =
         lines[5..].iter().take_while(|line| !line.starts_with("args")).copied().collect();
-    // PWD and its like are the shell's own.
+    // The shell adds PWD and similar variables.
     for name in ["LEAK", "RUNNER_SECRET", "RUNNER_JITCONFIG"] {
         assert!(!environment.contains(&name), "{name} in {environment:?}");
     }

@@ -1,5 +1,5 @@
-//! The entrypoint as a plain process on this machine, with scripts for a runner app: it knows files, standard output
-//! and processes only, so nothing else is needed.
+//! Tests of the entrypoint as a plain process on this machine, with scripts in place of a runner app. Nothing else is
+//! needed, because the entrypoint uses files, standard output and processes only.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod by_hand;

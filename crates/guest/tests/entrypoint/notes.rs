@@ -1,4 +1,4 @@
-//! The files of the handshake, right and wrong.
+//! Tests of the files of the handshake, both valid and invalid.
 
 use crate::stage::{ID, SECRET, Stage, UNTIL_STOPPED, jit_config, runner_lines};
 use dayfly_guest::environment::NOTE_LENGTH_MAX;

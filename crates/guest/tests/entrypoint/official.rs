@@ -1,9 +1,9 @@
-//! The official actions/runner, as far as its command line goes: a script in place of `bin/Runner.Listener`.
+//! Tests of the official actions/runner's command line, with a script in place of `bin/Runner.Listener`.
 
 use crate::stage::{SECRET, Stage, jit_config, lines_of, runner_lines};
 use dayfly_guest::runner_app::Ending;
 
-/// An installation with one or more versions, the entrypoint's settings, and what it did in the end.
+/// Runs the entrypoint with the stage's installation. Returns its output and its exit status.
 fn run(stage: &Stage) -> (String, Option<i32>) {
     stage.start_with(&[], &[("RUNNER_INSTALL", stage.path("install").to_str().unwrap())]).end()
 }

@@ -1,4 +1,4 @@
-//! Termination signals, in every phase.
+//! Tests of termination signals in every phase.
 
 use crate::stage::{ID, PATIENCE, SECRET, Stage, UNTIL_STOPPED, mode, runner_lines, wait_until};
 use dayfly_guest::runner_app::Ending;
@@ -33,7 +33,7 @@ fn a_second_signal_kills_an_app_that_does_not_listen() {
     assert_eq!(code, Some(Ending::StoppedBySignal.code()), "{output}");
 }
 
-/// Else no program of a job could be ended by them.
+/// If the signals were blocked, they could not stop any program of a job.
 #[test]
 fn what_runs_has_no_signal_blocked() {
     let (output, _) = Stage::new("").start_with(&["--", "grep", "SigBlk", "/proc/self/status"], &[]).end();
@@ -54,7 +54,7 @@ fn a_signal_at_any_moment_of_the_start_ends_everything() {
             }
             assert!(start.elapsed() < PATIENCE, "it does not end after {delay}");
         };
-        // Before it takes care of signals, there is nothing yet that could be left behind.
+        // Before the entrypoint handles signals, it has created nothing that could be left behind.
         let ended = status.code() == Some(Ending::StoppedBySignal.code());
         assert!(ended || status.signal() == Some(Signal::TERM.as_raw()), "{status} after {delay}");
         if ended {
@@ -93,7 +93,7 @@ fn a_second_signal_kills_a_configuration_that_does_not_listen() {
     assert_eq!(code, Some(Ending::StoppedBySignal.code()), "{output}");
 }
 
-/// Runs the entrypoint as process 1 of a PID namespace; its own process, seen from here.
+/// Returns a command that runs the given one as process 1 of a PID namespace.
 fn as_process_1(command: &Command) -> Command {
     let mut outer = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {

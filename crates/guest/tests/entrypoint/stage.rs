@@ -1,4 +1,4 @@
-//! A folder with all that an entrypoint needs, and an entrypoint that runs.
+//! Shared helpers: a folder with everything that an entrypoint needs, and a running entrypoint.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 pub(crate) const ID: &str = "2-k3V9x0q";
 pub(crate) const SECRET: &str = "s3cret of the loop";
 
-/// Far more than anything here takes; a test that reaches it fails.
+/// Timeout of every wait, far longer than any of them takes. A test that reaches it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An app that runs until it is stopped, and says so. It waits in steps, so that the trap runs soon.
+/// An app that runs until it is stopped, and reports the stop. It sleeps in short steps, so that the trap runs soon.
 pub(crate) const UNTIL_STOPPED: &str = "trap 'echo stopped; exit 0' TERM\necho 'Listening for Jobs'\n\
     while :; do sleep 0.05; done\n";
 
@@ -27,8 +27,8 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A folder with an environment directory, the settings of a runner with a JIT config, and a script for a runner
-    /// app.
+    /// Creates a folder with an environment directory, the settings of a runner with a JIT config, and a script in place
+    /// of a runner app.
     pub(crate) fn new(app: &str) -> Self {
         let stage = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::create_dir(stage.path("environment")).unwrap();
@@ -37,7 +37,7 @@ impl Stage {
         stage
     }
 
-    /// The same, with a registration token.
+    /// Like [`Stage::new`], but with a registration token.
     pub(crate) fn with_token(app: &str) -> Self {
         let stage = Self::new(app);
         stage.write_env(&[
@@ -49,7 +49,7 @@ impl Stage {
         stage
     }
 
-    /// Settings of the runner: these, and what every loop writes.
+    /// Writes the settings of the runner: these, and those that every loop writes.
     pub(crate) fn write_env(&self, more: &[(&str, &str)]) {
         let usual = [("RUNNER_SECRET", SECRET), ("RUNNER_NAME", "GH-runner"), ("RUNNER_ID", ID)];
         let variables: Vec<_> = usual.into_iter().chain(more.iter().copied()).collect();
@@ -80,7 +80,7 @@ impl Stage {
         self.start_with(&["--app", app.to_str().unwrap()], &[])
     }
 
-    /// With more options and variables.
+    /// Starts the entrypoint with more options and variables.
     pub(crate) fn start_with(&self, options: &[&str], environment: &[(&str, &str)]) -> Entrypoint {
         Entrypoint::start(&mut self.command(options, environment))
     }
@@ -117,13 +117,13 @@ impl Entrypoint {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
-            // A test that has failed listens no longer.
+            // Sending fails if the test has failed and no longer receives.
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         Self { child, lines, seen: String::new() }
     }
 
-    /// Reads until all texts have been seen, from now on or before.
+    /// Reads lines until all texts have been seen, now or earlier.
     pub(crate) fn wait_for(&mut self, texts: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
         while !texts.iter().all(|text| self.seen.contains(text)) {
@@ -142,14 +142,14 @@ impl Entrypoint {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// All that it printed, and how it ended.
+    /// Waits until the entrypoint has exited. Returns its output and its exit status.
     pub(crate) fn end(mut self) -> (String, Option<i32>) {
         let start = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
             assert!(start.elapsed() < PATIENCE, "it does not end:\n{}", self.seen);
             std::thread::sleep(Duration::from_millis(5));
         }
-        // What it left behind may hold the pipe open, so only what comes soon is read.
+        // A leftover process may hold the pipe open, so only lines that come soon are read.
         while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(1)) {
             self.seen.push_str(&(line + "\n"));
         }
@@ -159,7 +159,7 @@ impl Entrypoint {
 
 impl Drop for Entrypoint {
     fn drop(&mut self) {
-        // Ended already in a test that passes; else the second signal kills what it has started too.
+        // In a passing test the entrypoint has already exited. Otherwise the second signal also kills its programs.
         for _ in 0..200 {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
@@ -176,7 +176,7 @@ pub(crate) fn runner_lines(output: &str) -> Vec<&str> {
     lines_of("runner", output)
 }
 
-/// Texts of the lines from one source.
+/// Returns the texts of the lines from one source.
 pub(crate) fn lines_of<'a>(source: &str, output: &'a str) -> Vec<&'a str> {
     let relayed = output.lines().filter_map(parse_relayed);
     relayed.filter(|line| line.source == source && line.runner_id == ID).map(|line| line.text).collect()
@@ -186,7 +186,7 @@ pub(crate) fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Waits until something is so.
+/// Waits until `so` returns true.
 pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {

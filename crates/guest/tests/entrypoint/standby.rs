@@ -1,17 +1,17 @@
-//! An entrypoint that was started before there is a runner: it becomes what it would have been.
+//! Tests of an entrypoint on standby, which is started before there is a runner.
 
 use crate::stage::{Entrypoint, ID, Stage, jit_config, runner_lines, wait_until};
 use dayfly_guest::runner_app::Ending;
 use std::io::Write as _;
 use std::process::{ChildStdin, Stdio};
 
-/// What the app does.
+/// The script of the app.
 const APP: &str = "echo \"runner $(cat .runner)\"\ncat .credentials .credentials_rsaparams\necho\n\
     stat -c '%F %a' .runner\nls -A\necho \"job variable ${RUNNER_MINE:-none}\"\n\
     echo \"x ( http://h/o/r ): Finished Job 'j' with Status Succeeded\"\n";
 
-/// What waits in its place: it reads its environment as the real one does, which a shell would have to parse, so that here
-/// the text itself is told.
+/// The start of the waiting program's script. It reads its environment as the real program does, but only prints the text,
+/// because a shell would have to parse it.
 const WAITING: &str = "environment=$(cat \"$1\")\necho \"waited as $$\"\necho \"environment $environment\"\n";
 
 fn stage() -> Stage {
@@ -30,7 +30,7 @@ impl Standby {
         let mut command = stage.command(&[], &[]);
         let args: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
         let app = stage.path("app.sh");
-        // What the agent says: no id, since there is no runner yet.
+        // The agent's arguments, without an id: there is no runner yet.
         let mut standby = std::process::Command::new(command.get_program());
         standby.args(["entrypoint", "--standby", "-u", ""]).arg("--app").arg(&app);
         let app_dir = args.iter().position(|arg| arg == "--app-dir").expect("a folder");
@@ -43,7 +43,7 @@ impl Standby {
         Self { entrypoint, stdin }
     }
 
-    /// Tells it what it is, with the arguments and the environment of a start without standby.
+    /// Sends the order, with the arguments and the environment of a start without standby.
     fn order(mut self, stage: &Stage, more: &[&str]) -> (String, Option<i32>) {
         let app = stage.path("app.sh");
         let command = stage.command(&["--app", app.to_str().expect("text")], &[]);
@@ -57,13 +57,13 @@ impl Standby {
     }
 }
 
-/// Lines that do not tell that anything waited.
+/// Returns the lines of the runner app that are not specific to the waiting program.
 fn steady(output: &str) -> Vec<&str> {
     let tells = |line: &&str| !line.starts_with("waited ") && !line.starts_with("environment ");
     runner_lines(output).into_iter().filter(tells).collect()
 }
 
-/// Waits until the app has opened its settings' FIFO, and gives its process id.
+/// Waits until the app has opened its FIFO, and returns its process id.
 fn blocked_app(stage: &Stage) -> u32 {
     let mut found = 0;
     let script = stage.path("act-standby").to_string_lossy().into_owned();
@@ -77,7 +77,7 @@ fn blocked_app(stage: &Stage) -> u32 {
         found = pids.filter(is_app).min().unwrap_or_default();
         found != 0
     });
-    // Its shell runs; that its `cat` has opened the FIFO shows nowhere. Long enough for one that is slow.
+    // The app's shell runs, but nothing shows that its `cat` has opened the FIFO. This is long enough for a slow `cat`.
     std::thread::sleep(std::time::Duration::from_millis(300));
     found
 }
@@ -103,7 +103,7 @@ fn the_waiting_app_goes_on_with_the_files_and_the_environment_of_its_runner() {
     assert_eq!(environment["RUNNER_MINE"], "two words");
     assert_eq!(environment["LEAK"], serde_json::Value::Null);
     assert!(environment["HOME"].is_string() && environment["RUNNER_SECRET"].is_null(), "{environment}");
-    // The script does not take its environment over, as the real one does.
+    // The script does not apply the environment that it reads, unlike the real program.
     let same = |line: &&&str| !line.starts_with("job variable");
     assert!(
         steady(&output).iter().filter(same).eq(steady(&without).iter().filter(same)),
@@ -129,7 +129,7 @@ fn one_that_waits_no_more_is_replaced_by_the_app() {
     let app = blocked_app(&stage);
     let pid = rustix::process::Pid::from_raw(app.cast_signed()).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
-    // One that is still dying takes its order, and its end is the runner's then.
+    // An app that is not quite dead would still take its environment, and its exit would be the runner's.
     let stat = || std::fs::read_to_string(format!("/proc/{app}/stat")).unwrap_or_default();
     wait_until("the app is dead", || stat().rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z")));
     let (output, code) = standby.order(&stage, &[]);

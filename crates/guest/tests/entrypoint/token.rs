@@ -1,9 +1,9 @@
-//! A runner that registers itself, with a registration token.
+//! Tests of a runner that registers itself with a registration token.
 
 use crate::stage::{SECRET, Stage, lines_of, mode, runner_lines};
 use dayfly_guest::runner_app::Ending;
 
-/// Says how it was called, with which token in its environment, and what stands in the environment directory.
+/// Script that prints its command line, the token in its environment, and the files in the environment directory.
 const TELL: &str = "tr '\\0' ' ' </proc/$$/cmdline\necho\necho \"token=$ACTIONS_RUNNER_INPUT_TOKEN\"\n\
     env | grep -c AAAA\nls ../environment\n";
 
@@ -85,7 +85,7 @@ fn job_after_job_runs_in_one_machine_until_the_loop_stops_it() {
     assert!(!stage.path("app/settings.json").exists(), "the key outlives its runner");
 }
 
-/// The original took the registration back from inside, with a token that had long expired, and hung or failed.
+/// The original deleted the registration from inside, with a token that had long expired, and hung or failed.
 #[test]
 fn nothing_is_unregistered_from_inside_so_an_expired_token_does_not_matter() {
     let stage = Stage::with_token(

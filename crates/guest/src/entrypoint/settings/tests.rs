@@ -5,7 +5,7 @@ use dayfly_guest::runner_app::Proof;
 
 const ID: &str = "2-abc";
 
-/// What an env file, options and a process's environment come to.
+/// Resolves the settings of an env file, options and a process's environment.
 fn resolve(
     file: Option<&str>,
     options: &str,
