@@ -1,13 +1,13 @@
-//! What makes an image out of a distribution's: `dayfly-guest base` and `dayfly-guest install`, one step of a Dockerfile
-//! each, with this binary mounted while the step runs and not kept.
+//! Turns a distribution's image into an image for jobs: `dayfly-guest base` and `dayfly-guest install`. Each is one step of
+//! a Dockerfile. This binary is mounted while the step runs, and is not stored in the image.
 //!
 //! ```text
 //!   FROM debian ── base ──> packages, user, container engine ── install ──> runner app, /_work, tool cache
 //! ```
 //!
-//! Both change the system that they run in, and only that: they are for an image that is being built. What they need
-//! of programs (apt-get, dnf, useradd, curl, tar, sha256sum) is the image's own, since this binary is in the memory of
-//! every machine: a TLS stack or an archive library here would be paid for by each of them, and never used.
+//! Both change the system that they run in, so they are only for an image that is being built. They run the image's own
+//! programs (apt-get, dnf, useradd, curl, tar, sha256sum), because this binary is in the memory of every machine: each
+//! machine would pay for a TLS stack or an archive library here, and never use it.
 
 pub(crate) mod base;
 mod distribution;
@@ -20,7 +20,7 @@ use crate::options::{Given, Options, UsageError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Why a step of an image failed.
+/// The reason why a step of an image failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
     #[error("{0}")]
@@ -56,7 +56,7 @@ impl From<UsageError> for ImageError {
     }
 }
 
-/// Names the step and the path of an error.
+/// Adds the step and the path to an error.
 fn at<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> ImageError {
     let path = path.to_owned();
     move |source| ImageError::Io { what, path, source: source.into() }
@@ -66,19 +66,19 @@ fn check_root() -> Result<(), ImageError> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ImageError::NotRoot) }
 }
 
-/// A command of an image's, as main sees it.
+/// A command that is a step of an image.
 struct Command {
     name: &'static str,
     usage: &'static str,
     parse: fn(&[String]) -> Result<Options, UsageError>,
     help: fn(Given<'_>) -> String,
     run: fn(Given<'_>, &log::Log) -> Result<(), ImageError>,
-    /// Its variables for the log and for saying more.
+    /// Its variables for the log and for verbose output.
     log: (&'static str, &'static str),
 }
 
 impl Command {
-    /// Runs with the arguments after its name. 0, 1 where the step failed, 2 for wrong usage or settings.
+    /// Runs with the arguments after its name. Returns 0, 1 if the step failed, or 2 for wrong usage or settings.
     fn start(&self, args: &[String]) -> ExitCode {
         let environment = crate::options::environment();
         let options = match (self.parse)(args) {
@@ -90,7 +90,7 @@ impl Command {
         };
         let given = Given { options: &options, environment: &environment };
         if options.get("help").is_some() {
-            // Nobody reads: nothing lost.
+            // If standard output has no reader, nothing is lost.
             let _ = std::io::Write::write_all(&mut std::io::stdout(), (self.help)(given).as_bytes());
             return ExitCode::SUCCESS;
         }

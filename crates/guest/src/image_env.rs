@@ -1,4 +1,4 @@
-//! What the image of this machine says of its programs' environment.
+//! The environment variables that the image of this machine sets for its programs.
 
 use dayfly_guest::envfile::{self, LENGTH_MAX, Variables};
 use dayfly_guest::environment::IMAGE_ENV;
@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::sync::OnceLock;
 
-/// Gives a program the variables of its image. One that says nothing, or nothing that can be understood, changes nothing.
+/// Sets the variables of the image for a program. Does nothing if the image sets none, or if its file cannot be parsed.
 ///
-/// They are read once: an entrypoint that stands by has them when its machine is forked.
+/// The file is read once, so an entrypoint on standby already has the variables when its machine is forked.
 pub(crate) fn apply(launch: &mut Launch) {
     static OF_IMAGE: OnceLock<Option<Variables>> = OnceLock::new();
     if let Some(variables) = OF_IMAGE.get_or_init(read) {
@@ -25,7 +25,7 @@ fn read() -> Option<Variables> {
     match understood.and_then(|_| envfile::parse(&text).map_err(|error| error.to_string())) {
         Ok(variables) => Some(variables),
         Err(why) => {
-            crate::console::say(&format!("{IMAGE_ENV} is passed over: {why}"));
+            crate::console::say(&format!("{IMAGE_ENV} is ignored: {why}"));
             None
         }
     }

@@ -1,28 +1,28 @@
-//! Lists of a distribution's packages, as `images/` has them: read by whoever makes an image, on the host or in it.
+//! Parses package lists of a distribution, such as those in `images/`, for image builds on the host or in the image.
 //!
-//! One package a line; `?name` for one that some releases of the distribution lack; `#` starts a comment.
+//! One package per line; `?name` for a package that some releases of the distribution lack; `#` starts a comment.
 
-/// A list, read.
+/// A parsed list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Packages {
-    /// Those that must be there.
+    /// Packages that must exist.
     pub needed: Vec<String>,
-    /// Those that are taken where the release has them.
+    /// Packages that are installed if the release has them.
     pub wanted: Vec<String>,
 }
 
-/// A line that is no package.
+/// A line that is not a package's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {name:?} is no package name")]
 pub struct NotAPackage {
     /// Number of the line, from 1.
     pub line: usize,
-    /// What stands there.
+    /// The text in place of a package name.
     pub name: String,
 }
 
 impl Packages {
-    /// Reads a list.
+    /// Parses a list.
     ///
     /// ```
     /// use dayfly_guest::packages::Packages;
@@ -32,7 +32,7 @@ impl Packages {
     /// ```
     ///
     /// # Errors
-    /// [`NotAPackage`] names the first line that is none.
+    /// [`NotAPackage`] with the first line that is not a package's name.
     pub fn parse(text: &str) -> Result<Self, NotAPackage> {
         let mut packages = Self::default();
         for (index, line) in text.lines().enumerate() {
@@ -50,20 +50,21 @@ impl Packages {
         Ok(packages)
     }
 
-    /// Those of another list too.
+    /// Adds the packages of another list.
     pub fn extend(&mut self, other: Self) {
         self.needed.extend(other.needed);
         self.wanted.extend(other.wanted);
     }
 }
 
-/// Lower-case letters, digits and `+-._`, starting with a letter or digit: Debian Policy 5.6.1, and `_`, which Fedora's
-/// names may have. Anything else would be an option, a pattern or a path to apt or dnf.
+/// Returns true if the name has only lower-case letters, digits and `+-._`, and starts with a letter or digit: Debian
+/// Policy 5.6.1, and `_`, which Fedora's names may have. apt and dnf would take anything else as an option, a pattern or a
+/// path.
 fn is_name(name: &str) -> bool {
     name.len() >= 2
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-._".contains(&byte))
-        // `name-` asks apt to remove it.
+        // `name-` makes apt remove the package.
         && !name.ends_with('-')
 }
 

@@ -1,5 +1,5 @@
-//! `dayfly-guest install` against a forge of this test's own, on the loopback, with scripts for runner apps: the real
-//! curl, tar and sha256sum do the work, as in an image.
+//! Tests of `dayfly-guest install` against a test forge on the loopback interface, with scripts in place of runner apps.
+//! The real curl, tar and sha256sum do the work, as in an image.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 const VERSION: &str = "2.336.0";
 
-/// A forge that has files, and remembers what was asked of it.
+/// A forge that serves files, and records the requests.
 struct Forge {
     address: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -62,12 +62,12 @@ fn answer(stream: TcpStream, requests: &Mutex<Vec<String>>, files: &Mutex<HashMa
     let _ = stream.get_mut().write_all(&[head.as_bytes(), &body].concat());
 }
 
-/// A place to install into.
+/// A temporary folder to install into.
 struct Place {
     folder: tempfile::TempDir,
 }
 
-/// How it ended, and what it said.
+/// Exit status and output of an installation.
 struct Ended {
     code: Option<i32>,
     said: String,
@@ -86,19 +86,19 @@ impl Place {
         self.path("dir")
     }
 
-    /// What is in the folder of apps.
+    /// Returns the names in the folder of apps.
     fn installed(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// The program by itself, without what may be beside it.
+    /// Returns a copy of the program, without the files that may be beside the original.
     fn program(&self) -> PathBuf {
         let program = self.path("bin/dayfly-guest");
         if !program.exists() {
             fs::create_dir_all(program.parent().unwrap()).unwrap();
-            // By a process of its own: a program that this one had open for writing while another test's thread forked
-            // would be busy for as long as that one's child has not become what it is to be.
+            // Another process makes the copy. If this process had the file open for writing while another test's thread
+            // forked, the program would be busy until that thread's child has called exec.
             let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_dayfly-guest")).arg(&program).status();
             assert!(copied.unwrap().success());
         }
@@ -107,7 +107,7 @@ impl Place {
 
     fn install(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
         let program = self.program();
-        // Only root installs; anybody is that in a user namespace.
+        // Only root can install, and every user is root in a user namespace.
         let mut command = if rustix::process::geteuid().is_root() {
             Command::new(&program)
         } else {
@@ -124,7 +124,7 @@ impl Place {
         Ended { code: output.status.code(), said }
     }
 
-    /// An archive of an app whose program is a script, and its sha256.
+    /// Creates an archive of an app whose program is a script. Returns it with its sha256.
     fn archive(&self, program: &str, version: &str) -> (PathBuf, String) {
         let tree = self.path("made");
         let script = tree.join(program);
@@ -151,7 +151,7 @@ impl Ended {
     }
 }
 
-/// A release of the official app, with a checksum, and its archive.
+/// Adds a release of the official app to the forge, with a checksum and its archive.
 fn release(forge: &Forge, archive: &Path, digest: &str) {
     let name = archive.file_name().unwrap().to_str().unwrap();
     let text = serde_json::json!({
@@ -198,7 +198,7 @@ fn what_is_asked_for_and_cannot_be_had_is_an_error_that_says_so() {
         .install(&["latest", "arm64"], &env)
         .expect(1, "has no actions-runner-linux-arm64-2.336.0.tar.gz; it has: ");
     let project = [env[0], ("INSTALL_PROJECT", "acme/runner")];
-    place.install(&[], &project).expect(1, "answered 404: there is no such thing");
+    place.install(&[], &project).expect(1, "answered 404: it does not exist");
     let nobody = [("INSTALL_GITHUB", "http://127.0.0.1:9"), ("INSTALL_PROJECT", "actions/runner")];
     place
         .install(&[], &nobody)
@@ -213,7 +213,7 @@ fn an_archive_that_is_not_what_the_forge_says_is_refused() {
     let (archive, _) = place.archive("bin/Runner.Listener", VERSION);
     release(&forge, &archive, &"0".repeat(64));
     let env = [("INSTALL_GITHUB", forge.address.as_str())];
-    place.install(&[], &env).expect(1, "it is not what it should be, or was cut off");
+    place.install(&[], &env).expect(1, "the file was changed, or is incomplete");
     assert!(place.installed().is_empty());
 }
 
@@ -286,11 +286,11 @@ fn where_the_official_app_cannot_be_reached_the_one_beside_takes_its_place_unles
     let installed = place.dir().join("runner-0.13.0/github-act-runner");
     fs::File::open(&installed).unwrap().read_to_string(&mut copy).unwrap();
     assert!(copy.contains("version dev"));
-    // Asked for by name, it needs no forge.
+    // If the app is requested by name, no forge is needed.
     fs::remove_dir_all(place.dir()).unwrap();
     let project = ("INSTALL_PROJECT", "ChristopherHX/github-act-runner");
     place.install(&[], &[nobody, project]).expect(0, "install: done: ");
     fs::write(&program, "changed").unwrap();
     fs::remove_dir_all(place.dir()).unwrap();
-    place.install(&[], &[nobody]).expect(1, "it is not what it should be");
+    place.install(&[], &[nobody]).expect(1, "the file was changed, or is incomplete");
 }

@@ -1,7 +1,7 @@
-//! `dayfly-guest base`: what an image needs before a runner app comes into it. Packages, the user that jobs run as,
-//! and the container engine, or its client.
+//! `dayfly-guest base`: installs what an image needs before the runner app: packages, the user that jobs run as, and the
+//! container engine, or its client.
 //!
-//! Everything is made as often as one likes: what is there already and as it is asked for stays.
+//! The step can be repeated: anything that already exists as requested stays unchanged.
 
 mod accounts;
 mod containers;
@@ -37,7 +37,7 @@ fn make(given: Given<'_>, log: &Log) -> Result<(), ImageError> {
     let settings = Settings::resolve(given, family)?;
     let manager = Manager { family, log };
     manager.refresh()?;
-    // First of all, so that no package takes its number.
+    // The group comes first, so that no package takes its number.
     accounts::make_group(&settings, log)?;
     if settings.wrapper.is_some() {
         containers::divert_client(&manager)?;
@@ -59,7 +59,7 @@ fn make(given: Given<'_>, log: &Log) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Workflows call `python` as often as its name with a version.
+/// Makes `python` a link to `python3`. Workflows call `python` as often as the name with a version.
 fn name_python() -> Result<(), ImageError> {
     let path = Path::new("/usr/bin/python");
     match std::os::unix::fs::symlink("python3", path) {

@@ -1,14 +1,14 @@
-//! The distributions that images are made of, and their package lists.
+//! The distributions that images are based on, and their package lists.
 
 use dayfly_guest::os_release::{self, OsRelease};
 use dayfly_guest::packages::Packages;
 
-/// Distributions that have packages under the same names, and the same manager of them.
+/// Distributions with the same package names and the same package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
-    /// Debian, Ubuntu, and what calls itself like them: apt-get.
+    /// Debian, Ubuntu, and distributions that name them in `ID_LIKE`: apt-get.
     Debian,
-    /// Fedora: dnf.
+    /// Fedora, and distributions that name it in `ID_LIKE`: dnf.
     Fedora,
 }
 
@@ -23,21 +23,21 @@ pub(crate) enum Unknown {
     Unreadable(#[source] std::io::Error),
 }
 
-/// Lists of packages.
+/// A list of packages.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum List {
-    /// What jobs expect.
+    /// Packages that jobs expect.
     Jobs,
     /// Docker's engine and its client.
     Docker,
     /// podman, and Docker's client.
     Podman,
-    /// What the official runner app links.
+    /// Packages with the libraries that the official runner app links.
     Runner,
 }
 
 impl Family {
-    /// That of the system this runs in.
+    /// Returns the family of the system that this process runs in.
     pub(super) fn here() -> Result<Self, Unknown> {
         let text = std::fs::read_to_string(os_release::PATH).map_err(Unknown::Unreadable)?;
         Self::of(&OsRelease::parse(&text))
@@ -57,7 +57,7 @@ impl Family {
             })
     }
 
-    /// The group whose members may become root.
+    /// Returns the group whose members may become root.
     pub(super) fn sudo_group(self) -> &'static str {
         match self {
             Self::Debian => "sudo",
@@ -65,8 +65,8 @@ impl Family {
         }
     }
 
-    /// A list of `images/`, as it was when this binary was built. They are checked by a test, so an empty one is what a
-    /// wrong one would be.
+    /// Returns a list of `images/`, as it was when this binary was built. An invalid list would be empty, but a test checks
+    /// all of them.
     pub(super) fn list(self, list: List) -> Packages {
         Packages::parse(self.text(list)).unwrap_or_default()
     }

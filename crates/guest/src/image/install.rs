@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   a file ────────────────┐
-//!   runners/downloads ─────┤─> archive, sha256 ─> stage ─> looked through ─> tried ─> <dir>/runner-<version>
+//!   runners/downloads ─────┤─> archive, sha256 ─> stage ─> checked ─> tried ─> <dir>/runner-<version>
 //!   a release of a project ┘
-//!   github-act-runner beside this program, where the official one was not asked for and cannot be reached
+//!   github-act-runner beside this program, if the official app was not requested and cannot be reached
 //! ```
 //!
-//! Whatever fails, a `runner-<version>` is whole or not there. The entrypoint takes the newest of them.
+//! A `runner-<version>` is complete or does not exist, whatever fails. The entrypoint uses the newest of them.
 
 mod archive;
 mod fetch;
@@ -28,7 +28,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Why a runner app could not be installed.
+/// The reason why a runner app could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InstallError {
     #[error(transparent)]
@@ -107,7 +107,7 @@ fn make(given: Given<'_>, log: &Log) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Which archive it is, and where.
+/// Chooses the archive, and the place that it comes from.
 fn choose(settings: &Settings, stage: &Stage, log: &Log) -> Result<Archive, ImageError> {
     let beside = |reason: String| release::beside(&settings.beside).map_err(|absent| absent.unless(reason));
     if let Wanted::File(path) = &settings.wanted {
@@ -150,7 +150,8 @@ fn unpack(archive: &Archive, stage: &Stage, log: &Log) -> Result<std::path::Path
     }
 }
 
-/// What the official app links. Its own script for it asks the same of the same package managers.
+/// Installs the libraries that the official app links. The app's own script installs the same with the same package
+/// managers.
 fn dependencies(log: &Log) -> Result<(), ImageError> {
     let family = Family::here()?;
     let manager = Manager { family, log };
@@ -159,8 +160,8 @@ fn dependencies(log: &Log) -> Result<(), ImageError> {
     Ok(manager.clean()?)
 }
 
-/// One that is for this architecture is started once: a library that it lacks is found now, not by the first job. The
-/// official one tells its version alone; github-act-runner tells none that says anything.
+/// Starts the app once, if it is for this architecture, so that a missing library is found now and not by the first job.
+/// The official app prints only its version, which must match. github-act-runner prints no meaningful version.
 fn try_it(archive: &Archive, settings: &Settings, tree: &Path, log: &Log) -> Result<(), ImageError> {
     if settings.is_foreign() {
         return Ok(());

@@ -1,10 +1,10 @@
-//! What the steps of an image print: their own words, and with `-v` the lines of all that they run.
+//! The log of an image's steps: their own lines, and with `-v` the lines of all programs that they run.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::Mutex;
 
-/// Standard error as a rule.
+/// The default destination: standard error.
 const USUAL: &str = "2";
 
 pub(super) struct Log {
@@ -14,8 +14,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// `to` is a descriptor's number or a path. One that cannot be written is said on standard error, which then gets
-    /// the lines: the image matters more than the log.
+    /// Opens the log. `to` is a descriptor's number or a path. If it cannot be opened, this is reported on standard
+    /// error, which then gets the lines, because the image matters more than the log.
     pub(super) fn open(name: &'static str, to: Option<&str>, verbose: Option<&str>) -> Self {
         let verbose = !matches!(verbose, None | Some("0"));
         let to = to.unwrap_or(USUAL);
@@ -27,15 +27,15 @@ impl Log {
         Self { name, to, verbose }
     }
 
-    /// A line of its own.
+    /// Logs a line.
     pub(super) fn say(&self, text: &str) {
         let Some(to) = &self.to else { return };
         let line = format!("{}: {text}\n", self.name);
-        // Nobody reads: nothing to be done.
+        // If the log has no reader, nothing can be done.
         let _ = to.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write_all(line.as_bytes());
     }
 
-    /// A line that only `-v` shows.
+    /// Logs a line that only `-v` shows.
     pub(super) fn detail(&self, text: &str) {
         if self.verbose {
             self.say(text);

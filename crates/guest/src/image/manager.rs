@@ -1,4 +1,4 @@
-//! Package managers: apt-get and dnf, with command lines that ask nothing and take no more than is named.
+//! Package managers: apt-get and dnf, with command lines that ask no questions and install no more than is named.
 
 use super::distribution::Family;
 use super::log::Log;
@@ -7,7 +7,7 @@ use dayfly_guest::packages::Packages;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What says that a package manager starts no service. Debian's own policy file for it.
+/// Path and content of Debian's policy file, which prevents packages from starting services.
 const NO_SERVICES: (&str, &str) = ("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
 
 #[derive(Debug, thiserror::Error)]
@@ -27,19 +27,19 @@ pub(crate) enum ManagerError {
     },
 }
 
-/// The package manager of a family, in the system this runs in.
+/// The package manager of a family, in the system that this process runs in.
 pub(super) struct Manager<'a> {
     pub(super) family: Family,
     pub(super) log: &'a Log,
 }
 
 impl Manager<'_> {
-    /// Takes over the archives' lists of packages.
+    /// Fetches the archives' lists of packages.
     pub(super) fn refresh(&self) -> Result<(), ManagerError> {
         Ok(refresh(self.family).run(self.log)?)
     }
 
-    /// Those that the archives have, of these.
+    /// Returns those of the names that the archives have.
     pub(super) fn available(&self, names: &[String]) -> Result<BTreeSet<String>, ManagerError> {
         if names.is_empty() {
             return Ok(BTreeSet::new());
@@ -48,7 +48,7 @@ impl Manager<'_> {
         Ok(parse_available(self.family, &answer, names))
     }
 
-    /// Installs a list; what is wanted only is left out where it is not there.
+    /// Installs a list, without the wanted packages that the archives do not have.
     pub(super) fn install(&self, list: &Packages) -> Result<(), ManagerError> {
         let asked = asked(self.family, list);
         let names = choose(self.family, list, &self.available(&asked)?)?;
@@ -57,7 +57,7 @@ impl Manager<'_> {
         Ok(install(self.family).with(names).run(self.log)?)
     }
 
-    /// Removes what was fetched.
+    /// Removes everything that was fetched.
     pub(super) fn clean(&self) -> Result<(), ManagerError> {
         clean(self.family).run(self.log)?;
         let caches: &[&str] = match self.family {
@@ -67,13 +67,13 @@ impl Manager<'_> {
         for entry in caches.iter().flat_map(|cache| std::fs::read_dir(cache).into_iter().flatten().flatten())
         {
             let path = entry.path();
-            // It is space only.
+            // If this fails, only disk space is lost.
             let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
         }
         Ok(())
     }
 
-    /// Lets packages start nothing while this lives, where the image does not say so itself.
+    /// Prevents packages from starting services until the result is dropped, unless the image has its own policy file.
     fn quiet_services(&self) -> Result<Option<NoServices>, ManagerError> {
         let (path, text) = NO_SERVICES;
         if self.family != Family::Debian || Path::new(path).exists() {
@@ -87,18 +87,18 @@ impl Manager<'_> {
     }
 }
 
-/// Takes the policy away again.
+/// Removes the policy file when it is dropped.
 struct NoServices;
 
 impl Drop for NoServices {
     fn drop(&mut self) {
-        // Who removed it already had a reason.
+        // The file may already have been removed on purpose.
         let _ = std::fs::remove_file(NO_SERVICES.0);
     }
 }
 
-/// Which names the archives are asked for. Fedora renames packages, which go on to provide their old names: dnf knows
-/// them when it installs, and refuses what nobody provides.
+/// Returns the names to look up in the archives. For Fedora these are only the wanted packages, because its renamed
+/// packages still provide their old names: dnf resolves them at installation, and refuses a name that no package provides.
 fn asked(family: Family, list: &Packages) -> Vec<String> {
     match family {
         Family::Debian => [list.needed.as_slice(), &list.wanted].concat(),
@@ -106,7 +106,7 @@ fn asked(family: Family, list: &Packages) -> Vec<String> {
     }
 }
 
-/// What is installed of a list: all that is needed, and of what is wanted what there is.
+/// Returns the packages of a list to install: all needed ones, and the wanted ones that are available.
 fn choose(
     family: Family,
     list: &Packages,
@@ -138,14 +138,14 @@ fn refresh(family: Family) -> Program {
 
 fn query(family: Family) -> Program {
     match family {
-        // Unlike `apt-cache show`, it tells nothing of names that only other packages provide, and fails for none.
+        // Unlike `apt-cache show`, it prints nothing for names that only other packages provide, and fails for no name.
         Family::Debian => Program::new(["apt-cache", "madison"]),
         Family::Fedora => dnf().with(["-q", "repoquery", "--qf", "package %{name}\\n"]),
     }
 }
 
-/// What either of them answers: `name | version | archive`, or what the format asks for. Only names that were asked for
-/// count, so that a warning in between is none.
+/// Parses the output of either query: `name | version | archive`, or the requested format. Only requested names count, so
+/// that a warning in between is not taken as a name.
 fn parse_available(family: Family, answer: &str, names: &[String]) -> BTreeSet<String> {
     let name = |line: &str| match family {
         Family::Debian => line.split_once('|').map(|(name, _)| name.trim().to_owned()),
@@ -156,7 +156,7 @@ fn parse_available(family: Family, answer: &str, names: &[String]) -> BTreeSet<S
 
 fn install(family: Family) -> Program {
     match family {
-        // What an image has changed of a package's configuration stays.
+        // Configuration files that the image has changed stay unchanged.
         Family::Debian => apt_get().with([
             "install",
             "-y",

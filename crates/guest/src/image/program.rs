@@ -1,4 +1,4 @@
-//! Programs of the image that its steps run.
+//! Runs programs of the image for its steps.
 
 use super::log::Log;
 use std::collections::VecDeque;
@@ -9,13 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// How long one program may take: package lists of hundreds of megabytes come over slow lines.
+/// Longest time that one program may take. Hundreds of megabytes of packages may come over a slow connection.
 const TIME_MAX: Duration = Duration::from_secs(45 * 60);
 
-/// How many of its last lines an error tells.
+/// Number of last lines that an error shows.
 const LAST_LINES: usize = 20;
 
-/// Most bytes of output that are kept of a program that is asked something.
+/// Largest size in bytes of the output that [`Program::answer`] returns.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,18 +34,18 @@ pub(crate) enum ProgramError {
     Verbose { line: String },
 }
 
-/// The last lines, below the error.
+/// Formats the last lines, which are shown below the error.
 fn shown(last: &str) -> String {
     if last.is_empty() { String::new() } else { format!("; its last lines:\n{last}") }
 }
 
-/// A command line, and what is given to it besides. A value, so that it can be looked at before anything runs.
+/// A command line with its environment, input and folder. It is a value, so that it can be inspected before it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) words: Vec<String>,
-    /// Variables over those of this process.
+    /// Variables that are set over those of this process.
     pub(super) env: Vec<(&'static str, String)>,
-    /// Standard input; what is secret goes here. Never shown.
+    /// Standard input, for secrets. It is never shown.
     pub(super) input: String,
     /// Working folder; empty for the current one.
     pub(super) folder: std::path::PathBuf,
@@ -57,7 +57,7 @@ impl Program {
         Self { words, env: vec![("LC_ALL", "C.UTF-8".to_owned())], ..Self::default() }
     }
 
-    /// More arguments.
+    /// Adds arguments.
     pub(super) fn with<W: Into<String>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         self.words.extend(words.into_iter().map(Into::into));
         self
@@ -78,18 +78,18 @@ impl Program {
         self
     }
 
-    /// Its start, for people: an installation names hundreds of packages.
+    /// Returns the start of the command line, for messages. The line of an installation names hundreds of packages.
     fn line(&self) -> String {
         let start = self.words.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" ");
         if self.words.len() > 8 { format!("{start} ...") } else { start }
     }
 
-    /// Runs it to its end; `-v` shows what it prints.
+    /// Runs the program until it exits. `-v` shows its output.
     pub(super) fn run(&self, log: &Log) -> Result<(), ProgramError> {
         self.relay(|line| log.detail(line), log)
     }
 
-    /// What it prints on standard output and error.
+    /// Runs the program until it exits, and returns its standard output and error.
     pub(super) fn answer(&self, log: &Log) -> Result<String, ProgramError> {
         let mut answer = String::new();
         self.relay(
@@ -122,7 +122,7 @@ impl Program {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    // Its whole group: package managers start others. One that has just ended is no error.
+                    // The whole group: package managers start other programs. A program that has just exited is no error.
                     let group = rustix::process::Pid::from_child(&child);
                     let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
                     let _ = child.wait();
@@ -150,16 +150,17 @@ impl Program {
         Ok((command.spawn()?, output))
     }
 
-    /// Its lines come as they are printed, until nobody holds its output any more.
+    /// Writes the program's input, and returns its lines as they are printed, until no process holds its output.
     fn feed_and_read(&self, child: &mut Child, output: PipeReader) -> Receiver<String> {
         if let Some(mut stdin) = child.stdin.take() {
-            // Far less than a pipe holds, so nothing waits. One that does not read has its own reason, and tells it.
+            // The input is far smaller than a pipe, so the write does not block. A program that does not read it has its own
+            // reason, and reports it.
             let _ = stdin.write_all(self.input.as_bytes());
         }
         let (sender, lines) = sync_channel(64);
         std::thread::spawn(move || {
             crate::lines::for_each(output, |line| {
-                // Nobody waits for it any more: it was killed.
+                // An error means that the program was killed, and that its lines are not awaited any more.
                 let _ = sender.send(line.to_owned());
             });
         });
@@ -171,7 +172,7 @@ fn joined(lines: VecDeque<String>) -> String {
     lines.into_iter().collect::<Vec<_>>().join("\n")
 }
 
-/// A log for tests: nobody reads it.
+/// Returns a log for tests that discards all lines.
 #[cfg(test)]
 pub(super) fn quiet() -> Log {
     Log::open("test", Some("/dev/null"), None)

@@ -1,4 +1,4 @@
-//! The user that jobs run as, its group, and its right to become root.
+//! Creates the user that jobs run as, its group, and its right to become root.
 
 use super::super::log::Log;
 use super::super::program::Program;
@@ -7,7 +7,7 @@ use super::settings::{Named, Settings};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Read by sudo beside `/etc/sudoers`, after it: the last rule that fits counts.
+/// The file with the sudo rule. sudo reads it after `/etc/sudoers`, and the last rule that matches counts.
 const SUDOERS: &str = "/etc/sudoers.d/dayfly";
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,17 +22,17 @@ pub(crate) enum AccountError {
     NoSudo(String),
 }
 
-/// Makes the group.
+/// Creates the group.
 pub(super) fn make_group(settings: &Settings, log: &Log) -> Result<(), ImageError> {
     run(group_plan(&settings.group, &read("/etc/group")?)?, log)
 }
 
-/// Makes the user, puts it into its groups, and lets it become root.
+/// Creates the user, adds it to its groups, and lets it become root.
 pub(super) fn make_user(settings: &Settings, log: &Log) -> Result<(), ImageError> {
     run(user_plan(settings, &read("/etc/passwd")?, &read("/etc/group")?)?, log)?;
     let path = Path::new(SUDOERS);
     let rule = format!("%{} ALL=(ALL:ALL) NOPASSWD:ALL\n", settings.sudo);
-    // Made anew, since sudo ignores a file that others may write.
+    // Created anew, because sudo ignores a file that others may write to.
     let _ = std::fs::remove_file(path);
     let new = std::fs::File::options().write(true).create_new(true).mode(0o440).open(path);
     new.and_then(|mut new| std::io::Write::write_all(&mut new, rule.as_bytes()))
@@ -67,7 +67,7 @@ fn user_plan(settings: &Settings, users: &str, groups: &str) -> Result<Vec<Vec<S
             ["useradd", "--uid", &uid, "--gid", &gid, "--create-home", "--shell", "/bin/bash", &user.name];
         lines.push(line(add));
     }
-    // Docker's group comes with its package.
+    // Docker's package creates its group.
     let more = if exists("docker") { format!("{sudo},docker") } else { sudo.clone() };
     lines.push(line(["usermod", "--append", "--groups", &more, &user.name]));
     Ok(lines)
@@ -77,12 +77,12 @@ fn line<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// The number of an entry of `/etc/passwd` or `/etc/group`.
+/// Returns the number of an entry of `/etc/passwd` or `/etc/group`.
 fn number<'a>(entries: &'a str, name: &str) -> Option<&'a str> {
     entries.lines().find(|line| line.split(':').next() == Some(name))?.split(':').nth(2)
 }
 
-/// Whether it is there as it is asked for; an error where another one has its name or its number.
+/// Returns true if the entry exists as requested. Returns an error if another entry has its name or its number.
 fn is_there(
     kind: &'static str,
     wanted: &Named,

@@ -1,4 +1,4 @@
-//! podman's configuration, and Docker's client behind the wrapper.
+//! Writes podman's configuration, and puts Docker's client behind the wrapper.
 
 use super::super::distribution::Family;
 use super::super::log::Log;
@@ -9,7 +9,7 @@ use crate::wrapper::REAL;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where packages put Docker's client, and where it is once it is wrapped.
+/// Path at which packages install Docker's client. Once the client is wrapped, the link to the wrapper is here.
 const CLIENT: &str = "/usr/bin/docker";
 
 const CONFIGURATION: [(&str, &str); 2] = [
@@ -17,7 +17,7 @@ const CONFIGURATION: [(&str, &str); 2] = [
     ("/etc/containers/storage.conf", include_str!("../../../../../images/containers/storage.conf")),
 ];
 
-/// Writes podman's configuration, in the place of what its package may have brought.
+/// Writes podman's configuration, over the files that its package may have installed.
 pub(super) fn configure() -> Result<(), ImageError> {
     for (path, text) in CONFIGURATION {
         let path = Path::new(path);
@@ -28,12 +28,13 @@ pub(super) fn configure() -> Result<(), ImageError> {
     Ok(())
 }
 
-/// The real client's path.
+/// Returns the real client's path.
 fn real() -> PathBuf {
     Path::new(CLIENT).with_file_name(REAL)
 }
 
-/// Where dpkg installs: whatever package brings the client, now or later, has it in the other place.
+/// Diverts the client if the distribution has dpkg: every package that has the client, now or later, installs it at the
+/// real client's path.
 pub(super) fn divert_client(manager: &Manager<'_>) -> Result<(), ImageError> {
     if manager.family != Family::Debian {
         return Ok(());
@@ -44,8 +45,8 @@ pub(super) fn divert_client(manager: &Manager<'_>) -> Result<(), ImageError> {
         .run(manager.log)?)
 }
 
-/// Takes Docker's client out of the package that has the engine too, where it has none of its own (Debian 12, Ubuntu
-/// 24.04). The engine must not be there: whoever starts one would take it rather than podman.
+/// Extracts Docker's client from the package that also has the engine, if the client has no package of its own (Debian
+/// 12, Ubuntu 24.04). The engine must not be installed, because it would be started instead of podman.
 pub(super) fn take_client(manager: &Manager<'_>) -> Result<(), ImageError> {
     let real = real();
     if Path::new(CLIENT).exists() || real.exists() || manager.family != Family::Debian {
@@ -53,7 +54,7 @@ pub(super) fn take_client(manager: &Manager<'_>) -> Result<(), ImageError> {
     }
     manager.log.say("taking Docker's client out of docker.io, without its engine");
     let folder = Folder::make(Path::new("/var/tmp/dayfly-docker.io"))?;
-    // As root: apt's own user may not write there.
+    // As root: apt's own user may not write to the folder.
     let download =
         Program::new(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
     download.with(["download", "docker.io"]).in_folder(&folder.0).run(manager.log)?;
@@ -68,12 +69,12 @@ pub(super) fn take_client(manager: &Manager<'_>) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// A folder that is removed in the end.
+/// A folder that is removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
     fn make(path: &Path) -> Result<Self, ImageError> {
-        // Left behind by a build that was killed; somebody else's is an error of what comes next.
+        // A killed build may have left it behind. If it cannot be removed, the next call fails.
         let _ = fs::remove_dir_all(path);
         fs::create_dir(path).map_err(at("cannot make the folder", path))?;
         Ok(Self(path.to_owned()))
@@ -82,12 +83,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // It is space only.
+        // If this fails, only disk space is lost.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Makes `docker` a link to the wrapper, and what it was the real client.
+/// Moves `docker` to the real client's path, and makes `docker` a link to the wrapper.
 pub(super) fn wrap_client(wrapper: &Path, log: &Log) -> Result<(), ImageError> {
     wrap(Path::new(CLIENT), wrapper)?;
     if !real().exists() {
@@ -101,7 +102,7 @@ pub(super) fn wrap_client(wrapper: &Path, log: &Log) -> Result<(), ImageError> {
 
 fn wrap(client: &Path, wrapper: &Path) -> Result<(), ImageError> {
     match fs::symlink_metadata(client) {
-        // A link is a wrapper that was made before, for another place maybe.
+        // A link is from an earlier run, and may have another target.
         Ok(metadata) if metadata.is_symlink() => {
             fs::remove_file(client).map_err(at("cannot remove", client))?
         }

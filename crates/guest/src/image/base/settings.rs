@@ -1,4 +1,4 @@
-//! What `base` is told.
+//! The options and settings of `base`.
 
 use super::super::ImageError;
 use super::super::distribution::Family;
@@ -38,16 +38,16 @@ pub(super) struct Named {
     pub(super) id: u32,
 }
 
-/// All of it, resolved.
+/// The resolved settings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Docker's own engine rather than podman.
+    /// True for Docker's own engine instead of podman.
     pub(super) docker: bool,
     pub(super) user: Named,
     pub(super) group: Named,
-    /// Group that may become root.
+    /// Group whose members may become root.
     pub(super) sudo: String,
-    /// What `docker` is a link to; `None`: it stays the client itself.
+    /// Target of the link `docker`; `None`: `docker` stays the client itself.
     pub(super) wrapper: Option<PathBuf>,
 }
 
@@ -83,7 +83,7 @@ impl Settings {
     }
 }
 
-/// The value of a variable, or its default.
+/// Returns the value of a variable, or its default.
 fn in_force(given: Given<'_>, variable: &str, family: Option<Family>) -> String {
     if let Some(value) = given.get(variable) {
         return value.to_owned();
@@ -95,7 +95,7 @@ fn in_force(given: Given<'_>, variable: &str, family: Option<Family>) -> String 
         "BASE_UID" => "1001".to_owned(),
         "BASE_GID" => "121".to_owned(),
         "BASE_SUDO" => family.map_or("sudo|wheel", Family::sudo_group).to_owned(),
-        // Docker's own engine makes networks of its own, in a machine that has a kernel for them.
+        // Docker's own engine creates its own networks, in a machine whose kernel supports them.
         "BASE_DOCKER_WRAPPER" if is_on(&in_force(given, "BASE_DOCKER", family)) == Some(true) => {
             String::new()
         }
@@ -104,7 +104,7 @@ fn in_force(given: Given<'_>, variable: &str, family: Option<Family>) -> String 
     }
 }
 
-/// What useradd takes by default.
+/// Returns true if useradd accepts the name by default.
 fn is_account_name(name: &str) -> bool {
     let start = |c: char| c.is_ascii_lowercase() || c == '_';
     let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);

@@ -1,8 +1,8 @@
-//! From an archive to a folder that holds what it should, and nothing that leads out of it.
+//! Unpacks an archive into a folder, and makes sure that nothing in the folder leads out of it.
 //!
-//! Unpacking is GNU tar's, which makes no entry outside of where it stands: names are looked at before, since it only
-//! leaves out what is wrong with them, and everything that has come out is looked at after, since links are as good as
-//! names. All of that happens in a stage that only root may enter.
+//! GNU tar does the unpacking, and creates no entry outside of its working folder. The names are checked before, because
+//! tar would only leave out the wrong part of a name. Everything that was unpacked is checked afterwards: a link can lead
+//! outside like a name. All of this happens in a stage folder that only root may enter.
 
 use super::super::log::Log;
 use super::super::program::Program;
@@ -13,15 +13,15 @@ use std::fs::{self, DirBuilder, Metadata};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-/// Name of the stage.
+/// Name of the stage folder.
 const STAGE: &str = ".installing";
 
-/// Most entries of an archive; 2.336.0 has about 20 000.
+/// Largest number of entries in an archive. 2.336.0 has about 20 000.
 const ENTRIES_MAX: usize = 200_000;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    #[error("{path} has the sha256 {found}, and not {wanted}: it is not what it should be, or was cut off")]
+    #[error("{path} has the sha256 {found}, and not {wanted}: the file was changed, or is incomplete")]
     Digest { path: String, found: String, wanted: String },
     #[error("the archive's entry {0:?} would be outside of it")]
     Outside(String),
@@ -37,14 +37,14 @@ pub(crate) enum ArchiveError {
     NoProgram { program: String },
 }
 
-/// A folder beside the result, which is removed in the end.
+/// A folder beside the result, which is removed when it is dropped.
 pub(super) struct Stage {
     path: PathBuf,
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // It is space only.
+        // If this fails, only disk space is lost.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -53,7 +53,7 @@ impl Stage {
     pub(super) fn make(dir: &Path) -> Result<Self, ImageError> {
         fs::create_dir_all(dir).map_err(at("cannot make the folder", dir))?;
         let path = dir.join(STAGE);
-        // Left behind by a build that was killed.
+        // A killed build may have left it behind.
         let _ = fs::remove_dir_all(&path);
         DirBuilder::new().mode(0o700).create(&path).map_err(at("cannot make the folder", &path))?;
         Ok(Self { path })
@@ -63,14 +63,14 @@ impl Stage {
         &self.path
     }
 
-    /// Where the app is made.
+    /// Creates the folder in which the app is put together.
     fn tree(&self) -> Result<PathBuf, ImageError> {
         let tree = self.path.join("tree");
         DirBuilder::new().mode(0o755).create(&tree).map_err(at("cannot make the folder", &tree))?;
         Ok(tree)
     }
 
-    /// Copies a program that is an app by itself.
+    /// Copies a program that is a whole app, and checks its digest.
     pub(super) fn take(
         &self,
         program: &Path,
@@ -87,11 +87,11 @@ impl Stage {
         Ok(tree)
     }
 
-    /// Unpacks an archive.
+    /// Checks and unpacks an archive.
     pub(super) fn unpack(&self, archive: &Path, sha256: &str, log: &Log) -> Result<PathBuf, ImageError> {
         check_digest(archive, sha256, log)?;
         let archive = fs::canonicalize(archive).map_err(at("cannot find", archive))?.display().to_string();
-        // Absolute names are shown as they are, and a name with a line end in one line.
+        // With these options tar prints absolute names unchanged, and a name with a line end on one line.
         let list =
             ["tar", "--list", "--gzip", "--absolute-names", "--quoting-style=escape", "--file", &archive];
         check_names(&Program::new(list).answer(log)?)?;
@@ -107,7 +107,7 @@ impl Stage {
 fn check_digest(path: &Path, wanted: &str, log: &Log) -> Result<(), ImageError> {
     let answer =
         Program::new(["sha256sum", "--binary", "--"]).with([path.display().to_string()]).answer(log)?;
-    // A backslash comes first where the name is an odd one.
+    // The line begins with a backslash if sha256sum has escaped the name.
     let found = answer.trim_start_matches('\\').split(' ').next().unwrap_or_default().to_owned();
     if found == wanted {
         return Ok(());
@@ -116,7 +116,7 @@ fn check_digest(path: &Path, wanted: &str, log: &Log) -> Result<(), ImageError> 
     Err(ArchiveError::Digest { path, found, wanted }.into())
 }
 
-/// Looks at the names of an archive, one a line.
+/// Checks the names of an archive's entries, one per line.
 fn check_names(list: &str) -> Result<(), ArchiveError> {
     if list.lines().count() > ENTRIES_MAX {
         return Err(ArchiveError::Entries);
@@ -130,9 +130,9 @@ fn check_names(list: &str) -> Result<(), ArchiveError> {
     }
 }
 
-/// Looks at all that has come out of an archive.
+/// Checks everything that was unpacked from an archive.
 fn check_tree(tree: &Path) -> Result<(), ImageError> {
-    // Of files with several names: how many were seen, and one of them.
+    // For each file with several names: how many names were seen, how many it has, and one of them.
     let mut linked: HashMap<u64, (u64, u64, String)> = HashMap::new();
     walk(tree, &mut |path, metadata| {
         let name = path.strip_prefix(tree).unwrap_or(path).display().to_string();
@@ -157,7 +157,7 @@ fn check_tree(tree: &Path) -> Result<(), ImageError> {
     }
 }
 
-/// Whether a link's target is in the folder that the link's name is relative to.
+/// Returns true if a link's target is in the folder that the link's name is relative to.
 fn stays_inside(link: &Path, target: &Path) -> bool {
     let mut depth = link.components().count().saturating_sub(1);
     for part in target.components() {
@@ -190,7 +190,7 @@ fn walk(
     Ok(())
 }
 
-/// Gives a folder with all that is in it to a user: the official app writes into it.
+/// Gives a folder with its whole content to a user. The official app writes to it.
 pub(super) fn give(tree: &Path, account: Option<&Account>) -> Result<(), ImageError> {
     walk(tree, &mut |path, _| give_one(path, account))?;
     give_one(tree, account)
@@ -210,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
     use std::os::unix::fs::symlink;
 
-    /// A tar header of one entry, as ustar has it, and its content.
+    /// Returns the ustar header of one entry, and its content.
     fn entry(name: &str, kind: u8, link: &str, content: &str) -> Vec<u8> {
         let mut header = vec![0; 512];
         let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -231,7 +231,7 @@ mod tests {
         header
     }
 
-    /// What becomes of an archive with these entries, and what of the world around.
+    /// Unpacks an archive with these entries. Returns the result, and the folder around the stage.
     fn unpacked(entries: &[Vec<u8>]) -> (Result<PathBuf, String>, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("temporary folder");
         let tar = folder.path().join("a.tar");
@@ -244,7 +244,7 @@ mod tests {
             Program::new(["sha256sum", archive.to_str().expect("text")]).answer(&quiet()).expect("digest");
         let stage = Stage::make(&folder.path().join("dir")).expect("made");
         let result = stage.unpack(&archive, &digest[..64], &quiet());
-        // Before the stage goes.
+        // Before the stage is removed.
         let kept = folder.path().join("kept");
         let result = result.map_err(|error| error.to_string()).map(|tree| {
             fs::rename(tree, &kept).expect("moved");

@@ -1,20 +1,20 @@
-//! Fetching over the network, by the image's own curl: see the notes on `image` for why.
+//! Fetches files over the network with the image's own curl. The docs of the module `image` give the reason.
 
 use super::super::log::Log;
 use super::super::program::{Program, ProgramError};
 use super::super::{ImageError, at};
 use std::path::Path;
 
-/// Most bytes of an answer of the API, and of an archive (2.336.0 has about 220 MB).
+/// Largest size in bytes of an API response, and of an archive (2.336.0 has about 220 MB).
 const ANSWER_MAX: u64 = 8 * 1024 * 1024;
 const ARCHIVE_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
-/// Longest waits, in seconds: for an answer, and for an archive.
+/// Longest time in seconds for an API response, and for an archive.
 const ANSWER_TIME_MAX_S: u32 = 120;
 const ARCHIVE_TIME_MAX_S: u32 = 1800;
 
-/// curl's statuses for "nobody there" (<https://curl.se/docs/manpage.html#EXIT>): no proxy or host of that name, no
-/// connection, time is up, no TLS, no answer, cut off.
+/// curl's exit statuses for an unreachable server (<https://curl.se/docs/manpage.html#EXIT>): unknown proxy or host name,
+/// no connection, timeout, no TLS, no response, connection cut off.
 const UNREACHABLE: [i32; 10] = [5, 6, 7, 28, 35, 52, 55, 56, 60, 92];
 
 #[derive(Debug, thiserror::Error)]
@@ -35,18 +35,18 @@ pub(crate) enum FetchError {
     Token,
 }
 
-/// What to do about a status.
+/// Returns advice for a status.
 fn hint(status: u16) -> &'static str {
     match status {
         401 => ": the token is not valid there",
         403 | 429 => ": not allowed, or asked too often; a token (INSTALL_TOKEN) helps with both",
-        404 => ": there is no such thing, or only for who has a token (INSTALL_TOKEN)",
+        404 => ": it does not exist, or can only be seen with a token (INSTALL_TOKEN)",
         _ => "",
     }
 }
 
 impl FetchError {
-    /// Nobody answered, so that another source may.
+    /// Returns true if no server answered, so that another source may be used.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
@@ -56,13 +56,13 @@ impl FetchError {
     }
 }
 
-/// An answer of the API, into a file.
+/// Fetches an API response into a file, and returns its text.
 pub(super) fn answer(url: &str, token: Option<&str>, to: &Path, log: &Log) -> Result<String, ImageError> {
     fetch(url, token, to, (ANSWER_TIME_MAX_S, ANSWER_MAX), log)?;
     std::fs::read_to_string(to).map_err(at("cannot read", to))
 }
 
-/// An archive, into a file.
+/// Fetches an archive into a file.
 pub(super) fn archive(url: &str, token: Option<&str>, to: &Path, log: &Log) -> Result<(), ImageError> {
     Ok(fetch(url, token, to, (ARCHIVE_TIME_MAX_S, ARCHIVE_MAX), log)?)
 }
@@ -90,7 +90,7 @@ fn fetch(
     if (200..300).contains(&status) { Ok(()) } else { Err(FetchError::Status { url, status }) }
 }
 
-/// The command line; what is secret comes by standard input, since arguments can be read by every user.
+/// Returns the command line. Secrets go through standard input, because every user can read arguments.
 fn program(
     url: &str,
     token: Option<&str>,
@@ -104,7 +104,7 @@ fn program(
         }
         _ => return Err(FetchError::Url(url.chars().take(200).collect())),
     };
-    // Nobody is led from https to http.
+    // Redirects from https to http are not allowed.
     let protocols = format!("={}", if protocol == "http" { "http,https" } else { "https" });
     let mut words =
         vec!["curl", "--config", "-", "--silent", "--show-error", "--location", "--max-redirs", "5"];
@@ -133,7 +133,7 @@ fn program(
     Ok(Program::new(words).input(input))
 }
 
-/// A value in curl's configuration.
+/// Quotes a value for curl's configuration.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -1,4 +1,4 @@
-//! Which archive it is: what forges say of runner apps, and files.
+//! Finds the archive of a runner app: at a forge, as a file, or beside this program.
 
 use super::super::ImageError;
 use super::super::log::Log;
@@ -22,7 +22,7 @@ pub(crate) enum ReleaseError {
     NoVersion { project: String, version: String, url: String },
     #[error("the forge gives version {found} to its runners, and {wanted} was asked for")]
     OtherVersion { found: String, wanted: String },
-    #[error("{0} comes without a sha256, so nobody can know whether it is what it was")]
+    #[error("{0} comes without a sha256, so its content cannot be checked")]
     NoDigest(String),
     #[error("{0:?} is no version")]
     Version(String),
@@ -34,14 +34,14 @@ pub(crate) enum ReleaseError {
     NoChecksum(PathBuf),
 }
 
-/// Where an archive is.
+/// The place that an archive comes from.
 pub(super) enum Place {
     Url {
         url: String,
         token: Option<String>,
     },
     File(PathBuf),
-    /// The program itself.
+    /// The program itself, in the folder beside this program.
     Beside(PathBuf),
 }
 
@@ -54,7 +54,7 @@ impl Place {
     }
 }
 
-/// An archive, or a program, that is to become `runner-<version>`.
+/// An archive, or a program, that becomes `runner-<version>`.
 pub(super) struct Archive {
     pub(super) app: App,
     pub(super) version: String,
@@ -62,7 +62,7 @@ pub(super) struct Archive {
     pub(super) place: Place,
 }
 
-/// A release, of `GET /repos/{owner}/{repo}/releases/...`.
+/// A release, as returned by `GET /repos/{owner}/{repo}/releases/...`.
 #[derive(Deserialize)]
 struct Release {
     tag_name: String,
@@ -76,12 +76,12 @@ struct Release {
 struct Asset {
     name: String,
     browser_download_url: String,
-    /// `sha256:<hex>`; newer forges say it.
+    /// `sha256:<hex>`; only newer forges send it.
     #[serde(default)]
     digest: Option<String>,
 }
 
-/// One of `GET .../actions/runners/downloads`.
+/// One element of the response to `GET .../actions/runners/downloads`.
 #[derive(Deserialize)]
 struct Download {
     os: String,
@@ -90,12 +90,12 @@ struct Download {
     filename: String,
     #[serde(default)]
     sha256_checksum: Option<String>,
-    /// A GHES gives one, for this download alone.
+    /// A token for this download only; a GHES sends one.
     #[serde(default)]
     temp_download_token: Option<String>,
 }
 
-/// Asks the forge.
+/// Finds the archive at the forge.
 pub(super) fn find(settings: &Settings, stage: &Path, log: &Log) -> Result<Archive, ImageError> {
     let token = settings.token.as_deref();
     let to = stage.join("answer.json");
@@ -118,7 +118,7 @@ pub(super) fn find(settings: &Settings, stage: &Path, log: &Log) -> Result<Archi
     Ok(found?)
 }
 
-/// A tag that is not there is a version that is not there.
+/// Turns the error of a missing tag into the error of a missing version.
 fn no_version(error: ImageError, settings: &Settings, url: &str) -> ImageError {
     match (&error, &settings.wanted) {
         (ImageError::Install(InstallError::Fetch(fetch)), Wanted::Version(version)) if fetch.is_absent() => {
@@ -145,11 +145,12 @@ fn of_release(release: Release, settings: &Settings) -> Result<Archive, ReleaseE
     let of_body = || digest_in_body(release.body.as_deref().unwrap_or_default(), arch);
     let sha256 = of_asset.or_else(of_body).filter(|digest| is_sha256(digest)).map(str::to_owned);
     let sha256 = sha256.ok_or(ReleaseError::NoDigest(name))?;
-    // Whoever may download from a public project needs no token, and one for the API may be refused elsewhere.
+    // No token, because public downloads need none, and other servers may refuse a token for the API.
     Ok(Archive { app, version, sha256, place: Place::Url { url: asset.browser_download_url, token: None } })
 }
 
-/// The official project writes `<!-- BEGIN SHA linux-x64 -->hex<!-- END SHA linux-x64 -->` into its releases.
+/// Returns the digest in a release's text. The official project writes it as
+/// `<!-- BEGIN SHA linux-x64 -->hex<!-- END SHA linux-x64 -->`.
 fn digest_in_body<'a>(body: &'a str, arch: &str) -> Option<&'a str> {
     let (_, rest) = body.split_once(&format!("<!-- BEGIN SHA linux-{arch} -->"))?;
     rest.split_once("<!--").map(|(digest, _)| digest.trim())
@@ -177,7 +178,7 @@ fn of_downloads(downloads: Vec<Download>, settings: &Settings) -> Result<Archive
     Ok(Archive { app: App::Official, version, sha256, place })
 }
 
-/// What a name of an archive says: which app, and of the official one its version.
+/// Parses an archive's name. Returns the app, and the version if it is the official app.
 fn of_name(name: &str) -> Option<(App, Option<&str>)> {
     let stem = name.strip_suffix(".tar.gz")?;
     if stem.starts_with("binary-linux-") {
@@ -187,14 +188,14 @@ fn of_name(name: &str) -> Option<(App, Option<&str>)> {
     Some((App::Official, Some(version)))
 }
 
-/// A version becomes the name of a folder.
+/// Checks a version, which becomes the name of a folder.
 fn checked_version(text: &str) -> Result<String, ReleaseError> {
     let good = is_plain(text) && Version::parse(text).is_some();
     if good { Ok(text.to_owned()) } else { Err(ReleaseError::Version(text.chars().take(100).collect())) }
 }
 
-/// An archive on this disk. Its version is in the official one's name; of another it is its checksum's start, as a version
-/// that is lower than any.
+/// Returns an archive on this disk. The version of the official app is in the file's name. That of another app is made
+/// from the start of the checksum, and is lower than any other version.
 pub(super) fn of_file(path: &Path, sha256: Option<&str>) -> Result<Archive, ReleaseError> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (app, version) = of_name(name).ok_or_else(|| ReleaseError::Name(path.to_owned()))?;
@@ -212,28 +213,28 @@ pub(super) fn of_file(path: &Path, sha256: Option<&str>) -> Result<Archive, Rele
     Ok(Archive { app, version, sha256, place: Place::File(path.to_owned()) })
 }
 
-/// What the host's build says of its github-act-runner.
+/// The manifest of the github-act-runner that the host has built.
 #[derive(Deserialize)]
 struct BuiltApp {
     version: String,
     sha256: String,
 }
 
-/// Why there is none beside this program.
+/// The reason why there is no github-act-runner beside this program.
 pub(super) struct NotBeside {
     beside: String,
     reason: String,
 }
 
 impl NotBeside {
-    /// As an error, after the `reason` why it was looked for.
+    /// Converts it into an error that begins with the `reason` of the search.
     pub(super) fn unless(self, reason: String) -> ImageError {
         let Self { beside, reason: why } = self;
         InstallError::NoApp { reason, beside: format!("{beside}: {why}") }.into()
     }
 }
 
-/// The github-act-runner that the host has built, in a folder beside this program.
+/// Returns the github-act-runner that the host has built, in a folder beside this program.
 pub(super) fn beside(folder: &Path) -> Result<Archive, NotBeside> {
     let absent = |reason: String| NotBeside { beside: folder.display().to_string(), reason };
     let manifest = folder.join("manifest.json");

@@ -1,4 +1,4 @@
-//! What `install` is told.
+//! The options and settings of `install`.
 
 use super::super::ImageError;
 use crate::options::Takes::{Count, Value};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 pub(super) const USAGE: &str = "usage: dayfly-guest install [OPTIONS] [VERSION|FILE [ARCH]]";
 
-/// The project that is taken unless another one is asked for.
+/// The project that is used unless another one is requested.
 const OFFICIAL: &str = "actions/runner";
 
-/// Where a Dockerfile's `--mount=type=secret,id=install_token` is.
+/// Path of a Dockerfile's `--mount=type=secret,id=install_token`.
 const TOKEN_FILE: &str = "/run/secrets/install_token";
 
 static OPTIONS: [Switch; 4] = [
@@ -57,8 +57,8 @@ impl App {
         }
     }
 
-    /// Its program, in its folder; what the entrypoint starts. Not the official one's scripts: `run.sh` exits 0 for nearly
-    /// everything.
+    /// Returns the path of the app's program in its folder, which the entrypoint starts. The official app's scripts are not
+    /// used, because `run.sh` exits 0 for nearly everything.
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::Official => "bin/Runner.Listener",
@@ -71,7 +71,7 @@ impl App {
     }
 }
 
-/// Which one.
+/// The requested version or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
     Latest,
@@ -80,16 +80,16 @@ pub(super) enum Wanted {
     File(PathBuf),
 }
 
-/// All of it, resolved. `Debug` is left out: it holds a token.
+/// The resolved settings. They have no `Debug`, because they hold a token.
 pub(super) struct Settings {
     pub(super) wanted: Wanted,
     /// `x64` or `arm64`.
     pub(super) arch: &'static str,
-    /// `None`: nobody asked for one.
+    /// `None`: no project was requested.
     project: Option<String>,
     /// Address of the forge's REST API, without a slash at its end.
     pub(super) api: String,
-    /// Path of a principal below it.
+    /// Path of a principal below `api`.
     pub(super) principal: Option<String>,
     pub(super) token: Option<String>,
     pub(super) sha256: Option<String>,
@@ -98,7 +98,7 @@ pub(super) struct Settings {
     pub(super) tool_cache: PathBuf,
     pub(super) directories: Vec<PathBuf>,
     pub(super) dependencies: bool,
-    /// Where a github-act-runner may be that the host has built.
+    /// Folder in which there may be a github-act-runner that the host has built.
     pub(super) beside: PathBuf,
 }
 
@@ -151,7 +151,7 @@ impl Settings {
         })
     }
 
-    /// Whose releases are taken.
+    /// Returns the project whose releases are used.
     pub(super) fn project(&self) -> &str {
         self.project.as_deref().unwrap_or(OFFICIAL)
     }
@@ -160,7 +160,8 @@ impl Settings {
         if self.project().ends_with("/github-act-runner") { App::GithubActRunner } else { App::Official }
     }
 
-    /// Nobody has asked for anything of its own, so that another app may take the official one's place.
+    /// Returns true if no project, principal, version or file was requested, so that another app may replace the official
+    /// one.
     pub(super) fn is_default(&self) -> bool {
         self.project.is_none() && self.principal.is_none() && self.wanted == Wanted::Latest
     }
@@ -173,13 +174,13 @@ impl Settings {
         }
     }
 
-    /// It is for another architecture than this program.
+    /// Returns true if the app is for another architecture than this program.
     pub(super) fn is_foreign(&self) -> bool {
         arch(std::env::consts::ARCH) != Some(self.arch)
     }
 }
 
-/// The folder beside this program that a build may have put a github-act-runner in.
+/// Returns the folder beside this program in which a build may have put a github-act-runner.
 fn beside() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     program.parent().unwrap_or(Path::new("/")).join("runner-app")
@@ -203,7 +204,7 @@ fn wanted(text: &str) -> Option<Wanted> {
     }
 }
 
-/// The forge's word for an architecture, from its own, uname's, Go's and Docker's.
+/// Returns the forge's name of an architecture, from the name of the forge, uname, Go or Docker.
 fn arch(text: &str) -> Option<&'static str> {
     match text {
         "x64" | "x86_64" | "amd64" => Some("x64"),
@@ -212,7 +213,7 @@ fn arch(text: &str) -> Option<&'static str> {
     }
 }
 
-/// GitHub's API has a host of its own; a GHES has it below its own.
+/// Returns the address of a forge's API. GitHub's API has a host of its own; a GHES has it below its own address.
 fn api(forge: &str) -> Option<String> {
     let url = if forge.contains("://") { forge.to_owned() } else { format!("https://{forge}") };
     let url = url.trim_end_matches('/');
@@ -238,7 +239,7 @@ fn is_repository(text: &str) -> bool {
     text.split_once('/').is_some_and(|(owner, repository)| is_plain(owner) && is_plain(repository))
 }
 
-/// What may stand in a path of a URL, or of a folder, as one part of it.
+/// Returns true if the text can be one part of a URL's path, or of a folder's path.
 pub(super) fn is_plain(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
     !text.is_empty() && text.len() <= 100 && !text.starts_with('.') && text.bytes().all(good)
@@ -248,7 +249,7 @@ pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// The value of a variable, or its default.
+/// Returns the value of a variable, or its default.
 fn in_force(given: Given<'_>, variable: &str) -> String {
     let word = |at: usize| given.options.words.get(at).map(String::as_str).filter(|word| !word.is_empty());
     let of_word = match variable {
@@ -284,7 +285,7 @@ pub(super) fn help(given: Given<'_>) -> String {
     text.push_str(&crate::options::help(&OPTIONS, |option| in_force(given, option.variable)));
     text.push_str("\nVariables without an option:\n");
     let value = |variable: &str| match (variable, in_force(given, variable)) {
-        // Secrets are never shown, only whether there is one.
+        // A secret is never shown, only that it is set.
         ("INSTALL_TOKEN", token) if !token.is_empty() => "set".to_owned(),
         (_, value) => value,
     };
