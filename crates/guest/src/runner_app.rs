@@ -1,9 +1,9 @@
-//! The seam for the runner app: the program in the machine that speaks to the forge.
+//! The interface to the runner app, the program in the machine that speaks to the forge.
 //!
-//! Everything that depends on which program it is stands here: how it is told apart ([`RunnerApp`]), what it needs
-//! before it starts ([`JitConfig`], [`Registration`]), its command lines ([`Launch`]), what its lines say
-//! ([`observe`]) and what its end means ([`Ending`], [`RunnerApp::after`]). Two are known: github-act-runner 0.13.0 and
-//! the official actions/runner (2.336.0).
+//! This module holds everything that depends on the kind of runner app: its detection ([`RunnerApp`]), the data that it
+//! needs before it starts ([`JitConfig`], [`Registration`]), its command lines ([`Launch`]), the meaning of its lines
+//! ([`observe`]) and of its exit ([`Ending`], [`RunnerApp::after`]). Two apps are known: github-act-runner 0.13.0 and the
+//! official actions/runner (2.336.0).
 
 mod app;
 mod ending;

@@ -1,9 +1,9 @@
-//! `docker`, in machines whose kernel cannot make networks: Docker's client, told to use the machine's own.
+//! `docker` in machines whose kernel cannot create networks: runs Docker's client with the machine's own network.
 //!
-//! libkrun's kernel has neither bridges nor a firewall, so a container gets a network only where it shares the
-//! machine's. Images have a link `docker` to this program, and the real client beside it as [`REAL`]. What
-//! [`arguments`] adds is all there is to it: then this process becomes the real client, which keeps its terminal, its
-//! signals and its exit status.
+//! libkrun's kernel has neither bridges nor a firewall, so a container gets a network only if it shares the machine's.
+//! Images have a link `docker` to this program, and the real client beside it as [`REAL`]. This program only adds the
+//! option that [`arguments`] selects, and then becomes the real client, which keeps its terminal, its signals and its exit
+//! status.
 
 mod arguments;
 
@@ -15,27 +15,27 @@ use std::process::{Command, ExitCode};
 /// Name of the real client.
 pub(crate) const REAL: &str = "docker.orig";
 
-/// Name by which this program is the wrapper.
+/// Name under which this program is the wrapper.
 pub(crate) const NAME: &str = "docker";
 
-/// Where the real client is besides the search path, which a job may have changed.
+/// Folders to search for the real client after the search path, which a job may have changed.
 const FOLDERS: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
 
-/// Exit statuses of a shell that cannot start a program: not there, or not to be started.
+/// Exit statuses of a shell that cannot start a program: it does not exist, or cannot be executed.
 const ABSENT: u8 = 127;
 const UNUSABLE: u8 = 126;
 
-/// Whether it is started by its name.
+/// Returns true if this program was started as `docker`.
 pub(crate) fn is_meant(program: &OsString) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == NAME)
 }
 
-/// Becomes the real client, with these arguments; returns only where that cannot be.
+/// Becomes the real client, with these arguments. Returns only if that fails.
 pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let Some(client) = find(&path) else {
         crate::console::say(&format!(
-            "no {REAL} in the search path, {}: this `docker` only hands on to Docker's client under that name \
+            "no {REAL} in the search path, {}: this `docker` only starts Docker's client under that name \
              (`dayfly-guest base` installs it)",
             FOLDERS.join(" or ")
         ));
@@ -44,7 +44,7 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     become_program(Command::new(&client).args(arguments::with_host_network(args)))
 }
 
-/// Becomes another program; returns only where that did not work, which it has told then.
+/// Becomes another program. Returns only if that fails, after it has reported the error.
 pub(crate) fn become_program(command: &mut Command) -> ExitCode {
     let error = command.exec();
     crate::console::say(&format!("cannot start {}: {error}", Path::new(command.get_program()).display()));

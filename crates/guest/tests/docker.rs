@@ -1,4 +1,4 @@
-//! The `docker` wrapper as a process, with a script for the real client.
+//! Tests of the `docker` wrapper as a process, with a script in place of the real client.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 const GUEST: &str = env!("CARGO_BIN_EXE_dayfly-guest");
 
-/// A folder with the link that images have, and a client that tells its arguments and ends with 7.
+/// Creates a folder with the link that images have, and a client that prints its arguments and exits with 7.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     symlink(GUEST, folder.path().join("docker")).unwrap();

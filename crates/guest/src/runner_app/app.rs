@@ -1,13 +1,13 @@
-//! Which runner app a program is, and in what the two differ while they run.
+//! The kinds of runner app, and how the two differ while they run.
 
 use super::{Ending, Observation, RunnerFile};
 use std::path::{Path, PathBuf};
 
-/// Where dayfly's own images keep the runner app.
+/// Path of the runner app in dayfly's own images.
 pub const PROGRAM: &str = "/opt/runner/github-act-runner";
 
 /// The file that `github-act-runner configure` writes: registration, private key, and the token that it got for its
-/// registration token (at a GHES or the lab that same one).
+/// registration token (the same token at a GHES or the lab).
 pub const SETTINGS: &str = "settings.json";
 
 /// A runner app.
@@ -15,12 +15,12 @@ pub const SETTINGS: &str = "settings.json";
 pub enum RunnerApp {
     /// github-act-runner: one program, which keeps its files in its working folder.
     GithubActRunner,
-    /// The official actions/runner: its `bin/Runner.Listener` keeps its files beside `bin`. Its scripts are not used:
-    /// they refuse root, hide exit statuses, and do not hand signals on.
+    /// The official actions/runner: its `bin/Runner.Listener` keeps its files beside `bin`. Its scripts are not used: they
+    /// refuse root, hide exit statuses, and do not forward signals.
     ActionsRunner,
 }
 
-/// The signal that makes a runner app cancel its job, sign off and end.
+/// The signal that makes a runner app cancel its job, sign off and exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGINT.
@@ -29,19 +29,19 @@ pub enum StopSignal {
     Terminate,
 }
 
-/// What comes after a runner app has ended by itself.
+/// The next step after a runner app has exited by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// Nothing: this is how it ended.
+    /// Nothing more to run; this is how the app ended.
     End(Ending),
-    /// It wants to be started again, since something failed that may work soon.
+    /// A new start at the app's request, because something failed that may work soon.
     Retry,
-    /// It wants to be started again once its update is in place, which a file `update.finished` says.
+    /// A new start at the app's request, once its update is in place. The file `update.finished` signals this.
     Update,
 }
 
 impl RunnerApp {
-    /// Which app a program is, by its name: `Runner.Listener` is the official one.
+    /// Returns the app that a program is, by its name: `Runner.Listener` is the official app.
     #[must_use]
     pub fn of(program: &Path) -> Self {
         match program.file_name() {
@@ -50,8 +50,8 @@ impl RunnerApp {
         }
     }
 
-    /// The folder beside `bin` in which the official app keeps its files, whatever its working folder is; `None` for
-    /// the other one.
+    /// Returns the folder above `bin`, in which the official app keeps its files, whatever its working folder is; `None`
+    /// for the other app.
     #[must_use]
     pub fn own_folder(self, program: &Path) -> Option<PathBuf> {
         match self {
@@ -60,7 +60,7 @@ impl RunnerApp {
         }
     }
 
-    /// Files in its folder that hold its registration, and go with it.
+    /// Returns the names of the files in the app's folder that hold its registration, and are removed with it.
     #[must_use]
     pub fn secret_files(self) -> Vec<&'static str> {
         let mut names: Vec<_> = RunnerFile::ALL.into_iter().map(RunnerFile::name).collect();
@@ -70,11 +70,11 @@ impl RunnerApp {
         names
     }
 
-    /// How it is asked to end.
+    /// Returns the signal that stops the app.
     ///
-    /// github-act-runner: SIGTERM. Its first SIGINT only means "no further jobs", and it lets the job run to its end;
-    /// after SIGTERM the job is reported as cancelled (both seen with 0.13.0). actions/runner treats both alike, but
-    /// after SIGTERM its runtime leaves it 30 s at most.
+    /// github-act-runner: SIGTERM. A first SIGINT only means "no further jobs", and the job runs to its end; after
+    /// SIGTERM the job is reported as cancelled (both seen with 0.13.0). actions/runner treats both signals alike, but its
+    /// runtime gives it at most 30 s after SIGTERM.
     #[must_use]
     pub fn stop_signal(self) -> StopSignal {
         match self {
@@ -83,10 +83,11 @@ impl RunnerApp {
         }
     }
 
-    /// What follows an end by itself. `code` is the exit status, `None` after a signal; `seen` is what its lines said;
-    /// an `ephemeral` app has nothing more to do after a job.
+    /// Returns the next step after the app has exited by itself. `code` is the exit status, `None` after a signal; `seen`
+    /// are the observations from its lines; an `ephemeral` app has nothing more to do after a job.
     ///
-    /// The official one's statuses (from its sources): 2 an unhandled error that may go, 3 and 4 an update is ready.
+    /// The official app's statuses (from its sources): 2 is an unhandled error that may be temporary, 3 and 4 mean that an
+    /// update is ready.
     #[must_use]
     pub fn after(self, code: Option<i32>, seen: &[Observation], ephemeral: bool) -> After {
         let ending = Ending::judge(code, seen);
@@ -98,7 +99,7 @@ impl RunnerApp {
         }
     }
 
-    /// What an exit status means, where it is more than success or failure.
+    /// Explains an exit status, if it means more than success or failure.
     #[must_use]
     pub fn explain(self, code: Option<i32>) -> Option<&'static str> {
         match (self, code) {
@@ -111,8 +112,8 @@ impl RunnerApp {
     }
 }
 
-/// Content of [`SETTINGS`] without the token, which jobs could read and register further runners with for an hour; the
-/// app's `run` does not use it (seen in its sources and with 0.13.0). `None` where there is none.
+/// Returns the content of [`SETTINGS`] without the token; `None` if there is no token. Jobs could read the token and
+/// register further runners with it for an hour. The app's `run` does not use it (seen in its sources and with 0.13.0).
 #[must_use]
 pub fn without_token(settings: &str) -> Option<String> {
     let mut settings: serde_json::Value = serde_json::from_str(settings).ok()?;

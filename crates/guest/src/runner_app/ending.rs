@@ -1,26 +1,26 @@
-//! What the end of a runner app means.
+//! The ways in which a runner app can end.
 
 use super::Observation;
 
-/// How a runner app ended, as the entrypoint's exit status says it.
+/// The way in which a runner app ended, as the entrypoint's exit status reports it.
 ///
-/// The app's own status says little: github-act-runner 0.13.0 exits 0 after a job that succeeded, after one that
-/// failed, and when it never got one; 1 without configuration. run.sh of actions/runner exits 0 for nearly
-/// everything. So what counts is whether a job's end was seen in its output.
+/// The app's own status says little: github-act-runner 0.13.0 exits 0 after a job that succeeded, after a job that
+/// failed, and if it never got a job; it exits 1 without configuration. run.sh of actions/runner exits 0 for nearly
+/// everything. Therefore an app's ending depends on whether the end of a job was seen in its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// It ended by itself, and the end of a job was seen; a command that ran in its place ended with status 0.
+    /// The app exited by itself, and the end of a job was seen; or a command in its place exited with status 0.
     JobDone,
-    /// The entrypoint could not start it; its last lines say why.
+    /// The entrypoint could not start the app; the entrypoint's last lines give the reason.
     NotStarted,
-    /// It ended by itself with status 0, and no job's end was seen.
+    /// The app exited by itself with status 0, and no end of a job was seen.
     NoJob,
-    /// It ended by itself with another status, or a signal that nobody here sent, before a job's end was seen. For a
-    /// command in its place: with any status but 0.
+    /// The app exited by itself with another status, or because of a signal that the entrypoint did not send, before the
+    /// end of a job was seen. For a command in its place: any status but 0.
     Failed,
-    /// It was stopped because the loop asked for it (`.trm`).
+    /// The app was stopped because the loop requested it (`.trm`).
     StoppedByLoop,
-    /// It was stopped because the entrypoint got a termination signal (`.brk`).
+    /// The app was stopped because the entrypoint got a termination signal (`.brk`).
     StoppedBySignal,
 }
 
@@ -34,7 +34,7 @@ impl Ending {
         Self::StoppedBySignal,
     ];
 
-    /// Exit status of `dayfly-guest entrypoint`; 2 is left for its usage errors.
+    /// Returns the exit status of `dayfly-guest entrypoint`; 2 is reserved for its usage errors.
     #[must_use]
     pub fn code(self) -> i32 {
         match self {
@@ -47,14 +47,14 @@ impl Ending {
         }
     }
 
-    /// What an exit status of the entrypoint means; `None` for one that it never gives.
+    /// Returns the ending for an exit status of the entrypoint; `None` for a status that it never returns.
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|ending| ending.code() == code)
     }
 
-    /// Judges an app that ended by itself. `code` is its exit status, `None` after a signal; `seen` is what its
-    /// lines said.
+    /// Returns the ending of an app that exited by itself. `code` is its exit status, `None` after a signal; `seen` are
+    /// the observations from its lines.
     #[must_use]
     pub fn judge(code: Option<i32>, seen: &[Observation]) -> Self {
         let job_done = |seen: &Observation| matches!(seen, Observation::JobFinished { .. });

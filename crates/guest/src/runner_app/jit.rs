@@ -1,16 +1,16 @@
-//! JIT configs: all a runner app needs to be a registered runner, as one base64 text.
+//! JIT configs: everything that a runner app needs to be a registered runner, as one base64 text.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-/// The three files of a JIT config. Their names are fixed here; a config that holds others is refused, since the
+/// The three files of a JIT config. Their names are fixed here; a config with other files is rejected, because the
 /// names become paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunnerFile {
     /// `.runner`: names, addresses and flags.
     Runner,
-    /// `.credentials`: client id and where to get a token.
+    /// `.credentials`: client id, and the address that issues tokens.
     Credentials,
     /// `.credentials_rsaparams`: the private key.
     RsaParams,
@@ -20,7 +20,7 @@ impl RunnerFile {
     /// All three, in the order in which they are written.
     pub const ALL: [Self; 3] = [Self::Credentials, Self::RsaParams, Self::Runner];
 
-    /// Its name in the runner app's folder.
+    /// Returns its name in the runner app's folder.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -31,35 +31,35 @@ impl RunnerFile {
     }
 }
 
-/// Why a JIT config is refused. No variant holds content: it is a secret.
+/// The reason why a JIT config is rejected. No variant holds content, which is secret.
 #[derive(Debug, thiserror::Error)]
 pub enum JitConfigError {
     /// The text or one of its files is not base64.
     #[error("{what} of the JIT config is not base64")]
     Base64 {
-        /// The whole, or which file.
+        /// `the whole`, or the name of the file.
         what: &'static str,
     },
-    /// What the base64 holds is no JSON object.
+    /// The decoded base64 is not a JSON object.
     #[error("{what} of the JIT config is not a JSON object")]
     Json {
-        /// The whole, or which file.
+        /// `the whole`, or the name of the file.
         what: &'static str,
     },
     /// One of the three files is missing.
     #[error("the JIT config has no file {0}")]
     Missing(&'static str),
-    /// There is a file that no runner app has.
+    /// The config has a file that no runner app has.
     #[error(
         "the JIT config has a file named {0:?}; only .runner, .credentials and .credentials_rsaparams are known"
     )]
     Unknown(String),
 }
 
-/// A JIT config, taken apart: what `POST .../actions/runners/generate-jitconfig` gives as `encoded_jit_config`.
+/// A parsed JIT config, as `POST .../actions/runners/generate-jitconfig` returns it in `encoded_jit_config`.
 ///
-/// base64 of a JSON object `{file name: base64 of its content}`; it holds a private key, so treat it as a bearer
-/// secret. Its `Debug` shows no content.
+/// The text is base64 of a JSON object `{file name: base64 of its content}`. It holds a private key, so treat it as a
+/// bearer secret. `Debug` shows only the settings.
 #[derive(Clone)]
 pub struct JitConfig {
     runner: Vec<u8>,
@@ -74,28 +74,28 @@ impl std::fmt::Debug for JitConfig {
     }
 }
 
-/// What `.runner` says and others need to know.
+/// The settings in `.runner` that other code needs.
 ///
-/// Keys are read without regard to case and values as texts or JSON values of any kind, since services write
-/// `"AgentId":"23"` and `"AgentId":23` alike.
+/// The case of keys is ignored. Values may be texts or JSON values of any kind, because services write both
+/// `"AgentId":"23"` and `"AgentId":23`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunnerSettings {
     /// `AgentName`: the runner's name at the forge.
     pub agent_name: Option<String>,
     /// `AgentId`: the registration's id.
     pub agent_id: Option<String>,
-    /// `ServerUrl`, where the runner app first goes.
+    /// `ServerUrl`, which the runner app contacts first.
     pub server_url: Option<String>,
     /// `ServerUrlV2`, the broker.
     pub server_url_v2: Option<String>,
-    /// `GitHubUrl`, the scope it is registered in.
+    /// `GitHubUrl`, the scope in which the runner is registered.
     pub github_url: Option<String>,
     /// `WorkFolder`, relative to the runner app's folder.
     pub work_folder: Option<String>,
 }
 
 impl JitConfig {
-    /// Takes a JIT config apart and checks that it is whole.
+    /// Parses a JIT config and checks that it is complete.
     ///
     /// # Errors
     /// [`JitConfigError`] says which part is wrong.
@@ -123,7 +123,7 @@ impl JitConfig {
         Ok(Self { runner, credentials, rsa_params, settings })
     }
 
-    /// Content of one of the files, byte for byte as the forge made it.
+    /// Returns the content of one of the files, byte for byte as the forge created it.
     #[must_use]
     pub fn file(&self, file: RunnerFile) -> &[u8] {
         match file {
@@ -133,14 +133,14 @@ impl JitConfig {
         }
     }
 
-    /// What `.runner` says.
+    /// Returns the settings in `.runner`.
     #[must_use]
     pub fn settings(&self) -> &RunnerSettings {
         &self.settings
     }
 }
 
-/// A JSON object; the files may start with a byte order mark.
+/// Parses a JSON object. The text may start with a byte order mark, as the files may.
 fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).ok()
 }

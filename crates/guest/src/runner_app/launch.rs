@@ -1,9 +1,9 @@
-//! How a runner app is configured and started.
+//! The command lines that configure and start a runner app.
 
 use super::{RunnerApp, StopSignal};
 use std::path::{Path, PathBuf};
 
-/// Whom a runner app runs as.
+/// The user that a runner app runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// Name in `/etc/passwd`.
@@ -29,22 +29,22 @@ impl std::fmt::Debug for SecretVariable {
     }
 }
 
-/// By what a new runner proves to the forge that it may register.
+/// The secret by which a new runner proves to the forge that it may register.
 #[derive(Clone)]
 pub enum Proof {
-    /// A registration token, which lives for an hour.
+    /// A registration token, which is valid for an hour.
     Token(String),
-    /// A personal access token, with which the app asks for a registration token itself. Only somebody who runs the
-    /// entrypoint by hand gives one.
+    /// A personal access token, with which the app requests a registration token itself. It is only given if the
+    /// entrypoint is run by hand.
     Pat(String),
 }
 
-/// What a runner app needs to register itself.
+/// The data that a runner app needs to register itself.
 #[derive(Clone)]
 pub struct Registration {
     /// Web address of the repository, organisation or enterprise.
     pub url: String,
-    /// By what it may.
+    /// The secret that allows the registration.
     pub proof: Proof,
     /// The runner's name at the forge.
     pub name: String,
@@ -52,40 +52,40 @@ pub struct Registration {
     pub group: Option<String>,
     /// All labels, separated by commas; the app adds none.
     pub labels: String,
-    /// Where jobs work. The official app keeps to it; github-act-runner 0.13.0 takes and ignores it.
+    /// The folder for jobs. The official app uses it; github-act-runner 0.13.0 accepts and ignores it.
     pub work_folder: PathBuf,
-    /// Whether the forge forgets the runner after one job.
+    /// True if the forge forgets the runner after one job.
     pub ephemeral: bool,
-    /// Whether the app may update itself.
+    /// True if the app may update itself.
     pub update: bool,
 }
 
-/// Where programs are found, unless an image or a person says otherwise.
+/// The search path of programs, unless the image or the user sets another one.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables that follow from who a program runs as.
+/// Variables that depend on the user that a program runs as.
 const USERS_OWN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
-/// A runner app's command line: a value, so that it can be looked at before anything runs.
+/// A runner app's command line. It is a value, so that it can be inspected before anything runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
     /// The program.
     pub program: PathBuf,
     /// Its arguments. None of them is a secret.
     pub args: Vec<String>,
-    /// Its environment: nothing is inherited.
+    /// Its environment. Nothing is inherited.
     pub env: Vec<(String, String)>,
-    /// What its environment holds besides. Both apps take such variables (`ACTIONS_RUNNER_INPUT_*`) out of their
-    /// environment before a job starts (seen in the sources of 2.336.0 and 0.13.0).
+    /// A secret variable that its environment also holds. Both apps remove such variables (`ACTIONS_RUNNER_INPUT_*`) from
+    /// their environment before a job starts (seen in the sources of 2.336.0 and 0.13.0).
     pub secret: Option<SecretVariable>,
     /// Its working folder.
     pub folder: PathBuf,
-    /// How it is asked to end.
+    /// The signal that stops it.
     pub stop_signal: StopSignal,
 }
 
 impl Launch {
-    /// A program of the user's own in the runner app's place.
+    /// Returns the command line of a user's program in place of the runner app.
     #[must_use]
     pub fn command(program: &Path, args: &[String], folder: &Path, user: &User) -> Self {
         let env = [
@@ -112,24 +112,24 @@ impl Launch {
         }
     }
 
-    /// The app's `run`, in a folder that holds its configuration.
+    /// Returns the command line of the app's `run`, in a folder that holds its configuration.
     ///
     /// With github-act-runner each step gets a pseudo terminal of its own (`--terminal`, on by default, seen with
-    /// 0.13.0). Without it a step lasts as long as any process that holds its output, even when it was cancelled or is
-    /// out of time. GitHub's steps have none, so programs are told by `TERM` not to draw on it.
+    /// 0.13.0). Without a terminal, a step lasts as long as any process that holds its output, even if the step was
+    /// cancelled or has timed out. GitHub's steps have no terminal, so `TERM` tells programs not to draw on it.
     #[must_use]
     pub fn run(program: &Path, folder: &Path, user: &User) -> Self {
         let app = RunnerApp::of(program);
         let mut launch = Self::command(program, &["run".to_owned()], folder, user);
         launch.stop_signal = app.stop_signal();
         if app == RunnerApp::ActionsRunner {
-            // A status of its own (7) for "this version is too old".
+            // Makes the app exit with a status of its own (7) if its version is too old.
             launch.set("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1");
         }
         launch
     }
 
-    /// The app's `configure`: registers a runner. The proof goes through the environment.
+    /// Returns the command line of the app's `configure`, which registers a runner. The proof goes through the environment.
     #[must_use]
     pub fn configure(program: &Path, folder: &Path, user: &User, registration: &Registration) -> Self {
         let mut launch = Self::command(program, &configure_args(registration), folder, user);
@@ -142,7 +142,7 @@ impl Launch {
         launch
     }
 
-    /// With a JIT config that the app reads itself, as the official one does.
+    /// Adds a JIT config for an app that reads it itself, as the official app does.
     #[must_use]
     pub fn with_jit_config(mut self, encoded: &str) -> Self {
         let value = encoded.to_owned();
@@ -150,32 +150,33 @@ impl Launch {
         self
     }
 
-    /// In an image that wants these variables in its programs' environment. Who its user is, is not the image's to say.
+    /// Sets the variables that an image wants in its programs' environment, except for those that depend on the user,
+    /// because the image does not choose the user.
     pub fn set_of_image<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>) {
         for (name, value) in variables.filter(|(name, _)| !USERS_OWN.contains(name)) {
             self.set(name, value);
         }
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
         self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Takes a variable out.
+    /// Removes a variable.
     pub fn unset(&mut self, name: &str) {
         self.env.retain(|(known, _)| known != name);
     }
 
-    /// Sets a variable, over what stands there.
+    /// Sets a variable, and replaces its old value.
     pub fn set(&mut self, name: &str, value: &str) {
         self.unset(name);
         self.env.push((name.to_owned(), value.to_owned()));
     }
 }
 
-/// Both apps take the same options.
+/// Returns the arguments of `configure`. Both apps take the same options.
 fn configure_args(registration: &Registration) -> Vec<String> {
     let mut args = vec!["configure", "--unattended", "--url", &registration.url];
     args.extend(["--name", &registration.name, "--no-default-labels", "--labels", &registration.labels]);

@@ -1,32 +1,32 @@
-//! What a runner app prints, and how the entrypoint relays it.
+//! Parses the lines of runner apps, and defines the form in which the entrypoint relays them.
 
-/// What a line of a runner app says.
+/// A fact that a line of a runner app reports.
 ///
-/// Hints, never proof: a job that has become root in its machine can print any line. What counts is what the
-/// forge says.
+/// Observations are hints and never proof, because a job that has become root in its machine can print any line. Only
+/// the forge's own data counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// It has a session with the forge and waits for a job.
+    /// The app has a session with the forge and waits for a job.
     Listening,
-    /// A job has been acquired and starts.
+    /// The app has acquired a job and starts it.
     JobStarted {
         /// Name of the job, as the forge shows it.
         name: String,
     },
-    /// The job has ended; with which result is said where the app says it.
+    /// The job has ended with this result.
     JobFinished {
         /// Its result.
         result: JobResult,
     },
     /// The connection to the forge does not work, and the app tries again.
     Retrying,
-    /// The forge does not know this registration any longer.
+    /// The forge no longer knows this registration.
     Unregistered,
 }
 
-/// Result of a job, in the words of actions/runner.
+/// Result of a job, with the names that actions/runner uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are clear")]
 pub enum JobResult {
     Succeeded,
     SucceededWithIssues,
@@ -50,7 +50,7 @@ impl JobResult {
     }
 }
 
-/// What a line of the runner app's own output says, if anything.
+/// Returns the observation in a line of the runner app's own output, if there is one.
 ///
 /// github-act-runner 0.13.0 (seen):
 /// ```text
@@ -95,8 +95,8 @@ pub fn observe(line: &str) -> Option<Observation> {
 /// Source of the relayed lines that are the app's own diagnostics.
 pub const DIAGNOSTICS: &str = "diagnostics";
 
-/// Whether a line is of the app's own diagnostics. actions/runner prints them, some 350 lines a job, if
-/// `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT` is set, as GitHub's own image does (2.336.0, seen):
+/// Returns true if a line belongs to the app's own diagnostics. actions/runner prints them, some 350 lines a job, if
+/// `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT` is set, which GitHub's own image does (2.336.0, seen):
 /// ```text
 /// [RUNNER 2026-01-02 03:04:05Z INFO Listener] Version: 2.336.0
 /// [WORKER 2026-01-02 03:04:05Z INFO JobRunner] Job ID ...
@@ -110,7 +110,7 @@ pub fn is_diagnostic(line: &str) -> bool {
     rest.split_once("Z ").is_some_and(|(time, _)| time.len() == 19 && time.starts_with('2'))
 }
 
-/// The text behind `<time>Z: ` (actions/runner) or `<name> ( <url> ): ` (github-act-runner).
+/// Returns the text after `<time>Z: ` (actions/runner) or `<name> ( <url> ): ` (github-act-runner).
 fn without_prefix(line: &str) -> &str {
     let timestamp = |prefix: &str| prefix.len() == 20 && prefix.ends_with('Z') && prefix.starts_with('2');
     match line.split_once(": ") {
@@ -123,10 +123,10 @@ fn without_prefix(line: &str) -> &str {
     }
 }
 
-/// A line that the entrypoint printed, taken apart.
+/// A parsed line of the entrypoint's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relayed<'a> {
-    /// Who said it: `runner` (the runner app) or `entrypoint`.
+    /// The source of the line, such as `runner` (the runner app) or `entrypoint`.
     pub source: &'a str,
     /// Id of the runner.
     pub runner_id: &'a str,
@@ -134,7 +134,7 @@ pub struct Relayed<'a> {
     pub text: &'a str,
 }
 
-/// Takes a line `[runner@runner-<id>] text` of the entrypoint apart.
+/// Parses a line `[runner@runner-<id>] text` of the entrypoint.
 ///
 /// ```
 /// use dayfly_guest::runner_app::{observe, parse_relayed, Observation};
@@ -150,7 +150,7 @@ pub fn parse_relayed(line: &str) -> Option<Relayed<'_>> {
     crate::environment::is_runner_id(runner_id).then_some(Relayed { source, runner_id, text })
 }
 
-/// A line in the form that [`parse_relayed`] takes apart.
+/// Formats a line so that [`parse_relayed`] can parse it.
 #[must_use]
 pub fn relay(source: &str, runner_id: &str, text: &str) -> String {
     format!("[{source}@runner-{runner_id}] {text}")

@@ -1,9 +1,9 @@
-//! Versions of runner apps, in their order.
+//! Versions of runner apps, and their order.
 
 use std::cmp::Ordering;
 
-/// A version such as `2.336.0` or `2.337.0-beta.1`, ordered by number; one with a pre-release is lower than the same
-/// without, as <https://semver.org> has it, and any number of parts is taken (missing ones are 0).
+/// A version such as `2.336.0` or `2.337.0-beta.1`, ordered by number. A pre-release is lower than the same version
+/// without one, as in <https://semver.org>. Any number of parts is accepted (missing ones are 0).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     numbers: Vec<u64>,
@@ -18,7 +18,7 @@ enum Identifier {
 }
 
 impl Version {
-    /// Reads a version, with or without a leading `v`; `None` for anything else. Build metadata (`+...`) does not
+    /// Parses a version, with or without a leading `v`; `None` for anything else. Build metadata (`+...`) does not
     /// count.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

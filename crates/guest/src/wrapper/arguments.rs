@@ -1,23 +1,23 @@
-//! Which of Docker's commands get the network of the machine, and where its option goes.
+//! Adds the machine's network to those of Docker's commands that need it.
 //!
-//! Names of options are those of Docker's client 29 (`docker --help`, `docker run --help`, `docker build --help`); what
-//! it parses by is pflag: `--name value`, `--name=value`, `-n value`, `-nvalue`, letters together.
+//! The names of options are those of Docker's client 29 (`docker --help`, `docker run --help`, `docker build --help`). It
+//! parses them with pflag: `--name value`, `--name=value`, `-n value`, `-nvalue`, and several letters together.
 
 use std::ffi::OsString;
 
-/// What is added.
+/// The option that is added.
 const ADDED: [&str; 2] = ["--network", "host"];
 
-/// An option of the client's own, before the command: these take a value.
+/// Options of the client itself, before the command, that take a value.
 const GLOBAL: Values = Values::Of {
     long: &["config", "context", "host", "log-level", "tlscacert", "tlscert", "tlskey"],
     short: "cHl",
 };
 
-/// Buildx's own, between `buildx` and its command.
+/// Options of buildx itself, between `buildx` and its command, that take a value.
 const BUILDX: Values = Values::Of { long: &["builder"], short: "" };
 
-/// All options of `run` and `create` take a value but these.
+/// All options of `run` and `create` take a value except for these.
 const RUN: Values = Values::AllBut {
     long: &[
         "detach",
@@ -39,7 +39,7 @@ const RUN: Values = Values::AllBut {
     short: "diPqt",
 };
 
-/// All options of `build`, the old one's and buildx's, take a value but these.
+/// All options of `build`, the old one and buildx's, take a value except for these.
 const BUILD: Values = Values::AllBut {
     long: &[
         "check",
@@ -60,7 +60,7 @@ const BUILD: Values = Values::AllBut {
     short: "Dq",
 };
 
-/// Which options take a value.
+/// The set of options that take a value.
 #[derive(Clone, Copy)]
 enum Values {
     Of { long: &'static [&'static str], short: &'static str },
@@ -83,13 +83,13 @@ impl Values {
     }
 }
 
-/// What an argument is, to pflag.
+/// The kind of an argument, as pflag sees it.
 enum Argument<'a> {
     /// `--`: no more options.
     End,
-    /// An option; `name` is empty for letters. `next`: its value is the next argument.
+    /// An option; `name` is empty for letters. If `next` is true, its value is the next argument.
     Option { name: &'a str, next: bool },
-    /// Anything else; `-` alone is one too.
+    /// Anything else, including `-` alone.
     Word(&'a str),
 }
 
@@ -106,7 +106,7 @@ fn classify(arg: &str, values: Values) -> Argument<'_> {
     match arg.strip_prefix('-') {
         None | Some("") => Argument::Word(arg),
         Some(letters) => {
-            // The first letter with a value takes the rest as it, or the next argument where there is no rest.
+            // The first letter with a value takes the rest as its value, or the next argument if there is no rest.
             let at = letters.find(|letter| letter == '=' || values.short(letter));
             let next = at.is_some_and(|at| !letters[at..].starts_with('=') && at + 1 == letters.len());
             Argument::Option { name: "", next }
@@ -114,8 +114,8 @@ fn classify(arg: &str, values: Values) -> Argument<'_> {
     }
 }
 
-/// The first word from `at`, and its index. `None` where an option that ends everything comes before, or nothing does.
-/// `seen` is told every long option in between.
+/// Returns the first word from `at`, and its index; `None` if `--` comes first, or if there is no word. Calls `seen` with
+/// the name of every option in between.
 fn word(args: &[String], mut at: usize, values: Values, mut seen: impl FnMut(&str)) -> Option<(usize, &str)> {
     while let Some(arg) = args.get(at) {
         match classify(arg, values) {
@@ -130,21 +130,23 @@ fn word(args: &[String], mut at: usize, values: Values, mut seen: impl FnMut(&st
     None
 }
 
-/// What is done with a command: where the option is put, and where further options are looked for.
+/// A command that may get the option. `after` is the index at which the option is inserted, and at which the search for
+/// the command's options starts.
 enum Command {
     /// Options end at the image.
     Run { after: usize },
-    /// Options stand anywhere.
+    /// Options may come anywhere.
     Build { after: usize },
 }
 
-/// The arguments of Docker's client, without the program, with the network of the machine for a container that is given
-/// no other, in `run`, `create`, `container run`, `container create`, `build`, `image build`, `builder build` and `buildx
-/// build`. All else, `compose` too, comes back as it was.
+/// Adds the machine's network to the arguments of Docker's client (without the program), unless they name another network,
+/// for `run`, `create`, `container run`, `container create`, `build`, `image build`, `builder build` and `buildx build`. The
+/// arguments of all other commands, including `compose`, are returned unchanged.
 ///
-/// A build with a `--builder` is left alone: it runs elsewhere, and refuses the host's network unless it was set up so.
+/// A build with `--builder` is unchanged too, because it runs elsewhere, and refuses the host's network unless it was
+/// configured for it.
 pub(super) fn with_host_network(args: Vec<OsString>) -> Vec<OsString> {
-    // Bytes that are no text can only be values and words, and none that mean anything here.
+    // Arguments that are not UTF-8 can only be values and words, and none with a meaning for this function.
     let text: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let Some(command) = command(&text) else { return args };
     let (after, has_network) = match command {
@@ -257,7 +259,7 @@ mod tests {
     #[test]
     fn what_is_not_dockers_own_is_no_network() {
         for (line, expected) in [
-            // Of the program in the container.
+            // Arguments of the program in the container.
             ("run alpine ip --network x", "run --network host alpine ip --network x"),
             ("run alpine --net none", "run --network host alpine --net none"),
             ("run -- alpine --network x", "run --network host -- alpine --network x"),
@@ -268,7 +270,7 @@ mod tests {
             ("build --tag --network .", "build --network host --tag --network ."),
             // Other options.
             ("run --network-alias db alpine", "run --network host --network-alias db alpine"),
-            // A letter with its value in one.
+            // A letter and its value in one argument.
             ("run -eA=1 alpine --network x", "run --network host -eA=1 alpine --network x"),
             ("run --rm=true alpine --network x", "run --network host --rm=true alpine --network x"),
             ("run -d=false alpine --network x", "run --network host -d=false alpine --network x"),
@@ -344,7 +346,7 @@ mod tests {
         );
     }
 
-    /// Anything that a command line may hold, with the words that mean something among it.
+    /// Generates anything that a command line may hold, including the words that have a meaning.
     fn argument() -> impl Strategy<Value = String> {
         prop_oneof![
             3 => "run|create|container|build|image|buildx|builder|compose|alpine|\\.",
@@ -363,7 +365,7 @@ mod tests {
             if wrapped != args {
                 prop_assert_eq!(wrapped.len(), args.len() + 2);
                 let at = wrapped.iter().zip(&args).take_while(|(new, old)| new == old).count();
-                // Where what comes next looks like it, the two are the same.
+                // The first difference comes later if the next arguments look like the added ones.
                 let at = (at.saturating_sub(2)..=at).find(|at| wrapped[*at..*at + 2] == ADDED.map(OsString::from));
                 let at = at.expect("it is the network that was added");
                 let mut without = wrapped.clone();
