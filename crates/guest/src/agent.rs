@@ -1,6 +1,6 @@
-//! The agent: what the host speaks with.
+//! The agent: carries out the host's messages in a machine, and reports to the host.
 //!
-//! Plain threads, each with one job, and a few values that they share:
+//! It consists of plain threads, each with one job, that share a few values:
 //!
 //! ```text
 //!   port reader --HostMessage--> Agent ----> identity, folder, entrypoint, power
@@ -10,8 +10,9 @@
 //!   main thread: reaps
 //! ```
 //!
-//! A host may go away at any time and another may connect. What stays true (milestones, files, the entrypoint's
-//! end) is said again to each host that says hello; of the lines only those that are still queued come.
+//! A host may disconnect at any time, and another one may connect. The agent repeats facts (milestones, files, faults, the
+//! entrypoint's exit) to each host that says hello. Lines of output are sent once: a new host gets only those that are
+//! still queued.
 
 mod children;
 mod docker;
@@ -45,22 +46,22 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the last lines of an entrypoint that has ended are waited for: a process that it left behind may hold
-/// the pipe open for ever.
+/// Longest wait for the last lines of an entrypoint that has exited. The wait is bounded because a process that the
+/// entrypoint left behind may hold the pipe open forever.
 const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
-/// Why a tree of processes gets ready for nothing.
+/// The failure that an agent on a host reports for [`HostMessage::Prepare`] and [`HostMessage::Forget`].
 const NOT_FROZEN: &str = "a tree of processes cannot be frozen";
 
-/// How long [`greet_once`] waits for a host.
+/// Longest time that [`greet_once`] waits for a host.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 
-/// What is around the agent.
+/// The system that the agent runs in.
 #[derive(Debug)]
 enum Surroundings {
-    /// A machine of its own, whose process 1 it is.
+    /// A machine, whose process 1 is the agent.
     Machine(Identities),
-    /// A host, with processes and an environment directory of its own; the rest is the host's and stays as it is.
+    /// A host. The agent has its own process tree and environment directory, and leaves the rest of the host unchanged.
     Host {
         /// The environment directory.
         environment: PathBuf,
@@ -69,27 +70,27 @@ enum Surroundings {
     },
 }
 
-/// The agent; cheap to clone, one per machine.
+/// A handle of the agent, cheap to clone. There is one agent per machine.
 #[derive(Clone)]
 pub(crate) struct Agent {
     surroundings: Arc<Surroundings>,
     outbox: Arc<Outbox>,
     children: Arc<Children>,
-    /// Id of the runner whose files are carried, once the entrypoint has been started.
+    /// Id of the runner whose files are sent to the host; set when its entrypoint is started.
     runner_id: Arc<Mutex<Option<String>>>,
-    /// Set once the host wants the machine to end: what dies from now on is no fault.
+    /// Set when the host powers the machine off. From then on no faults are reported, because all processes are killed.
     ending: Arc<AtomicBool>,
-    /// Set once this machine is somebody's: before, nothing is started in it.
+    /// True while the machine has an identity. No entrypoint is started without one.
     identified: Arc<AtomicBool>,
-    /// Set once a shell is offered.
+    /// Set once a shell is offered on the console.
     shell: Arc<AtomicBool>,
     docker: Arc<Mutex<Option<docker::Daemon>>>,
-    /// The entrypoint, where it was started before.
+    /// The standby entrypoint, if one was started.
     standby: Arc<Mutex<Option<Standby>>>,
 }
 
 impl Agent {
-    /// The agent of a machine with these files.
+    /// Creates the agent of a machine with these personal files.
     pub(crate) fn new(personal: Personal) -> std::io::Result<Self> {
         Ok(Self::within(Surroundings::Machine(Identities::new(personal)?)))
     }
@@ -114,7 +115,7 @@ impl Agent {
     }
 
     fn serve(&self, place: port::Place) {
-        // Before a host can ask for an entrypoint: its first note may come within milliseconds.
+        // The watch starts before a host can start an entrypoint, because that may write its first note within milliseconds.
         let watched =
             Folder::open(self.environment()).and_then(|folder| folder.watch().map(|watch| (folder, watch)));
         let agent = self.clone();
@@ -129,23 +130,23 @@ impl Agent {
         std::thread::spawn(move || docker::run(&agent));
     }
 
-    /// Offers a shell on the console, for as long as the machine lives.
+    /// Offers a shell on the console until the machine is powered off.
     fn start_shell(&self) {
         let agent = self.clone();
         std::thread::spawn(move || shell::run(&agent));
     }
 
-    /// Waits for children, for ever.
+    /// Reaps child processes forever.
     pub(crate) fn reap(&self) -> ! {
         self.children.reap()
     }
 
-    /// Tells the host that a step is done.
+    /// Reports to the host that a step is done.
     pub(crate) fn reached(&self, milestone: Milestone) {
         self.outbox.fact(GuestMessage::Milestone { milestone, uptime_ms: uptime_ms() });
     }
 
-    /// Tells the host, and the console, what does not work.
+    /// Reports a failure to the host and on the console, unless the machine is being powered off.
     fn fault(&self, message: String) {
         if self.ending.load(Ordering::SeqCst) {
             return;
@@ -184,7 +185,7 @@ impl Agent {
                 self.ending.store(true, Ordering::SeqCst);
                 match *self.surroundings {
                     Surroundings::Machine(_) => crate::boot::power::off(),
-                    // The end of process 1 is the end of all others in its namespace.
+                    // When process 1 exits, the kernel kills all other processes of its namespace.
                     Surroundings::Host { .. } => std::process::exit(0),
                 }
             }
@@ -194,7 +195,7 @@ impl Agent {
     fn identify(&self, identity: &Identity) {
         let taken_on = match &*self.surroundings {
             Surroundings::Machine(identities) => identities.take_on(identity),
-            // Host name, clock and random numbers are the host's.
+            // Host name, clock and random number generator belong to the host and stay unchanged.
             Surroundings::Host { .. } => Ok(()),
         };
         match taken_on {
@@ -209,13 +210,13 @@ impl Agent {
         }
     }
 
-    /// On a thread of its own: a warm-up takes its time, and the host may want the machine to end meanwhile.
+    /// Prepares the machine on a new thread, because a warm-up takes long and the host may power the machine off meanwhile.
     fn prepare(&self, prepare: Prepare) {
         let agent = self.clone();
         std::thread::spawn(move || {
             let failure = match &*agent.surroundings {
                 Surroundings::Machine(_) if agent.identified.load(Ordering::SeqCst) => {
-                    Err("this machine is somebody's already".to_owned())
+                    Err("this machine has an identity already".to_owned())
                 }
                 Surroundings::Machine(identities) => prepare::run(&agent, identities, &prepare),
                 Surroundings::Host { .. } => Err(NOT_FROZEN.to_owned()),
@@ -224,7 +225,7 @@ impl Agent {
         });
     }
 
-    /// Nobody's again, after a rehearsal. Legal only before anything was started for anybody.
+    /// Removes the identity after a rehearsal. Fails if an entrypoint was started for a runner.
     fn forget(&self) {
         let started = self.runner_id.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         let forgotten = match &*self.surroundings {
@@ -273,7 +274,7 @@ impl Agent {
         }
     }
 
-    /// Sends the notes of the current runner as they appear.
+    /// Sends each note of the current runner when it is written.
     fn send_as_written(&self, watched: Result<(Folder, Watch), FolderError>) {
         match watched {
             Ok((folder, watch)) => {
@@ -343,7 +344,8 @@ impl Agent {
 
     fn try_start_entrypoint(&self, start: &Start) -> std::io::Result<()> {
         crate::boot::shares::mount_all(&start.shares).map_err(std::io::Error::other)?;
-        // One that is another program, or that is gone, is started now.
+        // The standby entrypoint runs the guest binary. If another program is requested, or if the standby entrypoint has
+        // exited, a new process is started.
         let standby = match &start.program {
             Some(program) => std::fs::metadata(program).map(|_| None)?,
             None => self.standby.lock().unwrap_or_else(PoisonError::into_inner).take(),
@@ -356,7 +358,7 @@ impl Agent {
         });
         let agent = self.clone();
         std::thread::spawn(move || {
-            // The reaper never drops a sender without an answer, so this ends with the process.
+            // The reaper always sends a status before it drops a sender, so this returns when the process exits.
             let Ok(status) = ended.recv() else { return };
             let end = Instant::now();
             while !relay.is_finished() && end.elapsed() < LAST_LINES_MAX {
@@ -370,7 +372,7 @@ impl Agent {
     }
 }
 
-/// Says hello once, where there is a port and a host: all that a probe does.
+/// Says hello once, if there is a port and a host. A probe sends nothing else.
 pub(crate) fn greet_once() {
     let outbox = Arc::new(Outbox::default());
     port::serve(port::Place::Virtio, Arc::clone(&outbox), |_| {});
@@ -380,13 +382,13 @@ pub(crate) fn greet_once() {
     }
 }
 
-/// The wall clock, nanoseconds since 1970-01-01 UTC.
+/// Returns the wall clock in nanoseconds since 1970-01-01 UTC.
 fn unix_time_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
-/// Milliseconds since the kernel started.
+/// Returns the milliseconds since the kernel started.
 fn uptime_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000

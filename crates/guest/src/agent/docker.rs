@@ -1,4 +1,4 @@
-//! The Docker daemon: started directly, watched, and asked whether it answers.
+//! Starts the Docker daemon, pings it until it answers, and reports its exit.
 
 use super::{Agent, processes};
 use crate::docker::SOCKET;
@@ -17,30 +17,30 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two attempts to connect. A connection that stands is waited on instead: the daemon answers on it as
-/// soon as it can.
+/// Pause between two attempts. Each attempt waits on its open connection, because the daemon answers on it as soon as
+/// it can.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long one answer is waited for: long enough to wait through the daemon's start on one connection, short enough
-/// to notice its end.
+/// Longest wait for one answer: long enough to cover the daemon's start on one connection, short enough to notice that
+/// the daemon has exited.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// How long the daemon may take; under emulation on a busy host it takes half a minute.
+/// Longest time until the daemon answers. Under emulation on a busy host it takes half a minute.
 const READY_MAX: Duration = Duration::from_secs(300);
 
-/// How often one is started that ends before it has answered.
+/// Most starts of a daemon that exits before it has answered.
 const STARTS_MAX: u32 = 3;
 
-/// Last lines that a fault quotes.
+/// Number of last lines that a fault quotes.
 const TAIL_LINES: usize = 12;
 
-/// Starts the daemon, where the image has one, and stays with it until it ends.
+/// Starts the daemon if the image has one, and waits until it exits.
 pub(super) fn run(agent: &Agent) {
     let Some(daemon) = crate::docker::daemon() else {
         return crate::console::say(&format!("the image has no Docker daemon: none of {DAEMONS:?}"));
     };
-    // Beside the daemon's own start, which takes longer. Should it need one of them before its turn comes, the
-    // kernel loads that one through `modprobe`.
+    // The modules are loaded during the daemon's start, which takes longer. If the daemon needs a module earlier, the
+    // kernel loads it through `modprobe`.
     std::thread::spawn(crate::boot::load_for_docker);
     let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
     match start_until_ready(agent, daemon, &tail) {
@@ -53,8 +53,9 @@ pub(super) fn run(agent: &Agent) {
     }
 }
 
-/// How it ended in the end. One that ends before it has answered is started again: on a host that has too much to do it gives
-/// up its containerd after 15 s, which is slow then and no worse, and which the next one finds half started.
+/// Starts the daemon, waits until it exits, and returns its status. A daemon that exits before it has answered is started
+/// again: on an overloaded host it gives up on its containerd after 15 s, although containerd is only slow. The next daemon
+/// finds that containerd half started.
 fn start_until_ready(
     agent: &Agent,
     daemon: &str,
@@ -77,7 +78,7 @@ fn start_until_ready(
     }
 }
 
-/// The socket that clients connect to. It is this process's, so that the daemon can sleep until one does.
+/// Creates the socket that clients connect to. The agent owns it, so that the daemon can be stopped until a client connects.
 fn listen() -> io::Result<UnixListener> {
     let listener = UnixListener::bind(SOCKET)?;
     std::fs::set_permissions(SOCKET, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
@@ -101,7 +102,7 @@ fn start(
     let mut command = Command::new(agent.program());
     command.args([listening::COMMAND, daemon]).env_clear().envs(crate::docker::environment(daemon));
     command.env("HOME", "/root").current_dir("/").arg("--host=fd://");
-    // Its start alone is a hundred lines at the usual level.
+    // At the usual level the daemon's start alone prints a hundred lines.
     command.arg("--log-level=warn");
     command.stdin(OwnedFd::from(socket.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
     let (pid, ended) = agent.children.spawn(command)?;
@@ -121,15 +122,15 @@ fn start(
     Ok(ended)
 }
 
-/// A daemon that runs.
+/// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pid: Pid,
     socket: UnixListener,
 }
 
-/// Lets the daemon, and all that it has started, stand still until a client connects: a machine that waits for a job pays
-/// for none of their ticks. Not where a container runs, which somebody started for a reason.
+/// Stops the daemon and all its descendants until a client connects, so that they use no processor time in a machine that
+/// waits for a job. Does nothing if a container runs, because it was started for a reason.
 pub(super) fn sleep(agent: &Agent) {
     let daemon = agent.docker.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Daemon { pid, socket }) = daemon else { return };
@@ -141,16 +142,16 @@ pub(super) fn sleep(agent: &Agent) {
         let _ = rustix::process::kill_process(pid, Signal::STOP);
     }
     std::thread::spawn(move || {
-        // Nothing comes before a client.
+        // Returns when a client connects.
         let _ = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&socket, PollFlags::IN)], None));
-        // Whoever answers first must find the others awake.
+        // Children continue before their parents, so that the process that answers finds the others running.
         for &pid in family.iter().rev() {
             let _ = rustix::process::kill_process(pid, Signal::CONT);
         }
     });
 }
 
-/// `None` once the daemon has answered, or has taken too long since `began`; else how it ended.
+/// Waits until the daemon answers, for at most [`READY_MAX`] since `began`. Returns its status if it exits instead.
 fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>, began: Instant) -> Option<ExitStatus> {
     while began.elapsed() < READY_MAX {
         if crate::docker::ping(Path::new(SOCKET), ANSWER_MAX).is_ok() {

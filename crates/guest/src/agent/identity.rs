@@ -1,4 +1,4 @@
-//! Taking on an identity: all that must differ between machines that started from the same image or memory.
+//! Applies an identity: everything that must differ between machines that start from the same image or memory.
 #![expect(unsafe_code, reason = "the random number generator is fed by ioctl, which has no safe wrapper")]
 
 use crate::boot::personal::{self, Personal};
@@ -9,7 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 
-/// Least bytes of entropy that are taken.
+/// Fewest bytes of entropy that are accepted.
 const ENTROPY_MIN: usize = 48;
 const ENTROPY_MAX: usize = 512;
 
@@ -35,11 +35,11 @@ pub(super) enum IdentityError {
     },
 }
 
-/// What an identity is written to.
+/// The files and the device that an identity is written to.
 #[derive(Debug)]
 pub(super) struct Identities {
     personal: Personal,
-    /// The kernel's random number generator. It stays open, as the files do.
+    /// The device of the kernel's random number generator. It stays open, as the files do.
     random: File,
 }
 
@@ -48,7 +48,8 @@ impl Identities {
         Ok(Self { personal, random: File::options().write(true).open("/dev/urandom")? })
     }
 
-    /// Clock and randomness first, since whatever comes after may use them; nothing is taken if a part is malformed.
+    /// Applies an identity. Clock and random number generator come first, because later steps may use them. Nothing is
+    /// changed if a part is malformed.
     pub(super) fn take_on(&self, identity: &Identity) -> Result<(), IdentityError> {
         check(identity)?;
         set_clock(identity.unix_time_ns).map_err(io_error("cannot set the clock"))?;
@@ -69,13 +70,13 @@ impl Identities {
         Ok(())
     }
 
-    /// Leaves nothing of the last identity behind.
+    /// Removes the last identity: resets the host name and empties the files.
     pub(super) fn forget(&self) -> Result<(), IdentityError> {
         set_hostname(personal::NOBODY)?;
         self.personal.forget().map_err(io_error("cannot empty the files of the last identity"))
     }
 
-    /// Has names resolved by this server.
+    /// Sets the server that resolves names; `None` sets that of QEMU's user network.
     pub(super) fn set_dns(&self, dns: Option<Ipv4Addr>) -> io::Result<()> {
         self.personal.resolv_conf.set(&personal::resolv_conf(dns))
     }
@@ -113,8 +114,8 @@ pub(super) fn set_clock(unix_time_ns: u64) -> io::Result<()> {
     Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
 }
 
-/// Adding entropy alone changes nothing that is read next (seen in machines restored from one memory image):
-/// the generator must be told to take it up.
+/// Adds entropy to the random number generator, and makes it reseed. Without the reseed, the added entropy does not
+/// change the numbers that are read next (seen in machines restored from one memory image).
 fn reseed(random: &File, entropy: &[u8]) -> io::Result<()> {
     let pool = rand_pool_info(entropy);
     // SAFETY: the descriptor is open, and `pool` is a `rand_pool_info` whose `buf_size` is the length of its rest.
@@ -126,7 +127,7 @@ fn reseed(random: &File, entropy: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// `struct rand_pool_info { int entropy_count; int buf_size; __u32 buf[]; }`, the count in bits.
+/// Builds a `struct rand_pool_info { int entropy_count; int buf_size; __u32 buf[]; }`, whose count is in bits.
 fn rand_pool_info(entropy: &[u8]) -> Vec<u32> {
     let whole_words = entropy.as_chunks::<4>().0;
     let bytes = u32::try_from(whole_words.len() * 4).unwrap_or(0);

@@ -1,28 +1,27 @@
-//! What waits to be sent to the host: bounded, whether or not a host is there.
+//! The queue of messages to the host. It is bounded even if no host is connected.
 
 use dayfly_guest::protocol::{GuestMessage, Milestone, Source, VERSION};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Most lines that wait; beyond, the oldest is dropped and counted.
+/// Most lines in the queue. If there are more, the oldest is dropped and counted.
 const LINES_MAX: usize = 1024;
 
-/// Most bytes of lines that wait.
+/// Most bytes of lines in the queue.
 const LINE_BYTES_MAX: usize = 512 * 1024;
 
-/// Most facts that are kept to be said again. A machine has about ten; only faults can be more.
+/// Most facts that are stored to be repeated. A machine has about ten; only faults can exceed that.
 const FACTS_MAX: usize = 64;
 
-/// Most messages that are written at once: each write is a trip to the host.
+/// Most messages in one write. Messages are batched because each write is a trip to the host.
 const BATCH_MAX: usize = 32;
 
-/// Most other answers that wait.
+/// Most answers in the queue, besides lines and facts.
 const ANSWERS_MAX: usize = 64;
 
-/// The queue between all who have something to say and the one thread that writes.
+/// The queue between the threads that send messages and the one thread that writes them.
 ///
-/// Until a host has said hello nothing but this side's own first hello goes out, so no fact is said twice on one
-/// connection.
+/// Until a host has said hello, only the agent's own first hello is sent. So no fact is sent twice on one connection.
 #[derive(Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
@@ -30,17 +29,17 @@ pub(super) struct Outbox {
 }
 
 struct State {
-    /// A hello that is due, with its epoch.
+    /// Epoch of a hello that is still to be sent.
     hello: Option<u64>,
-    /// Whether a host has ever said hello. Whether it is still there cannot be known; while none is, the thread
-    /// that writes is blocked in its write.
+    /// True once a host has said hello. The agent cannot know if that host is still connected; while no host is, the
+    /// writing thread is blocked in its write.
     greeted: bool,
     facts: Vec<GuestMessage>,
     queue: VecDeque<GuestMessage>,
     lines: usize,
     line_bytes: usize,
     dropped: u64,
-    /// Whether the last message that was taken may still be on its way.
+    /// True until the messages that were taken last are known to be written.
     in_flight: bool,
 }
 
@@ -64,8 +63,8 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something that stays true: said now, and again to each host that says hello.
-    /// A step that is done again counts once.
+    /// Sends a fact, which stays true: now, and again to each host that says hello. A milestone that is reached again
+    /// replaces the earlier one.
     pub(super) fn fact(&self, message: GuestMessage) {
         let mut state = self.lock();
         if let GuestMessage::Milestone { milestone, .. } = &message {
@@ -80,12 +79,12 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// A step that is undone: it is not said to the next host.
+    /// Removes a milestone that was undone, so that it is not sent to the next host.
     pub(super) fn retract(&self, step: Milestone) {
         self.lock().facts.retain(|fact| !is_step(fact, step));
     }
 
-    /// An answer to this host alone.
+    /// Queues an answer. Only the current host gets it.
     pub(super) fn answer(&self, message: GuestMessage) {
         let mut state = self.lock();
         if state.queue.len() < state.lines + ANSWERS_MAX + FACTS_MAX {
@@ -94,7 +93,7 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// A line of output.
+    /// Queues a line of output.
     pub(super) fn line(&self, source: Source, text: &str) {
         let mut state = self.lock();
         state.lines += 1;
@@ -106,8 +105,8 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// A host has said hello: it gets ours first, then all facts, and the lines that still wait. The end of the
-    /// entrypoint comes after its last lines.
+    /// Answers a host's hello: queues the agent's hello, then all facts, then the lines that are still queued. The
+    /// entrypoint's exit comes after its last lines.
     pub(super) fn greet(&self, epoch: u64) {
         let mut state = self.lock();
         state.hello = Some(epoch);
@@ -123,13 +122,13 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Whether nothing is due, and all that was taken has been written.
+    /// Returns true if nothing is left to be sent, and all messages that were taken have been written.
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         !state.in_flight && state.hello.is_none() && (state.queue.is_empty() || !state.greeted)
     }
 
-    /// Waits for the next messages, some at once where some wait; those before count as written.
+    /// Waits for the next messages, and returns up to [`BATCH_MAX`] of them. The messages returned before count as written.
     pub(super) fn next(&self) -> Vec<GuestMessage> {
         let mut state = self.lock();
         state.in_flight = false;
@@ -143,7 +142,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets the lines that wait: they are of no interest to the hosts of other machines.
+    /// Drops the queued lines, because they are of no interest to the hosts of this machine's forks.
     pub(super) fn forget_lines(&self) {
         let mut state = self.lock();
         state.queue.retain(|message| !is_line(message));

@@ -1,12 +1,14 @@
-//! What the host speaks through: a virtio-serial port, or a listening Unix socket. One thread reads it, one writes it.
+//! The connection to the host: a virtio-serial port, or a listening Unix socket. One thread reads, another one writes.
 //!
-//! How a virtio-serial port behaves (`drivers/char/virtio_console.c`): it can be opened once; `read` gives 0 while no
-//! host is connected, and `write` blocks then. That a host came or went is told by another queue than what it sends,
-//! so the first bytes of a new host can come before a 0 (seen under emulation), and a host that goes and comes between
-//! two reads shows no 0 at all. So a 0 means nothing here: each host says hello first, and that is what starts a
-//! new count of frames. A half frame of the last host ends where the next one's first frame starts.
+//! A virtio-serial port (`drivers/char/virtio_console.c`) can be opened once. While no host is connected, `read` returns 0
+//! and `write` blocks. The guest learns through one queue that a host has connected or disconnected, and gets the host's
+//! bytes through another. So the first bytes of a new host can come before a 0 (seen under emulation), and if a host
+//! disconnects and another one connects between two reads, no 0 comes at all. Therefore a 0 has no meaning in this module:
+//! each host says hello first, and its hello starts a new count of frames. An incomplete frame of the last host ends where
+//! the next host's first frame starts.
 //!
-//! A socket behaves the same way to these threads: `read` gives 0 when a host goes, `write` blocks until one is there.
+//! A socket behaves the same way for these threads: `read` returns 0 when a host disconnects, and `write` blocks until a
+//! host is connected.
 
 use super::outbox::Outbox;
 use crate::console;
@@ -19,22 +21,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the port may take to appear after its driver was loaded.
+/// Longest time until the port appears after its driver was loaded.
 const APPEAR_MAX: Duration = Duration::from_secs(5);
 
-/// How often a port without a host is looked at: it cannot be waited for.
+/// Interval at which a port without a host is read. It is polled because a host cannot be waited for.
 const HOST_POLL: Duration = Duration::from_millis(20);
 
-/// Where a host is to be found.
+/// The place where hosts connect.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// The machine's virtio-serial port, once its driver shows it.
+    /// The machine's virtio-serial port, once its driver has created it.
     Virtio,
     /// A socket that hosts connect to, one at a time.
     Socket(UnixListener),
 }
 
-/// Starts both threads. `handle` is called with each message, one after another.
+/// Starts both threads. The reading thread calls `handle` with one message after another.
 pub(super) fn serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessage) + Send + 'static) {
     std::thread::spawn(move || {
         if let Err(error) = try_serve(place, outbox, handle) {
@@ -53,14 +55,14 @@ fn try_serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) ->
     read(&port, handle)
 }
 
-/// A port that is open.
+/// An open port.
 enum Port {
     Virtio(File),
     Socket(Socket),
 }
 
 impl Port {
-    /// What a host sends; 0 where none is there.
+    /// Reads bytes that a host sends. Returns 0 if no host is connected.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Virtio(port) => {
@@ -71,7 +73,7 @@ impl Port {
         }
     }
 
-    /// Blocks until a host takes it.
+    /// Writes all bytes, and blocks until a host takes them.
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Virtio(port) => {
@@ -95,7 +97,7 @@ impl Socket {
         Self { listener, host: Mutex::default(), connected: Condvar::new() }
     }
 
-    /// Called by one thread only: where no host is there, it waits for the next one.
+    /// Reads bytes of the current host. If there is none, waits for the next one. Only one thread may call this.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let current = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let host = match current {
@@ -158,7 +160,7 @@ fn write(port: &Port, outbox: &Outbox) {
             }
             match encoder.encode(&message) {
                 Ok(frame) => frames.extend(frame),
-                // Facts and lines are bounded far below a frame, so this is a message that nobody will miss.
+                // Facts and lines are far shorter than a frame may be, so no host depends on this message.
                 Err(error) => console::say(&format!("a message to the host is lost: {error}")),
             }
         }

@@ -1,7 +1,7 @@
-//! Getting everything ready that any runner wants, in a machine that is then frozen.
+//! Prepares a machine for any runner before it is frozen.
 //!
-//! Nothing of anybody is there when it is done: no key, no token, no name. What stands still costs the machines that are
-//! forked from this one nothing; what runs costs each of them.
+//! The prepared machine holds nothing that belongs to a runner or a user: no key, no token, no name. Processes that stand
+//! still cost the forks of this machine nothing, but processes that run cost each fork.
 
 use super::{Agent, docker, identity::Identities, processes, standby::Standby};
 use crate::entrypoint::{folders, user::Account};
@@ -16,34 +16,34 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-/// Where a warm-up's script is for as long as it runs.
+/// Path of the warm-up's script while it runs.
 const SCRIPT: &str = "/run/dayfly/warm-up";
-/// Last lines that a failure quotes.
+/// Number of last lines that a failure quotes.
 const TAIL_LINES: usize = 12;
-/// How long the machine may take until it is quiet. One that never is, is frozen as it is.
+/// Longest wait until the machine is quiet. If it does not become quiet, it is frozen anyway.
 const QUIET_MAX: Duration = Duration::from_secs(20);
-/// A window in which next to nothing may happen, and how many of them in a row.
+/// Length of a window in which the machine must be almost idle, and the number of such windows in a row.
 const WINDOW: Duration = Duration::from_millis(200);
 const WINDOWS: u32 = 4;
-/// What may happen in a window, hundredths of a second.
+/// Most processor time that is used in an idle window, hundredths of a second.
 const TICKS_MAX: u64 = 1;
 
-/// Does all of it; the error says why the machine must not be frozen.
+/// Prepares the machine. The error says why it must not be frozen.
 pub(super) fn run(agent: &Agent, identities: &Identities, prepare: &Prepare) -> Result<(), String> {
     identities.set_dns(prepare.dns).map_err(|error| format!("cannot write /etc/resolv.conf: {error}"))?;
     if let Some(script) = &prepare.warm_up {
         warm_up(agent, script, prepare).map_err(|why| format!("the warm-up {why}"))?;
     }
-    // Again, to be sure that they are there: one that is loaded already costs nothing.
+    // All modules are loaded again so that none is missing. A module that is loaded already costs nothing.
     crate::boot::load_for_docker();
     match Standby::start(agent, &prepare.user) {
         Ok(standby) => agent.set_standby(standby),
-        // An ordinary start does as well, later.
+        // The entrypoint can be started in the ordinary way later.
         Err(error) => crate::console::say(&format!("no entrypoint stands by: {error}")),
     }
     wait_until_quiet();
     docker::sleep(agent);
-    // What is on its way to the disk would be written by every fork.
+    // Otherwise every fork would write the data that is on its way to the disk.
     rustix::fs::sync();
     wait_until_quiet();
     agent.outbox.forget_lines();
@@ -69,7 +69,7 @@ fn warm_up(agent: &Agent, script: &str, prepare: &Prepare) -> Result<(), String>
     Err(format!("ended with {status}; its last lines:\n{}", Vec::from(tail).join("\n")))
 }
 
-/// One that names no interpreter is a shell's.
+/// Writes the script. If it names no interpreter, `/bin/sh -e` runs it.
 fn write_script(script: &str) -> io::Result<()> {
     let first = if script.starts_with("#!") { "" } else { "#!/bin/sh -e\n" };
     std::fs::write(SCRIPT, format!("{first}{script}"))?;
@@ -110,7 +110,8 @@ fn run_to_end(
     };
     match ended.recv_timeout(limit) {
         Ok(status) => {
-            // A daemon that it has started may hold its output open for ever; what failed has printed why.
+            // A daemon that the script has started may hold its output open forever, so the last lines are awaited only
+            // after a failure, because they say why.
             let tail = if status.success() { VecDeque::new() } else { last_lines(relay) };
             Ok((status, tail))
         }

@@ -1,9 +1,9 @@
-//! Processes as /proc shows them.
+//! Reads processes and their processor time from /proc.
 
 use rustix::process::Pid;
 use std::collections::HashMap;
 
-/// A process and all that descend from it, parents before children.
+/// Returns a process and all its descendants, parents before children.
 pub(super) fn with_descendants(root: Pid) -> Vec<Pid> {
     let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -25,24 +25,24 @@ pub(super) fn with_descendants(root: Pid) -> Vec<Pid> {
     family
 }
 
-/// The name in the second field may hold spaces and parentheses.
+/// Parses the parent's id from a process's `stat`. The name in the second field may contain spaces and parentheses.
 fn parse_parent(stat: &str) -> Option<i32> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Its name, as the kernel has it: 15 bytes at most.
+/// Returns a process's name as the kernel stores it: 15 bytes at most.
 pub(super) fn name(pid: Pid) -> String {
     let path = format!("/proc/{}/comm", pid.as_raw_nonzero());
     std::fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
-/// Time that all processors together have worked since the machine's start, hundredths of a second.
+/// Returns the time that all processors together were busy since the machine's start, in hundredths of a second.
 pub(super) fn busy_ticks() -> u64 {
     parse_busy(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
 }
 
-/// First line: user, nice, system, idle, iowait, irq, softirq, ...
+/// Sums the fields of the first line (user, nice, system, idle, iowait, irq, softirq, ...) except idle and iowait.
 fn parse_busy(stat: &str) -> u64 {
     let fields = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
     let is_work = |&(index, _): &(usize, u64)| !matches!(index, 3 | 4);

@@ -1,4 +1,4 @@
-//! A shell on the console, for a person who wants to look inside a machine that was kept.
+//! Offers a shell on the console, for a person who inspects a machine.
 
 use super::Agent;
 use dayfly_guest::runner_app::SEARCH_PATH;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 const CONSOLE: &str = "/dev/ttyS0";
 
-/// Between a shell that has ended and the next one.
+/// Pause between a shell that has exited and the next one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs one shell after another.
+/// Runs one shell after another. Returns only if a shell cannot be started.
 pub(super) fn run(agent: &Agent) {
     loop {
         let ended = console().and_then(|console| {
-            // `setsid` makes the console the shell's own terminal, so that Ctrl-C reaches what runs in it.
+            // `setsid` makes the console the shell's own terminal, so that Ctrl-C reaches the programs in it.
             let mut command = Command::new("/usr/bin/setsid");
             command.args(["--ctty", "/bin/bash", "--login"]).env_clear().envs([
                 ("HOME", "/root"),
@@ -32,7 +32,7 @@ pub(super) fn run(agent: &Agent) {
         });
         match ended {
             Ok((_, ended)) => {
-                // Whatever its status is: the next one follows.
+                // The next shell follows whatever the status is.
                 let _ = ended.recv();
             }
             Err(error) => return agent.fault(format!("cannot offer a shell on {CONSOLE}: {error}")),

@@ -1,4 +1,4 @@
-//! The entrypoint that was started before there is a runner.
+//! The standby entrypoint, which is started before its runner is known.
 
 use super::Agent;
 use crate::entrypoint::standby::{OPTION, Order, READY};
@@ -9,10 +9,10 @@ use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::Receiver;
 
-/// How long it may take until it waits: it starts the runner app meanwhile.
+/// Longest time without output until the standby entrypoint is ready. It starts the runner app meanwhile.
 const READY_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
-/// It waits for its order.
+/// A standby entrypoint that waits for its order.
 #[derive(Debug)]
 pub(super) struct Standby {
     order: PipeWriter,
@@ -21,7 +21,7 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    /// Starts it, and waits until it waits.
+    /// Starts the entrypoint, and waits until it is ready for its order.
     pub(super) fn start(agent: &Agent, user: &str) -> io::Result<Self> {
         let (stdin, order) = io::pipe()?;
         let (output, writer) = io::pipe()?;
@@ -37,9 +37,9 @@ impl Standby {
     fn wait_until_ready(&mut self) -> io::Result<()> {
         let mut said = Vec::new();
         while !said.ends_with(format!("{READY}\n").as_bytes()) {
-            // What it says before is short: why no app waits.
+            // The output before that is short: the reason why no runner app waits.
             if said.len() > crate::lines::LINE_MAX {
-                return Err(io::Error::other("it says something else"));
+                return Err(io::Error::other("it prints something else"));
             }
             if poll(&mut [PollFd::new(&self.output, PollFlags::IN)], Some(&READY_MAX))? == 0 {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -55,7 +55,8 @@ impl Standby {
         Ok(())
     }
 
-    /// Tells it what it is to be; what it prints, and how it ends. An error where it is not there any more.
+    /// Sends the order, and returns the entrypoint's output and the channel of its exit status. Fails if the entrypoint
+    /// has exited.
     pub(super) fn begin(mut self, start: &Start) -> io::Result<(PipeReader, Receiver<ExitStatus>)> {
         let order = Order { args: start.args.clone(), env: start.env.clone() };
         let mut line = serde_json::to_vec(&order)?;

@@ -1,17 +1,17 @@
-//! The agent as a process of a host: no machine, but a tree of processes that ends as a whole.
+//! Runs the agent as a process of a host: without a machine, in a tree of processes that is killed as a whole.
 //!
 //! ```text
-//!   host ──spawns, writes down──> keeper (`agent`)                the host's namespace
+//!   host ──spawns, records──────> keeper (`agent`)                the host's namespace
 //!                                   └─ agent (`agent --tree`)     process 1 of a namespace of its own
 //!                                        └─ entrypoint ─ runner app ─ job
 //! ```
 //!
-//! When process 1 of a PID namespace ends, the kernel ends all others in it, whatever they have done to get away. So
-//! whoever ends the agent ends its tree. The keeper exists because a process cannot move into a new PID namespace, only
-//! start one in it; it does nothing but wait, and ends only after the tree is gone. A keeper that is killed takes the
-//! agent with it, by the agent's death signal.
+//! When process 1 of a PID namespace exits, the kernel kills all other processes in it, even if they have detached
+//! themselves. So if the agent is killed, its tree is killed too. The keeper exists because a process cannot move into a
+//! new PID namespace, but only start a child in it. The keeper only waits, and exits only after the tree is gone. If the
+//! keeper is killed, the agent's parent-death signal kills the agent.
 //!
-//! Nothing of the host is changed: no host name, no clock, no mount that others see.
+//! The agent changes nothing of the host: no host name, no clock, no mount that other processes see.
 #![expect(
     unsafe_code,
     reason = "signal masks and sigwait have no safe wrapper; namespaces are entered by one thread, /proc mounted before an exec"
@@ -33,13 +33,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// How long a host may take from starting the keeper to connecting, with which it says that the keeper is written down.
+/// Longest time from the keeper's start until a host connects. By connecting, the host says that it has recorded the keeper.
 const HOST_MAX: Duration = Duration::from_secs(20);
 
-/// Marks the agent's own call.
+/// Option that runs the agent instead of the keeper.
 const TREE: &str = "--tree";
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     port_fd: i32,
@@ -48,7 +48,7 @@ struct Options {
 }
 
 impl Options {
-    /// `--port-fd N --environment DIR [--tree]`; nobody types it.
+    /// Parses `--port-fd N --environment DIR [--tree]`. Only programs write this command line.
     fn parse(args: &[String]) -> Option<Self> {
         let (mut port_fd, mut environment, mut tree) = (None, None, false);
         let mut args = args.iter();
@@ -64,13 +64,13 @@ impl Options {
     }
 }
 
-/// Runs keeper or agent, with the arguments after `agent`.
+/// Runs the keeper or the agent. `args` are the arguments after `agent`.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let Some(options) = Options::parse(args) else {
         console::say("usage: dayfly-guest agent --port-fd N --environment DIR");
         return ExitCode::from(2);
     };
-    // SAFETY: the number was given to this process for this purpose alone, and nothing in it closes it.
+    // SAFETY: the number was given to this process for this purpose alone, and nothing in the process closes it.
     let port = unsafe { BorrowedFd::borrow_raw(options.port_fd) };
     let result = if options.tree { serve(port, options.environment) } else { keep(port, args) };
     let Err(error) = result;
@@ -78,30 +78,30 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The keeper: starts the agent in namespaces of its own, and waits for its end or for a termination signal.
+/// Runs the keeper: starts the agent in new namespaces, kills it on a termination signal, and waits until it has exited.
 fn keep(port: BorrowedFd<'_>, args: &[String]) -> io::Result<std::convert::Infallible> {
-    // It fails only where this is a leader already.
+    // This fails only if this process is a leader already.
     let _ = rustix::process::setsid();
     wait_for_host(port)?;
     let signals = block_signals();
     enter_namespaces()?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let mut command = Command::new(std::env::current_exe()?);
-    // SAFETY: between fork and exec only a system call is made, on memory that was there before.
+    // SAFETY: between fork and exec there is only one system call, and it uses memory from before the fork.
     unsafe { command.pre_exec(mount_proc) };
     let mut agent = command
         .arg("agent")
         .args(args)
         .arg(TREE)
         .stdin(port.try_clone_to_owned()?)
-        // Nobody reads it: that it can be written shows that this process lives.
+        // The keeper does not read this pipe. The agent can write to it only while the keeper is alive.
         .stdout(Stdio::piped())
         .spawn()?;
     let status = wait(&mut agent, &signals)?;
     end_like(status)
 }
 
-/// Before the host has connected, this process may be unknown to everybody but it.
+/// Waits until the host has connected. Before that, the host may not have recorded this process yet.
 fn wait_for_host(port: BorrowedFd<'_>) -> io::Result<()> {
     let limit = rustix::time::Timespec { tv_sec: HOST_MAX.as_secs().cast_signed(), tv_nsec: 0 };
     match poll(&mut [PollFd::new(&port, PollFlags::IN)], Some(&limit))? {
@@ -110,7 +110,8 @@ fn wait_for_host(port: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// As root a PID and a mount namespace; else these within a user namespace, where this user is itself.
+/// Enters a new PID and mount namespace. Without the right to do so, it also enters a user namespace, in which the user
+/// keeps its ids.
 fn enter_namespaces() -> io::Result<()> {
     let flags = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -126,22 +127,22 @@ fn enter_namespaces() -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-/// The processes of the namespace that the caller is in: of its first process, before its exec, which takes the
-/// capabilities of a user namespace away from all but root.
+/// Mounts `/proc` for the caller's PID namespace. The first process of the namespace calls this before its exec, because
+/// the exec takes the capabilities of a user namespace away from every user but root.
 fn mount_proc() -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None)?)
 }
 
-/// Waits until the agent, and so its tree, is gone. A termination signal ends it.
+/// Waits until the agent, and so its tree, has exited. Kills the agent on a termination signal.
 fn wait(agent: &mut Child, signals: &libc::sigset_t) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = agent.try_wait()? {
             return Ok(status);
         }
         let mut signal = 0;
-        // SAFETY: the set is initialised and `signal` is a place for the answer. All of the set are blocked, so one
-        // that came since the look above is still there.
+        // SAFETY: the set is initialised and `signal` is a place for the result. All signals of the set are blocked, so a
+        // signal that came after `try_wait` above is still pending.
         unsafe { libc::sigwait(signals, &mut signal) };
         if signal != libc::SIGCHLD {
             agent.kill()?;
@@ -149,7 +150,7 @@ fn wait(agent: &mut Child, signals: &libc::sigset_t) -> io::Result<ExitStatus> {
     }
 }
 
-/// Blocks the signals that [`wait`] waits for. The agent inherits that, and undoes it.
+/// Blocks the signals that [`wait`] waits for. The agent inherits the mask, and resets it.
 fn block_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the set, `sigaddset` and the mask are given an initialised one.
@@ -164,17 +165,18 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-/// The agent and all that it starts get the signals again that the keeper has blocked.
+/// Unblocks the signals that the keeper has blocked, for the agent and for all processes that it starts.
 fn unblock_signals() {
     let mut none = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initialises the set, which is then read, and no old set is asked for.
+    // SAFETY: `sigemptyset` initialises the set, which is then read, and no old set is requested.
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
 }
 
-/// Ends this process as the agent has ended: whoever waits for the one learns what became of the other.
+/// Exits with the agent's exit code, or by SIGKILL if a signal killed the agent, so that this process's parent learns how
+/// the agent has ended.
 fn end_like(status: ExitStatus) -> ! {
     if status.signal().is_some() {
         let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
@@ -182,11 +184,11 @@ fn end_like(status: ExitStatus) -> ! {
     std::process::exit(status.code().unwrap_or(1))
 }
 
-/// The agent, as process 1.
+/// Runs the agent as process 1 of its namespace.
 fn serve(port: BorrowedFd<'_>, environment: PathBuf) -> io::Result<std::convert::Infallible> {
     unblock_signals();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // A keeper that died before the line above sends no signal; but then nobody holds the other end of this pipe.
+    // If the keeper died before the line above, no signal comes. But then this write fails, because the pipe has no reader.
     std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush())?;
     let listener = UnixListener::from(port.as_fd().try_clone_to_owned()?);
     let program = std::env::current_exe()?;

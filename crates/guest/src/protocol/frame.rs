@@ -5,13 +5,13 @@
 //!   | marker | length | sequence      | crc32  | payload (JSON), `length` bytes
 //! ```
 //!
-//! All numbers are little-endian. The checksum covers length, sequence and payload. The marker lets a reader find
-//! the next frame after a connection that ended in the middle of one: it stands nowhere else in a frame, so a
-//! second one shows at once that the first frame's rest will never come, however long that claimed to be.
+//! All numbers are little-endian. The checksum covers length, sequence and payload. If a connection ends in the middle of a
+//! frame, the marker lets a reader find the next frame. It occurs nowhere else in a frame, so a second marker shows at once
+//! that the rest of the first frame will never come, whatever length its header claims.
 //!
-//! Both halves are plain state machines over bytes: no I/O, no clock. A new [`Encoder`] starts at sequence 1, so
-//! each side makes a new one for each connection; a [`Decoder`] may live on, since a sequence number of 1 is
-//! taken as a new start and not as a gap.
+//! Encoder and decoder are plain state machines over bytes, without I/O or a clock. A new [`Encoder`] starts at sequence 1,
+//! so each side creates a new one for each connection. A [`Decoder`] may be used for several connections, because it takes
+//! a sequence number of 1 as a new start and not as a gap.
 //!
 //! ```
 //! use dayfly_guest::protocol::frame::{Decoder, Encoder};
@@ -24,21 +24,21 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest payload in bytes; a longer one is an error of the sender and is skipped by the reader.
+/// Longest payload in bytes. The encoder refuses a longer one, and the decoder skips it.
 pub const PAYLOAD_MAX: usize = 256 * 1024;
 
-/// First bytes of each frame. The first and last one are no UTF-8, so that no payload can hold them.
+/// First bytes of each frame. The first and the last byte are no UTF-8, so that no payload can contain them.
 pub const MARKER: [u8; 4] = [0xf5, b'D', b'f', 0xfe];
 
-/// Bytes before the payload.
+/// Length of the header before the payload, bytes.
 pub const HEADER_LEN: usize = 20;
 
-/// Why a message could not be sent, or what a reader met in its bytes.
+/// An error with a message to be sent, or in the bytes that a reader got.
 ///
-/// After any error [`Decoder::next`] can be called again: it goes on at the next marker.
+/// After any error [`Decoder::next`] can be called again. It continues at the next marker.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The message is too long for one frame (sender), or a header says so (reader).
+    /// The message is too long for one frame (sender), or a header claims such a length (reader).
     #[error("a message of {length} bytes is longer than a frame may be ({PAYLOAD_MAX} bytes)")]
     TooLong {
         /// Length of the payload in bytes.
@@ -47,35 +47,35 @@ pub enum FrameError {
     /// The message cannot be written as JSON.
     #[error("a message cannot be written as JSON: {0}")]
     Serialize(#[source] serde_json::Error),
-    /// A whole frame came whose payload is not a message.
-    #[error("frame {sequence} holds no message that is known here: {source}")]
+    /// A complete frame came whose payload is not a message.
+    #[error("frame {sequence} holds no known message: {source}")]
     Deserialize {
-        /// Its sequence number.
+        /// Sequence number of the frame.
         sequence: u64,
-        /// What the JSON reader said.
+        /// The error of the JSON parser.
         #[source]
         source: serde_json::Error,
     },
     /// Bytes that belong to no frame were skipped: garbage, or the first half of a frame whose rest never came.
     #[error("{bytes} bytes that belong to no frame were skipped")]
     Skipped {
-        /// How many.
+        /// Number of bytes.
         bytes: u64,
     },
-    /// A frame's checksum is wrong; reading goes on right after its marker.
+    /// A frame's checksum is wrong. Reading continues right after the frame's marker.
     #[error("the checksum of frame {sequence} is {found:08x}, not {expected:08x}")]
     BadChecksum {
         /// Sequence number in the header, which may be wrong itself.
         sequence: u64,
-        /// What the header says.
+        /// The checksum in the header.
         expected: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         found: u32,
     },
-    /// Frames are missing, or came twice; the frame that showed it comes with the next call.
-    #[error("frame {found} came where {expected} was due")]
+    /// Frames are missing, or came twice. The next call returns the frame that showed this.
+    #[error("frame {found} came, but frame {expected} was expected")]
     Gap {
-        /// The number that was due.
+        /// The number that was expected.
         expected: u64,
         /// The number that came.
         found: u64,
@@ -83,15 +83,15 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// Whether the stream lost something (garbage, checksum, gap, length), as opposed to one message that this
-    /// side does not understand or could not write.
+    /// Returns true if the stream has lost something (garbage, checksum, gap, length), and false if this side cannot
+    /// understand or write one message.
     #[must_use]
     pub fn is_stream_damage(&self) -> bool {
         !matches!(self, Self::Serialize(_) | Self::Deserialize { .. })
     }
 }
 
-/// Turns messages into frames, and counts them.
+/// Encodes messages as frames, and counts them.
 #[derive(Debug)]
 pub struct Encoder {
     next_sequence: u64,
@@ -104,13 +104,13 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// For a new connection: the first frame gets sequence number 1.
+    /// Creates the encoder of a new connection. The first frame gets sequence number 1.
     #[must_use]
     pub fn new() -> Self {
         Self { next_sequence: 1 }
     }
 
-    /// One whole frame, ready to be written. Nothing is counted on an error.
+    /// Returns a message as one whole frame, ready to be written. A message that fails is not counted.
     ///
     /// # Errors
     /// [`FrameError::Serialize`], or [`FrameError::TooLong`] above [`PAYLOAD_MAX`].
@@ -118,7 +118,7 @@ impl Encoder {
         let mut frame = vec![0; HEADER_LEN];
         serde_json::to_writer(&mut frame, message).map_err(FrameError::Serialize)?;
         fill_header(&mut frame, self.next_sequence)?;
-        // Once in four thousand million frames. JSON may end in a space, and the checksum becomes another.
+        // One in four thousand million frames contains a second marker. JSON may end in a space, which changes the checksum.
         while find_marker(&frame[MARKER.len()..]).is_some() {
             frame.push(b' ');
             fill_header(&mut frame, self.next_sequence)?;
@@ -147,22 +147,22 @@ fn checksum(length_and_sequence: &[u8], payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Finds frames in a stream of bytes that may come in any pieces and hold anything.
+/// Finds frames in a stream of bytes, which may come in any pieces and contain anything.
 ///
-/// Call [`Decoder::next`] until it returns `None` after each [`Decoder::push`]: then at most one incomplete frame
-/// (20 bytes and [`PAYLOAD_MAX`]) is kept, whatever the sender sends.
+/// After each [`Decoder::push`], call [`Decoder::next`] until it returns `None`. Then at most one incomplete frame (20
+/// bytes and [`PAYLOAD_MAX`]) is stored, whatever the sender sends.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
-    /// Bytes at the start of `buffer` that are done with; removed on the next push.
+    /// Number of bytes at the start of `buffer` that are processed already. The next push removes them.
     consumed: usize,
     /// Bytes skipped since the last frame or report.
     skipped: u64,
-    /// Number of the next frame; `None` before the first one.
+    /// Sequence number that the next frame should have; `None` before the first frame.
     expected: Option<u64>,
 }
 
-/// A header that has come in whole.
+/// A complete header.
 struct Header {
     length: usize,
     sequence: u64,
@@ -181,31 +181,31 @@ impl Header {
 }
 
 impl Decoder {
-    /// An empty one.
+    /// Creates an empty decoder.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes what was read from the stream.
+    /// Appends bytes that were read from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.consumed);
         self.consumed = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Forgets a half-read frame and the count: for a new connection, where the rest of it can no longer come.
+    /// Drops an incomplete frame and the count. Use it for a new connection, on which the rest of the frame cannot come.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Bytes kept that have not been made into a message yet.
+    /// Returns the number of stored bytes that are not decoded yet.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.buffer.len() - self.consumed
     }
 
-    /// The next message or the next thing that is wrong; `None` when more bytes are needed.
+    /// Returns the next message or the next error; `None` if more bytes are needed.
     #[expect(
         clippy::should_implement_trait,
         reason = "each call chooses the type, and `None` is not the end"
@@ -215,8 +215,8 @@ impl Decoder {
         let rest = &self.buffer[self.consumed..];
         let header = match rest.first_chunk::<HEADER_LEN>() {
             Some(header) if self.skipped == 0 => Header::read(header),
-            // A report of skipped bytes waits until something whole stands behind them, or nothing at all, so
-            // that garbage coming byte by byte is not reported byte by byte.
+            // Skipped bytes are reported when a complete header follows them, or nothing at all. The report waits while
+            // a part of a header follows, because that may turn out to be garbage too.
             Some(_) => return Some(Err(self.take_skipped())),
             None if rest.is_empty() && self.skipped > 0 => return Some(Err(self.take_skipped())),
             None => return None,
@@ -238,7 +238,7 @@ impl Decoder {
         }
         let sequence = header.sequence;
         let expected = self.expected.replace(sequence).unwrap_or(1);
-        // Number 1 is a new connection's first frame. The gap is reported once: the next call takes the frame.
+        // Number 1 is a new connection's first frame. A gap is reported once, because the next call expects this number.
         if sequence != expected && sequence != 1 {
             return Some(Err(FrameError::Gap { expected, found: sequence }));
         }
@@ -249,7 +249,7 @@ impl Decoder {
         Some(message)
     }
 
-    /// Drops bytes until the buffer starts with a marker, or with what may become one.
+    /// Skips bytes until the buffer starts with a marker, or with the beginning of one.
     fn seek_marker(&mut self) {
         let rest = &self.buffer[self.consumed..];
         let start = find_marker(rest).unwrap_or_else(|| rest.len() - partial_marker_at_end(rest));
@@ -270,7 +270,7 @@ fn find_marker(bytes: &[u8]) -> Option<usize> {
     bytes.windows(MARKER.len()).position(|window| window == MARKER)
 }
 
-/// How many bytes at the end of `bytes` are the beginning of a marker.
+/// Returns how many bytes at the end of `bytes` are the beginning of a marker.
 fn partial_marker_at_end(bytes: &[u8]) -> usize {
     (1..MARKER.len()).rev().find(|&length| bytes.ends_with(&MARKER[..length])).unwrap_or(0)
 }

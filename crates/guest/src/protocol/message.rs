@@ -1,34 +1,36 @@
-//! The messages. They are written so that a guest reads them with little code, which an emulated processor translates anew in
-//! each fork: a variant's name before its content, numbers as numbers, text as it is to be put into files.
+//! The messages of the protocol. A guest parses them with little code, because an emulated processor translates this code
+//! again in each fork: a variant's name comes before its content, numbers are numbers, and text is ready to be written to
+//! files.
 //!
-//! Every text and list in them is bounded by the frame's length ([`super::frame::PAYLOAD_MAX`]).
+//! The frame's length ([`super::frame::PAYLOAD_MAX`]) bounds every text and list in them.
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-/// What the host says to the agent.
+/// A message from the host to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostMessage {
-    /// First on every connection. The agent answers with its own [`GuestMessage::Hello`].
+    /// The first message on every connection. The agent answers with its own [`GuestMessage::Hello`].
     Hello {
         /// [`super::VERSION`] of the host.
         version: u32,
         /// Grows with each connection that the host makes to this machine.
         epoch: u64,
     },
-    /// Get everything ready that any runner wants, and nothing that belongs to one: what has answered this is frozen, and
-    /// others are forked from it. Legal once, before any [`HostMessage::Identify`]; answered by [`GuestMessage::Prepared`].
+    /// Prepare everything that any runner needs, and nothing that belongs to one runner. The machine answers with
+    /// [`GuestMessage::Prepared`]; then it is frozen, and others are forked from it. Legal once, before any
+    /// [`HostMessage::Identify`].
     Prepare(Prepare),
-    /// Be nobody again: no name, no id, nothing started. Legal where all that was started is what [`HostMessage::Prepare`]
-    /// started, after an [`HostMessage::Identify`] that was a rehearsal: what a machine has done before it was frozen, its
-    /// forks do faster. Answered by [`GuestMessage::Prepared`].
+    /// Remove the identity again: name and ids. Legal after an [`HostMessage::Identify`] that was a rehearsal, if
+    /// only [`HostMessage::Prepare`] has started anything. A machine rehearses because its forks are faster at all that it
+    /// has done before it was frozen. Answered by [`GuestMessage::Prepared`].
     Forget,
-    /// Who this machine is. Legal at any time before [`HostMessage::Start`], and again: the last one counts. Answered by
-    /// [`Milestone::Identified`] or a [`GuestMessage::Fault`]; nothing is started for a machine that is not identified.
+    /// Take on an identity. Legal at any time before [`HostMessage::Start`], also repeatedly: the last one counts. Answered
+    /// by [`Milestone::Identified`] or a [`GuestMessage::Fault`]. No entrypoint is started in a machine without an identity.
     Identify(Identity),
-    /// Set the wall clock: a machine that stood still, or waited for its identity in a queue, is late.
+    /// Set the wall clock, which is late if the machine stood still or waited in a queue for its identity.
     Clock {
         /// Wall clock of the host, nanoseconds since 1970-01-01 UTC, read as late as possible.
         unix_time_ns: u64,
@@ -40,36 +42,36 @@ pub enum HostMessage {
         /// Whole content, UTF-8.
         content: String,
     },
-    /// Remove a file of the environment directory; one that is not there is no error.
+    /// Remove a file of the environment directory. A file that does not exist is no error.
     RemoveFile {
         /// As in [`HostMessage::PutFile`].
         name: String,
     },
     /// Start the entrypoint. Legal once.
     Start(Start),
-    /// Answered by [`GuestMessage::Pong`].
+    /// Answer with [`GuestMessage::Pong`].
     Ping {
-        /// Comes back unchanged.
+        /// Returned unchanged.
         nonce: u64,
     },
     /// Stop everything and power the machine off.
     PowerOff,
 }
 
-/// What is got ready before a machine is frozen.
+/// The preparations before a machine is frozen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepare {
     /// User that runner apps run as.
     pub user: String,
-    /// DNS server, for what the warm-up fetches.
+    /// DNS server that the warm-up uses.
     pub dns: Option<Ipv4Addr>,
-    /// Script that runs as that user before all else is got ready; it has network, and no secret.
+    /// Script that runs as that user before all other preparations. It has network, and no secret.
     pub warm_up: Option<String>,
-    /// How long that may take, seconds.
+    /// Longest time that the warm-up may take, seconds.
     pub warm_up_limit_s: u64,
 }
 
-/// Who a machine is, and what only the host can know.
+/// The identity of a machine, and values that only the host can know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Host name, e.g. `GH-runner-2-k3V9x0q`.
@@ -82,9 +84,9 @@ pub struct Identity {
     pub boot_id: String,
     /// 48 to 512 fresh random bytes for the kernel's random number generator.
     pub entropy: Vec<u8>,
-    /// DNS server; none: that of QEMU's own network.
+    /// DNS server; `None` means that of QEMU's own network.
     pub dns: Option<Ipv4Addr>,
-    /// Offer a root shell on the console, for a person who wants a look.
+    /// True to offer a root shell on the console, for a person who inspects the machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shell: bool,
 }
@@ -92,50 +94,50 @@ pub struct Identity {
 /// How to start the entrypoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// Runner id, e.g. `2-k3V9x0q`: names the files in `/_environment`.
+    /// Runner id, e.g. `2-k3V9x0q`, which names the files in `/_environment`.
     pub runner_id: String,
-    /// The program, absolute, where it is not the guest binary that the machine was started with. It is called as that
-    /// one is: `PROGRAM entrypoint ARGS`.
+    /// Absolute path of the program, if it is not the guest binary that the machine was started with. Both are called in
+    /// the same way: `PROGRAM entrypoint ARGS`.
     pub program: Option<String>,
     /// Arguments of `dayfly-guest entrypoint`. No secret is ever among them.
     pub args: Vec<String>,
-    /// What is mounted before; the entrypoint does not start where one of them fails.
+    /// The shares that are mounted before. The entrypoint is not started if one of them fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
-    /// Its whole environment. No secret is ever in it.
+    /// The entrypoint's whole environment. No secret is ever in it.
     pub env: Vec<(String, String)>,
 }
 
-/// A folder or file of the host, by virtiofs.
+/// A folder or file of the host, mounted by virtiofs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// Its virtiofs tag.
     pub tag: String,
-    /// Where it is mounted, absolute; made where it is not there.
+    /// Absolute path of the mount point, which is created if it does not exist.
     pub path: String,
-    /// Only this file of it is mounted.
+    /// If set, only this file of the folder is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Nothing can be written there.
+    /// True if the guest cannot write to it.
     pub read_only: bool,
 }
 
-/// What the agent says to the host.
+/// A message from the agent to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestMessage {
-    /// First on every connection: sent when the port opens, and again as the answer to the host's hello.
+    /// The first message on every connection: sent when the port opens, and again as the answer to the host's hello.
     Hello {
         /// [`super::VERSION`] of the guest.
         version: u32,
-        /// The host's epoch that this answers; 0 where no host has spoken yet.
+        /// The epoch of the host's hello that this answers; 0 if no host has said hello yet.
         epoch: u64,
         /// Version of the guest binary.
         build: String,
     },
-    /// A step of the machine's life is done.
+    /// The machine has reached a milestone.
     Milestone {
-        /// Which.
+        /// The milestone.
         milestone: Milestone,
         /// Milliseconds since the guest's kernel started.
         uptime_ms: u64,
@@ -150,57 +152,57 @@ pub enum GuestMessage {
     },
     /// A line of output, without its line end, cut after 8 KiB.
     Line {
-        /// Who printed it.
+        /// The program that printed it.
         source: Source,
         /// The text, invalid UTF-8 replaced.
         text: String,
     },
     /// Lines were dropped since the last one, because the host did not keep up.
     LinesDropped {
-        /// How many.
+        /// Number of lines.
         count: u64,
     },
-    /// The entrypoint has ended; exactly one of the two is set.
+    /// The entrypoint has exited. Exactly one of the two fields is set.
     EntrypointExited {
         /// Its exit status.
         code: Option<i32>,
-        /// The signal that ended it.
+        /// The signal that killed it.
         signal: Option<i32>,
     },
     /// Answer to [`HostMessage::Ping`].
     Pong {
-        /// As it came.
+        /// The nonce of the ping.
         nonce: u64,
         /// Wall clock of the guest, nanoseconds since 1970-01-01 UTC.
         unix_time_ns: u64,
     },
-    /// Answer to [`HostMessage::Prepare`] and [`HostMessage::Forget`]: the machine can be frozen.
+    /// Answer to [`HostMessage::Prepare`] and [`HostMessage::Forget`]. The machine can be frozen unless there is a failure.
     Prepared {
-        /// Why it must not be: what was to be got ready failed.
+        /// The step that failed, and the reason why the machine must not be frozen.
         failure: Option<String>,
     },
-    /// Something did not work; the machine may still be of use.
+    /// Something has failed, but the machine may still be usable.
     Fault {
-        /// What, where, and the cause.
+        /// The failure, its place, and its cause.
         message: String,
     },
 }
 
-/// Steps of a machine's life, in their usual order.
+/// Steps of a machine's start, in their usual order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Milestone {
-    /// Root file system, kernel file systems, scratch disk.
+    /// Root file system, kernel file systems and scratch disk are mounted.
     Mounts,
-    /// Loopback and, where there is one, the network interface.
+    /// Loopback is up, and the network interface if there is one.
     Network,
-    /// The identity has been taken on.
+    /// The machine has taken on its identity.
     Identified,
     /// `GET /_ping` on Docker's socket answered.
     DockerReady,
 }
 
-/// Who printed a line.
+/// The program that printed a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {

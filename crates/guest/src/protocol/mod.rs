@@ -1,5 +1,5 @@
-//! The agent protocol: how the host speaks with the agent in a guest, over one virtio-serial port
-//! (or, where the agent is a process of the host itself, over a Unix socket).
+//! The agent protocol, which the host speaks with the agent in a guest. It runs over one virtio-serial port, or over a
+//! Unix socket if the agent is a process of the host itself.
 //!
 //! ```text
 //!   host                                  guest (agent, PID 1)
@@ -15,20 +15,20 @@
 //!    | -- PowerOff ----------------------->|
 //! ```
 //!
-//! A machine that is to be frozen hears `Prepare` once Docker answers, and answers `Prepared`. One that is forked from it
-//! hears `Hello` and `Identify` in one go: they were written before it was there.
+//! A machine that is to be frozen gets `Prepare` once Docker answers, and replies with `Prepared`. Its forks get `Hello`
+//! and `Identify` together, because the host has written both before the fork existed.
 //!
-//! Each message is one frame ([`frame`]): marker, length, sequence number, checksum, JSON. The guest is hostile:
-//! the host bounds what it reads and believes nothing that a checksum alone vouches for.
+//! Each message is one frame ([`frame`]): marker, length, sequence number, checksum, JSON. The guest may be hostile, so
+//! the host bounds what it reads, and does not trust a message because its checksum is right.
 
 pub mod frame;
 mod message;
 
 pub use message::*;
 
-/// Version of the protocol. Host and guest come from one build, so versions must be equal: a difference is an
-/// error, not something to negotiate.
+/// Version of the protocol. Host and guest come from one build, so their versions must be equal. A difference is an
+/// error and is not negotiated.
 pub const VERSION: u32 = 4;
 
-/// Name of the virtio-serial port, as the guest finds it under `/sys/class/virtio-ports/*/name`.
+/// Name of the virtio-serial port, which the guest finds under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "dayfly.agent";

@@ -2,7 +2,7 @@ use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Feeds the pieces and collects all that comes out.
+/// Pushes the pieces, and collects all messages and errors.
 fn decode_pieces(decoder: &mut Decoder, pieces: &[Vec<u8>]) -> (Vec<String>, Vec<FrameError>) {
     let (mut messages, mut errors) = (Vec::new(), Vec::new());
     for piece in pieces {
@@ -45,7 +45,7 @@ proptest! {
     fn garbage_between_frames_loses_no_frame_and_every_byte_of_it_is_reported(
         texts in vec(".{0,20}", 1..6), garbage in vec(vec(any::<u8>(), 1..30), 6), places in vec(any::<usize>(), 0..12),
     ) {
-        // A marker by chance would make a false header: not garbage but a damaged frame, tested below.
+        // A marker in the garbage would start a damaged frame, which is tested below.
         prop_assume!(garbage.iter().all(|bytes| !bytes.contains(&MARKER[0])));
         let mut encoder = Encoder::new();
         let stream: Vec<u8> = texts
@@ -87,7 +87,7 @@ proptest! {
         let mut stream = stream_of(&texts);
         let bit = bit % (stream.len() * 8);
         stream[bit / 8] ^= 1 << (bit % 8);
-        // Enough behind it that a length made too large is filled.
+        // Enough bytes follow to fill a frame whose length became too large.
         stream.extend_from_slice(&vec![0; HEADER_LEN + PAYLOAD_MAX]);
         let (messages, errors) = decode_pieces(&mut Decoder::new(), &[stream]);
         prop_assert!(messages.iter().all(|message| texts.contains(message)));
