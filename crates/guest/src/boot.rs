@@ -1,28 +1,30 @@
-//! Process 1 of the machine.
+//! Process 1 of the machine: boots the machine, then runs the agent.
 //!
-//! # What the host gives
+//! # Input from the host
 //!
 //! - The initramfs: the image's modules-only archive (`/lib/modules/<release>/...`, plain `.ko` files, and
-//!   `/lib/modules/<release>/modules.order-for-boot`, which lists them in load order, one path a line, absolute or
+//!   `/lib/modules/<release>/modules.order-for-boot`, which lists them in load order, one path per line, absolute or
 //!   relative to that folder), and appended to it a second archive that holds this binary as `/init`. Nothing
 //!   else is needed, in particular no `/dev/console` and no folders.
-//! - Two virtio-blk disks, found by their serials (`-device virtio-blk-device,serial=...`), whatever their order:
-//!   `root`, a squashfs, and `scratch`, an ext4 that is already made and holds nothing that is needed.
+//! - Two virtio-blk disks in any order, found by their serials (`-device virtio-blk-device,serial=...`):
+//!   `root`, a squashfs, and `scratch`, a formatted ext4 file system that may be empty.
 //! - One virtio-serial port named `dayfly.agent`.
 //! - At most one network card, which becomes `eth0` with QEMU's usual user-network addresses (10.0.2.15/24,
 //!   gateway 10.0.2.2).
-//! - On the kernel's command line, all optional: `dayfly.probe` (mount nothing, say hello on the port if there is
-//!   one, print [`PROBE_LINE`] on the console, power off: to see whether an accelerator boots at all), and
-//!   `dayfly.docker=off`. All else comes from the host through the agent: what is frozen must not hold it.
+//! - Two optional words on the kernel's command line. `dayfly.probe` tests if an accelerator boots at all: the machine
+//!   prints [`PROBE_LINE`] on the console, says hello on the port if there is one, and powers off without mounting a
+//!   disk. `dayfly.docker=off` disables Docker. Everything else comes from the host through the agent, because a frozen
+//!   machine must not contain it.
 //!
 //! # Steps
 //!
 //! 1. kernel file systems; 2. the modules of the initramfs; 3. `root` and `scratch`, their overlay, and
-//!    `/var/lib/docker` straight on `scratch`, since Docker cannot stack an overlay on an overlay; 4. the overlay
-//!    becomes `/`; 5. what programs expect of a Linux system; 6. network; 7. the agent, for good.
+//!    `/var/lib/docker` directly on `scratch`, because Docker cannot stack an overlay on an overlay; 4. the overlay
+//!    becomes `/`; 5. mounts and settings that programs expect of a Linux system; 6. network; 7. the agent, which runs
+//!    until the machine is powered off.
 //!
-//! An error or a panic in any of them is printed and powers the machine off: the host sees a machine that went
-//! away, with the reason on its console, instead of a kernel that panics again and again.
+//! An error or a panic in any step is printed and powers the machine off. So the host sees a machine that has exited,
+//! with the reason on its console, instead of a kernel that panics again and again.
 
 mod disks;
 mod modules;
@@ -41,13 +43,13 @@ use crate::{agent, console};
 use options::Options;
 use std::path::{Path, PathBuf};
 
-/// The binary, once the initramfs is gone.
+/// Path of this binary after the initramfs has been removed.
 pub(crate) const PROGRAM: &str = "/run/dayfly/guest";
 
-/// What a machine started with `dayfly.probe` prints on its console before it powers off.
+/// The line that a machine started with `dayfly.probe` prints on its console before it powers off.
 pub(crate) const PROBE_LINE: &str = "probe: user space runs";
 
-/// What can go wrong on the way to the agent.
+/// Reasons why the boot can fail.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
     #[error("{what} {}: {source}", path.display())]
@@ -69,7 +71,7 @@ pub(crate) enum BootError {
     },
 }
 
-/// Names the step and the path of an error.
+/// Adds the step and the path to an error.
 fn at<E: Into<std::io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> BootError {
     let path = path.to_owned();
     move |source| BootError::Io { what, path, source: source.into() }

@@ -1,13 +1,13 @@
-//! Disks, by the serial that the host gave them: their order on the bus says nothing.
+//! Finds disks by the serials that the host gave them, because their order on the bus says nothing.
 
 use super::BootError;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a disk may take to appear after its driver was loaded.
+/// Longest time until a disk appears after its driver was loaded.
 const APPEAR_MAX: Duration = Duration::from_secs(5);
 
-/// Device node of the disk with this serial.
+/// Returns the device node of the disk with this serial.
 pub(super) fn find(serial: &'static str) -> Result<PathBuf, BootError> {
     let start = Instant::now();
     loop {
@@ -23,7 +23,7 @@ pub(super) fn find(serial: &'static str) -> Result<PathBuf, BootError> {
     }
 }
 
-/// Names and serials of the virtio disks.
+/// Returns the names and serials of the virtio disks.
 fn list() -> Vec<(String, String)> {
     let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
     entries

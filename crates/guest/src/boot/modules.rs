@@ -1,4 +1,4 @@
-//! Kernel modules, loaded without `modprobe`: under emulation each process costs more than the load itself.
+//! Loads kernel modules without `modprobe`, because under emulation each process costs more than the load itself.
 
 use super::{BootError, at};
 use crate::console;
@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// What Docker, its bridge networks and `iptables` (nft and legacy) use. A module that a kernel has built in, or
-/// does not have, is passed over.
+/// The modules that Docker, its bridge networks and `iptables` (nft and legacy) use. A module that the kernel has built
+/// in, or does not have, is skipped.
 const FOR_DOCKER: &[&str] = &[
     "bridge",
     "br_netfilter",
@@ -31,7 +31,7 @@ const FOR_DOCKER: &[&str] = &[
     "xfrm_user",
 ];
 
-/// From `linux/module.h`: the kernel unpacks the file itself.
+/// Flag from `linux/module.h`: the kernel unpacks the file itself.
 const MODULE_INIT_COMPRESSED_FILE: i32 = 4;
 
 fn folder() -> PathBuf {
@@ -39,8 +39,8 @@ fn folder() -> PathBuf {
     Path::new("/lib/modules").join(release.release().to_string_lossy().as_ref())
 }
 
-/// Loads what the initramfs lists, in its order. One that does not load is said: if it was needed, what needs it
-/// fails with words of its own, and a driver for a processor that is not there (`crc32c_intel`) is no loss.
+/// Loads the modules that the initramfs lists, in the order of the list. A module that does not load is only logged: if it
+/// is needed, a later step fails with its own error, and a driver for a missing processor (`crc32c_intel`) is not needed.
 pub(super) fn load_listed() -> Result<(), BootError> {
     let folder = folder();
     let list = folder.join("modules.order-for-boot");
@@ -54,18 +54,19 @@ pub(super) fn load_listed() -> Result<(), BootError> {
     Ok(())
 }
 
-/// A list may name files from `/`, from `lib/modules/...`, or from the kernel's own folder.
+/// Returns the path that a line names: an absolute one, one that starts with `lib/modules/...`, or one relative to the
+/// kernel's own folder.
 fn listed_path(folder: &Path, line: &str) -> PathBuf {
     if line.starts_with("lib/") { Path::new("/").join(line) } else { folder.join(line) }
 }
 
-/// Loads what Docker uses.
+/// Loads the modules that Docker uses.
 pub(crate) fn load_for_docker() {
     load_with_needs(FOR_DOCKER);
 }
 
-/// Loads these and what they need, from the root file system. What does not load is said: the kernel asks for many
-/// itself, through `modprobe`, when they are first used.
+/// Loads these modules and their dependencies from the root file system. A module that does not load is only logged,
+/// because the kernel loads many itself, through `modprobe`, when they are first used.
 pub(super) fn load_with_needs(names: &[&str]) {
     let folder = folder();
     let list = match std::fs::read_to_string(folder.join("modules.dep")) {
@@ -81,21 +82,21 @@ pub(super) fn load_with_needs(names: &[&str]) {
     }
 }
 
-/// Loads one module; one that is loaded already is no error.
+/// Loads one module. A module that is loaded already is no error.
 fn load(path: &Path) -> Result<(), Errno> {
     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let packed = path.extension().is_some_and(|extension| extension != "ko");
     let flags = if packed { MODULE_INIT_COMPRESSED_FILE } else { 0 };
     match rustix::system::finit_module(fd, c"", flags) {
-        // No such device: the module is fine, and what it drives is not there.
+        // No such device: the module is fine, but its device does not exist.
         Ok(()) | Err(Errno::EXIST | Errno::NODEV) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
 
-/// `modules.dep`: `file: files that must be loaded before it`.
+/// The content of `modules.dep`: lines of `file: files that must be loaded before it`.
 struct Dependencies<'a> {
-    /// Module name to its file and the files it needs.
+    /// Maps a module's name to its file and the files that it needs.
     modules: HashMap<String, (&'a str, Vec<&'a str>)>,
 }
 
@@ -109,7 +110,7 @@ impl<'a> Dependencies<'a> {
         Self { modules }
     }
 
-    /// Files of these modules and of all that they need, each once, needed ones first.
+    /// Returns the files of these modules and of all their dependencies, each once, dependencies first.
     fn in_load_order(&self, names: &[&str]) -> Vec<&'a str> {
         let (mut order, mut seen) = (Vec::new(), HashSet::new());
         for name in names {
@@ -121,7 +122,7 @@ impl<'a> Dependencies<'a> {
     }
 
     fn add(&self, file: &'a str, order: &mut Vec<&'a str>, seen: &mut HashSet<&'a str>) {
-        // Seen before its needs are followed, so that even a list that goes in circles comes to an end.
+        // The file is marked as seen before its dependencies are followed, so that even a cyclic list comes to an end.
         if seen.insert(file) {
             let needs =
                 self.modules.get(&module_name(file)).map(|(_, needs)| needs.as_slice()).unwrap_or_default();
@@ -133,7 +134,7 @@ impl<'a> Dependencies<'a> {
     }
 }
 
-/// `kernel/net/bridge/br-netfilter.ko.xz` is the module `br_netfilter`.
+/// Returns the name of a file's module: `br_netfilter` for `kernel/net/bridge/br-netfilter.ko.xz`.
 fn module_name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     name.split('.').next().unwrap_or(name).replace('-', "_")

@@ -1,4 +1,4 @@
-//! File systems that the kernel makes.
+//! Mounts the file systems that the kernel provides.
 
 use super::{BootError, at};
 use rustix::mount::{MountFlags, mount};
@@ -23,16 +23,16 @@ pub(super) fn mount_at(
     mount(source, target, kind, flags, data).map_err(at("cannot mount", Path::new(target)))
 }
 
-/// What init itself needs, in the initramfs: they move to the real root later.
+/// Mounts the file systems that init itself needs, in the initramfs. They are moved to the real root later.
 pub(super) fn kernel_file_systems() -> Result<(), BootError> {
     mount_at("proc", "/proc", "proc", NOSUID_NODEV_NOEXEC, c"")?;
     mount_at("sysfs", "/sys", "sysfs", NOSUID_NODEV_NOEXEC, c"")?;
     mount_at("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=0755")?;
-    // Not noexec: this binary lives there.
+    // Without noexec, because this binary is stored in it.
     mount_at("tmpfs", "/run", "tmpfs", NOSUID_NODEV, c"mode=0755")
 }
 
-/// What programs expect, in the real root.
+/// Mounts the file systems that programs expect, in the real root.
 pub(super) fn system_file_systems() -> Result<(), BootError> {
     let devpts = c"gid=5,mode=0620,ptmxmode=0666";
     mount_at("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, devpts)?;

@@ -1,4 +1,4 @@
-//! The machine's network: loopback, and what the host has put behind `eth0`.
+//! Configures the machine's network: loopback, and the host's network behind `eth0`.
 #![expect(unsafe_code, reason = "interfaces and routes are set by ioctl, which has no safe wrapper")]
 
 use super::BootError;
@@ -12,7 +12,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-/// Brings loopback up, and the card where there is one. Container networks come and go with Docker.
+/// Brings up loopback, and the card if there is one. Docker configures the networks of containers.
 pub(super) fn configure() -> Result<(), BootError> {
     use rustix::net::{AddressFamily, SocketType};
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
@@ -39,7 +39,7 @@ fn request(name: &str) -> libc::ifreq {
 }
 
 fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
-    // Signed on some architectures, and not on others.
+    // `c_char` is signed on some architectures only.
     let [a, b, c, d] = address.octets().map(|byte| byte as libc::c_char);
     let mut data = [0; 14];
     // A `sockaddr_in` is: family, port (2 bytes), address (4 bytes in network order), zeroes.

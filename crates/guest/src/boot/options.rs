@@ -1,11 +1,11 @@
-//! What the kernel's command line says to this program.
+//! Parses this program's options on the kernel's command line.
 
 /// The options that start with `dayfly.`; all others are the kernel's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// Only show that user space runs, then power off.
+    /// True to show only that user space runs, then power off.
     pub(super) probe: bool,
-    /// Start Docker.
+    /// True to start Docker.
     pub(super) docker: bool,
 }
 

@@ -9,12 +9,12 @@ const IMAGE: &str = "/mnt/image";
 const SCRATCH: &str = "/mnt/scratch";
 const NEW_ROOT: &str = "/mnt/new";
 
-/// Where the parts of the overlay stand on the scratch disk.
+/// Folders of the scratch disk: the parts of the overlay, and Docker's data.
 const UPPER: &str = "/mnt/scratch/upper";
 const WORK: &str = "/mnt/scratch/work";
 const DOCKER: &str = "/mnt/scratch/docker";
 
-/// Mounts image, scratch disk and their overlay, with `/var/lib/docker` straight on the scratch disk.
+/// Mounts image, scratch disk and their overlay, with `/var/lib/docker` directly on the scratch disk.
 pub(super) fn assemble() -> Result<(), BootError> {
     let image = disks::find("root")?;
     let scratch = disks::find("scratch")?;
@@ -29,14 +29,14 @@ pub(super) fn assemble() -> Result<(), BootError> {
     let docker = format!("{NEW_ROOT}/var/lib/docker");
     make_folder(Path::new(&docker))?;
     mount_bind(DOCKER, &docker).map_err(at("cannot mount", Path::new(&docker)))?;
-    // The overlay and the bind mount hold what they need; no path leads to the layers beside them any more.
+    // The overlay and the bind mount keep what they need in use. After this, no path leads to the layers themselves.
     for layer in [IMAGE, SCRATCH] {
         unmount(layer, UnmountFlags::DETACH).map_err(at("cannot unmount", Path::new(layer)))?;
     }
     Ok(())
 }
 
-/// Makes the overlay the root, keeps a copy of this binary in [`PROGRAM`], and frees the initramfs.
+/// Makes the overlay the root, stores a copy of this binary as [`PROGRAM`], and frees the initramfs.
 pub(super) fn switch() -> Result<(), BootError> {
     keep_program()?;
     for mounted in ["/dev", "/proc", "/sys", "/run"] {
@@ -60,7 +60,7 @@ fn keep_program() -> Result<(), BootError> {
     std::fs::set_permissions(program, mode).map_err(at("cannot make executable", program))
 }
 
-/// Gives the memory of the initramfs back. It holds two known entries; failing costs memory only.
+/// Frees the memory of the initramfs, which holds two known entries. A failure costs only memory.
 fn remove_initramfs() {
     let _ = std::fs::remove_dir_all("/lib");
     let _ = std::fs::remove_file("/init");

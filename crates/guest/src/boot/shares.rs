@@ -1,4 +1,4 @@
-//! What a machine sees of its host, by virtiofs.
+//! Mounts folders and files of the host, by virtiofs.
 
 use super::mounts::{make_folder, mount_at};
 use super::{BootError, at, modules};
@@ -6,10 +6,10 @@ use dayfly_guest::protocol::Share;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
 use std::path::Path;
 
-/// Where a share of a single file stands until that file has its place.
+/// Mount point of a share of a single file until the file is mounted at its own path.
 const ASIDE: &str = "/run/dayfly/share";
 
-/// Mounts all of them; the first that fails ends it.
+/// Mounts all shares. Stops at the first one that fails.
 pub(crate) fn mount_all(shares: &[Share]) -> Result<(), BootError> {
     if !shares.is_empty() {
         modules::load_with_needs(&["virtiofs"]);
@@ -31,7 +31,7 @@ fn mount_share(share: &Share) -> Result<(), BootError> {
     mounted
 }
 
-/// A file for another one to be mounted on; what is there stays.
+/// Creates a file that another file can be mounted on. An existing file stays unchanged.
 fn make_file(path: &Path) -> Result<(), BootError> {
     if let Some(folder) = path.parent() {
         make_folder(folder)?;

@@ -1,11 +1,11 @@
-//! What programs expect of a running system, beyond mounts. A step that fails is said and does not count: each is
-//! of use to some programs only, and the machine is of use without it.
+//! Sets what programs expect of a running system, besides mounts. A step that fails is only logged, because only some
+//! programs need it and the machine is useful without it.
 
 use crate::console;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::path::Path;
 
-/// Limits, controllers, kernel settings, links and the name of this machine until it has one of its own.
+/// Sets limits, controllers, kernel settings, links, and the host name of a machine without an identity.
 pub(super) fn prepare() {
     let files = Rlimit { current: Some(1_048_576), maximum: Some(1_048_576) };
     note("the limit of open files", setrlimit(Resource::Nofile, files));
@@ -17,9 +17,9 @@ pub(super) fn prepare() {
         ("/proc/sys/fs/inotify/max_user_watches", "524288"),
         ("/proc/sys/fs/inotify/max_user_instances", "1024"),
         ("/proc/sys/vm/max_map_count", "262144"),
-        // Memory is put together when somebody needs it whole, instead of twice a second.
+        // The kernel compacts memory when a contiguous block is needed, instead of twice a second.
         ("/proc/sys/vm/compaction_proactiveness", "0"),
-        // Counters of memory are summed up once a minute instead of each second; who reads them sums them up then.
+        // The kernel sums up memory counters once a minute instead of every second. A read sums them up as well.
         ("/proc/sys/vm/stat_interval", "60"),
     ] {
         note(path, std::fs::write(path, value));
@@ -42,15 +42,15 @@ pub(super) fn prepare() {
     note("the host name", rustix::system::sethostname(super::personal::NOBODY.as_bytes()));
 }
 
-/// Lets images have links to this program that hold with every driver, `docker` for one.
+/// Creates the link to this program that links in images (`docker`, for example) refer to with every driver.
 fn link_program(link: &Path) {
-    // An image may have the folder, left over from where it was built.
+    // The image may contain the folder, left over from its build.
     let folder = link.parent().map_or(Ok(()), std::fs::create_dir_all);
     let _ = std::fs::remove_file(link);
     note("the link to this program", folder.and_then(|()| std::os::unix::fs::symlink(super::PROGRAM, link)));
 }
 
-/// Passes every controller on to the groups below the root, as Docker needs it.
+/// Enables every controller for the cgroups below the root, as Docker needs it.
 fn delegate_controllers() {
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     for controller in controllers.split_ascii_whitespace() {
