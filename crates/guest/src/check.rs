@@ -1,6 +1,6 @@
-//! `dayfly-guest check`: looks around in the machine of an image, and tells what jobs, Docker and the runner app would miss.
+//! `dayfly-guest check`: inspects a machine of an image, and reports what jobs, Docker and the runner app would miss.
 //!
-//! Nothing is changed, and nothing decided: each line is a finding, for whoever has started this.
+//! It changes nothing and decides nothing: each line of its output is a finding for the caller.
 
 mod app;
 mod jobs;
@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a program may take that is only tried.
+/// Longest time that a program may run that is only started to see if it works.
 const TRY_MAX: Duration = Duration::from_secs(60);
-/// How long the last of its output is waited for.
+/// Longest wait for the rest of its output after its exit.
 const LAST_LINES_MAX: Duration = Duration::from_secs(2);
-/// What it may print, bytes; more is not read.
+/// Most bytes of its output that are read.
 const OUTPUT_MAX: u64 = 16 * 1024;
-/// How long Docker may take to answer one that asks again.
+/// Longest wait for Docker's answer.
 const DOCKER_MAX: Duration = Duration::from_secs(20);
 
-/// Runs it; the word after it is the user of jobs.
+/// Runs the check. The first argument is the user that jobs run as.
 pub(crate) fn run(args: &[String]) -> std::process::ExitCode {
     let user = args.first().map_or("runner", String::as_str);
     let account = Account::to_become(user);
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &[String]) -> std::process::ExitCode {
     findings.extend(app::look(account.as_ref()));
     let mut output = std::io::stdout().lock();
     for finding in findings {
-        // Whoever asked is gone: nobody is left to tell.
+        // If the write fails, the caller is gone, and the error cannot be reported.
         let line = serde_json::to_string(&finding).unwrap_or_default();
         let _ = writeln!(output, "{line}");
     }
@@ -68,12 +68,12 @@ fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
     findings
 }
 
-/// A program of the image.
+/// Finds a program of the image.
 fn find(name: &str) -> Option<PathBuf> {
     SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
-/// Runs a program as somebody, and returns its first line of output; what it says where it fails.
+/// Runs a program as a user, and returns its first line of output. If the program fails, this line is the error.
 fn try_program(command: &mut Command, account: Option<&Account>) -> Result<String, String> {
     let (mut reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
     let copy = writer.try_clone().map_err(|error| error.to_string())?;
@@ -82,7 +82,7 @@ fn try_program(command: &mut Command, account: Option<&Account>) -> Result<Strin
         account.clone().apply_to(command);
     }
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    // The pipe's other end is the child's alone now.
+    // From here on only the child holds the pipe's other end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -103,7 +103,7 @@ fn try_program(command: &mut Command, account: Option<&Account>) -> Result<Strin
             Err(error) => return Err(error.to_string()),
         }
     };
-    // What it has left running may hold its output open for ever.
+    // A process that the program has left running may hold the output open forever.
     let said = told.recv_timeout(LAST_LINES_MAX).unwrap_or_default();
     let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
     match status.success() {

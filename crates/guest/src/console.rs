@@ -1,8 +1,8 @@
-//! What process 1 says on the machine's console.
+//! Messages of process 1 on the machine's console.
 
 use std::io::Write as _;
 
-/// Prints one line. Nothing can be done where there is no console, so errors do not count.
+/// Prints one line. Errors are ignored, because nothing can be done if there is no console.
 pub(crate) fn say(text: &str) {
     let _ = std::io::stderr().write_all(format!("dayfly-guest: {text}\n").as_bytes());
 }

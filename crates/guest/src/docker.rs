@@ -1,4 +1,4 @@
-//! Whether a Docker daemon, or another engine that speaks like it, answers.
+//! Finds the Docker daemon, and pings it or another engine with the same API.
 
 use dayfly_guest::environment::{DAEMONS, TOOLS};
 use dayfly_guest::runner_app::SEARCH_PATH;
@@ -7,27 +7,27 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Where the agent's daemon listens.
+/// The socket that the agent's daemon listens on.
 pub(crate) const SOCKET: &str = "/run/docker.sock";
 
-/// The daemon that the agent starts, where the image has one.
+/// Returns the daemon that the agent starts, if the image has one.
 pub(crate) fn daemon() -> Option<&'static str> {
     DAEMONS.into_iter().find(|path| Path::new(path).exists())
 }
 
-/// Returns the variables by which the daemon finds its own programs: a daemon of the host's tools uses those that came with it, the
-/// image's own uses also the programs that the host has added because the image lacks them.
+/// Returns the variables by which the daemon finds its programs. A daemon of the host's tools uses the programs that came
+/// with it. The image's own daemon also uses the programs that the host has added because the image lacks them.
 pub(crate) fn environment(daemon: &str) -> Vec<(&'static str, String)> {
     if !Path::new(daemon).starts_with(TOOLS) {
         return vec![("PATH", format!("{SEARCH_PATH}:{TOOLS}/bin"))];
     }
-    // iptables looks for its extensions where it was built for.
+    // By default iptables looks for its extensions in the folder that it was built for.
     let extensions = format!("{TOOLS}/lib/xtables");
     vec![("PATH", format!("{TOOLS}/bin:{SEARCH_PATH}")), ("XTABLES_LIBDIR", extensions)]
 }
 
-/// `GET /_ping`, as the Docker client does it; an error unless the answer is 200. A connection that stands is waited on
-/// for `patience`: the daemon answers on it as soon as it can.
+/// Sends `GET /_ping`, as the Docker client does. Fails unless the answer is 200. Waits on the open connection for
+/// `patience`, because the daemon answers on it as soon as it can.
 pub(crate) fn ping(socket: &Path, patience: Duration) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;

@@ -1,4 +1,4 @@
-//! The `<id>.env` file: `KEY=value` lines, quoted as a shell would want them, and **parsed, never executed**.
+//! The `<id>.env` file: `KEY=value` lines with the quoting of a shell, which are **parsed, never executed**.
 //!
 //! ```
 //! use dayfly_guest::envfile;
@@ -11,24 +11,24 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Most bytes of such a file that are read.
+/// Longest file that is accepted, bytes.
 pub const LENGTH_MAX: usize = 64 * 1024;
 
 /// Most variables in one file.
 pub const VARIABLES_MAX: usize = 256;
 
-/// Why a file cannot be written or understood. No variant holds a value: values are secrets.
+/// Reasons why a file cannot be written or parsed. No variant holds a value, because values are secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvFileError {
-    /// The name of a variable is not one.
+    /// The name of a variable is not valid.
     #[error("line {line}: `{name}` is no name of a variable (letters, digits and `_`, no digit first)")]
     Name {
-        /// Line in the file, from 1; of the variable when writing.
+        /// Line in the file, from 1; when writing, the line of the variable.
         line: usize,
-        /// What stands there, 40 characters at most.
+        /// The invalid name, 40 characters at most.
         name: String,
     },
-    /// A line that is neither empty, a comment, nor `KEY=value`.
+    /// A line is neither empty, nor a comment, nor `KEY=value`.
     #[error("line {line}: no `=`; a line is `KEY=value`, empty, or a comment that starts with `#`")]
     NoAssignment {
         /// Line in the file, from 1.
@@ -44,7 +44,7 @@ pub enum EnvFileError {
         /// `'` or `"`.
         quote: char,
     },
-    /// A character that a shell would act upon stands outside quotes.
+    /// A character that a shell would interpret is not quoted.
     #[error(
         "line {line}: {character:?} in the value of {name} needs quotes; nothing in this file is executed"
     )]
@@ -56,10 +56,10 @@ pub enum EnvFileError {
         /// The character.
         character: char,
     },
-    /// The same variable twice.
+    /// A variable is set twice.
     #[error("line {line}: {name} is set a second time")]
     Twice {
-        /// Line of the second one.
+        /// Line of the second assignment.
         line: usize,
         /// The variable.
         name: String,
@@ -72,36 +72,36 @@ pub enum EnvFileError {
         /// The variable.
         name: String,
     },
-    /// More than [`LENGTH_MAX`] bytes or [`VARIABLES_MAX`] variables.
+    /// The file has more than [`LENGTH_MAX`] bytes or [`VARIABLES_MAX`] variables.
     #[error("the file is too large: at most {VARIABLES_MAX} variables and {LENGTH_MAX} bytes")]
     TooLarge,
 }
 
-/// The variables of a file, in its order.
+/// The variables of a file, in the file's order.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Variables(Vec<(String, String)>);
 
 impl std::fmt::Debug for Variables {
-    /// Names only: values are secrets.
+    /// Prints names only, because values are secrets.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
 impl Variables {
-    /// The value of a variable.
+    /// Returns the value of a variable, if it is set.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// All of them, in the file's order.
+    /// Returns all variables, in the file's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
-/// Text of a file that gives back exactly these variables when it is parsed.
+/// Returns the text of a file that yields exactly these variables when it is parsed.
 ///
 /// # Errors
 /// [`EnvFileError::Name`], [`EnvFileError::Twice`], [`EnvFileError::Nul`] or [`EnvFileError::TooLarge`].
@@ -131,16 +131,16 @@ fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// Characters that mean themselves anywhere in a value, in every shell.
+/// Returns true for characters that no shell interprets anywhere in a value.
 fn needs_no_quotes(character: char) -> bool {
     character.is_ascii_alphanumeric() || "_-+=.,:/@%^".contains(character)
 }
 
-/// Reads a file: empty lines, `#` comments, and assignments with an optional `export` before them. Values may be
-/// bare, in single or double quotes, or a mix of these; quotes may span lines. Nothing is expanded.
+/// Parses a file of empty lines, `#` comments, and assignments with an optional `export` before them. Values may be
+/// bare, in single or double quotes, or a mix of these. Quotes may span lines. Nothing is expanded.
 ///
 /// # Errors
-/// Any [`EnvFileError`]; the file is taken whole or not at all.
+/// Any [`EnvFileError`]. A file with an error yields no variables at all.
 pub fn parse(text: &str) -> Result<Variables, EnvFileError> {
     if text.len() > LENGTH_MAX {
         return Err(EnvFileError::TooLarge);
@@ -177,7 +177,7 @@ impl Parser<'_> {
         character
     }
 
-    /// The next assignment and the line it starts on.
+    /// Parses the next assignment. Returns it with the line that it starts on.
     fn assignment(&mut self) -> Result<Option<(usize, String, String)>, EnvFileError> {
         loop {
             while self.characters.next_if(|c| *c == ' ' || *c == '\t').is_some() {}
@@ -245,7 +245,7 @@ impl Parser<'_> {
         Ok(value)
     }
 
-    /// After a value: blanks and a comment at most.
+    /// Checks that only blanks and a comment follow a value.
     fn rest_is_blank(&mut self, line: usize, name: &str) -> Result<(), EnvFileError> {
         while let Some(character) = self.next() {
             match character {
@@ -278,7 +278,7 @@ impl Parser<'_> {
                     Some(other) => value.extend(['\\', other]),
                     None => break,
                 },
-                // A shell would expand these here, so a file that holds them was not meant for this parser.
+                // A shell would expand these characters, so a file that contains them was not meant for this parser.
                 '$' | '`' => {
                     return Err(EnvFileError::NeedsQuotes { line, name: name.to_owned(), character });
                 }

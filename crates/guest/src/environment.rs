@@ -1,52 +1,52 @@
 //! The environment directory: the folder through which a loop on the host and the entrypoint in the machine
-//! speak (`/_environment` in the machine). Only four files of a runner mean anything; see [`Suffix`].
+//! communicate (`/_environment` in the machine). Only four files of a runner have a meaning, see [`Suffix`].
 
-/// Where the machine sees its environment directory.
+/// Path of the environment directory in the machine.
 pub const DIRECTORY: &str = "/_environment";
 
-/// Where a machine, whatever its driver, finds this program: images have links to it. The krun drivers mount the folder,
-/// in other machines it is a link to what the host gave.
+/// Path of this program in a machine. It is the same with every driver, because images have links to it. The krun drivers
+/// mount the folder; in other machines the path is a link to the binary that the host gave.
 pub const GUEST: &str = "/_dayfly/dayfly-guest";
 
-/// First argument of [`GUEST`] by which it becomes a program that is killed when whoever started it ends.
+/// First argument with which [`GUEST`] becomes a program that is killed when its parent exits.
 pub const MORTAL: &str = "mortal";
 
-/// Where an image has what it says of its programs' environment (`ENV`), in the form of [`crate::envfile`]: written into it
-/// by the host that converts it.
+/// File of an image with the environment of its programs (`ENV`), in the format of [`crate::envfile`]. The host writes
+/// it when it converts the image.
 pub const IMAGE_ENV: &str = "/etc/dayfly/image.env";
 
-/// Where an image from elsewhere has the tools that it lacked (Docker's engine, git, ...): put into it by the host.
+/// Folder of a foreign image with the tools that it lacked (Docker's engine, git, ...). The host adds it to the image.
 pub const TOOLS: &str = "/opt/dayfly";
 
-/// Where a Docker daemon may be: as Docker packages it, as Debian does, and among the host's tools.
+/// Possible paths of a Docker daemon: in Docker's package, in Debian's, and among the host's tools.
 pub const DAEMONS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/opt/dayfly/bin/dockerd"];
 
-/// Where distributions keep whom they trust.
+/// Possible paths of the file in which a distribution stores the certificate authorities that it trusts.
 pub const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Most bytes of a `.tkn`, `.brk` or `.trm` file that are read.
 pub const NOTE_LENGTH_MAX: usize = 4096;
 
-/// What a file in the environment directory means.
+/// The meaning of a file in the environment directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suffix {
     /// `.env`, written by the loop: settings and secret for the entrypoint, which removes it at once.
     Env,
     /// `.tkn`, written by the entrypoint: the runner has its registration and is about to start. Holds the registration
-    /// token where it registered itself by one, else its name.
+    /// token if the runner registered itself with one, else the runner's name.
     Tkn,
-    /// `.brk`, written by the entrypoint on a termination signal: holds the secret, and the loop ends.
+    /// `.brk`, written by the entrypoint on a termination signal: holds the secret, and makes the loop stop.
     Brk,
-    /// `.trm`, written by the loop: holds the secret, and the entrypoint stops the runner app.
+    /// `.trm`, written by the loop: holds the secret, and makes the entrypoint stop the runner app.
     Trm,
 }
 
 impl Suffix {
-    /// All four.
+    /// All four suffixes.
     pub const ALL: [Self; 4] = [Self::Env, Self::Tkn, Self::Brk, Self::Trm];
 
-    /// With its dot.
+    /// Returns the suffix with its dot.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Suffix {
     }
 }
 
-/// Name of a file in the environment directory.
+/// Returns the name of a file in the environment directory.
 ///
 /// ```
 /// use dayfly_guest::environment::{Suffix, file_name};
@@ -69,8 +69,8 @@ pub fn file_name(runner_id: &str, suffix: Suffix) -> String {
     format!("{runner_id}{}", suffix.as_str())
 }
 
-/// The runner id and the meaning of a file name; `None` for every other name, above all for one that could
-/// leave the folder.
+/// Returns the runner id and the meaning of a file name; `None` for every other name, above all for a name that could
+/// lead out of the folder.
 #[must_use]
 pub fn parse_file_name(name: &str) -> Option<(&str, Suffix)> {
     Suffix::ALL.into_iter().find_map(|suffix| {
@@ -79,7 +79,7 @@ pub fn parse_file_name(name: &str) -> Option<(&str, Suffix)> {
     })
 }
 
-/// Whether a text can be a runner's id: 1 to 64 letters, digits, `-` and `_`, starting with a letter or digit.
+/// Returns true if a text can be a runner's id: 1 to 64 letters, digits, `-` and `_`, starting with a letter or digit.
 #[must_use]
 pub fn is_runner_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
@@ -87,8 +87,8 @@ pub fn is_runner_id(text: &str) -> bool {
         && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether a note (`.trm`, `.brk`) holds the loop's secret. The time does not tell where the two differ; line
-/// ends after the note do not count; an empty secret never matches.
+/// Returns true if a note (`.trm`, `.brk`) holds the loop's secret. The time of the comparison does not depend on the
+/// position of a difference. Line ends after the note are ignored. An empty secret never matches.
 #[must_use]
 pub fn is_secret(note: &str, secret: &str) -> bool {
     let note = note.trim_end_matches(['\n', '\r']);

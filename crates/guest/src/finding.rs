@@ -1,57 +1,57 @@
-//! What a look into a machine finds: one line of JSON each, as `dayfly-guest check` prints them.
+//! The findings of a check of a machine. `dayfly-guest check` prints each as one line of JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// The program's word for the look.
+/// First argument of `dayfly-guest` that runs the check.
 pub const COMMAND: &str = "check";
 
-/// Most findings that are taken from one machine.
+/// Most findings that are accepted from one machine.
 pub const FINDINGS_MAX: usize = 256;
 
-/// What it matters for.
+/// The use of a machine that a finding concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Any job.
+    /// All kinds of jobs.
     Jobs,
-    /// Containers.
+    /// Jobs with containers.
     Docker,
-    /// The program that speaks to the forge.
+    /// The runner app, which speaks with the forge.
     RunnerApp,
 }
 
-/// How it is.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// As it should be.
+    /// The checked thing is as it should be.
     Ok,
-    /// Some jobs want it, and fail without.
+    /// It is missing or does not work, and some jobs fail without it.
     Wanted,
-    /// No job can do without it.
+    /// It is missing or does not work, and no job can do without it.
     Missing,
 }
 
-/// One thing that was looked at.
+/// One checked thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it matters for.
+    /// The use of a machine that it concerns.
     pub part: Part,
-    /// What was looked for.
+    /// Its name.
     pub name: String,
-    /// How it is.
+    /// The result of its check.
     pub state: State,
-    /// What was seen, or what follows from its absence.
+    /// Details of the result, or the consequence of its absence.
     pub seen: String,
 }
 
 impl Finding {
-    /// A finding.
+    /// Creates a finding.
     pub fn new(part: Part, name: &str, state: State, seen: impl Into<String>) -> Self {
         Self { part, name: name.to_owned(), state, seen: seen.into() }
     }
 
-    /// The finding that a line of output holds, wherever in it; none where it holds none.
+    /// Returns the finding that a line of output contains at any position; `None` if it contains none.
     pub fn in_line(line: &str) -> Option<Self> {
         serde_json::from_str(line.get(line.find("{\"part\"")?..)?).ok()
     }

@@ -1,4 +1,4 @@
-//! The environment directory as a folder on disk: notes in it are read and written without following links.
+//! The environment directory as a folder on disk. Notes in it are read and written without following links.
 
 use dayfly_guest::environment::NOTE_LENGTH_MAX;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -12,14 +12,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An opened folder; names are looked up in it, whatever becomes of its path.
+/// An open folder. Files are looked up in this folder even if its path changes.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     fd: OwnedFd,
 }
 
-/// What went wrong with a file of the folder.
+/// An error with a file of the folder.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub(crate) struct FolderError {
@@ -28,7 +28,7 @@ pub(crate) struct FolderError {
 }
 
 impl FolderError {
-    /// Whether there is no such file.
+    /// Returns true if there is no such file.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -57,7 +57,7 @@ impl From<io::Error> for Problem {
 }
 
 impl Folder {
-    /// Opens a folder that is there.
+    /// Opens an existing folder.
     pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         match rustix::fs::open(path, flags, Mode::empty()) {
@@ -70,7 +70,7 @@ impl Folder {
         result.map_err(|problem| FolderError { path: self.path.join(name), problem })
     }
 
-    /// Content of a regular file of at most `length_max` bytes. Never follows a link and never waits (a FIFO).
+    /// Reads a regular file of at most `length_max` bytes. Never follows a link and never blocks (on a FIFO).
     pub(crate) fn read(&self, name: &str, length_max: usize) -> Result<String, FolderError> {
         self.with(name, self.try_read(name, length_max))
     }
@@ -89,12 +89,13 @@ impl Folder {
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 
-    /// A note: as [`Folder::read`], bounded by [`NOTE_LENGTH_MAX`].
+    /// Reads a note: like [`Folder::read`], bounded by [`NOTE_LENGTH_MAX`].
     pub(crate) fn read_note(&self, name: &str) -> Result<String, FolderError> {
         self.read(name, NOTE_LENGTH_MAX)
     }
 
-    /// Writes a file that only its owner can read, whole or not at all: under another name first.
+    /// Writes a file that only its owner can read. It has another name until it is complete, so that it appears whole or not
+    /// at all.
     pub(crate) fn write(&self, name: &str, content: &str) -> Result<(), FolderError> {
         self.with(name, self.try_write(name, content))
     }
@@ -108,7 +109,7 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.fd, &draft, &self.fd, name)?)
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file. A file that does not exist is no error.
     pub(crate) fn remove(&self, name: &str) -> Result<(), FolderError> {
         self.with(name, self.try_remove(name))
     }
@@ -120,7 +121,7 @@ impl Folder {
         }
     }
 
-    /// Starts to watch the folder: whatever is written from now on is seen by [`Watch::for_each`].
+    /// Starts to watch the folder. [`Watch::for_each`] sees every file that is written from now on.
     pub(crate) fn watch(&self) -> Result<Watch, FolderError> {
         self.with("", self.try_watch())
     }
@@ -131,13 +132,13 @@ impl Folder {
                 inotify::add_watch(&fd, &self.path, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
                 Ok(Watch::Told(fd))
             }
-            // A user has 128 of them as a rule: more entrypoints than that as processes of one host have to look.
+            // A user usually has 128 inotify instances. If more entrypoints run as processes of one host, the others poll.
             Err(Errno::MFILE) => self.look(),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Watches by looking again and again.
+    /// Watches by polling.
     fn look(&self) -> Result<Watch, Problem> {
         let folder = rustix::fs::openat(&self.fd, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let seen = look_at(&folder)?;
@@ -145,13 +146,13 @@ impl Folder {
     }
 }
 
-/// Between two looks at a folder that tells nothing.
+/// Interval at which a folder without inotify is polled.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Most files that are looked at; a runner has four.
+/// Most files that are polled. A runner has four.
 const FILES_MAX: usize = 1024;
 
-/// A file as one look sees it: its number, its length, and when it was written.
+/// The state of a file in one poll: inode number, length, and time of the last write (seconds, nanoseconds).
 type Look = (u64, i64, i64, u64);
 
 fn look_at(folder: &OwnedFd) -> rustix::io::Result<HashMap<String, Look>> {
@@ -161,7 +162,7 @@ fn look_at(folder: &OwnedFd) -> rustix::io::Result<HashMap<String, Look>> {
         if name == "." || name == ".." {
             continue;
         }
-        // One that is gone by now is not there.
+        // A file that was removed meanwhile is skipped.
         if let Ok(stat) = rustix::fs::statat(folder, &*name, AtFlags::SYMLINK_NOFOLLOW) {
             seen.insert(name, (stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec));
         }
@@ -169,23 +170,23 @@ fn look_at(folder: &OwnedFd) -> rustix::io::Result<HashMap<String, Look>> {
     Ok(seen)
 }
 
-/// Names of files that were written to a folder.
+/// A watch for files that are written to a folder.
 #[derive(Debug)]
 pub(crate) enum Watch {
-    /// The kernel tells them.
+    /// The kernel reports their names.
     Told(OwnedFd),
-    /// They are found by looking.
+    /// They are found by polling.
     Looking {
         /// The folder.
         folder: OwnedFd,
-        /// What was there at the last look.
+        /// The files of the last poll.
         seen: HashMap<String, Look>,
     },
 }
 
 impl Watch {
-    /// Calls `each` with the name of every file that is written or moved into the folder; ends on an error only.
-    /// An empty name stands for "some were missed: look at all".
+    /// Calls `each` with the name of every file that is written or moved into the folder. Returns only on an error.
+    /// An empty name means that some files were missed, so that the caller must read all of them.
     pub(crate) fn for_each(self, each: impl FnMut(&str)) -> io::Error {
         match self {
             Self::Told(fd) => Self::listen(&fd, each),

@@ -1,7 +1,7 @@
-//! What the host and a dayfly guest have in common: the protocol they speak, the files they share, and what is
-//! known of runner apps.
+//! The code that the host and a dayfly guest share: their protocol, the formats of shared files, and facts about runner
+//! apps.
 //!
-//! The binary of the same name is what runs in the machine. The host links only this library.
+//! The binary of the same name runs in the machine. The host links only this library.
 
 pub mod envfile;
 pub mod environment;

@@ -1,12 +1,12 @@
-//! Lines of output that anybody may print, cut to a bounded length.
+//! Reads lines of untrusted output, and cuts them to a bounded length.
 
 use std::io::{ErrorKind, Read};
 
 /// Longest line in bytes; the rest of a longer one is dropped.
 pub(crate) const LINE_MAX: usize = 8 * 1024;
 
-/// Calls `each` for every line until the end of the stream (or an error, which ends it as well), without line
-/// ends, cut after [`LINE_MAX`] bytes, invalid UTF-8 replaced.
+/// Calls `each` for every line until the stream ends or fails. Line ends are removed, lines are cut after [`LINE_MAX`]
+/// bytes, and invalid UTF-8 is replaced.
 pub(crate) fn for_each(mut stream: impl Read, mut each: impl FnMut(&str)) {
     let (mut chunk, mut line) = ([0; 4096], Vec::new());
     loop {

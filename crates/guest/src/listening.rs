@@ -1,19 +1,20 @@
-//! `dayfly-guest listening PROGRAM ARGS`: becomes a program that takes a listening socket over from whoever started it.
+//! `dayfly-guest listening PROGRAM ARGS`: becomes a program that takes over a listening socket from its parent.
 //!
-//! The socket is this process's standard input. The program gets it as systemd gives sockets to services (`sd_listen_fds(3)`):
-//! as descriptor 3, with `LISTEN_PID` its own process id, which only a process that becomes it can know.
-#![expect(unsafe_code, reason = "a descriptor is put under a certain number")]
+//! The socket is this process's standard input. The program gets it in the way systemd passes sockets to services
+//! (`sd_listen_fds(3)`): as descriptor 3, with its own process id in `LISTEN_PID`. Only a process that becomes the program
+//! can know this id.
+#![expect(unsafe_code, reason = "a descriptor is duplicated to a fixed number")]
 
 use crate::console;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
-/// First argument of this program.
+/// First argument of `dayfly-guest` that selects this program.
 pub(crate) const COMMAND: &str = "listening";
-/// Where services look for the first socket.
+/// The descriptor at which services expect the first socket.
 const SOCKET: i32 = 3;
 
-/// Becomes the program; returns only where that did not work.
+/// Becomes the program. Returns only if that fails.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let Some((program, args)) = args.split_first() else { return ExitCode::from(2) };
     // SAFETY: nothing in this program has opened a descriptor of this number that it would use from here on.

@@ -1,19 +1,19 @@
-//! `dayfly-guest`: what runs inside a dayfly machine, or makes the image of one. One static binary, several programs:
+//! `dayfly-guest`: the programs that run inside a dayfly machine or build its image, in one static binary:
 //!
-//! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) for good;
-//! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app, a program of its own that
-//!   knows files and standard output only, so that it serves every driver;
-//! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in a tree of processes of its
-//!   own, for hosts that want to try everything but the machine;
+//! - process 1 of the machine ([`boot`]): mounts, modules, network, then the agent ([`agent`]) until power-off;
+//! - `dayfly-guest entrypoint ...` ([`entrypoint`]): starts and stops the runner app. This program uses only files and
+//!   standard output, so that it works with every driver;
+//! - `dayfly-guest agent ...` ([`agent::run_on_host`]): the agent as a process of the host, in its own process tree, for
+//!   hosts that want to try everything but the machine;
 //! - `dayfly-guest base ...` and `dayfly-guest install ...` ([`image`]): the steps of an image's Dockerfile;
-//! - `dayfly-guest check [USER]` ([`check`]): looks for what jobs would miss in this machine's image;
+//! - `dayfly-guest check [USER]` ([`check`]): reports what jobs would miss in this machine's image;
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
-//! - `dayfly-guest mortal ...` ([`mortal`]): becomes a program that ends with the one that has started it;
+//! - `dayfly-guest mortal ...` ([`mortal`]): becomes a program that is killed when its parent exits;
 //! - `dayfly-guest --version`.
 //!
-//! No async runtime, no shell, no argument parser crate: it runs under software emulation too, where starting a
-//! process costs 20-50 ms and every page of code is translated anew.
+//! The binary has no async runtime, no shell and no argument parser crate, because it also runs under software emulation,
+//! under which starting a process costs 20-50 ms and every page of code is translated again.
 
 mod agent;
 mod boot;
@@ -36,7 +36,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Version of this build, as the agent's hello says it.
+/// Version of this build, which the agent's hello contains.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 const USAGE: &str = "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | base [OPTIONS]
@@ -63,11 +63,11 @@ fn main() -> ExitCode {
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
         ["--version"] => {
-            // Nobody reads: nothing lost.
+            // If the write fails, no process reads the output, so nothing is lost.
             let _ = writeln!(std::io::stdout(), "dayfly-guest {BUILD}");
             ExitCode::SUCCESS
         }
-        // The kernel hands on words of its command line that it does not know.
+        // Arguments are ignored, because the kernel passes on words of its command line that it does not know.
         _ if std::process::id() == 1 => boot::run(),
         _ => {
             let _ = std::io::stderr().write_all(USAGE.as_bytes());

@@ -1,6 +1,6 @@
-//! `dayfly-guest mortal PROGRAM ARGS`: becomes a program that is killed when whoever has started it ends, however that ends.
+//! `dayfly-guest mortal PROGRAM ARGS`: becomes a program that is killed when its parent exits, for any reason.
 //!
-//! What `setpriv --pdeathsig KILL` does, for images without it, and sooner: no library is loaded.
+//! It does the same as `setpriv --pdeathsig KILL`, for images without it, and is faster because it loads no library.
 
 use crate::console;
 use crate::wrapper::become_program;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-/// Becomes the program; returns only where that did not work.
+/// Becomes the program. Returns only if that fails.
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
     let Some((program, args)) = args.split_first() else { return ExitCode::from(2) };
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {

@@ -1,29 +1,29 @@
-//! Options of the programs in this binary: which there are, what was given, and what holds then.
+//! Command-line options of the programs in this binary: definition, parsing, and the values in force.
 
-/// What an option takes.
+/// The value that an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// A value, named so in the help.
+    /// A value, with its name in the help.
     Value(&'static str),
-    /// Nothing: it switches on.
+    /// No value: the option is a switch.
     Nothing,
-    /// Nothing, and it counts.
+    /// No value: the option counts how often it is given.
     Count,
 }
 
 /// One option.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Switch {
-    /// Its letter; `None` for a long one only.
+    /// Its letter; `None` if it has only a long name.
     pub(crate) short: Option<char>,
     pub(crate) long: &'static str,
     pub(crate) takes: Takes,
-    /// The variable that says the same; empty where there is none.
+    /// The variable with the same meaning; empty if there is none.
     pub(crate) variable: &'static str,
     pub(crate) help: &'static str,
 }
 
-/// An option with a letter.
+/// Defines an option with a letter.
 pub(crate) const fn option(
     short: char,
     long: &'static str,
@@ -34,36 +34,36 @@ pub(crate) const fn option(
     Switch { short: Some(short), long, takes, variable, help }
 }
 
-/// An option without a letter and without a variable.
+/// Defines an option without a letter and without a variable.
 pub(crate) const fn long(long: &'static str, takes: Takes, help: &'static str) -> Switch {
     Switch { short: None, long, takes, variable: "", help }
 }
 
-/// What a program's command line may be.
+/// The command line that a program accepts.
 #[derive(Debug)]
 pub(crate) struct Grammar {
-    /// The program, as messages call it.
+    /// Name of the program in messages.
     pub(crate) program: &'static str,
     /// Its options, in the order of the help.
     pub(crate) switches: &'static [Switch],
     pub(crate) words: Words,
 }
 
-/// What a command line holds besides options.
+/// The words that a command line may have besides options.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Words {
-    /// A command, after `--` only, in place of what is named here.
+    /// A command, only after `--`, in place of the named thing.
     CommandInPlaceOf(&'static str),
-    /// So many words at most, anywhere; after `--` all are words.
+    /// At most so many words, at any position. After `--` all arguments are words.
     AtMost(usize),
 }
 
-/// What was given, none of it believed yet. `Debug` is left out: options may hold secrets.
+/// The parsed command line. No value is validated yet. `Debug` is left out because options may hold secrets.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
-    /// In their order; of one that was given twice the last counts.
+    /// The options in their order. If an option was given twice, the last one counts.
     values: Vec<(&'static Switch, String)>,
-    /// What is no option, see [`Words`].
+    /// The arguments that are no options, see [`Words`].
     pub(crate) words: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ impl Options {
         }
     }
 
-    /// `--name`, `--name VALUE` or `--name=VALUE`.
+    /// Parses `--name`, `--name VALUE` or `--name=VALUE`.
     fn take_long<'a>(
         &mut self,
         grammar: &Grammar,
@@ -129,7 +129,7 @@ impl Options {
         Ok(())
     }
 
-    /// `-vve`, `-i VALUE` or `-iVALUE`, as getopts has it.
+    /// Parses `-vve`, `-i VALUE` or `-iVALUE`, as getopts does.
     fn take_short<'a>(
         &mut self,
         grammar: &Grammar,
@@ -164,12 +164,12 @@ impl Options {
         self.set(option, value.to_string());
     }
 
-    /// The value of an option, by its long name.
+    /// Returns the value of an option, by its long name.
     pub(crate) fn get(&self, long: &str) -> Option<&str> {
         self.last(|option| option.long == long)
     }
 
-    /// The value of the option that says the same as a variable.
+    /// Returns the value of the option that has the same meaning as a variable.
     pub(crate) fn get_variable(&self, variable: &str) -> Option<&str> {
         self.last(|option| option.variable == variable)
     }
@@ -179,7 +179,7 @@ impl Options {
     }
 }
 
-/// Options over the environment of this process; an empty value is none.
+/// The options and the environment of this process. Options take precedence, and an empty value counts as none.
 #[derive(Clone, Copy)]
 pub(crate) struct Given<'a> {
     pub(crate) options: &'a Options,
@@ -187,27 +187,27 @@ pub(crate) struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    /// The value of a variable, by its option or in the environment.
+    /// Returns the value of a variable, from its option or from the environment.
     pub(crate) fn get(self, variable: &str) -> Option<&'a str> {
         let set = |value: &&str| !value.is_empty();
         self.options.get_variable(variable).filter(set).or_else(|| self.process(variable).filter(set))
     }
 
-    /// A variable of this process's environment.
+    /// Returns a variable of this process's environment.
     pub(crate) fn process(self, variable: &str) -> Option<&'a str> {
         let found = self.environment.iter().find(|(name, _)| name == variable);
         found.map(|(_, value)| value.as_str())
     }
 }
 
-/// The environment of this process, as text.
+/// Returns the environment of this process, as text.
 pub(crate) fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect()
 }
 
-/// What a switch's value says; `None` for what is neither on nor off.
+/// Parses a switch's value. Returns `None` if it is neither on nor off.
 pub(crate) fn is_on(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Some(true),
@@ -216,7 +216,7 @@ pub(crate) fn is_on(value: &str) -> Option<bool> {
     }
 }
 
-/// The part of a help text that lists options: each with its variable and the value that `in_force` tells for it.
+/// Returns the part of a help text that lists options, each with its variable and the value that `in_force` returns for it.
 pub(crate) fn help(switches: &[Switch], in_force: impl Fn(&Switch) -> String) -> String {
     let mut text = String::new();
     for option in switches {
@@ -234,7 +234,7 @@ pub(crate) fn help(switches: &[Switch], in_force: impl Fn(&Switch) -> String) ->
     text
 }
 
-/// The part of a help text that lists variables without an option.
+/// Returns the part of a help text that lists variables without an option.
 pub(crate) fn help_of_variables(variables: &[(&str, &str)], in_force: impl Fn(&str) -> String) -> String {
     let line =
         |(variable, help): &(&str, &str)| format!("  {variable:<26} {help} [{}]\n", in_force(variable));

@@ -1,9 +1,9 @@
-//! Which `RUNNER_` variables may leave the host, and reach jobs.
+//! Decides which `RUNNER_` variables may leave the host, and reach jobs.
 //!
-//! All settings of the user do, unknown ones too: jobs see them in their environment. What is the host's own does
-//! not, nor anything that is a long-lived secret, by its name or by its look.
+//! All settings of the user may, even unknown ones: jobs see them in their environment. The host's own settings may not,
+//! and neither may long-lived secrets, which are recognised by their names or their values.
 
-/// Settings of the host's side: they mean nothing in a machine, or are none of its business.
+/// Settings of the host. They have no meaning in a machine, or do not concern it.
 const OF_HOST: [&str; 16] = [
     "CPUS",
     "DIR",
@@ -23,23 +23,23 @@ const OF_HOST: [&str; 16] = [
     "WARMUP",
 ];
 
-/// What the loop itself writes for each runner, never what its own environment holds: secrets that end with it.
+/// Secrets that the loop itself writes for each runner, and never takes from its own environment. They end with the runner.
 const OF_RUNNER: [&str; 3] = ["JITCONFIG", "SECRET", "TOKEN"];
 
-/// Words in a name that say "long-lived secret"; a plural too.
+/// Words, also in the plural, that mark a variable as a long-lived secret if its name contains them.
 const SECRET_WORDS: [&str; 6] = ["CREDENTIAL", "KEY", "PASSWD", "PASSWORD", "PAT", "PRIVATE"];
 
-/// How tokens begin: GitHub's kinds
+/// Prefixes of tokens: GitHub's kinds
 /// (<https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/>), and the
 /// lab's own.
 const TOKEN_PREFIXES: [&str; 7] = ["ghp_", "github_pat_", "gho_", "ghu_", "ghs_", "ghr_", "lab_"];
 
-/// Whether a variable of the host may go into a `.env` file, and from there into the environment of jobs.
+/// Returns true if a variable of the host may go into a `.env` file, and from there into the environment of jobs.
 ///
-/// Only names `RUNNER_[A-Z0-9_]+`; none of the host's settings; no secret, whether its name says so (`PAT`, `KEY`,
-/// `PASSWORD` and the like as a word of it) or its value looks like one (a token of GitHub or the lab, a PEM block).
-/// The loop's secret, the registration token and the JIT config are written by the loop itself, and jobs must not
-/// see them: no for these too.
+/// Only names `RUNNER_[A-Z0-9_]+` may. The host's settings may not, and secrets may not: variables whose name says so
+/// (`PAT`, `KEY`, `PASSWORD` and the like as a word of it), or whose value looks like one (a token of GitHub or the lab, a
+/// PEM block). The loop's secret, the registration token and the JIT config may not either, because the loop itself writes
+/// them and jobs must not see them.
 ///
 /// ```
 /// use dayfly_guest::variables::is_for_guest;
@@ -63,7 +63,7 @@ fn is_secret_word(word: &str) -> bool {
     SECRET_WORDS.contains(&word) || word.strip_suffix('S').is_some_and(|one| SECRET_WORDS.contains(&one))
 }
 
-/// Whether a token or a private key stands anywhere in the value, as a word of its own.
+/// Returns true if the value contains a token at the start of a word, or a PEM block.
 fn looks_secret(value: &str) -> bool {
     let is_word_start = |at: usize| !value[..at].ends_with(|before: char| before.is_ascii_alphanumeric());
     value.contains("-----BEGIN ")

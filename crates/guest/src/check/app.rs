@@ -1,4 +1,4 @@
-//! The runner app: whether it is there, and whether it runs.
+//! Checks if the runner app is installed, and if it runs.
 
 use super::try_program;
 use crate::entrypoint::{install, user::Account};
@@ -22,7 +22,7 @@ pub(super) fn look(account: Option<&Account>) -> Vec<Finding> {
     command.envs(launch.env.iter().map(|(name, value)| (name, value)));
     let runs = match try_program(&mut command, account) {
         Ok(version) => finding("version", State::Ok, version),
-        // A library that is not there is named in what the loader says.
+        // If a library is missing, the loader's message names it.
         Err(why) => finding("version", State::Missing, format!("{} does not run: {why}", program.display())),
     };
     vec![finding("program", State::Ok, program.display().to_string()), runs]

@@ -1,4 +1,4 @@
-//! What jobs use, whatever they do.
+//! Checks programs, folders and rights that all kinds of jobs use.
 
 use super::{find, try_program};
 use crate::entrypoint::user::{Account, UserError};
@@ -8,7 +8,7 @@ use dayfly_guest::runner_app::SEARCH_PATH;
 use std::path::Path;
 use std::process::Command;
 
-/// Programs, and what follows where one is not there.
+/// Programs, the state of a missing one, and the consequence.
 const PROGRAMS: [(&str, State, &str); 6] = [
     ("sh", State::Missing, "no step can be run"),
     ("bash", State::Wanted, "steps run in sh"),
@@ -33,13 +33,13 @@ pub(super) fn look(user: &str, account: &Result<Option<Account>, UserError>) -> 
     });
     match account {
         Ok(Some(account)) => findings.extend(look_as(account)),
-        Ok(None) => findings.push(finding("user", State::Missing, "this look needs root".to_owned())),
+        Ok(None) => findings.push(finding("user", State::Missing, "this check needs root".to_owned())),
         Err(error) => findings.push(finding("user", State::Missing, format!("{user}: {error}"))),
     }
     findings
 }
 
-/// What can only be seen as the user of jobs.
+/// Checks what depends on the user that jobs run as.
 fn look_as(account: &Account) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::Jobs, name, state, seen);
     let (name, home) = (&account.user.name, account.user.home.as_path());

@@ -1,28 +1,28 @@
-//! What Docker wants of a kernel: what moby's `check-config.sh` asks for, looked up where the kernel itself says it.
+//! Checks the kernel options that Docker needs: the list of moby's `check-config.sh`, looked up in the kernel's own files.
 //!
-//! A kernel's configuration is not always at hand (Debian's is a file of its package, and others have it in `/proc`). Without
-//! it the same is seen in its modules, file systems, control groups and files.
+//! A kernel's configuration is not always available (Debian's is a file of its package, and others have it in `/proc`).
+//! Without it, the kernel's modules, file systems, control groups and files show which options are set.
 
 use dayfly_guest::finding::{Finding, Part, State};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-/// By what an option is seen that no configuration tells.
+/// The sign that shows an option if no configuration does.
 #[derive(Debug, Clone, Copy)]
 enum Sign {
     Module(&'static str),
     FileSystem(&'static str),
-    /// One of version 1, or what version 2 has in its place.
+    /// A cgroup controller of version 1, or its replacement in version 2.
     Group(&'static str),
     File(&'static str),
-    /// By nothing: it is not asked for then.
+    /// No sign: without a configuration, the option is not checked.
     None,
 }
 
 use Sign::{File, FileSystem, Group, Module};
 
-/// What moby calls generally necessary.
+/// The options that moby calls generally necessary.
 const NEEDED: [(&str, Sign); 24] = [
     ("NET_NS", File("/proc/self/ns/net")),
     ("PID_NS", File("/proc/self/ns/pid")),
@@ -50,7 +50,7 @@ const NEEDED: [(&str, Sign); 24] = [
     ("OVERLAY_FS", FileSystem("overlay")),
 ];
 
-/// What it calls optional, as far as it is of use in a machine for one job.
+/// The options that moby calls optional, if they are useful in a machine for one job.
 const OPTIONAL: [(&str, Sign); 17] = [
     ("USER_NS", File("/proc/self/ns/user")),
     ("SECCOMP", File("/proc/sys/kernel/seccomp")),
@@ -71,19 +71,19 @@ const OPTIONAL: [(&str, Sign); 17] = [
     ("DUMMY", Module("dummy")),
 ];
 
-/// Longest file that is read of a kernel, bytes.
+/// Most bytes that are read of one of the kernel's files.
 const LENGTH_MAX: u64 = 16 * 1024 * 1024;
 
-/// What a kernel says of itself.
+/// The kernel's configuration and features, as its files show them.
 #[derive(Debug, Default)]
 struct Kernel {
-    /// Option, without `CONFIG_`, to `y` or `m`; none where there is no configuration.
+    /// Maps an option, without `CONFIG_`, to `y` or `m`; `None` if there is no configuration.
     config: Option<HashMap<String, String>>,
-    /// Modules, as files or built in, with `_` for `-`.
+    /// Names of the modules, as files or built in, with `_` for `-`.
     modules: HashSet<String>,
     file_systems: HashSet<String>,
     groups: HashSet<String>,
-    /// Version 2 of control groups is in use, which has some of version 1's without naming them.
+    /// True if cgroup version 2 is in use, which has some controllers of version 1 without naming them.
     groups_2: bool,
 }
 
@@ -140,11 +140,11 @@ impl Kernel {
         let by_module = |name: &str| self.modules.contains(name);
         match (self.config.as_ref().map(|config| config.get(option).map(String::as_str)), sign) {
             (Some(Some("y")), _) => true,
-            // Configured as a module, which must be there then.
+            // The option is configured as a module, so the module must exist.
             (Some(Some(_)), Module(name)) => by_module(name),
             (Some(Some(_)), FileSystem(name)) => self.file_systems.contains(name) || by_module(name),
             (Some(Some(_)), _) => true,
-            // Later kernels have the same under another name: the module is what counts.
+            // Later kernels have the same option under another name, so the module decides.
             (Some(None) | None, Module(name)) => by_module(name),
             (Some(None), _) => false,
             (None, FileSystem(name)) => self.file_systems.contains(name) || by_module(name),
@@ -165,13 +165,13 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Options of a configuration that are set.
+/// Parses the options that a configuration sets.
 fn options(text: &str) -> HashMap<String, String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("CONFIG_")?.split_once('='));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Names of modules out of a list of their files.
+/// Parses the names of modules from a list of their files.
 fn module_names(text: &str) -> HashSet<String> {
     let files = text.lines().map(|line| line.split(':').next().unwrap_or_default());
     let name =
@@ -183,7 +183,7 @@ fn last_words(text: &str) -> HashSet<String> {
     text.lines().filter_map(|line| line.split_ascii_whitespace().last()).map(str::to_owned).collect()
 }
 
-/// Controllers of both versions; `io` is what version 2 calls `blkio`.
+/// Returns the controllers of both versions. Version 2 has `io` instead of `blkio`.
 fn groups(version_1: &str, version_2: &str) -> HashSet<String> {
     let on = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
