@@ -1,4 +1,4 @@
-//! A lab in a process of its own, as an admin would run one.
+//! A lab in a separate process, as an admin would run it.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use tokio::sync::mpsc;
 
 use crate::{Dayfly, Running};
 
-/// How long a machine may take to come up and do a small job on a loaded host.
+/// Longest time that a machine may take to start and run a small job on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A lab in a process of its own, and one of its repositories.
+/// A lab in a separate process, and one of its repositories.
 pub struct LabProcess {
     process: Running,
-    /// Where it listens.
+    /// The URL that it listens at.
     pub url: String,
     /// Its admin token.
     pub token: String,
-    /// A client of it.
+    /// A client of the lab.
     pub forge: Forge,
     /// `OWNER/NAME` of its repository.
     pub principal: String,
@@ -27,18 +27,18 @@ pub struct LabProcess {
     repository: String,
 }
 
-/// An HTTP client, for what no client of ours asks.
+/// Returns an HTTP client for requests that [`Forge`] has no method for.
 pub fn http() -> reqwest::Client {
-    // It wants to know whose cryptography it uses even where it uses none; who asks second finds it installed.
+    // reqwest requires a crypto provider even if it uses none. A second installation fails, because there already is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
 
-/// The events of one run of a lab, from its beginning, over HTTP as others would read them.
+/// The events of one run of a lab from its beginning, over HTTP as other clients would read them.
 pub struct RunEvents(mpsc::Receiver<LabEvent>);
 
 impl RunEvents {
-    /// Begins to read them.
+    /// Starts to read the events of a run.
     pub async fn of(forge: &Forge, token: &str, run: u64) -> Self {
         let mut response = http()
             .get(forge.base().url().join("/lab/v1/events").expect("an address"))
@@ -64,24 +64,24 @@ impl RunEvents {
         Self(receiver)
     }
 
-    /// The next one.
+    /// Returns the next event.
     pub async fn next(&mut self) -> LabEvent {
         self.0.recv().await.expect("the lab's stream of events goes on")
     }
 }
 
 impl LabProcess {
-    /// The events of a run, from its beginning.
+    /// Returns the events of a run, from its beginning.
     pub async fn events_of(&self, run: u64) -> RunEvents {
         RunEvents::of(&self.forge, &self.token, run).await
     }
 
-    /// Starts one, for the repository `o/r`.
+    /// Starts a lab for the repository `o/r`.
     pub fn start() -> Self {
         Self::for_repository("o/r")
     }
 
-    /// Starts one, for a repository `OWNER/NAME`.
+    /// Starts a lab for a repository `OWNER/NAME`.
     pub fn for_repository(name: &str) -> Self {
         let mut process = Dayfly::new(["lab", "serve", "--data", "lab", "--json"]).start();
         let listening = process.wait_for_event("listening");
@@ -101,23 +101,23 @@ impl LabProcess {
         }
     }
 
-    /// Where runners of its repository belong.
+    /// Returns the scope that runners of its repository register for.
     pub fn scope(&self) -> RunnerScope {
         RunnerScope::Repository { owner: self.owner.clone(), name: self.repository.clone() }
     }
 
-    /// A loop for its repository, told in JSON. Its token comes by the environment, as it should.
+    /// Starts a loop for its repository, with JSON output. Passes the token in the environment, not as an argument.
     pub fn runner<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Running {
         let all = ["runner", "--json", "-g", &self.url, "-p", &self.principal];
         Dayfly::new(all.into_iter().chain(arguments)).env("RUNNER_PAT", &self.token).start()
     }
 
-    /// Has a workflow run; its run's id.
+    /// Dispatches a workflow and returns the id of its run.
     pub async fn dispatch(&self, workflow: &str) -> u64 {
         self.forge
             .put_workflow(&self.owner, &self.repository, "ci.yml", workflow)
             .await
-            .expect("the lab takes it");
+            .expect("the lab accepts the workflow");
         let dispatch = Dispatch { any_event: true, ..Dispatch::default() };
         self.forge.dispatch(&self.owner, &self.repository, "ci.yml", &dispatch).await.expect("a run")
     }
@@ -127,7 +127,7 @@ impl LabProcess {
         assert!(self.forge.cancel_run(&self.owner, &self.repository, run).await.expect("cancel"));
     }
 
-    /// Waits for a run's end; its conclusion.
+    /// Waits until a run has ended, and returns its conclusion.
     pub async fn conclusion_of(&self, run: u64) -> String {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
@@ -140,7 +140,7 @@ impl LabProcess {
         panic!("run {run} has not ended");
     }
 
-    /// The logs of a run's jobs, by the jobs' names.
+    /// Returns the logs of a run's jobs, each with the job's name.
     pub async fn logs_of(&self, run: u64) -> Vec<(String, String)> {
         let mut logs = Vec::new();
         for job in self.forge.jobs(&self.owner, &self.repository, run).await.expect("jobs") {
@@ -150,18 +150,18 @@ impl LabProcess {
         logs
     }
 
-    /// Names of the runners that are registered for a scope.
+    /// Returns the names of the runners that are registered for a scope.
     pub async fn registrations_of(&self, scope: &RunnerScope) -> Vec<String> {
         let runners = self.forge.list_runners(scope).await.expect("the list");
         runners.into_iter().map(|runner| runner.name).collect()
     }
 
-    /// Names of the runners that are registered for its repository.
+    /// Returns the names of the runners that are registered for its repository.
     pub async fn registrations(&self) -> Vec<String> {
         self.registrations_of(&self.scope()).await
     }
 
-    /// Ends it.
+    /// Stops the lab.
     pub fn stop(self) {
         self.process.signal(Signal::TERM);
         self.process.wait().assert_status(143);

@@ -1,9 +1,9 @@
-//! What whole-system tests share: they run the real `dayfly` as a user would, and look at what it leaves behind.
+//! Shared helpers for the whole-system tests, which run the real `dayfly` as a user would and check what it leaves behind.
 //!
-//! `make test` says where things are: `DAYFLY_BINARY` (target/release/dayfly), `DAYFLY_STATE`, and `DAYFLY_TEST_IMAGE` (the id of
-//! the built-in image in it).
+//! `make test` sets the variables that the helpers read: `DAYFLY_BINARY` (target/release/dayfly), `DAYFLY_STATE`, and
+//! `DAYFLY_TEST_IMAGE` (the id of the built-in image in that state folder).
 
-#![expect(clippy::missing_panics_doc, reason = "tests end by a panic")]
+#![expect(clippy::missing_panics_doc, reason = "tests fail by a panic")]
 
 pub mod lab;
 pub mod machines;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longest that one run of dayfly may take in a test. Far above what it needs on a loaded host.
+/// Longest time that one run of dayfly may take in a test. A run needs far less even on a loaded host.
 const RUN_LIMIT: Duration = Duration::from_secs(600);
 
-/// The variable's value, with a message that says who sets it.
+/// Returns the value of an environment variable. If it is not set, the panic message says how to set it.
 pub fn prepared(variable: &str) -> PathBuf {
     match std::env::var_os(variable) {
         Some(value) => value.into(),
@@ -28,36 +28,36 @@ pub fn prepared(variable: &str) -> PathBuf {
     }
 }
 
-/// Id of the image that tests boot, whatever else lies in the state folder.
+/// Returns the id of the image that tests boot, regardless of other images in the state folder.
 pub fn image() -> String {
     prepared("DAYFLY_TEST_IMAGE").display().to_string()
 }
 
-/// A state folder of a test's own, with the images of the common one: for tests whose instances others would clear up.
+/// A state folder for one test, with links into the common one. Use it if another test could remove this test's instances.
 pub struct OwnState(TempDir);
 
 impl OwnState {
-    /// Makes one.
+    /// Creates a state folder that shares the images, runner apps and templates.
     pub fn new() -> Self {
         Self::sharing(&["images", "runner-apps", "templates"])
     }
 
-    /// One with what images are made with, and no image.
+    /// Creates a state folder that shares the inputs of image builds, but no image.
     pub fn without_images() -> Self {
         Self::sharing(&["kernels", "runner-apps", "tools"])
     }
 
-    /// One whose machines find no template.
+    /// Creates a state folder that shares the images, but no template.
     pub fn without_templates() -> Self {
         Self::sharing(&["images", "runner-apps"])
     }
 
-    /// One whose templates are copies of the common ones: whatever becomes of them, no other test has to do with it.
+    /// Creates a state folder with copies of the common templates, so that changes to them affect no other test.
     pub fn with_own_templates() -> Self {
         let state = Self::without_templates();
         let templates = prepared("DAYFLY_STATE").join("templates");
         if templates.is_dir() {
-            // Keeps holes.
+            // `cp` keeps the holes of sparse files.
             let copied = Command::new("cp").arg("-a").arg(templates).arg(state.path()).status();
             assert!(copied.expect("cp").success());
         }
@@ -74,14 +74,14 @@ impl OwnState {
         Self(folder)
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
 impl Drop for OwnState {
-    /// A test that fails kills its `dayfly`, whose machines live on: they end here.
+    /// Kills the machines of a failed test. The test has killed its `dayfly`, but the machines outlive that.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -96,27 +96,27 @@ impl Default for OwnState {
     }
 }
 
-/// A `dayfly` command in surroundings of its own: an empty temporary folder, no terminal, no colours.
+/// A `dayfly` command in an isolated environment: an empty temporary folder, no terminal, no colours.
 pub struct Dayfly {
     command: Command,
     folder: TempDir,
 }
 
-/// What a command has left.
+/// The result of a command that has exited.
 #[derive(Debug)]
 pub struct Ended {
-    /// Exit status; none where a signal ended it.
+    /// Exit status, or `None` if a signal killed the command.
     pub status: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
-    /// What was left in the folder that it had for temporary files.
+    /// Files that the command left in its folder for temporary files.
     pub temporary: Vec<PathBuf>,
 }
 
 impl Dayfly {
-    /// A command with these arguments.
+    /// Creates a command with these arguments.
     pub fn new<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let temporary = folder.path().join("tmp");
@@ -134,7 +134,7 @@ impl Dayfly {
         Self { command, folder }
     }
 
-    /// `dayfly demo --json` of a workflow, one machine at a time.
+    /// Creates a `dayfly demo --json` command for this workflow, with one machine at a time.
     pub fn demo<'a>(workflow: &str, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let mut dayfly = Self::new(["demo", "--json", "--parallel", "1", "--workflow", "workflow.yml"]);
         dayfly.command.args(arguments);
@@ -142,18 +142,18 @@ impl Dayfly {
         dayfly
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(key, value);
         self
     }
 
-    /// The folder that it is started in.
+    /// Returns the folder that the command is started in.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts it.
+    /// Starts the command.
     pub fn start(mut self) -> Running {
         let mut child = self.command.spawn().expect("dayfly starts");
         let stderr = child.stderr.take().expect("piped");
@@ -177,7 +177,7 @@ impl Dayfly {
         }
     }
 
-    /// Starts it and waits for its end.
+    /// Starts the command and waits until it exits.
     pub fn run(self) -> Ended {
         self.start().wait()
     }
@@ -189,18 +189,18 @@ fn read_all(mut stream: impl std::io::Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A process that a test which fails does not leave behind.
+/// A child process that is killed on drop, so that a failed test does not leave it behind.
 struct Mortal(Child);
 
 impl Drop for Mortal {
     fn drop(&mut self) {
-        // One that has been waited for is not signalled any more.
+        // `kill` sends no signal to a process that was already waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A `dayfly` that runs.
+/// A running `dayfly`.
 pub struct Running {
     child: Mortal,
     lines: std::sync::mpsc::Receiver<String>,
@@ -211,19 +211,19 @@ pub struct Running {
 }
 
 impl Running {
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.0.id()
     }
 
-    /// Waits for the first line of JSON for which `wanted` holds, and returns it.
+    /// Waits for the first line of JSON for which `wanted` returns true, and returns it.
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let left = RUN_LIMIT.saturating_sub(self.began.elapsed());
             let Ok(line) = self.lines.recv_timeout(left) else {
                 let _ = self.child.0.kill();
                 let _ = self.child.0.wait();
-                panic!("no {what} came; standard output so far:\n{}", self.seen);
+                panic!("{what} did not arrive; standard output so far:\n{}", self.seen);
             };
             self.seen.push_str(&line);
             self.seen.push('\n');
@@ -240,19 +240,19 @@ impl Running {
         self.wait_for(event, |value| value["event"] == event)
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid =
             i32::try_from(self.child.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("it still runs");
     }
 
-    /// Kills it, unless it has ended by itself.
+    /// Kills the process, unless it has already exited.
     pub fn kill_if_alive(&self) {
         kill(self.pid());
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn wait(mut self) -> Ended {
         while let Ok(line) = self.lines.recv_timeout(RUN_LIMIT.saturating_sub(self.began.elapsed())) {
             self.seen.push_str(&line);
@@ -276,36 +276,36 @@ impl Running {
 }
 
 impl Ended {
-    /// Its lines of JSON.
+    /// Returns the lines of standard output, parsed as JSON.
     pub fn events(&self) -> Vec<Value> {
         self.stdout
             .lines()
             .map(|line| {
                 serde_json::from_str(line)
-                    .unwrap_or_else(|error| panic!("no JSON ({error}): {line}\n{self:#?}"))
+                    .unwrap_or_else(|error| panic!("not JSON ({error}): {line}\n{self:#?}"))
             })
             .collect()
     }
 
-    /// All events of a kind.
+    /// Returns all events of a kind.
     pub fn events_of(&self, kind: &str) -> Vec<Value> {
         self.events().into_iter().filter(|event| event["event"] == kind).collect()
     }
 
-    /// The last line: what came of the run.
+    /// Returns the last event, which holds the result of the run.
     pub fn done(&self) -> Value {
         let last = self.events().pop().unwrap_or_else(|| panic!("it printed nothing: {self:#?}"));
-        assert_eq!(last["event"], "done", "the last line tells how it ended: {self:#?}");
+        assert_eq!(last["event"], "done", "the last event holds the result: {self:#?}");
         last
     }
 
-    /// The log lines of a job, one text.
+    /// Returns the log lines of a job as one text.
     pub fn log_of(&self, job: &str) -> String {
         let lines = self.events_of("log").into_iter().filter(|event| event["job"] == job);
         lines.filter_map(|event| Some(event["line"].as_str()?.to_owned() + "\n")).collect()
     }
 
-    /// Names of the machines that were started.
+    /// Returns the names of the machines that were started.
     pub fn machines(&self) -> BTreeSet<String> {
         let events = self.events().into_iter();
         let started =
@@ -337,7 +337,7 @@ impl Ended {
     }
 }
 
-/// Processes whose command line holds `text`.
+/// Returns the processes whose command line contains `text`.
 pub fn processes_naming(text: &str) -> Vec<u32> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     processes
@@ -349,7 +349,8 @@ pub fn processes_naming(text: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Processes other than this one that have a file below a folder open: a VMM names none of its files in its command line.
+/// Returns the processes, other than this one, that have a file below a folder open. VMMs are found this way, because their
+/// command lines name no files.
 pub fn processes_holding(folder: &Path) -> Vec<u32> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -362,7 +363,7 @@ fn holds_below(pid: u32, folder: &Path) -> bool {
     descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(is_below))
 }
 
-/// Kills a process; one that is gone is left in peace.
+/// Kills a process. Does nothing if it has already exited.
 pub fn kill(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);

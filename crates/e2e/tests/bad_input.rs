@@ -1,4 +1,5 @@
-//! Wrong input: one message that says what, where and what to do, the right exit status, and nothing left behind.
+//! Tests of wrong input: one message that says what is wrong, where, and what to do, the right exit status, and nothing left
+//! behind.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -115,14 +116,14 @@ fn a_port_in_use_is_named() {
 
 #[test]
 fn a_machine_that_never_says_hello_is_ended_and_told() {
-    // A static program that is no init: the guest's kernel panics as soon as it ends.
+    // A static program that is not an init: the guest's kernel panics as soon as it exits.
     let program = dayfly_e2e::prepared("DAYFLY_TEST_RUNNER_APP");
     let ended = Dayfly::demo(FINE, ["--accel", "tcg"]).env("DAYFLY_GUEST", program).run();
     assert_told(&ended, 3, &["hello", "panic"]);
     ended.assert_nothing_left();
 }
 
-/// A QEMU whose firmware finds no kernel: SeaBIOS without QEMU's option ROM, which is the default on Debian 13.
+/// A QEMU whose firmware finds no kernel: SeaBIOS, which is the default on Debian 13, without QEMU's option ROM.
 const FINDS_NO_KERNEL: &str = r#"#!/bin/bash
 args=()
 while [ $# -gt 0 ]; do

@@ -1,5 +1,5 @@
-//! Our image definitions and what publishes them: what can be told without a registry. `scripts/test-images` builds the
-//! Debian one for real.
+//! Tests of our image definitions, and of the make targets and workflows that publish them, as far as that is possible
+//! without a registry. `scripts/test-images` builds the Debian image for real.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(repository_file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A make target with its command lines printed, on a host that has all three builders.
+/// Runs a make target so that it only prints its command lines, with fake programs in place of all three builders.
 fn make(target: &str, env: &[(&str, &str)]) -> Output {
     let programs = tempfile::tempdir().expect("a temporary folder");
     for builder in ["docker", "podman", "buildah"] {
@@ -28,7 +28,7 @@ fn make(target: &str, env: &[(&str, &str)]) -> Output {
     let path = std::env::var("PATH").expect("PATH");
     let mut command = Command::new("make");
     command.args(["--silent", "--no-print-directory", target]).current_dir(repository_file("."));
-    // Those of whoever runs the tests by make, and of whoever builds images.
+    // These variables are set if make runs the tests, or by a user who builds images.
     for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PLATFORMS", "BASE_DOCKER"] {
         command.env_remove(variable);
     }
@@ -39,7 +39,7 @@ fn make(target: &str, env: &[(&str, &str)]) -> Output {
     command.env("PLATFORM", "linux/arm64").envs(env.iter().copied()).output().expect("make")
 }
 
-/// The line that builds.
+/// Returns the command line that builds the image.
 fn build(target: &str, env: &[(&str, &str)]) -> String {
     let output = make(target, env);
     let text = String::from_utf8(output.stdout).expect("text");
@@ -123,7 +123,7 @@ fn a_workflow_builds_every_distribution_on_every_platform() {
     }
 }
 
-/// The instructions of a Dockerfile, with lines that are continued joined.
+/// Returns the instructions of a Dockerfile, with continued lines joined.
 fn instructions(name: &str) -> Vec<(String, String)> {
     let text = read(name).replace("\\\n", " ");
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -167,7 +167,7 @@ fn every_definition_takes_its_arguments_and_mounts_the_guest_binary() {
             runs[0].starts_with("--mount=type=bind,target=/_dayfly ") && runs[0].ends_with(&run),
             "{runs:?}"
         );
-        // What is copied stays in the image, and would be older than the host one day.
+        // Nothing is copied, because a copy would stay in the image and become older than the host.
         let known = ["FROM", "ARG", "RUN"];
         assert!(
             instructions.iter().all(|(word, _)| known.contains(&word.as_str())),
@@ -188,7 +188,7 @@ fn workflows_call_only_make_targets_that_there_are() {
             let target = words.split([' ', '\n', ')']).next().unwrap_or_default().trim_matches('"');
             calls.insert(target.to_owned());
         }
-        // The work itself stands in scripts.
+        // The work itself is done by scripts.
         for tool in ["buildx", "imagetools", "docker build", "cargo "] {
             assert!(!text.contains(tool), "{name} has {tool}");
         }

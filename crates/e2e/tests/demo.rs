@@ -1,17 +1,17 @@
-//! `dayfly demo` with real machines: workflows that succeed, fail, and are ended in every way.
+//! Tests of `dayfly demo` with real machines: workflows that succeed, fail, or are stopped in some way.
 
 use std::collections::HashSet;
 
 use dayfly_e2e::{Dayfly, Ended, OwnState, processes_naming};
 use rustix::process::{Pid, Signal};
 
-/// Path of a file of the repository, which need not be where these tests were built.
+/// Returns the path of a file of the repository, which need not be where these tests were built.
 fn repository_file(name: &str) -> String {
     let built_in = || concat!(env!("CARGO_MANIFEST_DIR"), "/../..").to_owned();
     format!("{}/{name}", std::env::var("DAYFLY_TEST_REPOSITORY").unwrap_or_else(|_| built_in()))
 }
 
-/// The pid of the (only) machine that runs, once its runner has taken a job and a line of its log has come.
+/// Waits until the job of the only machine has printed a certain line, and returns the pid of that machine.
 fn machine_in_the_middle_of_its_job(running: &mut dayfly_e2e::Running) -> Pid {
     let started = running
         .wait_for("start of a machine", |event| event["event"] == "runner" && event["what"] == "vmm_started");
@@ -57,13 +57,13 @@ fn the_demos_own_workflow_runs_each_job_in_a_machine_of_its_own() {
     for flavour in ["plain", "spicy"] {
         let log = ended.log_of(&format!("build ({flavour})"));
         assert!(log.contains(&format!("a {flavour} program, compiled in a microVM")), "{log}");
-        assert!(log.contains("Linux demo-"), "uname tells the machine's own host name: {log}");
+        assert!(log.contains("Linux demo-"), "uname prints the machine's own host name: {log}");
     }
     let docker = ended.log_of("docker");
-    assert!(docker.contains("both machines run Linux"), "the output of another job has come over: {docker}");
+    assert!(docker.contains("both machines run Linux"), "the output of another job has arrived: {docker}");
     assert!(docker.contains("hello from container"), "{docker}");
     for run in ended.done()["runs"].as_array().expect("runs") {
-        // `make test-full` has them booted too.
+        // `make test-full` also runs this test with machines that are booted.
         let expected = if std::env::var_os("RUNNER_COLD").is_some() { "cold" } else { "fork" };
         assert_eq!(run["start"], expected);
         let phases = &run["phases"];
@@ -136,10 +136,10 @@ jobs:
     ] {
         assert!(log.contains(expected), "no \"{expected}\" in:\n{log}");
     }
-    assert!(log.contains("42"), "the exit code is told:\n{log}");
+    assert!(log.contains("42"), "the log shows the exit code:\n{log}");
     assert!(!log.contains("never") && !ended.stdout.contains("s3cr3t-v4lue"), "{log}");
     let after =
-        done["runs"].as_array().expect("runs").iter().find(|run| run["job"] == "after").expect("told");
+        done["runs"].as_array().expect("runs").iter().find(|run| run["job"] == "after").expect("a result");
     assert_eq!(after["conclusion"], "skipped");
 }
 
@@ -211,7 +211,7 @@ fn after_kill_9_the_next_start_clears_up() {
     assert!(rustix::process::test_kill_process(machine).is_err(), "the machine is left");
 }
 
-/// Types a command into the shell on a console, and waits for its output.
+/// Types a command into the shell on a console, and returns true if its output arrives.
 fn says_hello(console: &str) -> bool {
     use std::io::{Read as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(console).expect("the console listens");
@@ -234,7 +234,7 @@ fn a_kept_machine_runs_on_until_the_next_start() {
     let ended = Dayfly::demo(workflow, ["--keep"]).env("DAYFLY_STATE", state.path()).run();
     ended.assert_status(0);
     let runner = runners_of(&ended).remove(0);
-    assert_eq!(processes_naming(&runner).len(), 1, "the machine runs on");
+    assert_eq!(processes_naming(&runner).len(), 1, "the machine is still running");
     let kept = ended.events_of("left").remove(0)["kept"].clone();
     assert_eq!(kept[0]["machine"], runner, "{kept}");
     let console = kept[0]["console"].as_str().expect("a socket");

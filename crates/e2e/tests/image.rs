@@ -1,4 +1,4 @@
-//! `dayfly image` and `dayfly doctor`, against the image that `make test` has built.
+//! Tests of `dayfly image` and `dayfly doctor`, with the image that `make test` has built.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dayfly_e2e::{Dayfly, prepared};
 use rustix::process::Signal;
 
-/// All files and folders below, however deep.
+/// Returns all files and folders below a folder, at any depth.
 fn everything_below(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found = Vec::new();
@@ -37,7 +37,7 @@ fn an_interrupted_build_leaves_nothing_half_made() {
     let apps = state.path().join("runner-apps");
     std::os::unix::fs::symlink(prepared("DAYFLY_STATE").join("runner-apps"), &apps).expect("a link");
     let running = Dayfly::new(["image", "build"]).env("DAYFLY_STATE", state.path()).start();
-    // Long enough to be among the packages, far too short to be done.
+    // Long enough that packages are being installed, far too short for a complete build.
     let began = Instant::now();
     let stage = state.path().join("images/.build");
     while !everything_below(&stage).iter().any(|path| path.ends_with("/build.log")) {
@@ -77,7 +77,7 @@ fn doctor_tells_each_check_and_what_mends_it() {
     let broken = Dayfly::new(["doctor", "--json"]).env("DAYFLY_QEMU", "/nowhere/qemu").run();
     broken.assert_status(3);
     let checks: Vec<serde_json::Value> = serde_json::from_str(&broken.stdout).expect("a list");
-    let qemu = checks.iter().find(|check| check["name"] == "qemu").expect("told");
+    let qemu = checks.iter().find(|check| check["name"] == "qemu").expect("a check");
     assert_eq!(
         (qemu["state"].as_str(), qemu["mend"].as_str()),
         (Some("missing"), Some("apt-get install qemu-system-x86"))

@@ -1,5 +1,5 @@
-//! Tests that hold only on a host with a KVM that works. `tests/kvm` runs these in its host machine; with such a host of one's own:
-//! `make build`, then `cargo test -p dayfly-e2e --test kvm_host` with the variables that CONTRIBUTING.md names.
+//! Tests that hold only on a host with a working KVM. `tests/kvm` runs them in its host machine. To run them on such a host
+//! directly: `make build`, then `cargo test -p dayfly-e2e --test kvm_host` with the variables that CONTRIBUTING.md names.
 #![expect(unsafe_code, reason = "threads enter mount namespaces")]
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,10 +14,10 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-/// How long a machine may take to come up on a nested host.
+/// Longest time that a machine may take to start on a nested host.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What `dayfly doctor` says.
+/// The checks that `dayfly doctor` prints.
 #[derive(Debug)]
 struct Checks(Vec<Value>);
 
@@ -51,11 +51,11 @@ jobs:
       - run: echo \"model $(grep -m1 'model name' /proc/cpuinfo) flags $(grep -m1 -ow -e svm -e vmx /proc/cpuinfo)\"
 ";
 
-/// What `dayfly demo` says that its machines run with.
+/// Runs a job with `dayfly demo`, and returns the accelerator that it reports and the job's log.
 fn demo(state: &OwnState, arguments: &[&str]) -> (String, String) {
     let ended = Dayfly::demo(JOB, arguments.iter().copied()).env("DAYFLY_STATE", state.path()).run();
     ended.assert_status(0).assert_nothing_left();
-    let told = ended.events_of("accel").pop().expect("it is told");
+    let told = ended.events_of("accel").pop().expect("it is reported");
     (told["accel"].as_str().expect("an accelerator").to_owned(), ended.log_of("one"))
 }
 
@@ -69,7 +69,7 @@ fn auto_takes_kvm_where_a_probe_guest_boots_and_a_job_gets_no_virtualisation_of_
     assert!(log.contains("model ") && log.contains("flags \n"), "{log}");
 }
 
-/// A QEMU that fails with KVM as one did whose host could not set a register, and else is the real one.
+/// A QEMU that fails with KVM, like one whose host could not set a register, and otherwise is the real one.
 const BOOTS_NOTHING_WITH_KVM: &str = r#"#!/bin/sh
 case " $* " in
 *" -accel kvm "*) echo "kvm_buf_set_msrs: Assertion 'ret == cpu->kvm_msr_buf->nmsrs' failed." >&2; exit 1 ;;
@@ -95,7 +95,7 @@ fn auto_takes_emulation_where_kvm_boots_nothing_and_says_what_qemu_said() {
         assert!(checks.text("kvm", "seen").contains(part), "no \"{part}\" in {checks:?}");
     }
     assert_eq!(checks.state("emulation"), "ok", "{checks:?}");
-    // A job would take minutes: emulation within emulation.
+    // Runs no job, because emulation within emulation would take minutes.
     let asked = Dayfly::demo(JOB, ["--accel", "kvm"])
         .env("DAYFLY_STATE", state.path())
         .env("DAYFLY_QEMU", &qemu)
@@ -104,7 +104,7 @@ fn auto_takes_emulation_where_kvm_boots_nothing_and_says_what_qemu_said() {
     assert!(asked.stderr.contains("kvm_buf_set_msrs"), "{asked:?}");
 }
 
-/// Gives this thread, and what it starts, a `/dev/kvm` of its own with this mode, which belongs to root.
+/// Gives this thread, and what it starts, a separate `/dev/kvm` with this mode, which belongs to root.
 fn with_kvm_device(folder: &Path, mode: u32) {
     // SAFETY: a mount namespace concerns the calling thread alone, which keeps its files.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace");
@@ -112,7 +112,7 @@ fn with_kvm_device(folder: &Path, mode: u32) {
     let device = folder.join("kvm");
     let mode = Mode::from_raw_mode(mode);
     mknodat(rustix::fs::CWD, &device, FileType::CharacterDevice, mode, makedev(10, 232)).expect("a device");
-    mount_bind(&device, "/dev/kvm").expect("in its place");
+    mount_bind(&device, "/dev/kvm").expect("a bind mount");
 }
 
 #[test]
@@ -161,7 +161,7 @@ async fn start(stage: &Stage, name: &str, template: Option<TemplateSettings>) ->
     Start { from: from.expect("a start"), answered: seen(answered), ran: seen(ran) }
 }
 
-/// A VMM with KVM has a user of its own and no group but that of `/dev/kvm`.
+/// Asserts that a VMM with KVM has a user of its own and no group but that of `/dev/kvm`.
 fn assert_jailed(pid: u32) {
     use std::os::unix::fs::MetadataExt as _;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
@@ -195,6 +195,6 @@ async fn a_fork_answers_more_than_ten_times_sooner_than_a_cold_boot_has_its_dock
     assert_eq!(cold.from, StartedFrom::Boot);
     println!("cold boot: answered after {:?}, ran its command after {:?}", cold.answered, cold.ran);
     forks.sort_unstable();
-    // A fork has Docker when it answers; a machine that boots has it when its command runs.
+    // A fork has Docker when its agent answers; a booted machine has Docker when its command runs.
     assert!(forks[1] * 10 < cold.ran, "{:?} and {:?}", forks[1], cold.ran);
 }

@@ -1,4 +1,4 @@
-//! The lab and a real runner app as a plain process, without any VM: what a workflow says is what happens.
+//! Runs workflows with the lab and a real runner app as a plain process, without any VM.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -47,7 +47,7 @@ async fn two_jobs_run_one_after_the_other_and_pass_an_output_on() {
     assert!(order("greet", "a second step") < order("answer", "heard dayfly"));
     assert_eq!(outcome.step("greet", "speak"), Some("success".to_owned()), "{outcome}");
 
-    // The log over REST is the lines that came live, each once and in their order.
+    // The log over REST consists of the lines of the live feed, each once and in the same order.
     let rest: Vec<String> = stage.log(&outcome, "greet").await;
     assert_eq!(rest, outcome.lines("greet"), "{outcome}");
     stage.nothing_is_left().await;
@@ -133,7 +133,7 @@ jobs:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_stops_its_busy_runner() {
     let stage = Stage::set().await;
-    // `exec`, since github-act-runner 0.13.0 stops the shell alone and then waits for all that has its output open.
+    // `exec`, because github-act-runner 0.13.0 stops only the shell and then waits for whatever has its output open.
     let run = stage
         .start(
             r#"
@@ -264,7 +264,7 @@ jobs:
         .filter_map(|line| line.strip_prefix("line ")?.split_once(" of many")?.0.parse().ok())
         .collect();
     assert_eq!(numbers.len(), 60_000);
-    assert!(numbers.is_sorted(), "the lines come in their order");
+    assert!(numbers.is_sorted(), "the lines arrive in order");
     assert_eq!(stage.log(&outcome, "long").await, lines);
     stage.nothing_is_left().await;
 }

@@ -1,6 +1,6 @@
-//! One real machine, in place of the runner app a script that looks around: what it reaches, and what it sees of its host.
+//! Tests what one real machine can reach, and what it can see of its host. It runs a script instead of the runner app.
 //!
-//! All of it happens in network namespaces that the test makes; nothing of the host's network is touched.
+//! Everything happens in network namespaces that the test creates. The network of the host is not touched.
 #![expect(unsafe_code, reason = "threads enter namespaces")]
 
 use std::io::Write as _;
@@ -19,10 +19,10 @@ use dayfly_vm::{
 };
 use rustix::thread::UnshareFlags;
 
-/// How long a machine may take to come up and end on a loaded host.
+/// Longest time that a machine may take to start and exit on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Root in the machine does what it can.
+/// A script that tries everything that root in the machine can do.
 const LOOK_AROUND: &str = r#"#!/bin/bash
 reach() { timeout 5 bash -c "cat </dev/tcp/$1/$2" 2>/dev/null || echo nothing; }
 echo "dns $(cat /etc/resolv.conf)"
@@ -61,7 +61,7 @@ fn serve(address: &str, word: &'static str) -> u16 {
     port
 }
 
-/// Everything beyond the host, behind a link of its own.
+/// Creates a network namespace for everything beyond the host, behind a separate link.
 fn make_world() {
     const ADDRESSES: [&str; 4] = ["203.0.113.80", "192.168.7.7", "192.168.7.8", "169.254.169.254"];
     let (here, place) = mpsc::channel();
@@ -69,7 +69,7 @@ fn make_world() {
     let (made, done) = mpsc::channel();
     std::thread::spawn(move || {
         enter_new_network();
-        here.send(rustix::thread::gettid().as_raw_nonzero()).expect("heard");
+        here.send(rustix::thread::gettid().as_raw_nonzero()).expect("a receiver");
         link.recv().expect("a link");
         ip("link set w0 up");
         ip("route add 203.0.113.1 dev w0");
@@ -77,17 +77,17 @@ fn make_world() {
             ip(&format!("address add {address}/32 dev w0"));
         }
         serve("0.0.0.0:80", "world");
-        made.send(()).expect("heard");
+        made.send(()).expect("a receiver");
     });
     ip(&format!("link add up0 type veth peer name w0 netns {}", place.recv().expect("a namespace")));
     ip("address add 203.0.113.1/32 dev up0");
     ip("link set up0 up");
     ADDRESSES.iter().for_each(|address| ip(&format!("route add {address} dev up0")));
-    linked.send(()).expect("heard");
+    linked.send(()).expect("a receiver");
     done.recv().expect("a world");
 }
 
-/// Settings with which an entrypoint starts a program; nobody answers to them.
+/// Returns an env file with which an entrypoint starts a program. No forge knows its credentials.
 fn settings() -> String {
     use base64::Engine as _;
     let file = |value: &str| base64::engine::general_purpose::STANDARD.encode(value);
@@ -156,11 +156,11 @@ fn prepare(folder: &Path) {
     std::fs::write(folder.join("one file"), "1234").expect("a file");
 }
 
-/// Starts the machine and returns what the program in it said.
+/// Starts the machine, and returns what the program in it printed and the end of its console.
 async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
     let launcher = Launcher { program: prepared("DAYFLY_BINARY"), args: vec!["vmm-launch".to_owned()] };
     let mut host = VmHost::new(prepared("DAYFLY_STATE"), launcher);
-    // Nothing here needs Docker, which takes its time on a loaded host.
+    // This test does not need Docker, which starts slowly on a loaded host.
     host.limits.docker = Duration::from_secs(5);
     let run_dir = folder.join("run");
     let mut vm = dayfly_vm::start(&host, spec, &run_dir).await.expect("a machine");

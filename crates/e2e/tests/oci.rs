@@ -1,7 +1,7 @@
-//! `-i` with images that real tools made: out of a real registry, with TLS and a password, and out of archives. What they
-//! come to is compared, file by file, with what the tool itself unpacks; one of them is booted, and runs a job.
+//! Tests of `-i` with images that real tools built: from a real registry, with TLS and a password, and from archives. The
+//! result is compared file by file with what the tool itself unpacks. One of the images is booted and runs a job.
 //!
-//! Root only: the files of the images have many owners. All of it is on loopback.
+//! The tests require root, because the files of the images have many owners. All network traffic is on loopback.
 
 #[path = "oci/buildah.rs"]
 mod buildah;
@@ -36,7 +36,7 @@ jobs:
           echo "it is $COLOUR"
 "#;
 
-/// A state folder, and how images are pulled into it.
+/// A state folder, and the registry that images are pulled from.
 struct Puller {
     state: OwnState,
     registry: Registry,
@@ -116,7 +116,7 @@ fn images_of_real_tools_come_to_what_the_tools_unpack_and_boot() {
     without_its_registry(&puller, &name, &image);
 }
 
-/// The same layers give the same files, wherever they come from.
+/// Removes an image and pulls it again: layers that are already stored give the same files.
 fn made_again_of_pulled_layers(puller: &Puller, name: &str, expected: &Path) {
     let image = puller.pulled(name);
     puller.dayfly(&["image", "rm", image["id"].as_str().expect("an id")]).run().assert_status(0);
@@ -126,7 +126,7 @@ fn made_again_of_pulled_layers(puller: &Puller, name: &str, expected: &Path) {
     compare::check(expected, &to);
 }
 
-/// What is asked of a registry that is there.
+/// Tests requests to a registry that is running.
 fn from_a_registry(puller: &Puller, name: &str, image: &serde_json::Value) {
     let digest = image_digest(puller, name);
     let by_digest = format!("{}@{digest}", name.trim_end_matches(":v1"));
@@ -155,11 +155,11 @@ fn image_digest(puller: &Puller, name: &str) -> String {
     shown.assert_status(0);
     let shown = shown.events()[0].clone();
     assert!(shown["names"].as_array().expect("names").iter().any(|known| known == name), "{shown}");
-    // An archive's manifest is not the registry's: the layers are compressed anew for each.
+    // The manifest of an archive differs from the registry's, because the layers are compressed anew for each.
     puller.registry.digest_of("team/odd", "v1")
 }
 
-/// A machine boots it, and a job runs in it.
+/// Boots a machine from the image, and runs a job in it.
 fn boots(puller: &Puller, name: &str) {
     let demo = Dayfly::demo(WORKFLOW, ["-i", name, "--memory", "512", "--cold"])
         .env("DAYFLY_STATE", puller.state.path())
@@ -169,10 +169,10 @@ fn boots(puller: &Puller, name: &str) {
     let log = ended.log_of("look");
     assert!(log.contains("I am runner, and the file says second"), "{log}");
     assert!(log.contains("what was removed is not there"), "{log}");
-    assert!(log.contains("it is blue"), "as its ENV says: {log}");
+    assert!(log.contains("it is blue"), "as the image's ENV says: {log}");
 }
 
-/// What is left of it when the registry is gone.
+/// Tests which requests still succeed after the registry has stopped.
 fn without_its_registry(puller: &Puller, name: &str, image: &serde_json::Value) {
     let ended = puller.pull(name, &[]);
     ended.assert_status(0);
@@ -188,7 +188,8 @@ fn without_its_registry(puller: &Puller, name: &str, image: &serde_json::Value) 
     assert!(puller.refused(name, &["--pull", "never"], 3).contains("was never pulled here"));
 }
 
-/// Three runners of one loop: before the second the name comes to lead to another image, before the third to none.
+/// Runs three runners of one loop. Before the second, the image's name is moved to another image; before the third, the
+/// registry is stopped.
 #[tokio::test]
 async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
     if !rustix::process::geteuid().is_root() {
@@ -219,7 +220,7 @@ async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
     ended.assert_status(0).assert_nothing_left();
     let changed = ended.events_of("image_changed");
     assert_eq!((changed.len(), changed[0]["image"].is_string()), (1, true), "{changed:?}");
-    // Without Docker too; and a template follows its image.
+    // Machines are forked although the image has no Docker, and each image has its own template.
     let started = ended.events_of("vmm_started");
     let from: Vec<_> = started.iter().map(|event| (&event["from"], &event["template"])).collect();
     assert!(from.iter().all(|(from, _)| *from == "fork"), "{from:?}");
@@ -290,7 +291,7 @@ fn an_image_is_looked_into_and_one_of_no_use_is_refused() {
     let failure = report["failure"].as_str().expect("a failure");
     assert!(failure.contains("its machine does not come up"), "{failure}");
 
-    // Nobody has looked into this one: its template comes to nothing, and no runner is registered for it.
+    // This image was not checked before: its template cannot be built, and no runner is registered for it.
     let panics = archive("panics", with_a_kernel_without_its_modules);
     let ended = Dayfly::demo(WORKFLOW, ["-i", &panics, "--image-tools", "none"]);
     let ended = ended.env("DAYFLY_STATE", state.path()).run();
@@ -302,7 +303,7 @@ fn an_image_is_looked_into_and_one_of_no_use_is_refused() {
     assert!(ended.stderr.contains("is refused") && ended.stderr.contains(why), "{}", ended.stderr);
 }
 
-/// A kernel that boots, and has none of what it says is built into it.
+/// Adds a kernel that boots, but has none of the modules that are listed as built into it.
 fn with_a_kernel_without_its_modules(root: &Path) {
     with_a_kernel_that_is_none(root);
     let kernels = dayfly_e2e::prepared("DAYFLY_STATE").join("kernels");

@@ -1,15 +1,15 @@
-//! The `podman-krun` driver with the real podman, and crun in the place of krun, which needs a KVM: the whole handshake
-//! through a directory that is really mounted.
+//! Tests of the `podman-krun` driver with the real podman: the whole handshake passes through a directory that is really
+//! mounted. crun is used instead of krun, because krun needs KVM.
 //!
-//! What podman needs on a host like a CI machine is set up here, in a mount namespace of this test's own: a cgroup2 at
-//! `/sys/fs/cgroup`, limits that may be raised, its storage and its runtime. The image is made of busybox alone, without
-//! any registry.
+//! The test sets up what podman needs on a host such as a CI machine: a cgroup2 at `/sys/fs/cgroup` in a mount namespace of
+//! the test's own, limits that may be raised, its storage and its runtime. The image is made of busybox and the host's
+//! shells, without any registry.
 #![expect(
     clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     unsafe_code,
-    reason = "a test with a main of its own, which speaks as libtest does, and changes its mounts"
+    reason = "a test with its own main, which prints what libtest prints, and changes its mounts"
 )]
 
 #[macro_use]
@@ -35,7 +35,7 @@ const IMAGE: &str = "localhost/dayfly-test:1";
 const BUSYBOX: &str = "/bin/busybox";
 const PULL_MAX: Duration = Duration::from_secs(60);
 
-/// podman's settings and storage, and the image in it.
+/// The settings and the storage of podman, which holds the image.
 struct Podman {
     folder: tempfile::TempDir,
 }
@@ -64,7 +64,7 @@ impl Podman {
         for name in ["cat", "echo", "id", "kill", "nproc", "sleep", "touch"] {
             symlink("busybox", image.join("bin").join(name)).unwrap();
         }
-        // What github-act-runner runs steps with; busybox has less of it.
+        // github-act-runner runs steps with these shells, which can do more than that of busybox.
         for program in ["/bin/sh", "/bin/bash"] {
             copy_with_libraries(program, &image);
         }
@@ -107,7 +107,7 @@ impl Podman {
 
     fn spec(&self, stage: &Stage) -> VmSpec {
         let mut spec = stage.spec(Driver::PodmanKrun(KrunSettings { image: IMAGE.to_owned() }));
-        // No network of podman's is needed, and none may be had here.
+        // With a forward, podman uses the host's network. None of its own is needed, and this host may not allow one.
         let to = ([127, 0, 0, 1], 9).into();
         spec.network.forward = Some(dayfly_vm::Forward { guest_port: 9, to });
         let app = stage.path("app.sh");
@@ -122,7 +122,7 @@ impl Podman {
     }
 }
 
-/// Copies a program of this host and the libraries that it names into a root file system.
+/// Copies a program of this host and the libraries that it needs into a root file system.
 fn copy_with_libraries(program: &str, root: &Path) {
     let listed = Command::new("ldd").arg(program).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -144,7 +144,7 @@ async fn the_whole_handshake_passes_through_a_mounted_directory(podman: &Podman)
     let mut vm = podman.start(&stage, podman.spec(&stage)).await;
     events_until(&mut vm, |event| *event == VmEvent::Hello).await;
     println!("  from start to hello {:.2} s", begin.elapsed().as_secs_f32());
-    assert!(!stage.note("env").exists(), "the entrypoint in the container has taken it away");
+    assert!(!stage.note("env").exists(), "the entrypoint in the container has removed it");
     events_until(&mut vm, line("[runner@runner-0-abc] Listening for Jobs")).await;
     until("the note is there", || stage.note("tkn").exists()).await;
     assert_eq!(fs::read_to_string(stage.note("tkn")).unwrap().trim(), "GH-runner");
@@ -227,7 +227,7 @@ async fn a_killed_machine_and_one_of_a_host_that_is_gone_leave_no_container(podm
     let mut untouched = podman.start(&other, podman.spec(&other)).await;
     events_until(&mut untouched, line("Listening")).await;
     vm.detach();
-    let left = leftover(&stage.path("run")).await.unwrap().expect("it lives on");
+    let left = leftover(&stage.path("run")).await.unwrap().expect("the machine still runs");
     assert_eq!(left.name, "GH-runner-0-def");
     destroy_leftover(&stage.path("run")).await.unwrap();
     assert_eq!(leftover(&stage.path("run")).await.unwrap(), None);
@@ -252,7 +252,7 @@ async fn what_cannot_start_says_why_and_leaves_nothing(podman: &Podman) {
     assert!(matches!(&told[..], [Pulling::Warning(why)] if why.contains("is taken as it is")), "{told:?}");
 }
 
-/// The whole system: lab, orchestrator, a real runner app that registers itself, its job; only the machine is missing.
+/// Tests the whole system: lab, orchestrator, a real runner app that registers itself, its job. Only the machine is missing.
 async fn the_shell_versions_command_line_runs_a_job_in_a_container(podman: &Podman) {
     let lab = LabProcess::for_repository("efrecon/gh-runner-krunvm");
     let app = format!("{}:/opt/runner/github-act-runner:ro", prepared("DAYFLY_TEST_RUNNER_APP").display());
@@ -282,10 +282,10 @@ async fn the_shell_versions_command_line_runs_a_job_in_a_container(podman: &Podm
     lab.stop();
 }
 
-/// podman needs a cgroup2 where it looks for one; some hosts have the older kind there.
+/// Enters a mount namespace with a cgroup2 at `/sys/fs/cgroup`, which podman needs. Some hosts have cgroup v1 there.
 fn enter_mount_namespace() -> std::io::Result<()> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    // SAFETY: this process has one thread yet.
+    // SAFETY: this process has only one thread so far.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {

@@ -1,4 +1,4 @@
-//! `dayfly lab serve` and `dayfly runner`, as an admin would run them: a forge here, loops there.
+//! Tests of `dayfly lab serve` and `dayfly runner` as an admin would run them, in separate processes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -92,7 +92,7 @@ jobs:
 #[tokio::test]
 async fn a_machine_registers_itself_from_the_hosts_guest_programs_and_its_lifetime_ends_it() {
     let lab = LabProcess::start();
-    // `orchestrator.sh -v -- -r 1 -k 70 -p o/r`, with what is mounted at /local in place of the image's entrypoint.
+    // `orchestrator.sh -v -- -r 1 -k 70 -p o/r`, with the entrypoint mounted at /local instead of the image's.
     let words = ["orchestrator", "-v", "--json", "--", "-r", "1", "-k", "70", "-p", "o/r"];
     let more = ["-D", "/local", "--registration", "token"];
     let mut orchestrator = Dayfly::new(words.into_iter().chain(more))
@@ -122,7 +122,7 @@ async fn an_idle_runner_is_ended_by_the_handshake_and_a_cancelled_job_ends() {
     lab.cancel(run).await;
     assert_eq!(lab.conclusion_of(run).await, "cancelled");
 
-    // The loop goes on with another runner, which waits for a job when the loop is ended.
+    // The loop continues with another runner, which waits for a job when the loop is stopped.
     let second =
         runner.wait_for("another runner", |event| event["event"] == "listening" && event["name"] != first);
     let name = second["name"].as_str().expect("a name").to_owned();

@@ -1,5 +1,5 @@
-//! The shell version's own command lines, options, variables and files, against a lab: on processes of this host, where
-//! agent, entrypoint, runner app and handshake are the real ones and only the machine is missing.
+//! Tests of the shell version's own command lines, options, variables and files, against a lab. The runners are processes of
+//! this host: agent, entrypoint, runner app and handshake are the real ones, and only the machine is missing.
 
 mod shell_version {
     mod files;

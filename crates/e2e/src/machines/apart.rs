@@ -1,12 +1,14 @@
-//! A network that machines have to themselves.
+//! A separate network namespace for machines.
 #![expect(unsafe_code, reason = "a thread enters a network namespace")]
 
 use std::process::Command;
 
 use rustix::thread::UnshareFlags;
 
-/// As root, machines have networks of their own, with links, routes and rules on their host: what this thread and the
-/// threads and processes that it starts do happens in a namespace that is empty but for a loopback. Else nothing is done.
+/// Moves this thread into a new network namespace, which has only a loopback device, if the process runs as root.
+///
+/// As root, machines have networks of their own, with links, routes and rules on their host. These then belong to the
+/// namespace, because the threads and processes that this thread starts inherit it.
 pub fn enter_network_namespace() {
     if !rustix::process::geteuid().is_root() {
         return;

@@ -1,5 +1,5 @@
-//! Machines by themselves, as tests and the bench start them: the built-in image at the default size, with a command in
-//! place of the runner app.
+//! Starts single machines for tests and the bench: the built-in image at the default size, with a command instead of the
+//! runner app.
 
 mod apart;
 mod disk;

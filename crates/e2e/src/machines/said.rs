@@ -1,34 +1,34 @@
-//! What a machine tells its owner.
+//! Collects the events and the output of a machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dayfly_vm::{Exit, StartedFrom, Vm, VmEvent};
 
-/// How long a machine may take to come up and end on a loaded host.
+/// Longest time that a machine may take to start and exit on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What a machine told, and what was seen of it.
+/// The output of a machine, and the events that its owner received.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// What it was started from, start by start.
+    /// The origin of the machine, one entry for each start.
     pub from: Vec<StartedFrom>,
-    /// The VMMs of these starts.
+    /// Process ids of the VMMs of these starts.
     pub vmms: Vec<u32>,
-    /// Why it was booted.
+    /// Why the machine was booted instead of forked.
     pub cold: Vec<String>,
-    /// `name=value` lines.
+    /// The values of `name=value` lines, by name.
     pub values: BTreeMap<String, String>,
-    /// All lines.
+    /// All lines and fault messages.
     pub all: Vec<String>,
-    /// The host's clock when the machine told its own, nanoseconds.
+    /// The host's clock when the machine printed its own, in nanoseconds since the epoch.
     pub clock: u128,
-    /// How it ended, where it did so before its entrypoint.
+    /// How the machine exited, if it did so before its entrypoint.
     pub gone: Option<Exit>,
 }
 
 impl Said {
-    /// Listens to the end of the machine's entrypoint, or its own, and removes it.
+    /// Collects events until the entrypoint or the machine exits, then removes the machine.
     pub async fn hear(&mut self, mut vm: Vm) {
         let listen = async {
             while let Some(event) = vm.next_event().await {
@@ -62,7 +62,7 @@ impl Said {
         self.all.push(text.to_owned());
     }
 
-    /// A value that it must have told.
+    /// Returns a value that the machine must have printed.
     #[track_caller]
     pub fn value(&self, name: &str) -> &str {
         self.values.get(name).unwrap_or_else(|| panic!("no {name} in {self:#?}"))

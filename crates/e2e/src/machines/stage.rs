@@ -1,4 +1,4 @@
-//! Where machines run.
+//! The host and the settings of machines.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +11,25 @@ use tempfile::TempDir;
 
 use super::Said;
 
-/// Why there is no machine.
+/// The reason why there is no machine.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where machines run, and of what kind they are.
+/// A folder for machines, their host, and their settings.
 pub struct Stage {
     folder: TempDir,
-    /// Their host.
+    /// The host that the machines run on.
     pub host: VmHost,
-    /// Their kind.
+    /// The settings of a machine.
     pub machine: Machine,
-    /// What they reach.
+    /// The network of the machines.
     pub network: Network,
 }
 
 impl Stage {
-    /// For machines that are forked from this image; `binary` is the program, with the guest binary beside it.
+    /// Creates a stage for machines that are forked from this image. `binary` is the program, beside the guest binary.
     ///
     /// # Errors
-    /// There is no such image under `state`, or no room for a folder.
+    /// Fails if there is no such image under `state`, or if a temporary folder cannot be created.
     pub fn new(state: &Path, binary: &Path, image: &str, template: TemplateSettings) -> Result<Self, Error> {
         let folder = tempfile::tempdir()?;
         let launcher = Launcher { program: binary.to_owned(), args: vec!["vmm-launch".to_owned()] };
@@ -51,7 +51,7 @@ impl Stage {
         Ok(Self { folder, host, machine, network })
     }
 
-    /// Its kind of machine, forked in another way; none: booted.
+    /// Returns the settings of a machine with other template settings. Without a template the machine is booted.
     pub fn machine_with(&self, template: Option<TemplateSettings>) -> Machine {
         let mut machine = self.machine.clone();
         if let Driver::Qemu(settings) = &mut machine.driver {
@@ -60,29 +60,29 @@ impl Stage {
         machine
     }
 
-    /// Builds or opens the template; what was told of it.
+    /// Builds or opens the template, and returns the events that were reported.
     pub async fn prepare(&self) -> Vec<Preparing> {
         let mut told = Vec::new();
         let mut tell = |what| told.push(what);
         let prepared = dayfly_vm::prepare(&self.host, &self.machine, &self.network, &[], &mut tell).await;
-        prepared.expect("an image that is of use");
+        prepared.expect("a usable image");
         told
     }
 
-    /// Where all its machines have their folders.
+    /// Returns the folder that holds the folders of all its machines.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where a machine of this name has its files.
+    /// Returns the folder of the files of the machine with this name.
     pub fn run_dir(&self, name: &str) -> PathBuf {
         self.folder.path().join(name).join("vm")
     }
 
-    /// Starts a machine whose entrypoint is called with these words. Its settings hold `planted-<name>` as a secret.
+    /// Starts a machine with this entrypoint. The env file of its runner holds `planted-<name>` as a secret.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// Fails if the machine cannot be started.
     pub async fn start(&self, name: &str, machine: Machine, entrypoint: Entrypoint) -> Result<Vm, Error> {
         let environment = self.folder.path().join(name).join("environment");
         std::fs::create_dir_all(&environment)?;
@@ -101,7 +101,8 @@ impl Stage {
         Ok(dayfly_vm::start(&self.host, spec, &self.run_dir(name)).await?)
     }
 
-    /// What a machine tells that runs this script in place of a runner app. Nothing of it is left but its logs.
+    /// Runs a script in a machine instead of a runner app, and returns what the machine printed. Asserts that only its logs
+    /// are left.
     pub async fn say(&self, name: &str, text: &str) -> Said {
         let mut said = Said::default();
         said.hear(self.start(name, self.machine.clone(), script(text)).await.expect("a machine")).await;
@@ -111,12 +112,12 @@ impl Stage {
     }
 }
 
-/// Virtual CPUs of a machine: what `dayfly` itself would take.
+/// Returns the number of virtual CPUs that `dayfly` itself would choose.
 fn cpus() -> Result<u32, Error> {
     Ok(std::env::var("RUNNER_CPUS").map_or(Ok(2), |number| number.parse())?)
 }
 
-/// An entrypoint that runs a script in place of a runner app.
+/// Returns an entrypoint that runs a script instead of a runner app.
 pub fn script(script: &str) -> Entrypoint {
     let args = ["-u", "", "--", "/bin/bash", "-c", script];
     Entrypoint { program: None, args: args.map(str::to_owned).to_vec() }

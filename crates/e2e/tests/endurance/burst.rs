@@ -1,4 +1,5 @@
-//! More machines than a small host has processors: each waits for its turn, and none for memory that is not there.
+//! Starts more machines at once than a small host has processors. Each waits for its turn, and the host keeps its memory
+//! reserve.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::{PATIENCE, alone, stage};
 
-/// What a host keeps for itself, MiB, whatever is asked of it (`vm`'s `pace`).
+/// Memory that a host keeps for itself regardless of what is requested, in MiB (`pace` of the `vm` crate).
 const RESERVE_MIB: u64 = 256;
 
 fn available_mib() -> u64 {
@@ -29,7 +30,7 @@ async fn fifty_machines_that_are_asked_for_at_once_all_come_up_and_leave_the_hos
         let stage = Arc::clone(&stage);
         starts.spawn(async move {
             let machine = stage.machine.clone();
-            // They stay until all are there.
+            // Machines keep running until all of them have started.
             let entrypoint = script("echo up=yes; exec sleep 3600");
             let mut vm = stage.start(&format!("one-{number}"), machine, entrypoint).await.expect("a machine");
             let up = async {
@@ -43,7 +44,7 @@ async fn fifty_machines_that_are_asked_for_at_once_all_come_up_and_leave_the_hos
                     }
                 }
             };
-            tokio::time::timeout(PATIENCE, up).await.expect("it comes up");
+            tokio::time::timeout(PATIENCE, up).await.expect("the machine starts");
             vm
         });
     }
@@ -51,7 +52,7 @@ async fn fifty_machines_that_are_asked_for_at_once_all_come_up_and_leave_the_hos
     let mut machines = Vec::new();
     while machines.len() < 50 {
         tokio::select! {
-            up = starts.join_next() => machines.push(up.expect("fifty").expect("no panic")),
+            up = starts.join_next() => machines.push(up.expect("fifty tasks").expect("no panic")),
             () = tokio::time::sleep(Duration::from_millis(100)) => least_mib = least_mib.min(available_mib()),
         }
     }

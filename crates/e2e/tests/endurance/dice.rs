@@ -1,19 +1,19 @@
-//! Moments and choices by chance that can be had again.
+//! Random moments and choices that can be repeated.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// The variable that says which chances are to come again.
+/// The variable with the seed whose choices are to be repeated.
 const SEED: &str = "DAYFLY_TEST_SEED";
 
-/// What chance decides in one test.
+/// The random numbers of one test.
 pub(crate) struct Dice(StdRng);
 
 impl Dice {
-    /// With a seed of its own, which a test that fails shows.
-    #[expect(clippy::print_stderr, reason = "shown where the test fails")]
+    /// Creates a generator with the seed of the variable, or else with a new one. A test that fails shows its seed.
+    #[expect(clippy::print_stderr, reason = "shown if the test fails")]
     pub(crate) fn new() -> Self {
         let given = std::env::var(SEED).ok().map(|seed| seed.parse().expect("a number as seed"));
         let seed = given.unwrap_or_else(|| {
@@ -23,12 +23,12 @@ impl Dice {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// A time below this one.
+    /// Returns a random duration below this one.
     pub(crate) fn below(&mut self, limit: Duration) -> Duration {
         limit.mul_f64(self.0.random_range(0.0..1.0))
     }
 
-    /// Yes, once in so many times.
+    /// Returns true once in `times` calls on average.
     pub(crate) fn once_in(&mut self, times: u32) -> bool {
         self.0.random_range(0..times) == 0
     }

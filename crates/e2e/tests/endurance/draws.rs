@@ -1,4 +1,4 @@
-//! What forks draw at random has nothing in common, as far as statistics tell.
+//! Tests that the random numbers of forks have nothing in common, as far as statistics show.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use crate::{alone, stage};
 
 /// Bytes of one draw.
 const LENGTH: usize = 1024;
-/// Bytes that no two draws may share.
+/// Number of consecutive bytes that no two draws may share.
 const BLOCK: usize = 8;
-/// Standard deviations that chance stays within: beyond six, once in five hundred million times.
+/// Largest accepted deviation from the mean, in standard deviations. Chance exceeds six once in five hundred million times.
 const DEVIATIONS: f64 = 6.0;
 
-/// The first that a fork draws: from the device, by the system call without a file (318 is `getrandom`), and by OpenSSL.
-/// In lines that no part of the way is too narrow for.
+/// Prints the first random bytes of a fork: from the device, from the system call without a file (318 is `getrandom`), and
+/// from OpenSSL. The lines are short enough for every part of the way to the host.
 const DRAW: &str = r#"
 say() { n=0; base64 -w 512 | while read -r line; do n=$((n + 1)); echo "$1$n=$line"; done; }
 head -c 1024 /dev/urandom | say device
@@ -24,7 +24,7 @@ perl -e '$b = "\0" x 1024; syscall(318, $b, 1024, 0) == 1024 or die "getrandom: 
 openssl rand 1024 | say openssl
 "#;
 
-/// What one fork has drawn, source by source.
+/// Returns the random bytes of one fork from each source.
 async fn draws_of(stage: &dayfly_e2e::machines::Stage, name: &str) -> [Vec<u8>; 3] {
     let said = stage.say(name, DRAW).await;
     assert!(matches!(said.from[..], [StartedFrom::Fork(_)]), "{said:?}");
@@ -39,7 +39,7 @@ async fn draws_of(stage: &dayfly_e2e::machines::Stage, name: &str) -> [Vec<u8>; 
     })
 }
 
-/// No piece of a draw, wherever it begins, is in another one, or in the same one twice.
+/// Asserts that no block of a draw, at any offset, occurs in another draw or twice in the same one.
 fn assert_no_block_in_common(draws: &[Vec<u8>]) {
     let mut seen = HashMap::new();
     for (draw, bytes) in draws.iter().enumerate() {
@@ -51,14 +51,14 @@ fn assert_no_block_in_common(draws: &[Vec<u8>]) {
     }
 }
 
-/// Half of so many bits are set, give or take.
+/// Asserts that about half of the bits are set.
 #[track_caller]
 fn assert_half_of(bits: usize, set: usize, what: &str) {
     let (mean, deviation) = (bits as f64 / 2.0, (bits as f64).sqrt() / 2.0);
     assert!((set as f64 - mean).abs() <= DEVIATIONS * deviation, "{what}: {set} of {bits} bits");
 }
 
-/// Two draws differ in half of their bits.
+/// Asserts that any two draws differ in about half of their bits.
 fn assert_pairs_differ(draws: &[Vec<u8>]) {
     for (first, one) in draws.iter().enumerate() {
         for (second, other) in draws.iter().enumerate().skip(first + 1) {
@@ -68,7 +68,7 @@ fn assert_pairs_differ(draws: &[Vec<u8>]) {
     }
 }
 
-/// Each bit is set in half of the draws, and half of each draw's bits are set.
+/// Asserts that each bit is set in about half of the draws, and that about half of each draw's bits are set.
 fn assert_no_bit_is_preferred(draws: &[Vec<u8>]) {
     for position in 0..LENGTH * 8 {
         let is_set = |draw: &&Vec<u8>| draw[position / 8] >> (position % 8) & 1 == 1;

@@ -1,4 +1,4 @@
-//! What machines could leave in the process that starts them, and in its network.
+//! Records what machines could leave behind in the process that starts them, and in its network.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,13 +6,13 @@ use std::process::Command;
 
 use crate::until;
 
-/// What a process and its network have.
+/// The resources of this process and of its network.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Footprint {
-    /// Its open files, by what they are.
+    /// Number of open files, by what they are.
     descriptors: BTreeMap<String, usize>,
     threads: usize,
-    /// Child processes, zombies too.
+    /// Child processes, including zombies.
     children: Vec<String>,
     /// Links, routes and rules.
     network: String,
@@ -24,9 +24,9 @@ impl Footprint {
         Self { descriptors: descriptors(), threads, children: children_told(), network: network() }
     }
 
-    /// Nothing is there that was not there before. Threads and connections take their time to end.
+    /// Asserts that nothing was added since this footprint. Waits first, because threads and connections take time to end.
     pub(crate) async fn assert_back(&self) {
-        // The network is looked at by processes, which would be children of this one.
+        // The network is not compared in the loop, because the processes that inspect it would be children of this one.
         until("children, descriptors and threads are gone", || self.misses_nothing_of(&descriptors())).await;
         let now = Self::now();
         assert_eq!((&now.children, &now.network), (&self.children, &self.network));
@@ -39,11 +39,11 @@ impl Footprint {
     }
 }
 
-/// Open files by what they are, without the numbers that tell two of a kind apart.
+/// Counts open files by what they are, without the numbers that distinguish two of a kind.
 fn descriptors() -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc/self/fd").expect("descriptors").flatten() {
-        // The folder that is being read is gone when its link is.
+        // A descriptor may be closed before its link is read.
         let Ok(link) = fs::read_link(entry.path()) else { continue };
         let name = link.to_string_lossy().replace(|character: char| character.is_ascii_digit(), "");
         *all.entry(name).or_default() += 1;
@@ -51,7 +51,7 @@ fn descriptors() -> BTreeMap<String, usize> {
     all
 }
 
-/// Child processes of this one: number and program, zombies included.
+/// Returns the child processes of this process, including zombies: pid and program.
 pub(crate) fn children() -> Vec<(u32, String)> {
     let own = std::process::id().to_string();
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
@@ -59,7 +59,7 @@ pub(crate) fn children() -> Vec<(u32, String)> {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         let (name, rest) = stat.rsplit_once(')')?;
-        // Third field: the state; fourth: the parent.
+        // The third field is the state, the fourth the parent.
         let parent = rest.split_ascii_whitespace().nth(1)?;
         (parent == own).then(|| (pid, name.split_once('(').map_or("", |(_, name)| name).to_owned()))
     };
@@ -70,7 +70,7 @@ fn children_told() -> Vec<String> {
     children().into_iter().map(|(pid, name)| format!("{pid} {name}")).collect()
 }
 
-/// Links, routes and rules of this thread's network namespace.
+/// Returns the links, routes and rules of this thread's network namespace.
 fn network() -> String {
     let mut looks = vec![vec!["ip", "-o", "link"], vec!["ip", "route", "show", "table", "all"]];
     if rustix::process::geteuid().is_root() {
@@ -86,7 +86,7 @@ fn network() -> String {
     all
 }
 
-/// Nothing of any machine is in the network. What guards a host that forwards for the first time stays.
+/// Asserts that the network has nothing of any machine. The rules that guard a host which forwards for the first time stay.
 pub(crate) fn assert_no_network_of_a_machine() {
     let network = network();
     for part in [": dayfly", "198.19.", "table ip dayfly {"] {
@@ -94,7 +94,7 @@ pub(crate) fn assert_no_network_of_a_machine() {
     }
 }
 
-/// Memory of this process that is its own, KiB.
+/// Returns the anonymous memory of this process, in KiB.
 pub(crate) fn memory_kib() -> u64 {
     let text = fs::read_to_string("/proc/self/status").expect("its status");
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");

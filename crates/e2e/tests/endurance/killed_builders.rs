@@ -1,5 +1,5 @@
-//! Builders of templates that are killed at moments that nobody chose: nothing half is ever taken for a template, and the
-//! next build clears up.
+//! Tests that kill builders of templates at random moments: an incomplete template is never used, and the next build removes
+//! what is left.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use crate::dice::Dice;
 use crate::footprint::assert_no_network_of_a_machine;
 use crate::{alone, stage, until};
 
-/// How long a build takes that nothing is known of.
+/// Assumed duration of a build before one was measured.
 const FIRST: Duration = Duration::from_secs(15);
 
 fn build(state: &OwnState) -> Dayfly {
-    // Where there is one, it is replaced.
+    // `--again` replaces an existing template.
     Dayfly::new(["template", "build", "--again", "--json"]).env("DAYFLY_STATE", state.path())
 }
 
-/// The templates that are there, each of them whole.
+/// Returns the existing templates, and asserts that each of them is complete.
 fn whole_templates(state: &OwnState) -> Vec<Value> {
     let ended = Dayfly::new(["template", "ls", "--json"]).env("DAYFLY_STATE", state.path()).run();
     let all: Value = serde_json::from_str(&ended.assert_status(0).stdout).expect("JSON");
@@ -43,7 +43,7 @@ async fn builders_are_killed(times: u32) {
     let (state, mut dice) = (OwnState::without_templates(), Dice::new());
     let mut takes = FIRST;
     for number in 0..times {
-        // Half of them without one that is there, the others replace it.
+        // The first half of the builders finds no template; the second half replaces one.
         if number == times / 2 {
             let began = Instant::now();
             build(&state).run().assert_status(0);
@@ -51,7 +51,7 @@ async fn builders_are_killed(times: u32) {
         }
         let killed = build(&state).start();
         tokio::time::sleep(dice.below(takes)).await;
-        // One that was faster than ever has ended.
+        // A builder that was faster than before has already exited.
         killed.kill_if_alive();
         killed.wait();
         whole_templates(&state);

@@ -1,4 +1,4 @@
-//! Orchestrators that are killed at moments that nobody chose: the next start clears up after all of them.
+//! Tests that kill orchestrators at random moments: the next start removes what all of them have left.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::dice::Dice;
 use crate::footprint::assert_no_network_of_a_machine;
 use crate::{alone, until};
 
-/// When one is killed, at the latest: its machines wait for jobs then, and there is a spare one.
+/// Latest moment at which an orchestrator is killed. By then its machines wait for jobs, and there is a spare.
 const LATEST: Duration = Duration::from_secs(6);
 
 const HELLO: &str = "on: push\njobs: { a: { runs-on: [self-hosted, here], steps: [{ run: echo hello }] } }";
@@ -31,7 +31,8 @@ fn folders_in(path: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-/// Folders of instances that are left. One without a lock may belong to a process that is about to start, for a minute.
+/// Returns the folders of instances that are left. A folder without a lock is not counted, because for a minute it may belong
+/// to a process that is about to start.
 fn instances(state: &OwnState) -> Vec<PathBuf> {
     let all = folders_in(&state.path().join("instances"));
     all.into_iter().filter(|folder| folder.join("lock").exists()).collect()
@@ -51,8 +52,8 @@ async fn orchestrators_are_killed(times: u32) {
     for _ in 0..2 {
         last.wait_for_event("listening");
     }
-    assert_eq!(lab.registrations().await.len(), 2, "those of the killed ones are gone");
-    assert_eq!(instances(&state).len(), 1, "folders of the killed ones are gone");
+    assert_eq!(lab.registrations().await.len(), 2, "registrations of the killed orchestrators are gone");
+    assert_eq!(instances(&state).len(), 1, "folders of the killed orchestrators are gone");
     let run = lab.dispatch(HELLO).await;
     assert_eq!(lab.conclusion_of(run).await, "success");
     last.signal(Signal::TERM);

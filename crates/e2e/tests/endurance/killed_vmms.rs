@@ -1,4 +1,4 @@
-//! VMMs that are killed at moments that nobody chose: whoever started them has a machine that works, or is told the truth.
+//! Tests that kill VMMs at random moments: the caller gets a machine that works, or a true report.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -13,14 +13,14 @@ use crate::dice::Dice;
 use crate::footprint::{Footprint, children};
 use crate::{PATIENCE, alone, stage};
 
-/// One VMM in so many is killed.
+/// One VMM in this many is killed.
 const KILLED_OF: u32 = 4;
-/// When it is killed, at the latest: a fork has done what it was started for by then.
+/// Latest moment at which a VMM is killed. By then a fork has done its work.
 const LATEST: Duration = Duration::from_millis(1500);
-/// How many machines live at the same time.
+/// Number of machines that run at the same time.
 const AT_ONCE: usize = 4;
 
-/// Kills some of this process's VMMs. The one of a template in the making stays: what becomes of that is told elsewhere.
+/// Kills some of this process's VMMs, but not the one of a template that is being built, whose end is reported elsewhere.
 struct Killer {
     killed: Arc<Mutex<BTreeSet<u32>>>,
     task: AbortHandle,
@@ -41,7 +41,7 @@ impl Killer {
 
 async fn kill_some(killed: Arc<Mutex<BTreeSet<u32>>>) {
     let mut dice = Dice::new();
-    // Each VMM's fate is decided when it is seen for the first time.
+    // When a VMM is seen for the first time, chance decides whether and when it is killed.
     let mut fates: HashMap<u32, Option<Instant>> = HashMap::new();
     loop {
         let vmms: Vec<u32> = children().into_iter().filter(is_machine).map(|(pid, _)| pid).collect();
@@ -61,22 +61,22 @@ async fn kill_some(killed: Arc<Mutex<BTreeSet<u32>>>) {
 
 fn is_machine((pid, name): &(u32, String)) -> bool {
     let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    // What it is called tells only once it is a VMM. The process is looked at as long as it is a zombie, too.
+    // A process has this name only once it is a VMM. A zombie still has the name, but no arguments.
     name.starts_with("qemu-system")
         && !arguments.is_empty()
         && !String::from_utf8_lossy(&arguments).contains("template-")
 }
 
-/// What the product promises, and nothing else.
+/// Asserts what the product promises, and nothing else.
 fn assert_promise_kept(said: &Said, killed: &BTreeSet<u32>) {
     let was_killed = |pid: &u32| killed.contains(pid);
     let (last, before) = said.vmms.split_last().unwrap_or_else(|| panic!("nothing was started: {said:#?}"));
-    assert!(before.iter().all(was_killed), "a start was given up that nobody killed: {said:#?}");
+    assert!(before.iter().all(was_killed), "a start was given up although its VMM was not killed: {said:#?}");
     match said.values.get("works") {
         Some(works) => assert_eq!(works, "yes"),
         None => {
             assert_eq!(said.gone, Some(Exit::Signalled { signal: 9 }), "{said:#?}");
-            assert!(was_killed(last), "it ended, and nobody killed it: {said:#?}");
+            assert!(was_killed(last), "the VMM exited without being killed: {said:#?}");
         }
     }
     match &said.from[..] {
@@ -86,7 +86,7 @@ fn assert_promise_kept(said: &Said, killed: &BTreeSet<u32>) {
         [StartedFrom::Fork(_) | StartedFrom::Spare(_), StartedFrom::Boot] => {
             assert!(matches!(&said.cold[..], [why] if why.starts_with("a fork of template")), "{said:#?}");
         }
-        // Two forks in a row were killed: their template is thrown away.
+        // Two forks in a row were killed, so that their template was discarded.
         [StartedFrom::Boot] => {
             assert!(matches!(&said.cold[..], [why] if why.contains("is built again")), "{said:#?}");
         }
@@ -94,7 +94,7 @@ fn assert_promise_kept(said: &Said, killed: &BTreeSet<u32>) {
     }
 }
 
-/// Waits until machines are forked again: the template may be built anew just now.
+/// Waits until machines are forked again, because the template may just be being rebuilt.
 async fn assert_forks_work(stage: &Stage) {
     let works = async {
         for number in 0.. {
@@ -113,7 +113,7 @@ async fn vmms_are_killed_during(count: usize) {
     let _alone = alone().await;
     let state = OwnState::with_own_templates();
     let mut stage = stage(state.path(), TemplateSettings::default()).await;
-    // Nothing here needs Docker, which a machine that boots starts.
+    // A machine that boots starts Docker, which this test does not need.
     stage.host.limits.docker = Duration::from_secs(1);
     assert_forks_work(&stage).await;
     let before = Footprint::now();

@@ -1,8 +1,8 @@
-//! Many machines: none is lost, none leaves anything, no two are alike, and whatever is killed at whatever moment leaves a
-//! clean host.
+//! Tests with many machines: none is lost, none leaves anything behind, no two are alike, and the host is clean after
+//! builders, orchestrators or VMMs were killed at any moment.
 //!
-//! Each test has a small edition, and a whole one that `make test-full` runs. What a process leaks is seen only while
-//! nothing else runs in it, so they take turns.
+//! Most tests have a small version, and a full one that `make test-full` runs. The tests take turns, because leaks of a
+//! process can be measured only while nothing else runs in it.
 
 mod burst;
 mod dice;
@@ -21,16 +21,16 @@ use dayfly_e2e::{image, prepared};
 use dayfly_vm::{Preparing, TemplateSettings};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// How long anything may take to come to pass on a loaded host.
+/// Longest time that a test waits for anything on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// One test after another.
+/// Waits until no other test of this program runs, and holds the others back until the guard is dropped.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// Machines in a network of their own, with a template.
+/// Creates a stage for machines in a separate network namespace, with a template.
 async fn stage(state: &Path, template: TemplateSettings) -> Stage {
     enter_network_namespace();
     let stage = Stage::new(state, &prepared("DAYFLY_BINARY"), &image(), template).expect("a stage");
@@ -40,7 +40,7 @@ async fn stage(state: &Path, template: TemplateSettings) -> Stage {
     stage
 }
 
-/// Waits until something holds.
+/// Waits until `holds` returns true.
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {
@@ -48,5 +48,5 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     };
     let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "in {} s it did not come to pass that {what}", PATIENCE.as_secs());
+    assert!(waited.is_ok(), "after {} s it is still not true that {what}", PATIENCE.as_secs());
 }

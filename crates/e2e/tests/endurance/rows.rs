@@ -1,4 +1,5 @@
-//! Forks one after another, and many at once: each comes up as a fork that is somebody, and nothing of it stays.
+//! Tests of forks one after another, and of many at once: each starts as a fork with its own identity, and leaves nothing
+//! behind.
 
 use std::sync::Arc;
 
@@ -10,13 +11,13 @@ use tokio::task::JoinSet;
 use crate::footprint::{Footprint, memory_kib};
 use crate::{alone, stage, until};
 
-/// Machines that come before anything is compared: threads, buffers and rules that stay are there then.
+/// Number of machines that run before anything is compared, so that threads, buffers and rules that stay exist by then.
 const BEFORE: usize = 5;
-/// What the process may have taken in the end: what fragments, and what the test itself keeps. A machine's events and
-/// output alone are more than a thousandth of it.
+/// Memory that the process may have gained at the end, in KiB, because of fragmentation and of what the test itself stores.
+/// The events and the output of one machine alone are more than a thousandth of it.
 const GROWTH_MAX_KIB: u64 = 16 * 1024;
 
-/// A machine from its start to the last file, as a fork of the template and under its own name.
+/// Runs a machine from its start to the removal of its last file, and asserts that it is a fork with its own name.
 async fn fork(stage: &Stage, name: &str) -> StartedFrom {
     let said = stage.say(name, "echo hostname=$(hostname)").await;
     assert_eq!(said.value("hostname"), name);
@@ -28,7 +29,7 @@ async fn fork(stage: &Stage, name: &str) -> StartedFrom {
     from.clone()
 }
 
-/// So many at once.
+/// Runs `count` forks at once.
 async fn burst(stage: &Arc<Stage>, name: &str, count: usize) -> Vec<StartedFrom> {
     let mut forks = JoinSet::new();
     for number in 0..count {
@@ -63,7 +64,7 @@ async fn in_a_row(count: usize) {
     assert_eq!(folders_in(&stage), Vec::<String>::new());
 }
 
-/// With two spares, which some of them are taken from.
+/// Runs forks in bursts with two spares, which two machines of each burst are started from.
 async fn in_bursts(bursts: usize, of: usize) {
     let _alone = alone().await;
     let mut stage = stage(&prepared("DAYFLY_STATE"), TemplateSettings::default()).await;

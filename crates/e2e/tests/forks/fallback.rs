@@ -1,4 +1,4 @@
-//! Never worse than cold: what a machine is whose fork is of no use.
+//! Tests of machines whose fork fails: they are booted, and so never worse than cold.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::stage;
 #[tokio::test]
 async fn a_fork_whose_vmm_dies_before_it_answers_is_booted_instead() {
     let mut stage = stage(&prepared("DAYFLY_STATE"), TemplateSettings::default());
-    // Nothing here needs Docker, which a machine that boots starts.
+    // A machine that boots starts Docker, which this test does not need.
     stage.host.limits.docker = Duration::from_secs(1);
     stage.prepare().await;
     let mut vm =
@@ -30,7 +30,7 @@ async fn a_fork_whose_vmm_dies_before_it_answers_is_booted_instead() {
     assert_eq!(said.value("works"), "yes");
 }
 
-/// As many as may start at once, so that nobody else's turn is left for the boots.
+/// Starts as many forks as may start at once, so that no free turn is left for the boots.
 #[tokio::test]
 async fn forks_that_all_die_at_once_are_all_booted_instead() {
     let state = OwnState::with_own_templates();
@@ -45,7 +45,7 @@ async fn forks_that_all_die_at_once_are_all_booted_instead() {
             stage.start(&format!("unlucky{number}"), stage.machine.clone(), echo).await.expect("one");
         let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no start") };
         let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
-        // None of them comes up before the last one has begun.
+        // No fork answers before the last one has been started.
         kill_process(pid, Signal::STOP).expect("stopped");
         machines.push(vm);
         pids.push(pid);
@@ -60,7 +60,7 @@ async fn forks_that_all_die_at_once_are_all_booted_instead() {
     }
 }
 
-/// How long a template may take to be built on a loaded host, while machines are booted beside it.
+/// Longest time that a template may take to be built on a loaded host, while machines boot at the same time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test]
@@ -69,10 +69,10 @@ async fn a_template_whose_forks_fail_twice_is_told_counted_and_built_again() {
     let told = stage(state.path(), TemplateSettings::default()).prepare().await;
     let Some(Preparing::Built { template, .. }) = told.last() else { panic!("{told:?}") };
     let path = state.path().join("templates").join(template).join("state");
-    // As long as it should be, and nothing that QEMU could make anything of.
+    // The state has the right length, but QEMU cannot load it.
     let length = std::fs::metadata(&path).expect("its state").len();
     std::fs::write(&path, vec![0xa5; usize::try_from(length).expect("a length")]).expect("write");
-    // Another process, as it were: it opens what is on the disk.
+    // A new stage opens what is on the disk, as another process would.
     let mut stage = stage(state.path(), TemplateSettings::default());
     stage.host.limits.docker = Duration::from_secs(1);
     stage.prepare().await;

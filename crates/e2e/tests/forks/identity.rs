@@ -1,4 +1,4 @@
-//! What each fork has for itself.
+//! Tests that each fork has its own identity.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use dayfly_vm::{AccelChoice, Driver, Preparing, StartedFrom, TemplateSettings};
 
 use crate::stage;
 
-/// How long a spare may take to be made on a loaded host.
+/// Longest time that a spare may take to be created on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// What must be another one in each machine, and what may be.
+/// Prints what must differ between machines, and what may differ.
 const WHO_AM_I: &str = r#"
 say() { echo "$1=$2"; }
 say urandom "$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ')"
@@ -29,14 +29,14 @@ say docker "$(docker info --format '{{.ServerVersion}}' 2>&1)"
 say clock "$(date +%s%N)"
 "#;
 
-/// Each is somebody, and no two are the same.
+/// Asserts that each machine has its own identity, and that no two are the same.
 fn assert_personal(machines: &[(&str, Said)]) {
     for name in ["urandom", "uuid", "openssl", "machine-id", "hostname", "boot-id", "ssh-key"] {
         let mut values: Vec<_> = machines.iter().map(|(_, said)| said.value(name)).collect();
         assert!(values.iter().all(|value| value.len() >= 3), "{name}: {values:?}");
         values.sort_unstable();
         values.dedup();
-        assert_eq!(values.len(), machines.len(), "{name} is the same twice: {values:?}");
+        assert_eq!(values.len(), machines.len(), "two machines have the same {name}: {values:?}");
     }
     for (name, said) in machines {
         assert_eq!(said.value("hostname"), format!("{name}/{name}"));
@@ -65,7 +65,7 @@ async fn forks_of_one_template_have_nothing_personal_in_common() {
     assert_personal(&machines);
 }
 
-/// QEMU 7.2 emulates SMAP so that .NET loses its main thread at the first exception.
+/// Emulated machines have no SMAP, because with the SMAP of QEMU 7.2 .NET loses its main thread at the first exception.
 #[tokio::test]
 async fn an_emulated_machine_has_a_processor_that_programs_of_dotnet_survive() {
     let mut stage = stage(&prepared("DAYFLY_STATE"), TemplateSettings::default());
@@ -94,12 +94,12 @@ async fn a_spare_that_stood_still_becomes_somebody_and_another_one_is_made() {
         }
     };
     tokio::time::timeout(PATIENCE, spare_ready).await.expect("a spare");
-    // Long enough that a clock which stood still would show it.
+    // Long enough to show a clock that stood still.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let second = stage.say("second", WHO_AM_I).await;
     assert!(matches!(&second.from[..], [StartedFrom::Spare(_)]), "{second:?}");
     assert_personal(&[("first", first), ("second", second)]);
     stage.host.spares.end().await;
     let left = std::fs::read_dir(stage.folder().join("spares")).expect("read").count();
-    assert_eq!(left, 0, "spares are gone");
+    assert_eq!(left, 0, "no spare is left");
 }

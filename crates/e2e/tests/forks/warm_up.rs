@@ -1,4 +1,4 @@
-//! What runs in a template before it is frozen, and what is in the template then.
+//! Tests of the warm-up, which runs in a template before it is frozen, and of the content of the template.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rustix::fs::SeekFrom;
 
 use crate::stage;
 
-/// Whether a file holds these bytes. Most of a sparse file is holes, and those hold nothing.
+/// Returns true if a file holds these bytes. Skips the holes of a sparse file, because they hold nothing.
 fn holds(path: &Path, wanted: &[u8]) -> bool {
     let file = std::fs::File::open(path).expect("open");
     let (mut at, mut kept, mut buffer) = (0, Vec::new(), vec![0; 1 << 20]);
@@ -58,7 +58,7 @@ async fn a_warm_up_is_in_every_fork_and_no_secret_of_the_host_is_in_the_template
     let mut secrets = vec!["planted-in-the-hosts-environment", "planted-one", "planted-two"];
     secrets.extend(Some(machine_id.trim()).filter(|id| !id.is_empty()));
     let memory = folder.join("memory");
-    assert!(holds(&memory, b"kept-in-memory-and-on-disk"), "what is in the template is found");
+    assert!(holds(&memory, b"kept-in-memory-and-on-disk"), "the search finds what is in the template");
     for name in ["memory", "state", "disk.img", "manifest.json"] {
         for secret in &secrets {
             assert!(!holds(&folder.join(name), secret.as_bytes()), "{secret} is in {name}");

@@ -1,4 +1,4 @@
-//! The machine that is a host with KVM.
+//! Starts the machine that is a host with KVM, and runs tests in it.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -12,26 +12,26 @@ use tokio::sync::Mutex;
 
 use dayfly_vm::{AccelChoice, Driver, Forward, TemplateSettings, Vm, VmEvent};
 
-/// Memory of the host machine, MiB: a template's file, its sealed copy, the page cache, and a few guests.
+/// Memory of the host machine in MiB, for a template's file, its sealed copy, the page cache, and a few guests.
 const MEMORY_MIB: u32 = 8 * 1024;
-/// How long the host machine may say nothing.
+/// Longest time that the host machine may print nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
-/// Port at which the host machine finds its payload.
+/// Port from which the host machine fetches its payload.
 const PAYLOAD_PORT: u16 = 4321;
-/// The script that runs in it.
+/// The script that runs in the host machine.
 const INSIDE: &str = include_str!("inside.sh");
 
 /// A host with KVM.
 pub(crate) struct HostMachine;
 
 impl HostMachine {
-    /// Starts one and runs tests in it: each of `tests` is a test program and a part of the names of its tests.
+    /// Starts a host machine and runs tests in it. Each of `tests` is a test program and a part of the names of its tests.
     pub(crate) async fn run(tests: &[&str]) {
         if let Ok(why) = std::env::var("DAYFLY_TEST_KVM_LEFT_OUT") {
-            // scripts/test prints it too.
+            // scripts/test prints the reason too.
             return tell(&format!("left out: {why}"));
         }
-        // Each takes two processors and eight gigabytes.
+        // Host machines run one after another, because each takes a processor and eight gigabytes.
         static ALONE: Mutex<()> = Mutex::const_new(());
         let _alone = ALONE.lock().await;
         let stage = stage();
@@ -53,7 +53,7 @@ fn stage() -> Stage {
     stage.machine.memory_mib = MEMORY_MIB;
     if let Driver::Qemu(settings) = &mut stage.machine.driver {
         settings.accel = AccelChoice::Tcg;
-        // Has SVM, with nested paging.
+        // `max` has SVM with nested paging.
         settings.cpu_model = Some("max".to_owned());
         settings.template = None;
     }
@@ -65,7 +65,7 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "kvm-host: {line}");
 }
 
-/// Everything that it says, printed as it comes.
+/// Collects all output of the host machine, and prints it as it arrives.
 async fn hear(mut vm: Vm) -> Vec<String> {
     let (began, mut said) = (Instant::now(), Vec::new());
     let mut hear = |text: String| {
@@ -95,7 +95,7 @@ async fn hear(mut vm: Vm) -> Vec<String> {
     said
 }
 
-/// Serves one archive of all that the host machine needs of this one: programs, tests, the image of its guests.
+/// Serves one archive of everything that the host machine needs from this host: programs, tests, the image of its guests.
 fn serve_payload() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -113,7 +113,7 @@ fn archive() -> Command {
     let image = Path::new("images").join(image());
     let app = prepared("DAYFLY_TEST_RUNNER_APP");
     let mut command = Command::new("tar");
-    // Tests without the hash in their names.
+    // Moves test programs into `tests/`, without the hash in their names.
     command.args(["-c", "--transform", r"s,^\([a-z_]*\)-[0-9a-f]\{16\}$,tests/\1,"]);
     command.arg("-C").arg(binary.parent().expect("a folder")).args(["dayfly", "dayfly-guest"]);
     command.arg("-C").arg(app.parent().expect("a folder")).arg(app.file_name().expect("a name"));

@@ -1,18 +1,19 @@
-//! KVM, on a host that has it: a machine of dayfly's own, whose emulated processor has SVM with nested paging.
+//! Tests with KVM, on a host that has it. The host is a dayfly machine whose emulated processor has SVM with nested paging.
 //!
 //! ```text
 //!   this host ── QEMU (emulation, `-cpu max`) ── host machine: Debian 13, kvm_amd, QEMU, dayfly, these tests
 //!                                                  └── QEMU (KVM) ── guests: built-in image, forks, jobs with Docker
 //! ```
 //!
-//! The tests that run in it are the ordinary ones: they let dayfly choose, and dayfly chooses KVM there. Those that hold only on
-//! such a host are in `kvm_host.rs`. `make test-kvm` runs all of them; `scripts/kvm-host` makes what the host machine is made of.
+//! Most tests in that machine are the ordinary ones, which let dayfly choose the accelerator: dayfly chooses KVM there.
+//! Tests that hold only on such a host are in `kvm_host.rs`. `make test-kvm` runs all of them; `scripts/kvm-host` prepares
+//! the image and the QEMU of the host machine.
 
 mod host_machine;
 
 use host_machine::HostMachine;
 
-/// The short piece that every `make test` runs: the probe, a template, and a fork that runs a job.
+/// The short part that every `make test` runs: the probe, a template, and a fork that runs a job.
 #[tokio::test]
 async fn on_a_host_with_kvm_a_template_is_built_and_a_fork_runs_a_job() {
     HostMachine::run(&["kvm_host auto_takes_kvm"]).await;

@@ -68,7 +68,7 @@ impl Entrypoint {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("it does not end: {}", self.said());
+        panic!("the entrypoint does not exit: {}", self.said());
     }
 
     fn said(&self) -> String {
@@ -82,7 +82,7 @@ impl Entrypoint {
 
 impl Drop for Entrypoint {
     fn drop(&mut self) {
-        // The second signal kills what it has started; one that has ended already is no error.
+        // At the second signal, the entrypoint kills what it has started. One that has already exited is no error.
         for _ in 0..2 {
             if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed())
                 && matches!(self.child.try_wait(), Ok(None))
@@ -105,7 +105,7 @@ async fn the_entrypoint_registers_the_real_app_with_a_token_and_its_job_runs() {
     assert_eq!(entrypoint.ended().await, Some(0), "{}", entrypoint.said());
     let token = std::fs::read_to_string(entrypoint.note("tkn")).unwrap();
     assert!(token.len() > 10 && !entrypoint.said().contains(&token), "{}", entrypoint.said());
-    assert!(!entrypoint.home.join("app/settings.json").exists(), "its key outlives it");
+    assert!(!entrypoint.home.join("app/settings.json").exists(), "the runner's key is left");
     stage.nothing_is_left().await;
 }
 
@@ -120,6 +120,6 @@ async fn a_runner_for_many_jobs_runs_them_in_one_place_until_the_loop_stops_it()
     }
     std::fs::write(entrypoint.note("trm"), SECRET).unwrap();
     assert_eq!(entrypoint.ended().await, Some(5), "{}", entrypoint.said());
-    // Nothing inside took the registration back: that is the loop's business.
+    // The entrypoint has not removed the registration, because that is the task of the loop.
     assert_eq!(stage.forge.list_runners(&stage.scope).await.unwrap().len(), 1);
 }

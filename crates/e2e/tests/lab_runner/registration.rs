@@ -1,4 +1,4 @@
-//! The real runner app registers itself with a token, which it gets by its environment.
+//! The real runner app registers itself with a token from its environment.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,7 +41,7 @@ struct Registered<'a> {
 }
 
 impl<'a> Registered<'a> {
-    /// Runs `configure`, with a registration token of that scope.
+    /// Runs `configure` with a registration token for that scope.
     async fn new(stage: &'a Stage, scope: &RunnerScope, name: &str, more: &[&str]) -> Self {
         let token = stage.forge.registration_token(scope).await.unwrap().token;
         let environment = vec![
@@ -63,7 +63,7 @@ impl<'a> Registered<'a> {
         self.stage.launch(&self.home, arguments, &environment).ended(PATIENCE).await
     }
 
-    /// Takes the registration token out of what `configure` has left for every job to read.
+    /// Removes the registration token from `settings.json`, which `configure` has written and every job can read.
     fn forget_token(&self) {
         let path = self.home.join("settings.json");
         let mut settings: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -109,11 +109,11 @@ async fn a_runner_that_is_not_ephemeral_runs_job_after_job_until_it_is_removed()
     }
     let left = stage.forge.list_runners(&stage.scope).await.unwrap();
     assert_eq!((left.len(), left[0].busy), (1, false));
-    assert_eq!(app.ended(Duration::ZERO).await, None, "it waits for more: {}", runner.said());
+    assert_eq!(app.ended(Duration::ZERO).await, None, "the app waits for the next job: {}", runner.said());
 
     assert_eq!(runner.to_end(&["remove"]).await, Some(true), "{}", runner.said());
     stage.nothing_is_left().await;
-    assert!(app.ended(PATIENCE).await.is_some(), "it has learned that it is removed: {}", runner.said());
+    assert!(app.ended(PATIENCE).await.is_some(), "the app exits after its removal: {}", runner.said());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +141,7 @@ async fn a_runner_that_was_killed_in_a_job_fails_it_as_it_starts_again_and_takes
 async fn runners_of_a_group_of_an_organisation_and_of_an_enterprise_run_a_repositorys_job() {
     let stage = Stage::set().await;
     let workflow = "on: workflow_dispatch\njobs:\n  a:\n    runs-on: {group: fast, labels: big}\n    steps:\n      - run: echo hi\n";
-    // The lab makes a group when the first job asks for it.
+    // The lab creates a group when the first job requests it.
     let first = stage.start(workflow).await;
     let group = ["--ephemeral", "--runnergroup", "fast"];
     for (run, scope) in

@@ -1,4 +1,4 @@
-//! A lab on a free port, and a runner app for every job that is queued.
+//! A lab on a free port, and a runner app for every queued job.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use dayfly_lab::{Lab, LabEvent, LabEventKind, LabSettings};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// A run takes some seconds; one that hangs fails its test after this.
+/// Longest time that a run may take, which normally takes some seconds. A test fails if its run hangs for longer.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// The lab and where its runners live.
+/// The lab, and the folder of its runners.
 pub(crate) struct Stage {
     pub(crate) forge: Forge,
     pub(crate) url: String,
@@ -25,17 +25,17 @@ pub(crate) struct Stage {
     app: PathBuf,
 }
 
-/// A runner app; it ends with this value.
+/// A runner app that is killed when this value is dropped.
 pub(crate) struct App(Child);
 
 impl App {
-    /// Ends it without a word.
+    /// Kills the app, which has no chance to clean up.
     pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
-    /// Whether it ended well, or `None` when it has not ended within `patience`.
+    /// Returns whether the app exits with success, or `None` if it does not exit within `patience`.
     pub(crate) async fn ended(&mut self, patience: Duration) -> Option<bool> {
         let since = std::time::Instant::now();
         while since.elapsed() < patience {
@@ -84,7 +84,7 @@ impl Stage {
         self.forge.dispatch("o", "r", "ci.yml", &dispatch).await.unwrap()
     }
 
-    /// Serves a run's jobs with runners and collects its events; `react` may act on them.
+    /// Starts a runner for each job of a run, and collects the run's events. `react` may act on them.
     pub(crate) async fn follow<F: Future<Output = ()>>(
         &self,
         run: u64,
@@ -93,7 +93,7 @@ impl Stage {
         self.collect(run, true, react).await
     }
 
-    /// Collects the events of a run whose runners are there already.
+    /// Collects the events of a run whose runners already exist.
     pub(crate) async fn watch(&self, run: u64) -> Outcome {
         self.collect(run, false, |_, _| None::<std::future::Ready<()>>).await
     }
@@ -135,7 +135,7 @@ impl Stage {
         outcome
     }
 
-    /// Answers how many seconds the app took to end.
+    /// Deletes the registration of an idle runner, and returns how many seconds its app took to exit.
     pub(crate) async fn delete_idle_runner_and_wait_for_its_end(&self) -> u64 {
         let mut app = self.start_app(1, &["idle".to_owned()], 1).await;
         let runner = loop {
@@ -165,14 +165,14 @@ impl Stage {
         self.launch(&home, &["run", "--terminal=false", "--jitconfig", &runner.encoded], &[])
     }
 
-    /// A new folder for a runner app.
+    /// Creates a folder for a runner app.
     pub(crate) fn home(&self, name: &str) -> PathBuf {
         let home = self.folder.path().join(name);
         std::fs::create_dir(&home).unwrap();
         home
     }
 
-    /// Starts the runner app in its folder; what it says goes into `out.txt` there.
+    /// Starts the runner app in its folder, and appends its output to `out.txt` in that folder.
     pub(crate) fn launch(&self, home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> App {
         let out = std::fs::File::options().create(true).append(true).open(home.join("out.txt")).unwrap();
         let child = Command::new(&self.app)
@@ -190,7 +190,7 @@ impl Stage {
         App(child)
     }
 
-    /// The job's log over REST, without its times.
+    /// Returns the job's log over REST, without timestamps.
     pub(crate) async fn log(&self, outcome: &Outcome, job: &str) -> Vec<String> {
         let jobs = self.forge.jobs("o", "r", outcome.run).await.unwrap();
         let id = jobs.iter().find(|it| it.name == job).unwrap().id;
@@ -204,7 +204,7 @@ impl Stage {
     }
 }
 
-/// What came of a run.
+/// The result and the events of a run.
 pub(crate) struct Outcome {
     pub(crate) run: u64,
     pub(crate) conclusion: Conclusion,

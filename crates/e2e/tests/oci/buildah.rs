@@ -1,11 +1,11 @@
-//! Images with every oddity that a layer may have, made by buildah.
+//! Builds images with buildah that have every oddity that a layer may have.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// buildah with a store of its own.
+/// buildah with its own storage.
 pub(crate) struct Buildah {
     folder: PathBuf,
 }
@@ -30,7 +30,7 @@ impl Buildah {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    /// Sends an image to an archive or a registry.
+    /// Pushes an image to an archive or a registry.
     pub(crate) fn push(&self, image: &str, to: &str, more: &[String]) {
         let policy = self.folder.join("policy.json").display().to_string();
         let mut arguments = vec!["push", "-q", "--signature-policy", &policy];
@@ -39,7 +39,7 @@ impl Buildah {
         self.run(&arguments);
     }
 
-    /// Sends an image `localhost/NAME:1` to an archive, and returns that archive's name.
+    /// Pushes an image `localhost/NAME:1` to an archive, and returns the archive's name.
     pub(crate) fn archive(&self, image: &str) -> String {
         let name = image.trim_start_matches("localhost/").trim_end_matches(":1");
         let archive = format!("oci-archive:{}", self.folder.join(name).display());
@@ -47,12 +47,12 @@ impl Buildah {
         archive
     }
 
-    /// Makes an image of one layer in which a job can run, but for what is done to it.
+    /// Builds an image of one layer in which a job could run, after `change` was applied to its files.
     pub(crate) fn make_with(&self, name: &str, change: impl Fn(&Path)) {
         self.make_configured(name, &[], change);
     }
 
-    /// Makes an image that has a shell and what the shell calls, and nothing else: no C library either.
+    /// Builds an image that has a shell and a few programs, and nothing else, not even a C library.
     pub(crate) fn make_bare(&self, name: &str) {
         let container = self.run(&["from", "-q", "--pull-never", "scratch"]);
         let root = self.run(&["mount", &container]);
@@ -60,9 +60,10 @@ impl Buildah {
         self.run(&["commit", "-q", &container, name]);
     }
 
-    /// Makes an image as the steps of GitHub's Dockerfile (actions/runner, `images/Dockerfile`) do: the app in the home of its user,
-    /// who is in the group of Docker, and Docker's own programs in `/usr/bin`; no `iptables`, no `kmod`, no tool cache. `engine`
-    /// is a folder with Docker's programs in `bin` and their libraries in `lib`; github-act-runner stands in for the app.
+    /// Builds an image as the steps of GitHub's Dockerfile (actions/runner, `images/Dockerfile`) do: the app is in the home
+    /// of its user, who is in the group `docker`, and Docker's own programs are in `/usr/bin`. There is no `iptables`, no
+    /// `kmod` and no tool cache. `engine` is a folder with Docker's programs in `bin` and their libraries in `lib`.
+    /// github-act-runner is used instead of the official app.
     pub(crate) fn make_like_github(&self, name: &str, engine: &Path, app: &Path) {
         let config = ["--user", "runner", "--env", "ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT=1"];
         self.make_configured(name, &config, |root| {
@@ -105,7 +106,7 @@ impl Buildah {
         self.run(&["commit", "-q", &container, name]);
     }
 
-    /// Makes an image of one layer in which a job can run, whose `ENV` says which version it is.
+    /// Builds an image of one layer in which a job can run, with its version in `ENV`.
     pub(crate) fn make_version(&self, name: &str, version: &str) {
         let path = "PATH=/of/the/image:/usr/bin:/bin";
         let version = format!("VERSION={version}");
@@ -113,7 +114,7 @@ impl Buildah {
         self.make_configured(name, &config, |_| ());
     }
 
-    /// Makes an image of three layers; the folder that holds what buildah unpacks of it.
+    /// Builds an image of three layers, and returns the folder into which buildah unpacks it.
     pub(crate) fn make_oddities(&self, name: &str) -> PathBuf {
         let changes: [fn(&Path); 3] = [first, second, third];
         for (index, change) in changes.into_iter().enumerate() {
@@ -140,7 +141,7 @@ fn set_attribute(path: &Path, name: &str, value: &str) {
     assert!(status.expect("setfattr").success(), "{name}");
 }
 
-/// Programs that are one, without any library, and folders for them and their users.
+/// Adds busybox, which needs no library, under these names, and the folders that programs and users need.
 fn busybox(root: &Path, names: &[&str]) {
     for folder in ["bin", "etc", "tmp", "root", "usr/lib"] {
         fs::create_dir_all(root.join(folder)).expect("folders");
@@ -152,7 +153,7 @@ fn busybox(root: &Path, names: &[&str]) {
     }
 }
 
-/// Programs that a job is run with.
+/// Adds the programs that a job is run with.
 fn programs(root: &Path) {
     busybox(root, &["cat", "id", "sleep"]);
     for program in ["/bin/sh", "/bin/bash"] {
@@ -162,7 +163,7 @@ fn programs(root: &Path) {
     write(&root.join("etc/group"), "root:x:0:\n");
 }
 
-/// All that the layers above change.
+/// Creates everything that the layers above change.
 fn first(root: &Path) {
     programs(root);
     let data = root.join("data");
@@ -180,7 +181,7 @@ fn first(root: &Path) {
     strange(&data);
 }
 
-/// What is odd in itself.
+/// Creates files that are odd in themselves.
 fn strange(data: &Path) {
     write(&data.join("set-user-id"), "#!/bin/sh\n");
     chown(data.join("set-user-id"), Some(3_000_000_000), Some(70_000)).expect("an owner");
@@ -206,7 +207,7 @@ fn strange(data: &Path) {
     lchown(data.join("pipe"), Some(7), Some(8)).expect("an owner");
 }
 
-/// Files that go, change their kind, or lose one of their names.
+/// Removes files, changes their kind, or removes one of their names.
 fn second(root: &Path) {
     let data = root.join("data");
     fs::remove_file(data.join("gone")).expect("removed");
@@ -220,7 +221,7 @@ fn second(root: &Path) {
     write(&data.join("again/x"), "second");
 }
 
-/// The same once more, and a folder that comes back empty.
+/// Does so once more, and creates a removed folder again, empty.
 fn third(root: &Path) {
     let data = root.join("data");
     fs::remove_dir_all(data.join("again")).expect("removed");

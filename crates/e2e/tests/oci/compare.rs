@@ -1,4 +1,4 @@
-//! Two trees, file by file.
+//! Compares two file trees, file by file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::Command;
 
-/// What the host adds.
+/// Paths that are not compared: what the host adds or changes, and the device.
 const ADDED: [&str; 11] = [
     "etc/dayfly",
     "etc/dayfly/image.env",
@@ -22,7 +22,7 @@ const ADDED: [&str; 11] = [
     "data/device",
 ];
 
-/// Asserts that a tree is what another one is, but for what the host adds, and devices.
+/// Asserts that two trees are the same, except for what the host adds, and devices.
 pub(crate) fn check(expected: &Path, found: &Path) {
     let (expected, found) = (listed(expected), listed(found));
     assert!(expected.len() > 30, "{expected:#?}");
@@ -64,7 +64,7 @@ fn walk(root: &Path, folder: &Path, take: &mut impl FnMut(&Path, String)) {
     }
 }
 
-/// Kind, rights, owners, time, extended attributes and content; of further names of a file its first one.
+/// Describes a file: kind, mode, owners, time, extended attributes and content, and the first of its names (for hard links).
 fn describe(path: &Path, relative: &str, first_names: &mut BTreeMap<u64, String>) -> String {
     let metadata = path.symlink_metadata().expect("there");
     let kind = metadata.file_type();

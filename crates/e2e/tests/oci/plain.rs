@@ -1,4 +1,4 @@
-//! A registry of one repository, on loopback and without encryption: what happens before a blob is sent is the test's.
+//! A registry of one repository, on loopback and without encryption. The test decides what happens before a blob is sent.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -8,29 +8,29 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 
-/// What happens before a blob is sent, given its digest.
+/// A function that is called before a blob is sent, with the blob's digest.
 pub(crate) type Before = dyn FnMut(&str) + Send;
 
-/// A registry that answers until the process ends.
+/// A registry that answers until the process exits.
 pub(crate) struct Plain {
     port: u16,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// By their paths.
+    /// Manifests and blobs, by URL path.
     documents: BTreeMap<String, Vec<u8>>,
     asked: Mutex<Vec<String>>,
     before: Mutex<Box<Before>>,
 }
 
-/// As OCI writes it.
+/// Returns a digest in OCI's notation.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     let digits: Vec<String> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{}", digits.concat())
 }
 
-/// A layer of one file that no compression makes shorter.
+/// Returns a layer with one file that cannot be compressed.
 pub(crate) fn layer(name: &str, length: usize) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -49,7 +49,7 @@ pub(crate) fn layer(name: &str, length: usize) -> Vec<u8> {
 }
 
 impl Plain {
-    /// A registry with images of these tags and layers.
+    /// Starts a registry with images of these tags and layers.
     pub(crate) fn start(images: &[(&str, &[&[u8]])]) -> Self {
         let mut documents = BTreeMap::new();
         for (tag, layers) in images {
@@ -83,17 +83,17 @@ impl Plain {
         registry
     }
 
-    /// The name of an image.
+    /// Returns the name of an image.
     pub(crate) fn name(&self, tag: &str) -> String {
         format!("127.0.0.1:{}/team/app:{tag}", self.port)
     }
 
-    /// From now on this happens before a blob is sent.
+    /// Sets the function that is called before a blob is sent.
     pub(crate) fn before_blobs(&self, before: impl FnMut(&str) + Send + 'static) {
         *self.shared.before.lock().expect("not poisoned") = Box::new(before);
     }
 
-    /// How often something was asked for whose path ends so.
+    /// Returns the number of requests whose path ends with `end`.
     pub(crate) fn asked(&self, end: &str) -> usize {
         let asked = self.shared.asked.lock().expect("not poisoned");
         asked.iter().filter(|path| path.ends_with(end)).count()
@@ -101,7 +101,7 @@ impl Plain {
 }
 
 impl Shared {
-    /// One request a connection. Whoever speaks TLS is answered like a server without it answers.
+    /// Answers one request for each connection. A TLS client gets the answer of a server without TLS.
     fn answer(&self, mut stream: TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         if reader.fill_buf().ok()?.first() == Some(&0x16) {

@@ -20,7 +20,7 @@ impl Registry {
     pub(crate) fn start(folder: &Path) -> Self {
         let folder = folder.join("registry");
         fs::create_dir_all(folder.join("certificates")).expect("a folder");
-        // Free now, and nobody else is in this network namespace.
+        // The port is free now, and no other process in this network namespace takes it.
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port")
@@ -49,7 +49,7 @@ impl Registry {
                 &certificate,
             ],
         );
-        let (user, password) = USER.split_once(':').expect("both");
+        let (user, password) = USER.split_once(':').expect("a colon");
         run("htpasswd", &["-cbB", &path("users"), user, password]);
         let settings = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
@@ -89,30 +89,30 @@ impl Registry {
         self.port
     }
 
-    /// The file that says whom to believe.
+    /// Returns the file that names the certificate authority of the registry.
     pub(crate) fn settings(&self) -> PathBuf {
         self.folder.join("registries.json")
     }
 
-    /// The file that says who asks.
+    /// Returns the file with the credentials for the registry.
     pub(crate) fn credentials(&self) -> PathBuf {
         self.folder.join("auth.json")
     }
 
-    /// What buildah needs to push.
+    /// Returns the options that buildah needs to push.
     pub(crate) fn login(&self) -> Vec<String> {
         let certificates = self.folder.join("certificates").display().to_string();
         ["--creds", USER, "--cert-dir", &certificates].map(str::to_owned).to_vec()
     }
 
-    /// The digest of a tag, as the registry has it on its disk.
+    /// Returns the digest of a tag, as the registry stores it on its disk.
     pub(crate) fn digest_of(&self, repository: &str, tag: &str) -> String {
         let link =
             format!("data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link");
         fs::read_to_string(self.folder.join(link)).expect("a link")
     }
 
-    /// Ends it.
+    /// Stops the registry.
     pub(crate) fn stop(&self) {
         let mut child = self.child.borrow_mut();
         let _ = child.kill();

@@ -1,8 +1,8 @@
-//! A disk that fills while an image is pulled, and collections that come in between: what is whole stays, nothing else is
-//! left, and what failed succeeds once there is room.
+//! Tests of a disk that fills while an image is pulled, and of garbage collections during a pull: complete files stay,
+//! nothing else is left, and a failed pull succeeds once there is space.
 //!
-//! The disk is a tmpfs that only the test sees, which grows and shrinks as the test says; when it fills while layers come
-//! is said by their registry. So nothing here depends on which of two is faster.
+//! The disk is a tmpfs that only the test can see and that the test resizes. The test's registry fills it while layers are
+//! downloaded. Therefore no result depends on which of two processes is faster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use super::plain::{Plain, digest, layer};
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1024 * 1024;
-/// More than anything here needs.
+/// A disk size in bytes that is more than any test here needs.
 const ROOMY: u64 = 1024 * MIB;
 
-/// A state folder on a disk of its own.
+/// A state folder on a separate disk, and a registry.
 struct Stage {
-    /// Goes before the folder that it is over.
+    /// Dropped before the folder that it is mounted over.
     disk: Disk,
     state: OwnState,
     registry: Arc<Plain>,
@@ -31,7 +31,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Two images: `v1` has one layer, and `v2` one more.
+    /// Creates a stage with two images: `v1` has one layer, and `v2` has one more.
     fn new() -> Self {
         let state = OwnState::without_images();
         let links = ["kernels", "runner-apps"].map(|name| (name, fs::read_link(state.path().join(name))));
@@ -56,7 +56,7 @@ impl Stage {
         pulled(self.start(tag).wait())
     }
 
-    /// Asserts that a pull tells in one message that there is no room, and where and what to do.
+    /// Asserts that a pull reports in one message that there is no space, where, and what to do.
     fn assert_no_room(&self, tag: &str, what: &str) {
         let ended = self.start(tag).wait();
         ended.assert_status(3);
@@ -69,7 +69,7 @@ impl Stage {
         self.assert_nothing_half_made();
     }
 
-    /// Stages, locks and files without their name are gone, and whatever has a name is whole.
+    /// Asserts that stages, locks and unnamed files are gone, and that every file with its final name is complete.
     fn assert_nothing_half_made(&self) {
         for store in ["images", "blobs"] {
             assert_eq!(
@@ -131,7 +131,7 @@ fn is_hidden(path: &Path) -> bool {
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(120), "it did not come to pass that {what}");
+        assert!(began.elapsed() < Duration::from_secs(120), "after 120 s it is still not true that {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -145,12 +145,12 @@ fn a_disk_that_fills_at_any_point_is_told_and_what_is_whole_on_it_stays_and_is_u
     let good = stage.pulled("v1");
     let before = stage.disk.used();
 
-    // Before anything comes: only what is not here yet counts.
+    // Before any download: only layers that are not stored yet count.
     stage.disk.resize(before + MIB);
     stage.assert_no_room("v2", "no space for its layers");
     assert_eq!(stage.registry.asked(&digest(&stage.second)), 0);
 
-    // While layers come: somebody else fills the disk.
+    // While layers are downloaded: something else fills the disk.
     stage.disk.resize(before + 8 * MIB);
     let (filler, hog) = (stage.disk.filler(), stage.state.path().join("hog"));
     let (second, to) = (digest(&stage.second), hog.clone());
@@ -164,21 +164,22 @@ fn a_disk_that_fills_at_any_point_is_told_and_what_is_whole_on_it_stays_and_is_u
     stage.registry.before_blobs(|_| {});
     assert!(stage.has_layer(&stage.first) && !stage.has_layer(&stage.second));
 
-    // While it is converted. How much that takes is known from once with room.
+    // While the image is converted. A pull with enough space shows how much that takes.
     stage.disk.resize(ROOMY);
     let image = stage.pulled("v2");
     let [root, kernel, initramfs] = ["root.squashfs", "kernel", "initramfs"].map(|name| pages(&image, name));
     stage.dayfly(&["image", "rm", image["id"].as_str().expect("an id")]).run().assert_status(0);
-    assert_eq!(stage.registry.asked(&digest(&stage.second)), 2, "layers that are whole do not come again");
+    assert_eq!(stage.registry.asked(&digest(&stage.second)), 2, "complete layers are not downloaded again");
     let filled = stage.disk.used();
     let all = root + kernel + initramfs;
-    // In mksquashfs, soon and later; in the copies of kernel and initramfs; with a page for the log, and none for the manifest.
+    // The disk fills in mksquashfs, early and late; in the copies of kernel and initramfs; and after one page for the log,
+    // with none for the manifest.
     for room in [MIB, root / 2, root + kernel / 2, root + kernel + initramfs / 2, all + PAGE] {
         stage.disk.resize(filled + room);
         stage.assert_no_room("v2", "no space for an image");
     }
 
-    // What was good still is, and what failed succeeds.
+    // The first image still works, and the pull that failed succeeds.
     let listed: Value =
         serde_json::from_str(&stage.dayfly(&["image", "ls", "--json"]).run().stdout).expect("a list");
     assert_eq!((listed.as_array().map(Vec::len), &listed[0]["id"]), (Some(1), &good["id"]));
@@ -188,7 +189,7 @@ fn a_disk_that_fills_at_any_point_is_told_and_what_is_whole_on_it_stays_and_is_u
     assert_eq!(stage.registry.asked(&digest(&stage.second)), 2);
 }
 
-/// What a file takes of a disk, bytes.
+/// Returns the space that a file takes on the disk, in bytes.
 fn pages(image: &Value, name: &str) -> u64 {
     let path = Path::new(image["folder"].as_str().expect("a folder")).join(name);
     fs::metadata(path).expect("a file").len().next_multiple_of(PAGE)
@@ -205,7 +206,7 @@ fn two_pulls_and_collections_in_between_come_to_one_image_and_each_layer_comes_o
     let second = digest(&stage.second);
     stage.registry.before_blobs(move |blob| {
         if blob == second {
-            // Both have asked what the tag is, and wait for the same layer, or will.
+            // Both pulls have resolved the tag, and wait for the same layer, or soon will.
             wait_until("both pull", || {
                 registry
                     .upgrade()
@@ -226,7 +227,7 @@ fn two_pulls_and_collections_in_between_come_to_one_image_and_each_layer_comes_o
     assert_eq!(stage.registry.asked(&digest(&stage.second)), 1);
     stage.assert_nothing_half_made();
 
-    // Now that nobody pulls, two collections at once leave nothing, and neither fails.
+    // Because no pull runs now, two collections at once leave nothing, and neither fails.
     let collections = [(); 2].map(|()| stage.dayfly(&["image", "gc", "--keep-bytes", "0"]).start());
     for collection in collections {
         collection.wait().assert_status(0);

@@ -1,4 +1,4 @@
-//! An image with nothing but a shell: what jobs use is added to it, and works there.
+//! Tests of the tools that are added to an image with nothing but a shell: what jobs use works there.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ jobs:
           docker run --rm box /busybox ip address show eth0
 "#;
 
-/// Pulls an image, and returns what was added to it.
+/// Pulls an image, asserts that it lacks nothing, and returns what was added to it.
 fn added_so_that_nothing_is_lacking(archive: &str, state: &OwnState) -> String {
     let pulled = Dayfly::new(["image", "pull", "--json", archive]).env("DAYFLY_STATE", state.path()).run();
     pulled.assert_status(0);
@@ -37,7 +37,7 @@ fn added_so_that_nothing_is_lacking(archive: &str, state: &OwnState) -> String {
     origin["added"].to_string()
 }
 
-/// One machine, which had its Docker when it was frozen.
+/// Asserts that one machine was started, from a template in which Docker already ran.
 fn assert_one_fork(ended: &Ended) {
     let runner = ended.events_of("runner");
     let started: Vec<_> = runner.iter().filter(|event| event["what"] == "vmm_started").collect();
@@ -87,7 +87,7 @@ jobs:
           docker run --rm box /busybox ip address show eth0
 "#;
 
-/// The first name that anyone gives to `-i` is `ghcr.io/actions/actions-runner`.
+/// The first name that a user gives to `-i` is `ghcr.io/actions/actions-runner`, so an image of that form must work.
 #[test]
 fn an_image_as_githubs_dockerfile_makes_it_runs_a_job_with_its_own_docker() {
     if !rustix::process::geteuid().is_root() {
@@ -109,7 +109,7 @@ fn an_image_as_githubs_dockerfile_makes_it_runs_a_job_with_its_own_docker() {
     let without = ["image", "pull", "--json", "--image-tools", "none", &archive];
     let without = Dayfly::new(without).env("DAYFLY_STATE", state.path()).run();
     let lacks = without.events()[0]["origin"]["lacks"].to_string();
-    assert!(lacks.contains("iptables") && !lacks.contains("runc"), "said before a job says it: {lacks}");
+    assert!(lacks.contains("iptables") && !lacks.contains("runc"), "reported before a job fails: {lacks}");
 
     let ended = Dayfly::demo(LIKE_GITHUB, ["-i", &archive]).env("DAYFLY_STATE", state.path()).run();
     ended.assert_status(0).assert_nothing_left();

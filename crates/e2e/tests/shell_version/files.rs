@@ -1,4 +1,4 @@
-//! The handshake's files, each with the right secret and with a wrong one.
+//! Tests of the handshake's files, each with the right secret and with a wrong one.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -30,13 +30,13 @@ impl Known {
         let runner = dayfly.start();
         let mut known = Self { stage, folder, secret, runner, id: String::new() };
         known.next();
-        // Whoever is on this host sees arguments: those of the test's own command, and no secret among the others.
+        // Every user of this host can read arguments. Only those of the test's own command may hold the secret.
         assert_eq!(dayfly_e2e::processes_naming(&known.secret), [known.runner.pid()]);
         assert_eq!(dayfly_e2e::processes_naming(&known.stage.lab.token), Vec::<u32>::new());
         known
     }
 
-    /// Waits for the next runner that waits for a job.
+    /// Waits until the next runner listens for jobs.
     fn next(&mut self) {
         self.id = self.runner.wait_for_event("listening")["runner"].as_str().expect("an id").to_owned();
     }
@@ -45,7 +45,7 @@ impl Known {
         self.folder.path().join(format!("{}.{suffix}", self.id))
     }
 
-    /// Puts a file into the directory, whole, as every writer of the handshake does.
+    /// Creates a file in the directory by a rename, as every writer of the handshake does. No reader sees a part of it.
     fn put(&self, suffix: &str, content: &str) {
         let new = self.folder.path().join(".new");
         std::fs::write(&new, content).expect("a file");
@@ -57,7 +57,7 @@ impl Known {
         let ended = self.runner.wait();
         ended.assert_status(143);
         let exited = ended.events_of("entrypoint_exited").pop().expect("the entrypoint ended by itself");
-        assert_eq!(exited["code"], 5, "by .trm, whatever became of the other files");
+        assert_eq!(exited["code"], 5, "by .trm, regardless of the other files");
         self.stage.assert_nothing_left(&ended).await;
         assert_eq!(folders(self.folder.path()), Vec::<PathBuf>::new(), "files of the handshake are left");
         self.stage.lab.stop();
@@ -75,7 +75,8 @@ async fn the_env_file_is_gone_and_the_note_of_a_runner_stays_for_who_waits_for_i
         let text = std::fs::read_to_string(&tkn).expect("the note");
         assert_eq!(text.trim() == format!("GH-runner-{}", known.id), is_name, "{mode}: {text}");
         assert!(text.len() < 1000, "a JIT config has kilobytes: {text}");
-        // Whoever waits for it removes it; the loop has seen it, and ends its runner by `.trm` all the same.
+        // An orchestrator removes the file when it has seen it. The loop has seen the file too, and still stops its runner by
+        // `.trm`.
         std::fs::remove_file(&tkn).expect("removed");
         known.end().await;
     }
@@ -86,7 +87,7 @@ async fn a_runner_ends_by_a_trm_with_the_secret_and_by_no_other() {
     let mut known = Known::start(&[]);
     known.put("trm", "wrong");
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    assert_eq!(known.stage.lab.registrations().await.len(), 1, "a wrong one is ignored");
+    assert_eq!(known.stage.lab.registrations().await.len(), 1, "a wrong secret is ignored");
     known.put("trm", &known.secret);
     let exited = known.runner.wait_for_event("entrypoint_exited");
     assert_eq!(exited["code"], 5, "by .trm");
@@ -105,7 +106,7 @@ async fn a_loop_ends_by_a_brk_with_the_secret_and_by_no_other() {
     let warning = known.runner.wait_for_event("warning");
     assert!(warning["message"].as_str().is_some_and(|text| text.contains(".brk is ignored")), "{warning}");
     known.next();
-    // A link to a file with the right secret is no note.
+    // A link to a file with the right secret is ignored.
     let secret = known.stage.state.path().join("secret");
     std::fs::write(&secret, &known.secret).expect("a file");
     std::os::unix::fs::symlink(&secret, known.path("brk")).expect("a link");
@@ -133,7 +134,7 @@ async fn the_orchestrators_directory_is_the_users_or_its_own_and_notes_are_taken
     assert_eq!(names, ["mine-001", "mine-002"]);
     for folder in folders(&common) {
         assert_eq!(std::fs::metadata(&folder).expect("there").permissions().mode() & 0o777, 0o700);
-        until("the note is taken", || folders(&folder).is_empty()).await;
+        until("the note is removed", || folders(&folder).is_empty()).await;
     }
     orchestrator.signal(Signal::TERM);
     let ended = orchestrator.wait();
@@ -141,7 +142,7 @@ async fn the_orchestrators_directory_is_the_users_or_its_own_and_notes_are_taken
     assert_eq!(
         folders(&common),
         Vec::<PathBuf>::new(),
-        "what the loops made is gone, the user's directory stays"
+        "the loops' files are removed, and the user's directory stays"
     );
     assert!(common.is_dir());
     stage.assert_nothing_left(&ended).await;

@@ -1,10 +1,10 @@
-//! Loops that end badly are replaced, and no other loop notices.
+//! Tests that a loop that fails is replaced, and that no other loop is affected.
 
 use rustix::process::Signal;
 
 use super::stage::{HELLO, REPOSITORY, Stage, listening};
 
-/// A job that has become root in its machine and ends the entrypoint, which then writes a rightful `.brk`.
+/// A job that has become root in its machine and stops the entrypoint, which then writes a `.brk` with the right secret.
 const REBEL: &str = "
 on: push
 jobs:
@@ -42,7 +42,7 @@ async fn a_loop_that_a_job_has_ended_is_replaced_and_counted_and_its_sibling_goe
     let ended = orchestrator.wait();
     ended.assert_status(143);
     for event in ended.events_of("loop_replaced") {
-        assert_eq!(event["loop"], started["loop"], "the other loop never noticed");
+        assert_eq!(event["loop"], started["loop"], "the other loop is not affected");
     }
     stage.assert_nothing_left(&ended).await;
     stage.lab.stop();

@@ -1,4 +1,4 @@
-//! Each option and variable of the loop.
+//! Tests of each option and variable of the loop.
 
 use dayfly_e2e::Dayfly;
 use dayfly_e2e::lab::http;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::stage::{HELLO, REPOSITORY, Stage, listening};
 
-/// A job that looks for what it should not see: whatever is in the environment of any process that it can look at.
+/// A job that searches for secrets in the environment of each process that it can inspect.
 const LEAKS: &str = "
 on: push
 jobs:
@@ -19,7 +19,7 @@ jobs:
           echo leaks $(cat /proc/*/environ | tr '\\0' '\\n' | grep -c hus[h])
 ";
 
-/// What the lab's REST API says of the runners of a scope.
+/// Returns the runners of a scope, as the lab's REST API lists them.
 async fn runners(stage: &Stage, path: &str) -> Vec<Value> {
     let url = format!("{}/api/v3/{path}/actions/runners", stage.lab.url);
     let answer = http().get(url).bearer_auth(&stage.lab.token).send().await.expect("an answer");
@@ -215,7 +215,7 @@ async fn the_entrypoint_is_taken_from_a_folder_of_this_host() {
     let mut runner = stage.with_token(words).start();
     listening(&mut runner);
     let theirs = entrypoint.to_str().expect("text");
-    assert_eq!(dayfly_e2e::processes_naming(theirs).len(), 1, "it runs from {theirs}");
+    assert_eq!(dayfly_e2e::processes_naming(theirs).len(), 1, "the entrypoint runs from {theirs}");
     stage.job(HELLO).await;
     let ended = runner.wait();
     ended.assert_status(0);
@@ -246,7 +246,7 @@ async fn log_lines_go_where_they_should() {
     assert_eq!(
         (ended.stdout.as_str(), ended.stderr.as_str()),
         ("", ""),
-        "warnings and errors alone, and there are none"
+        "only warnings and errors are logged, and there are none"
     );
     stage.lab.stop();
 }
@@ -298,7 +298,7 @@ async fn help_shows_what_is_in_force_and_never_a_secret() {
     stage.lab.stop();
 }
 
-/// An option with its value, and the variable that says the same.
+/// An option with its value, and the variable and value that mean the same.
 type Said = (&'static [&'static str], &'static str, &'static str);
 
 const OF_ORCHESTRATOR: &[Said] = &[
@@ -361,9 +361,9 @@ fn each_variable_says_what_its_option_says_and_the_option_wins() {
             assert_eq!(by_option.stdout, by_variable.stdout, "{command} {option:?} {variable}");
             assert_ne!(by_option.stdout, plain, "{command} {option:?}");
             let empty = Dayfly::new([command, "-h"]).env(variable, "").run();
-            assert_eq!(empty.stdout, plain, "an empty {variable} is none");
+            assert_eq!(empty.stdout, plain, "an empty {variable} is the same as none");
             if option.len() == 2 && !["RUNNER_PAT", "RUNNER_SECRET", "TOKEN_PAT"].contains(variable) {
-                // `0` is a value that each of them takes, and which is none of those above.
+                // `0` is valid for each variable that is compared, and differs from the option's value unless that is `0`.
                 let both = Dayfly::new(words()).env(variable, if *value == "0" { "1" } else { "0" }).run();
                 let numbers_only = ["RUNNER_DNS", "RUNNER_CPUS", "RUNNER_MEMORY", "ORCHESTRATOR_RUNNERS"];
                 if !numbers_only.contains(variable) {
@@ -387,11 +387,11 @@ async fn user_and_update_reach_the_machine_and_the_token_comes_from_a_file() {
     let log = stage
         .job("on: push\njobs: { a: { runs-on: self-hosted, steps: [{ run: echo as $RUNNER_USER update $RUNNER_UPDATE }] } }")
         .await;
-    // On this host itself nobody changes the user: what was asked for is told all the same.
+    // The runtime `process` does not change the user, but jobs see the requested one nevertheless.
     assert!(log.contains("as somebody update 1"), "{log}");
     let ended = runner.wait();
     ended.assert_status(0);
-    assert!(!ended.stderr.contains("-T:"), "a file is no argument: {}", ended.stderr);
+    assert!(!ended.stderr.contains("-T:"), "no warning about a token among the arguments: {}", ended.stderr);
     stage.assert_nothing_left(&ended).await;
     stage.lab.stop();
 }

@@ -1,4 +1,4 @@
-//! The orchestrator's own command lines, and several orchestrators on one host.
+//! Tests of the orchestrator's own command lines, and of several orchestrators on one host.
 
 use dayfly_e2e::Dayfly;
 use rustix::process::Signal;
@@ -27,7 +27,7 @@ async fn the_shell_versions_first_example_works_under_another_name() {
     let warnings: Vec<_> = ended.stderr.lines().filter(|line| line.contains("-T:")).collect();
     assert_eq!(warnings.len(), 1, "one warning about the token among the arguments: {}", ended.stderr);
     assert!(!ended.stderr.contains(&token) && !ended.stdout.replace("\"token\"", "").contains(&token));
-    assert!(ended.stderr.contains(" runner-1 "), "lines name their loop: {}", ended.stderr);
+    assert!(ended.stderr.contains(" runner-1 "), "log lines name their loop: {}", ended.stderr);
     stage.lab.stop();
 }
 
@@ -109,7 +109,7 @@ async fn two_orchestrators_with_the_same_prefix_do_not_touch_each_other() {
     assert_eq!(
         stage.lab.registrations().await.as_slice(),
         std::slice::from_ref(&name),
-        "the other one's runner stays"
+        "the runner of the other orchestrator stays"
     );
     let log = stage.job(HELLO).await;
     assert!(log.contains(&format!("hello from {name}")), "{log}");
@@ -171,7 +171,7 @@ async fn what_runs_is_listed_and_what_ran_is_told() {
     let ended = orchestrator.wait();
     stage.assert_nothing_left(&ended).await;
 
-    // After its end, by its id and by its name, and followed to an end that has come already.
+    // The runner has exited: its log is found by id and by name, and `-f` returns at once.
     for words in [vec!["logs", &id], vec!["logs", &name], vec!["logs", &id, "-f"]] {
         let logs = stage.dayfly(words).run();
         logs.assert_status(0);
@@ -211,7 +211,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
     }
     let refused = stage.dayfly(["orchestrator", "--", "-p", REPOSITORY]).env("RUNNER_PAT", "wrong").run();
     refused.assert_status(3);
-    assert!(refused.stderr.contains("Administration"), "which right it needs: {}", refused.stderr);
+    assert!(refused.stderr.contains("Administration"), "it names the missing right: {}", refused.stderr);
     let nobody =
         Dayfly::new(["orchestrator", "--", "-p", REPOSITORY, "-g", "http://127.0.0.1:1", "-T", "x"]).run();
     nobody.assert_status(3);
@@ -219,7 +219,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
     stage.lab.stop();
 }
 
-/// Passes connections on to a lab, whose proof then tells of another connection than the caller's.
+/// Starts a proxy to a lab, and returns the proxy's URL. The lab's proof then is for another connection than the caller's.
 async fn go_between(to: String) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.2:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");

@@ -1,4 +1,4 @@
-//! SIGTERM, and a second one, in each phase of a runner's life.
+//! Tests of one and of two termination signals, in each phase of a runner's life.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::stage::{REPOSITORY, Stage, listening};
 
-/// A job that takes its time and notices its end.
+/// A job that runs for ten minutes unless it is stopped.
 const LONG: &str =
     "on: push\njobs: { long: { runs-on: self-hosted, steps: [{ run: echo begun; sleep 600 }] } }";
 
@@ -14,14 +14,14 @@ const LONG: &str =
 async fn a_signal_in_any_phase_leaves_nothing() {
     let stage = Stage::new();
     for mode in ["jit", "token"] {
-        // From before the registration until after the runner app listens, which takes about half a second here.
+        // From before the registration until after the runner app listens, which is after about half a second.
         for delay_ms in (20..800).step_by(60) {
             let words = ["orchestrator", "--json", "-n", "2", "--", "-p", REPOSITORY, "--registration", mode];
             let orchestrator = stage.with_token(words).start();
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             orchestrator.signal(Signal::TERM);
             let ended = orchestrator.wait();
-            // Before dayfly has taken the signal over, its default ends it, with nothing made yet.
+            // Before dayfly handles the signal, the default action kills it. Nothing has been created by then.
             assert!(matches!(ended.status, Some(143) | None), "after {delay_ms} ms: {ended:#?}");
             stage.assert_nothing_left(&ended).await;
         }

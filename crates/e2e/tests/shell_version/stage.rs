@@ -1,4 +1,4 @@
-//! What the tests share: a lab, an orchestrator, and what can be seen of both.
+//! Shared helpers for the tests: a lab, commands that use it, and checks of what these leave behind.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use dayfly_forge::RunnerScope;
 /// The repository of the shell version's own examples.
 pub(crate) const REPOSITORY: &str = "efrecon/gh-runner-krunvm";
 
-/// A job that says who runs it.
+/// A job that prints the name of its runner.
 pub(crate) const HELLO: &str =
     "on: push\njobs: { hello: { runs-on: self-hosted, steps: [{ run: echo hello from $RUNNER_NAME }] } }";
 
-/// A lab and a state folder of a test's own: other tests' instances are none of its business.
+/// A lab and a state folder for one test, which therefore does not see the instances of other tests.
 pub(crate) struct Stage {
     pub(crate) lab: LabProcess,
     pub(crate) state: OwnState,
@@ -24,7 +24,8 @@ impl Stage {
         Self { lab: LabProcess::for_repository(REPOSITORY), state: OwnState::new() }
     }
 
-    /// A command with the forge in its variable, as the shell version's users have it, on processes of this host.
+    /// Creates a command that gets the forge from its variable, as users of the shell version set it, and whose runners are
+    /// processes of this host.
     pub(crate) fn dayfly<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Dayfly {
         Dayfly::new(arguments)
             .env("DAYFLY_STATE", self.state.path())
@@ -34,19 +35,19 @@ impl Stage {
             .env("RUNNER_DOCKER", "0")
     }
 
-    /// The same with the lab's token in its variable.
+    /// Creates the same command with the lab's token in its variable.
     pub(crate) fn with_token<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Dayfly {
         self.dayfly(arguments).env("RUNNER_PAT", &self.lab.token)
     }
 
-    /// Has one job run and returns its log.
+    /// Runs one job and returns its log.
     pub(crate) async fn job(&self, workflow: &str) -> String {
         let run = self.lab.dispatch(workflow).await;
         assert_eq!(self.lab.conclusion_of(run).await, "success");
         self.lab.logs_of(run).await.into_iter().map(|(_, log)| log).collect()
     }
 
-    /// Asserts that nothing is left of an orchestrator or a loop: here, at the forge, and of its processes.
+    /// Asserts that an orchestrator or a loop has left no files, no registrations and no processes.
     pub(crate) async fn assert_nothing_left(&self, ended: &Ended) {
         ended.assert_nothing_left();
         assert_eq!(
@@ -63,12 +64,12 @@ impl Stage {
     }
 }
 
-/// Waits for a runner that waits for a job; its name.
+/// Waits until a runner listens for jobs, and returns its name.
 pub(crate) fn listening(running: &mut Running) -> String {
     running.wait_for_event("listening")["name"].as_str().expect("a name").to_owned()
 }
 
-/// What is in a folder.
+/// Returns the sorted paths of what is in a folder.
 pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
     let mut found: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -76,7 +77,7 @@ pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Command lines of processes that name a file below a folder.
+/// Returns the command lines of the processes that name a file below a folder.
 pub(crate) fn processes_below(folder: &Path) -> Vec<String> {
     let text = folder.to_string_lossy();
     dayfly_e2e::processes_naming(&text)
@@ -87,7 +88,7 @@ pub(crate) fn processes_below(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Waits until something holds.
+/// Waits until `holds` returns true.
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..600 {
         if holds() {
@@ -95,5 +96,5 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    panic!("in half a minute it did not come to pass that {what}");
+    panic!("after 30 s it is still not true that {what}");
 }
