@@ -3,10 +3,10 @@
 pub use dayfly_image::oci::properties;
 pub use libfuzzer_sys;
 
-/// Where a program writes its seeds to before libFuzzer reads them.
+/// The variable with the folder to which a program writes its seeds before libFuzzer reads them.
 const SEEDS: &str = "DAYFLY_FUZZ_SEEDS";
 
-/// A program for one property.
+/// Defines the program for one property.
 #[macro_export]
 macro_rules! target {
     ($property:ident) => {
@@ -17,10 +17,11 @@ macro_rules! target {
     };
 }
 
-/// Writes the seeds of a property where `DAYFLY_FUZZ_SEEDS` says. They are made, so that none can be older than the code.
+/// Writes the seeds of a property into the folder that `DAYFLY_FUZZ_SEEDS` names, if it is set. Seeds are generated, so that
+/// none can be older than the code.
 ///
 /// # Panics
-/// They cannot be written.
+/// Panics if a seed cannot be written.
 pub fn write_seeds(property: &properties::Property) {
     let Some(folder) = std::env::var_os(SEEDS) else { return };
     for (index, seed) in (property.seeds)().into_iter().enumerate() {

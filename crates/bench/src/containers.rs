@@ -1,4 +1,4 @@
-//! What the same root file system costs as a container: podman, with a Docker daemon started inside.
+//! Measures what the same root file system costs as a container: podman, with a Docker daemon started inside.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::figures::Figure;
 
-/// How long a container may take until its Docker answers.
+/// Longest time until the Docker in a container answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// podman in a mount namespace of its own, where `/sys/fs/cgroup` is as it wants it. Its Docker makes no networks and no
-/// rules, and copies files: it has less to do than that of a machine.
+/// Runs podman in a separate mount namespace, where `/sys/fs/cgroup` is as podman needs it. Its Docker creates no networks
+/// and no rules, and copies files, so it has less to do than the Docker of a machine.
 const RUN: &str = r#"
 set -eu
 mount --make-rprivate /
@@ -27,7 +27,7 @@ const SETTINGS: &str = "[containers]\ncgroups = \"disabled\"\n\
     default_ulimits = [\"nofile=20000:20000\", \"nproc=30000:30000\"]\n[network]\nnetwork_backend = \"netavark\"\n\
     [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
 
-/// A root file system unpacked, and podman's own folders.
+/// An unpacked root file system, and podman's own folders.
 struct Podman {
     folder: tempfile::TempDir,
 }
@@ -64,7 +64,7 @@ impl Podman {
     }
 }
 
-/// podman, which ends its container when it is asked to.
+/// A podman process, which stops its container on SIGTERM.
 struct Running(Child);
 
 impl Drop for Running {
@@ -75,14 +75,15 @@ impl Drop for Running {
     }
 }
 
-/// Milliseconds from the exec of podman to the first answer of a Docker inside; nothing where this host cannot.
+/// Measures the milliseconds from the exec of podman to the first answer of the Docker inside. Returns `None` if there is no
+/// podman or the user is not root.
 pub(crate) fn measure(squashfs: &Path, samples: u32) -> Result<Option<Figure>, Error> {
     if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/podman").exists() {
         eprintln!("bench: no podman here, or not root: its figure is left out");
         return Ok(None);
     }
     let podman = Podman::new(squashfs)?;
-    // The first one fills the page cache.
+    // The first sample fills the page cache, and is removed.
     let mut all = (0..=samples).map(|_| until_docker_answers(&podman)).collect::<Result<Vec<_>, _>>()?;
     all.remove(0);
     let name = "podman run of the same root -> Docker started inside answers";

@@ -1,4 +1,4 @@
-//! Samples, and what is told of them.
+//! Computes figures from samples, and prints them.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,12 +9,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 
-/// Something that was measured some times.
+/// A quantity that was measured several times.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
     name: &'static str,
     unit: &'static str,
-    /// What is wished for.
+    /// The value to be reached.
     goal: &'static str,
     samples: usize,
     /// The median.
@@ -24,10 +24,10 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// Of all samples.
+    /// Computes the figure from all samples.
     pub(crate) fn of(name: &'static str, unit: &'static str, goal: &'static str, mut all: Vec<f64>) -> Self {
         all.sort_by(f64::total_cmp);
-        // The nearest rank: a value that was measured.
+        // The nearest rank, so that the result is a value that was measured.
         let rank = |percent: usize| {
             let index = (all.len() * percent).div_ceil(100).saturating_sub(1);
             all.get(index).copied().unwrap_or(f64::NAN)
@@ -36,7 +36,7 @@ impl Figure {
     }
 }
 
-/// Where and when.
+/// The host of the measurement, and its load at the start.
 #[derive(Debug, Serialize)]
 pub(crate) struct Surroundings {
     cores: usize,
@@ -45,7 +45,8 @@ pub(crate) struct Surroundings {
     qemu: String,
     /// Accelerator of the machines: `kvm` or `tcg`.
     accel: String,
-    /// How fast one of them is: MiB of zeroes hashed in a second (SHA-256). Figures of two runs can be compared as far as this is the same.
+    /// Speed of one core: MiB of zeroes hashed in a second (SHA-256). Figures of two runs can be compared as far as this
+    /// value is the same.
     sha256_mib_s: u64,
     load: String,
 }
@@ -70,7 +71,7 @@ impl Surroundings {
     }
 }
 
-/// The best of some short runs: what the processor gives when nobody is in the way.
+/// Returns the best of some short runs, which is the speed of the processor without competition.
 fn speed() -> u64 {
     let block = vec![0; 16 << 20];
     let once = || {
@@ -88,7 +89,7 @@ fn load() -> String {
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// Prints all of them.
+/// Prints all figures.
 pub(crate) fn print(begin: &Surroundings, figures: &[Figure], json: bool) -> Result<(), Error> {
     let load_at_end = load();
     if json {

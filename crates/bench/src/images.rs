@@ -1,4 +1,4 @@
-//! What an image from elsewhere costs until it can be booted, against `tar` and `mksquashfs` alone.
+//! Measures what a foreign image costs until it can be booted, compared with `tar` and `mksquashfs` alone.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -17,9 +17,9 @@ use crate::figures::Figure;
 use crate::machines::{Stage, Times, What};
 
 const LAYERS: u64 = 5;
-/// How often memory is looked at.
+/// Interval at which memory is sampled.
 const LOOK: Duration = Duration::from_millis(50);
-/// Figures of an image that is packed in one way or the other.
+/// Names of the figures of an image that is packed with LZ4; the next constant has those for Zstandard.
 const OF_LZ4: [&str; 4] = [
     "built-in image, LZ4: root file system",
     "built-in image, LZ4: mksquashfs",
@@ -32,10 +32,10 @@ const OF_ZSTANDARD: [&str; 4] = [
     "built-in image, Zstandard: exec of the VMM -> the agent answers, booted",
     "built-in image, Zstandard: exec of the VMM -> Docker answers, booted",
 ];
-/// What these layers come to unpacked, of what they are compressed, in percent.
+/// Unpacked size of the layers, in percent of their compressed size.
 const UNPACKED_PERCENT: u64 = 150;
 
-/// Where layers are made, and a state folder of its own: each conversion is a first one.
+/// A folder for generated layers, with its own state folder, so that each conversion is a first one.
 struct Scratch {
     folder: tempfile::TempDir,
     binary: PathBuf,
@@ -53,7 +53,7 @@ struct Blob {
     bytes: u64,
 }
 
-/// Conversion of an archive, the same again, and one that shares all but its last layer.
+/// Measures the conversion of an archive, the same pull again, and an archive that shares all but its last layer.
 pub(crate) fn measure(state: &Path, binary: &Path, mib: u64, samples: u32) -> Result<Vec<Figure>, Error> {
     let scratch = Scratch::new(state, binary)?;
     let mut layers =
@@ -85,7 +85,7 @@ impl Scratch {
         let scratch = Self { folder: tempfile::tempdir_in(&state)?, binary: binary.to_owned() };
         fs::create_dir_all(scratch.path("state"))?;
         fs::create_dir_all(scratch.path("layout/blobs/sha256"))?;
-        // Made before: they are no part of what is measured.
+        // Kernels and runner apps are prepared before, because they are not part of what is measured.
         for name in ["kernels", "runner-apps"] {
             std::os::unix::fs::symlink(state.join(name), scratch.path("state").join(name))?;
         }
@@ -103,7 +103,7 @@ impl Scratch {
         self.path("layout/blobs/sha256").join(digest)
     }
 
-    /// The layer of a number; its contents follow from the seed.
+    /// Generates the layer of this number. Its contents follow from the seed.
     fn layer(&self, number: u64, seed: u64, mib: u64) -> Result<Layer, Error> {
         let (tree, tar) = (self.path("tree"), self.path("layer.tar"));
         files(&tree, number, seed, (mib << 20) * UNPACKED_PERCENT / 100 / LAYERS)?;
@@ -145,10 +145,10 @@ impl Scratch {
         Ok(archive)
     }
 
-    /// Seconds, and MiB at the most.
+    /// Pulls an archive, and returns the time in seconds and the peak memory in MiB.
     fn pull(&self, archive: &Path) -> Result<(f64, f64), Error> {
         let mut command = Command::new(&self.binary);
-        // What the host adds is no part of the comparison.
+        // The tools that dayfly adds are not part of the comparison.
         command
             .args(["image", "pull", "--image-tools", "none"])
             .arg(format!("oci-archive:{}", archive.display()));
@@ -156,7 +156,7 @@ impl Scratch {
         let errors = File::create(self.path("pull.log"))?;
         let begin = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn()?;
-        // Waited for by a thread, so that it is measured to its end and not to the next look.
+        // A thread waits for the process, so that the time ends with the process and not with the next sample.
         let (pid, (tell, told)) = (child.id(), std::sync::mpsc::channel());
         std::thread::spawn(move || tell.send(ended(child, begin)));
         let mut peak_mib: f64 = 0.0;
@@ -171,7 +171,7 @@ impl Scratch {
         }
     }
 
-    /// What one would do without dayfly: seconds.
+    /// Does the work without dayfly, with `tar` and `mksquashfs`, and returns the time in seconds.
     fn by_hand(&self, layers: &[Layer]) -> Result<f64, Error> {
         let tree = self.path("by-hand");
         fs::create_dir(&tree)?;
@@ -194,7 +194,7 @@ fn described(blob: &Blob, media_type: &str) -> Value {
     json!({ "mediaType": media_type, "digest": format!("sha256:{}", blob.digest), "size": blob.bytes })
 }
 
-/// Many files, small and large: of each two one that can be compressed. One in ten is there in the layer below too.
+/// Creates many files, small and large, of which half can be compressed. One in ten is in a folder of the layer below.
 fn files(tree: &Path, number: u64, seed: u64, bytes: u64) -> Result<(), Error> {
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (seed + 1));
     let (mut written, mut count) = (0, 0_u64);
@@ -214,7 +214,7 @@ fn files(tree: &Path, number: u64, seed: u64, bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The same numbers in each run (xorshift64).
+/// A generator of the same numbers in each run (xorshift64).
 struct Chance(u64);
 
 impl Chance {
@@ -255,7 +255,7 @@ fn ended(mut child: Child, begin: Instant) -> Result<f64, String> {
     if status.success() { Ok(seconds) } else { Err(format!("dayfly image pull failed ({status})")) }
 }
 
-/// Of a process and all that come from it. What has ended meanwhile has none.
+/// Returns the PSS of a process and all of its descendants, in MiB. A process that has exited meanwhile counts as 0.
 fn pss_of_tree_mib(pid: u32) -> f64 {
     let mut sum = crate::measure::pss_mib(pid).unwrap_or_default();
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
@@ -265,8 +265,8 @@ fn pss_of_tree_mib(pid: u32) -> f64 {
     sum
 }
 
-/// The image of machines with its root file system packed in both ways: what that takes, and how long its first boots take, in
-/// turns.
+/// Packs the root file system of the machines' image with LZ4 and with Zstandard, and measures how long that takes, and how
+/// long boots take with both in turns.
 pub(crate) async fn compressions(stage: &Stage, state: &Path, samples: u32) -> Result<Vec<Figure>, Error> {
     let folder = tempfile::tempdir_in(state)?;
     let tree = folder.path().join("tree");
@@ -284,7 +284,7 @@ pub(crate) async fn compressions(stage: &Stage, state: &Path, samples: u32) -> R
     Ok(packed.into_iter().flat_map(|(_, names, packed)| packed.figures(names)).collect())
 }
 
-/// An image whose root file system was packed again.
+/// An image whose root file system was repacked.
 struct Packed {
     image: Image,
     bytes: u64,

@@ -1,4 +1,4 @@
-//! What is measured of whole jobs: the demo carries out many small ones, one after another, and tells when what happened.
+//! Measures whole jobs: the demo runs many small jobs, one after another, and reports the time of each phase.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,11 +11,11 @@ use serde_json::Value;
 use crate::Error;
 use crate::figures::Figure;
 
-/// A job that begins with a line.
+/// A workflow whose job prints a line first.
 const WAITED_FOR: &str =
     "on: push\njobs:\n  echo:\n    runs-on: [self-hosted, bench]\n    steps:\n      - run: echo begun\n";
 
-/// Jobs from fresh forks, then from spares.
+/// Measures jobs on fresh forks, then on spares.
 pub(crate) fn measure(state: &Path, binary: &Path, samples: u32) -> Result<Vec<Figure>, Error> {
     let fork = run(state, binary, samples, &[])?;
     let spare = run(state, binary, samples, &["--spare", "1"])?;
@@ -41,14 +41,14 @@ pub(crate) fn measure(state: &Path, binary: &Path, samples: u32) -> Result<Vec<F
     ])
 }
 
-/// Runners that wait, registered, and get a job: one after another, each in a machine of its own.
+/// Measures registered, idle runners that get a job: one after another, each in its own machine.
 pub(crate) async fn waiting(samples: u32) -> Result<Vec<Figure>, Error> {
     let lab = LabProcess::start();
     let (mut acquired, mut first_line) = (Vec::new(), Vec::new());
     for _ in 0..samples {
         let mut runner = lab.runner(["-r", "1", "-L", "bench"]);
         runner.wait_for_event("listening");
-        // Long enough that its start is over.
+        // Long enough for the start of its machine to be over.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let run = lab.dispatch(WAITED_FOR).await;
         let (mut events, mut dispatched) = (lab.events_of(run).await, 0);
@@ -73,7 +73,7 @@ pub(crate) async fn waiting(samples: u32) -> Result<Vec<Figure>, Error> {
     ])
 }
 
-/// Seconds between two phases of a run.
+/// Returns the seconds between two phases of a run.
 fn between(run: &Value, from: &str, to: &str) -> Option<f64> {
     Some((run["phases"][to].as_f64()? - run["phases"][from].as_f64()?) / 1000.0)
 }
@@ -103,6 +103,6 @@ fn run(state: &Path, binary: &Path, samples: u32, options: &[&str]) -> Result<Ve
         let value: Value = serde_json::from_str(line).ok()?;
         value.get("runs").is_some().then_some(value)
     });
-    let done = done.ok_or("the demo told nothing of its runs")?;
+    let done = done.ok_or("the demo reported no runs")?;
     Ok(done["runs"].as_array().cloned().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Machines to be measured: the built-in image at the default size, with a command in place of the runner app.
+//! Starts the machines that are measured: the built-in image at the default size, with a command instead of the runner app.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use dayfly_vm::{
 
 use crate::Error;
 
-/// How long anything may take.
+/// Longest time that any step may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Where machines are measured.
+/// The stage that machines are measured on.
 pub(crate) struct Stage(machines::Stage);
 
 impl Deref for Stage {
@@ -27,29 +27,29 @@ impl Deref for Stage {
     }
 }
 
-/// What is wanted of a machine.
+/// The goal of a machine that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    /// That it answers.
+    /// Its agent answers.
     Answer,
-    /// That it tells the time.
+    /// A command prints the time.
     Clock,
-    /// That its Docker answers the agent, once it has booted.
+    /// Docker answers the agent after a boot.
     Docker,
-    /// That its Docker answers a command.
+    /// Docker answers a command.
     DockerCommand,
 }
 
-/// When what was seen of a machine's start.
+/// The times at which the steps of a machine's start were seen.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
-    /// The VMM's process.
+    /// The process id of the VMM.
     pub(crate) pid: u32,
-    /// From the call that starts it.
+    /// The call that starts the machine.
     pub(crate) asked: Option<Instant>,
-    /// The VMM runs.
+    /// The start of the VMM.
     pub(crate) started: Option<Instant>,
-    /// Its agent has said hello: the last thing that it is waited for.
+    /// True if the agent has said hello, which is the last step that every start waits for.
     pub(crate) greeted: bool,
     /// The agent has answered, with its identity set.
     pub(crate) identified: Option<Instant>,
@@ -57,12 +57,12 @@ pub(crate) struct Times {
     pub(crate) docker: Option<Instant>,
     /// Docker has answered a command.
     pub(crate) docker_command: Option<Instant>,
-    /// How far the guest's clock was from the host's, milliseconds, as its command told it.
+    /// How far the guest's clock was behind the host's when its command printed it, in milliseconds.
     pub(crate) clock_ms: Option<f64>,
 }
 
 impl Times {
-    /// Milliseconds between two of them.
+    /// Returns the milliseconds between two steps.
     pub(crate) fn between(from: Option<Instant>, to: Option<Instant>) -> Result<f64, Error> {
         match (from, to) {
             (Some(from), Some(to)) => Ok(to.duration_since(from).as_secs_f64() * 1000.0),
@@ -87,12 +87,12 @@ impl Stage {
         Ok(dayfly_vm::probe(&self.host, settings.accel, guest, Trust::Remembered).await?.accel)
     }
 
-    /// Its machines, with this number of spares; none: booted.
+    /// Returns the settings of a machine, with this number of spares. With `None`, the machine is booted.
     pub(crate) fn machine(&self, spares: Option<usize>) -> Machine {
         self.machine_with(spares.map(|spares| TemplateSettings { spares, ..TemplateSettings::default() }))
     }
 
-    /// The root file system of its image.
+    /// Returns the path of its image's root file system.
     pub(crate) fn root(&self) -> Result<PathBuf, Error> {
         match &self.0.machine.driver {
             Driver::Qemu(settings) => Ok(settings.image.folder().join("root.squashfs")),
@@ -109,7 +109,8 @@ impl Stage {
         failure.map_or(Ok(()), |reason| Err(reason.into()))
     }
 
-    /// Starts a machine, and waits until its agent has answered with its identity set, and Docker where that is wanted.
+    /// Starts a machine, and waits until its agent has answered with its identity set, and until Docker answers if that is
+    /// the goal.
     pub(crate) async fn start(&self, name: &str, machine: Machine, what: What) -> Result<(Vm, Times), Error> {
         let docker = what == What::Docker;
         let entrypoint = match what {
@@ -118,7 +119,7 @@ impl Stage {
                 "curl -sS --unix-socket /run/docker.sock http://localhost/_ping && echo && echo docker=answers; \
                  exec sleep 600",
             ),
-            // None that is there: the machine stays as it was when it answered.
+            // The entrypoint does not exist, so that the machine stays as it was when it answered.
             What::Answer | What::Docker => {
                 Entrypoint { program: Some("/no/entrypoint".into()), ..script("") }
             }
@@ -136,7 +137,7 @@ impl Stage {
         Ok((vm, times))
     }
 
-    /// Waits until the machine's command has told what it is asked for.
+    /// Waits until the machine's command has printed what is measured.
     pub(crate) async fn hear(&self, vm: &mut Vm, times: &mut Times) -> Result<(), Error> {
         let wait = async {
             while times.clock_ms.is_none() && times.docker_command.is_none() {
@@ -155,7 +156,7 @@ impl Times {
         match event {
             VmEvent::VmmStarted { pid, from } => {
                 (self.pid, self.started) = (pid, Some(now));
-                // It has said so before.
+                // A spare has said hello before.
                 self.greeted = matches!(from, StartedFrom::Spare(_));
             }
             VmEvent::Hello => self.greeted = true,

@@ -1,7 +1,7 @@
-//! `make bench`: what dayfly's machines cost on this host.
+//! Measures what dayfly's machines cost on this host (`make bench`).
 //!
-//! Everything is measured in one run, with the load printed beside it: machines are shared and noisy, so a figure is worth
-//! what its companions say. Nothing is judged here; `BENCHMARKS.md` holds what a quiet host gave.
+//! Everything is measured in one run, and the host's load is printed with it. Because hosts are shared and noisy, a figure
+//! means little without the others of its run. The bench judges nothing; `BENCHMARKS.md` lists the figures of a quiet host.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measured")]
 
 mod containers;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why something could not be measured.
+/// The reason why something could not be measured.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn measure_all(args: &Args) -> Result<(), Error> {
@@ -81,7 +81,7 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
         figures.extend(images::measure(&args.state, &args.binary, args.image_mib, args.samples.div_ceil(2))?);
         figures.extend(images::compressions(&stage, &args.state, args.samples.div_ceil(4)).await?);
     }
-    // None of that needs a template.
+    // The group `images` needs no template.
     if "images" == args.only {
         return figures::print(&begin, &figures, args.json);
     }

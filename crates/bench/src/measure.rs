@@ -1,4 +1,4 @@
-//! What is measured of machines.
+//! Measures starts, ends and idle costs of machines.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use crate::figures::Figure;
 use crate::machines::{Stage, Times, What};
 use crate::{Error, containers};
 
-/// Memory that is left to this host when as many machines as fit are started, MiB.
+/// Memory that is left to this host when as many machines as fit are started, in MiB.
 const RESERVE_MIB: u64 = 1024;
-/// How long idle machines are watched.
+/// How long the CPU time of idle machines is measured.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// One template, built anew.
+/// Measures the rebuild of one template.
 pub(crate) async fn template(stage: &Stage) -> Result<Figure, Error> {
     let begin = Instant::now();
     let machine = stage.machine(Some(0));
@@ -29,7 +29,7 @@ async fn end(vm: &mut Vm) -> f64 {
     begin.elapsed().as_secs_f64() * 1000.0
 }
 
-/// Forks, one after another.
+/// Measures forks, one after another.
 pub(crate) async fn forks(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Error> {
     let (mut exec, mut whole, mut gone, mut clock) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..samples {
@@ -63,7 +63,7 @@ pub(crate) async fn forks(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Er
     ])
 }
 
-/// Forks against containers of the same root, each until its Docker answers.
+/// Compares forks with containers of the same root file system, each until its Docker answers.
 pub(crate) async fn docker(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Error> {
     let Some(container) = containers::measure(&stage.root()?, samples)? else { return Ok(Vec::new()) };
     let (mut there, mut asked) = (Vec::new(), Vec::new());
@@ -91,7 +91,7 @@ pub(crate) async fn docker(stage: &Stage, samples: u32) -> Result<Vec<Figure>, E
     ])
 }
 
-/// As many forks as this host holds, each stopped once it has answered.
+/// Counts how many forks fit on this host. Each is stopped by SIGSTOP once it has answered.
 pub(crate) async fn fit(stage: &Stage) -> Result<(Vec<Figure>, String), Error> {
     let mut machines = Vec::new();
     let reason = loop {
@@ -124,10 +124,10 @@ fn available_mib() -> Result<u64, Error> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
 }
 
-/// Forks that had been made before.
+/// Measures spares, which are forks that were created in advance.
 pub(crate) async fn spares(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Error> {
     let (mut cont, mut whole) = (Vec::new(), Vec::new());
-    // The first one is a fork, and has the first spare made.
+    // The first machine is a fork, and causes the first spare to be created.
     for number in 0..=samples {
         let (mut vm, times) =
             stage.start(&format!("spare{number}"), stage.machine(Some(1)), What::Answer).await?;
@@ -147,7 +147,7 @@ pub(crate) async fn spares(stage: &Stage, samples: u32) -> Result<Vec<Figure>, E
     ])
 }
 
-/// Many at once, and what they cost while they wait.
+/// Measures many forks at once, and their cost while they are idle.
 pub(crate) async fn many(stage: &Stage, count: usize) -> Result<Vec<Figure>, Error> {
     let begin = Instant::now();
     let starts = (0..count).map(|number| async move {
@@ -185,7 +185,7 @@ pub(crate) async fn many(stage: &Stage, count: usize) -> Result<Vec<Figure>, Err
     ])
 }
 
-/// Waits for all of them at once.
+/// Waits for all futures concurrently, and returns their results.
 async fn all<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut pending: Vec<_> = work.map(|one| (Box::pin(one), None)).collect();
     std::future::poll_fn(|context| {
@@ -214,7 +214,7 @@ fn signal(pids: &[u32], signal: Signal) -> Result<(), Error> {
     Ok(())
 }
 
-/// Share of a core that each of these uses while nothing is asked of it.
+/// Returns the share of a core that each of these processes uses while it is idle.
 async fn idle_cpu(pids: &[u32]) -> Result<Vec<f64>, Error> {
     let before = pids.iter().map(|&pid| cpu_seconds(pid)).collect::<Result<Vec<_>, _>>()?;
     let begin = Instant::now();
@@ -223,7 +223,7 @@ async fn idle_cpu(pids: &[u32]) -> Result<Vec<f64>, Error> {
     pids.iter().zip(before).map(|(&pid, before)| Ok((cpu_seconds(pid)? - before) / seconds)).collect()
 }
 
-/// Time of all threads of a process on processors, from the scheduler's own account: ticks would be too coarse.
+/// Returns the CPU time of all threads of a process in seconds. Reads `schedstat`, because ticks would be too coarse.
 fn cpu_seconds(pid: u32) -> Result<f64, Error> {
     let mut nanoseconds = 0.0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -233,7 +233,7 @@ fn cpu_seconds(pid: u32) -> Result<f64, Error> {
     Ok(nanoseconds / 1e9)
 }
 
-/// A process's memory, what it shares with others in parts.
+/// Returns the memory of a process in MiB (PSS: it counts a share of memory that is shared with other processes).
 pub(crate) fn pss_mib(pid: u32) -> Result<f64, Error> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
@@ -249,7 +249,7 @@ fn disk_mib(stage: &Stage, name: &str) -> Result<f64, Error> {
     Ok(blocks as f64 * 512.0 / f64::from(1 << 20))
 }
 
-/// Machines that are booted.
+/// Measures machines that are booted.
 pub(crate) async fn boots(stage: &Stage, samples: u32) -> Result<Figure, Error> {
     let mut docker = Vec::new();
     for number in 0..samples {
