@@ -1,16 +1,16 @@
-# What a person types. Everything that is needed is installed or built on the way; nothing is left outside target/.
+# The commands for users. Everything that is needed is installed or built on the way; nothing is left outside target/.
 #
 # WORKFLOW=FILE   the workflow that `make demo` runs instead of its own
 # ARGS='...'      more options for `dayfly demo`, e.g. ARGS='--parallel 1 --json'
-# SECONDS=N       how long `make fuzz` takes for each target; ARGS='names tar' for some of them
-# DISTRO=NAME     the distribution of an image; scripts/image tells what else it takes
+# SECONDS=N       how long `make fuzz` runs each target; ARGS='names tar' selects some of them
+# DISTRO=NAME     the distribution of an image; scripts/image lists the other variables
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-# Images, templates and runs of `make demo` and `make test` live here, so that a second run finds them.
+# Images, templates and runs of `make demo` and `make test` are stored here, so that a second run finds them.
 export DAYFLY_STATE ?= $(CURDIR)/target/state
-# Where scripts/setup unpacks Go when the host has none that is new enough.
+# The folder that scripts/setup unpacks Go to if the host has none that is new enough.
 export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 
 HOST := x86_64-unknown-linux-gnu
@@ -34,13 +34,13 @@ demo: build ## run a workflow in microVMs and show its log (WORKFLOW=FILE for yo
 test: setup-tests build ## run every test, in at most 25 minutes
 	@scripts/test
 
-test-full: setup-tests build ## what takes longer: many machines, many seeds
+test-full: setup-tests build ## also run the tests that take longer: many machines, many seeds
 	@scripts/test --full
 
-test-kvm: setup-tests build ## run machines with KVM, in a machine of dayfly's own that is a host with it (a quarter of an hour)
+test-kvm: setup-tests build ## run machines with KVM, in a dayfly machine that is a host with KVM (a quarter of an hour)
 	@scripts/test --kvm
 
-fuzz: setup ## fuzz what reads other people's images (SECONDS=60 a target, ARGS='names tar')
+fuzz: setup ## fuzz the code that reads foreign images (SECONDS=60 for each target, ARGS='names tar')
 	@scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 bench: build ## measure what machines cost here (ARGS='--only fork --samples 5' for less)
@@ -55,19 +55,19 @@ lint: ## rustfmt, clippy with warnings as errors, shell syntax
 fmt: ## format the code
 	@cargo fmt --all
 
-doctor: build ## tell what this host can do
+doctor: build ## show what this host can do
 	@target/release/dayfly doctor
 
-image-base: ## build the base step of an image (DISTRO=ubuntu|fedora|debian; scripts/image tells the rest)
+image-base: ## build the base step of an image (DISTRO=ubuntu|fedora|debian; scripts/image lists the rest)
 	@scripts/image base
 
 image-runner: ## build the runner step of an image, on its base (DISTRO=..., INSTALL_VERSION=...)
 	@scripts/image runner
 
-test-images: build ## build the Debian image for real, and look at what is in it (root, some minutes)
+test-images: build ## build the Debian image for real, and check its content (root, some minutes)
 	@scripts/test-images
 
-# What the workflows do once all platforms are pushed, and before any is built.
+# The workflows call image-merge and image-inspect after all platforms are pushed, and image-matrix before any is built.
 image-merge:
 	@scripts/image merge $(STEP)
 
