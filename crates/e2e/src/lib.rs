@@ -318,7 +318,9 @@ impl Ended {
     /// Asserts the exit status.
     #[track_caller]
     pub fn assert_status(&self, status: i32) -> &Self {
-        assert_eq!(self.status, Some(status), "{self:#?}");
+        // First, because reports of failures cut long messages.
+        let last = [&self.stdout, &self.stderr].map(|text| text.lines().last().unwrap_or_default());
+        assert_eq!(self.status, Some(status), "last lines: {last:?}\n{self:#?}");
         self
     }
 
