@@ -56,6 +56,11 @@ impl Setting {
         guest[18] = 62;
         fs::write(path.join("guest"), guest).unwrap();
         fs::create_dir_all(path.join("run/environment")).unwrap();
+        // A firmware of its own, so that the descriptors do not depend on the QEMU of this host.
+        for folder in ["bin", "share/qemu"] {
+            fs::create_dir_all(path.join(folder)).unwrap();
+        }
+        fs::write(path.join("share/qemu/qboot.rom"), "qboot").unwrap();
         let setting = Self { folder };
         fs::write(setting.vmm(), script).unwrap();
         fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -63,7 +68,7 @@ impl Setting {
     }
 
     fn vmm(&self) -> PathBuf {
-        self.folder.path().join("vmm")
+        self.folder.path().join("bin/vmm")
     }
 
     fn run_dir(&self) -> PathBuf {
@@ -169,9 +174,9 @@ async fn a_vmm_has_no_privileges_no_network_and_nothing_inherited() {
     let session = line("session:");
     assert_eq!(session[0], session[1], "the leader of its own session");
     let descriptors: Vec<i32> = line("descriptors:").iter().filter_map(|text| text.parse().ok()).collect();
-    // Kernel, initramfs, three sockets, two disks; the shell has its script and a folder open below 10.
+    // Firmware, kernel, initramfs, three sockets, two disks; the shell has its script and a folder open below 10.
     let handed: Vec<i32> = descriptors.iter().copied().filter(|descriptor| *descriptor >= 10).collect();
-    assert_eq!(handed, [10, 11, 12, 13, 14, 15, 16], "{shown}");
+    assert_eq!(handed, [10, 11, 12, 13, 14, 15, 16, 17], "{shown}");
     assert!(descriptors.len() <= 3 + 2 + handed.len(), "{shown}");
     vm.destroy().await.unwrap();
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
@@ -305,7 +310,7 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     let mut vm = setting.start(&setting.host(), open()).await.unwrap();
     assert_eq!(links().len(), 1);
     let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
-    let card = fs::read_link(format!("/proc/{pid}/fd/17")).unwrap();
+    let card = fs::read_link(format!("/proc/{pid}/fd/18")).unwrap();
     assert_eq!(card.to_str(), Some("/dev/net/tun"), "the card is the last descriptor");
     assert_eq!(vm.kill().await, Exit::Killed);
     vm.destroy().await.unwrap();
