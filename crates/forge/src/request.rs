@@ -1,7 +1,6 @@
 //! Sending one call, again where that is harmless, and reading its answer.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
@@ -168,9 +167,7 @@ fn refusal(answer: &Answer) -> ForgeError {
     let what = answer.what.clone();
     let headers: Vec<(&str, &str)> =
         answer.headers.iter().filter_map(|(key, value)| Some((key.as_str(), value.to_str().ok()?))).collect();
-    let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let now_seconds = i64::try_from(now_seconds).unwrap_or(i64::MAX);
-    if let Some(wait) = rate_limit(answer.status, &headers, &message, now_seconds) {
+    if let Some(wait) = rate_limit(answer.status, &headers, &message, dayfly_host::clock::now_s()) {
         return ForgeError::RateLimited { what, message, wait };
     }
     let needs = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");

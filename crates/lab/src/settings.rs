@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// What [`Lab::open`](super::Lab::open) needs.
 #[derive(Debug, Clone)]
@@ -123,7 +123,7 @@ impl Clock {
 
     /// Milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 4) + self.ahead_ms.load(Ordering::SeqCst)
+        i64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(i64::MAX / 4)
+            + self.ahead_ms.load(Ordering::SeqCst)
     }
 }
