@@ -1,7 +1,8 @@
-//! The scratch disk of a machine: a sparse file with an empty ext4 in it.
+//! Creates the scratch disk of a machine: a sparse file with an empty ext4.
 //!
-//! No journal (nothing on it outlives the machine), and inode tables marked as zeroed: in a sparse file they are, and
-//! the guest has nothing to write in the background. Made anew for each machine: 20 ms and 400 KiB for 32 GiB.
+//! It has no journal, because nothing on it outlives the machine. Its inode tables are marked as zeroed, as they are in a
+//! sparse file, so that the guest does not zero them in the background. Each machine gets a new one: 20 ms and 400 KiB for
+//! 32 GiB.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,12 +11,12 @@ use std::process::{Command, Stdio};
 
 use super::StartError;
 
-/// Space that must be free before a machine is started, MiB: a job that fills its disk to this point still works.
+/// Space that must be free before a machine is started, MiB. A job that fills its disk up to this amount still works.
 const FREE_MIB_MIN: u64 = 1024;
-/// Where e2fsprogs puts it; not in the search path of every user.
+/// Paths where e2fsprogs installs the program. Its folder is not in every user's search path.
 const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
 
-/// Makes the disk and opens it. An existing one is replaced.
+/// Creates the disk and opens it. Replaces an existing file.
 pub(super) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartError> {
     check_space(path)?;
     let failed = |reason: String| StartError::Disk { path: path.to_owned(), reason };

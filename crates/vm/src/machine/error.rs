@@ -1,4 +1,4 @@
-//! What can go wrong with a machine before it runs and after it has ended.
+//! Errors of starting a machine, and of removing what is left of one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,119 +15,119 @@ pub enum StartError {
     /// QEMU is not installed.
     #[error("no qemu-system-x86_64 found (looked in {looked}); install it: apt-get install qemu-system-x86")]
     NoQemu {
-        /// The folders.
+        /// The folders that were searched.
         looked: String,
     },
     /// A tool of the driver is not installed.
     #[error("no {tool} found (looked in {looked}); install it: {mend}")]
     NoTool {
-        /// Its name.
+        /// The tool's name.
         tool: &'static str,
-        /// The folders.
+        /// The folders that were searched.
         looked: String,
-        /// How it comes here.
+        /// How to install it.
         mend: &'static str,
     },
-    /// There is no image to start it from.
+    /// There is no image to start the machine from.
     #[error(transparent)]
     NoImage(#[from] ImageError),
-    /// A tool of the driver did not do what it should.
+    /// A tool of the driver failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// A machine of this name is there already, and is not ours.
+    /// Another machine has this name already, and it was not created by this start.
     #[error("there is a machine named {name} already; remove it with {tool}")]
     Taken {
         /// The name.
         name: String,
-        /// Who has it.
+        /// The tool that manages the other machine.
         tool: &'static str,
     },
-    /// A mount that the driver cannot make.
+    /// A mount that the driver does not support.
     #[error("cannot mount {} at {}: {reason}", host.display(), guest.display())]
     Mount {
-        /// What was to be mounted.
+        /// The path on the host.
         host: PathBuf,
-        /// Where.
+        /// The path in the guest.
         guest: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The guest binary is not there or is no static program.
+    /// The guest binary is missing, or is not a static program.
     #[error("cannot use the guest binary {}: {source}; `make build` puts it beside dayfly", path.display())]
     GuestBinary {
-        /// Its path.
+        /// Path of the guest binary.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         source: io::Error,
     },
-    /// A file of the image is gone or damaged.
-    #[error("image {image} is not whole: {}: {source}; remove it (`dayfly image rm {image}`) and build it again", path.display())]
+    /// A file of the image is missing or damaged.
+    #[error("image {image} is damaged: {}: {source}; remove it (`dayfly image rm {image}`) and build it again", path.display())]
     Image {
         /// The image's id.
         image: String,
         /// The file.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         source: io::Error,
     },
-    /// The state folder's file system is full.
+    /// The file system of the disk's folder has too little free space.
     #[error("no space for a machine's disk in {}: {free_mib} MiB are free, {needed_mib} MiB are needed at least", path.display())]
     NoSpace {
         /// The folder.
         path: PathBuf,
         /// Free space, MiB.
         free_mib: u64,
-        /// Least space, MiB.
+        /// The least space that must be free, MiB.
         needed_mib: u64,
     },
     /// A size that no machine can have.
     #[error("a machine cannot have {value} {what} ({least} to {most} are possible)")]
     Size {
-        /// Of what.
+        /// The thing that has this size, with its unit.
         what: &'static str,
-        /// The value asked for.
+        /// The requested value.
         value: u64,
-        /// Least.
+        /// The smallest possible value.
         least: u64,
-        /// Most.
+        /// The largest possible value.
         most: u64,
     },
-    /// KVM was asked for and cannot be used.
+    /// KVM was requested and cannot be used.
     #[error("KVM cannot be used: {reason}; `--accel tcg` emulates (slow, and no security boundary)")]
     NoKvm {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Not even emulation boots a guest.
+    /// No guest boots on this host, not even under emulation.
     #[error("no machine boots here: {reason}{}", kvm.as_ref().map(|kvm| format!("\n  with KVM: {kvm}")).unwrap_or_default())]
     NoGuestBoots {
         /// How the probe guest failed under emulation.
         reason: String,
-        /// Why KVM is not used, if it was to be.
+        /// Why KVM is not used, if it was to be used.
         kvm: Option<String>,
     },
-    /// A disk could not be made.
+    /// A disk could not be created.
     #[error("cannot make the machine's disk {}: {reason}", path.display())]
     Disk {
-        /// The disk.
+        /// Path of the disk.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A file of the run.
+    /// An operation on a file of the run failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         source: io::Error,
     },
-    /// The host is out of memory.
+    /// The host has too little free memory.
     #[error(transparent)]
     Memory(#[from] NoMemory),
-    /// Its network could not be made.
+    /// The machine's network could not be created.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The VMM could not be started.
@@ -136,13 +136,13 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// A file of an image could not be used.
+    /// Returns a function that turns an I/O error of a file of an image into [`StartError::Image`].
     pub(crate) fn of_image(image: &Image, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let (image, path) = (image.id().to_owned(), path.to_owned());
         move |source| Self::Image { image, path, source }
     }
 
-    /// Whether the same machine may well start later, when others have ended.
+    /// Returns true if the same machine is likely to start later, when other machines have ended.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -156,29 +156,29 @@ impl StartError {
     }
 }
 
-/// Why what is left of a machine could not be looked at or removed.
+/// Why the remains of a machine could not be inspected or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoverError {
-    /// A file.
+    /// An operation on a file or a process failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         source: io::Error,
     },
-    /// What is left of its network.
+    /// The remains of the machine's network could not be removed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The tool that made the machine cannot remove it.
+    /// The tool that created the machine could not list or remove it.
     #[error("a machine may be left: {0}")]
     Tool(#[from] ToolError),
-    /// The process does not end.
-    #[error("the machine's process {pid} does not end")]
+    /// The process does not exit, although it was killed.
+    #[error("the machine's process {pid} does not exit")]
     Alive {
-        /// Its number.
+        /// The process id.
         pid: u32,
     },
 }

@@ -1,63 +1,63 @@
-//! What happens to a machine, as its owner hears it.
+//! The events that the owner of a machine receives.
 
 use dayfly_guest::protocol::{Milestone, Source};
 
 use super::Exit;
 use crate::template::StartedFrom;
 
-/// Something that happened to a machine.
+/// An event in the life of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VmEvent {
-    /// The VMM runs. Comes once more after [`VmEvent::Restarted`].
+    /// The VMM runs. Sent again after [`VmEvent::Restarted`], and after a fork that failed.
     VmmStarted {
-        /// Its process.
+        /// Id of the VMM's process.
         pid: u32,
-        /// What it was started from.
+        /// The kernel, template or spare that the machine was started from.
         from: StartedFrom,
     },
-    /// It was to be forked, and is booted instead.
+    /// The machine was to be forked, but is booted.
     Cold {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The watchdog has ended a machine whose agent said nothing, and starts it once again.
+    /// The watchdog has killed the machine because its agent said nothing, and starts it again.
     Restarted {
-        /// Why, with the console's last lines.
+        /// The reason, with the console's last lines.
         reason: String,
     },
-    /// The agent has spoken.
+    /// The agent said hello.
     Hello,
-    /// A step of the guest's start is done; each comes once.
+    /// A step of the guest's start is done. Each step is reported once.
     Milestone {
-        /// Which.
+        /// The step.
         milestone: Milestone,
-        /// Milliseconds since the guest's kernel started, as the guest says.
+        /// Milliseconds since the guest's kernel started, as reported by the guest.
         uptime_ms: u64,
     },
     /// A line of output.
     Line {
-        /// Who printed it.
+        /// The program that printed it.
         source: Source,
-        /// The text, as the guest sent it.
+        /// The text, unchanged from the guest.
         text: String,
     },
-    /// The entrypoint has ended; one of the two is set.
+    /// The entrypoint has exited. One of the two fields is set.
     EntrypointExited {
-        /// Its exit status.
+        /// The exit status.
         code: Option<i32>,
-        /// The signal that ended it.
+        /// The signal that killed it.
         signal: Option<i32>,
     },
-    /// Something did not work; the machine may still be of use.
+    /// Something failed, but the machine may still be usable.
     Fault {
-        /// What, and why.
+        /// What failed, and why.
         message: String,
     },
-    /// The VMM has ended. Always the last event.
+    /// The VMM has exited. This is always the last event.
     Gone {
-        /// How.
+        /// How the machine ended.
         exit: Exit,
-        /// The last lines of the console and of the VMM itself.
+        /// The last lines that the console and the VMM printed.
         console_tail: String,
     },
 }

@@ -1,55 +1,55 @@
-//! How machines end.
+//! The ways in which machines end.
 
 use std::time::Duration;
 
 use crate::process::Ending;
 
-/// From a VMM's end until what it said before is given up.
+/// Longest time, after a VMM has exited, that is spent on reading what it printed and sent before.
 pub(super) const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
-/// How a machine ended. One enum for all endings.
+/// How a machine ended. One enum covers all endings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
     /// The guest powered itself off.
     PoweredOff,
-    /// The guest restarted, which ends it.
+    /// The guest rebooted, which ends the machine.
     Reset,
-    /// The guest's kernel panicked, as its console says.
+    /// The guest's kernel panicked, as its console shows.
     Panicked {
-        /// Its words.
+        /// The kernel's message.
         message: String,
     },
-    /// The VMM ended because it was asked to.
+    /// The VMM exited because it was asked to.
     Quit,
-    /// It was killed, because the owner wanted it.
+    /// The VMM was killed on behalf of the owner.
     Killed,
-    /// The agent never said hello; it was killed each time.
+    /// The agent never said hello. The machine was killed each time.
     NoHello {
-        /// How often it was started.
+        /// The number of starts.
         attempts: u32,
-        /// How long was waited each time.
+        /// The time limit of each start.
         limit: Duration,
     },
-    /// The firmware found no kernel: QEMU's program and its data files do not fit together. It was killed.
+    /// The firmware found no kernel, because QEMU's program and its data files do not fit together. The VMM was killed.
     NoBootDevice,
-    /// The VMM could not be started again after the watchdog had ended it.
+    /// The VMM could not be started again, or its process could not be waited for.
     NotStarted {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The guest binary in the machine is of another build; it was killed.
+    /// The guest binary in the machine speaks another version of the protocol. The machine was killed.
     WrongVersion {
-        /// The protocol's version that the guest speaks.
+        /// The protocol version of the guest.
         guest: u32,
-        /// The one that is spoken here.
+        /// The protocol version of this program.
         host: u32,
     },
-    /// The VMM failed by itself.
+    /// The VMM exited with an error.
     Failed {
-        /// Its exit status.
+        /// The VMM's exit status.
         code: i32,
     },
-    /// The VMM was killed by somebody else: a person, or a host without memory.
+    /// Something else killed the VMM: a person, or the kernel of a host that is out of memory.
     Signalled {
         /// The signal's number.
         signal: i32,
@@ -62,51 +62,51 @@ impl std::fmt::Display for Exit {
             Self::PoweredOff => f.write_str("the machine powered off"),
             Self::Reset => f.write_str("the guest restarted"),
             Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
-            Self::Quit => f.write_str("the VMM was asked to end"),
+            Self::Quit => f.write_str("the VMM was asked to quit"),
             Self::Killed => f.write_str("the VMM was killed"),
             Self::NoHello { attempts, limit } => write!(
                 f,
                 "the agent in the machine said no hello within {} s, {attempts} times; look at the console's last lines, \
-                 or start with --accel tcg where KVM does not work",
+                 or start with --accel tcg if KVM does not work",
                 limit.as_secs()
             ),
             Self::NoBootDevice => f.write_str(
                 "the firmware found no kernel (\"No bootable device\"): QEMU's program and its data files do not fit \
-                 together; install them anew (apt-get install --reinstall qemu-system-x86 qemu-system-data seabios), then \
-                 `dayfly doctor` boots a guest and tells whether it works",
+                 together; reinstall them (apt-get install --reinstall qemu-system-x86 qemu-system-data seabios), then \
+                 `dayfly doctor` boots a guest and reports whether it works",
             ),
             Self::NotStarted { reason } => write!(f, "the VMM could not be started again: {reason}"),
             Self::WrongVersion { guest, host } => write!(
                 f,
-                "the guest binary speaks version {guest} of the protocol, this program {host}; build both anew"
+                "the guest binary speaks version {guest} of the protocol, this program {host}; build both again"
             ),
             Self::Failed { code } => write!(f, "the VMM failed with exit status {code}"),
-            Self::Signalled { signal } => write!(f, "the VMM was ended from outside by signal {signal}"),
+            Self::Signalled { signal } => write!(f, "the VMM was killed from outside by signal {signal}"),
         }
     }
 }
 
-/// What is known when a VMM has ended.
+/// The facts that are known when a VMM has exited, besides how its process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Knowledge {
-    /// It was killed by its supervisor.
+    /// True if the supervisor killed the VMM.
     pub(super) killed: bool,
-    /// It was asked to quit.
+    /// True if the VMM was asked to quit.
     pub(super) asked_to_quit: bool,
-    /// The reason that its monitor told.
+    /// The reason that the monitor reported.
     pub(super) shutdown_reason: Option<String>,
-    /// What the console says of a panic. A guest can print this itself; it then fools those who read, nobody else.
+    /// The panic message on the console. A guest can print one itself, but this only misleads the people who read it.
     pub(super) panic_message: Option<String>,
 }
 
-/// Makes an exit of a VMM's ending and what is known beside it.
+/// Derives the exit from the end of the VMM's process and the other known facts.
 pub(super) fn classify(ending: Ending, knowledge: &Knowledge) -> Exit {
     let panic = || knowledge.panic_message.clone().map(|message| Exit::Panicked { message });
     match ending {
         Ending::Signalled(_) if knowledge.killed => Exit::Killed,
         Ending::Signalled(signal) => Exit::Signalled { signal },
         Ending::Exited(0) => match knowledge.shutdown_reason.as_deref() {
-            // Names of QEMU's ShutdownCause.
+            // These are names of QEMU's ShutdownCause.
             Some("guest-reset" | "guest-panic") => panic().unwrap_or(Exit::Reset),
             Some("host-qmp-quit" | "host-signal") => Exit::Quit,
             None if knowledge.asked_to_quit => Exit::Quit,

@@ -11,12 +11,12 @@ use crate::driver::qemu::{Firmware, Role};
 use crate::platform::Platform;
 use dayfly_image::Image;
 
-/// Open files by what they are to the VMM.
+/// Open files, by their role for the VMM.
 #[derive(Debug, Default)]
 pub(crate) struct Files(Vec<(Role, OwnedFd)>);
 
 impl Files {
-    /// Kernel and initramfs: what a machine boots from.
+    /// Opens the files that a machine boots from: kernel and initramfs.
     pub(crate) fn to_boot(image: &Image, guest_binary: &Path) -> Result<Self, StartError> {
         let (kernel, modules) = (image.kernel(), image.initramfs());
         let opened = File::open(&kernel).map_err(StartError::of_image(image, &kernel))?;
@@ -31,32 +31,33 @@ impl Files {
         Ok(Self::default().with(Role::Kernel, opened).with(Role::Initrd, initramfs))
     }
 
-    /// The firmware, if QEMU does not take its own.
+    /// Adds the firmware, unless QEMU uses its own.
     pub(crate) fn with_firmware(self, platform: &Platform) -> Result<Self, StartError> {
         let Firmware::Qboot(path) = &platform.firmware else { return Ok(self) };
         let io_error = |source| StartError::Io { what: "open the firmware", path: path.clone(), source };
         Ok(self.with(Role::Firmware, File::open(path).map_err(io_error)?))
     }
 
-    /// The image's root file system. Its lock keeps the image from being removed; the VMM inherits it.
+    /// Adds the image's root file system. The descriptor holds a lock that keeps the image from being removed, and the VMM
+    /// inherits it.
     pub(crate) fn with_root(self, image: &Image) -> Result<Self, StartError> {
         let root = image.open_root().map_err(StartError::of_image(image, &image.root()))?;
         Ok(self.with(Role::RootDisk, root))
     }
 
-    /// One more.
+    /// Adds a file.
     pub(crate) fn with(mut self, role: Role, file: impl Into<OwnedFd>) -> Self {
         self.0.push((role, file.into()));
         self
     }
 
-    /// All of another set too.
+    /// Adds all files of another set.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// A descriptor of one of them.
+    /// Returns a new descriptor of the file with this role.
     pub(crate) fn get(&self, role: Role) -> io::Result<OwnedFd> {
         match self.0.iter().find(|(found, _)| *found == role) {
             Some((_, file)) => file.try_clone(),

@@ -1,12 +1,12 @@
-//! A folder of a machine that nobody else looks after.
+//! A machine's folder that is removed when its handle is dropped.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::record;
 
-/// A machine's folder, which goes with all that it tells of but the process when this is dropped: whoever holds this holds
-/// the process too, and drops it before. What is left of one whose holder was killed is found by the record in it.
+/// A machine's folder. Dropping it removes the folder and the machine's network, but not its process: the holder must own
+/// the process too, and drop the process first. If the holder is killed, the record in the folder leads to what is left.
 #[derive(Debug)]
 pub(crate) struct MachineFolder {
     path: PathBuf,
@@ -14,19 +14,19 @@ pub(crate) struct MachineFolder {
 }
 
 impl MachineFolder {
-    /// Makes it.
+    /// Creates the folder.
     pub(crate) fn make(path: PathBuf) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         Ok(Self { path, is_gone: false })
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives it to somebody else, under another name, in one step.
+    /// Renames the folder in one step and hands it over to a new holder, which then has to remove it.
     pub(crate) fn move_to(mut self, path: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, path)?;
         self.is_gone = true;

@@ -1,4 +1,4 @@
-//! What the owner of a machine holds.
+//! The handle of a machine, held by its owner.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::spawn::Outputs;
 use super::supervisor::Order;
 use super::{Exit, LeftoverError, VmEvent, record};
 
-/// A machine. Dropping it ends the machine, unless it was let go with [`Vm::detach`].
+/// The handle of a machine. Dropping the handle kills the machine, unless [`Vm::detach`] was called.
 #[derive(Debug)]
 pub struct Vm {
     pub(super) events: mpsc::Receiver<VmEvent>,
@@ -23,44 +23,44 @@ pub struct Vm {
     pub(super) detached: Arc<AtomicBool>,
 }
 
-/// The task that owns the machine, or how the machine ended.
+/// The task that owns the machine, or the exit of a machine that has ended.
 #[derive(Debug)]
 pub(super) enum Supervising {
-    /// It lives.
+    /// The task runs.
     Running(JoinHandle<Exit>),
-    /// It is gone.
+    /// The machine has ended.
     Ended(Exit),
 }
 
 impl Vm {
-    /// The next event; [`VmEvent::Gone`] is the last one, then `None`. Safe to be cancelled. Events that are not
-    /// fetched hold the guest up, once the queue is full.
+    /// Returns the next event. [`VmEvent::Gone`] is the last one, then comes `None`. Safe to be cancelled. If events are not
+    /// fetched and the queue is full, the guest's messages wait.
     pub async fn next_event(&mut self) -> Option<VmEvent> {
         self.events.recv().await
     }
 
-    /// The last lines that console and VMM have printed.
+    /// Returns the last lines that the console and the VMM have printed.
     pub fn console_tail(&self) -> String {
         self.outputs.tail()
     }
 
-    /// Ends the machine: asks its agent to power off, after `grace` its VMM to quit, and after 3 s more kills it.
-    /// Events that come meanwhile are dropped.
+    /// Stops the machine: asks its agent to power off, after `grace` asks its VMM to quit, and after 3 s more kills the VMM.
+    /// Drops the events that arrive meanwhile.
     pub async fn stop(&mut self, grace: Duration) -> Exit {
-        // A full queue holds an order already.
+        // If the queue is full, it contains an order already.
         let _ = self.orders.try_send(Order::Stop(grace));
         self.finish().await
     }
 
-    /// Ends the machine at once. Events that come meanwhile are dropped.
+    /// Kills the machine. Drops the events that arrive meanwhile.
     pub async fn kill(&mut self) -> Exit {
         let _ = self.orders.try_send(Order::Kill);
-        // Its network ends beside it: the kernel takes as long for the one as for the other.
+        // The network is removed at the same time, because the kernel takes as long for it as for the process.
         let run_dir = self.run_dir.clone();
         let network = tokio::task::spawn_blocking(move || crate::network::remove(&run_dir));
         let exit = self.finish().await;
         if let Ok(Err(error)) = network.await {
-            // What removes the machine's files tries again, and tells.
+            // The removal of the machine's files tries again, and returns the error.
             tracing::debug!("{error}");
         }
         exit
@@ -77,7 +77,7 @@ impl Vm {
                 event = self.events.recv(), if listening => listening = event.is_some(),
             }
         };
-        // A supervisor that panicked has dropped its VMM, which killed it.
+        // If the supervisor panicked, it has dropped its VMM, which killed the VMM.
         self.supervisor = Supervising::Ended(exit.unwrap_or(Exit::Killed));
         self.exit()
     }
@@ -89,10 +89,10 @@ impl Vm {
         }
     }
 
-    /// Removes all files of the machine from its run folder, except logs. One that lives is killed before.
+    /// Removes all files of the machine from its run folder, except logs. A machine that still runs is killed first.
     ///
     /// # Errors
-    /// A file cannot be removed, or a tool cannot remove what it has made.
+    /// A file cannot be removed, or a tool cannot remove the machine that it created.
     pub async fn destroy(mut self) -> Result<(), LeftoverError> {
         if matches!(self.supervisor, Supervising::Running(_)) {
             self.kill().await;
@@ -100,7 +100,7 @@ impl Vm {
         record::destroy_leftover(&self.run_dir).await
     }
 
-    /// Lets the machine go: it lives on when this process has ended. Its forwarded port works as long as this process.
+    /// Detaches the machine, so that it outlives this process. Its forwarded port works only as long as this process runs.
     pub fn detach(self) {
         self.detached.store(true, Ordering::Relaxed);
     }

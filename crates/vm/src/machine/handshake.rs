@@ -1,4 +1,4 @@
-//! What host and agent say to each other from the hello to the entrypoint's end. Pure: messages in, actions out.
+//! The protocol between host and agent, from the hello to the entrypoint's exit. Pure: messages in, actions out.
 
 use std::collections::HashSet;
 
@@ -7,14 +7,14 @@ use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
 
 use super::VmEvent;
 
-/// What the supervisor should do.
+/// An action that the supervisor should carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Tell the owner.
+    /// Send an event to the owner.
     Tell(VmEvent),
     /// Say hello.
     Greet,
-    /// Send identity.
+    /// Send a new identity.
     Identify,
     /// Send the time.
     SetClock,
@@ -22,31 +22,31 @@ pub(super) enum Action {
     Start,
     /// Write a file of the environment directory.
     WriteFile {
-        /// Its suffix.
+        /// The suffix of the file's name.
         suffix: Suffix,
-        /// Whole content.
+        /// The file's whole content.
         content: String,
     },
-    /// The guest speaks another version: nothing it says can be trusted to mean what it seems to.
+    /// Stop, because the guest speaks another version of the protocol, in which its messages may have another meaning.
     WrongVersion {
-        /// Its version.
+        /// The guest's version.
         version: u32,
     },
 }
 
-/// What a machine was when its start began.
+/// The state of a machine when its start began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Beginning {
-    /// Not there.
+    /// It does not exist yet.
     #[default]
     Boot,
-    /// Frozen, once it had all that any runner wants.
+    /// It was frozen after everything that any runner needs was ready.
     Fork,
-    /// The same, and it has answered a host before.
+    /// It was frozen in the same state, and has answered a host since.
     Spare,
 }
 
-/// How far a machine's start has come.
+/// The progress of a machine's start.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     greeted: bool,
@@ -58,44 +58,46 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// Docker is waited for where there is one to come, and the machine does not have it already.
+    /// Returns the initial state. The entrypoint waits for Docker only if the image has Docker and the machine boots.
     pub(super) fn of(beginning: Beginning, has_docker: bool) -> Self {
         Self { beginning, docker_settled: beginning != Beginning::Boot || !has_docker, ..Self::default() }
     }
 
-    /// What is said first, whether or not the machine runs already. All else waits until it is somebody.
+    /// Returns the actions that come first, whether or not the machine runs already. All other actions wait until the
+    /// machine has its identity.
     pub(super) fn begin(&mut self) -> Vec<Action> {
         match self.beginning {
             Beginning::Boot => vec![Action::Greet],
-            // In this order its hello and that it is somebody come in one breath.
+            // In this order, the guest answers with its hello and `Identified` at once.
             Beginning::Fork => vec![Action::Identify, Action::Greet],
-            // Whatever it said of itself before, an identity included, is not said again.
+            // Not greeted, because the agent answers a hello with its earlier milestones, and the `Identified` of the
+            // spare's former identity would be among them.
             Beginning::Spare => vec![Action::Identify],
         }
     }
 
-    /// Whether the machine has answered so far that it can be relied on.
+    /// Returns true if the machine has answered enough to count as up.
     pub(super) fn is_up(&self) -> bool {
         self.greeted && (self.beginning == Beginning::Boot || self.reached.contains(&Milestone::Identified))
     }
 
-    /// Whether the agent has said hello.
+    /// Returns true if the agent has said hello.
     pub(super) fn greeted(&self) -> bool {
         self.greeted
     }
 
-    /// Whether the entrypoint waits for Docker alone.
+    /// Returns true if the entrypoint waits only for Docker.
     pub(super) fn waits_for_docker(&self) -> bool {
         !self.started && !self.docker_settled && self.is_identified()
     }
 
     fn is_identified(&self) -> bool {
-        // A spare has said before that it has a network.
+        // A spare has reported its network before.
         let has_network = self.reached.contains(&Milestone::Network) || self.beginning == Beginning::Spare;
         has_network && self.reached.contains(&Milestone::Identified)
     }
 
-    /// Docker took too long: the entrypoint starts without it.
+    /// Stops waiting for Docker because it took too long. The entrypoint starts without it.
     pub(super) fn give_up_docker(&mut self) -> Vec<Action> {
         self.docker_settled = true;
         let message = "Docker is not ready in time; the runner is started without it".to_owned();
@@ -104,7 +106,7 @@ impl Handshake {
         actions
     }
 
-    /// Takes a message of the guest, for the runner `id`.
+    /// Returns the actions that follow from a message of the guest. `id` is the runner's id.
     pub(super) fn take(&mut self, message: GuestMessage, id: &str) -> Vec<Action> {
         match message {
             GuestMessage::Hello { version, .. } if version != protocol::VERSION => {
@@ -113,7 +115,7 @@ impl Handshake {
             GuestMessage::Hello { .. } if self.greeted => Vec::new(),
             GuestMessage::Hello { .. } => {
                 self.greeted = true;
-                // A fork has its identity already, with a clock as old as the queue that it came through.
+                // A fork has its identity already, but the time in it is as old as the wait in the queue.
                 let next = match self.beginning {
                     Beginning::Boot => Action::Identify,
                     Beginning::Fork | Beginning::Spare => Action::SetClock,
@@ -134,7 +136,7 @@ impl Handshake {
             }
             GuestMessage::Pong { .. } | GuestMessage::Prepared { .. } => Vec::new(),
             GuestMessage::Fault { message } => {
-                // A daemon that cannot start is told as a fault that names it.
+                // The agent reports a Docker daemon that cannot start as a fault with the daemon's name.
                 let about_docker = message.contains("dockerd");
                 let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
                 if about_docker {
@@ -167,7 +169,7 @@ impl Handshake {
     }
 }
 
-/// A file of the guest, if it is one that may come from there.
+/// Returns the action that writes a file from the guest, if the guest may send this file.
 fn file(name: &str, content: String, id: &str) -> Option<Action> {
     let (owner, suffix) = parse_file_name(name)?;
     let may_come =
@@ -191,7 +193,7 @@ mod tests {
         GuestMessage::Fault { message: message.to_owned() }
     }
 
-    /// Actions without what is only told.
+    /// Returns the actions without the events for the owner.
     fn acts(handshake: &mut Handshake, message: GuestMessage) -> Vec<Action> {
         let mut actions = handshake.take(message, "0-a");
         actions.retain(|action| !matches!(action, Action::Tell(_)));

@@ -1,4 +1,4 @@
-//! What all machines of this host have in common.
+//! The settings and the state that all machines of this host share.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,52 +11,53 @@ use crate::pace::Pace;
 use crate::template::Templates;
 use dayfly_host::tool::{self, Invocation};
 
-/// Where QEMU may be, best first.
+/// Folders that are searched for QEMU, in this order.
 const QEMU_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];
-/// Where tools may be, best first.
+/// Folders that are searched for tools, in this order.
 const TOOL_FOLDERS: [&str; 5] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin"];
-/// Its name.
+/// Name of QEMU's program.
 const QEMU: &str = "qemu-system-x86_64";
 
-/// A host of machines.
+/// The host that machines run on.
 #[derive(Debug, Clone)]
 pub struct VmHost {
-    /// The state folder: images, disk templates, what was found out about this host.
+    /// The state folder: images, templates, and the results of probes of this host.
     pub state: PathBuf,
-    /// What becomes a VMM.
+    /// The program that becomes a VMM.
     pub launcher: Launcher,
-    /// QEMU, where it is not in one of the usual folders.
+    /// Path of QEMU, if it is not in one of the usual folders.
     pub qemu: Option<PathBuf>,
-    /// Where podman, krunvm and buildah may be, best first.
+    /// Folders that are searched for podman, krunvm and buildah, in this order.
     pub tool_folders: Vec<PathBuf>,
-    /// The whole environment of these tools: of this process's, what [`crate::is_for_tools`] lets through.
+    /// The whole environment of these tools: the variables of this process that [`dayfly_host::tool::is_for_tools`] accepts.
     pub tool_env: Vec<(String, String)>,
-    /// How long machines may take.
+    /// Time limits of machines.
     pub limits: Limits,
-    /// The templates that this process has opened; all copies of this share them.
+    /// The templates that this process has opened. All copies of this host share them.
     pub templates: Templates,
-    /// Its spare machines; all copies of this share them.
+    /// The spare machines. All copies of this host share them.
     pub spares: Spares,
-    /// Where spare machines have their folders; none: there are none.
+    /// The folder that contains the folders of spare machines. If it is `None`, no spares are created.
     pub spare_folder: Option<PathBuf>,
     pub(crate) pace: Pace,
-    /// Held while a probe guest boots, so that each question is answered by one.
+    /// Held while a probe guest boots, so that concurrent starts boot one probe guest and share its result.
     pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// How long machines may take on an ordinary host. A slower probe guest and a higher load stretch these limits.
+/// Time limits of machines on an ordinary host. The limits are stretched on a host where the probe guest booted more slowly,
+/// and while the load is high.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// From the start of the VMM to the agent's hello, under emulation.
     pub hello_tcg: Duration,
-    /// The same with KVM.
+    /// The same limit with KVM.
     pub hello_kvm: Duration,
-    /// From the start of a krun machine until its entrypoint has taken its settings.
+    /// From the start of a krun machine until its entrypoint has removed its `.env` file.
     pub hello_krun: Duration,
     /// From the start of a fork's VMM until it has its identity.
     pub fork: Duration,
-    /// From the agent's hello in a machine that becomes a template until its Docker answers; and from there until it is ready,
-    /// without its warm-up.
+    /// From the agent's hello in a machine that becomes a template until its Docker answers. The same time again is the
+    /// limit from there until the machine is ready, without its warm-up.
     pub template: Duration,
     /// How long a warm-up may take.
     pub warm_up: Duration,
@@ -66,14 +67,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // Measured under emulation: 2.5 to 5 s, up to 15 s on a host with three times more to do than it has cores.
+        // Measured under emulation: 2.5 to 5 s, up to 15 s on a host whose load was three times its number of cores.
         Self {
             hello_tcg: Duration::from_secs(60),
             hello_kvm: Duration::from_secs(20),
             hello_krun: Duration::from_secs(60),
-            // Measured: 0.05 s, and 2 s where twenty start at once on two cores.
+            // Measured: 0.05 s, and 2 s if twenty start at once on two cores.
             fork: Duration::from_secs(20),
-            // Measured: 10 to 20 s, up to a minute on such a host.
+            // Measured: 10 to 20 s, up to a minute on a host with that load.
             template: Duration::from_secs(180),
             warm_up: Duration::from_secs(1800),
             docker: Duration::from_secs(120),
@@ -82,7 +83,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same for a host on which a machine's start takes `factor` times as long.
+    /// Returns the limits for a host on which a machine's start takes `factor` times as long.
     pub(crate) fn stretched(&self, factor: f64) -> Self {
         let stretch = |limit: Duration| limit.mul_f64(factor);
         Self {
@@ -105,7 +106,7 @@ impl Limits {
 }
 
 impl VmHost {
-    /// A host with everything in its usual place, tools without an environment, and the default limits.
+    /// Returns a host with the usual folders, an empty environment for tools, and the default limits.
     pub fn new(state: PathBuf, launcher: Launcher) -> Self {
         let tool_folders = TOOL_FOLDERS.iter().map(PathBuf::from).collect();
         Self {
@@ -123,7 +124,7 @@ impl VmHost {
         }
     }
 
-    /// A tool of this host.
+    /// Finds a tool of this host.
     pub(crate) fn tool(&self, name: &'static str, mend: &'static str) -> Result<Invocation, StartError> {
         match tool::find(&self.tool_folders, name) {
             Some(program) => Ok(Invocation { program, args: Vec::new(), env: self.tool_env.clone() }),
@@ -135,10 +136,10 @@ impl VmHost {
         }
     }
 
-    /// QEMU's path.
+    /// Returns the path of QEMU.
     ///
     /// # Errors
-    /// It is not there.
+    /// QEMU is not installed.
     pub fn qemu(&self) -> Result<PathBuf, StartError> {
         let found = match &self.qemu {
             Some(path) => Some(path.clone()).filter(|path| path.is_file()),

@@ -1,7 +1,7 @@
-//! The initramfs of a machine: the image's archive of kernel modules, and behind it one with the guest binary.
+//! Builds the initramfs of a machine: the image's archive of kernel modules, followed by an archive with the guest binary.
 //!
-//! The kernel unpacks archives one after the other. So an image knows nothing of the guest binary, host and guest are
-//! always of one build, and a changed guest needs no new image.
+//! The kernel unpacks the archives one after the other. So an image does not contain the guest binary, host and guest are
+//! always from the same build, and a changed guest binary needs no new image.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -11,24 +11,24 @@ use std::path::Path;
 use cpio::newc::{Builder, ModeFileType, trailer};
 use rustix::fs::{MemfdFlags, Mode};
 
-/// The kernel looks for an uncompressed archive at multiples of this only.
+/// Alignment of an uncompressed archive, bytes. The kernel finds archives only at multiples of this.
 const ALIGNMENT: u64 = 4;
 
-/// Why it could not be put together.
+/// Why the initramfs could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InitramfsError {
-    /// The guest binary.
+    /// The guest binary cannot be used.
     #[error(transparent)]
     Guest(io::Error),
-    /// The image's archive.
+    /// The image's archive cannot be read.
     #[error(transparent)]
     Image(io::Error),
-    /// Memory.
+    /// The memory file cannot be created or written.
     #[error(transparent)]
     Memory(io::Error),
 }
 
-/// Both archives in memory, readable by the VMM's user through its descriptor.
+/// Returns a memory file with both archives, which the VMM's user can read through the descriptor.
 pub(crate) fn with_guest(modules: &Path, guest_binary: &Path) -> Result<OwnedFd, InitramfsError> {
     let guest = read_guest(guest_binary).map_err(InitramfsError::Guest)?;
     let mut modules = File::open(modules).map_err(InitramfsError::Image)?;
@@ -40,12 +40,12 @@ pub(crate) fn with_guest(modules: &Path, guest_binary: &Path) -> Result<OwnedFd,
     Ok(file.into())
 }
 
-/// Reads the guest binary, which must be a static program for this processor: the initramfs has no libraries.
+/// Reads the guest binary, which must be a static program for x86-64, because the initramfs has no libraries.
 fn read_guest(path: &Path) -> io::Result<Vec<u8>> {
     let mut guest = Vec::new();
     File::open(path)?.read_to_end(&mut guest)?;
     let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
-    // ELF, 64 bits, little-endian; machine 62 is x86-64.
+    // ELF, 64 bits, little-endian. Machine 62 is x86-64.
     if guest.get(..6) != Some(b"\x7fELF\x02\x01") || guest.get(18..20) != Some(&[62, 0]) {
         return wrong("it is no program for x86-64");
     }
@@ -55,7 +55,7 @@ fn read_guest(path: &Path) -> io::Result<Vec<u8>> {
     Ok(guest)
 }
 
-/// Whether a program header asks for a dynamic loader (type 3, PT_INTERP).
+/// Returns true if a program header requests a dynamic loader (type 3, PT_INTERP).
 fn needs_interpreter(elf: &[u8]) -> bool {
     let number = |at: usize, length: usize| {
         elf.get(at..at + length)
@@ -79,7 +79,7 @@ fn append_guest(file: &mut File, guest: &[u8]) -> io::Result<()> {
     writer.write_all(guest)?;
     writer.finish()?;
     trailer(&mut *file)?;
-    // The VMM runs as another user and opens it anew, by /proc.
+    // The VMM runs as another user and reopens the file through /proc.
     rustix::fs::fchmod(&*file, Mode::from_raw_mode(0o444))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The host's end of the agent protocol: frames over the VMM's socket.
+//! The host's end of the agent protocol: frames over the agent's socket.
 
 use std::io;
 
@@ -16,11 +16,11 @@ pub(crate) struct Link {
     decoder: Decoder,
     encoder: Encoder,
     buffer: Vec<u8>,
-    /// What is still to be written; a guest that does not read must not hold up its owner.
+    /// Bytes that are still to be written. They are buffered because a guest that does not read must not block its owner.
     outbox: Vec<u8>,
 }
 
-/// Most bytes that wait for a guest to read them: a few whole environment files.
+/// Most bytes that wait for a guest to read them. A few whole environment files fit.
 const OUTBOX_MAX: usize = 1024 * 1024;
 
 impl Link {
@@ -40,14 +40,14 @@ impl Link {
     pub(crate) fn send(&mut self, message: &HostMessage) -> io::Result<()> {
         let frame = self.encoder.encode(message).map_err(io::Error::other)?;
         if self.outbox.len() + frame.len() > OUTBOX_MAX {
-            return Err(io::Error::other("the guest does not read what it is told"));
+            return Err(io::Error::other("the guest does not read its messages"));
         }
         self.outbox.extend_from_slice(&frame);
         Ok(())
     }
 
-    /// Writes what waits, and returns the next message. What the guest sends beside frames is skipped and logged. Safe
-    /// to be cancelled. Fails when the connection has ended.
+    /// Writes the outbox, and returns the next message. Skips and logs bytes that are no valid frame. Safe to be cancelled.
+    /// Fails if the connection has ended.
     pub(crate) async fn next(&mut self) -> io::Result<GuestMessage> {
         loop {
             while let Some(next) = self.decoder.next::<GuestMessage>() {

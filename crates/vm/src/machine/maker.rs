@@ -1,4 +1,4 @@
-//! Things that machines are needed to make.
+//! Builds that run a machine: claims, and the cleanup of builds that were killed.
 
 use std::io;
 use std::path::Path;
@@ -8,16 +8,16 @@ use tokio::runtime::Handle;
 use super::destroy_leftover;
 use dayfly_host::stage::{self, Claim, Maker, StageError};
 
-/// Makes things by a machine in the folder [`MachineMaker::FOLDER`] of its stage: that is what a killed one leaves. To be used
-/// where a runtime may be blocked.
+/// A maker that builds things with a machine in the folder [`MachineMaker::FOLDER`] of its stage. If the maker is killed,
+/// that machine is left. [`Maker::end_leftover`] must be called on a thread where blocking is allowed.
 pub(crate) struct MachineMaker;
 
 impl MachineMaker {
-    /// Folder of the machine below that of the stage.
+    /// Name of the machine's folder in the stage.
     pub(crate) const FOLDER: &str = "vm";
 
-    /// The right to make `id` in a store, once nobody else has it. `waits` is told if somebody has, once; what a killed one has
-    /// left is ended and removed.
+    /// Waits for the right to build `id` in a store. Calls `waits` once if another builder holds the right. Stops and
+    /// removes what killed builders have left.
     pub(crate) async fn claim(store: &Path, id: &str, mut waits: impl FnMut()) -> Result<Claim, StageError> {
         let mut told = false;
         loop {
@@ -32,7 +32,7 @@ impl MachineMaker {
         }
     }
 
-    /// Ends and removes what killed ones have left in a store.
+    /// Stops and removes what killed builders have left in a store.
     pub(crate) async fn sweep(store: &Path) -> Result<(), StageError> {
         let stages = stage::folder_of(store);
         blocking(move || stage::sweep(&stages, &Self)).await
@@ -47,7 +47,7 @@ impl Maker for MachineMaker {
     }
 }
 
-/// Work with files, beside the runtime's own.
+/// Runs work with files on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
 ) -> Result<T, StageError> {

@@ -1,4 +1,4 @@
-//! One machine, from its needs to the moment when nothing of it is left.
+//! The life of one machine, from its spec until its processes and files are removed.
 //!
 //! ```text
 //!   start ──> supervisor (one task) ──> VmEvent ... Gone
@@ -7,9 +7,9 @@
 //!   Vm::stop / Vm::kill: orders to the supervisor      Vm::destroy: the files
 //! ```
 //!
-//! The supervisor owns the machine's state; everybody else sends orders or reads events. There is one for machines with an
-//! agent ([`supervisor`]) and one for those that share their environment directory ([`mounted`]). If this process dies, the
-//! machine lives on: what it is stands in the run folder ([`record`]), written down before it is.
+//! The supervisor owns the machine's state; all other code sends orders or reads events. [`supervisor`] is for machines
+//! with an agent, [`mounted`] for machines that share their environment directory. If this process dies, the machine lives
+//! on. A later process finds it by the record in the run folder ([`record`]), which is written before the machine exists.
 
 mod disks;
 mod error;

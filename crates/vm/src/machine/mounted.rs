@@ -1,8 +1,8 @@
-//! The one task that owns a machine which shares its environment directory (podman-krun, krunvm).
+//! The task that owns a machine which shares its environment directory (podman-krun, krunvm).
 //!
-//! The tool's process that lasts as long as the machine stands for it: its output is the entrypoint's, its exit status too.
-//! That the entrypoint lives shows by its first act: it takes `<id>.env` away. What never came so far has failed as a
-//! machine; what did has run, and its exit status is the entrypoint's.
+//! The tool has a process that runs as long as the machine. Its output and its exit status are those of the entrypoint. The
+//! entrypoint's first step, removing `<id>.env`, serves as the hello. If the process exits before that step, the machine has
+//! failed. If it exits after, its exit status is the entrypoint's.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -28,14 +28,14 @@ use crate::process::{Ending, Process};
 use crate::template::StartedFrom;
 use dayfly_host::tool;
 
-/// How long a tool may take to hand an order on; the machine's own deadline goes on meanwhile.
+/// Longest time that a tool may take to pass an order on. The machine's own deadline keeps running meanwhile.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
-/// From killing the tool's process until nobody waits any more.
+/// Longest time that the killed process of the tool is waited for.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
-/// From the machine's end until its last lines are given up: an owner may be slow to take them.
+/// Longest time, after the machine has ended, that its last lines are waited for. An owner may be slow to fetch them.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(10);
 
-/// Owns a machine. See the module's text.
+/// Owner of a machine. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Mounted {
     pub(super) plan: Plan,
@@ -48,7 +48,7 @@ pub(super) struct Mounted {
     pub(super) detached: Arc<AtomicBool>,
 }
 
-/// The tool's process, and what listens to it.
+/// The tool's process, and the tasks that read its output.
 #[derive(Debug)]
 pub(super) struct Running {
     process: Process,
@@ -59,8 +59,8 @@ pub(super) struct Running {
 }
 
 impl Drop for Running {
-    /// A machine that nobody watches any more is ended, unless it was let go on purpose. There is nobody to wait for a tool
-    /// here; a container that is left is in the record.
+    /// Kills the tool's process and the machine's other processes, unless the machine was detached. No tool is called,
+    /// because nothing could wait for it here. If a container is left, the record leads to it.
     fn drop(&mut self) {
         if !self.ended && !self.detached.load(Ordering::Relaxed) {
             self.process.kill();
@@ -70,7 +70,7 @@ impl Drop for Running {
     }
 }
 
-/// How the machine is being ended.
+/// The step of stopping a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
@@ -78,7 +78,7 @@ enum Stopping {
     Killed(Instant),
 }
 
-/// What happened, named before anybody decides about it.
+/// The next thing that happened, before it is handled.
 enum Happening {
     Ended(std::io::Result<Ending>),
     Ordered(Option<Order>),
@@ -86,19 +86,19 @@ enum Happening {
     DeadlinePassed,
 }
 
-/// How far it has come.
+/// The progress of the machine.
 struct State {
     greeted: bool,
     hello_missed: bool,
     hello_deadline: Instant,
     stopping: Stopping,
     knowledge: Knowledge,
-    /// Calls of the tool that are under way; they end with this.
+    /// Running calls of the tool. They are aborted when this is dropped.
     calls: JoinSet<()>,
 }
 
 impl Mounted {
-    /// Starts the machine that was created.
+    /// Starts the machine, which was created before.
     pub(super) fn start(&self) -> Result<Running, StartError> {
         let start = &self.plan.start;
         let failed =
@@ -127,7 +127,7 @@ impl Mounted {
         Ok(running)
     }
 
-    /// Owns the machine to its end. The last event is [`VmEvent::Gone`].
+    /// Runs the machine until it has ended. The last event is [`VmEvent::Gone`].
     pub(super) async fn run(mut self, running: Running) -> Exit {
         let exit = self.live(running).await;
         let console_tail = self.outputs.tail();
@@ -150,13 +150,13 @@ impl Mounted {
             match self.next_happening(&mut running, &mut state).await {
                 Happening::Ended(ending) => return self.settle(running, state, ending).await,
                 Happening::Ordered(Some(Order::Stop(grace))) => self.stop(&mut state, grace),
-                // Nobody can order any more, because the machine was let go on purpose.
+                // No more orders can arrive, because the machine was detached.
                 Happening::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 Happening::Ordered(Some(Order::Kill) | None) => self.kill(&running, &mut state),
                 Happening::EnvironmentChanged => self.check_env(&mut state).await,
                 Happening::DeadlinePassed => match state.stopping {
                     Stopping::Killed(_) => {
-                        tracing::warn!(pid = running.process.id(), "a killed process does not end");
+                        tracing::warn!(pid = running.process.id(), "a killed process does not exit");
                         return self.settle(running, state, Ok(Ending::Signalled(9))).await;
                     }
                     Stopping::Asked(_) => self.kill(&running, &mut state),
@@ -190,7 +190,7 @@ impl Mounted {
         }
     }
 
-    /// Looks whether the entrypoint has taken its settings.
+    /// Checks whether the entrypoint has removed its `.env` file, which counts as its hello.
     async fn check_env(&mut self, state: &mut State) {
         match self.environment.read(Suffix::Env) {
             Ok(None) if !state.greeted => {
@@ -211,13 +211,13 @@ impl Mounted {
                 let stop = stop.clone();
                 state.calls.spawn(async move {
                     if let Err(error) = tool::run(&stop, ORDER_LIMIT).await {
-                        tracing::warn!("cannot tell a machine to end: {error}");
+                        tracing::warn!("cannot tell a machine to stop: {error}");
                     }
                 });
             }
             None => {
                 if let Err(error) = record::signal_marked(&self.run_dir, Signal::TERM) {
-                    tracing::warn!("cannot tell a machine to end: {error}");
+                    tracing::warn!("cannot tell a machine to stop: {error}");
                 }
             }
         }
@@ -225,14 +225,14 @@ impl Mounted {
         state.stopping = Stopping::Asked(Instant::now() + grace);
     }
 
-    /// Ends the tool's process; what is behind it is removed by [`Mounted::settle`].
+    /// Kills the tool's process. [`Mounted::settle`] removes the rest of the machine.
     fn kill(&self, running: &Running, state: &mut State) {
         state.knowledge.killed = true;
         running.process.kill();
         state.stopping = Stopping::Killed(Instant::now() + KILL_LIMIT);
     }
 
-    /// Hears what was said before the end, removes what is left, then judges it.
+    /// Reads the remaining output, removes the rest of the machine, then determines the machine's exit.
     async fn settle(
         &mut self,
         mut running: Running,
@@ -259,7 +259,7 @@ impl Mounted {
                 self.tell(VmEvent::EntrypointExited { code: Some(code), signal: None }).await;
                 Exit::PoweredOff
             }
-            // It was killed, and the tool had still time to say so by itself.
+            // The machine was killed, but the tool still exited by itself.
             Ok(_) if state.knowledge.killed => Exit::Killed,
             Ok(ending) => classify(ending, &state.knowledge),
         }

@@ -1,4 +1,4 @@
-//! What a machine is started from: a fork of its template where there is one, else its kernel.
+//! Starts a machine from a spare or as a fork of its template if there is one, else from its kernel.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,28 +19,28 @@ use crate::tsc;
 use crate::virtiofs::Shares;
 use dayfly_image::Image;
 
-/// What a machine is started from.
+/// The origin of a machine, for all of its starts.
 #[derive(Debug)]
 pub(super) enum Origin {
     /// A VMM.
     Vmm(Box<VmmOrigin>),
-    /// A tree of processes.
+    /// A tree of processes on this host.
     Tree(TreeRecipe),
 }
 
-/// One start of a machine that came to a process.
+/// One start of a machine whose process runs.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) vmm: Vmm,
     pub(super) from: StartedFrom,
-    /// Held until it is up.
+    /// Held until the machine is up.
     pub(super) turn: Option<Turn>,
-    /// Why it is no fork, where it was to be one.
+    /// Why the machine was booted, if it was to be forked.
     pub(super) cold: Option<String>,
 }
 
 impl Origin {
-    /// Waits until it may start. Nothing of it is there before, so that whoever waits may give up.
+    /// Waits until the machine may start. Nothing exists of this start before, so the wait can be cancelled.
     pub(super) async fn turn(&self) -> Result<Option<Turn>, StartError> {
         match self {
             Self::Vmm(origin) if origin.spare.is_none() => Ok(Some(origin.host.pace.enter().await?)),
@@ -48,7 +48,7 @@ impl Origin {
         }
     }
 
-    /// Starts it, from the best that there is.
+    /// Starts the machine from a spare, else from its template, else from its kernel.
     pub(super) async fn spawn(
         &mut self,
         turn: Option<Turn>,
@@ -64,14 +64,14 @@ impl Origin {
         }
     }
 
-    /// The last start has come up.
+    /// Records that the last start is up.
     pub(super) fn has_come_up(&self) {
         if let Self::Vmm(origin) = self {
             origin.has_come_up();
         }
     }
 
-    /// A fork of it is of no use: it boots from now on.
+    /// Records that a fork has failed. From now on the machine is booted.
     pub(super) fn give_up_fork(&mut self, reason: &str) {
         if let Self::Vmm(origin) = self {
             origin.give_up_fork(reason);
@@ -79,23 +79,23 @@ impl Origin {
     }
 }
 
-/// What a VMM is started from.
+/// The origin of a machine that runs in a VMM.
 #[derive(Debug)]
 pub(super) struct VmmOrigin {
     parts: Arc<Parts>,
     host: VmHost,
-    /// A fork that had been made before.
+    /// A spare, until the first start uses it.
     spare: Option<Vmm>,
-    /// What it is forked from.
+    /// The template that the machine is forked from.
     template: Option<(Blueprint, Arc<Opened>)>,
-    /// What it boots from, once that was needed.
+    /// The recipe of a cold boot, once it was needed.
     cold: Option<Arc<Recipe>>,
-    /// Why it is no fork, as long as nobody has been told.
+    /// Why the machine is not forked, until the reason was reported.
     why_cold: Option<String>,
 }
 
 impl VmmOrigin {
-    /// With what it is forked from, or why it is not, where anybody wonders.
+    /// Creates an origin. `template` is the template to fork from, or the reason for a cold boot, if it has to be reported.
     pub(super) fn new(
         parts: Parts,
         host: VmHost,
@@ -150,7 +150,7 @@ impl VmmOrigin {
         }
     }
 
-    /// Its template is of no use: the next start is a cold boot.
+    /// Counts a failed fork of the template. The next start is a cold boot.
     fn give_up_fork(&mut self, reason: &str) {
         if let Some((blueprint, template)) = self.template.take() {
             fork_failed(&self.host, &blueprint, &template);
@@ -159,7 +159,7 @@ impl VmmOrigin {
     }
 }
 
-/// All that the starts of one machine have in common.
+/// The settings that all starts of one machine share.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) launcher: Launcher,
@@ -177,7 +177,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// For a machine of a template.
+    /// Returns the parts of a machine that a blueprint describes.
     pub(crate) fn of_blueprint(
         host: &VmHost,
         blueprint: &Blueprint,
@@ -202,7 +202,7 @@ impl Parts {
         }
     }
 
-    /// Work with files, beside the runtime's own.
+    /// Runs work with files on a blocking thread.
     pub(super) async fn blocking<T: Send + 'static>(
         parts: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, StartError> + Send + 'static,
@@ -215,12 +215,12 @@ impl Parts {
         })
     }
 
-    /// What its network card is connected to.
+    /// Returns what the network card is connected to.
     pub(crate) fn card(&self) -> Card {
         if matches!(*self.connection, Connection::Own(_)) { Card::Tap } else { Card::User }
     }
 
-    /// To boot it, with an empty scratch disk.
+    /// Returns the recipe of a cold boot, and creates an empty scratch disk.
     fn cold(&self) -> Result<Recipe, StartError> {
         let scratch = disks::make_scratch(&self.run_dir.join(record::SCRATCH_DISK), self.disk_mib)?;
         let files = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
@@ -229,7 +229,7 @@ impl Parts {
         self.recipe(boot, files.with(Role::ScratchDisk, scratch))
     }
 
-    /// To boot what becomes a template.
+    /// Returns the recipe of the machine that becomes a template, and creates its scratch disk.
     pub(crate) fn template(&self, disk: &Path, memory: Files) -> Result<Recipe, StartError> {
         let scratch = disks::make_scratch(disk, self.disk_mib)?;
         let boot = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
@@ -237,7 +237,8 @@ impl Parts {
         self.recipe(Boot::Template { card: self.card() }, files)
     }
 
-    /// To fork it. Neither kernel nor initramfs is read: what they became is in the memory.
+    /// Returns the recipe of a fork, and creates its overlay. Kernel and initramfs are not opened, because the template's
+    /// memory contains the booted kernel.
     pub(super) fn fork(&self, template: &Opened) -> Result<Recipe, StartError> {
         let of_template = |what: &'static str| {
             let path = template.folder().to_owned();

@@ -1,38 +1,38 @@
-//! The disk of a fork: an overlay (qcow2) that holds what the fork writes, and nothing at first.
+//! Creates the disk of a fork: an empty overlay (qcow2) that takes what the fork writes.
 //!
-//! Written here rather than by `qemu-img`, which takes as long as half a fork. Layout, from QEMU's `docs/interop/qcow2.txt`
-//! (version 3): one cluster each for the header, the table of reference counts, the first block of these, and then the
-//! level 1 table. What lies under it is named by the VMM's command line alone.
+//! The file is written directly because `qemu-img` takes half as long as a whole fork. Layout, from QEMU's
+//! `docs/interop/qcow2.txt` (version 3): one cluster each for the header, the reference count table and the first reference
+//! count block, followed by the level 1 table. Only the VMM's command line names the backing file.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Bits of a cluster's size: 64 KiB, QEMU's default.
+/// Binary logarithm of the cluster size: 64 KiB, QEMU's default.
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
-/// What one entry of the level 1 table maps: a cluster of level 2 entries, 8 bytes each, for a cluster each.
+/// Bytes that one entry of the level 1 table maps: a cluster of level 2 entries of 8 bytes, each of which maps a cluster.
 const MAPPED_BY_LEVEL_1: u64 = CLUSTER / 8 * CLUSTER;
-/// Reference counts have 2^4 bits.
+/// Binary logarithm of the width of a reference count: 2^4 bits.
 const REFCOUNT_ORDER: u32 = 4;
-/// Bytes of a header of version 3 without extensions.
+/// Length of a version 3 header without extensions, bytes.
 const HEADER_LENGTH: u32 = 104;
 
-/// Makes an empty overlay of this size and opens it. One that is there is replaced.
+/// Creates an empty overlay of this size and opens it. Replaces an existing file.
 pub(super) fn make(path: &Path, bytes: u64) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let level_1_entries = bytes.div_ceil(MAPPED_BY_LEVEL_1);
     let level_1_clusters = (level_1_entries * 8).div_ceil(CLUSTER).max(1);
     let clusters = 3 + level_1_clusters;
-    // One block of counts holds those of 32768 clusters: a table for 16 PiB would have to be larger.
+    // One block holds the reference counts of 32768 clusters, which is too few for the level 1 table of 16 PiB.
     if clusters > CLUSTER / 2 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too large for an overlay"));
     }
     file.set_len(clusters * CLUSTER)?;
     file.write_all_at(&header(bytes, u32::try_from(level_1_entries).map_err(io::Error::other)?), 0)?;
-    // The table of reference counts: one block, the next cluster.
+    // The reference count table has one entry: the block in the next cluster.
     file.write_all_at(&(2 * CLUSTER).to_be_bytes(), CLUSTER)?;
     let counts: Vec<u8> = (0..clusters).flat_map(|_| 1u16.to_be_bytes()).collect();
     file.write_all_at(&counts, 2 * CLUSTER)?;
@@ -43,7 +43,7 @@ fn header(bytes: u64, level_1_entries: u32) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_LENGTH as usize);
     header.extend(b"QFI\xfb");
     header.extend(3u32.to_be_bytes());
-    // No name of what lies under it.
+    // No name of a backing file.
     header.extend([0; 12]);
     header.extend(CLUSTER_BITS.to_be_bytes());
     header.extend(bytes.to_be_bytes());

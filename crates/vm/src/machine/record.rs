@@ -1,4 +1,4 @@
-//! What a run folder tells of its machine, for those who come later.
+//! The record of a machine in its run folder, by which a later process finds and removes the machine.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -16,7 +16,7 @@ use crate::driver::{krunvm, podman};
 use crate::virtiofs::SHARES_MAX;
 use dayfly_host::tool::{self, Invocation};
 
-/// Name of the record.
+/// File name of the record.
 const RECORD: &str = "vmm.json";
 /// The agent's socket.
 pub(crate) const AGENT_SOCKET: &str = "agent.sock";
@@ -26,74 +26,74 @@ pub(crate) const MONITOR_SOCKET: &str = "qmp.sock";
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
 /// The scratch disk.
 pub(crate) const SCRATCH_DISK: &str = "scratch.img";
-/// What the guest printed on its console.
+/// The output of the guest on its console.
 pub(crate) const CONSOLE_LOG: &str = "console.log";
-/// What the VMM printed.
+/// The output of the VMM.
 pub(crate) const VMM_LOG: &str = "vmm.log";
-/// What a machine without a root file system of its own has of this host.
+/// The folder with the files that a machine without a root file system of its own gets from this host.
 pub(crate) const GUEST_FOLDER: &str = "guest";
-/// All that goes with the machine; logs stay.
+/// The files that are removed with the machine. Logs stay.
 const REMOVED: [&str; 5] = [AGENT_SOCKET, MONITOR_SOCKET, CONSOLE_SOCKET, SCRATCH_DISK, RECORD];
-/// How long a process that was asked to end, and ends others before, may take before it is killed itself.
+/// Longest time that a keeper may take to stop its processes and exit after SIGTERM. Then it is killed.
 const KEEPER_LIMIT: Duration = Duration::from_secs(5);
-/// How long a killed process may take to be gone. Freeing gigabytes of memory takes a moment.
+/// Longest time that a killed process may take to exit. Freeing gigabytes of memory takes a moment.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
-/// How long a tool may take to look, or to remove a machine.
+/// Longest time that a tool may take to list or remove a machine. Also the longest wait for a lock.
 const TOOL_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks at something that cannot be waited for.
+/// Interval at which things are polled that cannot be waited for.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a machine is, so that it is found again, and nothing else is mistaken for it. It is written down before there can
-/// be anything of it.
+/// The identification of a machine, so that a later process finds it again and mistakes nothing else for it. The record is
+/// written before any part of the machine can exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The machine's name.
     pub(crate) name: String,
-    /// What it is on this host.
+    /// The machine's form on this host.
     #[serde(flatten)]
     pub(crate) made: Made,
 }
 
-/// What a machine is on this host. Told apart by the names of their fields.
+/// The form of a machine on this host. The names of the fields distinguish the variants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Made {
-    /// The containers that bear the run folder's label.
+    /// The containers with the run folder's label.
     Podman {
-        /// How podman is called. Another one would look into another store.
+        /// How podman is called. Another podman could use another store.
         podman: Invocation,
     },
-    /// The machine of this name, and the processes that bear the run folder's mark.
+    /// The krunvm machine of this name, and the processes with the run folder's mark.
     Krunvm {
         /// How krunvm is called.
         krunvm: Invocation,
-        /// The file that is locked meanwhile.
+        /// The file that is locked while krunvm creates or deletes a machine.
         lock: PathBuf,
     },
     /// A process.
     Process(ProcessId),
 }
 
-/// A process, so that it is never mistaken for another one with the same number.
+/// The identification of a process, which excludes another process with the same id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
-    /// Its number.
+    /// The process id.
     pid: u32,
-    /// When it started, clock ticks since the host's boot.
+    /// Start of the process, clock ticks since the host's boot.
     start_ticks: u64,
-    /// Which boot of the host that was.
+    /// Id of that boot of the host.
     boot_id: String,
-    /// It ends others, and then itself, when it is asked to.
+    /// True if the process is a keeper, which stops other processes and then exits when it gets SIGTERM.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_keeper: bool,
 }
 
-/// A machine that a run folder tells of, and that is still there.
+/// A machine that a run folder has a record of and that still exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
     /// The machine's name.
     pub name: String,
-    /// Its process, where it is one of this host.
+    /// Id of its process, if the machine is recorded as a process of this host.
     pub pid: Option<u32>,
 }
 
@@ -103,17 +103,17 @@ impl ProcessId {
         Ok(Self { pid, start_ticks, boot_id: boot_id()?, is_keeper })
     }
 
-    /// A descriptor of the process, if it is still the same one and lives.
+    /// Returns a descriptor of the process if the process still runs.
     fn open(&self) -> io::Result<Option<OwnedFd>> {
         if boot_id()? != self.boot_id {
             return Ok(None);
         }
         let Some(descriptor) = open_process(self.pid)? else { return Ok(None) };
-        // Compared after opening: the descriptor cannot come to mean another process any more.
+        // Compared after opening, because from then on the descriptor cannot refer to another process.
         Ok((start_ticks(self.pid)? == Some(self.start_ticks)).then_some(descriptor))
     }
 
-    /// Ends it and waits until it is gone.
+    /// Kills the process and waits until it has exited. A keeper gets SIGTERM first.
     async fn end(&self, run_dir: &Path) -> Result<(), LeftoverError> {
         let failed = |source| at("end the process of", run_dir, source);
         let Some(descriptor) = self.open().map_err(failed)? else { return Ok(()) };
@@ -132,22 +132,22 @@ impl ProcessId {
 }
 
 impl Record {
-    /// Describes a living process.
+    /// Returns the record of a running process.
     pub(crate) fn of_process(pid: u32, name: &str) -> io::Result<Self> {
         Ok(Self { name: name.to_owned(), made: Made::Process(ProcessId::of(pid, false)?) })
     }
 
-    /// Describes a living process that ends others before itself.
+    /// Returns the record of a running keeper.
     pub(crate) fn of_keeper(pid: u32, name: &str) -> io::Result<Self> {
         Ok(Self { name: name.to_owned(), made: Made::Process(ProcessId::of(pid, true)?) })
     }
 
-    /// Writes it into the run folder, whole or not at all.
+    /// Writes the record into the run folder, whole or not at all.
     pub(crate) fn write(&self, run_dir: &Path) -> io::Result<()> {
         self.write_as(run_dir, RECORD)
     }
 
-    /// Writes it as that of the server of the share of this number.
+    /// Writes the record as that of the server for the share of this number.
     pub(crate) fn write_server(&self, run_dir: &Path, share: usize) -> io::Result<()> {
         self.write_as(run_dir, &server_record(share))
     }
@@ -166,7 +166,7 @@ impl Record {
         match std::fs::read(&path) {
             Ok(text) => match serde_json::from_slice(&text) {
                 Ok(record) => Ok(Some(record)),
-                Err(error) => Err(LeftoverError::Io { what: "understand", path, source: error.into() }),
+                Err(error) => Err(LeftoverError::Io { what: "parse", path, source: error.into() }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(LeftoverError::Io { what: "read", path, source }),
@@ -174,15 +174,15 @@ impl Record {
     }
 }
 
-/// The machine of a run folder, if it is still there.
+/// Returns the machine of a run folder, if the machine still exists.
 ///
 /// # Errors
-/// The folder's record cannot be read, or its process or tool not be asked.
+/// The folder's record cannot be read, its process cannot be inspected, or its tool fails.
 pub async fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
     let Some(record) = Record::read(run_dir, RECORD)? else { return Ok(None) };
     let (is_there, pid) = match &record.made {
         Made::Process(process) => {
-            let alive = process.open().map_err(|source| at("look at the process of", run_dir, source))?;
+            let alive = process.open().map_err(|source| at("inspect the process of", run_dir, source))?;
             (alive.is_some(), Some(process.pid))
         }
         Made::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
@@ -194,11 +194,11 @@ pub async fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError>
     Ok(is_there.then_some(Leftover { name: record.name, pid }))
 }
 
-/// Ends what there is of a run folder's machine and removes its files, except logs. A folder without a machine, or none at
-/// all, is no error.
+/// Stops the machine of a run folder and removes its files, except logs. A folder without a machine or a missing folder is
+/// no error.
 ///
 /// # Errors
-/// A file cannot be removed, a process does not end, or a tool cannot remove what it has made. The record stays then.
+/// A file cannot be removed, a process does not exit, or a tool cannot remove the machine. The record stays then.
 pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
     end(run_dir).await?;
     remove_files(run_dir).await
@@ -208,17 +208,17 @@ fn server_record(share: usize) -> String {
     format!("virtiofsd-{share}.json")
 }
 
-/// Ends what there is of a run folder's machine.
+/// Stops the machine of a run folder and its servers.
 pub(super) async fn end(run_dir: &Path) -> Result<(), LeftoverError> {
     end_recorded(run_dir, RECORD).await?;
-    // A server ends with its VMM; one that a guest has taken over might not.
+    // A server exits with its VMM, but a server that a guest has taken over might not.
     for share in 0..SHARES_MAX {
         end_recorded(run_dir, &server_record(share)).await?;
     }
     Ok(())
 }
 
-/// Ends what a record tells of, if it is there.
+/// Stops and removes what a record describes, if it still exists.
 async fn end_recorded(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
     let Some(record) = Record::read(run_dir, name)? else { return Ok(()) };
     match &record.made {
@@ -247,7 +247,7 @@ async fn containers(podman: &Invocation, run_dir: &Path) -> Result<Vec<String>, 
     Ok(list.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-/// Takes a lock that others hold for moments only; it is held until the file is dropped.
+/// Takes a lock that other processes hold only briefly. The lock is held until the file is dropped.
 pub(super) async fn lock_file(path: &Path) -> Result<File, LeftoverError> {
     let failed = |source| at("lock", path, source);
     let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
@@ -262,12 +262,13 @@ pub(super) async fn lock_file(path: &Path) -> Result<File, LeftoverError> {
     }
 }
 
-/// The variable by which the processes of a run folder are found where their starter may be gone before them.
+/// Returns the environment variable that marks the processes of a run folder. They are found by it even if the process that
+/// started them has exited.
 pub(super) fn mark(run_dir: &Path) -> (String, String) {
     ("DAYFLY_RUN".to_owned(), run_dir.to_string_lossy().into_owned())
 }
 
-/// Kills the processes that bear the run folder's mark, and waits until they are gone.
+/// Kills the processes with the run folder's mark, and waits until they have exited.
 async fn end_marked(run_dir: &Path) -> Result<(), LeftoverError> {
     let end = Instant::now() + KILL_LIMIT;
     loop {
@@ -281,11 +282,11 @@ async fn end_marked(run_dir: &Path) -> Result<(), LeftoverError> {
     }
 }
 
-/// Sends a signal to every process that bears the run folder's mark; their numbers.
+/// Sends a signal to every process with the run folder's mark, and returns their ids.
 pub(super) fn signal_marked(run_dir: &Path, signal: Signal) -> io::Result<Vec<u32>> {
     let (name, value) = mark(run_dir);
     let wanted = format!("{name}={value}").into_bytes();
-    // Gone, a zombie, or another user's: not ours.
+    // False for a process that has exited, for a zombie, and for a process of another user.
     let is_marked = |pid: u32| {
         std::fs::read(format!("/proc/{pid}/environ"))
             .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == wanted))
@@ -296,7 +297,7 @@ pub(super) fn signal_marked(run_dir: &Path, signal: Signal) -> io::Result<Vec<u3
         if !is_marked(pid) {
             continue;
         }
-        // Looked at once more after opening: the descriptor cannot come to mean another process any more.
+        // Checked again after opening, because from then on the descriptor cannot refer to another process.
         if let Some(descriptor) = open_process(pid)?.filter(|_| is_marked(pid)) {
             let _ = rustix::process::pidfd_send_signal(&descriptor, signal);
             found.push(pid);
@@ -309,16 +310,16 @@ fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => Ok(Some(descriptor)),
-        // INVAL (until Linux 6.15): no process has the number any more, but its group or session has processes still.
+        // INVAL (until Linux 6.15): no process has the id any more, but its group or session still has processes.
         Err(Errno::SRCH | Errno::INVAL) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Removes a machine's network, and its files from its run folder; the record goes last.
+/// Removes a machine's network, and its files from its run folder. The record is removed last.
 pub(super) async fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
     let folder = run_dir.to_owned();
-    // The kernel takes its time with links, and another process may hold the lock.
+    // On a blocking thread, because the kernel takes a while to remove links, and another process may hold the lock.
     let removed = tokio::task::spawn_blocking(move || remove_files_now(&folder)).await;
     removed.unwrap_or_else(|error| Err(at("remove the files of", run_dir, io::Error::other(error))))
 }
@@ -339,7 +340,7 @@ pub(super) fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
     Ok(())
 }
 
-/// Removes a folder with all that is in it, never following a link; one that is not there is no error.
+/// Removes a folder and its contents without following links. A missing folder is no error.
 pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -355,7 +356,7 @@ fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// Start of a living process in clock ticks since boot; none where there is none, or only a zombie.
+/// Returns the start of a running process in clock ticks since boot, or `None` if the process is a zombie or does not exist.
 fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => Ok(parse_start_ticks(&stat)),
@@ -365,11 +366,12 @@ fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
     }
 }
 
-/// The name in the second field may hold spaces and parentheses, so counting starts after the last of these.
+/// Parses the start time in a process's `stat`. The name in the second field may contain spaces and parentheses, so fields
+/// are counted from the last closing parenthesis.
 fn parse_start_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
-    // Third field: the state; twenty-second: the start.
+    // The third field is the state, the twenty-second the start.
     if matches!(fields.next()?, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
@@ -420,7 +422,7 @@ mod tests {
         destroy_leftover(Path::new("/nonexistent")).await.expect("none at all");
     }
 
-    /// As virtiofsd of Debian 13 is for a moment, whose child outlives it.
+    /// virtiofsd of Debian 13 is in this state for a moment, because its child outlives it.
     #[tokio::test]
     async fn a_process_that_has_left_others_in_its_group_counts_as_gone() {
         use std::os::unix::process::CommandExt as _;

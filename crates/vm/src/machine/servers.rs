@@ -1,4 +1,4 @@
-//! What serves files to a machine: processes that end with its VMM.
+//! The processes that serve files to a machine. They exit with its VMM.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,15 +11,15 @@ use crate::process::Process;
 use crate::socket::SocketFolder;
 use crate::virtiofs::{self, Share, Shares};
 
-/// The descriptor by which a server gets its listening socket.
+/// Number of the descriptor that is a server's listening socket.
 const LISTENER: i32 = 10;
 
-/// The servers of one VMM. Dropping it ends them.
+/// The servers of one VMM. Dropping this kills them.
 #[derive(Debug, Default)]
 pub(crate) struct Servers(Vec<Process>);
 
 impl Servers {
-    /// Ends them: their VMM is gone.
+    /// Kills the servers, because their VMM is gone.
     pub(super) fn end(&mut self) {
         for mut server in self.0.drain(..) {
             server.kill();
@@ -27,7 +27,7 @@ impl Servers {
         }
     }
 
-    /// Lets them live on with their VMM, which outlives this process; they end with it.
+    /// Releases the servers of a VMM that outlives this process. They exit with their VMM.
     pub(super) fn release(&mut self) {
         self.0.clear();
     }
@@ -40,7 +40,7 @@ impl Drop for Servers {
 }
 
 impl Recipe {
-    /// Starts a server for each share; the descriptors are the VMM's ends of the connections to them.
+    /// Starts a server for each share. The returned descriptors are the VMM's ends of the connections to the servers.
     pub(super) async fn serve_shares(
         self: &Arc<Self>,
         folder: &SocketFolder,
@@ -49,8 +49,8 @@ impl Recipe {
         let (mut servers, mut connections) = (Servers::default(), Vec::new());
         let count = self.shares.as_ref().map_or(0, |shares| shares.list.len());
         for number in 0..count {
-            // Connected before the server is there: if this process dies meanwhile, the server finds the connection
-            // closed, and ends.
+            // Connected before the server starts, so that the server finds the connection closed and exits if this process
+            // dies meanwhile.
             let (listener, connection) =
                 folder.listen_and_connect(&virtiofs::tag(number)).map_err(LaunchError::Record)?;
             let recipe = Arc::clone(self);

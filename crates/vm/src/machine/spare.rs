@@ -1,7 +1,7 @@
-//! Forks that were made before anybody needs them: they have run until they answered, and stand still.
+//! Spares: forks that are created before they are needed. They have run until they answered, and are stopped.
 //!
-//! A machine that stands still costs memory and no time. It goes on within milliseconds, with a clock that stood still too
-//! and the identity of nobody: the first thing it hears is who it is now.
+//! A stopped machine costs memory but no CPU time. It continues within milliseconds, but with a clock that stood still and a
+//! neutral identity, so the first message to it is its new identity.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,17 +24,17 @@ use crate::pace::Turn;
 use crate::qmp::{Command, Event};
 use crate::template::{Blueprint, Opened, TemplateId};
 
-/// Host name of a machine that is nobody's yet.
+/// Host name of a machine that does not belong to a runner yet.
 pub(crate) const NOBODY: &str = "dayfly";
-/// From the start of a machine until the next spare is made.
+/// Pause before a spare is created.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Failures in a row after which no more spares of a kind are made.
+/// Number of failures in a row after which no more spares of a template are created.
 const FAILURES_MAX: u32 = 3;
 
-/// A fork that stands still.
+/// A stopped fork.
 #[derive(Debug)]
 pub(super) struct Spare {
-    // Before the folder: the process ends, then its files go.
+    // Before the folder, because fields are dropped in order: first the process is killed, then its files are removed.
     pub(super) vmm: Vmm,
     pub(super) folder: MachineFolder,
     pub(super) outputs: Outputs,
@@ -44,16 +44,16 @@ pub(super) struct Spare {
     network: Network,
 }
 
-/// The spares of a process. Cheap to clone: all copies are one.
+/// The spares of this process. Copies share the same spares.
 #[derive(Debug, Clone, Default)]
 pub struct Spares(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
     kinds: HashMap<TemplateId, Kind>,
-    /// Tasks that make spares; they end with this.
+    /// Tasks that create spares. They are aborted when this is dropped.
     makers: JoinSet<()>,
-    /// No more are made.
+    /// True if no more spares are created.
     is_ended: bool,
 }
 
@@ -62,20 +62,20 @@ struct Inner {
 struct Kind {
     wish: Wish,
     ready: Vec<Spare>,
-    /// How many are being made.
+    /// Number of spares that are being created.
     making: usize,
     failures: u32,
 }
 
-/// What spares there should be.
+/// A wish for spares: their kind and their number.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
     pub(super) blueprint: Blueprint,
     pub(super) template: Arc<Opened>,
     pub(super) network: Network,
-    /// How many.
+    /// Number of spares.
     pub(super) count: usize,
-    /// Where their folders are.
+    /// The folder that contains the folders of the spares.
     pub(super) folder: PathBuf,
 }
 
@@ -84,7 +84,8 @@ impl Spares {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A spare as it is wished, where one is ready; and others are made, so that there are as many as are wished.
+    /// Takes a spare that fits the wish, if one is ready, and has new spares created until there are `count`. Spares of the
+    /// template that do not fit are removed.
     pub(super) fn take(&self, host: &VmHost, wish: Wish) -> Option<Spare> {
         let (taken, unfit) = {
             let mut inner = self.lock();
@@ -107,7 +108,7 @@ impl Spares {
             kind.ready = fit;
             (kind.ready.pop(), unfit)
         };
-        // Ends processes.
+        // This kills processes, which blocks.
         if !unfit.is_empty() {
             tokio::task::spawn_blocking(move || drop(unfit));
         }
@@ -115,7 +116,7 @@ impl Spares {
         taken
     }
 
-    /// Makes what is missing, in the background.
+    /// Starts tasks that create the missing spares.
     fn refill(&self, host: &VmHost) {
         let mut inner = self.lock();
         let Inner { kinds, makers, is_ended } = &mut *inner;
@@ -151,21 +152,21 @@ impl Spares {
         }
     }
 
-    /// Ends those of a template that nobody wants any more.
+    /// Removes the spares of a template that is no longer wanted.
     pub(crate) fn forget(&self, template: &TemplateId) {
         let unwanted = self.lock().kinds.remove(template);
-        // Ends processes.
+        // This kills processes, which blocks.
         if unwanted.is_some() {
             tokio::task::spawn_blocking(move || drop(unwanted));
         }
     }
 
-    /// How many are ready.
+    /// Returns the number of spares that are ready.
     pub fn ready(&self) -> usize {
         self.lock().kinds.values().map(|kind| kind.ready.len()).sum()
     }
 
-    /// Ends all spares; no more are made.
+    /// Removes all spares. No more are created afterwards.
     pub async fn end(&self) {
         let (kinds, mut makers) = {
             let mut inner = self.lock();
@@ -173,13 +174,13 @@ impl Spares {
             (std::mem::take(&mut inner.kinds), std::mem::take(&mut inner.makers))
         };
         makers.shutdown().await;
-        // Ends processes and removes files.
+        // This kills processes and removes files, which blocks.
         let _ = tokio::task::spawn_blocking(move || drop(kinds)).await;
     }
 }
 
 async fn make_one(spares: Spares, host: VmHost, wish: Wish) {
-    // The machine that a spare was taken for comes up first.
+    // The machine that needed a spare starts first.
     tokio::time::sleep(PAUSE).await;
     let made = match host.pace.enter_when_calm().await {
         Ok(turn) => Spare::make(&host, &wish, turn).await,
@@ -187,19 +188,19 @@ async fn make_one(spares: Spares, host: VmHost, wish: Wish) {
     };
     let unwanted = spares.made(&wish, made);
     let _ = tokio::task::spawn_blocking(move || drop(unwanted)).await;
-    // What is missing still: others may have been taken meanwhile.
+    // Other spares may have been taken meanwhile.
     spares.refill(&host);
 }
 
 impl Spare {
-    /// Whether it is what somebody wishes, and lives.
+    /// Returns true if the spare fits the wish and its process runs.
     fn is_as(&self, wish: &Wish) -> bool {
         Arc::ptr_eq(&self.template, &wish.template)
             && self.network == wish.network
             && !self.vmm.process.has_ended()
     }
 
-    /// A fork, run until it answers, then stopped.
+    /// Creates a fork, runs it until it answers, then stops it.
     async fn make(host: &VmHost, wish: &Wish, _turn: Turn) -> Result<Self, StartError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let path = wish.folder.join(&id);
@@ -223,14 +224,15 @@ impl Spare {
         let deadline = Instant::now() + wish.blueprint.platform.limits(&host.limits).fork;
         let stopped = tokio::time::timeout_at(deadline, spare.answer_and_stop()).await;
         stopped.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(|source| StartError::Io {
-            what: "hear anything of the spare machine",
+            what: "get an answer from the spare machine",
             path,
             source,
         })?;
         Ok(spare)
     }
 
-    /// What it does here it does faster the next time: an emulated processor has translated it.
+    /// Lets the fork take on a neutral identity and answer a hello, then stops it. The fork does the same faster the next
+    /// time, because an emulated processor has translated the code.
     async fn answer_and_stop(&mut self) -> io::Result<()> {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let link = self.vmm.link.as_mut().ok_or_else(ended)?;
@@ -252,7 +254,7 @@ impl Spare {
         Ok(())
     }
 
-    /// Gives its folder to a runner, and lets it go on.
+    /// Moves the spare's folder to the run folder of a runner, and lets the machine continue.
     pub(super) fn hand_over(self, run_dir: &Path) -> io::Result<HandedOver> {
         let Self { vmm, folder, outputs, detached, connection, .. } = self;
         folder.move_to(run_dir)?;
@@ -263,7 +265,7 @@ impl Spare {
     }
 }
 
-/// A spare that is somebody's.
+/// A spare that belongs to a runner.
 #[derive(Debug)]
 pub(super) struct HandedOver {
     pub(super) vmm: Vmm,

@@ -1,4 +1,4 @@
-//! One start of a VMM: descriptors, launcher, connections.
+//! Starts a VMM: opens its descriptors, runs the launcher, connects to its sockets.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -28,7 +28,7 @@ use crate::qmp::{Command, Event};
 use crate::socket::SocketFolder;
 use crate::virtiofs::Shares;
 
-/// All that a VMM is started from, more than once if need be.
+/// Everything that a VMM is started from. A recipe can be used more than once.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) launcher: Launcher,
@@ -42,26 +42,26 @@ pub(crate) struct Recipe {
     pub(crate) files: Files,
 }
 
-/// A VMM that runs, with everything that listens to it.
+/// A running VMM, with its connections and the tasks that read its output.
 #[derive(Debug)]
 pub(crate) struct Vmm {
     pub(crate) process: Process,
-    /// What serves files to it.
+    /// The processes that serve files to the VMM.
     servers: Servers,
-    /// None once the connection has ended.
+    /// The connection to the agent; `None` once it has ended.
     pub(crate) link: Option<Link>,
-    /// None where it has none.
+    /// The monitor; `None` if the process has no monitor.
     pub(crate) monitor: Option<Watcher>,
-    /// Tasks that read what it prints; they end with it.
+    /// Tasks that read the output of the VMM. They end when it exits.
     pub(crate) drains: JoinSet<()>,
-    /// The task that forwards its port; it ends when this is dropped.
+    /// The task that forwards the machine's port. It ends when this is dropped.
     forward: JoinSet<()>,
     ended: bool,
     detached: Arc<AtomicBool>,
 }
 
 impl Vmm {
-    /// A process, and the connection to its agent.
+    /// Wraps a process and the connection to its agent.
     pub(super) fn new(process: Process, agent: tokio::net::UnixStream, detached: &Arc<AtomicBool>) -> Self {
         Self {
             process,
@@ -75,7 +75,7 @@ impl Vmm {
         }
     }
 
-    /// Its process has ended: nothing is left to be killed, and nothing to be forwarded.
+    /// Marks the process as exited, so that it is not killed on drop. Stops the servers and the forwarding.
     pub(crate) fn settle(&mut self) {
         self.ended = true;
         self.servers.end();
@@ -83,17 +83,17 @@ impl Vmm {
     }
 }
 
-/// How a VMM has ended before its machine was of use.
+/// The exit of a VMM that ended before its machine was ready.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
-    /// The same, and what QEMU printed, for people.
+    /// The exit and the last output of QEMU, for messages.
     pub(crate) words: String,
 }
 
 impl Vmm {
-    /// Why it ended: its exit status or signal, a panic of its guest, and what QEMU printed. One that still runs is
-    /// killed.
+    /// Returns why the VMM exited: its exit status or signal, a panic of its guest, and the output of QEMU. Kills the VMM
+    /// if it still runs.
     pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> Ended {
         let ended = tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await;
         let still_runs = ended.is_err();
@@ -128,7 +128,7 @@ impl Vmm {
 }
 
 impl Drop for Vmm {
-    /// A machine that nobody watches any more is ended, unless it was let go on purpose.
+    /// Kills the VMM if it still runs, unless the machine was detached.
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -143,7 +143,7 @@ impl Drop for Vmm {
     }
 }
 
-/// What is connected before the VMM is there: its sockets listen from the start.
+/// Connections to the VMM's sockets. They are made before the VMM starts, because this process listens on its behalf.
 struct Connections {
     agent: tokio::net::UnixStream,
     monitor: tokio::net::UnixStream,
@@ -162,7 +162,7 @@ impl Recipe {
         let descriptors = self.descriptors(&folder, &connected).map_err(LaunchError::Record)?;
         let connections = connect(&folder).await.map_err(LaunchError::Record)?;
         let recipe = Arc::clone(self);
-        // Not cancellable: an owner who loses patience drops this future, and the process is killed by `Unclaimed`.
+        // This cannot be cancelled. If the owner drops this future, `Unclaimed` kills the process.
         let launched = tokio::task::spawn_blocking(move || recipe.launch(descriptors).map(Unclaimed::new))
             .await
             .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
@@ -205,7 +205,7 @@ impl Recipe {
             export: None,
             small_pages: self.invocation.small_pages,
             network: match *self.connection {
-                // The card's descriptor leads to the machine's network from anywhere.
+                // The descriptor of the network card works in any network namespace.
                 Connection::Own(_) => Place::Empty { listen: None },
                 Connection::Open => Place::Host,
                 Connection::Shut => Place::Empty { listen: self.forward.map(|forward| forward.guest_port) },
@@ -227,7 +227,7 @@ impl Recipe {
         let process = Process::new(launched.child)?;
         let mut vmm = Vmm::new(process, connections.agent, detached);
         vmm.servers = servers;
-        // A fork waits for nothing else.
+        // A fork does nothing until it gets this command.
         let restore = self.invocation.number(Role::State).map(Command::Restore);
         vmm.monitor = Some(Watcher::start(connections.monitor, restore));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
@@ -244,7 +244,7 @@ impl Recipe {
         Ok(vmm)
     }
 
-    /// What listens in the machine's own network; shared by all its starts.
+    /// Returns the socket that listens in the machine's own network. All starts of the machine share it.
     fn network_listener(&self) -> Option<io::Result<TcpListener>> {
         match &*self.connection {
             Connection::Own(attachment) => attachment.listener.as_ref().map(TcpListener::try_clone),
@@ -266,7 +266,7 @@ async fn connect(folder: &SocketFolder) -> io::Result<Connections> {
     })
 }
 
-/// A process that is killed unless somebody takes it over.
+/// A process that is killed on drop unless it is claimed.
 pub(super) struct Unclaimed(Option<Launched>);
 
 impl Unclaimed {
@@ -288,14 +288,14 @@ impl Drop for Unclaimed {
     }
 }
 
-/// What console and VMM print, kept over restarts.
+/// The output of the console and of the VMM, kept across restarts.
 #[derive(Debug, Clone)]
 pub(crate) struct Outputs {
     pub(crate) console: Output,
     pub(crate) vmm: Output,
 }
 
-/// Lines of each that are quoted.
+/// Number of lines that are quoted from each output.
 const TAIL_LINES: usize = 30;
 
 impl Outputs {
@@ -303,17 +303,17 @@ impl Outputs {
         Self { console: Output::new(), vmm: Output::new() }
     }
 
-    /// The last line of either.
+    /// Returns the last line of the joined output.
     pub(crate) fn last_line(&self) -> String {
         self.tail().lines().last().unwrap_or_default().to_owned()
     }
 
-    /// Whether a firmware has said that it found no kernel.
+    /// Returns true if the firmware has reported that it found no kernel.
     pub(super) fn has_no_boot_device(&self) -> bool {
         self.console.tail(TAIL_LINES).contains(NO_BOOT_DEVICE)
     }
 
-    /// The last lines of both.
+    /// Returns the last lines of both outputs.
     pub(crate) fn tail(&self) -> String {
         let (console, vmm) = (self.console.tail(TAIL_LINES), self.vmm.tail(TAIL_LINES));
         match (console.is_empty(), vmm.is_empty()) {
@@ -325,7 +325,8 @@ impl Outputs {
     }
 }
 
-/// As root, machines run as users of their own; `/dev/kvm` is open to its group at most.
+/// Returns the user that a VMM runs as. If this process is root, that is a user of the VMM's own, with the group of
+/// `/dev/kvm` if KVM is used, because at most that group may open the device.
 fn user(accel: Accel) -> User {
     if !rustix::process::geteuid().is_root() {
         return User::Same;

@@ -1,4 +1,4 @@
-//! What a machine should be.
+//! The description of a machine that is to be started.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,34 +11,34 @@ use crate::mount::Mount;
 use crate::template::TemplateSettings;
 use dayfly_image::{Image, ImageResolver};
 
-/// Size and make of a machine: what many machines have in common.
+/// The size and the driver of a machine: the settings that many machines share.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Virtual CPUs.
     pub cpus: u32,
     /// Memory, MiB.
     pub memory_mib: u32,
-    /// The static guest binary, given to the machine at its start.
+    /// The static guest binary, which the machine gets at its start.
     pub guest_binary: PathBuf,
-    /// How it is made, and what only that way of making needs.
+    /// The driver that creates the machine, and that driver's settings.
     pub driver: Driver,
 }
 
-/// How a machine is made.
+/// The way a machine is created.
 #[derive(Debug, Clone)]
 pub enum Driver {
-    /// A VMM of this host, with KVM or in software emulation.
+    /// By QEMU on this host, with KVM or in software emulation.
     Qemu(QemuSettings),
-    /// A container of podman's in a machine of its own.
+    /// By podman, as a container in a VM of its own.
     PodmanKrun(KrunSettings),
-    /// A machine of krunvm's.
+    /// By krunvm.
     Krunvm(KrunSettings),
-    /// Plain processes of this host. They hold nobody in: whoever uses this makes sure that the forge is the lab.
+    /// As plain processes of this host, which isolate nothing. The caller must make sure that the forge is the lab.
     Process(ProcessSettings),
 }
 
 impl Driver {
-    /// Which one it is.
+    /// Returns the driver's kind, without its settings.
     #[must_use]
     pub fn kind(&self) -> DriverKind {
         match self {
@@ -50,93 +50,94 @@ impl Driver {
     }
 }
 
-/// What the krun drivers need to know.
+/// The settings of the krun drivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KrunSettings {
-    /// The image, as podman or buildah call it: any reference. [`crate::pull`] fetches it.
+    /// The image: any reference that podman or buildah accepts. [`crate::pull`] fetches it.
     pub image: String,
 }
 
-/// What the `process` driver needs to know.
+/// The settings of the `process` driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessSettings {
-    /// The runner app's program on this host.
+    /// Path of the runner app's program on this host.
     pub app: PathBuf,
 }
 
-/// What the `qemu` driver needs to know.
+/// The settings of the `qemu` driver.
 #[derive(Debug, Clone)]
 pub struct QemuSettings {
-    /// Scratch disk, MiB: its size in the guest. On the host it takes what is written.
+    /// Size of the scratch disk in the guest, MiB. On the host the disk takes only as much space as was written to it.
     pub disk_mib: u64,
-    /// What it boots.
+    /// The image that the machine boots.
     pub image: Image,
-    /// Where [`crate::pull`] looks for a newer one; none: it is always this one.
+    /// The source in which [`crate::pull`] looks for a newer image. If it is `None`, `image` is always used.
     pub source: Option<ImageResolver>,
-    /// What runs its instructions.
+    /// The accelerator that runs the guest's instructions.
     pub accel: AccelChoice,
-    /// Processor model if it is emulated, in QEMU's words; none: one that all of QEMU's emulations are sound with.
+    /// Processor model of an emulated machine, as QEMU names it. The default (`None`) is a model that QEMU emulates
+    /// correctly.
     pub cpu_model: Option<String>,
-    /// How it is forked; none: it is booted.
+    /// How the machine is forked. If it is `None`, the machine is booted.
     pub template: Option<TemplateSettings>,
 }
 
-/// Whether a machine reaches anything but its forge.
+/// What a machine reaches besides its forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Egress {
-    /// The internet; as root without this host and private networks.
+    /// The internet. If this process runs as root, this host and private networks are excluded.
     #[default]
     Open,
     /// Nothing but the forwarded port.
     Shut,
 }
 
-/// What a machine may reach. It has IPv4 only.
+/// What a machine may reach. Machines have IPv4 only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Whether it reaches the internet.
+    /// Whether the machine reaches the internet.
     pub egress: Egress,
-    /// Its DNS server, which is let through although it may be private or this host itself (not its loopback).
+    /// The DNS server. It is allowed even if it is a private address or this host itself, but not the host's loopback.
     pub dns: IpAddr,
-    /// The one port of the host's loopback that works from the guest: a forge on this host.
+    /// The one port of the host's loopback that the guest can reach, for a forge on this host.
     pub forward: Option<Forward>,
-    /// Addresses that are let through although they are private or the host's own: the forge's. TCP; those of IPv6 and
-    /// of a loopback cannot work and are passed over.
+    /// The forge's addresses, which are allowed (TCP) even if they are private or the host's own. IPv6 and loopback
+    /// addresses are skipped because they cannot work.
     pub allow: Vec<SocketAddr>,
 }
 
-/// What is started in the machine once it is up.
+/// The program that is started in the machine once the machine is up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entrypoint {
-    /// Its path in the machine, where it is not the guest binary that the host gave.
+    /// The program's path in the machine. If it is `None`, the guest binary from the host is started.
     pub program: Option<PathBuf>,
-    /// Its arguments, after those that name the runner. No secret is ever among them.
+    /// The arguments that follow those that name the runner. They never contain a secret.
     pub args: Vec<String>,
 }
 
-/// Everything about one machine.
+/// The complete description of one machine.
 #[derive(Debug, Clone)]
 pub struct VmSpec {
-    /// Its name: host name in the guest, and shown in the list of processes.
+    /// The machine's name: the host name in the guest, also shown in the list of processes.
     pub name: String,
-    /// The runner that lives in it; names the files of the environment directory.
+    /// Id of the runner in the machine. The names of the files in the environment directory begin with it.
     pub runner_id: String,
-    /// Its size and make.
+    /// The machine's size and driver.
     pub machine: Machine,
-    /// What it may reach.
+    /// What the machine may reach.
     pub network: Network,
     /// The loop's environment directory on the host.
     pub environment: PathBuf,
-    /// What is started in it.
+    /// The program that is started in the machine.
     pub entrypoint: Entrypoint,
-    /// Folders and files of the host that it sees.
+    /// Folders and files of the host that the machine sees.
     pub mounts: Vec<Mount>,
-    /// Offer a root shell on the console (`console.sock` in the run folder), for a person who wants a look.
+    /// Whether the console (`console.sock` in the run folder) offers a root shell, so that a person can inspect the machine.
     pub shell: bool,
 }
 
 impl VmSpec {
-    /// Refuses what a driver or the guest could not work with.
+    /// Returns an error if the driver or the guest could not work with one of the sizes.
     pub(super) fn check(&self) -> Result<(), StartError> {
         let size = |what, value: u64, least, most| {
             if (least..=most).contains(&value) {
@@ -146,7 +147,7 @@ impl VmSpec {
             }
         };
         size("CPUs", self.machine.cpus.into(), 1, 255)?;
-        // Init, Docker and a runner app fit into no less.
+        // Init, Docker and a runner app do not fit into less.
         size("MiB of memory", self.machine.memory_mib.into(), 256, 1024 * 1024)?;
         match &self.machine.driver {
             Driver::Qemu(qemu) => size("MiB of disk", qemu.disk_mib, 256, 16 * 1024 * 1024),
@@ -157,7 +158,7 @@ impl VmSpec {
         }
     }
 
-    /// Its name as the host name of the guest: letters, digits and inner hyphens, 63 at most.
+    /// Returns the machine's name as a host name: letters, digits and inner hyphens, at most 63 characters.
     pub(super) fn hostname(&self) -> String {
         let plain: String =
             self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();

@@ -1,4 +1,4 @@
-//! From a machine's needs to a machine that runs.
+//! Starts machines.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,16 +26,16 @@ use crate::template::{self, Blueprint, Opened};
 use crate::virtiofs::Shares;
 use dayfly_host::tool;
 
-/// Events that wait for their owner; more of them hold the guest up.
+/// Capacity of the queue of events. If the queue is full, the guest's messages wait.
 const EVENTS_MAX: usize = 1024;
-/// How long a tool may take to make a machine of an image that is there.
+/// Longest time that a tool may take to create a machine from an image that was fetched.
 const CREATE_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// Starts a machine in a run folder, which is made where it is not there, and must hold nothing else. Returns as soon as its process runs; how the guest gets on is
-/// told by its events. Nothing is left where it fails; a future that is dropped before may leave files or a machine, which
-/// [`super::destroy_leftover`] removes.
+/// Starts a machine in a run folder, which is created if it does not exist, and must not contain anything else. Returns as
+/// soon as the machine's process runs. Events report the progress of the guest. If the start fails, what it has created is
+/// removed again. If the future is dropped, files or a machine may be left, which [`super::destroy_leftover`] removes.
 ///
-/// The image of a krun driver must be there: see [`crate::pull`].
+/// The image of a krun driver must have been fetched with [`crate::pull`].
 ///
 /// # Errors
 /// See [`StartError`].
@@ -102,15 +102,15 @@ fn needs<'a>(
     }
 }
 
-/// How a machine that shares its environment directory is made and found again.
+/// Data to create a machine that shares its environment directory, and to find it again.
 struct Mounting {
     plan: mounted::Plan,
     record: Record,
-    /// The file that is locked while it is made.
+    /// The file that is locked while the machine is created.
     lock: Option<PathBuf>,
 }
 
-/// Makes the machine, then starts it. Before it can be there the record is.
+/// Creates the machine, then starts it. The record is written before the machine can exist.
 async fn start_mounted(
     host: &VmHost,
     spec: &VmSpec,
@@ -149,7 +149,7 @@ async fn start_mounted(
 
 async fn make_mounted(spec: &VmSpec, mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {
     let (guest, to) = (spec.machine.guest_binary.clone(), run_dir.join(record::GUEST_FOLDER));
-    // A copy: the machine's own label and its own file, whatever it does with it.
+    // A copy, so that the machine's label and its changes affect only its own file.
     std::fs::create_dir_all(&to)
         .and_then(|()| std::fs::copy(&guest, to.join(mounted::GUEST_NAME)))
         .map_err(|source| StartError::GuestBinary { path: guest, source })?;
@@ -162,7 +162,7 @@ async fn make_mounted(spec: &VmSpec, mounting: Mounting, run_dir: &Path) -> Resu
         None => None,
     };
     if let Made::Krunvm { krunvm, .. } = &mounting.record.made {
-        // Its machines have names only: one that is there already is somebody else's.
+        // krunvm identifies machines by name alone, so an existing machine of this name is not ours.
         let list = tool::run(&krunvm::list(krunvm), CREATE_LIMIT).await?;
         if krunvm::is_listed(&list, &spec.name) {
             return Err(StartError::Taken { name: spec.name.clone(), tool: "krunvm" });
@@ -253,9 +253,9 @@ async fn start_qemu(
     supervise(Origin::Vmm(Box::new(origin)), role, environment, run_dir.to_owned(), ears).await
 }
 
-/// What there is of a machine before its VMM is asked for.
+/// The parts of a machine that exist before its VMM is started.
 struct Beginning {
-    /// Of a spare.
+    /// The VMM of a spare, if the machine is one.
     vmm: Option<Vmm>,
     outputs: Outputs,
     detached: Arc<AtomicBool>,
@@ -291,14 +291,15 @@ fn take_spare(
     host.spares.take(host, wish)
 }
 
-/// What the machine is forked from; the inner error says why it is not, where anybody wonders.
+/// Returns the template that the machine is forked from. The inner error is the reason for a cold boot, if it has to be
+/// reported.
 async fn forked_from(
     host: &VmHost,
     spec: &VmSpec,
 ) -> Result<Result<(Blueprint, Arc<Opened>), Option<String>>, StartError> {
     let blueprints = match template::blueprints(host, &spec.machine, &spec.network, &spec.mounts).await? {
         Ok(blueprints) => blueprints,
-        // Its owner has been told when it prepared machines of this kind.
+        // The reason was reported when machines of this kind were prepared.
         Err(_) => return Ok(Err(None)),
     };
     let opened = match host.templates.first_of(&blueprints) {
@@ -309,7 +310,7 @@ async fn forked_from(
     Ok(blueprint.map(|blueprint| (blueprint, opened)).ok_or(None))
 }
 
-/// Makes the machine's network, beside the runtime's own work: the kernel takes its time.
+/// Creates the machine's network on a blocking thread, because the kernel takes a while.
 pub(crate) async fn connect(network: &Network, run_dir: &Path) -> Result<Connection, StartError> {
     let (network, folder) = (network.clone(), run_dir.to_owned());
     let connected = tokio::task::spawn_blocking(move || network::connect(&network, &folder)).await;

@@ -1,4 +1,4 @@
-//! The one task that owns a machine while it lives.
+//! The task that owns a machine with an agent while it lives.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -22,45 +22,45 @@ use crate::process::Ending;
 use crate::qmp::{Command, Event};
 use crate::template::StartedFrom;
 
-/// How often a machine is booted before it is given up.
+/// Number of boots after which a machine is given up.
 const BOOTS: u32 = 2;
-/// From asking the VMM to end to killing it.
+/// Time between asking the VMM to quit and killing it.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
-/// From killing it until nobody waits any more.
+/// Longest time that a killed VMM is waited for.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
-/// Room in the queue of events that one message of the guest needs at most.
+/// Most events that one message of the guest causes.
 const EVENTS_PER_MESSAGE: usize = 4;
 
-/// What the owner of a machine wants.
+/// An order of the machine's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Power it off; after this time, end it.
+    /// Power the machine off. After this time, ask the VMM to quit.
     Stop(Duration),
-    /// End it at once.
+    /// Kill the VMM at once.
     Kill,
 }
 
-/// What a machine is told about itself.
+/// The settings that a machine gets from the host, and its time limits.
 #[derive(Debug)]
 pub(super) struct Role {
     pub(super) hostname: String,
     pub(super) runner_id: String,
     pub(super) entrypoint: Entrypoint,
     pub(super) shares: Vec<protocol::Share>,
-    /// Further variables of the entrypoint.
+    /// Additional variables of the entrypoint.
     pub(super) env: Vec<(String, String)>,
-    /// DNS server.
+    /// The DNS server.
     pub(super) dns: Option<Ipv4Addr>,
-    /// Offer a root shell on its console.
+    /// Whether the console offers a root shell.
     pub(super) shell: bool,
     pub(super) hello_limit: Duration,
-    /// The same for a fork, until it has its identity.
+    /// The same limit for a fork, until the fork has its identity.
     pub(super) fork_limit: Duration,
-    /// None where the agent starts no Docker.
+    /// `None` if the agent starts no Docker.
     pub(super) docker_limit: Option<Duration>,
 }
 
-/// Owns a machine. See the module's picture.
+/// Owner of a machine. See the diagram of the parent module.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     pub(super) origin: Origin,
@@ -69,13 +69,14 @@ pub(super) struct Supervisor {
     pub(super) outputs: Outputs,
     pub(super) events: mpsc::Sender<VmEvent>,
     pub(super) orders: mpsc::Receiver<Order>,
-    /// The owner has let the machine go: it outlives this process.
+    /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
-    /// The entrypoint's environment, once it was taken from its file: a second start of the machine needs it too.
+    /// The entrypoint's environment, once it was taken from its file. It is stored because a second start of the machine
+    /// needs it too.
     pub(super) env: Option<String>,
 }
 
-/// What happened, named before anybody decides about it.
+/// The next thing that happened, before it is handled.
 enum Happening {
     Ended(std::io::Result<Ending>),
     Message(std::io::Result<GuestMessage>),
@@ -86,7 +87,7 @@ enum Happening {
     DeadlinePassed,
 }
 
-/// How a machine is being ended: each step has its deadline, and then comes the next one.
+/// The step of stopping a machine. Each step has a deadline, after which the next step follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
@@ -98,23 +99,23 @@ enum Stopping {
 /// One start of a machine.
 struct Attempt {
     vmm: Vmm,
-    /// Held until the machine is up: others wait for it.
+    /// Held until the machine is up, because other machines wait for a turn.
     turn: Option<Turn>,
     is_up: bool,
     handshake: Handshake,
     started_at: Instant,
     stopping: Stopping,
     knowledge: Knowledge,
-    /// The entrypoint runs: files of the owner are carried to it.
+    /// True once the entrypoint was started. From then on `<id>.trm` is carried to the guest.
     mirrors: bool,
-    /// The last `.trm` that was carried.
+    /// Content of the last `.trm` that was carried.
     trm_sent: Option<String>,
     monitor_gone: bool,
     wrong_version: Option<u32>,
     hello_missed: bool,
-    /// Its firmware found no kernel.
+    /// True if the firmware found no kernel.
     no_boot_device: bool,
-    /// Its owner wants it to end.
+    /// True if the owner has ordered the machine to stop.
     ordered: bool,
     hello_limit: Duration,
 }
@@ -148,7 +149,7 @@ impl Attempt {
         if let Some(link) = &mut self.vmm.link
             && let Err(error) = link.send(message)
         {
-            tracing::warn!("cannot tell a guest something: {error}");
+            tracing::warn!("cannot send a message to a guest: {error}");
         }
     }
 
@@ -176,7 +177,7 @@ impl Attempt {
         self.stopping = Stopping::PoweringOff(Instant::now() + grace);
     }
 
-    /// When something must have happened.
+    /// Returns the time until which the next step must have happened.
     fn deadline(&self, role: &Role) -> Option<Instant> {
         match self.stopping {
             Stopping::PoweringOff(at) | Stopping::Quitting(at) | Stopping::Killed(at) => Some(at),
@@ -189,7 +190,7 @@ impl Attempt {
     }
 }
 
-/// Until the owner of a machine that waits for its turn wants none of it any more.
+/// Waits until the owner stops or drops a machine that is still queued. Waits forever if the machine was detached.
 async fn end_is_wanted(orders: &mut mpsc::Receiver<Order>, detached: &AtomicBool) {
     let is_let_go = orders.recv().await.is_none() && detached.load(Ordering::Relaxed);
     if is_let_go {
@@ -198,10 +199,11 @@ async fn end_is_wanted(orders: &mut mpsc::Receiver<Order>, detached: &AtomicBool
 }
 
 impl Supervisor {
-    /// Owns the machine to its end. The last event is [`VmEvent::Gone`].
+    /// Runs the machine until it has ended. The last event is [`VmEvent::Gone`].
     pub(super) async fn run(mut self, started: Started) -> Exit {
         let exit = self.live(started).await;
-        // The kernel takes its time to remove a card, which goes with its last descriptor.
+        // Dropped on a blocking thread: this closes the last descriptor of the network card, whose removal takes the kernel
+        // a while.
         let origin = self.origin;
         drop(tokio::task::spawn_blocking(move || drop(origin)));
         let console_tail = self.outputs.tail();
@@ -229,7 +231,8 @@ impl Supervisor {
                 return exit;
             }
             if beginning != Beginning::Boot {
-                // Never worse than cold: whatever it was, the next start boots.
+                // Whatever the reason was, the next start boots, so that a template never makes things worse than a cold
+                // boot.
                 self.origin.give_up_fork(&self.why_unusable(&attempt, &exit));
             } else if !attempt.hello_missed {
                 return exit;
@@ -239,7 +242,8 @@ impl Supervisor {
                 let reason = self.why_unusable(&attempt, &exit);
                 self.tell(VmEvent::Restarted { reason }).await;
             }
-            // With its turn: where as many machines as there are turns had to begin again, each would wait for the others' for ever.
+            // This drops the turn, too. If machines that start again held all turns, each of them would wait forever for
+            // another turn.
             drop(attempt);
             let turn = tokio::select! {
                 biased;
@@ -260,7 +264,7 @@ impl Supervisor {
     fn why_unusable(&self, attempt: &Attempt, exit: &Exit) -> String {
         let what = if attempt.hello_missed {
             let limit = attempt.hello_limit.as_secs();
-            let word = if attempt.handshake.greeted() { "took no identity on" } else { "said no hello" };
+            let word = if attempt.handshake.greeted() { "took on no identity" } else { "said no hello" };
             format!("the agent in the machine {word} within {limit} s")
         } else {
             exit.to_string()
@@ -268,7 +272,7 @@ impl Supervisor {
         format!("{what}; the console's last lines:\n{}", self.outputs.tail())
     }
 
-    /// Watches one start of the machine to its end.
+    /// Watches one start of the machine until its VMM has exited.
     async fn watch(&mut self, attempt: &mut Attempt) -> Exit {
         let actions = attempt.handshake.begin();
         self.carry_out(attempt, actions).await;
@@ -285,7 +289,7 @@ impl Supervisor {
                     attempt.ordered = true;
                     attempt.stop(grace);
                 }
-                // Nobody can order any more, because the machine was let go on purpose.
+                // No more orders can arrive, because the machine was detached.
                 Happening::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 Happening::Ordered(Some(Order::Kill) | None) => {
                     attempt.ordered = true;
@@ -316,7 +320,7 @@ impl Supervisor {
         let killed = matches!(attempt.stopping, Stopping::Killed(_));
         let detached = self.detached.load(Ordering::Relaxed);
         let (monitor_gone, mirrors) = (attempt.monitor_gone, attempt.mirrors);
-        // Later it would be the guest's word.
+        // Only before the hello, because later the guest could print the firmware's message.
         let boots = !killed && !attempt.handshake.greeted();
         let Vmm { process, link, monitor, .. } = &mut attempt.vmm;
         let linked = link.is_some();
@@ -328,11 +332,11 @@ impl Supervisor {
         };
         let events = &self.events;
         let message = async {
-            // Nothing is read that the owner could not be told: a flood waits in the guest.
+            // A message is read only if the queue has room for its events, so that a flood of messages waits in the guest.
             let room = events.reserve_many(EVENTS_PER_MESSAGE).await.is_ok();
             match link {
                 Some(link) if room => link.next().await,
-                // The owner listens no more; what the guest says is of no use.
+                // Either the link has ended, or the owner has closed the queue and needs no more messages.
                 Some(_) | None => std::future::pending().await,
             }
         };
@@ -413,7 +417,8 @@ impl Supervisor {
         self.carry_trm(attempt);
     }
 
-    /// Carries `<id>.trm` to the guest, once for each content: a person may write it in two steps, or wrongly at first.
+    /// Carries `<id>.trm` to the guest, and again whenever its content changes, because a person may write the file in two
+    /// steps or correct it.
     fn carry_trm(&mut self, attempt: &mut Attempt) {
         match self.environment.read(Suffix::Trm) {
             Ok(Some(content)) if attempt.trm_sent.as_ref() != Some(&content) => {
@@ -430,13 +435,13 @@ impl Supervisor {
         file_name(&self.role.runner_id, suffix)
     }
 
-    /// What comes after a deadline; an exit where nothing can.
+    /// Takes the step that follows a deadline. Returns an exit if no step is left.
     async fn pass_deadline(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         match attempt.stopping {
             Stopping::PoweringOff(_) => attempt.quit(),
             Stopping::Quitting(_) => attempt.kill(),
             Stopping::Killed(_) => {
-                tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not end");
+                tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not exit");
                 return Some(Exit::Killed);
             }
             Stopping::No if attempt.handshake.is_up() => {
@@ -451,7 +456,7 @@ impl Supervisor {
         None
     }
 
-    /// Hears what was said before the end, then judges it.
+    /// Reads the remaining messages, events and output of a VMM that has exited, then determines the machine's exit.
     async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
         attempt.vmm.settle();
         let deadline = Instant::now() + LAST_WORDS_LIMIT;
@@ -486,14 +491,14 @@ impl Supervisor {
     }
 }
 
-/// Keeps what the monitor tells about the end.
+/// Stores what the monitor reports about the machine's end.
 fn note(attempt: &mut Attempt, event: Option<Event>) {
     match event {
         Some(Event::Shutdown(reason)) => attempt.knowledge.shutdown_reason = Some(reason),
         Some(Event::GuestPanicked) => attempt.knowledge.shutdown_reason = Some("guest-panic".to_owned()),
         Some(Event::Refused(reason)) => {
             tracing::warn!("the monitor refused a command: {reason}");
-            // Of all commands only those that restore a fork can be refused, and then nothing ever runs in it.
+            // Only the commands that restore a fork can be refused. Nothing ever runs in that fork then.
             if !attempt.handshake.greeted() {
                 attempt.kill();
             }
@@ -503,7 +508,7 @@ fn note(attempt: &mut Attempt, event: Option<Event>) {
     }
 }
 
-/// A fresh identity, with the clock read as late as possible.
+/// Creates a new identity. The current time in it is read last.
 pub(crate) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Identity {
     let mut entropy = vec![0; 48];
     rand::rng().fill_bytes(&mut entropy);
@@ -518,7 +523,7 @@ pub(crate) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Id
     }
 }
 
-/// The host's wall clock; 0 where it stands before 1970.
+/// Returns the host's wall clock, or 0 if it is before 1970.
 fn unix_time_ns() -> u64 {
     u64::try_from(dayfly_host::clock::since_epoch().as_nanos()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! One start of a machine that is none: the agent as a process of this host, with its connection.
+//! Starts the agent as a process of this host, for the driver without a VM, and connects to it.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -18,7 +18,7 @@ use crate::process::Process;
 use crate::socket::SocketFolder;
 use dayfly_host::tool::Invocation;
 
-/// All that the agent is started from.
+/// Everything that the agent is started from.
 #[derive(Debug)]
 pub(super) struct TreeRecipe {
     pub(super) name: String,
@@ -27,7 +27,7 @@ pub(super) struct TreeRecipe {
 }
 
 impl TreeRecipe {
-    /// Starts the agent's keeper, writes it down, and connects: only then it starts the agent.
+    /// Starts the agent's keeper, writes its record, and connects to it. The keeper starts the agent only after that.
     pub(super) async fn spawn(
         &self,
         outputs: &Outputs,
@@ -47,7 +47,7 @@ impl TreeRecipe {
             .map_err(|source| LaunchError::Spawn { program: self.guest_binary.clone(), source })?;
         let process = Process::new(child).map_err(LaunchError::Speak)?.killed_by(Signal::TERM);
         let pid = process.id();
-        // From here on dropping ends it. A keeper whose host dies before it has connected ends by itself.
+        // If this process dies or fails before it has connected, the keeper exits by itself.
         let agent = sockets.connect(record::AGENT_SOCKET);
         let record = Record::of_keeper(pid, &self.name).and_then(|record| record.write(&self.run_dir));
         let agent = match record {
@@ -65,7 +65,7 @@ impl TreeRecipe {
         Ok(vmm)
     }
 
-    /// New and empty folders.
+    /// Creates new, empty folders.
     fn make_folders(&self) -> io::Result<Folders> {
         let guest = self.run_dir.join(record::GUEST_FOLDER);
         record::remove_folder(&guest)?;

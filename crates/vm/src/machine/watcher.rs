@@ -1,4 +1,4 @@
-//! The task that holds a VMM's monitor: it waits for the greeting, tells why the machine ends, and asks it to end.
+//! The task that owns the connection to a VMM's monitor: it waits for the greeting, forwards events and sends commands.
 
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -6,20 +6,20 @@ use tokio::task::JoinSet;
 
 use crate::qmp::{Command, Event, Monitor};
 
-/// Commands that wait for the monitor: a machine needs two or three in its life.
+/// Capacity of the queue of commands. A machine needs two or three in its life.
 const COMMANDS_MAX: usize = 4;
 
-/// A VMM's monitor.
+/// Handle of a VMM's monitor.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     events: mpsc::Receiver<Event>,
     commands: mpsc::Sender<Command>,
-    /// Ends with this.
+    /// The task, which is aborted when this is dropped.
     _task: JoinSet<()>,
 }
 
 impl Watcher {
-    /// Takes a connection over, and asks for something first.
+    /// Starts the task on a connection. The command `first` is sent before all others.
     pub(crate) fn start(stream: UnixStream, first: Option<Command>) -> Self {
         let (event_sender, events) = mpsc::channel(16);
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
@@ -32,12 +32,12 @@ impl Watcher {
         Self { events, commands, _task: task }
     }
 
-    /// Asks the VMM for something. It may not be able to hear that yet, or any more.
+    /// Sends a command to the VMM. The command is lost if the monitor is gone or the queue is full.
     pub(crate) fn ask(&self, command: Command) {
         let _ = self.commands.try_send(command);
     }
 
-    /// The next thing told; none once the monitor is gone. Safe to be cancelled.
+    /// Returns the next event, or `None` once the monitor is gone. Safe to be cancelled.
     pub(crate) async fn next_event(&mut self) -> Option<Event> {
         self.events.recv().await
     }
@@ -54,7 +54,7 @@ async fn watch(
         tokio::select! {
             event = monitor.next_event() => match event? {
                 Event::Other(name) => tracing::trace!("the VMM tells {name}"),
-                // The queue is longer than the number of such events in a machine's life.
+                // The queue has room for all events of this kind in a machine's life.
                 event => drop(events.try_send(event)),
             },
             Some(command) = commands.recv() => monitor.send(command).await?,
