@@ -1,4 +1,4 @@
-//! What a template is made of.
+//! The blueprint of a template: its id and everything that is needed to build or fork it.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use crate::platform::Platform;
 use dayfly_host::digest::digest_of_program;
 use dayfly_image::Image;
 
-/// What a template is made of. Two with the same id can be forked into each other's machines.
+/// Everything that a template is built from. If two blueprints have the same id, a template of one also fits the machines of
+/// the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Blueprint {
     pub(crate) id: TemplateId,
@@ -22,15 +23,15 @@ pub(crate) struct Blueprint {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
     pub(crate) disk_mib: u64,
-    /// User that runner apps run as.
+    /// The user that runner apps run as.
     pub(crate) user: String,
-    /// What its warm-up reaches: the internet, no forge.
+    /// The network of the warm-up, which reaches no forge.
     pub(crate) network: Network,
     pub(crate) warm_up: Option<WarmUp>,
 }
 
 impl Blueprint {
-    /// The blueprint for machines of this kind.
+    /// Returns the blueprint for machines of this kind.
     pub(crate) fn of(
         machine: &Machine,
         settings: &QemuSettings,
@@ -44,7 +45,7 @@ impl Blueprint {
             let io_error = |source| StartError::Io { what: "read", path: path.to_owned(), source };
             digest_of_program(path).map_err(io_error)
         };
-        // The command line of a fork, without what differs between two of them.
+        // The command line of a fork, without the parts that differ between two forks.
         let needs = Needs {
             platform: &platform,
             name: "",
@@ -83,7 +84,7 @@ impl Blueprint {
         })
     }
 
-    /// DNS server of its warm-up.
+    /// Returns the DNS server of the warm-up.
     pub(crate) fn dns(&self) -> Option<Ipv4Addr> {
         network::name_server(&self.network)
     }

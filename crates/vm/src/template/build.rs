@@ -1,4 +1,4 @@
-//! A template in the making: a machine is booted, gets ready, and is frozen.
+//! Builds a template: boots a machine, has it prepared, and freezes it.
 
 use std::fs::File;
 use std::io;
@@ -21,13 +21,14 @@ use crate::machine::spawn::{Outputs, Vmm};
 use crate::machine::{self, Limits, MachineFolder, MachineMaker, StartError, VmHost};
 use crate::qmp::{Command, Event};
 
-/// How long the VMM may take to write the state of its devices, which takes some hundredths of a second, and to end.
+/// Longest time that the VMM may take to write the state of its devices, which takes some hundredths of a second, and to
+/// exit.
 const FREEZE_LIMIT: Duration = Duration::from_secs(60);
-/// How long it may take to become somebody and nobody again.
+/// Longest time that the machine may take to take on an identity and forget it again.
 const REHEARSAL_LIMIT: Duration = Duration::from_secs(60);
-/// From its last answer until it is frozen.
+/// Pause between the machine's last answer and the freeze.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Lines of a warm-up that a failure quotes.
+/// Number of lines of a warm-up that an error quotes.
 const TAIL_LINES: usize = 20;
 
 /// Why a template could not be built.
@@ -54,9 +55,9 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildE
     move |source| BuildError::Io { what, path, source }
 }
 
-/// Builds it into a folder: `memory`, `state`, `disk.img` and what its warm-up printed. Nothing of its machine is left. One
-/// that comes to nothing in its time gets a second try: an emulated machine may stand still for ever (seen once in some
-/// eighty builds on a loaded host; why is not known).
+/// Builds the template into a folder: `memory`, `state`, `disk.img` and the output of the warm-up. Removes everything else
+/// of the machine. A build that runs into a time limit is tried once more, because an emulated machine may hang forever
+/// (seen once in some eighty builds on a loaded host, for an unknown reason).
 pub(super) async fn build(
     host: &VmHost,
     blueprint: &Blueprint,
@@ -79,7 +80,7 @@ async fn try_to_build(
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<(), BuildError> {
     let run_dir = stage.join(MachineMaker::FOLDER);
-    // Goes after the machine, whatever ends this.
+    // Declared before the machine, so that it is dropped after the machine in any case.
     let folder = MachineFolder::make(run_dir.clone()).map_err(io_error("make the folder", &run_dir))?;
     let memory = freeze_one(host, blueprint, stage, folder.path(), tell).await?;
     drop(folder);
@@ -89,7 +90,7 @@ async fn try_to_build(
     written.map_err(io::Error::other).flatten().map_err(io_error("write", &path))
 }
 
-/// A machine from its boot to its end; what is left is its memory.
+/// Boots the machine, prepares it, freezes it, and returns its memory.
 async fn freeze_one(
     host: &VmHost,
     blueprint: &Blueprint,
@@ -121,7 +122,7 @@ async fn freeze_one(
     Ok(memory)
 }
 
-/// What an answer to `Prepare` or `Forget` means.
+/// Returns the result of `Prepare` or `Forget`, if the message is an answer to one of them.
 fn prepared(message: &GuestMessage) -> Option<Result<(), BuildError>> {
     match message {
         GuestMessage::Prepared { failure: None } => Some(Ok(())),
@@ -134,9 +135,9 @@ fn prepared(message: &GuestMessage) -> Option<Result<(), BuildError>> {
 struct Becoming {
     vmm: Vmm,
     outputs: Outputs,
-    /// The last lines that it was told.
+    /// The last lines of the warm-up.
     lines: Vec<String>,
-    /// What its warm-up prints.
+    /// The log of the warm-up.
     log: Option<BoundedFile>,
     hello_limit: Duration,
     limits: Limits,
@@ -144,7 +145,7 @@ struct Becoming {
 }
 
 impl Becoming {
-    /// From its first instruction to the answer that all is ready.
+    /// Waits for the hello and for Docker, then has the agent prepare the machine, and rehearses.
     async fn get_ready(
         &mut self,
         blueprint: &Blueprint,
@@ -160,7 +161,7 @@ impl Becoming {
             _ => None,
         })
         .await?;
-        // Of an image without Docker, hello is the last milestone.
+        // If the image has no Docker, nothing else has to be waited for.
         if blueprint.image.manifest().has_docker() {
             self.until_docker(docker, tell).await?;
         }
@@ -183,7 +184,7 @@ impl Becoming {
     ) -> Result<(), BuildError> {
         self.until("Docker did not answer", Instant::now() + limit, limit, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::DockerReady, .. } => Some(Ok(())),
-            // Docker that cannot start is told so; a template without it would be worse than a cold boot.
+            // The agent reports if Docker cannot start. A template without Docker would be worse than a cold boot.
             GuestMessage::Fault { message } if message.contains("dockerd") => {
                 Some(Err(BuildError::NotReady(message.clone())))
             }
@@ -192,13 +193,13 @@ impl Becoming {
         .await
     }
 
-    /// Has it become somebody and answer a host, as each fork will, and then nobody again: pages that are written to for the
-    /// first time since something was started, and all else that only a first time needs, are behind it.
+    /// Has the machine take on an identity and answer a host, as each fork will do, and then forget the identity. After
+    /// that, forks need no work that is only done the first time, such as the first write to a page.
     async fn rehearse(&mut self, tell: &mut (dyn FnMut(Preparing) + Send)) -> Result<(), BuildError> {
         let (limit, end) = (REHEARSAL_LIMIT, Instant::now() + REHEARSAL_LIMIT);
         self.send(&HostMessage::Identify(machine::identity(machine::NOBODY, None, false)));
         self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 2 });
-        self.until("it took no identity on", end, limit, tell, |message| match message {
+        self.until("it took on no identity", end, limit, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::Identified, .. } => Some(Ok(())),
             GuestMessage::Fault { message } => Some(Err(BuildError::NotReady(message.clone()))),
             _ => None,
@@ -206,12 +207,12 @@ impl Becoming {
         .await?;
         self.send(&HostMessage::Forget);
         self.until("it did not forget its identity", end, limit, tell, prepared).await?;
-        // What its processors are in the middle of, each fork would go on with.
+        // Work that is in progress on the machine's processors would continue in each fork.
         tokio::time::sleep(SETTLE).await;
         Ok(())
     }
 
-    /// Hears messages until one decides.
+    /// Receives messages until `decide` returns a result for one of them.
     async fn until(
         &mut self,
         what: &'static str,
@@ -244,7 +245,7 @@ impl Becoming {
         }
     }
 
-    /// Has the state of the devices written, and the VMM ended. The memory stays as it was at that moment.
+    /// Has the VMM write the state of its devices, then has it quit. The memory stays as it was at that moment.
     async fn freeze(&mut self, state: OwnedFd) -> Result<(), BuildError> {
         let end = Instant::now() + FREEZE_LIMIT;
         self.ask(Command::Freeze(state));
@@ -261,7 +262,7 @@ impl Becoming {
         self.ask(Command::Quit);
         let ended = tokio::time::timeout_at(end, self.vmm.process.wait()).await;
         ended
-            .map_err(|_| self.too_long("QEMU did not end"))?
+            .map_err(|_| self.too_long("QEMU did not exit"))?
             .map_err(io_error("wait for", Path::new("QEMU")))?;
         self.vmm.settle();
         Ok(())
@@ -289,7 +290,7 @@ impl Becoming {
         if let Some(link) = &mut self.vmm.link
             && let Err(error) = link.send(message)
         {
-            tracing::warn!("cannot tell a template something: {error}");
+            tracing::warn!("cannot send a message to a template: {error}");
         }
     }
 

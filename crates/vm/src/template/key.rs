@@ -1,4 +1,4 @@
-//! What tells templates apart.
+//! The key of a template: the parts that its id is computed from.
 
 use std::fmt;
 
@@ -8,16 +8,17 @@ use crate::accel::Accel;
 use dayfly_host::digest;
 use dayfly_image::Manifest;
 
-/// Grows when a change here would make another template of the same parts, or one that older programs cannot use.
+/// Version of the format. It grows if a change makes a different template from the same parts, or one that older programs
+/// cannot use.
 pub(super) const FORMAT: u32 = 1;
 
-/// Id of a template: digits of a digest of all that it was made of.
+/// Id of a template: the first digits of a digest of all parts that it was built from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TemplateId(String);
 
 impl TemplateId {
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -29,7 +30,7 @@ impl fmt::Display for TemplateId {
     }
 }
 
-/// All that a fork must have in common with its template, and all that made the template what it is.
+/// The parts that a fork must share with its template, and those that determine the template's content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyParts<'a> {
     pub(super) image: &'a Manifest,
@@ -43,20 +44,20 @@ pub(super) struct KeyParts<'a> {
     pub(super) cpus: u32,
     pub(super) memory_mib: u32,
     pub(super) disk_mib: u64,
-    /// The VMM's arguments for a fork, which hold CPU model and device list, with a name that all have in common.
+    /// The VMM's arguments for a fork, which contain the CPU model and the devices. The machine's name is left empty.
     pub(super) vmm_args: &'a [String],
-    /// User that runner apps run as.
+    /// The user that runner apps run as.
     pub(super) user: &'a str,
     pub(super) warm_up: Option<&'a str>,
 }
 
-/// The id of a template of these parts.
+/// Returns the id of a template with these parts.
 pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
     let KeyParts { image, guest, vmm, firmware, accel, cpus, memory_mib, disk_mib, vmm_args, user, warm_up } =
         parts;
     let mut all: Vec<String> = [FORMAT, *cpus, *memory_mib].map(|number| number.to_string()).to_vec();
     all.extend([disk_mib.to_string(), format!("{accel:?}")]);
-    // All files of the image; its id alone names what it was to be made of.
+    // All files of the image, because the image's id only identifies what the image was to be built from.
     all.extend(image.files.iter().map(|(name, file)| format!("{name} {}", file.sha256)));
     all.extend([guest, vmm, firmware, user].map(|&text| text.to_owned()));
     all.push(format!("{} arguments", vmm_args.len()));

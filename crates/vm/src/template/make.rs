@@ -1,4 +1,4 @@
-//! From a blueprint to a template that can be forked: opened where it is on the disk, else built.
+//! Provides a template that can be forked: opens it if it is on the disk, else builds it.
 
 use std::io;
 use std::path::Path;
@@ -15,9 +15,9 @@ use crate::machine::{MachineMaker, VmHost, blocking};
 use dayfly_host::clock::now_s;
 use dayfly_host::stage::{Stage, StageError};
 
-/// How long a template is kept that nobody needs.
+/// Time without use after which a template is removed.
 pub const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
-/// What all templates may take on the disk, bytes.
+/// Space that all templates together may take on the disk, bytes.
 pub const BYTES_MAX: u64 = 20 << 30;
 
 /// Why there is no template.
@@ -31,7 +31,7 @@ pub(super) enum MakeError {
     Stage(#[from] StageError),
 }
 
-/// The template that this process or the disk has, else a new one.
+/// Returns the template that this process has opened or that is on the disk, else builds a new one.
 pub(super) async fn ready(
     host: &VmHost,
     blueprint: &Blueprint,
@@ -49,13 +49,13 @@ pub(super) async fn ready(
                 make(host, blueprint, true, tell).await
             }
         },
-        // Removed from the disk, and as good as before.
+        // The template was removed from the disk, but the opened one still works.
         (None, Some(opened)) => Ok(opened),
         (None, None) => make(host, blueprint, false, tell).await,
     }
 }
 
-/// A new one, whatever there is.
+/// Builds a new template, even if there is one.
 pub(super) async fn anew(
     host: &VmHost,
     blueprint: &Blueprint,
@@ -77,7 +77,7 @@ async fn make(
         tell(Preparing::Waiting { template: blueprint.id.to_string() });
     })
     .await?;
-    // Whoever was waited for has made it.
+    // Another builder, which was waited for, has built it.
     if (!anew || waited)
         && let Some(template) = store.get(&blueprint.id)
     {
@@ -97,10 +97,10 @@ async fn make(
     Ok(opened)
 }
 
-/// Ends and removes what builders of templates have left that were killed.
+/// Stops and removes what killed builders of templates have left.
 ///
 /// # Errors
-/// A file cannot be read or removed, or a machine not be ended.
+/// A file cannot be read or removed, or a machine cannot be stopped.
 pub async fn sweep_templates(state: &Path) -> Result<(), TemplateError> {
     Ok(MachineMaker::sweep(TemplateStore::new(state).folder()).await?)
 }
@@ -111,7 +111,7 @@ async fn open(template: Template) -> Result<Arc<Opened>, TemplateError> {
     opened.unwrap_or_else(|error| Err(failed("open", &folder)(io::Error::other(error)))).map(Arc::new)
 }
 
-/// On the disk, then under its name, then opened.
+/// Syncs the template to the disk, gives it its name, then opens it.
 async fn finish(stage: Stage, store: TemplateStore, blueprint: &Blueprint) -> Result<Arc<Opened>, MakeError> {
     blocking(move || stage.finish()).await?;
     let gone = || failed("find", store.folder())(io::ErrorKind::NotFound.into());
@@ -138,7 +138,7 @@ fn describe(blueprint: &Blueprint, folder: &Path, took_ms: u64) -> Result<(), Te
     text.and_then(|text| std::fs::write(&path, text)).map_err(failed("write", &path))
 }
 
-/// What is too old or too much goes, whenever something new has come.
+/// Removes templates that are too old or exceed the space limit. Called after each build.
 async fn collect(store: TemplateStore) {
     let collected = tokio::task::spawn_blocking(move || store.collect(AGE_MAX, BYTES_MAX)).await;
     match collected {

@@ -1,20 +1,20 @@
-//! What a template says about itself.
+//! The manifest of a template.
 
 use serde::{Deserialize, Serialize};
 
 use super::key::TemplateId;
 use crate::accel::Accel;
 
-/// The manifest of a template.
+/// The description of a template, which is stored in its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateManifest {
-    /// Layout; templates of another one are not used.
+    /// Version of the format. Templates of another version are not used.
     pub format: u32,
     /// The template's id.
     pub id: TemplateId,
-    /// Id of the image that it was booted from.
+    /// Id of the image that the template was booted from.
     pub image: String,
-    /// What runs its instructions.
+    /// The accelerator.
     pub accel: Accel,
     /// Virtual CPUs.
     pub cpus: u32,
@@ -22,13 +22,13 @@ pub struct TemplateManifest {
     pub memory_mib: u32,
     /// Scratch disk, MiB.
     pub disk_mib: u64,
-    /// Where its warm-up was read from.
+    /// The file that the warm-up was read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<String>,
-    /// When it was made, seconds since 1970-01-01 UTC.
+    /// Time of the build, seconds since 1970-01-01 UTC.
     pub created_s: i64,
-    /// How long that took, milliseconds.
+    /// Duration of the build, milliseconds.
     pub took_ms: u64,
-    /// Length of its state, bytes.
+    /// Length of the file with the devices' state, bytes.
     pub state_bytes: u64,
 }

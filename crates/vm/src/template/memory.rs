@@ -1,8 +1,8 @@
-//! The memory of a template: a sparse file on the disk, and, in each process that forks it, sealed memory.
+//! The memory of a template: a sparse file on the disk, and a sealed memory file in each process that forks the template.
 //!
-//! A VMM opens the memory that it copies from for writing, even where it maps it privately (QEMU 7.2): one that a guest has
-//! taken over could change what all later machines start from. So forks get memory that nobody can change, whatever they
-//! hold it open for.
+//! A VMM opens the memory that it copies from for writing, even if it maps the memory privately (QEMU 7.2). A VMM that a
+//! guest has taken over could then change what all later machines start from. So forks get a sealed memory file, which no
+//! process can change, even if it has the file open for writing.
 
 use std::fs::File;
 use std::io;
@@ -13,12 +13,12 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, SeekFrom};
 use rustix::io::Errno;
 
-/// Granularity in which zeroes are left out.
+/// Size of the units that are left out if they are zero, bytes.
 const PAGE: usize = 4096;
-/// Bytes that are read at once.
+/// Size of one read, bytes.
 const CHUNK: usize = 1 << 20;
 
-/// Memory of a machine that becomes a template. The VMM's user opens it anew, by /proc.
+/// Creates the memory of a machine that becomes a template. The VMM's user reopens it through /proc.
 pub(super) fn make(bytes: u64) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("dayfly-template", MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&memory, bytes)?;
@@ -26,13 +26,13 @@ pub(super) fn make(bytes: u64) -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
-/// Writes memory into a new file, without what is zero.
+/// Writes memory into a new file, without pages that are zero.
 pub(super) fn write(memory: &OwnedFd, path: &Path) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     copy(&File::from(memory.try_clone()?), &file)
 }
 
-/// A file's content in memory that can be mapped and copied from, and never changed.
+/// Copies a file into a sealed memory file, which can be mapped and read but never changed.
 pub(super) fn open_sealed(path: &Path) -> io::Result<OwnedFd> {
     let file = File::open(path)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -44,7 +44,7 @@ pub(super) fn open_sealed(path: &Path) -> io::Result<OwnedFd> {
     Ok(sealed.into())
 }
 
-/// Copies what is not zero; the rest becomes a hole.
+/// Copies the pages that are not zero. The rest becomes holes.
 fn copy(from: &File, to: &File) -> io::Result<()> {
     let length = from.metadata()?.len();
     to.set_len(length)?;
@@ -62,7 +62,7 @@ fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The next range of a file that is not a hole.
+/// Returns the next range of a file that is not a hole.
 fn next_data(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
     if at >= length {
         return Ok(None);
@@ -74,7 +74,7 @@ fn next_data(file: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>
     }
 }
 
-/// Writes runs of pages that are not zero.
+/// Writes each run of pages that are not zero.
 fn write_runs(to: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     let is_zero = |page: &[u8]| page.iter().all(|&byte| byte == 0);
     let mut start = 0;
@@ -124,7 +124,7 @@ mod tests {
         assert!(before == after);
     }
 
-    /// What a VMM that a guest has taken over could try, as another user.
+    /// What a VMM that a guest has taken over could try as another user.
     const ATTACK: &str = r#"
 import ctypes, fcntl, mmap, os, sys
 if os.getuid() == 0:
@@ -161,7 +161,7 @@ refused("sealing", lambda: fcntl.fcntl(fd, 1033, 0))
         File::from(memory.try_clone().expect("clone")).write_all_at(b"template", 0).expect("write");
         write(&memory, &path).expect("write");
         let sealed = open_sealed(&path).expect("open");
-        // Inherited, as a VMM has it.
+        // A VMM inherits the descriptor, too.
         rustix::io::fcntl_setfd(&sealed, rustix::io::FdFlags::empty()).expect("inherit");
         let attacker = Command::new("python3")
             .args(["-c", ATTACK, &format!("/proc/self/fd/{}", sealed.as_raw_fd())])

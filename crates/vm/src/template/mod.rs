@@ -1,4 +1,4 @@
-//! Templates: machines that were booted, got ready and frozen, so that others are forked from them.
+//! Templates: machines that were booted, prepared and frozen, so that other machines can be forked from them.
 //!
 //! ```text
 //!   prepare ──> key ──> on disk? ──no──> build: boot, agent's Prepare, freeze ──> stage ──> <state>/templates/<id>/
@@ -27,23 +27,24 @@ pub use store::{Counts, Template, TemplateError, TemplateStore};
 pub use templates::{Templates, prepare, rebuild};
 pub(crate) use templates::{blueprints, fork_failed};
 
-/// How machines of one kind are forked. Where a machine has none, it is booted.
+/// How machines of one kind are forked. A machine without these settings is booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSettings {
-    /// User that runner apps run as.
+    /// The user that runner apps run as.
     pub user: String,
-    /// What runs in the template before it is frozen.
+    /// The script that runs in the template before it is frozen.
     pub warm_up: Option<WarmUp>,
-    /// How many forks are kept ready, made and stopped.
+    /// Number of spares that are kept ready.
     pub spares: usize,
 }
 
-/// A script that runs in a template before it is frozen, as the user that jobs run as, with network and without secrets.
+/// A script that runs in a template before it is frozen. It runs as the user that jobs run as, with network and without
+/// secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmUp {
-    /// Where it was read from, for messages.
+    /// The file that the script was read from, for messages.
     pub path: PathBuf,
-    /// What it says; part of the template's key.
+    /// The script's text, which is part of the template's key.
     pub script: String,
 }
 
@@ -53,51 +54,51 @@ impl Default for TemplateSettings {
     }
 }
 
-/// What a machine was started from.
+/// The origin of a machine's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartedFrom {
-    /// Its kernel.
+    /// The machine's kernel.
     Boot,
-    /// A template, by its id.
+    /// A template, with the template's id.
     Fork(String),
-    /// A fork of this template that had been made before.
+    /// A spare, with the id of its template.
     Spare(String),
 }
 
-/// What happens while a template is got ready.
+/// An event while a template is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Preparing {
-    /// It is built.
+    /// This process builds the template.
     Building {
-        /// Its id.
+        /// The template's id.
         template: String,
     },
-    /// Another process or loop builds it.
+    /// Another process or loop builds the template, which is waited for.
     Waiting {
-        /// Its id.
+        /// The template's id.
         template: String,
     },
-    /// A line of the machine that becomes it: what the warm-up prints.
+    /// A line that the warm-up printed.
     Line(String),
-    /// It is there now.
+    /// The template was built.
     Built {
-        /// Its id.
+        /// The template's id.
         template: String,
-        /// How long that took, milliseconds.
+        /// Duration of the build, milliseconds.
         took_ms: u64,
-        /// What it takes on the disk, bytes.
+        /// Space that the template takes on the disk, bytes.
         bytes: u64,
     },
-    /// It could not be built: machines are booted until it can.
+    /// The template could not be built. Machines are booted until it is.
     Failed {
-        /// Its id.
+        /// The template's id.
         template: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Machines of this kind cannot be forked.
     Cold {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }

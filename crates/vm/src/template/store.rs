@@ -1,4 +1,4 @@
-//! The templates that are there.
+//! The store of templates on the disk.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
@@ -17,7 +17,7 @@ use super::memory;
 use dayfly_host::clock::now_s;
 use dayfly_host::stage::{self, StageError};
 
-/// What it says about itself.
+/// The manifest.
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The guest's memory, sparse.
 pub(super) const MEMORY: &str = "memory";
@@ -25,52 +25,52 @@ pub(super) const MEMORY: &str = "memory";
 pub(super) const STATE: &str = "state";
 /// The scratch disk, sparse.
 pub(super) const DISK: &str = "disk.img";
-/// How often it was used.
+/// The counts of uses.
 const COUNTS: &str = "counts.json";
-/// What its warm-up printed.
+/// The output of the warm-up.
 pub(super) const WARM_UP_LOG: &str = "warm-up.log";
 
 /// Why templates could not be listed, found, opened or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// There is none of this name.
+    /// No template has this id.
     #[error("there is no template {wanted:?} in {}; `dayfly template ls` lists them", store.display())]
     NotFound {
-        /// What was asked for.
+        /// The requested id.
         wanted: String,
-        /// Where.
+        /// The folder that was searched.
         store: PathBuf,
     },
-    /// More than one id starts like this.
+    /// More than one id starts with the requested one.
     #[error("{wanted:?} means more than one template: {}", ids.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The requested id.
         wanted: String,
-        /// Ids that it fits.
+        /// The ids that match.
         ids: Vec<String>,
     },
-    /// A process forks it.
+    /// A process uses the template.
     #[error("template {id} is in use; end what runs first (`dayfly ps`)")]
     InUse {
-        /// Its id.
+        /// The template's id.
         id: TemplateId,
     },
-    /// A file is not what the manifest says.
-    #[error("template {id} is not whole: {what}; remove it (`dayfly template rm {id}`)")]
+    /// A file differs from the manifest.
+    #[error("template {id} is damaged: {what}; remove it (`dayfly template rm {id}`)")]
     NotWhole {
-        /// Its id.
+        /// The template's id.
         id: TemplateId,
-        /// What is wrong.
+        /// The difference.
         what: String,
     },
-    /// A file.
+    /// A file operation failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -91,19 +91,19 @@ pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) 
     move |source| TemplateError::Io { what, path, source }
 }
 
-/// How often a template was used.
+/// The counts of uses of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Forks that came up.
+    /// Forks that succeeded.
     pub forks: u64,
-    /// Forks that did not: machines that were booted instead.
+    /// Forks that failed. Their machines were booted instead.
     pub failures: u64,
-    /// The last use, seconds since 1970-01-01 UTC.
+    /// Time of the last use, seconds since 1970-01-01 UTC.
     pub used_s: i64,
 }
 
-/// A whole template.
+/// A complete template on the disk.
 #[derive(Debug, Clone)]
 pub struct Template {
     folder: PathBuf,
@@ -111,23 +111,23 @@ pub struct Template {
 }
 
 impl Template {
-    /// What it says about itself.
+    /// Returns the manifest.
     pub fn manifest(&self) -> &TemplateManifest {
         &self.manifest
     }
 
-    /// Its folder.
+    /// Returns the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What it takes on the disk, bytes.
+    /// Returns the space that the template takes on the disk, bytes.
     pub fn bytes(&self) -> u64 {
         let size = |name| fs::metadata(self.folder.join(name)).map_or(0, |file| file.blocks() * 512);
         [MANIFEST, MEMORY, STATE, DISK, COUNTS, WARM_UP_LOG].into_iter().map(size).sum()
     }
 
-    /// How often it was used. Counts that cannot be read are none.
+    /// Returns the counts of uses. They are zero if they cannot be read.
     pub fn counts(&self) -> Counts {
         fs::read(self.folder.join(COUNTS))
             .ok()
@@ -135,31 +135,31 @@ impl Template {
             .unwrap_or_default()
     }
 
-    /// The last time that anybody needed it, seconds since 1970-01-01 UTC.
+    /// Returns the time of the last use or of the build, whichever is later, seconds since 1970-01-01 UTC.
     fn needed_s(&self) -> i64 {
         self.counts().used_s.max(self.manifest.created_s)
     }
 }
 
-/// The templates under a state folder.
+/// The store of templates in a state folder.
 #[derive(Debug, Clone)]
 pub struct TemplateStore {
     folder: PathBuf,
 }
 
 impl TemplateStore {
-    /// The store of a state folder, which need not be there.
+    /// Returns the store of a state folder, which need not exist.
     pub fn new(state: &Path) -> Self {
         Self { folder: state.join("templates") }
     }
 
-    /// Where it is.
+    /// Returns the folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// All templates, newest first. What another version of this program made, or what is damaged, is passed over: it is of
-    /// no use, and [`TemplateStore::collect`] removes it.
+    /// Returns all templates, newest first. Skips templates that are damaged or have another format. They are unusable, and
+    /// [`TemplateStore::collect`] removes them.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -180,10 +180,10 @@ impl TemplateStore {
         Ok(entries.flatten().filter(is_template).map(|entry| entry.path()).collect())
     }
 
-    /// The template whose id is, or starts with, `wanted`.
+    /// Returns the template whose id is, or starts with, `wanted`.
     ///
     /// # Errors
-    /// There is none, or more than one.
+    /// No template matches, or more than one does.
     pub fn find(&self, wanted: &str) -> Result<Template, TemplateError> {
         let fits = |template: &Template| template.manifest.id.as_str().starts_with(wanted);
         let mut fitting: Vec<_> =
@@ -201,12 +201,12 @@ impl TemplateStore {
         }
     }
 
-    /// The template of exactly this id, if it is there.
+    /// Returns the template with exactly this id, if it exists.
     pub(super) fn get(&self, id: &TemplateId) -> Option<Template> {
         load(&self.folder.join(id.as_str())).filter(|template| template.manifest.id == *id)
     }
 
-    /// Puts the counts of the template of this id, if there is one, into a folder that is to take its place.
+    /// Copies the counts of the template with this id, if it exists, into the folder that will replace it.
     pub(super) fn carry_counts(&self, id: &TemplateId, to: &Path) -> Result<(), TemplateError> {
         let from = self.folder.join(id.as_str()).join(COUNTS);
         match fs::copy(&from, to.join(COUNTS)) {
@@ -215,10 +215,10 @@ impl TemplateStore {
         }
     }
 
-    /// Removes a template that nobody forks.
+    /// Removes a template that no process uses.
     ///
     /// # Errors
-    /// A process forks it, or a file cannot be removed.
+    /// A process uses the template, or a file cannot be removed.
     pub fn remove(&self, template: &Template) -> Result<(), TemplateError> {
         let id = &template.manifest.id;
         let _lock = match lock(&template.folder, false) {
@@ -230,7 +230,7 @@ impl TemplateStore {
         self.remove_folder(&template.folder, id.as_str())
     }
 
-    /// A rename takes it away as a whole; what is left of an interrupted removal is removed by the next build.
+    /// Renames the folder away as a whole, then removes it. If this is interrupted, the next build removes the rest.
     fn remove_folder(&self, folder: &Path, name: &str) -> Result<(), TemplateError> {
         let aside = stage::folder_of(&self.folder).join(format!("removed-{name}"));
         stage::remove_tree(&aside)?;
@@ -242,8 +242,8 @@ impl TemplateStore {
         Ok(stage::remove_tree(&aside)?)
     }
 
-    /// Removes what nobody has needed for this long, and then those that were needed longest ago, until all together take no
-    /// more than so many bytes. What is in use stays. Gives the ids of those that are gone.
+    /// Removes templates that are unusable or were not needed for `age`, then those that were needed longest ago, until all
+    /// together take at most `bytes`. Templates in use stay. Returns the ids of the usable templates that were removed.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -272,14 +272,14 @@ impl TemplateStore {
     }
 }
 
-/// What matters when templates are removed.
+/// The properties that decide which templates are removed.
 #[derive(Debug, Clone, Copy)]
 struct Need {
     needed_s: i64,
     bytes: u64,
 }
 
-/// Which of them to remove.
+/// Returns the indices of the templates to remove.
 fn too_much(needs: &[Need], now_s: i64, age: Duration, bytes: u64) -> Vec<usize> {
     let oldest = now_s.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     let mut order: Vec<usize> = (0..needs.len()).collect();
@@ -293,13 +293,13 @@ fn too_much(needs: &[Need], now_s: i64, age: Duration, bytes: u64) -> Vec<usize>
     order
 }
 
-/// A template of this version that is whole, as far as its manifest says.
+/// Loads the manifest of a template. Returns `None` if the manifest cannot be read or has another format.
 fn load(folder: &Path) -> Option<Template> {
     let manifest: TemplateManifest = serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?;
     (manifest.format == FORMAT).then(|| Template { folder: folder.to_owned(), manifest: Arc::new(manifest) })
 }
 
-/// Its manifest, locked: by those who use it together, by who removes it alone.
+/// Opens and locks the manifest of a template: shared to use the template, exclusively to remove it.
 fn lock(folder: &Path, shared: bool) -> Result<File, TryLockError> {
     let path = folder.join(MANIFEST);
     let file = File::open(&path).map_err(TryLockError::Error)?;
@@ -308,15 +308,15 @@ fn lock(folder: &Path, shared: bool) -> Result<File, TryLockError> {
     } else {
         file.try_lock()?
     }
-    // Locked after it was removed: the name is gone, or another's.
+    // If the template was removed before the lock was taken, the path is gone or leads to another file.
     let is_same = fs::metadata(&path).is_ok_and(|now| {
         file.metadata().is_ok_and(|then| (now.dev(), now.ino()) == (then.dev(), then.ino()))
     });
     if is_same { Ok(file) } else { Err(TryLockError::Error(io::ErrorKind::NotFound.into())) }
 }
 
-/// A template that this process forks. As long as this lives, nobody removes it; one that was replaced meanwhile can be
-/// forked as before.
+/// A template that this process has opened to fork it. It is not removed from the store while this exists. If it was
+/// replaced, it can still be forked.
 #[derive(Debug)]
 pub(crate) struct Opened {
     template: Template,
@@ -327,7 +327,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens it. Reads its memory: half a second.
+    /// Opens a template. This takes half a second, because it reads the memory.
     pub(super) fn open(template: &Template) -> Result<Self, TemplateError> {
         let Template { folder, manifest } = template;
         let lock = lock(folder, true).map_err(|error| failed("lock", folder)(error.into()))?;
@@ -358,32 +358,32 @@ impl Opened {
         &self.template.folder
     }
 
-    /// Id of the image that its machine has booted.
+    /// Returns the id of the image that the template was booted from.
     pub(super) fn image(&self) -> &str {
         &self.template.manifest.image
     }
 
-    /// What it takes on the disk, bytes.
+    /// Returns the space that the template takes on the disk, bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.template.bytes()
     }
 
-    /// Whether what is on the disk is still what was opened.
+    /// Returns true if the template on the disk is still the one that was opened.
     pub(super) fn is_current(&self) -> bool {
         load(&self.template.folder).is_some_and(|now| now.manifest == self.template.manifest)
     }
 
-    /// The sealed memory.
+    /// Returns a descriptor of the sealed memory.
     pub(crate) fn memory(&self) -> io::Result<OwnedFd> {
         self.memory.try_clone()
     }
 
-    /// The scratch disk, for reading.
+    /// Returns a descriptor of the scratch disk, for reading.
     pub(crate) fn disk(&self) -> io::Result<OwnedFd> {
         Ok(self.disk.try_clone()?.into())
     }
 
-    /// The state of the devices, to be read once from its start.
+    /// Returns a new file with the state of the devices, positioned at its start.
     pub(crate) fn state(&self) -> io::Result<OwnedFd> {
         let mut file = File::from(rustix::fs::memfd_create("dayfly-state", MemfdFlags::CLOEXEC)?);
         file.write_all(&self.state)?;
@@ -391,7 +391,7 @@ impl Opened {
         Ok(file.into())
     }
 
-    /// Counts a use. What cannot be counted is not.
+    /// Counts a use. If this fails, the failure is only logged.
     pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
         if let Err(error) = self.try_count(change) {
             tracing::debug!("a use of template {} is not counted: {error}", self.id());
@@ -443,7 +443,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A template as a build leaves it.
+    /// Creates a template as a build leaves it.
     pub(crate) fn put(store: &TemplateStore, manifest: &TemplateManifest) -> Template {
         let folder = store.folder().join(manifest.id.as_str());
         fs::create_dir_all(&folder).expect("folder");

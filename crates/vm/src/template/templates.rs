@@ -1,4 +1,4 @@
-//! The templates that one process uses: opened once, thrown away when they fail.
+//! The templates that one process uses. They are opened once, and discarded if their forks fail.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,47 +15,47 @@ use crate::mount::Mount;
 use crate::probe;
 use dayfly_image::ImageError;
 
-/// Forks in a row that may fail before their template is thrown away.
+/// Number of failed forks in a row at which their template is discarded.
 const FAILURES_MAX: u32 = 2;
-/// How long nobody tries to build a template again that could not be built.
+/// Pause before a template that could not be built is built again.
 const PAUSE: Duration = Duration::from_secs(600);
-/// How long the template of an image that has a successor is held open for those who want it still.
+/// Time without use after which the template of an image that has a successor is closed.
 const UNWANTED: Duration = Duration::from_secs(600);
 
-/// The templates that a process has opened. Cheap to clone: all copies are one.
+/// The templates that a process has opened. Copies share the same templates.
 #[derive(Debug, Clone, Default)]
 pub struct Templates {
     slots: Arc<Mutex<HashMap<TemplateId, Slot>>>,
-    /// That machines are booted, and why, has been told.
+    /// True if the reason why machines are booted was reported.
     told_cold: Arc<AtomicBool>,
 }
 
-/// What a process knows of one template.
+/// The state of one template in this process.
 #[derive(Debug, Default)]
 struct Slot {
     state: State,
-    /// Held by the one who opens or builds it.
+    /// Held while the template is opened or built.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// Nobody has looked for it yet.
+    /// The template was not looked for yet, or was closed.
     #[default]
     Unknown,
-    /// It can be forked.
+    /// The template can be forked.
     Opened {
         template: Arc<Opened>,
-        /// Forks that failed in a row.
+        /// Number of forks that failed in a row.
         failures: u32,
-        /// When it was last wanted.
+        /// Time at which the template was last wanted.
         wanted: Instant,
-        /// The name of its image leads to another one by now.
+        /// True if the name of its image now leads to another image.
         is_superseded: bool,
     },
-    /// It could not be built.
+    /// The template could not be built.
     Failed { at: Instant, reason: String },
-    /// Its forks failed; it is built again beside what machines do meanwhile.
+    /// Forks of the template failed, and it is built again in the background.
     Rebuilding,
 }
 
@@ -70,7 +70,7 @@ impl Templates {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first of these that can be forked; the error says why there is none.
+    /// Returns the first of these templates that can be forked. The error is the reason why there is none.
     pub(crate) fn first_of(&self, blueprints: &[Blueprint]) -> Result<Arc<Opened>, String> {
         let mut slots = self.lock();
         let mut why = None;
@@ -90,7 +90,7 @@ impl Templates {
         Err(why.unwrap_or_default())
     }
 
-    /// A fork has come up.
+    /// Records that a fork is up.
     pub(crate) fn succeeded(&self, fork_of: &Arc<Opened>) {
         let counted = Arc::clone(fork_of);
         drop(tokio::task::spawn_blocking(move || counted.count(|counts| counts.forks += 1)));
@@ -101,12 +101,12 @@ impl Templates {
         }
     }
 
-    /// A fork has not come up. Whether its template is to be thrown away now.
+    /// Records that a fork failed. Returns true if its template must be discarded now.
     fn failed(&self, fork_of: &Arc<Opened>) -> bool {
         let mut slots = self.lock();
         let Some(slot) = slots.get_mut(fork_of.id()) else { return false };
         match &mut slot.state {
-            // One that was opened meanwhile has done nothing wrong.
+            // A failure does not count against a template that was opened since the fork started.
             State::Opened { template, failures, .. } if Arc::ptr_eq(template, fork_of) => {
                 *failures += 1;
                 let is_bad = *failures >= FAILURES_MAX;
@@ -126,7 +126,7 @@ impl Templates {
         }
     }
 
-    /// The image of some templates has a successor.
+    /// Records that an image has a successor.
     pub(crate) fn supersede(&self, image: &str) {
         for slot in self.lock().values_mut() {
             if let State::Opened { template, is_superseded, .. } = &mut slot.state {
@@ -141,8 +141,8 @@ impl Templates {
         }
     }
 
-    /// Closes those of images that have a successor, once nobody has wanted them for a while: their memory is this host's.
-    /// Whoever wants one after all opens it again.
+    /// Closes the templates of images that have a successor, if they were not wanted for a while, because they occupy
+    /// memory of this host. A template that is wanted later is opened again.
     fn close_superseded(&self, now: Instant) -> Vec<TemplateId> {
         let mut slots = self.lock();
         let is_unwanted = |slot: &Slot| match slot.state {
@@ -169,7 +169,7 @@ impl Templates {
         Arc::clone(&self.lock().entry(id.clone()).or_default().turn)
     }
 
-    /// Why nothing is done about a template now.
+    /// Returns the reason why a template is not opened or built now, if there is one.
     fn at_rest(&self, id: &TemplateId) -> Option<String> {
         match self.lock().get(id).map(|slot| &slot.state) {
             Some(State::Failed { at, reason }) if at.elapsed() < PAUSE => Some(reason.clone()),
@@ -179,7 +179,7 @@ impl Templates {
     }
 }
 
-/// A fork has not come up: after two in a row the template is thrown away, and built again in the background.
+/// Records that a fork failed. After two failures in a row the template is discarded and built again in the background.
 pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Opened>) {
     fork_of.count(|counts| counts.failures += 1);
     if !host.templates.failed(fork_of) {
@@ -198,12 +198,12 @@ pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Op
     });
 }
 
-/// Gets the template of machines of this kind ready: opened, built by this process, or waited for while another one builds
-/// it. Without a template machines are booted, and what is told says why. A template whose warm-up fails gives way to the one
-/// without. Where none came of an image from elsewhere, the image is looked into.
+/// Prepares the template of machines of this kind: opens it, builds it, or waits while another process builds it. Without a
+/// template machines are booted, and an event gives the reason. If the template with the warm-up fails, the one without is
+/// tried. If an imported image yields no template, the image is checked.
 ///
 /// # Errors
-/// The image is of no use: no machine of it would run a job. Its source goes on with the one before it.
+/// The image is broken: no machine of it could run a job. Its source then returns to the previous image.
 pub async fn prepare(
     host: &VmHost,
     machine: &Machine,
@@ -230,7 +230,7 @@ pub async fn prepare(
     looked
 }
 
-/// Builds the template anew, even where there is one. Machines go on with the old one until it is there.
+/// Builds the template again, even if there is one. Machines use the old one until the new one is built.
 pub async fn rebuild(
     host: &VmHost,
     machine: &Machine,
@@ -259,7 +259,7 @@ async fn blueprints_or_told(
             }
             Vec::new()
         }
-        // The start fails for the same reason, and tells it.
+        // The start fails for the same reason, and returns this error.
         Err(error) => {
             tell(Preparing::Cold { reason: error.to_string() });
             Vec::new()
@@ -267,7 +267,8 @@ async fn blueprints_or_told(
     }
 }
 
-/// What machines of this kind are forked from, best first; the inner error says why they are not, where anybody wonders.
+/// Returns the blueprints that machines of this kind are forked from, best first. The inner error is the reason for a cold
+/// boot, if it has to be reported.
 pub(crate) async fn blueprints(
     host: &VmHost,
     machine: &Machine,
@@ -278,7 +279,7 @@ pub(crate) async fn blueprints(
     let Some(template) = &settings.template else { return Ok(Err(None)) };
     if !mounts.is_empty() {
         return Ok(Err(Some(
-            "machines with mounts are booted: what serves files to a machine is in no template",
+            "machines with mounts are booted, because a template cannot contain the servers of mounts",
         )));
     }
     let platform = probe::resolve(host, settings, &machine.guest_binary).await?;
@@ -290,7 +291,7 @@ pub(crate) async fn blueprints(
     Ok(Ok(all))
 }
 
-/// Ends the spares of what is closed, too.
+/// Closes unused templates of images that have a successor, and removes their spares.
 fn close_superseded(host: &VmHost) {
     for id in host.templates.close_superseded(Instant::now()) {
         tracing::debug!("template {id} is closed: its image has a successor");
@@ -298,7 +299,7 @@ fn close_superseded(host: &VmHost) {
     }
 }
 
-/// Whether it can be forked now.
+/// Opens or builds the template. Returns true if it can be forked now.
 async fn get_ready(
     host: &VmHost,
     blueprint: &Blueprint,
