@@ -1,7 +1,7 @@
-//! Unix sockets in a folder, whatever the length of its path.
+//! Unix sockets in a folder, whose path may have any length.
 //!
-//! The address of a Unix socket holds 107 bytes. `/proc/self/fd/N/name` is always shorter: the folder is opened, and
-//! the kernel follows the descriptor.
+//! The address of a Unix socket holds 107 bytes. So the folder is opened, and the address is `/proc/self/fd/N/name`, which
+//! is always shorter; the kernel follows the descriptor.
 
 use std::fs::File;
 use std::io;
@@ -12,21 +12,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, OFlags};
 
-/// An open folder that sockets are made in.
+/// An open folder that sockets are created in.
 #[derive(Debug)]
 pub(crate) struct SocketFolder {
     folder: File,
 }
 
 impl SocketFolder {
-    /// Opens a folder that is there already.
+    /// Opens an existing folder.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = (OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC).bits();
         let folder = std::fs::OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
         Ok(Self { folder })
     }
 
-    /// Listens on a socket of this name; what a VMM that is gone has left there is replaced.
+    /// Listens on a socket of this name. It replaces the socket that an earlier VMM has left there.
     pub(crate) fn listen(&self, name: &str) -> io::Result<OwnedFd> {
         match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
@@ -40,8 +40,8 @@ impl SocketFolder {
         tokio::net::UnixStream::connect(self.path_of(name)).await
     }
 
-    /// Two ends of a connection: a socket that listens, where one connection waits, and that connection. Nobody else can
-    /// connect: the name is gone.
+    /// Returns both ends of a connection: a listening socket on which one connection waits, and that connection. No other
+    /// process can connect, because the name is removed.
     pub(crate) fn listen_and_connect(&self, name: &str) -> io::Result<(OwnedFd, OwnedFd)> {
         let listener = self.listen(name)?;
         let connection = UnixStream::connect(self.path_of(name));

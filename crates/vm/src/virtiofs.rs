@@ -1,8 +1,8 @@
-//! Folders and files of the host in a machine of the `qemu` driver: one virtiofs server each.
+//! Shares folders and files of the host with a machine of the `qemu` driver, with one virtiofs server for each.
 //!
-//! A server sees what it exports and nothing else: the launcher puts it into a mount namespace and binds the host's path
-//! to a place of its own there, read-only where the mount is, so that no guest and no server can change that; the server
-//! then makes this its root and drops what rights it can. It serves one connection and ends with it, so with its VMM.
+//! A server sees only what it exports: the launcher puts it into a mount namespace and binds the host's path to a fixed path
+//! there. The bind is read-only if the mount is, so that no guest and no server can change that. The server then makes the
+//! fixed path its root and drops the privileges that it can. It serves one connection and exits with it, i.e. with its VMM.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,34 +13,34 @@ use crate::launch::{EXPORT, Export};
 use crate::machine::StartError;
 use crate::mount::Mount;
 
-/// Where servers are: the C one of QEMU 7.2 and earlier (Debian 12), and the one in Rust that came after it.
+/// Paths of the servers: the one in C of QEMU 7.2 and earlier (Debian 12), and its successor in Rust.
 const SERVERS: [(&str, Dialect); 3] = [
     ("/usr/libexec/virtiofsd", Dialect::Rust),
     ("/usr/lib/virtiofsd", Dialect::Rust),
     ("/usr/lib/qemu/virtiofsd", Dialect::C),
 ];
-/// Most mounts of one machine: what its `microvm` machine has room for, beside its own devices.
+/// Most mounts of one machine, because its `microvm` machine has no room for more beside its other devices.
 pub(crate) const SHARES_MAX: usize = 16;
-/// Files that a server may have open.
+/// Most files that a server may have open.
 const FILES_MAX: u32 = 65_536;
 
-/// How a server takes its options.
+/// The option syntax of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     C,
     Rust,
 }
 
-/// Something of the host that a machine sees.
+/// A folder or file of the host that a machine sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Share {
-    /// What is served.
+    /// The folder or file that is served.
     pub(crate) export: Export,
-    /// Where the machine sees it.
+    /// Path at which the machine sees it.
     guest: PathBuf,
 }
 
-/// The shares of a machine, with what serves them.
+/// The shares of a machine, and the program that serves them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shares {
     pub(crate) server: PathBuf,
@@ -49,7 +49,7 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Looks whether these mounts are possible; none where there are none. Makes nothing.
+    /// Checks that these mounts are possible; returns none if there are no mounts. Creates nothing.
     pub(crate) fn check(mounts: &[Mount]) -> Result<Option<Self>, StartError> {
         let Some(first) = mounts.first() else { return Ok(None) };
         let refused = |mount: &Mount, reason: String| StartError::Mount {
@@ -78,7 +78,7 @@ impl Shares {
         Ok(Some(Self { server: server.into(), dialect, list }))
     }
 
-    /// Arguments of a server that listens on this descriptor.
+    /// Returns the arguments of a server that listens on this descriptor.
     pub(crate) fn args(&self, descriptor: i32) -> Vec<String> {
         let words = match self.dialect {
             Dialect::C => {
@@ -93,7 +93,7 @@ impl Shares {
         words.split(' ').map(str::to_owned).collect()
     }
 
-    /// What the machine's agent is told.
+    /// Returns the shares as they are sent to the machine's agent.
     pub(crate) fn told(&self) -> Vec<protocol::Share> {
         let told = |(number, share): (usize, &Share)| protocol::Share {
             tag: tag(number),
@@ -105,12 +105,12 @@ impl Shares {
     }
 }
 
-/// Where a server of files is.
+/// Returns the path of an installed server.
 pub(crate) fn server() -> Option<&'static Path> {
     SERVERS.iter().map(|(path, _)| Path::new(path)).find(|path| path.is_file())
 }
 
-/// By which name a machine knows its share of this number.
+/// Returns the tag by which a machine knows its share of this number.
 pub(crate) fn tag(number: usize) -> String {
     format!("share{number}")
 }

@@ -1,4 +1,4 @@
-//! The launcher's side: becoming a VMM, step by step.
+//! The launcher's side: becomes a VMM, step by step.
 #![expect(unsafe_code, reason = "descriptors by number, and one ioctl without a safe wrapper")]
 
 use std::io;
@@ -13,16 +13,16 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::order::{self, Answer, Order, Place, User};
 
-/// User ids are this and the process id: no two living processes have one in common, and the range (1879048192 and
-/// 2^22 on) is handed out neither by Debian (up to 65533, and subordinate ids from 100000) nor by systemd (up to
-/// 1879048191, `0x6FFFFFFF`, for containers).
+/// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
+/// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
+/// containers) assigns ids of this range (2^22 ids from 1879048192 on).
 const USER_BASE: u32 = 0x7000_0000;
-/// Descriptors that a VMM may have open: its own, and one for each connection of its network.
+/// Most descriptors that a VMM may have open: its own, and one for each connection of its network.
 const DESCRIPTORS_OPEN_MAX: u64 = 4096;
-/// Received descriptors wait above this number until each gets its own.
+/// Received descriptors are moved to this number and above, until each gets its final number.
 const DESCRIPTORS_ASIDE: RawFd = 200;
 
-/// A step that did not work.
+/// A step that failed.
 #[derive(Debug)]
 struct Failure {
     step: &'static str,
@@ -33,19 +33,20 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
     move |cause| Failure { step, cause: cause.into() }
 }
 
-/// Becomes the VMM that the order on descriptor `fd` asks for. Called by the internal command `vmm-launch` before any
-/// thread is started; returns only where that did not work, after telling so through the descriptor.
+/// Becomes the VMM that the order on descriptor `fd` describes. The internal command `vmm-launch` calls it before any
+/// thread is started. It returns only after a failure. If it has received an order, it reports the failure through the
+/// descriptor.
 pub fn main(fd: i32) -> ExitCode {
     // SAFETY: the descriptor was handed to this process for this purpose alone, and stays open until the program takes
     // its place.
     let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
-    // As stdin it is replaced by the program's, and then nothing could be told any more.
+    // Descriptor 0 is replaced by the program's stdin, after which no failure could be reported through it.
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(inherited, DESCRIPTORS_ASIDE) else {
         return ExitCode::FAILURE;
     };
     let (order, descriptors) = match order::receive::<Order>(&socket) {
         Ok(Some(received)) => received,
-        // The host process is gone before it gave an order: nothing was started.
+        // The host process exited before it sent an order, so nothing was started.
         Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
     let Err(Failure { step, cause }) = launch(&socket, order, descriptors);
@@ -54,7 +55,7 @@ pub fn main(fd: i32) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The steps, in an order where each still has the privileges that it needs.
+/// Runs the steps, in an order in which each still has the privileges that it needs.
 fn launch(
     socket: &OwnedFd,
     order: Order,
@@ -69,13 +70,13 @@ fn launch(
         }
     }
     if let Some(export) = &order.export {
-        export.enter().map_err(failed("show the server its files"))?;
+        export.enter().map_err(failed("export the files to the server"))?;
     }
     set_limits()?;
     if order.small_pages {
         forbid_huge_pages().map_err(failed("forbid huge pages"))?;
     }
-    close_at_exec().map_err(failed("keep inherited descriptors back"))?;
+    close_at_exec().map_err(failed("mark inherited descriptors close-on-exec"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
     give_up_privileges(order.user)?;
     let cause = Command::new(&order.program)
@@ -94,15 +95,15 @@ fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
     order::send(socket, &Answer::Listening, &[listener.as_fd()]).map_err(failed("hand the listener back"))
 }
 
-/// A network of its own, where nothing can be reached, unless it needs the host's; and no shared memory in common with
-/// the host.
+/// Enters an IPC namespace, so that the program shares no memory with the host. Also enters a network namespace in which
+/// nothing can be reached, unless the program needs the host's network.
 fn enter_namespaces(user: User, network: Place) -> Result<(), Failure> {
     let mut flags = UnshareFlags::NEWIPC;
     if matches!(network, Place::Empty { .. }) {
         flags |= UnshareFlags::NEWNET;
     }
     if matches!(user, User::Same) {
-        // Only root may make the others alone.
+        // Without a user namespace, only root may create the others.
         flags |= UnshareFlags::NEWUSER;
     }
     // SAFETY: this process has one thread, and holds no descriptor whose meaning depends on a namespace.
@@ -133,44 +134,44 @@ fn set_limits() -> Result<(), Failure> {
     limit(Resource::Nofile, DESCRIPTORS_OPEN_MAX.min(most)).map_err(failed("limit descriptors"))
 }
 
-/// For this process and the program that takes its place.
+/// Forbids huge pages for this process and the program that replaces it.
 fn forbid_huge_pages() -> io::Result<()> {
     // SAFETY: the call takes numbers only.
     let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whatever this process has inherited by somebody's oversight does not pass to the program; only what gets a number
-/// after this does.
+/// Keeps all descriptors that this process has inherited, even by mistake, from the program. The program gets only those
+/// that are placed after this.
 fn close_at_exec() -> io::Result<()> {
     // SAFETY: the call changes flags only, and those of descriptors that nothing here passes on.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives each descriptor its number, and lets it pass to the program.
+/// Gives each descriptor its number, and passes it to the program.
 fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<()> {
     if numbers.len() != descriptors.len()
         || numbers.iter().any(|number| !(3..DESCRIPTORS_ASIDE).contains(number))
     {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "numbers and descriptors do not fit"));
     }
-    // First all aside, so that none is in the way of another's number.
+    // Move all of them aside first, so that none occupies another's number.
     let mut aside = Vec::new();
     for descriptor in descriptors {
         aside.push(rustix::io::fcntl_dupfd_cloexec(&descriptor, DESCRIPTORS_ASIDE)?);
     }
     for (&number, descriptor) in numbers.iter().zip(&aside) {
-        // SAFETY: nothing in this program owns these numbers now: the originals are closed, all else is aside.
+        // SAFETY: nothing in this program owns these numbers now, because the originals are closed and all else is aside.
         unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
-        // SAFETY: as above; the number is open, or the next line says that it is not.
+        // SAFETY: as above; the number is open, or the next line reports that it is not.
         let placed = unsafe { BorrowedFd::borrow_raw(number) };
         rustix::io::fcntl_setfd(placed, FdFlags::empty())?;
     }
     Ok(())
 }
 
-/// From here on nothing can be gained back.
+/// Drops privileges in such a way that the program cannot regain them.
 fn give_up_privileges(user: User) -> Result<(), Failure> {
     if matches!(user, User::Root) {
         return rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"));
@@ -180,7 +181,7 @@ fn give_up_privileges(user: User) -> Result<(), Failure> {
             1 << capability,
         )) {
             Ok(()) => {}
-            // The first number that this kernel does not know: all others are done.
+            // This kernel does not know this number, so all capabilities that it knows are dropped.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(failed("drop the bounding set")(error)),
         }

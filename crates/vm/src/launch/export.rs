@@ -1,4 +1,4 @@
-//! What a file server sees of this host: one folder or file, at one place.
+//! Restricts what a file server sees of this host to one folder or file, at one path.
 #![expect(unsafe_code, reason = "entering a namespace, and a call without a safe wrapper")]
 
 use std::ffi::CString;
@@ -11,17 +11,18 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursi
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-/// Where it is put. A place of our own: no odd character of the host's path has to pass through options.
+/// Path of the export in the server's namespace. It is fixed, so that no special character of the host's path has to pass
+/// through options.
 pub(crate) const EXPORT: &str = "/run/export";
 
-/// What is served.
+/// A folder or file that is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Export {
-    /// The folder or file of the host.
+    /// Path of the folder or file on the host.
     pub(crate) source: PathBuf,
-    /// It is a file: a folder is served that has it as [`Export::FILE`], and nothing else.
+    /// True for a file. The server then serves a folder that contains only this file, as [`Export::FILE`].
     pub(crate) file: bool,
-    /// Nobody may write there.
+    /// True if no program may write to the export.
     pub(crate) read_only: bool,
 }
 
@@ -34,7 +35,7 @@ impl Export {
         // SAFETY: this process has one thread, and holds no descriptor whose meaning depends on a mount namespace.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        // Opened before something covers it: it may be below /run itself.
+        // Opened before the tmpfs covers it, because it may be below /run itself.
         let source = rustix::fs::open(&self.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         mount("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=64k")?;
         std::fs::create_dir(EXPORT)?;
@@ -49,7 +50,7 @@ impl Export {
             set_read_only(&target)?;
         }
         if self.file {
-            // Beside the file nothing can be made.
+            // Nothing can be created beside the file.
             mount_bind_recursive(EXPORT, EXPORT)?;
             make_folder_read_only()?;
         }
@@ -57,7 +58,7 @@ impl Export {
     }
 }
 
-/// Makes a mount and all below it read-only, which a remount does not do.
+/// Makes a mount and all mounts below it read-only, which a remount does not do.
 fn set_read_only(target: &Path) -> io::Result<()> {
     set_attributes(target, libc::MOUNT_ATTR_RDONLY, libc::AT_RECURSIVE)
 }
@@ -70,7 +71,7 @@ fn set_attributes(target: &Path, attributes: u64, flags: i32) -> io::Result<()> 
     let path = CString::new(target.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
     // `struct mount_attr` of linux/mount.h: set, clear, propagation, user namespace.
     let request = [attributes, 0, 0, 0];
-    // SAFETY: the path is terminated, and the request has the size that is said.
+    // SAFETY: the path is terminated, and the request has the size that is passed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,20 +1,20 @@
-//! From a command line to a VMM that runs in a cage of its own.
+//! Starts a VMM from a command line, and isolates it.
 //!
 //! ```text
 //!   host process                              launcher (this program again: `dayfly vmm-launch 0`)
 //!    | -- spawn, socket as stdin -------------->|
-//!    |  write down pid and start time           |   waits: where the host process dies now, so does it
+//!    |  write down pid and start time           |   waits, and exits if the host process dies now
 //!    | -- Order, descriptors ------------------>|
 //!    |                                          |   session, namespaces, port, limits, identity, no privileges
-//!    |<------------- Listening, the listener -- |   only where a port was asked for
+//!    |<------------- Listening, the listener -- |   only if a port was requested
 //!    |                                          |   exec
 //!    |<------------ Failed | end of the stream -|   the end: the program runs
 //! ```
 //!
-//! The launcher is a process of its own because namespaces and identities belong to single-threaded programs, and
-//! because it must not hold anything of the host process: it is started by exec, and gets what it needs by name.
-//! The VMM gets no death signal: a machine outlives the process that started it. What serves files to a VMM is launched
-//! in the same way, with a view of the host in place of an identity.
+//! The launcher is a separate process because a program must have one thread to change its namespaces and identity, and
+//! because the launcher must not hold anything of the host process. So it is started by exec, and the order names what it
+//! needs. The VMM gets no death signal, because a machine outlives the process that started it. A server of files for a VMM
+//! is launched in the same way, with a restricted view of the host instead of an identity.
 
 mod child;
 mod export;

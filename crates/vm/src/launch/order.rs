@@ -1,4 +1,4 @@
-//! What passes between the host process and the launcher: one JSON object a datagram, descriptors beside it.
+//! The messages between the host process and the launcher: one JSON object per datagram, with descriptors attached.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,12 +13,12 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Longest datagram, bytes: far more than any command line of ours, less than a socket's buffer.
+/// Longest datagram, bytes: far more than any VMM's command line, and less than a socket's buffer.
 const DATAGRAM_MAX: usize = 64 * 1024;
-/// Most descriptors beside one.
+/// Most descriptors that are attached to a datagram.
 pub(crate) const DESCRIPTORS_MAX: usize = 32;
 
-/// What to become.
+/// The program that the launcher must become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The program, as an absolute path.
@@ -27,57 +27,57 @@ pub(crate) struct Order {
     pub(crate) args: Vec<String>,
     /// Its whole environment.
     pub(crate) env: Vec<(String, String)>,
-    /// The numbers that the descriptors sent with this order get, in their order.
+    /// The numbers for the descriptors that are sent with this order, in the same sequence.
     pub(crate) descriptors: Vec<i32>,
-    /// Who it runs as.
+    /// The user that the program runs as.
     pub(crate) user: User,
-    /// What network it sits in.
+    /// The network namespace that the program runs in.
     pub(crate) network: Place,
-    /// All that it sees of this host's `/run`, where it serves files.
+    /// If the program serves files: the only content of its `/run`.
     pub(crate) export: Option<Export>,
-    /// It gets memory in small pages only.
+    /// True if the program must get its memory in small pages only.
     pub(crate) small_pages: bool,
 }
 
-/// The network namespace that a program sits in.
+/// The network namespace that a program runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Place {
-    /// A new one with a loopback and nothing else.
+    /// A new namespace that has only a loopback.
     Empty {
         /// A port of that loopback to listen on.
         listen: Option<u16>,
     },
-    /// This host's.
+    /// This host's namespace.
     Host,
 }
 
-/// Who a program runs as.
+/// The user that a program runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum User {
-    /// Whoever starts it, who is not root: other namespaces then need a user namespace.
+    /// The user that starts it, who is not root. The other namespaces then need a user namespace.
     Same,
-    /// Root, who drops what rights it can by itself: a server of files, which have many owners.
+    /// Root, for a server of files, because files have many owners. The server drops the privileges that it can by itself.
     Root,
-    /// A user that nobody else is, made from the process id. Only root can do this.
+    /// A separate user, whose id is derived from the process id. Only root can switch to it.
     Own {
-        /// Group, where not its own: that of `/dev/kvm`.
+        /// The group of `/dev/kvm`, if the program needs it instead of a separate group.
         group: Option<u32>,
     },
 }
 
-/// What the launcher answers.
+/// The launcher's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum Answer {
-    /// The listener is beside this.
+    /// The listener is attached to this message.
     Listening,
-    /// It did not come to the program.
+    /// The launcher could not start the program.
     Failed {
-        /// What was tried.
+        /// The step that failed.
         step: String,
-        /// Why it did not work.
+        /// Why the step failed.
         cause: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The host process's side: start a launcher, give it its order, hear how it went.
+//! The host process's side: starts a launcher, sends it the order, and reads its answer.
 
 use std::io;
 use std::net::TcpListener;
@@ -11,11 +11,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::order::{self, Answer, Order, Place};
 
-/// How long a launcher may take. It takes milliseconds; a host that is out of memory takes longer.
+/// Longest time that a launcher may take. It takes milliseconds, but longer on a host that is out of memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// The program that becomes a VMM: the one that calls [`super::main`] with the number that it gets as its last
-/// argument.
+/// The program that becomes a VMM. It calls [`super::main`] with the number that it gets as its last argument.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     /// The program, usually the running one.
@@ -35,38 +34,38 @@ pub enum LaunchError {
         /// Cause.
         source: io::Error,
     },
-    /// The launcher could not be spoken with.
-    #[error("cannot give the launcher its order: {0}")]
+    /// The communication with the launcher failed.
+    #[error("cannot communicate with the launcher: {0}")]
     Speak(#[source] io::Error),
-    /// Its process could not be written down, so it was not given its order.
-    #[error("cannot write down the process of the VMM: {0}")]
+    /// The launcher's process could not be recorded, so the order was not sent.
+    #[error("cannot record the process of the VMM: {0}")]
     Record(#[source] io::Error),
     /// A step of the launcher failed.
     #[error("the launcher could not {step}: {cause}")]
     Step {
-        /// Which step.
+        /// The step that failed.
         step: String,
-        /// What the kernel said.
+        /// The kernel's error message.
         cause: String,
     },
-    /// The launcher ended without a word, or did not answer in time.
+    /// The launcher exited without an answer, or did not answer in time.
     #[error("the launcher gave no answer within {} s", ANSWER_LIMIT.as_secs())]
     NoAnswer,
 }
 
-/// A VMM that runs.
+/// A running VMM.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    /// Its process, a child of this one.
+    /// The VMM's process, a child of this process.
     pub(crate) child: Child,
-    /// What listens on the port that was asked for.
+    /// The listener on the requested port.
     pub(crate) listener: Option<TcpListener>,
-    /// What it prints, both streams in one pipe.
+    /// The VMM's output, both streams in one pipe.
     pub(crate) output: OwnedFd,
 }
 
-/// Starts a VMM. `record` writes its process id down before the program runs, so that it is found again whatever
-/// happens to this process. Blocks for some milliseconds.
+/// Starts a VMM. `record` stores its process id before the program runs, so that the VMM is found even if this process
+/// dies. Blocks for some milliseconds.
 pub(crate) fn launch(
     launcher: &Launcher,
     order: &Order,
@@ -116,7 +115,8 @@ fn give_order(
                 listener = handed.into_iter().next().map(TcpListener::from)
             }
             Ok(Some((Answer::Failed { step, cause }, _))) => return Err(LaunchError::Step { step, cause }),
-            // The launcher's end closes as the program starts. One that died looks the same; the VMM's exit tells.
+            // The launcher's end closes when the program starts. A launcher that died looks the same; the VMM's exit
+            // then shows it.
             Ok(None) if listens && listener.is_none() => return Err(LaunchError::NoAnswer),
             Ok(None) => return Ok(listener),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(LaunchError::NoAnswer),

@@ -1,4 +1,4 @@
-//! What of this host concerns its machines' networks.
+//! Checks what this host's machines need for their networks.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use super::rules::LINK_PREFIX;
 use super::{forwarding, nft};
 use crate::host::Check;
 
-/// Looks, and changes nothing.
+/// Checks this host and changes nothing.
 pub(crate) fn checks() -> Vec<Check> {
     const NAME: &str = "network";
     if !rustix::process::geteuid().is_root() {
@@ -31,14 +31,14 @@ pub(crate) fn checks() -> Vec<Check> {
         chains.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     match dropping_chain(&chains) {
         Some(chain) => {
-            vec![Check::warn(NAME, format!("{seen}; {chain} drops what is forwarded"), Some(&mend()))]
+            vec![Check::warn(NAME, format!("{seen}; {chain} drops forwarded packets"), Some(&mend()))]
         }
         None => vec![Check::ok(NAME, seen)],
     }
 }
 
-/// Commands that let machines through a firewall which drops what is forwarded, Docker's for one: a packet has to pass
-/// every chain, so no rule of our own could.
+/// Returns commands that let machines through a firewall that drops forwarded packets, e.g. Docker's. A rule of dayfly
+/// cannot do this, because a packet has to pass every chain.
 fn mend() -> String {
     format!(
         "iptables -I FORWARD -i {LINK_PREFIX}+ -j ACCEPT && iptables -I FORWARD -o {LINK_PREFIX}+ -m conntrack \
@@ -46,7 +46,7 @@ fn mend() -> String {
     )
 }
 
-/// The first chain of others that drops what is forwarded, in the output of `nft -j list chains`.
+/// Returns the first foreign chain that drops forwarded packets, from the output of `nft -j list chains`.
 fn dropping_chain(json: &str) -> Option<String> {
     let listed: serde_json::Value = serde_json::from_str(json).ok()?;
     listed.get("nftables")?.as_array()?.iter().filter_map(|entry| entry.get("chain")).find_map(|chain| {

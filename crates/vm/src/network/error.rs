@@ -1,17 +1,17 @@
-//! What can go wrong with a VM's network.
+//! The errors of a VM's network.
 
 use std::io;
 use std::net::IpAddr;
 
 use super::address::RANGE;
 
-/// Why a VM's network could not be made or removed.
+/// Why a VM's network could not be created or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// nftables is not installed.
     #[error("no nft found (looked in {looked}); install it: apt-get install nftables")]
     NoNft {
-        /// The paths.
+        /// The paths that were searched.
         looked: String,
     },
     /// The kernel offers no tap devices.
@@ -22,31 +22,31 @@ pub enum NetworkError {
         /// Cause.
         source: io::Error,
     },
-    /// A rule was refused.
+    /// nft refused a rule.
     #[error("nft refused the rules of {whose}: {reason}")]
     Rules {
-        /// Whose rules.
+        /// The owner of the rules.
         whose: &'static str,
-        /// What it said.
+        /// The first line of nft's error output.
         reason: String,
     },
-    /// All networks between host and machines are in use.
+    /// All transfer networks between host and machines are in use.
     #[error("all networks of {RANGE} are in use (`ip route` lists them); end other machines first")]
     Full,
-    /// Another process holds the lock for long.
+    /// Another process has held the lock for too long.
     #[error("another process has kept {path} locked for {seconds} s")]
     Locked {
-        /// The lock's file.
+        /// The lock file.
         path: &'static str,
-        /// How long it was waited for.
+        /// Time that the lock was waited for, seconds.
         seconds: u64,
     },
     /// A DNS server that a guest cannot reach.
     #[error("the DNS server {address} cannot be reached from a machine: {reason}; name another one (`-d`)")]
     Dns {
-        /// Its address.
+        /// Address of the server.
         address: IpAddr,
-        /// Why not.
+        /// Why a guest cannot reach it.
         reason: &'static str,
     },
     /// A forwarded port that QEMU's own network cannot offer.
@@ -56,20 +56,20 @@ pub enum NetworkError {
     Forward {
         /// The port that the guest uses.
         guest_port: u16,
-        /// Where the forge is.
+        /// Address of the forge.
         to: std::net::SocketAddr,
     },
-    /// A step was refused.
+    /// A step failed.
     #[error("cannot {step} for the machine's network: {source}{}", hint(source))]
     Step {
-        /// Which.
+        /// The step that failed.
         step: &'static str,
         /// Cause.
         source: io::Error,
     },
 }
 
-/// What a refusal for want of rights means.
+/// Returns an explanation if the error is due to missing privileges.
 fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::PermissionDenied {
         " (root needs CAP_NET_ADMIN and CAP_SYS_ADMIN for this; in a container they must be given)"
@@ -78,7 +78,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Names the step of an error.
+/// Returns a function that adds the name of the failed step to an error.
 pub(super) fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> NetworkError {
     move |source| NetworkError::Step { step, source: source.into() }
 }

@@ -1,4 +1,5 @@
-//! Forwarding on this host: turned on where it is off, and never turned off again, since others may have come to need it.
+//! Turns IP forwarding on this host on if it is off. It is never turned off again, because other programs may need it by
+//! then.
 
 use std::fs;
 use std::io;
@@ -6,14 +7,14 @@ use std::io;
 use super::error::step;
 use super::{NetworkError, nft, rules};
 
-/// As the calling thread's namespace has it.
+/// The switch of the calling thread's namespace.
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
-/// The links of the calling thread's namespace; `/sys/class/net` shows those of whoever mounted it.
+/// The links of the calling thread's namespace; `/sys/class/net` shows those of the process that mounted it.
 const LINKS: &str = "/proc/thread-self/net/dev";
 
-/// Turns forwarding on, with a guard before it: a host that was no router becomes none for others.
+/// Turns forwarding on, after it has set guard rules, so that the host does not become a router for others.
 pub(super) fn enable() -> Result<(), NetworkError> {
-    if is_on().map_err(step("look whether this host forwards"))? {
+    if is_on().map_err(step("read net.ipv4.ip_forward"))? {
         return Ok(());
     }
     let links = links().map_err(step("list this host's links"))?;
@@ -31,12 +32,12 @@ pub(super) fn enable() -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Whether this host forwards.
+/// Returns true if this host forwards packets.
 pub(super) fn is_on() -> io::Result<bool> {
     Ok(fs::read_to_string(SWITCH)?.trim() == "1")
 }
 
-/// Names of the links in the calling thread's namespace.
+/// Returns the names of the links in the calling thread's namespace.
 pub(super) fn links() -> io::Result<Vec<String>> {
     let text = fs::read_to_string(LINKS)?;
     Ok(text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect())

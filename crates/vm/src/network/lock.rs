@@ -1,4 +1,4 @@
-//! One process at a time changes what all machines of this host have in common: its rules and its links.
+//! A lock, so that one process at a time changes what all machines of this host share: its rules and its links.
 
 use std::fs::File;
 use std::io;
@@ -10,12 +10,12 @@ use rustix::fs::FlockOperation;
 use super::NetworkError;
 use super::error::step;
 
-/// Not in a state folder: instances with different ones share the host's network.
+/// Path of the lock file. It is not in a state folder, because instances with different ones share the host's network.
 const PATH: &str = "/run/dayfly-network.lock";
-/// How long others may hold it; each does for some 20 ms.
+/// Longest wait for the lock. Each process holds it for about 20 ms.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits for the lock; dropping the file gives it back, and so does the end of the process.
+/// Waits for the lock. Dropping the file releases it, and so does the exit of the process.
 pub(super) fn acquire() -> Result<File, NetworkError> {
     let file = std::fs::OpenOptions::new()
         .create(true)

@@ -1,4 +1,4 @@
-//! What a machine reaches.
+//! The networks of machines.
 //!
 //! ```text
 //!            namespace of QEMU   namespace of the machine's network              this host
@@ -7,13 +7,14 @@
 //!                                  └ forwarded port ── a listener of this process ─────────────────── forge
 //! ```
 //!
-//! That is how it is as root. The namespace has no name and no process: the descriptor of `tap0`, which QEMU holds, keeps
-//! it alive, so a machine keeps its network when this process dies, and the kernel removes namespace, link, address and
-//! route with the last of its processes. What remains, the exceptions in the host's rules, is in the record.
+//! This is the network of a machine as root. The namespace has no name and no process. The descriptor of `tap0`, which QEMU
+//! holds, keeps it alive, so a machine keeps its network if this process dies. When the last process that holds the
+//! descriptor exits, the kernel removes namespace, link, address and route. Only the exceptions in the host's rules remain;
+//! they are in the record.
 //!
-//! Without root there is QEMU's own network (slirp) in the host's namespace, which is open: the guest reaches what this
-//! host reaches, its loopback at 10.0.2.2. A machine that is shut has slirp too, in a namespace where there is nothing
-//! but one forwarded port.
+//! Without root, a machine uses QEMU's own network (slirp) in the host's namespace. It is open: the guest reaches everything
+//! that this host reaches, and the host's loopback at 10.0.2.2. A machine with [`Egress::Shut`] also uses slirp, in a
+//! namespace that has only one forwarded port.
 
 mod address;
 mod doctor;
@@ -44,15 +45,15 @@ use crate::machine::{Egress, Network};
 /// How a machine is connected.
 #[derive(Debug)]
 pub(crate) enum Connection {
-    /// By a network of its own.
+    /// Through a network of its own.
     Own(Attachment),
-    /// By QEMU's own network, in this host's namespace.
+    /// Through QEMU's own network, in this host's namespace.
     Open,
-    /// By QEMU's own network, in a namespace with nothing in it but the forwarded port.
+    /// Through QEMU's own network, in a namespace that has only the forwarded port.
     Shut,
 }
 
-/// Connects a machine as its spec says, and as this process's rights allow.
+/// Connects a machine as its spec requests and as this process's privileges allow.
 pub(crate) fn connect(network: &Network, run_dir: &Path) -> Result<Connection, NetworkError> {
     match network.egress {
         Egress::Shut => Ok(Connection::Shut),
@@ -76,22 +77,22 @@ pub(crate) fn connect(network: &Network, run_dir: &Path) -> Result<Connection, N
     }
 }
 
-/// What the card of such a machine is connected to.
+/// Returns the back end of the network card of a machine with this network.
 pub(crate) fn card(network: &Network) -> Card {
     let own = network.egress == Egress::Open && rustix::process::geteuid().is_root();
     if own { Card::Tap } else { Card::User }
 }
 
-/// The DNS server that such a machine is told.
+/// Returns the DNS server that a machine with this network must use; none if the guest knows the address already.
 pub(crate) fn name_server(network: &Network) -> Option<Ipv4Addr> {
-    // Its own network answers at an address that the guest knows.
+    // QEMU's own network answers at an address that the guest knows.
     if network.egress == Egress::Shut {
         return None;
     }
     dns(network.dns).ok()
 }
 
-/// The DNS server as a guest can reach it.
+/// Returns the address of the DNS server, if a guest can reach it.
 fn dns(address: IpAddr) -> Result<Ipv4Addr, NetworkError> {
     let refused = |reason| Err(NetworkError::Dns { address, reason });
     match address {
@@ -105,7 +106,7 @@ fn dns(address: IpAddr) -> Result<Ipv4Addr, NetworkError> {
 fn connect_openly(network: &Network) -> Result<Connection, NetworkError> {
     dns(network.dns)?;
     if let Some(forward) = network.forward {
-        // 10.0.2.2 is 127.0.0.1 to QEMU's network, port by port.
+        // QEMU's network forwards each port of 10.0.2.2 to the same port of 127.0.0.1.
         let (guest_port, to) = (forward.guest_port, forward.to);
         if to.ip() != Ipv4Addr::LOCALHOST || to.port() != guest_port {
             return Err(NetworkError::Forward { guest_port, to });

@@ -1,4 +1,4 @@
-//! Making a VM's network.
+//! Creates a VM's network.
 #![expect(
     unsafe_code,
     reason = "a thread that enters a namespace must keep nothing whose meaning depends on it"
@@ -20,33 +20,33 @@ use super::record::Record;
 use super::rules::{self, LINK_PREFIX, Reachable, TAP, UPLINK};
 use super::{NetworkError, forwarding, lock, nft, tap};
 
-/// The most that a link's name holds, bytes.
+/// Longest name of a link, bytes.
 const LINK_NAME_MAX: usize = 15;
 
-/// What a machine's network should be.
+/// The requested network of a machine.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
-    /// Where its record goes.
+    /// The folder that its record is written to.
     pub(super) run_dir: PathBuf,
-    /// What it reaches although it may be private.
+    /// The destinations that it reaches even if they are private.
     pub(super) reachable: Vec<Reachable>,
-    /// The port of the gateway that something of this process serves.
+    /// The port of the gateway that this process serves.
     pub(super) forward: Option<u16>,
 }
 
-/// A network that is made. Its namespace lives as long as one of these descriptors, or a copy of one, is open anywhere.
+/// A network that was created. Its namespace exists as long as any process has one of these descriptors, or a copy, open.
 #[derive(Debug)]
 pub(crate) struct Attachment {
-    /// The machine's card.
+    /// The machine's network card.
     pub(crate) tap: OwnedFd,
-    /// What listens on the forwarded port.
+    /// The listener on the forwarded port.
     pub(crate) listener: Option<TcpListener>,
 }
 
-/// Makes a network, in a thread that ends in its namespace. Takes some 20 ms. What a failure leaves, [`super::remove`]
-/// removes.
+/// Creates a network, in a thread that enters its namespace and exits there. Takes about 20 ms. After a failure,
+/// [`super::remove`] removes the parts that were created.
 pub(super) fn make(wish: Wish) -> Result<Attachment, NetworkError> {
-    // A thread starts where the one that makes it is: in the host's namespace.
+    // A new thread starts in the namespace of the thread that creates it, i.e. in the host's.
     std::thread::Builder::new()
         .name("network".to_owned())
         .spawn(move || enter_and_make(&wish))
@@ -57,7 +57,7 @@ pub(super) fn make(wish: Wish) -> Result<Attachment, NetworkError> {
 
 fn enter_and_make(wish: &Wish) -> Result<Attachment, NetworkError> {
     nft::program()?;
-    let host = Netlink::open().map_err(step("speak with the kernel"))?;
+    let host = Netlink::open().map_err(step("open a netlink socket"))?;
     let host_namespace =
         File::open("/proc/thread-self/ns/net").map_err(step("open this host's namespace"))?;
     let link = link_name();
@@ -68,9 +68,9 @@ fn enter_and_make(wish: &Wish) -> Result<Attachment, NetworkError> {
     forwarding::enable()?;
     nft::run("this host", &rules::host(&link, &wish.reachable))?;
     enter_namespace()?;
-    let inside = Netlink::open().map_err(step("speak with the kernel"))?;
+    let inside = Netlink::open().map_err(step("open a netlink socket"))?;
     inside.add_veth(UPLINK, &link, host_namespace.as_fd()).map_err(step("make the link to this host"))?;
-    // From here on the link keeps the host's rules from being removed.
+    // From here on the host's rules are not removed, because the link exists.
     drop(shared);
     let transfer = connect_host(&host, &link)?;
     nft::run("the machine", &rules::namespace(&wish.reachable, wish.forward))?;
@@ -85,7 +85,7 @@ fn enter_and_make(wish: &Wish) -> Result<Attachment, NetworkError> {
 }
 
 fn enter_namespace() -> Result<(), NetworkError> {
-    // SAFETY: descriptors and memory stay shared; a network namespace concerns this thread alone, which ends with this
+    // SAFETY: descriptors and memory stay shared; a network namespace concerns this thread alone, which exits after this
     // work.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
         .map_err(step("make a network namespace"))?;
@@ -96,8 +96,8 @@ fn enter_namespace() -> Result<(), NetworkError> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(step("turn forwarding on"))
 }
 
-/// The host's end: up, with a network of its own. The route is the claim to it: the kernel refuses a second one to the
-/// same network, whatever process asks, and drops it with the link.
+/// Brings the host's end up and claims a transfer network for it. The route is the claim: the kernel refuses a second route
+/// to the same network, whichever process adds it, and removes the route with the link.
 fn connect_host(host: &Netlink, link: &str) -> Result<Transfer, NetworkError> {
     let index = host.index(link).map_err(step("find the link to this host"))?;
     host.bring_up(index).map_err(step("bring the link to this host up"))?;
@@ -129,7 +129,7 @@ fn connect_namespace(inside: &Netlink, transfer: Transfer) -> Result<(), Network
     inside.add_route(Route::Default(transfer.host())).map_err(step("add a route to the internet"))
 }
 
-/// A name that no link had before: the kernel may still be busy with the end of one that is long gone.
+/// Returns a random name, so that it differs from that of an old link, which the kernel may still be removing.
 fn link_name() -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut random = rand::rng();
@@ -139,7 +139,7 @@ fn link_name() -> String {
 
 fn write_where_there(path: &Path, value: &str) -> io::Result<()> {
     match fs::write(path, value) {
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }

@@ -1,7 +1,7 @@
-//! The few requests to the kernel's network configuration that a VM's network is made of.
+//! Sends the few requests to the kernel's network configuration that create and remove a VM's network.
 //!
 //! Message formats: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h`. A socket belongs to
-//! the network namespace that its thread was in when it was opened, wherever that thread goes afterwards.
+//! the network namespace that its thread was in when it was opened, even if the thread enters another one later.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -11,38 +11,38 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const ACK: u16 = libc::NLM_F_ACK as u16;
-/// Make it, and refuse one that is there already.
+/// Create the object, and fail if it exists already.
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
-/// Of `veth.h`: the attribute that holds the other end.
+/// The attribute of `veth.h` that holds the other end.
 const VETH_INFO_PEER: u16 = 1;
-/// Longest answer that is read: the description of one link.
+/// Longest answer that is read, bytes: the description of one link.
 const ANSWER_MAX: usize = 32 * 1024;
-/// Length of a message's header, and of that of a link.
+/// Length of a message's header, and of a link's header, bytes.
 const HEADER: usize = 16;
 
 /// A connection to the network configuration of one namespace.
 #[derive(Debug)]
 pub(super) struct Netlink(OwnedFd);
 
-/// Where a route leads.
+/// The destination of a route.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Route {
-    /// To a network right behind a link, whose index this is.
+    /// A network directly behind the link with this index.
     Network(Ipv4Addr, u8, u32),
-    /// To all else, by a gateway.
+    /// Everything else, through a gateway.
     Default(Ipv4Addr),
 }
 
 impl Netlink {
-    /// Of the calling thread's namespace.
+    /// Opens a connection to the configuration of the calling thread's namespace.
     pub(super) fn open() -> io::Result<Self> {
-        // No protocol is number 0: NETLINK_ROUTE.
+        // No protocol means number 0, which is NETLINK_ROUTE.
         let socket =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         Ok(Self(socket))
     }
 
-    /// Makes a pair of links: `name` here and `peer` in another namespace.
+    /// Creates a pair of links: `name` in this namespace and `peer` in another one.
     pub(super) fn add_veth(&self, name: &str, peer: &str, peer_namespace: BorrowedFd<'_>) -> io::Result<()> {
         let mut message = Message::new(libc::RTM_NEWLINK, CREATE);
         message.link(0, 0).text(libc::IFLA_IFNAME, name);
@@ -61,7 +61,7 @@ impl Netlink {
         self.ask(message)
     }
 
-    /// Removes a link; both ends of a pair go at once. Whether there was one.
+    /// Removes a link, and with it the other end of its pair. Returns false if there was no such link.
     pub(super) fn delete(&self, name: &str) -> io::Result<bool> {
         let mut message = Message::new(libc::RTM_DELLINK, 0);
         message.link(0, 0).text(libc::IFLA_IFNAME, name);
@@ -94,7 +94,7 @@ impl Netlink {
         self.ask(message)
     }
 
-    /// Adds a route; one to the same network that is there already is refused (`AlreadyExists`).
+    /// Adds a route. The kernel refuses it (`AlreadyExists`) if there is a route to the same network already.
     pub(super) fn add_route(&self, route: Route) -> io::Result<()> {
         let mut message = Message::new(libc::RTM_NEWROUTE, CREATE);
         let (prefix, scope) = match route {
@@ -116,7 +116,7 @@ impl Netlink {
         self.ask(message)
     }
 
-    /// The index of a link.
+    /// Returns the index of a link.
     pub(super) fn index(&self, name: &str) -> io::Result<u32> {
         let mut message = Message::new(libc::RTM_GETLINK, 0);
         message.link(0, 0).text(libc::IFLA_IFNAME, name);
@@ -134,7 +134,7 @@ impl Netlink {
         self.exchange(message).map(drop)
     }
 
-    /// Sends a message and returns the first answer; the kernel answers before the call that sends returns.
+    /// Sends a message and returns the first answer. It does not wait, because the kernel answers before `send` returns.
     fn exchange(&self, message: Message) -> io::Result<Vec<u8>> {
         rustix::net::send(&self.0, &message.finish(), SendFlags::empty())?;
         let mut answer = vec![0; ANSWER_MAX];
@@ -155,8 +155,8 @@ impl Netlink {
     }
 }
 
-/// A request under construction: a header, then what it is about, then attributes. All in the host's byte order, at
-/// multiples of four.
+/// A request under construction: a header, then the header of the object, then attributes. All fields are in the host's
+/// byte order, and parts begin at multiples of four bytes.
 struct Message(Vec<u8>);
 
 impl Message {
@@ -177,7 +177,7 @@ impl Message {
         self
     }
 
-    /// The header of a link (`ifinfomsg`): which one, and the flags to be set.
+    /// Appends the header of a link (`ifinfomsg`): its index, and the flags to be set.
     fn link(&mut self, index: u32, flags: u32) -> &mut Self {
         self.bytes(&[0; 4]).bytes(&index.to_ne_bytes());
         self.bytes(&flags.to_ne_bytes()).bytes(&flags.to_ne_bytes())
@@ -200,7 +200,7 @@ impl Message {
         let start = self.0.len();
         self.bytes(&[0; 2]).bytes(&kind.to_ne_bytes());
         fill(self);
-        // Names and addresses are short: no attribute of ours comes near 64 KiB.
+        // No attribute is near 64 KiB long, because names and addresses are short.
         let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.0.resize(self.0.len().next_multiple_of(4), 0);

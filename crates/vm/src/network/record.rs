@@ -1,4 +1,4 @@
-//! What a run folder tells of its machine's network: written before anything is made, removed after all is gone.
+//! The record of a machine's network in its run folder. It is written before anything is created, and removed last.
 
 use std::io;
 use std::path::Path;
@@ -12,18 +12,18 @@ use super::{NetworkError, error::step, forwarding, lock, nft};
 /// Name of the record.
 const RECORD: &str = "network.json";
 
-/// What this host has of a machine's network. The namespace is not among it: nothing names it, and it ends with the last
-/// process that holds its card.
+/// The parts of a machine's network that this host has. The namespace is not in the record, because it has no name, and
+/// disappears with the last process that holds its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The host's end of the link to the namespace; random, and never used again.
+    /// Name of the host's end of the link to the namespace. It is random and never reused.
     pub(super) link: String,
     /// The machine's exceptions in the host's rules.
     pub(super) reachable: Vec<Reachable>,
 }
 
 impl Record {
-    /// Writes it, whole or not at all.
+    /// Writes the record; a failure leaves no partial one.
     pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
         let new = run_dir.join(format!("{RECORD}.new"));
         std::fs::write(&new, serde_json::to_vec(self)?)?;
@@ -39,19 +39,19 @@ impl Record {
     }
 }
 
-/// Removes what is left of a run folder's network; none at all is no error. The rules of this host go with its last
-/// machine.
+/// Removes what is left of a run folder's network. Does nothing if there is no record. With the last machine of this host,
+/// the host's rules are removed too.
 ///
 /// # Errors
 /// The record cannot be read, or the kernel refuses.
 pub(crate) fn remove(run_dir: &Path) -> Result<(), NetworkError> {
     let Some(record) = Record::read(run_dir).map_err(step("read the record"))? else { return Ok(()) };
     let _lock = lock::acquire()?;
-    // Both ends go, and with them the route that reserves their addresses.
+    // This removes both ends, and with them the route that reserves their addresses.
     Netlink::open().and_then(|netlink| netlink.delete(&record.link)).map_err(step("remove the link"))?;
     let links = forwarding::links().map_err(step("list this host's links"))?;
     if links.iter().any(|link| link.starts_with(rules::LINK_PREFIX)) {
-        // Rules that somebody has flushed meanwhile hold no exception any more.
+        // This fails if the rules were flushed meanwhile, because then the exceptions are gone too.
         if let Err(error) = nft::run("this host", &rules::forget(&record.link, &record.reachable)) {
             tracing::debug!("{error}");
         }

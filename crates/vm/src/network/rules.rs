@@ -1,4 +1,4 @@
-//! What a VM's network lets through, as text for `nft -f -`. Pure; compared with snapshots.
+//! The packet filter of a VM's network, as text for `nft -f -`. Pure; tests compare the text with snapshots.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{GATEWAY, GUEST, RANGE};
 
-/// The card of the guest as the namespace sees it.
+/// Name of the guest's card in the namespace.
 pub(super) const TAP: &str = "tap0";
-/// The namespace's way out.
+/// Name of the namespace's link to the host.
 pub(super) const UPLINK: &str = "eg0";
-/// What the names of the host's ends begin with.
+/// Prefix of the names of the host's ends.
 pub(super) const LINK_PREFIX: &str = "dayfly";
 
-/// Networks that no guest reaches: this host's and everybody's private ones, carriers', link-local (where clouds have
-/// their metadata), multicast, and those that mean nothing. RFC 6890 lists them; 192.0.0.0/24 and 198.18.0.0/15 are
-/// assignments of protocols and benchmarks, the latter with the VMs' own networks.
+/// Networks that no guest reaches: private ones (this host's included), those of carriers, link-local (where clouds have
+/// their metadata), multicast, and reserved ones. RFC 6890 lists them. 192.0.0.0/24 is assigned to protocols and
+/// 198.18.0.0/15 to benchmarks; the latter contains the VMs' own networks.
 const SHUT: [&str; 10] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -30,7 +30,7 @@ const SHUT: [&str; 10] = [
     "224.0.0.0/3",
 ];
 
-/// Something that is let through wherever it is.
+/// A destination that is allowed even if its network is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Reachable {
     address: Ipv4Addr,
@@ -39,7 +39,7 @@ pub(super) struct Reachable {
 }
 
 impl Reachable {
-    /// The DNS server, and the addresses that are allowed. Guests have no IPv6, so its addresses are passed over.
+    /// Returns the DNS server and the allowed addresses. IPv6 addresses are skipped, because guests have no IPv6.
     pub(super) fn of(dns: Ipv4Addr, allow: &[SocketAddr]) -> Vec<Self> {
         let mut all =
             vec![Self { address: dns, port: 53, udp: true }, Self { address: dns, port: 53, udp: false }];
@@ -59,7 +59,7 @@ impl Reachable {
     }
 }
 
-/// The rules in a VM's namespace. `forward` is the port of the gateway that leads to a forge on this host.
+/// Returns the rules in a VM's namespace. `forward` is the port of the gateway that leads to a forge on this host.
 pub(super) fn namespace(reachable: &[Reachable], forward: Option<u16>) -> String {
     let mut input = String::new();
     if let Some(port) = forward {
@@ -104,10 +104,10 @@ pub(super) fn namespace(reachable: &[Reachable], forward: Option<u16>) -> String
     )
 }
 
-/// The rules of this host, the same for all its VMs but for the set `reachable`. Chains are filled anew each time, in one
-/// transaction: whoever has flushed them meanwhile is made good, and other VMs notice nothing.
+/// Returns the rules of this host. They are the same for all its VMs, except for the set `reachable`. Each call fills the
+/// chains anew in one transaction. This restores chains that another program has flushed, and does not disturb other VMs.
 ///
-/// What belongs to this host is shut here once more: only here all its addresses are known, public ones too. That comes
+/// The rules also shut the addresses of this host, because only the host knows all of them, public ones included. They act
 /// before any translation of addresses, which leads to containers whose ports this host publishes.
 pub(super) fn host(link: &str, reachable: &[Reachable]) -> String {
     let elements = elements(link, reachable);
@@ -132,12 +132,12 @@ add element ip dayfly reachable {{ {elements} }}
     )
 }
 
-/// Takes a VM's exceptions back from the host's rules.
+/// Returns the text that removes a VM's exceptions from the host's rules.
 pub(super) fn forget(link: &str, reachable: &[Reachable]) -> String {
     format!("delete element ip dayfly reachable {{ {} }}\n", elements(link, reachable))
 }
 
-/// Takes all of the host's rules back.
+/// The text that removes all of the host's rules.
 pub(super) const REMOVE: &str = "add table ip dayfly\ndelete table ip dayfly\n";
 
 fn elements(link: &str, reachable: &[Reachable]) -> String {
@@ -146,7 +146,8 @@ fn elements(link: &str, reachable: &[Reachable]) -> String {
     reachable.iter().map(element).collect::<Vec<_>>().join(", ")
 }
 
-/// Keeps a host what it was where forwarding had been off: nothing passes between the links that it had then.
+/// Returns the rules for a host whose forwarding was off: nothing passes between the links that it had then, so that it
+/// does not become a router.
 pub(super) fn guard(links: &[String]) -> String {
     let quoted = links.iter().map(|link| format!("\"{link}\"")).collect::<Vec<_>>().join(", ");
     format!(

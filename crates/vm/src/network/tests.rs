@@ -1,4 +1,4 @@
-//! A real network of a machine, with stand-ins for everything around it, all in namespaces of the test's own:
+//! Tests a real network of a machine, with stand-ins for everything around it, in namespaces of the test's own:
 //!
 //! ```text
 //!   client ── tap ═(frames copied)═ tap0 ── ... ── dayfly<random> ─ "host" ─ up0 ── world: many addresses, one server
@@ -19,9 +19,9 @@ use super::{Connection, address, forwarding, record, tap};
 use crate::forward::Forward;
 use crate::machine::{Egress, Network};
 
-/// The host's way to the world, and its addresses there.
+/// The host's address on its link to the world.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// Far more than a connection on one host takes.
+/// Timeout of a connection; far more than one takes on a single host.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 fn enter_new_namespace() {
@@ -29,11 +29,11 @@ fn enter_new_namespace() {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
     let netlink = Netlink::open().unwrap();
     netlink.bring_up(netlink.index("lo").unwrap()).unwrap();
-    // A new one has it as the host has it, and many a host forwards.
+    // A new namespace inherits the host's setting, and many hosts forward packets.
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
 }
 
-/// Runs something in a new namespace, on a thread that stays there.
+/// Runs `work` in a new namespace, on a thread that stays in it.
 fn in_new_namespace<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     std::thread::spawn(move || {
         enter_new_namespace();
@@ -52,7 +52,7 @@ fn serve(listener: TcpListener, word: &'static str) {
     });
 }
 
-/// Everything beyond the host: it answers at each of these addresses, and knows no way back to a machine's own.
+/// Creates everything beyond the host: servers at each of these addresses, without a route back to a machine's own address.
 fn make_world(addresses: &[Ipv4Addr]) {
     let host = Netlink::open().unwrap();
     let host_namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
@@ -78,7 +78,7 @@ fn make_world(addresses: &[Ipv4Addr]) {
     }
 }
 
-/// A guest without a machine: what it connects to, and what came of it.
+/// A guest without a machine: a thread that connects to the requested addresses and returns the answers.
 struct Guest {
     ask: mpsc::Sender<SocketAddr>,
     answers: mpsc::Receiver<Option<String>>,
@@ -147,7 +147,7 @@ fn own_links() -> Vec<String> {
     links.into_iter().filter(|link| link.starts_with(super::rules::LINK_PREFIX)).collect()
 }
 
-/// Only root may make networks; elsewhere there is nothing to be seen.
+/// Returns true if the user is root. Other users skip these tests, because only root may create networks.
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -164,11 +164,11 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
     let all: Vec<Ipv4Addr> =
         shut.iter().chain(&open).chain(&exceptions).map(|text| text.parse().unwrap()).collect();
     make_world(&all);
-    // The host itself, at all its addresses.
+    // The host itself answers at all its addresses.
     serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
     serve(TcpListener::bind("0.0.0.0:81").unwrap(), "host.");
 
-    // A port of the host that leads elsewhere, as container engines publish them.
+    // A port of the host leads to another address, as if a container engine had published it.
     let publish = "table ip engine { chain prerouting { type nat hook prerouting priority dstnat; \
                    ip daddr 203.0.113.1 tcp dport 82 dnat to 203.0.113.80:80; }; }\n";
     super::nft::run("a test", publish).unwrap();
@@ -201,7 +201,7 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
     for to in shut.chain(others.map(str::to_owned)) {
         assert_eq!(reaches(&to), None, "{to}");
     }
-    // Nor by either end of the link between host and namespace.
+    // The guest does not reach the host by either end of the link between host and namespace.
     for route in std::fs::read_to_string("/proc/thread-self/net/route").unwrap().lines() {
         if let Some(rest) = route.strip_prefix(&host_end[0]) {
             let network =
@@ -230,7 +230,7 @@ fn networks_side_by_side_are_apart_and_leave_nothing() {
     assert!(forwarding::is_on().unwrap());
     assert!(tables().contains("table ip dayfly-guard\n"), "{}", tables());
 
-    // The process that made it has died, and so has the machine: the kernel takes the link away.
+    // If both the process that created it and the machine have died, the kernel removes the link.
     made[0] = None;
     let start = Instant::now();
     while own_links().len() != 2 {
@@ -240,10 +240,10 @@ fn networks_side_by_side_are_apart_and_leave_nothing() {
     record::remove(folders[0].path()).unwrap();
     assert!(tables().contains("table ip dayfly\n"), "the others still need it");
 
-    // Removed while a machine still holds its card: gone all the same.
+    // A network can be removed while a machine still holds its card.
     record::remove(folders[1].path()).unwrap();
     assert_eq!(own_links().len(), 1);
-    // Somebody has flushed all rules meanwhile.
+    // Another program has flushed all rules meanwhile.
     super::nft::run("a test", "flush ruleset\n").unwrap();
     record::remove(folders[2].path()).unwrap();
     assert_eq!(own_links(), Vec::<String>::new());
