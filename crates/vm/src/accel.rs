@@ -1,8 +1,8 @@
-//! How a guest's instructions are run.
+//! The accelerators, which run a guest's instructions.
 
 use serde::{Deserialize, Serialize};
 
-/// What runs a guest's instructions.
+/// The accelerator that runs a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accel {
@@ -21,20 +21,20 @@ impl std::fmt::Display for Accel {
     }
 }
 
-/// What was asked for.
+/// The requested accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccelChoice {
-    /// KVM where a probe guest has really booted with it, else emulation.
+    /// KVM if a probe guest has booted with it, else emulation.
     #[default]
     Auto,
-    /// KVM, untested.
+    /// KVM, without emulation as a fallback.
     Kvm,
     /// Emulation.
     Tcg,
 }
 
-/// A text that names no accelerator.
+/// The error for a text that names no accelerator.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("\"{0}\" is no accelerator (one of: auto, kvm, tcg)")]
 pub struct AccelChoiceError(String);

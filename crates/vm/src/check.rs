@@ -1,8 +1,8 @@
-//! A look into an image: it is booted once, and told from the inside what jobs, Docker and the runner app would miss.
+//! Checks an image: boots it once, and reports from the inside what jobs, Docker and the runner app would miss.
 //!
 //! ```text
-//!   <state>/checks/.build/<image>/     the machine and its environment directory, while it lasts
-//!   <state>/images/<image>/check.json  what came of the last one
+//!   <state>/checks/.build/<image>/     the machine and its environment directory, during the check
+//!   <state>/images/<image>/check.json  the result of the last check
 //! ```
 
 use std::fs;
@@ -25,37 +25,37 @@ use dayfly_host::digest::digest_of_program;
 use dayfly_host::stage::{self, Stage, StageError};
 use dayfly_image::{Image, ImageError};
 
-/// Result of the last look, in the image's folder.
+/// Name of the file with the result of the last check, in the image's folder.
 const RESULT: &str = "check.json";
 /// Longest result that is read, bytes.
 const RESULT_LENGTH_MAX: u64 = 1024 * 1024;
-/// How long all of it may take, from the start of the machine: hello, Docker and what is tried have limits of their own.
+/// Longest time of a whole check, from the start of the machine. Hello, Docker and the single tests have separate limits.
 const LIMIT: Duration = Duration::from_secs(900);
-/// How long its machine may take to power off.
+/// Longest time that the machine may take to power off.
 const GRACE: Duration = Duration::from_secs(5);
-/// The runner that it passes for.
+/// Id of the runner that the machine is started for.
 const RUNNER: &str = "0-check";
-/// Longest text of a guest that is kept, characters.
+/// Longest text of a guest that is stored, characters.
 const TEXT_MAX: usize = 300;
 
-/// What came of a look into an image.
+/// The result of an image's check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// The image.
+    /// Id of the image.
     pub image: String,
-    /// Digest of the guest binary that looked: another one may see it otherwise.
+    /// Digest of the guest binary that ran the check, because another binary may find something else.
     pub guest: String,
-    /// When, seconds since 1970-01-01 UTC.
+    /// Time of the check, seconds since 1970-01-01 UTC.
     pub checked_s: i64,
     /// From the start of the VMM until the agent said hello, milliseconds.
     pub hello_ms: Option<u64>,
     /// From the start of the VMM until Docker answered, milliseconds.
     pub docker_ms: Option<u64>,
-    /// Why the look came to no end.
+    /// Why the check did not finish; none if it did.
     pub failure: Option<String>,
-    /// What was seen.
+    /// What the check found.
     pub findings: Vec<Finding>,
-    /// No host that has too much to do could be to blame: the image is refused for it even where nobody asked for the look.
+    /// True if an overloaded host cannot be the cause. The image is then refused even if the check was not requested.
     #[serde(default = "yes")]
     pub is_certain: bool,
 }
@@ -65,7 +65,7 @@ fn yes() -> bool {
 }
 
 impl Report {
-    /// Why no job could run in a machine of the image; none where one could.
+    /// Returns why no job could run in a machine of the image; none if a job could.
     #[must_use]
     pub fn why_not(&self) -> Option<String> {
         let missing = self.findings.iter().filter(|finding| finding.state == State::Missing);
@@ -79,21 +79,21 @@ impl Report {
     }
 }
 
-/// Why an image could not be looked into; that says nothing about the image.
+/// Why an image could not be checked. This says nothing about the image.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Only images of this driver are booted here.
+    /// The machine's driver is not qemu, the only driver whose images can be checked.
     #[error("only images of the qemu driver can be checked")]
     Driver,
-    /// Its machine could not be started.
+    /// The machine could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Others are in the way, or files are.
+    /// A file operation failed, or the machine of another check could not be removed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// With which file.
+        /// Path of the file.
         path: PathBuf,
         /// Cause.
         source: io::Error,
@@ -118,23 +118,25 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckE
     move |source| CheckError::Io { what, path, source }
 }
 
-/// Boots the image of a machine and looks, as a job of `user` would find it; the result is kept beside the image. Nothing else
-/// of it is left, when this is dropped too; what a killed process leaves, [`sweep_checks`] and the next check end.
+/// Boots the image of a machine, and checks it as a job of `user` would find it. The result is stored beside the image;
+/// everything else is removed, also if the future is dropped. [`sweep_checks`] and the next check remove what a killed
+/// process has left.
 ///
 /// # Errors
-/// Nothing could be found out.
+/// The image could not be checked.
 pub async fn check(host: &VmHost, machine: &Machine, user: &str) -> Result<Report, CheckError> {
     let (image, mut report) = look(host, machine, user).await?;
-    // Somebody wants to know, and sees what came of it.
+    // The caller requested the check and sees its result.
     report.is_certain = true;
     keep(image, &report)?;
     Ok(report)
 }
 
-/// The same where nobody has asked for it, but no template came of the image. Only what is certain is held against it.
+/// Checks an image without a request, because no template could be built from it. Only a certain result counts against the
+/// image.
 ///
 /// # Errors
-/// The image is of no use: [`ImageError::Broken`].
+/// [`ImageError::Broken`] if the image is unusable.
 pub(crate) async fn check_unasked(host: &VmHost, machine: &Machine, user: &str) -> Result<(), ImageError> {
     let Driver::Qemu(QemuSettings { image, .. }) = &machine.driver else { return Ok(()) };
     if last_check(image).is_none_or(|report| !is_of_guest(&report, &machine.guest_binary)) {
@@ -144,7 +146,7 @@ pub(crate) async fn check_unasked(host: &VmHost, machine: &Machine, user: &str) 
                     tracing::warn!("{error}");
                 }
             }
-            Err(error) => tracing::warn!("the image {} could not be looked into: {error}", image.id()),
+            Err(error) => tracing::warn!("the image {} could not be checked: {error}", image.id()),
         }
     }
     refuse_broken(image, &machine.guest_binary)
@@ -158,7 +160,7 @@ async fn look<'a>(
     let Driver::Qemu(settings) = &machine.driver else { return Err(CheckError::Driver) };
     let image = &settings.image;
     let guest = digest_of_program(&machine.guest_binary).map_err(io_error("read", &machine.guest_binary))?;
-    // One check of an image at a time.
+    // Only one check of an image runs at a time.
     let claim = MachineMaker::claim(&folder(&host.state), image.id(), || {}).await?;
     let stage = claim.stage()?;
     let mut booted = machine.clone();
@@ -176,7 +178,7 @@ async fn look<'a>(
     Ok((image, report))
 }
 
-/// What came of the last look into an image, if there was one.
+/// Returns the result of an image's last check, if there was one.
 pub fn last_check(image: &Image) -> Option<Report> {
     let path = image.folder().join(RESULT);
     if fs::metadata(&path).ok()?.len() > RESULT_LENGTH_MAX {
@@ -185,7 +187,7 @@ pub fn last_check(image: &Image) -> Option<Report> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Whether machines may be made of an image: not of one that the last look by this guest binary has found to be of no use.
+/// Refuses an image that the last check by this guest binary has found unusable.
 ///
 /// # Errors
 /// [`ImageError::Broken`].
@@ -203,10 +205,10 @@ fn is_of_guest(report: &Report, guest_binary: &Path) -> bool {
     digest_of_program(guest_binary).is_ok_and(|guest| guest == report.guest)
 }
 
-/// Ends and removes what checks have left that were killed.
+/// Stops and removes what killed checks have left.
 ///
 /// # Errors
-/// A file cannot be read or removed, or a machine not be ended.
+/// A file cannot be read or removed, or a machine cannot be stopped.
 pub async fn sweep_checks(state: &Path) -> Result<(), CheckError> {
     Ok(MachineMaker::sweep(&folder(state)).await?)
 }
@@ -223,13 +225,13 @@ fn keep(image: &Image, report: &Report) -> Result<(), CheckError> {
     fs::rename(&new, &path).map_err(io_error("rename to", &path))
 }
 
-/// What is seen of a machine.
+/// The observations of a machine.
 struct Look {
     began: Instant,
     hello_ms: Option<u64>,
     docker_ms: Option<u64>,
     findings: Vec<Finding>,
-    /// The guest ended itself before its agent said hello.
+    /// True if the guest stopped by itself before its agent said hello.
     ended_itself: bool,
 }
 
@@ -239,13 +241,14 @@ impl Look {
         Self { began: Instant::now(), hello_ms, docker_ms, findings, ended_itself: false }
     }
 
-    /// What is in a file system is there however slow its machine is; a daemon that does not answer may be late.
+    /// Returns true if a slow machine cannot be the cause. Files exist however slow the machine is, but a daemon that does
+    /// not answer may only be late.
     fn is_certain(&self) -> bool {
         let lacks = |finding: &Finding| finding.state == State::Missing && finding.part != Part::Docker;
         self.ended_itself || self.findings.iter().any(lacks)
     }
 
-    /// Why it came to no end, if it did not.
+    /// Runs the check. Returns why it did not finish, if it did not.
     async fn at_image(
         &mut self,
         host: &VmHost,
@@ -263,7 +266,7 @@ impl Look {
             name: "check".to_owned(),
             runner_id: RUNNER.to_owned(),
             machine,
-            // It needs nobody.
+            // The check needs no network.
             network: Network {
                 egress: Egress::Shut,
                 dns: Ipv4Addr::LOCALHOST.into(),
@@ -277,7 +280,7 @@ impl Look {
         };
         self.began = Instant::now();
         let run_dir = stage.path().join(MachineMaker::FOLDER);
-        // Goes after the machine, whatever ends this.
+        // Dropped after the machine, however this function ends.
         let _folder = MachineFolder::make(run_dir.clone()).map_err(io_error("make the folder", &run_dir))?;
         let mut vm = machine::start(host, spec, &run_dir).await?;
         let heard = tokio::time::timeout(LIMIT, self.hear(&mut vm)).await;
@@ -298,7 +301,7 @@ impl Look {
                 VmEvent::EntrypointExited { code: Some(0), .. } if !self.findings.is_empty() => return None,
                 VmEvent::EntrypointExited { code, signal } => {
                     let how = format!("status {code:?}, signal {signal:?}");
-                    return Some(format!("the look ended before it told all ({how})\n{}", vm.console_tail()));
+                    return Some(format!("the check ended too early ({how})\n{}", vm.console_tail()));
                 }
                 VmEvent::Gone { exit, console_tail } => {
                     self.ended_itself = self.hello_ms.is_none()
@@ -315,7 +318,7 @@ impl Look {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Images say what they like.
+    /// Stores the finding that a line contains, if any. Number and length are limited, because an image can print anything.
     fn take(&mut self, text: &str) {
         if self.findings.len() < FINDINGS_MAX
             && let Some(finding) = Finding::in_line(text)

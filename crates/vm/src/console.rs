@@ -1,4 +1,5 @@
-//! What a machine prints: the last of it in memory, the first of it in a file. Both bounded: a guest prints as it likes.
+//! Collects a machine's output: the last bytes in memory, the first bytes in a file. Both are bounded, because a guest can
+//! print any amount.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,16 +18,16 @@ pub(crate) const RING_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of output kept in the file.
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Bytes of a line that are told to an owner: as many as an agent sends.
+/// Most bytes of a line that are sent to a machine's owner: as many as an agent sends.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
-/// How SeaBIOS says that it found no kernel, and that nothing more will come.
+/// The message of SeaBIOS if it finds no kernel. Nothing follows it.
 pub(crate) const NO_BOOT_DEVICE: &str = "No bootable device";
 
-/// How Linux starts its last message.
+/// The text that begins Linux's last message.
 const PANIC: &str = "Kernel panic";
 
-/// Lines with something in them.
+/// Returns the lines that are not empty, without trailing white space.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim_end).filter(|line| !line.is_empty())
 }
@@ -39,7 +40,7 @@ struct Ring {
 }
 
 impl Ring {
-    /// Whether one of the last `count` bytes ends `words`.
+    /// Returns true if an occurrence of `words` ends within the last `count` bytes.
     fn ends_within(&self, words: &[u8], count: usize) -> bool {
         let kept = self.bytes.len();
         let from = kept.saturating_sub(count + words.len() - 1);
@@ -55,7 +56,7 @@ impl Ring {
     }
 }
 
-/// A stream's output, shared by the task that reads it and those who want to see its end.
+/// A stream's output, shared by the task that reads the stream and the code that quotes its last lines.
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     ring: Arc<Mutex<Ring>>,
@@ -68,14 +69,14 @@ impl Output {
         Self { ring: Arc::new(Mutex::new(ring)), no_boot_device: Arc::default() }
     }
 
-    /// Waits until a firmware says that it found no kernel. Each time that it says so ends one wait. A guest can print this
-    /// itself, so it means something only before the agent has said hello.
+    /// Waits until the firmware reports that it found no kernel. Each report ends one wait. A guest can print the same text,
+    /// so a report counts only before the agent has said hello.
     pub(crate) async fn no_boot_device(&self) {
         self.no_boot_device.notified().await;
     }
 
-    /// The last lines, at most `lines_max`, without control characters. A kernel's panic message that stands before
-    /// them comes first: its traces are long.
+    /// Returns the last lines, at most `lines_max`, without control characters. If they do not contain the kernel's panic
+    /// message, it comes first, because the trace after it is long.
     pub(crate) fn tail(&self, lines_max: usize) -> String {
         let text = self.text();
         let lines: Vec<&str> = lines(&text).collect();
@@ -84,7 +85,7 @@ impl Output {
         panic.map(|line| format!("{line}\n...\n")).unwrap_or_default() + &last.join("\n")
     }
 
-    /// What the guest's kernel said when it panicked.
+    /// Returns the message that the guest's kernel printed when it panicked.
     pub(crate) fn panic_message(&self) -> Option<String> {
         let text = self.text();
         let message = lines(&text).filter_map(|line| line.split_once(PANIC)).last()?.1;
@@ -99,12 +100,13 @@ impl Output {
         plain(&String::from_utf8_lossy(&bytes))
     }
 
-    /// Reads a stream to its end. `file` gets its first [`FILE_BYTES_MAX`] bytes and a note where it is cut.
+    /// Reads a stream to its end. `file` receives the first [`FILE_BYTES_MAX`] bytes, and a note if the rest is cut.
     pub(crate) async fn drain(self, stream: impl AsyncRead + Unpin, file: Option<BoundedFile>) {
         self.read(stream, file, None).await;
     }
 
-    /// The same, and tells each line to the machine's owner. An owner who does not listen holds the stream up.
+    /// Reads a stream like [`Output::drain`], and sends each line to the machine's owner. An owner that does not receive its
+    /// events blocks the stream.
     pub(crate) async fn relay(self, stream: impl AsyncRead + Unpin, file: Option<BoundedFile>, lines: Lines) {
         self.read(stream, file, Some(lines)).await;
     }
@@ -127,7 +129,7 @@ impl Output {
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             let bytes = &buffer[..count];
             self.take(bytes);
-            // A full disk costs the file, not the machine.
+            // If the disk is full, only the file ends; the machine continues.
             if file.as_mut().is_some_and(|file| file.write(bytes).is_err()) {
                 file = None;
             }
@@ -141,13 +143,13 @@ impl Output {
     }
 }
 
-/// A stream of lines to the owner of a machine.
+/// The sender of a stream's lines to the owner of a machine.
 #[derive(Debug)]
 pub(crate) struct Lines {
     events: mpsc::Sender<VmEvent>,
     /// The line that has not ended yet.
     begun: Vec<u8>,
-    /// What was left out of it.
+    /// True if the line is longer than [`LINE_BYTES_MAX`], so that its end is left out.
     is_cut: bool,
 }
 
@@ -171,7 +173,7 @@ impl Lines {
         }
     }
 
-    /// The stream has ended: so has its last line.
+    /// Sends the last line if the stream has ended without a line end.
     async fn end(&mut self) {
         if !self.begun.is_empty() {
             self.tell().await;
@@ -184,12 +186,12 @@ impl Lines {
         if std::mem::take(&mut self.is_cut) {
             text.push_str(" (cut)");
         }
-        // An owner who is gone hears nothing.
+        // If the owner is gone, the line is lost.
         let _ = self.events.send(VmEvent::Line { source: Source::Entrypoint, text }).await;
     }
 }
 
-/// A file that stops growing.
+/// A file that stops growing at [`FILE_BYTES_MAX`] bytes and a note.
 #[derive(Debug)]
 pub(crate) struct BoundedFile {
     file: File,
@@ -197,7 +199,7 @@ pub(crate) struct BoundedFile {
 }
 
 impl BoundedFile {
-    /// Makes or appends to a file; what is in it already counts.
+    /// Opens a file to append to, and creates it if it is missing. Bytes that it already holds count towards the limit.
     pub(crate) fn append(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
@@ -205,7 +207,7 @@ impl BoundedFile {
         Ok(Self { file, left })
     }
 
-    /// Appends what there is room for.
+    /// Appends as many of the bytes as the limit allows.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.left == 0 {
             return Ok(());
@@ -220,7 +222,8 @@ impl BoundedFile {
     }
 }
 
-/// Text of a guest without what could steer a terminal: escape sequences and control characters but line ends and tabs.
+/// Removes everything from a guest's text that could steer a terminal: escape sequences, and control characters other than
+/// line ends and tabs.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars();

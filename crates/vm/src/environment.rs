@@ -1,14 +1,14 @@
-//! The environment directory of a loop: through files in it, the loop and the entrypoint in the VM speak.
+//! The environment directory of a loop: the loop and the entrypoint in the VM communicate through its files.
 //!
 //! | file | written by | meaning |
 //! | --- | --- | --- |
-//! | `<id>.env` | loop | options and the loop's secret; read and removed first thing |
+//! | `<id>.env` | loop | options and the loop's secret; read and removed before anything else |
 //! | `<id>.tkn` | entrypoint | the runner is about to start |
-//! | `<id>.brk` | entrypoint | the loop should end |
-//! | `<id>.trm` | loop | the runner should end |
+//! | `<id>.brk` | entrypoint | the loop should stop |
+//! | `<id>.trm` | loop | the runner should stop |
 //!
-//! A driver may share the directory with a VM, so whatever stands there is foreign: it is opened without following
-//! links, must be a regular file, and is read up to 4 KiB (`.env`: the longest one there is) and no further.
+//! A driver may share the directory with a VM, so its files are untrusted: each is opened without following links, must be
+//! a regular file, and is read up to 4 KiB only (`.env`: up to the longest allowed one).
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -20,32 +20,33 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::folder_watch::FolderWatch;
 
-/// What is wrong with the directory or a file in it.
+/// An error of the directory or of a file in it.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
-    /// It cannot be read, written or watched.
+    /// The directory or file cannot be opened, read, written, removed or watched.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// Where.
+        /// Path of the directory or file.
         path: PathBuf,
         /// Cause.
         source: io::Error,
     },
-    /// Content that is too long; it would be cut.
+    /// The content is too long, so a reader would cut it.
     #[error("{} would hold {length} bytes, more than {most}", path.display())]
     TooLong {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// How many bytes.
+        /// Length of the content, bytes.
         length: usize,
-        /// How many are possible.
+        /// Longest allowed content, bytes.
         most: usize,
     },
 }
 
-/// Most bytes of the file with this suffix. The environment comes from the loop and holds a whole JIT config.
+/// Returns the length limit of the file with this suffix, bytes. `.env` may be longer, because it comes from the loop and
+/// holds a whole JIT config.
 pub(crate) fn bytes_max(suffix: Suffix) -> usize {
     if suffix == Suffix::Env { dayfly_guest::envfile::LENGTH_MAX } else { NOTE_LENGTH_MAX }
 }
@@ -60,10 +61,10 @@ pub struct EnvironmentDir {
 }
 
 impl EnvironmentDir {
-    /// Opens a directory that is there already, for the files of the runner `id`.
+    /// Opens an existing directory for the files of the runner `id`.
     ///
     /// # Errors
-    /// It is no directory, or cannot be opened or watched.
+    /// The path is not a directory, or it cannot be opened or watched.
     pub fn open(path: &Path, id: &str) -> Result<Self, EnvironmentError> {
         let failed =
             |what| move |source: io::Error| EnvironmentError::Io { what, path: path.to_owned(), source };
@@ -75,11 +76,11 @@ impl EnvironmentDir {
         Ok(Self { path: path.to_owned(), folder, id: id.to_owned(), watch })
     }
 
-    /// From now on [`EnvironmentDir::changed`] tells of removed files too: so an entrypoint that shares the directory shows
-    /// that it lives.
+    /// Makes [`EnvironmentDir::changed`] report removed files too, because an entrypoint that shares the directory shows by
+    /// a removal that it runs.
     ///
     /// # Errors
-    /// It cannot be watched.
+    /// The directory cannot be watched.
     pub(crate) fn watch_removals(&self) -> Result<(), EnvironmentError> {
         self.watch.watch_removals(&self.path).map_err(|source| {
             let what = "watch the environment directory";
@@ -87,12 +88,12 @@ impl EnvironmentDir {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Name of this runner's file with a suffix.
+    /// Returns the name of this runner's file with a suffix.
     fn name(&self, suffix: Suffix) -> String {
         file_name(&self.id, suffix)
     }
@@ -102,11 +103,11 @@ impl EnvironmentDir {
         move |source| EnvironmentError::Io { what, path, source }
     }
 
-    /// The content of the file with this suffix; none where there is no such regular file. What is longer than 4 KiB is
-    /// cut, what is no UTF-8 replaced.
+    /// Returns the content of the file with this suffix; none if there is no such regular file. Content beyond the length
+    /// limit is cut, and bytes that are not UTF-8 are replaced.
     ///
     /// # Errors
-    /// It is there and cannot be read.
+    /// The file exists but cannot be read.
     pub fn read(&self, suffix: Suffix) -> Result<Option<String>, EnvironmentError> {
         self.read_file(suffix).map_err(self.failed("read", suffix))
     }
@@ -116,7 +117,7 @@ impl EnvironmentDir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.folder, self.name(suffix), flags, Mode::empty()) {
             Ok(file) => File::from(file),
-            // Not there, a link, or a socket.
+            // The file is missing, a link, or a socket.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
                 return Ok(None);
             }
@@ -133,7 +134,7 @@ impl EnvironmentDir {
     /// Reads the file with this suffix and removes it.
     ///
     /// # Errors
-    /// It is there and cannot be read or removed.
+    /// The file exists but cannot be read or removed.
     pub fn take(&self, suffix: Suffix) -> Result<Option<String>, EnvironmentError> {
         let content = self.read(suffix)?;
         if content.is_some() {
@@ -142,10 +143,10 @@ impl EnvironmentDir {
         Ok(content)
     }
 
-    /// Writes the file with this suffix: readable by its owner only, whole or not at all.
+    /// Writes the file with this suffix, readable by its owner only. A failure leaves the old file unchanged.
     ///
     /// # Errors
-    /// No space, no rights, or more than 4 KiB.
+    /// The disk is full, the directory is not writable, or the content is longer than the limit.
     pub fn write(&self, suffix: Suffix, content: &str) -> Result<(), EnvironmentError> {
         let most = bytes_max(suffix);
         if content.len() > most {
@@ -170,10 +171,10 @@ impl EnvironmentDir {
         written
     }
 
-    /// Removes the file with this suffix; one that is not there is no error.
+    /// Removes the file with this suffix. A missing file is not an error.
     ///
     /// # Errors
-    /// It is there and cannot be removed.
+    /// The file exists but cannot be removed.
     pub fn remove(&self, suffix: Suffix) -> Result<(), EnvironmentError> {
         remove_if_there(&self.folder, &self.name(suffix)).map_err(self.failed("remove", suffix))
     }
@@ -181,13 +182,13 @@ impl EnvironmentDir {
     /// Removes all files of this runner.
     ///
     /// # Errors
-    /// One of them cannot be removed; the others are tried.
+    /// A file cannot be removed. The others are removed nevertheless.
     pub fn clear(&self) -> Result<(), EnvironmentError> {
         Suffix::ALL.into_iter().map(|suffix| self.remove(suffix)).fold(Ok(()), Result::and)
     }
 
-    /// Waits until something in the directory has changed since the last call (or since it was opened). Safe to be
-    /// cancelled. It may return where nothing of this runner changed.
+    /// Waits until something in the directory has changed since the last call (or since it was opened). Cancel-safe. It may
+    /// also return if no file of this runner changed.
     pub async fn changed(&self) {
         self.watch.changed().await;
     }
@@ -196,7 +197,7 @@ impl EnvironmentDir {
 fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        // Somebody made a directory of this name. It is not ours, and an empty one is all that is removed.
+        // A directory has this name, which this crate did not create. It is removed only if it is empty.
         Err(rustix::io::Errno::ISDIR) => Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?),
         Err(error) => Err(error.into()),
     }
@@ -280,7 +281,7 @@ mod tests {
         std::fs::write(folder.path().join("0-abc.tkn"), "x").expect("write");
         tokio::time::timeout(Duration::from_secs(5), dir.changed()).await.expect("told");
         assert_eq!(dir.take(Suffix::Tkn).expect("take").as_deref(), Some("x"));
-        // A file is made, then written: what was told of the first may be told of the second once more, and no further.
+        // The file is created, then written: the second event may end one more wait, but not a third one.
         let told_again = tokio::time::timeout(soon, dir.changed()).await.is_ok();
         assert!(!told_again || tokio::time::timeout(soon, dir.changed()).await.is_err());
     }

@@ -1,6 +1,7 @@
-//! Folders that tell when something in them changes.
+//! Watches folders for changes.
 //!
-//! All share one inotify instance and one thread: a user has 128 instances as a rule, and a host more machines than that.
+//! All watches share one inotify instance and one thread, because a user usually has 128 instances, and a host can have
+//! more machines than that.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +14,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
-/// One folder that is watched, until this is dropped.
+/// The watch on one folder, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct FolderWatch {
     watches: Arc<Watches>,
@@ -22,7 +23,7 @@ pub(crate) struct FolderWatch {
 }
 
 impl FolderWatch {
-    /// Watches what is made, written and moved in, from now on.
+    /// Watches for files that are created, written or moved into the folder, from now on.
     pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let watches = Watches::of_this_process()?;
         let changed = Arc::new(Notify::new());
@@ -31,12 +32,12 @@ impl FolderWatch {
         Ok(Self { watches, descriptor, changed })
     }
 
-    /// From now on tells what is removed, too. Others who watch the same folder are told as well.
+    /// Reports removed files too, from now on. Other watches of the same folder then also report them.
     pub(crate) fn watch_removals(&self, path: &Path) -> io::Result<()> {
         self.watches.add(path, WatchFlags::DELETE, None).map(drop)
     }
 
-    /// Waits until something has changed since the last call, or since the watch began. Safe to be cancelled.
+    /// Waits until something has changed since the last call, or since the watch began. Cancel-safe.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -48,7 +49,7 @@ impl Drop for FolderWatch {
     }
 }
 
-/// Who wants to know about which folder.
+/// The readers to notify, by the descriptor of their folder.
 type Readers = HashMap<i32, Vec<Arc<Notify>>>;
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ struct Watches {
 }
 
 impl Watches {
-    /// The one of this process, made on first use, with the thread that reads it.
+    /// Returns the instance of this process. The first call creates it, with the thread that reads it.
     fn of_this_process() -> io::Result<Arc<Self>> {
         static WATCHES: Mutex<Option<Arc<Watches>>> = Mutex::new(None);
         let mut made = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,11 +78,11 @@ impl Watches {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to what is watched of a folder, and a reader if given. The lock is held meanwhile, so that its first event
-    /// finds the reader there.
+    /// Adds events to a folder's watch, and a reader if one is given. The lock is held meanwhile, so that the first event
+    /// finds the reader.
     fn add(&self, path: &Path, events: WatchFlags, reader: Option<&Arc<Notify>>) -> io::Result<i32> {
         let mut readers = self.readers();
-        // The same folder has the same descriptor, whoever asks.
+        // The kernel returns the same descriptor for each watch of the same folder.
         let flags = events | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
         let descriptor = inotify::add_watch(&self.inotify, path, flags)?;
         readers.entry(descriptor).or_default().extend(reader.cloned());
@@ -94,12 +95,12 @@ impl Watches {
         of_folder.retain(|other| !Arc::ptr_eq(other, reader));
         if of_folder.is_empty() {
             readers.remove(&descriptor);
-            // A folder that is gone has taken its watch along.
+            // This fails if the folder was removed, because its watch was removed with it.
             let _ = inotify::remove_watch(&self.inotify, descriptor);
         }
     }
 
-    /// Passes events on, for as long as the process lives.
+    /// Notifies the readers of events, as long as the process runs.
     fn read(&self) {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
@@ -116,7 +117,7 @@ impl Watches {
                         .for_each(|reader| reader.notify_one());
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return tracing::error!("folders are watched no longer: {error}"),
+                Err(error) => return tracing::error!("folders are no longer watched: {error}"),
             }
         }
     }

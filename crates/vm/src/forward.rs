@@ -1,7 +1,7 @@
-//! One port of a VM's network namespace, forwarded to one address of the host.
+//! Forwards one port of a VM's network namespace to one address of the host.
 //!
-//! A socket that listens there is handed to this process, by the thread that made the namespace or by the launcher; what
-//! connects to it is carried to the forge, and nowhere else.
+//! The thread that created the namespace, or the launcher, passes the port's listening socket to this process. Connections
+//! to it are carried to the forge and nowhere else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Connections at once; further ones wait in the socket's backlog.
+/// Most simultaneous connections; further ones wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 128;
-/// How long the host's side may take to answer.
+/// Longest time that a connection to the host's address may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A port that must work from the guest.
+/// A port that the guest can connect to, and its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
     /// The port at 10.0.2.2 as the guest sees it.
     pub guest_port: u16,
-    /// Where connections to it go.
+    /// The address that connections to the port are forwarded to.
     pub to: SocketAddr,
 }
 
-/// Carries connections until it is dropped; that ends them.
+/// Forwards connections until the future is dropped, which closes them.
 pub(crate) async fn serve(listener: TcpListener, to: SocketAddr) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -40,7 +40,7 @@ pub(crate) async fn serve(listener: TcpListener, to: SocketAddr) {
                 });
             }
             Err(error) => {
-                // E.g. no descriptors left: other connections have to end first.
+                // For example, no descriptor is left until other connections close.
                 tracing::debug!(%to, "cannot accept a connection of a guest: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -1,4 +1,4 @@
-//! What this host can do, for `dayfly doctor`.
+//! Checks of this host for `dayfly doctor`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,34 +13,34 @@ use crate::{Accel, kvm, probe, virtiofs};
 use dayfly_guest::os_release::OsRelease;
 use dayfly_image::Go;
 
-/// This host's distribution, as `ID` of os-release says it; none where it does not say.
+/// Returns this host's distribution, i.e. the `ID` in os-release; none if os-release has none.
 #[must_use]
 pub fn distribution() -> Option<String> {
     Some(OsRelease::of_this_system().id).filter(|id| !id.is_empty())
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// As it should be.
+    /// Everything is as it should be.
     Ok,
     /// It works, but not as well as it could.
     Warn,
-    /// Something that is needed is not there.
+    /// Something required is missing.
     Missing,
 }
 
-/// One thing that was looked at.
+/// One checked property of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What.
+    /// Name of the property.
     pub name: &'static str,
-    /// How it came out.
+    /// Result of the check.
     pub state: State,
-    /// What was seen.
+    /// Description of what the check found, for people.
     pub seen: String,
-    /// The command that mends it, where there is one.
+    /// The command that fixes the problem, if there is one.
     pub mend: Option<String>,
 }
 
@@ -58,13 +58,13 @@ impl Check {
     }
 }
 
-/// Space below which the first image cannot be built, and above which all is well, MiB.
+/// Limits of disk space, MiB: below the first no image can be built, below the second the space is tight.
 const SPACE_MIB: (u64, u64) = (3 * 1024, 10 * 1024);
-/// The same for memory: one machine, and two of the usual size.
+/// Limits of memory, MiB: enough for one machine, and for two of the usual size.
 const MEMORY_MIB: (u64, u64) = (1024, 4096);
 
-/// Looks at this host. `go_folders` are where Go may be, best first; `probed` is what a probe guest has shown, if there was an
-/// image to boot it from. Takes less than a second and changes nothing.
+/// Checks this host. `go_folders` are the folders that may contain Go, best first; `probed` is the result of a probe guest,
+/// if there was an image to boot it from. Takes less than a second and changes nothing.
 pub fn facts(
     host: &VmHost,
     go_folders: &[PathBuf],
@@ -99,7 +99,7 @@ pub fn facts(
     checks
 }
 
-/// Only images from elsewhere are made with it, and not all of them.
+/// Checks for patchelf. It is optional, because only some images from elsewhere need it.
 fn patchelf() -> Check {
     let path = Path::new("/usr/bin/patchelf");
     if path.is_file() {
@@ -146,7 +146,7 @@ fn qemu(host: &VmHost) -> Vec<Check> {
     vec![Check::ok("qemu", format!("{version} ({})", path.display())), machine]
 }
 
-/// Reports how the probe guest did with KVM and, if it did not boot so, under emulation.
+/// Reports whether the probe guest booted with KVM and, if it did not, whether it booted under emulation.
 fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
     const EMULATED: &str = "machines are emulated: slow, and no security boundary";
     let kvm = |seen: &str| {
@@ -170,7 +170,7 @@ fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
                 "apt-get install --reinstall qemu-system-x86 qemu-system-data seabios",
             ),
         ],
-        // The checks of what is missing tell it.
+        // Another check reports what is missing.
         Some(Err(_)) | None => vec![match kvm::usable() {
             Ok(()) => {
                 Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None)
@@ -191,7 +191,7 @@ fn program(name: &'static str, paths: &[&str], package: &str) -> Check {
     }
 }
 
-/// The tools of the krun drivers. A host does without them, so one that is not there is no fault.
+/// Checks the tools of the krun drivers. They are optional, so a missing tool is only a warning.
 fn krun_tools(host: &VmHost) -> Vec<Check> {
     let tool = |name: &'static str, mend: &'static str| match host.tool(name, mend) {
         Err(_) => {
@@ -245,13 +245,13 @@ fn amount(name: &'static str, mib: u64, (least, plenty): (u64, u64), what: &str)
     }
 }
 
-/// How VMMs are kept apart from this host and from each other.
+/// Checks how VMMs are isolated from this host and from each other.
 fn isolation() -> Check {
     const NAME: &str = "isolation";
     if rustix::process::geteuid().is_root() {
         return Check::ok(NAME, "root: each VMM runs as a user of its own in a network namespace of its own");
     }
-    // Tried in a process of its own: it changes the process that does it.
+    // Tried in a separate process, because it changes the process that calls it.
     let tried = Command::new("unshare").args(["--user", "--net", "true"]).output();
     if tried.is_ok_and(|output| output.status.success()) {
         Check::ok(NAME, "not root: VMMs run as this user, in user namespaces of their own")

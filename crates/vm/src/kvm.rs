@@ -1,4 +1,4 @@
-//! Who may use `/dev/kvm`.
+//! Access to `/dev/kvm`.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 const DEVICE: &str = "/dev/kvm";
 
-/// Why KVM cannot be used. None of these is remembered: each can be mended at any time.
+/// Why KVM cannot be used. The reason is never stored, because each of them can be fixed at any time.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("there is no {DEVICE}: no virtualisation, or the kvm modules are not loaded")]
@@ -18,7 +18,7 @@ pub(crate) enum Unusable {
 }
 
 impl Unusable {
-    /// The command that mends it.
+    /// Returns the command that fixes the problem.
     pub(crate) fn mend(&self) -> &'static str {
         match self {
             Self::Absent => {
@@ -30,7 +30,7 @@ impl Unusable {
     }
 }
 
-/// Whether machines could open the device. Whether a guest then boots is another question.
+/// Checks that machines can open the device. It does not check whether a guest boots with it.
 pub(crate) fn usable() -> Result<(), Unusable> {
     let device = fs::OpenOptions::new().read(true).write(true).open(DEVICE);
     let device = device.map_err(|error| match error.kind() {
@@ -45,7 +45,7 @@ pub(crate) fn usable() -> Result<(), Unusable> {
     Ok(())
 }
 
-/// The group that a machine needs to open it; none where anybody may.
+/// Returns the group that a machine needs to open the device; none if every user may open it.
 pub(crate) fn group() -> Option<u32> {
     fs::metadata(DEVICE)
         .ok()

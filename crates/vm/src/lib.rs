@@ -6,7 +6,7 @@
 //!                  └── supervisor <── events, orders ──> Vm     entrypoint in the guest
 //! ```
 //!
-//! Nothing here prints, reads the environment or exits; nothing here knows what a forge is.
+//! The crate never prints, never reads environment variables, never exits the process, and knows nothing about forges.
 
 mod accel;
 pub mod check;

@@ -2,34 +2,34 @@
 
 use std::path::PathBuf;
 
-/// One mount, as `-M host:vm[:options]` says it.
+/// One mount, as the option `-M host:vm[:options]` describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Folder or file of the host, absolute.
+    /// Absolute path of the folder or file on the host.
     pub host: PathBuf,
-    /// Where the machine sees it, absolute.
+    /// Absolute path at which the machine sees it.
     pub guest: PathBuf,
-    /// Options as they were given, e.g. `ro` or `Z,rw`; none where none were.
+    /// Options as given, e.g. `ro` or `Z,rw`; empty if none were given.
     pub options: Vec<String>,
 }
 
 impl Mount {
-    /// Whether the machine may not write there.
+    /// Returns true if the machine must not write to the mount.
     pub fn is_read_only(&self) -> bool {
         self.options.iter().any(|option| option == "ro")
     }
 }
 
-/// A text that is no mount.
+/// Why a text is not a mount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
-    /// There are not two or three parts.
+    /// The text does not have two or three parts.
     #[error("\"{0}\" is no mount (expected HOST:VM or HOST:VM:OPTIONS)")]
     Form(String),
-    /// A path is relative: nobody could say to what.
+    /// A path is relative, although there is no folder that it could be relative to.
     #[error("\"{0}\" is no mount: {1} is not an absolute path")]
     Relative(String, String),
-    /// An option that no driver could honour.
+    /// No driver supports an option.
     #[error("\"{0}\" is no mount: the option \"{1}\" is unknown (expected ro, rw, z or Z)")]
     Option(String, String),
 }

@@ -1,7 +1,8 @@
-//! How many machines start at once: as many as this host bears.
+//! Limits how many machines start at once to what this host can bear.
 //!
-//! A start is work for a processor, so no more than there are processors begin at the same time: each is up sooner than if
-//! all had begun together. And none begins where its memory is not there: a burst gets slower, and nothing is killed.
+//! A start is work for a processor, so at most as many machines start at the same time as there are processors. Each is up
+//! sooner than if all had started together. A machine starts only if its memory is available, so a burst gets slower
+//! instead of causing the kernel to kill processes.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,22 +11,22 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// What a host keeps for itself, MiB.
+/// Memory that stays free for the host itself, MiB.
 const RESERVE_MIB: u64 = 256;
-/// What a machine takes until it is up, MiB: measured, a fork takes a third of it.
+/// Memory that a machine takes until it is up, MiB. Measured: a fork takes a third of it.
 const START_MIB: u64 = 96;
-/// How long a start waits for memory.
+/// Longest time that a start waits for memory.
 const MEMORY_LIMIT: Duration = Duration::from_secs(60);
-/// How long work that can wait does.
+/// Longest time that work that can wait waits for a calm host.
 const CALM_LIMIT: Duration = Duration::from_secs(20);
-/// Between two looks at the host.
+/// Time between two checks of the host.
 const LOOK: Duration = Duration::from_millis(200);
-/// Share of the time that some work waits for a processor, percent, above which work that can wait does.
+/// Limit of the time that some work waits for a processor, percent. At this limit, work that can wait waits.
 const CPU_PRESSURE_MAX: f64 = 60.0;
-/// The same for memory.
+/// The same limit for memory.
 const MEMORY_PRESSURE_MAX: f64 = 10.0;
 
-/// Who may start now. All copies are one.
+/// The turns for starting machines. All clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
     turns: Arc<Semaphore>,
@@ -41,9 +42,9 @@ pub(crate) struct Turn {
 #[derive(Debug, thiserror::Error)]
 #[error("no memory for a machine: {available_mib} MiB are free, {needed_mib} MiB are needed at least")]
 pub struct NoMemory {
-    /// What there is, MiB.
+    /// Memory that is available, MiB.
     pub available_mib: u64,
-    /// What there should be, MiB.
+    /// Memory that is required, MiB.
     pub needed_mib: u64,
 }
 
@@ -55,9 +56,9 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Waits for a turn, and for memory, the latter for a minute.
+    /// Waits for a turn, and then for memory, for at most a minute.
     pub(crate) async fn enter(&self) -> Result<Turn, NoMemory> {
-        // Never closed.
+        // The semaphore is never closed.
         let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
         let end = Instant::now() + MEMORY_LIMIT;
         let needed_mib = RESERVE_MIB + START_MIB;
@@ -74,8 +75,8 @@ impl Pace {
         }
     }
 
-    /// Waits until the host has time for work that nobody waits for: a turn is free, and nothing presses. A host that is
-    /// never calm does it nevertheless, once in a while.
+    /// Waits for a turn for work that can wait, until a turn is free and the host is calm. If the host does not become calm
+    /// within 20 s, it waits for a turn nevertheless.
     pub(crate) async fn enter_when_calm(&self) -> Result<Turn, NoMemory> {
         let end = Instant::now() + CALM_LIMIT;
         while Instant::now() < end && (self.turns.available_permits() == 0 || !is_calm()) {
@@ -85,7 +86,7 @@ impl Pace {
     }
 }
 
-/// Memory that can be had without pain, MiB, as the kernel estimates it.
+/// Returns the memory that is available without harm to other programs, MiB, as the kernel estimates it.
 fn available_mib() -> Option<u64> {
     parse_available_mib(&fs::read_to_string("/proc/meminfo").ok()?)
 }
@@ -102,7 +103,7 @@ fn is_calm() -> bool {
             some_avg10(&cpu).is_none_or(|percent| percent < CPU_PRESSURE_MAX)
                 && some_avg10(&memory).is_none_or(|percent| percent < MEMORY_PRESSURE_MAX)
         }
-        // A kernel without pressure figures: the load says less, and later.
+        // The kernel has no pressure figures. The load average says less, and changes later.
         _ => {
             let load = fs::read_to_string("/proc/loadavg").ok();
             let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
@@ -111,7 +112,7 @@ fn is_calm() -> bool {
     }
 }
 
-/// `some avg10=1.25 avg60=...`: percent of the last ten seconds.
+/// Parses the percentage of the last ten seconds from `some avg10=1.25 avg60=...`.
 fn some_avg10(text: &str) -> Option<f64> {
     let line = text.lines().find(|line| line.starts_with("some "))?;
     line.split(' ').find_map(|word| word.strip_prefix("avg10="))?.parse().ok()

@@ -1,4 +1,5 @@
-//! What QEMU's machines run on here: the program, its firmware, the accelerator, the processor model, and how slow this host is.
+//! The platform of QEMU's machines: the program, its firmware, the accelerator, the processor model, and how slow this host
+//! is.
 
 use std::path::PathBuf;
 
@@ -6,34 +7,35 @@ use crate::accel::Accel;
 use crate::driver::qemu::Firmware;
 use crate::machine::Limits;
 
-/// Processor of a machine with KVM: this host's own, without its virtualisation. A job that starts machines of its own would
-/// widen what of KVM a guest reaches.
+/// Processor model of a machine with KVM: this host's own, without virtualisation, because a job that starts machines of
+/// its own would widen the part of KVM that a guest reaches.
 const HOST_MODEL: &str = "host,vmx=off,svm=off";
-/// Processor of an emulated machine. QEMU 7.2 emulates SMAP so that .NET loses its main thread at the first exception, and AVX
-/// so slowly that a C library which uses it is slower than one that does not; this model has neither. It is given ARAT, because a
-/// kernel that does not know that its timer goes on in idle ticks for ever: 0.057 of a core for each idle fork instead of 0.003.
+/// Processor model of an emulated machine. It has no SMAP, because .NET loses its main thread at the first exception under
+/// QEMU 7.2's emulation of it, and no AVX, because its emulation is so slow that a C library is faster without it. ARAT is
+/// added, because a kernel that does not know that its timer continues in idle never stops ticking: 0.057 of a core for
+/// each idle fork instead of 0.003.
 pub(crate) const EMULATED_MODEL: &str = "Nehalem-v1,+arat";
-/// How many times longer than on an ordinary host limits may get.
+/// Largest factor by which a slow host may stretch limits.
 const SLOWNESS_MAX: f64 = 20.0;
-/// The same for what the host's other work adds.
+/// Largest factor by which the host's other work may stretch limits.
 const LOAD_MAX: f64 = 4.0;
 
 /// The resolved platform of machines.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Platform {
-    /// QEMU.
+    /// Path of QEMU.
     pub(crate) qemu: PathBuf,
     pub(crate) firmware: Firmware,
     /// Accelerator of the machines.
     pub(crate) accel: Accel,
-    /// In QEMU's words.
+    /// The processor model, in QEMU's syntax.
     pub(crate) cpu_model: String,
-    /// How many times slower than an ordinary host this one boots a guest; 1 at least.
+    /// The factor by which this host boots a guest more slowly than an ordinary host; at least 1.
     pub(crate) slowness: f64,
 }
 
 impl Platform {
-    /// A platform on an ordinary host. `cpu_model` is that of emulated machines; none: [`EMULATED_MODEL`].
+    /// Returns the platform of an ordinary host. `cpu_model` is that of emulated machines, by default [`EMULATED_MODEL`].
     pub(crate) fn of(qemu: PathBuf, firmware: Firmware, accel: Accel, cpu_model: Option<&str>) -> Self {
         let cpu_model = match accel {
             Accel::Kvm => HOST_MODEL,
@@ -42,19 +44,19 @@ impl Platform {
         Self { qemu, firmware, accel, cpu_model: cpu_model.to_owned(), slowness: 1.0 }
     }
 
-    /// The same on a host where a probe guest took `hello_ms` milliseconds to its hello.
+    /// Returns this platform for a host on which a probe guest took `hello_ms` milliseconds until its hello.
     pub(crate) fn on_host_of(self, hello_ms: Option<u64>) -> Self {
         let slowness = hello_ms.map_or(1.0, |hello_ms| slowness(self.accel, hello_ms));
         Self { slowness, ..self }
     }
 
-    /// The limits that hold on this host, as busy as it is now.
+    /// Returns the limits that apply on this host at its current load.
     pub(crate) fn limits(&self, limits: &Limits) -> Limits {
         limits.stretched(self.slowness * load_factor())
     }
 }
 
-/// How many times slower a host is than those that the limits were made for, by the time that a probe guest took.
+/// Returns the factor by which a host is slower than those that the limits were chosen for, from the time of a probe guest.
 fn slowness(accel: Accel, hello_ms: u64) -> f64 {
     // Measured: emulation 2.5 s on a quiet host; KVM below 0.5 s on real processors.
     let ordinary_ms = match accel {
@@ -66,7 +68,7 @@ fn slowness(accel: Accel, hello_ms: u64) -> f64 {
     (hello_ms / ordinary_ms).clamp(1.0, SLOWNESS_MAX)
 }
 
-/// How many times longer work takes because others want the processors too.
+/// Returns the factor by which work takes longer because other programs need the processors too.
 pub(crate) fn load_factor() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
@@ -77,7 +79,7 @@ pub(crate) fn load_factor() -> f64 {
 fn load_factor_of(load: f64, processors: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
     let processors = processors as f64;
-    // The limits leave room for a host with as much to do as it has processors.
+    // The limits already allow for a load that equals the number of processors.
     (load / processors).clamp(1.0, LOAD_MAX)
 }
 

@@ -28,16 +28,16 @@ use dayfly_host::clock::now_s;
 use dayfly_host::digest::digest_of_program;
 use dayfly_image::Image;
 
-/// How long a probe guest may take, on a quiet host. On a real processor it takes well under a second with KVM, and 2.5 s
+/// Longest time that a probe guest may take on a quiet host. A real processor needs well under a second with KVM, and 2.5 s
 /// under emulation; a nested host takes many times as long.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
-/// Its memory, MiB.
+/// Memory of a probe guest, MiB.
 const PROBE_MEMORY_MIB: u32 = 256;
-/// Name of the file that remembers sightings.
+/// Name of the file that stores sightings.
 const SIGHTINGS: &str = "probes.json";
-/// Sightings that are remembered: a few kernels and QEMUs of one host.
+/// Most sightings that are stored: those of a few kernels and QEMUs of one host.
 const SIGHTINGS_MAX: usize = 16;
-/// After this time a guest that did not boot gets another try: its host may have been too busy.
+/// Time until a guest that did not boot is tried again, seconds, because the host may have been too busy.
 const FAILURE_KEPT_S: i64 = 24 * 3600;
 
 /// The accelerator to use on this host, and why.
@@ -45,27 +45,27 @@ const FAILURE_KEPT_S: i64 = 24 * 3600;
 pub struct Answer {
     /// The accelerator.
     pub accel: Accel,
-    /// What was seen, for people.
+    /// The observation, in words for people.
     pub seen: String,
-    /// A guest has really booted so. Else the image's kernel or the guest binary is to blame, not this host.
+    /// True if a guest has booted with it. If not, the image's kernel or the guest binary is the cause, not this host.
     pub boots: bool,
-    /// A known drawback of the processor model that was asked for, for people.
+    /// A known drawback of the requested processor model, in words for people.
     pub warning: Option<String>,
 }
 
 /// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Sighting {
-    /// The firmware that it booted from, or was tried with last.
+    /// The firmware that the guest booted from, or the last one that was tried.
     firmware: Firmware,
-    /// From the start of its VMM to its hello, milliseconds; none: it did not come that far.
+    /// Time from the start of its VMM to its hello, milliseconds; none if it did not say hello.
     hello_ms: Option<u64>,
-    /// For people.
+    /// The observation, in words for people.
     seen: String,
-    /// If it did not come that far: this host is to blame, since no guest could.
+    /// True if it did not say hello because of this host, on which no guest could.
     #[serde(default)]
     of_host: bool,
-    /// When it was, seconds since 1970-01-01 UTC.
+    /// Time of the probe, seconds since 1970-01-01 UTC.
     at_s: i64,
 }
 
@@ -83,12 +83,12 @@ impl NoHello {
 
 type Sightings = BTreeMap<String, Sighting>;
 
-/// How much of what is remembered is believed.
+/// The stored results that are believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// A success, and a failure for a day.
     Remembered,
-    /// Only a success. A person who asks wants to know whether what failed has been mended.
+    /// Only a success, because a person who asks wants to know whether a failure has been fixed.
     Success,
 }
 
@@ -99,7 +99,7 @@ pub struct ProbeGuest<'a> {
     pub image: &'a Image,
     /// The guest binary.
     pub guest_binary: &'a Path,
-    /// Its processor model if it is emulated; none: the usual one.
+    /// Its processor model if it is emulated; none means the usual one.
     pub cpu_model: Option<&'a str>,
 }
 
@@ -132,10 +132,10 @@ pub(crate) async fn resolve(
     }
 }
 
-/// Finds out what machines run with here: remembered, or seen by booting a probe guest.
+/// Finds out which accelerator machines use on this host, from a stored result or by booting a probe guest.
 ///
 /// # Errors
-/// No QEMU, an image or guest binary that cannot be read, KVM if it was asked for and does not boot a guest, or a QEMU that boots
+/// QEMU is missing, the image or the guest binary cannot be read, KVM was requested and does not boot a guest, or QEMU boots
 /// no guest at all.
 pub async fn answer(
     host: &VmHost,
@@ -165,7 +165,7 @@ pub async fn answer(
     Ok(Answer { accel: Accel::Tcg, seen, boots, warning: warning(host, guest.cpu_model).await? })
 }
 
-/// Whether [`answer`] returns without booting anything, so that no progress needs to be shown.
+/// Returns true if [`answer`] returns without booting anything, so that no progress needs to be shown.
 #[must_use]
 pub fn is_known(host: &VmHost, choice: AccelChoice, guest: ProbeGuest<'_>, trust: Trust) -> bool {
     let known = |accel, trust| Probe::of(host, accel, guest).ok()?.believed(trust);
@@ -189,7 +189,7 @@ async fn warning(host: &VmHost, cpu_model: Option<&str>) -> Result<Option<String
     asked.map_err(std::io::Error::other).flatten().map_err(io_error("ask", &path))
 }
 
-/// Whether a guest boots with KVM; the inner error says why not.
+/// Finds out whether a guest boots with KVM. The inner error says why it does not.
 pub(crate) async fn kvm(
     host: &VmHost,
     guest: ProbeGuest<'_>,
@@ -198,10 +198,10 @@ pub(crate) async fn kvm(
     Ok(probe_kvm(&Probe::of(host, Accel::Kvm, guest)?, trust).await?.map(drop))
 }
 
-/// The platform with KVM, or why there is none.
+/// Returns the platform with KVM, or why there is none.
 async fn probe_kvm(probe: &Probe<'_>, trust: Trust) -> Result<Result<Platform, String>, StartError> {
     if let Err(unusable) = kvm::usable() {
-        // Cheap to see, and may change at any time: not remembered.
+        // Not stored, because it is cheap to check and may change at any time.
         return Ok(Err(unusable.to_string()));
     }
     let sighting = probe.look(trust).await?;
@@ -211,7 +211,7 @@ async fn probe_kvm(probe: &Probe<'_>, trust: Trust) -> Result<Result<Platform, S
     })
 }
 
-/// Whether a guest is known to boot with KVM, without booting anything; none: it is not known.
+/// Returns whether a guest is known to boot with KVM, without booting anything; none if that is not known.
 pub(crate) fn remembered_kvm(host: &VmHost) -> Option<Result<(), String>> {
     let key = key(&host.qemu().ok()?, Accel::Kvm, None).ok()?;
     let sighting = read(&host.state.join(SIGHTINGS)).remove(&key)?;
@@ -231,7 +231,7 @@ impl<'a> Probe<'a> {
         Platform::of(self.qemu.clone(), firmware, self.accel, self.guest.cpu_model)
     }
 
-    /// The platform as far as it is known; on a host that nothing is known of, an ordinary one.
+    /// Returns the platform as far as it is known. If there is no stored result, the host counts as an ordinary one.
     fn platform_as_known(&self) -> Platform {
         match self.remembered() {
             Some(sighting) => self.platform(sighting.firmware).on_host_of(sighting.hello_ms),
@@ -264,7 +264,7 @@ impl<'a> Probe<'a> {
             return Ok(sighting);
         }
         let _one_at_a_time = self.host.probing.lock().await;
-        // Another task may have looked meanwhile.
+        // Another task may have finished a probe meanwhile.
         if let Some(sighting) = self.believed(trust) {
             return Ok(sighting);
         }
@@ -276,7 +276,7 @@ impl<'a> Probe<'a> {
         Ok(sighting)
     }
 
-    /// Whether a failure says something of this host rather than of the image: the same guest boots under emulation.
+    /// Returns true if a failure is due to this host rather than the image, because the same guest boots under emulation.
     async fn is_proven_to_fail(&self, failure: &Sighting) -> Result<bool, StartError> {
         if self.accel == Accel::Tcg {
             return Ok(false);
@@ -297,7 +297,7 @@ impl<'a> Probe<'a> {
         Ok(())
     }
 
-    /// Boots a probe guest, from the first firmware that leads to its kernel.
+    /// Boots a probe guest, from the first firmware that finds its kernel.
     async fn boot(&self) -> Result<Sighting, StartError> {
         let (mut failures, mut of_host): (Vec<String>, bool) = (Vec::new(), true);
         let mut last = Firmware::Default;
@@ -331,7 +331,7 @@ impl<'a> Probe<'a> {
         Ok(Sighting { firmware: last, hello_ms: None, seen, of_host, at_s: now_s() })
     }
 
-    /// The inner error says what was seen instead of its hello.
+    /// Boots a probe guest from one firmware. The inner error says what happened instead of its hello.
     async fn boot_from(&self, firmware: Firmware) -> Result<Result<Duration, NoHello>, StartError> {
         let name = format!("probe-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let run_dir = self.host.state.join(name);
@@ -376,7 +376,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> S
     move |source| StartError::Io { what, path, source }
 }
 
-/// How long it took to its hello, or what came instead.
+/// Starts a guest. Returns the time until its hello, or what happened instead.
 async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, NoHello> {
     let (outputs, began) = (Outputs::new(), Instant::now());
     let spawned = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await;
@@ -385,7 +385,7 @@ async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, NoHello
         Ok(Some(())) => Ok(began.elapsed()),
         Ok(None) => {
             let ended = vmm.why_ended(&outputs).await;
-            // All other ends are the guest's own doing.
+            // The guest itself causes all other exits.
             let of_host = matches!(
                 ended.exit,
                 Exit::NoBootDevice | Exit::Failed { .. } | Exit::Signalled { .. } | Exit::NotStarted { .. }
@@ -400,7 +400,7 @@ async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, NoHello
     }
 }
 
-/// Waits for the hello; none: the guest will not come that far any more.
+/// Waits for the hello; none if the guest can no longer say hello.
 async fn hello(vmm: &mut Vmm, outputs: &Outputs) -> Option<()> {
     let link = vmm.link.as_mut()?;
     link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 }).ok()?;
@@ -416,7 +416,8 @@ async fn hello(vmm: &mut Vmm, outputs: &Outputs) -> Option<()> {
     }
 }
 
-/// Returns the key that a sighting holds for: this kernel, this QEMU and its firmwares, this processor, the guest's processor model.
+/// Returns the key of a sighting, which is valid for this kernel, this QEMU and its firmwares, this processor, and the
+/// guest's processor model.
 fn key(qemu: &Path, accel: Accel, cpu_model: Option<&str>) -> std::io::Result<String> {
     let system = rustix::system::uname();
     let mut digests = vec![digest_of_program(qemu)?];
@@ -434,7 +435,7 @@ fn key(qemu: &Path, accel: Accel, cpu_model: Option<&str>) -> std::io::Result<St
     ))
 }
 
-/// This host's processor, in its own words.
+/// Returns the model name of this host's processor.
 fn processor() -> &'static str {
     static PROCESSOR: OnceLock<String> = OnceLock::new();
     PROCESSOR.get_or_init(|| {
@@ -444,7 +445,7 @@ fn processor() -> &'static str {
     })
 }
 
-/// First line of `--version`.
+/// Returns QEMU's version, from the first line of `--version`.
 pub(crate) fn qemu_version(qemu: &Path) -> Option<String> {
     let output = std::process::Command::new(qemu).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -452,7 +453,7 @@ pub(crate) fn qemu_version(qemu: &Path) -> Option<String> {
 }
 
 fn read(path: &Path) -> Sightings {
-    // A file that cannot be read costs another probe.
+    // If the file cannot be read, another probe is needed.
     fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Processes by descriptor: waited for and killed without ever meaning another one that got the same number.
+//! Child processes by descriptor, so that a wait or a kill never hits another process that got the same number.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,17 +16,17 @@ pub(crate) struct Process {
     kill_signal: Signal,
 }
 
-/// How a process ended.
+/// How a process stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// By itself.
+    /// The process exited with this status.
     Exited(i32),
-    /// By a signal.
+    /// This signal killed the process.
     Signalled(i32),
 }
 
 impl Process {
-    /// Takes a child over; it is not waited for elsewhere.
+    /// Takes over a child. No other code may wait for it.
     pub(crate) fn new(mut child: Child) -> io::Result<Self> {
         let pid = Pid::from_child(&child);
         let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty())
@@ -42,17 +42,17 @@ impl Process {
         }
     }
 
-    /// The same, ended by another signal: one that ends others when it is told to, and itself after them.
+    /// Makes [`Process::kill`] send another signal, for a process that then kills others and exits after them.
     pub(crate) fn killed_by(self, kill_signal: Signal) -> Self {
         Self { kill_signal, ..self }
     }
 
-    /// Its number.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for its end. Safe to be cancelled and called again.
+    /// Waits until the process has exited. Cancel-safe, and may be called again.
     pub(crate) async fn wait(&mut self) -> io::Result<Ending> {
         loop {
             let mut ready = self.descriptor.readable().await?;
@@ -63,21 +63,21 @@ impl Process {
         }
     }
 
-    /// Whether it has ended already; it stays to be waited for.
+    /// Returns true if the process has exited. Its status remains available to [`Process::wait`].
     pub(crate) fn has_ended(&self) -> bool {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let id = WaitId::PidFd(self.descriptor.get_ref().as_fd());
         !matches!(rustix::process::waitid(id, look), Ok(None))
     }
 
-    /// Waits for a process that was just killed, for an owner that cannot wait otherwise. Takes milliseconds.
+    /// Blocks until a process that was just killed has exited, for an owner that cannot use `await`. Takes milliseconds.
     pub(crate) fn reap(&mut self) {
         if let Err(error) = self.child.wait() {
             tracing::debug!(pid = self.child.id(), "cannot wait for a process: {error}");
         }
     }
 
-    /// Kills it; one that has ended is left in peace.
+    /// Kills the process. Does nothing if it has already exited.
     pub(crate) fn kill(&self) {
         if let Err(error) = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), self.kill_signal) {
             tracing::debug!(pid = self.child.id(), "cannot kill a process: {error}");

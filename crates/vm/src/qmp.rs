@@ -1,8 +1,8 @@
-//! The monitor of a VMM (QMP): a few commands, and the events that tell why a machine ends.
+//! A client of a VMM's monitor (QMP): a few commands, and the events that report why a machine stops.
 //!
-//! Wire facts (QEMU 7.2): one JSON object a line. The greeting is `{"QMP": ..}`, then nothing but
-//! `qmp_capabilities` is accepted; answers are `{"return": ..}` or `{"error": {"class", "desc"}}`, in order; events
-//! `{"event": NAME, "data": ..}` come between them.
+//! Wire facts (QEMU 7.2): one JSON object per line. After the greeting `{"QMP": ..}` the monitor accepts only
+//! `qmp_capabilities`. Answers are `{"return": ..}` or `{"error": {"class", "desc"}}`, in order. Events
+//! `{"event": NAME, "data": ..}` arrive between them.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -15,17 +15,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-/// Longest line that is read, bytes. The monitor speaks for a program that a guest may have taken over.
+/// Longest line that is read, bytes. It is limited because a guest may have taken over the VMM.
 const LINE_MAX: usize = 64 * 1024;
 /// Name of the descriptor that a frozen machine's state is written to.
 const STATE: &str = "state";
-/// How long the monitor may take over the first exchange.
+/// Longest time that the first exchange with the monitor may take.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
 /// A line from the monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// It is ready.
+    /// The monitor is ready.
     Greeting,
     /// A command was carried out.
     Done,
@@ -35,22 +35,22 @@ pub(crate) enum Message {
     Event(Event),
 }
 
-/// What the monitor tells by itself.
+/// A message that the monitor sends by itself, or the refusal of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The machine ends, with QEMU's word for the reason, e.g. `guest-shutdown`.
+    /// The machine shuts down, with QEMU's word for the reason, e.g. `guest-shutdown`.
     Shutdown(String),
-    /// The guest told that it panicked.
+    /// The guest reported that it panicked.
     GuestPanicked,
-    /// The machine stands still.
+    /// The virtual processors have stopped.
     Stopped,
-    /// It goes on.
+    /// The virtual processors run again.
     Resumed,
-    /// How far writing its state has come, in QEMU's words: `completed` and `failed` are the last ones.
+    /// Progress of writing the machine's state, in QEMU's words; `completed` and `failed` are the last ones.
     Migration(String),
     /// A command was refused.
     Refused(String),
-    /// Anything else.
+    /// Any other event, by its name.
     Other(String),
 }
 
@@ -85,7 +85,7 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D:
     serde::de::IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
-/// One line of the monitor; `None` where it makes no sense.
+/// Parses one line of the monitor; `None` if it is not a message.
 fn parse(line: &[u8]) -> Option<Message> {
     let wire: Wire = serde_json::from_slice(line).ok()?;
     Some(match wire {
@@ -104,25 +104,25 @@ fn parse(line: &[u8]) -> Option<Message> {
     })
 }
 
-/// What the monitor is asked for.
+/// A command for the monitor.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// End at once, without asking the guest.
+    /// Exit at once, without asking the guest.
     Quit,
-    /// Let the virtual processors stand still.
+    /// Stop the virtual processors.
     Stop,
-    /// Let them go on.
+    /// Resume the virtual processors.
     Continue,
-    /// Write the state of all devices, without the memory, to this file; [`Event::Migration`] tells how it goes, and the
-    /// machine stands still in the end.
+    /// Write the state of all devices, without the memory, to this file. [`Event::Migration`] reports the progress; in the
+    /// end the machine is stopped.
     Freeze(OwnedFd),
-    /// Read that state from an inherited descriptor, for a machine whose memory is there, and go on as the one that wrote it
-    /// did.
+    /// Read that state from an inherited descriptor, for a machine whose memory is present already, and continue as the
+    /// machine that wrote the state.
     Restore(i32),
 }
 
 impl Command {
-    /// One JSON object a line. The monitor reads byte by byte, so they are short.
+    /// Returns the command as one JSON object per line. The lines are short because the monitor reads byte by byte.
     fn lines(&self) -> String {
         match self {
             Self::Quit => simple("quit"),
@@ -138,8 +138,9 @@ impl Command {
     }
 }
 
-/// A restored network card tells its neighbours that it has moved, and has the guest do so too. A fork's has none that knew
-/// it before, and its guest has better things to do (a fifth of all that it does on its way to an answer).
+/// Turns off the announcement by which a restored network card, and its guest too, tell the neighbours that the card has
+/// moved. A fork has no neighbours that knew the card before, and the announcement would be a fifth of all work of its guest
+/// until the guest answers.
 const QUIET: &str = "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"announce-rounds\":0}}\n";
 
 fn simple(command: &str) -> String {
@@ -150,7 +151,7 @@ fn with_uri(command: &str, descriptor: &str) -> String {
     format!("{{\"execute\":\"{command}\",\"arguments\":{{\"uri\":\"fd:{descriptor}\"}}}}\n")
 }
 
-/// `x-ignore-shared` keeps memory that is a file out of what is written and read.
+/// Returns the command that turns on capabilities. With `x-ignore-shared`, memory that is a file is not part of the state.
 fn capabilities(names: &[&str]) -> String {
     let states: Vec<_> =
         names.iter().map(|name| format!("{{\"capability\":\"{name}\",\"state\":true}}")).collect();
@@ -158,7 +159,7 @@ fn capabilities(names: &[&str]) -> String {
     format!("{{\"execute\":\"migrate-set-capabilities\",\"arguments\":{arguments}}}\n")
 }
 
-/// A connection to the monitor, past its greeting.
+/// A connection to the monitor, after its greeting.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     reader: Reader,
@@ -169,12 +170,12 @@ pub(crate) struct Monitor {
 struct Reader {
     stream: OwnedReadHalf,
     buffer: Vec<u8>,
-    /// The line at the start of the buffer is too long, and skipped to its end.
+    /// True if the line at the start of the buffer is too long and is skipped to its end.
     skipping: bool,
 }
 
 impl Reader {
-    /// The next line that makes sense. Safe to be cancelled.
+    /// Returns the next message, and skips lines that are none. Cancel-safe.
     async fn next(&mut self) -> io::Result<Message> {
         loop {
             while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
@@ -196,13 +197,13 @@ impl Reader {
 }
 
 impl Monitor {
-    /// Takes a connection over and agrees on capabilities. The first command, if any, is asked for in the same breath.
+    /// Takes over a connection and negotiates capabilities. The first command, if any, is sent in the same write.
     pub(crate) async fn open(stream: UnixStream, first: Option<Command>) -> io::Result<Self> {
         let (stream, writer) = stream.into_split();
         let reader = Reader { stream, buffer: Vec::new(), skipping: false };
         let mut monitor = Self { reader, writer };
         let greeting = async {
-            // What is written before the monitor is there waits for it.
+            // The socket buffers what is written before the monitor reads.
             let opening =
                 simple("qmp_capabilities") + &first.as_ref().map(Command::lines).unwrap_or_default();
             monitor.writer.write_all(opening.as_bytes()).await?;
@@ -216,7 +217,7 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// The next event; answers are passed over. Safe to be cancelled.
+    /// Returns the next event, and skips answers other than refusals. Cancel-safe.
     pub(crate) async fn next_event(&mut self) -> io::Result<Event> {
         loop {
             match self.reader.next().await? {
@@ -227,7 +228,7 @@ impl Monitor {
         }
     }
 
-    /// Asks for something.
+    /// Sends a command.
     pub(crate) async fn send(&mut self, command: Command) -> io::Result<()> {
         if let Command::Freeze(state) = &command {
             self.hand_over(state).await?;
@@ -237,7 +238,7 @@ impl Monitor {
 }
 
 impl Monitor {
-    /// Gives the VMM a descriptor under the name [`STATE`]: for what it writes it takes no inherited one (QEMU 7.2).
+    /// Passes a descriptor to the VMM under the name [`STATE`], because QEMU 7.2 cannot write its state to an inherited one.
     async fn hand_over(&mut self, file: &OwnedFd) -> io::Result<()> {
         let line = format!("{{\"execute\":\"getfd\",\"arguments\":{{\"fdname\":\"{STATE}\"}}}}\n");
         let stream = self.writer.as_ref();

@@ -1,19 +1,19 @@
-//! How fast this host's time stamp counter runs.
+//! Measures the frequency of this host's time stamp counter.
 //!
-//! An emulated guest reads the host's counter, and a microvm has only the PIT to calibrate it with. On a busy host that
-//! fails most of the time, and then the kernel hangs without a word. So the frequency is measured here and handed to
-//! the guest's kernel (`tsc_early_khz=`).
+//! An emulated guest reads the host's counter, and a microvm has only the PIT to calibrate it with. On a busy host the
+//! calibration fails most of the time, and then the guest's kernel hangs without a message. So the host measures the
+//! frequency and passes it to the guest's kernel (`tsc_early_khz=`).
 #![expect(unsafe_code, reason = "the counter is read by an intrinsic")]
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long one measurement takes.
+/// Duration of one measurement.
 const WINDOW: Duration = Duration::from_millis(40);
-/// How many are made; the median counts, since a reading that the scheduler tore apart is far off.
+/// Number of measurements. The median counts, because a measurement that the scheduler interrupted is far off.
 const MEASUREMENTS: usize = 3;
 
-/// The counter's frequency in kHz, measured once in the life of this process (120 ms).
+/// Returns the counter's frequency in kHz. The first call in a process measures it, which takes 120 ms.
 pub(crate) fn frequency_khz() -> u64 {
     static FREQUENCY: OnceLock<u64> = OnceLock::new();
     *FREQUENCY.get_or_init(|| {
@@ -32,7 +32,8 @@ fn measure_khz() -> u64 {
     u64::try_from(khz).unwrap_or(u64::MAX)
 }
 
-/// Clock and counter at the same moment: of some tries, the one where least time passed between two readings.
+/// Reads clock and counter at the same moment. Of 16 tries, the one counts in which the least time passed around the
+/// reading of the counter.
 fn read_both() -> (Instant, u64) {
     let mut best = (Duration::MAX, Instant::now(), 0);
     for _ in 0..16 {

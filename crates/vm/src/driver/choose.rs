@@ -1,4 +1,4 @@
-//! Which driver a machine is made with, where that was left open.
+//! Chooses the driver of machines.
 
 use super::{DriverKind, krunvm, podman};
 use crate::accel::AccelChoice;
@@ -6,12 +6,12 @@ use crate::machine::{StartError, VmHost};
 use crate::probe::{ProbeGuest, Trust};
 use crate::{kvm, probe};
 
-/// What this host has: for each driver nothing, or why it cannot be used here.
+/// The drivers that this host can use. An error is the reason why a driver cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// A QEMU with a KVM that has booted the probe guest.
+    /// QEMU with KVM, which has booted the probe guest.
     pub qemu_kvm: Result<(), String>,
-    /// A QEMU at all, for emulation.
+    /// Any QEMU, for emulation.
     pub qemu: Result<(), String>,
     /// podman, its runtime `krun`, and KVM.
     pub podman_krun: Result<(), String>,
@@ -19,56 +19,57 @@ pub struct Found {
     pub krunvm: Result<(), String>,
 }
 
-/// What a machine is made with.
+/// The driver and the accelerator of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chosen {
     /// The driver.
     pub kind: DriverKind,
-    /// What runs its instructions, where the driver is `qemu`.
+    /// The accelerator; only the driver `qemu` uses it.
     pub accel: AccelChoice,
 }
 
-/// Why there is no driver to choose.
+/// Why no driver can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChooseError {
-    /// The one that was asked for serves the lab only.
+    /// The requested driver is for the lab only.
     #[error(
-        "the driver `process` is for the lab only: jobs would run on this host itself, with nothing to hold them in"
+        "the driver `process` is for the lab only: jobs would run on this host itself, without isolation"
     )]
     ProcessNeedsLab,
-    /// Only emulation is left, and it was not asked for.
+    /// Only emulation is left, and it was not requested.
     #[error(
         "no machine can be made here for a forge that is not the lab.\n  qemu with KVM: {qemu_kvm}\n  podman-krun: {podman_krun}\n  \
          krunvm: {krunvm}\nEmulation works, but is no security boundary: a job may get out of it. `--accel tcg` takes it \
          nevertheless"
     )]
     EmulationNeedsLab {
-        /// What is missing.
+        /// Why QEMU with KVM cannot be used.
         qemu_kvm: String,
-        /// What is missing.
+        /// Why podman-krun cannot be used.
         podman_krun: String,
-        /// What is missing.
+        /// Why krunvm cannot be used.
         krunvm: String,
     },
-    /// Nothing at all.
+    /// No driver can be used.
     #[error(
         "no machine can be made here.\n  qemu: {qemu}\n  podman-krun: {podman_krun}\n  krunvm: {krunvm}\n`dayfly doctor` tells \
          what mends it"
     )]
     Nothing {
-        /// What is missing.
+        /// Why QEMU cannot be used.
         qemu: String,
-        /// What is missing.
+        /// Why podman-krun cannot be used.
         podman_krun: String,
-        /// What is missing.
+        /// Why krunvm cannot be used.
         krunvm: String,
     },
 }
 
-/// Chooses: what was asked for, else qemu with KVM, podman-krun, krunvm; emulation for the lab, or where it was asked for.
+/// Chooses a driver: the requested one, or else the first usable one of qemu with KVM, podman-krun and krunvm. Emulation is
+/// chosen only for the lab, or if it was requested.
 ///
 /// # Errors
-/// See [`ChooseError`]. What was asked for is not looked up in `found`: its start says what it lacks.
+/// See [`ChooseError`]. A requested krun driver is not looked up in `found`, because its start reports what is missing.
 pub fn choose(
     wanted: Option<DriverKind>,
     accel: AccelChoice,
@@ -86,7 +87,7 @@ pub fn choose(
         Some(DriverKind::Qemu) if accel != AccelChoice::Auto || qemu_kvm || is_lab => {
             return chosen(DriverKind::Qemu);
         }
-        // Who names an accelerator means qemu.
+        // An explicit accelerator implies qemu.
         None if accel != AccelChoice::Auto || qemu_kvm => return chosen(DriverKind::Qemu),
         None if found.podman_krun.is_ok() => return chosen(DriverKind::PodmanKrun),
         None if found.krunvm.is_ok() => return chosen(DriverKind::Krunvm),
@@ -100,7 +101,8 @@ pub fn choose(
     })
 }
 
-/// Looks at this host. Without a probe guest, KVM is judged by what is remembered of it. A probe takes seconds, once.
+/// Finds out which drivers this host can use. Without a probe guest, the stored result of an earlier probe decides about
+/// KVM. A probe takes seconds, once.
 ///
 /// # Errors
 /// The image or the guest binary cannot be read.

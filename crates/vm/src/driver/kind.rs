@@ -1,25 +1,25 @@
-//! The drivers by name.
+//! The names of the drivers.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// How machines can be made.
+/// A driver, i.e. a way to run machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DriverKind {
-    /// A QEMU of this host, with KVM or in emulation.
+    /// QEMU on this host, with KVM or under emulation.
     Qemu,
     /// podman with the `krun` runtime: a container in a machine of its own.
     PodmanKrun,
     /// krunvm.
     Krunvm,
-    /// No machine: plain processes of this host. For the lab only, since nothing holds a job in.
+    /// No machine: plain processes of this host. For the lab only, because nothing isolates a job.
     Process,
 }
 
 impl DriverKind {
-    /// All of them.
+    /// All drivers.
     pub const ALL: [Self; 4] = [Self::Qemu, Self::PodmanKrun, Self::Krunvm, Self::Process];
 
-    /// Its word on a command line.
+    /// Returns the driver's name on a command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,8 +30,9 @@ impl DriverKind {
         }
     }
 
-    /// Under which address its guests reach the ports of the host's loopback that they may reach. QEMU has an address of
-    /// its own for that (slirp's gateway); a krun machine's sockets are opened by its VMM on the host.
+    /// Returns the address at which guests reach those ports of the host's loopback that they may reach. QEMU has a separate
+    /// address for that (slirp's gateway). For a krun machine it is the loopback itself, because its VMM opens the sockets
+    /// on the host.
     #[must_use]
     pub fn loopback_host(self) -> IpAddr {
         match self {
@@ -47,7 +48,7 @@ impl std::fmt::Display for DriverKind {
     }
 }
 
-/// A word that names no driver.
+/// The error for a word that names no driver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is no driver (one of: qemu, podman-krun, krunvm, process)")]
 pub struct DriverKindError(String);
@@ -55,7 +56,7 @@ pub struct DriverKindError(String);
 impl std::str::FromStr for DriverKind {
     type Err = DriverKindError;
 
-    /// Anything that begins with `podman` is `podman-krun`, e.g. `podman+krun`.
+    /// Parses a driver's name. Any word that begins with `podman` is `podman-krun`, e.g. `podman+krun`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             _ if text.starts_with("podman") => Ok(Self::PodmanKrun),

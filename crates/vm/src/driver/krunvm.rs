@@ -1,8 +1,8 @@
 //! krunvm 0.2: machines with libkrun, their root file systems from buildah.
 //!
-//! Its configuration is one file that each call of `create` and `delete` reads and writes without a lock, so these take
-//! turns ([`LOCK`]). Its volumes have no options, are folders, and are kept by their host side: one folder is seen in one
-//! place only. `start` becomes the VMM, and ends as the machine's command does.
+//! krunvm's configuration is one file. `create` and `delete` read and write it without a lock, so these calls are
+//! serialised ([`LOCK`]). Volumes are folders without options and are stored by their host path, so a folder appears at one
+//! path in the machine only. `start` becomes the VMM, and exits with the status of the machine's command.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,16 +15,17 @@ use dayfly_host::tool::{self, Invocation};
 
 /// The file in the state folder that is locked while krunvm's configuration changes.
 pub(crate) const LOCK: &str = "krunvm.lock";
-/// How long it may take to say what it is.
+/// Longest time that `krunvm --version` may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
-/// How krunvm comes to a host.
+/// Command that installs krunvm.
 pub(crate) const MEND: &str =
     "dnf copr enable slp/krunvm && dnf install krunvm (or build it: github.com/containers/krunvm)";
 
-/// How buildah does.
+/// Command that installs buildah.
 pub(crate) const BUILDAH_MEND: &str = "apt-get install buildah";
 
-/// krunvm on this host: it needs a user namespace of buildah's where the user is not root, and refuses without.
+/// Returns this host's krunvm. If the user is not root, buildah runs it in a user namespace, because krunvm refuses to run
+/// without one.
 pub(crate) fn krunvm(host: &VmHost) -> Result<Invocation, StartError> {
     let krunvm = host.tool("krunvm", MEND)?;
     let buildah = buildah(host)?;
@@ -38,17 +39,17 @@ fn within(buildah: &Invocation, krunvm: &Invocation) -> Invocation {
     buildah.with(["unshare".to_owned(), krunvm.program.to_string_lossy().into_owned()])
 }
 
-/// buildah on this host.
+/// Returns this host's buildah.
 pub(crate) fn buildah(host: &VmHost) -> Result<Invocation, StartError> {
     host.tool("buildah", BUILDAH_MEND)
 }
 
-/// Whether krunvm is there; its version.
+/// Checks that krunvm is installed. Returns its version.
 pub(crate) async fn probe(host: &VmHost) -> Result<String, StartError> {
     Ok(tool::run(&krunvm(host)?.with(["--version"]), PROBE_LIMIT).await?.trim().to_owned())
 }
 
-/// Refuses mounts that would be something else than what was asked for.
+/// Refuses mounts that krunvm cannot create as requested.
 pub(crate) fn check(mounts: &[Mount]) -> Result<(), StartError> {
     for (index, mount) in mounts.iter().enumerate() {
         let refused = |reason: &str| StartError::Mount {
@@ -68,7 +69,7 @@ pub(crate) fn check(mounts: &[Mount]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The command lines of a machine.
+/// Returns the command lines of a machine.
 pub(crate) fn plan(krunvm: &Invocation, needs: &Needs<'_>) -> Plan {
     let mut create = krunvm.with(["create", needs.image, "--name", needs.name]);
     create = create.with(["--cpus".to_owned(), needs.cpus.to_string()]);
@@ -89,27 +90,28 @@ fn volume(host: &Path, guest: &Path) -> [String; 2] {
     ["--volume".to_owned(), format!("{}:{}", host.display(), guest.display())]
 }
 
-/// Shows all machines.
+/// Returns the call that lists all machines.
 pub(crate) fn list(krunvm: &Invocation) -> Invocation {
     krunvm.with(["list"])
 }
 
-/// Whether a machine is among those that [`list`] shows: a name a line, its properties indented below it.
+/// Returns true if the output of [`list`] contains a machine. Each name has a line of its own, and the machine's properties
+/// are indented below it.
 pub(crate) fn is_listed(list: &str, name: &str) -> bool {
     list.lines().any(|line| line == name)
 }
 
-/// Removes a machine.
+/// Returns the call that removes a machine.
 pub(crate) fn delete(krunvm: &Invocation, name: &str) -> Invocation {
     krunvm.with(["delete", name])
 }
 
-/// Gets an image into the store that krunvm takes it from.
+/// Returns the call that fetches an image into the store that krunvm reads.
 pub(crate) fn pull(buildah: &Invocation, image: &str) -> Invocation {
     buildah.with(["pull", "--quiet", image])
 }
 
-/// Succeeds where an image is there.
+/// Returns the call that succeeds if an image is present.
 pub(crate) fn image_exists(buildah: &Invocation, image: &str) -> Invocation {
     buildah.with(["inspect", "--type", "image", "--format", "{{.FromImageID}}", image])
 }

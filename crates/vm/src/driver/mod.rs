@@ -1,13 +1,13 @@
-//! Drivers: what turns a machine's needs into a program's command line.
+//! Drivers: they turn a machine's needs into a program's command line.
 //!
-//! There are two ways to speak with what runs inside:
+//! There are two ways to communicate with the programs in a machine:
 //!
-//! - *carried* ([`qemu`], [`process`]): an agent there, over a port of its own; it starts the entrypoint, and carries the
-//!   files of the environment directory;
-//! - *mounted* ([`podman`], [`krunvm`]): the environment directory is shared, the entrypoint is the machine's command: its
-//!   output is the machine's, its end the machine's end.
+//! - *carried* ([`qemu`], [`process`]): an agent in the machine, with a port of its own, starts the entrypoint and carries
+//!   the files of the environment directory.
+//! - *mounted* ([`podman`], [`krunvm`]): the machine shares the environment directory, and the entrypoint is the machine's
+//!   command. Its output is the machine's output, and the machine stops when it exits.
 //!
-//! Neither the loop nor the entrypoint can tell which one it is.
+//! Neither the loop nor the entrypoint can tell which way is used.
 
 pub(crate) mod choose;
 mod kind;

@@ -1,4 +1,4 @@
-//! What podman-krun and krunvm have in common: what a machine with a shared environment directory needs.
+//! The common part of podman-krun and krunvm: the needs of a machine with a shared environment directory.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,23 @@ use dayfly_guest::environment::{self, Suffix, file_name};
 use crate::mount::Mount;
 use dayfly_host::tool::Invocation;
 
-/// Where the machine sees the folder with its own copy of the guest binary.
+/// Path in the machine of the folder with its own copy of the guest binary.
 pub(crate) const GUEST_DIR: &str = "/_dayfly";
-/// Name of the guest binary in it.
+/// Name of the guest binary in [`GUEST_DIR`].
 pub(crate) const GUEST_NAME: &str = "dayfly-guest";
 
-/// What a machine needs.
+/// The needs of a machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Needs<'a> {
-    /// Its name at the tool.
+    /// Name of the machine in the tool.
     pub(crate) name: &'a str,
-    /// Host name in it.
+    /// Host name of the machine.
     pub(crate) hostname: &'a str,
-    /// The runner in it.
+    /// Id of the runner in the machine.
     pub(crate) runner_id: &'a str,
-    /// The run folder, by which its leftovers are found.
+    /// The run folder, by which the machine's leftovers are found.
     pub(crate) run_dir: &'a Path,
-    /// What it is made from, as the tool calls it.
+    /// The machine's image, as the tool names it.
     pub(crate) image: &'a str,
     /// Virtual CPUs.
     pub(crate) cpus: u32,
@@ -32,27 +32,27 @@ pub(crate) struct Needs<'a> {
     pub(crate) memory_mib: u32,
     /// DNS server.
     pub(crate) dns: IpAddr,
-    /// It must reach a port of the host's loopback.
+    /// True if the machine must reach a port of the host's loopback.
     pub(crate) reaches_host: bool,
     /// The loop's environment directory on the host.
     pub(crate) environment: &'a Path,
-    /// The folder on the host that holds the guest binary alone.
+    /// The folder on the host that holds only the guest binary.
     pub(crate) guest_dir: &'a Path,
     /// Further folders of the host.
     pub(crate) mounts: &'a [Mount],
-    /// What is started instead of that guest binary.
+    /// The program that is started instead of that guest binary.
     pub(crate) program: Option<&'a Path>,
     /// Arguments after those that name the runner.
     pub(crate) args: &'a [String],
 }
 
 impl Needs<'_> {
-    /// The machine's command.
+    /// Returns the path of the machine's command.
     pub(crate) fn program(&self) -> PathBuf {
         self.program.map_or_else(|| Path::new(GUEST_DIR).join(GUEST_NAME), Path::to_owned)
     }
 
-    /// Its arguments. The files hold what is secret, and stand in the environment directory.
+    /// Returns the command's arguments. They name files of the environment directory, which hold the secrets.
     pub(crate) fn command_args(&self) -> Vec<String> {
         let file = |suffix| format!("{}/{}", environment::DIRECTORY, file_name(self.runner_id, suffix));
         let (env, tkn) = (file(Suffix::Env), file(Suffix::Tkn));
@@ -61,15 +61,15 @@ impl Needs<'_> {
     }
 }
 
-/// The command lines of one machine's life. How it is found and removed is [`crate::machine`]'s record, which holds after a
-/// crash too.
+/// The command lines of one machine's life. The record of [`crate::machine`] describes how to find and remove the machine,
+/// and is valid after a crash too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Makes it, without starting it.
+    /// Creates the machine without starting it.
     pub(crate) create: Invocation,
-    /// Starts it, and lasts as long as it does: its output is the machine's, its exit status the entrypoint's.
+    /// Starts the machine and runs as long as the machine. Its output is the machine's, its exit status the entrypoint's.
     pub(crate) start: Invocation,
-    /// Tells the entrypoint to end; none where a signal to the machine's process is all there is.
+    /// Tells the entrypoint to stop; none if only a signal to the machine's process can do so.
     pub(crate) stop: Option<Invocation>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) mod tests {
         assert_eq!(format!("{GUEST_DIR}/{GUEST_NAME}"), environment::GUEST);
     }
 
-    /// A command line as a person would type it, one option a line.
+    /// Returns a command line as a person would type it, one option per line.
     pub(crate) fn shown(invocation: &Invocation) -> String {
         let mut text = invocation.program.display().to_string();
         for arg in &invocation.args {

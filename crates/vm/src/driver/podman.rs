@@ -3,11 +3,11 @@
 //! The options are those of podman-create(1) and podman-start(1) of podman 4.0 to 5; the annotations are those of crun's
 //! krun(1).
 //!
-//! Create, attached start and remove are three calls rather than one `run --rm`:
-//! - a container that cannot be made is told apart from one whose command failed, and nothing has run then;
-//! - the client that is attached gets the output from its first byte, since it attaches before the command starts;
-//! - when dayfly dies, the client dies of its closed pipe and nothing else does: conmon keeps the container, and its
-//!   bounded log, until somebody finds it by its label. `--rm` would take away how it ended.
+//! Create, attached start and remove are three calls rather than one `run --rm`, for these reasons:
+//! - A container that cannot be created is distinguished from one whose command failed, and then nothing has run.
+//! - The attached client gets the output from its first byte, because it attaches before the command starts.
+//! - If dayfly dies, only the client dies, of its closed pipe. conmon keeps the container and its bounded log until a later
+//!   process finds the container by its label. `--rm` would lose the exit status.
 
 use std::time::Duration;
 
@@ -16,37 +16,37 @@ use crate::machine::{StartError, VmHost};
 use dayfly_guest::environment;
 use dayfly_host::tool::{self, Invocation};
 
-/// The runtime's name.
+/// Name of the runtime.
 pub(crate) const RUNTIME: &str = "krun";
-/// How podman comes to a host.
+/// Command that installs podman.
 pub(crate) const MEND: &str = "apt-get install podman";
-/// How its runtime does.
+/// Command that installs the runtime.
 pub(crate) const RUNTIME_MEND: &str =
     "dnf install crun-krun (elsewhere: crun built with libkrun, as /usr/bin/krun)";
-/// Most virtual CPUs that it gives (krun(1)).
+/// Most virtual CPUs of a machine (krun(1)).
 pub(crate) const CPUS_MAX: u32 = 16;
-/// Holds the run folder: the container is found by it, and nothing else is.
+/// Label that holds the run folder, by which exactly this run's container is found.
 const RUN_LABEL: &str = "dayfly.run";
-/// Bytes of the log that conmon keeps for those who come after a crash.
+/// Bytes of the log that conmon keeps for a look after a crash.
 const LOG_BYTES_MAX: &str = "10mb";
-/// How long it may take to say what it has.
+/// Longest time that `podman info` may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
-/// What the VMM needs on the host to act for the machine's own root on files. What a job may do is decided by the
-/// kernel in the machine, where it has all capabilities there are.
+/// Capabilities that the VMM needs on the host to access files for the machine's root. They do not limit a job: the
+/// machine's own kernel decides what the job may do, and there the job has all capabilities.
 const CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,SETFCAP,SETGID,SETUID";
 
-/// podman on this host.
+/// Returns this host's podman.
 pub(crate) fn podman(host: &VmHost) -> Result<Invocation, StartError> {
     host.tool("podman", MEND)
 }
 
-/// Whether podman and its runtime are there; where the runtime is.
+/// Checks that podman and its runtime are installed. Returns the runtime's path.
 pub(crate) async fn probe(host: &VmHost) -> Result<String, StartError> {
     let info = podman(host)?.with(["--runtime", RUNTIME, "info", "--format", "{{.Host.OCIRuntime.Path}}"]);
     Ok(tool::run(&info, PROBE_LIMIT).await?.trim().to_owned())
 }
 
-/// The command lines of a machine.
+/// Returns the command lines of a machine.
 pub(crate) fn plan(podman: &Invocation, needs: &Needs<'_>) -> Plan {
     let mut create = podman.with(["--runtime", RUNTIME, "create", "--pull", "never", "--name", needs.name]);
     create.args.extend(options(needs));
@@ -66,11 +66,11 @@ fn options(needs: &Needs<'_>) -> Vec<String> {
         ("--hostname", needs.hostname.to_owned()),
         ("--label", format!("{RUN_LABEL}={}", needs.run_dir.display())),
         ("--label", format!("dayfly.runner={}", needs.runner_id)),
-        // An image can carry its own size (/.krun_vm.json); annotations win.
+        // An image can contain its own size (/.krun_vm.json); annotations override it.
         ("--annotation", format!("krun.cpus={}", needs.cpus)),
         ("--annotation", format!("krun.ram_mib={}", needs.memory_mib)),
         ("--dns", needs.dns.to_string()),
-        // The entrypoint changes to the runner's user itself; an image may name another one, or a place to start in.
+        // The entrypoint switches to the runner's user itself. An image could set another user or working directory.
         ("--user", "0:0".to_owned()),
         ("--workdir", "/".to_owned()),
         ("--stop-signal", "TERM".to_owned()),
@@ -83,12 +83,13 @@ fn options(needs: &Needs<'_>) -> Vec<String> {
     .into_iter()
     .flat_map(|(option, value)| [option.to_owned(), value])
     .collect();
-    // Whatever containers.conf says: nothing of this process's environment, no init of podman's, no health checks.
+    // Override containers.conf: no environment of this process, no init by podman, no systemd mode, no health checks.
     options.extend(
         ["--env-host=false", "--init=false", "--systemd=false", "--no-healthcheck"].map(str::to_owned),
     );
     if needs.reaches_host {
-        // krun opens the machine's sockets in the network namespace of its VMM, so this is the host's loopback, and all else.
+        // krun opens the machine's sockets in the VMM's network namespace, so the machine reaches the host's loopback and
+        // everything else that the host reaches.
         options.extend(["--network", "host"].map(str::to_owned));
     }
     options
@@ -106,23 +107,23 @@ fn volumes(needs: &Needs<'_>) -> Vec<String> {
     volumes
 }
 
-/// Ids of the containers of a run folder, one a line.
+/// Returns the call that lists the ids of a run folder's containers, one per line.
 pub(crate) fn list(podman: &Invocation, run_dir: &str) -> Invocation {
     let filter = format!("label={RUN_LABEL}={run_dir}");
     podman.with(["ps", "--all", "--no-trunc", "--quiet", "--filter", &filter])
 }
 
-/// Kills and removes containers by their ids; one that is gone already is fine.
+/// Returns the call that kills and removes containers by their ids. Containers that are gone already are ignored.
 pub(crate) fn remove<'a>(podman: &Invocation, ids: impl IntoIterator<Item = &'a str>) -> Invocation {
     podman.with(["rm", "--force", "--ignore", "--time", "0", "--volumes"]).with(ids)
 }
 
-/// Gets an image.
+/// Returns the call that fetches an image.
 pub(crate) fn pull(podman: &Invocation, image: &str) -> Invocation {
     podman.with(["pull", "--quiet", image])
 }
 
-/// Succeeds where an image is there.
+/// Returns the call that succeeds if an image is present.
 pub(crate) fn image_exists(podman: &Invocation, image: &str) -> Invocation {
     podman.with(["image", "exists", image])
 }

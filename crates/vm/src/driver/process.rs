@@ -1,28 +1,29 @@
-//! No machine at all: agent, entrypoint and runner app as processes of this host, for trying and testing what is around
-//! machines by the thousand. A job does what it likes with the host, as the user that dayfly runs as: for the lab only.
+//! Runs agent, entrypoint and runner app as processes of this host, without a machine. It serves to try and test the code
+//! around machines with thousands of runners. It is for the lab only, because a job can do everything to the host that the
+//! user of dayfly can do.
 //!
-//! Everything that a machine would hold lies in the run folder ([`Folders`]) and goes with it.
+//! All files that a machine would contain are in the run folder ([`Folders`]) and are removed with it.
 
 use std::path::{Path, PathBuf};
 
 use crate::machine::StartError;
 use crate::mount::Mount;
 
-/// The folders of a machine that is none, in its run folder.
+/// The folders that replace a machine's file system, in the run folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Folders {
-    /// What the entrypoint sees as its environment directory.
+    /// The entrypoint's environment directory.
     pub(crate) environment: PathBuf,
-    /// Where jobs work.
+    /// The work folder of jobs.
     pub(crate) work: PathBuf,
-    /// Where the entrypoint's logs are.
+    /// The folder of the entrypoint's logs.
     pub(crate) log: PathBuf,
-    /// Where the runner app runs. The entrypoint makes it.
+    /// The folder that the runner app runs in. The entrypoint creates it.
     pub(crate) app: PathBuf,
 }
 
 impl Folders {
-    /// The folders below `guest`.
+    /// Returns the folders below `guest`.
     pub(crate) fn below(guest: &Path) -> Self {
         let folder = |name| guest.join(name);
         Self {
@@ -34,13 +35,13 @@ impl Folders {
     }
 }
 
-/// The agent's arguments: its port is its standard input.
+/// Returns the agent's arguments. The agent's port is its standard input.
 pub(crate) fn agent_args(folders: &Folders) -> Vec<String> {
     let environment = folders.environment.to_string_lossy().into_owned();
     ["agent", "--port-fd", "0", "--environment", &environment].map(str::to_owned).to_vec()
 }
 
-/// What the entrypoint is told before its own arguments: where it is, and to stay the user that it is.
+/// Returns the arguments before the entrypoint's own. They name its folders, and tell it not to switch users.
 pub(crate) fn entrypoint_args(folders: &Folders, app: &Path) -> Vec<String> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let (environment, app, app_dir) = (text(&folders.environment), text(app), text(&folders.app));
@@ -49,7 +50,8 @@ pub(crate) fn entrypoint_args(folders: &Folders, app: &Path) -> Vec<String> {
         .to_vec()
 }
 
-/// The entrypoint's environment. It starts no container engine: the host has its own, or none on purpose.
+/// Returns the entrypoint's environment. The entrypoint starts no container engine, because the host has its own or has
+/// none on purpose.
 pub(crate) fn entrypoint_env(folders: &Folders) -> Vec<(String, String)> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let (work, log) = (text(&folders.work), text(&folders.log));
@@ -58,9 +60,9 @@ pub(crate) fn entrypoint_env(folders: &Folders) -> Vec<(String, String)> {
         .to_vec()
 }
 
-/// Where the entrypoint's program is on this host. A process sees all of the host and needs no mount, so a mount is only a
-/// second name for what it shows: the one that the program is named through means its host side, and any other is
-/// refused, since its place would stay empty.
+/// Returns the path of the entrypoint's program on this host. A process sees all of the host and needs no mounts. So if
+/// `program` is below a mount's guest path, the result is the same file below its host path. Any other mount is refused,
+/// because its guest path would stay empty.
 pub(crate) fn program(program: Option<&Path>, mounts: &[Mount]) -> Result<Option<PathBuf>, StartError> {
     let mut found = program.map(Path::to_owned);
     for mount in mounts {

@@ -1,4 +1,4 @@
-//! Images, fetched before anything of a machine exists.
+//! Fetches the images of machines, before anything of a machine is created.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,30 +9,32 @@ use crate::machine::{Driver, Machine, QemuSettings, StartError, VmHost};
 use dayfly_host::tool::{self, Invocation};
 use dayfly_image::{Image, ImageError, ImageResolver, Imported, Progress};
 
-/// How long looking for an image may take.
+/// Longest time that the search for a local image may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is told while an image is fetched.
+/// A message while an image is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pulling {
-    /// What takes more than a moment has begun, in words.
+    /// A phase that takes longer has begun, in words.
     Phase(String),
-    /// The name leads to another image than before.
+    /// The name resolves to another image than before.
     Changed {
-        /// The name.
+        /// Name of the image.
         name: String,
-        /// Id of the image.
+        /// Id of the image that the name resolves to now.
         image: String,
     },
-    /// Something did not go as it should, in words.
+    /// A problem that does not stop the fetch, in words.
     Warning(String),
 }
 
-/// Fetches the image of a machine, and returns the machine with what its name leads to now. An image that cannot be fetched
-/// and is there already is good enough, with a warning: registries fail, and some images are of no registry.
+/// Fetches the image of a machine, and returns the machine with the image that the name resolves to now. If the image
+/// cannot be fetched but is present locally, the local one is used with a warning, because registries fail and some images
+/// are in no registry.
 ///
 /// # Errors
-/// The registry or the tool is missing, fails or takes longer than `limit`, and no image is there.
+/// The registry or the tool is missing or fails, and no local image exists. Or the image of a `qemu` machine takes longer
+/// than `limit`.
 pub async fn pull(
     host: &VmHost,
     machine: &Machine,

@@ -1,4 +1,4 @@
-//! Asks QEMU what an emulated processor model has.
+//! Queries QEMU for the features of an emulated processor model.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// First major version of QEMU whose emulation of SMAP was seen to be sound (10.0.2); 7.2 was seen not to be.
+/// First major version of QEMU that was seen to emulate SMAP correctly (10.0.2); 7.2 was seen to emulate it incorrectly.
 const SMAP_IS_SOUND_FROM: u64 = 10;
 
-/// Returns what programs of jobs lose with an emulated model, in words for people; none if nothing is known.
+/// Returns the known drawback of an emulated model for the programs of jobs, in words for people; none if none is known.
 ///
 /// # Errors
-/// QEMU does not run, or does not answer as it should.
+/// QEMU cannot be started, or does not read its commands.
 pub(crate) fn consequence(qemu: &Path, model: &str) -> io::Result<Option<String>> {
     let answers = ask(qemu, model)?;
     let major = answers.iter().find_map(|answer| answer.pointer("/QMP/version/qemu/major")?.as_u64());
@@ -26,7 +26,7 @@ pub(crate) fn consequence(qemu: &Path, model: &str) -> io::Result<Option<String>
     }))
 }
 
-/// Starts a QEMU without a machine, asks it what the model is, and has it end.
+/// Starts a QEMU without a machine, queries the model, and makes QEMU quit. Returns all of QEMU's answers.
 fn ask(qemu: &Path, model: &str) -> io::Result<Vec<Value>> {
     let arguments = json!({ "type": "full", "model": parse(model) });
     let commands = [
@@ -46,13 +46,13 @@ fn ask(qemu: &Path, model: &str) -> io::Result<Vec<Value>> {
             writeln!(stdin, "{command}")?;
         }
     }
-    // It ends when it has answered, or at the end of its input.
+    // QEMU exits after its answer, or at the end of its input.
     let output = child.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// A model in the words of the command line, in those of the monitor: `max,-smap,avx=off`.
+/// Converts a model from the syntax of the command line (`max,-smap,avx=off`) to that of the monitor.
 fn parse(model: &str) -> Value {
     let mut parts = model.split(',');
     let name = parts.next().unwrap_or_default();
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(parse("max,-smap,+avx,pku=off,x=on"), expected);
     }
 
-    /// Its own QEMU is asked, whichever that is.
+    /// Queries the host's QEMU, of whatever version.
     #[test]
     fn a_model_without_smap_loses_nothing_and_one_that_is_not_there_is_not_judged() {
         let qemu = Path::new("/usr/bin/qemu-system-x86_64");

@@ -1,14 +1,14 @@
-//! The firmware that hands a machine's kernel over to its processor.
+//! Finds the firmware that starts a machine's kernel.
 //!
-//! `microvm` with ACPI takes `bios-microvm.bin`, and what that is differs: Debian 12 links qboot to that name, Debian 13 has
-//! SeaBIOS there, which finds a kernel given by `-kernel` only through an option ROM (without it, it says "No bootable
-//! device"). So qboot is named, and if there is none, QEMU's own choice gets the option ROM.
+//! `microvm` with ACPI loads `bios-microvm.bin`, which differs: Debian 12 links qboot to that name, and Debian 13 installs
+//! SeaBIOS there, which finds a kernel given by `-kernel` only through an option ROM (without the ROM, it says "No bootable
+//! device"). So the command line names qboot, and if there is no qboot, QEMU's own choice gets the option ROM.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Where data files of QEMU may be, beside those that belong to its program's folder.
+/// Folders that may contain QEMU's data files, besides those next to its program's folder.
 const FOLDERS: [&str; 4] =
     ["/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu", "/usr/share/qemu-kvm"];
 
@@ -16,20 +16,20 @@ const FOLDERS: [&str; 4] =
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Firmware {
-    /// qboot from this file. It does nothing but start the kernel, and is part of QEMU since 5.0.
+    /// qboot from this file. It only starts the kernel, and is part of QEMU since 5.0.
     Qboot(PathBuf),
-    /// The one that QEMU takes by itself, which may need QEMU's option ROM to find the kernel.
+    /// QEMU's own choice, which may need QEMU's option ROM to find the kernel.
     Default,
 }
 
 impl Firmware {
-    /// The firmwares to try with this QEMU, best first.
+    /// Returns the firmwares to try with this QEMU, best first.
     pub(crate) fn candidates(qemu: &Path) -> Vec<Self> {
         let qboot = find(qemu, "qboot.rom").map(Self::Qboot);
         qboot.into_iter().chain([Self::Default]).collect()
     }
 
-    /// Its file, as far as that is known.
+    /// Returns the firmware's file, if it is known.
     pub(crate) fn file(&self, qemu: &Path) -> Option<PathBuf> {
         match self {
             Self::Qboot(path) => Some(path.clone()),
@@ -38,7 +38,7 @@ impl Firmware {
     }
 }
 
-/// A data file of a QEMU: its own, if it is in a folder of its own, else the system's.
+/// Finds a data file of a QEMU: the file below the program's own prefix, or else the system's.
 fn find(qemu: &Path, name: &str) -> Option<PathBuf> {
     let prefix = qemu.parent().and_then(Path::parent);
     let own = prefix.into_iter().flat_map(|prefix| [prefix.join("share/qemu"), prefix.join("share/seabios")]);

@@ -2,9 +2,9 @@
 
 use crate::accel::Accel;
 
-/// Options of every guest: a serial console, no mitigations (the VM is the boundary, and one job owns it whole), an end
-/// instead of a reboot after a panic, and none of the kernel's accounts that nobody reads: pressure, and processors that
-/// are stuck, each of which has work of its own at every tick.
+/// Options of every guest: a serial console, no mitigations (because the VM is the boundary and one job owns all of it), an
+/// exit of QEMU instead of a reboot after a panic, and neither pressure figures nor a watchdog for stuck processors, because
+/// each costs work at every tick and nothing reads them.
 const ALWAYS: &[&str] = &[
     "console=ttyS0",
     "quiet",
@@ -19,10 +19,11 @@ const ALWAYS: &[&str] = &[
     "nowatchdog",
 ];
 
-/// The words of the command line; `guest` are those for dayfly-guest (see its `boot.rs`).
+/// Returns the command line. `guest` are the options for dayfly-guest (see its `boot.rs`).
 ///
-/// Without KVM, a microvm has only the PIT to calibrate the time stamp counter with, which a vCPU thread that loses its
-/// processor misses: 17 of 19 boots hung on a loaded host, and none with the frequency given (QEMU 7.2, Linux 6.1).
+/// Without KVM, a microvm has only the PIT to calibrate the time stamp counter with. The calibration fails if the vCPU's
+/// thread loses its processor: 17 of 19 boots hung on a loaded host, and none if the frequency was given (QEMU 7.2,
+/// Linux 6.1).
 pub(super) fn command_line(accel: Accel, tsc_khz: u64, guest: Vec<String>) -> String {
     let mut words: Vec<String> = ALWAYS.iter().map(|&word| word.to_owned()).collect();
     if accel == Accel::Tcg {

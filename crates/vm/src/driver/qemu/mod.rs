@@ -1,4 +1,4 @@
-//! QEMU's `microvm` machine: no PCI, a firmware that does next to nothing, all devices on virtio-mmio.
+//! QEMU's `microvm` machine: no PCI, a minimal firmware, all devices on virtio-mmio.
 
 mod cpu_model;
 mod firmware;

@@ -1,4 +1,4 @@
-//! From a machine's needs to a command line. Pure; compared with snapshots.
+//! Turns a machine's needs into QEMU's command line. Pure; tests compare the result with snapshots.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use crate::accel::Accel;
 use crate::platform::Platform;
 use crate::virtiofs;
 
-/// What a machine needs.
+/// The needs of a machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Needs<'a> {
-    /// The program, its firmware, and what runs the machine's instructions.
+    /// The program, its firmware, the accelerator and the processor model.
     pub(crate) platform: &'a Platform,
     /// Name of the machine, shown in the list of processes.
     pub(crate) name: &'a str,
@@ -23,30 +23,30 @@ pub(crate) struct Needs<'a> {
     pub(crate) cpus: u32,
     /// Memory, MiB.
     pub(crate) memory_mib: u32,
-    /// How it starts.
+    /// How the machine starts.
     pub(crate) boot: Boot,
 }
 
 /// How a machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
-    /// From its kernel, only to see whether a guest gets as far as user space.
+    /// From its kernel, only to find out whether a guest reaches user space.
     Probe,
     /// From its kernel.
     Cold {
-        /// What its network card is connected to.
+        /// The back end of its network card.
         card: Card,
-        /// How much of the host is served to it.
+        /// Number of the host's folders and files that are shared with it.
         shares: usize,
     },
-    /// From its kernel, with memory that outlives it: others are forked from what it becomes.
+    /// From its kernel, with memory that outlives it, because other machines are forked from it.
     Template {
-        /// What its network card is connected to.
+        /// The back end of its network card.
         card: Card,
     },
     /// From a template's memory, devices and disk. Its devices must be those of [`Boot::Template`], in the same order.
     Fork {
-        /// What its network card is connected to.
+        /// The back end of its network card.
         card: Card,
     },
 }
@@ -71,7 +71,7 @@ impl Boot {
     }
 }
 
-/// What a network card is connected to.
+/// The back end of a network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Card {
     /// A tap device.
@@ -80,7 +80,7 @@ pub(crate) enum Card {
     User,
 }
 
-/// What a descriptor of the VMM is.
+/// The role of a descriptor of the VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The firmware, for reading.
@@ -93,9 +93,9 @@ pub(crate) enum Role {
     RootDisk,
     /// Scratch disk, for reading and writing: raw, or, in a fork, an overlay.
     ScratchDisk,
-    /// What a fork's scratch disk lies over, for reading.
+    /// The base of a fork's overlay, for reading.
     BaseDisk,
-    /// Memory of a template, or what forks copy theirs from.
+    /// Memory of a template, or the memory that a fork copies its own from.
     Memory,
     /// State of the template's devices, which a fork reads.
     State,
@@ -111,7 +111,7 @@ pub(crate) enum Role {
     ConsoleSocket,
 }
 
-/// A command line, and the descriptors that it speaks of.
+/// A command line and the descriptors that it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Invocation {
     /// The program.
@@ -120,14 +120,14 @@ pub(crate) struct Invocation {
     pub(crate) args: Vec<String>,
     /// Its whole environment.
     pub(crate) env: Vec<(String, String)>,
-    /// It gets memory in small pages only.
+    /// True if the VMM must get its memory in small pages only.
     pub(crate) small_pages: bool,
     /// Descriptors that must be open, by number.
     pub(crate) descriptors: Vec<(i32, Role)>,
 }
 
 impl Invocation {
-    /// The number of a descriptor, where there is such a one.
+    /// Returns the number of the descriptor with this role, if there is one.
     pub(crate) fn number(&self, role: Role) -> Option<i32> {
         self.descriptors.iter().find(|(_, found)| *found == role).map(|(number, _)| *number)
     }
@@ -136,12 +136,12 @@ impl Invocation {
 /// Number of the first descriptor.
 const DESCRIPTOR_FIRST: i32 = 10;
 
-/// What the VMM's environment holds.
+/// The environment of the VMM.
 const ENVIRONMENT: [(&str, &str); 2] = [
-    // One heap for all threads: a fork's few need no more, and each would cost every fork pages of its own.
+    // One heap for all threads, because a fork has few threads and each further heap would cost every fork pages of its own.
     ("MALLOC_ARENA_MAX", "1"),
-    // QEMU's symbols are looked up in 50 libraries, in their order. Most are in these two: first in the order, they save a
-    // tenth of the time that an exec takes. They are loaded in any case.
+    // The linker searches QEMU's symbols in 50 libraries, in their order. Most symbols are in these two, which are loaded in
+    // any case. If they are first in the order, an exec takes a tenth less time.
     ("LD_PRELOAD", "libc.so.6 libglib-2.0.so.0"),
 ];
 
@@ -167,22 +167,22 @@ impl Builder {
         number
     }
 
-    /// A socket that the VMM listens on, so that whoever comes later can connect again.
+    /// Adds a socket that the VMM listens on, so that a later process can connect again.
     fn socket(&mut self, id: &str, role: Role) {
         let number = self.descriptor(role);
         self.option("-chardev", format!("socket,id={id},fd={number},server=on,wait=off"));
     }
 
-    /// A file by its descriptor: the VMM's user needs no access to any path.
+    /// Adds a file by its descriptor, so that the VMM's user needs no access to any path.
     fn block(&mut self, node: &str, driver: &str, role: Role, options: &str) {
         let number = self.descriptor(role);
-        // Numbers of sets and of descriptors have nothing to do with each other; equal ones are easier to read.
+        // The numbers of sets and descriptors are independent; equal numbers are easier to read.
         self.option("-add-fd", format!("fd={number},set={number}"));
         let file = format!("file.driver=file,file.filename=/dev/fdset/{number},file.locking=off");
         self.option("-blockdev", format!("driver={driver},node-name={node},{file},{options}"));
     }
 
-    /// A disk that the guest finds by its serial.
+    /// Adds a disk that the guest finds by its serial.
     fn disk(&mut self, serial: &str) {
         self.option("-device", format!("virtio-blk-device,drive={serial},serial={serial}"));
     }
@@ -190,7 +190,7 @@ impl Builder {
     fn disks(&mut self, boot: Boot) {
         self.block("root", "raw", Role::RootDisk, "read-only=on");
         self.disk("root");
-        // Nothing on it outlives the machine, so nothing has to reach the host's disk.
+        // The scratch disk does not outlive the machine, so its data need not reach the host's disk.
         let scratch = "cache.no-flush=on,discard=unmap";
         if let Boot::Fork { .. } = boot {
             self.block("base", "raw", Role::BaseDisk, "read-only=on");
@@ -218,7 +218,7 @@ impl Builder {
     }
 }
 
-/// The command line of a machine.
+/// Returns the command line of a machine.
 pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
     let mut builder = Builder::default();
     machine(&mut builder, needs);
@@ -239,7 +239,7 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
         builder.option("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
     }
     if let Boot::Fork { .. } = needs.boot {
-        // Only the monitor can be told of the state, and that the memory is there already.
+        // Only a command of the monitor can name the state, and declare that the memory is present already.
         builder.descriptor(Role::State);
         builder.option("-incoming", "defer");
     }
@@ -247,7 +247,8 @@ pub(crate) fn plan(needs: &Needs<'_>) -> Invocation {
         program: needs.platform.qemu.clone(),
         args: builder.args,
         env: ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        // The cache of translated code would be cleared and taken by megabytes, of which an idle fork uses little.
+        // In huge pages, the cache of translated code would be cleared and allocated by megabytes, of which an idle fork
+        // uses little.
         small_pages: needs.platform.accel == Accel::Tcg && matches!(needs.boot, Boot::Fork { .. }),
         descriptors: builder.descriptors,
     }
@@ -275,7 +276,7 @@ fn machine(builder: &mut Builder, needs: &Needs<'_>) {
         "-accel",
         match needs.platform.accel {
             Accel::Kvm => "kvm",
-            // The cache of translated code would take up to 1 GiB in each VMM.
+            // By default, the cache of translated code takes up to 1 GiB in each VMM.
             Accel::Tcg => "tcg,thread=multi,tb-size=256",
         },
     );
@@ -289,14 +290,14 @@ fn machine(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
-/// Where the machine's memory is, if it is not the VMM's own.
+/// Returns the back end of the machine's memory, if the memory is not the VMM's own.
 fn memory(builder: &mut Builder, boot: Boot) -> Option<String> {
     let share = match boot {
         Boot::Probe | Boot::Cold { shares: 0, .. } => return None,
-        // Servers of files read and write it.
+        // The virtiofs servers read and write it.
         Boot::Cold { .. } => return Some("memory-backend-memfd,share=on".to_owned()),
         Boot::Template { .. } => "on",
-        // Each page is the template's until it is written to.
+        // Each page is the template's until the fork writes to it.
         Boot::Fork { .. } => "off",
     };
     let number = builder.descriptor(Role::Memory);
@@ -312,7 +313,7 @@ fn kernel_options(builder: &mut Builder, needs: &Needs<'_>) {
     builder.option("-append", kernel::command_line(needs.platform.accel, needs.tsc_khz, guest));
 }
 
-/// A name as a value among QEMU's options, where a comma separates.
+/// Escapes a name as a value in QEMU's options, which are separated by commas.
 fn escape(name: &str) -> String {
     name.replace(',', ",,")
 }
@@ -321,7 +322,7 @@ fn escape(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The command line as a person would type it, one option a line.
+    /// Returns the command line as a person would type it, one option per line.
     fn shown(needs: &Needs<'_>) -> String {
         let invocation = plan(needs);
         let mut text = invocation.program.display().to_string();
@@ -378,7 +379,7 @@ mod tests {
         insta::assert_snapshot!(shown(&needs(&platform(Accel::Tcg), Boot::Fork { card: Card::Tap })));
     }
 
-    /// What a snapshot holds of devices is matched by their order.
+    /// QEMU matches the device states of a snapshot by the order of the devices.
     #[test]
     fn template_and_fork_have_the_same_devices_in_the_same_order() {
         let devices = |boot| {
