@@ -1,4 +1,4 @@
-//! Builds an image where there is none, boots it, and prints what happens.
+//! Builds an image if there is none, boots it, and prints what happens.
 //!
 //! `cargo run -p dayfly-vm --example boot -- STATE GUEST_BINARY [SECONDS] [auto|kvm|tcg]`
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people who work on this crate")]
@@ -16,7 +16,7 @@ use dayfly_vm::{
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let first = args.next().unwrap();
-    // A VMM's process is this program once more: before any thread is started.
+    // This program is also the launcher, which must run before any thread is started.
     if first == "vmm-launch" {
         return dayfly_vm::launch::main(args.next().unwrap().parse().unwrap());
     }

@@ -1,4 +1,4 @@
-//! Builds a template where there is none, forks it some times, and prints what happens.
+//! Builds a template if there is none, forks it several times, and prints what happens.
 //!
 //! `cargo run -p dayfly-vm --example fork -- STATE GUEST_BINARY [FORKS]`
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people who work on this crate")]

@@ -1,8 +1,8 @@
-//! The launcher, with a stand-in for the VMM: a script that shows what it got.
+//! Tests the launcher with a stand-in for the VMM: a script that shows what it received.
 //!
-//! Without libtest: its threads are in the way of a program that becomes a launcher.
+//! It does not use libtest, because a program that becomes a launcher must not have libtest's threads.
 #![expect(unsafe_code, reason = "the whole test enters a network namespace")]
-#![expect(clippy::unwrap_used, reason = "a test with a main of its own, which speaks as libtest does")]
+#![expect(clippy::unwrap_used, reason = "a test with a main of its own, which prints as libtest does")]
 
 #[macro_use]
 mod harness;
@@ -20,7 +20,7 @@ use dayfly_vm::{
     QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
 };
 
-/// Shows identity, privileges, network and descriptors, then fails as told.
+/// Shows identity, privileges, network and descriptors, then fails with status 7.
 const SHOW: &str = r#"#!/bin/sh
 grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|NoNewPrivs):' /proc/self/status
 grep -E 'Max (core file size|open files)' /proc/self/limits
@@ -37,11 +37,11 @@ struct Setting {
 }
 
 impl Setting {
-    /// A state folder with something that looks like an image, and a program in QEMU's place.
+    /// Creates a state folder with files that look like an image, and a script in QEMU's place.
     fn new(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        // The stand-in must be readable by a user of its own; a real QEMU is.
+        // Another user must be able to read the stand-in, as it can read a real QEMU.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         let image = path.join("state/images/f00d");
         fs::create_dir_all(&image).unwrap();
@@ -139,7 +139,7 @@ async fn gone(vm: &mut Vm) -> (Exit, String) {
 }
 
 async fn a_vmm_has_no_privileges_no_network_and_nothing_inherited() {
-    // A descriptor that somebody has left open by oversight.
+    // A descriptor that was left open by mistake.
     let stray = fs::File::open("/etc/passwd").unwrap();
     rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
     let setting = Setting::new(SHOW);
@@ -165,7 +165,7 @@ async fn a_vmm_has_no_privileges_no_network_and_nothing_inherited() {
     }
     assert_eq!(line("Max core")[3..5], ["0", "0"].map(str::to_owned), "{shown}");
     assert_eq!(line("interfaces:").last().unwrap(), "1", "only lo: {shown}");
-    // A shell puts its own there.
+    // A shell adds its own variables.
     let environment = line("environment:");
     assert!(
         environment.iter().all(|v| ["PWD=", "OLDPWD=", "_=", "SHLVL="].iter().any(|n| v.starts_with(n))),
@@ -260,7 +260,7 @@ async fn a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped() 
     assert_eq!(gone(&mut vm).await.0, Exit::Signalled { signal: 9 });
     vm.destroy().await.unwrap();
 
-    // Nobody answers on any of its sockets: it is killed in the end.
+    // No program answers on its sockets, so it is killed in the end.
     let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     let start = Instant::now();
     assert_eq!(vm.stop(Duration::from_millis(100)).await, Exit::Killed);
@@ -290,7 +290,7 @@ async fn a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives() {
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 }
 
-/// The links of this process's network that belong to machines.
+/// Returns the links of this process's network that belong to machines.
 fn links() -> Vec<String> {
     let text = fs::read_to_string("/proc/net/dev").unwrap();
     let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
@@ -316,7 +316,7 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     vm.destroy().await.unwrap();
     assert_eq!(links(), Vec::<String>::new());
 
-    // As after `kill -9` of this process: only the run folder tells of it.
+    // As after `kill -9` of this process: only the run folder describes the network.
     setting.start(&setting.host(), open()).await.unwrap().detach();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(links().len(), 1);
@@ -324,7 +324,7 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     assert_eq!(links(), Vec::<String>::new());
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 
-    // Nothing is left where a machine cannot start after its network was made.
+    // Nothing is left if a machine cannot start after its network was created.
     fs::write(setting.vmm(), "").unwrap();
     fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(setting.start(&setting.host(), open()).await, Err(StartError::Launch(_))));
@@ -332,7 +332,7 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 }
 
-/// Whether a process still does something.
+/// Returns true if a process exists and is not a zombie.
 fn lives(pid: u64) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
@@ -360,7 +360,7 @@ async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_m
     vm.destroy().await.unwrap();
     assert!(!lives(pid));
 
-    // As after `kill -9` of this process, and then of the machine: nobody tells the server.
+    // As after `kill -9` of this process, and then of the machine: no process stops the server.
     setting.start(&setting.host(), mounted()).await.unwrap().detach();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let pid = server();
@@ -381,9 +381,9 @@ async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_m
     assert!(matches!(setting.start(&setting.host(), spec).await, Err(StartError::Mount { .. })));
 }
 
-/// A network of this test's own: it must not change the host's.
+/// Enters a new network namespace, because the test must not change the host's network.
 fn leave_the_hosts_network() {
-    // SAFETY: this process has one thread yet.
+    // SAFETY: this process still has one thread.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
     assert!(up.success());
@@ -407,7 +407,7 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     let (host, spec) = without(&|host, _| host.launcher.program = nowhere());
     assert!(matches!(setting.start(&host, spec).await, Err(StartError::Launch(LaunchError::Spawn { .. }))));
 
-    // Only the launcher notices that this is no program.
+    // Only the launcher notices that this is not a program.
     fs::write(setting.vmm(), "").unwrap();
     fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o644)).unwrap();
     match setting.start(&setting.host(), setting.spec()).await {

@@ -1,10 +1,10 @@
-//! The `process` driver with the real guest binary: the whole handshake, without a machine.
+//! Tests the `process` driver with the real guest binary: the whole handshake, without a machine.
 //!
-//! Without libtest: this program also becomes the host process that is killed.
+//! It does not use libtest, because this program also becomes the host process that is killed.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test with a main of its own, which speaks as libtest does"
+    reason = "a test with a main of its own, which prints as libtest does"
 )]
 
 #[macro_use]
@@ -71,7 +71,7 @@ fn pid_of(text: &str, also: &str) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(found.expect("it runs")).unwrap()
 }
 
-/// An app whose grandchild has left its session, as a job's daemon would.
+/// Returns an app whose grandchild has left its session, as a job's daemon would.
 fn daemons(stage: &Stage) -> String {
     let mark = stage.path("run").join("a-daemon").display().to_string();
     format!(
@@ -119,7 +119,7 @@ async fn a_job_sees_its_own_processes_and_ends_with_its_code() {
 }
 
 async fn many_at_once_do_not_disturb_each_other() {
-    // More than Linux gives a user inotify instances by default, of which each agent and each entrypoint would take one.
+    // More than the inotify instances that Linux gives a user by default; each agent and each entrypoint would take one.
     const IDLE: &str = "trap 'exit 0' TERM\necho 'Listening for Jobs'\nsleep 600 & wait\n";
     let stages: Vec<Stage> = (0..150).map(|n| Stage::new(&format!("{n}-abc"), IDLE)).collect();
     let begin = Instant::now();
@@ -161,7 +161,7 @@ async fn what_a_killed_host_has_left_is_found_and_destroyed() {
     assert_eq!(leftover(&run_dir).await.unwrap(), None);
 }
 
-/// The host process that is going to be killed.
+/// Runs as the host process that the test kills.
 async fn be_host(root: &str) {
     let root = std::path::Path::new(root);
     let stage = Stage::new("0-abc", "");

@@ -1,5 +1,5 @@
-//! The krun drivers with stand-ins for podman, krunvm and buildah, which write down what they were given: what is called
-//! in which order, and what becomes of it where a tool fails or hangs.
+//! Tests the krun drivers with stand-ins for podman, krunvm and buildah, which record their arguments: which calls are made
+//! in which order, and what happens if a tool fails or hangs.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod stage;
@@ -11,11 +11,11 @@ use dayfly_host::tool::ToolError;
 use dayfly_vm::{Driver, Exit, KrunSettings, StartError, Vm, VmEvent, destroy_leftover, leftover};
 use stage::*;
 
-/// What a stand-in does first: it writes down its arguments and the names in its environment.
+/// The first lines of each stand-in, which record its arguments and the names of its environment variables.
 const NOTE: &str = r#"dir=${0%/*}; echo "${0##*/} $*" >>$dir/calls; env | cut -d= -f1 | sort | tr '\n' ' ' >$dir/env-${0##*/}
 "#;
 
-/// podman, whose container takes its settings away, prints a line, and ends as told.
+/// Writes a podman whose container removes its settings and then runs `start`.
 fn podman(stage: &Stage, start: &str) {
     let env = stage.note("env").display().to_string();
     let text = format!(
@@ -33,7 +33,7 @@ esac
     script(&stage.path("tools/podman"), &text);
 }
 
-/// krunvm and buildah; a machine of krunvm's is a name in a file.
+/// Writes a krunvm and a buildah; a machine of this krunvm is a name in a file.
 fn krunvm(stage: &Stage, start: &str) {
     let env = stage.note("env").display().to_string();
     let text = format!(
@@ -47,7 +47,7 @@ esac
 "#
     );
     script(&stage.path("tools/krunvm"), &text);
-    // As another user than root everything goes through `buildah unshare`.
+    // If the user is not root, each call goes through `buildah unshare`.
     script(
         &stage.path("tools/buildah"),
         &format!("{NOTE}[ \"$1\" = unshare ] || exit 0; shift; exec \"$@\"\n"),
@@ -68,7 +68,7 @@ async fn start(stage: &Stage, driver: Driver) -> Result<Vm, StartError> {
     dayfly_vm::start(&host, stage.spec(driver), &stage.path("run")).await
 }
 
-/// First words of the calls so far, without buildah's.
+/// Returns the first words of each call so far, without buildah's calls.
 fn calls(stage: &Stage, words: usize) -> Vec<String> {
     let calls = fs::read_to_string(stage.path("tools/calls")).unwrap();
     let calls = calls.lines().filter(|call| !call.starts_with("buildah"));

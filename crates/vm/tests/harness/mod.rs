@@ -1,7 +1,7 @@
-//! Tests with a main of their own: run one after another, told as libtest tells its own.
+//! Runs tests that have a main of their own, one after another, and reports them as libtest does.
 
-/// Runs the tests whose names hold one of the words among `args` (all, where there is none), each on `runtime`, and
-/// tells how they went. A test fails by a panic, which ends the process.
+/// Runs the tests whose names contain one of the words in `args` (all tests if there is none), each on `runtime`, and
+/// prints their results. A test fails by a panic, which ends the process.
 macro_rules! run_tests {
     ($runtime:expr, $args:expr, $setting:tt, $($name:ident)*) => {{
         // Options start with a hyphen; `-Zunstable-options` and the like are libtest's.

@@ -1,4 +1,4 @@
-//! What tests of drivers share: the folders of one runner, its settings, and a script for a runner app.
+//! Shared helpers for the tests of drivers: the folders of one runner, its settings, and a script for a runner app.
 #![allow(
     dead_code,
     missing_docs,
@@ -20,10 +20,10 @@ use dayfly_vm::{Driver, Egress, Entrypoint, Exit, Launcher, Machine, Network, Vm
 
 pub(crate) const SECRET: &str = "s3cret of the loop";
 
-/// Far more than anything here takes; a test that reaches it fails.
+/// Timeout of each wait, far more than any of them takes; a test that reaches it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An app that runs until it is stopped, and says so. It waits in steps, so that the trap runs soon.
+/// An app that runs until it is stopped, and then prints that. It waits in steps, so that the trap runs soon.
 pub(crate) const UNTIL_STOPPED: &str =
     "trap 'echo stopped; exit 0' TERM\necho 'Listening for Jobs'\nwhile :; do sleep 0.05; done\n";
 
@@ -33,7 +33,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A folder with an environment directory, the settings of runner `id`, and a script for a runner app.
+    /// Creates a folder with an environment directory, the settings of runner `id`, and a script for a runner app.
     pub(crate) fn new(id: &str, app: &str) -> Self {
         let stage = Self { folder: tempfile::tempdir().unwrap(), id: id.to_owned() };
         for folder in ["environment", "run", "state", "tools"] {
@@ -61,12 +61,12 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// A file of the runner in the environment directory.
+    /// Returns the path of the runner's file with a suffix in the environment directory.
     pub(crate) fn note(&self, suffix: &str) -> PathBuf {
         self.path("environment").join(format!("{}.{suffix}", self.id))
     }
 
-    /// A host whose tools are in this stage's folder, and nowhere else.
+    /// Returns a host whose tools are only in this stage's folder.
     pub(crate) fn host(&self) -> VmHost {
         let launcher = Launcher { program: "/nonexistent".into(), args: Vec::new() };
         let mut host = VmHost::new(self.path("state"), launcher);
@@ -92,7 +92,7 @@ impl Stage {
         }
     }
 
-    /// Names in the run folder.
+    /// Returns the names in the run folder.
     pub(crate) fn left(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.path("run"))
             .unwrap()
@@ -103,8 +103,8 @@ impl Stage {
     }
 }
 
-/// Writes a shell script that can be run. Another process writes it: a descriptor of this one would pass to whatever
-/// another thread is just starting, and a program that is open for writing cannot be run.
+/// Writes a shell script that can be run. Another process writes it, because a descriptor of this process would pass to a
+/// program that another thread starts meanwhile, and a script that is open for writing cannot be run.
 pub(crate) fn script(path: &Path, text: &str) {
     let mut writer = Command::new("/bin/sh")
         .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
@@ -117,7 +117,7 @@ pub(crate) fn script(path: &Path, text: &str) {
     assert!(writer.wait().unwrap().success());
 }
 
-/// The static guest binary, as `make build` leaves it.
+/// Returns the path of the static guest binary that `make build` creates.
 pub(crate) fn guest_binary() -> PathBuf {
     let dayfly = std::env::var_os("DAYFLY_BINARY").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/dayfly"),
@@ -128,7 +128,7 @@ pub(crate) fn guest_binary() -> PathBuf {
     guest.canonicalize().unwrap()
 }
 
-/// Fetches events up to the first for which `wanted` is true; all of them.
+/// Receives events up to the first one for which `wanted` is true, and returns all of them.
 pub(crate) async fn events_until(vm: &mut Vm, mut wanted: impl FnMut(&VmEvent) -> bool) -> Vec<VmEvent> {
     let mut seen = Vec::new();
     let fetch = async {
@@ -146,12 +146,12 @@ pub(crate) async fn events_until(vm: &mut Vm, mut wanted: impl FnMut(&VmEvent) -
     seen
 }
 
-/// Whether a line holds a text.
+/// Returns a condition that is true for a line that contains a text.
 pub(crate) fn line(text: &str) -> impl FnMut(&VmEvent) -> bool {
     move |event| matches!(event, VmEvent::Line { text: line, .. } if line.contains(text))
 }
 
-/// All events to the last, and how the machine ended.
+/// Returns all events before the last, and how the machine exited.
 pub(crate) async fn events_to_end(vm: &mut Vm) -> (Vec<VmEvent>, Exit) {
     let mut events = events_until(vm, |event| matches!(event, VmEvent::Gone { .. })).await;
     match events.pop() {
@@ -170,7 +170,7 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
 }
 
-/// Living processes whose command line holds a text.
+/// Returns the command lines of living processes that contain a text.
 pub(crate) fn processes_with(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
