@@ -1,80 +1,81 @@
-//! What is wrong with an expression.
+//! Errors of parsing and evaluating expressions.
 
 use thiserror::Error;
 
-/// An expression that cannot be read or evaluated.
+/// An error of parsing or evaluating an expression.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}, at position {position} of \"{}\"", shortened(expression))]
 pub struct ExpressionError {
-    /// What is wrong.
+    /// The kind of error.
     pub problem: Problem,
-    /// The character it is about, counting from 1.
+    /// The position of the character with the error, counting from 1.
     pub position: usize,
     /// The expression's text.
     pub expression: String,
 }
 
-/// What is wrong with an expression.
+/// The kind of an [`ExpressionError`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
-    /// Nothing stands between `${{` and `}}`.
+    /// There is nothing between `${{` and `}}`.
     #[error("the expression is empty")]
     Empty,
-    /// Longer than [`LENGTH_MAX`](super::limits::LENGTH_MAX).
+    /// The expression is longer than [`LENGTH_MAX`](super::limits::LENGTH_MAX), or its template is longer than
+    /// [`TEMPLATE_BYTES_MAX`](super::limits::TEMPLATE_BYTES_MAX).
     #[error("the expression has more than {max} characters")]
     TooLong {
-        /// The bound.
+        /// The limit.
         max: usize,
     },
-    /// Deeper than [`DEPTH_MAX`](super::limits::DEPTH_MAX).
+    /// The expression is nested deeper than [`DEPTH_MAX`](super::limits::DEPTH_MAX).
     #[error("the expression is nested more than {max} deep")]
     TooDeep {
-        /// The bound.
+        /// The limit.
         max: usize,
     },
-    /// A character that starts nothing.
+    /// A symbol that is unknown or in a wrong place.
     #[error("unexpected symbol \"{symbol}\"{}", hint(.symbol))]
     UnexpectedSymbol {
-        /// The text.
+        /// The text of the symbol.
         symbol: String,
     },
-    /// A string without its closing quote.
+    /// A string has no closing quote.
     #[error("the string has no closing ' (write '' for a quote inside a string)")]
     UnclosedString,
-    /// The expression stops where more must follow.
+    /// The expression ends too early.
     #[error("unexpected end of expression, expected {expected}")]
     UnexpectedEnd {
-        /// What must follow.
+        /// The symbol or value that must follow.
         expected: &'static str,
     },
-    /// `${{` without `}}`.
+    /// A `${{` has no `}}`.
     #[error("\"${{{{\" without its closing \"}}}}\"")]
     Unclosed,
-    /// No such function.
+    /// There is no function with this name.
     #[error("unknown function \"{name}\" (known: {known})")]
     UnknownFunction {
         /// The name.
         name: String,
-        /// The functions there are.
+        /// The names of all functions.
         known: String,
     },
-    /// A function that may not stand here.
+    /// A function is not available in this place.
     #[error("the function \"{name}\" cannot be used here")]
     FunctionNotHere {
         /// The name.
         name: String,
     },
-    /// Too few or too many arguments.
+    /// A function has too few or too many arguments.
     #[error("the function \"{name}\" takes {expected}, not {given}")]
     ArgumentCount {
         /// The function.
         name: &'static str,
-        /// In words.
+        /// The allowed number of arguments, in words.
         expected: String,
-        /// How many there are.
+        /// The number of arguments in the expression.
         given: usize,
     },
-    /// No such context, or one that is not available here.
+    /// A context does not exist or is not available in this place.
     #[error("unknown or unavailable context \"{name}\" (available here: {known})")]
     UnknownContext {
         /// The name.
@@ -82,32 +83,32 @@ pub enum Problem {
         /// The contexts that are available.
         known: String,
     },
-    /// `format` with a bad format string.
+    /// `format` has a bad format string.
     #[error("format: {message}")]
     Format {
-        /// What is wrong with it.
+        /// The problem of the format string.
         message: String,
     },
-    /// `fromJSON` of text that is not JSON.
+    /// The argument of `fromJSON` is not JSON.
     #[error("fromJSON: not JSON: {message}")]
     Json {
-        /// What the JSON reader says.
+        /// The error of the JSON parser.
         message: String,
     },
-    /// `hashFiles` outside of a runner.
+    /// `hashFiles` is used outside of a runner.
     #[error("hashFiles needs a job's workspace, so it can be used in steps only")]
     NeedsWorkspace,
-    /// More than [`EVALUATION_BYTES_MAX`](super::limits::EVALUATION_BYTES_MAX).
-    #[error("the evaluation makes more than {max} bytes")]
+    /// The evaluation produces more than [`EVALUATION_BYTES_MAX`](super::limits::EVALUATION_BYTES_MAX).
+    #[error("the evaluation produces more than {max} bytes")]
     TooLarge {
-        /// The bound.
+        /// The limit.
         max: usize,
     },
 }
 
 fn hint(symbol: &str) -> &'static str {
     match symbol.chars().next() {
-        Some('"') => " (strings stand in single quotes)",
+        Some('"') => " (strings use single quotes)",
         Some('=') => " (compare with ==)",
         Some('&') => " (and is &&)",
         Some('|') => " (or is ||)",

@@ -1,4 +1,4 @@
-//! From an expression to a value.
+//! Evaluates expressions.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,17 +12,18 @@ use super::syntax::{Comparison, Expr, Node};
 use super::value::Value;
 
 impl Expr {
-    /// Evaluates it.
+    /// Evaluates the expression in a scope.
     ///
     /// # Errors
-    /// A context the scope lacks, a function that does not work there, bad arguments, or a result beyond the bounds.
+    /// Fails on a context that the scope lacks, a function that the scope refuses, bad arguments, or a result beyond the
+    /// limits.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
         let evaluator = Evaluator { expr: self, scope, bytes: Cell::new(0) };
         Ok(evaluator.node(&self.node)?.into_value().into_owned())
     }
 }
 
-/// A value on its way. What `.*` yields spreads further indexing over its items, so it is told apart from an array.
+/// An intermediate value. The result of `.*` is not an array yet, because further indexing applies to each of its items.
 enum Found<'a> {
     One(Cow<'a, Value>),
     Many(Vec<Cow<'a, Value>>),
@@ -85,7 +86,8 @@ impl<'a> Evaluator<'a> {
         Ok(value)
     }
 
-    /// The first part that ends the row, or the last one: `&&` and `||` give values, not just true and false.
+    /// Returns the value of the first part that `ends` accepts, or of the last part: `&&` and `||` give values, not just
+    /// true and false.
     fn first(&self, parts: &'a [Node], ends: impl Fn(&Value) -> bool) -> Outcome<Found<'a>> {
         let mut last = Cow::Owned(Value::Null);
         for part in parts {
@@ -156,7 +158,7 @@ impl<'a> Evaluator<'a> {
         Ok(Found::owned(result))
     }
 
-    /// The answer of a status function; `None` for any other.
+    /// Returns the answer of a status function, or `None` for any other function.
     fn status(&self, function: Function, at: usize) -> Outcome<Option<bool>> {
         let pick: fn(super::Status) -> bool = match function {
             Function::Success => |status| status.success,
@@ -171,14 +173,16 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// A long separator between many items would be far larger than what it is made of: refuse before it exists.
+    /// Refuses a too large result of `join` before it is built, because a long separator between many items makes it far
+    /// larger than its arguments.
     fn bound_join(&self, items: &Value, separator: Option<&Value>, at: usize) -> Outcome<()> {
         let count = if let Value::Array(items) = items { items.len() } else { 1 };
         let separator = separator.map_or(1, |value| value.to_text().len());
         self.within(items.weight().saturating_add(count.saturating_mul(separator)), at)
     }
 
-    /// Indentation makes JSON larger than what it shows, by at most two bytes for each level of each item.
+    /// Refuses a too large result of `toJSON` before it is built. Indentation makes JSON larger than its content, by at most
+    /// two bytes for each level of each item.
     fn bound_json(&self, value: &Value, at: usize) -> Outcome<()> {
         self.within(indented_weight(value, 1), at)
     }

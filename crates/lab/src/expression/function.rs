@@ -21,7 +21,7 @@ pub(super) enum Function {
 
 const ANY: usize = 255;
 
-/// Function, name, fewest and most arguments.
+/// Function, name, least and greatest number of arguments.
 const FUNCTIONS: [(Function, &str, usize, usize); 12] = [
     (Function::Contains, "contains", 2, 2),
     (Function::StartsWith, "startsWith", 2, 2),
@@ -46,7 +46,7 @@ impl Function {
         FUNCTIONS.iter().map(|entry| entry.1).collect::<Vec<_>>().join(", ")
     }
 
-    /// True for the functions that only some places of a workflow allow.
+    /// Returns true for the functions that only some places of a workflow allow.
     pub(super) fn is_special(name: &str) -> bool {
         matches!(name, "hashFiles" | "success" | "failure" | "cancelled" | "always")
     }
@@ -71,11 +71,11 @@ impl Function {
     }
 
     fn entry(self) -> &'static (Self, &'static str, usize, usize) {
-        FUNCTIONS.iter().find(|entry| entry.0 == self).expect("every function stands in the table")
+        FUNCTIONS.iter().find(|entry| entry.0 == self).expect("every function is in the table")
     }
 }
 
-/// `contains`: a part of a text, or an item of an array.
+/// `contains`: searches for a part of a text or an item of an array.
 pub(super) fn contains(search: &Value, item: &Value) -> bool {
     match search {
         Value::Array(items) => items.iter().any(|candidate| candidate.loosely_equals(item)),
@@ -84,17 +84,17 @@ pub(super) fn contains(search: &Value, item: &Value) -> bool {
     }
 }
 
-/// `startsWith`, whatever the case.
+/// `startsWith`, ignoring case.
 pub(super) fn starts_with(text: &Value, start: &Value) -> bool {
     text.is_primitive() && start.is_primitive() && fold(&text.to_text()).starts_with(&fold(&start.to_text()))
 }
 
-/// `endsWith`, whatever the case.
+/// `endsWith`, ignoring case.
 pub(super) fn ends_with(text: &Value, end: &Value) -> bool {
     text.is_primitive() && end.is_primitive() && fold(&text.to_text()).ends_with(&fold(&end.to_text()))
 }
 
-/// `join`: the items of an array with a separator between them; a single value as it is.
+/// `join`: puts a separator between the items of an array; returns a single value as text.
 pub(super) fn join(items: &Value, separator: Option<&Value>) -> String {
     let separator = separator.map_or_else(
         || ",".to_owned(),
@@ -107,7 +107,7 @@ pub(super) fn join(items: &Value, separator: Option<&Value>) -> String {
     }
 }
 
-/// `format`: `{0}` is the first argument after the pattern, `{{` and `}}` are braces.
+/// `format`: replaces `{0}` with the first argument after the pattern; `{{` and `}}` are braces.
 pub(super) fn format<'v>(
     pattern: &str,
     argument: impl Fn(usize) -> Option<&'v Value>,
@@ -152,7 +152,7 @@ pub(super) fn format<'v>(
     Ok(text)
 }
 
-/// `toJSON`: indented by two spaces, numbers with at most 15 digits.
+/// `toJSON`: indents by two spaces and writes numbers with at most 15 digits.
 pub(super) fn to_json(value: &Value) -> String {
     let mut text = String::new();
     write_json(value, 0, &mut text);

@@ -1,4 +1,4 @@
-//! From text to symbols.
+//! Splits the text of an expression into symbols.
 
 use super::error::Problem;
 use super::value::parse_number;
@@ -12,14 +12,14 @@ pub(super) enum Symbol {
     Mark(&'static str),
 }
 
-/// A symbol and the character it starts at, counting from 1.
+/// A symbol and the position of its first character, counting from 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Placed {
     pub(super) symbol: Symbol,
     pub(super) at: usize,
 }
 
-/// Longer marks first, so that `<=` is not read as `<` and `=`.
+/// The marks, longer ones first, so that `<=` is not read as `<` and `=`.
 const MARKS: [&str; 16] =
     ["==", "!=", "<=", ">=", "&&", "||", "(", ")", "[", "]", ",", ".", "*", "!", "<", ">"];
 
@@ -67,7 +67,7 @@ fn string(rest: &[char]) -> Option<(Symbol, usize)> {
     }
 }
 
-/// After a value a dot takes a member; elsewhere `.5` is a number.
+/// Returns true if a number starts here. A dot after a value accesses a member; anywhere else `.5` is a number.
 fn starts_number(rest: &[char], previous: Option<&Placed>) -> bool {
     let after_value = previous.is_some_and(
         |placed| !matches!(placed.symbol, Symbol::Mark(mark) if !matches!(mark, ")" | "]" | "*" | ".")),

@@ -1,10 +1,10 @@
-//! Bounds on expressions. Length and depth are GitHub's own (actions/runner, `ExpressionConstants`).
+//! Limits of expressions. Length and depth have GitHub's values (actions/runner, `ExpressionConstants`).
 
-/// Characters of one expression.
+/// Longest expression, in characters.
 pub const LENGTH_MAX: usize = 21_000;
-/// Nesting of one expression: parentheses, calls, indexing, negation.
+/// Deepest nesting of one expression: parentheses, calls, indexing, comparison, negation.
 pub const DEPTH_MAX: usize = 50;
-/// Bytes that one evaluation may make, results of inner functions included.
+/// Most bytes that one evaluation may produce, including the results of inner functions.
 pub const EVALUATION_BYTES_MAX: usize = 10 * 1024 * 1024;
-/// Bytes of a string with `${{ }}` in it.
+/// Longest string with `${{ }}` in it, in bytes.
 pub const TEMPLATE_BYTES_MAX: usize = 1024 * 1024;

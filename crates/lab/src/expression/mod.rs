@@ -1,11 +1,11 @@
-//! GitHub's expression language: what stands between `${{` and `}}`.
+//! GitHub's expression language: the text between `${{` and `}}`.
 //!
 //! ```text
 //! text --parse--> Expr --evaluate(&Scope)--> Value
 //! ```
 //!
-//! Everything here is pure: no I/O, no clock, no environment. Length, depth and the size of results are
-//! bounded (see [`limits`]), so that an expression of a stranger can neither hang nor exhaust the lab.
+//! This module is pure: it uses no I/O, no clock and no environment. Length, depth and the size of results are
+//! bounded (see [`limits`]), so that an untrusted expression can neither hang nor exhaust the lab.
 //!
 //! Semantics follow GitHub's documentation, "Evaluate expressions in workflows and actions"
 //! (<https://docs.github.com/en/actions/reference/workflows-and-actions/expressions>).

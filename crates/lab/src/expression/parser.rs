@@ -1,4 +1,4 @@
-//! From symbols to an expression.
+//! Parses symbols into an expression.
 //!
 //! ```text
 //! or      = and ("||" and)*
@@ -17,10 +17,10 @@ use super::limits::{DEPTH_MAX, LENGTH_MAX};
 use super::syntax::{Comparison, Expr, Node};
 use super::value::Value;
 
-/// Reads an expression, without `${{` and `}}` around it.
+/// Parses an expression, without `${{` and `}}` around it.
 ///
 /// # Errors
-/// What is wrong with it, and where.
+/// Returns the first error and its position.
 pub fn parse(text: &str) -> Result<Expr, ExpressionError> {
     let source = text.trim();
     let fail = |(problem, position)| ExpressionError { problem, position, expression: source.to_owned() };
@@ -81,7 +81,7 @@ impl Parser {
         self.chain(&operators, Self::unary)
     }
 
-    /// Operators of one rank, from left to right.
+    /// Parses operators of the same precedence, from left to right.
     fn chain(
         &mut self,
         operators: &[(&'static str, Comparison)],

@@ -1,22 +1,22 @@
-//! Expressions that were read.
+//! Parsed expressions.
 
 use super::error::{ExpressionError, Problem};
 use super::function::Function;
 use super::value::Value;
 
-/// An expression that was read; its functions are known, its contexts not yet looked at.
+/// A parsed expression. The names of its functions are checked, the names of its contexts are not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr {
     pub(super) source: String,
     pub(super) node: Node,
 }
 
-/// A name that an expression uses, with the character it starts at, counting from 1.
+/// A name that an expression uses, with the position of its first character, counting from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Use<'a> {
-    /// A context such as `github`, as it is written.
+    /// A context such as `github`, as the expression spells it.
     Context(&'a str, usize),
-    /// A function, by its proper name.
+    /// A function, in its documented spelling.
     Function(&'static str, usize),
 }
 
@@ -44,26 +44,26 @@ pub(super) enum Comparison {
 }
 
 impl Expr {
-    /// The text, without `${{` and `}}` and trimmed.
+    /// Returns the trimmed text, without `${{` and `}}`.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Every context and function it uses, in the order of the text.
+    /// Returns every context and function that the expression uses, in the order of the text.
     pub fn uses(&self) -> Vec<Use<'_>> {
         let mut uses = Vec::new();
         self.node.collect_uses(&mut uses);
         uses
     }
 
-    /// True when it calls `success`, `failure`, `cancelled` or `always`.
+    /// Returns true if the expression calls `success`, `failure`, `cancelled` or `always`.
     pub fn uses_status(&self) -> bool {
         self.uses()
             .iter()
             .any(|used| matches!(used, Use::Function("success" | "failure" | "cancelled" | "always", _)))
     }
 
-    /// Completes an `if` as GitHub does: without a status function it is `success() && (...)`.
+    /// Completes an `if` as GitHub does: a condition without a status function becomes `success() && (...)`.
     #[must_use]
     pub fn with_default_status(self) -> Self {
         if self.uses_status() {
@@ -73,10 +73,10 @@ impl Expr {
         Self { source: format!("success() && ({})", self.source), node: Node::And(vec![success, self.node]) }
     }
 
-    /// Checks that it uses no context and no function beyond those named.
+    /// Checks that the expression uses only these contexts and, of the special functions, only these.
     ///
     /// # Errors
-    /// The first use that is not allowed.
+    /// Returns the first use that is not allowed.
     pub fn check(&self, contexts: &[&str], functions: &[&str]) -> Result<(), ExpressionError> {
         for used in self.uses() {
             let (problem, at) = match used {

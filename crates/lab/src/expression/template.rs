@@ -1,11 +1,11 @@
-//! Text with `${{ }}` in it.
+//! Parses text with `${{ }}` in it.
 
 use super::error::{ExpressionError, Problem};
 use super::limits::TEMPLATE_BYTES_MAX;
 use super::parser;
 use super::syntax::Expr;
 
-/// Text cut at its `${{ }}`.
+/// Text that is split at its `${{ }}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
     pieces: Vec<Piece>,
@@ -14,17 +14,17 @@ pub struct Template {
 /// A part of a [`Template`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {
-    /// As it stands.
+    /// Literal text.
     Text(String),
-    /// What stood between `${{` and `}}`.
+    /// The expression between `${{` and `}}`.
     Expression(Expr),
 }
 
 impl Template {
-    /// Cuts text at its `${{ }}`; a `}}` within a string of an expression does not end it.
+    /// Splits text at its `${{ }}`. A `}}` within a string of an expression does not end the expression.
     ///
     /// # Errors
-    /// An expression that cannot be read or does not end.
+    /// Fails if the text is too long, or if an expression is invalid or has no `}}`.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         let fail = |problem, position| ExpressionError { problem, position, expression: text.to_owned() };
         if text.len() > TEMPLATE_BYTES_MAX {
@@ -49,12 +49,12 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// The parts in their order.
+    /// Returns the parts in their order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// The text, when there is no expression in it.
+    /// Returns the text if there is no expression in it.
     pub fn as_text(&self) -> Option<&str> {
         match self.pieces.as_slice() {
             [] => Some(""),
@@ -63,11 +63,11 @@ impl Template {
         }
     }
 
-    /// One expression for all of it: the only one as it is, several parts as `format('...', a, b)`, which is how
-    /// GitHub's server sends them to runners.
+    /// Converts the template into one expression. A single expression stays unchanged; anything else becomes
+    /// `format('...', a, b)`, as GitHub's server sends it to runners.
     ///
     /// # Errors
-    /// When the whole is beyond what an expression may be.
+    /// Fails if the result exceeds the limits of an expression.
     pub fn to_expression(&self) -> Result<Expr, ExpressionError> {
         if let [Piece::Expression(expr)] = self.pieces.as_slice() {
             return Ok(expr.clone());
@@ -92,7 +92,7 @@ impl Template {
     }
 }
 
-/// Where the `}}` stands that ends an expression.
+/// Returns the position of the `}}` that ends an expression.
 fn closing(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut in_string = false;

@@ -1,4 +1,4 @@
-//! Cases in a table, and properties.
+//! Tables of cases, and property tests.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -153,7 +153,7 @@ fn numbers_are_written_with_at_most_fifteen_digits() {
 fn mistakes_are_named_with_their_place() {
     let message = |text: &str| parse(text).and_then(|expr| expr.evaluate(&scope())).unwrap_err().to_string();
     insta::assert_snapshot!(message("github.ref = 'x'"), @r#"unexpected symbol "=" (compare with ==), at position 12 of "github.ref = 'x'""#);
-    insta::assert_snapshot!(message("github.ref == \"x\""), @r#"unexpected symbol """ (strings stand in single quotes), at position 15 of "github.ref == "x"""#);
+    insta::assert_snapshot!(message("github.ref == \"x\""), @r#"unexpected symbol """ (strings use single quotes), at position 15 of "github.ref == "x"""#);
     insta::assert_snapshot!(message("'open"), @r#"the string has no closing ' (write '' for a quote inside a string), at position 1 of "'open""#);
     insta::assert_snapshot!(message("(1"), @r#"unexpected end of expression, expected ), at position 2 of "(1""#);
     insta::assert_snapshot!(message("1 +2"), @r#"unexpected symbol "2", at position 3 of "1 +2""#);
@@ -179,7 +179,7 @@ fn depth_length_and_results_are_bounded() {
         Problem::TooDeep { .. }
     ));
     assert!(matches!(parse(&"1".repeat(30_000)).unwrap_err().problem, Problem::TooLong { .. }));
-    // Ten times ten times ... of what was made before: it must stop by itself.
+    // Each level repeats the level before ten times, so the evaluation must stop at the limit.
     let mut bomb = "'0123456789'".to_owned();
     for _ in 0..12 {
         bomb = format!("format('{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}', {bomb})");
@@ -214,7 +214,7 @@ fn templates_are_cut_at_their_expressions_and_become_format_calls() {
     assert_eq!(Template::parse("${{ }}").unwrap_err().problem, Problem::Empty);
 }
 
-/// Text that is likely to be almost an expression.
+/// Generates text that is close to an expression.
 fn expression_like() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         Just("github"),

@@ -1,4 +1,4 @@
-//! Values of expressions, and GitHub's rules for turning one kind into another.
+//! Values of expressions, and GitHub's rules for converting one kind into another.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 /// A value of the expression language.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Value {
-    /// Nothing.
+    /// `null`.
     #[default]
     Null,
     /// `true` or `false`.
@@ -18,23 +18,23 @@ pub enum Value {
     String(String),
     /// A list.
     Array(Vec<Value>),
-    /// Keys and values.
+    /// A mapping of keys to values.
     Object(Object),
 }
 
-/// Keys and values in the order in which they came; keys are found whatever their case.
+/// Keys and values in the order of insertion. Lookups ignore the case of keys.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Object {
     entries: IndexMap<String, (String, Value)>,
 }
 
 impl Object {
-    /// An object without entries.
+    /// Creates an object without entries.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets a key; an equal one (whatever its case) keeps its place and its spelling.
+    /// Sets the value of a key. A key that is present already (ignoring case) keeps its place and its spelling.
     pub fn insert(&mut self, key: String, value: Value) {
         match self.entries.entry(fold(&key)) {
             indexmap::map::Entry::Occupied(mut occupied) => occupied.get_mut().1 = value,
@@ -44,22 +44,22 @@ impl Object {
         }
     }
 
-    /// The value of a key, whatever its case.
+    /// Returns the value of a key, ignoring case.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.get(&fold(key)).map(|(_, value)| value)
     }
 
-    /// The entries in their order.
+    /// Returns the entries in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.values().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True without entries.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -100,7 +100,7 @@ impl From<f64> for Value {
 }
 
 impl Value {
-    /// What `if` makes of it: null, false, 0, NaN and the empty string are false.
+    /// Converts the value to a condition as `if` does: null, false, 0, NaN and the empty string are false.
     pub fn is_truthy(&self) -> bool {
         match self {
             Self::Null => false,
@@ -111,7 +111,8 @@ impl Value {
         }
     }
 
-    /// The number it stands for: null is 0, false 0, true 1, the empty string 0, other text what it spells or NaN.
+    /// Converts the value to a number: null, false and the empty string are 0, true is 1, other text is the number that it
+    /// spells or NaN, and arrays and objects are NaN.
     pub fn to_number(&self) -> f64 {
         match self {
             Self::Null => 0.0,
@@ -122,7 +123,7 @@ impl Value {
         }
     }
 
-    /// The text it stands for; `Array` and `Object` for what has none.
+    /// Converts the value to text; arrays and objects become `Array` and `Object`.
     pub fn to_text(&self) -> String {
         match self {
             Self::Null => String::new(),
@@ -134,18 +135,18 @@ impl Value {
         }
     }
 
-    /// True for everything but arrays and objects.
+    /// Returns true unless the value is an array or an object.
     pub fn is_primitive(&self) -> bool {
         !matches!(self, Self::Array(_) | Self::Object(_))
     }
 
-    /// `==`: text whatever its case, different kinds as numbers, arrays and objects only with themselves.
+    /// Compares as `==` does: text ignoring case, different kinds as numbers; an array or an object equals only itself.
     pub fn loosely_equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::String(a), Self::String(b)) => compare_text(a, b) == Ordering::Equal,
-            // GitHub compares these by identity. Two evaluations of one context give one address here too.
+            // GitHub compares these by identity. Two evaluations of the same context return the same address here too.
             (Self::Array(a), Self::Array(b)) => std::ptr::eq(a, b),
             (Self::Object(a), Self::Object(b)) => std::ptr::eq(a, b),
             (a, b) if a.is_primitive() && b.is_primitive() => a.to_number() == b.to_number(),
@@ -153,7 +154,7 @@ impl Value {
         }
     }
 
-    /// `>` when `Greater`, `<` when `Less`; `None` where no order exists, which makes every comparison false.
+    /// Orders two values for `<` and `>`. Returns `None` if they have no order, which makes every comparison false.
     pub fn loosely_compares(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::String(a), Self::String(b)) => Some(compare_text(a, b)),
@@ -162,13 +163,13 @@ impl Value {
         }
     }
 
-    /// A member of an object or an item of an array; null where there is none.
+    /// Returns a member of an object or an item of an array, or `None` if there is none.
     pub fn index(&self, index: &Self) -> Option<&Self> {
         match self {
             Self::Object(object) if index.is_primitive() => object.get(&index.to_text()),
             Self::Array(items) => {
                 let number = index.to_number();
-                // NaN fails the comparison; a fraction is cut off, as GitHub does.
+                // NaN fails the comparison; the cast cuts a fraction off, as GitHub does.
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -181,7 +182,7 @@ impl Value {
         }
     }
 
-    /// From JSON.
+    /// Converts JSON to a value.
     pub fn from_json(json: &serde_json::Value) -> Self {
         match json {
             serde_json::Value::Null => Self::Null,
@@ -195,7 +196,7 @@ impl Value {
         }
     }
 
-    /// To JSON. NaN and the infinities, which JSON lacks, become their words.
+    /// Converts the value to JSON. NaN and the infinities become text because JSON has no numbers for them.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Null => serde_json::Value::Null,
@@ -209,7 +210,7 @@ impl Value {
         }
     }
 
-    /// Roughly the bytes it takes as text, for the bound on evaluations.
+    /// Returns roughly the bytes that the value takes as text, for the limit on evaluations.
     pub(super) fn weight(&self) -> usize {
         const ITEM: usize = 16;
         ITEM + match self {
@@ -221,7 +222,7 @@ impl Value {
     }
 }
 
-/// A JSON number without `.0` where it is whole.
+/// Converts a number to JSON, without `.0` if it is whole.
 pub(crate) fn json_number(number: f64) -> serde_json::Value {
     const WHOLE_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
     if number.fract() == 0.0 && number.abs() <= WHOLE_MAX {
@@ -232,7 +233,8 @@ pub(crate) fn json_number(number: f64) -> serde_json::Value {
         .map_or_else(|| format_number(number).into(), serde_json::Value::Number)
 }
 
-/// Upper case, character by character, so that lengths in characters stay: .NET's `OrdinalIgnoreCase`.
+/// Converts text to upper case character by character, so that its length in characters stays the same, as .NET's
+/// `OrdinalIgnoreCase` does.
 pub(super) fn fold(text: &str) -> String {
     text.chars().map(fold_char).collect()
 }
@@ -249,8 +251,8 @@ fn compare_text(a: &str, b: &str) -> Ordering {
     a.chars().map(fold_char).cmp(b.chars().map(fold_char))
 }
 
-/// Reads a number as the expression language spells it: decimal with fraction and exponent, `0x`, `0o`, `Infinity`.
-/// Empty text is 0, anything else NaN.
+/// Parses a number as the expression language spells it: decimal with fraction and exponent, `0x`, `0o`, `Infinity`.
+/// Empty text is 0; any other text is NaN.
 pub(super) fn parse_number(text: &str) -> f64 {
     let text = text.trim();
     match text {
@@ -261,19 +263,19 @@ pub(super) fn parse_number(text: &str) -> f64 {
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
         if let Some(digits) = text.strip_prefix(prefix) {
-            // GitHub reads these as 32 bits, with a sign: 0xffffffff is -1.
+            // GitHub reads these as signed 32-bit numbers: 0xffffffff is -1.
             let bits = if digits.starts_with('+') { None } else { u32::from_str_radix(digits, radix).ok() };
             return bits.map_or(f64::NAN, |bits| f64::from(bits.cast_signed()));
         }
     }
-    // Rust also reads "inf" and "nan", which mean nothing here.
+    // Rust would also parse "inf" and "nan", which are not numbers in this language.
     if text.chars().all(|c| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E')) {
         return text.parse().unwrap_or(f64::NAN);
     }
     f64::NAN
 }
 
-/// Writes a number with at most 15 digits, as .NET's `G15` does: `3`, `0.5`, `1E+15`, `1E-05`.
+/// Formats a number with at most 15 digits, as .NET's `G15` does: `3`, `0.5`, `1E+15`, `1E-05`.
 pub(crate) fn format_number(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
@@ -288,7 +290,7 @@ pub(crate) fn format_number(number: f64) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..15).contains(&exponent) {
-        // Rounded to 15 digits first, then written out without trailing zeros.
+        // The number is rounded to 15 digits first, then written without trailing zeros.
         let rounded: f64 = scientific.parse().unwrap_or(number);
         return format!("{rounded}");
     }

@@ -1,8 +1,8 @@
-//! What is wrong with a workflow file, and where.
+//! Remarks about a workflow file, with their positions.
 
 use std::fmt;
 
-/// A place in a text file; lines and columns count from 1, columns in characters.
+/// A position in a text file. Lines and columns count from 1; columns are in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line, from 1.
@@ -17,16 +17,16 @@ impl fmt::Display for Position {
     }
 }
 
-/// One remark about a workflow file, in one line: `ci.yml:12:5: jobs.build: unknown key "stepz"`.
+/// One remark about a workflow file, shown as one line: `ci.yml:12:5: jobs.build: unknown key "stepz"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The file, as the caller named it.
     pub file: String,
-    /// Where in the file, when the remark has a place.
+    /// The position in the file, if the remark is about one.
     pub position: Option<Position>,
-    /// Where in the workflow (`jobs.build.steps[0].run`); empty for the workflow as a whole.
+    /// The path in the workflow (`jobs.build.steps[0].run`); empty for the workflow as a whole.
     pub path: String,
-    /// What is wrong and, where it is known, what to write instead.
+    /// A description of the error and, if known, of the correction.
     pub message: String,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why a workflow file is refused: one remark or several, in the order of the file.
+/// The reasons why a workflow file is refused: one or more remarks, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
     remarks: Vec<Diagnostic>,
@@ -51,10 +51,10 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// So many remarks are kept; a file that is not a workflow at all would otherwise fill the screen.
+    /// Most remarks that are kept, because a file that is not a workflow at all would otherwise fill the screen.
     pub const REMARKS_MAX: usize = 20;
 
-    /// Sorts the remarks by place and keeps the first [`Self::REMARKS_MAX`]. `None` when there are none.
+    /// Sorts the remarks by position and keeps the first [`Self::REMARKS_MAX`]. Returns `None` if there are none.
     pub(crate) fn new(mut remarks: Vec<Diagnostic>) -> Option<Self> {
         if remarks.is_empty() {
             return None;
@@ -66,7 +66,7 @@ impl Diagnostics {
         Some(Self { remarks, left_out })
     }
 
-    /// The remarks, in the order of the file; never empty.
+    /// Returns the remarks, in the order of the file; never empty.
     pub fn remarks(&self) -> &[Diagnostic] {
         &self.remarks
     }

@@ -1,61 +1,61 @@
 //! Expansion of `strategy.matrix`.
 //!
-//! GitHub's rules (documentation, "Running variations of jobs in a workflow"): the vectors are multiplied in the order
-//! of the file, the last one changing fastest; `exclude` removes what it matches in all of its keys; each entry of
-//! `include` is added to every combination whose original values it does not change, and where there is none, it
-//! becomes a combination of its own.
+//! It follows GitHub's rules (documentation, "Running variations of jobs in a workflow"). The vectors are multiplied in the
+//! order of the file, and the last one changes fastest. An entry of `exclude` removes the combinations that match all of
+//! its keys. An entry of `include` is added to every combination whose original values it does not change. If there is no
+//! such combination, the entry becomes a combination of its own.
 
 use thiserror::Error;
 
 use crate::expression::{Object, Value};
 
-/// Jobs that one matrix may make; GitHub's own bound.
+/// Most jobs of one matrix; GitHub's limit.
 pub const JOBS_MAX: usize = 256;
-/// Work that filters may cause: combinations times entries.
+/// Most comparisons that filters may cause: combinations times entries.
 const COMPARISONS_MAX: usize = 1_000_000;
 
-/// A matrix that cannot be used.
+/// The error for an invalid matrix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MatrixError {
-    /// It is no mapping.
+    /// The matrix is not a mapping.
     #[error("the matrix must be a mapping")]
     NotMapping,
-    /// A vector is no list.
+    /// A vector is not a list.
     #[error("the matrix vector \"{vector}\" must be a list of values")]
     NotList {
-        /// Its name.
+        /// The vector's name.
         vector: String,
     },
-    /// A vector has nothing in it.
+    /// A vector is empty.
     #[error("the matrix vector \"{vector}\" holds no values")]
     EmptyVector {
-        /// Its name.
+        /// The vector's name.
         vector: String,
     },
-    /// An entry of `include` or `exclude` is no mapping.
+    /// An entry of `include` or `exclude` is not a mapping.
     #[error("each entry of the matrix's \"{filter}\" must be a mapping")]
     FilterNotMapping {
         /// `include` or `exclude`.
         filter: &'static str,
     },
-    /// An entry of `exclude` names something that is no vector.
-    #[error("the matrix's \"exclude\" names \"{key}\", which is none of its vectors")]
+    /// An entry of `exclude` has a key that is not a vector.
+    #[error("the matrix's \"exclude\" names \"{key}\", which is not one of its vectors")]
     UnknownVector {
-        /// What it names.
+        /// The key.
         key: String,
     },
-    /// Nothing is left.
+    /// The matrix has no combinations, or `exclude` removes all of them.
     #[error("the matrix makes no jobs")]
     Empty,
-    /// Too much.
+    /// The matrix has more than [`JOBS_MAX`] combinations, or its filters need too many comparisons.
     #[error("the matrix makes more than {JOBS_MAX} jobs")]
     TooManyJobs,
 }
 
-/// The combinations of a matrix, in GitHub's order.
+/// Returns the combinations of a matrix, in GitHub's order.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Fails if the matrix is invalid, empty or too large.
 pub fn expand(matrix: &Value) -> Result<Vec<Object>, MatrixError> {
     let Value::Object(matrix) = matrix else { return Err(MatrixError::NotMapping) };
     let mut vectors = Vec::new();
@@ -88,7 +88,7 @@ fn filters<'a>(items: &'a [Value], filter: &'static str) -> Result<Vec<&'a Objec
     objects.collect()
 }
 
-/// All combinations of the vectors, without those that are excluded.
+/// Returns all combinations of the vectors except the excluded ones.
 fn multiply(vectors: &[(&str, &[Value])], exclude: &[&Object]) -> Result<Vec<Object>, MatrixError> {
     for (key, _) in exclude.iter().flat_map(|object| object.iter()) {
         if !vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key)) {
@@ -119,7 +119,8 @@ fn multiply(vectors: &[(&str, &[Value])], exclude: &[&Object]) -> Result<Vec<Obj
     Ok(combinations)
 }
 
-/// The combination with a number: its digits choose from the vectors, the last vector being the last digit.
+/// Returns the combination with a number. Each digit of the number chooses a value of one vector; the last digit belongs to
+/// the last vector.
 fn combination(vectors: &[(&str, &[Value])], number: usize) -> Object {
     let mut rest = number;
     let mut chosen: Vec<(String, Value)> = Vec::with_capacity(vectors.len());
@@ -158,8 +159,8 @@ fn add_included(
     Ok(())
 }
 
-/// Whether a value of a combination is what a filter asks for. An object matches when all that the filter says of it
-/// does, so that `exclude` can name a part.
+/// Returns true if a value of a combination matches a filter's value. An object matches if the members that the filter
+/// names match, so that `exclude` can name only some of them.
 fn matches(value: Option<&Value>, wanted: &Value) -> bool {
     match (value, wanted) {
         (Some(Value::Object(object)), Value::Object(wanted)) => {

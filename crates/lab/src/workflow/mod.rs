@@ -1,4 +1,4 @@
-//! Workflow files: reading them, deciding what runs when, and saying it to a runner.
+//! Workflow files: parses them, decides which job runs when, and builds the job messages for runners.
 //!
 //! ```text
 //! file text --parse--> Workflow --Run::start--> Run --Action::QueueJob--> message::job_message --> runner
@@ -6,11 +6,11 @@
 //!                                                +------------- RunEvent (time passed in) -----------+
 //! ```
 //!
-//! Everything here is pure: no I/O and no clock. The lab's server owns a [`Run`], tells it what happened
-//! ([`RunEvent`]) and does what it is told ([`Action`]).
+//! This module is pure: it uses no I/O and no clock. The lab's server owns a [`Run`], passes it events ([`RunEvent`])
+//! and carries out the actions that it returns ([`Action`]).
 //!
-//! Expressions are evaluated where GitHub evaluates them: `if` of jobs, `strategy`, `runs-on`, job names and job
-//! timeouts here ([`plan`]), everything else in the runner, to which it is sent as template tokens ([`message`]).
+//! Expressions are evaluated where GitHub evaluates them. The lab evaluates `if` of jobs, `strategy`, `runs-on`, job names
+//! and job timeouts ([`plan`]). The runner evaluates all others, which it receives as template tokens ([`message`]).
 
 mod diagnostic;
 mod model;

@@ -1,4 +1,4 @@
-//! A workflow file that was found to be in order.
+//! The model of a valid workflow file.
 
 use indexmap::IndexMap;
 use thiserror::Error;
@@ -7,7 +7,8 @@ use super::diagnostic::{Diagnostic, Position};
 use super::token::Token;
 use crate::expression::{Expr, Object, Value};
 
-/// A workflow, checked: names are known, needs form no circle, expressions parse and use what they may.
+/// A checked workflow: its names are known, its needs form no cycle, and its expressions parse and use only what their place
+/// allows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workflow {
     /// The file as the caller of [`parse`](super::parse) named it, such as `.github/workflows/ci.yml`.
@@ -24,22 +25,22 @@ pub struct Workflow {
     pub defaults: Defaults,
     /// The jobs by id, in the order of the file; never empty.
     pub jobs: IndexMap<String, Job>,
-    /// Remarks about what is accepted without effect; to be shown once to whoever put the file here.
+    /// Remarks about keys that are accepted but have no effect, for the person who starts a run.
     pub notices: Vec<Diagnostic>,
 }
 
 impl Workflow {
-    /// What GitHub shows as the workflow's name: `name:`, else the file.
+    /// Returns the name that GitHub shows for the workflow: `name:`, or the file if it has none.
     pub fn display_name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.file)
     }
 
-    /// The event a run is made for when nobody says one: `workflow_dispatch` if listed, else the first.
+    /// Returns the trigger for a run without an explicit event: `workflow_dispatch` if it is listed, else the first one.
     pub fn default_trigger(&self) -> &Trigger {
         self.trigger("workflow_dispatch").unwrap_or(&self.triggers[0])
     }
 
-    /// The trigger for an event, if the workflow listens to it.
+    /// Returns the trigger for an event, if the workflow lists the event.
     pub fn trigger(&self, event: &str) -> Option<&Trigger> {
         self.triggers.iter().find(|trigger| trigger.event == event)
     }
@@ -50,18 +51,18 @@ impl Workflow {
 pub struct Trigger {
     /// The event, such as `push`.
     pub event: String,
-    /// Where it stands.
+    /// Its position in the file.
     pub at: Position,
     /// `inputs:` of `workflow_dispatch`, in the order of the file.
     pub inputs: IndexMap<String, Input>,
 }
 
 impl Trigger {
-    /// Turns what was typed (`--input k=v`, or the `inputs` of a dispatch call) into the `inputs` context: defaults
-    /// filled in, booleans as booleans, numbers as numbers, and choices checked.
+    /// Converts the given inputs (`--input k=v`, or the `inputs` of a dispatch call) into the `inputs` context: fills in
+    /// defaults, converts booleans and numbers, and checks choices.
     ///
     /// # Errors
-    /// The first input that is unknown, missing or of the wrong type.
+    /// Returns the first input that is unknown, missing or of the wrong type.
     pub fn resolve_inputs(&self, given: &IndexMap<String, String>) -> Result<Value, InputError> {
         if let Some(name) =
             given.keys().find(|name| !self.inputs.keys().any(|known| known.eq_ignore_ascii_case(name)))
@@ -89,7 +90,7 @@ pub struct Input {
     pub required: bool,
     /// `default:`, as text.
     pub default: Option<String>,
-    /// `type:`, `string` when absent.
+    /// `type:`; `string` if absent.
     pub kind: InputKind,
 }
 
@@ -104,7 +105,7 @@ pub enum InputKind {
     Number,
     /// One of `options:`.
     Choice(Vec<String>),
-    /// The name of an environment; any text here.
+    /// The name of an environment; the lab accepts any text.
     Environment,
 }
 
@@ -114,9 +115,9 @@ pub enum InputError {
     /// The workflow has no such input.
     #[error("the workflow has no input \"{name}\" (its inputs: {known})")]
     Unknown {
-        /// What was given.
+        /// The given name.
         name: String,
-        /// The inputs there are, or `none`.
+        /// The names of the workflow's inputs, or `none`.
         known: String,
     },
     /// A required input without a default was not given.
@@ -130,9 +131,9 @@ pub enum InputError {
     Invalid {
         /// The input.
         name: String,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What would do.
+        /// A description of the allowed values.
         expected: String,
     },
 }
@@ -184,7 +185,7 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// True when nothing is set.
+    /// Returns true if nothing is set.
     pub fn is_empty(&self) -> bool {
         self.shell.is_none() && self.working_directory.is_none()
     }
@@ -193,9 +194,9 @@ impl Defaults {
 /// An `if:`; the `${{ }}` around it is optional.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
-    /// Where it stands.
+    /// Its position in the file.
     pub at: Position,
-    /// The expression as GitHub completes it: without a status function it is `success() && (...)`.
+    /// The expression as GitHub completes it: a condition without a status function becomes `success() && (...)`.
     pub expr: Expr,
 }
 
@@ -204,29 +205,29 @@ pub struct Condition {
 pub struct Job {
     /// The key under `jobs:`.
     pub id: String,
-    /// Where it stands.
+    /// Its position in the file.
     pub at: Position,
     /// `name:`.
     pub name: Option<Token>,
     /// `needs:`, each the id of another job.
     pub needs: Vec<String>,
-    /// `if:`, completed; `success()` when there is none.
+    /// `if:`, completed; `success()` if absent.
     pub condition: Condition,
     /// `runs-on:`.
     pub runs_on: RunsOnTemplate,
     /// `strategy:`.
     pub strategy: Option<Strategy>,
-    /// `env:`, a mapping; evaluated by the runner.
+    /// `env:`, a mapping that the runner evaluates.
     pub env: Option<Token>,
-    /// `defaults.run`; evaluated by the runner.
+    /// `defaults.run`, which the runner evaluates.
     pub defaults: Defaults,
-    /// `outputs:`, a mapping; evaluated by the runner.
+    /// `outputs:`, a mapping that the runner evaluates.
     pub outputs: Option<Token>,
     /// `timeout-minutes:`.
     pub timeout_minutes: Option<Token>,
     /// `continue-on-error:`.
     pub continue_on_error: Option<Token>,
-    /// `environment:`; accepted without effect.
+    /// `environment:`, which has no effect.
     pub environment: Option<Token>,
     /// The steps; never empty.
     pub steps: Vec<Step>,
@@ -235,13 +236,13 @@ pub struct Job {
 /// `runs-on:` before its expressions are evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunsOnTemplate {
-    /// A string, a list, or an expression that gives either.
+    /// A string, a list, or an expression that evaluates to either.
     Labels(Token),
     /// `{group: ..., labels: ...}`.
     Group {
         /// The runner group.
         group: Option<Token>,
-        /// A string, a list, or an expression that gives either.
+        /// A string, a list, or an expression that evaluates to either.
         labels: Option<Token>,
     },
 }
@@ -249,28 +250,28 @@ pub enum RunsOnTemplate {
 /// `strategy:` before its expressions are evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Strategy {
-    /// `matrix:`, a mapping or an expression that gives one.
+    /// `matrix:`, a mapping or an expression that evaluates to one.
     pub matrix: Option<Token>,
-    /// `fail-fast:`; true when absent.
+    /// `fail-fast:`; true if absent.
     pub fail_fast: Option<Token>,
-    /// `max-parallel:`; no limit when absent.
+    /// `max-parallel:`; no limit if absent.
     pub max_parallel: Option<Token>,
 }
 
 /// One `run` step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// Where it stands.
+    /// Its position in the file.
     pub at: Position,
     /// `id:`.
     pub id: Option<String>,
     /// `name:`.
     pub name: Option<Token>,
-    /// `if:`, completed; `success()` when there is none.
+    /// `if:`, completed; `success()` if absent.
     pub condition: Condition,
     /// `run:`.
     pub run: Token,
-    /// What people see without a `name:`, as on GitHub: `Run ` and the first line of the script.
+    /// The name that is shown if there is no `name:`, as on GitHub: `Run ` and the first line of the script.
     pub label: Token,
     /// `shell:`.
     pub shell: Option<Token>,

@@ -1,4 +1,4 @@
-//! What the lab evaluates itself, since it decides where and when a job runs: titles, matrices, names, `runs-on`,
+//! Evaluates the keys that the lab itself needs to decide where and when a job runs: titles, matrices, names, `runs-on`,
 //! timeouts.
 
 use thiserror::Error;
@@ -10,71 +10,71 @@ use super::run::RunsOn;
 use super::token::{Token, TokenKind};
 use crate::expression::{ExpressionError, Object, Scope, Value};
 
-/// Minutes a job may take when the workflow does not say; GitHub's default.
+/// Timeout of a job in minutes if the workflow does not set one; GitHub's default.
 pub const TIMEOUT_MINUTES: f64 = 360.0;
-/// Longer timeouts are cut to this: 35 days, as long as GitHub lets a run wait.
+/// Longest timeout of a job in minutes; longer ones are cut to it. It is 35 days, as long as GitHub lets a run wait.
 const TIMEOUT_MINUTES_MAX: f64 = 50_400.0;
-/// Characters of a job's name; GitHub's own bound.
+/// Longest name of a job, in characters; GitHub's limit.
 const NAME_CHARACTERS_MAX: usize = 100;
 
-/// Why a job cannot be planned.
+/// The reason why a job cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{file}:{at}: {path}: {problem}")]
 pub struct PlanError {
     /// The workflow's file.
     pub file: String,
-    /// Where.
+    /// The position in the file.
     pub at: Position,
-    /// Which key, such as `jobs.build.runs-on`.
+    /// The path of the key, such as `jobs.build.runs-on`.
     pub path: String,
-    /// What is wrong.
+    /// The kind of error.
     pub problem: Box<PlanProblem>,
 }
 
-/// What is wrong with a plan.
+/// The kind of a [`PlanError`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PlanProblem {
     /// An expression failed.
     #[error(transparent)]
     Expression(#[from] ExpressionError),
-    /// The matrix is unusable.
+    /// The matrix is invalid.
     #[error(transparent)]
     Matrix(#[from] MatrixError),
-    /// A value is not what it must be.
+    /// A value has the wrong type or is out of range.
     #[error("must be {expected}, but evaluates to {found}")]
     Value {
-        /// What would do.
+        /// A description of the allowed values.
         expected: &'static str,
-        /// What there is.
+        /// The evaluated value.
         found: String,
     },
 }
 
-/// `strategy:`, evaluated.
+/// An evaluated `strategy:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StrategyPlan {
     /// The combinations of the matrix; one `None` for a job without a matrix.
     pub combinations: Vec<Option<Object>>,
-    /// Whether a failure stops the other jobs of the matrix.
+    /// True if a failure stops the other jobs of the matrix.
     pub fail_fast: bool,
-    /// How many jobs of the matrix may run at once.
+    /// Number of the matrix's jobs that may run at once.
     pub max_parallel: usize,
 }
 
-/// A job, evaluated for one combination of its matrix.
+/// A job that is evaluated for one combination of its matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobPlan {
-    /// What people see.
+    /// The displayed name.
     pub name: String,
-    /// What it asks of a runner.
+    /// The runner group and labels that the job requires.
     pub runs_on: RunsOn,
-    /// How long it may run.
+    /// The timeout, in minutes.
     pub timeout_minutes: f64,
-    /// Whether its failure fails the run.
+    /// True if a failure of the job does not fail the run.
     pub continue_on_error: bool,
 }
 
-/// The title of a run: `run-name:`, else the workflow's name. A `run-name` that cannot be evaluated gives the name too.
+/// Returns the title of a run: `run-name:`, or the workflow's name if `run-name` is absent, empty or cannot be evaluated.
 pub fn run_name(workflow: &Workflow, scope: &Scope<'_>) -> String {
     let title = workflow.run_name.as_ref().and_then(|token| token.evaluate(scope).ok());
     let title = title.map(|value| value.to_text().trim().to_owned()).filter(|title| !title.is_empty());
@@ -84,7 +84,7 @@ pub fn run_name(workflow: &Workflow, scope: &Scope<'_>) -> String {
 /// Evaluates `strategy:` with the contexts `github`, `needs`, `vars` and `inputs`.
 ///
 /// # Errors
-/// An expression that fails, or a matrix that makes no or too many jobs.
+/// Fails if an expression cannot be evaluated, or if the matrix is invalid or has no or too many jobs.
 pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan, PlanError> {
     let place = Place { file, job };
     let strategy = job.strategy.as_ref();
@@ -120,7 +120,7 @@ pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan
 /// Evaluates a job with the contexts `github`, `needs`, `vars`, `inputs`, `strategy` and `matrix`.
 ///
 /// # Errors
-/// The first key that cannot be evaluated.
+/// Returns the first key that cannot be evaluated.
 pub fn job(file: &str, job: &Job, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<JobPlan, PlanError> {
     let place = Place { file, job };
     let timeout_minutes = match &job.timeout_minutes {
@@ -135,7 +135,7 @@ pub fn job(file: &str, job: &Job, matrix: Option<&Object>, scope: &Scope<'_>) ->
     Ok(JobPlan { name: place.name(matrix, scope)?, runs_on, timeout_minutes, continue_on_error })
 }
 
-/// The name of a job that is skipped before its matrix and its name could be evaluated.
+/// Returns the name of a job that is over before its matrix and its name could be evaluated.
 pub fn plain_name(job: &Job) -> String {
     match job.name.as_ref().map(|token| &token.kind) {
         Some(TokenKind::String(name)) if !name.trim().is_empty() => shortened(name.trim()),
@@ -167,7 +167,7 @@ impl Place<'_> {
 
     fn positive(&self, token: &Token, key: &str, scope: &Scope<'_>) -> Result<f64, PlanError> {
         let value = self.evaluate(token, key, scope)?;
-        // Inputs and variables are text, and GitHub takes a number in it.
+        // Inputs and variables are text, and GitHub accepts a number in text.
         let number = if value.is_primitive() { value.to_number() } else { f64::NAN };
         if number > 0.0 {
             Ok(number)
@@ -176,7 +176,7 @@ impl Place<'_> {
         }
     }
 
-    /// GitHub puts the values of the matrix behind a name that has no expression in it.
+    /// Returns the job's name. As on GitHub, a name without expressions is followed by the values of the matrix.
     fn name(&self, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<String, PlanError> {
         if let Some(token) = &self.job.name
             && matches!(token.kind, TokenKind::Expression(_))
@@ -198,7 +198,7 @@ impl Place<'_> {
             RunsOnTemplate::Labels(token) => {
                 let value = self.evaluate(token, "runs-on", scope)?;
                 match &value {
-                    // An expression may also give `{group: ..., labels: ...}`.
+                    // An expression may also evaluate to `{group: ..., labels: ...}`.
                     Value::Object(object) => {
                         let group = object.get("group").map(Value::to_text).filter(|group| !group.is_empty());
                         let labels =
@@ -225,7 +225,7 @@ impl Place<'_> {
     fn labels(&self, token: &Token, value: &Value) -> Result<Vec<String>, PlanError> {
         let bad = || self.error(token, "runs-on", unexpected("a label or a list of labels", value));
         let labels: Vec<String> = match value {
-            // A list within the list comes from an expression in it, and GitHub flattens it.
+            // A list within the list comes from an expression, and GitHub flattens it.
             Value::Array(items) => {
                 items.iter().flat_map(flatten).map(|item| item.to_text().trim().to_owned()).collect()
             }

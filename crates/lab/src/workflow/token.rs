@@ -1,24 +1,24 @@
-//! Template tokens: a part of a workflow file that may hold expressions.
+//! Template tokens: parts of a workflow file that may contain expressions.
 //!
-//! They are what GitHub's server sends to runners, so that one type serves the parser, the lab's own evaluation and the
-//! job message. A string with `${{ }}` inside other text is an expression `format('...', a, b)`, as GitHub makes it.
+//! GitHub's server sends template tokens to runners, so that one type serves the parser, the lab's own evaluation and the
+//! job message. A string with `${{ }}` inside other text becomes an expression `format('...', a, b)`, as on GitHub.
 
 use super::diagnostic::Position;
 use crate::expression::{Expr, ExpressionError, Object, Scope, Value};
 
-/// A value of the file with its place.
+/// A value of the file with its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
-    /// Where it stands.
+    /// The position in the file.
     pub at: Position,
-    /// What it is.
+    /// The value.
     pub kind: TokenKind,
 }
 
-/// What a [`Token`] holds.
+/// The value of a [`Token`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenKind {
-    /// Nothing, or `null`.
+    /// No value, or `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -30,15 +30,15 @@ pub enum TokenKind {
     Expression(Expr),
     /// A list.
     Sequence(Vec<Token>),
-    /// Keys and values in the order of the file; keys are literal.
+    /// Keys and values in the order of the file. Keys are literal.
     Mapping(Vec<(Token, Token)>),
 }
 
 impl Token {
-    /// Evaluates every expression in it.
+    /// Evaluates every expression in the token.
     ///
     /// # Errors
-    /// The first expression that cannot be evaluated.
+    /// Returns the first expression that cannot be evaluated.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
         Ok(match &self.kind {
             TokenKind::Null => Value::Null,

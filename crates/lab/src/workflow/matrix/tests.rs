@@ -91,7 +91,7 @@ fn what_makes_no_jobs_or_too_many_is_refused() {
     assert_eq!(refused(json!({ "a": [1], "exclude": [{ "a": 1 }] })), "the matrix makes no jobs");
     assert_eq!(
         refused(json!({ "a": [1], "exclude": [{ "b": 1 }] })),
-        "the matrix's \"exclude\" names \"b\", which is none of its vectors"
+        "the matrix's \"exclude\" names \"b\", which is not one of its vectors"
     );
     assert_eq!(
         refused(json!({ "a": [1], "include": [5] })),

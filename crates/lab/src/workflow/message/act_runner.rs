@@ -1,16 +1,16 @@
-//! Changes to a job message for github-act-runner alone.
+//! Changes to a job message that only github-act-runner needs.
 //!
-//! Seen with github-act-runner 0.13.0, which gives each step a terminal of its own (its `--terminal`, on by default):
-//! a step that reads its standard input waits for ever, and what a step leaves running in the background is hung up
-//! with the terminal. On GitHub standard input is at its end, and background processes live until the job is over.
-//! (Without the terminal it is worse: a step lasts as long as any process that holds its output, even past its
-//! timeout.) Neither can be set from outside, so the shell's command line takes care of both.
+//! github-act-runner 0.13.0 gives each step its own terminal (its `--terminal`, on by default). As observed with it, a step
+//! that reads its standard input waits forever, and processes that a step leaves running in the background are hung up
+//! when the terminal closes. On GitHub, standard input is at its end, and background processes live until the job is over.
+//! (Without the terminal it is worse: a step lasts as long as any process holds its output open, even past its timeout.)
+//! Neither can be configured from outside, so the shell's command line takes care of both.
 
 use dayfly_guest::environment::{GUEST, MORTAL};
 use serde_json::{Value as Json, json};
 
 /// Changes the steps' shells so that github-act-runner treats their input and their background processes as GitHub
-/// does. The official runner must not get this: it splits command lines by other rules.
+/// does. The official runner must not get these changes because it splits command lines by other rules.
 pub fn adapt_to_github_act_runner(message: &mut Json) {
     for step in message.get_mut("steps").and_then(Json::as_array_mut).into_iter().flatten() {
         if let Some(inputs) = step["inputs"]["map"].as_array_mut() {
@@ -29,23 +29,25 @@ fn adapt_shell(inputs: &mut Vec<Json>) {
     }
 }
 
-/// What GitHub runs for a shell's name on Linux (documentation, "Workflow syntax", `jobs.<job_id>.steps[*].shell`).
-/// `None` for command lines of the workflow's own and for expressions.
+/// Returns the command that GitHub runs for a shell's name on Linux (documentation, "Workflow syntax",
+/// `jobs.<job_id>.steps[*].shell`). Returns `None` for custom command lines and for expressions.
 fn command(shell: &str) -> Option<&'static str> {
     match shell {
         "bash" => Some("bash --noprofile --norc -e -o pipefail"),
         "sh" => Some("sh -e"),
-        // Debian has it under this name only.
+        // Debian has Python only as `python3`.
         "python" => Some("\"$(command -v python || command -v python3)\""),
         _ => None,
     }
 }
 
-/// The runner app splits this by the rules of a POSIX shell and puts the script's path in place of `{0}`.
+/// Returns the command line that runs a step's script with `command`. The runner app splits it by the rules of a POSIX shell
+/// and replaces `{0}` with the script's path.
 ///
-/// When a step fails, the runner app stops reading its terminal at once and loses the last lines, which say why; hence
-/// the pause. A step that is out of time has only its first process killed; hence the death signal for the script, which in
-/// a machine dayfly's own program there sets: images without util-linux have another `setpriv`, or none.
+/// The command line sleeps after a failure because the runner app stops reading the terminal as soon as a step fails, and
+/// would lose the last lines, which say why it failed. The script gets a death signal because the runner app kills only the
+/// first process of a step that times out. In a machine dayfly's own program sets this signal, because images without
+/// util-linux have another `setpriv` or none.
 fn wrapped(command: &str) -> String {
     format!(
         "sh -c 'trap \"\" HUP; m={GUEST}; if test -x $m; then m=\"$m {MORTAL}\"; else m=\"setpriv --pdeathsig KILL\"; fi; \

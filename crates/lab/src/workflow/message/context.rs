@@ -1,4 +1,4 @@
-//! Contexts as JSON: text, booleans, numbers and null as they are, arrays and objects as `{"t": n, ...}`.
+//! Writes contexts as JSON: text, booleans, numbers and null unchanged, arrays and objects as `{"t": n, ...}`.
 
 use serde_json::{Value as Json, json};
 

@@ -1,7 +1,7 @@
-//! Mask hints: what the runner must not let into logs, beyond the secrets' own text.
+//! Mask hints: patterns that the runner must mask in logs in addition to the secrets' own text.
 //!
-//! Both runner apps mask the values of secret variables as a whole. actions/runner also masks each line of a secret of
-//! several lines and its base64; github-act-runner 0.13.0 does not, so that these are named here as patterns.
+//! Both runner apps mask the whole value of each secret variable. actions/runner also masks each line of a multi-line
+//! secret and its base64. github-act-runner 0.13.0 does not, so the message lists them as patterns.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Value as Json, json};
 
-/// Shorter text is everywhere and would make a log unreadable.
+/// Shortest pattern, in bytes. Shorter text occurs everywhere, and masking it would make a log unreadable.
 const LENGTH_MIN: usize = 4;
-/// A job's hints; each is tried on every line of the log.
+/// Most hints of a job, because the runner tries each of them on every line of the log.
 const HINTS_MAX: usize = 1000;
 
-/// Patterns for the lines and the base64 forms of secrets.
+/// Returns patterns for the lines and the base64 forms of secrets.
 pub(super) fn hints<'a>(secrets: impl IntoIterator<Item = &'a String>) -> Vec<Json> {
     let mut texts = BTreeSet::new();
     for secret in secrets {
@@ -22,26 +22,26 @@ pub(super) fn hints<'a>(secrets: impl IntoIterator<Item = &'a String>) -> Vec<Js
         texts.extend(secret.lines().map(|line| line.trim().to_owned()));
         texts.extend(base64_forms(secret));
     }
-    // Longer ones first: a short one must not cut a longer one in two.
+    // Longer texts come first, because masking a short one first could cut a longer one in two.
     let mut texts: Vec<String> = texts.into_iter().filter(|text| text.len() >= LENGTH_MIN).collect();
     texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
     texts.iter().take(HINTS_MAX).map(|text| json!({ "type": "regex", "value": escaped(text) })).collect()
 }
 
-/// Base64 of the secret wherever it stands within a longer text: what is sure at each of the three offsets.
+/// Returns the base64 characters that the secret produces in any longer text, for each of the three possible offsets.
 fn base64_forms(secret: &str) -> impl Iterator<Item = String> {
     (0..3_usize).filter_map(move |offset| {
         let mut bytes = vec![0; offset];
         bytes.extend(secret.as_bytes());
         let encoded = STANDARD_NO_PAD.encode(&bytes);
-        // The first characters mix in what stands before, the last one what stands behind.
+        // The first characters also depend on the text before the secret, and the last one on the text after it.
         let start = (offset * 8).div_ceil(6);
         let end = bytes.len() * 8 / 6;
         (secret.len() > LENGTH_MIN && start < end).then(|| encoded[start..end].to_owned())
     })
 }
 
-/// A pattern for just this text, for .NET's and for Go's regular expressions.
+/// Returns a pattern that matches exactly this text, for .NET's and for Go's regular expressions.
 fn escaped(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for character in text.chars() {

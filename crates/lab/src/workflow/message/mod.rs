@@ -1,9 +1,9 @@
-//! The job message: what a runner gets when it acquires a job.
+//! Builds the job message, which a runner receives when it acquires a job.
 //!
-//! The shape is that of actions/runner 2.336.0 (`AgentJobRequestMessage`), of which github-act-runner 0.13.0 reads the
-//! most. Both read names whatever their case. Where that runner app misses something, the message helps it along in a
-//! way that changes nothing for the official one; each such place says so. What would disturb the official one stands
-//! apart, in [`adapt_to_github_act_runner`].
+//! Its shape is that of actions/runner 2.336.0 (`AgentJobRequestMessage`), and github-act-runner 0.13.0 reads most of it.
+//! Both ignore the case of names. If github-act-runner lacks something, the message contains a workaround that changes
+//! nothing for the official runner, and a comment says so. Workarounds that would disturb the official runner are separate,
+//! in [`adapt_to_github_act_runner`].
 
 mod act_runner;
 mod context;
@@ -22,41 +22,41 @@ use super::token::Token;
 use context::context_data;
 use template::template_token;
 
-/// What only the server knows about a job: addresses, ids, tokens and secret values.
+/// The parts of a job message that only the server knows: addresses, ids, tokens and secret values.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// The server as the runner reaches it, without a slash at its end: what `github.server_url` is for the job.
+    /// The server's address as the runner reaches it, without a trailing slash; the job's `github.server_url`.
     pub server_url: String,
-    /// The run service, with a slash at its end; the runner appends `renewjob` and `completejob`.
+    /// The run service's address, with a trailing slash; the runner appends `renewjob` and `completejob`.
     pub run_service_url: String,
-    /// The results service, with a slash at its end; without it no log is uploaded.
+    /// The results service's address, with a trailing slash. Without it the runner uploads no log.
     pub results_url: String,
-    /// The live feed, `ws://...`; github-act-runner 0.13.0 panics without it.
+    /// The live feed's address, `ws://...`. github-act-runner 0.13.0 panics without it.
     pub feed_stream_url: String,
-    /// The job's access token for those; shaped as a JWT, since actions/runner decodes it.
+    /// The job's access token for these services. It has the form of a JWT because actions/runner decodes it.
     pub job_token: String,
-    /// What `github.token` and `secrets.GITHUB_TOKEN` are.
+    /// The value of `github.token` and `secrets.GITHUB_TOKEN`.
     pub github_token: String,
-    /// The plan (one a run), a GUID.
+    /// The id of the plan, a GUID; each run has one plan.
     pub plan_id: String,
-    /// The timeline, a GUID.
+    /// The id of the timeline, a GUID.
     pub timeline_id: String,
-    /// The job, a GUID.
+    /// The id of the job, a GUID.
     pub job_id: String,
     /// The request's number.
     pub request_id: u64,
-    /// Until when the job is reserved for the runner.
+    /// The time until which the job is reserved for the runner.
     pub locked_until: jiff::Timestamp,
-    /// The ids of the steps, GUIDs, one for each step of the job in its order.
+    /// The ids of the job's steps, GUIDs, in the order of the steps.
     pub step_ids: Vec<String>,
     /// The secrets by name.
     pub secrets: IndexMap<String, String>,
-    /// The billing owner, sent back by the runner; may be empty.
+    /// The billing owner, which the runner sends back; may be empty.
     pub billing_owner_id: String,
 }
 
-/// Builds the answer to `acquirejob` for a job that [`Action::QueueJob`](super::Action) named. JSON's `null` for a job
-/// that the run never had.
+/// Builds the answer to `acquirejob` for a job that [`Action::QueueJob`](super::Action) named. Returns JSON's `null` for a
+/// job that the run never had.
 pub fn job_message(workflow: &Workflow, run: &Run, job: JobIndex, service: &Service) -> Json {
     let Some(job_run) = run.job(job) else { return Json::Null };
     let Some(definition) = workflow.jobs.get(&job_run.job_id) else { return Json::Null };
@@ -100,7 +100,7 @@ fn endpoint(service: &Service) -> Json {
     })
 }
 
-/// Secrets go as secret variables: runners make the `secrets` context and the masks of them.
+/// Sends secrets as secret variables, because runners build the `secrets` context and the masks from them.
 fn variables(job: &JobRun, service: &Service) -> Json {
     let plain = |value: &str| json!({ "value": value });
     let secret = |value: &str| json!({ "value": value, "isSecret": true });
@@ -128,7 +128,7 @@ fn contexts(run: &Run, job: &JobRun, service: &Service) -> Json {
     })
 }
 
-/// The mappings of the workflow and of the job; the runner evaluates them in this order, later ones win.
+/// Returns the mappings of the workflow and of the job. The runner evaluates them in this order, and later ones win.
 fn environment(workflow: &Workflow, job: &Job) -> Vec<Json> {
     [&workflow.env, &job.env].into_iter().flatten().map(template_token).collect()
 }
@@ -143,7 +143,7 @@ fn defaults(workflow: &Workflow, job: &Job) -> Vec<Json> {
         .collect()
 }
 
-/// The keys that have a value, with it.
+/// Returns the keys that have a value, with their values.
 fn present<'a, const N: usize>(
     keys: [(&'a str, &'a Option<Token>); N],
 ) -> impl Iterator<Item = (&'a str, Json)> {

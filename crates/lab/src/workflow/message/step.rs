@@ -1,4 +1,4 @@
-//! Steps of a job message.
+//! Builds the steps of a job message.
 
 use serde_json::{Value as Json, json};
 
@@ -40,7 +40,7 @@ fn step_message(workflow: &Workflow, job: &Job, step: &Step, id: &str, name: &st
     message
 }
 
-/// The defaults are written into each step as well: github-act-runner 0.13.0 takes in the shell from `defaults`, but
+/// Writes the defaults into each step as well, because github-act-runner 0.13.0 reads the shell from `defaults`, but
 /// not the working directory. The official runner finds the same values in both places.
 fn inputs(workflow: &Workflow, job: &Job, step: &Step) -> Json {
     let shell = [&step.shell, &job.defaults.shell, &workflow.defaults.shell]
@@ -55,8 +55,8 @@ fn inputs(workflow: &Workflow, job: &Job, step: &Step) -> Json {
     mapping(script.into_iter().chain(options))
 }
 
-/// Runners take whole minutes: actions/runner cuts a fraction off, so that 0.5 would mean none, and github-act-runner
-/// 0.13.0 ignores the timeout altogether. Rounded up, there is always one.
+/// Rounds a timeout up to whole minutes, because runners take only these: actions/runner cuts a fraction off, so that 0.5
+/// would mean no timeout, and github-act-runner 0.13.0 ignores the timeout altogether.
 fn whole_minutes(timeout: &Token) -> Json {
     match timeout.kind {
         TokenKind::Number(number) => crate::expression::Value::Number(number.ceil()).to_json(),
@@ -64,7 +64,8 @@ fn whole_minutes(timeout: &Token) -> Json {
     }
 }
 
-/// Steps without an id are named as GitHub names them: `__run`, `__run_2`, ... Ids never begin with `__`.
+/// Returns the id of a step or, if it has none, the name that GitHub gives it: `__run`, `__run_2`, ... Ids never begin with
+/// `__`.
 fn context_name(step: &Step, unnamed: &mut usize) -> String {
     if let Some(id) = &step.id {
         return id.clone();

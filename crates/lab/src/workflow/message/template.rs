@@ -1,4 +1,4 @@
-//! Template tokens as JSON: text, booleans and numbers as they are, everything else as `{"type": n, ...}`.
+//! Writes template tokens as JSON: text, booleans and numbers unchanged, everything else as `{"type": n, ...}`.
 
 use serde_json::{Value as Json, json};
 
@@ -9,8 +9,8 @@ const SEQUENCE: u8 = 1;
 const MAPPING: u8 = 2;
 const EXPRESSION: u8 = 3;
 
-/// A token for the runner. Nothing (`null`) becomes empty text, which is what GitHub makes of it where text is wanted;
-/// github-act-runner 0.13.0 panics over a null token.
+/// Converts a token for the runner. `null` becomes empty text because github-act-runner 0.13.0 panics on a null token;
+/// GitHub converts it in the same way if text is expected.
 pub(super) fn template_token(token: &Token) -> Json {
     match &token.kind {
         TokenKind::Null => Json::from(""),
@@ -30,7 +30,7 @@ pub(super) fn template_token(token: &Token) -> Json {
     }
 }
 
-/// A mapping of literal keys.
+/// Builds a mapping with literal keys.
 pub(super) fn mapping<'a>(entries: impl IntoIterator<Item = (&'a str, Json)>) -> Json {
     let pairs = entries.into_iter().map(|(key, value)| pair(Json::from(key), value));
     json!({ "type": MAPPING, "map": pairs.collect::<Vec<_>>() })

@@ -1,19 +1,19 @@
-//! The keys of a mapping: those that are known, those that are not yet carried out, and what was probably meant.
+//! Sorts the keys of a mapping into known, unsupported and unknown ones, and suggests the key that was probably meant.
 
 use super::super::diagnostic::Position;
 use super::super::yaml::{Node, NodeKind};
 use super::Reader;
 
-/// What becomes of a key.
+/// The way in which the lab treats a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Support {
-    /// It is read.
+    /// The lab reads the key.
     Read,
-    /// It is read, but only shows.
+    /// The lab reads the key, but only to display it.
     Shown,
-    /// It is accepted and does nothing.
+    /// The lab accepts the key, which has no effect.
     Ignored,
-    /// GitHub knows it; the lab refuses it.
+    /// GitHub supports the key; the lab refuses it.
     NotYet,
 }
 
@@ -29,7 +29,7 @@ impl Key {
     }
 }
 
-/// The values of the keys that are read.
+/// The values of the accepted keys.
 pub(super) struct Fields<'a> {
     values: Vec<(&'static str, Position, &'a Node)>,
 }
@@ -45,7 +45,7 @@ impl<'a> Fields<'a> {
 }
 
 impl Reader {
-    /// Sorts the entries of a mapping by what is known about their keys; `None` when it is no mapping.
+    /// Sorts the entries of a mapping by the support for their keys. Returns `None` if the node is not a mapping.
     pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str, keys: &[Key]) -> Option<Fields<'a>> {
         let NodeKind::Mapping(entries) = &node.kind else {
             self.remark(node.at, path, format!("must be a mapping, but is {}", node.describe()));
@@ -88,12 +88,12 @@ impl Reader {
     }
 }
 
-/// `jobs.build` and `name` make `jobs.build.name`.
+/// Joins `jobs.build` and `name` into `jobs.build.name`.
 pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// The candidate that is at most two changes away, if one is.
+/// Returns the nearest candidate if it is at most two changes away, or one if it has up to three letters.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const WORD_MAX: usize = 64;
     if word.len() > WORD_MAX {
@@ -107,7 +107,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     (distance <= allowed).then_some(candidate)
 }
 
-/// Levenshtein's distance, with a swap of neighbours as one change.
+/// Returns the Levenshtein distance, with a swap of neighbours as one change.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

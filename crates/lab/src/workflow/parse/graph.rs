@@ -1,4 +1,4 @@
-//! Needs must not form a circle.
+//! Checks that needs form no cycle.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ enum Mark {
 }
 
 impl Reader {
-    /// Remarks on every circle once, at the job it was first entered by.
+    /// Leaves one remark on each cycle, at the job through which the walk entered it.
     pub(super) fn check_needs(&mut self, jobs: &IndexMap<String, Job>) {
         let mut marks: HashMap<&str, Mark> = HashMap::new();
         for start in jobs.keys() {
@@ -22,7 +22,7 @@ impl Reader {
         }
     }
 
-    /// Depth first with a stack of its own: a file may chain thousands of jobs.
+    /// Walks depth first, with an explicit stack because a file may chain many jobs.
     fn walk<'a>(
         &mut self,
         start: &'a str,

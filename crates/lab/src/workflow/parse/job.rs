@@ -1,4 +1,4 @@
-//! One job.
+//! Parses one job.
 
 use super::super::diagnostic::Position;
 use super::super::model::{Defaults, Job, RunsOnTemplate};
@@ -64,7 +64,7 @@ impl Reader {
         let environment =
             environment.and_then(|node| self.any_template(node, &inner("environment"), &place::STEP));
 
-        // Jobs that call a workflow have no steps; that they are refused has been said.
+        // A job that calls a workflow has no steps, and `fields` has already left a remark on its `uses`.
         let calls = matches!(&entry.value.kind, NodeKind::Mapping(entries) if entries.iter().any(|e| e.key == "uses"));
         if calls {
             return None;
@@ -129,7 +129,7 @@ impl Reader {
         };
         let mut needs: Vec<String> = Vec::new();
         for (name, at) in names {
-            // Ids are found whatever their case, as GitHub finds them.
+            // The lookup of ids ignores case, as on GitHub.
             let Some(known) = ids.iter().find(|known| known.eq_ignore_ascii_case(&name)) else {
                 let hint = nearest(&name, ids.iter().copied());
                 let hint = hint.map(|near| format!(" (did you mean \"{near}\"?)")).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! From the text of a file to a [`Workflow`].
+//! Parses the text of a file into a [`Workflow`].
 //!
-//! A [`Reader`] walks the tree and collects remarks instead of stopping at the first, so that several mistakes are
+//! A [`Reader`] walks the tree and collects remarks instead of stopping at the first one, so that several mistakes are
 //! shown at once. A function that returns `None` has left a remark.
 
 mod fields;
@@ -20,7 +20,7 @@ use super::yaml::{self, Entry, Node, NodeKind};
 use fields::{Key, Support};
 use place::Place;
 
-/// The keys at the top of a workflow file.
+/// The top-level keys of a workflow file.
 const WORKFLOW_KEYS: &[Key] = &[
     Key::new("name", Support::Shown),
     Key::new("run-name", Support::Shown),
@@ -35,13 +35,13 @@ const DEFAULTS_KEYS: &[Key] = &[Key::new("run", Support::Read)];
 const DEFAULTS_RUN_KEYS: &[Key] =
     &[Key::new("shell", Support::Read), Key::new("working-directory", Support::Read)];
 
-/// Jobs of one workflow file.
+/// Most jobs of one workflow file.
 const JOBS_MAX: usize = 1000;
 
-/// Reads a workflow file and checks all of it. `file` is how the remarks name it.
+/// Parses a workflow file and checks all of it. The remarks name it as `file`.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its place.
+/// Returns every error in the file, each with its position.
 pub fn parse(file: &str, text: &str) -> Result<Workflow, Diagnostics> {
     let mut reader = Reader::new(file);
     let workflow = match yaml::load(text) {
@@ -62,11 +62,11 @@ pub fn parse(file: &str, text: &str) -> Result<Workflow, Diagnostics> {
     }
 }
 
-/// The walk over one file.
+/// The walk over one workflow file.
 struct Reader {
     file: String,
     remarks: Vec<Diagnostic>,
-    /// Keys that are taken in for display only, and those without any effect: their paths and places.
+    /// Paths and positions of the keys that are accepted for display only, and of the keys without any effect.
     shown: Vec<(String, Position)>,
     ignored: Vec<(String, Position)>,
 }
@@ -111,7 +111,7 @@ impl Reader {
         })
     }
 
-    /// One clear sentence for a file that is YAML but something else, instead of a remark for each of its keys.
+    /// Returns false if the file is not a workflow, after one clear remark instead of one for each of its keys.
     fn looks_like_workflow(&mut self, root: &Node) -> bool {
         let NodeKind::Mapping(entries) = &root.kind else {
             let message = format!(
@@ -183,7 +183,7 @@ impl Reader {
         (jobs.len() == entries.len()).then_some(jobs)
     }
 
-    /// The one notice about keys that do nothing, or nothing but show.
+    /// Returns one notice about all keys that have no effect or are only displayed.
     fn notice(&self) -> Option<Diagnostic> {
         let list = |keys: &[(String, Position)]| {
             keys.iter().map(|(path, at)| format!("{path} (line {})", at.line)).collect::<Vec<_>>().join(", ")

@@ -1,14 +1,14 @@
-//! Which contexts and functions each place of a workflow allows.
+//! The contexts and functions that each place of a workflow allows.
 //!
-//! From GitHub's documentation, "Contexts reference", "Context availability", and its published schema
+//! Sources: GitHub's documentation, "Contexts reference", "Context availability", and its published schema
 //! (actions/languageservices, `workflow-v1.0.json`).
 
-/// What an expression may use.
+/// The contexts and functions that an expression may use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) contexts: &'static [&'static str],
     pub(super) functions: &'static [&'static str],
-    /// False where GitHub takes the text as it stands.
+    /// False if GitHub takes the text literally.
     pub(super) expressions: bool,
 }
 
@@ -20,7 +20,7 @@ const fn place(contexts: &'static [&'static str], functions: &'static [&'static 
     Place { contexts, functions, expressions: true }
 }
 
-/// No expressions at all.
+/// A place that allows no expressions at all.
 pub(super) const LITERAL: Place = Place { contexts: &[], functions: &[], expressions: false };
 pub(super) const RUN_NAME: Place = place(&["github", "inputs", "vars"], &[]);
 pub(super) const WORKFLOW_ENV: Place = place(&["github", "secrets", "inputs", "vars"], &[]);

@@ -1,4 +1,4 @@
-//! Steps.
+//! Parses steps.
 
 use super::super::diagnostic::Position;
 use super::super::model::Step;
@@ -25,9 +25,9 @@ const STEP_KEYS: &[Key] = &[
     Key::new("wait-all", Support::NotYet),
     Key::new("cancel", Support::NotYet),
 ];
-/// Keys that make a step something else than a `run` step.
+/// Keys of steps that are not `run` steps.
 const OTHER_KINDS: [&str; 4] = ["uses", "wait", "wait-all", "cancel"];
-/// Steps of a job; GitHub's own bound.
+/// Most steps of a job; GitHub's limit.
 const STEPS_MAX: usize = 1000;
 
 impl Reader {
@@ -103,7 +103,7 @@ impl Reader {
         })
     }
 
-    /// A step of another kind was refused already.
+    /// Leaves a remark on a step without `run`, unless the step has a key of another kind, which is refused already.
     fn missing_run(&mut self, node: &Node, path: &str) {
         let NodeKind::Mapping(entries) = &node.kind else { return };
         if !entries.iter().any(|entry| OTHER_KINDS.contains(&entry.key.as_str())) {
@@ -138,8 +138,8 @@ impl Reader {
     }
 }
 
-/// `Run ` and the first line of a script that is in order. The line ends early before an expression that goes on in the
-/// next line, and before one with secrets: runner apps do not mask names.
+/// Returns the label of a step: `Run ` and the first line of its valid script. The label ends before the line's first
+/// expression if an expression continues in the next line, or if one uses secrets because runner apps do not mask names.
 fn label(run: &Node) -> Token {
     let NodeKind::Scalar(scalar) = &run.kind else { return Token { at: run.at, kind: TokenKind::Null } };
     let script = scalar.to_text();

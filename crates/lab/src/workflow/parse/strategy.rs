@@ -1,4 +1,4 @@
-//! `strategy:`.
+//! Parses `strategy:`.
 
 use super::super::matrix;
 use super::super::model::Strategy;
@@ -24,7 +24,7 @@ impl Reader {
         let parallel = fields.get("max-parallel");
         let parallel =
             parallel.map(|node| self.positive(node, &format!("{path}.max-parallel"), &place::STRATEGY));
-        // `Some(None)` is a key that was refused, after all three were looked at.
+        // `Some(None)` is a key with a refused value. It is checked here so that all three keys are parsed before.
         let present = |value: Option<Option<Token>>| value.map_or(Some(None), |token| token.map(Some));
         Some(Strategy {
             matrix: present(matrix)?,
@@ -45,7 +45,7 @@ impl Reader {
             return None;
         }
         let token = self.any_template(node, path, &place::STRATEGY)?;
-        // What holds no expressions can be checked now, with its place, instead of when the job's turn comes.
+        // A matrix without expressions can be checked now, with its position, instead of when the job starts.
         if !has_expression(&token) {
             let value = token.evaluate(&Scope::new()).ok()?;
             if let Err(error) = matrix::expand(&value) {

@@ -1,11 +1,11 @@
-//! What people read when a file is refused, and properties.
+//! Tests of the remarks on refused files, and property tests.
 
 use proptest::prelude::*;
 
 use super::super::token::TokenKind;
 use super::parse;
 
-/// Puts steps or keys into a workflow that is otherwise in order.
+/// Returns a workflow with these keys in its only job.
 fn with_job(job: &str) -> String {
     format!("on: push\njobs:\n  build:\n    runs-on: linux\n{job}")
 }
@@ -63,7 +63,7 @@ fn unknown_keys_are_named_with_their_place_and_what_was_meant() {
     ci.yml:6:22: jobs.build.steps[0]: unknown key "shel" (did you mean "shell"?)
     ci.yml:7:5: jobs.build: unknown key "need" (did you mean "needs"?)
     "#);
-    insta::assert_snapshot!(refusal("on: push\nJobs: {}\njobs: {}\n"), @r#"ci.yml:3:1: the key "jobs" stands here twice (first at 2:1)"#);
+    insta::assert_snapshot!(refusal("on: push\nJobs: {}\njobs: {}\n"), @r#"ci.yml:3:1: the key "jobs" appears twice in this mapping (first at 2:1)"#);
 }
 
 #[test]
@@ -208,10 +208,10 @@ fn aliases_work_and_are_bounded() {
     );
     let long = format!("on: &a {}\njobs: [{}]\n", "x".repeat(500_000), "*a, ".repeat(1000));
     assert!(refusal(&long).contains("aliases repeat more than"));
-    assert!(refusal("on: &a [*a]\n").contains("within what it repeats"));
+    assert!(refusal("on: &a [*a]\n").contains("inside the value that it repeats"));
     assert!(refusal("on: *nobody\n").contains("not valid YAML"));
     assert!(refusal(&format!("on: {}", "[".repeat(60))).contains("nested more than 50 deep"));
-    // Beyond this the YAML reader itself refuses.
+    // At this depth saphyr-parser refuses the text before the lab's own check.
     insta::assert_snapshot!(refusal(&format!("on: {}", "[".repeat(100_000))), @"ci.yml:1:260: not valid YAML: recursion limit exceeded");
 }
 
@@ -232,7 +232,7 @@ fn unquoted_values_follow_yamls_core_schema() {
     assert_eq!(texts, ["yes", "1.1", "31", "", "true", "1.10", "15", "1000", "5"]);
 }
 
-/// Text that is likely to be almost a workflow.
+/// Generates text that is close to a workflow.
 fn workflow_like() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         Just("on"),

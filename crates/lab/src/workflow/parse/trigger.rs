@@ -1,4 +1,4 @@
-//! `on:`.
+//! Parses `on:`.
 
 use indexmap::IndexMap;
 
@@ -8,7 +8,7 @@ use super::super::yaml::{Entry, Node, NodeKind, Scalar};
 use super::Reader;
 use super::fields::{Key, Support, nearest};
 
-/// The events GitHub starts workflows for (actions/languageservices, `workflow-v1.0.json`, "on-strict").
+/// The events that GitHub starts workflows for (actions/languageservices, `workflow-v1.0.json`, "on-strict").
 const EVENTS: [&str; 37] = [
     "branch_protection_rule",
     "check_run",
@@ -49,7 +49,7 @@ const EVENTS: [&str; 37] = [
     "workflow_run",
 ];
 
-/// The filters of events. The lab starts runs when it is told to, so that filters are only checked for their names.
+/// The filters of events. Only their names are checked, because the lab starts a run only on request.
 const FILTER_KEYS: &[Key] = &[
     Key::new("types", Support::Read),
     Key::new("branches", Support::Read),
@@ -129,7 +129,7 @@ impl Reader {
                     trigger.inputs = self.inputs(inputs, &format!("{path}.inputs"))?;
                 }
             }
-            // A list of cron lines, which nothing here waits for.
+            // A list of cron lines. They are not checked because the lab starts no runs by time.
             "schedule" => {}
             _ => {
                 self.fields(options, &path, FILTER_KEYS)?;
@@ -238,7 +238,7 @@ impl Reader {
         None
     }
 
-    /// A list of texts.
+    /// Reads a list of texts.
     pub(super) fn texts(&mut self, node: &Node, path: &str) -> Option<Vec<String>> {
         let NodeKind::Sequence(items) = &node.kind else {
             self.remark(node.at, path, format!("must be a list, but is {}", node.describe()));

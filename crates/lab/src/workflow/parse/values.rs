@@ -1,4 +1,4 @@
-//! Values of single keys: text, names, numbers, conditions and templates.
+//! Parses values of single keys: text, names, numbers, conditions and templates.
 
 use super::super::diagnostic::Position;
 use super::super::model::Condition;
@@ -9,11 +9,11 @@ use super::fields::join;
 use super::place::Place;
 use crate::expression::{self, Template};
 
-/// The shells that runners know by name; anything else is a command line with `{0}` in it.
+/// The shells that runners know by name. Any other value must be a command line with `{0}` in it.
 const SHELLS: [&str; 6] = ["bash", "sh", "pwsh", "python", "cmd", "powershell"];
 
 impl Reader {
-    /// A scalar as text, taken as it stands.
+    /// Reads a scalar as literal text.
     pub(super) fn text(&mut self, node: &Node, path: &str) -> Option<String> {
         match &node.kind {
             NodeKind::Scalar(scalar) => Some(scalar.to_text()),
@@ -24,13 +24,13 @@ impl Reader {
         }
     }
 
-    /// A scalar as text, which may hold expressions.
+    /// Reads a scalar as text that may contain expressions.
     pub(super) fn template(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         let text = self.text(node, path)?;
         self.text_template(&text, node.at, path, place)
     }
 
-    /// Like [`Self::template`], but not empty.
+    /// Reads a scalar like [`Self::template`], but refuses an empty one.
     pub(super) fn filled_template(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         if node.is_null()
             || matches!(&node.kind, NodeKind::Scalar(Scalar::String(text)) if text.trim().is_empty())
@@ -41,7 +41,7 @@ impl Reader {
         self.template(node, path, place)
     }
 
-    /// Any value, with expressions anywhere in it.
+    /// Reads any value, which may contain expressions anywhere.
     pub(super) fn any_template(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         let kind = match &node.kind {
             NodeKind::Scalar(Scalar::Null) => TokenKind::Null,
@@ -63,7 +63,7 @@ impl Reader {
         Some(Token { at: node.at, kind })
     }
 
-    /// A mapping of literal keys to text, such as `env`.
+    /// Reads a mapping of literal keys to text, such as `env`.
     pub(super) fn text_mapping(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         if node.is_null() {
             return Some(Token { at: node.at, kind: TokenKind::Mapping(Vec::new()) });
@@ -112,7 +112,7 @@ impl Reader {
         complete.then_some(Token { at: node.at, kind: TokenKind::Mapping(tokens) })
     }
 
-    /// `true`, `false` or an expression.
+    /// Reads `true`, `false` or an expression.
     pub(super) fn boolean(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         match &node.kind {
             NodeKind::Scalar(Scalar::Bool(flag)) => Some(Token { at: node.at, kind: TokenKind::Bool(*flag) }),
@@ -126,7 +126,7 @@ impl Reader {
         }
     }
 
-    /// A number above zero, or an expression.
+    /// Reads a number above zero or an expression.
     pub(super) fn positive(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         match &node.kind {
             NodeKind::Scalar(Scalar::Number(number)) if *number > 0.0 && number.is_finite() => {
@@ -142,7 +142,7 @@ impl Reader {
         }
     }
 
-    /// `shell:`, checked as runners check it.
+    /// Reads `shell:` and checks it as runners do.
     pub(super) fn shell(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
         let NodeKind::Scalar(Scalar::String(text)) = &node.kind else {
             self.remark(node.at, path, format!("must be the name of a shell, but is {}", node.describe()));
@@ -163,7 +163,7 @@ impl Reader {
         Some(token)
     }
 
-    /// `if:`, with or without `${{ }}`; without one, `success()`.
+    /// Reads `if:`, with or without `${{ }}`. If it is absent, the condition is `success()`.
     pub(super) fn condition(
         &mut self,
         node: Option<&Node>,
@@ -182,7 +182,7 @@ impl Reader {
         } else {
             expression::parse(&text)
         };
-        // Checked as it was written, so that positions are those of the file.
+        // The expression is checked before it is completed, so that positions are those of the file.
         let checked = expr.and_then(|expr| expr.check(place.contexts, place.functions).map(|()| expr));
         match checked {
             Ok(expr) => Some(Condition { at, expr: expr.with_default_status() }),
@@ -193,7 +193,7 @@ impl Reader {
         }
     }
 
-    /// The id of a job or a step.
+    /// Checks the id of a job, a step or an input.
     pub(super) fn check_id(&mut self, id: &str, at: Position, path: &str) -> bool {
         const LENGTH_MAX: usize = 100;
         let valid = id.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

@@ -2,24 +2,24 @@
 
 use crate::expression::{Object, Value};
 
-/// What the `github` context of a run is made of; `github.job` and the like are added for each job.
+/// The data of a run's `github` context; `github.job` and similar members are added for each job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GithubContext {
     /// `owner/name`.
     pub repository: String,
-    /// The repository's number.
+    /// The repository's id.
     pub repository_id: u64,
-    /// The owner's number.
+    /// The id of the repository's owner.
     pub repository_owner_id: u64,
-    /// The run's number across the server.
+    /// The run's id, unique on the server.
     pub run_id: u64,
     /// The run's number within its workflow, from 1.
     pub run_number: u64,
-    /// From 1.
+    /// The number of the attempt, from 1.
     pub run_attempt: u64,
-    /// Who started it.
+    /// The user who started the run.
     pub actor: String,
-    /// That one's number.
+    /// The user's id.
     pub actor_id: u64,
     /// The event, such as `workflow_dispatch`.
     pub event_name: String,
@@ -31,19 +31,19 @@ pub struct GithubContext {
     pub sha: String,
     /// The workflow's file within the repository, such as `.github/workflows/ci.yml`.
     pub workflow_path: String,
-    /// What [`Workflow::display_name`](crate::workflow::Workflow::display_name) says.
+    /// The workflow's name, from [`Workflow::display_name`](crate::workflow::Workflow::display_name).
     pub workflow: String,
-    /// Such as `http://10.0.2.2:8080`; the addresses of its APIs are those of GHES.
+    /// The server's address, such as `http://10.0.2.2:8080`. Its APIs have the same paths as on GHES.
     pub server_url: String,
 }
 
 impl GithubContext {
-    /// The same, reached under another address: `server` without a slash at its end.
+    /// Returns the same context for a server that is reached under another address, `server`, without a trailing slash.
     pub fn at(&self, server: &str) -> Self {
         Self { server_url: server.to_owned(), ..self.clone() }
     }
 
-    /// The context as expressions see it. GitHub gives numbers as strings here.
+    /// Returns the context as expressions see it. As on GitHub, its numbers are strings.
     pub fn to_value(&self) -> Value {
         let owner = self.repository.split('/').next().unwrap_or_default();
         let (ref_type, ref_name) = if let Some(name) = self.git_ref.strip_prefix("refs/heads/") {

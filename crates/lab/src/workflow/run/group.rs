@@ -1,4 +1,4 @@
-//! All that became of one job of the workflow: one job of the run, or several when it has a matrix.
+//! Groups of a run's jobs: one group for each job of the workflow, with several jobs if it has a matrix.
 
 use indexmap::IndexMap;
 
@@ -8,21 +8,21 @@ use crate::workflow::model::Workflow;
 /// The jobs of a run that come from one job of the workflow.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
-    /// What it needs, as numbers of groups.
+    /// The groups that this group needs, as indices.
     pub(super) needs: Vec<usize>,
-    /// What it needs directly or through others, without itself.
+    /// The groups that this group needs directly or indirectly, as indices.
     pub(super) ancestors: Vec<usize>,
-    /// Whether its jobs have come into being.
+    /// True if the group's jobs have been created.
     pub(super) expanded: bool,
     pub(super) jobs: Vec<JobIndex>,
     pub(super) fail_fast: bool,
     pub(super) max_parallel: usize,
-    /// What its jobs put out, together.
+    /// The merged outputs of the group's jobs.
     pub(super) outputs: IndexMap<String, String>,
 }
 
 impl Group {
-    /// The groups of a workflow, none of them expanded.
+    /// Creates the groups of a workflow, not yet expanded.
     pub(super) fn all(workflow: &Workflow) -> Vec<Self> {
         let number = |id: &String| workflow.jobs.get_index_of(id);
         let needs: Vec<Vec<usize>> =
@@ -43,7 +43,7 @@ impl Group {
         self.expanded && self.jobs.iter().all(|index| jobs[index.0].conclusion().is_some())
     }
 
-    /// What `needs.<id>.result` says. A failure that `continue-on-error` covers counts as success.
+    /// Returns the value of `needs.<id>.result`. A failure that `continue-on-error` tolerates counts as success.
     pub(super) fn result(&self, jobs: &[JobRun]) -> Conclusion {
         let mut conclusions = self.jobs.iter().map(|index| &jobs[index.0]).filter_map(|job| {
             let tolerated = job.continue_on_error && job.conclusion() == Some(Conclusion::Failure);
@@ -54,7 +54,7 @@ impl Group {
         worst.into_iter().find(|conclusion| found.contains(conclusion)).unwrap_or(Conclusion::Skipped)
     }
 
-    /// The last job to end that has something to say wins, output by output.
+    /// Merges the outputs of a job that has completed. For each output, the last value that is not empty wins.
     pub(super) fn merge_outputs(&mut self, outputs: &IndexMap<String, String>) {
         for (name, value) in outputs {
             if !value.is_empty() || !self.outputs.contains_key(name) {
@@ -63,7 +63,7 @@ impl Group {
         }
     }
 
-    /// The jobs that `max-parallel` lets begin now.
+    /// Returns the waiting jobs that `max-parallel` allows to start now.
     pub(super) fn startable(&self, jobs: &[JobRun]) -> Vec<JobIndex> {
         let state = |index: &&JobIndex| jobs[index.0].state;
         let waiting = self.jobs.iter().filter(|index| matches!(state(index), JobState::Waiting));

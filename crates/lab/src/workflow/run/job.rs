@@ -1,4 +1,4 @@
-//! One job of a run: one instance of a matrix, or the only one.
+//! One job of a run: one instance of a matrix, or the only instance.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::expression::Value;
 
-/// How a job or a run ended, as GitHub's REST API spells it.
+/// The conclusion of a job or a run, as GitHub's REST API spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Conclusion {
-    /// Everything that had to went well.
+    /// Everything that was required succeeded.
     Success,
     /// Something failed.
     Failure,
-    /// Stopped by someone, by fail-fast or by a timeout.
+    /// Stopped by a user, by fail-fast or by a timeout.
     Cancelled,
-    /// Its `if` said no, or something it needs did not succeed.
+    /// Skipped because its `if` was false, for example because a job that it needs did not succeed.
     Skipped,
 }
 
 impl Conclusion {
-    /// GitHub's word for it.
+    /// Returns GitHub's word for the conclusion.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -32,8 +32,8 @@ impl Conclusion {
         }
     }
 
-    /// Reads the word of a runner's `completejob` (`succeeded`, `failed`, `canceled`, `skipped`) or GitHub's own,
-    /// whatever their case. `None` for any other.
+    /// Parses the word of a runner's `completejob` (`succeeded`, `failed`, `canceled`, `skipped`) or GitHub's own word,
+    /// ignoring case. Returns `None` for any other word.
     pub fn from_runner(word: &str) -> Option<Self> {
         match word.to_ascii_lowercase().as_str() {
             "succeeded" | "success" | "succeededwithissues" => Some(Self::Success),
@@ -51,63 +51,63 @@ impl fmt::Display for Conclusion {
     }
 }
 
-/// Names a job within its run, counting from 0 in the order in which the jobs came into being.
+/// The index of a job within its run, counting from 0 in the order in which the jobs were created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobIndex(pub usize);
 
-/// What a job asks of a runner.
+/// The runner group and labels that a job requires.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunsOn {
-    /// The runner group, if one is asked for.
+    /// The runner group, if the job names one.
     pub group: Option<String>,
-    /// The labels a runner must have, all of them.
+    /// The labels, all of which a runner must have.
     pub labels: Vec<String>,
 }
 
-/// Why a job is being stopped.
+/// The reason why a job is being stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelReason {
-    /// Someone cancelled the run.
+    /// A user cancelled the run.
     Requested,
     /// Another instance of its matrix failed.
     FailFast,
-    /// Its `timeout-minutes` are over.
+    /// The job exceeded its `timeout-minutes`.
     TimedOut,
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
-    /// Held back by `max-parallel`.
+    /// The job waits because of `max-parallel`.
     Waiting,
-    /// Ready for a runner.
+    /// The job is ready for a runner.
     Queued {
-        /// Since when.
+        /// The time since which the job is queued.
         since: Timestamp,
     },
-    /// A runner has it.
+    /// A runner runs the job.
     Running {
-        /// Since when.
+        /// The time at which the runner acquired the job.
         since: Timestamp,
-        /// When its `timeout-minutes` are over.
+        /// The time at which the job exceeds its `timeout-minutes`.
         deadline: Timestamp,
     },
-    /// A runner has it and was told to stop.
+    /// A runner has the job and was told to stop it.
     Cancelling {
-        /// When a runner acquired it.
+        /// The time at which the runner acquired the job.
         since: Timestamp,
-        /// Until when the runner may take its time; after that the job is over without it.
+        /// The time until which the runner may take to stop the job; after that the job is over without the runner.
         deadline: Timestamp,
-        /// Why.
+        /// The reason.
         reason: CancelReason,
     },
-    /// Over.
+    /// The job is over.
     Completed {
-        /// When a runner acquired it, if one did.
+        /// The time at which a runner acquired the job, if one did.
         started: Option<Timestamp>,
-        /// Since when.
+        /// The time at which the job completed.
         at: Timestamp,
-        /// How it ended.
+        /// The conclusion.
         conclusion: Conclusion,
     },
 }
@@ -115,13 +115,13 @@ pub enum JobState {
 /// A job of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRun {
-    /// Its number in the run.
+    /// The job's index in the run.
     pub index: JobIndex,
-    /// Its key under `jobs:`.
+    /// The job's key under `jobs:`.
     pub job_id: String,
-    /// What people see, such as `build (1, linux)`.
+    /// The displayed name, such as `build (1, linux)`.
     pub name: String,
-    /// What it asks of a runner.
+    /// The runner group and labels that the job requires.
     pub runs_on: RunsOn,
     /// The `matrix` context: an object, or null.
     pub matrix: Value,
@@ -129,20 +129,20 @@ pub struct JobRun {
     pub strategy: Value,
     /// The `needs` context.
     pub needs: Value,
-    /// `timeout-minutes`; 360 when the workflow does not say.
+    /// `timeout-minutes`; 360 if the workflow does not set it.
     pub timeout_minutes: f64,
     /// `continue-on-error`: a failure does not fail the run.
     pub continue_on_error: bool,
-    /// Where it stands.
+    /// The job's state.
     pub state: JobState,
-    /// What it put out.
+    /// The job's outputs.
     pub outputs: indexmap::IndexMap<String, String>,
-    /// What went wrong outside of the runner, in words for people: an expression of the job, a lost runner, a timeout.
+    /// A message about a problem outside of the runner: an expression of the job, a lost runner, a timeout.
     pub remark: Option<String>,
 }
 
 impl JobRun {
-    /// How it ended, once it did.
+    /// Returns the conclusion if the job is over.
     pub fn conclusion(&self) -> Option<Conclusion> {
         match self.state {
             JobState::Completed { conclusion, .. } => Some(conclusion),

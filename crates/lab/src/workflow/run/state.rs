@@ -1,4 +1,4 @@
-//! The state machine.
+//! The state machine of a run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::expression::{Object, Scope, Value};
 use crate::workflow::model::Workflow;
 use crate::workflow::plan;
 
-/// How long a runner may take to stop a job; GitHub's own figure.
+/// Longest time that a runner may take to stop a job; GitHub's figure.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5 * 60);
 
-/// What a run is made for.
+/// The data that a run is created from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRequest {
-    /// The event and its surroundings.
+    /// The `github` context: the event, the repository, the commit.
     pub github: GithubContext,
     /// The `inputs` context, from [`Trigger::resolve_inputs`](crate::workflow::Trigger::resolve_inputs).
     pub inputs: Value,
@@ -27,68 +27,68 @@ pub struct RunRequest {
     pub vars: IndexMap<String, String>,
 }
 
-/// What happened to a run.
+/// An event of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunEvent {
     /// A runner acquired a queued job.
     JobStarted {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
     },
-    /// A runner completed a job. Ignored for a job that is over already.
+    /// A runner completed a job. Ignored if the job is over already.
     JobFinished {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
-        /// What the runner said.
+        /// The conclusion that the runner reported.
         conclusion: Conclusion,
         /// The job's outputs.
         outputs: IndexMap<String, String>,
     },
     /// The runner of a job is gone and will not complete it.
     RunnerLost {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
-        /// In words for people.
+        /// The reason, as a message for users.
         reason: String,
     },
-    /// Someone cancels the run. Jobs whose `if` still holds then (`always()`, `cancelled()`) go on, as on GitHub.
+    /// A user cancels the run. Jobs whose `if` is still true then (`always()`, `cancelled()`) go on, as on GitHub.
     CancelRequested,
-    /// Nothing, but [`Run::next_deadline`] has come.
+    /// The time of [`Run::next_deadline`] has come.
     TimePassed,
 }
 
-/// What the owner of a run is to do.
+/// An action that the owner of a run must carry out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Offer the job to runners.
     QueueJob {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
     },
-    /// The job was offered and is not to be had any more; an [`Action::JobCompleted`] follows.
+    /// Withdraw a job that was offered to runners. An [`Action::JobCompleted`] follows.
     WithdrawJob {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
     },
-    /// Tell the job's runner to stop (`JobCancellation`).
+    /// Send the job's runner a `JobCancellation`.
     CancelJob {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
-        /// Why.
+        /// The reason.
         reason: CancelReason,
-        /// How long the runner may take; the run ends the job itself after that.
+        /// The time that the runner may take; after it the run completes the job itself.
         grace: Duration,
     },
-    /// The job is over, whether or not a runner ever had it.
+    /// The job is over; possibly no runner ever had it.
     JobCompleted {
-        /// Which.
+        /// The job's index.
         job: JobIndex,
-        /// How.
+        /// The conclusion.
         conclusion: Conclusion,
     },
     /// The run is over; always the last action of a run.
     RunCompleted {
-        /// How.
+        /// The conclusion.
         conclusion: Conclusion,
     },
 }
@@ -100,7 +100,7 @@ pub struct Run {
     request: RunRequest,
     github: Value,
     vars: Value,
-    /// One for each job of the workflow, in its order.
+    /// One group for each job of the workflow, in the order of the file.
     groups: Vec<Group>,
     jobs: Vec<JobRun>,
     cancel_requested: bool,
@@ -108,7 +108,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Makes a run and its first actions.
+    /// Creates a run and returns it with its first actions.
     pub fn start(workflow: Arc<Workflow>, request: RunRequest, now: Timestamp) -> (Self, Vec<Action>) {
         let groups = Group::all(&workflow);
         let github = request.github.to_value();
@@ -127,8 +127,8 @@ impl Run {
         (run, actions)
     }
 
-    /// Takes in what happened and says what to do. Every run ends: each job it queues needs one `JobFinished` or
-    /// `RunnerLost`, and `TimePassed` at each deadline replaces those of runners that never answer.
+    /// Handles an event and returns the resulting actions. Every run ends if each job that it queues gets one `JobFinished`
+    /// or `RunnerLost`; if a runner never answers, a `TimePassed` at each deadline replaces them.
     pub fn handle(&mut self, event: RunEvent, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.conclusion.is_some() {
@@ -148,7 +148,7 @@ impl Run {
         actions
     }
 
-    /// When to send [`RunEvent::TimePassed`] next.
+    /// Returns the time at which the owner must send the next [`RunEvent::TimePassed`].
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let deadlines = self.jobs.iter().filter_map(|job| match job.state {
             JobState::Running { deadline, .. } | JobState::Cancelling { deadline, .. } => Some(deadline),
@@ -157,47 +157,47 @@ impl Run {
         deadlines.min()
     }
 
-    /// How the run ended, once it did.
+    /// Returns the conclusion if the run is over.
     pub fn conclusion(&self) -> Option<Conclusion> {
         self.conclusion
     }
 
-    /// What people see as the run's title: `run-name:`, else the workflow's name.
+    /// Returns the run's displayed title: `run-name:`, or the workflow's name.
     pub fn display_title(&self) -> String {
         plan::run_name(&self.workflow, &self.base_scope())
     }
 
-    /// The workflow it runs.
+    /// Returns the workflow.
     pub fn workflow(&self) -> &Arc<Workflow> {
         &self.workflow
     }
 
-    /// What it was made for.
+    /// Returns the request that the run was created from.
     pub fn request(&self) -> &RunRequest {
         &self.request
     }
 
-    /// The `github` context, without what a single job adds.
+    /// Returns the `github` context, without the members that are added for each job.
     pub fn github(&self) -> &Value {
         &self.github
     }
 
-    /// The `vars` context.
+    /// Returns the `vars` context.
     pub fn vars(&self) -> &Value {
         &self.vars
     }
 
-    /// True once someone cancelled the run.
+    /// Returns true if a user has cancelled the run.
     pub fn is_cancel_requested(&self) -> bool {
         self.cancel_requested
     }
 
-    /// The jobs that came into being so far, in that order. A job whose needs are not over is not among them.
+    /// Returns the jobs that were created so far, in this order. A job is created when the jobs that it needs are over.
     pub fn jobs(&self) -> &[JobRun] {
         &self.jobs
     }
 
-    /// One job. `None` for an index that this run never gave out.
+    /// Returns one job, or `None` if the run has no job with this index.
     pub fn job(&self, index: JobIndex) -> Option<&JobRun> {
         self.jobs.get(index.0)
     }
@@ -228,7 +228,7 @@ impl Run {
         let Some(job) = self.jobs.get_mut(index.0) else { return };
         let conclusion = match (job.state, conclusion) {
             (JobState::Completed { .. } | JobState::Waiting, _) => return,
-            // What fails while it is being stopped was stopped; what went well just before stays well.
+            // A job that fails while it is being stopped counts as cancelled; one that succeeds meanwhile stays a success.
             (JobState::Cancelling { .. }, Conclusion::Failure | Conclusion::Skipped) => Conclusion::Cancelled,
             (_, conclusion) => conclusion,
         };
@@ -247,7 +247,7 @@ impl Run {
         self.complete(index, conclusion, now, actions);
     }
 
-    /// GitHub asks the `if` of every unfinished job again; what still holds goes on.
+    /// Cancels the run. As on GitHub, the `if` of every unfinished job is evaluated again, and a job goes on if it is true.
     fn cancel(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.cancel_requested = true;
         for index in 0..self.jobs.len() {
@@ -264,7 +264,7 @@ impl Run {
         definition.condition.expr.evaluate(&scope).is_ok_and(|value| value.is_truthy())
     }
 
-    /// Ends a job that no runner has, tells the runner of one that is running.
+    /// Stops a job: completes it if no runner has it, otherwise tells its runner to stop.
     pub(super) fn stop(
         &mut self,
         index: JobIndex,
@@ -323,7 +323,7 @@ impl Run {
         self.group_completed(index, fails, now, actions);
     }
 
-    /// Lets begin whatever can, until nothing more can; then sees whether the run is over.
+    /// Expands every group that is ready, queues jobs, and completes the run if all groups are over.
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         while let Some(ready) = self.ready_group() {
             self.expand(ready, now, actions);
@@ -336,7 +336,7 @@ impl Run {
         }
     }
 
-    /// Queues jobs that wait for `max-parallel`.
+    /// Queues the waiting jobs that `max-parallel` allows to start.
     fn fill(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         for group in &self.groups {
             for index in group.startable(&self.jobs) {
@@ -372,7 +372,7 @@ impl Run {
         })
     }
 
-    /// Turns a job of the workflow into jobs of the run, now that all it needs is over.
+    /// Creates the run's jobs for a job of the workflow whose needs are over.
     fn expand(&mut self, group: usize, now: Timestamp, actions: &mut Vec<Action>) {
         let workflow = Arc::clone(&self.workflow);
         let Some((job_id, definition)) = workflow.jobs.get_index(group) else { return };
@@ -452,7 +452,7 @@ impl Run {
         index
     }
 
-    /// A job that is over before a runner could have it.
+    /// Adds a job that is over before a runner could have it.
     fn add_finished(
         &mut self,
         group: usize,
@@ -488,7 +488,7 @@ impl Run {
         }
     }
 
-    /// The `needs` context of a job: results and outputs of what it names itself.
+    /// Returns the `needs` context of a job: the results and outputs of the jobs that it needs directly.
     fn needs_context(&self, group: usize) -> Value {
         let mut needs = Object::new();
         for need in &self.groups[group].needs {
@@ -502,7 +502,7 @@ impl Run {
         Value::Object(needs)
     }
 
-    /// The status functions of a job look at everything it needs, directly or not.
+    /// Returns the answers of a job's status functions, which depend on all jobs that it needs directly or indirectly.
     fn status_of(&self, job_id: &str) -> crate::expression::Status {
         let group = self.workflow.jobs.get_index_of(job_id).unwrap_or_default();
         let results: Vec<Conclusion> = self.groups[group]

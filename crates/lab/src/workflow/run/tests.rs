@@ -1,4 +1,4 @@
-//! Runs as stories, and the property that each of them ends.
+//! Tests of runs as lists of actions, and the property that each run ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(in crate::workflow) fn github() -> GithubContext {
     }
 }
 
-/// A run whose story is told in lines.
+/// A run that records its actions as lines.
 struct Story {
     run: Run,
     now: Timestamp,
@@ -140,7 +140,7 @@ fn conditions_see_results_outputs_and_status() {
     story.start("a").finish_with("a", Failure, &[("o", "yes")]);
     story.expect(&["a is failure", "queue onfail", "queue output"]);
     story.finish("onfail", Success);
-    // `success()` looks at all ancestors, so what is behind `always()` is skipped too.
+    // `success()` considers all ancestors, so the job after the one with `always()` is skipped too.
     story.finish("output", Success).expect(&[
         "onfail is success",
         "output is success",
@@ -274,7 +274,7 @@ fn names_and_labels_are_evaluated_for_each_combination() {
     );
 }
 
-/// A workflow with any needs (only backwards, so that they form no circle), conditions and matrices.
+/// Generates jobs with any needs (only backwards, so that they form no cycle), conditions and matrices.
 fn any_jobs() -> impl Strategy<Value = String> {
     let condition = prop_oneof![
         Just(""),
@@ -322,7 +322,7 @@ proptest! {
             };
             story.event(event);
         }
-        // From here on every queued job is done by someone; each round ends at least one job.
+        // From here on a runner completes every queued job; each round ends at least one job.
         for _ in 0..1000 {
             if story.run.conclusion().is_some() { break }
             let open = story.run.jobs().iter().find(|job| matches!(job.state, JobState::Queued { .. } | JobState::Running { .. } | JobState::Cancelling { .. }));

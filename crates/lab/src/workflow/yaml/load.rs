@@ -1,4 +1,4 @@
-//! From text to a tree.
+//! Loads text into a tree.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,16 @@ use thiserror::Error;
 use super::super::diagnostic::Position;
 use super::{Entry, Node, NodeKind, Scalar};
 
-/// Bytes of a workflow file.
+/// Largest workflow file, in bytes.
 pub(in crate::workflow) const TEXT_BYTES_MAX: usize = 1024 * 1024;
-/// Lists and mappings within each other.
+/// Deepest nesting of lists and mappings.
 const DEPTH_MAX: usize = 50;
-/// What all aliases together may repeat, in bytes of text; each node counts as [`NODE_BYTES`] of them.
+/// Most bytes of text that all anchors and aliases together may hold and repeat; each node counts as another
+/// [`NODE_BYTES`].
 const ALIAS_BYTES_MAX: usize = 4 * 1024 * 1024;
 const NODE_BYTES: usize = 16;
 
-/// Text that is not YAML, or beyond the bounds.
+/// The error for text that is not YAML or exceeds the limits.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub(in crate::workflow) struct LoadError {
@@ -30,7 +31,7 @@ impl LoadError {
     }
 }
 
-/// Reads one document. `None` when the file holds nothing.
+/// Loads one document. Returns `None` if the file is empty.
 pub(in crate::workflow) fn load(text: &str) -> Result<Option<Node>, LoadError> {
     if text.len() > TEXT_BYTES_MAX {
         let message =
@@ -133,7 +134,7 @@ impl Loader {
 
     fn alias(&mut self, anchor: usize, at: Position) -> Result<(), LoadError> {
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(LoadError::new(at, "this alias stands within what it repeats"));
+            return Err(LoadError::new(at, "this alias is inside the value that it repeats"));
         };
         self.alias_bytes = self.alias_bytes.saturating_add(weight(node));
         if self.alias_bytes > ALIAS_BYTES_MAX {
@@ -142,7 +143,7 @@ impl Loader {
         if self.open.len() + depth(node) > DEPTH_MAX {
             return Err(LoadError::new(at, format!("nested more than {DEPTH_MAX} deep")));
         }
-        // What is repeated keeps its own place: an error in it stands there.
+        // The repeated node keeps its own position, so that an error in it is reported at that position.
         let node = node.clone();
         self.put(node)
     }
@@ -174,7 +175,7 @@ impl Loader {
     }
 }
 
-/// GitHub refuses keys that differ in case only, even for `env`.
+/// Checks that a key is new. GitHub refuses keys that differ only in case, even for `env`.
 fn new_key(node: Node, seen: &mut HashMap<String, Position>) -> Result<(String, Position), LoadError> {
     let NodeKind::Scalar(scalar) = node.kind else {
         return Err(LoadError::new(node.at, "a key must be plain text, not a list or a mapping"));
@@ -183,7 +184,7 @@ fn new_key(node: Node, seen: &mut HashMap<String, Position>) -> Result<(String, 
     if let Some(first) = seen.insert(key.to_lowercase(), node.at) {
         return Err(LoadError::new(
             node.at,
-            format!("the key \"{key}\" stands here twice (first at {first})"),
+            format!("the key \"{key}\" appears twice in this mapping (first at {first})"),
         ));
     }
     Ok((key, node.at))
@@ -220,7 +221,7 @@ fn unknown_tag(tag: &Tag, at: Position) -> LoadError {
     LoadError::new(at, message)
 }
 
-/// Depth is bounded by [`DEPTH_MAX`], so this recursion is too.
+/// Returns the size of a node, as [`ALIAS_BYTES_MAX`] counts it. [`DEPTH_MAX`] bounds the recursion.
 fn weight(node: &Node) -> usize {
     NODE_BYTES
         + match &node.kind {

@@ -1,7 +1,7 @@
-//! YAML as a tree in which every node knows its place.
+//! YAML as a tree in which every node has its position in the file.
 //!
-//! The reader is saphyr-parser's (YAML 1.2), event by event and without recursion; [`load`] adds the bounds and the
-//! checks that workflows need: one document, depth, what aliases may expand to, keys that are scalars and stand once.
+//! saphyr-parser reads the text (YAML 1.2), event by event and without recursion. [`load`] adds the limits and checks that
+//! workflows need: one document, a maximum depth, a maximum size of aliases, and keys that are scalars and occur once.
 
 mod load;
 mod scalar;
@@ -34,7 +34,7 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// What it is, for messages.
+    /// Describes the node, for messages.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
             NodeKind::Scalar(scalar) => scalar.describe(),

@@ -1,4 +1,4 @@
-//! Scalars by YAML's core schema, which GitHub follows: `on` and `yes` are text, `0o17` and `0x1f` are numbers.
+//! Scalars of YAML's core schema, which GitHub follows: `on` and `yes` are text, `0o17` and `0x1f` are numbers.
 
 use crate::expression::Value;
 
@@ -12,7 +12,7 @@ pub(in crate::workflow) enum Scalar {
 }
 
 impl Scalar {
-    /// What unquoted text stands for.
+    /// Resolves unquoted text.
     pub(super) fn from_plain(text: &str) -> Self {
         match text {
             "" | "~" | "null" | "Null" | "NULL" => Self::Null,
@@ -22,7 +22,7 @@ impl Scalar {
         }
     }
 
-    /// As text, where text is wanted: `true`, `1.5`, nothing for null.
+    /// Converts the scalar to text, such as `true` or `1.5`; null becomes the empty string.
     pub(in crate::workflow) fn to_text(&self) -> String {
         match self {
             Self::Null => String::new(),
