@@ -1,4 +1,4 @@
-//! The lab over HTTP, with a runner that follows a script.
+//! Tests of the lab over HTTP, with a scripted runner.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! A served lab with a clock that can be put forward, and a runner that does what it is told.
+//! Test bench: a served lab with a clock that tests can advance, and a scripted runner.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Bench {
             clock: clock.clone(),
             ..LabSettings::new(folder.path())
         };
-        // The lab before this one may need a moment to let go of the folder.
+        // The previous lab may need a moment to release the folder.
         let mut tries = 0;
         let lab = loop {
             match Lab::open(settings.clone()) {
@@ -66,7 +66,7 @@ impl Bench {
         Self { lab, forge, url, clock, folder, stop: Some(stop), serving }
     }
 
-    /// Ends this lab without a word, as a kill would, and opens its folder again.
+    /// Aborts this lab without a shutdown, as a kill would, and opens its folder again.
     pub(super) async fn killed_and_opened(self) -> Self {
         let Self { lab, folder, clock, serving, .. } = self;
         let limits = lab.inner.limits.clone();
@@ -76,7 +76,7 @@ impl Bench {
         Self::open(folder, limits, clock).await
     }
 
-    /// Ends this lab in order.
+    /// Shuts this lab down.
     pub(super) async fn stopped(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         tokio::time::timeout(Duration::from_secs(10), self.serving).await.unwrap().unwrap();
@@ -90,7 +90,7 @@ impl Bench {
         self.forge.generate_jit_config(&Self::scope(), &request(name, labels)).await.unwrap()
     }
 
-    /// A runner with its session open.
+    /// Registers a runner and opens its session.
     pub(super) async fn runner(&self, name: &str, labels: &[&str]) -> Script {
         Script::new(self.register(name, labels).await).connect().await
     }
@@ -104,7 +104,7 @@ impl Bench {
         self.forge.run("o", "r", run).await.unwrap().conclusion
     }
 
-    /// A call with the admin token, as it goes over the wire.
+    /// Sends an HTTP request with the admin token, and returns the raw answer.
     pub(super) async fn call(
         &self,
         method: reqwest::Method,
@@ -127,15 +127,15 @@ impl Bench {
     }
 }
 
-/// An HTTP client that follows nothing and knows no proxy.
+/// Builds an HTTP client that follows no redirects and uses no proxy.
 pub(super) fn http() -> reqwest::Client {
-    // Another test may have done it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     client.build().unwrap()
 }
 
-/// A runner of the default group.
+/// Returns the request for a runner of the default group.
 pub(super) fn request(name: &str, labels: &[&str]) -> JitRequest {
     JitRequest {
         name: name.into(),
@@ -146,7 +146,7 @@ pub(super) fn request(name: &str, labels: &[&str]) -> JitRequest {
     }
 }
 
-/// The next event that `take` takes; other ones are passed over.
+/// Returns the next event that `take` accepts, and skips all others.
 pub(super) async fn next_event<T>(events: &mut LabEvents, take: impl Fn(&LabEvent) -> Option<T>) -> T {
     let waiting = async {
         loop {
@@ -159,7 +159,7 @@ pub(super) async fn next_event<T>(events: &mut LabEvents, take: impl Fn(&LabEven
     tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the event does not come")
 }
 
-/// The lines told so far and until the run is over.
+/// Returns the log lines of all events until the run is over.
 pub(super) async fn lines_until_end(events: &mut LabEvents) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
@@ -172,7 +172,7 @@ pub(super) async fn lines_until_end(events: &mut LabEvents) -> Vec<String> {
     }
 }
 
-/// A runner that follows a script, from its JIT config on.
+/// A scripted runner, which starts from a JIT config.
 pub(super) struct Script {
     pub(super) id: u64,
     config: dayfly_forge::jit::JitConfig,
@@ -194,7 +194,7 @@ impl Script {
         Self { id, config, http, token: String::new(), session: String::new(), job: Value::Null }
     }
 
-    /// Signs in and opens its session.
+    /// Signs in and opens the runner's session.
     pub(super) async fn connect(mut self) -> Self {
         self.sign_in().await.unwrap();
         self.open_session().await.unwrap();
@@ -240,13 +240,13 @@ impl Script {
         Ok(answer)
     }
 
-    /// One poll; `Null` when there is no message.
+    /// Polls once. Returns `Null` if there is no message.
     pub(super) async fn poll(&self, status: &str) -> Reply {
         let url = format!("{}?sessionId={}&status={status}&os=Linux", self.broker("message"), self.session);
         Self::send(self.http.get(url).bearer_auth(&self.token)).await
     }
 
-    /// Polls until there is a message of that type, and answers its body.
+    /// Polls until a message arrives, checks its type and returns its body.
     pub(super) async fn message(&self, kind: &str) -> Value {
         for _ in 0..20 {
             let message =
@@ -267,7 +267,7 @@ impl Script {
         Ok(job)
     }
 
-    /// Waits for a job and takes it.
+    /// Waits for a job and acquires it.
     pub(super) async fn take_job(&mut self) {
         let body = self.message("RunnerJobRequest").await;
         self.acquire(body["runner_request_id"].as_str().unwrap()).await.unwrap();
@@ -295,7 +295,7 @@ impl Script {
         self.complete_with(conclusion, json!({"outputs": outputs, "stepResults": []})).await
     }
 
-    /// Tells the end of its job, with what else `completejob` may hold.
+    /// Completes the job; `body` holds the other members of `completejob`.
     pub(super) async fn complete_with(&self, conclusion: &str, mut body: Value) -> Reply {
         body["jobId"] = self.job["jobId"].clone();
         body["conclusion"] = conclusion.into();
@@ -313,7 +313,7 @@ impl Script {
         self.twirp(method, json!({"steps": steps, "change_order": 1})).await.unwrap();
     }
 
-    /// Uploads one piece of a log: of a step, or of the job.
+    /// Uploads one piece of the log of a step or, if `step` is `None`, of the job.
     pub(super) async fn upload(&self, step: Option<&str>, text: &str) {
         let method = if step.is_some() { "GetStepLogsSignedBlobURL" } else { "GetJobLogsSignedBlobURL" };
         let method = format!("results.services.receiver.Receiver/{method}");
@@ -322,7 +322,7 @@ impl Script {
         Self::send(self.http.put(url).body(text.to_owned())).await.unwrap();
     }
 
-    /// The lab has another address now; a real one would be found under its old one.
+    /// Switches to the lab's new address. A real lab keeps its address over a restart.
     pub(super) fn moved(&mut self, from: &str, to: &str) {
         let swap = |text: &mut String| *text = text.replace(from, to);
         swap(&mut self.config.runner.server_url_v2);

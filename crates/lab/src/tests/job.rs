@@ -1,4 +1,4 @@
-//! Jobs from a dispatch to their end.
+//! Tests of jobs from the dispatch to the conclusion.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn a_run_goes_from_job_to_job_with_a_runner_each() {
     assert_eq!(bench.conclusion(run).await.as_deref(), Some("success"));
     assert!(
         bench.forge.list_runners(&Bench::scope()).await.unwrap().is_empty(),
-        "runners go with their jobs"
+        "runners are removed with their jobs"
     );
     let told = next_event(&mut events, |event| match &event.kind {
         LabEventKind::JobAcquired { runner_name, .. } => Some(runner_name.clone()),
@@ -36,7 +36,8 @@ async fn a_run_goes_from_job_to_job_with_a_runner_each() {
     assert_eq!(told.await, "first");
 }
 
-/// As in the recording of a worker of actions/runner 2.336.0 that crashed before the first step: all that is known of it.
+/// The job's annotation is recorded from a worker of actions/runner 2.336.0 that crashed before the first step. It is all
+/// that is known of the crash.
 #[tokio::test]
 async fn annotations_of_a_job_and_its_steps_are_told_and_can_be_asked_for() {
     let bench = Bench::new().await;
@@ -124,9 +125,9 @@ async fn a_forced_cancel_ends_the_job_without_its_runner() {
     runner.take_job().await;
     bench.forge.force_cancel_run("o", "r", run).await.unwrap();
     assert_eq!(bench.conclusion(run).await.as_deref(), Some("cancelled"));
-    assert_eq!(runner.renew().await.unwrap_err().0, 404, "the job is not the runner's any more");
-    assert!(runner.complete("succeeded", json!({})).await.is_ok(), "late news are taken");
-    assert_eq!(bench.conclusion(run).await.as_deref(), Some("cancelled"), "and change nothing");
+    assert_eq!(runner.renew().await.unwrap_err().0, 404, "the job no longer belongs to the runner");
+    assert!(runner.complete("succeeded", json!({})).await.is_ok(), "a late completion is accepted");
+    assert_eq!(bench.conclusion(run).await.as_deref(), Some("cancelled"), "and changes nothing");
     assert_eq!(bench.forge.delete_runner(&Bench::scope(), runner.id).await.unwrap(), Deletion::Deleted);
 }
 

@@ -1,4 +1,4 @@
-//! Logs: live, uploaded, filled up, masked, cut.
+//! Tests of logs: live, uploaded, completed, masked, cut.
 
 use serde_json::json;
 

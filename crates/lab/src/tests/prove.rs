@@ -1,4 +1,4 @@
-//! The lab proves to the client that it runs on this host.
+//! Tests that the lab proves to the client that it runs on this host.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! One lab, reached by its runners under different addresses.
+//! Tests of one lab that its runners reach under different addresses.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Runner apps that register themselves with a token.
+//! Tests of runner apps that register themselves with a token.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::keys::KeyPair;
 use dayfly_forge::jit::{CredentialsData, CredentialsFile, JitConfig, RunnerFile};
 use dayfly_forge::{ForgeError, RunnerScope};
 
-/// A runner app with a token, as far as its calls go.
+/// A runner app with a token, reduced to its calls.
 struct App<'a> {
     bench: &'a Bench,
     page: &'static str,
@@ -22,7 +22,7 @@ impl<'a> App<'a> {
         Self { bench, page, authorization: format!("RemoteAuth {token}") }
     }
 
-    /// An app with a registration token for the repository `o/r`.
+    /// Creates an app with a registration token for the repository `o/r`.
     async fn of_repository(bench: &'a Bench) -> Self {
         let token = bench.forge.registration_token(&Bench::scope()).await.unwrap().token;
         Self::new(bench, "o/r", &token)
@@ -44,7 +44,7 @@ impl<'a> App<'a> {
         self.call(Method::POST, "actions/runner-registration", Some(body)).await
     }
 
-    /// Registers with a new key. Members of `more` are added to the body or replace what stands there.
+    /// Registers with a new key. Members of `more` are added to the body and replace members of the same name.
     async fn register(&self, name: &str, more: Value) -> (u16, Value, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let (modulus, exponent) = (&key.public.modulus, &key.public.exponent);
@@ -134,7 +134,7 @@ async fn a_runner_that_is_not_ephemeral_takes_job_after_job_and_stays() {
         (&json!(false), &json!(false))
     );
 
-    // A job that ends without its word leaves it as it was, too.
+    // The registration also stays if a job ends without a report of the runner.
     let lost = bench.start(ONE_JOB).await;
     runner.take_job().await;
     bench.advance(Duration::from_secs(151)).await;
@@ -142,7 +142,7 @@ async fn a_runner_that_is_not_ephemeral_takes_job_after_job_and_stays() {
     let _next = bench.start(ONE_JOB).await;
     runner.take_job().await;
 
-    // It stays registered over a restart, and is what it was; an unused one goes after two weeks.
+    // The registration survives a restart unchanged. If it is unused, the lab removes it after two weeks.
     let old_url = bench.url.clone();
     let bench = bench.killed_and_opened().await;
     runner.moved(&old_url, &bench.url);
@@ -212,7 +212,7 @@ async fn a_name_that_is_taken_can_be_replaced_while_its_runner_is_idle() {
     assert_eq!(app.register("twin", json!({})).await.0, 409);
     assert_eq!(app.register("twin", json!({"replace": true, "runner_id": 77})).await.0, 404);
     let mut second = app.runner("twin", json!({"replace": true, "runner_id": first.id})).await;
-    assert_eq!(first.poll("Online").await.unwrap_err().0, 404, "what the first one holds opens nothing");
+    assert_eq!(first.poll("Online").await.unwrap_err().0, 404, "the first session is no longer valid");
     assert_eq!(first.sign_in().await.unwrap_err().0, 400);
     second.take_job().await;
     assert_eq!(app.register("twin", json!({"replace": true, "runner_id": second.id})).await.0, 422);

@@ -1,4 +1,4 @@
-//! The REST side: tokens, names, bounds, pages.
+//! Tests of the REST API: tokens, names, limits, pages.
 
 use reqwest::Method;
 use serde_json::json;

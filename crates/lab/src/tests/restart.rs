@@ -1,4 +1,4 @@
-//! A lab that was killed goes on where it was.
+//! Tests that a killed lab continues from its journal.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn a_killed_lab_goes_on_in_the_middle_of_a_run() {
     let bench = bench.killed_and_opened().await;
     assert_eq!(bench.lab.token(), token);
 
-    // The runner is still known, still busy, and its old session and tokens are good.
+    // The runner is still registered and busy, and its old session and tokens are valid.
     runner.moved(&old_url, &bench.url);
     assert!(bench.forge.get_runner(&Bench::scope(), runner.id).await.unwrap().unwrap().busy);
     assert!(runner.poll("Busy").await.unwrap().is_null());
@@ -42,7 +42,7 @@ async fn a_killed_lab_goes_on_in_the_middle_of_a_run() {
     let bench = bench.killed_and_opened().await;
     assert_eq!(bench.conclusion(run).await.as_deref(), Some("success"));
     let again = bench.start(ONE_JOB).await;
-    assert!(again > run, "no id comes twice");
+    assert!(again > run, "no id is used twice");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Registrations and sessions.
+//! Tests of registrations and sessions.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ async fn deleting_a_runner_ends_the_poll_that_it_has_open() {
     assert_eq!(answer.unwrap_err().0, 404);
 }
 
-/// As with GitHub; actions/runner 2.336.0 says of a job that succeeded that it was cancelled if its poll tells it of its end.
+/// GitHub does the same. If a poll reports the removal, actions/runner 2.336.0 shows a successful job as cancelled.
 #[tokio::test]
 async fn a_runner_whose_only_job_has_ended_finds_nothing_on_its_polls_until_it_closes_its_session() {
     for closes in [true, false] {
@@ -128,7 +128,7 @@ async fn a_runner_whose_only_job_has_ended_finds_nothing_on_its_polls_until_it_c
         completed.unwrap();
         assert!(
             bench.forge.get_runner(&Bench::scope(), runner.id).await.unwrap().is_none(),
-            "for REST it is gone"
+            "REST no longer lists it"
         );
         assert!(open.unwrap().is_null(), "nothing came on the poll that was open");
         assert!(runner.poll("Online").await.unwrap().is_null());

@@ -1,4 +1,4 @@
-//! Answers against GitHub's own description of them.
+//! Checks answers against GitHub's own description of them.
 //!
 //! `schema.json` is an extract of the OpenAPI description of GitHub's REST API (MIT licence,
 //! <https://github.com/github/rest-api-description>, release 23.0.2): some schemas, without their texts.
@@ -12,7 +12,7 @@ fn schemas() -> Value {
     serde_json::from_str(include_str!("schema.json")).unwrap()
 }
 
-/// Says where `value` is not what `schema` describes; knows as much of OpenAPI 3.0 as the extract uses.
+/// Panics if `value` does not match `schema`, and names the place. Supports the parts of OpenAPI 3.0 that the extract uses.
 fn check(schema: &Value, value: &Value, at: &str) {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return check(&schemas()[name], value, at);

@@ -1,4 +1,4 @@
-//! Organisations and enterprises, and their runner groups.
+//! Tests of organisations and enterprises, and of their runner groups.
 
 use reqwest::Method;
 use serde_json::json;
