@@ -1,4 +1,4 @@
-//! From what people type as a forge to the address of its REST API.
+//! Converts a forge's name, as users type it, into the address of its REST API.
 
 use std::net::IpAddr;
 
@@ -6,28 +6,28 @@ use reqwest::Url;
 
 use super::error::ForgeError;
 
-/// The word for the API's version in the path of GHES.
+/// The API version in the path of a GHES address.
 const DEFAULT_VERSION: &str = "v3";
 
-/// The address of a forge's REST API, with a slash at its end.
+/// The address of a forge's REST API. It ends with a slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiBase(Url);
 
 impl ApiBase {
-    /// Takes a host (`github.com`, `ghe.example.com`) or an address (`http://127.0.0.1:8080`). github.com and tenants of
-    /// ghe.com have their API on a host of its own, others below `/api/v3`.
+    /// Parses a host (`github.com`, `ghe.example.com`) or an address (`http://127.0.0.1:8080`). The API of github.com and
+    /// of the tenants of ghe.com has its own host; other hosts have it below `/api/v3`.
     ///
     /// # Errors
-    /// [`ForgeError::BadAddress`] for what is neither.
+    /// [`ForgeError::BadAddress`] if `text` is neither.
     pub fn from_host_or_url(text: &str) -> Result<Self, ForgeError> {
         Self::with_version(text, DEFAULT_VERSION)
     }
 
-    /// The same with another word than `v3` for the API's version, which stands in the path of hosts that are not
-    /// GitHub's own.
+    /// Like [`Self::from_host_or_url`], with another API version than `v3`. The version is part of the path on hosts that
+    /// are not GitHub's own.
     ///
     /// # Errors
-    /// [`ForgeError::BadAddress`] for what is no forge, and for a version that is no plain word.
+    /// [`ForgeError::BadAddress`] if `text` is not the address of a forge, or if `version` is not a plain word.
     pub fn with_version(text: &str, version: &str) -> Result<Self, ForgeError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=20).contains(&version.len()) || version.starts_with('.') || !version.bytes().all(plain) {
@@ -72,13 +72,14 @@ impl ApiBase {
         Ok(Self(url))
     }
 
-    /// The address.
+    /// Returns the address.
     pub fn url(&self) -> &Url {
         &self.0
     }
 
-    /// The address of the forge's pages, without a slash at its end: `https://github.com`, `http://127.0.0.1:8080`. With a
-    /// scope's [`web_path`](super::RunnerScope::web_path) behind it, it is what `config.sh --url` takes.
+    /// Returns the address of the forge's web pages, without a slash at its end: `https://github.com`,
+    /// `http://127.0.0.1:8080`. `config.sh --url` takes this address followed by a scope's
+    /// [`web_path`](super::RunnerScope::web_path).
     pub fn web_url(&self) -> String {
         let origin = self.0.origin().ascii_serialization();
         match self.0.host_str().and_then(|host| host.strip_prefix("api.")) {
@@ -89,7 +90,7 @@ impl ApiBase {
         }
     }
 
-    /// True when the forge is reached without leaving this host.
+    /// Returns true if the forge's host is a loopback address, `localhost` or a name below `localhost`.
     pub(super) fn is_loopback(&self) -> bool {
         let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
         match host.parse::<IpAddr>() {
@@ -98,12 +99,12 @@ impl ApiBase {
         }
     }
 
-    /// True when `url` is on the same scheme, host and port, so that the token may be sent there.
+    /// Returns true if `url` has the same scheme, host and port, so that the token may be sent to it.
     pub(super) fn same_origin(&self, url: &Url) -> bool {
         self.0.origin() == url.origin()
     }
 
-    /// The address of something below.
+    /// Resolves `path` against the API's address.
     pub(super) fn join(&self, path: &str) -> Result<Url, ForgeError> {
         self.0
             .join(path)
@@ -111,7 +112,7 @@ impl ApiBase {
     }
 }
 
-/// Percent-encodes one part of a path: what people name things must not lead elsewhere.
+/// Percent-encodes one part of a path, so that a user's name for something cannot lead to another path.
 pub(super) fn part(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     if matches!(text, "." | "..") {

@@ -1,17 +1,17 @@
-//! What forges answer, as far as dayfly looks at it. Members that are not known are passed over.
+//! Answers of forges, with the members that dayfly uses. Unknown members are ignored.
 
 use serde::Deserialize;
 
 /// A registered runner.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GithubRunner {
-    /// Its number.
+    /// Its id.
     pub id: u64,
     /// Its name.
     pub name: String,
     /// `online` or `offline`; lags by up to a minute.
     pub status: String,
-    /// It has a job.
+    /// True if it has a job.
     pub busy: bool,
     /// Its labels.
     #[serde(default)]
@@ -28,24 +28,24 @@ pub struct RunnerLabel {
 /// A workflow run.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GithubRun {
-    /// Its number.
+    /// Its id.
     pub id: u64,
     /// The workflow's name.
     #[serde(default)]
     pub name: Option<String>,
-    /// What people see as its title.
+    /// The title that the forge shows.
     #[serde(default)]
     pub display_title: String,
     /// `queued`, `in_progress`, `completed`, ...
     pub status: String,
-    /// `success`, `failure`, `cancelled`, ... once it is completed.
+    /// `success`, `failure`, `cancelled`, ...; `None` until the run is completed.
     pub conclusion: Option<String>,
 }
 
 /// A job of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GithubJob {
-    /// Its number.
+    /// Its id.
     pub id: u64,
     /// Its run.
     pub run_id: u64,
@@ -53,21 +53,21 @@ pub struct GithubJob {
     pub name: String,
     /// `queued`, `in_progress`, `completed`, ...
     pub status: String,
-    /// `success`, `failure`, `cancelled`, `skipped`, ... once it is completed.
+    /// `success`, `failure`, `cancelled`, `skipped`, ...; `None` until the job is completed.
     pub conclusion: Option<String>,
-    /// The labels that it asks for.
+    /// The labels that a runner must have.
     #[serde(default)]
     pub labels: Vec<String>,
-    /// The runner that has or had it.
+    /// The id of the runner that has or had the job.
     #[serde(default)]
     pub runner_id: Option<u64>,
     /// That runner's name.
     #[serde(default)]
     pub runner_name: Option<String>,
-    /// Its steps, as far as the runner told.
+    /// Its steps, as far as the runner has reported them.
     #[serde(default)]
     pub steps: Vec<GithubStep>,
-    /// The lab's own: what went wrong outside of the runner.
+    /// A member that only the lab sends: an error that occurred outside of the runner.
     #[serde(default)]
     pub remark: Option<String>,
 }
@@ -75,12 +75,12 @@ pub struct GithubJob {
 /// A step of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GithubStep {
-    /// From 1.
+    /// Its number, from 1.
     pub number: u32,
     /// Its name.
     pub name: String,
     /// `queued`, `in_progress` or `completed`.
     pub status: String,
-    /// `success`, `failure`, `cancelled` or `skipped`, once it is completed.
+    /// `success`, `failure`, `cancelled` or `skipped`; `None` until the step is completed.
     pub conclusion: Option<String>,
 }

@@ -7,7 +7,7 @@ use super::address::ApiBase;
 use super::error::ForgeError;
 use super::{request, tls};
 
-/// From the first byte sent to the last one got.
+/// Longest time from the first byte that is sent to the last byte that is received.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -25,28 +25,29 @@ impl fmt::Debug for Forge {
     }
 }
 
-/// How a forge is reached, beside its address.
+/// Options for the connection to a forge.
 #[derive(Debug, Clone, Default)]
 pub struct ForgeOptions {
-    /// An HTTP proxy for it, with its user and password if it needs them. A forge on loopback is never asked through one.
+    /// An HTTP proxy for the forge, with user and password if it needs them. It is not used for a forge on loopback.
     pub proxy: Option<reqwest::Url>,
-    /// Certificate authorities beside the system's, in PEM form, for a GHES with one of its own.
+    /// Certificate authorities in addition to the system's, in PEM form, for a GHES that has its own authority.
     pub extra_authorities: Option<Vec<u8>>,
 }
 
 impl Forge {
-    /// A client for the forge at `base`, reached without a proxy. Nothing is sent yet.
+    /// Creates a client for the forge at `base`, without a proxy. It sends nothing yet.
     ///
     /// # Errors
-    /// [`ForgeError::NoCertificates`] for an https address on a host that knows no certificate authority.
+    /// [`ForgeError::NoCertificates`] for an https address if the host has no certificate authority.
     pub fn new(base: ApiBase, token: impl Into<String>) -> Result<Self, ForgeError> {
         Self::with_options(base, token, &ForgeOptions::default())
     }
 
-    /// A client for the forge at `base`. Nothing is sent yet.
+    /// Creates a client for the forge at `base`. It sends nothing yet.
     ///
     /// # Errors
-    /// [`ForgeError::BadCertificates`] and [`ForgeError::Client`] for options that cannot be, and as [`Self::new`].
+    /// [`ForgeError::BadCertificates`] and [`ForgeError::Client`] if the options are invalid; otherwise the same as
+    /// [`Self::new`].
     pub fn with_options(
         base: ApiBase,
         token: impl Into<String>,
@@ -58,7 +59,7 @@ impl Forge {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .tls_backend_preconfigured(tls::config(base.url(), options.extra_authorities.as_deref())?)
-            // What the environment says of proxies is for the caller to read.
+            // The caller decides whether the environment's proxy settings apply.
             .no_proxy();
         if let Some(proxy) = options.proxy.clone().filter(|_| !base.is_loopback()) {
             builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(client)?);
@@ -66,12 +67,12 @@ impl Forge {
         Ok(Self { http: builder.build().map_err(client)?, base, token: token.into() })
     }
 
-    /// The REST API's address.
+    /// Returns the address of the REST API.
     pub fn base(&self) -> &ApiBase {
         &self.base
     }
 
-    /// Asks the forge whether it is there and takes the token.
+    /// Checks that the forge answers and accepts the token.
     ///
     /// # Errors
     /// See [`ForgeError`].

@@ -1,4 +1,4 @@
-//! Why a call to a forge did not do what it should.
+//! Errors of calls to a forge.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use thiserror::Error;
 
 use crate::jit::JitError;
 
-/// Why a call to a forge did not do what it should.
+/// Errors of calls to a forge.
 #[derive(Debug, Error)]
 pub enum ForgeError {
-    /// What was given as the forge is none.
+    /// The given text is not the address of a forge.
     #[error("\"{text}\" is no address of a forge: {why}")]
     BadAddress {
-        /// What was given.
+        /// The given text.
         text: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// No certificate authority is known, so no https address can be trusted.
+    /// No certificate authority is known, so an https address cannot be verified.
     #[error(
-        "{url}: no certificate authority is known to check it by{why}; install the package ca-certificates, or name a file of \
-         certificates in SSL_CERT_FILE"
+        "{url}: no certificate authority is known that could verify it{why}; install the package ca-certificates, or name a \
+         file of certificates in SSL_CERT_FILE"
     )]
     NoCertificates {
         /// The address.
         url: String,
-        /// What went wrong, with a colon before it; empty when there are just none.
+        /// The reason with a colon before it; empty if reading the authorities caused no error.
         why: String,
     },
     /// TLS cannot be set up.
@@ -35,23 +35,23 @@ pub enum ForgeError {
         #[source]
         source: rustls::Error,
     },
-    /// Additional certificates that were given are none.
+    /// The additional certificates that the caller gave are invalid.
     #[error("the additional certificates cannot be read: {why}; they must be in PEM form")]
     BadCertificates {
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client cannot be made")]
+    /// The HTTP client cannot be created.
+    #[error("the HTTP client cannot be created")]
     Client {
         /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// Nobody answered, or the connection broke.
+    /// The forge did not answer, or the connection broke.
     #[error("cannot {what}: {url} does not answer; is the forge running, and is this its address?")]
     Connection {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
         /// The address.
         url: String,
@@ -59,12 +59,12 @@ pub enum ForgeError {
         #[source]
         source: reqwest::Error,
     },
-    /// The other end's certificate is not to be believed.
+    /// The forge's certificate is not trusted.
     #[error(
         "cannot {what}: the certificate of {url} is not trusted; if its authority is your own, name a file with its certificate in SSL_CERT_FILE"
     )]
     Certificate {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
         /// The address.
         url: String,
@@ -75,62 +75,62 @@ pub enum ForgeError {
     /// 401: the token is wrong, too old or missing.
     #[error("cannot {what}: the forge refuses the token ({message}); make a new one{}", right(": ", .needs))]
     Unauthorized {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
-        /// What right it takes, if that is known.
+        /// The permission that the call needs, if it is known.
         needs: Option<String>,
     },
-    /// 403: the token is known, but may not do this.
+    /// 403: the token is valid, but it may not do this.
     #[error("cannot {what}: the token may not do that ({message}){}", right("; ", .needs))]
     Forbidden {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
-        /// What right it takes, if that is known.
+        /// The permission that the call needs, if it is known.
         needs: Option<String>,
     },
-    /// 404: it is not there, or hidden from this token.
+    /// 404: the object does not exist, or it is hidden from this token.
     #[error("cannot {what}: not found ({message}); check the names, and that the token may see it{}", right(": ", .needs))]
     NotFound {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
-        /// What right it takes, if that is known.
+        /// The permission that the call needs, if it is known.
         needs: Option<String>,
     },
-    /// 409: it is there already, or in a state that does not allow this.
+    /// 409: the object exists already, or its state does not allow this call.
     #[error("cannot {what}: {message}")]
     Conflict {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
     },
-    /// 400 and 422: the forge does not take what was asked.
+    /// 400, 413 and 422: the forge rejects the request.
     #[error("cannot {what}: {message}{}", listed(.errors))]
     Invalid {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
-        /// The reasons one by one, as the forge gives them.
+        /// The reasons, one text each, as the forge gives them.
         errors: Vec<String>,
     },
-    /// Too many calls.
+    /// The rate limit is used up.
     #[error("cannot {what}: the forge's rate limit is used up ({message}); try again in {} s", .wait.as_secs())]
     RateLimited {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
-        /// How long to wait.
+        /// How long to wait before the next call.
         wait: Duration,
     },
-    /// A repository has one runner group.
+    /// The scope is a repository, which has only the default runner group.
     #[error(
         "{scope} is a repository, which knows only the runner group \"Default\", not \"{group}\": groups belong to organisations and enterprises"
     )]
@@ -147,34 +147,34 @@ pub enum ForgeError {
         group: String,
         /// The organisation or enterprise.
         scope: String,
-        /// Those that there are, the first few of them.
+        /// The groups that exist; only the first few if there are many.
         known: Vec<String>,
     },
-    /// 5xx and everything that no forge should answer.
+    /// 5xx, and every other status that a forge should not answer with.
     #[error("cannot {what}: the forge answered {status} ({message}); try again later")]
     Server {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
         /// The status.
         status: u16,
-        /// The forge's words.
+        /// The message of the forge.
         message: String,
     },
-    /// The answer is not what the API says it is.
+    /// The answer does not have the form that the API documents.
     #[error("cannot {what}: the forge's answer is not understood: {why}")]
     BadAnswer {
-        /// What was to be done.
+        /// The action that failed, in words that follow "cannot".
         what: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The JIT config that the forge made cannot be read.
+    /// The JIT config from the forge cannot be read.
     #[error("the forge made a JIT config that cannot be used")]
     BadJitConfig(#[from] JitError),
 }
 
 impl ForgeError {
-    /// True when the same call may do better later: the connection, the forge or its rate limit is in the way.
+    /// Returns true if the same call may succeed later, because the cause is the connection, the forge or its rate limit.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Connection { .. } | Self::RateLimited { .. } | Self::Server { .. })
     }

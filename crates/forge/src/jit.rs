@@ -1,12 +1,12 @@
-//! The JIT config: all that a runner app needs to be one runner, in one blob.
+//! The JIT config: everything that a runner app needs to act as one runner, in one blob.
 //!
 //! ```text
 //! base64( { ".runner": base64(json), ".credentials": base64(json), ".credentials_rsaparams": base64(json) } )
 //! ```
 //!
-//! The blob is an identity, not a token: it holds the private key with which the runner asks for its access tokens.
-//! So it goes to one VM, and nothing here prints it. Members are strings even where they mean numbers or flags, as
-//! github-act-runner 0.13.0 wants and actions/runner accepts.
+//! The blob is an identity, not a token: it holds the private key with which the runner requests its access tokens. So it
+//! goes to one VM only, and this module never prints it. Numbers and flags are stored as strings, because
+//! github-act-runner 0.13.0 requires strings and actions/runner accepts them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,83 +16,84 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A JIT config longer than this is refused; real ones have about 4 kB.
+/// Longest accepted JIT config, in bytes. Real ones have about 4 kB.
 pub const ENCODED_LEN_MAX: usize = 64 * 1024;
 
-/// What stands in a JIT config.
+/// The content of a JIT config.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JitConfig {
-    /// The file `.runner`: who the runner is and where it listens.
+    /// The file `.runner`: the identity of the runner and the addresses of its servers.
     pub runner: RunnerFile,
-    /// The file `.credentials`: where it gets its tokens.
+    /// The file `.credentials`: the endpoint that issues its tokens.
     pub credentials: CredentialsFile,
     /// The file `.credentials_rsaparams`: the private key. Secret.
     pub key: RsaParameters,
 }
 
-/// `.runner`, spelled as actions/runner 2.336.0 reads it.
+/// The file `.runner`, with the names that actions/runner 2.336.0 reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RunnerFile {
-    /// The registration's number.
+    /// The id of the registration.
     pub agent_id: String,
     /// The runner's name.
     pub agent_name: String,
-    /// The number of the runner group.
+    /// The id of the runner group.
     pub pool_id: String,
     /// The name of the runner group.
     #[serde(default)]
     pub pool_name: String,
-    /// `True` when the runner must not update itself.
+    /// `True` if the runner must not update itself.
     #[serde(default)]
     pub disable_update: String,
-    /// `True` for a runner of one job.
+    /// `True` if the runner runs only one job.
     #[serde(default)]
     pub ephemeral: String,
-    /// The old service; equal to [`Self::server_url_v2`] where there is none, which keeps actions/runner off it.
+    /// The address of the old service. Equal to [`Self::server_url_v2`] if there is no old service, so that
+    /// actions/runner does not call it.
     #[serde(default)]
     pub server_url: String,
-    /// The folder of the jobs, relative to the runner app's own.
+    /// The work folder of the jobs, relative to the folder of the runner app.
     #[serde(default)]
     pub work_folder: String,
-    /// The repository or organisation.
+    /// The web address of the repository, organisation or enterprise.
     #[serde(default)]
     pub git_hub_url: String,
-    /// `True`: the broker protocol. Some servers write a JSON boolean.
+    /// `True` if the runner uses the broker protocol. Some servers write a JSON boolean.
     #[serde(default, rename = "UseV2Flow", deserialize_with = "text_or_bool")]
     pub use_v2_flow: String,
-    /// The broker, with a slash at its end.
+    /// The address of the broker. It ends with a slash.
     #[serde(default, rename = "ServerUrlV2")]
     pub server_url_v2: String,
 }
 
-/// `.credentials`.
+/// The file `.credentials`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct CredentialsFile {
-    /// `OAuth`.
+    /// The authentication scheme: `OAuth`.
     pub scheme: String,
-    /// The rest.
+    /// The settings of the scheme.
     pub data: CredentialsData,
 }
 
-/// `.credentials`, its `Data`.
+/// The member `Data` of the file `.credentials`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct CredentialsData {
-    /// The client's id, a GUID.
+    /// The client id, a GUID.
     pub client_id: String,
     /// The token endpoint.
     pub authorization_url: String,
-    /// `True`: the client signs with PS256 instead of RS256.
+    /// `True` if the client signs with PS256 instead of RS256.
     #[serde(default, deserialize_with = "text_or_bool")]
     pub require_fips_cryptography: String,
 }
 
-/// `.credentials_rsaparams`: an RSA private key, each number big-endian in base64. Secret.
+/// The file `.credentials_rsaparams`: an RSA private key, each number big-endian in base64. Secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the algebra's: RFC 8017, section 3.2")]
+#[expect(missing_docs, reason = "the names are those of RFC 8017, section 3.2")]
 pub struct RsaParameters {
     pub d: String,
     pub dp: String,
@@ -121,40 +122,40 @@ impl fmt::Debug for JitConfig {
     }
 }
 
-/// Why a JIT config cannot be used. No variant repeats the blob.
+/// Errors of reading a JIT config. No variant repeats the blob.
 #[derive(Debug, Error)]
 pub enum JitError {
-    /// It is far longer than any real one.
+    /// The blob is far longer than a real JIT config.
     #[error("the JIT config has {len} bytes, more than {ENCODED_LEN_MAX}: this is something else")]
     TooLong {
-        /// Its length.
+        /// The length of the blob in bytes.
         len: usize,
     },
-    /// It is not base64, or its inner files are not.
+    /// The blob or one of its inner files is not base64.
     #[error("the JIT config{place} is not base64")]
     NotBase64 {
-        /// Where, with a space before it; empty for the blob itself.
+        /// The place of the error, written to follow the words "JIT config"; empty for the blob itself.
         place: String,
         /// The cause.
         #[source]
         source: base64::DecodeError,
     },
-    /// It is not the JSON that it should be.
+    /// The blob or one of its inner files is not the expected JSON.
     #[error("the JIT config{place} is not the JSON expected there")]
     NotJson {
-        /// Where, with a space before it; empty for the blob itself.
+        /// The place of the error, written to follow the words "JIT config"; empty for the blob itself.
         place: String,
         /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// One of the three files is not in it.
+    /// One of the three files is missing.
     #[error("the JIT config has no file \"{file}\"")]
     FileMissing {
         /// The file.
         file: &'static str,
     },
-    /// The broker's address has no host or port to be found.
+    /// The broker's address is not an http or https address with a host.
     #[error("the JIT config names \"{url}\" as its server, which is no http or https address with a host")]
     BadServer {
         /// The address.
@@ -167,7 +168,7 @@ const CREDENTIALS: &str = ".credentials";
 const RSA_PARAMETERS: &str = ".credentials_rsaparams";
 
 impl JitConfig {
-    /// The blob that goes to the runner app (`--jitconfig`). Secret.
+    /// Returns the blob for the runner app (`--jitconfig`). Secret.
     pub fn encode(&self) -> String {
         let file = |value: serde_json::Value| BASE64.encode(value.to_string());
         let blob = serde_json::json!({
@@ -178,10 +179,10 @@ impl JitConfig {
         BASE64.encode(blob.to_string())
     }
 
-    /// Reads a blob as a forge hands it out.
+    /// Decodes a blob that a forge issued.
     ///
     /// # Errors
-    /// See [`JitError`]; none of its texts holds a part of the blob's secrets.
+    /// See [`JitError`]. Its texts contain no part of the blob's secrets.
     pub fn decode(encoded: &str) -> Result<Self, JitError> {
         if encoded.len() > ENCODED_LEN_MAX {
             return Err(JitError::TooLong { len: encoded.len() });
@@ -198,10 +199,10 @@ impl JitConfig {
         })
     }
 
-    /// Host and port of the broker: what must be reachable from the VM.
+    /// Returns host and port of the broker, which must be reachable from the VM.
     ///
     /// # Errors
-    /// [`JitError::BadServer`] when there is no such address in it.
+    /// [`JitError::BadServer`] if the config contains no such address.
     pub fn server(&self) -> Result<(String, u16), JitError> {
         let url = &self.runner.server_url_v2;
         let bad = || JitError::BadServer { url: url.clone() };

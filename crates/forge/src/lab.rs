@@ -1,4 +1,4 @@
-//! What only a lab understands.
+//! Calls that only a lab understands.
 
 use std::time::Duration;
 
@@ -12,24 +12,25 @@ use crate::proof::{Answer, Nonce, mac};
 use subtle::ConstantTimeEq as _;
 
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
-/// The files that an answer names may lie on a file system that does not answer.
+/// Longest time to read the files that an answer names. They may be on a file system that does not respond.
 const FILES_WAIT: Duration = Duration::from_secs(5);
 
 /// A lab that runs on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenLab {
-    /// How guests of QEMU's user network reach it: `http://10.0.2.2:PORT`, or what its owner has set.
+    /// The address at which guests of QEMU's user network reach the lab: `http://10.0.2.2:PORT`, or the address that its
+    /// owner has set.
     pub runner_url: String,
 }
 
 impl Forge {
-    /// Has the forge prove that it is a lab which runs on this host: it names the file of its token, which must be a
-    /// private one of this user or root, held by a living lab, and answers a challenge with what only the file's content
-    /// can make. The token of this client is not sent. `None`: it is another forge, or did not prove it; why stands in the
-    /// log.
+    /// Asks the forge to prove that it is a lab on this host. The forge names the file of its token and answers a
+    /// challenge with a MAC that can be computed only with the file's content. The file must be private, it must belong
+    /// to this user or root, and a running lab must hold the lock file beside it. The call does not send this client's
+    /// token. Returns `None` if the forge is not a lab or did not prove it; a failed proof is logged.
     ///
     /// # Errors
-    /// It does not answer.
+    /// A temporary [`ForgeError`], for example if the forge does not answer.
     pub async fn prove_lab(&self) -> Result<Option<ProvenLab>, ForgeError> {
         if self.base().url().scheme() != "http" {
             return Ok(None);
@@ -58,18 +59,19 @@ impl Forge {
         match tokio::time::timeout(FILES_WAIT, check).await {
             Ok(Ok(Ok(()))) => Ok(Some(ProvenLab { runner_url })),
             Ok(Ok(Err(disbelief))) => {
-                tracing::warn!(%forge, %disbelief, "the forge calls itself a lab of this host and does not prove it");
+                tracing::warn!(%forge, %disbelief, "the forge claims to be a lab on this host but does not prove it");
                 Ok(None)
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::warn!(%forge, "the files by which a lab would prove itself cannot be read in time");
+                tracing::warn!(%forge, "the files that would prove that the forge is a lab cannot be read in time");
                 Ok(None)
             }
         }
     }
 
-    /// Tells a lab that the machine of a runner is gone: its job ends at once, and its registration goes. Another forge
-    /// only finds out when the runner is silent for too long. Returns whether the forge has taken notice.
+    /// Reports to a lab that the machine of a runner is gone. The lab then ends the runner's job at once and removes its
+    /// registration. Another forge notices it only when the runner is silent for too long. Returns true if the forge has
+    /// accepted the report.
     ///
     /// # Errors
     /// See [`ForgeError`].

@@ -1,13 +1,13 @@
 //! A client of GitHub-like forges: GitHub, GHES and the lab. It registers runners and starts workflows.
 //!
-//! - [`Forge`] is a forge's address with a token;
+//! - [`Forge`] is the client: the address of a forge and a token;
 //! - [`jit`] reads and writes JIT configs, which make a program a runner;
-//! - [`proof`] is how a lab proves that it runs on this host; the lab has the other half.
+//! - [`proof`] lets a lab prove that it runs on this host; the lab implements the other half.
 //!
 //! The client repeats a call a few times if the connection or the forge fails and if repeating it does no harm. It requests a JIT
 //! config only once, because the first call may have registered a runner although its answer was lost.
 //!
-//! This crate knows no virtual machines, prints nothing and does not read the environment.
+//! This crate has no code for virtual machines. It prints nothing and does not read the environment.
 
 mod address;
 mod answer;
@@ -33,7 +33,7 @@ pub use client::{Forge, ForgeOptions};
 pub use error::ForgeError;
 pub use lab::ProvenLab;
 pub use registration::RegistrationToken;
-/// What an address of a forge is.
+/// The type of a forge's address.
 pub use reqwest::Url;
 pub use runner::{Deletion, JitRequest, NewRunner};
 pub use scope::{RunnerScope, ScopeError, ScopeKind};

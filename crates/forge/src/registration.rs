@@ -1,4 +1,4 @@
-//! What registering runners needs beside the runners: tokens, groups, and the words for a missing right.
+//! Registration tokens, runner groups, and error texts that name the missing permission.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use super::error::ForgeError;
 use super::request::Call;
 use super::scope::RunnerScope;
 
-/// Pages of runner groups that are read before it is given up: 100 groups each.
+/// Longest list of runner groups that is read, in pages of 100 groups.
 const PAGES_MAX: usize = 50;
-/// How many groups an error names.
+/// Number of groups that an error lists.
 const NAMED_MAX: usize = 10;
-/// The group that every scope has, and its number (docs.github.com, "Managing access to self-hosted runners using
-/// groups").
+/// The group that every scope has, and its id (docs.github.com, "Managing access to self-hosted runners using groups").
 const DEFAULT_GROUP: (&str, u64) = ("Default", 1);
 
-/// With it a runner app registers itself (`config.sh --token`), as often as it likes until it is too old.
+/// A token with which a runner app registers itself (`config.sh --token`). It can be used more than once until it
+/// expires.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct RegistrationToken {
     /// The token. Secret.
     pub token: String,
-    /// An hour after it was made, at GitHub.
+    /// Its expiry; at GitHub one hour after the token was created.
     pub expires_at: jiff::Timestamp,
 }
 
@@ -43,18 +43,18 @@ struct Group {
 }
 
 impl Forge {
-    /// Makes a registration token. Harmless to repeat: tokens do not replace each other.
+    /// Requests a registration token. The call may be repeated, because a new token does not replace an earlier one.
     ///
     /// # Errors
-    /// [`ForgeError::Unauthorized`], [`ForgeError::Forbidden`] and [`ForgeError::NotFound`] say which right is needed.
-    /// For the rest see [`ForgeError`].
+    /// [`ForgeError::Unauthorized`], [`ForgeError::Forbidden`] and [`ForgeError::NotFound`] name the permission that the
+    /// token needs. For the rest see [`ForgeError`].
     pub async fn registration_token(&self, scope: &RunnerScope) -> Result<RegistrationToken, ForgeError> {
         let url = self.base().join(&format!("{}/actions/runners/registration-token", scope.api_path()))?;
         let call = Call::new(format!("make a registration token for {scope}"), Method::POST, url);
         self.send(call.repeatable()).await.map_err(|error| needing_right(error, scope))?.json()
     }
 
-    /// The number of a runner group, by its name in any case. A repository knows only `Default`.
+    /// Returns the id of a runner group by its name, ignoring case. A repository has only `Default`.
     ///
     /// # Errors
     /// [`ForgeError::RepositoryGroup`] and [`ForgeError::UnknownGroup`]. For the rest see [`ForgeError`].
@@ -98,7 +98,7 @@ impl Forge {
     }
 }
 
-/// Adds to a refusal what right it takes to manage runners of `scope`, unless the forge has said so itself.
+/// Adds to an error the permission that managing runners of `scope` needs, unless the forge has named one itself.
 pub(super) fn needing_right(mut error: ForgeError, scope: &RunnerScope) -> ForgeError {
     if let ForgeError::Unauthorized { needs, .. }
     | ForgeError::Forbidden { needs, .. }

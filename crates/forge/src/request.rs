@@ -1,4 +1,4 @@
-//! Sending one call, again where that is harmless, and reading its answer.
+//! Sends a call, repeats it if that is harmless, and reads the answer.
 
 use std::net::SocketAddr;
 
@@ -13,22 +13,22 @@ use super::error::ForgeError;
 use super::retry::{rate_limit, wait_before_next};
 use super::tls::is_of_certificate;
 
-/// Longer answers are not read to their end; logs have a bound of their own.
+/// Longest answer that is read, in bytes. Logs have their own bound.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const MESSAGE_LEN_MAX: usize = 500;
 
-/// A call to be made.
+/// A call to a forge.
 #[derive(Clone)]
 pub(super) struct Call {
-    /// What it is to do, in words that follow "cannot".
+    /// The action of the call, in words that follow "cannot".
     pub(super) what: String,
     method: Method,
     url: Url,
     body: Option<Value>,
-    /// May be made again when its answer was lost.
+    /// True if the call may be repeated after its answer was lost.
     repeatable: bool,
     answer_bytes_max: usize,
-    /// Goes without the token: to a host that is not known yet.
+    /// True if the call is sent without the token, because the host is not trusted yet.
     anonymous: bool,
 }
 
@@ -54,7 +54,7 @@ impl Call {
         Self { body: Some(body), ..self }
     }
 
-    /// For a POST that does no harm when made twice.
+    /// Marks a POST as harmless to repeat.
     pub(super) fn repeatable(self) -> Self {
         Self { repeatable: true, ..self }
     }
@@ -68,12 +68,12 @@ impl Call {
     }
 }
 
-/// A good answer.
+/// An answer with a success status.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// The other end of the connection, unless the answer came from elsewhere than was asked.
+    /// The address of the other end of the connection. `None` if the answer came from another URL than the requested one.
     pub(super) peer: Option<SocketAddr>,
     what: String,
 }
@@ -84,7 +84,7 @@ impl Answer {
             .map_err(|error| ForgeError::BadAnswer { what: self.what.clone(), why: error.to_string() })
     }
 
-    /// The address of the next page.
+    /// Returns the address of the next page of a list.
     pub(super) fn next_page(&self) -> Option<Url> {
         let links = self.headers.get("link")?.to_str().ok()?;
         let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
@@ -94,7 +94,7 @@ impl Answer {
 }
 
 impl Forge {
-    /// Makes a call, again after a while where that is harmless and may help.
+    /// Sends a call, and repeats it after a wait if that is harmless and may help.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, ForgeError> {
         let mut calls = 0;
         loop {
@@ -159,7 +159,7 @@ struct ErrorBody {
     errors: Vec<Value>,
 }
 
-/// Puts an answer that is no success into words.
+/// Converts an answer without a success status into an error.
 fn refusal(answer: &Answer) -> ForgeError {
     let body: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = if body.message.is_empty() { format!("HTTP {}", answer.status) } else { body.message };
@@ -184,7 +184,7 @@ fn refusal(answer: &Answer) -> ForgeError {
     }
 }
 
-/// GitHub's `errors` are strings or objects.
+/// Returns the text of one entry of GitHub's `errors`, which are strings or objects.
 fn error_text(error: &Value) -> String {
     match error {
         Value::String(text) => text.clone(),

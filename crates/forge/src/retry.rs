@@ -1,17 +1,17 @@
-//! When a call is made again. Pure: time and chance are passed in.
+//! Rules for repeating a call. The functions are pure: the caller passes in time and randomness.
 
 use std::time::Duration;
 
 use super::error::ForgeError;
 
-/// Calls of one request, the first included.
+/// Most attempts of one request, including the first.
 const CALLS_MAX: u32 = 4;
 const DELAY_FIRST: Duration = Duration::from_millis(250);
-/// A forge that wants more patience than this gets an error instead.
+/// Longest wait that a forge may demand; a longer one becomes an error.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// How long to wait before the next call, or `None` to give up. `calls` were made so far; `chance` is between 0 and 1 and
-/// spreads callers that failed together.
+/// Returns how long to wait before the next attempt, or `None` to give up. `calls` attempts were made so far. `chance` is
+/// between 0 and 1 and spreads callers that failed at the same time.
 pub(super) fn wait_before_next(calls: u32, error: &ForgeError, chance: f64) -> Option<Duration> {
     if calls >= CALLS_MAX {
         return None;
@@ -25,8 +25,9 @@ pub(super) fn wait_before_next(calls: u32, error: &ForgeError, chance: f64) -> O
     }
 }
 
-/// What a forge that limits calls says about when to come again: `retry-after`, else the reset of an empty budget, else
-/// a minute. `None` when the answer is no rate limit. GitHub uses 403 for limits and for missing rights alike.
+/// Returns the wait that a rate-limited answer demands: `retry-after`, otherwise the time until the reset of an empty
+/// budget, otherwise one minute. Returns `None` if the answer is not a rate limit. GitHub uses 403 both for rate limits
+/// and for missing permissions.
 pub(super) fn rate_limit(
     status: u16,
     headers: &[(&str, &str)],

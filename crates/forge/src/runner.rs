@@ -1,4 +1,4 @@
-//! Runners: JIT configs, lookups, deletion.
+//! Calls for runners: JIT configs, lookups, deletion.
 
 use std::fmt;
 
@@ -15,33 +15,33 @@ use super::request::Call;
 use super::scope::RunnerScope;
 use crate::jit::JitConfig;
 
-/// Pages of a list that are read before it is given up: 100 runners each.
+/// Longest list that is read, in pages of 100 runners.
 const PAGES_MAX: usize = 200;
 
-/// What a new runner is to be.
+/// The properties of a new runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JitRequest {
-    /// Its name; a new one for each attempt.
+    /// Its name. Each attempt needs a new one.
     pub name: String,
-    /// Its group; 1 is the default group, and the only one of a repository.
+    /// The id of its group. 1 is the default group, which is the only group of a repository.
     pub group_id: u64,
-    /// Its labels, 1 to 100; none is added by the forge.
+    /// Its labels, 1 to 100. The forge adds none.
     pub labels: Vec<String>,
-    /// The folder of its jobs, `_work` as a rule.
+    /// The work folder of its jobs, usually `_work`.
     pub work_folder: String,
-    /// The lab's own: the address under which this runner reaches the lab, where that is not the lab's usual one.
-    /// `None` sends no such member, which no other forge knows.
+    /// The address at which this runner reaches the lab, if it is not the lab's usual one. Only the lab knows this
+    /// member; it is not sent if it is `None`.
     pub runner_url: Option<String>,
 }
 
-/// A runner that was registered.
+/// A newly registered runner.
 #[derive(Clone)]
 pub struct NewRunner {
-    /// Its number, by which it is deleted.
+    /// Its id, which is needed to delete it.
     pub runner_id: u64,
-    /// The JIT config as the runner app takes it. Secret.
+    /// The JIT config in the form that the runner app takes. Secret.
     pub encoded: String,
-    /// The same, read.
+    /// The decoded JIT config.
     pub config: JitConfig,
 }
 
@@ -55,24 +55,24 @@ impl fmt::Debug for NewRunner {
     }
 }
 
-/// What came of a deletion.
+/// The outcome of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// The registration is removed; its VM may be destroyed.
+    /// The registration was removed, so its VM may be destroyed.
     Deleted,
-    /// The runner has a job, and keeps its registration.
+    /// The runner has a job, so its registration remains.
     Busy,
-    /// There was none (any more).
+    /// The registration did not exist or had already been removed.
     Gone,
 }
 
 impl Forge {
-    /// Registers a runner and answers what its app needs. Never made twice: when the answer is lost, the runner may be
-    /// registered all the same, to be found by its name.
+    /// Registers a runner and returns what its app needs. The call is never repeated: if its answer is lost, the runner
+    /// may be registered nevertheless, and can be found by its name.
     ///
     /// # Errors
-    /// [`ForgeError::Conflict`] when the name is taken; take another. A refusal says which right is needed. For the rest
-    /// see [`ForgeError`].
+    /// [`ForgeError::Conflict`] if the name is taken; choose another one. Permission errors name the permission that the
+    /// token needs. For the rest see [`ForgeError`].
     pub async fn generate_jit_config(
         &self,
         scope: &RunnerScope,
@@ -105,7 +105,7 @@ impl Forge {
         Ok(NewRunner { runner_id: answer.runner.id, encoded: answer.encoded_jit_config, config })
     }
 
-    /// A runner by its number. `None` when there is none.
+    /// Returns the runner with this id, or `None` if there is none.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -118,7 +118,7 @@ impl Forge {
         }
     }
 
-    /// A runner by its name. `None` when there is none.
+    /// Returns the runner with this name, or `None` if there is none.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -129,11 +129,11 @@ impl Forge {
     ) -> Result<Option<GithubRunner>, ForgeError> {
         let query = format!("?per_page=100&name={}", part(name));
         let found = self.collect_runners(scope, &query).await?;
-        // Some forges take the name for a part of it.
+        // Some forges also return runners whose name only contains `name`.
         Ok(found.into_iter().find(|runner| runner.name == name))
     }
 
-    /// All runners of a scope.
+    /// Returns all runners of a scope.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -155,7 +155,7 @@ impl Forge {
         for _ in 0..PAGES_MAX {
             let Some(page_url) = url else { break };
             let answer = self.send(Call::get(format!("list the runners of {scope}"), page_url)).await?;
-            // Runners come and go between pages, so one may be on two of them.
+            // Runners come and go between two requests, so the same runner may be on two pages.
             for runner in answer.json::<Page>()?.runners {
                 if !runners.iter().any(|known| known.id == runner.id) {
                     runners.push(runner);
@@ -166,7 +166,7 @@ impl Forge {
         Ok(runners)
     }
 
-    /// Deletes a registration. GitHub answers 422 for a runner that has a job.
+    /// Deletes a registration. GitHub answers 422 if the runner has a job.
     ///
     /// # Errors
     /// See [`ForgeError`].

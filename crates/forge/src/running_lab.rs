@@ -1,4 +1,4 @@
-//! Whether the files that a lab names are those of a lab that runs on this host. See [`crate::proof`].
+//! Checks that the files which a lab names belong to a lab that runs on this host. See [`crate::proof`].
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,10 +11,11 @@ use crate::proof::{LOCK_FILE, is_token};
 
 const TOKEN_BYTES_MAX: u64 = 256;
 
-/// Why a lab is not believed. These are for a log: whoever is not believed is a forge like any other.
+/// Reasons why a lab's proof is rejected. They are only logged, because a lab without a valid proof is treated like any
+/// other forge.
 #[derive(Debug, Error)]
 pub(super) enum Disbelief {
-    #[error("{path:?} is no absolute path of a file named \"{}\"", crate::proof::TOKEN_FILE)]
+    #[error("{path:?} is not the absolute path of a file named \"{}\"", crate::proof::TOKEN_FILE)]
     Path { path: String },
     #[error("{} cannot be opened", path.display())]
     Open {
@@ -28,11 +29,11 @@ pub(super) enum Disbelief {
     NoToken { path: PathBuf },
     #[error("no running lab holds {}", path.display())]
     NotRunning { path: PathBuf },
-    #[error("its answer was made with another token, or for another connection")]
+    #[error("its MAC was computed with another token or for another connection")]
     WrongMac,
 }
 
-/// The token in the file of a lab that runs on this host. Reads files, which waits.
+/// Returns the token in the file of a lab that runs on this host. Reads files, so it may block.
 pub(super) fn token_of_running_lab(path: &str) -> Result<String, Disbelief> {
     let named = || Disbelief::Path { path: path.chars().take(200).collect() };
     let path = Path::new(path);
@@ -47,15 +48,16 @@ pub(super) fn token_of_running_lab(path: &str) -> Result<String, Disbelief> {
     }
     let lock_path = path.with_file_name(LOCK_FILE);
     let lock = open_private(&lock_path)?;
-    // The kernel drops a lock with its holder, so who holds it lives. Shared, so that askers do not see each other.
+    // The kernel releases a lock when its holder exits, so a held lock means that the lab runs. The attempt is for a
+    // shared lock, so that two askers do not mistake each other for a lab.
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(token.to_owned()),
         _ => Err(Disbelief::NotRunning { path: lock_path }),
     }
 }
 
-/// Opens a file that a stranger has named: it is looked at before it is opened, since opening a device or a FIFO may do
-/// something or wait.
+/// Opens a file whose path comes from an untrusted peer. The file is inspected before it is opened, because opening a
+/// device or a FIFO may have an effect or block.
 fn open_private(path: &Path) -> Result<File, Disbelief> {
     let failed = |error: rustix::io::Errno| Disbelief::Open { path: path.to_owned(), source: error.into() };
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -69,7 +71,7 @@ fn open_private(path: &Path) -> Result<File, Disbelief> {
     rustix::fs::open(same, read, Mode::empty()).map(File::from).map_err(failed)
 }
 
-/// A regular file of mode 0600 that belongs to `user` or root.
+/// Returns true for a regular file of mode 0600 that belongs to `user` or root.
 fn is_private(mode: u32, owner: u32, user: u32) -> bool {
     FileType::from_raw_mode(mode) == FileType::RegularFile
         && mode & 0o7777 == 0o600

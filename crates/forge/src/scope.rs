@@ -1,4 +1,4 @@
-//! Where runners belong at a forge, and how people name it.
+//! Scopes of runners at a forge, and how users name them.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use thiserror::Error;
 
 use super::address::part;
 
-/// GitHub's bound for names of repositories; those of owners are shorter.
+/// GitHub's limit for the names of repositories. Names of owners are shorter.
 const NAME_LEN_MAX: usize = 100;
 
-/// What kind of thing runners belong to.
+/// The kind of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScopeKind {
     /// One repository.
@@ -22,7 +22,7 @@ pub enum ScopeKind {
 }
 
 impl ScopeKind {
-    /// The word for it, as commands and variables take it and journals keep it.
+    /// Returns its name, as commands and variables take it and journals store it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Repository => "repo",
@@ -31,10 +31,10 @@ impl ScopeKind {
         }
     }
 
-    /// Takes any word that begins with `rep`, `org` or `ent`, in any case.
+    /// Parses any word that begins with `rep`, `org` or `ent`, ignoring case.
     ///
     /// # Errors
-    /// [`ScopeError::UnknownScope`] for all others.
+    /// [`ScopeError::UnknownScope`] for all other words.
     pub fn parse(word: &str) -> Result<Self, ScopeError> {
         let lower = word.to_ascii_lowercase();
         let known = [("rep", Self::Repository), ("org", Self::Organization), ("ent", Self::Enterprise)];
@@ -43,7 +43,7 @@ impl ScopeKind {
     }
 }
 
-/// Where a runner belongs.
+/// The scope of a runner: the repository, organisation or enterprise that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub enum RunnerScope {
@@ -60,39 +60,39 @@ pub enum RunnerScope {
     Enterprise(String),
 }
 
-/// Why a text names no scope.
+/// Errors of parsing a scope.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ScopeError {
-    /// The word for the scope is none.
+    /// The word does not name a kind of scope.
     #[error(
         "\"{word}\" is no scope: it must begin with rep (repository), org (organisation) or ent (enterprise)"
     )]
     UnknownScope {
-        /// What was given.
+        /// The given text.
         word: String,
     },
-    /// The principal of a repository's scope is no repository.
+    /// The scope is a repository, but the principal is not `OWNER/REPOSITORY`.
     #[error("\"{principal}\" names no repository: OWNER/REPOSITORY is needed")]
     NoRepository {
-        /// What was given.
+        /// The given text.
         principal: String,
     },
-    /// The principal of another scope is no name.
+    /// The scope is an organisation or enterprise, but the principal is not a single name.
     #[error("\"{principal}\" names no {kind}: its name alone is needed, without a slash or a blank")]
     NoName {
         /// `organisation` or `enterprise`.
         kind: &'static str,
-        /// What was given.
+        /// The given text.
         principal: String,
     },
 }
 
 impl RunnerScope {
-    /// Reads what people give: a word for the scope (see [`ScopeKind::parse`]), and who it is: `OWNER/REPOSITORY` for a
-    /// repository, else one name.
+    /// Parses a scope from two texts that a user gives: the word for its kind (see [`ScopeKind::parse`]), and the
+    /// principal, which is `OWNER/REPOSITORY` for a repository and one name otherwise.
     ///
     /// # Errors
-    /// [`ScopeError`], with the value and what is needed instead.
+    /// [`ScopeError`], which contains the given text and what is needed instead.
     pub fn parse(scope: &str, principal: &str) -> Result<Self, ScopeError> {
         let one_name = |kind| {
             if is_name(principal) {
@@ -113,7 +113,7 @@ impl RunnerScope {
         }
     }
 
-    /// What kind it is.
+    /// Returns its kind.
     pub fn kind(&self) -> ScopeKind {
         match self {
             Self::Repository { .. } => ScopeKind::Repository,
@@ -122,7 +122,7 @@ impl RunnerScope {
         }
     }
 
-    /// The path of its page below the forge's web address, as `config.sh --url` wants it: `owner/name`, `org`,
+    /// Returns the path of its page below the forge's web address, as `config.sh --url` takes it: `owner/name`, `org`,
     /// `enterprises/name`.
     pub fn web_path(&self) -> String {
         match self {
@@ -131,7 +131,7 @@ impl RunnerScope {
         }
     }
 
-    /// The path of what belongs to it below the REST API's address.
+    /// Returns its path below the REST API's address.
     pub(super) fn api_path(&self) -> String {
         match self {
             Self::Repository { owner, name } => format!("repos/{}/{}", part(owner), part(name)),
@@ -140,7 +140,8 @@ impl RunnerScope {
         }
     }
 
-    /// What a token needs to manage runners here (docs.github.com, "REST API endpoints for self-hosted runners").
+    /// Returns the permission that a token needs to manage runners of this scope (docs.github.com, "REST API endpoints
+    /// for self-hosted runners").
     pub(super) fn needed_right(&self) -> &'static str {
         match self {
             Self::Repository { .. } => {
@@ -154,7 +155,7 @@ impl RunnerScope {
     }
 }
 
-/// The principal: `owner/name`, or the one name.
+/// Writes the principal: `owner/name`, or the single name.
 impl fmt::Display for RunnerScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -164,14 +165,14 @@ impl fmt::Display for RunnerScope {
     }
 }
 
-/// Letters, digits, `-`, `_` and `.`, not at the beginning a dot: what GitHub takes, and nothing that means something in
-/// a path.
+/// Returns true if `text` consists of letters, digits, `-`, `_` and `.` and does not begin with a dot. GitHub accepts
+/// such names, and they have no special meaning in a path.
 fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=NAME_LEN_MAX).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(plain)
 }
 
-/// A scope in a journal.
+/// The form of a scope in a journal.
 #[derive(Serialize, Deserialize)]
 struct Written {
     scope: String,

@@ -1,4 +1,4 @@
-//! The client against servers of its own.
+//! Tests of the client against servers that the tests start.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

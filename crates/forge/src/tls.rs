@@ -1,4 +1,4 @@
-//! Whom an https address is believed.
+//! TLS settings: the certificate authorities that are trusted for an https address.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::error::ForgeError;
 
-/// The settings of TLS for a forge at `url`: the certificate authorities of this system (or of the file that
-/// `SSL_CERT_FILE` names, which is looked at by the crate that finds them) and those of `more`, a text of PEM.
+/// Returns the TLS settings for a forge at `url`. Trusted are the certificate authorities of this system (or of the file
+/// in `SSL_CERT_FILE`, a variable that the crate `rustls_native_certs` reads) and those in `more`, a text in PEM form.
 ///
-/// The system's authorities are read only for an https address, so that a host without any can speak to its own lab.
+/// The system's authorities are read only for an https address, so that a host without any authority can connect to its
+/// own lab.
 pub(super) fn config(url: &Url, more: Option<&[u8]>) -> Result<ClientConfig, ForgeError> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = more {
@@ -23,7 +24,7 @@ pub(super) fn config(url: &Url, more: Option<&[u8]>) -> Result<ClientConfig, For
             roots.add(certificate).map_err(|error| bad(error.to_string()))?;
         }
         if roots.is_empty() {
-            return Err(bad("there is none in them".to_owned()));
+            return Err(bad("the text contains no certificate".to_owned()));
         }
     }
     if url.scheme() == "https" {
@@ -41,9 +42,10 @@ pub(super) fn config(url: &Url, more: Option<&[u8]>) -> Result<ClientConfig, For
     Ok(versions.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Whether an error came about since a certificate was not believed.
+/// Returns true if the cause of an error is an untrusted certificate.
 pub(super) fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
-    // An I/O error made of another one names that one's cause as its own, and not that one.
+    // The `source` of an I/O error that wraps another error is the cause of that error, which skips the wrapped error
+    // itself.
     if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         return is_of_certificate(inner);
     }

@@ -1,4 +1,4 @@
-//! Workflows: files, runs, jobs and logs.
+//! Calls for workflows: files, runs, jobs and logs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,22 +16,22 @@ use super::request::Call;
 const LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 const PAGES_MAX: usize = 100;
 
-/// What a run is to be made with.
+/// The parameters of a new run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dispatch {
-    /// The branch or tag; `main` when empty.
+    /// The branch or tag; `main` if empty.
     pub git_ref: String,
     /// The inputs of `workflow_dispatch`.
     pub inputs: IndexMap<String, String>,
-    /// The lab's own: take the workflow's first event when it does not list `workflow_dispatch`.
+    /// Uses the workflow's first event if the workflow does not list `workflow_dispatch`. Only the lab knows this member.
     pub any_event: bool,
 }
 
 impl Forge {
-    /// Puts a workflow file into a repository of the lab (`file` being its name below `.github/workflows`).
+    /// Puts a workflow file into a repository of the lab. `file` is its name below `.github/workflows`.
     ///
     /// # Errors
-    /// [`ForgeError::Invalid`] with one text for each thing that is wrong with the file. For the rest see [`ForgeError`].
+    /// [`ForgeError::Invalid`] with one text for each error in the file. For the rest see [`ForgeError`].
     pub async fn put_workflow(
         &self,
         owner: &str,
@@ -94,7 +94,7 @@ impl Forge {
         self.send(call.body(json!({"value": value}))).await.map(drop)
     }
 
-    /// Makes a run of a workflow and answers its number. Never made twice.
+    /// Starts a run of a workflow and returns its id. The call is never repeated.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -125,7 +125,7 @@ impl Forge {
         Ok(answer.json::<Details>()?.workflow_run_id)
     }
 
-    /// A run.
+    /// Returns a run.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -134,7 +134,7 @@ impl Forge {
         self.send(Call::get(format!("look up the run {id} of {owner}/{repo}"), url)).await?.json()
     }
 
-    /// The jobs of a run, as far as they came into being.
+    /// Returns the jobs of a run that exist so far.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -161,10 +161,10 @@ impl Forge {
         Ok(jobs)
     }
 
-    /// The log of a job, each line with its time before it.
+    /// Returns the log of a job, each line with its time before it.
     ///
     /// # Errors
-    /// [`ForgeError::NotFound`] when there is none yet. For the rest see [`ForgeError`].
+    /// [`ForgeError::NotFound`] if there is no log yet. For the rest see [`ForgeError`].
     pub async fn job_log(&self, owner: &str, repo: &str, job: u64) -> Result<String, ForgeError> {
         let url =
             self.base().join(&format!("repos/{}/{}/actions/jobs/{job}/logs", part(owner), part(repo)))?;
@@ -173,7 +173,7 @@ impl Forge {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
-    /// Cancels a run; its runners are asked to stop. True when there was something to cancel.
+    /// Cancels a run and asks its runners to stop. Returns true if there was something to cancel.
     ///
     /// # Errors
     /// See [`ForgeError`].
@@ -181,7 +181,7 @@ impl Forge {
         self.post_cancel(owner, repo, run, "cancel").await
     }
 
-    /// Cancels a run without waiting for its runners. True when there was something to cancel.
+    /// Cancels a run without waiting for its runners. Returns true if there was something to cancel.
     ///
     /// # Errors
     /// See [`ForgeError`].

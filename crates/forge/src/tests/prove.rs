@@ -1,4 +1,5 @@
-//! Servers that claim to be a lab of this host: an honest one, and liars. The lab itself is tested in its own crate.
+//! Tests with servers that claim to be a lab on this host: an honest one, and liars. The lab itself is tested in its own
+//! crate.
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ async fn ask(url: &str) -> Option<ProvenLab> {
     Forge::new(ApiBase::from_host_or_url(url).unwrap(), "the-token").unwrap().prove_lab().await.unwrap()
 }
 
-/// The folder of a lab that nobody serves, with its lock held or free.
+/// The folder of a lab without a server, with its lock held or free.
 struct Folder {
     folder: TempDir,
     token: String,
@@ -46,7 +47,8 @@ fn private(path: &Path, text: &str) {
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A server that names `file`, and makes its MAC with `token` as the end at `address`, or its own.
+/// Starts a server that names `file` and computes its MAC with `token` for the end at `address`, or for its own address
+/// if `address` is `None`.
 async fn claimant(file: String, token: String, address: Option<SocketAddr>) -> Server {
     let own = std::sync::Arc::new(std::sync::OnceLock::new());
     let at = own.clone();
@@ -95,7 +97,7 @@ async fn who_has_the_real_lab_answer_for_it_is_not_believed() {
     })
     .await;
     assert!(ask(&pointer.url()).await.is_none());
-    assert_eq!(honest.heads().len(), 1, "the real one was asked, and what it said does not count");
+    assert_eq!(honest.heads().len(), 1, "the real one was asked, but its answer does not count");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A server that answers every request with what a test says.
+//! A server that answers every request as a test demands.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// An address, and the heads of the requests that came there.
+/// A running server and the heads of the requests that it received.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Answers with what `answer` makes of a request's head: a status and a body, or the address to go to instead.
+    /// Starts a server. `answer` maps the head of a request to a status and a body, or to 307 and the address to redirect
+    /// to.
     pub(super) async fn plain(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -36,7 +37,7 @@ impl Server {
     }
 }
 
-/// Reads one request without a body, and answers it.
+/// Reads one request without a body and answers it.
 pub(super) async fn serve_one(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: &Mutex<Vec<String>>,

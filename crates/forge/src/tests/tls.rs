@@ -1,4 +1,4 @@
-//! Forges that are reached by https, and through a proxy.
+//! Tests with forges that are reached by https or through a proxy.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use super::server::{Server, serve_one};
 use crate::{ApiBase, Forge, ForgeError, ForgeOptions};
 
-/// A TLS server on loopback with a certificate of its own; answers its port, and the certificate as PEM.
+/// Starts a TLS server on loopback with its own certificate. Returns its port and the certificate as PEM.
 async fn https_forge() -> (u16, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
@@ -80,7 +80,7 @@ async fn additional_authorities_that_are_none_are_refused() {
 async fn a_proxy_is_asked_for_a_forge_elsewhere_and_never_for_one_on_loopback() {
     let proxy = Server::plain(|_| (200, "{}".to_owned())).await;
     let options = ForgeOptions { proxy: Some(proxy.url().parse().unwrap()), ..ForgeOptions::default() };
-    // Nobody resolves this name: only the proxy could have answered.
+    // This name cannot be resolved, so only the proxy can have answered.
     let far = Forge::with_options(base("http://forge.invalid"), "x", &options).unwrap();
     far.check().await.unwrap();
     assert!(proxy.heads()[0].starts_with("GET http://forge.invalid/api/v3/ "), "{:?}", proxy.heads());
