@@ -1,14 +1,14 @@
-//! Why a lab cannot be opened or served.
+//! Errors of opening or serving a lab.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a lab cannot be opened or served.
+/// Errors of opening or serving a lab.
 #[derive(Debug, Error)]
 pub enum LabError {
-    /// A file or folder of its data cannot be used.
+    /// A file or folder of the lab's data cannot be used.
     #[error("the lab cannot use {}: check its owner, its mode and the free space", path.display())]
     Data {
         /// The file or folder.
@@ -17,16 +17,16 @@ pub enum LabError {
         #[source]
         source: io::Error,
     },
-    /// Another lab has the folder.
+    /// Another running lab uses the folder.
     #[error("the data folder {} is used by another lab: stop that one, or take another folder", path.display())]
     InUse {
         /// The folder.
         path: PathBuf,
     },
-    /// The address for runners is not one.
+    /// The address for runners is invalid.
     #[error("the runner URL \"{url}\" must be http://HOST[:PORT], without a path")]
     BadRunnerUrl {
-        /// What was given.
+        /// The given address.
         url: String,
     },
     /// A thread cannot be started.
@@ -35,7 +35,7 @@ pub enum LabError {
     /// The listener's address cannot be read.
     #[error("the lab's listener has no address")]
     Listener(#[source] io::Error),
-    /// The thread that owns the state has ended.
+    /// The thread that owns the state has exited.
     #[error("the lab has stopped: see the log for a panic")]
     Stopped,
 }

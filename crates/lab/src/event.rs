@@ -1,4 +1,4 @@
-//! What happens in the lab, as one stream with many readers.
+//! The stream of the lab's events, which many subscribers can read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,36 +8,36 @@ use tokio::sync::broadcast;
 
 use crate::workflow::Conclusion;
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabEvent {
-    /// Counts from 1 in this process of the lab, without a gap.
+    /// The event's number. Counts from 1 in this process of the lab, without gaps.
     pub seq: u64,
-    /// When, in milliseconds since 1970, by the lab's clock.
+    /// The time, in milliseconds since 1970, by the lab's clock.
     pub at_ms: i64,
     /// The repository, `owner/name`.
     pub repository: String,
     /// The run's id.
     pub run: u64,
-    /// What.
+    /// The kind of the event, with its details.
     #[serde(flatten)]
     pub kind: LabEventKind,
 }
 
-/// What happened.
+/// The kind of an event, with its details.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LabEventKind {
-    /// A run came into being.
+    /// A run was created.
     RunCreated {
         /// The workflow's name.
         workflow: String,
-        /// What people see as the run's title.
+        /// The title that the forge shows.
         title: String,
         /// Its number within the workflow.
         number: u64,
     },
-    /// A remark for whoever started the run, such as a key that has no effect here.
+    /// A remark for the user who started the run, for example about a key that has no effect in the lab.
     Notice {
         /// The remark.
         text: String,
@@ -48,16 +48,16 @@ pub enum LabEventKind {
         job: u64,
         /// Its key under `jobs:`.
         key: String,
-        /// What people see as its name.
+        /// The name that the forge shows.
         name: String,
         /// The labels that a runner must have.
         labels: Vec<String>,
-        /// The runner group it asks for.
+        /// The runner group that the job requests.
         group: Option<String>,
-        /// That group's id, to be used in `generate-jitconfig`; 1 is the default group.
+        /// The id of that group, for `generate-jitconfig`; 1 is the default group.
         group_id: u64,
     },
-    /// The job's message went to a runner.
+    /// The job's message was sent to a runner.
     JobAssigned {
         /// The job's id.
         job: u64,
@@ -66,7 +66,7 @@ pub enum LabEventKind {
         /// The runner's name.
         runner_name: String,
     },
-    /// The runner asked for the job and got it (`acquirejob` was answered).
+    /// The runner requested the job and got it (`acquirejob` was answered).
     JobAcquired {
         /// The job's id.
         job: u64,
@@ -75,7 +75,7 @@ pub enum LabEventKind {
         /// The runner's name.
         runner_name: String,
     },
-    /// A step began.
+    /// A step started.
     StepStarted {
         /// The job's id.
         job: u64,
@@ -95,20 +95,21 @@ pub enum LabEventKind {
         /// `success`, `failure`, `cancelled` or `skipped`.
         conclusion: String,
     },
-    /// A line of a job's log: live where the runner's feed delivered it, else when its log was uploaded.
+    /// A line of a job's log. It is published live if the runner's feed delivered it, otherwise when the log is uploaded.
     LogLine {
         /// The job's id.
         job: u64,
-        /// The step's number; `None` where the runner named no step.
+        /// The step's number; `None` if the runner named no step.
         number: Option<u32>,
-        /// The step's name; empty where the runner named no step.
+        /// The step's name; empty if the runner named no step.
         step: String,
-        /// When the runner wrote it, in RFC 3339; the time of arrival for lines of the live feed, which carries none.
+        /// The time at which the runner wrote the line, in RFC 3339. A line of the live feed carries no time, so it has
+        /// the time of its arrival.
         time: String,
         /// The line without its time.
         line: String,
     },
-    /// A runner app said something about a job beside its log, at the job's end.
+    /// A runner app reported an annotation at the job's end, in addition to its log.
     Annotation {
         /// The job's id.
         job: u64,
@@ -118,34 +119,34 @@ pub enum LabEventKind {
         message: String,
         /// Its title.
         title: Option<String>,
-        /// The file that it is about.
+        /// The file that the annotation is about.
         path: Option<String>,
-        /// The line in it, from 1; of the step's log if no file is named.
+        /// The line in that file, from 1; if no file is named, the line in the step's log.
         line: Option<u64>,
-        /// The number of its step; none: it is about the job as a whole.
+        /// The number of its step. `None` if it is about the job as a whole.
         step: Option<u64>,
     },
     /// A job ended.
     JobCompleted {
         /// The job's id.
         job: u64,
-        /// What people see as its name.
+        /// The name that the forge shows.
         name: String,
-        /// How.
+        /// The outcome.
         conclusion: Conclusion,
-        /// What went wrong outside of the runner.
+        /// An error that occurred outside of the runner.
         remark: Option<String>,
     },
-    /// A job was not run.
+    /// A job was skipped.
     JobSkipped {
         /// The job's id.
         job: u64,
-        /// What people see as its name.
+        /// The name that the forge shows.
         name: String,
     },
-    /// The run ended; nothing more comes for it.
+    /// The run ended. No more events follow for it.
     RunCompleted {
-        /// How.
+        /// The outcome.
         conclusion: Conclusion,
     },
 }
@@ -157,19 +158,19 @@ pub struct LabEvents {
     live: broadcast::Receiver<Arc<LabEvent>>,
 }
 
-/// The subscriber was too slow.
+/// The subscriber read too slowly, so it missed events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{missed} events were missed because they were read too slowly")]
 pub struct Lagged {
-    /// How many events are lost to this subscriber.
+    /// The number of events that this subscriber missed.
     pub missed: u64,
 }
 
 impl LabEvents {
-    /// The next event; waits for it. `None` when the lab is gone.
+    /// Waits for the next event and returns it. Returns `None` when the lab is gone.
     ///
     /// # Errors
-    /// [`Lagged`] when events were lost in between; the next call goes on with the oldest one kept.
+    /// [`Lagged`] if events were lost; the next call continues with the oldest event that is still stored.
     pub async fn next(&mut self) -> Option<Result<Arc<LabEvent>, Lagged>> {
         if let Some(event) = self.backlog.pop_front() {
             return Some(Ok(event));
@@ -182,7 +183,7 @@ impl LabEvents {
     }
 }
 
-/// The publishing end, kept by the owner of the state.
+/// The publishing end of the stream. The owner of the state holds it.
 pub(crate) struct EventBus {
     sender: broadcast::Sender<Arc<LabEvent>>,
     kept: VecDeque<Arc<LabEvent>>,
@@ -191,7 +192,7 @@ pub(crate) struct EventBus {
     seq: u64,
 }
 
-/// What the kept events may hold of log lines together.
+/// Most bytes of log lines that the stored events may contain together.
 const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 fn bytes(event: &LabEvent) -> usize {
@@ -199,7 +200,8 @@ fn bytes(event: &LabEvent) -> usize {
 }
 
 impl EventBus {
-    /// `waiting_max` events wait for a subscriber that is behind, `kept_max` for one that comes later.
+    /// Creates the publishing end. Up to `waiting_max` events wait for a subscriber that is behind, and up to `kept_max`
+    /// events are stored for later subscribers.
     pub(crate) fn new(waiting_max: usize, kept_max: usize) -> Self {
         let sender = broadcast::Sender::new(waiting_max.max(1));
         Self { sender, kept: VecDeque::new(), kept_max, kept_bytes: 0, seq: 0 }
@@ -218,18 +220,18 @@ impl EventBus {
             self.kept_bytes -= bytes(&oldest);
         }
         self.kept.push_back(event.clone());
-        // Without a subscriber there is nobody to tell.
+        // `send` fails only if there is no subscriber.
         let _ = self.sender.send(event);
     }
 
-    /// Everything kept with a number above `since`, then what comes.
+    /// Returns a subscriber that gets the stored events with a number above `since`, then new events.
     pub(crate) fn subscribe_since(&self, since: u64) -> LabEvents {
         let backlog = self.kept.iter().filter(|event| event.seq > since).cloned().collect();
         LabEvents { backlog, live: self.sender.subscribe() }
     }
 }
 
-/// A subscriber that gets what comes from now on.
+/// Returns a subscriber that gets the events from now on.
 pub(crate) fn subscribe(sender: &broadcast::Sender<Arc<LabEvent>>) -> LabEvents {
     LabEvents { backlog: VecDeque::new(), live: sender.subscribe() }
 }

@@ -1,7 +1,8 @@
-//! The way to the state: one thread owns it, everyone else sends it work and waits for the answer.
+//! Access to the state: one thread owns it, and all other code sends it work and waits for the answer.
 //!
-//! The thread does a piece of work, writes the journal, and only then lets the answer go, so that whatever was answered
-//! outlives the process. Work is short and never waits; long polls wait outside, on a channel that the state keeps.
+//! The thread runs a piece of work, writes the journal, and only then releases the answer. So every change that was
+//! confirmed outlives the process. Work is short and never blocks; long polls wait outside of the thread, on a channel
+//! whose sender the state holds.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,14 +12,14 @@ use super::state::State;
 type Deliver = Box<dyn FnOnce() + Send>;
 type Work = Box<dyn FnOnce(&mut State) -> Deliver + Send>;
 
-/// A handle to the thread that owns the state; the thread ends with the last handle.
+/// A handle to the thread that owns the state. The thread exits when the last handle is dropped.
 #[derive(Clone)]
 pub(crate) struct Hub {
     requests: mpsc::Sender<Work>,
 }
 
 impl Hub {
-    /// Gives `state` to a thread of its own.
+    /// Starts a thread that owns `state`.
     pub(crate) fn start(mut state: State) -> std::io::Result<Self> {
         let (requests, mut waiting) = mpsc::channel::<Work>(state.limits.requests_waiting_max.max(1));
         std::thread::Builder::new().name("lab-state".to_owned()).spawn(move || {
@@ -31,7 +32,7 @@ impl Hub {
         Ok(Self { requests })
     }
 
-    /// Has `work` done with the state and answers what it returned.
+    /// Runs `work` with the state and returns its result.
     pub(crate) async fn ask<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State) -> R + Send + 'static,
@@ -40,7 +41,7 @@ impl Hub {
         let work: Work = Box::new(move |state| {
             let result = work(state);
             Box::new(move || {
-                // The caller may have gone away meanwhile.
+                // The caller may have been dropped in the meantime.
                 let _ = reply.send(result);
             })
         });

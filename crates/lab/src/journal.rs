@@ -1,8 +1,9 @@
-//! The lab's memory across restarts: one file of JSON lines, appended to before an answer goes out.
+//! The lab's journal, which preserves its state across restarts: one file of JSON lines, appended to before an answer is
+//! sent.
 //!
-//! Each line replaces what an earlier one said of the same thing. On opening, the lines are read back and the file is
-//! written anew with what is still true, through a rename. A process that is killed loses nothing that it answered;
-//! after a power failure the last lines may be missing, which a lab can bear.
+//! Each line replaces what an earlier line recorded about the same object. When the lab opens the journal, it reads the
+//! lines back and rewrites the file with the current state only, through a rename. If the process is killed, nothing that
+//! it has confirmed is lost. After a power failure the last lines may be missing, which is acceptable for a lab.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Group, JobRecord, Registration, Repository, RunRecord, StoredEvent};
 
-/// One line.
+/// One line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Record {
@@ -27,24 +28,24 @@ pub(crate) enum Record {
         at_ms: i64,
         event: StoredEvent,
     },
-    /// The run with its jobs.
+    /// The run and its jobs were removed.
     RunGone(u64),
     Job(JobRecord),
-    /// The highest id given out, so that none comes twice.
+    /// The highest id that was assigned, so that no id is used twice.
     LastId(u64),
 }
 
-/// The file.
+/// The journal file.
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
-    /// What goes out with the next [`Journal::flush`].
+    /// Records that the next [`Journal::flush`] writes.
     waiting: Vec<u8>,
     written_bytes: u64,
 }
 
 impl Journal {
-    /// Opens the file and hands every record to `take`, in order.
+    /// Opens the file and passes every record to `take`, in order.
     pub(crate) fn open(path: &Path, mut take: impl FnMut(Record)) -> io::Result<Self> {
         let text = match fs::read(path) {
             Ok(text) => text,
@@ -54,7 +55,7 @@ impl Journal {
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(record) => take(record),
-                // A process killed in the middle of a write leaves half a line at the end.
+                // A process that is killed during a write leaves half a line at the end.
                 Err(error) => {
                     tracing::warn!(%error, "a line of the lab's journal cannot be read and is left out")
                 }
@@ -64,13 +65,13 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, waiting: Vec::new(), written_bytes: text.len() as u64 })
     }
 
-    /// Adds a record to what the next [`Journal::flush`] writes.
+    /// Adds a record to those that the next [`Journal::flush`] writes.
     pub(crate) fn append(&mut self, record: &Record) {
         serde_json::to_writer(&mut self.waiting, record).expect("records are plain data");
         self.waiting.push(b'\n');
     }
 
-    /// Writes what waits; to be called before the answer that rests on it goes out.
+    /// Writes the waiting records. Must be called before an answer that depends on them is sent.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if !self.waiting.is_empty() {
             self.file.write_all(&self.waiting)?;
@@ -80,12 +81,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Bytes in the file.
+    /// Returns the number of bytes in the file.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
 
-    /// Puts `records` in the place of everything so far.
+    /// Replaces the content of the file by `records`.
     pub(crate) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.waiting.clear();
         records.for_each(|record| self.append(&record));
@@ -100,7 +101,7 @@ impl Journal {
     }
 }
 
-/// Files of the lab hold secrets of repositories and are nobody else's.
+/// Returns options for a file with mode 0600, because the lab's files hold secrets of repositories.
 pub(crate) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);

@@ -1,4 +1,4 @@
-//! RSA keys of runners: made ahead, handed out in JIT configs, and used to check what their runners sign.
+//! RSA keys of runners: generated in advance, issued in JIT configs, and used to verify the runners' signatures.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -10,29 +10,30 @@ use tokio::sync::mpsc;
 
 use dayfly_forge::jit::RsaParameters;
 
-/// What runner apps expect: actions/runner 2.336.0 makes keys of this size too.
+/// The key size that runner apps expect. actions/runner 2.336.0 generates keys of this size too.
 const KEY_BITS: usize = 2048;
 
-/// A runner's public key, as the lab keeps it: big-endian numbers in base64.
+/// A runner's public key as the lab stores it: big-endian numbers in base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PublicKey {
     pub(crate) modulus: String,
     pub(crate) exponent: String,
 }
 
-/// A fresh key: the half to keep and the half to give away.
+/// A new key: the public half, which the lab stores, and the private half, which it gives to the runner.
 pub(crate) struct KeyPair {
     pub(crate) public: PublicKey,
     pub(crate) private: RsaParameters,
 }
 
-/// Keys made ahead. Making one takes a tenth of a second to several seconds, too long for a caller to wait.
+/// A stock of keys that are generated in advance, because generating one takes a tenth of a second to several seconds.
+/// That is too long for a caller to wait.
 pub(crate) struct KeyPool {
     ready: tokio::sync::Mutex<mpsc::Receiver<KeyPair>>,
 }
 
 impl KeyPool {
-    /// Starts a thread that keeps `ready` keys in stock and ends with the pool.
+    /// Starts a thread that keeps `ready` keys in stock. The thread exits after the pool is dropped.
     pub(crate) fn start(ready: usize) -> std::io::Result<Self> {
         let (stock, keys) = mpsc::channel(ready.max(1));
         std::thread::Builder::new().name("lab-keys".to_owned()).spawn(move || {
@@ -46,20 +47,21 @@ impl KeyPool {
         Ok(Self { ready: tokio::sync::Mutex::new(keys) })
     }
 
-    /// The next key; waits for one when the stock is empty. `None` when the thread that makes them has died.
+    /// Returns the next key; waits for one if the stock is empty. Returns `None` if the thread that generates keys has
+    /// died.
     pub(crate) async fn take(&self) -> Option<KeyPair> {
         self.ready.lock().await.recv().await
     }
 }
 
 impl KeyPair {
-    /// Makes a key. `None` when the system's random numbers fail or the key cannot be put into CRT form.
+    /// Generates a key. Returns `None` if the system's random numbers fail or if the key cannot be put into CRT form.
     pub(crate) fn generate() -> Option<Self> {
         let key = rsa::PrivateKey::new(&mut rand::rng(), KEY_BITS).ok()?;
         let public =
             PublicKey { modulus: STANDARD.encode(key.n_bytes()), exponent: STANDARD.encode(key.e_bytes()) };
         let [p, q] = key.primes() else { return None };
-        // .NET wants the private numbers as long as the modulus or half of it, leading zeros included.
+        // .NET requires the private numbers to be as long as the modulus or half of it, including leading zeros.
         let number = |number: &BoxedUint, len: usize| {
             let bytes = number.to_be_bytes_trimmed_vartime();
             let mut padded = vec![0_u8; len.saturating_sub(bytes.len())];
@@ -81,7 +83,7 @@ impl KeyPair {
     }
 }
 
-/// The claims of a client assertion that matter here.
+/// The claims of a client assertion that the lab reads.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Assertion {
     pub(crate) iss: String,
@@ -90,19 +92,19 @@ pub(crate) struct Assertion {
     pub(crate) exp: i64,
 }
 
-/// Reads a client assertion without trusting it, to learn whose key it must be checked with.
+/// Decodes a client assertion without verifying it, to find the client whose key must verify it.
 pub(crate) fn read_assertion(token: &str) -> Option<Assertion> {
     let body = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body.trim_end_matches('=')).ok()?).ok()
 }
 
-/// The shortest modulus that is taken; the crate `rsa` takes none above 4096 bits.
+/// Shortest accepted modulus. The crate `rsa` accepts none above 4096 bits.
 const MODULUS_BYTES_MIN: usize = 256;
 const XML_LEN_MAX: usize = 4096;
 
 impl PublicKey {
-    /// Reads `<RSAKeyValue><Modulus>...</Modulus><Exponent>...</Exponent></RSAKeyValue>`, the form in which runner apps give
-    /// their key (.NET's `RSA.ToXmlString`). `None` for what is no key.
+    /// Parses `<RSAKeyValue><Modulus>...</Modulus><Exponent>...</Exponent></RSAKeyValue>`, the form in which runner apps
+    /// send their key (.NET's `RSA.ToXmlString`). Returns `None` if the text is not a valid key.
     pub(crate) fn from_xml(xml: &str) -> Option<Self> {
         let inner = xml.trim().strip_prefix("<RSAKeyValue>")?.strip_suffix("</RSAKeyValue>")?;
         let element = |name: &str| {
@@ -119,7 +121,7 @@ impl PublicKey {
         rsa::PublicKey::new(number(&self.modulus)?, number(&self.exponent)?).ok()
     }
 
-    /// True when `token` is a JWT signed by this key with RS256 or PS256 (RFC 7518, sections 3.3 and 3.5).
+    /// Returns true if `token` is a JWT signed by this key with RS256 or PS256 (RFC 7518, sections 3.3 and 3.5).
     pub(crate) fn signed(&self, token: &str) -> bool {
         self.verify(token).is_some()
     }
@@ -147,7 +149,7 @@ impl PublicKey {
 pub(crate) mod tests {
     use super::*;
 
-    /// What a runner app does with the private half: signs a client assertion.
+    /// Signs a client assertion with the private half, as a runner app does.
     pub(crate) fn sign(private: &RsaParameters, alg: &str, claims: &serde_json::Value) -> String {
         let number = |text: &str| BoxedUint::from_be_slice_vartime(&STANDARD.decode(text).unwrap());
         let key =

@@ -8,10 +8,11 @@
 //!  runner apps                                          \-> events -> subscribers
 //! ```
 //!
-//! One thread owns the state ([`hub`]); handlers send it work and wait for the answer. What must outlive a restart is in
-//! the journal before its answer goes out. Every call needs the admin token, a runner's own or a job's own.
+//! One thread owns the state ([`hub`]). The handlers send it work and wait for the answer. State that must outlive a
+//! restart is written to the journal before the answer is sent. Every call needs the admin token, a runner's token or a
+//! job's token.
 //!
-//! Protocol facts were read in actions/runner 2.336.0 and seen with github-act-runner 0.13.0; the comments say which.
+//! Protocol facts were read in actions/runner 2.336.0 and observed with github-act-runner 0.13.0; the comments say which.
 
 mod error;
 mod event;
@@ -46,13 +47,13 @@ use hub::Hub;
 use keys::KeyPool;
 use state::State;
 
-/// A host's name has 253 characters at most.
+/// Longest runner URL. A host name has at most 253 characters.
 const RUNNER_URL_LEN_MAX: usize = 300;
 
-/// How often deadlines are looked at.
+/// Interval at which deadlines are checked.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A lab, open but not necessarily served. Clones are the same lab.
+/// An open lab, which is not necessarily served. Clones refer to the same lab.
 #[derive(Clone)]
 pub struct Lab {
     pub(crate) inner: Arc<Inner>,
@@ -62,7 +63,7 @@ pub(crate) struct Inner {
     pub(crate) hub: Hub,
     pub(crate) keys: KeyPool,
     pub(crate) token: String,
-    /// Where the token is, when that is the lab's own choice.
+    /// The path of the token's file. `None` if the caller chose the token.
     pub(crate) token_file: Option<String>,
     pub(crate) signer: signing::Signer,
     pub(crate) clock: Clock,
@@ -78,10 +79,10 @@ impl std::fmt::Debug for Lab {
 }
 
 impl Lab {
-    /// Opens the lab of a folder, with everything that an earlier process left there.
+    /// Opens the lab in a folder, with all state that an earlier process stored there.
     ///
     /// # Errors
-    /// When the folder cannot be used or is another lab's, or the runner URL is none.
+    /// If the folder cannot be used or belongs to another running lab, or if the runner URL is invalid.
     pub fn open(settings: LabSettings) -> Result<Self, LabError> {
         let runner_url = settings.runner_url.as_deref().map(check_runner_url).transpose()?;
         let state = State::open(&settings)?;
@@ -91,7 +92,7 @@ impl Lab {
             None => state::read_or_make(&token_path, dayfly_forge::proof::new_token)
                 .map_err(|source| LabError::Data { path: token_path.clone(), source })?,
         };
-        // A token of the caller's choice is in no file, so such a lab cannot prove itself.
+        // A token that the caller chose is in no file, so such a lab cannot prove itself.
         let token_file = match settings.token {
             None => std::fs::canonicalize(&token_path).ok().and_then(|path| path.to_str().map(str::to_owned)),
             Some(_) => None,
@@ -110,20 +111,20 @@ impl Lab {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The admin token. Secret.
+    /// Returns the admin token. Secret.
     pub fn token(&self) -> &str {
         &self.inner.token
     }
 
-    /// What happens from now on.
+    /// Subscribes to the events from now on.
     pub fn subscribe(&self) -> LabEvents {
         event::subscribe(&self.inner.events)
     }
 
-    /// Serves the lab until `shutdown` is done, and answers when the last connection is closed.
+    /// Serves the lab until `shutdown` completes, and returns when the last connection is closed.
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// If the listener has no address, or if the thread that owns the state has stopped.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -158,7 +159,7 @@ impl Lab {
     }
 }
 
-/// Takes `http://HOST[:PORT]`, with or without a slash at its end, and answers it without.
+/// Checks `http://HOST[:PORT]`, with or without a slash at its end, and returns it without the slash.
 pub(crate) fn check_runner_url(url: &str) -> Result<String, LabError> {
     let bad = || LabError::BadRunnerUrl { url: url.chars().take(200).collect() };
     let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;

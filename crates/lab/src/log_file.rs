@@ -1,7 +1,7 @@
-//! Job logs on disk.
+//! The files of job logs.
 //!
-//! `logs/<job>.jsonl` holds each line as it was told to subscribers, `logs/<job>.txt` the log that the runner uploaded
-//! as a whole. The second, where there is one, is what people get: it has the runner's own times.
+//! `logs/<job>.jsonl` holds each line as it was published to subscribers. `logs/<job>.txt` holds the log that the runner
+//! uploaded as a whole. If the second file exists, users get that one, because it has the runner's own times.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use super::journal::private_file;
 /// A line of a job's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredLine {
-    /// RFC 3339.
+    /// The line's time in RFC 3339.
     #[serde(rename = "t")]
     pub(crate) time: String,
     /// The step's GUID.
@@ -43,7 +43,7 @@ impl LogFiles {
         self.folder.join(format!("{job}.txt"))
     }
 
-    /// Adds lines that subscribers were told.
+    /// Appends lines that were published to subscribers.
     pub(crate) fn append_told(&self, job: u64, lines: &[StoredLine]) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
@@ -53,23 +53,23 @@ impl LogFiles {
         private_file().append(true).create(true).open(self.told(job))?.write_all(&text)
     }
 
-    /// Adds a piece of the uploaded log.
+    /// Appends a piece of the uploaded log.
     pub(crate) fn append_uploaded(&self, job: u64, text: &str) -> io::Result<()> {
         private_file().append(true).create(true).open(self.uploaded(job))?.write_all(text.as_bytes())
     }
 
-    /// The lines that subscribers were told.
+    /// Returns the lines that were published to subscribers.
     pub(crate) fn read_told(&self, job: u64) -> Vec<StoredLine> {
         let text = fs::read_to_string(self.told(job)).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The uploaded log.
+    /// Returns the uploaded log.
     pub(crate) fn read_uploaded(&self, job: u64) -> Option<String> {
         fs::read(self.uploaded(job)).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// The log as people get it. `None` when there is none yet.
+    /// Returns the log as users get it, or `None` if there is none yet.
     pub(crate) fn read(&self, job: u64) -> Option<String> {
         self.read_uploaded(job).or_else(|| {
             let lines = self.read_told(job);
@@ -78,7 +78,7 @@ impl LogFiles {
         })
     }
 
-    /// Forgets a job's log.
+    /// Removes the files of a job's log.
     pub(crate) fn remove(&self, job: u64) {
         for path in [self.told(job), self.uploaded(job)] {
             match fs::remove_file(&path) {

@@ -1,14 +1,15 @@
-//! Secrets in logs: replaced before a line is stored or told, even where the runner forgot to.
+//! Masks secrets in logs before a line is stored or published, even if the runner did not mask them.
 
 /// The secrets of one job.
 pub(crate) struct Mask {
-    /// Longest first, so that a secret within another does not leave a part of the other.
+    /// The secrets, longest first, so that masking a short secret does not leave a part of a longer one that contains it.
     secrets: Vec<String>,
 }
 
 impl Mask {
-    /// Takes the secrets' values. A value of several lines is masked line by line, since logs come in lines; lines of
-    /// one or two characters (a brace, say) would blacken whole logs and tell nothing.
+    /// Creates a mask from the secrets' values. A value of several lines is masked line by line, because logs are
+    /// processed by lines. Its lines of one or two characters (a brace, for example) are not masked, because that would
+    /// hide much of a log and protect nothing.
     pub(crate) fn new(values: Vec<String>) -> Self {
         let mut secrets: Vec<String> = Vec::new();
         for value in values {
@@ -22,7 +23,7 @@ impl Mask {
         Self { secrets }
     }
 
-    /// The line without its secrets.
+    /// Returns the line with its secrets replaced.
     pub(crate) fn apply(&self, line: &str) -> String {
         let masked = |line: String, secret: &String| {
             if line.contains(secret.as_str()) { line.replace(secret.as_str(), "***") } else { line }

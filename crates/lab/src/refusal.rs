@@ -1,8 +1,8 @@
-//! What the lab says no with.
+//! The error that the lab's calls return.
 
 use serde_json::Value;
 
-/// A call that is not done, with the HTTP status and the words for the caller.
+/// A refused call, with the HTTP status and the message for the caller.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
@@ -22,13 +22,13 @@ impl Refusal {
         Self::new(404, "Not Found")
     }
 
-    /// 422 with the reasons.
+    /// Returns a 422 with the reasons.
     pub(crate) fn invalid(errors: impl IntoIterator<Item = impl Into<Value>>) -> Self {
         let errors = errors.into_iter().map(Into::into).collect();
         Self { errors, ..Self::new(422, "Validation Failed") }
     }
 
-    /// What the broker answers; runner apps decide by `kind`.
+    /// Returns an error of the broker. Runner apps decide by `kind`.
     pub(crate) fn broker(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
         Self { kind, ..Self::new(status, message) }
     }

@@ -1,4 +1,4 @@
-//! Connections: accepted, bounded in number and idleness, and waited for at the end.
+//! Accepts connections, limits their number and their idle time, and waits for them at shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 
 use super::settings::Limits;
 
-/// How long answers that are under way may take to get out; long polls and streams are cut after it.
+/// Longest time that answers in progress may take at shutdown; long polls and streams are cut after it.
 const GRACE: Duration = Duration::from_secs(1);
-/// A listener that fails (out of file descriptors, say) is asked again after this.
+/// Wait before the next accept after a listener failed (for example, because no file descriptors are left).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// The lab's end of the connection on which a request came.
@@ -27,7 +27,7 @@ fn service(router: Router, local: SocketAddr) -> TowerToHyperService<Router> {
     TowerToHyperService::new(router.layer(Extension(LocalAddress(local))))
 }
 
-/// Serves `router` until `shutdown` is done.
+/// Serves `router` until `shutdown` completes.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -48,7 +48,7 @@ pub(super) async fn serve(
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        // Beyond the bound a connection is closed at once rather than left waiting.
+        // A connection above the limit is closed at once instead of being left waiting.
         let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { continue };

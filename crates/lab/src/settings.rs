@@ -1,28 +1,28 @@
-//! What a lab is made with.
+//! Settings and limits of a lab, and its clock.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// What [`Lab::open`](super::Lab::open) needs.
+/// Settings for [`Lab::open`](super::Lab::open).
 #[derive(Debug, Clone)]
 pub struct LabSettings {
-    /// The folder of everything that outlives the process; made when missing. One lab at a time.
+    /// The folder of all data that outlives the process; created if it is missing. Only one lab at a time may use it.
     pub data: PathBuf,
-    /// The address that goes into JIT configs, where the caller names none. `None`: `http://10.0.2.2:PORT`, which is the
-    /// listening port as the VMs of QEMU's user network see it. Later answers lead to where a runner's request came.
+    /// The address in JIT configs if the caller names none. `None` means `http://10.0.2.2:PORT`, which is the listening
+    /// port as VMs on QEMU's user network see it. Later answers contain the address that the runner's request used.
     pub runner_url: Option<String>,
-    /// The admin token. `None`: the one in `data`, made there on the first start.
+    /// The admin token. `None` means the token in `data`, which is created there on the first start.
     pub token: Option<String>,
-    /// The bounds.
+    /// The limits.
     pub limits: Limits,
-    /// The clock; tests take one of their own.
+    /// The clock. Tests use their own.
     pub clock: Clock,
 }
 
 impl LabSettings {
-    /// A lab in a folder, everything else as usual.
+    /// Returns settings for a lab in a folder, with defaults for all else.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
@@ -34,46 +34,48 @@ impl LabSettings {
     }
 }
 
-/// The bounds of a lab: every queue, buffer and wait has one.
+/// The limits of a lab. Every queue, buffer and wait has one.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// A request's body. Log uploads come in pieces of about 2 MiB.
+    /// Longest body of a request, in bytes. Runners upload logs in pieces of about 2 MiB.
     pub body_bytes_max: usize,
-    /// What is kept of one job's log; then a line says that it was cut.
+    /// Most bytes of one job's log that are stored. After that a line says that the log was cut.
     pub log_bytes_per_job_max: u64,
-    /// The runs that are kept; the oldest finished ones go first.
+    /// Most runs that are stored; the oldest finished runs are removed first.
     pub runs_max: usize,
-    /// The jobs of all kept runs together; a dispatch beyond it is refused.
+    /// Most jobs of all stored runs together. Above it the oldest finished runs are removed, and a dispatch is refused if
+    /// no run is finished.
     pub jobs_max: usize,
-    /// Registrations at one time.
+    /// Most registrations at one time.
     pub runners_max: usize,
-    /// Repositories.
+    /// Most repositories.
     pub repositories_max: usize,
-    /// Workflow files of one repository; also its variables and its secrets.
+    /// Most workflow files of one repository; also most variables and most secrets.
     pub entries_per_repository_max: usize,
-    /// How long an idle message poll is held. Runner apps expect about 50 seconds.
+    /// How long a message poll is held if no message comes. Runner apps expect about 50 seconds.
     pub long_poll: Duration,
-    /// How long a job stays reserved for a runner without a renewal. Runner apps renew every 60 seconds.
+    /// How long a job stays reserved for a runner that does not renew it. Runner apps renew every 60 seconds.
     pub job_lock: Duration,
-    /// How long a runner may take from a job's message to acquiring it; then others are offered the job.
+    /// How long a runner may take from receiving a job's message to acquiring the job. After that the job is offered to
+    /// others.
     pub assignment: Duration,
-    /// A runner whose last poll is older than this is offline.
+    /// Age of a runner's last poll above which the runner is offline.
     pub presence: Duration,
-    /// An unused registration for one job is removed after this.
+    /// Idle time after which an ephemeral registration (for one job) is removed.
     pub registration_idle: Duration,
-    /// The same for a registration for job after job.
+    /// Idle time after which a persistent registration (for job after job) is removed.
     pub persistent_registration_idle: Duration,
-    /// Connections at one time.
+    /// Most connections at one time.
     pub connections_max: usize,
-    /// How long a connection may stand without a request.
+    /// How long a connection may stay open without a request.
     pub connection_idle: Duration,
-    /// Requests waiting for the task that owns the state.
+    /// Most requests that wait for the thread that owns the state.
     pub requests_waiting_max: usize,
-    /// Events that wait for a subscriber that is behind. One upload of a log brings tens of thousands at once.
+    /// Most events that wait for a subscriber that is behind. One upload of a log brings tens of thousands at once.
     pub events_waiting_max: usize,
-    /// Events kept for subscribers that come later (`GET /lab/v1/events?since=`).
+    /// Most events that are stored for later subscribers (`GET /lab/v1/events?since=`).
     pub events_kept_max: usize,
-    /// RSA keys made ahead for JIT configs.
+    /// Number of RSA keys that are generated in advance for JIT configs.
     pub keys_ready: usize,
 }
 
@@ -103,25 +105,25 @@ impl Default for Limits {
     }
 }
 
-/// The wall clock, which tests can put forward.
+/// The wall clock, which tests can move forward.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     ahead_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The system's.
+    /// Returns the system's clock.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// Puts this clock and its clones forward.
+    /// Moves this clock and its clones forward.
     pub fn advance(&self, by: Duration) {
         let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX / 4);
         self.ahead_ms.fetch_add(by_ms, Ordering::SeqCst);
     }
 
-    /// Milliseconds since 1970.
+    /// Returns the milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         i64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(i64::MAX / 4)
             + self.ahead_ms.load(Ordering::SeqCst)

@@ -1,7 +1,8 @@
 //! The lab's own tokens: JWTs signed with a key that only this lab has (HS256, RFC 7519 and RFC 2104).
 //!
-//! Runners, jobs, signed addresses and runner apps that register themselves get such tokens. Nothing about them is stored, so they outlive a restart of the
-//! lab. They are JWTs because actions/runner decodes the job's token and fails on anything else.
+//! The lab issues such tokens to runners, for jobs, in signed addresses and to runner apps that register themselves. It
+//! stores nothing about them, so they outlive a restart of the lab. They are JWTs because actions/runner decodes the
+//! job's token and fails on any other form.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -11,41 +12,41 @@ use super::state::Scope;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What a token is for.
+/// The permission that a token grants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "use", rename_all = "snake_case")]
 pub(crate) enum Grant {
-    /// A runner: its session, messages and `acquirejob`.
+    /// For a runner: its session, its messages and `acquirejob`.
     Runner { runner: u64 },
-    /// A job: `renewjob`, `completejob`, results and live feed.
+    /// For a job: `renewjob`, `completejob`, results and live feed.
     Job { job: u64 },
-    /// One blob of one job, by address alone.
+    /// For one blob of one job, through a signed address.
     Blob { job: u64, blob: Blob },
-    /// Reading one job's log, by address alone.
+    /// For reading one job's log, through a signed address.
     Log { job: u64 },
-    /// Registering or removing runners of one scope.
+    /// For registering or removing runners of one scope.
     Registration { scope: Scope, purpose: Purpose },
 }
 
-/// What a registration token is for.
+/// The purpose of a registration token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Purpose {
-    /// Registering runners; removing them too, as at GitHub.
+    /// Registering runners, and removing them too, as at GitHub.
     Register,
-    /// Removing them only.
+    /// Only removing runners.
     Remove,
 }
 
-/// Which blob.
+/// A blob of a job that a runner uploads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Blob {
-    /// The log of one step, by the step's GUID.
+    /// The log of one step, identified by the step's GUID.
     StepLog(String),
     /// The log of the job.
     JobLog,
-    /// Taken and thrown away: step summaries, diagnostics.
+    /// Blobs that are accepted and discarded: step summaries, diagnostics.
     Ignored,
 }
 
@@ -53,14 +54,14 @@ pub(crate) enum Blob {
 struct Claims {
     #[serde(flatten)]
     grant: Grant,
-    /// Seconds since 1970.
+    /// The expiry, in seconds since 1970.
     exp: i64,
     iat: i64,
     /// actions/runner reads this claim of the job's token.
     orch_id: String,
 }
 
-/// Signs and checks.
+/// Signs and verifies tokens.
 #[derive(Clone)]
 pub(crate) struct Signer {
     key: [u8; 32],
@@ -71,7 +72,7 @@ impl Signer {
         Self { key }
     }
 
-    /// A token for `grant` that is good for `seconds` from now.
+    /// Returns a token for `grant` that is valid for `seconds` from now.
     pub(crate) fn issue(&self, grant: Grant, now_ms: i64, seconds: i64) -> String {
         let iat = now_ms / 1000;
         let claims = Claims { grant, exp: iat + seconds, iat, orch_id: "dayfly-lab".to_owned() };
@@ -82,11 +83,11 @@ impl Signer {
         format!("{signed}.{signature}")
     }
 
-    /// What `token` grants, if it is one of ours and not too old.
+    /// Returns the grant of `token`, if this lab issued the token and it has not expired.
     pub(crate) fn check(&self, token: &str, now_ms: i64) -> Option<Grant> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = BASE64.decode(signature).ok()?;
-        // Compares in constant time.
+        // `verify_slice` compares in constant time.
         self.mac(signed).verify_slice(&signature).ok()?;
         let claims: Claims = serde_json::from_slice(&BASE64.decode(signed.split_once('.')?.1).ok()?).ok()?;
         (now_ms / 1000 < claims.exp).then_some(claims.grant)

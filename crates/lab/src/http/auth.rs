@@ -1,4 +1,4 @@
-//! Who calls: the admin, a runner app that registers itself, a runner or a job.
+//! Authentication of callers: the admin, a runner app that registers itself, a runner or a job.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,11 +13,11 @@ use crate::signing::{Grant, Purpose};
 use crate::state::Scope;
 use subtle::ConstantTimeEq as _;
 
-/// The caller has the admin token: `Bearer`, `token`, or the password of HTTP basic.
+/// A caller with the admin token, given as `Bearer`, `token` or the password of HTTP basic authentication.
 pub(super) struct Admin;
 
-/// A runner app with a token for registering or removing runners of one scope: `RemoteAuth` (actions/runner) or `Bearer`
-/// (github-act-runner, once it has begun).
+/// A runner app with a token for registering or removing runners of one scope. The header's scheme is `RemoteAuth`
+/// (actions/runner) or `Bearer` (github-act-runner, once it has begun).
 pub(super) struct RegistrationToken {
     pub(super) scope: Scope,
     pub(super) text: String,
@@ -25,27 +25,27 @@ pub(super) struct RegistrationToken {
 }
 
 impl RegistrationToken {
-    /// 404 for another scope than the token's.
+    /// Returns 404 if `scope` is not the token's scope.
     pub(super) fn must_be_for(&self, scope: &Scope) -> Result<(), Refusal> {
         self.scope.same(scope).then_some(()).ok_or_else(Refusal::not_found)
     }
 
-    /// 404 for a token that only removes.
+    /// Returns 404 if the token permits only removing.
     pub(super) fn must_register(&self) -> Result<(), Refusal> {
         (self.purpose == Purpose::Register).then_some(()).ok_or_else(Refusal::not_found)
     }
 }
 
-/// A runner with its access token, speaking to the broker.
+/// A runner with its access token, which calls the broker.
 pub(super) struct RunnerAtBroker(pub(super) u64);
 
-/// A runner with its access token, speaking to the run service.
+/// A runner with its access token, which calls the run service.
 pub(super) struct RunnerAtRunService(pub(super) u64);
 
-/// A job with its token, speaking to the run service.
+/// A job with its token, which calls the run service.
 pub(super) struct JobAtRunService(pub(super) u64);
 
-/// A job with its token, speaking to the results service or the live feed.
+/// A job with its token, which calls the results service or the live feed.
 pub(super) struct JobAtResults(pub(super) u64);
 
 impl FromRequestParts<Lab> for Admin {
@@ -77,14 +77,14 @@ impl FromRequestParts<Lab> for RegistrationToken {
     }
 }
 
-/// Whether the credential is of the scheme that runner apps use while they register.
+/// Returns true if the credential has the scheme that runner apps use while they register.
 pub(super) fn is_remote_auth(headers: &HeaderMap) -> bool {
     let text = headers.get(header::AUTHORIZATION).and_then(|text| text.to_str().ok());
     text.and_then(|text| text.split_once(' '))
         .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("remoteauth"))
 }
 
-/// The secret of an `Authorization` header.
+/// Returns the secret of an `Authorization` header.
 fn credential(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = text.split_once(' ')?;

@@ -1,7 +1,7 @@
-//! The broker: sessions and messages; and as much of the old service as github-act-runner asks for first.
+//! The broker: sessions and messages, and the part of the old service that github-act-runner calls first.
 //!
-//! With a JIT config github-act-runner 0.13.0 does not look at `UseV2Flow`: it reads `connectionData`, opens a session at
-//! the old service, and finds in the answer where the broker is.
+//! With a JIT config github-act-runner 0.13.0 ignores `UseV2Flow`. It reads `connectionData`, opens a session at the old
+//! service, and finds the broker's address in the answer.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -23,7 +23,7 @@ fn broken(refusal: Refusal) -> Service {
     Service(BROKER, refusal)
 }
 
-/// `GET /runner/broker/_apis/connectionData`: where the old service's sessions would be. Nobody needs to be known.
+/// `GET /runner/broker/_apis/connectionData`: the paths of the old service. The call needs no authentication.
 pub(super) async fn connection_data() -> Json<Value> {
     Json(json!({
         "instanceId": "6c8ff1c5-7a1b-4e0c-9d0b-1c3d5f7a9b2e",
@@ -36,7 +36,8 @@ pub(super) async fn connection_data() -> Json<Value> {
     }))
 }
 
-/// A service and the template of its path, whose empty ends runner apps leave away.
+/// Describes a service and the template of its path. Runner apps omit the placeholders at the end that they have no value
+/// for.
 fn service(id: &str, name: &str, path: &str) -> Value {
     json!({
         "identifier": id,
@@ -50,7 +51,8 @@ fn service(id: &str, name: &str, path: &str) -> Value {
     })
 }
 
-/// `POST /runner/broker/_apis/distributedtask/pools/{pool}/sessions`: there is no session here; the broker has them.
+/// `POST /runner/broker/_apis/distributedtask/pools/{pool}/sessions`: opens no session; the answer refers to the broker,
+/// which has the sessions.
 pub(super) async fn old_session(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,
@@ -61,11 +63,12 @@ pub(super) async fn old_session(
     };
     lab.inner.hub.ask(known).await.map_err(broken)?.map_err(broken)?;
     let url = base(&headers);
-    // Without a slash at its end: github-act-runner appends "/session" to it.
+    // The URL has no slash at its end, because github-act-runner appends "/session" to it.
     Ok(Json(json!({"brokerMigrationMessage": {"brokerBaseUrl": format!("{url}/runner/broker")}})))
 }
 
-/// A runner that opens a session must learn from the token endpoint that it is gone, so it is sent there.
+/// Returns a 401 for a runner whose registration was deleted. The status sends it to the token endpoint, which tells it
+/// that the registration is gone.
 fn gone_client() -> Refusal {
     Refusal::new(401, "The runner registration was deleted")
 }
@@ -109,7 +112,7 @@ pub(super) async fn open_session(
     })))
 }
 
-/// `DELETE /runner/broker/session`; also good when the registration went with its job.
+/// `DELETE /runner/broker/session`. It also succeeds if the registration was removed together with its job.
 pub(super) async fn close_session(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,
@@ -129,8 +132,9 @@ pub(super) struct PollQuery {
     os: Option<String>,
 }
 
-/// `GET /runner/broker/message`: held until there is a message or the time is over. Also at the old service's place: a
-/// runner for job after job of github-act-runner 0.13.0 goes back there, with its broker's session, after its first job.
+/// `GET /runner/broker/message`: held until a message comes or the time is over. The old service's path leads here too:
+/// after its first job, a persistent runner of github-act-runner 0.13.0 goes back to the old service with its broker's
+/// session.
 pub(super) async fn message(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,
@@ -147,7 +151,7 @@ pub(super) async fn message(
     let answer = opened.map_err(broken)?;
     match tokio::time::timeout(lab.inner.limits.long_poll, answer).await {
         Ok(Ok(message)) => Ok(Json(show(&message, &base(&headers))).into_response()),
-        // A newer poll of the same runner took over, or the runner is gone.
+        // A newer poll of the same runner replaced this one, or the runner is gone.
         Ok(Err(_)) => {
             let may_poll = lab.inner.hub.ask(move |state| state.may_poll(runner)).await.map_err(broken)?;
             if may_poll { Ok(nothing()) } else { Err(broken(runner_not_found())) }
@@ -156,7 +160,8 @@ pub(super) async fn message(
     }
 }
 
-/// No message. github-act-runner 0.13.0 takes 204 for it, or a body that ends before it begins; actions/runner either.
+/// Returns the answer for "no message", which is 204. github-act-runner 0.13.0 accepts 204 or an empty body as "no
+/// message", and so does actions/runner.
 fn nothing() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
@@ -183,8 +188,8 @@ fn show(message: &Message, url: &str) -> Value {
     json!({"messageId": id, "messageType": kind, "body": body.to_string(), "iv": null})
 }
 
-/// `DELETE /runner/broker/_apis/distributedtask/pools/{pool}/messages/{id}`: the runner has the message. Messages are not
-/// kept here once they are told.
+/// `DELETE /runner/broker/_apis/distributedtask/pools/{pool}/messages/{id}`: the runner has received the message. The lab
+/// does not store messages once they are delivered.
 pub(super) async fn old_acknowledge(_: RunnerAtBroker) -> StatusCode {
     StatusCode::NO_CONTENT
 }
@@ -195,8 +200,8 @@ struct JobEvent {
     job_id: String,
 }
 
-/// `POST /runner/broker/_apis/distributedtask/plans/{plan}/events`: a job has failed. So speaks github-act-runner 0.13.0
-/// when it finds, as it starts, that it was killed in the middle of a job.
+/// `POST /runner/broker/_apis/distributedtask/plans/{plan}/events`: a job has failed. github-act-runner 0.13.0 sends this
+/// call when it finds at its start that it was killed in the middle of a job.
 pub(super) async fn old_complete(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,
@@ -214,7 +219,8 @@ struct Acknowledge {
     runner_request_id: String,
 }
 
-/// `POST /runner/broker/acknowledge`: the runner has the message. That the job is its own is decided by `acquirejob`.
+/// `POST /runner/broker/acknowledge`: the runner has received the message. Only `acquirejob` decides that the runner gets
+/// the job.
 pub(super) async fn acknowledge(
     RunnerAtBroker(runner): RunnerAtBroker,
     State(lab): State<Lab>,

@@ -1,4 +1,4 @@
-//! The contents API, as far as workflow files go.
+//! The contents API, limited to workflow files.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -20,8 +20,8 @@ struct Put {
     content: String,
 }
 
-/// Puts a workflow file into a repository. Unlike GitHub, the lab asks for no `sha` when a file is replaced, and has one
-/// branch.
+/// Puts a workflow file into a repository. Unlike GitHub, the lab requires no `sha` when a file is replaced, and it has
+/// only one branch.
 pub(super) async fn put(
     _: Admin,
     State(lab): State<Lab>,
@@ -42,7 +42,7 @@ pub(super) async fn put(
     Ok((status, Json(json!({"content": content, "commit": {"sha": sha}}))))
 }
 
-/// Answers a workflow file.
+/// Returns a workflow file.
 pub(super) async fn get(
     _: Admin,
     State(lab): State<Lab>,

@@ -1,4 +1,4 @@
-//! `GET /lab/v1/events`: the stream of events, one JSON object a line.
+//! `GET /lab/v1/events`: the stream of events, one JSON object per line.
 
 use axum::body::Body;
 use axum::extract::{Query, State};
@@ -14,13 +14,14 @@ use crate::{Lab, LabEvents};
 
 #[derive(Deserialize)]
 pub(super) struct EventQuery {
-    /// Start with the events after this number, as far as they are kept; without it, with what comes.
+    /// Start with the stored events after this number. If it is missing, the stream starts with new events.
     since: Option<u64>,
-    /// Only those of this run.
+    /// Only the events of this run.
     run: Option<u64>,
 }
 
-/// Streams events until the caller goes away. A caller that reads too slowly gets `{"event":"lagged","missed":n}`.
+/// Streams events until the caller closes the connection. A caller that reads too slowly gets
+/// `{"event":"lagged","missed":n}`.
 pub(super) async fn stream(
     _: Admin,
     State(lab): State<Lab>,

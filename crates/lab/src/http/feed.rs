@@ -1,4 +1,4 @@
-//! The live feed: a websocket on which a job sends its log lines as they are written.
+//! The live feed: a websocket on which a job sends its log lines while it writes them.
 
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -8,11 +8,11 @@ use serde::Deserialize;
 use super::auth::JobAtResults;
 use crate::Lab;
 
-/// One message holds what a second brought.
+/// Longest message, in bytes. One message holds the lines of about one second.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LINES_MAX: usize = 100_000;
 
-/// TimelineRecordFeedLines; github-act-runner 0.13.0 writes the names with capitals.
+/// `TimelineRecordFeedLines`. github-act-runner 0.13.0 writes the names with capitals.
 #[derive(Deserialize)]
 struct FeedLines {
     #[serde(alias = "Value")]
@@ -24,7 +24,8 @@ struct FeedLines {
     start_line: Option<u64>,
 }
 
-/// `GET /runner/feed`, upgraded. The socket may come and go; lines that it missed come with the uploaded log.
+/// `GET /runner/feed`, upgraded to a websocket. The connection may break and be opened again; lines that it missed come
+/// with the uploaded log.
 pub(super) async fn feed(
     JobAtResults(job): JobAtResults,
     State(lab): State<Lab>,
@@ -50,7 +51,7 @@ async fn read(lab: Lab, job: u64, mut socket: WebSocket) {
         if lines.value.len() > LINES_MAX || lines.step_id.len() > 64 {
             continue;
         }
-        // When the lab is too busy, the lines come later with the uploaded log.
+        // If the lab is too busy, the lines come later with the uploaded log.
         let _ = lab
             .inner
             .hub

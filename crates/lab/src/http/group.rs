@@ -1,4 +1,4 @@
-//! Runner groups.
+//! Calls for runner groups.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -20,7 +20,7 @@ fn show(group: &Group, url: &str) -> Value {
         "runners_url": format!("{url}/{}/runners", group.id),
         "id": group.id, "name": group.name, "visibility": "all", "default": group.id == 1, "inherited": false,
         "allows_public_repositories": true, "restricted_to_workflows": false, "selected_workflows": [],
-        // Runner apps pass over the groups of GitHub's own machines.
+        // Runner apps ignore groups of GitHub's own machines.
         "is_hosted": false,
     })
 }
@@ -29,7 +29,7 @@ fn url(headers: &HeaderMap, scope: &Scope) -> String {
     format!("{}/api/v3/{}/actions/runner-groups", base(headers), scope.api_path())
 }
 
-/// `GET .../actions/runner-groups`. A runner app does not ask for a second page, so it gets all of them at once.
+/// `GET .../actions/runner-groups`. A runner app does not request a second page, so it gets all groups at once.
 pub(super) async fn list(
     Managed { scope, by_admin }: Managed,
     State(lab): State<Lab>,

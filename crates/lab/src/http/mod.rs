@@ -1,8 +1,8 @@
-//! What the lab answers over HTTP.
+//! The lab's HTTP interface.
 //!
-//! `/api/v3` is GitHub's REST API as GHES has it, `/runner` is protocol V2 for runner apps, `/lab/v1` is the lab's own.
-//! Handlers check who calls, read the request, have the state do it, and put the answer into words; nothing is decided
-//! here.
+//! `/api/v3` is GitHub's REST API in the form of GHES, `/runner` is protocol V2 for runner apps, `/lab/v1` is the lab's
+//! own interface. Handlers authenticate the caller, parse the request, call the state, and convert the result into an
+//! answer. The state makes all decisions.
 
 mod auth;
 mod broker;
@@ -33,7 +33,7 @@ use super::Lab;
 use super::refusal::Refusal;
 use reply::Rest;
 
-/// Every address of the lab.
+/// Returns the router with all addresses of the lab.
 pub(super) fn router(lab: Lab) -> Router {
     let body_bytes_max = lab.inner.limits.body_bytes_max;
     Router::new()
@@ -73,7 +73,7 @@ fn rest() -> Router<Lab> {
         .nest("/enterprises/{enterprise}", of_scope())
 }
 
-/// What is the same for everything that runners belong to.
+/// Returns the routes that repositories, organisations and enterprises have in common.
 fn of_scope() -> Router<Lab> {
     Router::new()
         .route("/actions/runners", get(runner::list))
@@ -84,8 +84,8 @@ fn of_scope() -> Router<Lab> {
         .route("/actions/runner-groups", get(group::list).post(group::make))
 }
 
-/// The results service is reached as `/runner/results/twirp/...`; github-act-runner 0.13.0 joins paths, which drops
-/// doubled slashes.
+/// Returns the routes for runner apps. The results service is at `/runner/results/twirp/...`; github-act-runner 0.13.0
+/// joins paths in a way that drops doubled slashes.
 fn runner_side() -> Router<Lab> {
     Router::new()
         .route("/oauth/token", post(oauth::token))
@@ -110,10 +110,10 @@ fn runner_side() -> Router<Lab> {
         .route("/feed", get(feed::feed))
 }
 
-/// GitHub's headers on every answer.
+/// Adds GitHub's headers to every answer.
 async fn mark(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    // Bounds of axum itself answer in plain text.
+    // axum's own limits answer in plain text.
     if response.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
         response = Rest(Refusal::new(413, "The request's body is larger than the lab takes")).into_response();
     }

@@ -1,4 +1,4 @@
-//! Access tokens for runners: a signed assertion against a token.
+//! The token endpoint: exchanges a runner's signed assertion for an access token.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -11,15 +11,15 @@ use crate::Lab;
 use crate::keys::read_assertion;
 use crate::signing::Grant;
 
-/// As GitHub's.
+/// Lifetime of an access token, as at GitHub.
 const TOKEN_SECONDS: i64 = 3600;
 /// How far a runner's clock may be off.
 const SKEW_SECONDS: i64 = 300;
-/// RFC 7523.
+/// The assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// `POST /runner/oauth/token`, the client credentials of RFC 6749 with a client assertion. `invalid_client` tells a
-/// runner that its registration is gone.
+/// `POST /runner/oauth/token`: the client credentials grant of RFC 6749 with a client assertion. The error
+/// `invalid_client` tells a runner that its registration is gone.
 pub(super) async fn token(State(lab): State<Lab>, body: Bytes) -> Response {
     match exchange(&lab, &body).await {
         Ok(token) => {
@@ -45,7 +45,7 @@ async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, Stri
     let assertion = field("client_assertion").unwrap_or_default().to_owned();
     let claims = read_assertion(&assertion).ok_or_else(|| ("invalid_request", "no assertion".to_owned()))?;
     let unknown =
-        || ("invalid_client", "The runner registration was deleted or its key is another".to_owned());
+        || ("invalid_client", "The runner registration was deleted or has another public key".to_owned());
     let client = claims.iss.clone();
     let key = lab.inner.hub.ask(move |state| state.client_key(&client)).await;
     let key = key.map_err(|refusal| ("server_error", refusal.message))?;
@@ -56,7 +56,7 @@ async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, Stri
     let now_ms = lab.inner.clock.now_ms();
     let now = now_ms / 1000;
     if claims.exp < now - SKEW_SECONDS || claims.nbf > now + SKEW_SECONDS {
-        // actions/runner takes these words for a clock that is off, says so and tries again.
+        // actions/runner recognises this text as an error of the clock, reports it and tries again.
         let time = crate::state::timestamp(now_ms);
         return Err((
             "invalid_request",
@@ -66,7 +66,7 @@ async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, Stri
     Ok(lab.inner.signer.issue(Grant::Runner { runner }, now_ms, TOKEN_SECONDS))
 }
 
-/// Reads `application/x-www-form-urlencoded`.
+/// Parses `application/x-www-form-urlencoded`.
 fn parse_form(body: &Bytes) -> Option<Vec<(String, String)>> {
     let text = std::str::from_utf8(body).ok()?;
     let url = reqwest::Url::parse(&format!("http://form/?{text}")).ok()?;

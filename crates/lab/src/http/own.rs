@@ -1,4 +1,4 @@
-//! `/lab/v1`: what only a lab answers.
+//! `/lab/v1`: calls that only a lab answers.
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -18,8 +18,8 @@ pub(super) struct Challenge {
     nonce: String,
 }
 
-/// `GET /lab/v1/proof?nonce=`: that this is a lab, to whoever can read its files. Anybody may ask, since the asker must not
-/// send a secret to a host that has not proven itself.
+/// `GET /lab/v1/proof?nonce=`: proves to a caller who can read the lab's files that this is a lab. The call needs no
+/// authentication, because the caller must not send a secret to a host that has not proven itself.
 pub(super) async fn prove(
     State(lab): State<Lab>,
     Extension(LocalAddress(local)): Extension<LocalAddress>,
@@ -33,8 +33,8 @@ pub(super) async fn prove(
     Ok(Json(proof::Answer { lab: "dayfly".to_owned(), token_file, runner_url, mac }))
 }
 
-/// `DELETE /lab/v1/runners/{id}`: the machine of a runner is gone, says the host that had it. Its job ends now and not
-/// only when the lock runs out, and its registration goes.
+/// `DELETE /lab/v1/runners/{id}`: the host of a runner's machine reports that the machine is gone. The runner's job ends
+/// at once instead of when its lock expires, and the registration is removed.
 pub(super) async fn runner_lost(
     _: Admin,
     State(lab): State<Lab>,

@@ -1,23 +1,24 @@
-//! Pages of lists, and the `Link` header that leads from one to the next.
+//! Pages of lists, and the `Link` header that refers from one page to the next.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 
-/// The page that is asked for.
+/// The requested page, as it is written in the query.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct PageQuery {
     per_page: Option<String>,
     page: Option<String>,
 }
 
-/// A page of a list, and where the others are.
+/// A page of a list.
 pub(super) struct Page {
     number: usize,
     size: usize,
 }
 
 impl PageQuery {
-    /// GitHub's rule: 30 a page, 100 at most; what is no number counts as not said.
+    /// Returns the requested page by GitHub's rule: 30 entries per page by default and 100 at most. A value that is not a
+    /// number is ignored.
     pub(super) fn page(&self) -> Page {
         let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<usize>().ok());
         Page {
@@ -36,7 +37,8 @@ impl Page {
         self.size
     }
 
-    /// The `Link` header for a list of `total`, `url` being its address without the page. None when one page holds all.
+    /// Returns the `Link` header for a list of `total` entries. `url` is the list's address without the page. The result
+    /// is empty if one page holds all entries.
     pub(super) fn links(&self, url: &str, total: usize) -> HeaderMap {
         let last = total.div_ceil(self.size).max(1);
         let joint = if url.contains('?') { '&' } else { '?' };

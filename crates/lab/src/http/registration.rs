@@ -7,8 +7,8 @@
 //! POST actions/runners/register                     with the runner's public key: it is registered
 //! ```
 //!
-//! Seen with github-act-runner 0.13.0 and read in actions/runner 2.336.0. A token that is too old, or another scope's, is
-//! answered with 404, as GitHub does.
+//! Observed with github-act-runner 0.13.0 and read in actions/runner 2.336.0. The lab answers 404 to a token that has
+//! expired or belongs to another scope, as GitHub does.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 use crate::signing::{Grant, Purpose};
 use crate::state::{self, RegistrationRequest, Scope};
 
-/// As GitHub's.
+/// Lifetime of a registration token, as at GitHub.
 const TOKEN_SECONDS: i64 = 3600;
 
 /// `POST .../actions/runners/registration-token`
@@ -60,7 +60,7 @@ struct Begin {
     runner_event: String,
 }
 
-/// `POST /actions/runner-registration`. `url` is where github-act-runner 0.13.0 then looks for its sessions.
+/// `POST /actions/runner-registration`. github-act-runner 0.13.0 then opens its sessions at `url`.
 pub(super) async fn begin(
     token: RegistrationToken,
     headers: HeaderMap,

@@ -1,4 +1,5 @@
-//! Answers: GitHub's REST errors, those of the runner services, and plain JSON.
+//! Answers of the lab: errors in the form of GitHub's REST API and of the runner services, and helpers for bodies, times
+//! and addresses.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -9,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
 
-/// A refusal in the words of GitHub's REST API.
+/// A refusal in the form of GitHub's REST API.
 pub(super) struct Rest(pub(super) Refusal);
 
-/// A refusal in the words of the services that runner apps speak to; the text names the service.
+/// A refusal in the form of the services for runner apps. The text is the name of the service.
 pub(super) struct Service(pub(super) &'static str, pub(super) Refusal);
 
 pub(super) const BROKER: &str = "actions-broker-listener";
@@ -61,14 +62,14 @@ impl IntoResponse for Service {
     }
 }
 
-/// actions/runner gets a token when a 401 asks for one.
+/// Adds a `WWW-Authenticate` header to a 401. actions/runner requests a token when a 401 has that header.
 fn challenge(status: StatusCode, response: &mut Response) {
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
     }
 }
 
-/// Reads a JSON body whatever its content type says; runner apps name several.
+/// Parses a JSON body. The content type is ignored, because runner apps send several.
 pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     let value: Value =
         serde_json::from_slice(body).map_err(|_| Refusal::new(400, "Problems parsing JSON"))?;
@@ -78,14 +79,14 @@ pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     })
 }
 
-/// Milliseconds since 1970 as GitHub writes times.
+/// Formats milliseconds since 1970 as GitHub writes times.
 pub(super) fn time(ms: i64) -> String {
     crate::state::timestamp(ms / 1000 * 1000).to_string()
 }
 
-/// The address under which the caller reached the lab, for links and for what a runner is to call next: one lab serves
-/// runners on this host, in guests and in other namespaces, each by another address. The header is the caller's own word
-/// and leads nobody but the caller, but it must be `host[:port]`.
+/// Returns the address at which the caller reached the lab. Links and the addresses that a runner calls next begin with
+/// it, because one lab serves runners on this host, in guests and in other namespaces, each at another address. The
+/// caller itself sets the header, so a false one misleads only the caller, but the value must be `host[:port]`.
 pub(super) fn base(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     format!("http://{}", host.filter(|host| is_authority(host)).unwrap_or("localhost"))

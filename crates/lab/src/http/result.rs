@@ -1,4 +1,4 @@
-//! The results service: step states, and addresses to which logs are uploaded.
+//! The results service: states of steps, and addresses for uploading logs.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::signing::{Blob, Grant};
 use crate::state::StepUpdate;
 
-/// How long an upload may begin after its address was asked for.
+/// How long an upload address is valid.
 const UPLOAD_SECONDS: i64 = 3600;
 const GUID_LEN_MAX: usize = 64;
 
@@ -51,7 +51,7 @@ pub(super) async fn receiver(
         _ => return Err(broken(Refusal::not_found())),
     };
     let signed = lab.inner.signer.issue(Grant::Blob { job, blob }, lab.inner.clock.now_ms(), UPLOAD_SECONDS);
-    // Runner apps append `&comp=...`, so there must be a query.
+    // Runner apps append `&comp=...`, so the address must have a query.
     let url = format!("{}/runner/results/blob?sig={signed}", base(&headers));
     Ok(Json(
         json!({member: url, "blob_storage_type": "BLOB_STORAGE_TYPE_AZURE", "soft_size_limit": "1048576"}),
@@ -67,8 +67,9 @@ pub(super) struct UploadQuery {
 
 /// `PUT /runner/results/blob`: one piece of a log.
 ///
-/// An append blob is made first and added to then. github-act-runner 0.13.0 mixes up "first" and "last": it makes the
-/// blob before its last piece and seals it with the first. So making one empties nothing, and a seal closes nothing.
+/// A runner first creates an append blob and then appends to it. github-act-runner 0.13.0 mixes up "first" and "last": it
+/// creates the blob before its last piece and seals it with the first. So creating a blob here empties nothing, and
+/// sealing it closes nothing.
 pub(super) async fn upload(
     State(lab): State<Lab>,
     Query(query): Query<UploadQuery>,
@@ -103,8 +104,9 @@ struct Step {
     conclusion: u64,
 }
 
-/// `WorkflowStepsUpdate`. The number in `status` is not looked at: 3 is "in progress" with actions/runner (3, 5, 6 for in
-/// progress, pending, completed) and "completed" with github-act-runner 0.13.0 (1, 2, 3). The times say the same.
+/// `WorkflowStepsUpdate`. The number in `status` is ignored: 3 means "in progress" in actions/runner (3, 5, 6 for in
+/// progress, pending, completed) and "completed" in github-act-runner 0.13.0 (1, 2, 3). The times carry the same
+/// information.
 pub(super) async fn steps(
     JobAtResults(job): JobAtResults,
     State(lab): State<Lab>,

@@ -1,4 +1,4 @@
-//! Workflow runs: dispatch, lists, jobs, logs, cancellation.
+//! Calls for workflow runs: dispatch, lists, jobs, logs, cancellation.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -18,10 +18,10 @@ use crate::signing::Grant;
 use crate::state::{self, Dispatch, Job, RepositoryName, RunEntry};
 use crate::workflow::{JobIndex, JobState};
 
-/// How long the address of a log is good, as GitHub's.
+/// How long the address of a log is valid, as at GitHub.
 const LOG_ADDRESS_SECONDS: i64 = 60;
 
-/// `GET /api/v3/`: says that this is an API, and checks the token.
+/// `GET /api/v3/`: shows that this is the API, and checks the token.
 pub(super) async fn root(_: Admin, headers: HeaderMap) -> Json<Value> {
     let base = base(&headers);
     Json(
@@ -37,13 +37,13 @@ struct DispatchBody {
     inputs: Option<IndexMap<String, Value>>,
     #[serde(default)]
     return_run_details: bool,
-    /// The lab's own: take the workflow's first event when it does not list `workflow_dispatch`.
+    /// A member of the lab only: use the workflow's first event if the workflow does not list `workflow_dispatch`.
     #[serde(default)]
     any_event: bool,
 }
 
-/// `POST .../actions/workflows/{file}/dispatches`. 204, or 200 with the run's id where the caller asks for
-/// `return_run_details` or speaks API version 2026-03-10, as GitHub does.
+/// `POST .../actions/workflows/{file}/dispatches`. Answers 204, or 200 with the run's id if the caller sets
+/// `return_run_details` or uses API version 2026-03-10, as GitHub does.
 pub(super) async fn dispatch(
     _: Admin,
     State(lab): State<Lab>,
@@ -165,7 +165,7 @@ fn show_job(job: &Job, state: &state::State, base: &str) -> Option<Value> {
         "runner_group_id": runner.map(|runner| runner.group_id),
         "runner_group_name": runner.map(|runner| runner.group_name.clone()),
         "steps": record.steps.iter().enumerate().map(step).collect::<Vec<_>>(),
-        // The lab's own members: GitHub has annotations for the first, and no place for the second.
+        // Members of the lab only. GitHub has annotations for the first, and nothing for the second.
         "remark": job_run.remark,
         "group": job_run.runs_on.group,
     }))
@@ -178,7 +178,7 @@ pub(super) struct ListQuery {
     page: PageQuery,
 }
 
-/// `GET .../actions/runs?status=`, the newest first.
+/// `GET .../actions/runs?status=`, newest first.
 pub(super) async fn list(
     _: Admin,
     State(lab): State<Lab>,
@@ -234,7 +234,8 @@ pub(super) struct JobsQuery {
     page: PageQuery,
 }
 
-/// `GET .../actions/runs/{id}/jobs?filter=latest|all`; the lab has one attempt of a run, so both are the same.
+/// `GET .../actions/runs/{id}/jobs?filter=latest|all`. A run in the lab has only one attempt, so both filters return the
+/// same.
 pub(super) async fn jobs(
     _: Admin,
     State(lab): State<Lab>,
@@ -279,7 +280,8 @@ pub(super) async fn job(
     Ok(Json(lab.inner.hub.ask(find).await??))
 }
 
-/// `GET .../check-runs/{id}/annotations`: what the runner app said of the job beside its log. A job's check run has its id.
+/// `GET .../check-runs/{id}/annotations`: the annotations that the runner app reported for the job. The check run of a
+/// job has the job's id.
 pub(super) async fn annotations(
     _: Admin,
     State(lab): State<Lab>,
@@ -299,7 +301,7 @@ pub(super) async fn annotations(
 }
 
 fn show_annotation(annotation: &state::Annotation) -> Value {
-    // GitHub's own word for what is about no file.
+    // GitHub's path for an annotation that is about no file.
     let path = annotation.path.as_deref().unwrap_or(".github");
     let line = annotation.start_line.unwrap_or(1);
     json!({
@@ -316,8 +318,8 @@ fn show_annotation(annotation: &state::Annotation) -> Value {
     })
 }
 
-/// `GET .../actions/jobs/{id}/logs`: 302 to an address that needs no token and is good for a minute. The lab gives out
-/// what there is also while the job runs, where GitHub says 404.
+/// `GET .../actions/jobs/{id}/logs`: 302 to an address that needs no token and is valid for a minute. The lab also
+/// returns the lines so far while the job runs, when GitHub answers 404.
 pub(super) async fn log(_: Admin, State(lab): State<Lab>, Path(path): RunPath) -> Result<Response, Rest> {
     let (name, id) = parse(path)?;
     let sign = move |state: &mut state::State| {
@@ -328,7 +330,7 @@ pub(super) async fn log(_: Admin, State(lab): State<Lab>, Path(path): RunPath) -
     Ok((StatusCode::FOUND, [(header::LOCATION, format!("/lab/v1/logs/{token}"))]).into_response())
 }
 
-/// `GET /lab/v1/logs/{token}`: where [`log`] leads.
+/// `GET /lab/v1/logs/{token}`: the address to which [`log`] redirects.
 pub(super) async fn signed_log(State(lab): State<Lab>, Path(token): Path<String>) -> Result<Response, Rest> {
     let Some(Grant::Log { job }) = lab.inner.signer.check(&token, lab.inner.clock.now_ms()) else {
         return Err(Rest(Refusal::new(403, "This address is too old or was changed")));

@@ -1,4 +1,4 @@
-//! The run service: a runner acquires its job, renews it and completes it.
+//! The run service, at which a runner acquires its job, renews it and completes it.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -17,7 +17,7 @@ use crate::workflow::Conclusion;
 use crate::workflow::message::adapt_to_github_act_runner;
 
 const OUTPUTS_MAX: usize = 1000;
-/// GitHub's bound for the outputs of one job is 1 MB.
+/// GitHub's limit for the outputs of one job is 1 MB.
 const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 
 fn broken(refusal: Refusal) -> Service {
@@ -28,11 +28,12 @@ fn broken(refusal: Refusal) -> Service {
 #[serde(rename_all = "camelCase")]
 struct Acquire {
     job_message_id: String,
-    /// Only github-act-runner sends it (seen with 0.13.0); the official runner has no such member.
+    /// Only github-act-runner sends this member (observed with 0.13.0); the official runner has no such member.
     stream_id: Option<serde::de::IgnoredAny>,
 }
 
-/// `POST /runner/run/acquirejob`: the job's message, once. 404: not this runner's; 409: acquired already.
+/// `POST /runner/run/acquirejob`: returns the job's message, only once. 404 if the job is not this runner's, 409 if it
+/// was already acquired.
 pub(super) async fn acquire(
     RunnerAtRunService(runner): RunnerAtRunService,
     State(lab): State<Lab>,
@@ -56,7 +57,7 @@ struct Renew {
     job_id: String,
 }
 
-/// `POST /runner/run/renewjob`: 404 once the job is not the runner's any more.
+/// `POST /runner/run/renewjob`: 404 if the job no longer belongs to the runner.
 pub(super) async fn renew(
     JobAtRunService(job): JobAtRunService,
     State(lab): State<Lab>,
@@ -76,12 +77,12 @@ struct Complete {
     outputs: Option<IndexMap<String, Output>>,
     #[serde(default)]
     step_results: Option<Vec<StepResult>>,
-    /// Of the job itself: why its worker crashed, for one.
+    /// Annotations of the job itself, for example the reason why its worker crashed.
     #[serde(default)]
     annotations: Option<Vec<Annotation>>,
 }
 
-/// github-act-runner 0.13.0 writes `Value` and `IsSecret`, actions/runner small letters.
+/// github-act-runner 0.13.0 writes `Value` and `IsSecret`, actions/runner writes lower-case names.
 #[derive(Deserialize)]
 struct Output {
     #[serde(default, alias = "Value")]
@@ -103,8 +104,8 @@ struct StepResult {
     annotations: Option<Vec<Annotation>>,
 }
 
-/// `POST /runner/run/completejob`. Told again for a job that is over, it is taken and nothing happens, since the first
-/// answer may have been lost.
+/// `POST /runner/run/completejob`. A repeated call for a job that is over is accepted and does nothing, because the
+/// answer to the first call may have been lost.
 pub(super) async fn complete(
     JobAtRunService(job): JobAtRunService,
     State(lab): State<Lab>,
@@ -125,14 +126,14 @@ pub(super) async fn complete(
     Ok(StatusCode::OK)
 }
 
-/// Outputs that are secret stay out, as with GitHub.
+/// Returns the outputs without the secret ones, as GitHub does.
 fn outputs(outputs: IndexMap<String, Output>) -> Result<IndexMap<String, String>, Refusal> {
     let bytes: usize =
         outputs.iter().map(|(key, it)| key.len() + it.value.as_ref().map_or(0, String::len)).sum();
     if outputs.len() > OUTPUTS_MAX || bytes > OUTPUT_BYTES_MAX {
         return Err(Refusal::new(
             422,
-            format!("a job has {OUTPUTS_MAX} outputs and {OUTPUT_BYTES_MAX} bytes of them at most"),
+            format!("a job may have at most {OUTPUTS_MAX} outputs with {OUTPUT_BYTES_MAX} bytes in total"),
         ));
     }
     let open = outputs.into_iter().filter(|(_, output)| !output.secret);

@@ -1,4 +1,4 @@
-//! Runners of a repository, an organisation or an enterprise: JIT configs, lists, deletion.
+//! Calls for runners of a repository, an organisation or an enterprise: JIT configs, lists, deletion.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -16,7 +16,7 @@ use crate::state::{self, Registration, RegistrationRequest};
 use crate::{Inner, Lab, check_runner_url};
 use dayfly_forge::jit::{CredentialsData, CredentialsFile, JitConfig, RsaParameters, RunnerFile};
 
-/// Labels that GitHub's own `config` adds are marked so; in a JIT config they are taken as given like any other.
+/// Labels that GitHub's own `config` adds; they are shown as `read-only`. A JIT config takes them like any other label.
 const DEFAULT_LABELS: [&str; 8] = ["self-hosted", "linux", "windows", "macos", "x64", "x86", "arm", "arm64"];
 
 fn number(text: &str) -> Result<u64, Refusal> {
@@ -30,7 +30,7 @@ struct JitBody {
     labels: Vec<String>,
     #[serde(default)]
     work_folder: Option<String>,
-    /// The lab's own: how this runner will reach the lab.
+    /// A member of the lab only: the address at which this runner will reach the lab.
     #[serde(default)]
     runner_url: Option<String>,
 }
@@ -57,7 +57,7 @@ pub(super) async fn jit(
     };
     let check = request.clone();
     hub.ask(move |state| state.check_registration(&check)).await??;
-    let key = keys.take().await.ok_or_else(|| Refusal::new(500, "The lab can make no more keys"))?;
+    let key = keys.take().await.ok_or_else(|| Refusal::new(500, "The lab can no longer create keys"))?;
     let register = move |state: &mut state::State| {
         let registration = state.register(request, key.public)?.registration.clone();
         let (now_ms, presence_ms) = presence(state);
@@ -81,7 +81,7 @@ fn jit_config(registration: &Registration, key: RsaParameters, state: &state::St
             pool_name: group.map(|group| group.name.clone()).unwrap_or_default(),
             disable_update: yes(),
             ephemeral: yes(),
-            // The same address twice keeps actions/runner from looking for an old service (read in 2.336.0).
+            // Because both addresses are equal, actions/runner does not look for an old service (read in 2.336.0).
             server_url: broker.clone(),
             work_folder: registration.work_folder.clone(),
             git_hub_url: format!("{url}/{}", registration.scope.web_path()),
@@ -158,7 +158,7 @@ pub(super) async fn list(
     Ok((page.links(&url, total), Json(json!({"total_count": total, "runners": runners}))))
 }
 
-/// Percent-encodes what is not plain in a query.
+/// Percent-encodes all characters that are not plain in a query.
 fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes()
@@ -166,7 +166,7 @@ fn encode(text: &str) -> String {
         .collect()
 }
 
-/// The number in a path, besides which there may be others.
+/// The id in a path that may have other parameters too.
 #[derive(Deserialize)]
 pub(super) struct Id {
     id: String,

@@ -1,5 +1,5 @@
-//! Whose runners a request is about: `/repos/{owner}/{repo}`, `/orgs/{org}` or `/enterprises/{enterprise}`; and who may
-//! manage them.
+//! The scope of a request about runners (`/repos/{owner}/{repo}`, `/orgs/{org}` or `/enterprises/{enterprise}`), and the
+//! check that the caller may manage them.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -13,8 +13,8 @@ use crate::state::Scope;
 /// The scope in the path.
 pub(super) struct InScope(pub(super) Scope);
 
-/// The scope in the path, and a caller who may look at its runners and delete them: the admin, or a runner app with one of
-/// that scope's tokens.
+/// The scope in the path, and a caller who may list its runners and delete them: the admin, or a runner app with a token
+/// of that scope.
 pub(super) struct Managed {
     pub(super) scope: Scope,
     pub(super) by_admin: bool,
@@ -47,7 +47,7 @@ impl FromRequestParts<Lab> for Managed {
             Ok(_) => Err(Rest(Refusal::not_found())),
             Err(not_found) => match Admin::from_request_parts(parts, lab).await {
                 Ok(Admin) => Ok(Self { scope, by_admin: true }),
-                // A runner app's own scheme says that this was meant to be such a token.
+                // The scheme of runner apps shows that the caller meant to use a registration token.
                 Err(_) if super::auth::is_remote_auth(&parts.headers) => Err(not_found),
                 Err(unauthorized) => Err(unauthorized),
             },

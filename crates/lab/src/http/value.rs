@@ -1,7 +1,7 @@
 //! Variables and secrets of repositories.
 //!
-//! GitHub takes secrets sealed with a public key and variables by POST or PATCH. The lab takes both by
-//! `PUT ... {"value": "..."}`: what protects a secret on the way is that the lab is reached on the host itself.
+//! GitHub accepts secrets only if they are sealed with a public key, and variables by POST or PATCH. The lab accepts both
+//! by `PUT ... {"value": "..."}`. Its secrets are protected in transit because callers reach the lab on the host itself.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};

@@ -1,13 +1,14 @@
-//! Annotations: what a runner app says about a job or a step beside its log.
+//! Annotations: messages about a job or a step that a runner app reports in addition to its log.
 
 use serde::{Deserialize, Serialize};
 
-/// Annotations that are kept of a job; GitHub keeps 50 of each step.
+/// Most annotations of a job that are stored; GitHub stores 50 of each step.
 const ANNOTATIONS_MAX: usize = 100;
-/// Longest text of one, characters.
+/// Longest text of an annotation, in characters.
 const TEXT_LENGTH_MAX: usize = 4096;
 
-/// An annotation, as `completejob` has it (actions/runner 2.336.0, seen) and as it is stored.
+/// An annotation, in the form in which `completejob` sends it (observed with actions/runner 2.336.0) and in which it is
+/// stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Annotation {
@@ -28,13 +29,13 @@ pub(crate) struct Annotation {
     pub(crate) start_column: Option<u64>,
     #[serde(default)]
     pub(crate) end_column: Option<u64>,
-    /// The step that it belongs to; none: the job.
+    /// The number of the step that it belongs to. `None` if it belongs to the job.
     #[serde(default)]
     pub(crate) step_number: Option<u64>,
 }
 
 impl Annotation {
-    /// Within bounds, and of a level that there is.
+    /// Returns the annotation with its texts cut to the limit and with a known level.
     fn bounded(self) -> Self {
         let level = match self.level.as_str() {
             "failure" | "warning" => self.level,
@@ -50,7 +51,8 @@ impl Annotation {
     }
 }
 
-/// The annotations of a job, those of the job itself first: they say why it has no step.
+/// Returns the annotations that are stored, bounded in number and length. The caller puts those of the job itself first,
+/// because they say why a job has no step.
 pub(crate) fn kept(all: impl Iterator<Item = Annotation>) -> Vec<Annotation> {
     all.take(ANNOTATIONS_MAX).map(Annotation::bounded).collect()
 }
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_a_runner_app_writes_is_understood_and_bounded() {
-        // As in the recording of a crashed worker, and of a step with `::warning file=..`.
+        // As recorded from a crashed worker, and from a step with `::warning file=..`.
         let text = r#"[{"level":"failure","message":"System.IO.FileNotFoundException: x"},
             {"level":"warning","message":"careful","title":"T","path":"a.c","startLine":3,"endLine":3,"startColumn":2,"endColumn":2,"stepNumber":2},
             {"level":"odd"}]"#;

@@ -1,5 +1,5 @@
-//! Runner groups. The lab has one set of them for all its organisations and enterprises; number 1 is `Default`, others
-//! come into being by a call or when a job asks for one.
+//! Runner groups. The lab has one set of groups for all its organisations and enterprises. Group 1 is `Default`; other
+//! groups are created by a call or when a job requests them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::scope::Scope;
 use crate::journal::Record;
 use crate::refusal::Refusal;
 
-/// The group that every scope has.
+/// The id of the group that every scope has.
 pub(crate) const DEFAULT_GROUP: u64 = 1;
 const GROUPS_MAX: usize = 1000;
 const NAME_LEN_MAX: usize = 100;
@@ -27,13 +27,13 @@ impl Group {
 }
 
 impl State {
-    /// The groups that a scope can be told of: a repository has no others than the default one.
+    /// Returns the groups that a scope can see. A repository sees only the default one.
     pub(crate) fn groups_of(&self, scope: &Scope) -> Vec<Group> {
         let seen = |group: &&Group| !matches!(scope, Scope::Repository(_)) || group.id == DEFAULT_GROUP;
         self.groups.iter().filter(seen).cloned().collect()
     }
 
-    /// Makes a group of a name that is not taken.
+    /// Creates a group. Returns an error if the name is taken.
     pub(crate) fn make_group(&mut self, name: &str) -> Result<Group, Refusal> {
         if name.trim().is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
             return Err(Refusal::invalid([format!("name must have 1 to {NAME_LEN_MAX} characters")]));
@@ -48,7 +48,7 @@ impl State {
         Ok(self.add_group(name))
     }
 
-    /// The number of a runner group, made if no job asked for it before.
+    /// Returns the id of a runner group. Creates the group if it does not exist yet.
     pub(crate) fn group_id(&mut self, name: &str) -> u64 {
         match self.group_named(name) {
             Some(group) => group.id,

@@ -1,4 +1,4 @@
-//! Jobs: offered, assigned, acquired, renewed, completed.
+//! Jobs, which are offered, assigned, acquired, renewed and completed.
 //!
 //! ```text
 //! Idle -> Offered -> Assigned -> Acquired -> Over
@@ -27,26 +27,26 @@ use crate::signing::Grant;
 use crate::workflow::message::{Service, job_message};
 use crate::workflow::{Conclusion, JobIndex, JobRun};
 
-/// A job's token outlives the longest job: six hours, and some more for the end of it.
+/// Lifetime of a job's token. It outlives the longest job, which takes six hours and some more time to end.
 const JOB_TOKEN_SECONDS: i64 = 48 * 3600;
 
-/// Who has the job.
+/// The runner that has the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Hold {
-    /// Nobody; it is not to be had.
+    /// No runner; the job is not offered.
     Idle,
-    /// Nobody yet.
+    /// No runner yet; the job is offered.
     Offered,
-    /// The runner was sent the job's message and has until then to acquire it.
+    /// The runner was sent the job's message and must acquire the job by `until_ms`.
     Assigned { runner: u64, until_ms: i64 },
-    /// The runner has it, and has until then to renew.
+    /// The runner has acquired the job and must renew it by `locked_until_ms`.
     Acquired { runner: u64, locked_until_ms: i64 },
-    /// It is over.
+    /// The job is over.
     Over,
 }
 
-/// A job, as it is stored; what it is to do stands in its run.
+/// A job, as it is stored. Its definition is in its run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
     pub(crate) id: u64,
@@ -71,7 +71,7 @@ pub(crate) struct Completion {
     pub(crate) conclusion: Conclusion,
     pub(crate) outputs: IndexMap<String, String>,
     pub(crate) steps: Vec<StepUpdate>,
-    /// Those of the job itself first.
+    /// The annotations of the job itself come first.
     pub(crate) annotations: Vec<Annotation>,
 }
 
@@ -88,12 +88,12 @@ pub(crate) struct RunnerOfJob {
 pub(crate) struct Job {
     pub(crate) record: JobRecord,
     pub(super) cancel: Option<Cancel>,
-    /// What was seen of each step's log, by the step's GUID.
+    /// The lines of each step's log that were received so far, by the step's GUID.
     pub(super) feeds: HashMap<String, StepFeed>,
     pub(super) meter: super::line::Meter,
 }
 
-/// The runner is to stop the job.
+/// A request to the runner to stop the job.
 pub(super) struct Cancel {
     pub(super) grace_seconds: u64,
     pub(super) told_ms: Option<i64>,
@@ -106,7 +106,7 @@ impl Job {
 }
 
 impl State {
-    /// The job of a run, with an id of its own from the first time on.
+    /// Returns the id of a run's job. Creates the job with a new id if it does not exist yet.
     pub(super) fn job_of(&mut self, run: u64, index: JobIndex) -> u64 {
         let known = self.runs.get(&run).and_then(|entry| entry.jobs.get(index.0)).copied();
         if let Some(id) = known.filter(|id| *id != 0) {
@@ -136,7 +136,7 @@ impl State {
         id
     }
 
-    /// Puts a job where it belongs; zero stands for the indexes that have no id yet.
+    /// Adds a job to the state and to its run. In the run's list, zero marks the indexes that have no job id yet.
     pub(super) fn adopt_job(&mut self, record: JobRecord) {
         if let Some(entry) = self.runs.get_mut(&record.run) {
             if entry.jobs.len() <= record.index {
@@ -147,7 +147,7 @@ impl State {
         self.jobs.insert(record.id, Job::new(record));
     }
 
-    /// What the run knows of a job, and how many steps it has.
+    /// Returns the run's data of a job, and the number of its steps.
     pub(crate) fn job_run(&self, run: u64, index: JobIndex) -> Option<(&JobRun, usize)> {
         let run = &self.runs.get(&run)?.run;
         let job = run.job(index)?;
@@ -168,12 +168,13 @@ impl State {
         }
     }
 
-    /// What a job asks of a runner: its repository, group and labels. `None` when it is not to be had.
+    /// Returns what a job requires of a runner: its repository, group and labels. Returns `None` if the job is not
+    /// offered.
     pub(super) fn wanted(&self, job: u64) -> Option<(RepositoryName, Option<u64>, Vec<String>)> {
         let record = &self.jobs.get(&job)?.record;
         let entry = self.runs.get(&record.run)?;
         let runs_on = &entry.run.job(JobIndex(record.index))?.runs_on;
-        // A group that nobody made has the number 0, which no runner has.
+        // A group that does not exist gets the id 0, which no runner has.
         let group = runs_on.group.as_ref().map(|name| self.group_named(name).map_or(0, |group| group.id));
         (record.hold == Hold::Offered)
             .then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
@@ -190,7 +191,7 @@ impl State {
         self.offer(job);
     }
 
-    /// Puts a job (back) among those that wait for a runner.
+    /// Puts a job (back) into the queue of jobs that wait for a runner.
     pub(super) fn offer(&mut self, job: u64) {
         let Some(entry) = self.jobs.get_mut(&job) else { return };
         entry.record.hold = Hold::Offered;
@@ -200,7 +201,7 @@ impl State {
         self.offer_to_runners(job);
     }
 
-    /// Notes that a runner was sent the job.
+    /// Records that a runner was sent the job.
     pub(super) fn assign(&mut self, job: u64, runner: u64) {
         let until_ms = self.now_ms() + millis(self.limits.assignment);
         let Some(of_job) = self.runner_of_job(runner) else { return };
@@ -242,7 +243,7 @@ impl State {
         }
     }
 
-    /// Notes that a job is over, whoever ended it.
+    /// Records that a job is over, regardless of the cause.
     pub(super) fn end_job(&mut self, job: u64, conclusion: Conclusion) {
         self.offered.remove(&job);
         let now_ms = self.now_ms();
@@ -271,7 +272,8 @@ impl State {
         );
     }
 
-    /// Gives a job to the runner that was sent it: the job's message, once. `url` is how the runner reaches the lab.
+    /// Gives a job to the runner that was sent it, and returns the job's message, only once. `url` is the address at
+    /// which the runner reaches the lab.
     pub(crate) fn acquire(&mut self, runner: u64, request_guid: &str, url: &str) -> Result<Value, Refusal> {
         let found = self.jobs.values().find(|job| job.record.request_guid.eq_ignore_ascii_case(request_guid));
         let entry = found.ok_or_else(|| Refusal::new(404, "job not found"))?;
@@ -308,7 +310,8 @@ impl State {
             results_url: format!("{url}/runner/results/"),
             feed_stream_url: format!("{}/runner/feed", url.replacen("http", "ws", 1)),
             job_token,
-            // There is no forge behind it that would take it; jobs find a token where they expect one.
+            // The token is valid nowhere, because no forge behind the lab would accept it. It exists so that jobs find a
+            // token in the usual place.
             github_token: format!("lab-{}", record.guid),
             plan_id: run.plan_guid.clone(),
             timeline_id: record.timeline_guid.clone(),
@@ -321,7 +324,7 @@ impl State {
         }
     }
 
-    /// What must not be in a log of this job: its repository's secrets and its tokens.
+    /// Returns the texts that must not be in a log of this job: the secrets of its repository, and its GitHub token.
     pub(super) fn secrets_of(&self, job: u64) -> Vec<String> {
         let Some(entry) = self.jobs.get(&job) else { return Vec::new() };
         let repository = self.runs.get(&entry.record.run).map(|run| run.record.repository.key());
@@ -332,7 +335,7 @@ impl State {
         secrets
     }
 
-    /// Prolongs a job's lock. Answers until when.
+    /// Extends a job's lock. Returns its new end.
     pub(crate) fn renew(&mut self, job: u64, guid: &str) -> Result<i64, Refusal> {
         let until_ms = self.now_ms() + millis(self.limits.job_lock);
         let entry = self.jobs.get_mut(&job).filter(|entry| entry.record.guid.eq_ignore_ascii_case(guid));
@@ -345,8 +348,8 @@ impl State {
         }
     }
 
-    /// Takes a runner's word that its job is done; an ephemeral registration goes with the job. Told twice, nothing
-    /// happens.
+    /// Handles a runner's report that its job is done. An ephemeral registration is removed with the job. A repeated
+    /// report does nothing.
     pub(crate) fn complete(&mut self, job: u64, guid: &str, completion: Completion) -> Result<(), Refusal> {
         let Completion { conclusion, outputs, steps, annotations } = completion;
         let entry = self.jobs.get(&job).filter(|entry| entry.record.guid.eq_ignore_ascii_case(guid));
@@ -362,7 +365,7 @@ impl State {
         Ok(())
     }
 
-    /// Keeps the annotations of a job, and tells them.
+    /// Stores the annotations of a job and publishes them.
     fn annotate(&mut self, job: u64, annotations: Vec<Annotation>) {
         let annotations = annotation::kept(annotations.into_iter());
         let Some(entry) = self.jobs.get_mut(&job).filter(|_| !annotations.is_empty()) else { return };
@@ -385,7 +388,8 @@ impl State {
         }
     }
 
-    /// Takes a runner's word that it has lost the job of that GUID. Nothing happens when the job is not the runner's.
+    /// Handles a runner's report that it has lost the job with that GUID. Does nothing if the job does not belong to the
+    /// runner.
     pub(crate) fn fail_job_of(&mut self, runner: u64, guid: &str) {
         let job = self.runners.get(&runner).and_then(|runner| runner.job);
         let Some(record) = job.and_then(|job| self.jobs.get(&job)).map(|job| &job.record) else { return };
@@ -393,12 +397,12 @@ impl State {
         if acquired && record.guid.eq_ignore_ascii_case(guid) {
             let (run, job) = (record.run, record.index);
             self.retire_runner(runner);
-            let reason = "The runner has ended in the middle of the job and begun anew.".to_owned();
+            let reason = "The runner exited in the middle of the job and started again.".to_owned();
             self.advance(run, StoredEvent::Lost { job, reason });
         }
     }
 
-    /// Jobs whose runner did not come for them, or is heard of no more.
+    /// Handles jobs whose runner did not acquire them in time or does not renew them any more.
     pub(super) fn tick_jobs(&mut self) {
         let now_ms = self.now_ms();
         let mut late = Vec::new();

@@ -1,8 +1,8 @@
-//! Runners that have told the end of their only job: their registration is gone, and they still poll.
+//! Runners that have reported the end of their only job: their registration is removed, but they still poll.
 //!
-//! With GitHub such a runner finds nothing on its open poll and on the next ones, until it closes its session itself. A lab that
-//! answered 404 in that moment made actions/runner 2.336.0 cancel the worker that was just ending: "The runner no longer exists
-//! on the server", and `Canceled` for jobs that had succeeded (8 of 10, seen).
+//! At GitHub such a runner gets no message on its open poll and on the next ones, until it closes its session itself.
+//! When a lab answered 404 at that moment, actions/runner 2.336.0 cancelled the worker that was just exiting. It reported
+//! "The runner no longer exists on the server", and `Canceled` for jobs that had succeeded (8 of 10, observed).
 
 use tokio::sync::oneshot;
 
@@ -13,16 +13,16 @@ use super::session::{Message, RunnerPoll};
 /// How long a runner may take to close its session.
 const FAREWELL_MS: i64 = 30_000;
 
-/// Such a runner.
+/// A runner whose registration is removed and which still polls.
 pub(super) struct Leaving {
     session: Option<String>,
-    /// Held open: nothing comes on it any more.
+    /// A poll that is held open. No message is sent on it any more.
     poll: Option<Poll>,
     until_ms: i64,
 }
 
 impl State {
-    /// Forgets a registration, but answers its polls for a while as if there were nothing to do.
+    /// Removes a registration, but answers its polls for a while as if there were no message.
     pub(super) fn let_leave(&mut self, id: u64) {
         let until_ms = self.now_ms() + FAREWELL_MS;
         if let Some(runner) = self.runners.get_mut(&id) {
@@ -32,7 +32,7 @@ impl State {
         self.remove_runner(id);
     }
 
-    /// Opens a poll of a runner that leaves; none: it is no such runner, or the session is not its own.
+    /// Opens a poll of a leaving runner. Returns `None` if there is no such runner, or if the session is not its own.
     pub(super) fn poll_of_leaving(
         &mut self,
         id: u64,
@@ -47,12 +47,12 @@ impl State {
         Some(answer)
     }
 
-    /// Whether polls of this runner mean anything.
+    /// Returns true if the runner is registered or leaving, so that it may poll.
     pub(crate) fn may_poll(&self, id: u64) -> bool {
         self.runners.contains_key(&id) || self.leaving.contains_key(&id)
     }
 
-    /// Forgets those that took too long.
+    /// Forgets leaving runners that took too long to close their session.
     pub(super) fn tick_leaving(&mut self) {
         let now_ms = self.now_ms();
         self.leaving.retain(|_, leaving| leaving.until_ms > now_ms);

@@ -1,8 +1,9 @@
-//! Lines of job logs: from the live feed, filled up from what the runner uploads, so that each comes once.
+//! Lines of job logs. They come from the live feed and are completed from the runner's uploads, so that each line is
+//! published once.
 //!
-//! A runner numbers the lines of each step. Those of the live feed are told as they come, as long as none is missing
-//! before them; the step's uploaded log then brings the rest. What neither brought is taken from the log of the whole
-//! job when the job ends.
+//! A runner numbers the lines of each step. Lines of the live feed are published as they arrive, as long as no line
+//! before them is missing. The step's uploaded log then brings the rest. Lines that neither brought are taken from the
+//! log of the whole job when the job ends.
 
 use std::collections::HashMap;
 
@@ -12,41 +13,41 @@ use crate::log_file::StoredLine;
 use crate::mask::Mask;
 use crate::signing::Blob;
 
-/// A line longer than this is cut, and says so at its end.
+/// Longest line, in bytes. A longer line is cut and ends with [`LINE_CUT`].
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINE_CUT: &str = " [longer than 64 KiB, cut here]";
-/// The time before a line of an uploaded log, with room to spare.
+/// Longest time stamp before a line of an uploaded log, with room to spare.
 const TIME_BYTES_MAX: usize = 64;
-/// An upload without any end of line is cut here.
+/// Most bytes of an upload that are buffered without an end of line. Above it, the bytes are taken as a line.
 const PIECE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FEEDS_MAX: usize = 4000;
 
-/// What was seen of one step's log.
+/// The progress of one step's log.
 #[derive(Default)]
 pub(super) struct StepFeed {
-    /// Lines told so far.
+    /// Number of lines published so far.
     told: u64,
-    /// Lines of the uploaded log read so far.
+    /// Number of lines of the uploaded log read so far.
     uploaded: u64,
-    /// The end of the last piece, when it was no whole line.
+    /// The end of the last uploaded piece, if it was not a whole line.
     rest: Vec<u8>,
 }
 
-/// How much of a job's log was kept.
+/// The number of bytes of a job's log that were stored.
 #[derive(Default)]
 pub(super) struct Meter {
     told_bytes: u64,
     uploaded_bytes: u64,
-    /// The end of the last piece of the job's uploaded log.
+    /// The end of the last piece of the job's uploaded log, if it was not a whole line.
     rest: Vec<u8>,
 }
 
 impl State {
-    /// Lines of the live feed; `start` is the number of the first within its step, from 1.
+    /// Handles lines of the live feed. `start` is the number of the first line within its step, from 1.
     pub(crate) fn feed(&mut self, job: u64, step: &str, start: Option<u64>, lines: Vec<String>) {
         let Some(feed) = self.step_feed(job, step) else { return };
         let first = start.map_or(feed.told, |start| start.saturating_sub(1));
-        // Lines are missing before these: the uploaded log will bring them all in order.
+        // Lines before these are missing, so the uploaded log will bring all of them in order.
         if first > feed.told {
             return;
         }
@@ -69,7 +70,7 @@ impl State {
         Some(entry.feeds.entry(step.to_owned()).or_default())
     }
 
-    /// A piece of an uploaded log.
+    /// Handles a piece of an uploaded log.
     pub(crate) fn upload(&mut self, job: u64, blob: &Blob, piece: &[u8]) {
         match blob {
             Blob::StepLog(step) => self.upload_step(job, step, piece),
@@ -155,7 +156,7 @@ impl State {
         }
     }
 
-    /// Tells what only the log of the whole job has.
+    /// Publishes the lines that only the log of the whole job has.
     pub(super) fn finish_log(&mut self, job: u64) {
         let Some(uploaded) = self.logs.read_uploaded(job) else { return };
         let mut told: HashMap<String, u64> = HashMap::new();
@@ -180,7 +181,7 @@ impl State {
         }
     }
 
-    /// After a restart: what of a job's log is known already.
+    /// Restores the counters of a job's log after a restart.
     pub(super) fn recall_log(&mut self, job: u64) {
         let told = self.logs.read_told(job);
         let uploaded_bytes = self.logs.read_uploaded(job).map_or(0, |text| text.len() as u64);
@@ -193,7 +194,8 @@ impl State {
     }
 }
 
-/// Counts a line, and hands it on unless the bound is passed; the first line beyond it is replaced by a remark.
+/// Counts a line and passes it to `take` unless the limit was exceeded before. The first line that exceeds the limit is
+/// replaced by a remark.
 fn keep(bytes: &mut u64, max: u64, mut line: String, mut take: impl FnMut(String)) {
     if *bytes > max {
         return;
@@ -205,8 +207,8 @@ fn keep(bytes: &mut u64, max: u64, mut line: String, mut take: impl FnMut(String
     take(line);
 }
 
-/// Cuts a line that is too long. What was cut so, with the time before it, may be cut again without it: the result is
-/// the same as that of the line alone, so that lines from the feed and from uploads are found to be the same.
+/// Cuts a line that is too long. A line that was cut together with the time before it may be cut again without the time.
+/// The result is the same as for the line alone, so that lines from the feed and from uploads compare equal.
 fn cut_line(line: String, bytes_max: usize) -> String {
     if line.len() <= bytes_max {
         return line;
@@ -214,7 +216,7 @@ fn cut_line(line: String, bytes_max: usize) -> String {
     cut(line, bytes_max - LINE_CUT.len()) + LINE_CUT
 }
 
-/// Shortens a text to a number of bytes, or a few less where a character would be cut.
+/// Shortens a text to a number of bytes, or to a few less so that no character is cut.
 pub(super) fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         let end = (0..=bytes_max).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0);
@@ -223,10 +225,10 @@ pub(super) fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-/// The whole lines of `rest` and `piece` together; what is left stays in `rest`.
+/// Returns the whole lines of `rest` and `piece` together. The remaining bytes stay in `rest`.
 fn whole_lines(rest: &mut Vec<u8>, piece: &[u8]) -> Vec<String> {
     rest.extend_from_slice(piece);
-    // Without an end in sight, a line is cut where it gets too long.
+    // If no end of line comes, the bytes are taken as a line when they get too long.
     let whole = match rest.iter().rposition(|byte| *byte == b'\n') {
         Some(end) => rest.drain(..=end).collect::<Vec<u8>>(),
         None if rest.len() > PIECE_BYTES_MAX => std::mem::take(rest),
@@ -237,7 +239,7 @@ fn whole_lines(rest: &mut Vec<u8>, piece: &[u8]) -> Vec<String> {
     whole.split(|byte| *byte == b'\n').map(text).collect()
 }
 
-/// Takes `2026-11-23T16:47:01.2816991Z ` off a line.
+/// Splits a time such as `2026-11-23T16:47:01.2816991Z ` from the beginning of a line.
 fn split_time(line: &str) -> (Option<&str>, &str) {
     let line = line.strip_prefix('\u{feff}').unwrap_or(line);
     match line.split_once(' ').or(Some((line, ""))) {

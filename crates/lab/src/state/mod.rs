@@ -1,4 +1,5 @@
-//! The lab's state and everything that changes it. One thread owns it (see [`super::hub`]); nothing here waits.
+//! The lab's state and all operations that change it. One thread owns it (see [`super::hub`]), and nothing in this module
+//! blocks.
 //!
 //! ```text
 //! contents, dispatch --> runs --Action--> jobs --offer--> runners' polls
@@ -42,15 +43,16 @@ pub(crate) use scope::Scope;
 pub(crate) use session::{Message, RunnerPoll, runner_not_found};
 pub(crate) use step::{StepRecord, StepUpdate};
 
-/// The journal is written anew when it is this much longer than what is still true.
+/// Growth of the journal, in bytes, after which it is rewritten with the current state only.
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
 
-/// All that the lab knows.
+/// The complete state of the lab.
 pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) signer: Signer,
-    /// The lab as runners reach it, for what is made before one of them calls; without a slash at its end.
+    /// The address at which runners reach the lab, for addresses that are created before a runner calls. It has no slash
+    /// at its end.
     pub(crate) runner_url: String,
     pub(crate) bus: EventBus,
     pub(crate) logs: LogFiles,
@@ -65,12 +67,12 @@ pub(crate) struct State {
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The jobs that wait for a runner, oldest first.
     offered: BTreeSet<u64>,
-    /// Held for as long as the state lives: one lab for one folder.
+    /// The lock on the folder, held as long as the state lives, so that only one lab uses a folder.
     _lock: std::fs::File,
 }
 
 impl State {
-    /// Milliseconds since 1970, by the lab's clock.
+    /// Returns the milliseconds since 1970, by the lab's clock.
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
@@ -91,17 +93,17 @@ impl State {
         self.bus.publish(now_ms, &repository, run, kind);
     }
 
-    /// Writes what has changed; called after each piece of work, before its answer.
+    /// Writes the changes to the journal. Called after each piece of work, before its answer is sent.
     pub(crate) fn save(&mut self) {
         if let Err(error) = self.journal.flush() {
-            tracing::error!(%error, "the lab's journal cannot be written: what happens now is lost with this process");
+            tracing::error!(%error, "the lab's journal cannot be written: unwritten changes are lost when this process exits");
         }
         if self.journal.written_bytes() > self.journal_base_bytes + JOURNAL_GROWTH_BYTES {
             self.compact();
         }
     }
 
-    /// Writes the journal anew with what is still true.
+    /// Rewrites the journal with the current state only.
     fn compact(&mut self) {
         let mut records = vec![Record::LastId(self.last_id)];
         records.extend(self.groups.iter().cloned().map(Record::Group));
@@ -118,12 +120,12 @@ impl State {
         }
         records.extend(self.jobs.values().map(|job| Record::Job(job.record.clone())));
         if let Err(error) = self.journal.replace(records.into_iter()) {
-            tracing::error!(%error, "the lab's journal cannot be written anew");
+            tracing::error!(%error, "the lab's journal cannot be rewritten");
         }
         self.journal_base_bytes = self.journal.written_bytes();
     }
 
-    /// What time alone does: deadlines of runs, locks that ran out, registrations nobody came for.
+    /// Handles what is due by now: deadlines of runs, expired locks, registrations that were not used.
     pub(crate) fn tick(&mut self) {
         self.tick_runs();
         self.tick_jobs();

@@ -1,4 +1,4 @@
-//! Reading the state back.
+//! Reads the state back from the lab's folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
@@ -24,7 +24,7 @@ struct Stored {
 }
 
 impl State {
-    /// Opens the folder of a lab, or makes it.
+    /// Opens the folder of a lab. Creates the folder if it does not exist.
     pub(crate) fn open(settings: &LabSettings) -> Result<Self, LabError> {
         let data = &settings.data;
         let at = |path: &Path| {
@@ -136,18 +136,18 @@ impl State {
         ids.into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// Goes on with a job where the last process left it.
+    /// Resumes a job in the state in which the last process left it.
     fn resume_job(&mut self, job: u64) {
         let fresh_lock_ms = self.now_ms() + millis(self.limits.job_lock);
         let Some(entry) = self.jobs.get_mut(&job) else { return };
         match &mut entry.record.hold {
-            // Its runner may have missed the message, so the job starts over; the runner is free again.
+            // The runner may have missed the message, so the job is offered again and the runner is free again.
             Hold::Assigned { .. } | Hold::Offered => {
                 entry.record.hold = Hold::Offered;
                 entry.record.runner = None;
                 self.offered.insert(job);
             }
-            // Nobody could renew while the lab was away.
+            // The runner could not renew while the lab was not running.
             Hold::Acquired { runner, locked_until_ms } => {
                 *locked_until_ms = fresh_lock_ms;
                 let runner = *runner;
@@ -161,7 +161,7 @@ impl State {
     }
 }
 
-/// Reads a small private file, or makes it with what `make` says.
+/// Reads a small private file. If it does not exist, creates it with the text that `make` returns.
 pub(crate) fn read_or_make(path: &Path, make: impl FnOnce() -> String) -> io::Result<String> {
     match fs::File::open(path) {
         Ok(file) => {
@@ -193,7 +193,7 @@ fn lock(data: &Path) -> Result<fs::File, LabError> {
     }
 }
 
-/// The signing key from its file; whatever stands there, 32 bytes come out of it.
+/// Derives the signing key from the text of its file. Any text results in 32 bytes.
 fn key_bytes(text: &str) -> [u8; 32] {
     use sha2::Digest as _;
     sha2::Sha256::digest(text.as_bytes()).into()

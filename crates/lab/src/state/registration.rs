@@ -1,4 +1,4 @@
-//! Registrations: what a runner is, and how it becomes one.
+//! Registrations of runners, and how they are created.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ const LABEL_LEN_MAX: usize = 256;
 const NAME_LEN_MAX: usize = 64;
 const FOLDER_LEN_MAX: usize = 255;
 
-/// What a runner is to be registered as.
+/// The properties of a new registration.
 #[derive(Debug, Clone)]
 pub(crate) struct RegistrationRequest {
     pub(crate) scope: Scope,
@@ -22,7 +22,7 @@ pub(crate) struct RegistrationRequest {
     pub(crate) group_id: u64,
     pub(crate) labels: Vec<String>,
     pub(crate) work_folder: Option<String>,
-    /// For one job.
+    /// True if the runner runs only one job.
     pub(crate) ephemeral: bool,
     pub(crate) version: Option<String>,
 }
@@ -42,11 +42,11 @@ pub(crate) struct Registration {
     /// `unknown` until the runner connects.
     pub(crate) os: String,
     pub(crate) version: Option<String>,
-    /// Its session, so that a restart of the lab does not cut it off.
+    /// The runner's session. It is stored so that it survives a restart of the lab.
     pub(crate) session: Option<String>,
-    /// It has had its job, which ended without it: it gets no other.
+    /// True if the runner's job ended without a report from the runner, so that it gets no other job.
     pub(crate) used: bool,
-    /// It is for one job; journals from before there were others do not say so.
+    /// True if the registration is for one job. Journals from before persistent registrations existed lack this member.
     #[serde(default = "yes")]
     pub(crate) ephemeral: bool,
 }
@@ -56,7 +56,7 @@ fn yes() -> bool {
 }
 
 impl State {
-    /// Registers a runner. The caller has made or been given its key.
+    /// Registers a runner. The caller has generated its key or received it from the runner.
     pub(crate) fn register(
         &mut self,
         request: RegistrationRequest,
@@ -93,8 +93,8 @@ impl State {
         Ok(self.runners.entry(id).or_insert(Runner::new(registration)))
     }
 
-    /// Registers a runner in the place of an idle one of the same name, if there is one. It gets a number of its own, so
-    /// that what the other one still holds opens nothing. `known` is the number that the caller takes the other one to have.
+    /// Registers a runner and replaces an idle one of the same name, if there is one. The new runner gets a new id, so
+    /// that the credentials of the old one become useless. `known` is the id that the caller expects the old one to have.
     pub(crate) fn register_or_replace(
         &mut self,
         request: RegistrationRequest,
@@ -112,7 +112,7 @@ impl State {
         self.register(request, public_key)
     }
 
-    /// Says why a registration cannot be; also called before a key is spent on it.
+    /// Returns an error if a registration is not possible. Also called before a key is used for it.
     pub(crate) fn check_registration(&self, request: &RegistrationRequest) -> Result<(), Refusal> {
         self.check_form(request)?;
         let name = &request.name;
@@ -155,7 +155,7 @@ impl State {
         registrations.find(|it| it.scope.same(scope) && it.name == name).map(|it| it.id)
     }
 
-    /// Whose key an assertion of this client must be signed with.
+    /// Returns the runner with this client id and the key that must verify its assertions.
     pub(crate) fn client_key(&self, client_id: &str) -> Option<(u64, PublicKey)> {
         let mut registrations = self.runners.values().map(|runner| &runner.registration);
         let registration = registrations.find(|it| it.client_id.eq_ignore_ascii_case(client_id))?;

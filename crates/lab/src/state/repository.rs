@@ -1,4 +1,4 @@
-//! Repositories: workflow files, variables and secrets. They come into being on first use.
+//! Repositories with their workflow files, variables and secrets. They are created on first use.
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -8,14 +8,14 @@ use crate::journal::Record;
 use crate::refusal::Refusal;
 use crate::workflow;
 
-/// A workflow file is refused beyond this.
+/// Longest workflow file, in bytes.
 const WORKFLOW_BYTES_MAX: usize = 1024 * 1024;
-/// GitHub's bound for secrets and variables is 48 KB.
+/// GitHub's limit for secrets and variables is 48 KB.
 const VALUE_BYTES_MAX: usize = 48 * 1024;
 const NAME_LEN_MAX: usize = 100;
 const WORKFLOWS: &str = ".github/workflows/";
 
-/// `owner/name`, both checked.
+/// The name `owner/name` of a repository. Both parts are checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RepositoryName {
     pub(crate) owner: String,
@@ -23,7 +23,8 @@ pub(crate) struct RepositoryName {
 }
 
 impl RepositoryName {
-    /// Takes what GitHub takes: letters, digits, `-`, `_` and `.`; and so nothing that means something in a path.
+    /// Accepts the characters that GitHub accepts: letters, digits, `-`, `_` and `.`. None of them has a special meaning
+    /// in a path.
     pub(crate) fn new(owner: &str, name: &str) -> Result<Self, Refusal> {
         if is_plain_name(owner) && is_plain_name(name) {
             Ok(Self { owner: owner.to_owned(), name: name.to_owned() })
@@ -36,13 +37,14 @@ impl RepositoryName {
         format!("{}/{}", self.owner, self.name)
     }
 
-    /// Names differ in case only are the same repository.
+    /// Returns the key of the repository. Names that differ only in case have the same key, because they are the same
+    /// repository.
     pub(crate) fn key(&self) -> String {
         self.full_name().to_ascii_lowercase()
     }
 }
 
-/// True for a name that can stand in an address and on a disk.
+/// Returns true if a name can be used in an address and as a file name.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=NAME_LEN_MAX).contains(&name.len()) && name.chars().all(plain) && name.chars().any(|c| c != '.')
@@ -53,7 +55,7 @@ pub(crate) fn is_plain_name(name: &str) -> bool {
 pub(crate) struct Repository {
     pub(crate) id: u64,
     pub(crate) name: RepositoryName,
-    /// Workflow files by file name.
+    /// The workflow files by file name.
     pub(crate) workflows: IndexMap<String, WorkflowFile>,
     pub(crate) variables: IndexMap<String, String>,
     pub(crate) secrets: IndexMap<String, String>,
@@ -64,14 +66,14 @@ pub(crate) struct Repository {
 pub(crate) struct WorkflowFile {
     pub(crate) id: u64,
     pub(crate) text: String,
-    /// Stands for the commit that put it here: 40 hex digits made from its text.
+    /// The id of the commit that put the file here: 40 hex digits computed from its text.
     pub(crate) sha: String,
     /// The number of its last run.
     pub(crate) runs: u64,
 }
 
 impl State {
-    /// The repository, made if it is not there yet.
+    /// Returns the repository. Creates it if it does not exist yet.
     pub(crate) fn repository(&mut self, name: &RepositoryName) -> Result<&mut Repository, Refusal> {
         let key = name.key();
         if !self.repositories.contains_key(&key) {
@@ -100,7 +102,7 @@ impl State {
         }
     }
 
-    /// Puts a workflow file into a repository. Answers its commit and whether it is new.
+    /// Puts a workflow file into a repository. Returns its commit and whether it is new.
     pub(crate) fn put_workflow(
         &mut self,
         name: &RepositoryName,
@@ -135,7 +137,7 @@ impl State {
         Ok((sha, new))
     }
 
-    /// A workflow file by its file name or its number, with its file name.
+    /// Finds a workflow file by its file name or its id. Returns the file with its name.
     pub(crate) fn workflow_file(
         &self,
         name: &RepositoryName,
@@ -147,7 +149,7 @@ impl State {
         found.map(|(key, entry)| (key.as_str(), entry)).ok_or_else(Refusal::not_found)
     }
 
-    /// Gives the workflow's next run its number.
+    /// Returns the number of the workflow's next run and counts it.
     pub(super) fn next_run_number(&mut self, name: &RepositoryName, file: &str) -> Result<u64, Refusal> {
         let entry = self.repository(name)?.workflows.get_mut(file).ok_or_else(Refusal::not_found)?;
         entry.runs += 1;
@@ -156,7 +158,7 @@ impl State {
         Ok(number)
     }
 
-    /// Sets a variable. Answers whether it is new.
+    /// Sets a variable. Returns whether it is new.
     pub(crate) fn put_variable(
         &mut self,
         name: &RepositoryName,
@@ -166,7 +168,7 @@ impl State {
         self.put_value(name, key, value, |repository| &mut repository.variables)
     }
 
-    /// Sets a secret. Answers whether it is new.
+    /// Sets a secret. Returns whether it is new.
     pub(crate) fn put_secret(
         &mut self,
         name: &RepositoryName,
@@ -203,7 +205,7 @@ impl State {
     }
 }
 
-/// `.github/workflows/ci.yml` to `ci.yml`.
+/// Returns `ci.yml` for `.github/workflows/ci.yml`.
 fn workflow_file_name(path: &str) -> Result<&str, Refusal> {
     let file = path.strip_prefix(WORKFLOWS).filter(|file| is_plain_name(file));
     file.filter(|file| file.ends_with(".yml") || file.ends_with(".yaml")).ok_or_else(|| {
@@ -211,7 +213,7 @@ fn workflow_file_name(path: &str) -> Result<&str, Refusal> {
     })
 }
 
-/// GitHub keeps names of secrets and variables in upper case.
+/// Checks the name of a secret or variable and returns it in upper case, as GitHub stores it.
 fn value_name(name: &str) -> Result<String, Refusal> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let good = (1..=NAME_LEN_MAX).contains(&name.len())
@@ -227,7 +229,7 @@ fn value_name(name: &str) -> Result<String, Refusal> {
     }
 }
 
-/// Forty hex digits that change with the text, as a commit's would.
+/// Returns forty hex digits that change with the text, like the id of a commit.
 fn commit_of(text: &str) -> String {
     use sha2::Digest as _;
     dayfly_host::digest::hexadecimal(&sha2::Sha256::digest(text.as_bytes())[..20])

@@ -1,4 +1,4 @@
-//! Runs: made by a dispatch, moved by events, stored as the list of those events.
+//! Runs: created by a dispatch, changed by events, stored as the list of those events.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::workflow::{
 };
 
 const REF_LEN_MAX: usize = 255;
-/// Everything in the lab is done by this user.
+/// The user who does everything in the lab.
 const ACTOR: &str = "dayfly";
 
-/// What a dispatch asks for.
+/// The parameters of a dispatch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dispatch {
     pub(crate) git_ref: String,
     pub(crate) inputs: IndexMap<String, String>,
-    /// Take the workflow's first event when it does not list `workflow_dispatch`.
+    /// Use the workflow's first event if the workflow does not list `workflow_dispatch`.
     pub(crate) any_event: bool,
 }
 
-/// A run, as it is stored: enough to make it again.
+/// A run, as it is stored, with all data that is needed to create it again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
     pub(crate) id: u64,
@@ -53,7 +53,7 @@ pub(crate) struct RunEntry {
     pub(crate) record: RunRecord,
     pub(crate) run: Run,
     pub(crate) events: Vec<(i64, StoredEvent)>,
-    /// Its jobs' ids by their index in the run.
+    /// The ids of its jobs, by their index in the run.
     pub(crate) jobs: Vec<u64>,
 }
 
@@ -87,7 +87,7 @@ impl RunRecord {
         format!(".github/workflows/{}", self.file)
     }
 
-    /// Reads the workflow again and makes the run with its first actions.
+    /// Parses the workflow again and creates the run and its first actions.
     pub(super) fn start(&self) -> Result<(Run, Vec<Action>), String> {
         let workflow =
             workflow::parse(&self.path(), &self.text).map_err(|diagnostics| diagnostics.to_string())?;
@@ -130,7 +130,7 @@ impl RunRecord {
 }
 
 impl State {
-    /// Makes a run of a workflow file and answers its id.
+    /// Creates a run of a workflow file and returns its id.
     pub(crate) fn dispatch(
         &mut self,
         name: &RepositoryName,
@@ -194,7 +194,7 @@ impl State {
         Ok(id)
     }
 
-    /// Forgets the oldest finished run when there are too many.
+    /// Removes the oldest finished runs while there are too many runs or jobs.
     fn make_room(&mut self) -> Result<(), Refusal> {
         while self.runs.len() >= self.limits.runs_max || self.jobs.len() >= self.limits.jobs_max {
             let finished = self.runs.values().find(|entry| entry.run.conclusion().is_some());
@@ -224,7 +224,7 @@ impl State {
         self.record(&Record::RunGone(id));
     }
 
-    /// Tells a run what happened and does what it says.
+    /// Passes an event to a run and performs the actions that it returns.
     pub(super) fn advance(&mut self, id: u64, event: StoredEvent) {
         let now_ms = self.now_ms();
         let Some(entry) = self.runs.get_mut(&id) else { return };
@@ -260,7 +260,7 @@ impl State {
         }
     }
 
-    /// Cancels a run, its runners being asked to stop.
+    /// Cancels a run and asks its runners to stop.
     pub(crate) fn cancel_run(&mut self, name: &RepositoryName, id: u64) -> Result<(), Refusal> {
         if self.run(name, id)?.run.conclusion().is_some() {
             return Err(Refusal::new(409, "Cannot cancel a workflow run that is completed."));
@@ -285,7 +285,7 @@ impl State {
         Ok(())
     }
 
-    /// A run of that repository.
+    /// Returns a run of that repository.
     pub(crate) fn run(&self, name: &RepositoryName, id: u64) -> Result<&RunEntry, Refusal> {
         let entry = self.runs.get(&id).filter(|entry| entry.record.repository.key() == name.key());
         entry.ok_or_else(Refusal::not_found)
@@ -302,7 +302,7 @@ impl State {
     }
 }
 
-/// `main` to `refs/heads/main`; what is full already stays.
+/// Returns `refs/heads/main` for `main`. A ref that is already full is returned unchanged.
 fn full_ref(git_ref: &str) -> Result<String, Refusal> {
     let git_ref = if git_ref.is_empty() { "main" } else { git_ref };
     if git_ref.len() > REF_LEN_MAX
@@ -317,7 +317,7 @@ fn full_ref(git_ref: &str) -> Result<String, Refusal> {
     Ok(if git_ref.starts_with("refs/") { git_ref.to_owned() } else { format!("refs/heads/{git_ref}") })
 }
 
-/// A point in time of the lab's clock, for the pure parts.
+/// Converts a time of the lab's clock for the pure parts of the code.
 pub(crate) fn timestamp(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }

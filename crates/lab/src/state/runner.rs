@@ -1,4 +1,4 @@
-//! Runners: what jobs they fit, and how they go.
+//! Runners: which jobs they fit, and how they are removed.
 
 use tokio::sync::oneshot;
 
@@ -11,7 +11,7 @@ use super::{Hold, State};
 use crate::journal::Record;
 use crate::refusal::Refusal;
 
-/// A runner: its registration and what is known of it right now.
+/// A runner: its registration and its current state.
 pub(crate) struct Runner {
     pub(crate) registration: Registration,
     pub(crate) job: Option<u64>,
@@ -51,24 +51,24 @@ impl Runner {
             && labels.iter().all(has)
     }
 
-    /// Sends a message to the poll that is open. False when there is none.
+    /// Sends a message on the open poll. Returns false if no poll is open.
     pub(super) fn tell(&mut self, message: Message) -> bool {
         self.poll.take().is_some_and(|poll| poll.reply.send(message).is_ok())
     }
 }
 
 impl State {
-    /// A runner of that scope.
+    /// Returns a runner of that scope.
     pub(crate) fn runner(&self, scope: &Scope, id: u64) -> Result<&Runner, Refusal> {
         let runner = self.runners.get(&id).filter(|runner| runner.registration.scope.same(scope));
         runner.ok_or_else(Refusal::not_found)
     }
 
-    /// Deletes a registration that has no job.
+    /// Deletes a registration. Returns an error if the runner has acquired a job.
     pub(crate) fn delete_runner(&mut self, scope: &Scope, id: u64) -> Result<(), Refusal> {
         let runner = self.runner(scope, id)?;
         if let Some(job) = runner.job.and_then(|job| self.jobs.get(&job)) {
-            // A job that was sent and not asked for yet goes back to the queue.
+            // A job that was sent but not acquired yet goes back into the queue.
             if let Hold::Assigned { .. } = job.record.hold {
                 let job = job.record.id;
                 self.remove_runner(id);
@@ -85,7 +85,8 @@ impl State {
         Ok(())
     }
 
-    /// The machine of a runner is gone: its job fails now, and it is forgotten.
+    /// Handles the loss of a runner's machine: a job that the runner has acquired fails at once, and the runner is
+    /// removed.
     pub(crate) fn lose_runner(&mut self, id: u64) -> Result<(), Refusal> {
         let runner = self.runners.get(&id).ok_or_else(Refusal::not_found)?;
         let name = runner.registration.name.clone();
@@ -95,7 +96,7 @@ impl State {
             Some(job) if matches!(job.hold, Hold::Assigned { .. }) => self.offer(job.id),
             Some(job) if matches!(job.hold, Hold::Acquired { .. }) => {
                 let reason = format!(
-                    "The machine of the self-hosted runner {name} has ended in the middle of the job."
+                    "The machine of the self-hosted runner {name} has stopped in the middle of the job."
                 );
                 self.advance(job.run, StoredEvent::Lost { job: job.index, reason });
             }
@@ -104,7 +105,7 @@ impl State {
         Ok(())
     }
 
-    /// Forgets a runner; its poll, if one is open, ends, and its client id is no longer known.
+    /// Removes a runner. An open poll of it ends, and its client id becomes unknown.
     pub(super) fn remove_runner(&mut self, id: u64) {
         if self.runners.remove(&id).is_some() {
             self.record(&Record::RunnerGone(id));
@@ -118,7 +119,7 @@ impl State {
         }
     }
 
-    /// Removes registrations that nobody used for long.
+    /// Removes registrations that have been unused for too long.
     pub(super) fn tick_runners(&mut self) {
         let now_ms = self.now_ms();
         let ephemeral_ms = millis(self.limits.registration_idle);
@@ -133,7 +134,7 @@ impl State {
         old.into_iter().for_each(|id| self.remove_runner(id));
     }
 
-    /// A runner that has told the end of its job: one for a single job goes with it.
+    /// Handles a runner that has reported the end of its job. A runner for a single job is removed.
     pub(super) fn retire_runner(&mut self, id: u64) {
         match self.runners.get_mut(&id) {
             Some(runner) if !runner.registration.ephemeral => runner.job = None,
@@ -141,7 +142,8 @@ impl State {
         }
     }
 
-    /// A runner whose job ended without its help: it is free to be deleted, and gets no other job if it is for one only.
+    /// Handles a runner whose job ended without its report. The runner may be deleted from now on, and an ephemeral one
+    /// gets no other job.
     pub(super) fn spend_runner(&mut self, id: u64) {
         if let Some(runner) = self.runners.get_mut(&id) {
             runner.job = None;
@@ -154,7 +156,7 @@ impl State {
         }
     }
 
-    /// A runner that did not take the job it was sent.
+    /// Frees a runner that did not take the job it was sent.
     pub(super) fn release_runner(&mut self, id: u64) {
         if let Some(runner) = self.runners.get_mut(&id) {
             runner.job = None;

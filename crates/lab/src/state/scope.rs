@@ -1,15 +1,15 @@
-//! What runners belong to. A lab's enterprises hold all its organisations, so an enterprise's runners serve every
-//! repository; those of an organisation serve the repositories of the owner of that name.
+//! Scopes of runners. An enterprise in the lab contains all organisations, so its runners serve every repository. The
+//! runners of an organisation serve the repositories of the owner of that name.
 
 use serde::{Deserialize, Serialize};
 
 use super::repository::{RepositoryName, is_plain_name};
 use crate::refusal::Refusal;
 
-/// The first part of an enterprise's page.
+/// The first part of the path of an enterprise's page.
 const ENTERPRISES: &str = "enterprises";
 
-/// Where a runner belongs.
+/// The scope of a runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Scope {
@@ -31,8 +31,8 @@ impl Scope {
         is_plain_name(name).then(|| Self::Enterprise(name.to_owned())).ok_or_else(Refusal::not_found)
     }
 
-    /// Reads the address that `config.sh --url` was given: `http://HOST/o/r`, `.../org`, `.../enterprises/name`. The
-    /// host is whatever the lab was reached by.
+    /// Parses the address that `config.sh --url` was given: `http://HOST/o/r`, `.../org`, `.../enterprises/name`. The
+    /// host is ignored, because the lab can be reached under several.
     pub(crate) fn from_web_url(url: &str) -> Result<Self, Refusal> {
         let url = reqwest::Url::parse(url).map_err(|_| Refusal::not_found())?;
         let parts: Vec<&str> = url.path().trim_matches('/').split('/').collect();
@@ -44,7 +44,7 @@ impl Scope {
         }
     }
 
-    /// True when names differ in case only.
+    /// Returns true if both scopes have the same name, ignoring case.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.web_path().eq_ignore_ascii_case(&other.web_path())
     }
@@ -57,7 +57,7 @@ impl Scope {
         }
     }
 
-    /// The path of its page.
+    /// Returns the path of its page.
     pub(crate) fn web_path(&self) -> String {
         match self {
             Self::Repository(name) => name.full_name(),
@@ -66,7 +66,7 @@ impl Scope {
         }
     }
 
-    /// The path of what belongs to it below the REST API's address.
+    /// Returns its path below the REST API's address.
     pub(crate) fn api_path(&self) -> String {
         match self {
             Self::Repository(name) => format!("repos/{}", name.full_name()),

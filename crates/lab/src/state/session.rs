@@ -1,4 +1,4 @@
-//! Sessions of runners: their polls, and what they are told on them.
+//! Sessions of runners: their polls, and the messages that the lab sends on them.
 
 use tokio::sync::oneshot;
 
@@ -7,20 +7,20 @@ use super::runner::{Poll, millis};
 use super::{Hold, State};
 use crate::refusal::Refusal;
 
-/// A cancellation is told again when the runner still polls this long after.
+/// Time after which a cancellation is sent again if the runner still polls.
 const CANCEL_AGAIN_MS: i64 = 15_000;
 
-/// What a poll says of its runner.
+/// The information about the runner in a poll.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunnerPoll {
     pub(crate) session: String,
-    /// `Busy`, as opposed to `Online`.
+    /// True for the status `Busy`, false for `Online`.
     pub(crate) busy: bool,
     pub(crate) version: Option<String>,
     pub(crate) os: Option<String>,
 }
 
-/// What a poll is answered with.
+/// A message that answers a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
     Job { message_id: u64, request_id: String },
@@ -28,7 +28,7 @@ pub(crate) enum Message {
 }
 
 impl State {
-    /// Opens a session; there is one for a runner.
+    /// Opens a session. Returns an error if the runner already has one and is online.
     pub(crate) fn open_session(
         &mut self,
         id: u64,
@@ -44,7 +44,7 @@ impl State {
         runner.registration.session = Some(session.clone());
         runner.registration.version = version.or(runner.registration.version.take());
         if runner.registration.os == "unknown" {
-            // JIT runners of github-act-runner 0.13.0 never say; the lab's runners are Linux machines.
+            // JIT runners of github-act-runner 0.13.0 never report it; the lab's runners are Linux machines.
             runner.registration.os = "linux".to_owned();
         }
         runner.seen_ms = now_ms;
@@ -53,7 +53,7 @@ impl State {
         Ok((session, registration))
     }
 
-    /// Ends a runner's session. Nothing happens when there is none.
+    /// Ends a runner's session. Does nothing if there is none.
     pub(crate) fn close_session(&mut self, id: u64) {
         self.leaving.remove(&id);
         if let Some(runner) = self.runners.get_mut(&id) {
@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// Opens a poll. The answer is a channel on which a message may come; the caller bounds the wait.
+    /// Opens a poll. Returns a channel on which a message may come; the caller limits the wait.
     pub(crate) fn poll(&mut self, id: u64, poll: RunnerPoll) -> Result<oneshot::Receiver<Message>, Refusal> {
         if let Some(answer) = self.poll_of_leaving(id, &poll) {
             return Ok(answer);
@@ -72,7 +72,7 @@ impl State {
         let now_ms = self.now_ms();
         let runner = self.runners.get_mut(&id).ok_or_else(runner_not_found)?;
         if runner.registration.session.as_deref() != Some(poll.session.as_str()) {
-            // github-act-runner 0.13.0 makes a new session when it finds the old protocol's word for it.
+            // github-act-runner 0.13.0 opens a new session when the text contains this exception of the old protocol.
             let message = "The session is not this runner's (TaskAgentSessionExpiredException)";
             return Err(Refusal::broker(404, "RunnerSessionInvalid", message));
         }
@@ -93,7 +93,7 @@ impl State {
         Ok(answer)
     }
 
-    /// Says again what the runner of a job may have missed.
+    /// Sends a message again that the runner of a job may have missed.
     fn remind(&mut self, id: u64, job: u64, busy: bool) {
         let Some(entry) = self.jobs.get(&job) else { return };
         match entry.record.hold {
@@ -106,7 +106,8 @@ impl State {
         }
     }
 
-    /// Tells the runner of a job to stop it, if that is to be told and a poll is open.
+    /// Tells the runner of a job to stop it, if the job was cancelled, the runner was not told recently, and a poll is
+    /// open.
     pub(super) fn tell_cancel(&mut self, job: u64) {
         let now_ms = self.now_ms();
         let message_id = self.new_id();
@@ -131,7 +132,7 @@ impl State {
         self.runners.get_mut(&id).is_some_and(|runner| runner.tell(Message::Job { message_id, request_id }))
     }
 
-    /// Gives a waiting job to a runner that polls, oldest job first.
+    /// Gives a waiting job to a runner that polls. The oldest job that fits goes first.
     fn offer_jobs_to(&mut self, id: u64) {
         let waiting: Vec<u64> = self.offered.iter().copied().collect();
         for job in waiting {
@@ -156,7 +157,7 @@ impl State {
         }
     }
 
-    /// Gives one job to one runner, if they fit and the runner hears of it.
+    /// Gives a job to a runner. Returns false if the job does not fit or the message could not be sent.
     fn give(&mut self, job: u64, id: u64) -> bool {
         let Some((repository, group, labels)) = self.wanted(job) else { return false };
         let Some(runner) = self.runners.get(&id) else { return false };
@@ -175,8 +176,9 @@ impl State {
     }
 }
 
-/// The words for a runner that is not registered (any more). github-act-runner 0.13.0 does not read `errorKind`, but
-/// asks for a new session, and so learns at once that it is gone, when it finds the old protocol's word.
+/// Returns the error for a runner that is not registered (any more). github-act-runner 0.13.0 does not read `errorKind`.
+/// It opens a new session when the text contains this exception of the old protocol, and so learns at once that its
+/// registration is gone.
 pub(crate) fn runner_not_found() -> Refusal {
     let message = "The runner registration was deleted (TaskAgentSessionExpiredException)";
     Refusal::broker(404, "RunnerNotFound", message)

@@ -1,4 +1,4 @@
-//! Steps of jobs, as their runners tell of them.
+//! Steps of jobs, as their runners report them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::mask::Mask;
 const STEPS_MAX: usize = 2000;
 const NAME_LEN_MAX: usize = 1000;
 
-/// A step, as its runner told.
+/// A step, as its runner reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StepRecord {
     pub(crate) guid: String,
@@ -20,19 +20,20 @@ pub(crate) struct StepRecord {
     pub(crate) conclusion: Option<String>,
 }
 
-/// Steps without a name are called after the first line of their script, and an expression in it may bring more lines:
-/// the official runner keeps the first (`ActionRunner.GenerateDisplayName`), github-act-runner 0.13.0 all of them.
+/// Returns the first line of a step's name. A step without a name is named after the first line of its script, but an
+/// expression in that line may bring more lines: the official runner keeps the first
+/// (`ActionRunner.GenerateDisplayName`), github-act-runner 0.13.0 keeps all of them.
 fn first_line(name: &str) -> String {
     name.trim_start().split(['\r', '\n']).next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// What a runner tells of a step.
+/// A runner's report of a step.
 pub(crate) type StepUpdate = StepRecord;
 
 impl State {
-    /// Takes in what a runner says of its steps, and tells what is new.
+    /// Stores a runner's report of its steps, and publishes the changes.
     pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
-        // A name may come from an expression; the runner masks its lines only.
+        // A name may come from an expression, and the runner masks only the lines of the log.
         let mask = Mask::new(self.secrets_of(job));
         let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else {
             return;
@@ -48,7 +49,7 @@ impl State {
             let number = u32::try_from(place + 1).unwrap_or(u32::MAX);
             let old = steps.get(place).cloned();
             let was = |of: fn(&StepRecord) -> bool| old.as_ref().is_some_and(of);
-            // Skipped steps never started, whatever their runner says.
+            // A skipped step never started, even if its runner reports a start.
             let skipped = update.conclusion.as_deref() == Some("skipped");
             if update.started_at.is_some() && !was(|step| step.started_at.is_some()) && !skipped {
                 news.push(LabEventKind::StepStarted { job, number, name: update.name.clone() });
