@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 /// Characters of an id: 64 bits are enough to tell a host's images and templates apart.
 const ID_LENGTH: usize = 16;
 
-/// SHA-256 of parts, as hexadecimal digits. Each part is preceded by its length, so that no two lists of parts give the
-/// same bytes.
+/// Returns the SHA-256 of parts, as hexadecimal digits. Hashes the length of each part before the part, so that no two lists
+/// of parts give the same bytes.
 pub fn digest_of(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -23,12 +23,12 @@ pub fn digest_of(parts: &[&str]) -> String {
     hexadecimal(&hasher.finalize())
 }
 
-/// The id that belongs to a digest.
+/// Returns the id of a digest: its first digits.
 pub fn id_of(digest: &str) -> String {
     digest.chars().take(ID_LENGTH).collect()
 }
 
-/// SHA-256 of a file.
+/// Returns the SHA-256 of a file.
 pub fn digest_of_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
@@ -41,7 +41,7 @@ pub fn digest_of_file(path: &Path) -> io::Result<String> {
     }
 }
 
-/// SHA-256 of a program, read once as long as it does not change.
+/// Returns the SHA-256 of a program. Reads the file again only if it has changed.
 pub fn digest_of_program(path: &Path) -> io::Result<String> {
     type Known = HashMap<PathBuf, ((u64, u64, u64, i64, i64), String)>;
     static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
@@ -58,7 +58,7 @@ pub fn digest_of_program(path: &Path) -> io::Result<String> {
     Ok(digest)
 }
 
-/// Bytes as lower-case hexadecimal digits.
+/// Formats bytes as lower-case hexadecimal digits.
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

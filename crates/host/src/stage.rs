@@ -1,4 +1,4 @@
-//! Where things are made: a folder under a lock, which becomes whole by a rename or goes.
+//! Builds folders under a lock: a stage gets its final name by one rename, or is removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-/// How often a wait for somebody else's build looks whether it was cancelled.
+/// Interval at which a wait for another maker's build checks the lock and the cancellation.
 pub const LOOK: Duration = Duration::from_millis(200);
 
-/// Why something could not be made.
+/// Errors of building a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// Whoever waited for it does not want it any more.
+    /// The maker cancelled while it waited for another one.
     #[error("stopped")]
     Cancelled,
-    /// A file.
     #[error("cannot {what} {}: {source}", path.display())]
+    /// An operation on a file failed.
     Io {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
         /// Cause.
         source: io::Error,
@@ -35,28 +35,28 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StageErr
     move |source| StageError::Io { what, path, source }
 }
 
-/// Who makes things in a store.
+/// A builder of folders in a store.
 pub trait Maker {
-    /// Somebody else makes the same: this waits for it. Told once.
+    /// Reports that another maker builds the same folder and that this one waits for it. Called once.
     fn waits(&mut self) {}
 
-    /// Whether it is not wanted any more.
+    /// Returns true if the folder is no longer needed.
     fn is_cancelled(&self) -> bool {
         false
     }
 
-    /// Ends what a maker that was killed has left running in its stage, which is removed then.
+    /// Stops the processes that a killed maker has left running in its stage. The stage is removed afterwards.
     fn end_leftover(&self, _stage: &Path) -> Result<(), StageError> {
         Ok(())
     }
 }
 
-/// Where the stages of a store are.
+/// Returns the folder that holds the stages of a store.
 pub fn folder_of(store: &Path) -> PathBuf {
     store.join(".build")
 }
 
-/// The right to make one thing. Others who want to make it wait until this is dropped.
+/// The right to build the folder of one id. Other makers of the same id wait until the claim is dropped.
 #[derive(Debug)]
 pub struct Claim {
     store: PathBuf,
@@ -65,7 +65,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Waits for the right to make `id`. What an interrupted attempt has left of it is removed.
+    /// Waits for the right to build `id`. Removes the remains of interrupted builds.
     pub fn wait(store: &Path, id: &str, maker: &mut dyn Maker) -> Result<Self, StageError> {
         let mut told = false;
         loop {
@@ -82,7 +82,7 @@ impl Claim {
         }
     }
 
-    /// The right to make `id`, if nobody has it.
+    /// Returns the right to build `id`, or none if another maker holds it.
     pub fn take(store: &Path, id: &str, maker: &dyn Maker) -> Result<Option<Self>, StageError> {
         let stages = folder_of(store);
         make_folder(&stages)?;
@@ -97,7 +97,7 @@ impl Claim {
                 .open(&path)
                 .map_err(failed("open", &path))?;
             match file.try_lock() {
-                // One who had it before may have removed the name.
+                // The previous holder may have removed the name.
                 Ok(()) if same_file(&file, &path) => {
                     return Ok(Some(Self { store: store.to_owned(), id: id.to_owned(), _lock: file }));
                 }
@@ -108,7 +108,7 @@ impl Claim {
         }
     }
 
-    /// An empty folder to make it in.
+    /// Creates an empty folder to build in.
     pub fn stage(&self) -> Result<Stage, StageError> {
         let path = folder_of(&self.store).join(&self.id);
         remove_tree(&path)?;
@@ -119,12 +119,12 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // While it is locked, so that it is removed by nobody but its holder.
+        // Removed while it is locked, so that only its holder removes it.
         let _ = fs::remove_file(folder_of(&self.store).join(format!("{}.lock", self.id)));
     }
 }
 
-/// A folder in the making; removed when it is dropped.
+/// A folder that is being built. It is removed when it is dropped.
 #[derive(Debug)]
 pub struct Stage {
     path: PathBuf,
@@ -132,19 +132,19 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Where it is.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes it whole: on disk, then under its name.
+    /// Publishes the folder: syncs its files to disk, then renames it to its final name.
     pub fn finish(self) -> Result<(), StageError> {
         for entry in fs::read_dir(&self.path).map_err(failed("read", &self.path))? {
             let path = entry.map_err(failed("read", &self.path))?.path();
             File::open(&path).and_then(|file| file.sync_all()).map_err(failed("write", &path))?;
         }
         put(&self.path, &self.to).map_err(failed("rename to", &self.to))?;
-        // The name itself.
+        // Syncs the name itself.
         if let Some(parent) = self.to.parent() {
             File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed("write", parent))?;
         }
@@ -152,12 +152,12 @@ impl Stage {
     }
 }
 
-/// Gives a folder its name in one step. What had it before, whole or not, gets the other one's name: nobody ever finds half of
-/// either.
+/// Renames a folder to its final name in one step. A folder that has this name already gets the name `from`, whether it is
+/// complete or not, so that no reader ever finds half of either.
 fn put(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
         Err(Errno::NOENT) => fs::rename(from, to),
-        // A file system that cannot: for a moment there is none, which is no worse than before the first one.
+        // This file system cannot exchange names. For a moment no folder has the name, as before the first build.
         Err(Errno::INVAL | Errno::NOSYS) => {
             let aside = from.with_extension("old");
             fs::rename(to, &aside)?;
@@ -176,7 +176,7 @@ impl Drop for Stage {
     }
 }
 
-/// Removes what interrupted builds and removals have left: whatever no living process has locked.
+/// Removes the remains of interrupted builds and removals: each folder that no living process has locked.
 pub fn sweep(stages: &Path, maker: &dyn Maker) -> Result<(), StageError> {
     let entries = match fs::read_dir(stages) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -189,7 +189,7 @@ pub fn sweep(stages: &Path, maker: &dyn Maker) -> Result<(), StageError> {
             continue;
         }
         let lock = path.with_extension("lock");
-        // Held meanwhile: two that start at once do not clear the same one up.
+        // Locked during the removal, so that two processes that start at once do not remove the same folder.
         let held = File::open(&lock).ok();
         if held.as_ref().is_none_or(|file| file.try_lock().is_ok()) {
             maker.end_leftover(&path)?;
@@ -200,12 +200,12 @@ pub fn sweep(stages: &Path, maker: &dyn Maker) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Makes a folder and its parents, closed to others.
+/// Creates a folder and its parents. Only their owner may write to them.
 pub fn make_folder(path: &Path) -> Result<(), StageError> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make the folder", path))
 }
 
-/// Removes a folder with all that is in it; one that is not there is no error.
+/// Removes a folder and its content. Does nothing if the folder does not exist.
 pub fn remove_tree(path: &Path) -> Result<(), StageError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
@@ -276,7 +276,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = folder.path();
         let stages = folder_of(store);
-        // Killed: the folder and the name of the lock are there, the lock itself is not.
+        // As after a kill: the folder and the name of the lock exist, but no process holds the lock.
         fs::create_dir_all(stages.join("dead/deep")).expect("folders");
         fs::write(stages.join("dead/ended"), "").expect("write");
         fs::write(stages.join("dead.lock"), "").expect("lock");

@@ -1,4 +1,4 @@
-//! Tools of this host (podman, krunvm, buildah): called, waited for with a limit, and believed by their exit status.
+//! Runs tools of this host (podman, krunvm, buildah) with a time limit. Their exit status decides whether they succeeded.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Most bytes of a tool's output that are kept. What is asked of them is shorter.
+/// Most bytes of a tool's output that are stored. The answers that dayfly needs are shorter.
 const OUTPUT_MAX: u64 = 64 * 1024;
-/// Lines of its complaint that are quoted.
+/// Lines of a failed tool's output that the error quotes.
 const LINES_QUOTED: usize = 10;
 
 /// A command line with its whole environment.
@@ -18,21 +18,21 @@ const LINES_QUOTED: usize = 10;
 pub struct Invocation {
     /// The program.
     pub program: PathBuf,
-    /// Its arguments, without its name. No secret is ever among them.
+    /// Its arguments, without its name. They never contain a secret.
     pub args: Vec<String>,
     /// Its whole environment.
     pub env: Vec<(String, String)>,
 }
 
 impl Invocation {
-    /// The same with more arguments at its end.
+    /// Returns this invocation with more arguments at its end.
     pub fn with<T: Into<String>>(&self, args: impl IntoIterator<Item = T>) -> Self {
         let mut longer = self.clone();
         longer.args.extend(args.into_iter().map(Into::into));
         longer
     }
 
-    /// The first words, for an error.
+    /// Returns the first words, for an error.
     fn shown(&self) -> String {
         let program = self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy();
         let words: Vec<&str> =
@@ -40,7 +40,8 @@ impl Invocation {
         format!("{program} {}", words.join(" ")).trim_end().to_owned()
     }
 
-    /// As a command, in a process group of its own: Ctrl-C is for dayfly, and what the tool starts can be ended with it.
+    /// Returns the command, in a process group of its own, so that Ctrl-C reaches only dayfly and a signal to the group also
+    /// reaches the tool's children.
     pub fn command(&self) -> std::process::Command {
         use std::os::unix::process::CommandExt as _;
         let mut command = std::process::Command::new(&self.program);
@@ -50,10 +51,10 @@ impl Invocation {
     }
 }
 
-/// Why a tool did not do what it should.
+/// Errors of running a tool.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// It could not be started, or not be waited for.
+    /// The tool could not be started, or waiting for it failed.
     #[error("cannot run {}: {source}", program.display())]
     Run {
         /// Its path.
@@ -61,27 +62,27 @@ pub enum ToolError {
         /// Cause.
         source: std::io::Error,
     },
-    /// It failed.
+    /// The tool failed.
     #[error("`{call}` failed ({status}): {said}")]
     Failed {
-        /// What was called.
+        /// The first words of the command line.
         call: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// Its last lines.
+        /// The last lines of its output.
         said: String,
     },
-    /// It took too long, and was killed.
+    /// The tool exceeded the time limit and was killed.
     #[error("`{call}` did not end within {} s and was killed", limit.as_secs_f32())]
     TooLong {
-        /// What was called.
+        /// The first words of the command line.
         call: String,
-        /// How long it was given.
+        /// The time limit.
         limit: Duration,
     },
 }
 
-/// Runs a tool to its end; what it printed on standard output.
+/// Runs a tool until it exits and returns its standard output.
 pub async fn run(invocation: &Invocation, limit: Duration) -> Result<String, ToolError> {
     let failed = |source| ToolError::Run { program: invocation.program.clone(), source };
     let mut command = tokio::process::Command::from(invocation.command());
@@ -99,12 +100,12 @@ pub async fn run(invocation: &Invocation, limit: Duration) -> Result<String, Too
     if status.success() {
         return Ok(output);
     }
-    // krunvm complains on standard output.
+    // krunvm writes its errors to standard output.
     let said = if complaint.trim().is_empty() { output } else { complaint };
     Err(ToolError::Failed { call: invocation.shown(), status, said: tail(&said) })
 }
 
-/// Kills a tool, and what it has started, that nobody waits for any more.
+/// Kills a tool's process group when it is dropped, unless it was released.
 struct GroupGuard(Option<Pid>);
 
 impl GroupGuard {
@@ -116,7 +117,7 @@ impl GroupGuard {
 impl Drop for GroupGuard {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // Its leader is not reaped yet, so the number is still its own. A group that has ended is fine.
+            // The leader is not reaped yet, so no other group has its number. It is no error if the group has exited.
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
@@ -125,7 +126,7 @@ impl Drop for GroupGuard {
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut stream) = stream {
-        // What cannot be read is not there; the exit status counts.
+        // Read errors are ignored, because the exit status decides.
         let _ = (&mut stream).take(OUTPUT_MAX).read_to_end(&mut bytes).await;
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
@@ -137,7 +138,7 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(LINES_QUOTED)..].join("\n")
 }
 
-/// The first of some folders that holds a program of this name.
+/// Returns the path of the named program in the first of these folders that has it.
 pub fn find(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path))
 }
@@ -146,8 +147,8 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// Whether podman, krunvm or buildah may see an environment variable: they need to find their storage, their session and
-/// a proxy, and nothing else. Above all none of dayfly's own, which may hold a secret.
+/// Returns true if podman, krunvm or buildah may see an environment variable. They need to find their storage, their session
+/// and a proxy, and nothing else. dayfly's own variables stay hidden because they may hold a secret.
 #[must_use]
 pub fn is_for_tools(name: &str) -> bool {
     const NAMES: [&str; 15] = [
@@ -205,7 +206,7 @@ mod tests {
         assert!(matches!(run(&shell(&script), limit).await, Err(ToolError::TooLong { .. })));
         let pid = std::fs::read_to_string(note).expect("written");
         let stat = format!("/proc/{}/stat", pid.trim());
-        // The signal is on its way; a zombie waits for whoever adopted it.
+        // The signal may not have arrived yet. A zombie waits for its new parent to reap it.
         let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
         let end = std::time::Instant::now() + Duration::from_secs(10);
         while lives() && std::time::Instant::now() < end {

@@ -1,4 +1,4 @@
-//! What the host adds to an image from elsewhere, so that a job can run in it, and what it still lacks.
+//! Adds to an imported image the parts that jobs need, and lists those that it still lacks.
 
 use std::fs;
 use std::io;
@@ -16,16 +16,17 @@ use super::runner_app::{self, RunnerApp};
 use super::tools::{self, Tools, Wanted};
 use crate::oci::layer::{Attributes, Content, Tree};
 
-/// The user that jobs run as where no other is named, and its id where that is free.
+/// The user that jobs run as if no other is named, and its id if that is free.
 const USER: &str = "runner";
 const USER_ID: u32 = 1001;
-/// Among the host's tools, the one that becomes root whoever starts it.
+/// The only tool that is installed with the set-user-id bit.
 const SUDO: &str = "bin/sudo";
-/// Where the entrypoint looks for runner apps, and what it looks for.
+/// Folders in which the entrypoint looks for runner apps, and the programs that it looks for.
 const APP_PLACES: [&str; 3] = ["opt/runner", "opt/actions-runner", "home/runner"];
 const APP_PROGRAMS: [&str; 2] = ["bin/Runner.Listener", "github-act-runner"];
 
-/// Returns what an image lacks for jobs. If it has Docker's engine, that includes what the engine cannot work without.
+/// Returns the things that jobs need and an image lacks. With `has_engine`, they include those that only Docker's engine
+/// needs.
 fn missing(tree: &Tree, has_engine: bool) -> impl Iterator<Item = &'static Wanted> {
     let is_there = |wanted: &&Wanted| wanted.places.iter().any(|place| tree.content(place).is_some());
     let wanted = tools::wanted().iter().filter(move |wanted| has_engine || !wanted.for_engine);
@@ -36,26 +37,27 @@ fn has_engine(tree: &Tree) -> bool {
     DAEMONS.iter().any(|place| tree.content(place).is_some())
 }
 
-/// The same in words.
+/// Returns the names of the things that jobs need and an image lacks.
 pub(super) fn lacks(tree: &Tree) -> Vec<&'static str> {
     missing(tree, has_engine(tree)).map(|wanted| wanted.name).collect()
 }
 
-/// Which of it can be added. An image with podman has a container engine, and often a `docker` that leads to it.
+/// Returns the missing tools that can be added. Docker is not added to an image with podman, because such an image has a
+/// container engine, and often a `docker` that leads to it.
 pub(super) fn tools_for(tree: &Tree) -> Vec<&'static str> {
     let has_podman = tree.content("usr/bin/podman").is_some();
     let can_be = |wanted: &&Wanted| wanted.tool.is_some() && !(has_podman && wanted.name == NO_DOCKER);
     missing(tree, has_engine(tree) || !has_podman).filter(can_be).map(|wanted| wanted.name).collect()
 }
 
-/// Names of tools for people: Docker includes what its engine needs.
+/// Returns the names of tools for messages. The parts of Docker's engine are left out if Docker itself is among the names.
 pub(super) fn shown<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let is_part =
         |name: &&&str| tools::wanted().iter().any(|wanted| wanted.for_engine && wanted.name == **name);
     names.iter().filter(|name| !(names.contains(&NO_DOCKER) && is_part(name))).copied().collect()
 }
 
-/// Puts tools into the image, with links to them where programs look for such.
+/// Puts tools into the image, with links to them in the folders where programs look for them.
 pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Result<(), String> {
     let host = bundle.tree();
     for file in bundle.files(names) {
@@ -76,7 +78,7 @@ pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Resu
     }
     for wanted in tools::wanted().iter().filter(|wanted| names.contains(&wanted.name)) {
         for (link, to) in wanted.tool.iter().flat_map(|tool| tool.links) {
-            // A client of Docker without a daemon stays.
+            // The image's own file stays, e.g. a Docker client without a daemon.
             if tree.content(link).is_none() {
                 let target = Content::Symlink(format!("{TOOLS}/{to}").into_bytes().into());
                 tree.put_own(link, Attributes { mode: 0o777, ..Attributes::default() }, target)?;
@@ -89,7 +91,7 @@ pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Resu
     if names.contains(&NO_DOCKER) {
         add_docker_group(tree)?;
     }
-    // Debian's git hands what it shows on a terminal to whatever `pager` is there.
+    // Debian's git sends its output for a terminal through a program named `pager`.
     if names.contains(&"git") && tree.content("etc/gitconfig").is_none() {
         put_text(tree, "etc/gitconfig", "[core]\n\tpager = cat\n".to_owned(), 0o644)?;
     }
@@ -100,7 +102,8 @@ fn in_tools(file: &str) -> String {
     format!("{}/{file}", TOOLS.trim_start_matches('/'))
 }
 
-/// `sudo` looks for its plugin where it was built for, and asks PAM, which images without it have no rules for.
+/// Configures `sudo`, because it looks for its plugin at the path that it was built with, and because images without `sudo`
+/// have no PAM rules for it.
 fn configure_sudo(tree: &mut Tree) -> Result<(), String> {
     let plugin = format!("{TOOLS}/lib/sudo/sudoers.so");
     let plugins = format!("Plugin sudoers_policy {plugin}\nPlugin sudoers_io {plugin}\n");
@@ -121,8 +124,8 @@ fn configure_sudo(tree: &mut Tree) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets clients of an engine reach its socket where they look for it. Without this link, the daemon makes a folder of it that only
-/// root may enter.
+/// Links `/var/run` to `/run`, so that clients find the engine's socket. Without this link, the daemon creates `/var/run` as
+/// a folder that only root may enter.
 pub(super) fn link_docker_socket(tree: &mut Tree) -> Result<(), String> {
     if has_engine(tree) && tree.content("var/run").is_none() {
         let target = Content::Symlink(b"/run".as_slice().into());
@@ -131,7 +134,7 @@ pub(super) fn link_docker_socket(tree: &mut Tree) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets the user of jobs use Docker: the daemon's socket belongs to this group.
+/// Adds the group `docker`, which the daemon's socket belongs to, and makes the user of jobs a member if that user exists.
 fn add_docker_group(tree: &mut Tree) -> Result<(), String> {
     let mut groups = text_of(tree, "etc/group");
     if id_of(&groups, "docker").is_none() {
@@ -149,14 +152,14 @@ fn text_of(tree: &Tree, path: &str) -> String {
     tree.text(path).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
 }
 
-/// Replaces a file, or makes it; one that is there keeps its attributes.
+/// Creates or replaces a file. An existing file keeps its attributes.
 fn put_text(tree: &mut Tree, path: &str, text: String, mode: u32) -> Result<(), String> {
     let made = Attributes { mode, ..Attributes::default() };
     let attributes = tree.attributes(path).cloned().unwrap_or(made);
     tree.put_own(path, attributes, Content::Bytes(Arc::from(text.into_bytes())))
 }
 
-/// Whether the image has a runner app of its own.
+/// Returns true if the image has a runner app of its own.
 pub(super) fn has_runner_app(tree: &Tree) -> bool {
     let in_folder = |folder: &str| {
         APP_PROGRAMS.iter().any(|program| tree.content(&format!("{folder}/{program}")).is_some())
@@ -167,7 +170,7 @@ pub(super) fn has_runner_app(tree: &Tree) -> bool {
     })
 }
 
-/// Puts the host's runner app where dayfly's own images have it.
+/// Puts the host's runner app into the folder in which dayfly's own images have it.
 pub(super) fn add_runner_app(tree: &mut Tree, app: &RunnerApp, user: u32) -> Result<(), String> {
     let owned = |mode| Attributes { mode, uid: user, gid: user, ..Attributes::default() };
     for folder in ["opt/runner", "opt/hostedtoolcache"] {
@@ -181,7 +184,7 @@ pub(super) fn add_runner_app(tree: &mut Tree, app: &RunnerApp, user: u32) -> Res
     Ok(())
 }
 
-/// Makes sure that there is a user for jobs. Returns its id, and whether it was added.
+/// Adds the user of jobs if the image has none. Returns the user's id, and true if the user was added.
 pub(super) fn add_user(tree: &mut Tree) -> Result<(u32, bool), String> {
     let (mut passwd, mut group) = (text_of(tree, "etc/passwd"), text_of(tree, "etc/group"));
     if let Some(id) = id_of(&passwd, USER) {
@@ -205,7 +208,7 @@ pub(super) fn add_user(tree: &mut Tree) -> Result<(u32, bool), String> {
     let mut files = vec![("etc/passwd", passwd, 0o644), ("etc/group", group, 0o644)];
     let mut shadow = text_of(tree, "etc/shadow");
     if !shadow.is_empty() {
-        // No password, so no login by one.
+        // `*`: no password works for this user.
         push_line(&mut shadow, &format!("{USER}:*:20000:0:99999:7:::"));
         files.push(("etc/shadow", shadow, 0o640));
     }
@@ -217,7 +220,7 @@ pub(super) fn add_user(tree: &mut Tree) -> Result<(u32, bool), String> {
     Ok((id, true))
 }
 
-/// Lets the user become root without a password, where `sudo` is there.
+/// Lets the user become root without a password if the image has `sudo`. Returns true if it has.
 pub(super) fn add_sudo(tree: &mut Tree) -> Result<bool, String> {
     let is_there =
         tree.content("usr/bin/sudo").is_some() && tree.content("etc/sudoers.d") == Some(&Content::Folder);
@@ -229,8 +232,8 @@ pub(super) fn add_sudo(tree: &mut Tree) -> Result<bool, String> {
     Ok(is_there)
 }
 
-/// Writes down what the image says of its programs' environment, for the entrypoint in it. Returns the variables that no
-/// program could be given: those with a name that no shell would take, or set twice.
+/// Writes the image's `ENV` to a file for the entrypoint. If a variable is set twice, the last value counts. Returns the
+/// variables that are left out because the file cannot hold them, e.g. those whose name no shell would accept.
 pub(super) fn add_environment(tree: &mut Tree, env: &[String]) -> Result<Vec<String>, String> {
     let (mut kept, mut left_out): (Vec<(&str, &str)>, _) = (Vec::new(), Vec::new());
     for variable in env {
@@ -250,7 +253,7 @@ pub(super) fn add_environment(tree: &mut Tree, env: &[String]) -> Result<Vec<Str
     Ok(left_out)
 }
 
-/// Puts all files of a folder of the host into the image, as root's.
+/// Puts all files of a host folder into the image, owned by root.
 pub(super) fn add_folder(tree: &mut Tree, host: &Path, path: &str) -> Result<(), String> {
     let of_host = |error: io::Error| format!("{}: {error}", host.display());
     tree.put_own(path, Attributes { mode: 0o755, ..Attributes::default() }, Content::Folder)?;
@@ -270,7 +273,7 @@ pub(super) fn add_folder(tree: &mut Tree, host: &Path, path: &str) -> Result<(),
     Ok(())
 }
 
-/// The id of a user or group by its name.
+/// Returns the id of the user or group of this name.
 fn id_of(text: &str, name: &str) -> Option<u32> {
     let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
     line.split(':').nth(2)?.parse().ok()
@@ -288,7 +291,7 @@ fn push_line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// A list of groups with one more member in one of them, where that is there.
+/// Returns the list of groups with one more member in the named group, if that group exists.
 fn with_member(groups: &str, name: &str, member: &str) -> String {
     let with = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
         [found, password, id, members] if found == name => {
@@ -366,7 +369,7 @@ mod tests {
         assert!(!lacks(&tree).iter().any(|lack| *lack == "Docker" || *lack == "sh"));
     }
 
-    /// A bundle with a few files, as [`tools::tools`] makes it.
+    /// Creates a bundle with a few files, as [`tools::tools`] does.
     fn bundle(folder: &Path) -> Tools {
         let tree = folder.join("tree");
         for file in ["bin/sudo", "bin/dockerd", "bin/docker", "bin/git", "lib/libc.so.6", "lib/git-core/git"]

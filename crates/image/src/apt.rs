@@ -1,18 +1,18 @@
-//! Where an image's packages come from: Debian's archives among the host's own apt sources, or Debian's public mirror.
+//! Selects the apt sources of an image: Debian's archives among the host's own sources, or Debian's public mirror.
 
 use std::fs;
 use std::path::Path;
 
 use dayfly_guest::os_release::OsRelease;
 
-/// The mirror where a host names none.
+/// The mirror that is used if the host's sources name none.
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// The same for security updates.
 const SECURITY_MIRROR: &str = "http://deb.debian.org/debian-security";
-/// The suite on hosts that are not Debian: one that the keyrings and tools of Ubuntu LTS releases know.
+/// The suite on hosts other than Debian: one that the keyrings and tools of Ubuntu LTS releases know.
 const SUITE_ELSEWHERE: &str = "bookworm";
 
-/// The suite of an image where none was asked for: the host's own on Debian.
+/// Returns the suite of an image if none was requested: the host's own on Debian.
 pub(super) fn default_suite(host: &OsRelease) -> String {
     if host.id == "debian" && !host.codename.is_empty() {
         host.codename.clone()
@@ -21,10 +21,10 @@ pub(super) fn default_suite(host: &OsRelease) -> String {
     }
 }
 
-/// The lines of a `sources.list` for a suite.
+/// Returns the lines of a `sources.list` for a suite.
 pub(super) fn for_suite(suite: &str, host: &OsRelease) -> String {
     let own = if host.id == "debian" && host.codename == suite { own_archives(suite) } else { Vec::new() };
-    // Updates alone are no system.
+    // The host's sources are used only if they have the suite itself, because updates alone are no complete system.
     let lines =
         if own.iter().any(|line| line.split(' ').nth(2) == Some(suite)) { own } else { public(suite) };
     lines.join("\n") + "\n"
@@ -32,7 +32,7 @@ pub(super) fn for_suite(suite: &str, host: &OsRelease) -> String {
 
 fn public(suite: &str) -> Vec<String> {
     let mut lines = vec![format!("deb {MIRROR} {suite} main")];
-    // Testing and unstable have neither.
+    // Testing and unstable have neither updates nor security updates.
     if !matches!(suite, "sid" | "unstable" | "testing") {
         lines.push(format!("deb {MIRROR} {suite}-updates main"));
         lines.push(format!("deb {SECURITY_MIRROR} {suite}-security main"));
@@ -70,8 +70,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// Lines for what of it is Debian's own archive of a suite. Others publish under the same suite names, but not
-    /// under these paths, with this component, and with Debian's keys.
+    /// Returns the lines for those parts of the entry that are Debian's own archive of a suite. Other archives use the same
+    /// suite names, but not these paths together with this component and Debian's keys.
     fn debian_lines(&self, suite: &str) -> Vec<String> {
         let known = [suite.to_owned(), format!("{suite}-updates"), format!("{suite}-security")];
         let keys = self.signed_by.is_empty() || self.signed_by.contains("debian-archive");
@@ -92,7 +92,7 @@ impl Entry {
     }
 }
 
-/// The one-line form: `deb [options] URI SUITE COMPONENTS`.
+/// Parses the one-line form: `deb [options] URI SUITE COMPONENTS`.
 fn parse_lines(text: &str) -> Vec<Entry> {
     let words_of = |line: &str| line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
     text.lines()
@@ -116,7 +116,7 @@ fn parse_lines(text: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// The stanzas of deb822: fields, with continuation lines that start with a space.
+/// Parses the stanzas of deb822: fields, with continuation lines that start with a space.
 fn parse_stanzas(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();

@@ -1,4 +1,4 @@
-//! Blocking work on a thread of its own, with its progress reported to async code.
+//! Runs blocking work on a thread of its own, and reports its progress to async code.
 
 use tokio::sync::mpsc;
 
@@ -7,7 +7,8 @@ use super::{BuildSettings, Cancel, ImageError, Progress};
 /// Most progress reports that wait for the caller. Later ones are dropped.
 const PROGRESS_QUEUE: usize = 256;
 
-/// Runs blocking `work` on a thread of its own and passes its progress to `tell`. Dropping the future cancels the work through
+/// Runs blocking `work` on a thread of its own and passes its progress to `tell`. Dropping the future cancels the work
+/// through
 /// `settings.cancel`.
 ///
 /// # Errors

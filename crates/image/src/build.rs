@@ -1,4 +1,4 @@
-//! Building an image: Debian packages in, a folder of files out.
+//! Builds an image from Debian packages.
 //!
 //! ```text
 //!   runner app ─┐
@@ -26,32 +26,32 @@ use dayfly_host::clock::now_s;
 use dayfly_host::digest::{digest_of, digest_of_file, id_of};
 use dayfly_host::stage::{Claim, Stage, make_folder};
 
-/// Space that a build takes for a while: the unpacked packages, and the image.
+/// Free space that a build needs: room for the unpacked packages and for the image.
 const FREE_MIB_MIN: u64 = 3 * 1024;
 /// Debian's keys, from debian-archive-keyring.
 pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// What gives a user who is not root a range of user ids.
+/// The program that gives a user other than root a range of user ids.
 const NEWUIDMAP: &str = "/usr/bin/newuidmap";
-/// What of the packages nobody reads in a machine. Kernel hooks would build an initramfs that is never used.
+/// Files of packages that no machine needs. Kernel hooks would build an initramfs that is never used.
 const EXCLUDED: [&str; 4] =
     ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/etc/kernel/postinst.d/*"];
 
-/// What an image is built from, and where.
+/// Settings of a build.
 #[derive(Debug, Clone)]
 pub struct BuildSettings {
     /// The state folder.
     pub state: PathBuf,
-    /// Debian's name of the release; none: the host's own on Debian, else a fixed one.
+    /// Debian's name of the release. None means the host's own release on Debian, and a fixed one on other hosts.
     pub suite: Option<String>,
     /// A package list instead of the built-in one.
     pub packages: Option<PathBuf>,
-    /// Folders where Go may be, best first: usually the search path.
+    /// Folders that may contain Go, best first: usually the search path.
     pub go_folders: Vec<PathBuf>,
     /// Stops the build.
     pub cancel: Cancel,
 }
 
-/// All that goes into an image.
+/// All inputs of an image.
 struct Inputs {
     suite: String,
     packages: packages::Packages,
@@ -73,7 +73,7 @@ impl Inputs {
         let suite = settings.suite.clone().unwrap_or_else(|| apt::default_suite(host));
         let runner_app = runner_app(settings, progress)?;
         let names = |names: &[String]| names.join(" ");
-        // Comments in the list make no other image.
+        // Only the names count, so that a comment in the list does not change the digest.
         let digest = digest_of(&[
             recipe::BUILDER_VERSION,
             &suite,
@@ -89,8 +89,8 @@ impl Inputs {
     }
 }
 
-/// The image of these settings: from the store, or built (one to four minutes, blocking). Others who want the same one
-/// wait. Whatever ends a build early, nothing of it is left.
+/// Returns the image of these settings from the store, or builds it (takes one to four minutes and blocks). Other builds of
+/// the same image wait for this one. If the build stops early, all of its files are removed.
 ///
 /// # Errors
 /// See [`ImageError`].
@@ -113,7 +113,7 @@ pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
     let built = Builder { settings, host: &host, inputs: &inputs, id: &id, stage: &stage, progress }.run();
     built.map_err(|error| explain(error, store.folder()))?;
     stage.finish()?;
-    store.get(&id)?.ok_or_else(|| ImageError::Unusable { what: "it was removed at once".to_owned() })
+    store.get(&id)?.ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
 }
 
 fn check_space(folder: &Path) -> Result<(), ImageError> {
@@ -133,7 +133,7 @@ fn no_space(folder: &Path, free_mib: u64) -> ImageError {
     }
 }
 
-/// Says of a full disk that it is one. Some programs tell it, others only fail while it is.
+/// Turns an error into [`ImageError::NoSpace`] if the disk is full. Some programs report a full disk; others only fail.
 fn explain(error: ImageError, folder: &Path) -> ImageError {
     if matches!(error, ImageError::Cancelled) {
         return error;
@@ -156,7 +156,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn run(&mut self) -> Result<(), ImageError> {
         debian::require_keyring()?;
-        // Without root, mmdebstrap needs a range of user ids, which only this program may hand out.
+        // Without root, mmdebstrap needs a range of user ids, which only newuidmap may assign.
         if !rustix::process::geteuid().is_root() && !Path::new(NEWUIDMAP).exists() {
             return Err(ImageError::NoProgram { program: "newuidmap", package: "uidmap" });
         }
@@ -166,7 +166,7 @@ impl Builder<'_> {
         (self.progress)(Progress::Phase { name: "packing the kernel's modules" });
         let kernel = modules::write_initramfs(&work.join("modules"), &self.path(INITRAMFS))?;
         let vmlinuz = work.join("boot").join(format!("vmlinuz-{kernel}"));
-        fs::rename(&vmlinuz, self.path(KERNEL)).map_err(failed("take over", &vmlinuz))?;
+        fs::rename(&vmlinuz, self.path(KERNEL)).map_err(failed("move", &vmlinuz))?;
         let packages = read_packages(&work.join("packages"))?;
         fs::remove_dir_all(&work).map_err(failed("remove", &work))?;
         self.describe(kernel, packages)
@@ -176,7 +176,7 @@ impl Builder<'_> {
         self.stage.path().join(name)
     }
 
-    /// Packages to a squashfs, without an archive in between.
+    /// Installs the packages and packs the result into a squashfs, without storing an archive in between.
     fn install(&mut self, work: &Path) -> Result<(), ImageError> {
         (self.progress)(Progress::Phase { name: "installing Debian packages" });
         let path = self.path(LOG);
@@ -198,14 +198,14 @@ impl Builder<'_> {
 
     fn mmdebstrap(&self, work: &Path, sources: &Path) -> Command {
         let Inputs { suite, packages, runner_app, .. } = self.inputs;
-        // Without root it makes namespaces of its own.
+        // Without root, mmdebstrap creates namespaces of its own.
         let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
         command.args(["--variant=apt", "--format=tar", "--verbose"]);
         command.arg(format!("--keyring={KEYRING}"));
         command.arg(format!("--include={}", packages.needed.join(",")));
         command.args(packages.wanted.iter().map(|name| format!("--include={}", packages::pattern(name))));
         command.args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")));
-        // Licences stay.
+        // Licences stay in the image.
         command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
         command.args(host_apt_options().iter().map(|option| format!("--aptopt={option}")));
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
@@ -227,7 +227,7 @@ impl Builder<'_> {
         ];
         command.args(hooks.iter().map(|(stage, hook)| format!("--{stage}-hook={hook}")));
         command.arg(suite).arg("-").arg(sources);
-        // Its unpacked tree is part of the stage, so that it goes with it.
+        // The unpacked tree is in the stage, so that it is removed with the stage.
         command.env("TMPDIR", work).env("LC_ALL", "C.UTF-8").current_dir("/");
         command
     }
@@ -265,13 +265,14 @@ impl Builder<'_> {
     }
 }
 
-/// Lengths and digests of an image's files, which are opened to their readers: VMMs that run as users of their own.
+/// Returns the lengths and digests of an image's files. Makes the files readable for all users, because VMMs run as users of
+/// their own.
 pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, ImageError> {
     let mut files = BTreeMap::new();
     for name in [ROOT, KERNEL, INITRAMFS] {
         let path = folder.join(name);
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .map_err(failed("open to readers", &path))?;
+            .map_err(failed("make readable", &path))?;
         let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
         let sha256 = digest_of_file(&path).map_err(failed("read", &path))?;
         files.insert(name.to_owned(), FileDigest { bytes, sha256 });
@@ -279,13 +280,13 @@ pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, 
     Ok(files)
 }
 
-/// Proxies and clock settings of the host's own apt: what its mirrors need.
+/// Returns the proxy and clock settings of the host's own apt, which its mirrors need.
 pub(super) fn host_apt_options() -> Vec<String> {
     let Ok(output) = Command::new("apt-config").arg("dump").output() else { return Vec::new() };
     parse_apt_options(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// Lines of `apt-config dump` that say how mirrors are reached.
+/// Returns the lines of `apt-config dump` that configure access to mirrors.
 fn parse_apt_options(dump: &str) -> Vec<String> {
     let kept = [
         "Acquire::http::Proxy",

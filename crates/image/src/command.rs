@@ -1,4 +1,4 @@
-//! Programs of a build: their output goes to the log as it comes, and a cancelled build ends them.
+//! Runs the programs of a build: writes their output to the log as it comes, and kills them if the build is cancelled.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,14 +10,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Cancel, ImageError, Progress};
 
-/// How often a silent program is looked at.
+/// Interval at which the build checks for a cancellation while a program prints nothing.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// Lines that an error quotes.
 const TAIL_LINES: usize = 15;
-/// Longest line, bytes; the rest of it goes into the next one.
+/// Longest line, bytes. The rest of a longer line becomes the next line.
 const LINE_MAX: usize = 4096;
 
-/// A program and what it is called in messages.
+/// A program run of a build, with its names for messages.
 pub(super) struct Step<'a> {
     pub(super) program: &'static str,
     pub(super) package: &'static str,
@@ -27,8 +27,8 @@ pub(super) struct Step<'a> {
     pub(super) progress: &'a mut dyn FnMut(Progress),
 }
 
-/// A command that dies with this process, however that dies: a build without its builder would go on for minutes.
-/// `inside` says that it gets process and mount namespaces of its own, so that whatever it has started and mounted goes
+/// Returns a command that the kernel kills when this process dies, because a build without its builder would go on for
+/// minutes. With `inside`, the command gets process and mount namespaces of its own, so that its children and mounts end
 /// with it.
 pub(super) fn mortal(program: &str, inside: bool) -> Command {
     let mut command = Command::new("setpriv");
@@ -41,12 +41,12 @@ pub(super) fn mortal(program: &str, inside: bool) -> Command {
 }
 
 impl Step<'_> {
-    /// Runs programs connected by pipes to their end; the last one's output is kept nowhere.
+    /// Runs programs that are connected by pipes until they exit. The output of the last one goes to the log.
     pub(super) fn run(self, commands: Vec<Command>) -> Result<(), ImageError> {
         self.run_from(Stdio::null(), commands)
     }
 
-    /// The same, where the first one reads `input`.
+    /// Does the same as [`Self::run`], but the first program reads `input`.
     pub(super) fn run_from(mut self, mut input: Stdio, commands: Vec<Command>) -> Result<(), ImageError> {
         let (reader, writer) =
             io::pipe().map_err(|error| self.failed(error.to_string(), &VecDeque::new()))?;
@@ -74,7 +74,7 @@ impl Step<'_> {
             }
             children.0.push(child);
         }
-        // Else the pipe would never end.
+        // Otherwise the pipe would never end.
         drop((writer, input));
         let tail = self.follow(File::from(OwnedFd::from(reader)))?;
         for child in &mut children.0 {
@@ -86,7 +86,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Reads the output to its end.
+    /// Reads the output to its end and returns its last lines.
     fn follow(&mut self, mut output: File) -> Result<VecDeque<String>, ImageError> {
         let mut tail = VecDeque::new();
         let mut line = Vec::new();
@@ -122,7 +122,7 @@ impl Step<'_> {
             return;
         }
         let text = String::from_utf8_lossy(&line).into_owned();
-        // The log is for people; a full disk is told by what matters.
+        // Errors are ignored, because the log is only for people to read. If the disk is full, the program itself fails.
         let _ = writeln!(self.log, "{text}");
         if tail.len() == TAIL_LINES {
             tail.pop_front();
@@ -132,7 +132,7 @@ impl Step<'_> {
     }
 
     fn failed_with(&self, status: ExitStatus, tail: &VecDeque<String>) -> ImageError {
-        // `setpriv` and `unshare` start the program, and end with 127 where it is not there.
+        // `setpriv` and `unshare` start the program, and exit with 127 if it does not exist.
         if status.code() == Some(127) {
             return ImageError::NoProgram { program: self.program, package: self.package };
         }
@@ -145,7 +145,7 @@ impl Step<'_> {
     }
 }
 
-/// Programs that are ended when nobody follows them any more.
+/// Running programs. They are killed when this is dropped.
 struct Children(Vec<Child>);
 
 impl Drop for Children {

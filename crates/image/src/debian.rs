@@ -1,4 +1,4 @@
-//! Packages of Debian, fetched and looked into only: nothing of them runs.
+//! Fetches Debian packages and reads their files. Nothing in the packages is executed.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -17,23 +17,23 @@ use dayfly_host::stage::make_folder;
 /// An archive of packages that is being read.
 pub(super) type Archive = Reader<BufReader<File>>;
 
-/// What is fetched, and for what.
+/// A request for packages.
 pub(super) struct Fetch<'a> {
     pub(super) settings: &'a BuildSettings,
     pub(super) suite: &'a str,
     /// Names, or patterns of apt.
     pub(super) packages: &'a [String],
     pub(super) phase: &'static str,
-    /// Where the archive and the log go, and what is only needed on the way.
+    /// Folder for the archive, the log and temporary files.
     pub(super) folder: &'a Path,
 }
 
-/// The suite that packages for images from elsewhere are of.
+/// Returns the suite of the packages that imported images are given.
 pub(super) fn suite(settings: &BuildSettings) -> String {
     settings.suite.clone().unwrap_or_else(|| apt::default_suite(&OsRelease::of_this_system()))
 }
 
-/// Debian's packages are only trusted with its keys.
+/// Checks that Debian's keyring is installed, because its packages are only trusted with its keys.
 pub(super) fn require_keyring() -> Result<(), ImageError> {
     match Path::new(KEYRING).exists() {
         true => Ok(()),
@@ -44,7 +44,7 @@ pub(super) fn require_keyring() -> Result<(), ImageError> {
 }
 
 impl Fetch<'_> {
-    /// Makes an archive of all files of the packages and of those that they need.
+    /// Creates an archive of all files of the packages and of their dependencies, and returns its path.
     pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, ImageError> {
         require_keyring()?;
         progress(Progress::Phase { name: self.phase });
@@ -74,7 +74,7 @@ impl Fetch<'_> {
     }
 }
 
-/// Hands on each entry with its path, relative to the root; those with a strange one are passed over.
+/// Calls `take` for each entry with its path, relative to the root. Skips entries whose path has empty parts, `.` or `..`.
 pub(super) fn for_each(
     archive: &Path,
     take: &mut dyn FnMut(&str, &Header, &mut Archive) -> Result<(), ImageError>,
@@ -92,8 +92,8 @@ pub(super) fn for_each(
     Ok(())
 }
 
-/// A path as it is since `/bin`, `/sbin` and `/lib` are those below `/usr`, without that: releases differ in where
-/// packages have their files.
+/// Removes a leading `usr/` from a path, because releases differ in whether packages have their files in `/bin`, `/sbin` and
+/// `/lib` or below `/usr`.
 pub(super) fn merged(path: &str) -> &str {
     path.strip_prefix("usr/").unwrap_or(path)
 }

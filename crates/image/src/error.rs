@@ -1,76 +1,76 @@
-//! What can go wrong with images.
+//! Errors of images.
 
 use std::io;
 use std::path::PathBuf;
 
 use dayfly_host::stage::StageError;
 
-/// Why an image could not be built, found or removed.
+/// An error of building, finding or removing an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// There is none of this name.
+    /// No image has this id.
     #[error("there is no image {wanted:?} in {}{}; `dayfly image ls` lists them, `dayfly image build` makes one", store.display(), known_text(known))]
     NotFound {
-        /// What was asked for.
+        /// The id that was requested.
         wanted: String,
-        /// Where.
+        /// Folder of the images.
         store: PathBuf,
-        /// Ids of those that are there.
+        /// Ids of the images in it.
         known: Vec<String>,
     },
-    /// More than one id starts like this.
+    /// More than one id begins with the requested text.
     #[error("{wanted:?} means more than one image: {}", ids.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The id that was requested.
         wanted: String,
-        /// Ids that it fits.
+        /// Ids that begin with it.
         ids: Vec<String>,
     },
-    /// A machine uses it.
+    /// A machine uses the image.
     #[error("image {id} is in use by a machine; end it first (`dayfly ps`)")]
     InUse {
         /// Its id.
         id: String,
     },
-    /// A program that builds images is not installed.
+    /// A program that the build needs is not installed.
     #[error("{program} is not installed; install it: apt-get install {package}")]
     NoProgram {
         /// Its name.
         program: &'static str,
-        /// The package that has it.
+        /// The package that contains it.
         package: &'static str,
     },
-    /// No Go, or only an old one.
+    /// Go is missing or too old.
     #[error(
         "no Go of at least {least} found{}; it builds the runner app (`make setup` unpacks one under target/)",
         found_text(found)
     )]
     NoGo {
-        /// Least version.
+        /// Lowest usable version.
         least: &'static str,
-        /// Those that are too old or do not run.
+        /// Toolchains that are too old or do not run.
         found: Vec<String>,
     },
     /// The state folder's file system is full.
     #[error("no space for {what} in {}: {free_mib} MiB are free, {}; make room there (`dayfly image gc` does, or `dayfly image rm`), and try again", path.display(), needed_text(*needed_mib))]
     NoSpace {
-        /// For what.
+        /// The thing that needs the space.
         what: &'static str,
-        /// Where.
+        /// A path in the file system.
         path: PathBuf,
-        /// Free space, MiB; of something that was begun, once that is gone.
+        /// Free space, MiB. If an import ran out of space, measured after its files were removed.
         free_mib: u64,
-        /// Needed space, MiB; none: it was tried, and is more than there is.
+        /// Needed space, MiB. None if it is unknown, because the operation was tried and ran out of space.
         needed_mib: Option<u64>,
     },
-    /// What an image lacks cannot be made.
+    /// The tools that an image lacks cannot be built.
     #[error(
-        "{source}\nso the image cannot be given what it lacks for jobs ({lacks}); --image-tools none does without"
+        "{source}\nso the tools that the image lacks cannot be added ({lacks}); --image-tools none leaves them out"
     )]
     NoTools {
-        /// What it lacks, in words.
+        /// The names of the missing tools.
         lacks: String,
-        /// Why not.
+        /// Cause.
         source: Box<ImageError>,
     },
     /// A program failed.
@@ -78,76 +78,76 @@ pub enum ImageError {
     Failed {
         /// Its name.
         program: &'static str,
-        /// What it did.
+        /// The phase of the build.
         phase: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// What it printed.
+        /// The last lines of its output.
         tail: String,
     },
-    /// What came out is not what a machine needs.
+    /// An image or one of its parts does not have what a machine needs.
     #[error("the image cannot be used: {what}")]
     Unusable {
-        /// What is missing or wrong.
+        /// The missing or wrong part.
         what: String,
     },
-    /// A package list that cannot be read.
+    /// A package list is malformed.
     #[error("package list, line {line}: {what}")]
     PackageList {
         /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
-    /// A manifest that cannot be read: the image is of another version of this program, or damaged.
+    /// A manifest cannot be parsed, because another version of this program wrote it or because it is damaged.
     #[error("cannot understand {}: {source}; remove the image's folder and build it again", path.display())]
     Manifest {
-        /// Which.
+        /// Path of the manifest.
         path: PathBuf,
         /// Cause.
         source: serde_json::Error,
     },
-    /// An image from elsewhere that cannot be had or used.
+    /// An image cannot be imported.
     #[error("the image {name} cannot be used: {what}")]
     Origin {
         /// Its name.
         name: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// An image that took too long to come.
-    #[error("the image {name} was not here within {limit_s} s")]
+    /// The import of an image exceeded its time limit.
+    #[error("the image {name} did not arrive within {limit_s} s")]
     TooLong {
         /// The name.
         name: String,
         /// The limit, seconds.
         limit_s: u64,
     },
-    /// A look into it has found that no job can run in it.
+    /// A check of the image found that no job can run in it.
     #[error(
         "the image {id} is refused, since `dayfly image check {id}` has found this (and looks again): {why}"
     )]
     Broken {
         /// Its id, shortened.
         id: String,
-        /// What was found.
+        /// The problem that the check found.
         why: String,
     },
-    /// An image that is not to be asked for, and is not here.
+    /// The image is not in the store, and the pull policy forbids a pull.
     #[error("the image {name} was never pulled here; `dayfly image pull {name}` does it (or --pull missing)")]
     NotPulled {
         /// Its name.
         name: String,
     },
-    /// It was given up because the caller asked for it.
-    #[error("the build was stopped; nothing is left of it")]
+    /// The caller cancelled the build.
+    #[error("the build was stopped, and its files were removed")]
     Cancelled,
-    /// A file.
+    /// An operation on a file failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
         /// Cause.
         source: io::Error,
@@ -155,10 +155,10 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// Whether it says, in whatever words, that a disk is full.
+    /// Returns true if the error says that a disk is full.
     pub(super) fn is_of_full_disk(&self) -> bool {
         match self {
-            // Programs in C begin this with a capital letter, and those in Go do not.
+            // Programs in C begin this text with a capital letter; programs in Go do not.
             Self::Failed { tail, .. } => tail.to_ascii_lowercase().contains("no space left on device"),
             Self::Io { source, .. } => is_full(source),
             _ => false,
@@ -166,7 +166,7 @@ impl ImageError {
     }
 }
 
-/// Whether an error says that a disk, or what a user may have of it, is full.
+/// Returns true if an error says that a disk or a user's quota is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -196,7 +196,7 @@ fn found_text(versions: &[String]) -> String {
     if versions.is_empty() { String::new() } else { format!(" (found {})", versions.join(", ")) }
 }
 
-/// Names what was tried, and where.
+/// Returns a function that adds the attempted operation and the path to an I/O error.
 pub(super) fn failed(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> ImageError {
     let path = path.to_owned();
     move |source| ImageError::Io { what, path, source }

@@ -1,4 +1,4 @@
-//! Room for new images: what was not used for the longest time goes first.
+//! Makes room for new images: removes pulled layers, then the least recently used images.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -9,31 +9,31 @@ use super::error::failed;
 use super::{Image, ImageError, Store};
 use dayfly_host::stage;
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Collected {
-    /// Ids and lengths of images that went, bytes.
+    /// Ids and lengths, in bytes, of the removed images.
     pub images: Vec<(String, u64)>,
-    /// How many pulled layers went; they only save a download.
+    /// Number of removed layers. Pulled layers only save a download.
     pub layers: usize,
-    /// Their length, bytes.
+    /// Length of the removed layers, bytes.
     pub layer_bytes: u64,
-    /// Ids of images that stayed since machines use them.
+    /// Ids of images that were not removed because machines use them.
     pub in_use: Vec<String>,
-    /// What is left, bytes.
+    /// Length of the remaining images and layers, bytes.
     pub left_bytes: u64,
 }
 
-/// Layers are being pulled or read, so that none of them may go.
+/// A lock that keeps all layers while some of them are pulled or read.
 #[derive(Debug)]
 pub(super) struct LayersInUse {
     _lock: File,
 }
 
 impl Store {
-    /// Says that an image was used just now.
+    /// Records that an image was used just now.
     pub fn touch(&self, image: &Image) {
-        // It only decides who goes first.
+        // Errors are ignored, because the time only decides which image is removed first.
         let _ = File::open(image.root()).and_then(|file| file.set_modified(SystemTime::now()));
     }
 
@@ -50,8 +50,8 @@ impl Store {
         File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open", &path))
     }
 
-    /// Removes layers, then images that no machine uses, those first that were not used for the longest time, until all
-    /// together have `keep` bytes at most.
+    /// Removes layers, oldest first, then images that no machine uses, least recently used first, until the rest has at most
+    /// `keep` bytes.
     ///
     /// # Errors
     /// Something cannot be read or removed.
@@ -95,7 +95,7 @@ impl Store {
         let lock = self.layers_lock()?;
         match lock.try_lock() {
             Ok(()) => {}
-            // Somebody pulls.
+            // Another process pulls or reads layers.
             Err(TryLockError::WouldBlock) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &self.blobs())(error)),
         }
@@ -111,7 +111,7 @@ impl Store {
         Ok(())
     }
 
-    /// Pulled layers, the oldest first.
+    /// Returns the pulled layers, the oldest first.
     fn layers(&self) -> Result<Vec<Layer>, ImageError> {
         let folder = self.blobs();
         let entries = match fs::read_dir(&folder) {
@@ -132,7 +132,7 @@ struct Layer {
 
 impl Layer {
     fn of(folder: &Path) -> Option<Self> {
-        // One that is on its way, too, or was once.
+        // A partial layer counts too, whether its pull is still running or was interrupted.
         let blob = ["blob", "blob.part"].iter().find_map(|name| fs::metadata(folder.join(name)).ok())?;
         let name = folder.file_name()?.to_str()?.to_owned();
         Some(Self { name, bytes: blob.len(), pulled: blob.modified().ok() })

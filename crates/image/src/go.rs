@@ -1,14 +1,14 @@
-//! The Go toolchain of this host.
+//! Finds the Go toolchain of this host.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::ImageError;
 
-/// Least version: the one that the runner app's module asks for.
+/// Lowest usable version: the one that the runner app's module requires.
 const LEAST: &str = "1.24";
 const LEAST_MINOR: u32 = 24;
-/// Where Go is besides the search path: its own installer, and Debian's packages.
+/// Folders in which Go's own installer and Debian's packages put it, besides the search path.
 const FOLDERS: [&str; 2] = ["/usr/local/go/bin", "/usr/bin"];
 
 /// A Go toolchain.
@@ -21,10 +21,10 @@ pub struct Go {
 }
 
 impl Go {
-    /// The first one that is new enough, in these folders and then where Go usually is.
+    /// Returns the first toolchain that is new enough, in these folders and then in Go's usual folders.
     ///
     /// # Errors
-    /// There is none; the error lists older ones.
+    /// No toolchain is new enough. The error lists the older ones.
     pub fn find(search: &[PathBuf]) -> Result<Self, ImageError> {
         let mut folders = search.to_vec();
         folders.extend(FOLDERS.map(PathBuf::from));
@@ -47,7 +47,7 @@ impl Go {
     }
 }
 
-/// `/usr/lib/go-1.24/bin` and its like, newest first.
+/// Returns the folders `/usr/lib/go-*/bin` in reverse order of their names.
 fn versioned_folders() -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/usr/lib") else { return Vec::new() };
     let mut folders: Vec<PathBuf> = entries
@@ -72,7 +72,7 @@ fn version(program: &Path) -> Option<String> {
     (output.status.success() && version.starts_with("go")).then_some(version)
 }
 
-/// The 26 of `go1.26.6`; a later major version counts as newest.
+/// Returns the minor version, e.g. 26 of `go1.26.6`. A later major version counts as the highest one.
 fn minor(version: &str) -> Option<u32> {
     let mut numbers = version.strip_prefix("go")?.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next()?.ok()?, numbers.next()) {

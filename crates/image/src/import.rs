@@ -1,12 +1,12 @@
-//! Images from elsewhere: their layers become what machines boot, once.
+//! Imports images: converts their layers once into an image that machines boot.
 //!
 //! ```text
-//!   name ──> registry, archive, podman's store ──> layers ──> tree ──> + what the host adds ──tar──> mksquashfs
-//!     └─ .names: what it led to last                                        └─ kernel, modules ──> initramfs
+//!   name ──> registry, archive, podman's store ──> layers ──> tree ──> + the host's additions ──tar──> mksquashfs
+//!     └─ .names: the result of the last lookup                              └─ kernel, modules ──> initramfs
 //! ```
 //!
-//! The id of such an image is the digest of its layers' digests, of how it says that it is to be run, and of what the host
-//! adds. Two names that lead to the same layers lead to one image.
+//! The id of an imported image is the digest of its layers' digests, of its run configuration, and of the host's additions.
+//! Two names with the same layers and run configuration give one image.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -39,55 +39,56 @@ use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::{Claim, Stage, make_folder};
 use dayfly_host::tool::{self, Invocation};
 
-/// Grows when a change here would make another image of the same layers.
+/// Version of the import. It is raised if a change here gives another image for the same layers.
 const VERSION: &str = "4";
 /// Memory of `mksquashfs`, beside its lists of files.
 const SQUASH_MEMORY: &str = "48M";
-/// How long podman may take to say what an image is.
+/// Longest time that podman may take to report the id of an image.
 const PODMAN_LIMIT: Duration = Duration::from_secs(60);
-/// How much of the stream may wait between this process and `mksquashfs`, bytes.
+/// Capacity of the pipe from this process to `mksquashfs`, bytes.
 const PIPE_LENGTH: usize = 1024 * 1024;
 
-/// Whether a registry is asked for an image that is here already.
+/// Decides whether a registry is asked for an image that the store already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PullPolicy {
-    /// Each time: with one request. Where no registry answers, the image that is here will do, with a warning.
+    /// Each time, with one request. If no registry answers, the import returns the stored image with a warning.
     #[default]
     Always,
-    /// Only for images that are not here.
+    /// Only for images that the store does not have.
     Missing,
-    /// Never: an image that is not here is an error.
+    /// Never. An image that the store does not have is an error.
     Never,
 }
 
-/// What is needed to import images.
+/// Settings of an import.
 #[derive(Debug, Clone)]
 pub struct ImportSettings {
-    /// What images are built with too: state folder, kernel's suite, Go, and what stops it.
+    /// Settings shared with builds: state folder, the kernel's suite, Go, and the cancellation.
     pub build: BuildSettings,
-    /// How registries are reached.
+    /// Access to registries.
     pub access: RegistryAccess,
-    /// Whether they are.
+    /// When registries are asked.
     pub policy: PullPolicy,
-    /// Whether an image is given what it lacks for jobs: Docker's engine, git, sudo, as [`tools::tools`] has them.
+    /// True if the import adds the tools that jobs need and the image lacks (Docker's engine, git, sudo), from
+    /// [`tools::tools`].
     pub add_tools: bool,
-    /// Folders where podman may be, best first.
+    /// Folders that may contain podman, best first.
     pub tool_folders: Vec<PathBuf>,
-    /// What podman sees of the environment.
+    /// Environment of podman.
     pub tool_env: Vec<(String, String)>,
 }
 
-/// An image that is here, and what should be known about how it came.
+/// An imported image, with warnings about the import.
 #[derive(Debug, Clone)]
 pub struct Imported {
     /// The image.
     pub image: Image,
-    /// What did not go as it should, in words.
+    /// Problems that did not stop the import, as shown to users.
     pub warnings: Vec<String>,
 }
 
-/// The image of a name: from the store, or from where the name says (blocking; call it where a runtime may be blocked).
-/// Others who want the same wait for it. Whatever ends it early, nothing half made is left.
+/// Returns the image of a name from the store, or imports it. Blocks, so it must be called on a thread that may block. Other
+/// imports of the same image wait for this one. If the import stops early, its half-built files are removed.
 ///
 /// # Errors
 /// See [`ImageError`].
@@ -116,7 +117,8 @@ pub fn import(
     imported.map_err(|error| explain(error, &store))
 }
 
-/// Says of a full disk that it is one. What was half made is gone by now: what is free is what there was to fill.
+/// Turns an error into [`ImageError::NoSpace`] if the disk is full. The half-built files are removed by now, so that the
+/// free space is the space that the import had.
 fn explain(error: ImageError, store: &Path) -> ImageError {
     match dayfly_host::space::free_mib(store) {
         Ok(free_mib) if error.is_of_full_disk() => {
@@ -131,7 +133,7 @@ struct Importer<'a> {
     name: &'a ImageName,
     store: Store,
     names: Names,
-    /// Digest of what is the same for all images that this program imports now.
+    /// Digest of the inputs that are the same for all images that this program imports.
     options: String,
     platform: Platform,
     progress: &'a mut dyn FnMut(Progress),
@@ -151,7 +153,7 @@ impl Importer<'_> {
         ImageError::Origin { name: self.name.to_string(), what: what.to_string() }
     }
 
-    /// The image that the name led to last, made as it would be made now.
+    /// Returns the image of the name's last lookup, if an import now would use the same options.
     fn known(&self) -> Result<Option<Image>, ImageError> {
         match self.names.get(&self.name.to_string()) {
             Some(known) if known.options == self.options => self.store.get(&known.image),
@@ -159,7 +161,7 @@ impl Importer<'_> {
         }
     }
 
-    /// The image of a digest that any name has led to.
+    /// Returns the image of a digest, if a lookup of any name gave this digest.
     fn of_digest(&self, digest: &Digest) -> Result<Option<Image>, ImageError> {
         let fits = |known: &&Known| known.digest == *digest && known.options == self.options;
         match self.names.list().iter().find(fits) {
@@ -180,7 +182,7 @@ impl Importer<'_> {
 
     fn registry(&mut self, name: &RegistryName) -> Result<Imported, ImageError> {
         let known = match name.digest() {
-            // A digest leads to the same image for ever.
+            // A digest always means the same image.
             Some(digest) => self.of_digest(digest)?,
             None => self.known()?,
         };
@@ -228,7 +230,7 @@ impl Importer<'_> {
         }
         (self.progress)(Progress::Phase { name: "pulling layers" });
         let blobs = self.store.blobs();
-        // Until they were read: a collection that comes in between leaves them alone.
+        // Held until the layers were read, so that a collection does not remove them.
         let _in_use = self.store.use_layers()?;
         let mut tell = |Pull { layers_done, layers, bytes_done, bytes }| {
             (self.progress)(Progress::Pulling { layers_done, layers, bytes_done, bytes });
@@ -239,7 +241,7 @@ impl Importer<'_> {
         Ok(self.convert(&opened)?)
     }
 
-    /// Its own: this runs where a runtime may be blocked, with or without one around it.
+    /// Creates a runtime of its own, because imports run on threads that may block, inside or outside another runtime.
     fn runtime(&self) -> Result<Runtime, ImageError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| self.failed(error))
@@ -253,7 +255,8 @@ impl Importer<'_> {
         }
     }
 
-    /// What podman calls the image, which is the digest of its configuration; none where it knows no such image.
+    /// Returns podman's id of the image, which is the digest of its configuration, or none if podman does not know the
+    /// image.
     fn podman_id(&self, program: &Path, name: &str) -> Result<Option<Digest>, ImageError> {
         let args = ["image", "inspect", "--format", "{{.Id}}", "--", name].map(str::to_owned).to_vec();
         let env = self.settings.tool_env.clone();
@@ -262,8 +265,8 @@ impl Importer<'_> {
         Ok(said.ok().and_then(|said| format!("sha256:{}", said.trim()).parse().ok()))
     }
 
-    /// podman writes its image into an archive, which goes when its layers were read. It is only asked to where it has
-    /// another one than was taken from it before.
+    /// Imports an image from podman's store. podman saves it into an archive, which is removed after the layers were read.
+    /// If podman reports the id of an image that was imported before, nothing is saved.
     fn podman(&mut self, name: &str) -> Result<Image, ImageError> {
         let program = tool::find(&self.settings.tool_folders, "podman");
         let program = program.ok_or(ImageError::NoProgram { program: "podman", package: "podman" })?;
@@ -302,7 +305,7 @@ impl Importer<'_> {
         self.file(&ImageName::DockerArchive { path: archive, name: None })
     }
 
-    /// What the layers come to, from the store or made.
+    /// Returns the image of these layers from the store, or builds it.
     fn convert(&mut self, opened: &Opened) -> Result<Image, ImageError> {
         let run = serde_json::to_string(&opened.run).map_err(|error| self.failed(error))?;
         let mut parts = vec![self.options.as_str(), run.as_str()];
@@ -328,13 +331,13 @@ impl Importer<'_> {
         let conversion = self.layers(opened, &stage)?;
         self.describe(opened, &stage, id, inputs, conversion)?;
         stage.finish()?;
-        self.store.get(id)?.ok_or_else(|| ImageError::Unusable { what: "it was removed at once".to_owned() })
+        self.store.get(id)?.ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
     }
 
     fn of_layers(&self, error: LayerError) -> ImageError {
         match error {
             LayerError::Cancelled => ImageError::Cancelled,
-            // A kernel that is taken out of the image.
+            // The disk became full while the kernel was extracted.
             LayerError::Write { source, .. } if is_full(&source) => {
                 ImageError::Io { what: "write to", path: self.store.folder().to_owned(), source }
             }
@@ -342,7 +345,7 @@ impl Importer<'_> {
         }
     }
 
-    /// Root file system, kernel and initramfs.
+    /// Writes root file system, kernel and initramfs.
     fn layers(&mut self, opened: &Opened, stage: &Stage) -> Result<Conversion, ImageError> {
         (self.progress)(Progress::Phase { name: "reading layers" });
         let (limits, cancel) = (Limits::default(), self.settings.build.cancel.clone());
@@ -373,7 +376,7 @@ impl Importer<'_> {
         Ok(conversion)
     }
 
-    /// Gives the image what it lacks, and returns what that was.
+    /// Adds the tools that the image lacks, and returns their names.
     fn add_tools(
         &mut self,
         tree: &mut Tree,
@@ -430,7 +433,7 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// The tree, through a pipe, to a squashfs: nothing is unpacked in between.
+    /// Writes the tree through a pipe to `mksquashfs`. No unpacked tree is stored in between.
     fn squash(
         &mut self,
         tree: &Tree,
@@ -443,7 +446,7 @@ impl Importer<'_> {
         let path = stage.path().join(LOG);
         let mut log = File::create(&path).map_err(failed("make", &path))?;
         let (reader, writer) = io::pipe().map_err(failed("make a pipe for", stage.path()))?;
-        // A longer one only saves time.
+        // Errors are ignored, because a longer pipe only saves time.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_LENGTH);
         let cancel = self.settings.build.cancel.clone();
         let command = mksquashfs(tree, &stage.path().join(ROOT));
@@ -469,7 +472,7 @@ impl Importer<'_> {
                 let _ = writeln!(log, "{} entries, {} bytes of files", emission.entries, emission.bytes);
                 Ok(())
             }
-            // A stream that nobody reads any more ends because of its reader.
+            // If `mksquashfs` exits early, the stream fails with a broken pipe. The error of `mksquashfs` is the cause.
             (Err(error), Ok(_)) => Err(error),
             (Err(error), Err(LayerError::Write { source, .. }))
                 if source.kind() == io::ErrorKind::BrokenPipe =>
@@ -515,13 +518,13 @@ impl Importer<'_> {
     }
 }
 
-/// Says that something of the host's cannot be put into an image.
+/// Returns a function that describes why one of the host's additions cannot be put into an image.
 fn refused(image: &ImageName) -> impl FnOnce(String) -> ImageError {
     let name = image.to_string();
-    |what| ImageError::Origin { name, what: format!("what the host adds has no place in it: {what}") }
+    |what| ImageError::Origin { name, what: format!("the host's additions cannot be put into it: {what}") }
 }
 
-/// Why nothing was pulled.
+/// An error of a pull.
 enum PullError {
     Registry(RegistryError),
     Image(ImageError),
@@ -555,12 +558,12 @@ async fn until_cancelled<T>(
     }
 }
 
-/// What became of layers.
+/// The result of converting layers.
 #[derive(Debug, Default)]
 struct Conversion {
     suite: String,
     kernel: String,
-    /// The one that was added.
+    /// The runner app that was added; none if the image has its own.
     runner_app: Option<RunnerAppManifest>,
     devices: u64,
     added: Vec<String>,
@@ -576,7 +579,7 @@ fn own_runner_app() -> RunnerAppManifest {
     }
 }
 
-/// What an image calls itself, e.g. `ubuntu noble`.
+/// Returns an image's own name and release, e.g. `ubuntu noble`.
 fn name_of_system(tree: &Tree) -> String {
     let text = tree.text("etc/os-release").or_else(|| tree.text("usr/lib/os-release")).unwrap_or_default();
     let system = OsRelease::parse(&String::from_utf8_lossy(text));
@@ -587,13 +590,13 @@ fn name_of_system(tree: &Tree) -> String {
     if words.is_empty() { "unknown".to_owned() } else { words.join(" ") }
 }
 
-/// Which kernel an image boots with.
+/// The kernel that an image boots with.
 enum KernelOf {
     Image(OwnKernel),
     Host(KernelBundle),
 }
 
-/// The kernel in an image's own `/boot`, or beside its modules, as Fedora has it.
+/// The image's own kernel, in `/boot` or beside its modules, as Fedora has it.
 struct OwnKernel {
     release: String,
     kernel: String,
@@ -604,7 +607,7 @@ struct OwnKernel {
 }
 
 impl OwnKernel {
-    /// The last one that can boot here, or why there is none.
+    /// Returns the last kernel that can boot here, or the reason why none can.
     fn find(tree: &Tree) -> Result<Self, String> {
         let mut why = "the image has none".to_owned();
         for release in tree.names("lib/modules").into_iter().rev() {
@@ -636,7 +639,7 @@ impl OwnKernel {
 }
 
 impl KernelOf {
-    /// What is to be taken out of the image as it passes by.
+    /// Returns the files to extract while the image's files are streamed.
     fn extracts(&self, work: &Path, kernel: &Path) -> Result<Vec<Extract>, ImageError> {
         let Self::Image(own) = self else { return Ok(Vec::new()) };
         let folder = work.join(&own.release);
@@ -656,7 +659,7 @@ impl KernelOf {
         Ok(extracts)
     }
 
-    /// Puts kernel and initramfs in their places, and returns the kernel's release.
+    /// Completes kernel and initramfs in the image's folder, and returns the kernel's release.
     fn finish(&self, work: &Path, image: &Path) -> Result<String, ImageError> {
         match self {
             Self::Image(_) => modules::write_initramfs(work, &image.join(INITRAMFS)),
@@ -674,13 +677,13 @@ impl KernelOf {
 fn mksquashfs(tree: &Tree, to: &Path) -> std::process::Command {
     let mut command = mortal("mksquashfs", false);
     command.arg("-").arg(to);
-    // As for built images: under emulation, LZ4 is unpacked several times faster than Zstandard.
+    // As for built images, because LZ4 is unpacked several times faster than Zstandard under emulation.
     command.args(["-tar", "-comp", "lz4", "-mem", SQUASH_MEMORY, "-noappend", "-no-progress", "-quiet"]);
-    // mksquashfs passes over what an archive says of the root itself.
+    // mksquashfs ignores an archive's entry for the root itself.
     let root = tree.attributes("").cloned().unwrap_or_default();
     command.arg("-root-mode").arg(format!("{:o}", root.mode));
     command.arg("-root-uid").arg(root.uid.to_string()).arg("-root-gid").arg(root.gid.to_string());
-    // The root's time stays that of the making: mksquashfs 4.5.1 has no option for it that counts for archives.
+    // The root's time remains the time of the build, because mksquashfs 4.5.1 has no option for it that works with archives.
     command.args(["-mkfs-time", "0"]);
     command
 }

@@ -1,9 +1,9 @@
-//! Kernels for images that bring none: a distribution's package, unpacked.
+//! Provides kernels for images that have none, unpacked from a package of Debian.
 //!
 //! ```text
 //!   <state>/kernels/<id>/
 //!     kernel, initramfs             as in an image
-//!     modules/lib/modules/<release> all modules, with their dependencies: they go into the image's root file system
+//!     modules/lib/modules/<release> all modules and their dependency lists, for the image's root file system
 //!     manifest.json
 //! ```
 
@@ -22,13 +22,13 @@ use crate::oci::tar::Kind;
 use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::Stage;
 
-/// Grows when a change here would make something else of the same package.
+/// Version of this builder. It is raised if a change here gives another bundle for the same package.
 const VERSION: &str = "1";
-/// Debian's kernel for virtual machines: no drivers for other hardware.
+/// Debian's kernel for virtual machines, which has no drivers for other hardware.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 /// Folder of the modules in the bundle.
 const MODULES: &str = "modules";
-/// Where `depmod` may be; not in the search path of every user.
+/// Paths at which `depmod` may be. Not every user has them in the search path.
 const DEPMOD: [&str; 2] = ["/usr/sbin/depmod", "/sbin/depmod"];
 
 /// A kernel that can boot any image.
@@ -36,16 +36,16 @@ const DEPMOD: [&str; 2] = ["/usr/sbin/depmod", "/sbin/depmod"];
 pub struct KernelBundle {
     /// Its folder.
     pub folder: PathBuf,
-    /// What it is.
+    /// Its manifest.
     pub manifest: KernelManifest,
 }
 
-/// What a kernel bundle says about itself.
+/// The manifest of a kernel bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelManifest {
     /// Its id.
     pub id: String,
-    /// Debian's name of the release that its package is of.
+    /// Debian's name of the release that the package comes from.
     pub suite: String,
     /// Release of the kernel, e.g. `6.1.0-56-cloud-amd64`.
     pub kernel: String,
@@ -60,13 +60,14 @@ impl KernelBundle {
         self.folder.join(INITRAMFS)
     }
 
-    /// The folder of its modules, named by its release.
+    /// Returns the folder of its modules, which is named after its release.
     pub(super) fn modules(&self) -> PathBuf {
         self.folder.join(MODULES).join("lib/modules").join(&self.manifest.kernel)
     }
 }
 
-/// The kernel for images that have none: from the state folder, or made (half a minute, and a download of 40 MB).
+/// Returns the kernel for images that have none, from the state folder. Builds it if needed (takes half a minute and
+/// downloads 40 MB).
 ///
 /// # Errors
 /// See [`ImageError`].
@@ -80,7 +81,7 @@ pub fn kernel(
     once.get(progress, open, |stage, progress| make(settings, suite, &id, stage, progress))
 }
 
-/// The id of the bundle that [`kernel`] would return.
+/// Returns the id of the bundle that [`kernel`] would return.
 pub(super) fn id(settings: &BuildSettings) -> String {
     id_of_suite(&debian::suite(settings))
 }
@@ -128,12 +129,12 @@ fn make(
     for name in [KERNEL, INITRAMFS] {
         let path = stage.path().join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
-            .map_err(failed("open to readers", &path))?;
+            .map_err(failed("make readable", &path))?;
     }
     write_manifest(stage.path(), &KernelManifest { id: id.to_owned(), suite, kernel })
 }
 
-/// Takes the kernel and its modules out of the packages.
+/// Extracts the kernel and its modules from the packages.
 fn unpack(archive: &Path, kernel: &Path, base: &Path) -> Result<(), ImageError> {
     debian::for_each(archive, &mut |path, header, reader| {
         let module = debian::merged(path);

@@ -1,18 +1,19 @@
-//! Images: what machines boot, made once and shared by all of them.
+//! Images that machines boot. Each is built once and shared by all machines.
 //!
 //! ```text
 //!   <state>/images/
-//!     <id>/                 whole, or not there
+//!     <id>/                 complete, or absent
 //!       root.squashfs       root file system; a shared lock on it means that a machine uses it
 //!       kernel, initramfs   the initramfs holds kernel modules only
-//!       manifest.json       what is in it, and from what it was made
+//!       manifest.json       its content and its inputs
 //!       build.log
-//!     .build/<id>/          being built; a rename makes it whole
-//!     .build/<id>.lock      held by who builds it
+//!     .build/<id>/          being built; a rename publishes it
+//!     .build/<id>.lock      held by the process that builds it
 //! ```
 //!
-//! An id is the digest of all that goes in: suite, package list, scripts, runner app, and the builder's version; of an image
-//! from elsewhere its layers and what the host adds. The same inputs give the same id, and then there is nothing to do.
+//! An id is the digest of all inputs. For a built image they are suite, package list, scripts, runner app, and the builder's
+//! version; for an imported image, its layers and the host's additions. The same inputs give the same id, so that nothing is
+//! built twice.
 
 mod additions;
 mod apt;

@@ -1,4 +1,4 @@
-//! What an image says about itself.
+//! The manifest of an image.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::oci::{Digest, RunConfig};
 
-/// Layout of manifests and image folders.
+/// Version of the layout of manifests and image folders.
 pub(super) const FORMAT: u32 = 1;
 
-/// What is said of an image without a Docker daemon.
+/// The entry in [`Origin::lacks`] of an image without a Docker daemon.
 pub(super) const NO_DOCKER: &str = "Docker";
 
 /// The manifest of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Layout; images of another one are not used.
+    /// Version of the layout. Images with another version are not used.
     pub format: u32,
     /// The image's id.
     pub id: String,
     /// Digest of all inputs.
     pub inputs: String,
-    /// Debian's name of the release, e.g. `bookworm`; of an image from elsewhere what it calls itself, e.g. `ubuntu noble`.
+    /// Debian's name of the release, e.g. `bookworm`. For an imported image, its own name and release, e.g. `ubuntu noble`.
     pub suite: String,
     /// Release of the kernel, e.g. `6.1.0-56-cloud-amd64`.
     pub kernel: String,
-    /// When it was made, seconds since 1970-01-01 UTC.
+    /// Time of the build, seconds since 1970-01-01 UTC.
     pub created_s: i64,
     /// The runner app in it.
     pub runner_app: RunnerAppManifest,
@@ -33,27 +33,27 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileDigest>,
     /// Its packages and their versions.
     pub packages: BTreeMap<String, String>,
-    /// Where it comes from, if it was not built here.
+    /// The source of an imported image. None if the image was built on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
 
-/// Where an image comes from, and what was made of it.
+/// The source of an imported image, and the changes that the import made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The name that it was asked for by, first.
+    /// The name by which it was first requested.
     pub name: String,
-    /// What that name led to then.
+    /// The digest that the name resolved to at that time.
     pub digest: Digest,
-    /// Digests of its layers, unpacked; the lowest first.
+    /// Digests of its unpacked layers, the lowest first.
     pub layers: Vec<Digest>,
-    /// How it says that it is to be run. Jobs are run by the runner app, as the user that the loop names.
+    /// Its own run configuration. The runner app runs jobs as the user that the loop names, whatever the image says.
     pub run: RunConfig,
-    /// What the host has put into it, in words.
+    /// The parts that the host has added, as shown to users.
     pub added: Vec<String>,
-    /// What it lacks for jobs, in words.
+    /// The things that jobs need and the image lacks, as shown to users.
     pub lacks: Vec<String>,
-    /// How many device nodes its layers have; machines get theirs from their kernel.
+    /// Number of device nodes in its layers. They are left out, because machines get theirs from their kernel.
     pub devices_left_out: u64,
 }
 
@@ -66,7 +66,7 @@ pub struct RunnerAppManifest {
     pub version: String,
     /// SHA-256 of the program.
     pub sha256: String,
-    /// What built it, e.g. `go1.26.6`.
+    /// Version of the toolchain that built it, e.g. `go1.26.6`.
     pub toolchain: String,
 }
 
@@ -80,17 +80,17 @@ pub struct FileDigest {
 }
 
 impl Manifest {
-    /// Whether a Docker daemon can be started in it.
+    /// Returns true if a Docker daemon can be started in the image.
     #[must_use]
     pub fn has_docker(&self) -> bool {
         match &self.origin {
             Some(origin) => !origin.lacks.iter().any(|lack| lack == NO_DOCKER),
-            // Built here, from a list of packages that need not name it.
+            // A built image has Docker only if its package list names it.
             None => self.packages.contains_key("docker.io"),
         }
     }
 
-    /// Length of all files, bytes.
+    /// Returns the length of all files, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()

@@ -1,4 +1,4 @@
-//! The kernel modules that a machine needs before its root file system is there.
+//! Packs the kernel modules that a machine needs before its root file system is mounted.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,7 +11,7 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 use super::ImageError;
 use super::error::failed;
 
-/// What a machine boots with, by module name. All others are loaded from the root file system.
+/// Names of the modules that a machine boots with. All others are loaded from the root file system.
 const NEEDED: &[&str] = &[
     "virtio",
     "virtio_ring",
@@ -24,16 +24,17 @@ const NEEDED: &[&str] = &[
     "overlay",
     "ext4",
 ];
-/// Found by their checksums' names, so that no dependency leads to them; built in where they are not there.
+/// Modules that the kernel finds by the name of their checksum, so that no dependency names them. Kernels without these
+/// modules have them built in.
 const WANTED: &[&str] = &["crc32c_generic", "crc32c_intel"];
-/// Modules that need each other in a row; lists name all that a module needs, so that two would do.
+/// Longest chain of dependencies. The lists name all dependencies of a module, so that two would suffice.
 const DEPTH_MAX: usize = 32;
 /// Longest module, unpacked, bytes.
 const MODULE_LENGTH_MAX: u64 = 64 * 1024 * 1024;
-/// The list that init follows.
+/// Name of the list by which init loads the modules.
 const ORDER: &str = "modules.order-for-boot";
 
-/// Modules of a kernel.
+/// The modules of a kernel.
 struct Tree {
     /// Module name to its file and the files that it needs, relative to the kernel's folder.
     modules: HashMap<String, (String, Vec<String>)>,
@@ -53,7 +54,7 @@ impl Tree {
         }
     }
 
-    /// Files in the order in which they can be loaded.
+    /// Returns the files in an order in which they can be loaded.
     fn load_order(&self) -> Result<Vec<String>, ImageError> {
         let (mut order, mut seen) = (Vec::new(), HashSet::new());
         for name in NEEDED {
@@ -70,8 +71,8 @@ impl Tree {
         Ok(order)
     }
 
-    /// Adds a module after all that it needs; false where there is none. Lists come from images: what goes in circles, or
-    /// deeper than any kernel's, comes to an end.
+    /// Adds a module after its dependencies. Returns false if the module does not exist. Lists come from images, so the walk
+    /// also ends for lists with cycles, or with deeper chains than any kernel has.
     fn add(&self, name: &str, order: &mut Vec<String>, seen: &mut HashSet<String>, depth: usize) -> bool {
         let Some((file, needs)) = self.modules.get(name) else { return false };
         if depth < DEPTH_MAX && seen.insert(file.clone()) {
@@ -84,12 +85,12 @@ impl Tree {
     }
 }
 
-/// Whether a path from a list stays in its folder.
+/// Returns true if a path from a list stays inside its folder.
 fn is_below(file: &str) -> bool {
     !file.split('/').any(|part| matches!(part, "" | "." | ".."))
 }
 
-/// `kernel/drivers/char/hw_random/virtio-rng.ko.xz` is the module `virtio_rng`.
+/// Returns the module name of a file: `kernel/drivers/char/hw_random/virtio-rng.ko.xz` is the module `virtio_rng`.
 fn name_of(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     name.split(".ko").next().unwrap_or(name).replace('-', "_")
@@ -112,13 +113,13 @@ pub(super) fn write_initramfs(folder: &Path, to: &Path) -> Result<String, ImageE
     Ok(release)
 }
 
-/// Files of modules that a machine needs, in the order in which they can be loaded, relative to their kernel's folder: by
-/// what its `modules.dep` and `modules.builtin` say.
+/// Returns the files of the modules that a machine needs, in an order in which they can be loaded, relative to their
+/// kernel's folder. `dependencies` and `built_in` are the contents of `modules.dep` and `modules.builtin`.
 pub(super) fn needed(dependencies: &str, built_in: &str) -> Result<Vec<String>, ImageError> {
     Tree::parse(dependencies, built_in).load_order()
 }
 
-/// The one folder under `/lib/modules` that has modules, known by a file in it.
+/// Returns the name of the only folder under `/lib/modules` that contains the file `mark`.
 pub(super) fn release_in(folder: &Path, mark: &str) -> Result<String, ImageError> {
     let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
     let mut releases: Vec<String> = entries
@@ -154,7 +155,7 @@ fn archive(kernel: &Path, release: &str, order: &[String]) -> Result<Vec<u8>, Im
     Ok(bytes)
 }
 
-/// A module without its compression (Debian's are `.ko.xz` since release 13).
+/// Returns a module without its compression (Debian's are `.ko.xz` since release 13).
 fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.len() > MODULE_LENGTH_MAX {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -167,7 +168,7 @@ fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Sends bytes through a program.
+/// Sends bytes through a program and returns its output.
 fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>> {
     let mut child = Command::new(program)
         .args(args)
@@ -179,10 +180,10 @@ fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>>
     let mut output = Vec::new();
     let read = std::thread::scope(|scope| {
         scope.spawn(move || {
-            // A program that ends early tells so by its status.
+            // Write errors are ignored, because a program that exits early reports the reason by its status.
             stdin.map(|mut stdin| stdin.write_all(input))
         });
-        // Dropped at the limit, which ends a program that has more to say.
+        // Dropped at the limit, so that a program with more output fails and exits.
         stdout.map_or(Ok(0), |stdout| stdout.take(MODULE_LENGTH_MAX).read_to_end(&mut output))
     });
     let status = child.wait()?;
@@ -190,7 +191,7 @@ fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>>
     if status.success() { Ok(output) } else { Err(io::Error::other(format!("{program}: {status}"))) }
 }
 
-/// An archive with all folders that its files need.
+/// A cpio archive. It gets an entry for each parent folder of its files.
 struct Archive<'a> {
     bytes: &'a mut Vec<u8>,
     folders: HashSet<String>,

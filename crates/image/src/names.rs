@@ -1,4 +1,4 @@
-//! What names of images led to when they were last asked for.
+//! Stores the image that each name resolved to at its last lookup.
 //!
 //! ```text
 //!   <state>/images/.names/<id of the name>.json    replaced by a rename
@@ -16,16 +16,16 @@ use crate::oci::Digest;
 use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::make_folder;
 
-/// What a name led to.
+/// The result of a name's last lookup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     /// The name, with all defaults.
     pub(super) name: String,
     /// Digest of its manifest or index.
     pub(super) digest: Digest,
-    /// Digest of all that the image was made with besides: the same digest may come to another image.
+    /// Digest of all other inputs of the image, because the same manifest gives another image if they change.
     pub(super) options: String,
-    /// The image in the store.
+    /// Id of the image in the store.
     pub(super) image: String,
 }
 
@@ -44,13 +44,13 @@ impl Names {
         self.folder.join(format!("{}.json", id_of(&digest_of(&[name]))))
     }
 
-    /// What a name led to. A file that cannot be understood is as good as none: it will be written anew.
+    /// Returns the last result of a name. Ignores a file that cannot be parsed, because the next lookup replaces it.
     pub(super) fn get(&self, name: &str) -> Option<Known> {
         let known: Known = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
         (known.name == name).then_some(known)
     }
 
-    /// All of them, by name.
+    /// Returns all results, ordered by name.
     pub(super) fn list(&self) -> Vec<Known> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let texts = entries.filter_map(|entry| fs::read(entry.path()).ok());
@@ -59,7 +59,7 @@ impl Names {
         all
     }
 
-    /// Remembers one.
+    /// Stores a result.
     pub(super) fn put(&self, known: &Known) -> Result<(), ImageError> {
         make_folder(&self.folder)?;
         let path = self.path(&known.name);
@@ -68,13 +68,13 @@ impl Names {
         let put = fs::write(&new, text).map_err(failed("write", &new));
         let put = put.and_then(|()| fs::rename(&new, &path).map_err(failed("rename to", &path)));
         if put.is_err() {
-            // A disk that is full leaves half of it, under a name that nobody would look for.
+            // If the disk is full, half a file remains under a name that is never read again.
             let _ = fs::remove_file(&new);
         }
         put
     }
 
-    /// Forgets all names of an image.
+    /// Removes all names of an image.
     pub(super) fn forget(&self, image: &str) -> Result<(), ImageError> {
         for known in self.list().iter().filter(|known| known.image == image) {
             let path = self.path(&known.name);
@@ -111,7 +111,7 @@ mod tests {
         names.forget("1").expect("removed");
         assert_eq!(names.list(), [known("a", "2")]);
         assert_eq!(fs::read_dir(store.path().join(".names")).expect("folder").count(), 1);
-        // What cannot be put in its place is not left beside it.
+        // If the file cannot be renamed to its final name, it does not remain under its temporary name.
         fs::create_dir(names.path("c")).expect("a folder");
         names.put(&known("c", "1")).expect_err("its place is taken");
         assert_eq!(fs::read_dir(store.path().join(".names")).expect("folder").count(), 2);

@@ -1,4 +1,4 @@
-//! What images are made with: made by whoever wants it first, and kept in the state folder under an id.
+//! Builds the parts that images are made with (runner app, kernel, tools) at first use, and stores them in the state folder.
 
 use std::fs;
 use std::path::Path;
@@ -12,19 +12,19 @@ use super::store::MANIFEST;
 use super::{BuildSettings, ImageError, Progress};
 use dayfly_host::stage::{Claim, Stage};
 
-/// A thing that is made once.
+/// A part that is built once.
 pub(super) struct Once<'a> {
     pub(super) settings: &'a BuildSettings,
-    /// The folder of the state folder that such things are in.
+    /// Name of the folder of such parts in the state folder.
     pub(super) store: &'a str,
     pub(super) id: &'a str,
-    /// As those who wait for it are told.
+    /// Name of the part in messages.
     pub(super) what: &'a str,
 }
 
 impl Once<'_> {
-    /// What `open` finds in its folder, once `make` has filled that where it is not there. Others who want it wait; whatever
-    /// ends the making early, nothing of it is left.
+    /// Returns the part that `open` finds in its folder. If it finds none, calls `make` to fill the folder first. Other
+    /// builds that need the part wait. If `make` fails, its half-built folder is removed.
     pub(super) fn get<T>(
         &self,
         progress: &mut dyn FnMut(Progress),
@@ -38,19 +38,19 @@ impl Once<'_> {
         }
         let mut waiter = Waiter { what: self.what, cancel: &self.settings.cancel, progress };
         let claim = Claim::wait(&store, self.id, &mut waiter)?;
-        // Somebody else may have made it in the meantime.
+        // Another process may have built it in the meantime.
         if let Some(made) = open(&folder)? {
             return Ok(made);
         }
         let stage = claim.stage()?;
         make(&stage, progress)?;
         stage.finish()?;
-        let gone = || ImageError::Unusable { what: format!("somebody has removed {} at once", self.what) };
+        let gone = || ImageError::Unusable { what: format!("{} was removed right after it was built", self.what) };
         open(&folder)?.ok_or_else(gone)
     }
 }
 
-/// What a folder's manifest says; none where it has none.
+/// Reads a folder's manifest. Returns none if the folder has no manifest.
 pub(super) fn read_manifest<M: DeserializeOwned>(folder: &Path) -> Result<Option<M>, ImageError> {
     let path = folder.join(MANIFEST);
     if !path.is_file() {

@@ -1,9 +1,9 @@
-//! The list of packages of an image.
+//! Parses the package list of an image.
 
 use super::ImageError;
 pub(super) use dayfly_guest::packages::Packages;
 
-/// Reads a list.
+/// Parses a package list.
 pub(super) fn parse(text: &str) -> Result<Packages, ImageError> {
     Packages::parse(text).map_err(|error| ImageError::PackageList {
         line: error.line,
@@ -11,7 +11,7 @@ pub(super) fn parse(text: &str) -> Result<Packages, ImageError> {
     })
 }
 
-/// A pattern of apt that matches a package where there is one.
+/// Returns an apt pattern that matches a package if it exists.
 pub(super) fn pattern(name: &str) -> String {
     format!("?and(?exact-name({name}),?not(?virtual))")
 }

@@ -1,32 +1,32 @@
-//! How a build tells what it does, and how it is stopped.
+//! Progress reports of builds, and their cancellation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dayfly_host::stage::Maker;
 
-/// What a build tells. Each phase lasts more than a second, or may.
+/// A progress report of a build. Each phase may last more than a second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Somebody else builds the same; this waits for it.
+    /// Another build creates the same; this one waits for it.
     Waiting {
-        /// What.
+        /// The thing that is being built.
         what: String,
     },
-    /// A registry is asked what the name leads to: one request, as a rule.
+    /// The name is looked up in a registry, usually with one request.
     Asking,
-    /// A new phase.
+    /// A new phase begins.
     Phase {
-        /// In words, e.g. `installing packages`.
+        /// Its name, e.g. `installing packages`.
         name: &'static str,
     },
-    /// Layers come from a registry.
+    /// Layers are being pulled from a registry.
     Pulling {
-        /// Layers that are there.
+        /// Layers that are complete.
         layers_done: usize,
         /// Layers of the image.
         layers: usize,
-        /// Bytes that are there.
+        /// Bytes that have arrived.
         bytes_done: u64,
         /// Bytes of all layers.
         bytes: u64,
@@ -38,7 +38,7 @@ pub enum Progress {
     },
 }
 
-/// Waits for others who make the same, and says so.
+/// A maker that reports when it waits for another build of the same.
 pub(super) struct Waiter<'a> {
     pub(super) what: &'a str,
     pub(super) cancel: &'a Cancel,
@@ -55,17 +55,17 @@ impl Maker for Waiter<'_> {
     }
 }
 
-/// Stops a build from another thread: its programs are killed, and what it has made is removed.
+/// Stops a build from another thread. The build kills its programs and removes its files.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Asks for the stop.
+    /// Requests the stop.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was asked for.
+    /// Returns true if the stop was requested.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

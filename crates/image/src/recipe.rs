@@ -1,22 +1,23 @@
-//! The files that say how images are made, as they were when this program was built.
+//! The files that define how images are built, compiled into this program.
 
-/// Version of the builder: grows when a change here would make another image of the same inputs.
+/// Version of the builder. It is raised if a change to the builder gives another image for the same inputs.
 pub(super) const BUILDER_VERSION: &str = "1";
-/// Packages of an image: the lists that `dayfly-guest base` installs elsewhere, and what only a machine needs.
+/// Packages of an image: the lists that `dayfly-guest base` installs into other images, and the packages that only a machine
+/// needs.
 pub(super) const PACKAGES: &str = concat!(
     include_str!("../../../images/debian/machine.txt"),
     include_str!("../../../images/debian/docker.txt"),
     include_str!("../../../images/debian/packages.txt"),
 );
-/// Runs before packages are installed.
+/// Script that runs before packages are installed.
 pub(super) const ESSENTIAL: &str = include_str!("../../../images/debian/essential.sh");
-/// Runs once they are.
+/// Script that runs after packages are installed.
 pub(super) const CUSTOMIZE: &str = include_str!("../../../images/debian/customize.sh");
-/// Runs last.
+/// Script that runs last.
 pub(super) const FINISH: &str = include_str!("../../../images/debian/finish.sh");
 /// The Go module that builds the runner app.
 pub(super) const GO_MOD: &str = include_str!("../../../runner-app/go.mod");
-/// The program in it that does what the runner app does, for a runner that is not known yet.
+/// Source of the module's program that stands in for the runner app while its runner is not known yet.
 pub(super) const STANDBY: &str = include_str!("../../../runner-app/standby/main.go");
-/// Its checksums.
+/// Checksums of the Go module's dependencies.
 pub(super) const GO_SUM: &str = include_str!("../../../runner-app/go.sum");

@@ -54,7 +54,7 @@ impl ImageResolver {
         Self(Arc::new(Inner { name, settings, last }))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &ImageName {
         &self.0.name
     }
@@ -112,7 +112,7 @@ impl ImageResolver {
         Store::new(&self.0.settings.build.state)
     }
 
-    /// The last one, if it is still there.
+    /// Returns the last image, if the store still has it.
     fn last_one(&self) -> Option<Image> {
         let last = self.lock().image.clone()?;
         self.store().get(last.id()).ok().flatten()

@@ -1,4 +1,4 @@
-//! The runner app of images: github-act-runner, built from its Go module at a pinned version.
+//! Builds the runner app of images: github-act-runner, from its Go module at a pinned version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(super) const PROGRAM: &str = "github-act-runner";
 /// Its module.
 const MODULE: &str = "github.com/ChristopherHX/github-act-runner";
 
-/// Name of the program that waits for its runner, and its package in the module.
+/// Name of the program that starts before its runner is known, and its package in the module.
 pub(super) const STANDBY: &str = "act-standby";
 const STANDBY_PACKAGE: &str = "./standby";
 
@@ -26,16 +26,16 @@ const STANDBY_PACKAGE: &str = "./standby";
 pub struct RunnerApp {
     /// The program: static, for x86-64.
     pub program: PathBuf,
-    /// The same for a runner that is not known yet.
+    /// The program for a runner that is not known yet.
     pub standby: PathBuf,
-    /// What it is.
+    /// Its manifest.
     pub manifest: RunnerAppManifest,
 }
 
-/// The runner app, built where it is not there yet (a minute, and downloads from Go's module proxy).
+/// Returns the runner app. Builds it if it does not exist yet (takes a minute and downloads from Go's module proxy).
 ///
 /// # Errors
-/// No Go, no network, no space.
+/// Go, the network or space on the disk is missing.
 pub fn runner_app(
     settings: &BuildSettings,
     progress: &mut dyn FnMut(Progress),
@@ -49,7 +49,7 @@ pub fn runner_app(
     })
 }
 
-/// The id of what [`runner_app`] would return; of none where no Go is there to build it.
+/// Returns the id of the app that [`runner_app`] would return, or an empty text if no Go is installed to build it.
 pub(super) fn id(settings: &BuildSettings) -> String {
     Go::find(&settings.go_folders).map_or_else(|_| String::new(), |go| id_of_version(&go.version))
 }
@@ -106,7 +106,8 @@ fn build(
     write_manifest(stage.path(), &manifest)
 }
 
-/// Reproducible: the same bytes wherever it is built with this version of Go.
+/// Returns the command that builds a program. The build is reproducible: the same version of Go gives the same bytes
+/// anywhere.
 fn go_build(go: &Go, stage: &Stage, name: &str, package: &str) -> Command {
     let mut command = mortal(&go.program.to_string_lossy(), false);
     command
@@ -119,7 +120,7 @@ fn go_build(go: &Go, stage: &Stage, name: &str, package: &str) -> Command {
     command
 }
 
-/// The version that the module asks for.
+/// Returns the runner app's version that the module requires.
 fn version() -> &'static str {
     recipe::GO_MOD
         .lines()

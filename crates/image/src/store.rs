@@ -1,4 +1,4 @@
-//! The images that are there.
+//! The store of complete images.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -17,7 +17,7 @@ pub(super) const KERNEL: &str = "kernel";
 pub(super) const INITRAMFS: &str = "initramfs";
 pub(super) const LOG: &str = "build.log";
 
-/// A whole image.
+/// A complete image.
 #[derive(Debug, Clone)]
 pub struct Image {
     folder: PathBuf,
@@ -25,38 +25,38 @@ pub struct Image {
 }
 
 impl Image {
-    /// Its id.
+    /// Returns its id.
     pub fn id(&self) -> &str {
         &self.manifest.id
     }
 
-    /// What it says about itself.
+    /// Returns its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Its folder.
+    /// Returns its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Path of the kernel.
+    /// Returns the path of the kernel.
     pub fn kernel(&self) -> PathBuf {
         self.folder.join(KERNEL)
     }
 
-    /// Path of the initramfs; it holds kernel modules only.
+    /// Returns the path of the initramfs. It holds kernel modules only.
     pub fn initramfs(&self) -> PathBuf {
         self.folder.join(INITRAMFS)
     }
 
-    /// Path of the root file system, a squashfs.
+    /// Returns the path of the root file system, a squashfs.
     pub fn root(&self) -> PathBuf {
         self.folder.join(ROOT)
     }
 
-    /// Opens the root file system under a shared lock. The image cannot be removed while this file or a copy of its descriptor
-    /// is open, even if only a VMM that outlived dayfly has it.
+    /// Opens the root file system under a shared lock. The image cannot be removed while this file or a copy of its
+    /// descriptor is open, even if only a VMM that outlived dayfly has it.
     ///
     /// # Errors
     /// The file is gone, is being removed, or cannot be read.
@@ -66,7 +66,7 @@ impl Image {
             TryLockError::Error(error) => error,
             TryLockError::WouldBlock => io::Error::new(io::ErrorKind::NotFound, "it is being removed"),
         })?;
-        // Locked after it was removed: the name is gone.
+        // If the image was removed before the file was locked, its name no longer exists.
         if self.root().exists() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 }
@@ -78,22 +78,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store of a state folder, which need not be there.
+    /// Returns the store of a state folder. The folder need not exist.
     pub fn new(state: &Path) -> Self {
         Self { folder: state.join("images") }
     }
 
-    /// Where it is.
+    /// Returns the folder of the store.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where pulled layers are.
+    /// Returns the folder of pulled layers.
     pub(super) fn blobs(&self) -> PathBuf {
         self.folder.with_file_name("blobs")
     }
 
-    /// All images, newest first. Those that another version of this program made are passed over.
+    /// Returns all images, newest first. Skips images whose manifest another version of this program wrote.
     ///
     /// # Errors
     /// The folder or a manifest cannot be read.
@@ -120,7 +120,7 @@ impl Store {
         let path = folder.join(MANIFEST);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            // Removed since it was found.
+            // Another process removed the image after this one found it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &path)(error)),
         };
@@ -134,10 +134,10 @@ impl Store {
         Ok(Some(Image { folder: folder.to_owned(), manifest: Arc::new(manifest) }))
     }
 
-    /// The image whose id is, or starts with, `wanted`, or the one in the folder that it names.
+    /// Returns the image whose id is `wanted` or starts with it, or the image in the folder `wanted`.
     ///
     /// # Errors
-    /// There is none, or more than one.
+    /// No image matches, or more than one.
     pub fn find(&self, wanted: &str) -> Result<Image, ImageError> {
         if wanted.contains('/')
             && Path::new(wanted).join(MANIFEST).is_file()
@@ -163,13 +163,13 @@ impl Store {
         }
     }
 
-    /// The image of exactly this id, if it is whole.
+    /// Returns the image of exactly this id, if it is complete.
     pub(super) fn get(&self, id: &str) -> Result<Option<Image>, ImageError> {
         let folder = self.folder.join(id);
         if folder.join(MANIFEST).is_file() { Self::open(&folder) } else { Ok(None) }
     }
 
-    /// Names that led to an image when they were last asked for.
+    /// Returns the names that resolved to this image at their last lookup.
     pub fn names_of(&self, image: &Image) -> Vec<String> {
         let all = Names::new(&self.folder).list().into_iter();
         all.filter(|known| known.image == image.id()).map(|known| known.name).collect()
@@ -181,7 +181,7 @@ impl Store {
     /// A machine uses it, or a file cannot be removed.
     pub fn remove(&self, image: &Image) -> Result<(), ImageError> {
         let root = image.root();
-        // Held until it is gone, so that no machine starts from half of it.
+        // Held until the image is removed, so that no machine starts from half of it.
         let _lock = match File::open(&root) {
             Ok(file) => match file.try_lock() {
                 Ok(()) => Some(file),
@@ -191,12 +191,12 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("open", &root)(error)),
         };
-        // A rename takes it away as a whole; what is left of an interrupted removal is removed by the next build.
+        // A rename removes the image in one step. The next build removes the remains of an interrupted removal.
         let aside = stage::folder_of(&self.folder).join(format!("removed-{}", image.id()));
         stage::remove_tree(&aside)?;
         stage::make_folder(&stage::folder_of(&self.folder))?;
         match fs::rename(image.folder(), &aside) {
-            // Somebody else has removed it since it was found.
+            // Another process removed the image after this one found it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed.map_err(failed("remove", image.folder()))?,
         }
@@ -261,7 +261,7 @@ pub(crate) mod tests {
         put(&store, "aa11", 5);
         let image = store.find("aa11").expect("there");
         let used = image.open_root().expect("open");
-        // As in a VMM: another descriptor of the same opening keeps the lock.
+        // As in a VMM: a duplicate of the descriptor keeps the lock.
         let inherited = used.try_clone().expect("clone");
         drop(used);
         assert!(matches!(store.remove(&image), Err(ImageError::InUse { .. })));

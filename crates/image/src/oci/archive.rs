@@ -1,7 +1,7 @@
-//! Images in files: OCI layouts, in folders or archives, and what `docker save` writes.
+//! Reads images in files: OCI layouts in folders or archives, and the output of `docker save`.
 //!
-//! Formats: OCI image specification, `image-layout.md`; Docker Engine API, "Image tarball format" (v1.2). Layers are
-//! read where they are, by their place in the archive: nothing is copied.
+//! Formats: OCI image specification, `image-layout.md`; Docker Engine API, "Image tarball format" (v1.2). Layers are read
+//! from their place in the archive. Nothing is copied.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,44 +18,44 @@ use dayfly_host::digest::hexadecimal;
 
 /// Most files of an archive.
 const FILES_MAX: usize = 100_000;
-/// Links that are followed to one layer: old `docker save` links layers that are alike.
+/// Most links that are followed to one layer. Old versions of `docker save` link identical layers.
 const FOLLOWED_MAX: usize = 4;
-/// Indexes within indexes.
+/// Most indexes within each other.
 const INDEXES_MAX: usize = 4;
 
 /// An image that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Opened {
-    /// Digest of its manifest, or of its configuration where there is none.
+    /// Digest of its index or manifest, or of its configuration if it has neither.
     pub(crate) digest: Digest,
-    /// The lowest first.
+    /// Its layers, the lowest first.
     pub(crate) layers: Vec<LayerBlob>,
-    /// How it is to be run.
+    /// Its run configuration.
     pub(crate) run: RunConfig,
 }
 
-/// Why an archive holds no image that can be read.
+/// An error of reading an image from a file or folder.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    /// The file or folder.
+    /// The file or folder cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Io {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// Cause.
         source: io::Error,
     },
-    /// What is in it.
+    /// The content is malformed, or has no matching image.
     #[error("{}: {what}", path.display())]
     Content {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
 }
 
-/// Opens an image that is in a file or folder; none: the name is of another kind.
+/// Opens an image in a file or folder. Returns none if the name is of another kind.
 pub(crate) fn open(name: &ImageName, platform: &Platform) -> Option<Result<Opened, ArchiveError>> {
     Some(match name {
         ImageName::OciFolder { path, tag } => {
@@ -71,7 +71,7 @@ pub(crate) fn open(name: &ImageName, platform: &Platform) -> Option<Result<Opene
     })
 }
 
-/// The files of a layout: in a folder, or at places of an archive.
+/// The files of an image: in a folder, or at places in an archive.
 struct Files {
     base: PathBuf,
     places: Option<HashMap<Vec<u8>, Place>>,
@@ -83,7 +83,7 @@ enum Place {
 }
 
 impl Files {
-    /// Where the files of an archive are. Only headers are read.
+    /// Finds the places of an archive's files. Reads only the headers.
     fn of_archive(path: &Path) -> Result<Self, ArchiveError> {
         let io_error = |source| ArchiveError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io_error)?;
@@ -101,11 +101,11 @@ impl Files {
         ArchiveError::Content { path: self.base.clone(), what: what.into() }
     }
 
-    /// File, place in it, and length.
+    /// Returns the path of the file that contains `name`, the offset in it, and the length.
     fn find(&self, name: &str) -> Result<(PathBuf, u64, u64), ArchiveError> {
         let missing = || self.content(format!("{} is not in it", name.escape_debug()));
         let Some(places) = &self.places else {
-            // Digests and fixed names only: nothing that could lead elsewhere.
+            // Names in folders are digests and fixed names, so that none leads outside the folder.
             let path = self.base.join(name);
             let length = std::fs::metadata(&path).map_err(|source| match source.kind() {
                 io::ErrorKind::NotFound => missing(),
@@ -161,7 +161,7 @@ impl Files {
     }
 }
 
-/// Something that is often taken for an archive is told as what it is.
+/// Returns the text of an error. It names the compression if the file is a compressed archive.
 fn explain(path: &Path, error: &TarError) -> String {
     let mut head = [0; 4];
     let _ = File::open(path).and_then(|mut file| file.read_exact(&mut head));
@@ -209,7 +209,7 @@ fn places(mut file: File, length: u64) -> Result<HashMap<Vec<u8>, Place>, TarErr
         let place = match header.kind {
             Kind::File => Some(Place::At { offset, length: header.size }),
             Kind::Symlink => Some(Place::Link(header.link)),
-            // From the root of the archive.
+            // The target is relative to the root of the archive.
             Kind::HardLink => Some(Place::Link([b"/".as_slice(), &header.link].concat())),
             _ => None,
         };
@@ -220,19 +220,19 @@ fn places(mut file: File, length: u64) -> Result<HashMap<Vec<u8>, Place>, TarErr
     }
 }
 
-/// An OCI layout.
+/// Opens an OCI layout.
 fn layout(files: &Files, tag: Option<&str>, platform: &Platform) -> Result<Opened, ArchiveError> {
     let of_media = |error: MediaError| files.content(error.to_string());
     let mut document = Document::parse(&files.read("index.json", MANIFEST_LENGTH_MAX)?).map_err(of_media)?;
     let mut digest = None;
     for depth in 0..INDEXES_MAX {
         let Document::Index(index) = &document else { break };
-        // The layout's own index is one of tags, all below are of platforms.
+        // The layout's own index lists tags. All indexes below it list platforms.
         let found =
             if depth == 0 { media::for_tag(index, tag) } else { media::for_platform(index, platform) };
         let found = found.map_err(of_media)?.digest.clone();
         document = Document::parse(&files.read_blob(&found, MANIFEST_LENGTH_MAX)?).map_err(of_media)?;
-        // What an image is known by elsewhere too: its index, where it has one.
+        // The digest of the image's own index, if it has one, because registries know the image by it, too.
         digest.get_or_insert(found);
     }
     let (Document::Manifest(manifest), Some(digest)) = (document, digest) else {
@@ -246,7 +246,7 @@ fn layout(files: &Files, tag: Option<&str>, platform: &Platform) -> Result<Opene
     Ok(Opened { digest, layers: layers.collect::<Result<_, _>>()?, run: config.run })
 }
 
-/// What `docker save` writes.
+/// Opens the output of `docker save`.
 fn saved(files: &Files, name: Option<&str>, platform: &Platform) -> Result<Opened, ArchiveError> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -286,7 +286,7 @@ fn saved(files: &Files, name: Option<&str>, platform: &Platform) -> Result<Opene
     Ok(Opened { digest, layers, run: config.run })
 }
 
-/// Whether two names mean the same once defaults are in place.
+/// Returns true if two names are the same after defaults are added.
 fn is_same_name(one: &str, other: &str) -> bool {
     match (one.parse::<ImageName>(), other.parse::<ImageName>()) {
         (Ok(one), Ok(other)) => one.to_string() == other.to_string(),
@@ -316,7 +316,7 @@ mod tests {
         config.to_string().into_bytes()
     }
 
-    /// The files of a layout with an image of one layer, under two tags.
+    /// Returns the files of a layout with one image of one layer, under two tags.
     fn layout_files() -> Vec<(String, Vec<u8>)> {
         let layer = b"a layer".to_vec();
         let config = config(&[&layer]);

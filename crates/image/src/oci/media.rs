@@ -1,4 +1,4 @@
-//! What images say about themselves: indexes, manifests and configurations.
+//! Parses the indexes, manifests and configurations of images.
 //!
 //! Formats: OCI image specification 1.1 (`image-index.md`, `manifest.md`, `config.md`), and Docker's image manifest version
 //! 2, schema 2, which has the same fields.
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Digest;
 
-/// Longest index or manifest, bytes: what registries take (distribution's own limit).
+/// Longest index or manifest, bytes: the limit of registries (distribution's own).
 pub(crate) const MANIFEST_LENGTH_MAX: u64 = 4 * 1024 * 1024;
 /// Longest configuration, bytes.
 pub(crate) const CONFIG_LENGTH_MAX: u64 = 8 * 1024 * 1024;
 
-/// What registries are asked for.
+/// Media types that are requested from registries.
 pub(crate) const ACCEPTED: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -22,26 +22,26 @@ pub(crate) const ACCEPTED: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
-/// Annotation that an OCI layout keeps tags in.
+/// Annotation in which an OCI layout stores tags.
 const TAG: &str = "org.opencontainers.image.ref.name";
 
-/// Why something is no image for this host.
+/// An error of using a document as an image for this host.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MediaError {
-    /// No JSON, or other than expected.
+    /// The document is no JSON, or not the expected JSON.
     #[error("its {what} cannot be understood: {source}")]
     Json {
-        /// What.
+        /// The kind of document.
         what: &'static str,
         /// Cause.
         source: serde_json::Error,
     },
-    /// Understood, and not to be used.
+    /// The document was parsed but cannot be used.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// Where a blob is, by its digest.
+/// A reference to a blob by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -55,7 +55,7 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What an image runs on.
+/// The platform that an image runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub(crate) struct Platform {
     #[serde(default)]
@@ -79,18 +79,18 @@ pub(crate) enum Document {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
-    /// The lowest first.
+    /// Its layers, the lowest first.
     pub(crate) layers: Vec<Descriptor>,
 }
 
-/// What an image is to run with, and the digests of its layers.
+/// The configuration of an image: the digests of its unpacked layers, and its run configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) run: RunConfig,
 }
 
-/// What an image says of how it is to be run.
+/// The run configuration of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunConfig {
@@ -111,13 +111,13 @@ pub struct RunConfig {
     pub cmd: Vec<String>,
 }
 
-/// Go writes empty lists as `null`.
+/// Reads a list. `null` is an empty list, because Go writes empty lists as `null`.
 fn or_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl Platform {
-    /// This host's.
+    /// Returns this host's platform.
     pub(crate) fn of_host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -139,7 +139,7 @@ impl Platform {
 }
 
 impl Document {
-    /// Reads it, whatever its media type said.
+    /// Parses an index or a manifest. The fields decide which one it is, not the media type.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, MediaError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -153,7 +153,7 @@ impl Document {
         let either: Either =
             serde_json::from_slice(bytes).map_err(|source| MediaError::Json { what: "manifest", source })?;
         match (either.manifests, either.config, either.layers) {
-            // One that is both would mean one thing here and another elsewhere.
+            // A document that is both could mean different images to different tools.
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
                 Err(MediaError::Unusable("its manifest is an index at the same time".to_owned()))
             }
@@ -169,7 +169,7 @@ impl Document {
     }
 }
 
-/// Of an index, the image for a platform.
+/// Returns the image for a platform from an index.
 pub(crate) fn for_platform<'a>(
     index: &'a [Descriptor],
     wanted: &Platform,
@@ -179,7 +179,7 @@ pub(crate) fn for_platform<'a>(
     if let Some(found) = index.iter().find(fits) {
         return Ok(found);
     }
-    // One image alone need not say what it is for; its configuration does.
+    // A single image need not name its platform in the index, because its configuration does.
     if let [only] = index
         && only.platform.as_ref().is_none_or(|platform| platform.architecture.is_empty())
     {
@@ -192,10 +192,10 @@ pub(crate) fn for_platform<'a>(
         .filter(|text| !text.is_empty())
         .collect();
     known.dedup();
-    Err(MediaError::Unusable(format!("it is not there for {}, but for {}", wanted.text(), list(&known))))
+    Err(MediaError::Unusable(format!("it does not support {}, only {}", wanted.text(), list(&known))))
 }
 
-/// Of the index of an OCI layout, the image of a tag; without one, the only one.
+/// Returns the image of a tag from the index of an OCI layout. Without a tag, returns the only image.
 pub(crate) fn for_tag<'a>(index: &'a [Descriptor], tag: Option<&str>) -> Result<&'a Descriptor, MediaError> {
     let tags = || -> Vec<String> { index.iter().filter_map(|d| d.annotations.get(TAG).cloned()).collect() };
     match tag {
@@ -216,14 +216,14 @@ pub(crate) fn for_tag<'a>(index: &'a [Descriptor], tag: Option<&str>) -> Result<
     }
 }
 
-/// Words of an image, as they can be shown on a terminal.
+/// Lists words of an image, escaped for a terminal.
 fn list(words: &[String]) -> String {
     let shown: Vec<String> = words.iter().map(|word| word.escape_debug().to_string()).collect();
     if shown.is_empty() { "nothing that has a name".to_owned() } else { shown.join(", ") }
 }
 
 impl Config {
-    /// Reads it. An image for another platform is refused.
+    /// Parses a configuration. Refuses an image for another platform.
     pub(crate) fn parse(bytes: &[u8], wanted: &Platform) -> Result<Self, MediaError> {
         #[derive(Deserialize)]
         struct Whole {
@@ -288,7 +288,7 @@ mod tests {
         let both = index(&["linux/arm64", "linux/amd64", "unknown/unknown"]);
         assert_eq!(for_platform(&both, &amd64).expect("there").digest.to_string(), digest("1"));
         let error = for_platform(&index(&["linux/arm64", "linux/s390x"]), &amd64).expect_err("not there");
-        assert_eq!(error.to_string(), "it is not there for linux/amd64, but for linux/arm64, linux/s390x");
+        assert_eq!(error.to_string(), "it does not support linux/amd64, only linux/arm64, linux/s390x");
     }
 
     #[test]

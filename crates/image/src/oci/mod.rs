@@ -1,4 +1,4 @@
-//! Images of other tools: how they are named, where they are, and what their layers come to.
+//! Reads OCI and Docker images: their names, registries, archives and layers.
 
 pub(crate) mod archive;
 pub(crate) mod layer;

@@ -1,4 +1,4 @@
-//! How images are named: as registries, archives, folders and podman's store have them.
+//! Parses the names of images in registries, archives, folders and podman's store.
 //!
 //! The grammar of registry names is that of the distribution project's `reference` package, defaults included
 //! (<https://github.com/distribution/reference/blob/main/reference.go>); transports are those of containers-transports(5).
@@ -7,11 +7,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The registry of names that have none.
+/// The registry of names without a registry.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
-/// The tag of names that have neither tag nor digest.
+/// The tag of names with neither tag nor digest.
 pub const DEFAULT_TAG: &str = "latest";
-/// What stands before the first colon of a name that is none of a registry.
+/// Words before the first colon that do not mean a registry.
 const TRANSPORTS: [&str; 12] = [
     "oci-archive",
     "docker-archive",
@@ -31,7 +31,7 @@ const NAME_LENGTH_MAX: usize = 255;
 /// Longest tag, bytes.
 const TAG_LENGTH_MAX: usize = 128;
 
-/// Where an image is, in the words of whoever asks for it.
+/// The name of an image, which says where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ImageName {
     /// In a registry.
@@ -40,26 +40,26 @@ pub enum ImageName {
     OciArchive {
         /// The archive.
         path: PathBuf,
-        /// Which image; none: the only one.
+        /// Selects an image in it. None means the only one.
         tag: Option<String>,
     },
-    /// `docker-archive:PATH[:NAME]`: what `docker save` writes.
+    /// `docker-archive:PATH[:NAME]`: the output of `docker save`.
     DockerArchive {
         /// The archive.
         path: PathBuf,
-        /// Which image; none: the only one.
+        /// Selects an image in it. None means the only one.
         name: Option<String>,
     },
     /// `oci:FOLDER[:TAG]`: an OCI layout.
     OciFolder {
         /// The folder.
         path: PathBuf,
-        /// Which image; none: the only one.
+        /// Selects an image in it. None means the only one.
         tag: Option<String>,
     },
-    /// `containers-storage:NAME`: podman's own store, by whatever name podman knows the image.
+    /// `containers-storage:NAME`: an image in podman's own store, by any name that podman knows.
     Containers(String),
-    /// `dayfly:ID`: one of dayfly's own store, by its id or the beginning of it.
+    /// `dayfly:ID`: an image in dayfly's own store, by its id or the beginning of it.
     Own(String),
 }
 
@@ -77,7 +77,7 @@ pub struct RegistryName {
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// A name that is none.
+/// An error of parsing a name or a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is no image name: {what}")]
 pub struct NameError {
@@ -86,17 +86,17 @@ pub struct NameError {
 }
 
 impl Digest {
-    /// Its hexadecimal digits.
+    /// Returns its hexadecimal digits.
     pub fn digits(&self) -> &str {
         self.0.trim_start_matches("sha256:")
     }
 
-    /// As text, with its algorithm.
+    /// Returns it as text, with its algorithm.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The digest that these hexadecimal digits of a SHA-256 are.
+    /// Creates a digest from the hexadecimal digits of a SHA-256.
     pub(crate) fn of_digits(digits: &str) -> Self {
         Self(format!("sha256:{digits}"))
     }
@@ -115,7 +115,7 @@ impl FromStr for Digest {
         let wrong = |what: &str| NameError { name: text.to_owned(), what: what.to_owned() };
         let digits = text
             .strip_prefix("sha256:")
-            .ok_or_else(|| wrong("of all digests only sha256:<64 hexadecimal digits> is understood"))?;
+            .ok_or_else(|| wrong("only digests of the form sha256:<64 hexadecimal digits> are supported"))?;
         if digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             Ok(Self(text.to_owned()))
         } else {
@@ -139,32 +139,32 @@ impl From<Digest> for String {
 }
 
 impl RegistryName {
-    /// The same repository at another registry.
+    /// Returns the same name at another registry.
     pub(crate) fn at(registry: &str, name: &Self) -> Self {
         Self { registry: registry.to_owned(), ..name.clone() }
     }
 
-    /// Host, and port where one is named, e.g. `docker.io` or `localhost:5000`.
+    /// Returns the host, with the port if one is named, e.g. `docker.io` or `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// Path of the image there, e.g. `library/ubuntu`.
+    /// Returns the path of the image in the registry, e.g. `library/ubuntu`.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// Its tag, where the name has one.
+    /// Returns the tag, if the name has one.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// Its digest, where the name has one; it wins over the tag.
+    /// Returns the digest, if the name has one. The digest takes precedence over the tag.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// What a registry is asked for: the digest, the tag, or the default tag.
+    /// Returns the reference to request from a registry: the digest, the tag, or the default tag.
     pub fn wanted(&self) -> &str {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.as_str(),
@@ -191,7 +191,7 @@ impl fmt::Display for ImageName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, path, which) = match self {
             Self::Registry(name) => {
-                // A registry that is called like a transport, as in oci:5000/x.
+                // Marks a registry whose host has the name of a transport, as in oci:5000/x.
                 let host = name.registry.split_once(':').map_or("", |(host, _)| host);
                 let mark = if TRANSPORTS.contains(&host) { "docker://" } else { "" };
                 return write!(formatter, "{mark}{name}");
@@ -224,7 +224,7 @@ impl FromStr for ImageName {
         match transport {
             "oci-archive" => needs_path().map(|()| Self::OciArchive { path, tag: which }),
             "docker-archive" => needs_path().map(|()| Self::DockerArchive { path, name: which }),
-            // Else it is a repository of this name, with its tag.
+            // If only digits follow, it is a repository named `oci` with a tag.
             "oci" if which.is_some() || !rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b':') => {
                 needs_path().map(|()| Self::OciFolder { path, tag: which })
             }
@@ -245,7 +245,7 @@ impl FromStr for ImageName {
     }
 }
 
-/// `PATH[:WHICH]`, where the path has no colon.
+/// Splits `PATH[:WHICH]`. The path has no colon.
 fn path_and_rest(text: &str) -> (PathBuf, Option<String>) {
     match text.split_once(':') {
         Some((path, which)) if !which.is_empty() => (Path::new(path).to_owned(), Some(which.to_owned())),
@@ -268,7 +268,7 @@ fn registry_name(text: &str, whole: &str) -> Result<RegistryName, NameError> {
         ),
         None => (text, None),
     };
-    // A colon before the last slash is a port's.
+    // A colon before the last slash belongs to a port.
     let name_ends = rest.rfind('/').map_or(0, |slash| slash + 1);
     let (path, tag) = match rest[name_ends..].split_once(':') {
         Some((last, tag)) => (&rest[..name_ends + last.len()], Some(tag)),
@@ -292,7 +292,8 @@ fn registry_name(text: &str, whole: &str) -> Result<RegistryName, NameError> {
     Ok(RegistryName { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
 }
 
-/// Whether what comes before the first slash is a host: it has a dot or a port, or is `localhost`.
+/// Returns true if the part before the first slash is a host: it has a dot, a port or an upper-case letter, or is
+/// `localhost`.
 fn is_registry(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
@@ -310,11 +311,11 @@ fn check_registry(registry: &str) -> Result<(), String> {
             None => (registry, None),
         },
     };
-    // Parsing alone would take a sign.
+    // The parser alone would accept a sign.
     let is_port =
         |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && matches!(port.parse::<u16>(), Ok(1..));
     if port.is_some_and(|port| !is_port(port)) {
-        return Err(format!("the port in {registry:?} is none (1 to 65535)"));
+        return Err(format!("the port in {registry:?} is not between 1 and 65535"));
     }
     let valid = |label: &str| {
         let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -337,12 +338,12 @@ fn check_repository(repository: &str) -> Result<(), String> {
         None => Ok(()),
         Some("") => Err("a part of the repository between slashes is empty".to_owned()),
         Some(part) => Err(format!(
-            "{part:?} has other than letters, digits, and single separators (., _, __ or -) between them"
+            "{part:?} may have only letters, digits, and single separators (., _, __ or -) between them"
         )),
     }
 }
 
-/// `[a-z0-9]+` parts, with `.`, `_`, `__` or any number of `-` between them.
+/// Returns true for `[a-z0-9]+` words with `.`, `_`, `__` or any number of `-` between them.
 fn is_path_part(part: &str) -> bool {
     let is_word = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = part.as_bytes();
@@ -364,7 +365,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
     if is_word(&bytes[0]) && bytes.iter().all(|byte| is_word(byte) || b".-".contains(byte)) {
         Ok(())
     } else {
-        Err(format!("the tag {tag:?} has other than letters, digits, ., _ and -, or begins with . or -"))
+        Err(format!("the tag {tag:?} may have only letters, digits, ., _ and -, and no . or - first"))
     }
 }
 

@@ -1,8 +1,8 @@
-//! What holds whatever an image says: checked over seeds, and over what chance makes of them, by `cargo test`, and over what
-//! libFuzzer finds by `make fuzz`.
+//! Properties that hold for any image. `cargo test` checks them for seeds and for random changes of seeds; `make fuzz`
+//! checks them for inputs from libFuzzer.
 //!
-//! A check panics where its property does not hold. That something is refused is no failure; that a refusal cannot be shown
-//! on a terminal is one.
+//! A check panics if its property does not hold. It is no failure if an input is refused, but it is one if the error text
+//! cannot be shown on a terminal.
 
 mod seeds;
 
@@ -19,48 +19,47 @@ pub(super) use seeds::{archive, mend_sums};
 #[cfg(test)]
 pub(super) use seeds::{entry, raw, record};
 
-/// Something that holds for any bytes.
+/// A property that holds for any bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Property {
-    /// What it is about; the name of its fuzz target.
+    /// Its subject, which is the name of its fuzz target.
     pub name: &'static str,
-    /// Inputs to begin with.
+    /// Inputs to start from.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Panics where it does not hold.
+    /// Panics if the property does not hold for these bytes.
     pub check: fn(&[u8]),
 }
 
-/// All of them.
+/// All properties.
 pub const ALL: [Property; 6] = [NAMES, MANIFESTS, ARCHIVES, TAR, LAYERS, PACKED];
 
-/// A name that is understood is understood to be the same once it was printed, and what it asks a registry for is a path
-/// below it.
+/// Printing a name and parsing it again gives the same name. Its parts are safe to use in the URLs of a registry.
 pub const NAMES: Property = Property { name: "names", seeds: seeds::names, check: check_name };
 
-/// Of an index that is taken which was asked for, and what is kept of a configuration can be read again.
+/// Lookups in an index return the requested entry, and the stored part of a configuration can be parsed again.
 pub const MANIFESTS: Property =
     Property { name: "manifests", seeds: seeds::manifests, check: check_manifest };
 
-/// The layers of an archive are in it.
+/// The layers of an archive lie within the archive.
 pub const ARCHIVES: Property = Property { name: "archives", seeds: seeds::archives, check: check_archive };
 
-/// What is read of a tar archive is within its bounds, and is read again once it was written.
+/// The entries of a tar archive keep the reader's limits, and writing and reading them again gives the same entries.
 pub const TAR: Property = Property { name: "tar", seeds: seeds::tars, check: check_tar };
 
-/// What layers come to is a tree in which nothing leads outside, and that tree is what can be read of what is emitted. The
-/// layers are made of few names, so that they meet.
+/// Layers give a tree in which no path leads outside, and the emitted stream gives the same tree. The layers use few names,
+/// so that their entries affect each other.
 pub const LAYERS: Property = Property { name: "layers", seeds: seeds::layers, check: check_layers };
 
-/// The same of one layer as it is stored: gzip, Zstandard, or neither.
+/// The same property for one layer as it is stored: with gzip, with Zstandard, or unpacked.
 pub const PACKED: Property = Property { name: "packed", seeds: seeds::packed, check: check_packed };
 
-/// What is told can be shown: nothing in it moves a cursor.
+/// Checks that a text can be shown on a terminal: it has no control characters.
 pub(super) fn assert_shown(text: impl ToString) {
     let text = text.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
 }
 
-/// A file that has no name, and the path that opens it as long as it is open.
+/// Creates a file without a name. Returns it with a path that opens it until the file is closed.
 pub(super) fn stored(bytes: &[u8]) -> (std::fs::File, PathBuf) {
     let made = rustix::fs::memfd_create(c"property", rustix::fs::MemfdFlags::CLOEXEC);
     let mut file = std::fs::File::from(made.expect("memory"));
@@ -80,7 +79,7 @@ fn check_name(data: &[u8]) {
             match (&name, &again) {
                 (ImageName::Registry(name), ImageName::Registry(again)) => {
                     check_registry_name(name);
-                    // The tag that was not named is printed.
+                    // Printing adds the default tag.
                     let wanted =
                         |name: &RegistryName| (name.repository().to_owned(), name.wanted().to_owned());
                     assert_eq!((name.registry(), wanted(name)), (again.registry(), wanted(again)));
@@ -91,7 +90,7 @@ fn check_name(data: &[u8]) {
     }
 }
 
-/// It becomes a part of URLs.
+/// Checks that the parts of a name are safe in URLs.
 fn check_registry_name(name: &RegistryName) {
     let of = |text: &str, more: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
     assert!(of(name.registry(), b".-:[]") && of(name.wanted(), b"._-:"), "{name:?}");
@@ -172,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// Changes as a fuzzer makes them: some bytes, or an end that is not there.
+    /// Changes a seed as a fuzzer does: replaces some bytes, or cuts the end.
     fn changed(
         mut seed: Vec<u8>,
         changes: &[(prop::sample::Index, u8)],

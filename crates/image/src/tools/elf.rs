@@ -1,4 +1,4 @@
-//! Whether a file is a program that a loader starts, or a library: System V ABI, "ELF Header" and "Program Header".
+//! Tells programs that a loader starts, libraries and other files apart: System V ABI, "ELF Header" and "Program Header".
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,18 +7,18 @@ use std::path::Path;
 use super::super::ImageError;
 use super::super::error::failed;
 
-/// Enough for the headers of any program.
+/// Bytes that are read of a file: enough for the headers of any program.
 const HEAD: u64 = 4096;
-/// A table of what it needs (`PT_DYNAMIC`), and the path of its loader (`PT_INTERP`).
+/// Kinds of program headers: the table of needed libraries (`PT_DYNAMIC`), and the path of the loader (`PT_INTERP`).
 const DYNAMIC: u32 = 2;
 const INTERPRETER: u32 = 3;
 
-/// What the loader has to do with a file.
+/// The way in which the loader uses a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Linkage {
-    /// Nothing: a script, data, or a program that needs nobody.
+    /// Not at all: a script, data, or a static program.
     None,
-    /// A library, or what is loaded like one.
+    /// A library, or a file that is loaded like one.
     Library,
     /// A program that names its loader.
     Program,
@@ -32,7 +32,8 @@ impl Linkage {
         Ok(Self::of(&head))
     }
 
-    /// Of a file that begins like this; only those for 64 bits, lowest byte first.
+    /// Returns the linkage of a file that begins with these bytes. Only 64-bit little-endian files count as programs or
+    /// libraries.
     fn of(head: &[u8]) -> Self {
         if !head.starts_with(b"\x7fELF\x02\x01") {
             return Self::None;

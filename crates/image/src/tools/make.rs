@@ -1,4 +1,4 @@
-//! Makes tools of Debian packages: files are taken out, and programs are told where their libraries are.
+//! Builds tools from Debian packages: extracts their files, and writes the paths of the libraries into the programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -19,12 +19,12 @@ use crate::oci::tar::Kind;
 use dayfly_host::stage::{make_folder, remove_tree};
 
 const PHASE: &str = "making tools that fit any image";
-/// The loader, and where Debian has it and other libraries.
+/// The loader, and the folders in which Debian has it and other libraries.
 const LOADER: &str = "ld-linux-x86-64.so.2";
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "libexec/sudo"];
-/// Where packages have programs.
+/// Folders in which packages have programs.
 const PROGRAMS: [&str; 3] = ["bin", "sbin", "libexec/docker"];
-/// What of packages may be wanted; their documentation is not.
+/// Folders of packages that may contain parts of tools.
 const FOLDERS: [&str; 7] = [
     "bin/",
     "sbin/",
@@ -34,10 +34,10 @@ const FOLDERS: [&str; 7] = [
     "share/git-core/",
     "share/ca-certificates/",
 ];
-/// Links that are followed on the way to a file.
+/// Most links that are followed to reach a file.
 const FOLLOWED_MAX: usize = 8;
 
-/// Fills the bundle's tree, and tells which files each tool is made of.
+/// Fills the bundle's tree, and returns the files of each tool.
 pub(super) fn make(
     settings: &BuildSettings,
     suite: &str,
@@ -74,7 +74,7 @@ pub(super) fn make(
     Ok(tools)
 }
 
-/// Runs `patchelf`, on a file where there is one, and returns what it says.
+/// Runs `patchelf`, on a file if one is given, and returns its output.
 fn patchelf(arguments: &[&str], file: Option<&Path>) -> Result<String, ImageError> {
     let output = Command::new("patchelf").args(arguments).args(file).output();
     let file = file.unwrap_or(Path::new("nothing"));
@@ -89,7 +89,7 @@ fn patchelf(arguments: &[&str], file: Option<&Path>) -> Result<String, ImageErro
     Err(ImageError::Failed { program: "patchelf", phase: PHASE, status: output.status.to_string(), tail })
 }
 
-/// Files of packages. Paths are those of a system whose `/bin`, `/sbin` and `/lib` are below `/usr`, without that.
+/// The files of packages. Their paths have no leading `usr/`, and all of `/bin`, `/sbin` and `/lib` count as below `/usr`.
 struct Packages {
     folder: PathBuf,
     files: BTreeSet<String>,
@@ -97,14 +97,14 @@ struct Packages {
 }
 
 struct Link {
-    /// As it stands in the package.
+    /// Its target as the package has it.
     text: String,
-    /// The path that it leads to.
+    /// The path that the target means.
     to: String,
 }
 
 impl Packages {
-    /// Takes out of an archive what may be wanted.
+    /// Extracts from an archive the files that tools may need.
     fn read(archive: &Path, folder: &Path) -> Result<Self, ImageError> {
         let mut packages = Self { folder: folder.to_owned(), files: BTreeSet::new(), links: BTreeMap::new() };
         debian::for_each(archive, &mut |original, header, reader| {
@@ -117,17 +117,17 @@ impl Packages {
                 Kind::File => {
                     let to = folder.join(path);
                     debian::write(reader, &to)?;
-                    // Set-id bits are for the image, not for this host.
+                    // Set-id bits are dropped, because they are for the image, not for this host.
                     let mode = if header.mode & 0o111 == 0 { 0o644 } else { 0o755 };
                     fs::set_permissions(&to, fs::Permissions::from_mode(mode))
-                        .map_err(failed("open to readers", &to))?;
+                        .map_err(failed("make readable", &to))?;
                     packages.files.insert(path.to_owned());
                 }
                 Kind::Symlink => {
                     let to = leads_to(original, &text);
                     packages.links.insert(path.to_owned(), Link { text, to });
                 }
-                // Of packages, a further name of a file.
+                // A hard link in a package is a further name of a file.
                 Kind::HardLink => {
                     let to = leads_to("", text.trim_start_matches("./"));
                     packages.links.insert(path.to_owned(), Link { text: format!("/{to}"), to });
@@ -139,7 +139,7 @@ impl Packages {
         Ok(packages)
     }
 
-    /// The file at a path, links followed.
+    /// Returns the file at a path, following links.
     fn find(&self, path: &str) -> Option<PathBuf> {
         let mut path = path;
         for _ in 0..FOLLOWED_MAX {
@@ -156,7 +156,7 @@ impl Packages {
         found.ok_or_else(|| missing(name))
     }
 
-    /// Paths below a folder.
+    /// Returns the paths below a folder.
     fn below(&self, folder: &str) -> Vec<String> {
         let inside = format!("{folder}/");
         let all = self.files.iter().chain(self.links.keys());
@@ -168,7 +168,7 @@ fn missing(what: &str) -> ImageError {
     ImageError::Unusable { what: format!("{what}, which tools need, is in none of their packages") }
 }
 
-/// Where a link of a package leads, as [`Packages`] has its paths.
+/// Returns the path that a link of a package leads to, in the form of the paths of [`Packages`].
 fn leads_to(path: &str, link: &str) -> String {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut parts: Vec<&str> = if link.starts_with('/') { Vec::new() } else { folder.split('/').collect() };
@@ -186,7 +186,7 @@ fn leads_to(path: &str, link: &str) -> String {
 struct Maker {
     packages: Packages,
     tree: PathBuf,
-    /// What is there, and with it all that it needs.
+    /// The files in the tree, each with itself and the libraries that it needs.
     placed: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -225,7 +225,7 @@ impl Maker {
                     all.insert(target);
                 }
                 _ => {
-                    // One that leads out of what was taken is of no use here.
+                    // A link whose target was not extracted is skipped.
                     if let Some(file) = self.packages.find(&path) {
                         all.extend(self.place(&file, &target)?);
                     }
@@ -249,7 +249,7 @@ impl Maker {
         if paths.is_empty() { Err(missing(from)) } else { Ok(BTreeSet::from([to.to_owned()])) }
     }
 
-    /// Puts a file into the tree, and all that it needs; what is there already is not put again.
+    /// Puts a file and the libraries that it needs into the tree, unless they are in it already. Returns all these files.
     fn place(&mut self, file: &Path, to: &str) -> Result<BTreeSet<String>, ImageError> {
         if let Some(all) = self.placed.get(to) {
             return Ok(all.clone());
@@ -272,7 +272,7 @@ impl Maker {
                 let loader = format!("{libraries}/{LOADER}");
                 patchelf(&[&["--set-interpreter", &loader], &search[..]].concat(), Some(&target))?;
             }
-            // The others are found as their program says.
+            // Libraries without a search path of their own are found by the path of their program.
             Linkage::Library if !patchelf(&["--print-rpath"], Some(&target))?.is_empty() => {
                 patchelf(&search, Some(&target))?;
             }

@@ -1,14 +1,14 @@
-//! What jobs use, for images that have none of it: Docker's engine, git, sudo and a few more, as Debian packages them.
+//! Tools that jobs use, for images that lack them: Docker's engine, git, sudo and a few more, from Debian packages.
 //!
 //! ```text
 //!   <state>/tools/<id>/
-//!     tree/            what is at /opt/dayfly in a machine: bin, lib, share
-//!     manifest.json    which files each tool is made of
+//!     tree/            the content of /opt/dayfly in a machine: bin, lib, share
+//!     manifest.json    the files of each tool
 //! ```
 //!
-//! They run in any image, whatever its C library is: their programs name the loader and the libraries in that folder, and
-//! nothing else of the image's. That is written into them by `patchelf`, as NixOS does it; a loader that is told by the
-//! environment (`LD_LIBRARY_PATH`) would tell whatever they start, too.
+//! The tools run in any image, whatever its C library is, because their programs use only the loader and the libraries in
+//! that folder. `patchelf` writes these paths into the programs, as NixOS does. The variable `LD_LIBRARY_PATH` would not do,
+//! because the tools' child processes would inherit it.
 
 mod elf;
 mod make;
@@ -25,45 +25,45 @@ use super::{BuildSettings, ImageError, Progress};
 use dayfly_host::digest::{digest_of, id_of};
 pub(super) use table::{Wanted, wanted};
 
-/// Grows when a change here would make something else of the same packages.
+/// Version of this builder. It is raised if a change here gives another bundle for the same packages.
 const VERSION: &str = "2";
-/// Folder of what is put into images.
+/// Name of the folder whose files are put into images.
 const TREE: &str = "tree";
 
-/// Tools that any image can be given.
+/// A bundle of tools that can be added to any image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
     /// Its folder.
     pub folder: PathBuf,
-    /// What they are.
+    /// Its manifest.
     pub manifest: ToolsManifest,
 }
 
-/// What a bundle of tools says about itself.
+/// The manifest of a bundle of tools.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolsManifest {
     /// Its id.
     pub id: String,
-    /// Debian's name of the release that its packages are of.
+    /// Debian's name of the release that the packages come from.
     pub suite: String,
-    /// The files of each tool, libraries with them; relative to the folder that they are in.
+    /// The files of each tool and its libraries, relative to the bundle's tree.
     pub tools: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Tools {
-    /// Where the files are.
+    /// Returns the folder of the files.
     pub(super) fn tree(&self) -> PathBuf {
         self.folder.join(TREE)
     }
 
-    /// All files that these tools are made of.
+    /// Returns all files of these tools.
     pub(super) fn files(&self, names: &[&str]) -> BTreeSet<&str> {
         let of = |name: &&str| self.manifest.tools.get(*name).into_iter().flatten().map(String::as_str);
         names.iter().flat_map(of).collect()
     }
 }
 
-/// The tools: from the state folder, or made (a minute or two, and a download of 120 MB).
+/// Returns the tools from the state folder. Builds them if needed (takes a minute or two and downloads 120 MB).
 ///
 /// # Errors
 /// See [`ImageError`].
@@ -77,7 +77,7 @@ pub fn tools(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
     })
 }
 
-/// The id of the bundle that [`tools`] would return.
+/// Returns the id of the bundle that [`tools`] would return.
 pub(super) fn id(settings: &BuildSettings) -> String {
     id_of_suite(&debian::suite(settings))
 }

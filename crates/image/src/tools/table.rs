@@ -1,4 +1,4 @@
-//! What jobs usually need, where images have it, and what it is made of for those that have not.
+//! The things that jobs usually need: their paths in images, and the packages and files to add if an image lacks them.
 
 use dayfly_guest::environment::{AUTHORITIES, DAEMONS};
 
@@ -7,50 +7,50 @@ use super::super::manifest::NO_DOCKER;
 /// A thing that jobs usually need.
 #[derive(Debug)]
 pub(in super::super) struct Wanted {
-    /// As people are told of it.
+    /// Its name in messages.
     pub(in super::super) name: &'static str,
-    /// Where images have it, from their root; one of them is enough.
+    /// Paths at which images may have it, from the root. An image needs only one of them.
     pub(in super::super) places: &'static [&'static str],
-    /// How an image comes by it; none where it cannot be added.
+    /// The tool that is added to an image that lacks it; none if it cannot be added.
     pub(in super::super) tool: Option<Tool>,
-    /// Only Docker's engine needs it: an image without one does not lack it.
+    /// True if only Docker's engine needs it. An image without an engine does not lack it.
     pub(in super::super) for_engine: bool,
 }
 
-/// What a tool is made of.
+/// The packages, files and links of a tool.
 #[derive(Debug)]
 pub(in super::super) struct Tool {
-    /// Debian packages; one with a question mark is wanted where its release has it.
+    /// Debian packages. A package with a leading question mark is fetched only if the release has it.
     pub(super) packages: &'static [&'static str],
     pub(super) parts: &'static [Part],
-    /// Links in the image, and what in the folder of tools they lead to.
+    /// Paths of links in the image, and their targets relative to the folder of tools.
     pub(in super::super) links: &'static [(&'static str, &'static str)],
 }
 
-/// A part of a tool. Paths in packages are those of a system whose `/bin`, `/sbin` and `/lib` are below `/usr`, without that.
+/// A part of a tool. Paths in packages have no leading `usr/`, and all of `/bin`, `/sbin` and `/lib` count as below `/usr`.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// A program, wherever its package has it: it comes into `bin`.
+    /// A program from any program folder of its package. It is put into `bin`.
     Program(&'static str),
-    /// A program that is called by another name.
+    /// A program that is put into `bin` under another name.
     Named(&'static str, &'static str),
     /// All files of a folder.
     Folder { from: &'static str, to: &'static str },
     /// One file.
     File { from: &'static str, to: &'static str },
-    /// All files of a folder, in one.
+    /// All files of a folder, joined into one file.
     Joined { from: &'static str, to: &'static str },
 }
 
 use Part::{File, Folder, Joined, Named, Program};
 
-/// All of them, in the order in which people are told.
+/// Returns the whole table, in the order in which messages list it.
 pub(in super::super) fn wanted() -> &'static [Wanted] {
     &WANTED
 }
 
 static WANTED: [Wanted; 15] = [
-    // A system without a shell has nothing else of what a step would call either.
+    // An image without a shell has none of the other programs that a step would call either.
     Wanted { name: "sh", places: &["bin/sh"], tool: None, for_engine: false },
     Wanted {
         name: "bash",
@@ -102,7 +102,7 @@ static WANTED: [Wanted; 15] = [
                 Folder { from: "lib/git-core", to: "lib/git-core" },
                 Folder { from: "share/git-core/templates", to: "share/git-core/templates" },
             ],
-            // It looks for its commands where it was built for.
+            // git looks for its commands at the path that it was built with.
             links: &[
                 ("usr/bin/git", "bin/git"),
                 ("usr/lib/git-core", "lib/git-core"),
@@ -158,7 +158,7 @@ static WANTED: [Wanted; 15] = [
                 Named("xtables-nft-multi", "ip6tables"),
                 Folder { from: "lib/x86_64-linux-gnu/xtables", to: "lib/xtables" },
             ],
-            // It looks for its extensions where it was built for.
+            // iptables looks for its extensions at the path that it was built with.
             links: &[
                 ("usr/sbin/iptables", "bin/iptables"),
                 ("usr/sbin/ip6tables", "bin/ip6tables"),
@@ -216,7 +216,7 @@ static WANTED: [Wanted; 15] = [
         places: &DAEMONS,
         tool: Some(Tool {
             packages: &["docker.io", "?docker-cli"],
-            // Everything else that the engine needs stands above; the agent gives the daemon a search path with it.
+            // All else that the engine needs is listed above. The agent gives the daemon a search path that includes it.
             parts: &[Program("dockerd"), Program("docker"), Program("docker-init")],
             links: &[("usr/bin/docker", "bin/docker")],
         }),
@@ -242,7 +242,7 @@ mod tests {
             }
             let is_found = places.iter().any(|place| {
                 let place = place.trim_start_matches('/');
-                // A daemon's search path ends there.
+                // The daemon's search path ends with this folder.
                 let is_program = |program: &str| place == format!("opt/dayfly/bin/{program}");
                 tool.links.iter().any(|(link, _)| *link == place)
                     || tool.parts.iter().any(|part| matches!(part, Program(program) if is_program(program)))

@@ -1,4 +1,4 @@
-//! A layer as it is stored.
+//! Opens stored layers.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
@@ -6,27 +6,27 @@ use std::path::PathBuf;
 
 use super::super::Digest;
 
-/// Largest window of Zstandard that is unpacked: the library's own limit, 128 MiB, is more than any level below `--ultra
-/// -21` asks for.
+/// Largest Zstandard window that is accepted. The library's own limit, 128 MiB, is more than any level below `--ultra -21`
+/// needs.
 const ZSTD_WINDOW_LOG_MAX: u32 = 26;
-/// How much is read at once, bytes.
+/// Size of read buffers, bytes.
 const READ: usize = 256 * 1024;
 
-/// Where a layer is: a file, or a part of one.
+/// The place of a layer: a file, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LayerBlob {
     /// The file.
     pub(crate) path: PathBuf,
-    /// Where in it the layer begins, bytes.
+    /// Offset of the layer in the file, bytes.
     pub(crate) offset: u64,
-    /// Length as it is stored, bytes.
+    /// Length of the stored layer, bytes.
     pub(crate) length: u64,
-    /// Digest of the layer when it is unpacked.
+    /// Digest of the unpacked layer.
     pub(crate) diff_id: Digest,
 }
 
 impl LayerBlob {
-    /// Opens it, as the tar archive that it is when it is unpacked.
+    /// Opens the layer as an unpacked tar archive.
     pub(crate) fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.offset))?;
@@ -34,14 +34,14 @@ impl LayerBlob {
     }
 }
 
-/// Unpacks by what the content itself says: media types of real images lie.
+/// Unpacks by the compression that the content itself shows, because media types of real images may be wrong.
 fn unpacked(mut packed: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let head = packed.fill_buf()?;
     Ok(match head {
         [0x1f, 0x8b, ..] => {
             Box::new(BufReader::with_capacity(READ, flate2::bufread::MultiGzDecoder::new(packed)))
         }
-        // A frame, or one that is to be skipped.
+        // A normal or a skippable frame.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;

@@ -1,4 +1,4 @@
-//! The second reading: what is visible, as one stream.
+//! The second reading of layers: writes all visible files into one stream.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,36 +9,36 @@ use super::super::tar::{Header, Kind, Reader, Writer};
 use super::tree::{Content, Node, Tree};
 use super::{LayerBlob, LayerError};
 
-/// A file that is written to the host too, as it passes by.
+/// A file that is also written to the host while it is streamed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Extract {
     /// Its path in the image.
     pub(crate) path: String,
-    /// Where it goes.
+    /// The path on the host.
     pub(crate) to: PathBuf,
 }
 
-/// What was emitted.
+/// Counts of an emitted stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Emission {
-    /// Paths, but for the root.
+    /// Number of paths, without the root.
     pub(crate) entries: u64,
     /// Length of all files, bytes.
     pub(crate) bytes: u64,
 }
 
-/// A file of a layer that is still visible: its first name.
+/// A file of a layer that is still visible, with its first name.
 struct Visible {
     ordinal: u32,
     path: Vec<u8>,
     inode: usize,
 }
 
-/// Writes the tree as a tar archive: folders first, each before what is in it, then files in the order of their layers, then
-/// further names of files.
+/// Writes the tree as a tar archive: first folders, each before its content, and everything else that no layer's content
+/// holds; then files in the order of their layers; then further names of files.
 ///
 /// # Errors
-/// A layer is not as it was when it was read first; `to` or a file to extract cannot be written.
+/// A layer has changed since its first reading; `to` or a file to extract cannot be written.
 pub(crate) fn emit(
     tree: &Tree,
     layers: &[LayerBlob],
@@ -78,11 +78,11 @@ fn to_stream(source: io::Error) -> LayerError {
     LayerError::Write { what: "the stream of files".to_owned(), source }
 }
 
-/// Who is emitted when.
+/// The order in which paths are emitted.
 struct Plan {
     others: Vec<(Vec<u8>, usize)>,
     files: Vec<Vec<Visible>>,
-    /// Path, and the path of the file that it is another name of.
+    /// Path, path of the first name of the same file, and inode.
     links: Vec<(Vec<u8>, Vec<u8>, usize)>,
     first_names: HashMap<usize, Vec<u8>>,
 }
@@ -158,7 +158,7 @@ impl<W: Write> Emitter<'_, W> {
         self.writer.entry(header, content).map_err(to_stream)
     }
 
-    /// What is in no layer's content.
+    /// Writes an entry whose content is in no layer.
     fn other(&mut self, path: &[u8], inode: usize) -> Result<(), LayerError> {
         match &self.tree.inodes[inode].content {
             Content::Folder => self.write(&self.header(path, inode, Kind::Folder, 0, b""), &mut io::empty()),
@@ -181,7 +181,7 @@ impl<W: Write> Emitter<'_, W> {
         }
     }
 
-    /// Reads a layer up to the last of its files that is visible.
+    /// Reads a layer up to its last visible file, and writes its visible files.
     fn layer(&mut self, index: usize, layer: &LayerBlob, visible: &[Visible]) -> Result<(), LayerError> {
         let of_layer = |what: String| LayerError::layer(index, what);
         if visible.is_empty() {
@@ -214,7 +214,7 @@ impl<W: Write> Emitter<'_, W> {
         Ok(())
     }
 
-    /// Into the stream and into a file.
+    /// Writes a file into the stream and to the host.
     fn extract(
         &mut self,
         header: &Header,
@@ -229,7 +229,7 @@ impl<W: Write> Emitter<'_, W> {
     }
 }
 
-/// Tells an archive that ends from a stream that does.
+/// Marks read errors as `InvalidData`, so that a failed read of a layer differs from a failed write to the stream.
 struct Named<'a, R> {
     inner: &'a mut R,
 }

@@ -1,18 +1,18 @@
-//! Layers: what a list of them comes to, as one stream, without an unpacked tree.
+//! Merges layers into one tar stream, without an unpacked tree.
 //!
 //! ```text
 //!   layer 1 ─ scan ─> entries ─┐
 //!   layer 2 ─ scan ─> entries ─┼─> Tree (names and attributes only) ──> emit ──> one tar stream, each path once
-//!   ...                        ┘        ^ what the host adds              ^ layers, read again for their contents
+//!   ...                        ┘        ^ the host's additions            ^ layers, read again for their contents
 //! ```
 //!
-//! Each layer is read twice: once for its headers, side by side with others and with its digest verified, and once for the
-//! contents of those files that are still visible. Between the two only names and attributes are in memory.
+//! Each layer is read twice: first for its headers, in parallel with other layers, when its digest is checked too; then for
+//! the contents of those files that are still visible. Between the two, memory holds only names and attributes.
 //!
-//! What the tree comes to is what the OCI image specification says (`layer.md`, "Applying Changesets"), and where that
-//! leaves something open, what containers/storage does when it unpacks: links of parent folders are followed inside the
-//! image, other links are not; a folder over a folder keeps what is in it; missing parents are made. A whiteout hides what
-//! lower layers have, wherever in its own layer it stands.
+//! The tree follows the OCI image specification (`layer.md`, "Applying Changesets"). If that leaves something open, the tree
+//! does the same as containers/storage when it unpacks: links of parent folders are followed inside the image, other links
+//! are not; a folder over a folder keeps its content; missing parents are created. A whiteout hides the files of lower
+//! layers, regardless of its position in its own layer.
 
 mod blob;
 mod emit;
@@ -26,20 +26,20 @@ pub(crate) use emit::{Extract, emit};
 pub(crate) use scan::scan_all;
 pub(crate) use tree::{Attributes, Content, Tree};
 
-/// What an image may come to: above what any real one has, and below what would hurt the host.
+/// Limits of an image: above the figures of any real image, and below those that would harm the host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Entries of all layers.
     pub(crate) entries: u64,
-    /// Length of all layers, unpacked, and of all files with their holes, bytes.
+    /// Length of an unpacked layer, and of all files with their holes, bytes.
     pub(crate) bytes: u64,
-    /// Length of all names, links and attributes, bytes: they are kept in memory.
+    /// Length of all names, links and attributes, bytes. They are held in memory.
     pub(crate) names: u64,
-    /// Length of the files that decide what the host adds, bytes: they are kept in memory too.
+    /// Length of the files on which the host's additions depend, bytes. They are held in memory, too.
     pub(crate) kept: u64,
-    /// Folders within folders.
+    /// Depth of nested folders.
     pub(crate) depth: usize,
-    /// Layers.
+    /// Number of layers.
     pub(crate) layers: usize,
 }
 
@@ -56,36 +56,36 @@ impl Default for Limits {
     }
 }
 
-/// Why layers cannot be used. Layers are counted from 1, the lowest.
+/// An error of merging layers. Layers are counted from 1, the lowest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LayerError {
-    /// An entry that no image may have.
+    /// An entry is invalid.
     #[error("layer {layer}, entry \"{entry}\": {what}")]
     Entry {
-        /// Which layer.
+        /// Number of the layer.
         layer: usize,
-        /// Its path, escaped.
+        /// Path of the entry, escaped.
         entry: String,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
-    /// The layer as a whole.
+    /// A layer as a whole cannot be used.
     #[error("layer {layer}: {what}")]
     Layer {
-        /// Which layer.
+        /// Number of the layer.
         layer: usize,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
-    /// What the stream is written to.
+    /// A write failed.
     #[error("cannot write {what}: {source}")]
     Write {
-        /// To what.
+        /// The target of the write.
         what: String,
         /// Cause.
         source: std::io::Error,
     },
-    /// Nobody wants it any more.
+    /// The caller cancelled the merge.
     #[error("stopped")]
     Cancelled,
 }
@@ -100,7 +100,7 @@ impl LayerError {
     }
 }
 
-/// The parts of a path. What leads up from the beginning is refused.
+/// Returns the parts of a path, or none if the path leads above its beginning.
 fn clean(path: &[u8]) -> Option<Vec<&[u8]>> {
     let mut parts = Vec::new();
     for part in path.split(|&byte| byte == b'/') {

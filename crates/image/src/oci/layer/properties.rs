@@ -1,4 +1,4 @@
-//! What holds of any layers.
+//! Checks the properties of layers.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -12,10 +12,10 @@ use super::tree::{Content, Node, Tree};
 use super::{LayerBlob, LayerError, Limits, emit, scan_all};
 use dayfly_host::digest::hexadecimal;
 
-/// Far below what images may come to, so that bounds are met.
+/// Limits far below the real ones, so that inputs reach them.
 const LIMITS: Limits =
     Limits { entries: 400, bytes: 1 << 20, names: 64 << 10, kept: 4096, depth: 16, layers: 8 };
-/// Names that make entries meet, and those that mean something.
+/// Few names, so that entries affect each other, and names with a meaning.
 const NAMES: [&str; 15] = [
     "a",
     "b",
@@ -34,7 +34,7 @@ const NAMES: [&str; 15] = [
     "\u{1b}\n",
 ];
 
-/// Bytes as choices; nothing but zeroes at the end.
+/// Bytes that are read as choices. After their end, all choices are zero.
 struct Choices<'a>(&'a [u8]);
 
 impl Choices<'_> {
@@ -52,7 +52,7 @@ impl Choices<'_> {
         format!("{root}{}", parts.join("/")).into_bytes()
     }
 
-    /// An entry; none: the next layer begins.
+    /// Returns an entry, or none if the next layer begins.
     fn entry(&mut self) -> Option<(Header, Vec<u8>)> {
         let kind = match self.next() % 8 {
             0..=2 => Kind::File,
@@ -82,7 +82,7 @@ impl Choices<'_> {
         Some((header, content))
     }
 
-    /// Layers up to the end of the choices.
+    /// Returns the layers that the remaining choices describe.
     fn layers(&mut self) -> Vec<Vec<u8>> {
         let (mut layers, mut layer) = (Vec::new(), Vec::new());
         while !self.0.is_empty() && layers.len() < 5 {
@@ -132,7 +132,7 @@ fn check(layers: &[Vec<u8>]) {
     }
 }
 
-/// What there is of it; more than the limit is refused anyway.
+/// Returns the unpacked bytes of a layer. Stops after the limit, because longer layers are refused anyway.
 fn unpacked(blob: &LayerBlob) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok(inner) = blob.open() {
@@ -152,17 +152,17 @@ fn check_tree(tree: &Tree, blobs: &[LayerBlob]) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// What is at a path: what can be compared, and for a further name of a file only which one that is.
+/// The entry at a path. For a further name of a file, only the first name.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Entry { header: Header, content: Vec<u8> },
     AlsoCalled(Vec<u8>),
 }
 
-/// What a tree holds.
+/// The files of a tree.
 #[derive(Default)]
 struct Listing {
-    /// Of each layer the contents of its entries.
+    /// The contents of the entries of each layer.
     contents: Vec<Vec<Vec<u8>>>,
     files: BTreeMap<Vec<u8>, Found>,
     first_names: BTreeMap<usize, Vec<u8>>,
@@ -231,7 +231,8 @@ fn contents(blob: &LayerBlob) -> Vec<Vec<u8>> {
     contents
 }
 
-/// What a stream comes to for whoever unpacks it: each path once, below folders that came before, links to what came before.
+/// Returns the files of a stream as a program that unpacks it would see them. Checks that each path comes once and after its
+/// folder, and that links come after their targets.
 fn listed(stream: &[u8]) -> BTreeMap<Vec<u8>, Found> {
     let mut reader = Reader::new(stream);
     let mut files: BTreeMap<Vec<u8>, Found> = BTreeMap::new();

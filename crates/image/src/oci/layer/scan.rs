@@ -1,4 +1,4 @@
-//! The first reading of a layer: its headers, and its digest.
+//! The first reading of layers: reads headers and checks digests.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -12,17 +12,18 @@ use super::tree::Attributes;
 use super::{LayerBlob, LayerError, Limits, clean};
 use dayfly_host::digest::hexadecimal;
 
-/// Files whose content decides what the host adds, and the longest of them, bytes.
+/// Files on whose content the host's additions depend.
 const KEPT: [&[u8]; 6] =
     [b"etc/passwd", b"etc/group", b"etc/shadow", b"etc/os-release", b"usr/lib/os-release", b"usr/etc/passwd"];
-/// The same in the folder of a kernel's modules.
+/// Such files in the folder of a kernel's modules.
 const KEPT_OF_KERNEL: [&[u8]; 2] = [b"modules.dep", b"modules.builtin"];
+/// Longest such file that is stored, bytes.
 const KEPT_LENGTH_MAX: u64 = 4 * 1024 * 1024;
 
-/// Marks of layers (image-spec, `layer.md`, "Whiteouts").
+/// Prefix and name of whiteouts (image-spec, `layer.md`, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What AUFS left in old layers for itself.
+/// Prefix of AUFS's own files in old layers.
 const OF_AUFS: &[u8] = b".wh..wh.";
 
 /// An entry of a layer.
@@ -32,7 +33,7 @@ pub(super) struct Entry {
     pub(super) path: Box<[u8]>,
     pub(super) what: What,
     pub(super) attributes: Attributes,
-    /// Which entry of its archive it is.
+    /// Index of the entry in its archive, from 0.
     pub(super) ordinal: u32,
 }
 
@@ -46,13 +47,13 @@ pub(super) enum What {
     Folder,
     Fifo,
     Device,
-    /// The path is hidden.
+    /// Hides the path.
     Whiteout,
-    /// What lower layers have in this folder is hidden.
+    /// Hides the content that lower layers have in this folder.
     Opaque,
 }
 
-/// What a layer holds.
+/// The entries of a layer.
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
     pub(super) entries: Vec<Entry>,
@@ -60,10 +61,10 @@ pub(crate) struct Scanned {
     pub(super) kept: HashMap<u32, Vec<u8>>,
 }
 
-/// Reads layers, several at a time, and hands them over from the lowest to the highest.
+/// Reads several layers at a time, and passes them to `take` from the lowest to the highest.
 ///
 /// # Errors
-/// A layer cannot be read, is not what its digest says, or holds what no layer may.
+/// A layer cannot be read, does not match its digest, or has an invalid entry.
 pub(crate) fn scan_all(
     layers: &[LayerBlob],
     limits: &Limits,
@@ -166,7 +167,7 @@ fn is_kept(path: &[u8]) -> bool {
     KEPT.contains(&path) || (of_kernel.is_some() && KEPT_OF_KERNEL.contains(&name))
 }
 
-/// What of the limits all layers together have used up.
+/// The totals of all layers so far, for the limits.
 #[derive(Default)]
 struct Used {
     entries: AtomicU64,
@@ -175,13 +176,13 @@ struct Used {
     kept: AtomicU64,
 }
 
-/// Whether a counter, once `more` is added, is above the most.
+/// Adds `more` to a counter. Returns true if the sum exceeds `most`.
 fn over(counter: &AtomicU64, more: u64, most: u64) -> bool {
     counter.fetch_add(more.min(most.saturating_add(1)), Ordering::Relaxed).saturating_add(more) > most
 }
 
 impl Used {
-    /// A layer may have the same file any number of times, and each of them would be kept.
+    /// Counts a stored file. A layer may have the same file any number of times, and each copy would be stored.
     fn keep(&self, index: usize, path: &[u8], size: u64, limits: &Limits) -> Result<(), LayerError> {
         if !over(&self.kept, size, limits.kept) {
             return Ok(());
@@ -230,10 +231,10 @@ fn entry_of(index: usize, header: Header, ordinal: u32, limits: &Limits) -> Resu
                 clean(&header.link).ok_or_else(|| bad("it is a link that leads outside the image"))?;
             What::HardLink(target.join(&b'/').into())
         }
-        // No system call makes one, and unsquashfs gives up the whole image for it.
+        // No system call can create such a link, and unsquashfs rejects the whole image because of it.
         (None, Kind::Symlink) if header.link.is_empty() => return Err(bad("it is a link to nothing")),
         (None, Kind::Symlink) => {
-            // From the root, so that nothing is refused that containers resolve inside of it.
+            // A link is resolved from the root, so that links which containers resolve inside the root are not refused.
             let folder = parts.len().saturating_sub(1);
             let from = if header.link.starts_with(b"/") { &parts[..0] } else { &parts[..folder] };
             let target = [from.join(&b'/').as_slice(), &header.link].join(&b'/');
@@ -253,20 +254,21 @@ fn entry_of(index: usize, header: Header, ordinal: u32, limits: &Limits) -> Resu
     Ok(Entry { path: path.into(), what, attributes, ordinal })
 }
 
-/// Squashfs knows three kinds of them, and those of an overlay mean its own layers.
+/// Returns true if an extended attribute is kept. Squashfs supports three kinds. Attributes of an overlay refer to its own
+/// layers.
 fn is_xattr_kept(name: &[u8]) -> bool {
     let known = [b"user.".as_slice(), b"security.", b"trusted."].iter().any(|kind| name.starts_with(kind));
     known && !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
 }
 
-/// The path that an entry is about, and what it says of it if it is a mark.
+/// Returns the path that an entry refers to, and the meaning of the entry if it is a whiteout.
 fn marked(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<What>), &'static str> {
     let Some((name, folder)) = parts.split_last() else { return Ok((Vec::new(), None)) };
     if *name == OPAQUE {
         return Ok((folder.join(&b'/'), Some(What::Opaque)));
     }
     let path = parts.join(&b'/');
-    // Left out, like devices.
+    // AUFS's own files are left out, like devices.
     if name.starts_with(OF_AUFS) || folder.iter().any(|part| part.starts_with(OF_AUFS)) {
         return Ok((path, Some(What::Device)));
     }
@@ -277,7 +279,7 @@ fn marked(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<What>), &'static str> {
     }
 }
 
-/// Takes the digest of all that is read, up to a bound.
+/// Computes the digest of all bytes that are read, up to a limit.
 struct Hashing<R> {
     inner: R,
     hasher: Sha256,

@@ -1,4 +1,4 @@
-//! Layers made by hand, and by tools.
+//! Tests of merging layers.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -10,8 +10,8 @@ use super::super::Digest;
 use super::super::tar::{Header, Kind, Reader, Writer};
 use super::*;
 
-/// An entry in few words: a path that ends with a slash is a folder, `a -> b` a link by path, `a = b` a hard link, `a | `
-/// a pipe, `a !` a device, all else a file with what follows a colon as its content.
+/// Parses a short form of an entry: a path that ends with a slash is a folder, `a -> b` a symbolic link, `a = b` a hard
+/// link, `a |` a pipe, `a !` a device, and `a: text` a file with this content.
 fn header(text: &str) -> (Header, Vec<u8>) {
     let words = |mark: &str| text.split_once(mark).map(|(path, rest)| (path.to_owned(), rest.to_owned()));
     let (path, kind, link, content) = if let Some((path, target)) = words(" -> ") {
@@ -55,7 +55,7 @@ fn archive(entries: &[&str]) -> Vec<u8> {
 fn store(folder: &Path, index: usize, archive: &[u8]) -> LayerBlob {
     use sha2::Digest as _;
     let path = folder.join(index.to_string());
-    // Each compression in its turn.
+    // The compression depends on the index of the layer.
     let packed = match index % 3 {
         0 => archive.to_vec(),
         1 => {
@@ -70,7 +70,7 @@ fn store(folder: &Path, index: usize, archive: &[u8]) -> LayerBlob {
     LayerBlob { path, offset: 0, length: packed.len() as u64, diff_id }
 }
 
-/// What layers come to: path and what is there, hard links as what they are links to.
+/// Returns the merged paths and their contents. A hard link has the content of its file.
 fn merge_archives(archives: &[Vec<u8>], limits: &Limits) -> Result<BTreeMap<String, String>, LayerError> {
     let folder = tempfile::tempdir().expect("a folder");
     let layers: Vec<_> =
@@ -207,7 +207,7 @@ fn a_layer_that_is_cut_is_refused_however_it_is_packed() {
     let folder = tempfile::tempdir().expect("a folder");
     for index in 0..3 {
         let mut layer = store(folder.path(), index, &archive(&["a: 1", "b: 2"]));
-        // What ends a tar archive may be missing, and so may what follows the last of the data.
+        // The end marker of a tar archive may be missing, and so may the bytes after the end of the compressed data.
         for length in [layer.length / 2, layer.length - 1] {
             layer.length = length;
             let error = scan_all(&[layer.clone()], &Limits::default(), &|| false, |_, _| Ok(()))
@@ -241,7 +241,7 @@ fn what_would_grow_without_an_end_is_refused() {
     assert!(refused(&[&[&deep]]).ends_with("more than 512 folders are within each other"));
 }
 
-/// Few bytes of names that come to many of paths, and of folders.
+/// A few bytes of names give many bytes of paths, and many folders.
 #[test]
 fn what_grows_behind_links_and_in_folders_that_no_layer_has_is_refused() {
     let long = vec!["d".repeat(250); 10].join("/");
@@ -267,7 +267,7 @@ fn a_link_to_nothing_is_refused() {
     assert_eq!(refused(&[&["a -> "]]), "layer 1, entry \"a\": it is a link to nothing");
 }
 
-/// Layers over each other come to what an unpacked tree would: a model that knows paths only.
+/// Merges layers in a model that knows paths only, as an unpacked tree would.
 fn model(layers: &[Vec<String>]) -> BTreeMap<String, String> {
     let mut tree: BTreeMap<String, String> = BTreeMap::new();
     let below = |path: &str, other: &str| other.starts_with(&format!("{path}/"));
@@ -294,7 +294,7 @@ fn model(layers: &[Vec<String>]) -> BTreeMap<String, String> {
 }
 
 prop_compose! {
-    /// A layer of three folders that always stay folders, with files, and whiteouts of them.
+    /// A layer of three folders that always stay folders, with files in them and whiteouts of files.
     fn layer()(entries in prop::collection::vec((0_usize..3, 0_usize..3, 0_usize..4, 0_u8..9), 0..8)) -> Vec<String> {
         let mut layer: Vec<String> = vec!["a/".into(), "a/b/".into(), "c/".into()];
         for (folder, name, kind, content) in entries {

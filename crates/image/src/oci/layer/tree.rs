@@ -1,4 +1,4 @@
-//! What layers come to: names and attributes of the files that are visible at last.
+//! The merged tree of layers: names and attributes of the files that are visible in the end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use super::scan::Scanned;
 use super::scan::{Entry, What};
 use super::{LayerError, Limits, clean};
 
-/// Links that are followed on the way to one path, as the kernel bounds them.
+/// Most links that are followed for one path: the kernel's limit.
 const FOLLOWED_MAX: usize = 40;
 
-/// What a file is, beside its content.
+/// The attributes of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Attributes {
     /// Permissions with set-id and sticky bits.
@@ -27,7 +27,7 @@ pub(crate) struct Attributes {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A folder.
@@ -38,18 +38,18 @@ pub(crate) enum Content {
     Fifo,
     /// A file of a layer.
     Layer {
-        /// Which layer, from 0.
+        /// Index of the layer, from 0.
         layer: usize,
-        /// Which entry of its archive.
+        /// Index of the entry in the layer's archive, from 0.
         ordinal: u32,
         /// Length, bytes.
         size: u64,
     },
-    /// A file that the host gives.
+    /// A file whose bytes the host provides.
     Bytes(Arc<[u8]>),
-    /// A file that the host has.
+    /// A file on the host.
     Host {
-        /// Where.
+        /// Its path on the host.
         path: PathBuf,
         /// Length, bytes.
         size: u64,
@@ -62,7 +62,7 @@ pub(super) struct Inode {
     pub(super) attributes: Attributes,
 }
 
-/// A name in a folder: what it is, and what is in it if it is a folder.
+/// A name in a folder: its inode, and its children if it is a folder.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) inode: usize,
@@ -77,16 +77,16 @@ pub(crate) struct Tree {
     kept: HashMap<(usize, u32), Vec<u8>>,
     limits: Limits,
     devices: u64,
-    /// Folders that no layer has, but something in them.
+    /// Number of folders that were created because a path is in them but no layer has them.
     made: u64,
-    /// Length of all paths that something was put at, links followed, bytes.
+    /// Length of all paths that were added, after links were followed, bytes.
     paths: u64,
 }
 
-/// A folder by its parts, and a name in it.
+/// The parts of a folder's path, and a name in the folder.
 type Place = (Vec<Vec<u8>>, Vec<u8>);
 
-/// Why a path leads nowhere.
+/// The reason why a path cannot be used.
 #[derive(Debug)]
 enum Astray {
     Outside,
@@ -113,7 +113,7 @@ impl Astray {
 }
 
 impl Tree {
-    /// An empty one.
+    /// Creates an empty tree.
     pub(crate) fn new(limits: &Limits) -> Self {
         let root = Inode { content: Content::Folder, attributes: made() };
         let root_node = Node { inode: 0, children: BTreeMap::new() };
@@ -121,12 +121,12 @@ impl Tree {
         Self { root: root_node, inodes, kept, limits: *limits, devices: 0, made: 0, paths: 0 }
     }
 
-    /// How many device nodes were left out.
+    /// Returns the number of device nodes, and of AUFS's own files, that were left out.
     pub(crate) fn devices(&self) -> u64 {
         self.devices
     }
 
-    /// Lays a layer over what is there.
+    /// Applies a layer on top of the layers below it.
     pub(crate) fn apply(&mut self, layer: usize, scanned: Scanned) -> Result<(), LayerError> {
         let Scanned { entries, kept } = scanned;
         self.kept.extend(kept.into_iter().map(|(ordinal, content)| ((layer, ordinal), content)));
@@ -155,7 +155,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes a path away; what it was, if it was no folder.
+    /// Removes a path. Returns its inode if it was no folder.
     fn hide(&mut self, path: &[u8]) -> Result<Option<usize>, Astray> {
         let Some((folder, name)) = self.place(path)? else { return Ok(None) };
         let removed = self.node_mut(&folder).and_then(|node| node.children.remove(name.as_slice()));
@@ -195,10 +195,10 @@ impl Tree {
         self.put(&path, attributes, content).map_err(|why| bad(why.text()))
     }
 
-    /// Puts a file, or a folder, which keeps what is in it, at a path. What the host adds comes this way too.
+    /// Puts one of the host's files or folders at a path. An existing folder keeps its content.
     ///
     /// # Errors
-    /// The path leads nowhere.
+    /// The path cannot be used.
     pub(crate) fn put_own(
         &mut self,
         path: &str,
@@ -225,7 +225,7 @@ impl Tree {
         self.link(path, inode)
     }
 
-    /// Gives an inode a name, in place of what was there.
+    /// Gives an inode a name, and replaces the inode that had the name before.
     fn link(&mut self, path: &[u8], inode: usize) -> Result<(), Astray> {
         let mut parts = self.resolve_parent_of(path)?;
         self.count(&parts)?;
@@ -238,7 +238,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Short names may come to long paths, and to many folders: behind links, and in folders that are in no layer.
+    /// Checks a path against the limits. Short names may give long paths and many folders, through links and missing
+    /// parents.
     fn count(&mut self, parts: &[Vec<u8>]) -> Result<(), Astray> {
         let length = parts.iter().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
         self.paths += length as u64;
@@ -253,9 +254,9 @@ impl Tree {
         }
     }
 
-    /// The folder of these parts, which are no links; made where it is not there.
+    /// Returns the folder of these parts, which are no links. Creates missing folders.
     fn make_folders(&mut self, parts: &[Vec<u8>]) -> Result<&mut Node, Astray> {
-        // Links may have made it longer than any path of a layer.
+        // Links may have made the path deeper than any path of a layer.
         if parts.len() > self.limits.depth {
             return Err(Astray::TooDeep);
         }
@@ -282,7 +283,7 @@ impl Tree {
         parts.iter().try_fold(&mut self.root, |node, part| node.children.get_mut(part.as_slice()))
     }
 
-    /// The parts of a path once all links but the last part are followed. What is not there is taken as it is.
+    /// Returns the parts of a path, following all links except one in the last part. Missing parts stay unchanged.
     fn resolve_parent_of(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Astray> {
         let mut parts: Vec<Vec<u8>> =
             clean(path).ok_or(Astray::Outside)?.into_iter().map(<[u8]>::to_vec).collect();
@@ -294,7 +295,7 @@ impl Tree {
 
     fn resolve(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Astray> {
         let mut waiting: Vec<Vec<u8>> = parts.into_iter().rev().collect();
-        // Each part with what is there, so that a long way takes no longer than it is.
+        // Each part is stored with its node, so that the time is linear in the length of the path.
         let (mut resolved, mut followed) = (Vec::<(Vec<u8>, Option<&Node>)>::new(), 0);
         while let Some(part) = waiting.pop() {
             if part == b".." {
@@ -320,14 +321,14 @@ impl Tree {
         Ok(resolved.into_iter().map(|(part, _)| part).collect())
     }
 
-    /// The place of a path that is there: its folder, and its name.
+    /// Returns the folder and the name of a path, or none if the path does not exist.
     fn place(&self, path: &[u8]) -> Result<Option<Place>, Astray> {
         let mut parts = self.resolve_parent_of(path)?;
         let there = self.node(&parts).is_some();
         Ok(parts.pop().filter(|_| there).map(|name| (parts, name)))
     }
 
-    /// A folder that is there, itself not reached by a link.
+    /// Returns the parts of an existing path, following all links except one in the last part, or none if it does not exist.
     fn resolve_folder(&self, path: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Astray> {
         let parts = self.resolve_parent_of(path)?;
         Ok(self.node(&parts).is_some().then_some(parts))
@@ -338,18 +339,18 @@ impl Tree {
         Ok(self.node(&parts).map(|node| node.inode))
     }
 
-    /// What a path leads to, all links followed.
+    /// Returns the node at a path, following all links.
     fn find(&self, path: &str) -> Option<&Node> {
         let parts = clean(path.as_bytes())?.into_iter().map(<[u8]>::to_vec).collect();
         self.node(&self.resolve(parts).ok()?)
     }
 
-    /// What is at a path, all links followed.
+    /// Returns the content at a path, following all links.
     pub(crate) fn content(&self, path: &str) -> Option<&Content> {
         self.find(path).map(|node| &self.inodes[node.inode].content)
     }
 
-    /// What is in a file that was kept when its layer was read, or that the host has put there.
+    /// Returns the bytes of a file, if they were stored when its layer was read or if the host has provided them.
     pub(crate) fn text(&self, path: &str) -> Option<&[u8]> {
         match self.content(path)? {
             Content::Layer { layer, ordinal, .. } => self.kept.get(&(*layer, *ordinal)).map(Vec::as_slice),
@@ -358,19 +359,19 @@ impl Tree {
         }
     }
 
-    /// Attributes of what is at a path, all links followed.
+    /// Returns the attributes at a path, following all links.
     pub(crate) fn attributes(&self, path: &str) -> Option<&Attributes> {
         self.find(path).map(|node| &self.inodes[node.inode].attributes)
     }
 
-    /// Names in a folder, all links to it followed.
+    /// Returns the names in a folder, following all links to it.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let children = self.find(path).map(|node| node.children.keys());
         children.into_iter().flatten().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 }
 
-/// Of a folder that no layer has, but something in it.
+/// Returns the attributes of a folder that no layer has although a path is in it.
 fn made() -> Attributes {
     Attributes { mode: 0o755, ..Attributes::default() }
 }

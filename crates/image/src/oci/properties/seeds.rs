@@ -1,4 +1,4 @@
-//! What fuzzing begins with, and what it needs to get past checksums.
+//! Seeds for fuzzing, and a function that corrects checksums.
 
 use std::io::Write as _;
 
@@ -11,7 +11,7 @@ use dayfly_host::digest::hexadecimal;
 
 const BLOCK: usize = 512;
 
-/// Gives all headers the checksums that they should have, so that what is behind these is looked at too.
+/// Corrects the checksums of all headers, so that the reader gets past them.
 pub(in super::super) fn mend_sums(archive: &mut [u8]) {
     for block in archive.chunks_exact_mut(BLOCK).filter(|block| block[257..].starts_with(b"ustar")) {
         block[148..156].fill(b' ');
@@ -42,7 +42,7 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest::of_digits(&hexadecimal(&Sha256::digest(bytes)))
 }
 
-/// Configuration, manifest and index of an image of one layer.
+/// Returns configuration, manifest and index of an image of one layer.
 fn documents(layer: &[u8]) -> [Vec<u8>; 3] {
     let architecture = Platform::of_host().architecture;
     let config = serde_json::json!({ "architecture": architecture, "os": "linux",
@@ -88,7 +88,7 @@ pub(super) fn archives() -> Vec<Vec<u8>> {
     vec![archive(&files(&layout)), archive(&[files(&saved), vec![link]].concat())]
 }
 
-/// An entry of an archive.
+/// Returns an entry of an archive.
 pub(in super::super) fn entry(path: &str, kind: Kind, link: &str, content: &[u8]) -> (Header, Vec<u8>) {
     let header = Header {
         path: path.as_bytes().to_vec(),
@@ -113,7 +113,7 @@ pub(in super::super) fn archive(entries: &[(Header, Vec<u8>)]) -> Vec<u8> {
     writer.into_inner()
 }
 
-/// A header and its content as they come, for what no writer of this project writes.
+/// Returns the bytes of a header and its content, for entries that this project's writer cannot write.
 pub(in super::super) fn raw(path: &[u8], kind: u8, content: &[u8]) -> Vec<u8> {
     let mut block = [0; BLOCK];
     block[..path.len()].copy_from_slice(path);
@@ -127,14 +127,14 @@ pub(in super::super) fn raw(path: &[u8], kind: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A PAX record.
+/// Returns a PAX record.
 pub(in super::super) fn record(key: &str, value: &str) -> String {
     let rest = key.len() + value.len() + 3;
     let length = if rest + 1 < 10 { rest + 1 } else { rest + 2 };
     format!("{length} {key}={value}\n")
 }
 
-/// All extensions that are understood.
+/// Returns an archive with all extensions that the reader supports.
 fn extended() -> Vec<u8> {
     let pax = [
         ("path", "of pax"),
@@ -190,13 +190,13 @@ pub(super) fn packed() -> Vec<Vec<u8>> {
         seeds.push(encoder.finish().expect("packed"));
         seeds.push(zstd::encode_all(tar.as_slice(), 1).expect("packed"));
     }
-    // A frame that is to be skipped, before one that is not.
+    // A skippable frame before a normal one.
     let skipped = [b"\x50\x2a\x4d\x18\x02\0\0\0ab".as_slice(), &seeds[4]].concat();
     seeds.push(skipped);
     seeds
 }
 
-/// Layers in the words of the check: see there.
+/// Returns layers in the encoding of the check (`Choices` in `layer/properties.rs`).
 pub(super) fn layers() -> Vec<Vec<u8>> {
     vec![
         // A folder, a file in it, a hard link and a link by path; a second layer hides the file.

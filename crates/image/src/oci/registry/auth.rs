@@ -1,23 +1,23 @@
-//! What a registry asks of those who ask it: `WWW-Authenticate` (RFC 7235), with Docker's bearer tokens.
+//! Parses a registry's authentication challenges: `WWW-Authenticate` (RFC 7235), with Docker's bearer tokens.
 
 use std::collections::BTreeMap;
 
-/// What is asked for.
+/// The authentication that a registry requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User and password with each request.
     Basic,
-    /// A token, which is had elsewhere.
+    /// A token from another server.
     Bearer {
-        /// Where.
+        /// Address of the server that issues tokens.
         realm: String,
-        /// For whom. What for is ours to say.
+        /// The service that the token is for. The client chooses the scope itself.
         service: Option<String>,
     },
 }
 
 impl Challenge {
-    /// The first of a header's challenges that is understood.
+    /// Parses a header's first challenge. Returns none if it is not supported.
     pub(super) fn parse(header: &str) -> Option<Self> {
         let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
@@ -32,7 +32,7 @@ impl Challenge {
     }
 }
 
-/// `name=value` and `name="value"`, separated by commas; those in quotes may hold commas themselves.
+/// Parses `name=value` and `name="value"`, separated by commas. Quoted values may contain commas.
 fn parameters(mut rest: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     while let Some((name, after)) = rest.split_once('=') {

@@ -1,4 +1,4 @@
-//! Requests to one registry, or to one mirror of it.
+//! Sends requests to one registry, or to one of its mirrors.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -21,35 +21,35 @@ use super::config::RegistrySetting;
 use super::credentials::Credential;
 use super::{RegistryAccess, RegistryError, credentials};
 
-/// Where Docker Hub's registry is.
+/// Host of Docker Hub's registry.
 const HUB: &str = "registry-1.docker.io";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a registry may send nothing.
+/// Longest time without a byte from a registry.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// How often a request is sent where it fails.
+/// Most attempts of a request that fails.
 const ATTEMPTS: u32 = 4;
-/// The pause before a second attempt; it doubles.
+/// Pause before the second attempt. It doubles for each further attempt.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a request waits for a registry that asks for patience, all in all.
+/// Longest time in total that a request waits for a registry that asks to retry later.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// The same where it does not say for how long.
+/// Pause if the registry does not say how long to wait.
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(5);
-/// Longest answer with a token, and longest text of an error.
+/// Longest answer with a token, and longest text of an error, bytes.
 const TOKEN_LENGTH_MAX: usize = 1024 * 1024;
 const ERROR_LENGTH_MAX: usize = 16 * 1024;
 const REDIRECTS_MAX: usize = 5;
 
-/// A registry as it is asked for one repository.
+/// A client of one registry for one repository.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     registry: String,
-    /// Address below which the API is, without its scheme.
+    /// Address of the API without its scheme: host, and path if it has one.
     base: String,
     repository: String,
     credential: Option<Credential>,
     state: Mutex<State>,
-    /// Whether it may be spoken to without encryption.
+    /// True if connections without encryption are allowed.
     plain_allowed: bool,
 }
 
@@ -59,19 +59,19 @@ struct State {
     is_plain: bool,
 }
 
-/// What is asked for.
+/// A request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) method: &'a Method,
-    /// Below the repository, e.g. `manifests/latest`.
+    /// Path below the repository, e.g. `manifests/latest`.
     pub(super) path: &'a str,
     pub(super) accept: &'a [&'a str],
-    /// From which byte on.
+    /// Offset of the first requested byte.
     pub(super) from: u64,
 }
 
 impl Client {
-    /// A client for an image's registry, or for a mirror of it.
+    /// Creates a client for an image's registry, or for a mirror of it.
     pub(super) async fn new(
         access: &RegistryAccess,
         name: &RegistryName,
@@ -94,7 +94,7 @@ impl Client {
         })
     }
 
-    /// Its host.
+    /// Returns the host of the registry, with its port.
     pub(super) fn registry(&self) -> &str {
         &self.registry
     }
@@ -119,8 +119,8 @@ impl Client {
         RegistryError::Lied { registry: self.registry.clone(), what: what.into() }
     }
 
-    /// Sends a request, again where the registry is busy or fails, and with credentials where it asks for them. What it
-    /// answers is a success, or an error.
+    /// Sends a request. Repeats it if the registry is busy or fails, and authenticates if the registry requires it. A
+    /// returned response always has a status of success.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Response, RegistryError> {
         let (mut failures, mut waited, mut asked) = (0, Duration::ZERO, false);
         loop {
@@ -160,15 +160,15 @@ impl Client {
         builder.send().await
     }
 
-    /// Only a server that answers TLS with something else is spoken to without encryption, and only where that was allowed:
-    /// a certificate that is not believed is no reason to send secrets in the clear.
+    /// Returns true if the client may switch to connections without encryption: the server does not speak TLS, and such
+    /// connections are allowed. An invalid certificate is no reason to send secrets in the clear.
     fn may_be_plain(&self, error: &reqwest::Error) -> bool {
         let is_no_tls = |error: &rustls::Error| matches!(error, rustls::Error::InvalidMessage(_));
         self.plain_allowed && !self.state().is_plain && tls_error(error).is_some_and(is_no_tls)
     }
 
-    /// What an answer other than success means: an error that may pass (`Some`), one that does not (`Err`), or that the
-    /// request is to be sent again at once (`None`).
+    /// Decides what to do after an answer other than success: `Some` is an error that may be temporary, `Err` is a permanent
+    /// error, and `None` means to send the request again at once.
     async fn consider(
         &self,
         request: &Request<'_>,
@@ -230,13 +230,13 @@ impl Client {
             (Some(Challenge::Bearer { realm, service }), credential) => {
                 self.token(&realm, service.as_deref(), credential.as_ref()).await?
             }
-            (None, _) => return Err(self.lied("it asks who we are, but not in a way that is known")),
+            (None, _) => return Err(self.lied("it requires an unknown kind of authentication")),
         };
         self.state().authorization = Some(authorization);
         Ok(())
     }
 
-    /// A bearer token. The scope is our own: one repository, read only, whatever the registry proposes.
+    /// Requests a bearer token. The client sets the scope itself, to read one repository, whatever the registry proposes.
     async fn token(
         &self,
         realm: &str,
@@ -244,7 +244,7 @@ impl Client {
         credential: Option<&Credential>,
     ) -> Result<String, RegistryError> {
         let mut url =
-            Url::parse(realm).map_err(|_| self.lied("the address that it has tokens at is none"))?;
+            Url::parse(realm).map_err(|_| self.lied("its address for tokens is not a URL"))?;
         if url.scheme() != "https" && !(url.scheme() == "http" && self.plain_allowed) {
             return Err(self.lied(format!("it wants a secret to be sent without encryption, to {url}")));
         }
@@ -293,7 +293,7 @@ impl Client {
     }
 }
 
-/// Reads an answer of a bounded length.
+/// Reads the body of an answer. Fails if it is longer than `length_max`.
 pub(super) async fn read(mut response: Response, length_max: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| text_of(&error))? {
@@ -315,7 +315,7 @@ fn basic(credential: &Credential) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }
 
-/// What an answer says of itself: the messages of the specification's JSON, or the beginning of the text.
+/// Returns the error text of an answer: the messages of the specification's JSON, or the beginning of the body.
 async fn error_text(response: Response) -> String {
     let bytes = read(response, ERROR_LENGTH_MAX).await.unwrap_or_default();
     let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -326,7 +326,8 @@ async fn error_text(response: Response) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-/// What of an error is TLS's. An I/O error made of another one names that one's cause as its own, and not that one.
+/// Returns the TLS error among the causes of an error. The source of an I/O error that wraps another error is that error's
+/// source, so that the wrapped error itself must be inspected, too.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         return tls_error(inner);
@@ -334,7 +335,7 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
     error.downcast_ref().or_else(|| error.source().and_then(tls_error))
 }
 
-/// An error and its causes, which say what really happened.
+/// Returns the text of an error's last cause, because it names what happened.
 pub(super) fn text_of(error: &reqwest::Error) -> String {
     if let Some(error @ rustls::Error::InvalidCertificate(_)) = tls_error(error) {
         return format!("{error}; registries.json may name its authority (docs/images.md)");
@@ -343,7 +344,7 @@ pub(super) fn text_of(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         cause = error.source();
-        // The last one says it.
+        // Only the last cause is written.
         if cause.is_none() {
             let _ = write!(text, "{error}");
         }
@@ -351,7 +352,7 @@ pub(super) fn text_of(error: &reqwest::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-/// This host, by a name or address that means nothing else.
+/// Returns true for a name or address that always means this host.
 fn is_loopback(registry: &str) -> bool {
     let url = Url::parse(&format!("http://{registry}/"));
     let host = url.ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
@@ -420,7 +421,7 @@ fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), String>
     if count == 0 { Err("there is none in it".to_owned()) } else { Ok(()) }
 }
 
-/// Believes any certificate: what `insecure` asks for.
+/// A verifier that accepts any certificate, for `insecure` registries.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

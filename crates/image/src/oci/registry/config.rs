@@ -1,4 +1,4 @@
-//! What is particular about some registries.
+//! Reads the settings of single registries.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// Longest file, bytes.
 const LENGTH_MAX: u64 = 1024 * 1024;
 
-/// Settings of registries, by their host, and port where they have one: `docker.io`, `localhost:5000`.
+/// Settings of registries, by host, with a port if they have one: `docker.io`, `localhost:5000`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Registries(BTreeMap<String, RegistrySetting>);
@@ -17,16 +17,15 @@ pub struct Registries(BTreeMap<String, RegistrySetting>);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrySetting {
-    /// Registries that have the same images, asked first and in this order: a host, with a port or path where it needs
-    /// them.
+    /// Mirrors, which are asked before the registry and in this order: a host, with a port or path if it needs them.
     pub mirrors: Vec<String>,
-    /// Whether a certificate that nobody vouches for, or no encryption at all, will do.
+    /// True if the client accepts certificates of unknown authorities, and connections without encryption.
     pub insecure: bool,
-    /// A file of certificate authorities beside the system's, in PEM form; relative to the file that says so.
+    /// A file of certificate authorities besides the system's, in PEM form. The path is relative to the file of settings.
     pub authorities: Option<PathBuf>,
 }
 
-/// A file of registries that cannot be used.
+/// An error of reading a file of settings.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}", path.display())]
 pub struct RegistriesError {
@@ -35,10 +34,10 @@ pub struct RegistriesError {
 }
 
 impl Registries {
-    /// Reads a file of them: JSON, an object with a registry each.
+    /// Reads a file of settings: a JSON object with one member for each registry.
     ///
     /// # Errors
-    /// It cannot be read, or holds something else.
+    /// The file cannot be read or parsed.
     pub fn read(path: &Path) -> Result<Self, RegistriesError> {
         let wrong = |what: String| RegistriesError { path: path.to_owned(), what };
         let length = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
@@ -54,7 +53,7 @@ impl Registries {
         Ok(registries)
     }
 
-    /// The settings of a registry.
+    /// Returns the settings of a registry.
     pub(super) fn of(&self, registry: &str) -> RegistrySetting {
         self.0.get(registry).cloned().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Who asks: what docker and podman have been told by `login`.
+//! Finds the credentials that `docker login` and `podman login` have stored.
 //!
 //! Formats: docker's `config.json` (docker/cli, "Credential helpers" and "Credential store"), podman's `auth.json`
 //! (containers-auth.json(5)), whose keys may also be the beginning of a repository.
@@ -17,11 +17,11 @@ use super::{RegistryAccess, RegistryError};
 
 /// Longest file or answer, bytes.
 const LENGTH_MAX: u64 = 4 * 1024 * 1024;
-/// How long a helper may take; some of them ask a cloud.
+/// Longest time that a helper may take. Some helpers send requests to a cloud.
 const HELPER_LIMIT: Duration = Duration::from_secs(30);
-/// How docker writes Docker Hub.
+/// docker's key for Docker Hub.
 const HUB: &str = "https://index.docker.io/v1/";
-/// The user of credentials that are no password, but a token that others are had for.
+/// The user of credentials whose secret is no password but a refresh token.
 const TOKEN_USER: &str = "<token>";
 
 /// A user and a secret.
@@ -29,7 +29,7 @@ const TOKEN_USER: &str = "<token>";
 pub(super) struct Credential {
     pub(super) user: String,
     pub(super) secret: String,
-    /// The secret is a refresh token of OAuth 2.
+    /// True if the secret is a refresh token of OAuth 2.
     pub(super) is_refresh_token: bool,
 }
 
@@ -56,7 +56,7 @@ struct Auth {
     identitytoken: String,
 }
 
-/// The credentials for an image; none: it is asked for as nobody.
+/// Returns the credentials for an image. None means to send requests without credentials.
 pub(super) async fn find(
     access: &RegistryAccess,
     name: &RegistryName,
@@ -80,7 +80,7 @@ fn read(path: &Path) -> Result<Option<File>, RegistryError> {
         return Err(of_file(format!("it is no file of at most {LENGTH_MAX} bytes")));
     }
     let text = std::fs::read(path).map_err(|error| of_file(error.to_string()))?;
-    // What serde says may quote what stands there.
+    // serde's own text is not shown, because it may quote the content of the file.
     serde_json::from_slice(&text).map(Some).map_err(|error| {
         of_file(format!(
             "line {}: it cannot be understood as docker's config.json or podman's auth.json",
@@ -110,7 +110,7 @@ async fn in_file(
     best.map(|key| of_auth(&file.auths[key], key, path)).transpose().map(Option::flatten)
 }
 
-/// Whether a key names a registry: docker writes addresses where podman writes hosts.
+/// Returns true if a key names a registry. docker's keys may be addresses, podman's are hosts.
 fn is_key_of(key: &str, registry: &str) -> bool {
     let host = key.split_once("://").map_or(key, |(_, rest)| rest);
     let host = host.split_once("/v1").or(host.split_once("/v2")).map_or(host, |(host, _)| host);
@@ -137,13 +137,13 @@ fn of_auth(auth: &Auth, key: &str, path: &Path) -> Result<Option<Credential>, Re
     let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = text.as_deref().and_then(|text| text.trim_end_matches('\0').split_once(':'));
     let Some((user, secret)) = pair else {
-        let what = format!("{}: what it holds for {key} is no user and password in base64", path.display());
+        let what = format!("{}: its entry for {key} is not a user and password in base64", path.display());
         return Err(RegistryError::Credentials(what));
     };
     Ok(Some(Credential { user: user.to_owned(), secret: secret.to_owned(), is_refresh_token: false }))
 }
 
-/// Asks a credential helper (docker-credential-helpers, "Development": `get` with the server on standard input).
+/// Runs a credential helper (docker-credential-helpers, "Development": `get` with the server on standard input).
 async fn ask(
     access: &RegistryAccess,
     helper: &str,
@@ -170,7 +170,7 @@ async fn ask(
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said[..said.len().min(1000)]).trim().to_owned();
-        // What all helpers say where they know none.
+        // The text of all helpers if they have no credentials for the server.
         if said.contains("credentials not found") {
             return Ok(None);
         }
@@ -203,7 +203,7 @@ async fn run(
         .kill_on_drop(true)
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read says why by its status.
+        // Write errors are ignored, because a helper that does not read reports the reason by its status.
         let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
     }
     child.wait_with_output().await
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(user_for(&access, "azure.io/x").await, "<token>:refresh");
         assert_eq!(user_for(&access, "localhost:5000/x").await, "nobody");
         let wrong = user_for(&access, "ghcr.io/x").await;
-        assert!(wrong.ends_with("what it holds for ghcr.io is no user and password in base64"), "{wrong}");
+        assert!(wrong.ends_with("its entry for ghcr.io is not a user and password in base64"), "{wrong}");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A blob on its way: it goes on where it was cut, by whatever it was cut, the end of this process too.
+//! Downloads a blob. An interrupted download resumes at the byte where it stopped, even in another process.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -15,18 +15,18 @@ use super::pull::{Meter, check_digest};
 use dayfly_host::digest::hexadecimal;
 use dayfly_host::stage;
 
-/// How often in a row a blob may be cut without a byte of it having come.
+/// Most interruptions in a row without a new byte of the blob.
 const CUTS_MAX: u32 = 5;
-/// The pause after a cut.
+/// Pause after an interruption.
 const CUT_PAUSE: Duration = Duration::from_millis(500);
-/// Slowest rate of a blob, bytes a second, beyond a start of ten minutes: nothing waits without an end.
+/// Lowest rate of a download after its first ten minutes, bytes a second, so that no download lasts for ever.
 const RATE_MIN: u64 = 20_000;
 const START_MAX: Duration = Duration::from_secs(600);
-/// What is read at once of a part that is here already.
+/// Bytes that are read at once from an existing part.
 const CHUNK: usize = 1024 * 1024;
 
-/// Fetches a blob to `path`, whose folder is this one's alone until then. What of it was here before is not fetched again;
-/// what has come stays for the next try, unless it is wrong or the disk has no room for it.
+/// Fetches a blob to `path`. No other download may use its folder meanwhile. Continues the part of an earlier attempt. If
+/// this attempt fails, its part stays for the next one, unless the part is wrong or a file operation failed.
 pub(super) async fn fetch(
     client: &Client,
     path: &Path,
@@ -37,8 +37,8 @@ pub(super) async fn fetch(
     let had = download.length;
     let mut fetched = download.run_to_its_end(client, meter).await;
     if had > 0 && matches!(fetched, Err(RegistryError::Lied { .. })) {
-        // Not the registry's fault, maybe: what was here is not what was written, after a power cut.
-        tracing::info!("the part of {} that was here is of no use", descriptor.digest);
+        // The registry may be right: after a power cut, the earlier part may differ from the bytes that were written.
+        tracing::info!("the stored part of {} is damaged", descriptor.digest);
         download.begin_again(meter)?;
         fetched = download.run_to_its_end(client, meter).await;
     }
@@ -63,7 +63,7 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    /// From where an earlier one has come to.
+    /// Opens the part of an earlier download, or creates an empty one.
     async fn begin(path: &Path, descriptor: &'a Descriptor, meter: &Meter) -> Result<Self, RegistryError> {
         let part = part_of(path);
         stage::make_folder(part.parent().unwrap_or(Path::new("/")))?;
@@ -85,7 +85,7 @@ impl<'a> Download<'a> {
                 0 => return Ok(()),
                 length => self.count(&chunk[..length], meter),
             }
-            // Other blobs come meanwhile.
+            // Lets other downloads run.
             tokio::task::yield_now().await;
         }
     }
@@ -103,7 +103,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Until all of it is here, through so many cuts.
+    /// Downloads the rest of the blob and resumes after interruptions, up to the limits. Then checks the digest.
     async fn run_to_its_end(&mut self, client: &Client, meter: &Meter) -> Result<(), RegistryError> {
         let (began, mut cuts) = (Instant::now(), 0);
         let limit = START_MAX + Duration::from_secs(self.descriptor.size / RATE_MIN);
@@ -124,19 +124,19 @@ impl<'a> Download<'a> {
             if cuts >= CUTS_MAX || began.elapsed() > limit {
                 return Err(why);
             }
-            tracing::info!("a layer was cut at byte {}: {why}; going on there", self.length);
+            tracing::info!("a layer was interrupted at byte {}: {why}; resuming there", self.length);
             tokio::time::sleep(CUT_PAUSE).await;
         }
         check_digest(client, &self.descriptor.digest, &hexadecimal(&self.hasher.clone().finalize()))
     }
 
-    /// Takes what comes until it ends or is cut.
+    /// Sends one request and stores its bytes until the answer ends or is interrupted.
     async fn go_on(&mut self, client: &Client, meter: &Meter) -> Result<(), RegistryError> {
         let path = format!("blobs/{}", self.descriptor.digest);
         let request = Request { method: &Method::GET, path: &path, accept: &[], from: self.length };
         let mut response = client.send(request).await?;
         if self.length > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-            // It begins again, and so do we.
+            // The registry ignores the range and sends the blob from its beginning.
             self.begin_again(meter)?;
         }
         let cut = |error: reqwest::Error| RegistryError::Unreachable {
@@ -154,7 +154,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Makes it whole: on disk, then under its name.
+    /// Syncs the blob to disk, then renames it to its final name.
     fn finish(self, path: &Path) -> Result<(), RegistryError> {
         self.file.sync_all().map_err(io_error("write", &self.part))?;
         fs::rename(&self.part, path).map_err(io_error("rename to", path))?;
@@ -163,12 +163,12 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Where a blob is until it is whole.
+/// Returns the path of a blob that is not complete yet.
 pub(super) fn part_of(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
-/// Removes the part of a blob, and its folder, where nothing else is in it. What cannot be removed is found by a collection.
+/// Removes the part of a blob, and its folder if that is empty. Ignores errors, because a collection removes the rest.
 pub(super) fn discard(path: &Path) {
     let _ = fs::remove_file(part_of(path));
     let _ = fs::remove_dir(path.parent().unwrap_or(Path::new("/")));

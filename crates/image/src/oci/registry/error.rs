@@ -1,98 +1,99 @@
-//! What can go wrong with a registry.
+//! Errors of registries.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::media::MediaError;
 
-/// Why an image cannot be had from a registry.
+/// An error of fetching an image from a registry.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
-    /// It does not answer.
+    /// The registry does not answer.
     #[error("{registry} cannot be reached: {why}")]
     Unreachable {
-        /// Which one.
+        /// The registry.
         registry: String,
-        /// In words.
+        /// The cause, as shown to users.
         why: String,
     },
-    /// It wants to know who asks, and does not take the answer.
+    /// The registry requires authentication and rejects the credentials.
     #[error("{registry} refuses access{}: log in there (docker login {registry}, or podman login {registry}), or check the name", of_user(.user.as_deref()))]
     Denied {
-        /// Which one.
+        /// The registry.
         registry: String,
-        /// Who asked; none: nobody.
+        /// The user of the request. None if there were no credentials.
         user: Option<String>,
     },
-    /// It has no such image.
+    /// The registry does not have the image.
     #[error("{what} is not there{}", nearby_text(.nearby))]
     NotFound {
-        /// What was asked for.
+        /// The requested thing.
         what: String,
-        /// Tags that are, or none where they are not told.
+        /// Similar tags of the repository. Empty if the registry does not list its tags.
         nearby: Vec<String>,
     },
-    /// It answered with an error.
+    /// The registry answered with an error.
     #[error("{registry} answers {status} to {what}{}", colon(.text))]
     Answer {
-        /// Which one.
+        /// The registry.
         registry: String,
-        /// What was asked for.
+        /// The requested thing.
         what: String,
         /// The status.
         status: u16,
-        /// What it said.
+        /// The text of the answer.
         text: String,
     },
-    /// It asks for more patience than anybody has.
+    /// The registry asks to retry later, for longer than a request may wait.
     #[error("{registry} asks to come back later, and did so for {} s; try again later, or log in there", waited.as_secs())]
     Busy {
-        /// Which one.
+        /// The registry.
         registry: String,
-        /// How long it was waited for.
+        /// Time that the request has waited.
         waited: Duration,
     },
-    /// What it sent is not what it must be.
-    #[error("{registry} sent something else than was asked for: {what}")]
+    /// The registry sent other content than its digest, length or protocol requires.
+    #[error("{registry} sent an unexpected answer: {what}")]
     Lied {
-        /// Which one.
+        /// The registry.
         registry: String,
-        /// What it is.
+        /// The unexpected content.
         what: String,
     },
-    /// The image is none for this host.
+    /// The image cannot be used on this host.
     #[error(transparent)]
     Media(#[from] MediaError),
-    /// What is known of credentials cannot be used.
+    /// The stored credentials cannot be used.
     #[error("{0}")]
     Credentials(String),
-    /// The layers do not fit.
+    /// The disk has no room for the layers.
     #[error("no space for its layers in {}: {free_mib} MiB are free, and {needed_mib} MiB are needed", path.display())]
     NoSpace {
-        /// Where.
+        /// Folder of the layers.
         path: PathBuf,
         /// Free space, MiB.
         free_mib: u64,
-        /// Length of the layers that are not here yet, MiB.
+        /// Length of the layers that must still be fetched, MiB.
         needed_mib: u64,
     },
-    /// A file.
+    /// An operation on a file failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
         /// Cause.
         source: std::io::Error,
     },
-    /// Nobody wants it any more.
+    /// The caller cancelled the pull.
     #[error("stopped")]
     Cancelled,
 }
 
 impl RegistryError {
-    /// Whether an image that was pulled before may take its place: nobody said that there is none.
+    /// Returns true if the registry failed, so that an image of an earlier pull may be used. The registry did not say that
+    /// the image does not exist.
     pub(crate) fn is_of_registry(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Busy { .. } => true,

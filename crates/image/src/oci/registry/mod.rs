@@ -1,7 +1,7 @@
-//! Registries: how images come from them.
+//! Fetches images from registries.
 //!
-//! Protocol: OCI distribution specification 1.1; Docker's "Token Authentication Specification" for bearer tokens. What a
-//! registry says is believed only where a digest proves it; a tag is what it says it is.
+//! Protocol: OCI distribution specification 1.1; Docker's "Token Authentication Specification" for bearer tokens. Content is
+//! accepted only if its digest matches. The registry is trusted only for the digest that a tag means.
 
 mod auth;
 mod client;
@@ -20,19 +20,19 @@ pub use config::{Registries, RegistriesError, RegistrySetting};
 pub(crate) use error::RegistryError;
 pub(crate) use pull::{Pull, Remote, look};
 
-/// How registries are reached. Nothing of it is looked for here: whoever reads the environment says where things are.
+/// Access to registries. The caller fills it from the environment; this module reads no variables.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryAccess {
-    /// Files with credentials, as docker and podman keep them (`config.json`, `auth.json`); the first that knows a registry
-    /// wins. One that is not there is no error.
+    /// Files with credentials in the formats of docker and podman (`config.json`, `auth.json`). The first file with
+    /// credentials for a registry is used. A missing file is no error.
     pub credentials: Vec<PathBuf>,
-    /// Folders where credential helpers may be: usually the search path.
+    /// Folders that may contain credential helpers: usually the search path.
     pub helper_folders: Vec<PathBuf>,
-    /// What credential helpers see of the environment.
+    /// Environment of credential helpers.
     pub helper_env: Vec<(String, String)>,
-    /// Mirrors, authorities, and registries without encryption.
+    /// Settings of single registries: mirrors, authorities, and connections without encryption.
     pub registries: Registries,
-    /// A proxy for all registries but those of `no_proxy`.
+    /// A proxy for all registries except those in `no_proxy`.
     pub proxy: Option<String>,
     /// Hosts and domains that are reached without the proxy, separated by commas.
     pub no_proxy: String,

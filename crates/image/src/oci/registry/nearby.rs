@@ -1,16 +1,17 @@
-//! Tags that somebody may have meant.
+//! Finds tags that are similar to a missing one.
 
-/// How many are told.
+/// Most tags that are suggested.
 const TOLD: usize = 5;
 
-/// The tags that are most like the one that is not there.
+/// Returns the tags that are most similar to the missing one.
 pub(super) fn nearby(wanted: &str, mut tags: Vec<String>) -> Vec<String> {
     tags.sort_by_cached_key(|tag| (distance(wanted, tag), tag.clone()));
     tags.truncate(TOLD);
     tags
 }
 
-/// How many characters are to be added, removed or changed; those that are longer count as far away.
+/// Returns how many bytes must be added, removed or changed to get from one text to the other. Only the first 128 bytes of
+/// each count.
 fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<u8>, Vec<u8>) =
         (one.bytes().take(128).collect(), other.bytes().take(128).collect());

@@ -1,8 +1,8 @@
-//! An image out of a registry: which one it is, then its blobs, each once whoever asks for it.
+//! Pulls an image from a registry: resolves its name, then fetches each blob once, even if several processes need it.
 //!
 //! ```text
-//!   <state>/blobs/<digits of the digest>/blob         whole, or not there
-//!                                       /blob.part    as far as it came
+//!   <state>/blobs/<digits of the digest>/blob         complete, or absent
+//!                                       /blob.part    the bytes that have arrived so far
 //! ```
 
 use std::cell::Cell;
@@ -25,23 +25,23 @@ use super::{RegistryAccess, RegistryError, download};
 use dayfly_host::digest::hexadecimal;
 use dayfly_host::stage::{Claim, LOOK, Maker, StageError};
 
-/// How many blobs come at once.
+/// Most blobs that are fetched at once.
 const AT_ONCE: usize = 3;
 /// Longest list of tags, bytes.
 const TAGS_LENGTH_MAX: usize = 4 * 1024 * 1024;
-/// How often progress is told.
+/// Interval of progress reports.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Name of a blob in its folder.
 const BLOB: &str = "blob";
 
-/// How far a pull is.
+/// The progress of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Pull {
-    /// Layers that are there.
+    /// Layers that are complete.
     pub(crate) layers_done: usize,
     /// Layers of the image.
     pub(crate) layers: usize,
-    /// Bytes that are there.
+    /// Bytes that have arrived.
     pub(crate) bytes_done: u64,
     /// Bytes of all layers.
     pub(crate) bytes: u64,
@@ -51,34 +51,34 @@ pub(crate) struct Pull {
 #[derive(Debug)]
 pub(crate) struct Remote {
     name: RegistryName,
-    /// What its name leads to: the digest of an index, or of a manifest.
+    /// The digest that the name resolves to: that of an index or of a manifest.
     pub(crate) digest: Digest,
     clients: Vec<Client>,
-    /// The document itself, where it was needed to find out.
+    /// The index or manifest itself, if it was fetched to learn its digest.
     document: Option<Vec<u8>>,
 }
 
-/// An image that is here, still packed.
+/// A pulled image, whose layers are still packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pulled {
-    /// The lowest first.
+    /// Its layers, the lowest first.
     pub(crate) layers: Vec<LayerBlob>,
-    /// How it is to be run.
+    /// Its run configuration.
     pub(crate) run: RunConfig,
 }
 
-/// What a name leads to: one request, which registries with a rate limit do not count (`HEAD`).
+/// Resolves a name with one request (`HEAD`), which registries with a rate limit do not count.
 pub(crate) async fn look(access: &RegistryAccess, name: &RegistryName) -> Result<Remote, RegistryError> {
     let mut clients = Vec::new();
     for mirror in access.registries.of(name.registry()).mirrors {
         match Client::new(access, name, Some(&mirror)).await {
             Ok(client) => clients.push(client),
-            Err(error) => tracing::warn!("the mirror {mirror} is passed over: {error}"),
+            Err(error) => tracing::warn!("skipping the mirror {mirror}: {error}"),
         }
     }
     clients.push(Client::new(access, name, None).await?);
     let (digest, document, first) = look_through(&clients, name).await?;
-    // Those that did not know the image are not asked for its layers.
+    // Mirrors that could not resolve the name are not asked for the layers.
     clients.drain(..first);
     Ok(Remote { name: name.clone(), digest, clients, document })
 }
@@ -93,7 +93,7 @@ async fn look_through(
         match look_at(client, name).await {
             Ok((digest, document)) => return Ok((digest, document, index)),
             Err(error) if index + 1 < clients.len() => {
-                tracing::info!("the mirror {} is passed over: {error}", client.registry());
+                tracing::info!("skipping the mirror {}: {error}", client.registry());
                 index += 1;
             }
             Err(error) => return Err(error),
@@ -116,7 +116,7 @@ async fn look_at(client: &Client, name: &RegistryName) -> Result<(Digest, Option
             }
         }
         Err(RegistryError::NotFound { .. }) => return Err(not_found(client, name).await),
-        // Some do not know HEAD.
+        // Some registries do not support HEAD.
         Err(RegistryError::Answer { status: 400..=499, .. }) => {}
         Err(error) => return Err(error),
     }
@@ -135,7 +135,7 @@ async fn document(client: &Client, name: &RegistryName, wanted: &str) -> Result<
     client::read(response, length_max).await.map_err(|why| client.lied(why))
 }
 
-/// Says which tags there are.
+/// Returns the error for a missing image, with the similar tags of the repository.
 async fn not_found(client: &Client, name: &RegistryName) -> RegistryError {
     #[derive(serde::Deserialize)]
     struct Tags {
@@ -148,7 +148,7 @@ async fn not_found(client: &Client, name: &RegistryName) -> RegistryError {
         let bytes = client::read(response, TAGS_LENGTH_MAX).await.ok()?;
         serde_json::from_slice::<Tags>(&bytes).ok()?.tags
     };
-    // What a registry calls a tag is shown on a terminal.
+    // Tags are shown on a terminal, so they must not have control characters.
     let is_shown =
         |tag: &String| !tag.is_empty() && tag.len() <= 128 && tag.bytes().all(|b| b.is_ascii_graphic());
     let tags = tags.await.unwrap_or_default().into_iter().filter(is_shown).collect();
@@ -156,7 +156,7 @@ async fn not_found(client: &Client, name: &RegistryName) -> RegistryError {
 }
 
 impl Remote {
-    /// Fetches what is not here yet.
+    /// Fetches the layers that are not stored yet.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -198,7 +198,7 @@ impl Remote {
         let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(AT_ONCE);
         while let Some(fetched) = fetches.next().await {
             if let Err(error @ RegistryError::Io { .. }) = fetched {
-                // Those that were on their way, too.
+                // Also removes the parts of the downloads that are still running.
                 drop(fetches);
                 wanted.values().for_each(|layer| discard_part(blobs, layer));
                 return Err(error);
@@ -215,13 +215,13 @@ impl Remote {
         Ok(Pulled { layers: layers.collect(), run: config.run })
     }
 
-    /// The manifest for a platform, which its digest proves.
+    /// Returns the manifest for a platform. Its digest is checked.
     async fn manifest(&self, platform: &Platform) -> Result<media::Manifest, RegistryError> {
         let mut bytes = match &self.document {
             Some(bytes) => bytes.clone(),
             None => self.proven(&self.digest).await?,
         };
-        // An index within an index is allowed, and of no use further down.
+        // An index within an index is allowed. Deeper nesting has no use.
         for _ in 0..3 {
             match Document::parse(&bytes)? {
                 Document::Manifest(manifest) => return Ok(manifest),
@@ -258,7 +258,7 @@ impl Remote {
         result
     }
 
-    /// A blob that is here in the end: it was, or somebody else fetches it, or this does.
+    /// Makes sure that a blob is stored: returns if it is, waits if another process fetches it, or fetches it.
     async fn blob(&self, blobs: &Path, descriptor: &Descriptor, meter: &Meter) -> Result<(), RegistryError> {
         let id = descriptor.digest.digits();
         let claim = loop {
@@ -271,7 +271,7 @@ impl Remote {
                 None => tokio::time::sleep(LOOK).await,
             }
         };
-        // Whoever had the claim may have fetched it.
+        // The previous holder of the claim may have fetched it.
         if is_here(blobs, descriptor) {
             meter.add(i64::try_from(descriptor.size).unwrap_or(i64::MAX));
             return Ok(());
@@ -298,12 +298,12 @@ async fn small_blob(client: &Client, descriptor: &Descriptor) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// What came must be what was asked for.
+/// Checks that the digest of received content is the requested one.
 pub(super) fn check_digest(client: &Client, wanted: &Digest, found: &str) -> Result<(), RegistryError> {
     if wanted.digits() == found {
         return Ok(());
     }
-    Err(client.lied(format!("what should have the digest {wanted} has sha256:{found}")))
+    Err(client.lied(format!("the content for the digest {wanted} has the digest sha256:{found}")))
 }
 
 fn is_here(blobs: &Path, layer: &Descriptor) -> bool {
@@ -314,14 +314,14 @@ fn blob_of(blobs: &Path, layer: &Descriptor) -> PathBuf {
     blobs.join(layer.digest.digits()).join(BLOB)
 }
 
-/// Removes what has come of a layer that nobody fetches: where the disk is full, it is in the way.
+/// Removes the part of a layer that no process fetches, because it takes space if the disk is full.
 fn discard_part(blobs: &Path, layer: &Descriptor) {
     if let Ok(Some(_claim)) = Claim::take(blobs, layer.digest.digits(), &Nobody) {
         download::discard(&blob_of(blobs, layer));
     }
 }
 
-/// Whether there is room for layers: better known before they come than after an hour.
+/// Checks that the disk has room for the layers, so that a pull fails at its start and not after an hour.
 fn check_space<'a>(
     blobs: &Path,
     layers: impl Iterator<Item = &'a &'a Descriptor>,
@@ -340,14 +340,14 @@ fn check_space<'a>(
     Err(RegistryError::NoSpace { path: blobs.to_owned(), free_mib, needed_mib })
 }
 
-/// How far a pull is, as its blobs tell it.
+/// Counts the progress of a pull's blobs.
 #[derive(Default)]
 pub(super) struct Meter {
     pull: Cell<Pull>,
 }
 
 impl Meter {
-    /// So many bytes more are there; less, where some are to come again.
+    /// Adds bytes that have arrived. A negative number takes back bytes that must be fetched again.
     pub(super) fn add(&self, bytes: i64) {
         let pull = self.pull.get();
         self.pull.set(Pull { bytes_done: pull.bytes_done.saturating_add_signed(bytes), ..pull });
@@ -359,7 +359,7 @@ impl Meter {
     }
 }
 
-/// Who fetches leaves no process behind.
+/// A maker that has no processes to stop, because a download starts none.
 struct Nobody;
 
 impl Maker for Nobody {}

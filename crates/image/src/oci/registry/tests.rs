@@ -1,4 +1,4 @@
-//! A registry with scripted faults: a real server, whose answers the tests write.
+//! Tests against a registry with scripted faults: a real server whose answers the tests define.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,14 +14,14 @@ use super::pull::Pulled;
 use super::*;
 use dayfly_host::digest::hexadecimal;
 
-/// What was asked: method, path with query, and headers by their names in lower case.
+/// A request: method, path with query, and headers by their lower-case names.
 struct Asked {
     method: String,
     path: String,
     headers: BTreeMap<String, String>,
 }
 
-/// What is answered. The connection ends after `cut` bytes of the body, however many were promised.
+/// An answer. The connection ends after `cut` bytes of the body, whatever length was promised.
 struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
@@ -42,7 +42,7 @@ impl Answer {
 
 type Script = dyn FnMut(&Asked) -> Option<Answer> + Send;
 
-/// An image of one layer, and what a registry answers to those who ask for it.
+/// An image of one layer, and the answers of a registry that has it.
 struct Stage {
     layer: Vec<u8>,
     documents: BTreeMap<String, Vec<u8>>,
@@ -81,7 +81,7 @@ impl Stage {
         format!("/v2/team/app/blobs/{}", digest(&self.layer))
     }
 
-    /// A registry that has the image, where the script says nothing else. What was asked is written down.
+    /// Starts a registry that has the image. The script may replace answers. Each request is logged.
     fn serve(
         self,
         mut script: impl FnMut(&Asked) -> Option<Answer> + Send + 'static,
@@ -122,7 +122,7 @@ fn serve(script: Box<Script>) -> u16 {
     port
 }
 
-/// One request a connection. Whoever speaks TLS is answered like a server without it answers.
+/// Answers one request per connection. A client that speaks TLS gets the answer of a server without TLS.
 fn answer_one(mut stream: TcpStream, script: &Mutex<Box<Script>>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     if reader.fill_buf().ok()?.first() == Some(&0x16) {
@@ -192,7 +192,7 @@ async fn a_layer_that_is_cut_goes_on_where_it_ended() {
                 assert_eq!(ranges[1].as_deref(), Some("bytes=100000-"));
                 answer(206, &layer[100_000..])
             }
-            // One that knows no ranges.
+            // Like a server that ignores ranges.
             _ => return None,
         };
         cut.cut = Some(100_000);
@@ -222,7 +222,7 @@ async fn a_layer_goes_on_where_a_process_that_ended_has_come_to() {
     }
 }
 
-/// The layer, as a pull from nothing brings it.
+/// Returns the layer as a pull into an empty folder gets it.
 async fn stage_layer(name: &RegistryName) -> Vec<u8> {
     pulled(name).await.expect("pulled")
 }
@@ -256,7 +256,7 @@ async fn what_a_registry_sends_is_believed_by_its_digest_only() {
     let (name, _) = stage.serve(move |asked| (asked.path == blob).then(|| answer(200, layer.clone())));
     let error = pulled(&name).await.expect_err("a lie").to_string();
     assert!(
-        error.contains("sent something else than was asked for: what should have the digest sha256:"),
+        error.contains("sent an unexpected answer: the content for the digest sha256:"),
         "{error}"
     );
     let stage = Stage::new();
@@ -275,7 +275,7 @@ async fn manifests_and_configurations_are_believed_by_their_digests_only() {
         let wanted = path.rsplit_once('/').expect("a digest").1.to_owned();
         let (name, _) = Stage::new().serve(move |asked| (asked.path == path).then(|| answer(200, "{}")));
         let error = pulled(&name).await.expect_err("a lie").to_string();
-        assert!(error.contains(&format!("what should have the digest {wanted} has sha256:")), "{error}");
+        assert!(error.contains(&format!("the content for the digest {wanted} has the digest sha256:")), "{error}");
     }
 }
 
@@ -303,7 +303,7 @@ async fn an_image_for_other_platforms_only_is_refused_and_they_are_named() {
         asked.path.contains("/manifests/").then_some(sent)
     });
     let error = pulled(&name).await.expect_err("none for this host").to_string();
-    assert!(error.ends_with("but for linux/s390x"), "{error}");
+    assert!(error.ends_with("only linux/s390x"), "{error}");
 }
 
 #[tokio::test]

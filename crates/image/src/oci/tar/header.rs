@@ -1,8 +1,8 @@
-//! The block before each entry.
+//! Parses the header block of an entry.
 
 use super::BLOCK;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A file with content.
@@ -19,12 +19,12 @@ pub(crate) enum Kind {
     Fifo,
 }
 
-/// An entry, all extensions applied.
+/// The header of an entry, with all extensions applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Path as it stands in the archive.
+    /// Path as the archive has it.
     pub(crate) path: Vec<u8>,
-    /// What it is.
+    /// Kind of the entry.
     pub(crate) kind: Kind,
     /// Permissions with set-id and sticky bits.
     pub(crate) mode: u32,
@@ -42,7 +42,7 @@ pub(crate) struct Header {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// One block, looked at.
+/// One header block, not parsed yet.
 pub(super) struct Raw<'a>(pub(super) &'a [u8; BLOCK]);
 
 impl Raw<'_> {
@@ -50,7 +50,8 @@ impl Raw<'_> {
         self.0.iter().all(|&byte| byte == 0)
     }
 
-    /// Both sums that programs have ever written: of unsigned bytes, and of signed ones.
+    /// Returns true if the checksum is right. Programs have written two kinds of sums: of unsigned bytes, and of signed
+    /// ones.
     pub(super) fn has_right_sum(&self) -> bool {
         let Some(expected) = number(&self.0[148..156]) else { return false };
         let as_summed = |(at, &byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { byte };
@@ -64,7 +65,7 @@ impl Raw<'_> {
         self.0[156]
     }
 
-    /// Only POSIX headers have one; in GNU's other things stand there.
+    /// Returns the path. Only POSIX headers have the prefix field; GNU headers use its bytes for other fields.
     pub(super) fn path(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = text(&self.0[345..500]);
@@ -100,13 +101,13 @@ impl Raw<'_> {
     }
 }
 
-/// Bytes up to the first zero.
+/// Returns the bytes up to the first zero.
 fn text(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|&byte| byte == 0).unwrap_or(field.len())]
 }
 
-/// A number: octal digits between blanks and zeroes, or, as GNU and star write large and negative ones, a big-endian
-/// number behind a bit. An empty field is 0.
+/// Parses a number: octal digits between blanks and zeroes, or a big-endian number after a marker bit, in which GNU and star
+/// write large and negative numbers. An empty field is 0.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     if field[0] & 0x80 != 0 {
         let negative = field[0] & 0x40 != 0;

@@ -1,8 +1,8 @@
-//! Tar, as layers have it: POSIX (ustar and PAX) and GNU, read one after another with bounds, and written as PAX.
+//! Reads tar archives as layers use them, POSIX (ustar and PAX) and GNU, entry by entry and with bounds. Writes PAX.
 //!
 //! Formats: POSIX.1-2001 `pax`, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format" and "Storing Sparse
-//! Files"; `SCHILY.xattr.` as star, GNU tar and all container tools write it. What these leave open is decided as Go's
-//! `archive/tar` does, since the tools whose layers are read are written with it.
+//! Files"; `SCHILY.xattr.` as star, GNU tar and all container tools write it. If these leave something open, the code does
+//! the same as Go's `archive/tar`, because the tools that write the layers use it.
 
 mod header;
 mod pax;
@@ -19,26 +19,26 @@ pub(crate) use writer::Writer;
 /// Size of a block, bytes.
 const BLOCK: usize = 512;
 
-/// Longest path or link of an entry, bytes: no system call takes longer ones.
+/// Longest path or link of an entry, bytes. No system call accepts longer ones.
 pub(crate) const PATH_MAX: usize = 4096;
-/// Longest PAX or GNU header of an entry, bytes. Extended attributes are its largest part: the kernel takes 64 KiB for all
-/// of one file.
+/// Longest PAX or GNU header of an entry, bytes. Extended attributes are its largest part; the kernel accepts 64 KiB for all
+/// attributes of one file.
 const EXTENSION_MAX: u64 = 1024 * 1024;
 /// Most data segments of a sparse file.
 const SEGMENTS_MAX: usize = 64 * 1024;
 
-/// Why an archive cannot be read.
+/// An error of reading an archive.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TarError {
-    /// Not a tar archive, or a damaged one.
+    /// The input is no tar archive, or a damaged one.
     #[error("at byte {at}: {what}")]
     Malformed {
-        /// Where the header begins.
+        /// Offset of the header, bytes.
         at: u64,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
-    /// What the archive is read from.
+    /// The input cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

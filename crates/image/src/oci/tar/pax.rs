@@ -1,6 +1,6 @@
-//! PAX records: `<length> <key>=<value>\n`.
+//! Parses PAX records: `<length> <key>=<value>\n`.
 
-/// What of them concerns one entry. All others are passed over, as POSIX asks.
+/// The values of the records that this program uses. All other records are ignored, as POSIX requires.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
     pub(super) path: Option<Vec<u8>>,
@@ -20,7 +20,7 @@ pub(super) struct Sparse {
     pub(super) minor: Option<u64>,
     /// Length of the file with its holes, bytes.
     pub(super) size: Option<u64>,
-    /// Offsets and lengths, one after the other.
+    /// Offset and length of each segment, in turn.
     pub(super) map: Vec<u64>,
     pub(super) is_there: bool,
 }
@@ -28,7 +28,7 @@ pub(super) struct Sparse {
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
 impl Extension {
-    /// Reads the records of a header.
+    /// Parses the records of a header.
     pub(super) fn parse(mut rest: &[u8], segments_max: usize) -> Result<Self, String> {
         let mut extension = Self::default();
         while !rest.is_empty() {
@@ -45,13 +45,13 @@ impl Extension {
         const NO_NUMBER: &str = "holds no number that fits";
         let number = || decimal(value).ok_or(NO_NUMBER);
         let id = || number().and_then(|id| u32::try_from(id).map_err(|_| NO_NUMBER));
-        // An empty value takes back what a global header said; those are not read.
+        // An empty value cancels the value of a global header. It has no effect, because global headers are ignored.
         match key {
             _ if value.is_empty() && !key.starts_with(XATTR) => {}
             b"path" | b"linkpath" | b"GNU.sparse.name" if value.contains(&0) => {
                 return Err("has a zero in it");
             }
-            // The other name is one that old programs shall see.
+            // The record `path` of a sparse file holds a name for programs that do not know the sparse format.
             b"path" if self.sparse.is_there && self.path.is_some() => {}
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
@@ -89,7 +89,7 @@ impl Extension {
             b"offset" | b"numbytes" => return Err("stands alone"),
             b"map" => {
                 for word in value.split(|&byte| byte == b',') {
-                    sparse.map.push(decimal(word).ok_or("holds other than numbers")?);
+                    sparse.map.push(decimal(word).ok_or("has an entry that is not a number")?);
                     if sparse.map.len() > 2 * segments_max {
                         return Err("has too many segments");
                     }
@@ -101,7 +101,7 @@ impl Extension {
     }
 }
 
-/// Key and value of the first record, and what comes after it.
+/// Returns the key and the value of the first record, and the rest of the bytes.
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = bytes.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(decimal(&bytes[..blank])?).ok()?;
@@ -120,7 +120,7 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Seconds of a time that may have a sign and a fraction, rounded towards the past, as file systems do.
+/// Parses a time that may have a sign and a fraction. Rounds it down to whole seconds, as file systems do.
 fn seconds(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

@@ -1,4 +1,4 @@
-//! What holds of any archive.
+//! Checks the properties of tar archives.
 
 use std::io::Read as _;
 
@@ -34,7 +34,7 @@ pub(in super::super) fn check_tar(data: &[u8]) {
     assert_eq!(again(&entries).unwrap_or_else(|error| panic!("{error}")), entries);
 }
 
-/// What the format of a squashfs leaves of it.
+/// Returns the header as the writer stores it, which follows the limits of squashfs.
 fn as_written(mut header: Header) -> Header {
     header.mtime_s = header.mtime_s.clamp(0, u32::MAX.into());
     while header.kind == Kind::File && header.path.ends_with(b"/") {

@@ -7,12 +7,12 @@ use super::pax::{self, Extension};
 use super::sparse::{self, Map};
 use super::{BLOCK, EXTENSION_MAX, PATH_MAX, SEGMENTS_MAX, TarError};
 
-/// Most headers that may stand before one entry: long name, long link and PAX, with room for repetitions.
+/// Most extension headers before one entry: long name, long link and PAX, with room for repetitions.
 const EXTENSIONS_MAX: usize = 16;
-/// Most bytes of a sparse map that stands before a file's content.
+/// Longest sparse map before a file's content, bytes.
 const MAP_LENGTH_MAX: usize = 4 * 1024 * 1024;
 
-/// An archive.
+/// A reader of an archive. It also reads the content of the current entry.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
     inner: R,
@@ -20,13 +20,13 @@ pub(crate) struct Reader<R> {
     at: u64,
     /// Bytes of the current entry that the archive still holds.
     stored: u64,
-    /// What fills its last block.
+    /// Padding after the current entry, bytes.
     padding: u64,
     content: Content,
     ended: bool,
 }
 
-/// What a reader of the current entry sees.
+/// The way in which the content of the current entry is stored.
 #[derive(Debug)]
 enum Content {
     Plain,
@@ -34,28 +34,28 @@ enum Content {
         map: Map,
         /// The next segment.
         next: usize,
-        /// Bytes seen.
+        /// Bytes that were read so far.
         seen: u64,
     },
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads from the beginning of an archive.
+    /// Creates a reader that starts at the beginning of an archive.
     pub(crate) fn new(inner: R) -> Self {
         Self { inner, at: 0, stored: 0, padding: 0, content: Content::Plain, ended: false }
     }
 
-    /// What it is read from, wherever that stands.
+    /// Returns the input at its current position.
     pub(crate) fn into_inner(self) -> R {
         self.inner
     }
 
-    /// Where it stands, bytes from the beginning.
+    /// Returns the position, bytes from the beginning.
     pub(crate) fn position(&self) -> u64 {
         self.at
     }
 
-    /// The next entry; none at the end. What was not read of the last one is passed over.
+    /// Returns the next entry, or none at the end. Skips the unread content of the previous entry.
     pub(crate) fn next(&mut self) -> Result<Option<Header>, TarError> {
         self.pass_over()?;
         if self.ended {
@@ -78,7 +78,7 @@ impl<R: Read> Reader<R> {
                     extension =
                         Extension::parse(&records, SEGMENTS_MAX).map_err(|what| malformed(start, what))?;
                 }
-                // As the tools whose layers these are do.
+                // Global headers are ignored, as the tools that write layers do.
                 b'g' => drop(self.extension(&raw, start)?),
                 b'L' => long_path = Some(without_zeroes(self.extension(&raw, start)?)),
                 b'K' => long_link = Some(without_zeroes(self.extension(&raw, start)?)),
@@ -92,7 +92,7 @@ impl<R: Read> Reader<R> {
         Err(malformed(self.at, format!("more than {EXTENSIONS_MAX} headers stand before one entry")))
     }
 
-    /// Reads on to the end of what the archive is read from, so that a digest has seen all of it.
+    /// Reads the input to its end, so that a digest covers all of it.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; 64 * 1024];
         while self.inner.read(&mut buffer)? > 0 {}
@@ -115,7 +115,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// One block; none at the end of the archive, which is one of zeroes, or where nothing follows.
+    /// Reads one block. Returns none at the end of the archive: a block of zeroes, or the end of the input.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -192,7 +192,7 @@ impl<R: Read> Reader<R> {
         Ok(header)
     }
 
-    /// Prepares for the content of a file, and returns its length as a reader sees it.
+    /// Prepares the reader for the content of a file. Returns the file's length with its holes.
     fn begin(
         &mut self,
         raw: &Raw<'_>,
@@ -221,7 +221,7 @@ impl<R: Read> Reader<R> {
         Ok(size)
     }
 
-    /// The pairs of the old GNU format; the blocks that hold more of them count for nothing.
+    /// Reads the pairs of the old GNU format. Blocks with further pairs do not count as content.
     fn old_map(&mut self, raw: &Raw<'_>, start: u64) -> Result<Vec<u64>, TarError> {
         let mut numbers = Vec::new();
         let (from, count) = sparse::OLD_PAIRS;
@@ -237,11 +237,11 @@ impl<R: Read> Reader<R> {
         Ok(numbers)
     }
 
-    /// The map of format 1.0: decimal numbers, one a line, the first of which says how many pairs follow, in whole blocks.
+    /// Reads the map of format 1.0: decimal numbers, one a line, in whole blocks. The first number is the count of pairs.
     fn map_in_content(&mut self, start: u64) -> Result<Vec<u64>, TarError> {
         let (mut text, mut length, mut numbers, mut wanted) = (Vec::new(), 0, Vec::new(), None);
         loop {
-            // The blocks that come are searched for the end of a line, which would take for ever with long ones.
+            // The text is searched for a newline after each block, which would take very long for a long line.
             if self.stored < BLOCK as u64 || length > MAP_LENGTH_MAX || text.len() > BLOCK {
                 return Err(malformed(start, "a sparse map does not end"));
             }
@@ -254,7 +254,7 @@ impl<R: Read> Reader<R> {
             while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
                 let number = pax::decimal(&text[..end]);
                 let number =
-                    number.ok_or_else(|| malformed(start, "a sparse map holds other than numbers"))?;
+                    number.ok_or_else(|| malformed(start, "a sparse map has an entry that is not a number"))?;
                 text.drain(..=end);
                 match wanted {
                     None if number > SEGMENTS_MAX as u64 => {
@@ -274,7 +274,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// The content of the current entry, holes as zeroes.
+/// Reads the content of the current entry, with holes as zeroes.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (most, is_hole) = match &mut self.content {
@@ -322,7 +322,7 @@ fn padding_of(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
 
-/// GNU's long names end with a zero.
+/// Cuts a name at its first zero, because GNU's long names end with a zero.
 fn without_zeroes(mut name: Vec<u8>) -> Vec<u8> {
     if let Some(end) = name.iter().position(|&byte| byte == 0) {
         name.truncate(end);
@@ -330,7 +330,7 @@ fn without_zeroes(mut name: Vec<u8>) -> Vec<u8> {
     name
 }
 
-/// Before POSIX, a folder was a file whose name ends with a slash.
+/// Returns the kind of an entry. Before POSIX, a folder was a file whose name ends with a slash.
 fn kind_of(byte: u8, path: &[u8]) -> Option<Kind> {
     Some(match byte {
         0 | b'0' if path.ends_with(b"/") => Kind::Folder,
@@ -353,7 +353,7 @@ mod tests {
     use super::super::super::properties::{raw, record};
     use super::*;
 
-    /// All entries with their contents.
+    /// Returns all entries with their contents.
     fn read_all(archive: &[u8]) -> Result<Vec<(Header, Vec<u8>)>, TarError> {
         let mut reader = Reader::new(archive);
         let mut entries = Vec::new();
@@ -442,7 +442,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever a damaged archive holds, reading it ends, without a panic.
+        /// Reading a damaged archive always ends, and never panics.
         #[test]
         fn any_bytes_come_to_an_end(changes in prop::collection::vec((0_usize..4096, any::<u8>()), 1..8)) {
             static ARCHIVE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
@@ -455,7 +455,7 @@ mod tests {
                 let at = at % archive.len();
                 archive[at] = byte;
             }
-            // With a checksum that fits, so that what is behind it is looked at too.
+            // The checksums are corrected, so that the reader gets past them.
             for start in (0..archive.len()).step_by(BLOCK) {
                 let sum: u32 = (0..BLOCK).map(|at| if (148..156).contains(&at) { 32 } else { u32::from(archive[start + at]) }).sum();
                 archive[start + 148..start + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

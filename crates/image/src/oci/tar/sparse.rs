@@ -1,4 +1,4 @@
-//! Files with holes: which parts of them are in the archive.
+//! Parses the maps of sparse files, which list the parts of a file that are in the archive.
 
 use super::header::number;
 use super::{BLOCK, SEGMENTS_MAX};
@@ -19,7 +19,7 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// Checks that parts neither overlap nor leave the file.
+    /// Creates a map. Checks that its parts neither overlap nor go beyond the end of the file.
     pub(super) fn new(numbers: &[u64], size: u64) -> Result<Self, String> {
         let mut segments = Vec::with_capacity(numbers.len() / 2);
         let mut end = 0_u64;
@@ -34,13 +34,14 @@ impl Map {
         Ok(Self { segments, size })
     }
 
-    /// How much of it is in the archive, bytes.
+    /// Returns the length of all parts in the archive, bytes.
     pub(super) fn stored(&self) -> u64 {
         self.segments.iter().map(|segment| segment.length).sum()
     }
 }
 
-/// Numbers of the old GNU format: in the header four pairs, then, if the flag is set, blocks of 21 pairs.
+/// Parses the pairs of one block of the old GNU format. The header has four pairs. If a flag is set, blocks of 21 pairs
+/// follow.
 pub(super) fn pairs_of_block(
     block: &[u8],
     from: usize,
@@ -54,7 +55,7 @@ pub(super) fn pairs_of_block(
         }
         for field in pair.chunks(12) {
             let value = number(field).and_then(|value| u64::try_from(value).ok());
-            into.push(value.ok_or("a sparse map holds other than numbers")?);
+            into.push(value.ok_or("a sparse map has an entry that is not a number")?);
         }
         if into.len() > 2 * SEGMENTS_MAX {
             return Err(format!("a sparse file has more than {SEGMENTS_MAX} segments"));
@@ -63,11 +64,11 @@ pub(super) fn pairs_of_block(
     Ok(())
 }
 
-/// Where a GNU header's pairs begin, whether more follow, and the length of the file.
+/// Fields of a GNU header: offset and count of its pairs, the flag for further blocks, and the length of the file.
 pub(super) const OLD_PAIRS: (usize, usize) = (386, 4);
 pub(super) const OLD_EXTENDED: usize = 482;
 pub(super) const OLD_SIZE: std::ops::Range<usize> = 483..495;
-/// The same in the blocks that follow.
+/// The same fields in the following blocks.
 pub(super) const NEXT_PAIRS: (usize, usize) = (0, 21);
 pub(super) const NEXT_EXTENDED: usize = 504;
 

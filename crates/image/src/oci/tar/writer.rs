@@ -1,16 +1,16 @@
-//! Writes what `mksquashfs -tar` reads.
+//! Writes tar archives for `mksquashfs -tar`.
 
 use std::io::{self, Write};
 
 use super::BLOCK;
 use super::header::{Header, Kind};
 
-/// Largest number in a header's field of eight bytes.
+/// Largest number that fits into a header field of eight bytes.
 const ID_MAX: u32 = 0o7_777_777;
-/// The same for twelve bytes.
+/// Largest number that fits into a header field of twelve bytes.
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
-/// An archive in the making.
+/// A writer of an archive.
 #[derive(Debug)]
 pub(crate) struct Writer<W> {
     inner: W,
@@ -22,13 +22,13 @@ impl<W: Write> Writer<W> {
         Self { inner }
     }
 
-    /// What it is written to.
+    /// Returns the output.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn into_inner(self) -> W {
         self.inner
     }
 
-    /// Writes an entry. The content of a file is what `content` gives, which must be as long as the header says.
+    /// Writes an entry. `content` gives the content of a file. It must be at least as long as the header's size.
     pub(crate) fn entry(&mut self, header: &Header, content: &mut dyn io::Read) -> io::Result<()> {
         let records = records(header);
         if !records.is_empty() {
@@ -76,7 +76,7 @@ fn type_of(kind: Kind) -> u8 {
     }
 }
 
-/// What fits into the header's own field.
+/// Returns the part of a path that fits into the header's field.
 fn cut(path: &[u8]) -> &[u8] {
     &path[..path.len().min(100)]
 }
@@ -100,12 +100,12 @@ fn block(header: &Header, kind: u8, path: &[u8], link: &[u8], size: u64) -> [u8;
     block
 }
 
-/// Squashfs keeps seconds in 32 bits without a sign.
+/// Returns the time of the last change, limited to the unsigned 32-bit seconds of squashfs.
 fn mtime(header: &Header) -> u64 {
     u64::from(u32::try_from(header.mtime_s.max(0)).unwrap_or(u32::MAX))
 }
 
-/// What does not fit into the header.
+/// Returns the PAX records for the values that do not fit into the header.
 fn records(header: &Header) -> Vec<u8> {
     let mut records = Vec::new();
     if header.path.len() > 100 {
@@ -128,7 +128,7 @@ fn records(header: &Header) -> Vec<u8> {
     records
 }
 
-/// A record's length counts its own digits.
+/// Appends a PAX record. Its length includes the digits of the length itself.
 fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -159,7 +159,7 @@ mod tests {
             size in 0_u64..1500,
         ) -> Header {
             let mut path = path;
-            // A file whose name ends so is a folder.
+            // A file whose name ends with a slash would be read as a folder.
             path.push(b'x');
             let is_link = matches!(kind, Kind::HardLink | Kind::Symlink);
             Header {
