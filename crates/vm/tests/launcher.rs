@@ -244,7 +244,9 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
     };
     assert_ne!(first, second);
     assert!(reason.contains("silence"), "{reason}");
-    assert_eq!(*exit, Exit::NoHello { attempts: 2, limit: Duration::from_millis(300) });
+    // A busy host stretches the limit, so the test only knows its least value.
+    let Exit::NoHello { attempts: 2, limit } = *exit else { panic!("{exit:?}") };
+    assert!(limit >= Duration::from_millis(300), "{limit:?}");
     assert_eq!(console_tail, "silence\nsilence");
     assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
     vm.destroy().await.unwrap();
