@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_forge::RunnerScope;
+use dayfly_host::file;
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
@@ -108,9 +109,7 @@ impl Instance {
         let text = serde_json::to_vec_pretty(&self.serves)
             .map_err(io::Error::from)
             .map_err(failed("write", &path))?;
-        let new = self.folder.join("instance.json.new");
-        fs::write(&new, text).map_err(failed("write", &new))?;
-        fs::rename(&new, &path).map_err(failed("write", &path))
+        file::replace_durably(&path, &text).map_err(failed("write", &path))
     }
 
     /// Its folder.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventKind};
@@ -106,9 +107,7 @@ impl Status {
     /// # Errors
     /// No space, no rights.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
-        let new = folder.join(format!("{FILE_NAME}.new"));
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(&new, folder.join(FILE_NAME))
+        file::replace(&folder.join(FILE_NAME), &serde_json::to_vec(self)?)
     }
 
     /// Reads that of an instance; none where there is none yet.

@@ -1,5 +1,6 @@
 //! Files, programs and the clock of the host, for the crates that build and run machines.
 //!
+//! - [`file`] replaces a small file in one step;
 //! - [`stage`] builds a folder under a lock and publishes it by one rename;
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
 //! - [`tool`] runs a program with a time limit.
@@ -8,6 +9,7 @@
 
 pub mod clock;
 pub mod digest;
+pub mod file;
 pub mod space;
 pub mod stage;
 pub mod tool;

@@ -331,7 +331,9 @@ impl Importer<'_> {
         let conversion = self.layers(opened, &stage)?;
         self.describe(opened, &stage, id, inputs, conversion)?;
         stage.finish()?;
-        self.store.get(id)?.ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
+        self.store
+            .get(id)?
+            .ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
     }
 
     fn of_layers(&self, error: LayerError) -> ImageError {

@@ -14,6 +14,7 @@ use super::ImageError;
 use super::error::failed;
 use crate::oci::Digest;
 use dayfly_host::digest::{digest_of, id_of};
+use dayfly_host::file;
 use dayfly_host::stage::make_folder;
 
 /// The result of a name's last lookup.
@@ -63,15 +64,8 @@ impl Names {
     pub(super) fn put(&self, known: &Known) -> Result<(), ImageError> {
         make_folder(&self.folder)?;
         let path = self.path(&known.name);
-        let new = path.with_extension(format!("{}.new", uuid::Uuid::new_v4().simple()));
-        let text = serde_json::to_vec(known).map_err(|error| failed("write", &new)(error.into()))?;
-        let put = fs::write(&new, text).map_err(failed("write", &new));
-        let put = put.and_then(|()| fs::rename(&new, &path).map_err(failed("rename to", &path)));
-        if put.is_err() {
-            // If the disk is full, half a file remains under a name that is never read again.
-            let _ = fs::remove_file(&new);
-        }
-        put
+        let text = serde_json::to_vec(known).map_err(|error| failed("write", &path)(error.into()))?;
+        file::replace(&path, &text).map_err(failed("write", &path))
     }
 
     /// Removes all names of an image.

@@ -45,7 +45,8 @@ impl Once<'_> {
         let stage = claim.stage()?;
         make(&stage, progress)?;
         stage.finish()?;
-        let gone = || ImageError::Unusable { what: format!("{} was removed right after it was built", self.what) };
+        let gone =
+            || ImageError::Unusable { what: format!("{} was removed right after it was built", self.what) };
         open(&folder)?.ok_or_else(gone)
     }
 }

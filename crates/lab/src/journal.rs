@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use dayfly_host::file;
+
 use super::state::{Group, JobRecord, Registration, Repository, RunRecord, StoredEvent};
 
 /// One line of the journal.
@@ -90,10 +92,7 @@ impl Journal {
     pub(crate) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         self.waiting.clear();
         records.for_each(|record| self.append(&record));
-        let next = self.path.with_extension("next");
-        let mut file = private_file().write(true).create(true).truncate(true).open(&next)?;
-        file.write_all(&self.waiting)?;
-        fs::rename(&next, &self.path)?;
+        file::replace(&self.path, &self.waiting)?;
         self.written_bytes = self.waiting.len() as u64;
         self.waiting.clear();
         self.file = private_file().append(true).open(&self.path)?;

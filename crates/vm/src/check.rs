@@ -22,6 +22,7 @@ use crate::machine::{
 };
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::digest_of_program;
+use dayfly_host::file;
 use dayfly_host::stage::{self, Stage, StageError};
 use dayfly_image::{Image, ImageError};
 
@@ -219,10 +220,8 @@ fn folder(state: &Path) -> PathBuf {
 
 fn keep(image: &Image, report: &Report) -> Result<(), CheckError> {
     let path = image.folder().join(RESULT);
-    let new = path.with_extension("new");
-    let text = serde_json::to_vec_pretty(report).map_err(|error| io_error("write", &new)(error.into()))?;
-    fs::write(&new, text).map_err(io_error("write", &new))?;
-    fs::rename(&new, &path).map_err(io_error("rename to", &path))
+    let text = serde_json::to_vec_pretty(report).map_err(|error| io_error("write", &path)(error.into()))?;
+    file::replace(&path, &text).map_err(io_error("write", &path))
 }
 
 /// The observations of a machine.

@@ -26,6 +26,7 @@ use crate::platform::{Platform, load_factor};
 use crate::tsc;
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::digest_of_program;
+use dayfly_host::file;
 use dayfly_image::Image;
 
 /// Longest time that a probe guest may take on a quiet host. A real processor needs well under a second with KVM, and 2.5 s
@@ -463,11 +464,9 @@ fn remember(path: &Path, key: String, sighting: &Sighting) {
         sightings.clear();
     }
     sightings.insert(key, sighting.clone());
-    let new = path.with_extension(format!("new-{}", std::process::id()));
     let written = serde_json::to_vec_pretty(&sightings)
         .map_err(std::io::Error::from)
-        .and_then(|text| fs::write(&new, text))
-        .and_then(|()| fs::rename(&new, path));
+        .and_then(|text| file::replace(path, &text));
     if let Err(error) = written {
         tracing::warn!("cannot remember what works on this host in {}: {error}", path.display());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
@@ -16,6 +16,7 @@ use crate::log_file::LogFiles;
 use crate::settings::LabSettings;
 use crate::signing::Signer;
 use dayfly_host::digest::hexadecimal;
+use dayfly_host::file;
 
 #[derive(Default)]
 struct Stored {
@@ -171,11 +172,7 @@ pub(crate) fn read_or_make(path: &Path, make: impl FnOnce() -> String) -> io::Re
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = make();
-            let next = path.with_extension("next");
-            let mut file = private_file().write(true).create(true).truncate(true).open(&next)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
-            fs::rename(&next, path)?;
+            file::replace_durably(path, format!("{text}\n").as_bytes())?;
             Ok(text)
         }
         Err(error) => Err(error),

@@ -1,9 +1,8 @@
 //! The record of a machine in its run folder, by which a later process finds and removes the machine.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::LeftoverError;
 use crate::driver::{krunvm, podman};
 use crate::virtiofs::SHARES_MAX;
+use dayfly_host::file;
 use dayfly_host::tool::{self, Invocation};
 
 /// File name of the record.
@@ -153,12 +153,8 @@ impl Record {
     }
 
     fn write_as(&self, run_dir: &Path, name: &str) -> io::Result<()> {
-        let new = run_dir.join(format!("{name}.new"));
-        let mut options = std::fs::OpenOptions::new();
-        // A tool's environment may hold the credentials of a proxy.
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        std::fs::rename(&new, run_dir.join(name))
+        // Only its owner may read it: a tool's environment may hold the credentials of a proxy.
+        file::replace(&run_dir.join(name), &serde_json::to_vec(self)?)
     }
 
     fn read(run_dir: &Path, name: &str) -> Result<Option<Self>, LeftoverError> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
 use super::netlink::Netlink;
@@ -25,9 +26,7 @@ pub(super) struct Record {
 impl Record {
     /// Writes the record; a failure leaves no partial one.
     pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
-        let new = run_dir.join(format!("{RECORD}.new"));
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(&new, run_dir.join(RECORD))
+        file::replace(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
     }
 
     fn read(run_dir: &Path) -> io::Result<Option<Self>> {

@@ -15,6 +15,7 @@ use super::key::{FORMAT, TemplateId};
 use super::manifest::TemplateManifest;
 use super::memory;
 use dayfly_host::clock::now_s;
+use dayfly_host::file;
 use dayfly_host::stage::{self, StageError};
 
 /// The manifest.
@@ -407,9 +408,7 @@ impl Opened {
         let mut counts = self.template.counts();
         change(&mut counts);
         counts.used_s = now_s();
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&counts)?)?;
-        fs::rename(&new, &path)
+        file::replace(&path, &serde_json::to_vec(&counts)?)
     }
 }
 

@@ -243,8 +243,7 @@ impl Client {
         service: Option<&str>,
         credential: Option<&Credential>,
     ) -> Result<String, RegistryError> {
-        let mut url =
-            Url::parse(realm).map_err(|_| self.lied("its address for tokens is not a URL"))?;
+        let mut url = Url::parse(realm).map_err(|_| self.lied("its address for tokens is not a URL"))?;
         if url.scheme() != "https" && !(url.scheme() == "http" && self.plain_allowed) {
             return Err(self.lied(format!("it wants a secret to be sent without encryption, to {url}")));
         }

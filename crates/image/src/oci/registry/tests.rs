@@ -255,10 +255,7 @@ async fn what_a_registry_sends_is_believed_by_its_digest_only() {
     layer[7] ^= 1;
     let (name, _) = stage.serve(move |asked| (asked.path == blob).then(|| answer(200, layer.clone())));
     let error = pulled(&name).await.expect_err("a lie").to_string();
-    assert!(
-        error.contains("sent an unexpected answer: the content for the digest sha256:"),
-        "{error}"
-    );
+    assert!(error.contains("sent an unexpected answer: the content for the digest sha256:"), "{error}");
     let stage = Stage::new();
     let (blob, layer) = (stage.blob(), [stage.layer.as_slice(), b"more"].concat());
     let (name, _) = stage.serve(move |asked| (asked.path == blob).then(|| answer(200, layer.clone())));
@@ -275,7 +272,10 @@ async fn manifests_and_configurations_are_believed_by_their_digests_only() {
         let wanted = path.rsplit_once('/').expect("a digest").1.to_owned();
         let (name, _) = Stage::new().serve(move |asked| (asked.path == path).then(|| answer(200, "{}")));
         let error = pulled(&name).await.expect_err("a lie").to_string();
-        assert!(error.contains(&format!("the content for the digest {wanted} has the digest sha256:")), "{error}");
+        assert!(
+            error.contains(&format!("the content for the digest {wanted} has the digest sha256:")),
+            "{error}"
+        );
     }
 }
 

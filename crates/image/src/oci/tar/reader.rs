@@ -253,8 +253,8 @@ impl<R: Read> Reader<R> {
             text.extend(block);
             while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
                 let number = pax::decimal(&text[..end]);
-                let number =
-                    number.ok_or_else(|| malformed(start, "a sparse map has an entry that is not a number"))?;
+                let number = number
+                    .ok_or_else(|| malformed(start, "a sparse map has an entry that is not a number"))?;
                 text.drain(..=end);
                 match wanted {
                     None if number > SEGMENTS_MAX as u64 => {
