@@ -2,25 +2,22 @@
 
 use std::time::Duration;
 
+use dayfly_host::retry::FORGE_CALL;
+
 use super::error::ForgeError;
 
-/// Most attempts of one request, including the first.
-const CALLS_MAX: u32 = 4;
-const DELAY_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait that a forge may demand; a longer one becomes an error.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Returns how long to wait before the next attempt, or `None` to give up. `calls` attempts were made so far. `chance` is
 /// between 0 and 1 and spreads callers that failed at the same time.
 pub(super) fn wait_before_next(calls: u32, error: &ForgeError, chance: f64) -> Option<Duration> {
-    if calls >= CALLS_MAX {
-        return None;
-    }
+    let pause = FORGE_CALL.pause_after(calls)?;
     match error {
         ForgeError::RateLimited { wait, .. } => {
-            (*wait <= WAIT_MAX).then(|| *wait + DELAY_FIRST.mul_f64(chance))
+            (*wait <= WAIT_MAX).then(|| *wait + FORGE_CALL.first.mul_f64(chance))
         }
-        error if error.is_temporary() => Some((DELAY_FIRST * 2_u32.pow(calls - 1)).mul_f64(0.5 + chance)),
+        error if error.is_temporary() => Some(pause.mul_f64(0.5 + chance)),
         _ => None,
     }
 }

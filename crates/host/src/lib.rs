@@ -3,6 +3,7 @@
 //! - [`file`] replaces a small file in one step;
 //! - [`stage`] builds a folder under a lock and publishes it by one rename;
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
+//! - [`retry`] has the rules for repeating what failed, and all of their values;
 //! - [`tool`] runs a program with a time limit.
 //!
 //! This crate knows neither images nor machines.
@@ -10,6 +11,7 @@
 pub mod clock;
 pub mod digest;
 pub mod file;
+pub mod retry;
 pub mod space;
 pub mod stage;
 pub mod tool;

@@ -1,0 +1,70 @@
+//! How often, and after which pauses, something that failed is tried again. Every such rule of dayfly is a constant here.
+
+use std::time::Duration;
+
+/// A rule for repeating something that failed: pauses that grow up to a limit, and perhaps a last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Pause after the first failure in a row.
+    pub first: Duration,
+    /// Factor between one pause and the next.
+    pub factor: u32,
+    /// Longest pause.
+    pub limit: Duration,
+    /// Most attempts in a row, including the first. Without a number, the attempts never end.
+    pub attempts: Option<u32>,
+}
+
+/// A call of a forge that may succeed later. A demanded wait (`retry-after`) comes in place of the pause.
+pub const FORGE_CALL: Retry = growing(Duration::from_millis(250), Duration::from_secs(1), 4);
+/// A request to a registry. Waits that the registry demands do not count as failures.
+pub const REGISTRY_REQUEST: Retry = growing(Duration::from_millis(500), Duration::from_secs(2), 4);
+/// A download that was cut. A new byte ends the row of failures.
+pub const DOWNLOAD: Retry = growing(Duration::from_millis(500), Duration::from_millis(500), 6);
+/// A runner that failed before its app was up, or a loop that died. The loop of a host never gives up.
+pub const RUNNER: Retry =
+    Retry { first: Duration::from_secs(1), factor: 2, limit: Duration::from_secs(60), attempts: None };
+/// The runner of one job. Its demand gives up after these attempts, because the job itself may be the cause.
+pub const RUNNER_OF_JOB: Retry = Retry { attempts: Some(3), ..RUNNER };
+/// A spare of one template. The pause comes before the first attempt too, because the machine that takes a spare starts
+/// first.
+pub const SPARE: Retry = growing(Duration::from_secs(2), Duration::from_secs(2), 3);
+/// The building of a template. Machines of its kind boot meanwhile.
+pub const TEMPLATE: Retry =
+    Retry { first: Duration::from_secs(600), factor: 1, limit: Duration::from_secs(600), attempts: None };
+
+const fn growing(first: Duration, limit: Duration, attempts: u32) -> Retry {
+    Retry { first, factor: 2, limit, attempts: Some(attempts) }
+}
+
+impl Retry {
+    /// Returns the pause before the next attempt after this many failures in a row, or `None` if no attempt is left.
+    pub fn pause_after(&self, failures: u32) -> Option<Duration> {
+        if self.attempts.is_some_and(|attempts| failures >= attempts) {
+            return None;
+        }
+        let growth = self.factor.saturating_pow(failures.saturating_sub(1));
+        Some(self.first.saturating_mul(growth).min(self.limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(retry: Retry, failures: &[u32]) -> Vec<Option<u128>> {
+        failures.iter().map(|failures| retry.pause_after(*failures).map(|pause| pause.as_millis())).collect()
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let expected = [1, 2, 4, 32, 60, 60, 60].map(|seconds| Some(seconds * 1000));
+        assert_eq!(pauses(RUNNER, &[1, 2, 3, 6, 7, 1000, u32::MAX]), expected);
+    }
+
+    #[test]
+    fn the_last_attempt_has_no_pause_after_it() {
+        assert_eq!(pauses(FORGE_CALL, &[1, 2, 3, 4, 5]), [Some(250), Some(500), Some(1000), None, None]);
+        assert_eq!(pauses(RUNNER_OF_JOB, &[2, 3]), [Some(2000), None]);
+    }
+}
