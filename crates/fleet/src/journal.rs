@@ -1,74 +1,48 @@
-//! The journal of one runner: append-only, written by its loop alone, flushed before each call that it announces.
+//! The journal of one runner: the durable facts, on the disk before the runner goes on. Only its loop writes it.
 //!
-//! Whatever dies between two lines, the next start reads here what may exist at the forge and on the host.
+//! If a process dies between any two lines, the next start reads here what may exist at the forge and on the host.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::RunnerScope;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use crate::fact::{self, Fact, FactRecord};
 
 /// Name of the file in the run's folder.
 pub const FILE_NAME: &str = "journal.jsonl";
 
-/// Longest journal that is read back, bytes. A run writes some dozens of short lines.
+/// Longest journal that is read, bytes. A run writes some dozens of short lines.
 const READ_MAX: u64 = 1024 * 1024;
 
-/// What a loop is about to do, or has seen done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
-pub enum Step {
-    /// The runner begins.
-    Begun {
-        /// Its id.
-        id: String,
-        /// Its loop's environment directory, where its files may be.
-        environment: PathBuf,
-    },
-    /// A registration of this name will be asked for: from here on it may exist.
-    Registering {
-        /// Base URL of the forge's API.
-        forge: String,
-        /// Where the runner belongs.
-        scope: RunnerScope,
-        /// Name of the registration.
-        name: String,
-    },
-    /// It exists under this id.
-    Registered {
-        /// Id at the forge.
-        registration: u64,
-    },
-    /// A VM will be started in this run's folder: from here on one may run.
-    StartingVm,
-    /// The VM will be destroyed.
-    DestroyingVm,
-    /// The VM is gone.
-    VmGone,
-    /// The registration will be deleted.
-    DeletingRegistration,
-    /// The registration is gone.
-    RegistrationGone,
-}
-
-/// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Milliseconds since 1970-01-01 UTC.
-    pub at_ms: u64,
-    /// The step.
-    #[serde(flatten)]
-    pub step: Step,
-}
-
-/// A journal that cannot be written or read.
+/// Errors of a journal.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} the journal {}: {source}; is the disk full or read-only?", path.display())]
-pub struct JournalError {
-    what: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum JournalError {
+    /// The file cannot be written or read.
+    #[error("cannot {what} the journal {}: {source}; is the disk full or read-only?", path.display())]
+    Io {
+        /// The attempted operation.
+        what: &'static str,
+        /// Path of the journal.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Another version of dayfly wrote the journal in another vocabulary.
+    #[error(
+        "the journal {} was written by another version of dayfly ({found}; this one reads facts of version {}); start that \
+         version once more to remove what it describes, or remove the runner's registration and machine by hand, and then \
+         its folder",
+        path.display(), fact::VERSION
+    )]
+    Version {
+        /// Path of the journal.
+        path: PathBuf,
+        /// The vocabulary that was found, in words.
+        found: String,
+    },
 }
 
 /// An open journal.
@@ -79,158 +53,145 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a run's folder, making it where it is not there yet.
+    /// Opens the journal in a run's folder. Creates it if it does not exist, and flushes its name to the disk.
     ///
     /// # Errors
     /// The file cannot be opened for appending.
     pub fn open(run_dir: &Path) -> Result<Self, JournalError> {
         let path = run_dir.join(FILE_NAME);
-        match OpenOptions::new().create(true).append(true).open(&path) {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(&path).and_then(|file| {
+            // Without these, a power cut could take the file or its folder away although its lines were flushed.
+            File::open(run_dir)?.sync_all()?;
+            run_dir.parent().map_or(Ok(()), |runs| File::open(runs)?.sync_all())?;
+            Ok(file)
+        });
+        match file {
             Ok(file) => Ok(Self { path, file }),
-            Err(source) => Err(JournalError { what: "open", path, source }),
+            Err(source) => Err(JournalError::Io { what: "open", path, source }),
         }
     }
 
-    /// Appends a step and flushes it to the disk before it returns.
+    /// Appends a fact and flushes it to the disk before it returns.
     ///
     /// # Errors
-    /// The line cannot be written; what it announces must then not be done.
-    pub fn write(&mut self, step: Step) -> Result<(), JournalError> {
-        let entry = Entry { at_ms: crate::event::unix_ms(), step };
-        let mut line = serde_json::to_vec(&entry).map_err(|error| self.error("write", error.into()))?;
+    /// The line cannot be written; the caller must then not do what the fact announces.
+    pub fn write(&mut self, record: &FactRecord) -> Result<(), JournalError> {
+        let mut line = serde_json::to_vec(record).map_err(|error| self.error(error.into()))?;
         line.push(b'\n');
-        // One write for the whole line: a reader never sees half of it unless the disk is full.
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|error| self.error("write", error))
+        // One write for the whole line, so that a reader never sees half of it unless the disk is full.
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(|error| self.error(error))
     }
 
-    fn error(&self, what: &'static str, source: io::Error) -> JournalError {
-        JournalError { what, path: self.path.clone(), source }
+    fn error(&self, source: io::Error) -> JournalError {
+        JournalError::Io { what: "write", path: self.path.clone(), source }
     }
 }
 
-/// Reads the journal of a run's folder. A last line that was cut by a crash is left out; what it announced was
-/// never begun, since it had not been flushed.
+/// The parts of a line that tell which version wrote it.
+#[derive(Deserialize)]
+struct Marks {
+    /// Lines of the first format, which had steps in place of facts.
+    step: Option<String>,
+    version: Option<u32>,
+}
+
+/// Reads the journal in a run's folder; a folder without a journal has no facts. Skips a last line that a crash has cut:
+/// the step that it announced never began, because the line had not been flushed.
 ///
 /// # Errors
-/// The file cannot be read.
-pub fn read(run_dir: &Path) -> Result<Vec<Entry>, JournalError> {
+/// The file cannot be read, or another version of dayfly wrote it.
+pub fn read(run_dir: &Path) -> Result<Vec<FactRecord>, JournalError> {
     let path = run_dir.join(FILE_NAME);
-    let open = File::open(&path);
-    let file = match open {
+    let failed = |source| JournalError::Io { what: "read", path: path.clone(), source };
+    let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(JournalError { what: "read", path, source }),
+        Err(source) => return Err(failed(source)),
     };
-    let mut entries = Vec::new();
+    let mut records = Vec::new();
     for line in BufReader::new(file.take(READ_MAX)).split(b'\n') {
-        let line = line.map_err(|source| JournalError { what: "read", path: path.clone(), source })?;
-        if let Ok(entry) = serde_json::from_slice(&line) {
-            entries.push(entry);
+        let line = line.map_err(failed)?;
+        if let Some(found) = other_version(&line) {
+            return Err(JournalError::Version { path, found });
         }
+        records.extend(serde_json::from_slice::<FactRecord>(&line));
     }
-    Ok(entries)
+    Ok(records)
 }
 
-/// What may be left of a run, by its journal.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Remains {
-    /// A registration that may exist.
-    pub registration: Option<RegistrationRemains>,
-    /// A VM may run.
-    pub vm: bool,
-    /// Files of this runner may be in this environment directory.
-    pub environment: Option<(PathBuf, String)>,
-}
-
-/// A registration that may exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistrationRemains {
-    /// Base URL of the forge's API.
-    pub forge: String,
-    /// Where the runner belongs.
-    pub scope: RunnerScope,
-    /// Name of the registration.
-    pub name: String,
-    /// Its id, where the answer that told it was seen.
-    pub id: Option<u64>,
-}
-
-/// Folds a journal into what may be left.
-pub fn remains(entries: &[Entry]) -> Remains {
-    let mut remains = Remains::default();
-    for entry in entries {
-        match &entry.step {
-            Step::Begun { id, environment } => remains.environment = Some((environment.clone(), id.clone())),
-            Step::Registering { forge, scope, name } => {
-                remains.registration = Some(RegistrationRemains {
-                    forge: forge.clone(),
-                    scope: scope.clone(),
-                    name: name.clone(),
-                    id: None,
-                });
-            }
-            Step::Registered { registration } => {
-                if let Some(remains) = &mut remains.registration {
-                    remains.id = Some(*registration);
-                }
-            }
-            Step::StartingVm => remains.vm = true,
-            Step::VmGone => remains.vm = false,
-            Step::RegistrationGone => remains.registration = None,
-            Step::DestroyingVm | Step::DeletingRegistration => {}
+/// Returns the version of a line in words if this version of dayfly cannot read the line.
+fn other_version(line: &[u8]) -> Option<String> {
+    match serde_json::from_slice(line) {
+        Ok(Marks { step: Some(_), .. }) => Some("steps instead of facts".to_owned()),
+        Ok(Marks { version: Some(version), .. }) if version != fact::VERSION => {
+            Some(format!("facts of version {version}"))
         }
+        _ => None,
     }
-    remains
+}
+
+/// Returns the first fact of a runner's journal.
+pub(crate) fn begun(environment: PathBuf, forge: String, scope: dayfly_forge::RunnerScope) -> Fact {
+    Fact::Begun { version: fact::VERSION, environment, forge, scope }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fact::{Moment, RunnerRef};
+    use crate::state::{RegistrationState, RunnerState, VmState};
 
-    fn registering() -> Step {
-        let scope = RunnerScope::Organization("o".into());
-        Step::Registering { forge: "http://f".into(), scope, name: "n".into() }
+    fn record(fact: Fact) -> FactRecord {
+        let id: crate::RunnerId = "0-aaaaaaa".parse().expect("an id");
+        let runner = Some(RunnerRef { name: id.name("p"), id });
+        FactRecord { at: Moment::of_ms(0), loop_index: 0, runner, fact }
+    }
+
+    fn append(folder: &Path, text: &str) {
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(folder.join(FILE_NAME)).expect("open");
+        file.write_all(text.as_bytes()).expect("write");
     }
 
     #[test]
     fn what_was_written_is_read_back_and_folded() {
-        let dir = tempfile::tempdir().expect("folder");
-        let mut journal = Journal::open(dir.path()).expect("open");
-        for step in [registering(), Step::Registered { registration: 7 }, Step::StartingVm] {
-            journal.write(step).expect("write");
+        let folder = tempfile::tempdir().expect("folder");
+        let mut journal = Journal::open(folder.path()).expect("open");
+        for fact in [Fact::Registering, Fact::Registered { registration: 7 }, Fact::StartingVm] {
+            journal.write(&record(fact)).expect("write");
         }
-        let remains = remains(&read(dir.path()).expect("read"));
-        assert!(remains.vm);
-        assert_eq!(remains.registration.expect("one").id, Some(7));
-    }
-
-    #[test]
-    fn a_registration_whose_answer_was_lost_is_remembered_by_name() {
-        let entry = Entry { at_ms: 0, step: registering() };
-        let left = remains(&[entry]).registration.expect("one");
-        assert_eq!((left.name.as_str(), left.id), ("n", None));
+        let state = RunnerState::of(&read(folder.path()).expect("read"));
+        assert_eq!((state.vm, state.registration), (VmState::MayRun, RegistrationState::Exists(7)));
     }
 
     #[test]
     fn a_line_cut_by_a_crash_is_left_out() {
-        let dir = tempfile::tempdir().expect("folder");
-        let mut journal = Journal::open(dir.path()).expect("open");
-        journal.write(Step::StartingVm).expect("write");
-        std::fs::OpenOptions::new()
-            .append(true)
-            .open(dir.path().join(FILE_NAME))
-            .and_then(|mut file| file.write_all(b"{\"at_ms\":1,\"step\":\"vm_g"))
-            .expect("half a line");
-        assert!(remains(&read(dir.path()).expect("read")).vm);
+        let folder = tempfile::tempdir().expect("folder");
+        let mut journal = Journal::open(folder.path()).expect("open");
+        journal.write(&record(Fact::StartingVm)).expect("write");
+        append(folder.path(), "{\"at_ms\":1,\"event\":\"vm_g");
+        assert_eq!(RunnerState::of(&read(folder.path()).expect("read")).vm, VmState::MayRun);
     }
 
     #[test]
-    fn after_both_are_gone_nothing_remains() {
-        let steps = [registering(), Step::StartingVm, Step::VmGone, Step::RegistrationGone];
-        let entries: Vec<_> = steps.into_iter().map(|step| Entry { at_ms: 0, step }).collect();
-        assert_eq!(remains(&entries), Remains::default());
+    fn a_journal_of_another_version_is_refused_with_its_place_and_a_way_out() {
+        let folder = tempfile::tempdir().expect("folder");
+        append(folder.path(), "{\"at_ms\":1,\"step\":\"registering\",\"name\":\"n\"}\n");
+        let error = read(folder.path()).expect_err("refused").to_string();
+        assert!(error.contains("steps instead of facts") && error.contains("start that version"), "{error}");
+        std::fs::remove_file(folder.path().join(FILE_NAME)).expect("remove");
+        append(folder.path(), "{\"at_ms\":1,\"event\":\"begun\",\"version\":99}\n");
+        let error = read(folder.path()).expect_err("refused").to_string();
+        assert!(error.contains("facts of version 99"), "{error}");
+    }
+
+    #[test]
+    fn a_journal_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("folder");
+        Journal::open(folder.path()).expect("open");
+        let mode = std::fs::metadata(folder.path().join(FILE_NAME)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

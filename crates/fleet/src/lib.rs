@@ -1,29 +1,33 @@
-//! Loops that make one ephemeral runner after another, each in a machine of its own.
+//! Runs loops that create one ephemeral runner after another, each in a machine of its own.
 //!
 //! ```text
 //!   orchestrate ──> many loops, replaced when they die
 //!   run_loop ──> one runner: pull ─> register ─> .env ─> VM ─> .tkn ─> watch ─> end ─> destroy ─> delete registration
 //!      │                                  │
-//!      └────────────── events <───────────┴──> journal (runs/<id>/journal.jsonl, flushed before each call it announces)
+//!      └─── stream of facts <─────────────┴──> journal (runs/<id>/journal.jsonl, flushed before the step it announces)
 //! ```
 //!
 //! A loop is one function over its settings, so that a task of an orchestrator and `dayfly runner` alone run the same
-//! code. It never prints; whoever started it reads its [`event::Event`]s.
+//! code. It never prints; its caller reads its [`fact::Fact`]s. [`state::RunnerState`] is the fold of a runner's facts, for
+//! the runner itself, for `dayfly ps`, and for the start that removes what a dead process has left.
 //!
-//! What the loop does not do: it knows no driver's command line, no wire format of a forge, no terminal.
+//! A loop knows no driver's command line, no wire format of a forge, and no terminal.
 
-pub mod event;
+pub mod fact;
 pub mod instance;
 pub mod journal;
 pub mod orchestrator;
 pub mod recovery;
+mod registration;
 pub mod run_log;
 mod runner;
 mod runner_id;
 mod runner_loop;
 pub mod settings;
+pub mod state;
 pub mod status;
 pub mod stop;
+pub mod stream;
 
 pub use runner::{RunnerEnd, RunnerError};
 pub use runner_id::{RunnerId, RunnerIdError};

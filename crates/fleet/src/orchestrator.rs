@@ -19,9 +19,10 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::event::{EventKind, EventSink};
+use crate::fact::{Fact, FactRecord};
 use crate::settings::{LoopSettings, environment_of_loop};
 use crate::stop::{Stop, StopOrder};
+use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery, run_loop};
 pub use roster::StartOrder;
 use roster::{Roster, Verdict};
@@ -44,7 +45,7 @@ pub async fn orchestrate(
     orchestration: Orchestration,
     host: &VmHost,
     forge: &Forge,
-    events: &EventSink,
+    facts: &FactSink,
     stop: Stop,
 ) {
     let (up_sender, up) = mpsc::unbounded_channel();
@@ -54,7 +55,7 @@ pub async fn orchestrate(
         environment: orchestration.environment,
         host: host.clone(),
         forge: forge.clone(),
-        events: events.telling_who_is_up(up_sender),
+        facts: facts.with_decisive(up_sender),
         roster,
         up,
         tasks: JoinSet::new(),
@@ -70,9 +71,9 @@ struct Orchestrator {
     environment: PathBuf,
     host: VmHost,
     forge: Forge,
-    events: EventSink,
+    facts: FactSink,
     roster: Roster,
-    up: mpsc::UnboundedReceiver<u32>,
+    up: mpsc::UnboundedReceiver<FactRecord>,
     tasks: JoinSet<LoopEnd>,
     /// Which loop each task is.
     loops: HashMap<Id, u32>,
@@ -81,7 +82,7 @@ struct Orchestrator {
 
 /// What happened, named before anybody decides about it.
 enum Happening {
-    Up(u32),
+    Told(FactRecord),
     Ended(Result<(Id, LoopEnd), JoinError>),
     Ordered,
     Due,
@@ -98,7 +99,10 @@ impl Orchestrator {
                 return;
             }
             match self.next_happening(stopping).await {
-                Happening::Up(index) => self.roster.is_up(index),
+                Happening::Told(record) if record.fact == Fact::RunnerUp => {
+                    self.roster.is_up(record.loop_index)
+                }
+                Happening::Told(_) => {}
                 Happening::Ended(ended) => self.take_end(ended, stopping).await,
                 Happening::Ordered => {
                     stopping = true;
@@ -119,19 +123,19 @@ impl Orchestrator {
         };
         tokio::select! {
             _ = self.stop.above(StopOrder::None), if !stopping => Happening::Ordered,
-            Some(index) = self.up.recv() => Happening::Up(index),
+            Some(record) = self.up.recv() => Happening::Told(record),
             Some(ended) = self.tasks.join_next_with_id() => Happening::Ended(ended),
             () = due => Happening::Due,
         }
     }
 
     async fn start(&mut self, index: u32) {
-        self.events.of_loop(index).tell(EventKind::LoopStarted).await;
+        self.facts.of_loop(index).tell(Fact::LoopStarted).await;
         let environment = environment_of_loop(&self.environment, &self.settings.prefix, index);
         let settings = LoopSettings { index, environment, patient: true, ..self.settings.clone() };
         let (host, forge) = (self.host.clone(), self.forge.clone());
-        let (events, stop) = (self.events.clone(), self.stop.clone());
-        let task = self.tasks.spawn(async move { run_loop(settings, &host, &forge, &events, stop).await });
+        let (facts, stop) = (self.facts.clone(), self.stop.clone());
+        let task = self.tasks.spawn(async move { run_loop(settings, &host, &forge, &facts, stop).await });
         self.loops.insert(task.id(), index);
     }
 
@@ -145,17 +149,17 @@ impl Orchestrator {
                 Verdict::Replace(format!("it died of a bug in dayfly: {error}"))
             }
         };
-        let mut events = self.events.of_loop(index);
+        let mut facts = self.facts.of_loop(index);
         match self.roster.ended(index, verdict, Instant::now()) {
             roster::Fate::Finished(how) => {
                 // One that is not empty, or is not there, is left to whoever knows about it.
                 let _ =
                     std::fs::remove_dir(environment_of_loop(&self.environment, &self.settings.prefix, index));
-                events.tell(EventKind::LoopEnded { how }).await;
+                facts.tell(Fact::LoopEnded { how }).await;
             }
             roster::Fate::Replaced { why, count, pause } => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                events.tell(EventKind::LoopReplaced { why, count, pause_ms }).await;
+                facts.tell(Fact::LoopReplaced { why, count, pause_ms }).await;
             }
         }
     }
@@ -165,7 +169,7 @@ impl Orchestrator {
         let sweep = recovery::sweep_loop(&self.settings.runs, index, &self.forge).await;
         for (run, why) in sweep.left {
             let message = format!("{} is left for the next start: {why}", run.display());
-            self.events.of_loop(index).tell(EventKind::Warning { message }).await;
+            self.facts.of_loop(index).tell(Fact::Warning { message }).await;
         }
     }
 
@@ -175,7 +179,7 @@ impl Orchestrator {
                 "no runner of loop {index} is up after {} s; the next loop is started all the same",
                 waited.as_secs()
             );
-            self.events.of_loop(index).tell(EventKind::Warning { message }).await;
+            self.facts.of_loop(index).tell(Fact::Warning { message }).await;
         }
     }
 }

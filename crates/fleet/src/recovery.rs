@@ -1,32 +1,34 @@
-//! Clearing up after instances whose process is gone, however it went.
+//! Removes what instances whose process is gone have left.
 //!
-//! The order is the one that never kills a job: the registration first. Deleted or gone: the machine may go too. Busy:
-//! a job runs in it, and it is left alone.
+//! The registration is deleted first, so that no running job is killed: if it is deleted or gone, the machine is destroyed
+//! too. If the forge calls it busy, a job runs in the machine, and the run is left alone.
 
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::{Deletion, Forge, ForgeError};
-
+use dayfly_forge::{Forge, ForgeError};
 use dayfly_vm::EnvironmentDir;
 
+use crate::fact::RegistrationEnd;
 use crate::instance::{self, Abandoned, InstanceError, Serves, machine_of};
-use crate::journal::{self, JournalError, RegistrationRemains};
+use crate::journal::{self, JournalError};
+use crate::registration::{self, WhenBusy};
+use crate::state::RunnerState;
 
-/// What was found and done.
+/// The result of a sweep.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// Runs whose machine, registration and files are gone now.
+    /// Runs whose machine, registration and files are removed.
     pub cleared: Vec<PathBuf>,
-    /// Runs that were left, and why.
+    /// Runs that were left, with the reason.
     pub left: Vec<(PathBuf, String)>,
 }
 
-/// Why abandoned instances could not be looked at.
+/// The folder of instances cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct SweepError(#[from] InstanceError);
 
-/// Why one run could not be cleared.
+/// Errors of removing one run.
 #[derive(Debug, thiserror::Error)]
 enum RunSweepError {
     #[error(transparent)]
@@ -43,12 +45,12 @@ enum RunSweepError {
     Folder(std::io::Error),
 }
 
-/// Clears up abandoned instances under `state`: those of a private lab, since their registrations died with it, those
-/// that have no runs, and those that served what this start serves: the same forge, scope, principal and prefix. All
-/// others wait for a start of their own; several systems may share a host.
+/// Removes abandoned instances under `state`: those of a private lab, because their registrations died with it, those
+/// without runs, and those that served the same forge, scope and prefix as this start. All others wait for a start of
+/// their own, because several systems may share a host.
 ///
 /// # Errors
-/// The folder of instances cannot be read. What goes wrong with one run is in [`Sweep::left`].
+/// The folder of instances cannot be read. The errors of single runs are in [`Sweep::left`].
 pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<Sweep, SweepError> {
     let mut sweep = Sweep::default();
     if let Err(error) = dayfly_vm::sweep_templates(state).await {
@@ -58,7 +60,7 @@ pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<S
         sweep.left.push((state.to_owned(), error.to_string()));
     }
     for abandoned in instance::abandoned(state)? {
-        // Machines that are nobody's: whoever comes by ends them.
+        // Spares belong to no forge and no scope, so that any start may end them.
         for spare in abandoned.spares()? {
             if let Err(error) = sweep_spare(&spare).await {
                 sweep.left.push((spare, error.to_string()));
@@ -76,7 +78,7 @@ pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<S
     Ok(sweep)
 }
 
-/// Clears up what a loop of this process has left that died of a panic.
+/// Removes the runs of a loop of this process that has panicked.
 pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep {
     let mut sweep = Sweep::default();
     let folders = match instance::folders_in(runs) {
@@ -124,39 +126,26 @@ async fn sweep_spare(spare: &Path) -> Result<(), RunSweepError> {
 }
 
 async fn sweep_run(run: &Path, private_lab: bool, forge: Option<&Forge>) -> Result<(), RunSweepError> {
-    let remains = journal::remains(&journal::read(run)?);
-    if let Some(registration) = remains.registration
-        && !private_lab
-        && let Some(forge) = forge
-    {
-        end_registration(&registration, forge).await?;
+    let state = RunnerState::of(&journal::read(run)?);
+    if let Some(forge) = forge.filter(|_| !private_lab) {
+        end_registration(&state, forge).await?;
     }
     dayfly_vm::destroy_leftover(&machine_of(run)).await?;
-    if let Some((environment, id)) = remains.environment
-        && environment.is_dir()
+    if let (Some(begun), Some(runner)) = (&state.begun, &state.runner)
+        && begun.environment.is_dir()
     {
         // The directory may be the user's own, and outlive the instance.
-        EnvironmentDir::open(&environment, &id)?.clear()?;
+        EnvironmentDir::open(&begun.environment, runner.id.as_str())?.clear()?;
     }
     std::fs::remove_dir_all(run).map_err(RunSweepError::Folder)
 }
 
-async fn end_registration(registration: &RegistrationRemains, forge: &Forge) -> Result<(), RunSweepError> {
-    let failed = |source| RunSweepError::Forge { name: registration.name.clone(), source };
-    let scope = &registration.scope;
-    let id = match registration.id {
-        Some(id) => Some(id),
-        None => forge
-            .find_runner_by_name(scope, &registration.name)
-            .await
-            .map_err(failed)?
-            .map(|runner| runner.id),
-    };
-    match id {
-        None => Ok(()),
-        Some(id) => match forge.delete_runner(scope, id).await.map_err(failed)? {
-            Deletion::Deleted | Deletion::Gone => Ok(()),
-            Deletion::Busy => Err(RunSweepError::Busy),
-        },
+async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunSweepError> {
+    let (Some(begun), Some(runner)) = (&state.begun, &state.runner) else { return Ok(()) };
+    let name = &runner.name;
+    let ended = registration::end(forge, &begun.scope, name, state.registration, WhenBusy::Leave).await;
+    match ended.map_err(|source| RunSweepError::Forge { name: name.clone(), source })?.how {
+        RegistrationEnd::Deleted | RegistrationEnd::Gone => Ok(()),
+        RegistrationEnd::Busy => Err(RunSweepError::Busy),
     }
 }

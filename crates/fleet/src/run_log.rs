@@ -1,6 +1,6 @@
 //! What every runner said and did, kept after its end: `logs/<runner>.jsonl` under the state folder, for `dayfly logs`.
 //!
-//! One line of JSON an event. Both a file's length and the number of files have a bound: the oldest ones go.
+//! One line of JSON for each fact. Both a file's length and the number of files have a bound: the oldest ones go.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use dayfly_guest::runner_app;
 
-use crate::event::{Event, EventKind};
+use crate::fact::{Fact, FactRecord};
 
 /// Folder of the logs under the state folder.
 pub const FOLDER: &str = "logs";
@@ -44,12 +44,12 @@ impl RunLogs {
         Ok(Self { folder, open: HashMap::new() })
     }
 
-    /// Keeps an event in the log of its runner; those of a loop as a whole are not kept.
+    /// Writes a fact into the log of its runner. Does nothing for a fact of a loop as a whole.
     ///
     /// # Errors
     /// No space. The runner goes on without its log.
-    pub fn take(&mut self, event: &Event) -> io::Result<()> {
-        let Some(runner) = &event.runner else { return Ok(()) };
+    pub fn take(&mut self, record: &FactRecord) -> io::Result<()> {
+        let Some(runner) = &record.runner else { return Ok(()) };
         let id = runner.id.as_str();
         if !self.open.contains_key(id) {
             prune(&self.folder, FILES_MAX - 1)?;
@@ -58,9 +58,9 @@ impl RunLogs {
             self.open.insert(id.to_owned(), RunLog { file, length: 0 });
         }
         if let Some(log) = self.open.get_mut(id) {
-            log.write(event)?;
+            log.write(record)?;
         }
-        if event.kind == EventKind::Ended {
+        if record.fact == Fact::Ended {
             self.open.remove(id);
         }
         Ok(())
@@ -68,24 +68,25 @@ impl RunLogs {
 }
 
 impl RunLog {
-    fn write(&mut self, event: &Event) -> io::Result<()> {
-        let is_line = matches!(event.kind, EventKind::Line { .. });
-        if is_line && (self.length > LENGTH_MAX || is_diagnostic(event)) {
+    fn write(&mut self, record: &FactRecord) -> io::Result<()> {
+        let is_line = matches!(record.fact, Fact::Line { .. });
+        if is_line && (self.length > LENGTH_MAX || is_diagnostic(record)) {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        self.length += line.len() as u64;
+        let mut line = serde_json::to_vec(record)?;
+        self.length += line.len() as u64 + 1;
         if is_line && self.length > LENGTH_MAX {
-            line = b"{\"event\":\"cut\",\"why\":\"the log is too long\"}\n".to_vec();
+            let fact = Fact::Cut { why: "the log is too long".to_owned() };
+            line = serde_json::to_vec(&FactRecord { fact, ..record.clone() })?;
         }
+        line.push(b'\n');
         self.file.write_all(&line)
     }
 }
 
 /// Whether it is a line of the runner app's diagnostics, of which each job has hundreds. `-vv` shows them as they come.
-fn is_diagnostic(event: &Event) -> bool {
-    let EventKind::Line { text, .. } = &event.kind else { return false };
+fn is_diagnostic(record: &FactRecord) -> bool {
+    let Fact::Line { text, .. } = &record.fact else { return false };
     runner_app::parse_relayed(text).is_some_and(|relayed| relayed.source == runner_app::DIAGNOSTICS)
 }
 
@@ -118,17 +119,12 @@ fn prune(folder: &Path, most: usize) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::RunnerId;
-    use crate::event::RunnerRef;
+    use crate::fact::{Moment, RunnerRef};
 
-    fn line(id: &RunnerId, text: String) -> Event {
+    fn line(id: &RunnerId, text: String) -> FactRecord {
         let source = dayfly_guest::protocol::Source::Entrypoint;
         let runner = Some(RunnerRef { id: id.clone(), name: id.to_string() });
-        Event {
-            at: crate::event::Moment::of_ms(1),
-            loop_index: 0,
-            runner,
-            kind: EventKind::Line { source, text },
-        }
+        FactRecord { at: Moment::of_ms(1), loop_index: 0, runner, fact: Fact::Line { source, text } }
     }
 
     #[test]
@@ -154,7 +150,7 @@ mod tests {
         }
         let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
         assert!(text.len() as u64 <= LENGTH_MAX + 100, "{}", text.len());
-        assert!(text.trim_end().ends_with("{\"event\":\"cut\",\"why\":\"the log is too long\"}"));
+        assert!(text.trim_end().ends_with("\"event\":\"cut\",\"why\":\"the log is too long\"}"));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use dayfly_forge::Forge;
 use dayfly_vm::VmHost;
 
-use crate::event::{EventKind, EventSink};
+use crate::fact::Fact;
 use crate::runner::{RunnerEnd, RunnerError, run_one};
 use crate::settings::LoopSettings;
 use crate::stop::{Stop, StopOrder};
+use crate::stream::FactSink;
 
 /// How a loop ended.
 #[derive(Debug)]
@@ -21,18 +22,18 @@ pub enum LoopEnd {
     Failed(RunnerError),
 }
 
-/// Runs a loop to its end. Its runners' events go to `events`; `stop` ends it.
+/// Runs a loop to its end. Sends the facts of its runners to `facts`; `stop` ends it.
 pub async fn run_loop(
     settings: LoopSettings,
     host: &VmHost,
     forge: &Forge,
-    events: &EventSink,
+    facts: &FactSink,
     mut stop: Stop,
 ) -> LoopEnd {
     let mut made = 0;
     let mut failures = 0;
     loop {
-        match run_one(&settings, host, forge, events, &stop).await {
+        match run_one(&settings, host, forge, facts, &stop).await {
             Ok(RunnerEnd::Stopped) => return LoopEnd::Stopped,
             Ok(RunnerEnd::Broken) => return LoopEnd::Broken,
             Ok(end @ RunnerEnd::LifetimeOver) => return LoopEnd::Finished(end),
@@ -50,8 +51,8 @@ pub async fn run_loop(
                 failures += 1;
                 let pause = settings.limits.pause_after(failures);
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                let kind = EventKind::Retrying { why: error.to_string(), count: failures, pause_ms };
-                events.of_loop(settings.index).tell(kind).await;
+                let fact = Fact::Retrying { why: error.to_string(), count: failures, pause_ms };
+                facts.of_loop(settings.index).tell(fact).await;
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     _ = stop.above(StopOrder::None) => return LoopEnd::Stopped,

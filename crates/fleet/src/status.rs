@@ -1,4 +1,4 @@
-//! What an instance's loops do, as a published snapshot: `status.json` in its folder, read by `dayfly ps`.
+//! The published state of an instance's loops: `status.json` in the instance's folder, read by `dayfly ps`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,58 +8,21 @@ use std::path::Path;
 use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, EventKind};
+use crate::fact::{Fact, FactRecord, Moment};
+pub use crate::state::Phase;
+use crate::state::{JobState, RunnerState, VmState};
 
 /// Name of the file in an instance's folder.
 pub const FILE_NAME: &str = "status.json";
 
-/// How far a loop's current runner has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// The image is fetched, the registration asked for.
-    #[default]
-    Preparing,
-    /// Its VM comes up.
-    Booting,
-    /// The runner app starts.
-    Starting,
-    /// It waits for a job.
-    Idle,
-    /// It has one.
-    Busy,
-    /// It is being ended, or has ended.
-    Ending,
-    /// The loop waits before it tries again.
-    Pausing,
-    /// The loop has ended for good.
-    Ended,
-}
-
-impl Phase {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Preparing => "preparing",
-            Self::Booting => "booting",
-            Self::Starting => "starting",
-            Self::Idle => "idle",
-            Self::Busy => "busy",
-            Self::Ending => "ending",
-            Self::Pausing => "pausing",
-            Self::Ended => "ended",
-        }
-    }
-}
-
-/// One loop.
+/// The state of one loop and of its current runner. Its fields are published; the fold behind them is not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LoopStatus {
-    /// How far it has come.
+    /// Progress of the current runner or of the loop.
     pub phase: Phase,
-    /// Since when, milliseconds since 1970-01-01 UTC.
+    /// Start of the phase, milliseconds since 1970-01-01 UTC.
     pub since_ms: u64,
-    /// Its current runner's id.
+    /// Id of the current runner.
     pub runner: Option<String>,
     /// Name of that runner's VM and registration.
     pub name: Option<String>,
@@ -67,53 +30,59 @@ pub struct LoopStatus {
     pub registration: Option<u64>,
     /// Process of its VMM.
     pub vmm: Option<u32>,
-    /// The job that it has, as the runner app names it.
+    /// Its job, as the runner app names it.
     pub job: Option<String>,
     /// Jobs that ended in this loop.
     pub jobs: u64,
-    /// How often the loop was replaced, or a runner of it could not be made.
+    /// Number of times that the loop was replaced or that a runner of it did not come up.
     pub failures: u64,
-    /// The last thing that went wrong.
+    /// The last reason of a failure.
     pub trouble: Option<String>,
+    /// State of the current runner. It is not published: a status that was read has none.
+    #[serde(skip)]
+    pub state: RunnerState,
 }
 
-/// All loops of an instance.
+/// The state of all loops of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// The process.
     pub pid: u32,
-    /// When it began, milliseconds since 1970-01-01 UTC.
+    /// Start of the process, milliseconds since 1970-01-01 UTC.
     pub began_ms: u64,
-    /// Its loops by their number.
+    /// The loops by their number.
     pub loops: BTreeMap<u32, LoopStatus>,
 }
 
 impl Status {
-    /// Of this process, without any loop yet.
+    /// Returns the status of this process before its first loop.
     pub fn begin() -> Self {
-        Self { pid: std::process::id(), began_ms: crate::event::unix_ms(), loops: BTreeMap::new() }
+        Self { pid: std::process::id(), began_ms: Moment::now().ms(), loops: BTreeMap::new() }
     }
 
-    /// Takes an event in. Returns whether anything has changed by it.
-    pub fn take(&mut self, event: &Event) -> bool {
-        let status = self.loops.entry(event.loop_index).or_default();
+    /// Takes in a fact. Returns true if the published status has changed.
+    pub fn take(&mut self, record: &FactRecord) -> bool {
+        if matches!(record.fact, Fact::Line { .. }) {
+            return false;
+        }
+        let status = self.loops.entry(record.loop_index).or_default();
         let before = status.clone();
-        status.take(event);
+        status.take(record);
         *status != before
     }
 
-    /// Writes it into an instance's folder, whole or not at all.
+    /// Writes the status into an instance's folder, whole or not at all.
     ///
     /// # Errors
-    /// No space, no rights.
+    /// The file cannot be written: no space, no rights.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         file::replace(&folder.join(FILE_NAME), &serde_json::to_vec(self)?)
     }
 
-    /// Reads that of an instance; none where there is none yet.
+    /// Reads the status of an instance; none if it has not written any yet.
     ///
     /// # Errors
-    /// It is there and cannot be read or understood.
+    /// The file exists but cannot be read or parsed.
     pub fn read(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read(folder.join(FILE_NAME)) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
@@ -124,99 +93,92 @@ impl Status {
 }
 
 impl LoopStatus {
-    fn take(&mut self, event: &Event) {
-        if let Some(runner) = &event.runner
-            && self.runner.as_deref() != Some(runner.id.as_str())
-        {
-            *self = Self {
-                runner: Some(runner.id.to_string()),
-                name: Some(runner.name.clone()),
-                jobs: self.jobs,
-                failures: self.failures,
-                trouble: self.trouble.take(),
-                ..Self::default()
-            };
-            self.since_ms = event.at.ms();
+    fn take(&mut self, record: &FactRecord) {
+        let is_of_next = record.runner.is_some() && record.runner != self.state.runner;
+        if is_of_next {
+            self.state = RunnerState::default();
         }
-        match &event.kind {
-            EventKind::Registered { registration } => self.registration = Some(*registration),
-            EventKind::VmmStarted { pid, .. } => self.vmm = Some(*pid),
-            EventKind::JobStarted { job } => self.job = Some(job.clone()),
-            EventKind::JobFinished { .. } => {
-                self.job = None;
-                self.jobs += 1;
-            }
-            EventKind::VmGone { .. } => self.vmm = None,
-            EventKind::RegistrationEnded { how } if *how != "busy" => self.registration = None,
-            EventKind::LoopReplaced { why, .. } | EventKind::Retrying { why, .. } => {
+        self.state.take(record);
+        match &record.fact {
+            Fact::JobFinished { .. } => self.jobs += 1,
+            Fact::LoopReplaced { why, .. } | Fact::Retrying { why, .. } => {
                 self.failures += 1;
                 self.trouble = Some(why.clone());
             }
             _ => {}
         }
-        if let Some(phase) = phase_after(&event.kind)
-            && phase != self.phase
-        {
-            (self.phase, self.since_ms) = (phase, event.at.ms());
+        if is_of_next || self.phase != self.state.phase {
+            self.since_ms = record.at.ms();
         }
+        self.publish();
     }
-}
 
-/// What an event says about how far things have come.
-fn phase_after(kind: &EventKind) -> Option<Phase> {
-    Some(match kind {
-        EventKind::LoopStarted
-        | EventKind::ImagePhase { .. }
-        | EventKind::Pulled
-        | EventKind::TemplateBuilding { .. }
-        | EventKind::Registering => Phase::Preparing,
-        EventKind::VmmStarted { .. } | EventKind::VmRestarted { .. } => Phase::Booting,
-        EventKind::RunnerUp => Phase::Starting,
-        EventKind::Listening => Phase::Idle,
-        EventKind::JobStarted { .. } => Phase::Busy,
-        EventKind::Stopping { .. } | EventKind::EntrypointExited { .. } | EventKind::VmGone { .. } => {
-            Phase::Ending
-        }
-        EventKind::Retrying { .. } | EventKind::LoopReplaced { .. } => Phase::Pausing,
-        EventKind::LoopEnded { .. } => Phase::Ended,
-        _ => return None,
-    })
+    /// Copies the published fields from the state of the runner.
+    fn publish(&mut self) {
+        let state = &self.state;
+        self.phase = state.phase;
+        self.runner = state.runner.as_ref().map(|runner| runner.id.to_string());
+        self.name = state.runner.as_ref().map(|runner| runner.name.clone());
+        self.registration = state.registration.id();
+        self.vmm = match state.vm {
+            VmState::Runs { pid } => Some(pid),
+            VmState::None | VmState::MayRun => None,
+        };
+        self.job = match &state.job {
+            JobState::Runs { name } => Some(name.clone()),
+            JobState::None | JobState::Ended { .. } => None,
+        };
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use dayfly_guest::runner_app::JobResult;
+
     use super::*;
     use crate::RunnerId;
-    use crate::event::RunnerRef;
+    use crate::fact::{RunnerRef, StartKind};
 
-    fn event(runner: Option<&RunnerId>, kind: EventKind) -> Event {
+    fn record(runner: Option<&RunnerId>, fact: Fact) -> FactRecord {
         let runner = runner.map(|id| RunnerRef { id: id.clone(), name: format!("p-{id}") });
-        Event { at: crate::event::Moment::of_ms(7), loop_index: 1, runner, kind }
+        FactRecord { at: Moment::of_ms(7), loop_index: 1, runner, fact }
     }
 
     #[test]
     fn a_loop_is_followed_from_runner_to_runner() {
         let (first, second) = (RunnerId::random(1), RunnerId::random(1));
         let mut status = Status::default();
-        for kind in [
-            EventKind::Registering,
-            EventKind::Registered { registration: 9 },
-            EventKind::VmmStarted { pid: 4, from: "boot", template: None },
-            EventKind::RunnerUp,
-            EventKind::Listening,
-            EventKind::JobStarted { job: "build".into() },
+        for fact in [
+            Fact::Registering,
+            Fact::Registered { registration: 9 },
+            Fact::VmmStarted { pid: 4, from: StartKind::Boot, template: None },
+            Fact::RunnerUp,
+            Fact::Listening,
+            Fact::JobStarted { job: "build".into() },
         ] {
-            assert!(status.take(&event(Some(&first), kind)));
+            assert!(status.take(&record(Some(&first), fact)));
         }
         let busy = &status.loops[&1];
         assert_eq!((busy.phase, busy.registration, busy.vmm), (Phase::Busy, Some(9), Some(4)));
         assert_eq!(busy.job.as_deref(), Some("build"));
-        status.take(&event(Some(&first), EventKind::JobFinished { result: "Succeeded".into() }));
-        status.take(&event(Some(&second), EventKind::Registering));
+        status.take(&record(Some(&first), Fact::JobFinished { result: JobResult::Succeeded }));
+        status.take(&record(Some(&second), Fact::Registering));
         let next = &status.loops[&1];
         assert_eq!((next.phase, next.jobs, next.vmm, &next.job), (Phase::Preparing, 1, None, &None));
         assert_eq!(next.runner.as_deref(), Some(second.as_str()));
-        assert!(!status.take(&event(Some(&second), EventKind::AgentHello)));
+        assert!(!status.take(&record(Some(&second), Fact::AgentHello)));
+    }
+
+    #[test]
+    fn a_loop_that_pauses_keeps_its_last_runner_and_says_why() {
+        let runner = RunnerId::random(1);
+        let mut status = Status::default();
+        status.take(&record(Some(&runner), Fact::Registering));
+        status.take(&record(None, Fact::Retrying { why: "no forge".into(), count: 1, pause_ms: 1000 }));
+        let paused = &status.loops[&1];
+        assert_eq!((paused.phase, paused.failures), (Phase::Pausing, 1));
+        assert_eq!(paused.trouble.as_deref(), Some("no forge"));
+        assert_eq!(paused.runner.as_deref(), Some(runner.as_str()));
     }
 
     #[test]
@@ -224,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         assert_eq!(Status::read(folder.path()).expect("none"), None);
         let mut status = Status::begin();
-        status.take(&event(None, EventKind::LoopStarted));
+        status.take(&record(None, Fact::LoopStarted));
         status.write(folder.path()).expect("write");
         assert_eq!(Status::read(folder.path()).expect("read"), Some(status));
     }

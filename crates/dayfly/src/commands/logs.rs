@@ -1,10 +1,11 @@
-//! `dayfly logs`: what a runner has said and done, also after its end.
+//! `dayfly logs`: shows the facts and the output of a runner, also after its end.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_fleet::{RunnerId, run_log};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::printer::{self, paint, style};
 use crate::settings::Places;
 use crate::signals::Signals;
 
-/// How often a log that is followed is looked at.
+/// Interval at which a log is read that is followed.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
@@ -43,7 +44,7 @@ pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
     }
 }
 
-/// The log of a runner, by its id or by its name, which ends in the id.
+/// Finds the log of a runner by its id, or by its name, which ends in the id.
 pub(super) fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
     let id = match wanted.parse::<RunnerId>() {
         Ok(id) => id,
@@ -61,37 +62,42 @@ pub(super) fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
         .hint("`dayfly ps` lists the runners of now; only the newest logs are kept"))
 }
 
-/// Shows a line of the log; whether it was the runner's end.
+/// Shows a line of the log. Returns true if it was the runner's last one. Skips a line that is no fact of this version.
 fn show(line: &[u8], json: bool) -> bool {
-    let Ok(event) = serde_json::from_slice::<Value>(line) else { return false };
+    let Ok(record) = serde_json::from_slice::<FactRecord>(line) else { return false };
     if json {
-        printer::json(&event);
+        printer::json(&record);
     } else {
-        printer::line(text(&event));
+        printer::line(text(&record));
     }
-    event["event"] == "ended"
+    record.fact == Fact::Ended
 }
 
-/// A line for people: the time, then what was printed, or what happened.
-fn text(event: &Value) -> String {
-    let at = event["at_ms"].as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+/// Returns a line for people: the time, then the guest's output or the fact.
+fn text(record: &FactRecord) -> String {
+    let at = i64::try_from(record.at.ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let at = at.map(|at| at.strftime("%H:%M:%S").to_string()).unwrap_or_default();
-    let kind = event["event"].as_str().unwrap_or_default();
-    if kind == "line" {
-        return format!("{} {}", paint(style::DIM, at), plain(event["text"].as_str().unwrap_or_default()));
+    let at = paint(style::DIM, at);
+    match &record.fact {
+        Fact::Line { text, .. } => format!("{at} {}", plain(text)),
+        fact => format!("{at} {}", paint(style::NAME, format_args!("-- {}", in_words(fact)))),
     }
-    let details: Vec<String> = event
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| !["at_ms", "at_us", "event", "loop", "runner", "name"].contains(&key.as_str()))
-        .map(|(key, value)| format!("{key}={}", plain(value.as_str().unwrap_or(&value.to_string()))))
-        .collect();
-    let what = format!("{} {}", kind.replace('_', " "), details.join(" "));
-    format!("{} {}", paint(style::DIM, at), paint(style::NAME, format_args!("-- {}", what.trim_end())))
 }
 
-/// What a guest prints must not steer a terminal.
+/// Returns the name of a fact, and its fields in the form `key=value`.
+fn in_words(fact: &Fact) -> String {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(fact) else { return String::new() };
+    let name = fields.remove("event").unwrap_or_default();
+    let mut words = vec![name.as_str().unwrap_or_default().replace('_', " ")];
+    words.extend(
+        fields
+            .iter()
+            .map(|(key, value)| format!("{key}={}", plain(value.as_str().unwrap_or(&value.to_string())))),
+    );
+    words.join(" ")
+}
+
+/// Removes control characters, because the output of a guest must not steer a terminal.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
 }
@@ -112,10 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_events_are_told_without_control_characters() {
-        let line = serde_json::json!({"at_ms": 0, "event": "line", "source": "agent", "text": "a\u{1b}[2Jb"});
-        assert!(text(&line).ends_with("a[2Jb"));
-        let event = serde_json::json!({"at_ms": 0, "event": "vm_gone", "loop": 1, "exit": "powered off"});
-        assert!(text(&event).contains("-- vm gone exit=powered off"));
+    fn lines_and_facts_are_shown_without_control_characters() {
+        let of = |fact: serde_json::Value| {
+            let mut record = serde_json::json!({"at_ms": 0, "loop": 1, "runner": "1-aaaaaaa", "name": "n"});
+            record.as_object_mut().expect("an object").extend(fact.as_object().expect("an object").clone());
+            text(&serde_json::from_value(record).expect("a fact"))
+        };
+        assert!(
+            of(serde_json::json!({"event": "line", "source": "agent", "text": "a\u{1b}[2Jb"}))
+                .ends_with("a[2Jb")
+        );
+        let gone = of(serde_json::json!({"event": "vm_gone", "exit": "powered\u{7} off"}));
+        assert!(gone.contains("-- vm gone exit=powered off"), "{gone}");
+        let ended = of(serde_json::json!({"event": "ended"}));
+        assert!(ended.contains("-- ended"), "{ended}");
     }
 }

@@ -46,10 +46,10 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     } else {
         StartOrder::Paused(Duration::from_secs(args.sleep))
     };
-    let (events, stream) = dayfly_fleet::event::channel();
+    let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let orchestration = Orchestration { loops: args.runners, start, settings, environment };
-    let running = orchestrate(orchestration, &host, &forge, &events, stop);
+    let running = orchestrate(orchestration, &host, &forge, &facts, stop);
     let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))

@@ -1,4 +1,4 @@
-//! One runner, from its registration to the moment when nothing of it is left.
+//! One runner, from its first preparation until its machine, its registration and its files are removed.
 //!
 //! ```text
 //!   Run::begin ──> pull ──> prepare ──> register ──> start ──> watch ──> end
@@ -7,7 +7,8 @@
 //!                                        journalled                       folder removed
 //! ```
 //!
-//! Every step can fail, and each failure goes through `end`, the only place that clears up.
+//! Every step can fail, and each failure goes through `end`, the only place that removes things. A step is told as a
+//! [`Fact`]; a durable fact is in the journal, on the disk, before the runner goes on.
 
 mod end;
 mod error;
@@ -26,18 +27,20 @@ use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
-use crate::event::{EventSink, Events};
-use crate::journal::{Journal, Step};
+use crate::fact::{Fact, FactRecord};
+use crate::journal::{self, Journal};
 use crate::runner_id::RunnerId;
 use crate::settings::LoopSettings;
+use crate::state::RunnerState;
 use crate::stop::{Stop, StopOrder};
+use crate::stream::{FactSink, FactWriter};
 
 pub use error::{RunnerEnd, RunnerError};
 
 /// Length of the secret that proves who wrote a `.brk` or `.trm`.
 const SECRET_LENGTH: usize = 32;
 
-/// A runner in the making.
+/// A runner that lives.
 pub(crate) struct Run<'a> {
     settings: &'a LoopSettings,
     host: &'a VmHost,
@@ -48,32 +51,29 @@ pub(crate) struct Run<'a> {
     environment: EnvironmentDir,
     secret: String,
     journal: Journal,
-    /// Its machine, with the image that was found for it.
+    /// The fold of the facts that were told so far.
+    state: RunnerState,
+    facts: FactWriter,
+    /// The machine, with the image that its name resolved to.
     machine: Machine,
-    events: Events,
     stop: Stop,
-    registration: Option<u64>,
     vm: Option<Vm>,
-    /// When its lifetime ends.
+    /// Time at which its lifetime ends.
     lifetime_ends: Option<Instant>,
-    /// The runner app is about to start, or has.
-    up: bool,
-    /// The entrypoint has ended.
-    exited: bool,
 }
 
-/// Makes one runner, waits for its end, and clears up after it.
+/// Creates one runner, waits for its end, and removes everything of it.
 pub(crate) async fn run_one(
     settings: &LoopSettings,
     host: &VmHost,
     forge: &Forge,
-    events: &EventSink,
+    facts: &FactSink,
     stop: &Stop,
 ) -> Result<RunnerEnd, RunnerError> {
-    let mut run = Run::begin(settings, host, forge, events, stop.clone())?;
+    let mut run = Run::begin(settings, host, forge, facts, stop.clone())?;
     let mut stop = stop.clone();
-    // An order to end at once does not wait for a forge that is slow or a VMM that is being started: what these may
-    // have made by then is in the journal, and `end` looks for it.
+    // An order to end at once does not wait for a slow forge or for a VMM that starts. The journal has what these may have
+    // created by then, and `end` looks for it.
     let result = tokio::select! {
         biased;
         _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),
@@ -87,7 +87,7 @@ impl<'a> Run<'a> {
         settings: &'a LoopSettings,
         host: &'a VmHost,
         forge: &'a Forge,
-        events: &EventSink,
+        facts: &FactSink,
         stop: Stop,
     ) -> Result<Self, RunnerError> {
         let id = RunnerId::random(settings.index);
@@ -95,8 +95,13 @@ impl<'a> Run<'a> {
         let folder = settings.runs.join(id.as_str());
         make_folder(&folder)?;
         let mut journal = Journal::open(&folder)?;
+        let facts = facts.of(settings.index, &id, &name);
+        let mut state = RunnerState::default();
         let environment = settings.environment.clone();
-        journal.write(Step::Begun { id: id.to_string(), environment: environment.clone() })?;
+        let api = forge.base().url().to_string();
+        let begun = facts.record(journal::begun(environment.clone(), api, settings.scope.clone()));
+        journal.write(&begun)?;
+        state.take(&begun);
         make_folder(&environment)?;
         let random = || rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
         Ok(Self {
@@ -106,18 +111,39 @@ impl<'a> Run<'a> {
             environment: EnvironmentDir::open(&environment, id.as_str())?,
             secret: settings.secret.clone().unwrap_or_else(random),
             journal,
+            state,
+            facts,
             machine: settings.machine.clone(),
-            events: events.of(settings.index, &id, &name),
             id,
             name,
             folder,
             stop,
-            registration: None,
             vm: None,
             lifetime_ends: None,
-            up: false,
-            exited: false,
         })
+    }
+
+    /// Takes a fact into the runner's state, and into the journal if it is durable. Readers of the stream do not get it.
+    ///
+    /// # Errors
+    /// The journal cannot be written; the caller must then not do what the fact announces.
+    fn record(&mut self, fact: Fact) -> Result<FactRecord, RunnerError> {
+        let record = self.facts.record(fact);
+        if record.fact.is_durable() {
+            self.journal.write(&record)?;
+        }
+        self.state.take(&record);
+        Ok(record)
+    }
+
+    /// Records a fact, then sends it to the readers of the stream.
+    ///
+    /// # Errors
+    /// As for [`Run::record`]. A fact that is not durable causes no error.
+    async fn tell(&mut self, fact: Fact) -> Result<(), RunnerError> {
+        let record = self.record(fact)?;
+        self.facts.send(record).await;
+        Ok(())
     }
 
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Run, RunnerError};
-use crate::event::EventKind;
+use crate::fact::Fact;
 use crate::stop::StopOrder;
 
 /// Things told that wait to be passed on; lines of a warm-up beyond it are dropped.
@@ -21,7 +21,7 @@ impl Run<'_> {
         match self.prepare().await {
             Ok(is_ready) => Ok(is_ready),
             Err(error) => {
-                self.events.tell(EventKind::Warning { message: error.to_string() }).await;
+                self.tell(Fact::Warning { message: error.to_string() }).await?;
                 Ok(self.pull().await? && self.prepare().await?)
             }
         }
@@ -42,12 +42,12 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 _ = stop.above(StopOrder::None) => return Ok(false),
-                Some(what) = told.recv() => self.events.tell(kind_of(what)).await,
+                Some(what) = told.recv() => self.facts.tell(fact_of(what)).await,
                 prepared = &mut preparing => break prepared,
             }
         };
         while let Ok(what) = told.try_recv() {
-            self.events.tell(kind_of(what)).await;
+            self.facts.tell(fact_of(what)).await;
         }
         prepared.map_err(StartError::from)?;
         self.lifetime_ends = settings.lifetime.map(|lifetime| Instant::now() + lifetime);
@@ -55,15 +55,13 @@ impl Run<'_> {
     }
 }
 
-fn kind_of(what: Preparing) -> EventKind {
+fn fact_of(what: Preparing) -> Fact {
     match what {
-        Preparing::Building { template } => EventKind::TemplateBuilding { template },
-        Preparing::Waiting { template } => EventKind::TemplateWaiting { template },
-        Preparing::Line(text) => EventKind::TemplateLine { text },
-        Preparing::Built { template, took_ms, bytes } => {
-            EventKind::TemplateBuilt { template, took_ms, bytes }
-        }
-        Preparing::Failed { template, reason } => EventKind::TemplateFailed { template, reason },
-        Preparing::Cold { reason } => EventKind::Cold { reason },
+        Preparing::Building { template } => Fact::TemplateBuilding { template },
+        Preparing::Waiting { template } => Fact::TemplateWaiting { template },
+        Preparing::Line(text) => Fact::TemplateLine { text },
+        Preparing::Built { template, took_ms, bytes } => Fact::TemplateBuilt { template, took_ms, bytes },
+        Preparing::Failed { template, reason } => Fact::TemplateFailed { template, reason },
+        Preparing::Cold { reason } => Fact::Cold { reason },
     }
 }

@@ -4,7 +4,7 @@ use dayfly_vm::Pulling;
 use tokio::sync::mpsc;
 
 use super::{Run, RunnerError};
-use crate::event::EventKind;
+use crate::fact::Fact;
 use crate::stop::StopOrder;
 
 /// Things told that wait to be passed on; what is more is dropped.
@@ -25,23 +25,23 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 _ = stop.above(StopOrder::None) => return Ok(false),
-                Some(what) = told.recv() => self.events.tell(kind_of(what)).await,
+                Some(what) = told.recv() => self.facts.tell(fact_of(what)).await,
                 pulled = &mut pulling => break pulled?,
             }
         };
         while let Ok(what) = told.try_recv() {
-            self.events.tell(kind_of(what)).await;
+            self.facts.tell(fact_of(what)).await;
         }
         self.machine = machine;
-        self.events.tell(EventKind::Pulled).await;
+        self.tell(Fact::Pulled).await?;
         Ok(true)
     }
 }
 
-fn kind_of(what: Pulling) -> EventKind {
+fn fact_of(what: Pulling) -> Fact {
     match what {
-        Pulling::Phase(phase) => EventKind::ImagePhase { phase },
-        Pulling::Changed { name, image } => EventKind::ImageChanged { name, image },
-        Pulling::Warning(message) => EventKind::Warning { message },
+        Pulling::Phase(phase) => Fact::ImagePhase { phase },
+        Pulling::Changed { name, image } => Fact::ImageChanged { name, image },
+        Pulling::Warning(message) => Fact::Warning { message },
     }
 }

@@ -4,8 +4,7 @@ use dayfly_forge::{ForgeError, JitRequest, NewRunner, RegistrationToken};
 
 use super::reach::Reach;
 use super::{Run, RunnerError};
-use crate::event::EventKind;
-use crate::journal::Step;
+use crate::fact::Fact;
 use crate::settings::Registration;
 
 /// What the entrypoint needs to speak to the forge. Secret.
@@ -18,13 +17,8 @@ pub(super) enum Credentials {
 
 impl Run<'_> {
     pub(super) async fn register(&mut self, reach: &Reach) -> Result<Credentials, RunnerError> {
-        // Also in token mode, where it is the VM that registers: from here on a registration of this name may exist.
-        self.journal.write(Step::Registering {
-            forge: self.forge.base().url().to_string(),
-            scope: self.settings.scope.clone(),
-            name: self.name.clone(),
-        })?;
-        self.events.tell(EventKind::Registering).await;
+        // In token mode too, although the VM registers itself: from here on a registration of this name may exist.
+        self.tell(Fact::Registering).await?;
         match self.settings.registration {
             Registration::Jit => self.register_by_jit(reach).await,
             Registration::Token { .. } => {
@@ -57,17 +51,13 @@ impl Run<'_> {
             Ok(None) => Ok(()),
             Err(error) => {
                 let message = format!("the registration of {} is not found yet: {error}", self.name);
-                self.events.tell(EventKind::Warning { message }).await;
-                Ok(())
+                self.tell(Fact::Warning { message }).await
             }
         }
     }
 
     async fn registered(&mut self, registration: u64) -> Result<(), RunnerError> {
-        self.registration = Some(registration);
-        self.journal.write(Step::Registered { registration })?;
-        self.events.tell(EventKind::Registered { registration }).await;
-        Ok(())
+        self.tell(Fact::Registered { registration }).await
     }
 
     fn refused(&self, source: ForgeError) -> RunnerError {

@@ -7,8 +7,8 @@ use dayfly_vm::{Egress, Network, VmSpec};
 use super::reach::Reach;
 use super::register::Credentials;
 use super::{Run, RunnerError};
+use crate::fact::Fact;
 use crate::instance::machine_of;
-use crate::journal::Step;
 use crate::settings::{LoopSettings, Registration};
 
 impl Run<'_> {
@@ -37,7 +37,7 @@ impl Run<'_> {
             mounts: self.settings.mounts.clone(),
             shell: self.settings.keep,
         };
-        self.journal.write(Step::StartingVm)?;
+        self.tell(Fact::StartingVm).await?;
         self.vm = Some(dayfly_vm::start(self.host, spec, &machine_of(&self.folder)).await?);
         Ok(())
     }

@@ -1,45 +1,40 @@
-//! A runner whose machine runs: what happens to it, and when that is its end.
+//! Watches a runner whose machine runs, until the runner ends.
 
 use std::collections::VecDeque;
 
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
-use dayfly_guest::runner_app::{self, Ending, JobResult, Observation};
+use dayfly_guest::runner_app::{self, Ending, Observation};
 use dayfly_vm::{StartedFrom, Vm, VmEvent};
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
-use crate::event::EventKind;
+use crate::fact::{Fact, StartKind};
+use crate::state::JobState;
 use crate::stop::StopOrder;
 
-/// What `watch` has seen so far.
+/// The last lines of a machine, for an error.
 #[derive(Debug, Default)]
-struct Seen {
-    hello: bool,
-    job: bool,
-    result: Option<JobResult>,
-    /// The last lines of the machine, for an error.
-    lines: VecDeque<String>,
-}
+struct LastLines(VecDeque<String>);
 
-/// How many of the machine's last lines an error shows.
+/// Number of the machine's last lines that an error shows.
 const LINES_SHOWN: usize = 15;
 
-impl Seen {
-    fn remember(&mut self, line: &str) {
-        if self.lines.len() >= LINES_SHOWN {
-            self.lines.pop_front();
+impl LastLines {
+    fn push(&mut self, line: &str) {
+        if self.0.len() >= LINES_SHOWN {
+            self.0.pop_front();
         }
-        self.lines.push_back(line.to_owned());
+        self.0.push_back(line.to_owned());
     }
 
     fn text(&self) -> String {
-        self.lines.iter().map(|line| format!("  {line}\n")).collect()
+        self.0.iter().map(|line| format!("  {line}\n")).collect()
     }
 }
 
-/// What happened, named before anybody decides about it.
-enum Happening {
+/// The next thing that a runner has to react to.
+enum Input {
     Vm(Option<VmEvent>),
     EnvironmentChanged,
     Ordered(StopOrder),
@@ -47,113 +42,115 @@ enum Happening {
     DeadlinePassed,
 }
 
-/// How far the runner has come. Each phase but the middle one has its end.
-enum Phase {
-    /// Until the agent's hello (whose limit is the VM's own), then until `.tkn`.
-    ComingUp { deadline: Option<Instant> },
+/// The stage of a watched runner. Each stage but `Up` has a deadline.
+enum Stage {
+    /// The agent has not said hello. The VM itself has the limit for that.
+    Booting,
+    /// The agent has said hello; the entrypoint's note `.tkn` is awaited.
+    Starting { deadline: Instant },
     /// The runner app waits for a job, or has one.
     Up,
-    /// It was asked to end.
+    /// The runner was asked to end.
     Ending { end: RunnerEnd, order: StopOrder, deadline: Instant },
 }
 
-impl Phase {
+impl Stage {
     fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::ComingUp { deadline } => *deadline,
-            Self::Up => None,
-            Self::Ending { deadline, .. } => Some(*deadline),
+            Self::Booting | Self::Up => None,
+            Self::Starting { deadline } | Self::Ending { deadline, .. } => Some(*deadline),
         }
     }
 
-    /// The order that is being carried out.
+    /// Returns the order that is being carried out.
     fn order(&self) -> StopOrder {
         match self {
-            Self::ComingUp { .. } | Self::Up => StopOrder::None,
+            Self::Booting | Self::Starting { .. } | Self::Up => StopOrder::None,
             Self::Ending { order, .. } => *order,
         }
     }
 }
 
 impl Run<'_> {
-    /// Passes on what happens until the runner ends.
+    /// Passes on the events of the machine until the runner ends.
     pub(super) async fn watch(&mut self) -> Result<RunnerEnd, RunnerError> {
-        let mut seen = Seen::default();
-        let mut phase = Phase::ComingUp { deadline: None };
+        let mut lines = LastLines::default();
+        let mut stage = Stage::Booting;
         loop {
-            match self.next_happening(&phase).await {
-                Happening::Vm(None) => {
+            match self.next_input(&stage).await {
+                Input::Vm(None) => {
                     return Ok(RunnerEnd::MachineLost { exit: "its events ended".to_owned() });
                 }
-                Happening::Vm(Some(event)) => {
-                    if matches!(event, VmEvent::Hello) && !seen.hello {
-                        seen.hello = true;
-                        if let Phase::ComingUp { deadline } = &mut phase {
-                            *deadline = Some(Instant::now() + self.settings.limits.runner_up);
-                        }
+                Input::Vm(Some(event)) => {
+                    if let (VmEvent::Hello, Stage::Booting) = (&event, &stage) {
+                        stage = Stage::Starting { deadline: Instant::now() + self.settings.limits.runner_up };
                     }
-                    match (self.take_vm_event(event, &mut seen).await, phase) {
-                        (Some(_), Phase::Ending { end, .. }) => return Ok(end),
+                    let has_greeted = !matches!(stage, Stage::Booting);
+                    let ended = self.take_vm_event(event, has_greeted, &mut lines).await.transpose();
+                    match (ended, stage) {
+                        (Some(_), Stage::Ending { end, .. }) => return Ok(end),
                         (Some(end), _) => return end,
-                        (None, unchanged) => phase = unchanged,
+                        (None, unchanged) => stage = unchanged,
                     }
                 }
-                Happening::EnvironmentChanged => {
-                    if !self.up && self.look_for_tkn().await? && matches!(phase, Phase::ComingUp { .. }) {
-                        phase = Phase::Up;
+                Input::EnvironmentChanged => {
+                    let is_starting = matches!(stage, Stage::Booting | Stage::Starting { .. });
+                    if !self.state.was_up() && self.look_for_tkn().await? && is_starting {
+                        stage = Stage::Up;
                     }
                 }
-                Happening::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
-                Happening::Ordered(order) => {
-                    phase = self.ask_to_end(RunnerEnd::Stopped, order, "the loop was stopped").await?;
+                Input::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
+                Input::Ordered(order) => {
+                    stage = self.ask_to_end(RunnerEnd::Stopped, order, "the loop was stopped").await?;
                 }
-                Happening::LifetimeOver => {
-                    self.lifetime_ends = None;
-                    let seconds = self.settings.lifetime.unwrap_or_default().as_secs();
-                    let reason = format!("it has lived for {seconds} s");
-                    let order = phase.order();
-                    phase = match phase {
-                        Phase::Ending { .. } => phase,
-                        _ => self.ask_to_end(RunnerEnd::LifetimeOver, order, &reason).await?,
-                    };
-                }
-                Happening::DeadlinePassed => return self.pass_deadline(phase).await,
+                Input::LifetimeOver => stage = self.end_lifetime(stage).await?,
+                Input::DeadlinePassed => return self.pass_deadline(stage).await,
             }
-            // Before the runner app is up there is nobody to end gently.
-            if let Phase::Ending { end, .. } = &phase
-                && !self.up
+            // Before the runner app is up, no app could end gently.
+            if let Stage::Ending { end, .. } = &stage
+                && !self.state.was_up()
             {
                 return Ok(end.clone());
             }
         }
     }
 
-    async fn next_happening(&mut self, phase: &Phase) -> Happening {
-        let Some(vm) = self.vm.as_mut() else { return Happening::Vm(None) };
+    async fn next_input(&mut self, stage: &Stage) -> Input {
+        let Some(vm) = self.vm.as_mut() else { return Input::Vm(None) };
         tokio::select! {
-            event = vm.next_event() => Happening::Vm(event),
-            () = self.environment.changed() => Happening::EnvironmentChanged,
-            order = self.stop.above(phase.order()) => Happening::Ordered(order),
-            () = until(self.lifetime_ends) => Happening::LifetimeOver,
-            () = until(phase.deadline()) => Happening::DeadlinePassed,
+            event = vm.next_event() => Input::Vm(event),
+            () = self.environment.changed() => Input::EnvironmentChanged,
+            order = self.stop.above(stage.order()) => Input::Ordered(order),
+            () = until(self.lifetime_ends) => Input::LifetimeOver,
+            () = until(stage.deadline()) => Input::DeadlinePassed,
         }
     }
 
-    /// Whether the entrypoint's note that the runner app is about to start is there. Once seen it is remembered:
-    /// whoever waits for it may remove it at any time.
+    /// Returns true if the entrypoint's note that the runner app is about to start exists. The state remembers it, because
+    /// another process may wait for the note and remove it at any time.
     async fn look_for_tkn(&mut self) -> Result<bool, RunnerError> {
         let note = match self.settings.leave_tkn {
             true => self.environment.read(Suffix::Tkn)?,
             false => self.environment.take(Suffix::Tkn)?,
         };
-        self.up = note.is_some();
-        if self.up {
-            self.events.tell(EventKind::RunnerUp).await;
-            if self.registration.is_none() {
-                self.find_registration().await?;
-            }
+        if note.is_none() {
+            return Ok(false);
         }
-        Ok(self.up)
+        self.tell(Fact::RunnerUp).await?;
+        if self.state.registration.id().is_none() {
+            self.find_registration().await?;
+        }
+        Ok(true)
+    }
+
+    async fn end_lifetime(&mut self, stage: Stage) -> Result<Stage, RunnerError> {
+        self.lifetime_ends = None;
+        if let Stage::Ending { .. } = stage {
+            return Ok(stage);
+        }
+        let seconds = self.settings.lifetime.unwrap_or_default().as_secs();
+        let reason = format!("it has lived for {seconds} s");
+        self.ask_to_end(RunnerEnd::LifetimeOver, stage.order(), &reason).await
     }
 
     /// Writes `.trm`: the entrypoint stops the runner app when it sees the loop's secret in it.
@@ -162,16 +159,16 @@ impl Run<'_> {
         end: RunnerEnd,
         order: StopOrder,
         reason: &str,
-    ) -> Result<Phase, RunnerError> {
-        if self.up {
-            self.events.tell(EventKind::Stopping { reason: reason.to_owned() }).await;
+    ) -> Result<Stage, RunnerError> {
+        if self.state.was_up() {
+            self.tell(Fact::Stopping { reason: reason.to_owned() }).await?;
             self.environment.write(Suffix::Trm, &self.secret)?;
         }
-        Ok(Phase::Ending { end, order, deadline: Instant::now() + self.settings.limits.gentle_stop })
+        Ok(Stage::Ending { end, order, deadline: Instant::now() + self.settings.limits.gentle_stop })
     }
 
-    async fn pass_deadline(&mut self, phase: Phase) -> Result<RunnerEnd, RunnerError> {
-        let Phase::Ending { end, .. } = phase else {
+    async fn pass_deadline(&mut self, stage: Stage) -> Result<RunnerEnd, RunnerError> {
+        let Stage::Ending { end, .. } = stage else {
             return Err(RunnerError::NotUp {
                 name: self.name.clone(),
                 limit: self.settings.limits.runner_up,
@@ -180,89 +177,87 @@ impl Run<'_> {
         };
         let limit = self.settings.limits.gentle_stop.as_secs();
         let message = format!("{} did not end within {limit} s of .trm: killing its machine", self.name);
-        self.events.tell(EventKind::Warning { message }).await;
+        self.tell(Fact::Warning { message }).await?;
         Ok(end)
     }
 
-    /// Passes an event on, and says how the runner ended where this was its last.
+    /// Passes an event on. Returns the runner's end if this was the machine's last event.
     async fn take_vm_event(
         &mut self,
         event: VmEvent,
-        seen: &mut Seen,
-    ) -> Option<Result<RunnerEnd, RunnerError>> {
-        let kind = match event {
+        has_greeted: bool,
+        lines: &mut LastLines,
+    ) -> Result<Option<RunnerEnd>, RunnerError> {
+        let fact = match event {
             VmEvent::VmmStarted { pid, from } => {
                 let (from, template) = match from {
-                    StartedFrom::Boot => ("boot", None),
-                    StartedFrom::Fork(template) => ("fork", Some(template)),
-                    StartedFrom::Spare(template) => ("spare", Some(template)),
+                    StartedFrom::Boot => (StartKind::Boot, None),
+                    StartedFrom::Fork(template) => (StartKind::Fork, Some(template)),
+                    StartedFrom::Spare(template) => (StartKind::Spare, Some(template)),
                 };
-                EventKind::VmmStarted { pid, from, template }
+                Fact::VmmStarted { pid, from, template }
             }
-            VmEvent::Cold { reason } => EventKind::Cold { reason },
-            VmEvent::Restarted { reason } => EventKind::VmRestarted { reason },
-            VmEvent::Hello => EventKind::AgentHello,
-            VmEvent::Milestone { milestone, uptime_ms } => EventKind::Milestone { milestone, uptime_ms },
-            VmEvent::Fault { message } => EventKind::Warning { message },
+            VmEvent::Cold { reason } => Fact::Cold { reason },
+            VmEvent::Restarted { reason } => Fact::VmRestarted { reason },
+            VmEvent::Hello => Fact::AgentHello,
+            VmEvent::Milestone { milestone, uptime_ms } => Fact::Milestone { milestone, uptime_ms },
+            VmEvent::Fault { message } => Fact::Warning { message },
             VmEvent::Line { source, text } => {
-                self.observe(&text, seen).await;
+                self.observe(&text).await?;
                 // Docker's own lines say nothing about a runner app.
                 if source != Source::Docker {
-                    seen.remember(&text);
+                    lines.push(&text);
                 }
-                EventKind::Line { source, text }
+                Fact::Line { source, text }
             }
             VmEvent::EntrypointExited { code, signal } => {
-                self.exited = true;
-                self.events.tell(EventKind::EntrypointExited { code, signal }).await;
-                return Some(self.end_of(code, seen).await);
+                self.tell(Fact::EntrypointExited { code, signal }).await?;
+                return self.end_of(code, lines).await.map(Some);
             }
-            VmEvent::Gone { exit, .. } if seen.hello => {
-                return Some(Ok(RunnerEnd::MachineLost { exit: exit.to_string() }));
+            VmEvent::Gone { exit, .. } if has_greeted => {
+                return Ok(Some(RunnerEnd::MachineLost { exit: exit.to_string() }));
             }
             VmEvent::Gone { exit, console_tail } => {
                 let (name, exit) = (self.name.clone(), exit.to_string());
-                return Some(Err(RunnerError::NoHello { name, exit, console: console_tail }));
+                return Err(RunnerError::NoHello { name, exit, console: console_tail });
             }
         };
-        self.events.tell(kind).await;
-        None
+        self.tell(fact).await?;
+        Ok(None)
     }
 
-    /// The runner app's milestones, from the lines that the entrypoint relays. Hints: a job can print such lines too.
-    async fn observe(&mut self, text: &str, seen: &mut Seen) {
-        let Some(relayed) = runner_app::parse_relayed(text) else { return };
+    /// Tells the runner app's milestones, from the lines that the entrypoint relays. They are hints, because a job can
+    /// print such lines too.
+    async fn observe(&mut self, text: &str) -> Result<(), RunnerError> {
+        let Some(relayed) = runner_app::parse_relayed(text) else { return Ok(()) };
         if relayed.source != "runner" || relayed.runner_id != self.id.as_str() {
-            return;
+            return Ok(());
         }
-        let kind = match runner_app::observe(relayed.text) {
-            Some(Observation::Listening) => EventKind::Listening,
-            Some(Observation::JobStarted { name }) => {
-                seen.job = true;
-                EventKind::JobStarted { job: name }
-            }
-            Some(Observation::JobFinished { result }) => {
-                seen.result = Some(result);
-                EventKind::JobFinished { result: format!("{result:?}") }
-            }
-            Some(Observation::Retrying | Observation::Unregistered) | None => return,
+        let fact = match runner_app::observe(relayed.text) {
+            Some(Observation::Listening) => Fact::Listening,
+            Some(Observation::JobStarted { name }) => Fact::JobStarted { job: name },
+            Some(Observation::JobFinished { result }) => Fact::JobFinished { result },
+            Some(Observation::Retrying | Observation::Unregistered) | None => return Ok(()),
         };
-        self.events.tell(kind).await;
+        self.tell(fact).await
     }
 
-    /// What the entrypoint's end means. Its status is a hint of a hostile guest: it decides only what is told.
-    async fn end_of(&mut self, code: Option<i32>, seen: &Seen) -> Result<RunnerEnd, RunnerError> {
+    /// Returns the runner's end after its entrypoint has exited. The exit status is a hint of a hostile guest, so that it
+    /// decides only what people are told.
+    async fn end_of(&mut self, code: Option<i32>, lines: &LastLines) -> Result<RunnerEnd, RunnerError> {
         if let Ok(Some(note)) = self.environment.read(Suffix::Brk) {
             if environment::is_secret(&note, &self.secret) {
                 return Ok(RunnerEnd::Broken);
             }
             let message = format!("{}.brk is ignored: it does not hold the loop's secret", self.id);
-            self.events.tell(EventKind::Warning { message }).await;
+            self.tell(Fact::Warning { message }).await?;
         }
-        let failed = |what| RunnerError::App { name: self.name.clone(), what, lines: seen.text() };
+        let failed = |what| RunnerError::App { name: self.name.clone(), what, lines: lines.text() };
         match code.and_then(Ending::from_code) {
-            Some(Ending::JobDone) => Ok(RunnerEnd::JobDone { result: seen.result }),
-            _ if seen.job || seen.result.is_some() => Ok(RunnerEnd::JobDone { result: seen.result }),
+            Some(Ending::JobDone) => Ok(RunnerEnd::JobDone { result: self.state.job.result() }),
+            _ if self.state.job != JobState::None => {
+                Ok(RunnerEnd::JobDone { result: self.state.job.result() })
+            }
             Some(Ending::NotStarted) => Err(failed("could not be started")),
             Some(Ending::NoJob | Ending::StoppedByLoop | Ending::StoppedBySignal) => Ok(RunnerEnd::NoJob),
             Some(Ending::Failed) | None => Err(failed("ended before it had a job")),
@@ -270,7 +265,7 @@ impl Run<'_> {
     }
 }
 
-/// Waits until then; for ever without a time.
+/// Waits until the time; for ever if there is none.
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

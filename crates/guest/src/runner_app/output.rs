@@ -25,7 +25,7 @@ pub enum Observation {
 }
 
 /// Result of a job, with the names that actions/runner uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[expect(missing_docs, reason = "the names are clear")]
 pub enum JobResult {
     Succeeded,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_fleet::event::{Event, EventKind};
+use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
 use dayfly_lab::{LabEvent, LabEventKind, Lagged};
@@ -26,7 +26,7 @@ const RUNNERS_END: Duration = Duration::from_secs(30);
 enum Happening {
     Lab(std::result::Result<Arc<LabEvent>, Lagged>),
     LabGone,
-    Fleet(Event),
+    Fleet(FactRecord),
     LoopEnded(u32, Box<LoopEnd>),
     LoopPanicked(tokio::task::JoinError),
     Signal(Signal),
@@ -87,8 +87,8 @@ impl Following {
             self.wanted_by.insert(index, wanted.job);
             let host = self.demo.host.clone();
             let forge = self.demo.lab.forge.clone();
-            let events = self.demo.events.clone();
-            self.loops.spawn(async move { (index, run_loop(settings, &host, &forge, &events, stop).await) });
+            let facts = self.demo.facts.clone();
+            self.loops.spawn(async move { (index, run_loop(settings, &host, &forge, &facts, stop).await) });
         }
     }
 
@@ -106,7 +106,7 @@ impl Following {
             event = self.demo.lab_events.next(), if self.conclusion.is_none() => {
                 event.map_or(Happening::LabGone, Happening::Lab)
             }
-            Some(event) = self.demo.fleet_events.recv() => Happening::Fleet(event),
+            Some(record) = self.demo.fleet_facts.recv() => Happening::Fleet(record),
             Some(ended) = self.loops.join_next() => match ended {
                 Ok((index, end)) => Happening::LoopEnded(index, Box::new(end)),
                 Err(error) => Happening::LoopPanicked(error),
@@ -122,7 +122,7 @@ impl Following {
                 self.demo.view.warning(&format!("{lagged}; the whole log is in the lab until the end"));
             }
             Happening::LabGone => self.fail(Failure::cannot("the lab has ended by itself")).await,
-            Happening::Fleet(event) => self.take_fleet(&event),
+            Happening::Fleet(record) => self.take_fleet(&record),
             Happening::LoopEnded(index, end) => self.take_loop_end(index, *end).await,
             Happening::LoopPanicked(error) => {
                 self.fail(Failure::cannot(format!("a loop has panicked: {error}; please report this"))).await;
@@ -159,31 +159,31 @@ impl Following {
         }
     }
 
-    fn take_fleet(&mut self, event: &Event) {
+    fn take_fleet(&mut self, record: &FactRecord) {
         if let Some(logs) = &mut self.demo.logs
-            && let Err(error) = logs.take(event)
+            && let Err(error) = logs.take(record)
         {
             tracing::warn!("logs of runners are not kept: {error}");
             self.demo.logs = None;
         }
-        self.progress.fleet(event);
-        match &event.kind {
-            EventKind::Registering => self.slots.named(event.loop_index, event.name()),
-            EventKind::VmmStarted { pid, .. } => {
-                self.pids.insert(event.name().to_owned(), *pid);
+        self.progress.fleet(record);
+        match &record.fact {
+            Fact::Registering => self.slots.named(record.loop_index, record.name()),
+            Fact::VmmStarted { pid, .. } => {
+                self.pids.insert(record.name().to_owned(), *pid);
             }
-            EventKind::VmGone { .. } => {
-                self.pids.remove(event.name());
+            Fact::VmGone { .. } => {
+                self.pids.remove(record.name());
             }
-            EventKind::VmKept { folder } => {
-                let process = self.pids.remove(event.name()).unwrap_or_default();
+            Fact::VmKept { folder } => {
+                let process = self.pids.remove(record.name()).unwrap_or_default();
                 let console = folder.join("console.sock");
-                self.kept.push(Kept { machine: event.name().to_owned(), process, console });
+                self.kept.push(Kept { machine: record.name().to_owned(), process, console });
             }
             _ => {}
         }
-        let wanted_by = self.wanted_by.get(&event.loop_index).map(|job| self.progress.job_name(*job));
-        self.demo.view.fleet(event, wanted_by.as_deref(), &self.progress);
+        let wanted_by = self.wanted_by.get(&record.loop_index).map(|job| self.progress.job_name(*job));
+        self.demo.view.fleet(record, wanted_by.as_deref(), &self.progress);
     }
 
     async fn take_loop_end(&mut self, index: u32, end: LoopEnd) {
@@ -259,8 +259,8 @@ impl Following {
 
     async fn end(mut self) -> Result<Outcome> {
         // The loops' last events: everything was sent before they ended.
-        while let Ok(event) = self.demo.fleet_events.try_recv() {
-            self.take_fleet(&event);
+        while let Ok(record) = self.demo.fleet_facts.try_recv() {
+            self.take_fleet(&record);
         }
         let conclusion = self.conclusion.clone().unwrap_or_else(|| "cancelled".to_owned());
         let mut remains = Remains { kept: std::mem::take(&mut self.kept), ..Remains::default() };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dayfly_fleet::event::{Event, EventKind};
+use dayfly_fleet::fact::{Fact, FactRecord, StartKind};
 use dayfly_guest::protocol::Milestone;
 use dayfly_lab::{LabEvent, LabEventKind};
 use indexmap::IndexMap;
@@ -79,9 +79,12 @@ struct Runner {
     vm_gone: Option<i64>,
 }
 
-/// How a machine came up, in the report's words.
-fn start_word(from: &'static str) -> &'static str {
-    if from == "boot" { "cold" } else { from }
+/// Returns how a machine was started, in the report's words.
+fn start_word(from: StartKind) -> &'static str {
+    match from {
+        StartKind::Boot => "cold",
+        StartKind::Fork | StartKind::Spare => from.as_str(),
+    }
 }
 
 /// Everything seen so far.
@@ -135,18 +138,18 @@ impl Progress {
     }
 
     /// Takes in what happened on this host.
-    pub(crate) fn fleet(&mut self, event: &Event) {
-        let at = i64::try_from(event.at.ms()).ok();
-        let runner = self.runners.entry(event.name().to_owned()).or_default();
-        match &event.kind {
-            EventKind::VmmStarted { from, .. } => {
-                (runner.vmm_started, runner.start) = (at, Some(start_word(from)));
+    pub(crate) fn fleet(&mut self, record: &FactRecord) {
+        let at = i64::try_from(record.at.ms()).ok();
+        let runner = self.runners.entry(record.name().to_owned()).or_default();
+        match &record.fact {
+            Fact::VmmStarted { from, .. } => {
+                (runner.vmm_started, runner.start) = (at, Some(start_word(*from)));
             }
-            EventKind::AgentHello => runner.agent_hello = at,
-            EventKind::Milestone { milestone: Milestone::DockerReady, .. } => runner.docker_ready = at,
-            EventKind::Registered { .. } => runner.registered = at,
-            EventKind::RunnerUp => runner.runner_up = at,
-            EventKind::VmGone { .. } => runner.vm_gone = at,
+            Fact::AgentHello => runner.agent_hello = at,
+            Fact::Milestone { milestone: Milestone::DockerReady, .. } => runner.docker_ready = at,
+            Fact::Registered { .. } => runner.registered = at,
+            Fact::RunnerUp => runner.runner_up = at,
+            Fact::VmGone { .. } => runner.vm_gone = at,
             _ => {}
         }
     }
@@ -198,7 +201,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use dayfly_fleet::RunnerId;
-    use dayfly_fleet::event::{Moment, RunnerRef};
+    use dayfly_fleet::fact::{Moment, RunnerRef};
     use dayfly_lab::workflow::Conclusion;
 
     use super::*;
@@ -207,10 +210,10 @@ mod tests {
         LabEvent { seq: 1, at_ms, repository: "o/r".into(), run: 1, kind }
     }
 
-    fn fleet(at_ms: u64, kind: EventKind) -> Event {
+    fn fleet(at_ms: u64, fact: Fact) -> FactRecord {
         let runner: RunnerId = "0-aaaaaaa".parse().expect("an id");
         let runner = RunnerRef { name: runner.name("demo"), id: runner };
-        Event { at: Moment::of_ms(at_ms), loop_index: 0, runner: Some(runner), kind }
+        FactRecord { at: Moment::of_ms(at_ms), loop_index: 0, runner: Some(runner), fact }
     }
 
     fn queued(job: u64) -> LabEventKind {
@@ -228,7 +231,7 @@ mod tests {
     fn phases_count_from_the_moment_when_the_job_was_queued() {
         let mut progress = Progress::default();
         // This runner waited before its job was there.
-        progress.fleet(&fleet(900, EventKind::VmmStarted { pid: 1, from: "boot", template: None }));
+        progress.fleet(&fleet(900, Fact::VmmStarted { pid: 1, from: StartKind::Boot, template: None }));
         progress.lab(&lab(1000, queued(7)));
         let acquired = LabEventKind::JobAcquired { job: 7, runner: 1, runner_name: "demo-0-aaaaaaa".into() };
         progress.lab(&lab(1200, acquired));
@@ -239,7 +242,7 @@ mod tests {
             remark: None,
         };
         progress.lab(&lab(1500, done));
-        progress.fleet(&fleet(1600, EventKind::VmGone { exit: "x".into() }));
+        progress.fleet(&fleet(1600, Fact::VmGone { exit: "x".into() }));
         let report = progress.report().remove(0);
         assert_eq!(report.phases.vmm_started, Some(-100));
         assert_eq!(report.phases.job_acquired, Some(200));

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use dayfly_fleet::event::{Event, EventSink};
+use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::recovery;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::settings::{Group, Limits, LoopSettings, Registration, environment_of_loop};
+use dayfly_fleet::stream::FactSink;
 use dayfly_forge::{ApiBase, Dispatch, Forge, RunnerScope};
 use dayfly_lab::{Lab, LabError, LabEvents, LabSettings};
 use dayfly_vm::{Driver, Entrypoint, Machine, VmHost};
@@ -69,8 +70,8 @@ pub(super) struct Demo {
     pub(super) parallel: usize,
     pub(super) keep: bool,
     pub(super) lab_events: LabEvents,
-    pub(super) events: EventSink,
-    pub(super) fleet_events: mpsc::Receiver<Event>,
+    pub(super) facts: FactSink,
+    pub(super) fleet_facts: mpsc::Receiver<FactRecord>,
     /// What its runners said and did, kept; none where that cannot be.
     pub(super) logs: Option<RunLogs>,
 }
@@ -116,7 +117,7 @@ impl Demo {
                     lab.forge.base().url().as_str(),
                     json!({ "url": lab.forge.base().url().as_str() }),
                 );
-                let (events, fleet_events) = dayfly_fleet::event::channel();
+                let (facts, fleet_facts) = dayfly_fleet::stream::channel();
                 let parallel = args.parallel as usize;
                 let keep = args.keep;
                 Ok(Self {
@@ -129,8 +130,8 @@ impl Demo {
                     parallel,
                     keep,
                     lab_events,
-                    events,
-                    fleet_events,
+                    facts,
+                    fleet_facts,
                     logs: RunLogs::open(&places.state).ok(),
                 })
             }

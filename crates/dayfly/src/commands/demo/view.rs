@@ -3,7 +3,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use dayfly_fleet::event::{Event, EventKind};
+use dayfly_fleet::fact::{Fact, FactRecord, StartKind};
 use dayfly_guest::protocol::Milestone;
 use dayfly_lab::{LabEvent, LabEventKind};
 use serde_json::json;
@@ -80,11 +80,11 @@ impl View {
         }
     }
 
-    pub(super) fn fleet(&mut self, event: &Event, wanted_by: Option<&str>, progress: &Progress) {
-        let job = progress.job_of(event.name()).or(wanted_by);
+    pub(super) fn fleet(&mut self, record: &FactRecord, wanted_by: Option<&str>, progress: &Progress) {
+        let job = progress.job_of(record.name()).or(wanted_by);
         match self {
-            Self::Text { .. } => self.fleet_text(event, job),
-            Self::Json => fleet_json(event, job),
+            Self::Text { .. } => self.fleet_text(record, job),
+            Self::Json => fleet_json(record, job),
         }
     }
 
@@ -134,33 +134,33 @@ impl View {
         }
     }
 
-    fn fleet_text(&mut self, event: &Event, job: Option<&str>) {
-        let text = match &event.kind {
-            EventKind::Registered { registration } => {
-                format!("registered as {} (id {registration})", event.name())
+    fn fleet_text(&mut self, record: &FactRecord, job: Option<&str>) {
+        let text = match &record.fact {
+            Fact::Registered { registration } => {
+                format!("registered as {} (id {registration})", record.name())
             }
-            EventKind::TemplateBuilding { .. } => {
+            Fact::TemplateBuilding { .. } => {
                 "building the template that machines are forked from (once, some 20 s)".to_owned()
             }
-            EventKind::TemplateWaiting { .. } => "waiting for the template".to_owned(),
-            EventKind::TemplateLine { text } => format!("warm-up: {text}"),
-            EventKind::TemplateBuilt { took_ms, .. } => {
+            Fact::TemplateWaiting { .. } => "waiting for the template".to_owned(),
+            Fact::TemplateLine { text } => format!("warm-up: {text}"),
+            Fact::TemplateBuilt { took_ms, .. } => {
                 format!("template built in {:.1} s", Duration::from_millis(*took_ms).as_secs_f32())
             }
-            EventKind::TemplateFailed { reason, .. } => {
+            Fact::TemplateFailed { reason, .. } => {
                 format!("no template, so machines are booted: {reason}")
             }
-            EventKind::Cold { reason } => format!("machine is booted: {reason}"),
-            EventKind::VmmStarted { from: "boot", .. } => "machine started".to_owned(),
-            EventKind::VmmStarted { from: "spare", .. } => "spare machine taken".to_owned(),
-            EventKind::VmmStarted { .. } => "machine forked".to_owned(),
-            EventKind::VmRestarted { reason } => format!("machine started once again: {reason}"),
-            EventKind::AgentHello => "machine is up".to_owned(),
-            EventKind::Milestone { milestone: Milestone::DockerReady, .. } => "Docker answers".to_owned(),
-            EventKind::RunnerUp => "runner starts".to_owned(),
-            EventKind::Stopping { reason } => format!("runner is being stopped: {reason}"),
-            EventKind::VmGone { .. } => "machine is gone".to_owned(),
-            EventKind::Warning { message } => {
+            Fact::Cold { reason } => format!("machine is booted: {reason}"),
+            Fact::VmmStarted { from: StartKind::Boot, .. } => "machine started".to_owned(),
+            Fact::VmmStarted { from: StartKind::Spare, .. } => "spare machine taken".to_owned(),
+            Fact::VmmStarted { from: StartKind::Fork, .. } => "machine forked".to_owned(),
+            Fact::VmRestarted { reason } => format!("machine started once again: {reason}"),
+            Fact::AgentHello => "machine is up".to_owned(),
+            Fact::Milestone { milestone: Milestone::DockerReady, .. } => "Docker answers".to_owned(),
+            Fact::RunnerUp => "runner starts".to_owned(),
+            Fact::Stopping { reason } => format!("runner is being stopped: {reason}"),
+            Fact::VmGone { .. } => "machine is gone".to_owned(),
+            Fact::Warning { message } => {
                 return self.say(
                     job.unwrap_or_default(),
                     format_args!("{}: {message}", paint(style::WARN, "warning")),
@@ -168,7 +168,7 @@ impl View {
             }
             _ => return,
         };
-        self.say(job.unwrap_or(event.name()), paint(style::DIM, text));
+        self.say(job.unwrap_or(record.name()), paint(style::DIM, text));
     }
 
     fn say(&mut self, job: &str, text: impl std::fmt::Display) {
@@ -252,11 +252,11 @@ fn lab_json(event: &LabEvent, progress: &Progress) {
     }
 }
 
-fn fleet_json(event: &Event, job: Option<&str>) {
-    if let Ok(serde_json::Value::Object(mut what)) = serde_json::to_value(&event.kind) {
+fn fleet_json(record: &FactRecord, job: Option<&str>) {
+    if let Ok(serde_json::Value::Object(mut what)) = serde_json::to_value(&record.fact) {
         let kind = what.remove("event").unwrap_or_default();
         printer::json(&json!({
-            "event": "runner", "at_ms": event.at.ms(), "runner": event.name(), "job": job, "what": kind, "details": what,
+            "event": "runner", "at_ms": record.at.ms(), "runner": record.name(), "job": job, "what": kind, "details": what,
         }));
     }
 }

@@ -4,7 +4,7 @@ pub(crate) mod prepare;
 pub(crate) mod pump;
 pub(crate) mod request;
 
-use dayfly_fleet::event::Event;
+use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::settings::{LoopSettings, environment_of_loop};
 use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
@@ -34,9 +34,9 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
             .unwrap_or_else(|| environment_of_loop(&instance.environment(), &settings.prefix, index)),
         ..settings
     };
-    let (events, stream) = dayfly_fleet::event::channel();
+    let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let running = run_loop(settings, &host, &forge, &events, stop);
+    let running = run_loop(settings, &host, &forge, &facts, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     match (end, stopped_by) {
@@ -49,13 +49,13 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     }
 }
 
-/// Passes events and signals on until `running` has ended: the first signal asks for an orderly end, the second one for
+/// Passes facts and signals on until `running` has ended: the first signal asks for an orderly end, the second one for
 /// one at once.
 pub(crate) async fn follow<T>(
     running: impl Future<Output = T>,
     signals: &mut Signals,
     sender: &StopSender,
-    mut stream: mpsc::Receiver<Event>,
+    mut stream: mpsc::Receiver<FactRecord>,
     pump: &mut Pump,
 ) -> (T, Option<Signal>) {
     let mut stopped_by: Option<Signal> = None;
@@ -67,13 +67,13 @@ pub(crate) async fn follow<T>(
                 sender.order(if stopped_by.is_none() { StopOrder::Gently } else { StopOrder::AtOnce });
                 stopped_by = stopped_by.or(Some(signal));
             }
-            Some(event) = stream.recv() => pump.take(&event),
+            Some(record) = stream.recv() => pump.take(&record),
             () = pump.due() => pump.write_status(),
             end = &mut running => break end,
         }
     };
-    while let Ok(event) = stream.try_recv() {
-        pump.take(&event);
+    while let Ok(record) = stream.try_recv() {
+        pump.take(&record);
     }
     pump.write_status();
     (end, stopped_by)

@@ -1,9 +1,10 @@
-//! Where the events of loops go: the log, standard output as JSON, the log of each runner, and the status for `ps`.
+//! Passes the facts of loops on: to the log, to standard output as JSON, to the log of each runner, and to the status for
+//! `ps`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_fleet::event::{Event, EventKind};
+use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_fleet::instance::Instance;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::status::Status;
@@ -13,10 +14,10 @@ use tokio::time::Instant;
 use crate::exit::{Failure, Result};
 use crate::{log, printer};
 
-/// How often the status is written at most: events come in bursts.
+/// Shortest time between two writes of the status, because facts come in bursts.
 const STATUS_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes events, one after another.
+/// The readers of a process's facts.
 pub(crate) struct Pump {
     json: bool,
     logs: RunLogs,
@@ -27,7 +28,7 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// For the loops of this process's instance.
+    /// Opens the readers for the loops of this process's instance.
     pub(crate) fn open(state: &std::path::Path, instance: &Instance, json: bool) -> Result<Self> {
         let logs = RunLogs::open(state).map_err(|error| {
             Failure::cannot(format!("cannot make the folder of logs under {}: {error}", state.display()))
@@ -44,21 +45,21 @@ impl Pump {
         Ok(pump)
     }
 
-    /// Passes an event on to all who want it.
-    pub(crate) fn take(&mut self, event: &Event) {
+    /// Passes a fact on to all readers.
+    pub(crate) fn take(&mut self, record: &FactRecord) {
         if self.json {
-            printer::json(event);
+            printer::json(record);
         }
-        log::loop_span(event.loop_index).in_scope(|| tell(event));
-        if let Err(error) = self.logs.take(event) {
+        log::loop_span(record.loop_index).in_scope(|| tell(record));
+        if let Err(error) = self.logs.take(record) {
             self.trouble("the log of a runner", &error);
         }
-        if self.status.take(event) && self.write_status_at.is_none() {
+        if self.status.take(record) && self.write_status_at.is_none() {
             self.write_status_at = Some(Instant::now() + STATUS_PAUSE);
         }
     }
 
-    /// Waits until the status is to be written; for ever while nothing has changed.
+    /// Waits until the status has to be written; for ever if it has not changed.
     pub(crate) async fn due(&self) {
         match self.write_status_at {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -74,7 +75,7 @@ impl Pump {
         }
     }
 
-    /// A full disk is told once; the loops go on without.
+    /// Warns once, for example of a full disk. The loops go on without the file.
     fn trouble(&mut self, what: &str, error: &std::io::Error) {
         if !std::mem::replace(&mut self.troubled, true) {
             tracing::warn!("{what} cannot be written: {error}");
@@ -82,67 +83,69 @@ impl Pump {
     }
 }
 
-/// Tells an event as a log line.
-fn tell(event: &Event) {
-    let name = event.name();
-    match &event.kind {
-        EventKind::LoopReplaced { why, count, pause_ms } => {
+/// Writes a fact as a log line.
+fn tell(record: &FactRecord) {
+    let name = record.name();
+    match &record.fact {
+        Fact::LoopReplaced { why, count, pause_ms } => {
             tracing::warn!(
                 "loop ended and is replaced in {} s (number {count} in a row): {why}",
                 pause_ms / 1000
             );
         }
-        EventKind::Retrying { why, count, pause_ms } => {
+        Fact::Retrying { why, count, pause_ms } => {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);
         }
-        EventKind::Warning { message } => tracing::warn!("{message}"),
-        EventKind::VmRestarted { reason } => tracing::warn!("{name}: machine started once again: {reason}"),
-        EventKind::LinesDropped { count } => tracing::warn!("{name}: {count} lines were not kept"),
-        EventKind::LoopStarted => tracing::info!("loop started"),
-        EventKind::LoopEnded { how } => tracing::info!("loop ended: {how}"),
-        EventKind::Registered { registration } => tracing::info!("{name}: registered (id {registration})"),
-        EventKind::TemplateBuilding { template } => {
+        Fact::Warning { message } => tracing::warn!("{message}"),
+        Fact::VmRestarted { reason } => tracing::warn!("{name}: machine started once again: {reason}"),
+        Fact::LinesDropped { count } => tracing::warn!("{name}: {count} lines were not kept"),
+        Fact::LoopStarted => tracing::info!("loop started"),
+        Fact::LoopEnded { how } => tracing::info!("loop ended: {how}"),
+        Fact::Registered { registration } => tracing::info!("{name}: registered (id {registration})"),
+        Fact::TemplateBuilding { template } => {
             tracing::info!("{name}: building template {template}, from which machines are forked");
         }
-        EventKind::TemplateWaiting { template } => {
+        Fact::TemplateWaiting { template } => {
             tracing::info!("{name}: waiting for template {template}, which is being built");
         }
-        EventKind::TemplateLine { text } => tracing::debug!("{name}: warm-up: {text}"),
-        EventKind::TemplateBuilt { template, took_ms, bytes } => {
+        Fact::TemplateLine { text } => tracing::debug!("{name}: warm-up: {text}"),
+        Fact::TemplateBuilt { template, took_ms, bytes } => {
             tracing::info!("{name}: template {template} built in {took_ms} ms ({} MiB)", bytes >> 20);
         }
-        EventKind::TemplateFailed { template, reason } => {
+        Fact::TemplateFailed { template, reason } => {
             tracing::warn!("{name}: no template {template}, machines are booted: {reason}");
         }
-        EventKind::Cold { reason } => tracing::warn!("{name}: machine is booted: {reason}"),
-        EventKind::VmmStarted { pid, from, .. } => {
-            tracing::info!("{name}: machine started ({from}, process {pid})");
+        Fact::Cold { reason } => tracing::warn!("{name}: machine is booted: {reason}"),
+        Fact::VmmStarted { pid, from, .. } => {
+            tracing::info!("{name}: machine started ({}, process {pid})", from.as_str());
         }
-        EventKind::AgentHello => tracing::info!("{name}: machine is up"),
-        EventKind::RunnerUp => tracing::info!("{name}: runner starts"),
-        EventKind::Listening => tracing::info!("{name}: runner waits for a job"),
-        EventKind::JobStarted { job } => tracing::info!("{name}: job {job} started"),
-        EventKind::JobFinished { result } => tracing::info!("{name}: job ended: {result}"),
-        EventKind::Stopping { reason } => tracing::info!("{name}: is being stopped: {reason}"),
-        EventKind::VmGone { exit } => tracing::info!("{name}: machine is gone ({exit})"),
-        EventKind::VmKept { folder } => tracing::info!("{name}: machine is kept in {}", folder.display()),
-        EventKind::RegistrationEnded { how } => tracing::info!("{name}: registration {how}"),
-        EventKind::Ended => tracing::info!("{name}: nothing of it is left"),
-        EventKind::EntrypointExited { code, signal } => {
+        Fact::AgentHello => tracing::info!("{name}: machine is up"),
+        Fact::RunnerUp => tracing::info!("{name}: runner starts"),
+        Fact::Listening => tracing::info!("{name}: runner waits for a job"),
+        Fact::JobStarted { job } => tracing::info!("{name}: job {job} started"),
+        Fact::JobFinished { result } => tracing::info!("{name}: job ended: {result:?}"),
+        Fact::Stopping { reason } => tracing::info!("{name}: is being stopped: {reason}"),
+        Fact::VmGone { exit } => tracing::info!("{name}: machine is gone ({exit})"),
+        Fact::VmKept { folder } => tracing::info!("{name}: machine is kept in {}", folder.display()),
+        Fact::RegistrationEnded { how } => tracing::info!("{name}: registration {}", how.as_str()),
+        Fact::Ended => tracing::info!("{name}: nothing of it is left"),
+        Fact::EntrypointExited { code, signal } => {
             tracing::debug!("{name}: entrypoint ended (status {code:?}, signal {signal:?})");
         }
-        EventKind::Milestone { milestone: Milestone::DockerReady, .. } => {
+        Fact::Milestone { milestone: Milestone::DockerReady, .. } => {
             tracing::debug!("{name}: Docker answers");
         }
-        EventKind::Milestone { milestone, uptime_ms } => {
+        Fact::Milestone { milestone, uptime_ms } => {
             tracing::debug!("{name}: {milestone:?} after {uptime_ms} ms");
         }
-        EventKind::ImagePhase { phase } => tracing::info!("{name}: image: {phase}"),
-        EventKind::ImageChanged { name: image_name, image } => {
+        Fact::ImagePhase { phase } => tracing::info!("{name}: image: {phase}"),
+        Fact::ImageChanged { name: image_name, image } => {
             tracing::info!("{name}: {image_name} is another image than before, {image}");
         }
-        EventKind::Pulled => tracing::debug!("{name}: image is at hand"),
-        EventKind::Registering => tracing::debug!("{name}: registering"),
-        EventKind::Line { source, text } => tracing::debug!("{name}: {source:?}: {text}"),
+        Fact::Pulled => tracing::debug!("{name}: image is at hand"),
+        Fact::Registering => tracing::debug!("{name}: registering"),
+        Fact::Line { source, text } => tracing::debug!("{name}: {source:?}: {text}"),
+        Fact::Cut { why } => tracing::debug!("{name}: its log ends here: {why}"),
+        Fact::Begun { .. } | Fact::StartingVm | Fact::DestroyingVm | Fact::DeletingRegistration => {}
     }
 }

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use super::phases::{Phase, Trace, Who};
 
-/// Width where nobody knows of a terminal.
+/// Width if the output is no terminal.
 pub(super) const COLUMNS: usize = 100;
-/// What stands before the bars: name, who, time.
+/// Width of the columns before the bars: name, party, time.
 const BEFORE: usize = 33 + 9 + 10;
 /// Least width of the bars.
 const BARS_MIN: usize = 12;
 
-/// A line for each phase, with a bar at its place in the runner's life.
+/// Returns a line for each phase, with a bar at its place in the runner's life.
 pub(super) fn text(trace: &Trace, columns: usize) -> String {
     let mut text = String::new();
     let seen = if trace.ended { "" } else { ", not ended yet" };
@@ -32,7 +32,7 @@ pub(super) fn text(trace: &Trace, columns: usize) -> String {
     text
 }
 
-/// At least one character: what was is seen.
+/// Returns a bar of at least one character, so that each phase is seen.
 fn bar(phase: &Phase, length_us: u64, width: usize) -> String {
     let place = |us: u64| {
         let whole = u128::from(length_us.max(1));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::phases::{Trace, Who};
 
-/// One process, with a thread for each who.
+/// Returns the events of one process, with a thread for each party.
 pub(super) fn json(trace: &Trace) -> Value {
     let number = |who: Who| Who::ALL.iter().position(|&other| other == who).unwrap_or_default() + 1;
     let process =

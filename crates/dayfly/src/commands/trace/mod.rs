@@ -1,4 +1,4 @@
-//! `dayfly trace`: where a runner's time went, from its log.
+//! `dayfly trace`: shows how a runner spent its time, from its log.
 
 mod chart;
 mod chrome;

@@ -1,9 +1,10 @@
-//! From a runner's events to the phases of its life. Pure.
+//! Folds a runner's facts into the phases of its life. Pure.
 
+use dayfly_fleet::fact::{Fact, FactRecord};
+use dayfly_guest::protocol::Milestone;
 use serde::Serialize;
-use serde_json::Value;
 
-/// Who worked, or was waited for.
+/// The party that worked, or was waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Who {
@@ -44,45 +45,45 @@ pub(super) struct Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Trace {
     pub(super) name: String,
-    /// When it began, microseconds since 1970-01-01 UTC.
+    /// Its start, microseconds since 1970-01-01 UTC.
     pub(super) began_us: u64,
     /// What the machine was started from.
     pub(super) start: String,
-    /// Whether its end was seen.
+    /// True if the log has its end.
     pub(super) ended: bool,
     pub(super) phases: Vec<Phase>,
 }
 
-/// What an event ends: the phase from the event before it (of those that are named here) to it.
-fn ending_at(event: &Value) -> Option<(&'static str, Who)> {
-    let milestone = event["milestone"].as_str().unwrap_or_default();
-    Some(match event["event"].as_str()? {
-        "pulled" => ("image", Who::Host),
-        "template_building" | "template_waiting" | "registering" => ("template", Who::Host),
-        "template_built" | "template_failed" => ("template built", Who::Host),
-        "registered" => ("registration", Who::Forge),
-        "vmm_started" => ("network, jail, VMM", Who::Host),
-        "vm_restarted" => ("a start that failed", Who::Machine),
-        "agent_hello" => ("machine until its agent's hello", Who::Machine),
-        "milestone" if milestone == "docker_ready" => ("Docker", Who::Machine),
-        "milestone" if milestone == "identified" => ("identity", Who::Machine),
-        "runner_up" => ("entrypoint", Who::Machine),
-        "listening" => ("runner app", Who::Machine),
-        "job_started" => ("waiting for a job", Who::Forge),
-        "job_finished" => ("job", Who::Job),
-        "entrypoint_exited" => ("runner app's end", Who::Machine),
-        "vm_gone" => ("machine's end", Who::Host),
-        "registration_ended" => ("registration's end", Who::Forge),
-        "ended" => ("files", Who::Host),
+/// Returns the phase that ends with a fact. It begins with the last fact before that ends a phase.
+fn ending_at(fact: &Fact) -> Option<(&'static str, Who)> {
+    Some(match fact {
+        Fact::Pulled => ("image", Who::Host),
+        Fact::TemplateBuilding { .. } | Fact::TemplateWaiting { .. } | Fact::Registering => {
+            ("template", Who::Host)
+        }
+        Fact::TemplateBuilt { .. } | Fact::TemplateFailed { .. } => ("template built", Who::Host),
+        Fact::Registered { .. } => ("registration", Who::Forge),
+        Fact::VmmStarted { .. } => ("network, jail, VMM", Who::Host),
+        Fact::VmRestarted { .. } => ("a start that failed", Who::Machine),
+        Fact::AgentHello => ("machine until its agent's hello", Who::Machine),
+        Fact::Milestone { milestone: Milestone::DockerReady, .. } => ("Docker", Who::Machine),
+        Fact::Milestone { milestone: Milestone::Identified, .. } => ("identity", Who::Machine),
+        Fact::RunnerUp => ("entrypoint", Who::Machine),
+        Fact::Listening => ("runner app", Who::Machine),
+        Fact::JobStarted { .. } => ("waiting for a job", Who::Forge),
+        Fact::JobFinished { .. } => ("job", Who::Job),
+        Fact::EntrypointExited { .. } => ("runner app's end", Who::Machine),
+        Fact::VmGone { .. } => ("machine's end", Who::Host),
+        Fact::RegistrationEnded { .. } => ("registration's end", Who::Forge),
+        Fact::Ended => ("files", Who::Host),
         _ => return None,
     })
 }
 
 impl Trace {
-    /// Of the lines of a log. What is no event is passed over: a log may be cut, or still be written.
+    /// Returns the trace of a log. Skips lines that are no facts, because a log may be cut, or still be written.
     pub(super) fn of(log: &str) -> Self {
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let timed = events.filter_map(|event| Some((at_us(&event)?, event)));
+        let records = log.lines().filter_map(|line| serde_json::from_str::<FactRecord>(line).ok());
         let mut trace = Self {
             name: String::new(),
             began_us: 0,
@@ -91,17 +92,19 @@ impl Trace {
             phases: Vec::new(),
         };
         let mut last = None;
-        for (at, event) in timed {
+        for record in records {
+            let at = record.at.us();
             if last.is_none() {
                 (trace.began_us, last) = (at, Some(at));
-                trace.name = event["name"].as_str().unwrap_or_default().to_owned();
+                trace.name = record.name().to_owned();
             }
-            if let Some(from) = event["from"].as_str() {
-                trace.start = from.to_owned();
+            match &record.fact {
+                Fact::VmmStarted { from, .. } => trace.start = from.as_str().to_owned(),
+                Fact::Ended => trace.ended = true,
+                _ => {}
             }
-            trace.ended |= event["event"] == "ended";
-            let (Some((name, who)), Some(from)) = (ending_at(&event), last) else { continue };
-            // A clock that was set back while the runner lived.
+            let (Some((name, who)), Some(from)) = (ending_at(&record.fact), last) else { continue };
+            // The clock may have been set back while the runner lived.
             let to = at.max(from);
             trace.add(name, who, from, to);
             last = Some(to);
@@ -111,21 +114,16 @@ impl Trace {
 
     fn add(&mut self, name: &str, who: Who, from: u64, to: u64) {
         let (from_us, to_us) = (from - self.began_us, to - self.began_us);
-        // What a fork has from its template is told again in no time.
+        // A fork reports the milestones of its template again, in no time.
         if to_us > from_us || matches!(name, "job" | "registration") {
             self.phases.push(Phase { name: name.to_owned(), who, from_us, to_us });
         }
     }
 
-    /// How long it all took, microseconds.
+    /// Returns the length of the whole life, microseconds.
     pub(super) fn length_us(&self) -> u64 {
         self.phases.last().map_or(0, |phase| phase.to_us)
     }
-}
-
-/// Logs of older versions have milliseconds only.
-fn at_us(event: &Value) -> Option<u64> {
-    event["at_us"].as_u64().or_else(|| event["at_ms"].as_u64().map(|ms| ms * 1000))
 }
 
 #[cfg(test)]

@@ -1,0 +1,474 @@
+//! Facts: the one vocabulary of what happens to a runner, written and read.
+//!
+//! ```text
+//!   runner ──> Fact ──> journal (the durable ones, flushed first)      ──> RunnerState after a crash
+//!                  └──> stream ──> terminal, JSON lines, log of a runner, status ──> `logs`, `trace`, `ps`
+//! ```
+//!
+//! The readers of the journal and of the status share one fold, [`crate::state::RunnerState`]. Every reader folds facts; none of them parses the text of another. The names are frozen by a test, because logs and journals
+//! outlive the version that wrote them.
+
+use std::path::PathBuf;
+
+use dayfly_forge::RunnerScope;
+use dayfly_guest::protocol::{Milestone, Source};
+use dayfly_guest::runner_app::JobResult;
+use serde::{Deserialize, Serialize};
+
+use crate::runner_id::RunnerId;
+
+/// Version of the vocabulary; every journal begins with it. A reader refuses a journal of another version.
+pub const VERSION: u32 = 1;
+
+/// A fact with its time, its loop and its runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactRecord {
+    /// When it happened.
+    #[serde(flatten)]
+    pub at: Moment,
+    /// Number of the loop.
+    #[serde(rename = "loop")]
+    pub loop_index: u32,
+    /// The runner; none if the fact concerns the loop as a whole.
+    #[serde(flatten)]
+    pub runner: Option<RunnerRef>,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// A time of the wall clock. It is written in milliseconds, and in microseconds for measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "WrittenMoment")]
+pub struct Moment {
+    us: u64,
+}
+
+/// Logs of the first versions have milliseconds only.
+#[derive(Deserialize)]
+struct WrittenMoment {
+    at_ms: u64,
+    at_us: Option<u64>,
+}
+
+impl From<WrittenMoment> for Moment {
+    fn from(WrittenMoment { at_ms, at_us }: WrittenMoment) -> Self {
+        at_us.map_or_else(|| Self::of_ms(at_ms), |us| Self { us })
+    }
+}
+
+impl Moment {
+    /// Returns the current time; 1970 if the clock is set before that.
+    pub fn now() -> Self {
+        Self { us: u64::try_from(dayfly_host::clock::since_epoch().as_micros()).unwrap_or(u64::MAX) }
+    }
+
+    /// Returns the time so many milliseconds after 1970-01-01 UTC.
+    pub fn of_ms(ms: u64) -> Self {
+        Self { us: ms.saturating_mul(1000) }
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    pub fn ms(self) -> u64 {
+        self.us / 1000
+    }
+
+    /// Microseconds since 1970-01-01 UTC.
+    pub fn us(self) -> u64 {
+        self.us
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut fields = serializer.serialize_struct("Moment", 2)?;
+        fields.serialize_field("at_ms", &self.ms())?;
+        fields.serialize_field("at_us", &self.us)?;
+        fields.end()
+    }
+}
+
+/// A runner, as facts name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerRef {
+    /// Its id.
+    #[serde(rename = "runner")]
+    pub id: RunnerId,
+    /// Name of its VM and registration.
+    pub name: String,
+}
+
+impl FactRecord {
+    /// Name of the runner's VM and registration; empty if the fact concerns a loop as a whole.
+    pub fn name(&self) -> &str {
+        self.runner.as_ref().map_or("", |runner| &runner.name)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Fact {
+    /// A runner begins. Intent: it is in the journal only.
+    Begun {
+        /// [`VERSION`] of the facts that follow.
+        version: u32,
+        /// The loop's environment directory, which may hold files of this runner.
+        environment: PathBuf,
+        /// Base URL of the forge's API.
+        forge: String,
+        /// The scope of the registration.
+        scope: RunnerScope,
+    },
+    /// The loop starts.
+    LoopStarted,
+    /// The loop has ended and is not replaced.
+    LoopEnded {
+        /// The reason in words: its number of runners is reached, its lifetime is over, a signal.
+        how: String,
+    },
+    /// The loop died or was ended from inside a VM, and is replaced.
+    LoopReplaced {
+        /// The reason.
+        why: String,
+        /// Number of times in a row.
+        count: u32,
+        /// Time until the next start, milliseconds.
+        pause_ms: u64,
+    },
+    /// No runner came up; the loop tries again.
+    Retrying {
+        /// The reason.
+        why: String,
+        /// Number of times in a row.
+        count: u32,
+        /// Time until the next start, milliseconds.
+        pause_ms: u64,
+    },
+    /// A new step in building or importing the machine's image.
+    ImagePhase {
+        /// The step in words.
+        phase: String,
+    },
+    /// The image's name resolves to another image than before. New machines use that one.
+    ImageChanged {
+        /// The name. Its key is not `name`, because that is the runner's.
+        #[serde(rename = "image_name")]
+        name: String,
+        /// Id of the image.
+        image: String,
+    },
+    /// The image is in the store. The runner's lifetime counts from here.
+    Pulled,
+    /// A registration of the runner's name is requested: from here on it may exist.
+    Registering,
+    /// The forge has registered the runner under this id.
+    Registered {
+        /// Its id at the forge.
+        registration: u64,
+    },
+    /// A template is being built; machines are forked from it later.
+    TemplateBuilding {
+        /// Its id.
+        template: String,
+    },
+    /// The runner waits for a template that another runner or process builds.
+    TemplateWaiting {
+        /// Its id.
+        template: String,
+    },
+    /// A line of the template's warm-up.
+    TemplateLine {
+        /// The text.
+        text: String,
+    },
+    /// The template is ready.
+    TemplateBuilt {
+        /// Its id.
+        template: String,
+        /// Time that the build took, milliseconds.
+        took_ms: u64,
+        /// Size on disk, bytes.
+        bytes: u64,
+    },
+    /// The template could not be built, so machines are booted.
+    TemplateFailed {
+        /// Its id.
+        template: String,
+        /// The reason.
+        reason: String,
+    },
+    /// A machine is booted although it could be forked, or all machines like it are.
+    Cold {
+        /// The reason.
+        reason: String,
+    },
+    /// A VM is being started: from here on one may run. Intent: it is in the journal only.
+    StartingVm,
+    /// The VMM runs.
+    VmmStarted {
+        /// Its process id.
+        pid: u32,
+        /// What the machine was started from.
+        from: StartKind,
+        /// The template; none for a boot.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        template: Option<String>,
+    },
+    /// The VM did not come up and was started again.
+    VmRestarted {
+        /// The reason.
+        reason: String,
+    },
+    /// The agent in the guest sent its hello.
+    AgentHello,
+    /// The guest has reached a step of its start.
+    Milestone {
+        /// The step.
+        milestone: Milestone,
+        /// Milliseconds since the guest's kernel started.
+        uptime_ms: u64,
+    },
+    /// The runner app has its registration and is about to start (`.tkn`).
+    RunnerUp,
+    /// The runner app reports that it waits for a job.
+    Listening,
+    /// The runner app reports a job.
+    JobStarted {
+        /// The name that the runner app prints.
+        job: String,
+    },
+    /// The job has ended.
+    JobFinished {
+        /// The result that the runner app prints.
+        result: JobResult,
+    },
+    /// A line of the guest's output.
+    Line {
+        /// The program that printed it.
+        source: Source,
+        /// The text.
+        text: String,
+    },
+    /// Lines were dropped because the readers were too slow.
+    LinesDropped {
+        /// The number of lines.
+        count: u64,
+    },
+    /// The log of the runner has its full length; later lines are not in it.
+    Cut {
+        /// The reason.
+        why: String,
+    },
+    /// The loop stops the runner.
+    Stopping {
+        /// The reason.
+        reason: String,
+    },
+    /// The entrypoint exited.
+    EntrypointExited {
+        /// Exit status.
+        code: Option<i32>,
+        /// Signal.
+        signal: Option<i32>,
+    },
+    /// The VM is being destroyed. Intent: it is in the journal only.
+    DestroyingVm,
+    /// The VM and its disk are gone.
+    VmGone {
+        /// The way in which the VMM ended.
+        exit: String,
+    },
+    /// The VM was left running, as requested.
+    VmKept {
+        /// The folder of its run.
+        folder: PathBuf,
+    },
+    /// The registration is being deleted. Intent: it is in the journal only.
+    DeletingRegistration,
+    /// The registration is gone, or is left to the forge.
+    RegistrationEnded {
+        /// The way in which it ended.
+        how: RegistrationEnd,
+    },
+    /// A message for people; the runner goes on.
+    Warning {
+        /// The problem, its place, and the remedy.
+        message: String,
+    },
+    /// All processes, files and registrations of the runner are removed, or the journal lists the rest.
+    Ended,
+}
+
+/// What a machine was started from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartKind {
+    /// A cold boot.
+    Boot,
+    /// A template, forked for this runner.
+    Fork,
+    /// A fork that was created before it was needed.
+    Spare,
+}
+
+impl StartKind {
+    /// The word that facts are written with.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Fork => "fork",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+/// The end of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrationEnd {
+    /// dayfly deleted it.
+    Deleted,
+    /// The forge had removed it already, as it does after the job of an ephemeral runner.
+    Gone,
+    /// The forge says that it runs a job and deletes it later.
+    Busy,
+}
+
+impl RegistrationEnd {
+    /// The word that facts are written with.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Gone => "gone",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+impl Fact {
+    /// Returns true for the facts that a later start needs if this process dies. They are in the journal, on the disk,
+    /// before the runner goes on.
+    pub fn is_durable(&self) -> bool {
+        self.is_intent()
+            || matches!(
+                self,
+                Self::Registering
+                    | Self::Registered { .. }
+                    | Self::VmGone { .. }
+                    | Self::RegistrationEnded { .. }
+            )
+    }
+
+    /// Returns true for the facts that only announce a step. Readers of the stream get the step itself instead.
+    pub fn is_intent(&self) -> bool {
+        matches!(
+            self,
+            Self::Begun { .. } | Self::StartingVm | Self::DestroyingVm | Self::DeletingRegistration
+        )
+    }
+
+    /// Returns true for the facts that an orchestrator decides by: a runner has its name, or its app is about to start.
+    pub(crate) fn is_decisive(&self) -> bool {
+        matches!(self, Self::Registering | Self::RunnerUp)
+    }
+}
+
+impl Serialize for RunnerId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for RunnerId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn one_of_each() -> Vec<Fact> {
+        let text = || "x".to_owned();
+        let scope = RunnerScope::Repository { owner: "o".to_owned(), name: "r".to_owned() };
+        let (why, reason, template) = (text(), text(), text());
+        vec![
+            Fact::Begun { version: VERSION, environment: "/e".into(), forge: "http://f/".to_owned(), scope },
+            Fact::LoopStarted,
+            Fact::LoopEnded { how: text() },
+            Fact::LoopReplaced { why: why.clone(), count: 1, pause_ms: 1000 },
+            Fact::Retrying { why: why.clone(), count: 1, pause_ms: 1000 },
+            Fact::ImagePhase { phase: text() },
+            Fact::ImageChanged { name: text(), image: text() },
+            Fact::Pulled,
+            Fact::Registering,
+            Fact::Registered { registration: 7 },
+            Fact::TemplateBuilding { template: template.clone() },
+            Fact::TemplateWaiting { template: template.clone() },
+            Fact::TemplateLine { text: text() },
+            Fact::TemplateBuilt { template: template.clone(), took_ms: 1, bytes: 2 },
+            Fact::TemplateFailed { template: template.clone(), reason: reason.clone() },
+            Fact::Cold { reason: reason.clone() },
+            Fact::StartingVm,
+            Fact::VmmStarted { pid: 3, from: StartKind::Boot, template: None },
+            Fact::VmmStarted { pid: 3, from: StartKind::Fork, template: Some(template.clone()) },
+            Fact::VmmStarted { pid: 3, from: StartKind::Spare, template: Some(template) },
+            Fact::VmRestarted { reason: reason.clone() },
+            Fact::AgentHello,
+            Fact::Milestone { milestone: Milestone::DockerReady, uptime_ms: 4 },
+            Fact::RunnerUp,
+            Fact::Listening,
+            Fact::JobStarted { job: text() },
+            Fact::JobFinished { result: JobResult::Succeeded },
+            Fact::Line { source: Source::Entrypoint, text: text() },
+            Fact::LinesDropped { count: 5 },
+            Fact::Cut { why },
+            Fact::Stopping { reason },
+            Fact::EntrypointExited { code: Some(0), signal: None },
+            Fact::DestroyingVm,
+            Fact::VmGone { exit: text() },
+            Fact::VmKept { folder: "/k".into() },
+            Fact::DeletingRegistration,
+            Fact::RegistrationEnded { how: RegistrationEnd::Deleted },
+            Fact::RegistrationEnded { how: RegistrationEnd::Gone },
+            Fact::RegistrationEnded { how: RegistrationEnd::Busy },
+            Fact::Warning { message: text() },
+            Fact::Ended,
+        ]
+    }
+
+    fn record(fact: Fact) -> FactRecord {
+        let id: RunnerId = "0-aaaaaaa".parse().expect("an id");
+        let runner = Some(RunnerRef { name: id.name("p"), id });
+        FactRecord { at: Moment { us: 1_000_500 }, loop_index: 0, runner, fact }
+    }
+
+    #[test]
+    fn the_names_of_facts_are_frozen_and_what_is_written_is_read_back() {
+        let lines: Vec<String> = one_of_each()
+            .into_iter()
+            .map(|fact| {
+                let written = record(fact);
+                let line = serde_json::to_string(&written).expect("json");
+                assert_eq!(serde_json::from_str::<FactRecord>(&line).expect("a fact"), written);
+                line
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_fact_of_a_loop_has_no_runner_and_an_old_one_has_milliseconds_only() {
+        let line = r#"{"at_ms":7,"loop":2,"event":"loop_started"}"#;
+        let read: FactRecord = serde_json::from_str(line).expect("a fact");
+        assert_eq!((read.at.us(), read.runner, read.loop_index), (7000, None, 2));
+    }
+
+    #[test]
+    fn every_intent_is_durable() {
+        assert!(one_of_each().iter().all(|fact| !fact.is_intent() || fact.is_durable()));
+    }
+}

@@ -1,0 +1,108 @@
+//! The stream of facts: all loops of a process write, one reader passes them on.
+
+use tokio::sync::mpsc;
+
+use crate::fact::{Fact, FactRecord, Moment, RunnerRef};
+use crate::runner_id::RunnerId;
+
+/// Most facts that wait for the reader. Lines beyond it are counted and dropped; all other facts wait.
+const QUEUE_LENGTH: usize = 4096;
+
+/// Writes the facts of one runner, or of one loop.
+#[derive(Debug, Clone)]
+pub struct FactWriter {
+    sink: FactSink,
+    loop_index: u32,
+    runner: Option<RunnerRef>,
+    dropped: u64,
+}
+
+/// The stream that all loops of a process share.
+#[derive(Debug, Clone)]
+pub struct FactSink {
+    sender: mpsc::Sender<FactRecord>,
+    decisive: Option<mpsc::UnboundedSender<FactRecord>>,
+}
+
+/// Creates the stream.
+pub fn channel() -> (FactSink, mpsc::Receiver<FactRecord>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+    (FactSink { sender, decisive: None }, receiver)
+}
+
+impl FactSink {
+    /// Returns the same stream with a copy of each decisive fact for an orchestrator. Its queue needs no bound, because each
+    /// runner has two such facts.
+    pub(crate) fn with_decisive(&self, decisive: mpsc::UnboundedSender<FactRecord>) -> Self {
+        Self { sender: self.sender.clone(), decisive: Some(decisive) }
+    }
+
+    /// Returns the writer for the facts of one loop as a whole.
+    pub fn of_loop(&self, loop_index: u32) -> FactWriter {
+        FactWriter { sink: self.clone(), loop_index, runner: None, dropped: 0 }
+    }
+
+    /// Returns the writer for the facts of one runner.
+    pub fn of(&self, loop_index: u32, runner: &RunnerId, name: &str) -> FactWriter {
+        let runner = RunnerRef { id: runner.clone(), name: name.to_owned() };
+        FactWriter { sink: self.clone(), loop_index, runner: Some(runner), dropped: 0 }
+    }
+}
+
+impl FactWriter {
+    /// Returns a fact of this writer's runner or loop, with the current time.
+    pub(crate) fn record(&self, fact: Fact) -> FactRecord {
+        FactRecord { at: Moment::now(), loop_index: self.loop_index, runner: self.runner.clone(), fact }
+    }
+
+    /// Sends a fact that happens now; see [`FactWriter::send`].
+    pub async fn tell(&mut self, fact: Fact) {
+        self.send(self.record(fact)).await;
+    }
+
+    /// Sends a fact, unless it only announces a step. A line never waits for a slow reader; every other fact does, so that
+    /// no state is lost. A reader that is gone is no error, because the journal has what matters.
+    pub(crate) async fn send(&mut self, record: FactRecord) {
+        if record.fact.is_intent() {
+            return;
+        }
+        if matches!(record.fact, Fact::Line { .. }) {
+            self.dropped += u64::from(self.sink.sender.try_send(record).is_err());
+            return;
+        }
+        if self.dropped > 0 {
+            let count = std::mem::take(&mut self.dropped);
+            let _ = self.sink.sender.send(self.record(Fact::LinesDropped { count })).await;
+        }
+        let decisive = self.sink.decisive.as_ref().filter(|_| record.fact.is_decisive());
+        let copy = decisive.map(|decisive| (decisive, record.clone()));
+        let _ = self.sink.sender.send(record).await;
+        // After the fact itself, so that the facts that follow from a decision come later in the stream.
+        if let Some((decisive, copy)) = copy {
+            let _ = decisive.send(copy);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dayfly_guest::protocol::Source;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_that_nobody_reads_are_counted_not_kept() {
+        let (sink, mut receiver) = channel();
+        let id = RunnerId::random(0);
+        let mut facts = sink.of(0, &id, "x");
+        for _ in 0..QUEUE_LENGTH + 10 {
+            facts.tell(Fact::Line { source: Source::Agent, text: "flood".to_owned() }).await;
+        }
+        for _ in 0..QUEUE_LENGTH {
+            receiver.recv().await.expect("a line");
+        }
+        facts.tell(Fact::AgentHello).await;
+        assert_eq!(receiver.recv().await.expect("count").fact, Fact::LinesDropped { count: 10 });
+        assert_eq!(receiver.recv().await.expect("hello").fact, Fact::AgentHello);
+    }
+}
