@@ -122,7 +122,11 @@ pub enum Fact {
         scope: RunnerScope,
     },
     /// The loop starts.
-    LoopStarted,
+    LoopStarted {
+        /// Id of the job that its runner is for; none if the demand is static.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_job: Option<u64>,
+    },
     /// The loop has ended and is not replaced.
     LoopEnded {
         /// The reason in words: its number of runners is reached, its lifetime is over, a signal.
@@ -136,6 +140,11 @@ pub enum Fact {
         count: u32,
         /// Time until the next start, milliseconds.
         pause_ms: u64,
+    },
+    /// No further runner is created for a job, or for a slot.
+    GaveUp {
+        /// The reason.
+        why: String,
     },
     /// No runner came up; the loop tries again.
     Retrying {
@@ -397,9 +406,11 @@ pub(crate) mod tests {
         let (why, reason, template) = (text(), text(), text());
         vec![
             Fact::Begun { version: VERSION, environment: "/e".into(), forge: "http://f/".to_owned(), scope },
-            Fact::LoopStarted,
+            Fact::LoopStarted { for_job: None },
+            Fact::LoopStarted { for_job: Some(6) },
             Fact::LoopEnded { how: text() },
             Fact::LoopReplaced { why: why.clone(), count: 1, pause_ms: 1000 },
+            Fact::GaveUp { why: why.clone() },
             Fact::Retrying { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::ImagePhase { phase: text() },
             Fact::ImageChanged { name: text(), image: text() },

@@ -13,6 +13,7 @@
 //!
 //! A loop knows no driver's command line, no wire format of a forge, and no terminal.
 
+pub mod demand;
 pub mod fact;
 pub mod instance;
 pub mod journal;

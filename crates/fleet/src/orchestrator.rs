@@ -1,13 +1,16 @@
-//! Many loops side by side: started one after another, replaced when they die, ended together.
+//! Runs the slots of a pool side by side: starts them as the demand needs, replaces them if they fail, stops them together.
 //!
 //! ```text
-//!   waiting ──start──> starting ──.tkn, or its limit──> running ──> finished   (-r, -k, a signal)
-//!                                                          └─────> due again   (died, or `.brk` from inside a VM)
+//!   demand (a number, or jobs) --+
+//!   facts of runners ------------+--> slots --> decide (pure) --> orders: start, stop, reassign
+//!   ends of loops, time, stop ---+
 //! ```
 //!
-//! A loop is a task of its own: a panic in one never touches another. What is decided is in [`Roster`], without any I/O.
+//! A slot is a task of its own, so that a panic in one never touches another. The task is also the seam for other engines:
+//! a slot gets its settings and a stop order, and returns facts and an end. All decisions are in [`decide`], without I/O.
 
-mod roster;
+mod decide;
+mod slots;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,190 +22,269 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::demand::{Demand, DemandEvent, DemandReceiver, JobDemand};
 use crate::fact::{Fact, FactRecord};
-use crate::settings::{LoopSettings, environment_of_loop};
-use crate::stop::{Stop, StopOrder};
+use crate::settings::{Group, LoopSettings, environment_of_loop};
+use crate::stop::{Stop, StopOrder, StopSender};
 use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery, run_loop};
-pub use roster::StartOrder;
-use roster::{Roster, Verdict};
+use decide::{Order, decide};
+pub use slots::FailureRule;
+use slots::{Ended, Fate, Slots};
 
-/// Many loops.
+/// Longest wait for a runner of a slot before the next slot starts all the same. A cold boot under emulation on a busy host
+/// takes a minute.
+pub const UP_LIMIT: Duration = Duration::from_secs(300);
+
+/// A pool and its demand.
 #[derive(Debug, Clone)]
 pub struct Orchestration {
-    /// How many; they are numbered from 1.
-    pub loops: u32,
-    /// In which order they start.
-    pub start: StartOrder,
-    /// What they have in common; each gets a number and an environment directory of its own.
+    /// The demand.
+    pub demand: Demand,
+    /// The rule for slots that fail.
+    pub rule: FailureRule,
+    /// The settings of all slots; each gets a number and an environment directory of its own.
     pub settings: LoopSettings,
     /// The common environment directory.
     pub environment: PathBuf,
 }
 
-/// Runs loops until all of them have finished; `stop` ends them.
+/// Runs the slots of a pool until the demand is over and all of them have ended. `jobs` brings the jobs of a demand for
+/// jobs; `stop` stops all slots.
 pub async fn orchestrate(
     orchestration: Orchestration,
     host: &VmHost,
     forge: &Forge,
     facts: &FactSink,
+    jobs: Option<DemandReceiver>,
     stop: Stop,
 ) {
-    let (up_sender, up) = mpsc::unbounded_channel();
-    let roster = Roster::new(orchestration.loops, orchestration.start, orchestration.settings.limits);
+    let (decisive_sender, decisive) = mpsc::unbounded_channel();
     Orchestrator {
-        settings: orchestration.settings,
-        environment: orchestration.environment,
+        orchestration,
         host: host.clone(),
         forge: forge.clone(),
-        facts: facts.with_decisive(up_sender),
-        roster,
-        up,
+        facts: facts.with_decisive(decisive_sender),
+        slots: Slots::default(),
+        decisive,
+        jobs,
         tasks: JoinSet::new(),
-        loops: HashMap::new(),
+        running: HashMap::new(),
         stop,
+        ordered: StopOrder::None,
     }
     .run()
     .await;
 }
 
 struct Orchestrator {
-    settings: LoopSettings,
-    environment: PathBuf,
+    orchestration: Orchestration,
     host: VmHost,
     forge: Forge,
     facts: FactSink,
-    roster: Roster,
-    up: mpsc::UnboundedReceiver<FactRecord>,
+    slots: Slots,
+    /// The facts that move a slot.
+    decisive: mpsc::UnboundedReceiver<FactRecord>,
+    /// None if the demand is static, or once the source of jobs is gone.
+    jobs: Option<DemandReceiver>,
     tasks: JoinSet<LoopEnd>,
-    /// Which loop each task is.
-    loops: HashMap<Id, u32>,
+    /// The slot of each task.
+    running: HashMap<Id, RunningSlot>,
     stop: Stop,
+    /// The order that was passed on to all slots.
+    ordered: StopOrder,
 }
 
-/// What happened, named before anybody decides about it.
-enum Happening {
-    Told(FactRecord),
+struct RunningSlot {
+    index: u32,
+    stop: StopSender,
+}
+
+/// The next thing that an orchestrator has to react to.
+enum Input {
+    Fact(FactRecord),
+    Demand(Option<DemandEvent>),
     Ended(Result<(Id, LoopEnd), JoinError>),
-    Ordered,
+    Ordered(StopOrder),
     Due,
 }
 
 impl Orchestrator {
     async fn run(mut self) {
-        let mut stopping = false;
         loop {
-            for index in self.roster.start(Instant::now()) {
-                self.start(index).await;
+            let decision = decide(&self.orchestration.demand, &self.slots, Instant::now());
+            for order in decision.orders {
+                self.carry_out(order).await;
             }
-            if self.roster.is_finished() {
+            if decision.is_finished {
                 return;
             }
-            match self.next_happening(stopping).await {
-                Happening::Told(record) if record.fact == Fact::RunnerUp => {
-                    self.roster.is_up(record.loop_index)
+            match self.next_input(decision.wake).await {
+                Input::Fact(record) => self.take_fact(&record),
+                Input::Demand(Some(event)) => self.slots.take(event),
+                Input::Demand(None) => {
+                    self.jobs = None;
+                    self.slots.take(DemandEvent::Closed);
                 }
-                Happening::Told(_) => {}
-                Happening::Ended(ended) => self.take_end(ended, stopping).await,
-                Happening::Ordered => {
-                    stopping = true;
-                    self.roster.close();
+                Input::Ended(ended) => self.take_end(ended).await,
+                Input::Ordered(order) => {
+                    self.ordered = order;
+                    self.slots.close();
+                    self.running.values().for_each(|slot| slot.stop.order(order));
                 }
-                Happening::Due => self.warn_of_slow_starts().await,
+                Input::Due => {}
             }
         }
     }
 
-    async fn next_happening(&mut self, stopping: bool) -> Happening {
-        let due = self.roster.next_due();
+    async fn next_input(&mut self, wake: Option<Instant>) -> Input {
         let due = async {
-            match due {
+            match wake {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
+        let demand = async {
+            match &mut self.jobs {
+                Some(jobs) => jobs.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.stop.above(StopOrder::None), if !stopping => Happening::Ordered,
-            Some(record) = self.up.recv() => Happening::Told(record),
-            Some(ended) = self.tasks.join_next_with_id() => Happening::Ended(ended),
-            () = due => Happening::Due,
+            // In this order, so that a slot whose runner took a job is known as such when its loop ends.
+            biased;
+            order = self.stop.above(self.ordered) => Input::Ordered(order),
+            Some(record) = self.decisive.recv() => Input::Fact(record),
+            event = demand => Input::Demand(event),
+            Some(ended) = self.tasks.join_next_with_id() => Input::Ended(ended),
+            () = due => Input::Due,
         }
     }
 
-    async fn start(&mut self, index: u32) {
-        self.facts.of_loop(index).tell(Fact::LoopStarted).await;
-        let environment = environment_of_loop(&self.environment, &self.settings.prefix, index);
-        let settings = LoopSettings { index, environment, patient: true, ..self.settings.clone() };
-        let (host, forge) = (self.host.clone(), self.forge.clone());
-        let (facts, stop) = (self.facts.clone(), self.stop.clone());
-        let task = self.tasks.spawn(async move { run_loop(settings, &host, &forge, &facts, stop).await });
-        self.loops.insert(task.id(), index);
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Start { index, job, is_awaited } => self.start(index, job, is_awaited).await,
+            Order::Reassign { index, job } => self.slots.reassigned(index, job),
+            Order::Stop { index } => {
+                self.slots.stopping(index);
+                let slot = self.running.values().find(|slot| slot.index == index);
+                slot.into_iter().for_each(|slot| slot.stop.order(StopOrder::Gently));
+            }
+            Order::StopWaiting { index } => self.stop_waiting(index).await,
+        }
     }
 
-    async fn take_end(&mut self, ended: Result<(Id, LoopEnd), JoinError>, stopping: bool) {
+    async fn start(&mut self, index: u32, job: Option<JobDemand>, is_awaited: bool) {
+        let for_job = job.as_ref().map(|job| job.job);
+        self.facts.of_loop(index).tell(Fact::LoopStarted { for_job }).await;
+        let settings = self.settings_of(index, job.as_ref());
+        self.slots.started(index, job, is_awaited, Instant::now());
+        let (host, forge, facts) = (self.host.clone(), self.forge.clone(), self.facts.clone());
+        let (sender, stop) = crate::stop::channel();
+        let task = self.tasks.spawn(async move { run_loop(settings, &host, &forge, &facts, stop).await });
+        self.running.insert(task.id(), RunningSlot { index, stop: sender });
+    }
+
+    fn settings_of(&self, index: u32, job: Option<&JobDemand>) -> LoopSettings {
+        let common = self.orchestration.settings.clone();
+        let environment = self.environment_of(index);
+        match job {
+            None => LoopSettings { index, environment, patient: true, ..common },
+            // The forge is asked for the group by its id; the name is for people.
+            Some(job) => LoopSettings {
+                index,
+                environment,
+                labels: job.runner_labels(),
+                group: Group { id: job.group, ..common.group },
+                repeat: std::num::NonZeroU32::new(1),
+                ..common
+            },
+        }
+    }
+
+    fn environment_of(&self, index: u32) -> PathBuf {
+        environment_of_loop(&self.orchestration.environment, &self.orchestration.settings.prefix, index)
+    }
+
+    fn take_fact(&mut self, record: &FactRecord) {
+        match &record.fact {
+            Fact::Registering => self.slots.named(record.loop_index, record.name()),
+            Fact::RunnerUp => self.slots.not_awaited(record.loop_index),
+            _ => {}
+        }
+    }
+
+    async fn take_end(&mut self, ended: Result<(Id, LoopEnd), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some(index) = self.loops.remove(&id) else { return };
+        let Some(RunningSlot { index, .. }) = self.running.remove(&id) else { return };
+        let mut facts = self.facts.of_loop(index);
         let verdict = match ended {
-            Ok((_, end)) => judge(&end, stopping),
+            Ok((_, end)) => {
+                if let LoopEnd::Finished(RunnerEnd::MachineLost { exit }) = &end {
+                    let message = format!("a machine has ended in the middle of its work: {exit}");
+                    facts.tell(Fact::Warning { message }).await;
+                }
+                judge(&end, self.ordered != StopOrder::None)
+            }
             Err(error) => {
                 self.clear_up_after(index).await;
-                Verdict::Replace(format!("it died of a bug in dayfly: {error}"))
+                Ended::Failed(format!("it died of a bug in dayfly: {error}"))
             }
         };
-        let mut facts = self.facts.of_loop(index);
-        match self.roster.ended(index, verdict, Instant::now()) {
-            roster::Fate::Finished(how) => {
-                // One that is not empty, or is not there, is left to whoever knows about it.
-                let _ =
-                    std::fs::remove_dir(environment_of_loop(&self.environment, &self.settings.prefix, index));
-                facts.tell(Fact::LoopEnded { how }).await;
-            }
-            roster::Fate::Replaced { why, count, pause } => {
+        match self.slots.ended(index, verdict, self.orchestration.rule, Instant::now()) {
+            Fate::Finished(how) => self.tell_end(index, how).await,
+            Fate::Replaced { why, count, pause } => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
                 facts.tell(Fact::LoopReplaced { why, count, pause_ms }).await;
             }
+            Fate::GaveUp(why) => {
+                facts.tell(Fact::GaveUp { why: why.clone() }).await;
+                self.tell_end(index, why).await;
+            }
         }
     }
 
-    /// A loop that panicked has cleared up nothing: its machine went with it, its registration and files did not.
+    async fn tell_end(&self, index: u32, how: String) {
+        // A directory that is not empty, or does not exist, is not this slot's to remove.
+        let _ = std::fs::remove_dir(self.environment_of(index));
+        self.facts.of_loop(index).tell(Fact::LoopEnded { how }).await;
+    }
+
+    /// Removes the run of a loop that has panicked: its machine died with it, but its registration and files did not.
     async fn clear_up_after(&mut self, index: u32) {
-        let sweep = recovery::sweep_loop(&self.settings.runs, index, &self.forge).await;
+        let sweep = recovery::sweep_loop(&self.orchestration.settings.runs, index, &self.forge).await;
         for (run, why) in sweep.left {
             let message = format!("{} is left for the next start: {why}", run.display());
             self.facts.of_loop(index).tell(Fact::Warning { message }).await;
         }
     }
 
-    async fn warn_of_slow_starts(&mut self) {
-        for (index, waited) in self.roster.give_up_waiting(Instant::now()) {
-            let message = format!(
-                "no runner of loop {index} is up after {} s; the next loop is started all the same",
-                waited.as_secs()
-            );
-            self.facts.of_loop(index).tell(Fact::Warning { message }).await;
-        }
+    async fn stop_waiting(&mut self, index: u32) {
+        let waited = self.slots.slots.get(&index).map(|slot| slot.start.elapsed()).unwrap_or_default();
+        self.slots.not_awaited(index);
+        let message = format!(
+            "no runner of loop {index} is up after {} s; the next loop is started all the same",
+            waited.as_secs()
+        );
+        self.facts.of_loop(index).tell(Fact::Warning { message }).await;
     }
 }
 
-/// What an end of a loop means.
-fn judge(end: &LoopEnd, stopping: bool) -> Verdict {
+/// Returns the meaning of a loop's end.
+fn judge(end: &LoopEnd, stopping: bool) -> Ended {
     match end {
-        LoopEnd::Finished(RunnerEnd::LifetimeOver) => Verdict::Finished("its lifetime is over".to_owned()),
-        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => Verdict::Finished(format!(
-            "it has made its runners; the machine of the last one was lost: {exit}"
-        )),
-        LoopEnd::Finished(_) => Verdict::Finished("it has made its runners".to_owned()),
-        LoopEnd::Stopped => Verdict::Finished("it was stopped".to_owned()),
-        LoopEnd::Broken if stopping => Verdict::Finished("it was stopped".to_owned()),
-        LoopEnd::Failed(error) if stopping => Verdict::Finished(format!("it was stopped; {error}")),
-        // Whoever is root in a VM can forge one: it costs the loop a restart, and nobody else anything.
-        LoopEnd::Broken => Verdict::Replace(
-            "it was ended from inside its VM, which nobody on this host asked for".to_owned(),
-        ),
-        LoopEnd::Failed(error) => Verdict::Replace(error.to_string()),
+        LoopEnd::Finished(RunnerEnd::LifetimeOver) => Ended::Finished("its lifetime is over".to_owned()),
+        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => {
+            Ended::Finished(format!("it has made its runners; the machine of the last one was lost: {exit}"))
+        }
+        LoopEnd::Finished(_) => Ended::Finished("it has made its runners".to_owned()),
+        LoopEnd::Stopped => Ended::Finished("it was stopped".to_owned()),
+        LoopEnd::Broken if stopping => Ended::Finished("it was stopped".to_owned()),
+        LoopEnd::Failed(error) if stopping => Ended::Finished(format!("it was stopped; {error}")),
+        // Root in a VM can forge this end. It costs the loop a restart, and the other loops nothing.
+        LoopEnd::Broken => {
+            Ended::Failed("it was ended from inside its VM, which nobody on this host asked for".to_owned())
+        }
+        LoopEnd::Failed(error) => Ended::Failed(error.to_string()),
     }
 }
-
-/// How long a loop may take until a runner of it is up, before the next one is started all the same. A cold boot under
-/// emulation on a busy host takes a minute.
-pub const UP_LIMIT: Duration = Duration::from_secs(300);

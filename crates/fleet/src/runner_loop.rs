@@ -49,7 +49,9 @@ pub async fn run_loop(
             }
             Err(error) => {
                 failures += 1;
-                let pause = settings.limits.pause_after(failures);
+                let Some(pause) = settings.limits.retry.pause_after(failures) else {
+                    return LoopEnd::Failed(error);
+                };
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
                 let fact = Fact::Retrying { why: error.to_string(), count: failures, pause_ms };
                 facts.of_loop(settings.index).tell(fact).await;

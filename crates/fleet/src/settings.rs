@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_forge::RunnerScope;
+use dayfly_host::retry::{self, Retry};
 use dayfly_vm::{Entrypoint, Machine, Mount};
 
 /// Everything about one loop.
@@ -107,11 +108,8 @@ pub struct Limits {
     pub power_off: Duration,
     /// How long a registration that the forge calls busy, although its VM is gone, is asked for again.
     pub busy_registration: Duration,
-    /// Pause after a runner that failed before its runner app was up, and before a loop is replaced; doubled with each
-    /// in a row.
-    pub retry_first: Duration,
-    /// Longest such pause.
-    pub retry_most: Duration,
+    /// The rule for the next runner after one that failed before its app was up.
+    pub retry: Retry,
 }
 
 impl Default for Limits {
@@ -124,27 +122,7 @@ impl Default for Limits {
             power_off: Duration::from_secs(10),
             // A lab, like GitHub, holds a job for a runner that is silent; the lab's lock is 150 s.
             busy_registration: Duration::from_secs(180),
-            retry_first: Duration::from_secs(1),
-            retry_most: Duration::from_secs(60),
+            retry: retry::RUNNER,
         }
-    }
-}
-
-impl Limits {
-    /// The pause before the next try after this many failures in a row.
-    pub(crate) fn pause_after(&self, failures: u32) -> Duration {
-        self.retry_first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.retry_most)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let limits = Limits::default();
-        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 1000].map(|n| limits.pause_after(n).as_secs()).to_vec();
-        assert_eq!(seconds, [1, 2, 4, 32, 60, 60]);
     }
 }

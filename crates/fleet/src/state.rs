@@ -212,7 +212,7 @@ impl RunnerState {
 /// Returns the phase that begins with a fact, if one does.
 fn phase_after(fact: &Fact) -> Option<Phase> {
     Some(match fact {
-        Fact::LoopStarted
+        Fact::LoopStarted { .. }
         | Fact::Begun { .. }
         | Fact::ImagePhase { .. }
         | Fact::Pulled
@@ -225,7 +225,7 @@ fn phase_after(fact: &Fact) -> Option<Phase> {
         Fact::JobStarted { .. } => Phase::Busy,
         Fact::Stopping { .. } | Fact::EntrypointExited { .. } | Fact::VmGone { .. } => Phase::Ending,
         Fact::Retrying { .. } | Fact::LoopReplaced { .. } => Phase::Pausing,
-        Fact::LoopEnded { .. } => Phase::Ended,
+        Fact::LoopEnded { .. } | Fact::GaveUp { .. } => Phase::Ended,
         _ => return None,
     })
 }

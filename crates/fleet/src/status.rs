@@ -101,7 +101,7 @@ impl LoopStatus {
         self.state.take(record);
         match &record.fact {
             Fact::JobFinished { .. } => self.jobs += 1,
-            Fact::LoopReplaced { why, .. } | Fact::Retrying { why, .. } => {
+            Fact::LoopReplaced { why, .. } | Fact::Retrying { why, .. } | Fact::GaveUp { why } => {
                 self.failures += 1;
                 self.trouble = Some(why.clone());
             }
@@ -186,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         assert_eq!(Status::read(folder.path()).expect("none"), None);
         let mut status = Status::begin();
-        status.take(&record(None, Fact::LoopStarted));
+        status.take(&record(None, Fact::LoopStarted { for_job: None }));
         status.write(folder.path()).expect("write");
         assert_eq!(Status::read(folder.path()).expect("read"), Some(status));
     }

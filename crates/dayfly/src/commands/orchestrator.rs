@@ -4,7 +4,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dayfly_fleet::orchestrator::{self, Orchestration, StartOrder, orchestrate};
+use dayfly_fleet::demand::{Demand, StartOrder};
+use dayfly_fleet::orchestrator::{self, FailureRule, Orchestration, orchestrate};
+use dayfly_host::retry;
 
 use super::runner::prepare::{self, Prepared};
 use super::runner::pump::Pump;
@@ -48,8 +50,10 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let orchestration = Orchestration { loops: args.runners, start, settings, environment };
-    let running = orchestrate(orchestration, &host, &forge, &facts, stop);
+    let demand = Demand::Static { runners: args.runners, start };
+    let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
+    let orchestration = Orchestration { demand, rule, settings, environment };
+    let running = orchestrate(orchestration, &host, &forge, &facts, None, stop);
     let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))

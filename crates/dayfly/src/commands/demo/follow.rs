@@ -1,34 +1,33 @@
-//! From the dispatched run to the verdict: events come in, machines are started and let go, and in the end nothing is left.
+//! Follows a run from its dispatch to the verdict: tells the pool about jobs, and people about the pool.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dayfly_fleet::demand::{DemandEvent, DemandSender, JobDemand};
 use dayfly_fleet::fact::{Fact, FactRecord};
+use dayfly_fleet::orchestrator::orchestrate;
 use dayfly_fleet::stop::{StopOrder, StopSender};
-use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
 use dayfly_lab::{LabEvent, LabEventKind, Lagged};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::phases::Progress;
 use super::setup::{Demo, OWNER, REPOSITORY, scope};
-use super::slots::{Slots, Wanted};
 use super::view::{Kept, Remains};
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::signals::Signals;
 
-/// After the run's end, how long its runners may take to end by themselves before they are asked to.
+/// Time that the runners have after the run's end to end by themselves, before they are ordered to.
 const RUNNERS_END: Duration = Duration::from_secs(30);
 
-/// What happened, named before anybody decides about it.
-enum Happening {
+/// The next thing that the demo has to react to.
+enum Input {
     Lab(std::result::Result<Arc<LabEvent>, Lagged>),
     LabGone,
     Fleet(FactRecord),
-    LoopEnded(u32, Box<LoopEnd>),
-    LoopPanicked(tokio::task::JoinError),
+    PoolEnded(std::result::Result<(), JoinError>),
     Signal(Signal),
     RunnersOverdue,
 }
@@ -37,10 +36,11 @@ enum Happening {
 struct Following {
     demo: Demo,
     progress: Progress,
-    slots: Slots,
-    loops: JoinSet<(u32, LoopEnd)>,
-    stops: HashMap<u32, StopSender>,
-    /// What each loop's machine was started for, for those who watch before a job is taken.
+    jobs: DemandSender,
+    stop: StopSender,
+    /// The pool; none once it has ended.
+    pool: Option<JoinHandle<()>>,
+    /// The job that each loop's machine was started for, shown until a job is taken.
     wanted_by: HashMap<u32, u64>,
     pids: HashMap<String, u32>,
     kept: Vec<Kept>,
@@ -53,13 +53,19 @@ struct Following {
 impl Demo {
     /// Follows the run to its end.
     pub(super) async fn follow(self, signals: &mut Signals) -> Result<Outcome> {
-        let slots = Slots::new(self.parallel);
+        let (jobs, demand) = dayfly_fleet::demand::channel();
+        let (stop_sender, stop) = dayfly_fleet::stop::channel();
+        let orchestration = self.orchestration();
+        let (host, forge, facts) = (self.host.clone(), self.lab.forge.clone(), self.facts.clone());
+        let pool = tokio::spawn(async move {
+            orchestrate(orchestration, &host, &forge, &facts, Some(demand), stop).await;
+        });
         let mut following = Following {
             demo: self,
             progress: Progress::default(),
-            slots,
-            loops: JoinSet::new(),
-            stops: HashMap::new(),
+            jobs,
+            stop: stop_sender,
+            pool: Some(pool),
             wanted_by: HashMap::new(),
             pids: HashMap::new(),
             kept: Vec::new(),
@@ -68,70 +74,64 @@ impl Demo {
             signal: None,
             failure: None,
         };
-        while following.conclusion.is_none() || !following.slots.is_empty() {
-            following.start_machines();
-            let happening = following.next(signals).await;
-            following.take(happening).await;
-            following.let_surplus_go();
+        while following.conclusion.is_none() || following.pool.is_some() {
+            let input = following.next(signals).await;
+            following.take(input).await;
         }
         following.end().await
     }
 }
 
 impl Following {
-    fn start_machines(&mut self) {
-        while let Some((index, wanted)) = self.slots.start_next() {
-            let settings = self.demo.loop_settings(index, wanted.runner_labels(), wanted.group);
-            let (sender, stop) = dayfly_fleet::stop::channel();
-            self.stops.insert(index, sender);
-            self.wanted_by.insert(index, wanted.job);
-            let host = self.demo.host.clone();
-            let forge = self.demo.lab.forge.clone();
-            let facts = self.demo.facts.clone();
-            self.loops.spawn(async move { (index, run_loop(settings, &host, &forge, &facts, stop).await) });
-        }
-    }
-
-    async fn next(&mut self, signals: &mut Signals) -> Happening {
+    async fn next(&mut self, signals: &mut Signals) -> Input {
         let overdue = async {
             match self.runners_due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
+        let pool_ended = async {
+            match &mut self.pool {
+                Some(pool) => pool.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // In this order, so that a job's last lines are shown before its machine's end.
             biased;
-            signal = signals.next() => Happening::Signal(signal),
+            signal = signals.next() => Input::Signal(signal),
             event = self.demo.lab_events.next(), if self.conclusion.is_none() => {
-                event.map_or(Happening::LabGone, Happening::Lab)
+                event.map_or(Input::LabGone, Input::Lab)
             }
-            Some(record) = self.demo.fleet_facts.recv() => Happening::Fleet(record),
-            Some(ended) = self.loops.join_next() => match ended {
-                Ok((index, end)) => Happening::LoopEnded(index, Box::new(end)),
-                Err(error) => Happening::LoopPanicked(error),
-            },
-            () = overdue => Happening::RunnersOverdue,
+            Some(record) = self.demo.fleet_facts.recv() => Input::Fleet(record),
+            ended = pool_ended => Input::PoolEnded(ended),
+            () = overdue => Input::RunnersOverdue,
         }
     }
 
-    async fn take(&mut self, happening: Happening) {
-        match happening {
-            Happening::Lab(Ok(event)) => self.take_lab(&event),
-            Happening::Lab(Err(lagged)) => {
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Lab(Ok(event)) => self.take_lab(&event),
+            Input::Lab(Err(lagged)) => {
                 self.demo.view.warning(&format!("{lagged}; the whole log is in the lab until the end"));
             }
-            Happening::LabGone => self.fail(Failure::cannot("the lab has ended by itself")).await,
-            Happening::Fleet(record) => self.take_fleet(&record),
-            Happening::LoopEnded(index, end) => self.take_loop_end(index, *end).await,
-            Happening::LoopPanicked(error) => {
-                self.fail(Failure::cannot(format!("a loop has panicked: {error}; please report this"))).await;
-                self.slots.close();
+            Input::LabGone => self.fail(Failure::cannot("the lab has ended by itself")).await,
+            Input::Fleet(record) => {
+                if let Some(failure) = self.take_fleet(&record) {
+                    self.fail(failure).await;
+                }
             }
-            Happening::Signal(signal) => self.take_signal(signal).await,
-            Happening::RunnersOverdue => {
+            Input::PoolEnded(ended) => {
+                self.pool = None;
+                if let Err(error) = ended {
+                    let what = format!("the pool has panicked: {error}; please report this");
+                    self.fail(Failure::cannot(what)).await;
+                }
+            }
+            Input::Signal(signal) => self.take_signal(signal).await,
+            Input::RunnersOverdue => {
                 self.runners_due = None;
-                self.order_all(StopOrder::Gently);
+                self.stop.order(StopOrder::Gently);
             }
         }
     }
@@ -142,24 +142,29 @@ impl Following {
         }
         self.progress.lab(event);
         self.demo.view.lab(event, &self.progress);
-        match &event.kind {
-            LabEventKind::JobQueued { job, labels, group_id, .. } if self.failure.is_none() => {
-                self.slots.queued(Wanted { job: *job, labels: labels.clone(), group: *group_id });
+        let demand = match &event.kind {
+            LabEventKind::JobQueued { job, labels, group_id, .. } => {
+                DemandEvent::Queued(JobDemand { job: *job, labels: labels.clone(), group: *group_id })
             }
-            LabEventKind::JobAssigned { job, runner_name, .. } => self.slots.assigned(*job, runner_name),
+            LabEventKind::JobAssigned { job, runner_name, .. } => {
+                DemandEvent::Taken { job: *job, runner: runner_name.clone() }
+            }
             LabEventKind::JobCompleted { job, .. } | LabEventKind::JobSkipped { job, .. } => {
-                self.slots.settled(*job)
+                DemandEvent::Settled { job: *job }
             }
             LabEventKind::RunCompleted { conclusion } => {
                 self.conclusion = Some(conclusion.to_string());
                 self.runners_due = Some(Instant::now() + RUNNERS_END);
-                self.slots.close();
+                DemandEvent::Closed
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        // A pool that has ended needs no more jobs.
+        let _ = self.jobs.send(demand);
     }
 
-    fn take_fleet(&mut self, record: &FactRecord) {
+    /// Takes in a fact of the pool. Returns a failure if the run cannot go on.
+    fn take_fleet(&mut self, record: &FactRecord) -> Option<Failure> {
         if let Some(logs) = &mut self.demo.logs
             && let Err(error) = logs.take(record)
         {
@@ -168,7 +173,11 @@ impl Following {
         }
         self.progress.fleet(record);
         match &record.fact {
-            Fact::Registering => self.slots.named(record.loop_index, record.name()),
+            Fact::LoopStarted { for_job: Some(job) } => {
+                self.wanted_by.insert(record.loop_index, *job);
+            }
+            Fact::GaveUp { why } => return Some(Failure::cannot(why.clone())),
+            Fact::Warning { message } if record.runner.is_none() => self.demo.view.warning(message),
             Fact::VmmStarted { pid, .. } => {
                 self.pids.insert(record.name().to_owned(), *pid);
             }
@@ -182,54 +191,34 @@ impl Following {
             }
             _ => {}
         }
-        let wanted_by = self.wanted_by.get(&record.loop_index).map(|job| self.progress.job_name(*job));
-        self.demo.view.fleet(record, wanted_by.as_deref(), &self.progress);
-    }
-
-    async fn take_loop_end(&mut self, index: u32, end: LoopEnd) {
-        self.stops.remove(&index);
-        match end {
-            LoopEnd::Failed(error) => {
-                // What it still told is shown before its end is judged.
-                self.slots.close();
-                let _ = self.slots.ended(index);
-                self.fail(Failure::cannot(error)).await;
-            }
-            LoopEnd::Finished(_) | LoopEnd::Broken => {
-                if let LoopEnd::Finished(RunnerEnd::MachineLost { exit }) = &end {
-                    self.demo.view.warning(&format!("a machine has ended in the middle of its work: {exit}"));
-                }
-                if let Err(gave_up) = self.slots.ended(index) {
-                    self.fail(Failure::cannot(gave_up)).await;
-                }
-            }
-            LoopEnd::Stopped => {
-                let _ = self.slots.ended(index);
-            }
+        // The facts of a loop as a whole are the orchestrator's; the demo shows runners.
+        if record.runner.is_some() {
+            let wanted_by = self.wanted_by.get(&record.loop_index).map(|job| self.progress.job_name(*job));
+            self.demo.view.fleet(record, wanted_by.as_deref(), &self.progress);
         }
+        None
     }
 
     async fn take_signal(&mut self, signal: Signal) {
         let first = self.signal.is_none();
         self.signal = self.signal.or(Some(signal));
-        self.slots.close();
         if first {
             self.demo.view.warning("stopping: machines are being ended (once more to end them at once)");
             self.cancel_run().await;
-            self.order_all(StopOrder::Gently);
+            self.stop.order(StopOrder::Gently);
         } else {
-            self.order_all(StopOrder::AtOnce);
+            self.stop.order(StopOrder::AtOnce);
             self.conclusion.get_or_insert_with(|| "cancelled".to_owned());
         }
     }
 
-    /// The run cannot go on: the first reason is the one that is told.
+    /// Stops everything because the run cannot go on. The first reason is the one that is reported.
     async fn fail(&mut self, failure: Failure) {
         if self.failure.is_none() {
             self.failure = Some(failure);
             self.cancel_run().await;
         }
-        self.order_all(StopOrder::Gently);
+        self.stop.order(StopOrder::Gently);
         self.conclusion.get_or_insert_with(|| "cancelled".to_owned());
     }
 
@@ -243,24 +232,11 @@ impl Following {
         }
     }
 
-    fn order_all(&self, order: StopOrder) {
-        for stop in self.stops.values() {
-            stop.order(order);
-        }
-    }
-
-    fn let_surplus_go(&mut self) {
-        for index in self.slots.surplus() {
-            if let Some(stop) = self.stops.get(&index) {
-                stop.order(StopOrder::Gently);
-            }
-        }
-    }
-
     async fn end(mut self) -> Result<Outcome> {
-        // The loops' last events: everything was sent before they ended.
+        // The pool has ended, so that all of its facts were sent.
         while let Ok(record) = self.demo.fleet_facts.try_recv() {
-            self.take_fleet(&record);
+            let failure = self.take_fleet(&record);
+            self.failure = self.failure.or(failure);
         }
         let conclusion = self.conclusion.clone().unwrap_or_else(|| "cancelled".to_owned());
         let mut remains = Remains { kept: std::mem::take(&mut self.kept), ..Remains::default() };
@@ -276,13 +252,13 @@ impl Following {
         match (failure, signal) {
             (Some(failure), _) => Err(failure),
             (None, Some(signal)) => Ok(Outcome::StoppedBy(signal)),
-            // All its jobs were skipped: nothing failed. GitHub's checks pass with it, too.
+            // If all jobs were skipped, nothing failed. GitHub's checks pass with it, too.
             (None, None) if conclusion == "success" || conclusion == "skipped" => Ok(Outcome::Success),
             (None, None) => Ok(Outcome::NotSucceeded),
         }
     }
 
-    /// Machines that were started, have not been told gone, and whose process is still there.
+    /// Returns the machines that were started, were not reported gone, and whose process still exists.
     fn machines_left(&self) -> Vec<String> {
         let alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
         self.pids
@@ -305,7 +281,7 @@ impl Following {
     }
 }
 
-/// What is left of the instance's folder. A kept machine keeps its folder: the next demo removes both.
+/// Returns the rest of the instance's folder. A kept machine keeps its folder; the next demo removes both.
 fn files_left(
     folder: &Path,
     kept: bool,

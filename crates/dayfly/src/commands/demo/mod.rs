@@ -1,17 +1,18 @@
-//! `dayfly demo`: a workflow file, run in machines of this host, dispatched by a lab that lives as long as the run.
+//! `dayfly demo`: runs a workflow file in machines of this host. A lab that lives as long as the run dispatches it.
 //!
 //! ```text
-//!   request (file, inputs, secrets: checked before anything is made)
+//!   request (file, inputs, secrets: checked before anything is created)
 //!     -> setup (image, instance, lab, run dispatched)
-//!     -> follow (lab events + runner events + signals -> slots -> loops)
-//!     -> end (loops ended, leftovers looked for, lab and folder gone, table and verdict)
+//!     -> follow (lab events -> demand of a pool; facts of its runners and signals -> view)
+//!     -> end (pool ended, leftovers looked for, lab and folder removed, table and verdict)
 //! ```
+//!
+//! The demo is one pool whose demand is the run at the lab, and a view of it.
 
 mod follow;
 mod phases;
 mod request;
 mod setup;
-mod slots;
 mod view;
 
 use crate::cli::DemoArgs;
@@ -30,7 +31,7 @@ pub(crate) async fn run(places: &Places, args: DemoArgs) -> Result<Outcome> {
     let setup = Demo::set_up(places, &args, request, view);
     let demo = tokio::select! {
         demo = setup => demo?,
-        // What has been made so far is let go, and removes itself.
+        // Dropping the unfinished set-up removes what it has created.
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
     demo.follow(&mut signals).await

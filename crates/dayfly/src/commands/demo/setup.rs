@@ -1,14 +1,17 @@
-//! Everything that stands before the first job: image, instance, lab, and the run itself.
+//! Sets a demo up: image, instance, lab, and the dispatched run.
 
 use std::time::Duration;
 
+use dayfly_fleet::demand::Demand;
 use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::instance::{Instance, Serves};
+use dayfly_fleet::orchestrator::{FailureRule, Orchestration};
 use dayfly_fleet::recovery;
 use dayfly_fleet::run_log::RunLogs;
-use dayfly_fleet::settings::{Group, Limits, LoopSettings, Registration, environment_of_loop};
+use dayfly_fleet::settings::{Group, Limits, LoopSettings, Registration};
 use dayfly_fleet::stream::FactSink;
 use dayfly_forge::{ApiBase, Dispatch, Forge, RunnerScope};
+use dayfly_host::retry;
 use dayfly_lab::{Lab, LabError, LabEvents, LabSettings};
 use dayfly_vm::{Driver, Entrypoint, Machine, VmHost};
 use serde_json::json;
@@ -26,7 +29,7 @@ use crate::settings::Places;
 pub(super) const OWNER: &str = "dayfly";
 pub(super) const REPOSITORY: &str = "demo";
 
-/// Where the demo's runners belong.
+/// Returns the scope of the demo's runners.
 pub(super) fn scope() -> RunnerScope {
     RunnerScope::Repository { owner: OWNER.to_owned(), name: REPOSITORY.to_owned() }
 }
@@ -46,7 +49,7 @@ pub(super) struct PrivateLab {
 const LAB_END: Duration = Duration::from_secs(5);
 
 impl PrivateLab {
-    /// Ends it.
+    /// Stops the lab.
     pub(super) async fn end(self) {
         let _ = self.shutdown.send(());
         let mut served = self.served;
@@ -67,12 +70,12 @@ pub(super) struct Demo {
     pub(super) lab: PrivateLab,
     pub(super) run: u64,
     pub(super) machine: Machine,
-    pub(super) parallel: usize,
+    pub(super) parallel: u32,
     pub(super) keep: bool,
     pub(super) lab_events: LabEvents,
     pub(super) facts: FactSink,
     pub(super) fleet_facts: mpsc::Receiver<FactRecord>,
-    /// What its runners said and did, kept; none where that cannot be.
+    /// The logs of its runners; none if they cannot be written.
     pub(super) logs: Option<RunLogs>,
 }
 
@@ -118,7 +121,7 @@ impl Demo {
                     json!({ "url": lab.forge.base().url().as_str() }),
                 );
                 let (facts, fleet_facts) = dayfly_fleet::stream::channel();
-                let parallel = args.parallel as usize;
+                let parallel = args.parallel;
                 let keep = args.keep;
                 Ok(Self {
                     view,
@@ -166,17 +169,16 @@ impl Demo {
         Ok((lab, lab_events, run))
     }
 
-    /// The settings of one loop.
-    pub(super) fn loop_settings(&self, index: u32, labels: Vec<String>, group: u64) -> LoopSettings {
-        LoopSettings {
-            index,
+    /// Returns the demo's pool. Each slot gets the labels and the group of its job.
+    pub(super) fn orchestration(&self) -> Orchestration {
+        let settings = LoopSettings {
+            index: 0,
             prefix: PREFIX.to_owned(),
             scope: scope(),
             lab: true,
-            // Whatever its name: the lab is asked by the id.
-            group: Group { id: group, ..Group::default_group() },
+            group: Group::default_group(),
             registration: Registration::Jit,
-            labels,
+            labels: Vec::new(),
             repeat: std::num::NonZeroU32::new(1),
             lifetime: None,
             secret: None,
@@ -190,10 +192,16 @@ impl Demo {
             entrypoint: Entrypoint::default(),
             limits: Limits::default(),
             runs: self.instance.runs(),
-            environment: environment_of_loop(&self.instance.environment(), PREFIX, index),
+            environment: self.instance.environment(),
             leave_tkn: false,
             patient: false,
             keep: self.keep,
+        };
+        Orchestration {
+            demand: Demand::Jobs { max: self.parallel },
+            rule: FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true },
+            settings,
+            environment: self.instance.environment(),
         }
     }
 }

@@ -93,13 +93,14 @@ fn tell(record: &FactRecord) {
                 pause_ms / 1000
             );
         }
+        Fact::GaveUp { why } => tracing::warn!("no further runner: {why}"),
         Fact::Retrying { why, count, pause_ms } => {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);
         }
         Fact::Warning { message } => tracing::warn!("{message}"),
         Fact::VmRestarted { reason } => tracing::warn!("{name}: machine started once again: {reason}"),
         Fact::LinesDropped { count } => tracing::warn!("{name}: {count} lines were not kept"),
-        Fact::LoopStarted => tracing::info!("loop started"),
+        Fact::LoopStarted { .. } => tracing::info!("loop started"),
         Fact::LoopEnded { how } => tracing::info!("loop ended: {how}"),
         Fact::Registered { registration } => tracing::info!("{name}: registered (id {registration})"),
         Fact::TemplateBuilding { template } => {

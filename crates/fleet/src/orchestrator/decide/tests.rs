@@ -1,0 +1,452 @@
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use dayfly_host::retry::{RUNNER, RUNNER_OF_JOB, Retry};
+use proptest::prelude::*;
+
+use super::super::slots::{Ended, FailureRule, Fate, HEALTHY};
+use super::*;
+use crate::demand::DemandEvent;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Slots that carry out the orders of each decision.
+struct Pool {
+    demand: Demand,
+    slots: Slots,
+    now: Instant,
+    rule: FailureRule,
+}
+
+impl Pool {
+    fn isolated(runners: u32, parallel: u32) -> Self {
+        Self::of(Demand::Static { runners, start: StartOrder::Isolated { parallel, limit: LIMIT } }, RUNNER)
+    }
+
+    fn of_jobs(max: u32) -> Self {
+        Self::of(Demand::Jobs { max }, RUNNER_OF_JOB)
+    }
+
+    fn of(demand: Demand, retry: Retry) -> Self {
+        let rule = FailureRule { retry, is_strict: false };
+        Self { demand, slots: Slots::default(), now: Instant::now(), rule }
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&self.demand, &self.slots, self.now)
+    }
+
+    /// Decides and carries out. Returns the orders.
+    fn act(&mut self) -> Vec<Order> {
+        let decision = self.decide();
+        for order in &decision.orders {
+            match order.clone() {
+                Order::Start { index, job, is_awaited } => {
+                    self.slots.started(index, job, is_awaited, self.now)
+                }
+                Order::Reassign { index, job } => self.slots.reassigned(index, job),
+                Order::Stop { index } => self.slots.stopping(index),
+                Order::StopWaiting { index } => self.slots.not_awaited(index),
+            }
+        }
+        decision.orders
+    }
+
+    /// Returns the slots that start now, each with its job.
+    fn start(&mut self) -> Vec<(u32, Option<u64>)> {
+        let started = self.act().into_iter().filter_map(|order| match order {
+            Order::Start { index, job, .. } => Some((index, job.map(|job| job.job))),
+            _ => None,
+        });
+        started.collect()
+    }
+
+    /// Returns the numbers of the slots that start now.
+    fn starts(&mut self) -> Vec<u32> {
+        self.start().into_iter().map(|(index, _)| index).collect()
+    }
+
+    fn end(&mut self, index: u32, ended: Ended) -> Fate {
+        self.slots.ended(index, ended, self.rule, self.now)
+    }
+
+    fn queue(&mut self, job: u64, labels: &[&str]) {
+        let labels = labels.iter().map(|&label| label.to_owned()).collect();
+        self.slots.take(DemandEvent::Queued(JobDemand { job, labels, group: 1 }));
+    }
+
+    fn taken(&mut self, job: u64, runner: &str) {
+        self.slots.take(DemandEvent::Taken { job, runner: runner.to_owned() });
+    }
+
+    fn settled(&mut self, job: u64) {
+        self.slots.take(DemandEvent::Settled { job });
+    }
+}
+
+fn failed() -> Ended {
+    Ended::Failed("x".to_owned())
+}
+
+fn finished() -> Ended {
+    Ended::Finished("x".to_owned())
+}
+
+#[test]
+fn the_next_slot_starts_when_a_runner_of_the_last_one_is_up() {
+    let mut pool = Pool::isolated(3, 1);
+    assert_eq!(pool.starts(), [1]);
+    assert!(pool.starts().is_empty());
+    pool.slots.not_awaited(1);
+    assert_eq!(pool.starts(), [2]);
+    // A slot that ends before its runner is up keeps no other slot from starting.
+    pool.end(2, finished());
+    assert_eq!(pool.starts(), [3]);
+}
+
+#[test]
+fn several_slots_start_at_once_if_that_is_requested() {
+    let mut pool = Pool::isolated(5, 2);
+    assert_eq!(pool.starts(), [1, 2]);
+    pool.slots.not_awaited(2);
+    assert_eq!(pool.starts(), [3]);
+}
+
+#[test]
+fn the_wait_for_a_runner_has_a_limit() {
+    let mut pool = Pool::isolated(2, 1);
+    assert_eq!(pool.decide().wake, Some(pool.now + LIMIT));
+    pool.act();
+    pool.now += LIMIT / 2;
+    assert_eq!(pool.act(), []);
+    pool.now += LIMIT / 2;
+    assert_eq!(
+        pool.act(),
+        [Order::StopWaiting { index: 1 }, Order::Start { index: 2, job: None, is_awaited: true }]
+    );
+}
+
+#[test]
+fn without_isolation_slots_start_by_the_clock() {
+    let pause = Duration::from_secs(30);
+    let mut pool = Pool::of(Demand::Static { runners: 2, start: StartOrder::Paused(pause) }, RUNNER);
+    assert_eq!(pool.decide().wake, Some(pool.now + pause));
+    assert_eq!(pool.starts(), [1]);
+    pool.now += pause / 2;
+    assert_eq!((pool.starts(), pool.decide().wake), (vec![], Some(pool.now + pause / 2)));
+    pool.now += pause / 2;
+    assert_eq!(pool.starts(), [2]);
+    assert_eq!(pool.decide().wake, None);
+}
+
+#[test]
+fn a_slot_that_fails_starts_again_after_a_pause_that_doubles() {
+    let mut pool = Pool::isolated(1, 1);
+    for (count, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8)] {
+        assert_eq!(pool.starts(), [1]);
+        pool.slots.not_awaited(1);
+        let pause = Duration::from_secs(seconds);
+        assert_eq!(pool.end(1, failed()), Fate::Replaced { why: "x".to_owned(), count, pause });
+        assert!(!pool.decide().is_finished);
+        assert_eq!((pool.starts(), pool.decide().wake), (vec![], Some(pool.now + pause)));
+        pool.now += pause;
+    }
+    assert_eq!(pool.starts(), [1]);
+    pool.now += HEALTHY;
+    let fate = pool.end(1, failed());
+    assert!(matches!(fate, Fate::Replaced { count: 1, .. }), "after a healthy life: {fate:?}");
+}
+
+#[test]
+fn a_finished_slot_stays_finished_and_a_closed_pool_starts_nothing() {
+    let mut pool = Pool::isolated(3, 3);
+    pool.act();
+    assert_eq!(pool.end(1, finished()), Fate::Finished("x".to_owned()));
+    pool.end(2, failed());
+    pool.slots.close();
+    assert!(!pool.decide().is_finished, "slot 3 still runs");
+    assert_eq!(pool.end(3, failed()), Fate::Finished("x".to_owned()));
+    pool.now += HEALTHY;
+    assert_eq!(pool.decide(), Decision { orders: vec![], wake: None, is_finished: true });
+}
+
+#[test]
+fn no_more_runners_than_allowed_are_started_for_jobs() {
+    let mut pool = Pool::of_jobs(2);
+    (1..=3).for_each(|job| pool.queue(job, &["a"]));
+    assert_eq!(pool.start(), [(0, Some(1)), (1, Some(2))]);
+    assert_eq!(pool.start(), []);
+    pool.slots.named(0, "r0");
+    pool.taken(1, "r0");
+    pool.settled(1);
+    pool.end(0, finished());
+    assert_eq!(pool.start(), [(2, Some(3))]);
+}
+
+#[test]
+fn a_job_taken_by_anothers_runner_leaves_that_other_job_with_the_first_ones() {
+    let mut pool = Pool::of_jobs(2);
+    pool.queue(1, &["a"]);
+    pool.queue(2, &["A"]);
+    pool.act();
+    pool.slots.named(0, "r0");
+    pool.slots.named(1, "r1");
+    pool.taken(2, "r0");
+    let orders = pool.act();
+    assert!(matches!(orders[..], [Order::Reassign { index: 1, .. }]), "{orders:?}");
+    pool.taken(1, "r1");
+    pool.settled(1);
+    pool.settled(2);
+    pool.slots.take(DemandEvent::Closed);
+    assert_eq!(pool.act(), []);
+    pool.end(0, finished());
+    pool.end(1, finished());
+    assert!(pool.decide().is_finished);
+}
+
+#[test]
+fn a_job_whose_runner_is_taken_gets_a_new_one_if_the_idle_one_does_not_fit() {
+    let mut pool = Pool::of_jobs(2);
+    pool.queue(1, &["a", "b"]);
+    pool.queue(2, &["a"]);
+    pool.act();
+    pool.slots.named(0, "r0");
+    pool.slots.named(1, "r1");
+    pool.taken(2, "r0");
+    pool.settled(2);
+    assert_eq!(pool.act(), [Order::Stop { index: 1 }], "its labels do not fit job 1");
+    assert_eq!(pool.act(), []);
+    pool.end(1, finished());
+    assert_eq!(pool.start(), [(2, Some(1))]);
+}
+
+#[test]
+fn a_runner_whose_job_was_cancelled_is_stopped() {
+    let mut pool = Pool::of_jobs(1);
+    pool.queue(1, &["a"]);
+    pool.act();
+    pool.settled(1);
+    assert_eq!(pool.act(), [Order::Stop { index: 0 }]);
+    assert_eq!(pool.end(0, finished()), Fate::Finished("x".to_owned()));
+}
+
+#[test]
+fn a_job_that_no_runner_takes_is_given_up_after_some_attempts() {
+    let mut pool = Pool::of_jobs(1);
+    pool.queue(1, &["a"]);
+    for index in 0..2 {
+        assert_eq!(pool.start(), [(index, Some(1))]);
+        assert_eq!(pool.end(index, finished()), Fate::Finished("x".to_owned()));
+        assert_eq!(pool.start(), [], "there is a pause first");
+        pool.now = pool.decide().wake.expect("a time");
+    }
+    assert_eq!(pool.start(), [(2, Some(1))]);
+    let Fate::GaveUp(why) = pool.end(2, finished()) else { panic!("not given up") };
+    assert_eq!(why, "3 machines were started for a job, and none of them took it");
+    assert_eq!(pool.start(), []);
+}
+
+#[test]
+fn a_strict_pool_gives_up_at_the_first_error_and_no_other_one_does() {
+    for is_strict in [false, true] {
+        let mut pool = Pool::of_jobs(1);
+        pool.rule.is_strict = is_strict;
+        pool.queue(1, &["a"]);
+        pool.act();
+        let fate = pool.end(0, failed());
+        assert_eq!(matches!(fate, Fate::GaveUp(_)), is_strict, "{fate:?}");
+    }
+}
+
+#[test]
+fn a_job_whose_runners_go_to_other_jobs_is_not_given_up() {
+    let mut pool = Pool::of_jobs(9);
+    pool.queue(1, &["a"]);
+    for other in 2..9 {
+        pool.act();
+        let (index, _) = pool.slots.slots.iter().find(|(_, slot)| slot.stage.is_free()).expect("a runner");
+        let (index, name) = (*index, format!("r{index}"));
+        pool.slots.named(index, &name);
+        pool.queue(other, &["a"]);
+        pool.taken(other, &name);
+        pool.settled(other);
+        assert_eq!(pool.end(index, finished()), Fate::Finished("x".to_owned()));
+    }
+    assert_eq!(pool.start().len(), 1);
+}
+
+/// The rules of the shell version, written down as a state machine: the model of a static pool.
+struct Model {
+    waiting: VecDeque<u32>,
+    awaited: HashMap<u32, Instant>,
+    running: HashMap<u32, Instant>,
+    due: HashMap<u32, Instant>,
+    failures: HashMap<u32, u32>,
+    parallel: usize,
+}
+
+impl Model {
+    fn new(runners: u32, parallel: u32) -> Self {
+        Self {
+            waiting: (1..=runners).collect(),
+            awaited: HashMap::new(),
+            running: HashMap::new(),
+            due: HashMap::new(),
+            failures: HashMap::new(),
+            parallel: parallel as usize,
+        }
+    }
+
+    fn start(&mut self, now: Instant) -> HashSet<u32> {
+        self.awaited.retain(|_, since| *since + LIMIT > now);
+        let mut starts: HashSet<u32> = HashSet::new();
+        self.due.retain(|&index, at| *at > now || !starts.insert(index));
+        while self.awaited.len() < self.parallel {
+            let Some(next) = self.waiting.pop_front() else { break };
+            self.awaited.insert(next, now);
+            starts.insert(next);
+        }
+        self.running.extend(starts.iter().map(|&index| (index, now)));
+        starts
+    }
+
+    fn end(&mut self, index: u32, fails: bool, now: Instant) {
+        self.awaited.remove(&index);
+        let since = self.running.remove(&index).expect("it runs");
+        if fails {
+            let count = self.failures.entry(index).or_default();
+            *count = if now - since >= HEALTHY { 1 } else { *count + 1 };
+            self.due.insert(index, now + RUNNER.pause_after(*count).expect("it never ends"));
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.running.is_empty() && self.due.is_empty() && self.waiting.is_empty()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Input {
+    Pass(u64),
+    Up(prop::sample::Index),
+    End(prop::sample::Index, bool),
+}
+
+fn inputs() -> impl Strategy<Value = Vec<Input>> {
+    let input = prop_oneof![
+        (0..700_u64).prop_map(Input::Pass),
+        any::<prop::sample::Index>().prop_map(Input::Up),
+        (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(slot, fails)| Input::End(slot, fails)),
+    ];
+    proptest::collection::vec(input, 0..80)
+}
+
+#[derive(Debug, Clone)]
+enum JobInput {
+    Queue(u64, usize),
+    Take(u64, prop::sample::Index),
+    Settle(u64),
+    End(prop::sample::Index, bool),
+    Pass(u64),
+}
+
+fn job_inputs() -> impl Strategy<Value = Vec<JobInput>> {
+    let index = any::<prop::sample::Index>;
+    let input = prop_oneof![
+        3 => (0..12_u64, 0..4_usize).prop_map(|(job, labels)| JobInput::Queue(job, labels)),
+        3 => (0..12_u64, index()).prop_map(|(job, slot)| JobInput::Take(job, slot)),
+        2 => (0..12_u64).prop_map(JobInput::Settle),
+        2 => (index(), any::<bool>()).prop_map(|(slot, fails)| JobInput::End(slot, fails)),
+        1 => (0..5_u64).prop_map(JobInput::Pass),
+    ];
+    proptest::collection::vec(input, 0..120)
+}
+
+/// Returns the slots with a loop, in the order of their numbers.
+fn alive(slots: &Slots) -> Vec<u32> {
+    slots.slots.iter().filter(|(_, slot)| slot.stage.is_alive()).map(|(&index, _)| index).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_static_pool_does_what_the_shell_version_does(
+        runners in 0..6_u32,
+        parallel in 1..4_u32,
+        inputs in inputs(),
+    ) {
+        let mut pool = Pool::isolated(runners, parallel);
+        let mut model = Model::new(runners, parallel);
+        for input in inputs {
+            let starts: HashSet<u32> = pool.starts().into_iter().collect();
+            prop_assert_eq!(starts, model.start(pool.now));
+            prop_assert_eq!(pool.decide().orders, vec![], "a decision that was carried out is repeated");
+            let running = alive(&pool.slots);
+            match input {
+                Input::Pass(seconds) => pool.now += Duration::from_secs(seconds),
+                _ if running.is_empty() => {}
+                Input::Up(slot) => {
+                    let index = *slot.get(&running);
+                    pool.slots.not_awaited(index);
+                    model.awaited.remove(&index);
+                }
+                Input::End(slot, fails) => {
+                    let index = *slot.get(&running);
+                    pool.end(index, if fails { failed() } else { finished() });
+                    model.end(index, fails, pool.now);
+                }
+            }
+            prop_assert_eq!(pool.decide().is_finished, model.is_finished());
+        }
+    }
+
+    #[test]
+    fn a_pool_for_jobs_has_a_runner_for_each_job_and_none_too_many(
+        max in 1..5_u32,
+        inputs in job_inputs(),
+    ) {
+        let sets: [&[&str]; 4] = [&[], &["a"], &["b"], &["a", "b"]];
+        let mut pool = Pool::of_jobs(max);
+        for input in inputs {
+            let running = alive(&pool.slots);
+            match input {
+                JobInput::Queue(job, labels) => pool.queue(job, sets[labels]),
+                JobInput::Settle(job) => pool.settled(job),
+                JobInput::Pass(seconds) => pool.now += Duration::from_secs(seconds),
+                _ if running.is_empty() => {}
+                JobInput::Take(job, slot) => {
+                    let index = *slot.get(&running);
+                    let name = format!("r{index}");
+                    pool.slots.named(index, &name);
+                    pool.taken(job, &name);
+                }
+                JobInput::End(slot, fails) => {
+                    pool.end(*slot.get(&running), if fails { failed() } else { finished() });
+                }
+            }
+            let taken: Vec<u32> = pool.slots.slots.iter()
+                .filter(|(_, slot)| slot.stage == Stage::Taken).map(|(&index, _)| index).collect();
+            let orders = pool.act();
+            // No runner that has a job is stopped or given another job.
+            for order in &orders {
+                if let Order::Stop { index } | Order::Reassign { index, .. } = order {
+                    prop_assert!(!taken.contains(index), "{:?}", order);
+                }
+            }
+            prop_assert!(alive(&pool.slots).len() <= max as usize);
+            prop_assert_eq!(pool.decide().orders, vec![], "a decision that was carried out is repeated");
+            // Each free runner is for a job that waits, and no two are for the same one.
+            let free: Vec<u64> = pool.slots.slots.values().filter(|slot| slot.stage.is_free())
+                .map(|slot| slot.job.as_ref().expect("a job").job).collect();
+            let waiting: HashSet<u64> =
+                pool.slots.waiting.iter().map(|waiting| waiting.demand.job).collect();
+            prop_assert!(free.iter().all(|job| waiting.contains(job)), "{:?} {:?}", free, waiting);
+            prop_assert_eq!(free.iter().collect::<HashSet<_>>().len(), free.len());
+            // A job without a runner waits for a place, or for the end of a pause.
+            let is_full = alive(&pool.slots).len() == max as usize;
+            let unserved = pool.slots.waiting.iter().filter(|waiting| !free.contains(&waiting.demand.job));
+            for waiting in unserved {
+                prop_assert!(is_full || waiting.not_before.is_some_and(|at| at > pool.now), "{:?}", waiting);
+            }
+        }
+    }
+}

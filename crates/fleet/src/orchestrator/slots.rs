@@ -1,0 +1,258 @@
+//! The slots of a pool and the jobs that wait: the state that [`super::decide`] decides about. Pure: time is passed in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use dayfly_host::retry::Retry;
+use tokio::time::Instant;
+
+use crate::demand::{DemandEvent, JobDemand};
+
+/// Lifetime after which a slot counts as healthy, so that its earlier failures no longer count.
+pub(super) const HEALTHY: Duration = Duration::from_secs(600);
+
+/// A place for one runner at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// The job that its runner is for; none if the demand is static.
+    pub(super) job: Option<JobDemand>,
+    pub(super) stage: Stage,
+    /// Time of its first start.
+    pub(super) first_start: Instant,
+    /// Time of its last start.
+    pub(super) start: Instant,
+    /// Name of its runner.
+    pub(super) runner: Option<String>,
+    /// Number of failures in a row.
+    pub(super) failures: u32,
+}
+
+/// Stage of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It was started, and other slots wait for its runner.
+    Awaited,
+    /// It runs. It may wait for a job.
+    Runs,
+    /// Its runner has got a job.
+    Taken,
+    /// It was ordered to stop.
+    Stopping,
+    /// It starts again at this time.
+    Paused(Instant),
+    /// It has ended for good.
+    Finished,
+}
+
+impl Stage {
+    /// Returns true if the slot has a loop.
+    pub(super) fn is_alive(self) -> bool {
+        matches!(self, Self::Awaited | Self::Runs | Self::Taken | Self::Stopping)
+    }
+
+    /// Returns true if the slot has a runner that waits for a job, or will have one.
+    pub(super) fn is_free(self) -> bool {
+        matches!(self, Self::Awaited | Self::Runs)
+    }
+}
+
+/// A job that waits for a runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) demand: JobDemand,
+    /// No slot starts for the job before this time.
+    pub(super) not_before: Option<Instant>,
+}
+
+/// The rule for slots that fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailureRule {
+    /// Pauses, and the number of attempts for one job.
+    pub retry: Retry,
+    /// True if an error of a runner for a job ends the attempts for the job at once. A person who watches wants to see the
+    /// first error.
+    pub is_strict: bool,
+}
+
+/// The end of a loop, as the slot sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It is not to be replaced; the reason.
+    Finished(String),
+    /// It has failed; the reason.
+    Failed(String),
+}
+
+/// The fate of a slot whose loop has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It has ended for good; the reason.
+    Finished(String),
+    /// It starts again.
+    Replaced {
+        /// The reason.
+        why: String,
+        /// Number of failures in a row.
+        count: u32,
+        /// Time until then.
+        pause: Duration,
+    },
+    /// Its job gets no further runner; the reason.
+    GaveUp(String),
+}
+
+/// All slots of a pool, and its waiting jobs in the order in which they came.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slots {
+    pub(super) slots: BTreeMap<u32, Slot>,
+    pub(super) waiting: Vec<Waiting>,
+    /// Number of the next slot for a job. Numbers are not used twice.
+    pub(super) next: u32,
+    /// Number of runners that ended without a job, for each job that has not settled.
+    failures: HashMap<u64, u32>,
+    /// True if nothing more is started.
+    pub(super) closed: bool,
+    /// True if no more jobs will come.
+    pub(super) complete: bool,
+}
+
+impl Slots {
+    /// A slot was started, for a job if the demand is for jobs.
+    pub(super) fn started(&mut self, index: u32, job: Option<JobDemand>, is_awaited: bool, now: Instant) {
+        let stage = if is_awaited { Stage::Awaited } else { Stage::Runs };
+        let (first_start, failures) =
+            self.slots.get(&index).map_or((now, 0), |slot| (slot.first_start, slot.failures));
+        self.slots.insert(index, Slot { job, stage, first_start, start: now, runner: None, failures });
+        self.next = self.next.max(index + 1);
+    }
+
+    /// The runner of a slot has its name.
+    pub(super) fn named(&mut self, index: u32, runner: &str) {
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.runner = Some(runner.to_owned());
+        }
+    }
+
+    /// Other slots no longer wait for this one: its runner is up, or the wait was too long.
+    pub(super) fn not_awaited(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(&index).filter(|slot| slot.stage == Stage::Awaited) {
+            slot.stage = Stage::Runs;
+        }
+    }
+
+    /// A slot was ordered to stop.
+    pub(super) fn stopping(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.stage = Stage::Stopping;
+        }
+    }
+
+    /// A slot's runner is for another job from now on.
+    pub(super) fn reassigned(&mut self, index: u32, job: JobDemand) {
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.job = Some(job);
+        }
+    }
+
+    /// The demand has changed.
+    pub(super) fn take(&mut self, event: DemandEvent) {
+        match event {
+            DemandEvent::Queued(demand) => {
+                if !self.closed && !self.waiting.iter().any(|waiting| waiting.demand.job == demand.job) {
+                    self.waiting.push(Waiting { demand, not_before: None });
+                }
+            }
+            DemandEvent::Taken { job, runner } => {
+                self.waiting.retain(|waiting| waiting.demand.job != job);
+                let by_name = |slot: &&mut Slot| slot.runner.as_deref() == Some(&runner);
+                if let Some(slot) = self.slots.values_mut().find(by_name)
+                    && slot.stage.is_free()
+                {
+                    slot.stage = Stage::Taken;
+                }
+            }
+            DemandEvent::Settled { job } => self.settle(job),
+            DemandEvent::Closed => self.complete = true,
+        }
+    }
+
+    fn settle(&mut self, job: u64) {
+        self.waiting.retain(|waiting| waiting.demand.job != job);
+        self.failures.remove(&job);
+    }
+
+    /// The loop of a slot has ended. Returns what becomes of the slot.
+    pub(super) fn ended(&mut self, index: u32, ended: Ended, rule: FailureRule, now: Instant) -> Fate {
+        let Some(slot) = self.slots.get_mut(&index) else {
+            return Fate::Finished("it is not known".to_owned());
+        };
+        let stage = std::mem::replace(&mut slot.stage, Stage::Finished);
+        if let Some(job) = slot.job.clone() {
+            self.slots.remove(&index);
+            return self.ended_for_job(&job, stage, ended, rule, now);
+        }
+        let why = match ended {
+            Ended::Finished(how) => return Fate::Finished(how),
+            Ended::Failed(why) if self.closed => return Fate::Finished(why),
+            Ended::Failed(why) => why,
+        };
+        slot.failures =
+            if now.saturating_duration_since(slot.start) >= HEALTHY { 1 } else { slot.failures + 1 };
+        let count = slot.failures;
+        match rule.retry.pause_after(count) {
+            Some(pause) => {
+                slot.stage = Stage::Paused(now + pause);
+                Fate::Replaced { why, count, pause }
+            }
+            None => Fate::GaveUp(why),
+        }
+    }
+
+    /// A slot that was made for a job has ended. If its runner had no job, that is a failure of the job's demand.
+    fn ended_for_job(
+        &mut self,
+        job: &JobDemand,
+        stage: Stage,
+        ended: Ended,
+        rule: FailureRule,
+        now: Instant,
+    ) -> Fate {
+        if let (Ended::Failed(why), true) = (&ended, rule.is_strict) {
+            self.settle(job.job);
+            return Fate::GaveUp(why.clone());
+        }
+        let how = match &ended {
+            Ended::Finished(how) | Ended::Failed(how) => how.clone(),
+        };
+        let waits = self.waiting.iter_mut().find(|waiting| waiting.demand.job == job.job);
+        let Some(waiting) = waits.filter(|_| stage.is_free()) else { return Fate::Finished(how) };
+        let count = self.failures.entry(job.job).or_default();
+        *count += 1;
+        match rule.retry.pause_after(*count) {
+            Some(pause) => {
+                waiting.not_before = Some(now + pause);
+                Fate::Finished(how)
+            }
+            None => {
+                let count = *count;
+                self.settle(job.job);
+                Fate::GaveUp(match ended {
+                    Ended::Failed(why) => why,
+                    Ended::Finished(_) => {
+                        format!("{count} machines were started for a job, and none of them took it")
+                    }
+                })
+            }
+        }
+    }
+
+    /// Nothing more is started; slots that pause have ended.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.waiting.clear();
+        self.failures.clear();
+        for slot in self.slots.values_mut().filter(|slot| !slot.stage.is_alive()) {
+            slot.stage = Stage::Finished;
+        }
+    }
+}
