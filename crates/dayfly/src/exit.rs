@@ -1,4 +1,4 @@
-//! How `dayfly` ends: the one place where exit statuses and kinds of failure are defined.
+//! Exit statuses and kinds of failure of `dayfly`, all defined in this file.
 //!
 //! | status | meaning |
 //! | --- | --- |
@@ -12,18 +12,18 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-/// How a command ended when nothing stood in its way.
+/// The end of a command that could do what was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// 0.
+    /// Status 0.
     Success,
-    /// 1: what was run did not succeed.
+    /// Status 1: the run did not succeed.
     NotSucceeded,
-    /// 128 + the signal's number.
+    /// Status 128 + the signal's number.
     StoppedBy(Signal),
 }
 
-/// A signal that ends dayfly in an orderly way.
+/// A signal that stops dayfly in an orderly way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGINT.
@@ -43,7 +43,7 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// Why a command could not do what was asked.
+/// The reason why a command could not do what was requested.
 #[derive(Debug)]
 pub(crate) struct Failure {
     kind: Kind,
@@ -58,28 +58,28 @@ enum Kind {
 }
 
 impl Failure {
-    /// 2: what was asked for is wrong.
+    /// Creates a failure with status 2: the request is wrong.
     pub(crate) fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: Kind::Usage, error: error.into(), hint: None }
     }
 
-    /// 3: it is right, but this host or the forge cannot.
+    /// Creates a failure with status 3: the request is right, but this host or the forge cannot serve it.
     pub(crate) fn cannot(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: Kind::Cannot, error: error.into(), hint: None }
     }
 
-    /// What to do about it, where the error itself does not say.
+    /// Adds a hint for the user, if the error itself does not say how to fix it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// What to do about it.
+    /// Returns the hint.
     pub(crate) fn what_to_do(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The exit status.
+    /// Returns the exit status.
     pub(crate) fn code(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
@@ -89,7 +89,8 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The error and its root cause; the links between the two only say the same in other words.
+    /// Writes the error and its root cause. The causes between the two are left out, because they repeat the same in other
+    /// words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.error.to_string();
         f.write_str(&text)?;
@@ -104,7 +105,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What every command returns.
+/// The result of a command.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 #[cfg(test)]

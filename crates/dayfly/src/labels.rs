@@ -4,10 +4,10 @@ use std::env;
 
 use dayfly_vm::{Driver, Machine};
 
-/// Labels that every runner has, whatever else is asked for: a JIT config need not add them.
+/// Labels that every runner has. dayfly sends them itself, because a forge need not add them to a JIT config.
 const ALWAYS: [&str; 2] = ["self-hosted", "Linux"];
 
-/// All labels of a runner: the three that are always there, then those that were asked for, else the default ones.
+/// Returns all labels of a runner: the three fixed ones, then the given ones, or else the default ones.
 pub(crate) fn all(given: Option<Vec<String>>, machine: &Machine) -> Vec<String> {
     let rest = given.unwrap_or_else(|| {
         let krun = env::var("RUNNER_DEFAULT_LABELS").unwrap_or_else(|_| "krun".to_owned());
@@ -17,10 +17,10 @@ pub(crate) fn all(given: Option<Vec<String>>, machine: &Machine) -> Vec<String> 
     joined(rest)
 }
 
-/// The distribution that jobs see, as `ID` of os-release says it; none where nothing tells before a machine runs.
+/// Returns the distribution that jobs see, i.e. the `ID` in os-release; none if it is not known before the machine runs.
 fn distribution(driver: &Driver) -> Option<String> {
     match driver {
-        // Images are made of Debian's packages.
+        // The built-in image is built from Debian's packages.
         Driver::Qemu(_) => Some("debian".to_owned()),
         Driver::Process(_) => dayfly_vm::host::distribution(),
         Driver::PodmanKrun(krun) | Driver::Krunvm(krun) => {

@@ -1,5 +1,5 @@
-//! Log lines: what goes on inside, for people who watch. Where they go and how much is told is the user's choice (`-l`,
-//! `-v`); a line names the loop it comes from as `runner-<LOOP>`.
+//! Writes log lines for people. The user chooses the destination (`-l`) and the level (`-v`). A line of a loop names the loop
+//! as `runner-<LOOP>`.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -16,12 +16,12 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::exit::{Failure, Result};
 use crate::printer::style;
 
-/// The loop that a line comes from, as a span around what the loop does.
+/// Returns a span for the work of a loop; log lines inside it name the loop.
 pub(crate) fn loop_span(index: u32) -> tracing::Span {
     tracing::error_span!("loop", message = %format_args!("runner-{index}"))
 }
 
-/// Starts the log: warnings and errors always, more with each level up to 3.
+/// Starts the log. Level 0 logs warnings and errors; 1 adds info, 2 debug, 3 trace.
 ///
 /// # Errors
 /// The destination cannot be written to.
@@ -46,7 +46,7 @@ pub(crate) fn start(destination: &str, level: u8) -> Result<()> {
     Ok(())
 }
 
-/// Where lines go.
+/// The destination of log lines.
 #[derive(Clone)]
 struct Destination {
     writer: Arc<Mutex<Box<dyn Write + Send>>>,
@@ -63,7 +63,7 @@ impl Destination {
                     Ok(descriptor) => format!("/proc/self/fd/{descriptor}"),
                     Err(_) => text.to_owned(),
                 };
-                // Its lines are about machines and runners: nobody else's business.
+                // Other users may not read the log, because its lines are about machines and runners.
                 let new = OpenOptions::new().append(true).create(number.is_err()).mode(0o600).open(&path);
                 let file = new.map_err(|error| {
                     let what = match number {
@@ -92,7 +92,7 @@ impl MakeWriter<'_> for Destination {
 }
 
 impl Write for Destination {
-    /// A destination that is full or gone must not end dayfly: its lines are lost, and nothing else.
+    /// Writes and ignores errors, because a full or closed destination must not stop dayfly. Only the lines are lost.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = writer.write_all(bytes).and_then(|()| writer.flush());

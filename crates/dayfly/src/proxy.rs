@@ -1,11 +1,11 @@
-//! The proxy of the environment, in the variables that every HTTP program reads.
+//! Reads the proxy from the environment variables that HTTP programs share.
 
 use std::env;
 
 use crate::exit::{Failure, Result};
 use dayfly_forge::Url;
 
-/// The proxy for an address, if the environment names one. Lower-case names win, as in curl.
+/// Returns the proxy for an address, if the environment names one. Lower-case names take precedence, as in curl.
 ///
 /// # Errors
 /// The variable holds no address.
@@ -15,22 +15,22 @@ pub(crate) fn of(url: &Url) -> Result<Option<Url>> {
     let without = variable("NO_PROXY").unwrap_or_default();
     let Some(proxy) = variable(name).filter(|_| !is_listed(host, &without)) else { return Ok(None) };
     let full = with_scheme(&proxy);
-    // It may hold a password: only its name is told.
+    // The error names only the variable, because its value may contain a password.
     Url::parse(&full).map(Some).map_err(|error| Failure::usage(format!("{name} holds no address: {error}")))
 }
 
-/// A variable by either of its names.
+/// Reads a variable by its lower-case or its upper-case name. An empty variable is ignored.
 pub(crate) fn variable(name: &str) -> Option<String> {
     let names = [name.to_ascii_lowercase(), name.to_owned()];
     names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
-/// Proxies are often named without the scheme that almost all of them have.
+/// Adds `http://` if the proxy is given without a scheme.
 pub(crate) fn with_scheme(proxy: &str) -> String {
     if proxy.contains("://") { proxy.to_owned() } else { format!("http://{proxy}") }
 }
 
-/// Whether a list like `localhost,.example.com` names a host or a domain that it is in.
+/// Returns true if a list like `localhost,.example.com` names the host or one of its domains.
 fn is_listed(host: &str, list: &str) -> bool {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
         let domain = entry.trim_start_matches('.');

@@ -1,17 +1,17 @@
-//! SIGINT and SIGTERM as values: the first asks for an orderly end, the second for one at once.
+//! SIGINT and SIGTERM as values. The first signal requests an orderly stop, a second one an immediate stop.
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::exit::{Failure, Result, Signal};
 
-/// Both streams. Made before anything is started, so that no signal falls through.
+/// The streams of both signals. Create it before anything is started, so that no signal is missed.
 pub(crate) struct Signals {
     interrupt: Stream,
     terminate: Stream,
 }
 
 impl Signals {
-    /// Takes the two signals over from their default, which would end dayfly with its machines left behind.
+    /// Replaces the default action of both signals, which would kill dayfly and leave its machines behind.
     pub(crate) fn take_over() -> Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).map_err(Failure::cannot)?,
@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,

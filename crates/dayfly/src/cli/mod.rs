@@ -1,4 +1,4 @@
-//! The command line. Parsed arguments only; what they come to is decided in [`crate::commands`].
+//! The command line: parsed arguments only. [`crate::commands`] resolves them to settings.
 
 pub(crate) mod orchestrator;
 mod parse;
@@ -17,7 +17,7 @@ pub(crate) use parse::{LoopOptions, Parsed, parse, parse_loop};
 pub(crate) use runner::{LoopCommand, RegistrationWord, RunnerArgs};
 pub(crate) use token::TokenArgs;
 
-/// Every CI job in a machine of its own, for one job.
+/// Run each CI job in a machine of its own, for one job.
 #[derive(Debug, Parser)]
 #[command(name = "dayfly", version, about, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Exit status: 0 success, 1 the run did not succeed, 2 usage or a refused workflow, \
@@ -29,24 +29,24 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Places and log")]
 pub(crate) struct Common {
-    /// Where images, runs and instances are kept [default: /var/lib/dayfly as root, else ~/.local/state/dayfly]
+    /// Folder of images, runs and instances [default: /var/lib/dayfly as root, else ~/.local/state/dayfly]
     #[arg(long, global = true, env = "DAYFLY_STATE", value_name = "DIR", hide_env_values = true)]
     pub(crate) state: Option<PathBuf>,
-    /// The static binary that runs in the machines [default: dayfly-guest beside this program]
+    /// Static binary that runs in the machines [default: dayfly-guest beside this program]
     #[arg(long, global = true, env = "DAYFLY_GUEST", value_name = "FILE", hide_env_values = true)]
     pub(crate) guest_binary: Option<PathBuf>,
-    /// QEMU [default: qemu-system-x86_64 in the usual folders]
+    /// QEMU's program [default: qemu-system-x86_64 in the usual folders]
     #[arg(long, global = true, env = "DAYFLY_QEMU", value_name = "FILE", hide_env_values = true)]
     pub(crate) qemu: Option<PathBuf>,
-    /// Mirrors, authorities and unencrypted registries, as JSON [default: registries.json in /etc/dayfly or
-    /// ~/.config/dayfly, where it is there]
+    /// JSON file of mirrors, authorities and unencrypted registries [default: registries.json in ~/.config/dayfly or
+    /// /etc/dayfly, if it exists]
     #[arg(long, global = true, env = "DAYFLY_REGISTRIES", value_name = "FILE", hide_env_values = true)]
     pub(crate) registries: Option<PathBuf>,
-    /// Tell more of what happens inside (-v info, -vv debug, -vvv trace), on standard error
+    /// Log more (-v info, -vv debug, -vvv trace), on standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -55,32 +55,32 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     /// Run a workflow file in microVMs and show its log
     Demo(DemoArgs),
-    /// Run several loops side by side, each of which makes one ephemeral runner after another
+    /// Run several loops side by side, each of which creates one ephemeral runner after another
     Orchestrator(OrchestratorArgs),
-    /// Make ephemeral runners, one after another: one loop alone
+    /// Run one loop, which creates ephemeral runners one after another
     Runner(Box<RunnerArgs>),
-    /// Print a registration token of a forge
+    /// Print a registration token, for a runner that you start yourself
     Token(TokenArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
-    /// Show what a runner has said and done
+    /// Print the log of a runner, also after its end
     Logs(LogsArgs),
-    /// Show where a runner's time went
+    /// Show how long each phase of a runner took
     Trace(TraceArgs),
-    /// The built-in forge
+    /// Run the built-in forge
     #[command(subcommand)]
     Lab(LabCommand),
-    /// What the machines boot
+    /// Manage the images that machines boot
     #[command(subcommand)]
     Image(ImageCommand),
-    /// The frozen machines that others are forked from
+    /// Manage the frozen machines that others are forked from
     #[command(subcommand)]
     Template(TemplateCommand),
-    /// Tell what this host can do, what not, and the command that mends it
+    /// Check what this host supports and print the commands that fix it
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions {
-        /// Which shell
+        /// Name of the shell
         shell: clap_complete::Shell,
     },
     /// Start a VMM in its jail (internal)
@@ -91,44 +91,44 @@ pub(crate) enum Command {
     },
 }
 
-/// How VMs run.
+/// The accelerator of machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Accel {
-    /// KVM where a probe machine really booted under it, else emulation
+    /// KVM if a probe machine boots with it, else emulation
     Auto,
-    /// KVM or nothing
+    /// KVM only; fails if it does not work
     Kvm,
     /// Software emulation
     Tcg,
 }
 
-/// When a registry is asked for an image.
+/// When dayfly asks a registry for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pull {
-    /// Before each runner; where it does not answer, the image that is here is taken
+    /// Before each runner; if the registry does not answer, the local image is used
     Always,
-    /// Only for an image that is not here
+    /// Only if there is no local image
     Missing,
-    /// Not at all
+    /// Never; fail if there is no local image
     Never,
 }
 
-/// What an image from elsewhere is given.
+/// The parts that dayfly adds to an image from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImageTools {
-    /// What it lacks of Docker's engine, git, sudo, curl, tar, gzip, bash, certificate authorities
+    /// Those of Docker's engine, git, sudo, curl, tar, gzip, bash and certificate authorities that it lacks
     Missing,
-    /// Only a kernel, a runner app and a user, where it has none
+    /// Only a kernel, a runner app and a user, if it has none
     None,
 }
 
-/// How an image comes from elsewhere.
+/// How an image from elsewhere is fetched.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct FetchArgs {
-    /// Whether a registry is asked for an image that is here
+    /// When to ask the registry for a newer image
     #[arg(long, env = "RUNNER_PULL", value_enum, default_value_t = Pull::Always, value_name = "WHEN")]
     pub(crate) pull: Pull,
-    /// What of the tools that jobs use is added to an image from elsewhere
+    /// Tools to add to an image from elsewhere
     #[arg(long, env = "RUNNER_IMAGE_TOOLS", value_enum, default_value_t = ImageTools::Missing, value_name = "WHICH")]
     pub(crate) image_tools: ImageTools,
 }
@@ -143,25 +143,26 @@ pub(crate) struct MachineArgs {
     /// Memory of each machine, MiB
     #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) memory: u32,
-    /// Scratch disk of each machine, GiB (sparse: only what is written takes room)
+    /// Scratch disk of each machine, GiB (sparse: only written blocks take space)
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) disk: u64,
-    /// Image to boot: any name of an image, as docker and podman know them, or an id of `dayfly image ls`
-    /// [default: the built-in one, built where it is missing]
+    /// Image to boot: any image name that docker or podman accept, or an id of `dayfly image ls`
+    /// [default: the built-in image, built if it is missing]
     #[arg(short, long, env = "RUNNER_IMAGE", value_name = "IMAGE")]
     pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
-    /// How machines run
+    /// Accelerator of the machines
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
-    /// Processor model of emulated machines, in QEMU's words (`qemu-system-x86_64 -cpu help`) [default: Nehalem-v1]
+    /// Processor model of emulated machines, as QEMU names it (`qemu-system-x86_64 -cpu help`) [default: Nehalem-v1]
     #[arg(long, env = "RUNNER_CPU_MODEL", value_name = "MODEL", value_parser = parse_cpu_model)]
     pub(crate) cpu_model: Option<String>,
-    /// Boot each machine; else they are forked from a template, a frozen machine with Docker and the runner app started
+    /// Boot each machine; without it, machines are forked from a template, a frozen machine in which Docker and the runner
+    /// app already run
     #[arg(long, env = "RUNNER_COLD", value_parser = FalseyValueParser::new())]
     pub(crate) cold: bool,
-    /// How many forks are kept ready, made and stopped: memory for time
+    /// Number of forks that are kept ready; each one saves time and costs memory
     #[arg(long, env = "RUNNER_SPARE", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256))]
     pub(crate) spare: u32,
     /// Script that runs in the template before it is frozen, as the user of jobs, with network and without secrets
@@ -171,25 +172,25 @@ pub(crate) struct MachineArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// The workflow file to run
+    /// Workflow file to run
     #[arg(short, long, value_name = "FILE")]
     pub(crate) workflow: PathBuf,
-    /// How many machines at once, at most
+    /// Most machines that run at once
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) parallel: u32,
-    /// One JSON object a line instead of text
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     pub(crate) json: bool,
-    /// Leave the machines running after their jobs, for a look
+    /// Leave the machines running after their jobs, for inspection
     #[arg(long)]
     pub(crate) keep: bool,
-    /// An input of the workflow; may be given several times
+    /// Input of the workflow; may be given several times
     #[arg(long = "input", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     pub(crate) inputs: Vec<(String, String)>,
-    /// A variable of the repository (vars.KEY); may be given several times
+    /// Variable of the repository (vars.KEY); may be given several times
     #[arg(long = "var", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     pub(crate) vars: Vec<(String, String)>,
-    /// A secret (secrets.NAME), its value taken from the environment variable NAME; may be given several times
+    /// Secret (secrets.NAME) with the value of the environment variable NAME; may be given several times
     #[arg(long = "secret", value_name = "NAME")]
     pub(crate) secrets: Vec<String>,
     #[command(flatten)]
@@ -198,83 +199,83 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
-    /// Serve the GitHub-compatible forge of this host
+    /// Serve a GitHub-compatible forge on this host
     Serve(LabServeArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LabServeArgs {
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on; port 0 chooses a free port
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub(crate) listen: SocketAddr,
-    /// Where repositories, runs and logs are kept
+    /// Folder of repositories, runs and logs
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// Address that goes into JIT configs [default: 10.0.2.2 and the port, as machines of this host see it]
+    /// Address to write into JIT configs [default: 10.0.2.2 and the port, at which machines of this host reach it]
     #[arg(long, value_name = "URL")]
     pub(crate) runner_url: Option<String>,
-    /// JSON lines instead of text; the first one is {"event":"listening","url":..,"token":..}
+    /// Print JSON lines instead of text; the first one is {"event":"listening","url":..,"token":..}
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Build the built-in image from Debian packages; nothing to do if it is there
+    /// Build the built-in image from Debian packages, unless it exists
     Build(ImageBuildArgs),
-    /// Fetch an image from a registry, an archive or podman's store, and make of it what machines boot
+    /// Fetch an image from a registry, an archive or podman's store, and convert it for machines
     Pull {
-        /// Its name, e.g. ubuntu:24.04, ghcr.io/OWNER/NAME:TAG, oci-archive:FILE, containers-storage:NAME
+        /// Name of the image, e.g. ubuntu:24.04, ghcr.io/OWNER/NAME:TAG, oci-archive:FILE, containers-storage:NAME
         name: String,
         #[command(flatten)]
         fetch: FetchArgs,
-        /// One JSON object a line instead of text
+        /// Print one JSON object per line instead of text
         #[arg(long)]
         json: bool,
     },
     /// List the images
     Ls {
-        /// JSON instead of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Show what an image is made of, what was added to it, and what it lacks for jobs
+    /// Show the parts of an image, the tools that were added to it, and those that it lacks
     Inspect {
-        /// Its id, the beginning of it, or a name that it was pulled by
+        /// Id of the image, the beginning of the id, or a name that it was pulled by
         image: String,
-        /// JSON instead of text
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Boot an image, and tell what jobs, Docker and the runner app would miss in it; one that is of no use is refused then
+    /// Boot an image and report what jobs, Docker and the runner app lack in it; runners then refuse an unusable image
     Check(ImageCheckArgs),
     /// Remove an image
     Rm {
-        /// Its id, or the beginning of it
+        /// Id of the image, or the beginning of the id
         id: String,
     },
-    /// Remove pulled layers and images that were not used for the longest time; what machines use stays
+    /// Remove the pulled layers and images that were unused for the longest time; images of machines stay
     Gc {
-        /// What all together may take, bytes
+        /// Bytes that layers and images may take together
         #[arg(long, value_name = "N", default_value_t = 20 << 30)]
         keep_bytes: u64,
-        /// JSON instead of text
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Make the kernel for images that bring none; nothing to do where it is there
+    /// Build the kernel for images that have none, unless it exists
     Kernel {
-        /// JSON instead of text
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Make the tools for images that lack them (Docker, git, sudo); nothing to do where they are there
+    /// Build the tools for images that lack them (Docker, git, sudo), unless they exist
     Tools {
-        /// JSON instead of text
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Print the path of the runner app that is put into images, building it where it is missing (internal)
+    /// Print the path of the runner app for images, and build it if it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
 }
@@ -284,68 +285,68 @@ pub(crate) struct ImageBuildArgs {
     /// Debian release to build from [default: the host's own on Debian, else bookworm]
     #[arg(long, value_name = "SUITE")]
     pub(crate) suite: Option<String>,
-    /// Install the packages of this list instead of the built-in one: a name a line, `?name` if it may be missing
+    /// File with the packages to install instead of the built-in list: one name per line, `?name` for an optional package
     #[arg(long, value_name = "FILE")]
     pub(crate) packages: Option<PathBuf>,
-    /// One JSON object a line instead of text
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageCheckArgs {
-    /// Any name of an image, or an id of `dayfly image ls` [default: the built-in one]
+    /// Any image name, or an id of `dayfly image ls` [default: the built-in image]
     pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
     /// User that jobs run as
     #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
     pub(crate) user: String,
-    /// Memory of its machine, MiB
+    /// Memory of the machine, MiB
     #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..=1_048_576))]
     pub(crate) memory: u32,
-    /// How its machine runs
+    /// Accelerator of the machine
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
-    /// JSON instead of text
+    /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TraceArgs {
-    /// The runner: its id, e.g. 2-k3V9x0q, or its name [default: the one that was heard of last]
+    /// Id (e.g. 2-k3V9x0q) or name of the runner [default: the runner with the newest log entry]
     pub(crate) id: Option<String>,
-    /// Write a trace for Perfetto or chrome://tracing to this file instead; - is standard output
+    /// Write a trace for Perfetto or chrome://tracing to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) chrome: Option<PathBuf>,
-    /// JSON instead of a chart
+    /// Print JSON instead of a chart
     #[arg(long, conflicts_with = "chrome")]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TemplateCommand {
-    /// Build the template of such machines; nothing to do where it is there
+    /// Build the template of the machines that the options describe, unless it exists
     Build(Box<TemplateBuildArgs>),
     /// List the templates
     Ls {
-        /// JSON instead of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
     /// Remove templates
     Rm {
-        /// Their ids, or the beginnings of them
+        /// Ids of the templates, or the beginnings of ids
         #[arg(required_unless_present = "all")]
         ids: Vec<String>,
-        /// All that nobody uses
+        /// Remove all templates
         #[arg(long, conflicts_with = "ids")]
         all: bool,
     },
-    /// Remove templates that nobody has needed for 14 days, or that take too much room
+    /// Remove templates that were unused for 14 days, and the least recently used ones that take too much space
     Gc {
-        /// What all together may take, bytes [default: 20 GiB]
+        /// Bytes that templates may take together [default: 20 GiB]
         #[arg(long, value_name = "N")]
         keep_bytes: Option<u64>,
     },
@@ -355,24 +356,24 @@ pub(crate) enum TemplateCommand {
 pub(crate) struct TemplateBuildArgs {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-    /// DNS server of the machine, for its warm-up
+    /// DNS server of the machine during the warm-up
     #[arg(short, long, env = "RUNNER_DNS", default_value = "1.1.1.1", value_name = "ADDRESS")]
     pub(crate) dns: std::net::IpAddr,
     /// User that jobs run as
     #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
     pub(crate) user: String,
-    /// Build it anew even where it is there; runners go on with the old one until then
+    /// Build the template even if it exists; runners use the old one until the new one is complete
     #[arg(long)]
     pub(crate) again: bool,
-    /// Build it anew again and again, e.g. 6h, until stopped
+    /// Rebuild the template at this interval, e.g. 6h, until stopped
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) refresh_every: Option<std::time::Duration>,
-    /// JSON instead of text
+    /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// A number and its unit: s, m, h or d.
+/// Parses a number with its unit: s, m, h or d.
 fn parse_time(text: &str) -> Result<std::time::Duration, String> {
     let wrong = || format!("{text:?} is no time: a number and s, m, h or d, such as 6h");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
@@ -389,26 +390,26 @@ fn parse_time(text: &str) -> Result<std::time::Duration, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
-    /// JSON instead of a table
+    /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The runner: its id, e.g. 2-k3V9x0q, or its name
+    /// Id (e.g. 2-k3V9x0q) or name of the runner
     pub(crate) id: String,
-    /// Go on showing what comes, until the runner's end
+    /// Continue to print new lines until the runner's end
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// One JSON object a line instead of text
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// JSON instead of text
+    /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -420,7 +421,7 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A model and its features, e.g. `max,-smap`. Whether QEMU knows it shows when the probe guest boots.
+/// Parses a processor model with features, e.g. `max,-smap`. QEMU rejects an unknown model when the probe guest boots.
 fn parse_cpu_model(text: &str) -> Result<String, String> {
     let may_be = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | '=' | '+');
     match text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(may_be) {
@@ -429,10 +430,10 @@ fn parse_cpu_model(text: &str) -> Result<String, String> {
     }
 }
 
-/// Prefix of the names of machines and registrations where no other is asked for.
+/// The default prefix of the names of machines and registrations.
 const PREFIX_DEFAULT: &str = "GH-runner";
 
-/// Longest prefix: with `-<loop, three digits at most>-<7 characters>` behind it a name must stay within 64.
+/// Longest prefix: a name is the prefix and `-<loop, at most three digits>-<7 characters>`, and has at most 64 characters.
 const PREFIX_LENGTH_MAX: usize = 52;
 
 fn parse_prefix(text: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! From the process's arguments to [`Cli`].
+//! Parses the process's arguments to [`Cli`].
 
 use std::ffi::OsString;
 
@@ -8,20 +8,20 @@ use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::{Cli, LoopCommand, RunnerArgs, orchestrator, runner, short_help, token};
 
-/// What was typed, and where its values come from.
+/// The parsed command line, and the source of each value.
 pub(crate) struct Parsed {
     pub(crate) cli: Cli,
-    /// Of the subcommand.
+    /// The matches of the subcommand.
     pub(crate) matches: ArgMatches,
 }
 
-/// A loop's options, and which of them deserve a word.
+/// A loop's options, and which of them are on the command line.
 #[derive(Debug)]
 pub(crate) struct LoopOptions {
     pub(crate) args: RunnerArgs,
-    /// How often `-v` was given.
+    /// Number of `-v` options.
     pub(crate) verbose: u8,
-    /// Options that stand among the arguments, by id: they win over what an orchestrator hands down.
+    /// Ids of the options on the command line. They take precedence over the values that an orchestrator hands down.
     arguments: Vec<String>,
 }
 
@@ -33,13 +33,13 @@ impl LoopOptions {
         Self { args, verbose, arguments }
     }
 
-    /// Whether an option stands among the arguments.
+    /// Returns true if an option is on the command line.
     pub(crate) fn is_argument(&self, id: &str) -> bool {
         self.arguments.iter().any(|argument| argument == id)
     }
 }
 
-/// Reads the process's arguments; ends the process after help, version and errors, as people expect it.
+/// Parses the process's arguments. Exits the process after help, version and errors.
 pub(crate) fn parse() -> Parsed {
     let mut command = without_empty_variables(Cli::command());
     let matches = command.clone().get_matches();
@@ -58,19 +58,18 @@ pub(crate) fn parse() -> Parsed {
 }
 
 impl Parsed {
-    /// Whether an option of the subcommand stands among the arguments.
+    /// Returns true if an option of the subcommand is on the command line.
     pub(crate) fn is_argument(&self, id: &str) -> bool {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
     }
 
-    /// The options of `dayfly runner`.
+    /// Returns the options of `dayfly runner`.
     pub(crate) fn loop_options(&self, args: RunnerArgs) -> LoopOptions {
         LoopOptions::new(args, self.cli.common.verbose, &self.matches)
     }
 }
 
-/// Reads what stands after an orchestrator's `--`, with the parser of `dayfly runner`; ends the process after help and
-/// errors.
+/// Parses the words after an orchestrator's `--` as options of `dayfly runner`. Exits the process after help and errors.
 pub(crate) fn parse_loop(words: &[OsString]) -> LoopOptions {
     let (options, matches) = try_parse_loop(words).unwrap_or_else(|error| error.exit());
     if options.args.short_help {
@@ -113,7 +112,7 @@ fn variables_of(subcommand: &str) -> Option<&'static [(&'static str, &'static st
     }
 }
 
-/// An empty variable is one that is not set, as in a shell's `${VARIABLE:-default}`.
+/// Makes clap ignore empty variables, as a shell's `${VARIABLE:-default}` does.
 fn without_empty_variables(command: Command) -> Command {
     let forget = |arg: clap::Arg| {
         let empty =

@@ -1,11 +1,11 @@
-//! The answer to `-h` of the commands that the shell version had: one line an option, with its variable and the value in
-//! force. Secrets show as "set".
+//! The output of `-h` for the commands of the shell version: one line per option, with its variable and its current value.
+//! A secret is shown as "set".
 
 use std::fmt::Write as _;
 
 use clap::{Arg, ArgMatches, Command};
 
-/// The short help of a command, for the arguments that were given, within this many columns.
+/// Returns the short help of a command with the values of `matches`, wrapped at `columns`.
 pub(crate) fn text(
     command: &Command,
     matches: &ArgMatches,
@@ -31,12 +31,12 @@ pub(crate) fn text(
     text
 }
 
-/// Fewer columns than this for what an option means, and it stands in lines of its own.
+/// Least columns for an option's meaning. If fewer are left, the meaning starts on a line of its own.
 const MEANING_WIDTH_MIN: usize = 28;
-/// Where it begins then.
+/// Column of a meaning that has a line of its own.
 const MEANING_INDENT: usize = 10;
 
-/// A line that begins with `head`, and goes on below itself where the terminal ends.
+/// Returns a line that begins with `head`; `what` is wrapped at `columns` and indented below itself.
 fn entry(head: &str, what: &str, columns: Option<usize>) -> String {
     let Some(columns) = columns else { return format!("\n{head}{what}").trim_end().to_owned() };
     let beside = head.chars().count();
@@ -70,10 +70,10 @@ fn usage(command: &Command) -> String {
     usage.trim_start_matches("Usage: ").to_owned()
 }
 
-/// Longer values push their own line's meaning to the right, not everybody's.
+/// Widest column of values. A longer value moves the meaning to the right in its own line only.
 const VALUE_WIDTH_MAX: usize = 32;
 
-/// Names, variable with the value in force, and meaning of an option.
+/// Returns an option's names, its variable with the current value, and its meaning.
 fn row(arg: &Arg, matches: &ArgMatches) -> [String; 3] {
     let names = match (arg.get_short(), arg.get_long()) {
         (Some(short), Some(long)) => format!("-{short}, --{long}"),
@@ -90,7 +90,7 @@ fn row(arg: &Arg, matches: &ArgMatches) -> [String; 3] {
     [names, value, first_clause(&help).to_owned()]
 }
 
-/// What an option means, without the details that `--help` tells.
+/// Returns the first clause of an option's help; `--help` prints the rest.
 fn first_clause(help: &str) -> &str {
     let ends = ["; ", " [", " (", ": ", "\n"].into_iter().filter_map(|mark| help.find(mark));
     &help[..ends.min().unwrap_or(help.len())]
@@ -120,7 +120,7 @@ fn value_in_force(arg: &Arg, matches: &ArgMatches) -> String {
     }
 }
 
-/// Variables whose values are never shown.
+/// Returns true if the value of a variable must not be shown.
 fn is_secret(variable: &std::ffi::OsStr) -> bool {
     let name = variable.to_string_lossy();
     ["_PAT", "_SECRET", "_TOKEN"].iter().any(|end| name.ends_with(end))

@@ -1,4 +1,4 @@
-//! `dayfly token`: a registration token for a runner that somebody else starts.
+//! `dayfly token`: a registration token for a runner that the user starts without dayfly.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub(crate) struct TokenArgs {
     /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
     #[arg(long, env = "TOKEN_VERBOSE", default_value_t = 0, value_name = "0..3")]
     pub(crate) verbosity: u8,
-    /// The token with the time of its end, as JSON
+    /// Print the token and its time of expiry as JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Print a short help with each option's variable and the value in force

@@ -1,4 +1,4 @@
-//! `dayfly completions SHELL`.
+//! `dayfly completions SHELL`: prints a completion script.
 
 use clap::CommandFactory as _;
 

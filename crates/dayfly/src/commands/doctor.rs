@@ -1,4 +1,4 @@
-//! `dayfly doctor`: what this host can do, what not, and the command that mends it.
+//! `dayfly doctor`: checks this host and prints the command that fixes each problem.
 
 use dayfly_image::Store;
 use dayfly_vm::host::{Check, State, facts};
@@ -29,8 +29,8 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-/// Boots a probe guest if there is an image to boot it from: what is said of KVM and of emulation was seen. A failure that is
-/// remembered gets another try, because the person who asks may have mended it.
+/// Boots a probe guest if there is an image to boot it from, so that the results for KVM and emulation come from a real boot.
+/// A remembered failure is tried again, because the user may have fixed its cause.
 async fn probe(
     places: &Places,
     host: &VmHost,

@@ -1,4 +1,4 @@
-//! `dayfly image build|pull|ls|inspect|rm|gc|kernel|tools`: what the machines boot.
+//! `dayfly image build|pull|ls|inspect|rm|gc|kernel|tools`: manages the images that machines boot.
 
 pub(crate) mod check;
 
@@ -24,7 +24,7 @@ pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outco
     let mut signals = Signals::take_over()?;
     let image = tokio::select! {
         image = building(settings, "image", json, |settings, progress| dayfly_image::build(settings, progress)) => image?,
-        // Dropping the build stops it; its programs end, and what it has made is removed.
+        // Dropping the build cancels it: its programs are killed and its files are removed.
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
     if json {
@@ -130,7 +130,7 @@ pub(crate) fn inspect(places: &Places, wanted: &str, json: bool) -> Result<Outco
     let manifest = image.manifest();
     let row = |name: &str, value: &str| {
         if !value.is_empty() {
-            // Images say what they like.
+            // These texts come from the image, so they may contain control characters.
             let shown: String = value.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
             printer::line(format_args!("  {} {shown}", paint(style::DIM, format_args!("{name:11}"))));
         }
@@ -160,7 +160,7 @@ pub(crate) fn inspect(places: &Places, wanted: &str, json: bool) -> Result<Outco
     Ok(Outcome::Success)
 }
 
-/// The image that a name led to when it was last pulled.
+/// Returns the image that was stored when this name was last pulled.
 fn by_name(store: &Store, wanted: &str) -> Option<Image> {
     let name = wanted.parse::<ImageName>().ok()?.to_string();
     store.list().ok()?.into_iter().find(|image| store.names_of(image).contains(&name))
@@ -222,7 +222,7 @@ pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-/// The runner app for processes of this host, built where it is missing.
+/// Returns the runner app for processes of this host, and builds it if it is missing.
 pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std::path::PathBuf> {
     let app = building(build_settings(places), "runner app", quiet, |settings, progress| {
         dayfly_image::runner_app(settings, progress)
@@ -230,13 +230,13 @@ pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std:
     Ok(app.await?.program)
 }
 
-/// An image, and where its name may lead to a newer one.
+/// An image, and the resolver that can find a newer one by the same name.
 pub(crate) struct Chosen {
     pub(crate) image: Image,
     pub(crate) source: Option<ImageResolver>,
 }
 
-/// The image that was asked for: by its id or folder, or by any name, where it is fetched.
+/// Returns the image with this id, folder or name. An image that is given by name is fetched.
 pub(crate) async fn of_name(
     places: &Places,
     wanted: &str,
@@ -250,7 +250,7 @@ pub(crate) async fn of_name(
     }
     let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
     let source = source(places, name, fetch_args)?;
-    // A mistyped id is taken for the name of a repository.
+    // The hint also helps with a mistyped id, which is parsed as the name of a repository.
     let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
     Ok(Chosen { image, source: Some(source) })
 }
@@ -264,14 +264,14 @@ async fn fetch(source: &ImageResolver, quiet: bool) -> Result<Image> {
     Ok(image)
 }
 
-/// What helps whoever has named no image.
+/// Hint for a name that leads to no image.
 const NAMES_HINT: &str =
     "`dayfly image ls` lists images that are here; docs/images.md tells how others are named";
 
-/// Shortest beginning of an id that is not taken for the name of a repository.
+/// Least length of the beginning of an id. Shorter words are parsed as the name of a repository.
 const ID_LENGTH_MIN: usize = 4;
 
-/// An image of the store, where the words mean one: its folder, or the beginning of an id that is there.
+/// Returns an image of the store, if `wanted` is its folder or the beginning of its id.
 fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
     if wanted.starts_with(['/', '.']) {
         return store.find(wanted).map(Some).map_err(Failure::cannot);
@@ -284,7 +284,7 @@ fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
     }
 }
 
-/// Where an image of this name comes from.
+/// Returns the resolver of an image name.
 fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageResolver> {
     let policy = match fetch.pull {
         Pull::Always => PullPolicy::Always,
@@ -297,7 +297,7 @@ fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageRes
     Ok(ImageResolver::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))
 }
 
-/// Says what jobs will miss.
+/// Prints which tools were added to an image, and which ones it lacks.
 fn tell_lacks(manifest: &Manifest) {
     if let Some(origin) = &manifest.origin {
         if !origin.added.is_empty() {
@@ -309,7 +309,7 @@ fn tell_lacks(manifest: &Manifest) {
     }
 }
 
-/// The built-in image, built where it is missing.
+/// Returns the built-in image, and builds it if it is missing.
 pub(crate) async fn ensure(places: &Places, quiet: bool) -> Result<Image> {
     building(build_settings(places), "image", quiet, |settings, progress| {
         dayfly_image::build(settings, progress)
@@ -317,7 +317,7 @@ pub(crate) async fn ensure(places: &Places, quiet: bool) -> Result<Image> {
     .await
 }
 
-/// One line about an image.
+/// Returns one line about an image, for people.
 pub(crate) fn summary(image: &Image) -> String {
     let manifest = image.manifest();
     let system = match &manifest.origin {
@@ -327,7 +327,7 @@ pub(crate) fn summary(image: &Image) -> String {
     format!("{} ({system}, Linux {}, {})", short(image), manifest.kernel, mebibytes(manifest.bytes()))
 }
 
-/// The same for programs.
+/// Describes an image as JSON.
 pub(crate) fn describe(image: &Image) -> Value {
     let manifest = image.manifest();
     json!({
@@ -347,7 +347,7 @@ fn build_settings(places: &Places) -> BuildSettings {
     }
 }
 
-/// Builds something on a thread of its own and shows how it goes.
+/// Runs `work` on a thread of its own and shows its progress. Dropping the future cancels the work.
 async fn building<T: Send + 'static>(
     settings: BuildSettings,
     what: &str,
@@ -363,7 +363,7 @@ async fn building<T: Send + 'static>(
     Ok(built)
 }
 
-/// How a build goes, for people. Where there is nothing to do, nothing is said.
+/// Shows the progress of a build or a fetch. Prints nothing until the first step, so a finished build stays silent.
 struct Shown {
     title: String,
     quiet: bool,
@@ -398,7 +398,7 @@ impl Shown {
     }
 }
 
-/// How far a pull is, and how fast: since its beginning, without what was here before.
+/// Describes the progress and the rate of a pull. The rate counts from the start of the pull, without earlier bytes.
 fn pulling(
     layers_done: usize,
     layers: usize,

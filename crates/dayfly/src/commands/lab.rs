@@ -1,4 +1,4 @@
-//! `dayfly lab serve`: the built-in forge as a server of its own.
+//! `dayfly lab serve`: runs the built-in forge as a separate server.
 
 use dayfly_lab::{Lab, LabSettings, TOKEN_FILE};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What machines are made with: the driver, their settings, and what runs their instructions.
+//! Resolves how machines are created: the driver, its settings, and the accelerator.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -15,32 +15,32 @@ use crate::exit::{Failure, Result};
 use crate::printer::{self, Task};
 use crate::settings::Places;
 
-/// DNS server of machines where no other is asked for.
+/// The default DNS server of machines.
 pub(crate) const DNS_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
 
-/// Image of the krun drivers where no other is asked for: the one that the shell version takes.
+/// The default image of the krun drivers, as in the shell version.
 const KRUN_IMAGE: &str = "ghcr.io/efrecon/runner-krunvm-ubuntu:main";
 
-/// Least memory of a machine of the built-in image, MiB: kernel, Docker, runner app, and room for a job.
+/// Least memory of a QEMU machine, MiB: kernel, Docker, runner app, and space for a job.
 const QEMU_MEMORY_MIN: u32 = 512;
-/// Longest script of a warm-up, bytes.
+/// Largest warm-up script, bytes.
 const WARM_UP_MAX: u64 = 256 * 1024;
 
-/// A machine that was decided on.
+/// The chosen machine.
 pub(crate) struct Made {
     pub(crate) machine: Machine,
-    /// What it is made with and why, for people.
+    /// The driver and the reason for it, for people.
     pub(crate) explanation: String,
 }
 
-/// The host of machines. QEMU is looked for at once, so that its absence is told before anything is made.
+/// Returns the host of machines, or an error if QEMU is missing, so that this is reported before anything is created.
 pub(crate) fn host(places: &Places) -> Result<VmHost> {
     let host = unchecked_host(places);
     host.qemu().map_err(Failure::cannot)?;
     Ok(host)
 }
 
-/// The same, whether QEMU is there or not. This program is the launcher of its VMMs.
+/// Returns the host of machines without a search for QEMU. This program is the launcher of its VMMs.
 pub(crate) fn unchecked_host(places: &Places) -> VmHost {
     let launcher = Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] };
     let mut host = VmHost::new(places.state.clone(), launcher);
@@ -52,10 +52,10 @@ pub(crate) fn unchecked_host(places: &Places) -> VmHost {
     host
 }
 
-/// Decides how the machines of a loop are made.
+/// Chooses the driver and the settings of a loop's machines.
 ///
 /// # Errors
-/// This host has nothing to make them with, or nothing that would hold in jobs of this forge.
+/// This host can run no machine, or none that isolates jobs of this forge well enough.
 pub(crate) async fn choose(
     places: &Places,
     request: &LoopRequest,
@@ -64,7 +64,7 @@ pub(crate) async fn choose(
 ) -> Result<(VmHost, Made)> {
     let host = unchecked_host(places);
     let accel = accel_choice(request.machine.accel);
-    // Whether a guest boots with KVM is found out by booting one; without the device there is nothing to find out.
+    // Only a real boot shows whether a guest boots with KVM. Without the device no boot is needed.
     let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
         && accel == AccelChoice::Auto
         && Path::new("/dev/kvm").exists()
@@ -107,7 +107,7 @@ pub(crate) async fn choose(
     Ok((host, Made { machine, explanation }))
 }
 
-/// Settings of QEMU's machines; the built-in image is built where it is missing.
+/// Resolves the settings of QEMU's machines. Builds the built-in image if it is used and missing.
 pub(crate) async fn settings(
     places: &Places,
     args: &MachineArgs,
@@ -130,7 +130,7 @@ pub(crate) async fn settings(
     of_size(places, args, driver)
 }
 
-/// How machines are forked; none: they are booted.
+/// Resolves how machines are forked. Returns none if they are booted instead.
 fn template(args: &MachineArgs, user: &str) -> Result<Option<TemplateSettings>> {
     if args.cold {
         return Ok(None);
@@ -149,7 +149,7 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
     Ok(WarmUp { path: path.to_owned(), script })
 }
 
-/// The image that was asked for; the built-in one where none was.
+/// Returns the requested image, or the built-in one if none is requested.
 pub(crate) async fn qemu_image(
     places: &Places,
     wanted: Option<&str>,
@@ -179,18 +179,18 @@ pub(crate) fn accel_choice(accel: cli::Accel) -> AccelChoice {
     }
 }
 
-/// What QEMU's machines run with, and why.
+/// The accelerator of machines, and the reason for it.
 pub(crate) struct Proven {
-    /// `kvm` or `tcg`.
+    /// `kvm` or `tcg` for QEMU, else the name of the driver.
     pub(crate) word: String,
-    /// For people.
+    /// Text for people.
     pub(crate) explanation: String,
 }
 
-/// Finds out what QEMU's machines run with, by a probe guest that really boots.
+/// Boots a probe guest to find out which accelerator QEMU's machines use.
 ///
 /// # Errors
-/// None boots, or not with the accelerator that was asked for.
+/// No guest boots, or none boots with the requested accelerator.
 pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
     let Driver::Qemu(qemu) = &machine.driver else {
         let word = machine.driver.kind().to_string();

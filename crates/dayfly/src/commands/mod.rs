@@ -1,4 +1,4 @@
-//! One file per command: its arguments come from [`crate::cli`], its `run` says how it ended.
+//! One file per command. Its arguments are defined in [`crate::cli`]; its `run` returns how it ended.
 
 pub(crate) mod completions;
 pub(crate) mod demo;

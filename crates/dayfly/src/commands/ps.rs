@@ -1,4 +1,4 @@
-//! `dayfly ps`: loops, runners and VMs of every instance of this host.
+//! `dayfly ps`: lists the loops, runners and VMs of every instance of this host.
 
 use dayfly_fleet::instance::{self, Seen};
 use dayfly_fleet::status::{LoopStatus, Status};
@@ -13,12 +13,12 @@ use crate::settings::Places;
 #[derive(Debug, Serialize)]
 struct Row {
     instance: String,
-    /// The instance's process lives; else the next start of the same forge, scope and prefix clears up.
+    /// True if the instance's process lives. If not, the next start with the same forge, scope and prefix cleans up.
     alive: bool,
     pid: Option<u32>,
     forge: Option<String>,
     scope: Option<String>,
-    /// Its forge is a lab inside its own process.
+    /// True if the forge is a lab inside the instance's own process.
     private_lab: bool,
     #[serde(rename = "loop")]
     index: Option<u32>,
@@ -41,7 +41,7 @@ pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
 
 fn rows_of(seen: &Seen) -> Vec<Row> {
     let name = seen.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    // An instance that is just being made, or one from before there was a status, has none.
+    // An instance that is just starting, or one from before status files existed, has no status.
     let status = Status::read(&seen.folder).ok().flatten();
     let row = |index, loop_status| Row {
         instance: name.clone(),
@@ -105,7 +105,7 @@ fn cells(row: &Row, now_ms: u64) -> [String; 8] {
     ]
 }
 
-/// A job's name comes from the guest: control characters in it must not reach a terminal.
+/// Shortens a job's name and removes control characters, because the guest chooses the name and a terminal shows it.
 fn cut(text: &str, most: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(most).collect()
 }

@@ -1,4 +1,4 @@
-//! `dayfly template build|ls|rm|gc`: the frozen machines that others are forked from.
+//! `dayfly template build|ls|rm|gc`: manages the frozen machines that others are forked from.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
 use crate::signals::Signals;
 
-/// Things told that wait to be shown; lines of a warm-up beyond it are left out.
+/// Most events of a build that wait to be shown. If the queue is full, further events are dropped.
 const TOLD_MAX: usize = 256;
-/// Characters of an id that are shown.
+/// Characters of an id in tables and messages.
 const ID_SHOWN: usize = 12;
 
-/// Builds the template of the machines that the arguments describe, again and again where that is asked for.
+/// Builds the template of the machines that the arguments describe, repeatedly if `--refresh-every` is given.
 pub(crate) async fn build(places: &Places, args: TemplateBuildArgs) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let work = async {
@@ -32,7 +32,7 @@ pub(crate) async fn build(places: &Places, args: TemplateBuildArgs) -> Result<Ou
     };
     tokio::select! {
         built = work => built.map(|()| Outcome::Success),
-        // Dropping the build ends its machine and removes what it has made.
+        // Dropping the build kills its machine and removes its files.
         signal = signals.next() => Ok(Outcome::StoppedBy(signal)),
     }
 }
@@ -73,7 +73,7 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
     shown.end()
 }
 
-/// What a build has told.
+/// Shows the events of a build and remembers how it ended.
 struct Shown {
     json: bool,
     task: Option<Task>,
@@ -110,7 +110,7 @@ impl Shown {
             }
             Preparing::Failed { reason, .. } | Preparing::Cold { reason } => {
                 self.task = None;
-                // The first one counts: what comes after is the template without the warm-up.
+                // The first failure is reported, because a later one is about the template without the warm-up.
                 self.failure.get_or_insert(reason);
             }
         }
@@ -201,7 +201,7 @@ pub(crate) fn rm(places: &Places, ids: &[String], all: bool) -> Result<Outcome> 
     Ok(Outcome::Success)
 }
 
-/// Removes what is old or too much, as each build does.
+/// Removes old templates, and templates beyond the limit of space, as each build does.
 pub(crate) fn gc(places: &Places, keep_bytes: Option<u64>) -> Result<Outcome> {
     let store = TemplateStore::new(&places.state);
     let gone = store.collect(AGE_MAX, keep_bytes.unwrap_or(BYTES_MAX)).map_err(Failure::cannot)?;

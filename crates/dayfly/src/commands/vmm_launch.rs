@@ -1,4 +1,4 @@
-//! `dayfly vmm-launch FD` (internal): what a VMM's process runs before it becomes the VMM.
+//! `dayfly vmm-launch FD` (internal): prepares a process and then executes the VMM in it.
 
 use std::process::ExitCode;
 

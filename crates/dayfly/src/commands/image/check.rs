@@ -1,4 +1,4 @@
-//! `dayfly image check`: boots an image, and tells what it lacks.
+//! `dayfly image check`: boots an image and reports what it lacks.
 
 use dayfly_guest::finding::{Finding, Part, State};
 use dayfly_vm::check::Report;
@@ -19,7 +19,7 @@ pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome
     let mut signals = Signals::take_over()?;
     let (image, report) = tokio::select! {
         looked = look(places, &args) => looked?,
-        // Dropping the look ends its machine and removes its files.
+        // Dropping the check kills its machine and removes its files.
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
     if args.json {
@@ -60,7 +60,7 @@ async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)
     Ok((name, report))
 }
 
-/// The report for people.
+/// Formats the report for people.
 fn lines(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
