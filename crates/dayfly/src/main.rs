@@ -1,6 +1,6 @@
-//! The `dayfly` command: the only crate that prints, reads the environment and ends the process.
+//! The `dayfly` command: the only crate that prints, reads the environment and exits the process.
 //!
-//! One file per command under [`commands`]; how dayfly ends is in [`exit`], what it prints goes through [`printer`].
+//! Each command has one file under [`commands`]. [`exit`] defines how dayfly ends, and [`printer`] prints.
 
 mod cli;
 mod commands;
@@ -14,93 +14,97 @@ mod signals;
 
 use std::process::ExitCode;
 
-use crate::cli::{Command, ImageCommand, LabCommand, Parsed, RunnerArgs, TemplateCommand};
+use crate::cli::{Command, Common, ImageCommand, LabCommand, LoopOptions, Parsed, TemplateCommand};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Places;
+use crate::signals::unless_stopped;
 
 fn main() -> ExitCode {
-    let parsed = cli::parse();
-    // Single-threaded until it becomes the VMM: nothing else may have been started before.
-    if let Command::VmmLaunch { fd } = parsed.cli.command {
-        return commands::vmm_launch::run(fd);
-    }
-    match run(parsed) {
-        Ok(outcome) => outcome.into(),
-        Err(failure) => {
-            printer::error(&failure, failure.what_to_do());
-            ExitCode::from(failure.code())
-        }
-    }
+    run(cli::parse()).unwrap_or_else(|failure| {
+        printer::error(&failure, failure.what_to_do());
+        ExitCode::from(failure.code())
+    })
 }
 
-fn run(parsed: Parsed) -> exit::Result<Outcome> {
-    let places = Places::resolve(&parsed.cli.common)?;
-    match parsed.cli.command {
-        Command::Completions { shell } => commands::completions::run(shell),
-        Command::VmmLaunch { .. } => Ok(Outcome::Success),
-        Command::Runner(ref args) => {
-            let options = parsed.loop_options(RunnerArgs::clone(args));
+/// Runs the command. The runtime, and with it other threads, starts inside the branch of a command that needs it, because
+/// a process that becomes a VMM must have a single thread.
+fn run(parsed: Parsed) -> exit::Result<ExitCode> {
+    let Parsed { common, command, matches } = parsed;
+    match command {
+        Command::VmmLaunch { fd } => Ok(commands::vmm_launch::run(fd)),
+        Command::Completions { shell } => Ok(commands::completions::run(shell).into()),
+        Command::Runner(args) => {
+            let options = LoopOptions::new(*args, common.verbose, &matches);
             log::start(&options.args.looping.log, options.verbosity())?;
-            block_on(commands::runner::run(&places, options))
+            block_on(&common, async |places| commands::runner::run(places, options).await)
         }
         Command::Orchestrator(args) => {
-            // Before anything starts, so that what is wrong with the loops' options is told at once.
+            // The loops' options are parsed before anything starts, so that an error in them is reported at once.
             let mut options = cli::parse_loop(&args.runner);
-            commands::orchestrator::hand_down(&args, parsed.cli.common.verbose, &mut options);
+            commands::orchestrator::hand_down(&args, common.verbose, &mut options);
             log::start(&options.args.looping.log, options.verbosity())?;
-            block_on(commands::orchestrator::run(&places, args, options))
+            block_on(&common, async |places| commands::orchestrator::run(places, args, options).await)
         }
-        Command::Token(ref args) => {
-            let verbose = parsed.cli.common.verbose;
-            log::start(&args.log, if verbose > 0 { verbose } else { args.verbosity })?;
-            block_on(commands::token::run(args, parsed.is_argument("pat")))
+        Command::Token(args) => {
+            log::start(&args.log, if common.verbose > 0 { common.verbose } else { args.verbosity })?;
+            let pat_is_an_argument = cli::is_argument(&matches, "pat");
+            block_on(&common, async |_| commands::token::run(&args, pat_is_an_argument).await)
         }
-        command => {
-            log::start("2", parsed.cli.common.verbose)?;
-            block_on(run_other(&places, command))
-        }
-    }
-}
-
-/// The commands whose log is as it is everywhere.
-async fn run_other(places: &Places, command: Command) -> exit::Result<Outcome> {
-    match command {
-        Command::Demo(args) => commands::demo::run(places, args).await,
-        Command::Ps(args) => commands::ps::run(places, &args),
-        Command::Trace(args) => commands::trace::run(places, &args),
-        Command::Logs(args) => commands::logs::run(places, &args).await,
-        Command::Lab(LabCommand::Serve(args)) => commands::lab::serve(args).await,
-        Command::Image(command) => run_image(places, command).await,
-        Command::Template(TemplateCommand::Build(args)) => commands::template::build(places, *args).await,
-        Command::Template(TemplateCommand::Ls { json }) => commands::template::ls(places, json),
-        Command::Template(TemplateCommand::Rm { ids, all }) => commands::template::rm(places, &ids, all),
-        Command::Template(TemplateCommand::Gc { keep_bytes }) => commands::template::gc(places, keep_bytes),
-        Command::Doctor(args) => commands::doctor::run(places, &args).await,
-        Command::Runner(_)
-        | Command::Orchestrator(_)
-        | Command::Token(_)
-        | Command::Completions { .. }
-        | Command::VmmLaunch { .. } => Ok(Outcome::Success),
+        Command::Demo(args) => logged(&common, async |places| commands::demo::run(places, args).await),
+        Command::Ps(args) => logged(&common, async |places| commands::ps::run(places, &args)),
+        Command::Logs(args) => logged(&common, async |places| commands::logs::run(places, &args).await),
+        Command::Trace(args) => logged(&common, async |places| commands::trace::run(places, &args)),
+        Command::Lab(LabCommand::Serve(args)) => logged(&common, async |_| commands::lab::serve(args).await),
+        Command::Image(command) => logged(&common, async |places| run_image(places, command).await),
+        Command::Template(command) => logged(&common, async |places| run_template(places, command).await),
+        Command::Doctor(args) => logged(&common, async |places| commands::doctor::run(places, &args).await),
     }
 }
 
 async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outcome> {
+    use commands::image;
     match command {
-        ImageCommand::Build(args) => commands::image::build(places, args).await,
-        ImageCommand::Pull { name, fetch, json } => commands::image::pull(places, &name, fetch, json).await,
-        ImageCommand::Ls { json } => commands::image::ls(places, json),
-        ImageCommand::Inspect { image, json } => commands::image::inspect(places, &image, json),
-        ImageCommand::Check(args) => commands::image::check::run(places, args).await,
-        ImageCommand::Rm { id } => commands::image::rm(places, &id),
-        ImageCommand::Gc { keep_bytes, json } => commands::image::gc(places, keep_bytes, json),
-        ImageCommand::Kernel { json } => commands::image::kernel(places, json).await,
-        ImageCommand::Tools { json } => commands::image::tools(places, json).await,
-        ImageCommand::RunnerApp => commands::image::runner_app(places).await,
+        ImageCommand::Build(args) => unless_stopped(image::build(places, args)).await,
+        ImageCommand::Pull { name, fetch, json } => {
+            unless_stopped(image::pull(places, &name, fetch, json)).await
+        }
+        ImageCommand::Ls { json } => image::ls(places, json),
+        ImageCommand::Inspect { image, json } => image::inspect(places, &image, json),
+        ImageCommand::Check(args) => unless_stopped(image::check::run(places, args)).await,
+        ImageCommand::Rm { id } => image::rm(places, &id),
+        ImageCommand::Gc { keep_bytes, json } => image::gc(places, keep_bytes, json),
+        ImageCommand::Kernel { json } => unless_stopped(image::kernel(places, json)).await,
+        ImageCommand::Tools { json } => unless_stopped(image::tools(places, json)).await,
+        ImageCommand::RunnerApp => image::runner_app(places).await,
     }
 }
 
-fn block_on(work: impl Future<Output = exit::Result<Outcome>>) -> exit::Result<Outcome> {
+async fn run_template(places: &Places, command: TemplateCommand) -> exit::Result<Outcome> {
+    use commands::template;
+    match command {
+        TemplateCommand::Build(args) => unless_stopped(template::build(places, *args)).await,
+        TemplateCommand::Ls { json } => template::ls(places, json),
+        TemplateCommand::Rm { ids, all } => template::rm(places, &ids, all),
+        TemplateCommand::Gc { keep_bytes } => template::gc(places, keep_bytes),
+    }
+}
+
+/// Runs a command that has no log options of its own: its log goes to standard error.
+fn logged(
+    common: &Common,
+    command: impl AsyncFnOnce(&Places) -> exit::Result<Outcome>,
+) -> exit::Result<ExitCode> {
+    log::start("2", common.verbose)?;
+    block_on(common, command)
+}
+
+/// Runs a command in a runtime of its own.
+fn block_on(
+    common: &Common,
+    command: impl AsyncFnOnce(&Places) -> exit::Result<Outcome>,
+) -> exit::Result<ExitCode> {
+    let places = Places::resolve(common)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::cannot)?;
-    runtime.block_on(work)
+    runtime.block_on(command(&places)).map(ExitCode::from)
 }

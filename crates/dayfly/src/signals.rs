@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-use crate::exit::{Failure, Result, Signal};
+use crate::exit::{Failure, Outcome, Result, Signal};
 
 /// The streams of both signals. Create it before anything is started, so that no signal is missed.
 pub(crate) struct Signals {
@@ -25,5 +25,15 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
         }
+    }
+}
+
+/// Runs a command until it ends or a signal arrives. A signal drops the command, which cancels its builds, kills its
+/// machines and removes their files.
+pub(crate) async fn unless_stopped(command: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    let mut signals = Signals::take_over()?;
+    tokio::select! {
+        outcome = command => outcome,
+        signal = signals.next() => Ok(Outcome::StoppedBy(signal)),
     }
 }

@@ -13,7 +13,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use orchestrator::OrchestratorArgs;
-pub(crate) use parse::{LoopOptions, Parsed, parse, parse_loop};
+pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{LoopCommand, RegistrationWord, RunnerArgs};
 pub(crate) use token::TokenArgs;
 

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
-use super::{Cli, LoopCommand, RunnerArgs, orchestrator, runner, short_help, token};
+use super::{Cli, Common, LoopCommand, RunnerArgs, orchestrator, runner, short_help, token};
 
 /// The parsed command line, and the source of each value.
 pub(crate) struct Parsed {
-    pub(crate) cli: Cli,
+    pub(crate) common: Common,
+    pub(crate) command: super::Command,
     /// The matches of the subcommand.
     pub(crate) matches: ArgMatches,
 }
@@ -26,10 +27,10 @@ pub(crate) struct LoopOptions {
 }
 
 impl LoopOptions {
-    fn new(args: RunnerArgs, verbose: u8, matches: &ArgMatches) -> Self {
-        let is_argument = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let arguments: Vec<String> =
-            matches.ids().map(|id| id.as_str()).filter(is_argument).map(str::to_owned).collect();
+    /// Creates the options from the matches of `dayfly runner`; `verbose` is the number of `-v` options.
+    pub(crate) fn new(args: RunnerArgs, verbose: u8, matches: &ArgMatches) -> Self {
+        let ids = matches.ids().map(|id| id.as_str());
+        let arguments = ids.filter(|id| is_argument(matches, id)).map(str::to_owned).collect();
         Self { args, verbose, arguments }
     }
 
@@ -54,19 +55,13 @@ pub(crate) fn parse() -> Parsed {
             show(&short_help::text(command, &matches, variables, crate::printer::columns()));
         }
     }
-    Parsed { cli, matches }
+    let Cli { common, command } = cli;
+    Parsed { common, command, matches }
 }
 
-impl Parsed {
-    /// Returns true if an option of the subcommand is on the command line.
-    pub(crate) fn is_argument(&self, id: &str) -> bool {
-        self.matches.value_source(id) == Some(ValueSource::CommandLine)
-    }
-
-    /// Returns the options of `dayfly runner`.
-    pub(crate) fn loop_options(&self, args: RunnerArgs) -> LoopOptions {
-        LoopOptions::new(args, self.cli.common.verbose, &self.matches)
-    }
+/// Returns true if an option is on the command line, i.e. neither in a variable nor at its default.
+pub(crate) fn is_argument(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 /// Parses the words after an orchestrator's `--` as options of `dayfly runner`. Exits the process after help and errors.
@@ -113,7 +108,7 @@ fn variables_of(subcommand: &str) -> Option<&'static [(&'static str, &'static st
 }
 
 /// Makes clap ignore empty variables, as a shell's `${VARIABLE:-default}` does.
-fn without_empty_variables(command: Command) -> Command {
+fn without_empty_variables(command: clap::Command) -> clap::Command {
     let forget = |arg: clap::Arg| {
         let empty =
             arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));

@@ -16,17 +16,11 @@ use crate::cli::{FetchArgs, ImageBuildArgs, ImageTools, Pull};
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
-use crate::signals::Signals;
 
 pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outcome> {
     let ImageBuildArgs { suite, packages, json } = args;
     let settings = BuildSettings { suite, packages, ..build_settings(places) };
-    let mut signals = Signals::take_over()?;
-    let image = tokio::select! {
-        image = building(settings, "image", json, |settings, progress| dayfly_image::build(settings, progress)) => image?,
-        // Dropping the build cancels it: its programs are killed and its files are removed.
-        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
-    };
+    let image = building(settings, "image", json, dayfly_image::build).await?;
     if json {
         printer::json(&describe(&image));
     } else {
@@ -36,11 +30,7 @@ pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outco
 }
 
 pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bool) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
-    let image = tokio::select! {
-        chosen = of_name(places, name, fetch, json) => chosen?.image,
-        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
-    };
+    let image = of_name(places, name, fetch, json).await?.image;
     if json {
         printer::json(&describe(&image));
     } else {
@@ -51,14 +41,7 @@ pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bo
 }
 
 pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
-    let built = building(build_settings(places), "kernel", json, |settings, progress| {
-        dayfly_image::kernel(settings, progress)
-    });
-    let bundle = tokio::select! {
-        bundle = built => bundle?,
-        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
-    };
+    let bundle = building(build_settings(places), "kernel", json, dayfly_image::kernel).await?;
     if json {
         printer::json(&json!({ "id": bundle.manifest.id, "suite": bundle.manifest.suite,
             "kernel": bundle.manifest.kernel, "folder": bundle.folder }));
@@ -69,14 +52,7 @@ pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
 }
 
 pub(crate) async fn tools(places: &Places, json: bool) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
-    let made = building(build_settings(places), "tools", json, |settings, progress| {
-        dayfly_image::tools(settings, progress)
-    });
-    let tools = tokio::select! {
-        tools = made => tools?,
-        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
-    };
+    let tools = building(build_settings(places), "tools", json, dayfly_image::tools).await?;
     let manifest = &tools.manifest;
     if json {
         printer::json(&json!({ "id": manifest.id, "suite": manifest.suite,
@@ -224,10 +200,7 @@ pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
 
 /// Returns the runner app for processes of this host, and builds it if it is missing.
 pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<std::path::PathBuf> {
-    let app = building(build_settings(places), "runner app", quiet, |settings, progress| {
-        dayfly_image::runner_app(settings, progress)
-    });
-    Ok(app.await?.program)
+    Ok(building(build_settings(places), "runner app", quiet, dayfly_image::runner_app).await?.program)
 }
 
 /// An image, and the resolver that can find a newer one by the same name.
@@ -311,10 +284,7 @@ fn tell_lacks(manifest: &Manifest) {
 
 /// Returns the built-in image, and builds it if it is missing.
 pub(crate) async fn ensure(places: &Places, quiet: bool) -> Result<Image> {
-    building(build_settings(places), "image", quiet, |settings, progress| {
-        dayfly_image::build(settings, progress)
-    })
-    .await
+    building(build_settings(places), "image", quiet, dayfly_image::build).await
 }
 
 /// Returns one line about an image, for people.

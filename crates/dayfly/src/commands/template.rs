@@ -13,7 +13,6 @@ use crate::cli::TemplateBuildArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
-use crate::signals::Signals;
 
 /// Most events of a build that wait to be shown. If the queue is full, further events are dropped.
 const TOLD_MAX: usize = 256;
@@ -22,18 +21,10 @@ const ID_SHOWN: usize = 12;
 
 /// Builds the template of the machines that the arguments describe, repeatedly if `--refresh-every` is given.
 pub(crate) async fn build(places: &Places, args: TemplateBuildArgs) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
-    let work = async {
-        loop {
-            build_once(places, &args).await?;
-            let Some(every) = args.refresh_every else { return Ok(()) };
-            tokio::time::sleep(every).await;
-        }
-    };
-    tokio::select! {
-        built = work => built.map(|()| Outcome::Success),
-        // Dropping the build kills its machine and removes its files.
-        signal = signals.next() => Ok(Outcome::StoppedBy(signal)),
+    loop {
+        build_once(places, &args).await?;
+        let Some(every) = args.refresh_every else { return Ok(Outcome::Success) };
+        tokio::time::sleep(every).await;
     }
 }
 

@@ -10,18 +10,12 @@ use crate::commands::machine;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
-use crate::signals::Signals;
 
 /// Scratch disk of the machine, MiB; sparse.
 const DISK_MIB: u64 = 32 * 1024;
 
 pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
-    let (image, report) = tokio::select! {
-        looked = look(places, &args) => looked?,
-        // Dropping the check kills its machine and removes its files.
-        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
-    };
+    let (image, report) = look(places, &args).await?;
     if args.json {
         let mut value = serde_json::json!(report);
         value["usable"] = report.why_not().is_none().into();
