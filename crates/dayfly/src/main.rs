@@ -11,6 +11,7 @@ mod printer;
 mod proxy;
 mod settings;
 mod signals;
+mod units;
 
 use std::process::ExitCode;
 
@@ -69,7 +70,7 @@ async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outco
             unless_stopped(image::pull(places, &name, fetch, json)).await
         }
         ImageCommand::Ls { json } => image::ls(places, json),
-        ImageCommand::Inspect { image, json } => image::inspect(places, &image, json),
+        ImageCommand::Inspect { image, json } => image::inspect::run(places, &image, json),
         ImageCommand::Check(args) => unless_stopped(image::check::run(places, args)).await,
         ImageCommand::Rm { id } => image::rm(places, &id),
         ImageCommand::Gc { keep_bytes, json } => image::gc(places, keep_bytes, json),

@@ -19,7 +19,7 @@ pub(crate) use token::TokenArgs;
 
 /// Run each CI job in a machine of its own, for one job.
 #[derive(Debug, Parser)]
-#[command(name = "dayfly", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "dayfly", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Exit status: 0 success, 1 the run did not succeed, 2 usage or a refused workflow, \
     3 this host or the forge cannot, 130/143 stopped by a signal.")]
 pub(crate) struct Cli {

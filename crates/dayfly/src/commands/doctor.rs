@@ -4,10 +4,10 @@ use dayfly_image::Store;
 use dayfly_vm::host::{Check, State, facts};
 use dayfly_vm::{AccelChoice, Answer, ProbeGuest, StartError, Trust, VmHost};
 
-use super::machine::unchecked_host;
+use super::machine::{probe_task, unchecked_host};
 use crate::cli::DoctorArgs;
 use crate::exit::{Failure, Outcome, Result};
-use crate::printer::{self, Task, paint, style};
+use crate::printer::{self, paint, style};
 use crate::settings::Places;
 
 pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
@@ -39,8 +39,7 @@ async fn probe(
     let image = Store::new(&places.state).list().ok()?.into_iter().next()?;
     let guest_binary = places.guest_binary().ok()?;
     let guest = ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: None };
-    let waits = !dayfly_vm::is_probed(host, AccelChoice::Auto, guest, Trust::Success);
-    let _task = waits.then(|| Task::begin("booting a probe guest", quiet));
+    let _task = probe_task(host, AccelChoice::Auto, guest, Trust::Success, quiet);
     Some(dayfly_vm::probe(host, AccelChoice::Auto, guest, Trust::Success).await)
 }
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use dayfly_vm::{
-    Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProbeGuest, ProcessSettings,
-    QemuSettings, TemplateSettings, Trust, VmHost, WarmUp,
+    Accel, AccelChoice, Driver, DriverKind, Found, KrunSettings, Launcher, Machine, ProbeGuest,
+    ProcessSettings, QemuSettings, TemplateSettings, Trust, VmHost, WarmUp,
 };
 
 use super::image;
@@ -63,29 +63,9 @@ pub(crate) async fn choose(
     quiet: bool,
 ) -> Result<(VmHost, Made)> {
     let host = unchecked_host(places);
+    let found = find(places, &host, request, quiet).await?;
     let accel = accel_choice(request.machine.accel);
-    // Only a real boot shows whether a guest boots with KVM. Without the device no boot is needed.
-    let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
-        && accel == AccelChoice::Auto
-        && Path::new("/dev/kvm").exists()
-        && host.qemu().is_ok();
-    let found = if probes {
-        let image =
-            qemu_image(places, request.machine.image.as_deref(), request.machine.fetch, quiet).await?.image;
-        let guest_binary = places.guest_binary()?;
-        let guest = ProbeGuest {
-            image: &image,
-            guest_binary: &guest_binary,
-            cpu_model: request.machine.cpu_model.as_deref(),
-        };
-        let waits = !dayfly_vm::is_probed(&host, AccelChoice::Kvm, guest, Trust::Remembered);
-        let _task = waits.then(|| Task::begin("booting a probe guest", quiet));
-        dayfly_vm::find(&host, Some(guest)).await
-    } else {
-        dayfly_vm::find(&host, None).await
-    };
-    let chosen = dayfly_vm::choose(request.driver, accel, is_lab, &found.map_err(Failure::cannot)?)
-        .map_err(Failure::cannot)?;
+    let chosen = dayfly_vm::choose(request.driver, accel, is_lab, &found).map_err(Failure::cannot)?;
     let machine = match chosen.kind {
         DriverKind::Qemu => {
             host.qemu().map_err(Failure::cannot)?;
@@ -107,6 +87,36 @@ pub(crate) async fn choose(
     Ok((host, Made { machine, explanation }))
 }
 
+/// Finds out which drivers this host can use. Boots a probe guest if only that shows whether KVM works: QEMU may be chosen,
+/// the user has not chosen the accelerator, and there are a QEMU and a KVM device.
+async fn find(places: &Places, host: &VmHost, request: &LoopRequest, quiet: bool) -> Result<Found> {
+    let args = &request.machine;
+    let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
+        && accel_choice(args.accel) == AccelChoice::Auto
+        && Path::new("/dev/kvm").exists()
+        && host.qemu().is_ok();
+    if !probes {
+        return dayfly_vm::find(host, None).await.map_err(Failure::cannot);
+    }
+    let image = image::choose(places, args.image.as_deref(), args.fetch, quiet).await?.image;
+    let guest_binary = places.guest_binary()?;
+    let guest =
+        ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: args.cpu_model.as_deref() };
+    let _task = probe_task(host, AccelChoice::Kvm, guest, Trust::Remembered, quiet);
+    dayfly_vm::find(host, Some(guest)).await.map_err(Failure::cannot)
+}
+
+/// Shows that a probe guest boots, unless the probe's result is remembered.
+pub(super) fn probe_task(
+    host: &VmHost,
+    accel: AccelChoice,
+    guest: ProbeGuest<'_>,
+    trust: Trust,
+    quiet: bool,
+) -> Option<Task> {
+    (!dayfly_vm::is_probed(host, accel, guest, trust)).then(|| Task::begin("booting a probe guest", quiet))
+}
+
 /// Resolves the settings of QEMU's machines. Builds the built-in image if it is used and missing.
 pub(crate) async fn settings(
     places: &Places,
@@ -121,7 +131,7 @@ pub(crate) async fn settings(
         )));
     }
     let image::Chosen { image, source } =
-        qemu_image(places, args.image.as_deref(), args.fetch, quiet).await?;
+        image::choose(places, args.image.as_deref(), args.fetch, quiet).await?;
     dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(args, user)?;
     let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
@@ -147,19 +157,6 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
     }
     let script = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
     Ok(WarmUp { path: path.to_owned(), script })
-}
-
-/// Returns the requested image, or the built-in one if none is requested.
-pub(crate) async fn qemu_image(
-    places: &Places,
-    wanted: Option<&str>,
-    fetch: cli::FetchArgs,
-    quiet: bool,
-) -> Result<image::Chosen> {
-    match wanted {
-        Some(wanted) => image::of_name(places, wanted, fetch, quiet).await,
-        None => Ok(image::Chosen { image: image::ensure(places, quiet).await?, source: None }),
-    }
 }
 
 fn krun(places: &Places, args: &MachineArgs, driver: fn(KrunSettings) -> Driver) -> Result<Machine> {
@@ -201,8 +198,7 @@ pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Resu
         guest_binary: &machine.guest_binary,
         cpu_model: qemu.cpu_model.as_deref(),
     };
-    let waits = !dayfly_vm::is_probed(host, qemu.accel, guest, Trust::Remembered);
-    let task = waits.then(|| Task::begin("booting a probe guest", quiet));
+    let task = probe_task(host, qemu.accel, guest, Trust::Remembered, quiet);
     let answer =
         dayfly_vm::probe(host, qemu.accel, guest, Trust::Remembered).await.map_err(Failure::cannot)?;
     drop(task);

@@ -7,17 +7,15 @@ use dayfly_vm::{Egress, Network, Preparing};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::image::{age, mebibytes};
 use super::machine;
 use crate::cli::TemplateBuildArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
 use crate::settings::Places;
+use crate::units::{age, mebibytes, short_id};
 
 /// Most events of a build that wait to be shown. If the queue is full, further events are dropped.
 const TOLD_MAX: usize = 256;
-/// Characters of an id in tables and messages.
-const ID_SHOWN: usize = 12;
 
 /// Builds the template of the machines that the arguments describe, repeatedly if `--refresh-every` is given.
 pub(crate) async fn build(places: &Places, args: TemplateBuildArgs) -> Result<Outcome> {
@@ -148,8 +146,8 @@ fn row(template: &Template) -> String {
     };
     let row = format!(
         "{:12}  {:12}  {:>4}  {:>6} M  {:>8}  {:9}  {:>6}  {:>5}  {}",
-        shorten(manifest.id.as_str()),
-        shorten(&manifest.image),
+        short_id(manifest.id.as_str()),
+        short_id(&manifest.image),
         manifest.cpus,
         manifest.memory_mib,
         mebibytes(template.bytes()),
@@ -159,10 +157,6 @@ fn row(template: &Template) -> String {
         manifest.warm_up.as_deref().unwrap_or("-"),
     );
     row.trim_end().to_owned()
-}
-
-fn shorten(id: &str) -> &str {
-    id.get(..ID_SHOWN).unwrap_or(id)
 }
 
 fn describe(template: &Template) -> Value {
@@ -187,7 +181,7 @@ pub(crate) fn rm(places: &Places, ids: &[String], all: bool) -> Result<Outcome> 
     };
     for template in &templates {
         store.remove(template).map_err(Failure::cannot)?;
-        printer::line(format_args!("removed {}", shorten(template.manifest().id.as_str())));
+        printer::line(format_args!("removed {}", short_id(template.manifest().id.as_str())));
     }
     Ok(Outcome::Success)
 }
@@ -197,7 +191,7 @@ pub(crate) fn gc(places: &Places, keep_bytes: Option<u64>) -> Result<Outcome> {
     let store = TemplateStore::new(&places.state);
     let gone = store.collect(AGE_MAX, keep_bytes.unwrap_or(BYTES_MAX)).map_err(Failure::cannot)?;
     for id in &gone {
-        printer::line(format_args!("removed {}", shorten(id.as_str())));
+        printer::line(format_args!("removed {}", short_id(id.as_str())));
     }
     if gone.is_empty() {
         printer::note("nothing is old or too much");

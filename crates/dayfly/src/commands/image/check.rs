@@ -36,7 +36,7 @@ pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome
 
 async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)> {
     let host = machine::host(places)?;
-    let image = machine::qemu_image(places, args.image.as_deref(), args.fetch, args.json).await?.image;
+    let image = super::choose(places, args.image.as_deref(), args.fetch, args.json).await?.image;
     let name = summary(&image);
     let (accel, guest_binary) = (machine::accel_choice(args.accel), places.guest_binary()?);
     let driver = Driver::Qemu(QemuSettings {

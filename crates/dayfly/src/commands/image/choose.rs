@@ -1,0 +1,115 @@
+//! Finds, fetches and builds the image, the kernel and the runner app that machines need.
+
+use std::path::PathBuf;
+
+use dayfly_image::oci::ImageName;
+use dayfly_image::{
+    BuildSettings, Cancel, Image, ImageError, ImageResolver, ImportSettings, Imported, PullPolicy, Store,
+};
+
+use super::progress::{Shown, building};
+use crate::cli::{FetchArgs, ImageTools, Pull};
+use crate::exit::{Failure, Result};
+use crate::printer;
+use crate::settings::Places;
+
+/// An image, and the resolver that can find a newer one by the same name.
+pub(crate) struct Chosen {
+    pub(crate) image: Image,
+    pub(crate) source: Option<ImageResolver>,
+}
+
+/// Returns the requested image, or the built-in one if none is requested.
+pub(crate) async fn choose(
+    places: &Places,
+    wanted: Option<&str>,
+    fetch: FetchArgs,
+    quiet: bool,
+) -> Result<Chosen> {
+    match wanted {
+        Some(wanted) => by_word(places, wanted, fetch, quiet).await,
+        None => Ok(Chosen { image: built_in(places, quiet).await?, source: None }),
+    }
+}
+
+/// Returns the image with this id, folder or name. An image that is given by name is fetched.
+pub(super) async fn by_word(
+    places: &Places,
+    wanted: &str,
+    fetch_args: FetchArgs,
+    quiet: bool,
+) -> Result<Chosen> {
+    let store = Store::new(&places.state);
+    if let Some(image) = here(&store, wanted)? {
+        store.touch(&image);
+        return Ok(Chosen { image, source: None });
+    }
+    let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
+    let source = source(places, name, fetch_args)?;
+    // The hint also helps with a mistyped id, which is parsed as the name of a repository.
+    let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
+    Ok(Chosen { image, source: Some(source) })
+}
+
+async fn fetch(source: &ImageResolver, quiet: bool) -> Result<Image> {
+    let mut shown = Shown::of(&format!("image {}", source.name()), quiet);
+    let imported = source.resolve(&mut |step| shown.take(step), &|_| Ok(())).await;
+    let Imported { image, warnings } = imported.map_err(Failure::cannot)?;
+    shown.done();
+    warnings.iter().for_each(printer::warning);
+    Ok(image)
+}
+
+/// Hint for a name that leads to no image.
+const NAMES_HINT: &str =
+    "`dayfly image ls` lists images that are here; docs/images.md tells how others are named";
+
+/// Least length of the beginning of an id. Shorter words are parsed as the name of a repository.
+const ID_LENGTH_MIN: usize = 4;
+
+/// Returns an image of the store, if `wanted` is its folder or the beginning of its id.
+fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
+    if wanted.starts_with(['/', '.']) {
+        return store.find(wanted).map(Some).map_err(Failure::cannot);
+    }
+    let is_id = wanted.len() >= ID_LENGTH_MIN && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match store.find(wanted) {
+        Ok(image) if is_id => Ok(Some(image)),
+        Err(error @ ImageError::Ambiguous { .. }) if is_id => Err(Failure::cannot(error)),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the resolver of an image name.
+fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageResolver> {
+    let policy = match fetch.pull {
+        Pull::Always => PullPolicy::Always,
+        Pull::Missing => PullPolicy::Missing,
+        Pull::Never => PullPolicy::Never,
+    };
+    let add_tools = fetch.image_tools == ImageTools::Missing;
+    let (tool_folders, tool_env) = (places.search_path.clone(), places.tool_env.clone());
+    let (build, access) = (build_settings(places), places.registry_access()?);
+    Ok(ImageResolver::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))
+}
+
+/// Returns the built-in image, and builds it if it is missing.
+async fn built_in(places: &Places, quiet: bool) -> Result<Image> {
+    building(build_settings(places), "image", quiet, dayfly_image::build).await
+}
+
+/// Returns the runner app for processes of this host, and builds it if it is missing.
+pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<PathBuf> {
+    Ok(building(build_settings(places), "runner app", quiet, dayfly_image::runner_app).await?.program)
+}
+
+/// Returns the settings of builds for this host.
+pub(super) fn build_settings(places: &Places) -> BuildSettings {
+    BuildSettings {
+        state: places.state.clone(),
+        suite: None,
+        packages: None,
+        go_folders: places.search_path.clone(),
+        cancel: Cancel::default(),
+    }
+}

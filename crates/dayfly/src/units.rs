@@ -1,0 +1,44 @@
+//! Formats sizes, ages and ids for people.
+
+/// Characters of an id in tables and messages.
+const ID_LENGTH: usize = 12;
+
+/// Returns a size in MiB, rounded down.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes / (1 << 20))
+}
+
+/// Returns the age of something that was created at `created_s`, seconds since the epoch.
+pub(crate) fn age(created_s: i64) -> String {
+    let seconds = dayfly_host::clock::now_s().saturating_sub(created_s).max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86400),
+    }
+}
+
+/// Returns the beginning of an id.
+pub(crate) fn short_id(id: &str) -> &str {
+    id.get(..ID_LENGTH).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_already_short_is_shown_whole() {
+        assert_eq!(short_id("0123456789abcdef"), "0123456789ab");
+        assert_eq!(short_id("0123"), "0123");
+    }
+
+    #[test]
+    fn an_age_has_the_largest_unit_that_fits_and_is_never_negative() {
+        let now_s = dayfly_host::clock::now_s();
+        assert_eq!(age(now_s + 60), "0 s");
+        assert_eq!(age(now_s - 5 * 60), "5 min");
+        assert_eq!(age(now_s - 50 * 3600), "2 days");
+    }
+}
