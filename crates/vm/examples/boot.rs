@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         go_folders: std::env::split_paths(&search).collect(),
         cancel: Cancel::default(),
     };
-    for check in dayfly_vm::host::facts(&host, &settings.go_folders, None) {
+    for check in dayfly_vm::host::facts(&host, &settings.go_folders, None, None) {
         println!("{:?} {}: {}", check.state, check.name, check.seen);
     }
     let image = match build(&settings, &mut |progress| match progress {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::driver::{krunvm, podman};
+use crate::driver::{DriverKind, krunvm, podman};
 use crate::machine::{StartError, VmHost};
 use crate::probe::Answer;
 use crate::{Accel, kvm, probe, virtiofs};
@@ -25,6 +25,8 @@ pub fn distribution() -> Option<String> {
 pub enum State {
     /// Everything is as it should be.
     Ok,
+    /// Something is missing that only a driver needs that the user has not chosen.
+    Note,
     /// It works, but not as well as it could.
     Warn,
     /// Something required is missing.
@@ -49,6 +51,10 @@ impl Check {
         Self { name, state: State::Ok, seen: seen.into(), mend: None }
     }
 
+    fn note(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
+        Self { name, state: State::Note, seen: seen.into(), mend: Some(mend.to_owned()) }
+    }
+
     pub(crate) fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
         Self { name, state: State::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
     }
@@ -64,11 +70,13 @@ const SPACE_MIB: (u64, u64) = (3 * 1024, 10 * 1024);
 const MEMORY_MIB: (u64, u64) = (1024, 4096);
 
 /// Checks this host. `go_folders` are the folders that may contain Go, best first; `probed` is the result of a probe guest,
-/// if there was an image to boot it from. Takes less than a second and changes nothing.
+/// if there was an image to boot it from; `driver` is the driver that the user has chosen. Takes less than a second and
+/// changes nothing.
 pub fn facts(
     host: &VmHost,
     go_folders: &[PathBuf],
     probed: Option<&Result<Answer, StartError>>,
+    driver: Option<DriverKind>,
 ) -> Vec<Check> {
     let mut checks = vec![system()];
     checks.extend(qemu(host));
@@ -89,7 +97,7 @@ pub fn facts(
         Ok(go) => Check::ok("go", format!("{} ({})", go.version, go.program.display())),
         Err(error) => Check::missing("go", error.to_string(), "make setup"),
     });
-    checks.extend(krun_tools(host));
+    checks.extend(krun_tools(host, driver));
     checks.push(mounts());
     checks.push(space(&host.state));
     checks.push(memory());
@@ -191,28 +199,46 @@ fn program(name: &'static str, paths: &[&str], package: &str) -> Check {
     }
 }
 
-/// Checks the tools of the krun drivers. They are optional, so a missing tool is only a warning.
-fn krun_tools(host: &VmHost) -> Vec<Check> {
-    let tool = |name: &'static str, mend: &'static str| match host.tool(name, mend) {
-        Err(_) => {
-            Check::warn(name, format!("not there; the driver that needs {name} cannot be used"), Some(mend))
-        }
-        Ok(tool) => {
-            let output = tool.with(["--version"]).command().output();
-            let text =
-                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            match text.lines().next() {
-                Some(version) => Check::ok(name, format!("{version} ({})", tool.program.display())),
-                None => Check::warn(name, format!("{} does not run", tool.program.display()), Some(mend)),
-            }
-        }
-    };
-    vec![
-        tool("podman", podman::MEND),
-        tool("krun", podman::RUNTIME_MEND),
-        tool("krunvm", krunvm::MEND),
-        tool("buildah", krunvm::BUILDAH_MEND),
+/// Checks the tools of the krun drivers.
+fn krun_tools(host: &VmHost, chosen: Option<DriverKind>) -> Vec<Check> {
+    [
+        ("podman", podman::MEND, DriverKind::PodmanKrun),
+        ("krun", podman::RUNTIME_MEND, DriverKind::PodmanKrun),
+        ("krunvm", krunvm::MEND, DriverKind::Krunvm),
+        ("buildah", krunvm::BUILDAH_MEND, DriverKind::Krunvm),
     ]
+    .into_iter()
+    .map(|(name, mend, driver)| match version_of(host, name, mend) {
+        Ok(version) => Check::ok(name, version),
+        Err(problem) => krun_tool_problem(name, &problem, mend, driver, chosen),
+    })
+    .collect()
+}
+
+/// Judges a problem with a tool that only `driver` needs: a warning if the user has chosen that driver, else a note.
+fn krun_tool_problem(
+    name: &'static str,
+    problem: &str,
+    mend: &str,
+    driver: DriverKind,
+    chosen: Option<DriverKind>,
+) -> Check {
+    if chosen == Some(driver) {
+        Check::warn(name, format!("{problem}; the driver {driver} cannot be used"), Some(mend))
+    } else {
+        Check::note(name, format!("{problem}; only needed for --driver {driver}"), mend)
+    }
+}
+
+/// Returns the version and the path of a tool, or the problem with it.
+fn version_of(host: &VmHost, name: &'static str, mend: &'static str) -> Result<String, String> {
+    let tool = host.tool(name, mend).map_err(|_| "not installed".to_owned())?;
+    let output = tool.with(["--version"]).command().output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    match text.lines().next() {
+        Some(version) => Ok(format!("{version} ({})", tool.program.display())),
+        None => Err(format!("{} does not run", tool.program.display())),
+    }
 }
 
 fn space(state: &Path) -> Check {
@@ -298,7 +324,7 @@ mod tests {
         let launcher = Launcher { program: "/x".into(), args: Vec::new() };
         let mut host = VmHost::new("/nonexistent/state".into(), launcher);
         host.qemu = Some("/nonexistent/qemu".into());
-        let checks = facts(&host, &[], None);
+        let checks = facts(&host, &[], None, None);
         let qemu = checks.iter().find(|check| check.name == "qemu").expect("checked");
         assert_eq!(qemu.state, State::Missing);
         assert_eq!(qemu.mend.as_deref(), Some("apt-get install qemu-system-x86"));
@@ -317,6 +343,21 @@ mod tests {
         assert_eq!(shown(answer(Accel::Tcg)), [("kvm", State::Warn), ("emulation", State::Ok)]);
         let none = StartError::NoGuestBoots { reason: "r".to_owned(), kvm: None };
         assert_eq!(shown(Err(none)), [("kvm", State::Warn), ("emulation", State::Missing)]);
+    }
+
+    #[test]
+    fn a_missing_tool_is_a_warning_only_for_the_driver_that_was_chosen() {
+        use DriverKind::{Krunvm, PodmanKrun, Qemu};
+        let check = |chosen| krun_tool_problem("podman", "not installed", "install it", PodmanKrun, chosen);
+        for chosen in [None, Some(Qemu), Some(Krunvm)] {
+            let check = check(chosen);
+            assert_eq!(check.state, State::Note, "{chosen:?}");
+            assert_eq!(check.seen, "not installed; only needed for --driver podman-krun");
+        }
+        let check = check(Some(PodmanKrun));
+        assert_eq!(check.state, State::Warn);
+        assert_eq!(check.seen, "not installed; the driver podman-krun cannot be used");
+        assert_eq!(check.mend.as_deref(), Some("install it"));
     }
 
     #[test]

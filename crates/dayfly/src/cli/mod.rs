@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dayfly_vm::DriverKind;
 
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -409,6 +410,15 @@ pub(crate) struct LogsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Driver to check for: qemu, podman-krun, krunvm, process; missing tools of other drivers are no warnings
+    #[arg(
+        short = 'R',
+        long = "runtime",
+        visible_alias = "driver",
+        env = "RUNNER_RUNTIME",
+        value_name = "DRIVER"
+    )]
+    pub(crate) driver: Option<DriverKind>,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,

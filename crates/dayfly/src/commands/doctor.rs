@@ -13,7 +13,7 @@ use crate::settings::Places;
 pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     let host = unchecked_host(places);
     let probed = probe(places, &host, args.json).await;
-    let mut checks = facts(&host, &places.search_path, probed.as_ref());
+    let mut checks = facts(&host, &places.search_path, probed.as_ref(), args.driver);
     checks.push(guest_binary(places));
     if args.json {
         printer::json(&checks);
@@ -60,11 +60,13 @@ fn guest_binary(places: &Places) -> Check {
 fn show(check: &Check, width: usize) {
     let (style, word) = match check.state {
         State::Ok => (style::GOOD, "ok     "),
+        State::Note => (style::DIM, "note   "),
         State::Warn => (style::WARN, "warning"),
         State::Missing => (style::BAD, "missing"),
     };
     printer::line(format_args!("{} {:width$}  {}", paint(style, word), check.name, check.seen));
-    if let Some(mend) = check.mend.as_ref().filter(|_| check.state != State::Ok) {
-        printer::line(format_args!("        {:width$}  {} {mend}", "", paint(style::DIM, "mend it:")));
+    let is_problem = matches!(check.state, State::Warn | State::Missing);
+    if let Some(mend) = check.mend.as_ref().filter(|_| is_problem) {
+        printer::line(format_args!("        {:width$}  {} {mend}", "", paint(style::DIM, "fix it:")));
     }
 }
