@@ -3,15 +3,15 @@
 //! ```text
 //!   instances/<random>/
 //!     lock            held (flock) as long as the process lives
-//!     instance.json   whom it serves: forge, scope, prefix
-//!     status.json     what its loops do, for `dayfly ps` ([`crate::status`])
+//!     instance.json   what it serves: forge, scope, prefix
+//!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
-//!     runs/<id>/      one folder per runner: journal, and vm/ with all of its machine: sockets, disk, console log
+//!     runs/<id>/      one folder per runner: journal, and vm/ with the machine's sockets, disk and console log
 //!     spares/<id>/    one folder per spare machine; it becomes the vm/ of a run
-//!     lab/            data of a lab that lives and dies with this process (`dayfly demo`)
+//!     lab/            data of a lab that lives only as long as this process (`dayfly demo`)
 //! ```
 //!
-//! A lock that is free belongs to a process that is gone, however it went: [`crate::recovery`] then clears up.
+//! If the lock is free, the process has exited, however that happened, and [`crate::recovery`] cleans up.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -25,29 +25,29 @@ use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 
-/// Folder of all instances under the state folder.
+/// Folder of all instances, under the state folder.
 pub const FOLDER: &str = "instances";
 
 /// Folder of the spare machines of an instance.
 const SPARES: &str = "spares";
 
-/// How long a process may take from making its folder to making the lock in it.
+/// Longest time that a process may take between the creation of its folder and of the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
 
-/// Whom an instance serves.
+/// The forge and the scope that an instance serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serves {
     /// Base URL of the forge's API.
     pub forge: String,
-    /// Where its runners belong.
+    /// Scope of its runners.
     pub scope: RunnerScope,
     /// Prefix of the names of VMs and registrations.
     pub prefix: String,
-    /// The forge is a lab inside this very process: when it is gone, so is every registration.
+    /// True if the forge is a lab inside this process, so that all registrations vanish with the process.
     pub private_lab: bool,
 }
 
-/// A folder of an instance that cannot be made, locked, read or removed.
+/// Why a folder of an instance cannot be created, locked, read or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}: {source}", path.display())]
 pub struct InstanceError {
@@ -70,10 +70,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Makes a new instance folder under `state`, mode 0700, and locks it.
+    /// Creates a new instance folder under `state`, mode 0700, and locks it.
     ///
     /// # Errors
-    /// The folder cannot be made: no space, no rights.
+    /// The folder cannot be created, e.g. because there is no space or no permission.
     pub fn create(state: &Path, serves: Serves) -> Result<Self, InstanceError> {
         let all = state.join(FOLDER);
         private_folder(&all)?;
@@ -95,7 +95,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Tells whom it serves where that is known only after the folder is there (a private lab's address).
+    /// Replaces the record of what the instance serves. The address of a private lab is known only after the folder exists.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -112,38 +112,38 @@ impl Instance {
         file::replace_durably(&path, &text).map_err(failed("write", &path))
     }
 
-    /// Its folder.
+    /// Returns the instance's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whom it serves.
+    /// Returns what the instance serves.
     pub fn serves(&self) -> &Serves {
         &self.serves
     }
 
-    /// Where the folders of its runs are.
+    /// Returns the folder that contains the folders of its runs.
     pub fn runs(&self) -> PathBuf {
         self.folder.join("runs")
     }
 
-    /// The common environment directory of its loops.
+    /// Returns the common environment directory of its loops.
     pub fn environment(&self) -> PathBuf {
         self.folder.join("environment")
     }
 
-    /// Where the folders of its spare machines are.
+    /// Returns the folder that contains the folders of its spare machines.
     pub fn spares(&self) -> PathBuf {
         self.folder.join(SPARES)
     }
 
-    /// Where the data of a private lab is.
+    /// Returns the folder for the data of a private lab.
     pub fn lab(&self) -> PathBuf {
         self.folder.join("lab")
     }
 
-    /// Removes the folder if no run is left in it; one with runs stays for [`crate::recovery`].
-    /// Returns whether it is gone.
+    /// Removes the folder if it contains no run and no spare machine; otherwise it stays for [`crate::recovery`].
+    /// Returns true if the folder was removed.
     ///
     /// # Errors
     /// A file cannot be removed.
@@ -152,18 +152,18 @@ impl Instance {
     }
 }
 
-/// An instance whose process is gone. Holding it holds its lock, so that nobody else clears it up as well.
+/// An instance whose process has exited. This value holds the instance's lock, so that no other process cleans it up too.
 #[derive(Debug)]
 pub struct Abandoned {
-    /// Its folder.
+    /// The instance's folder.
     pub folder: PathBuf,
-    /// Whom it served; none where the process died before it was written.
+    /// What it served; none if the process died before it wrote the record.
     pub serves: Option<Serves>,
     _lock: File,
 }
 
 impl Abandoned {
-    /// The folders of the runs that it left.
+    /// Returns the folders of the runs that the process left behind.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -171,7 +171,7 @@ impl Abandoned {
         folders_in(&self.folder.join("runs"))
     }
 
-    /// The folders of the spare machines that it left.
+    /// Returns the folders of the spare machines that the process left behind.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -179,7 +179,7 @@ impl Abandoned {
         folders_in(&self.folder.join(SPARES))
     }
 
-    /// Removes the folder if no run is left in it. Returns whether it is gone.
+    /// Removes the folder if it contains no run and no spare machine. Returns true if the folder was removed.
     ///
     /// # Errors
     /// A file cannot be removed.
@@ -188,18 +188,18 @@ impl Abandoned {
     }
 }
 
-/// An instance, seen from outside.
+/// An instance, as another process sees it.
 #[derive(Debug)]
 pub struct Seen {
-    /// Its folder.
+    /// The instance's folder.
     pub folder: PathBuf,
-    /// Whom it serves; none where that cannot be read.
+    /// What it serves; none if the record cannot be read.
     pub serves: Option<Serves>,
-    /// Its process lives.
+    /// True if the instance's process lives.
     pub alive: bool,
 }
 
-/// All instances under `state`, to look at.
+/// Returns all instances under `state` without locking them.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -207,7 +207,7 @@ pub fn all(state: &Path) -> Result<Vec<Seen>, InstanceError> {
     let mut found = Vec::new();
     for folder in folders_in(&state.join(FOLDER))? {
         let Ok(lock) = File::open(folder.join("lock")) else { continue };
-        // A shared lock, and only for a moment: two that look at once do not take each other for the instance.
+        // The lock is shared and held only for a moment, so that two readers do not mistake each other for the instance.
         let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
         found.push(Seen { serves: read_record(&folder), folder, alive });
     }
@@ -218,7 +218,7 @@ fn read_record(folder: &Path) -> Option<Serves> {
     serde_json::from_slice(&fs::read(folder.join("instance.json")).ok()?).ok()
 }
 
-/// All instances under `state` whose process is gone; their locks are held by what is returned.
+/// Returns all instances under `state` whose process has exited. The returned values hold their locks.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -228,10 +228,10 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
         let path = folder.join("lock");
         let lock = match File::open(&path) {
             Ok(lock) => lock,
-            // Between making the folder and its lock: either a process that is starting, or one that died there.
+            // There is a folder but no lock yet: its process is starting, or died between the two.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if is_older_than(&folder, STARTING_MAX) {
-                    // Only an empty one: whatever else may be in it is not ours.
+                    // Removes only an empty folder, because other contents are not dayfly's.
                     let _ = fs::remove_dir(&folder);
                 }
                 continue;
@@ -253,12 +253,12 @@ fn is_older_than(folder: &Path, age: Duration) -> bool {
     changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > age))
 }
 
-/// Folder of a run's machine: of its own, so that a spare becomes one by a rename.
+/// Returns the folder of a run's machine. It is a separate folder, so that a rename makes a spare's folder the machine's.
 pub(crate) fn machine_of(run: &Path) -> PathBuf {
     run.join("vm")
 }
 
-/// Makes a folder and its parents, mode 0700; one that is there already is left as it is.
+/// Creates a folder and its parents, mode 0700. Leaves an existing folder unchanged.
 pub(crate) fn private_folder(path: &Path) -> Result<(), InstanceError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))
 }
@@ -306,7 +306,7 @@ mod tests {
         let left = abandoned(state.path()).expect("read");
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].serves, Some(serves()));
-        // While one clears up, another sees nothing to do.
+        // While one process cleans up, another one finds nothing to do.
         assert!(abandoned(state.path()).expect("read").is_empty());
     }
 

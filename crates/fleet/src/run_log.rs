@@ -1,4 +1,4 @@
-//! What every runner said and did, kept after its end: `logs/<runner>.jsonl` under the state folder, for `dayfly logs`.
+//! Writes the log of each runner to `logs/<runner>.jsonl` under the state folder, for `dayfly logs`, also after its end.
 //!
 //! One line of JSON for each fact. Both a file's length and the number of files have a bound: the oldest ones go.
 
@@ -13,11 +13,11 @@ use dayfly_guest::runner_app;
 
 use crate::fact::{Fact, FactRecord};
 
-/// Folder of the logs under the state folder.
+/// Folder of the logs, under the state folder.
 pub const FOLDER: &str = "logs";
 /// Longest log of one runner, bytes.
 const LENGTH_MAX: u64 = 16 * 1024 * 1024;
-/// Most logs that are kept.
+/// Most logs in the folder.
 const FILES_MAX: usize = 500;
 
 /// The logs of this process's runners.
@@ -34,10 +34,10 @@ struct RunLog {
 }
 
 impl RunLogs {
-    /// Opens the folder of logs under `state`, making it where it is missing.
+    /// Opens the folder of logs under `state`, and creates it if it is missing.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn open(state: &Path) -> io::Result<Self> {
         let folder = state.join(FOLDER);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -90,7 +90,7 @@ fn is_diagnostic(record: &FactRecord) -> bool {
     runner_app::parse_relayed(text).is_some_and(|relayed| relayed.source == runner_app::DIAGNOSTICS)
 }
 
-/// Where the log of a runner is.
+/// Returns the path of a runner's log.
 pub fn path_of(folder: &Path, runner: &str) -> PathBuf {
     folder.join(format!("{runner}.jsonl"))
 }
@@ -109,7 +109,7 @@ fn prune(folder: &Path, most: usize) -> io::Result<()> {
     }
     logs.sort_unstable();
     for (_, path) in &logs[..logs.len() - most] {
-        // Another instance may remove it at the same time.
+        // The error is ignored, because another instance may remove the same log at the same time.
         let _ = fs::remove_file(path);
     }
     Ok(())

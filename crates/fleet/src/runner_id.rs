@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 
-/// How many random characters follow the loop's number.
+/// Number of random characters after the loop's number.
 const RANDOM_LENGTH: usize = 7;
 
 /// One runner: one registration at a forge, one VM, one job.
@@ -14,20 +14,20 @@ const RANDOM_LENGTH: usize = 7;
 pub struct RunnerId(String);
 
 impl RunnerId {
-    /// A fresh id for a runner of loop number `index`. Random, so that an attempt whose answer was lost never meets
-    /// its own name again.
+    /// Creates a new id for a runner of loop number `index`. The id is random, so that a new attempt does not collide with
+    /// the name of an attempt whose answer was lost.
     pub fn random(index: u32) -> Self {
         let random: String =
             rand::rng().sample_iter(Alphanumeric).take(RANDOM_LENGTH).map(char::from).collect();
         Self(format!("{index}-{random}"))
     }
 
-    /// The text, e.g. `2-k3V9x0q`.
+    /// Returns the text, e.g. `2-k3V9x0q`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Name of the VM and of the registration: `<prefix>-<id>`.
+    /// Returns the name of the VM and of the registration: `<prefix>-<id>`.
     pub fn name(&self, prefix: &str) -> String {
         format!("{prefix}-{}", self.0)
     }
@@ -39,7 +39,7 @@ impl fmt::Display for RunnerId {
     }
 }
 
-/// A text that is no runner id.
+/// The error for a text that is no runner id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("\"{0}\" is no runner id (expected <loop>-<{RANDOM_LENGTH} letters or digits>, e.g. 2-k3V9x0q)")]
 pub struct RunnerIdError(String);

@@ -1,35 +1,35 @@
-//! How whoever started a loop ends it: a value that is passed in, never a signal handler down here.
+//! Orders to stop a loop. The caller passes them in as a value; this crate installs no signal handler.
 
 use tokio::sync::watch;
 
-/// How urgently to stop. Orders only grow: a later, lesser order changes nothing.
+/// The urgency of a stop. An order never becomes less urgent: a later, less urgent order is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum StopOrder {
-    /// Go on.
+    /// Continue.
     #[default]
     None,
-    /// End the runner by the handshake (`.trm`), delete its registration, then end.
+    /// Stop the runner by the handshake (`.trm`), delete its registration, then end the loop.
     Gently,
-    /// The VM is killed; its registration and files still go.
+    /// Kill the VM; its registration and its files are still removed.
     AtOnce,
 }
 
-/// The end that gives orders.
+/// The sending end of stop orders.
 #[derive(Debug)]
 pub struct StopSender(watch::Sender<StopOrder>);
 
-/// The end that a loop listens to.
+/// The receiving end of stop orders, for a loop.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<StopOrder>);
 
-/// A pair of ends. A dropped sender counts as [`StopOrder::Gently`]: who started a loop and is gone cannot want more.
+/// Creates a pair of ends. A dropped sender counts as [`StopOrder::Gently`], because nothing can stop the loop any more.
 pub fn channel() -> (StopSender, Stop) {
     let (sender, receiver) = watch::channel(StopOrder::None);
     (StopSender(sender), Stop(receiver))
 }
 
 impl StopSender {
-    /// Gives an order.
+    /// Sends an order, unless an equal or more urgent one is in force.
     pub fn order(&self, order: StopOrder) {
         self.0.send_if_modified(|now| {
             let grows = order > *now;
@@ -40,7 +40,7 @@ impl StopSender {
 }
 
 impl Stop {
-    /// The order in force.
+    /// Returns the order in force.
     pub fn order(&self) -> StopOrder {
         let order = *self.0.borrow();
         if order == StopOrder::None && self.0.has_changed().is_err() { StopOrder::Gently } else { order }
@@ -54,7 +54,7 @@ impl Stop {
                 return order;
             }
             if self.0.changed().await.is_err() && self.order() <= current {
-                // Nobody is left to order more.
+                // The sender is dropped, so no more urgent order can arrive.
                 std::future::pending::<()>().await;
             }
         }
