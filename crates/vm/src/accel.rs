@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Accel {
     /// The processor itself, through `/dev/kvm`.
     Kvm,
-    /// QEMU's emulation: 10 to 50 times slower, and no security boundary.
+    /// Emulation: 10 to 50 times slower, and no security boundary.
     Tcg,
 }
 

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::driver::{DriverKind, krunvm, podman};
 use crate::machine::{StartError, VmHost};
-use crate::probe::Answer;
-use crate::{Accel, kvm, probe, virtiofs};
+use crate::virtiofs;
+use crate::vmm;
+use crate::vmm::probe::Answer;
 use dayfly_guest::os_release::OsRelease;
 use dayfly_image::Go;
 
@@ -79,8 +80,7 @@ pub fn facts(
     driver: Option<DriverKind>,
 ) -> Vec<Check> {
     let mut checks = vec![system()];
-    checks.extend(qemu(host));
-    checks.extend(accelerator(probed));
+    checks.extend(vmm::checks(host, probed));
     checks.push(program("mmdebstrap", &["/usr/bin/mmdebstrap"], "mmdebstrap"));
     checks.push(program("mksquashfs", &["/usr/bin/mksquashfs", "/usr/sbin/mksquashfs"], "squashfs-tools"));
     checks.push(patchelf());
@@ -130,61 +130,6 @@ fn system() -> Check {
         Check::ok("system", seen)
     } else {
         Check::warn("system", format!("{seen}; images are built on Debian and Ubuntu"), None)
-    }
-}
-
-fn qemu(host: &VmHost) -> Vec<Check> {
-    const MEND: &str = "apt-get install qemu-system-x86";
-    let path = match host.qemu() {
-        Ok(path) => path,
-        Err(error) => return vec![Check::missing("qemu", error.to_string(), MEND)],
-    };
-    let Some(version) = probe::qemu_version(&path) else {
-        return vec![Check::missing("qemu", format!("{} does not run", path.display()), MEND)];
-    };
-    let machines = Command::new(&path).args(["-machine", "help"]).output();
-    let microvm = machines.is_ok_and(|output| {
-        String::from_utf8_lossy(&output.stdout).lines().any(|line| line.starts_with("microvm "))
-    });
-    let machine = if microvm {
-        Check::ok("microvm machine", "QEMU has it")
-    } else {
-        Check::missing("microvm machine", "this QEMU was built without it", MEND)
-    };
-    vec![Check::ok("qemu", format!("{version} ({})", path.display())), machine]
-}
-
-/// Reports whether the probe guest booted with KVM and, if it did not, whether it booted under emulation.
-fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
-    const EMULATED: &str = "machines are emulated: slow, and no security boundary";
-    let kvm = |seen: &str| {
-        let mend = kvm::usable().err().map(|unusable| unusable.mend());
-        Check::warn("kvm", format!("{seen}; {EMULATED}"), mend)
-    };
-    match probed {
-        Some(Ok(Answer { accel: Accel::Kvm, seen, .. })) => vec![Check::ok("kvm", seen)],
-        Some(Ok(Answer { accel: Accel::Tcg, seen, boots: true, .. })) => {
-            vec![kvm(seen), Check::ok("emulation", "a probe guest booted")]
-        }
-        Some(Ok(Answer { accel: Accel::Tcg, seen, boots: false, .. })) => vec![
-            kvm("not known"),
-            Check::warn("emulation", format!("{seen}; the image or the guest binary is to blame"), None),
-        ],
-        Some(Err(StartError::NoGuestBoots { reason, kvm: why })) => vec![
-            kvm(why.as_deref().unwrap_or("not tried")),
-            Check::missing(
-                "emulation",
-                reason,
-                "apt-get install --reinstall qemu-system-x86 qemu-system-data seabios",
-            ),
-        ],
-        // Another check reports what is missing.
-        Some(Err(_)) | None => vec![match kvm::usable() {
-            Ok(()) => {
-                Check::warn("kvm", "/dev/kvm opens; whether a guest boots shows with the first machine", None)
-            }
-            Err(unusable) => kvm(&unusable.to_string()),
-        }],
     }
 }
 
@@ -330,19 +275,6 @@ mod tests {
         assert_eq!(qemu.mend.as_deref(), Some("apt-get install qemu-system-x86"));
         assert!(qemu.seen.contains("/nonexistent/qemu"), "{}", qemu.seen);
         assert!(checks.iter().any(|check| check.name == "disk space"));
-    }
-
-    #[test]
-    fn what_a_probe_guest_showed_is_told_for_each_accelerator_that_was_tried() {
-        let shown = |probed: Result<Answer, StartError>| {
-            let checks = accelerator(Some(&probed)).into_iter();
-            checks.map(|check| (check.name, check.state)).collect::<Vec<_>>()
-        };
-        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned(), boots: true, warning: None });
-        assert_eq!(shown(answer(Accel::Kvm)), [("kvm", State::Ok)]);
-        assert_eq!(shown(answer(Accel::Tcg)), [("kvm", State::Warn), ("emulation", State::Ok)]);
-        let none = StartError::NoGuestBoots { reason: "r".to_owned(), kvm: None };
-        assert_eq!(shown(Err(none)), [("kvm", State::Warn), ("emulation", State::Missing)]);
     }
 
     #[test]

@@ -16,21 +16,17 @@ mod environment;
 mod folder_watch;
 mod forward;
 pub mod host;
-mod kvm;
 pub mod launch;
 mod machine;
 mod mount;
 mod network;
 mod pace;
-mod platform;
-mod probe;
 mod process;
-mod qmp;
 mod readiness;
 mod socket;
 pub mod template;
-mod tsc;
 mod virtiofs;
+mod vmm;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use driver::{ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, choose, find, pull};
@@ -45,7 +41,7 @@ pub use machine::{
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::NoMemory;
-pub use probe::{Answer, ProbeGuest, Trust, answer as probe, is_known as is_probed};
 pub use template::{
     Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates,
 };
+pub use vmm::probe::{Answer, ProbeGuest, Trust, answer as probe, is_known as is_probed};

@@ -401,7 +401,7 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     let nowhere = || PathBuf::from("/nonexistent/x");
 
     let (host, spec) = without(&|host, _| host.qemu = Some(nowhere()));
-    assert!(matches!(setting.start(&host, spec).await, Err(StartError::NoQemu { .. })));
+    assert!(matches!(setting.start(&host, spec).await, Err(StartError::NoTool { .. })));
     let (host, spec) = without(&|_, spec| spec.machine.guest_binary = nowhere());
     assert!(matches!(setting.start(&host, spec).await, Err(StartError::GuestBinary { .. })));
     let (host, spec) = without(&|_, spec| spec.machine.cpus = 0);

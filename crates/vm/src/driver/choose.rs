@@ -3,8 +3,8 @@
 use super::{DriverKind, krunvm, podman};
 use crate::accel::AccelChoice;
 use crate::machine::{StartError, VmHost};
-use crate::probe::{ProbeGuest, Trust};
-use crate::{kvm, probe};
+use crate::vmm::kvm;
+use crate::vmm::probe::{self, ProbeGuest, Trust};
 
 /// The drivers that this host can use. An error is the reason why a driver cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

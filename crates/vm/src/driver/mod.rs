@@ -2,7 +2,7 @@
 //!
 //! There are two ways to communicate with the programs in a machine:
 //!
-//! - *carried* ([`qemu`], [`process`]): an agent in the machine, with a port of its own, starts the entrypoint and carries
+//! - *carried* (`qemu`, by [`crate::vmm`], and [`process`]): an agent in the machine, with a port of its own, starts the entrypoint and carries
 //!   the files of the environment directory.
 //! - *mounted* ([`podman`], [`krunvm`]): the machine shares the environment directory, and the entrypoint is the machine's
 //!   command. Its output is the machine's output, and the machine stops when it exits.
@@ -16,7 +16,6 @@ pub(crate) mod mounted;
 pub(crate) mod podman;
 pub(crate) mod process;
 pub(crate) mod pull;
-pub(crate) mod qemu;
 
 pub use choose::{ChooseError, Chosen, Found, choose, find};
 pub use kind::{DriverKind, DriverKindError};

@@ -12,13 +12,7 @@ use dayfly_image::{Image, ImageError};
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// QEMU is not installed.
-    #[error("no qemu-system-x86_64 found (looked in {looked}); install it: apt-get install qemu-system-x86")]
-    NoQemu {
-        /// The folders that were searched.
-        looked: String,
-    },
-    /// A tool of the driver is not installed.
+    /// The VMM, or a tool of the driver, is not installed.
     #[error("no {tool} found (looked in {looked}); install it: {mend}")]
     NoTool {
         /// The tool's name.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::process::Ending;
+use crate::vmm::ShutdownCause;
 
 /// Longest time, after a VMM has exited, that is spent on reading what it printed and sent before.
 pub(super) const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
@@ -93,8 +94,8 @@ pub(super) struct Knowledge {
     pub(super) killed: bool,
     /// True if the VMM was asked to quit.
     pub(super) asked_to_quit: bool,
-    /// The reason that the monitor reported.
-    pub(super) shutdown_reason: Option<String>,
+    /// The cause that the monitor reported.
+    pub(super) shutdown: Option<ShutdownCause>,
     /// The panic message on the console. A guest can print one itself, but this only misleads the people who read it.
     pub(super) panic_message: Option<String>,
 }
@@ -105,12 +106,11 @@ pub(super) fn classify(ending: Ending, knowledge: &Knowledge) -> Exit {
     match ending {
         Ending::Signalled(_) if knowledge.killed => Exit::Killed,
         Ending::Signalled(signal) => Exit::Signalled { signal },
-        Ending::Exited(0) => match knowledge.shutdown_reason.as_deref() {
-            // These are names of QEMU's ShutdownCause.
-            Some("guest-reset" | "guest-panic") => panic().unwrap_or(Exit::Reset),
-            Some("host-qmp-quit" | "host-signal") => Exit::Quit,
+        Ending::Exited(0) => match knowledge.shutdown {
+            Some(ShutdownCause::GuestReset) => panic().unwrap_or(Exit::Reset),
+            Some(ShutdownCause::Host) => Exit::Quit,
             None if knowledge.asked_to_quit => Exit::Quit,
-            _ => Exit::PoweredOff,
+            Some(ShutdownCause::Other) | None => Exit::PoweredOff,
         },
         Ending::Exited(code) => Exit::Failed { code },
     }
@@ -122,17 +122,16 @@ mod tests {
 
     #[test]
     fn an_ending_is_read_with_what_is_known_beside_it() {
-        let told =
-            |reason: &str| Knowledge { shutdown_reason: Some(reason.to_owned()), ..Knowledge::default() };
-        let panicked = Knowledge { panic_message: Some("x".to_owned()), ..told("guest-reset") };
+        let told = |cause| Knowledge { shutdown: Some(cause), ..Knowledge::default() };
+        let panicked = Knowledge { panic_message: Some("x".to_owned()), ..told(ShutdownCause::GuestReset) };
         let killed = Knowledge { killed: true, ..Knowledge::default() };
         let asked = Knowledge { asked_to_quit: true, ..Knowledge::default() };
         for (ending, knowledge, exit) in [
-            (Ending::Exited(0), told("guest-shutdown"), Exit::PoweredOff),
+            (Ending::Exited(0), told(ShutdownCause::Other), Exit::PoweredOff),
             (Ending::Exited(0), Knowledge::default(), Exit::PoweredOff),
-            (Ending::Exited(0), told("guest-reset"), Exit::Reset),
+            (Ending::Exited(0), told(ShutdownCause::GuestReset), Exit::Reset),
             (Ending::Exited(0), panicked, Exit::Panicked { message: "x".to_owned() }),
-            (Ending::Exited(0), told("host-qmp-quit"), Exit::Quit),
+            (Ending::Exited(0), told(ShutdownCause::Host), Exit::Quit),
             (Ending::Exited(0), asked, Exit::Quit),
             (Ending::Exited(1), Knowledge::default(), Exit::Failed { code: 1 }),
             (Ending::Signalled(9), killed, Exit::Killed),

@@ -1,6 +1,6 @@
 //! The settings and the state that all machines of this host share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,11 @@ use crate::accel::Accel;
 use crate::launch::Launcher;
 use crate::pace::Pace;
 use crate::template::Templates;
+use crate::vmm;
 use dayfly_host::tool::{self, Invocation};
 
-/// Folders that are searched for QEMU, in this order.
-const QEMU_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];
 /// Folders that are searched for tools, in this order.
 const TOOL_FOLDERS: [&str; 5] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin"];
-/// Name of QEMU's program.
-const QEMU: &str = "qemu-system-x86_64";
 
 /// The host that machines run on.
 #[derive(Debug, Clone)]
@@ -141,17 +138,6 @@ impl VmHost {
     /// # Errors
     /// QEMU is not installed.
     pub fn qemu(&self) -> Result<PathBuf, StartError> {
-        let found = match &self.qemu {
-            Some(path) => Some(path.clone()).filter(|path| path.is_file()),
-            None => {
-                QEMU_FOLDERS.iter().map(|folder| Path::new(folder).join(QEMU)).find(|path| path.is_file())
-            }
-        };
-        found.ok_or_else(|| StartError::NoQemu {
-            looked: match &self.qemu {
-                Some(path) => path.display().to_string(),
-                None => QEMU_FOLDERS.join(", "),
-            },
-        })
+        vmm::find_program(self.qemu.as_deref())
     }
 }

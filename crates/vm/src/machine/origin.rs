@@ -4,19 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::files::Files;
 use super::spawn::{Outputs, Recipe, Vmm};
 use super::tree::TreeRecipe;
-use super::{StartError, VmHost, disks, overlay, record};
-use crate::driver::qemu::{self, Boot, Card, Needs, Role};
+use super::{StartError, VmHost, disks, record};
 use crate::forward::Forward;
 use crate::launch::Launcher;
 use crate::network::Connection;
 use crate::pace::Turn;
-use crate::platform::Platform;
 use crate::template::{Blueprint, Opened, StartedFrom, fork_failed};
-use crate::tsc;
 use crate::virtiofs::Shares;
+use crate::vmm::{self, Boot, DescriptorRole, NetworkCard, Platform, VmmFiles, VmmNeeds, overlay};
 use dayfly_image::Image;
 
 /// The origin of a machine, for all of its starts.
@@ -216,24 +213,24 @@ impl Parts {
     }
 
     /// Returns what the network card is connected to.
-    pub(crate) fn card(&self) -> Card {
-        if matches!(*self.connection, Connection::Own(_)) { Card::Tap } else { Card::User }
+    pub(crate) fn card(&self) -> NetworkCard {
+        if matches!(*self.connection, Connection::Own(_)) { NetworkCard::Tap } else { NetworkCard::User }
     }
 
     /// Returns the recipe of a cold boot, and creates an empty scratch disk.
     fn cold(&self) -> Result<Recipe, StartError> {
         let scratch = disks::make_scratch(&self.run_dir.join(record::SCRATCH_DISK), self.disk_mib)?;
-        let files = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
+        let files = VmmFiles::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
         let shares = self.shares.as_ref().map_or(0, |shares| shares.list.len());
         let boot = Boot::Cold { card: self.card(), shares };
-        self.recipe(boot, files.with(Role::ScratchDisk, scratch))
+        self.recipe(boot, files.with(DescriptorRole::ScratchDisk, scratch))
     }
 
     /// Returns the recipe of the machine that becomes a template, and creates its scratch disk.
-    pub(crate) fn template(&self, disk: &Path, memory: Files) -> Result<Recipe, StartError> {
+    pub(crate) fn template(&self, disk: &Path, memory: VmmFiles) -> Result<Recipe, StartError> {
         let scratch = disks::make_scratch(disk, self.disk_mib)?;
-        let boot = Files::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
-        let files = boot.with(Role::ScratchDisk, scratch).and(memory);
+        let boot = VmmFiles::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
+        let files = boot.with(DescriptorRole::ScratchDisk, scratch).and(memory);
         self.recipe(Boot::Template { card: self.card() }, files)
     }
 
@@ -247,26 +244,35 @@ impl Parts {
         let path = self.run_dir.join(record::SCRATCH_DISK);
         let io_error = |source| StartError::Io { what: "make the overlay", path: path.clone(), source };
         let scratch = overlay::make(&path, self.disk_mib * 1024 * 1024).map_err(io_error)?;
-        let files = Files::default()
+        let files = VmmFiles::default()
             .with_root(&self.image)?
-            .with(Role::Memory, template.memory().map_err(of_template("use the memory of the template"))?)
-            .with(Role::State, template.state().map_err(of_template("use the state of the template"))?)
-            .with(Role::BaseDisk, template.disk().map_err(of_template("use the disk of the template"))?)
-            .with(Role::ScratchDisk, scratch);
+            .with(
+                DescriptorRole::Memory,
+                template.memory().map_err(of_template("use the memory of the template"))?,
+            )
+            .with(
+                DescriptorRole::State,
+                template.state().map_err(of_template("use the state of the template"))?,
+            )
+            .with(
+                DescriptorRole::BaseDisk,
+                template.disk().map_err(of_template("use the disk of the template"))?,
+            )
+            .with(DescriptorRole::ScratchDisk, scratch);
         self.recipe(Boot::Fork { card: self.card() }, files)
     }
 
-    fn recipe(&self, boot: Boot, files: Files) -> Result<Recipe, StartError> {
-        let needs = Needs {
+    fn recipe(&self, boot: Boot, files: VmmFiles) -> Result<Recipe, StartError> {
+        let needs = VmmNeeds {
             platform: &self.platform,
             name: &self.name,
-            tsc_khz: tsc::frequency_khz(),
+            tsc_khz: vmm::tsc_khz(),
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             boot,
         };
         Ok(Recipe {
-            invocation: qemu::plan(&needs),
+            command: vmm::plan(&needs),
             launcher: self.launcher.clone(),
             accel: self.platform.accel,
             name: self.name.clone(),
@@ -274,7 +280,7 @@ impl Parts {
             connection: Arc::clone(&self.connection),
             shares: self.shares.clone(),
             forward: self.forward,
-            files: files.with_firmware(&self.platform)?,
+            files: self.platform.with_firmware(files)?,
         })
     }
 }

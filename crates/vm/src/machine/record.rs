@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::LeftoverError;
 use crate::driver::{krunvm, podman};
 use crate::virtiofs::SHARES_MAX;
+use crate::vmm::MONITOR_SOCKET;
 use dayfly_host::file;
 use dayfly_host::tool::{self, Invocation};
 
@@ -20,8 +21,6 @@ use dayfly_host::tool::{self, Invocation};
 const RECORD: &str = "vmm.json";
 /// The agent's socket.
 pub(crate) const AGENT_SOCKET: &str = "agent.sock";
-/// The monitor's socket.
-pub(crate) const MONITOR_SOCKET: &str = "qmp.sock";
 /// The serial console's socket.
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
 /// The scratch disk.

@@ -21,7 +21,6 @@ use super::supervisor::identity;
 use super::{Network, StartError, VmHost, connect};
 use crate::network::Connection;
 use crate::pace::Turn;
-use crate::qmp::{Command, Event};
 use crate::template::{Blueprint, Opened, TemplateId};
 
 /// Host name of a machine that does not belong to a runner yet.
@@ -248,10 +247,7 @@ impl Spare {
                 _ => {}
             }
         }
-        let monitor = self.vmm.monitor.as_mut().ok_or_else(ended)?;
-        monitor.ask(Command::Stop);
-        while monitor.next_event().await.ok_or_else(ended)? != Event::Stopped {}
-        Ok(())
+        self.vmm.monitor.as_mut().ok_or_else(ended)?.pause().await
     }
 
     /// Moves the spare's folder to the run folder of a runner, and lets the machine continue.
@@ -259,7 +255,7 @@ impl Spare {
         let Self { vmm, folder, outputs, detached, connection, .. } = self;
         folder.move_to(run_dir)?;
         if let Some(monitor) = &vmm.monitor {
-            monitor.ask(Command::Continue);
+            monitor.resume();
         }
         Ok(HandedOver { vmm, outputs, detached, connection })
     }

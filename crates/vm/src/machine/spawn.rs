@@ -12,34 +12,31 @@ use tokio::time::Instant;
 
 use super::Exit;
 use super::exit::{Knowledge, LAST_WORDS_LIMIT, classify};
-use super::files::Files;
 use super::link::Link;
 use super::record::{self, Record};
 use super::servers::Servers;
-use super::watcher::Watcher;
 use crate::accel::Accel;
 use crate::console::{BoundedFile, NO_BOOT_DEVICE, Output};
-use crate::driver::qemu::{Invocation, Role};
 use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
 use crate::network::Connection;
 use crate::process::Process;
-use crate::qmp::{Command, Event};
 use crate::socket::SocketFolder;
 use crate::virtiofs::Shares;
+use crate::vmm::{self, DescriptorRole, Monitor, MonitorEvent, VmmCommand, VmmFiles};
 
 /// Everything that a VMM is started from. A recipe can be used more than once.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) launcher: Launcher,
-    pub(crate) invocation: Invocation,
+    pub(crate) command: VmmCommand,
     pub(crate) accel: Accel,
     pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
     pub(crate) connection: Arc<Connection>,
     pub(crate) shares: Option<Shares>,
     pub(crate) forward: Option<Forward>,
-    pub(crate) files: Files,
+    pub(crate) files: VmmFiles,
 }
 
 /// A running VMM, with its connections and the tasks that read its output.
@@ -51,7 +48,7 @@ pub(crate) struct Vmm {
     /// The connection to the agent; `None` once it has ended.
     pub(crate) link: Option<Link>,
     /// The monitor; `None` if the process has no monitor.
-    pub(crate) monitor: Option<Watcher>,
+    pub(crate) monitor: Option<Monitor>,
     /// Tasks that read the output of the VMM. They end when it exits.
     pub(crate) drains: JoinSet<()>,
     /// The task that forwards the machine's port. It ends when this is dropped.
@@ -87,12 +84,12 @@ impl Vmm {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
-    /// The exit and the last output of QEMU, for messages.
+    /// The exit and the last output of the VMM, for messages.
     pub(crate) words: String,
 }
 
 impl Vmm {
-    /// Returns why the VMM exited: its exit status or signal, a panic of its guest, and the output of QEMU. Kills the VMM
+    /// Returns why the VMM exited: its exit status or signal, a panic of its guest, and the output of the VMM. Kills the VMM
     /// if it still runs.
     pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> Ended {
         let ended = tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await;
@@ -110,8 +107,8 @@ impl Vmm {
         while let Some(monitor) = &mut self.monitor
             && let Ok(Some(event)) = tokio::time::timeout_at(deadline, monitor.next_event()).await
         {
-            if let Event::Shutdown(reason) = event {
-                knowledge.shutdown_reason = Some(reason);
+            if let MonitorEvent::ShuttingDown(cause) = event {
+                knowledge.shutdown = Some(cause);
             }
         }
         while let Ok(Some(_)) = tokio::time::timeout_at(deadline, self.drains.join_next()).await {}
@@ -122,7 +119,8 @@ impl Vmm {
             Err(error) => Exit::NotStarted { reason: error.to_string() },
         };
         let said = outputs.vmm.tail(TAIL_LINES);
-        let words = if said.is_empty() { exit.to_string() } else { format!("{exit}; QEMU said: {said}") };
+        let words =
+            if said.is_empty() { exit.to_string() } else { format!("{exit}; {} said: {said}", vmm::NAME) };
         Ended { exit, words }
     }
 }
@@ -171,39 +169,39 @@ impl Recipe {
     }
 
     fn descriptors(&self, folder: &SocketFolder, servers: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
-        self.invocation
+        self.command
             .descriptors
             .iter()
             .map(|&(_, role)| match role {
-                Role::Firmware
-                | Role::Kernel
-                | Role::Initrd
-                | Role::RootDisk
-                | Role::ScratchDisk
-                | Role::BaseDisk
-                | Role::Memory
-                | Role::State => self.files.get(role),
-                Role::Tap => match &*self.connection {
+                DescriptorRole::Firmware
+                | DescriptorRole::Kernel
+                | DescriptorRole::Initrd
+                | DescriptorRole::RootDisk
+                | DescriptorRole::ScratchDisk
+                | DescriptorRole::BaseDisk
+                | DescriptorRole::Memory
+                | DescriptorRole::State => self.files.get(role),
+                DescriptorRole::Tap => match &*self.connection {
                     Connection::Own(attachment) => attachment.tap.try_clone(),
                     Connection::Open | Connection::Shut => Err(io::ErrorKind::NotFound.into()),
                 },
-                Role::Share(number) => servers[number].try_clone(),
-                Role::AgentSocket => folder.listen(record::AGENT_SOCKET),
-                Role::MonitorSocket => folder.listen(record::MONITOR_SOCKET),
-                Role::ConsoleSocket => folder.listen(record::CONSOLE_SOCKET),
+                DescriptorRole::Share(number) => servers[number].try_clone(),
+                DescriptorRole::AgentSocket => folder.listen(record::AGENT_SOCKET),
+                DescriptorRole::MonitorSocket => folder.listen(vmm::MONITOR_SOCKET),
+                DescriptorRole::ConsoleSocket => folder.listen(record::CONSOLE_SOCKET),
             })
             .collect()
     }
 
     fn launch(&self, descriptors: Vec<OwnedFd>) -> Result<Launched, LaunchError> {
         let order = Order {
-            program: self.invocation.program.clone(),
-            args: self.invocation.args.clone(),
-            env: self.invocation.env.clone(),
-            descriptors: self.invocation.descriptors.iter().map(|&(number, _)| number).collect(),
+            program: self.command.program.clone(),
+            args: self.command.args.clone(),
+            env: self.command.env.clone(),
+            descriptors: self.command.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
             export: None,
-            small_pages: self.invocation.small_pages,
+            small_pages: self.command.small_pages,
             network: match *self.connection {
                 // The descriptor of the network card works in any network namespace.
                 Connection::Own(_) => Place::Empty { listen: None },
@@ -227,9 +225,7 @@ impl Recipe {
         let process = Process::new(launched.child)?;
         let mut vmm = Vmm::new(process, connections.agent, detached);
         vmm.servers = servers;
-        // A fork does nothing until it gets this command.
-        let restore = self.invocation.number(Role::State).map(Command::Restore);
-        vmm.monitor = Some(Watcher::start(connections.monitor, restore));
+        vmm.monitor = Some(Monitor::start(connections.monitor, self.command.number(DescriptorRole::State)));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;
@@ -261,7 +257,7 @@ fn serve_forward(listener: TcpListener, to: SocketAddr) -> io::Result<impl Futur
 async fn connect(folder: &SocketFolder) -> io::Result<Connections> {
     Ok(Connections {
         agent: folder.connect(record::AGENT_SOCKET).await?,
-        monitor: folder.connect(record::MONITOR_SOCKET).await?,
+        monitor: folder.connect(vmm::MONITOR_SOCKET).await?,
         console: folder.connect(record::CONSOLE_SOCKET).await?,
     })
 }
@@ -333,7 +329,7 @@ fn user(accel: Accel) -> User {
     }
     let group = match accel {
         Accel::Tcg => None,
-        Accel::Kvm => crate::kvm::group(),
+        Accel::Kvm => vmm::kvm::group(),
     };
     User::Own { group }
 }

@@ -21,9 +21,9 @@ use super::{
 use crate::driver::{krunvm, mounted, podman, process};
 use crate::environment::{EnvironmentDir, EnvironmentError};
 use crate::network::{self, Connection};
-use crate::probe;
 use crate::template::{self, Blueprint, Opened};
 use crate::virtiofs::Shares;
+use crate::vmm::probe;
 use dayfly_host::tool;
 
 /// Capacity of the queue of events. If the queue is full, the guest's messages wait.

@@ -19,8 +19,8 @@ use super::{Entrypoint, Exit, VmEvent};
 use crate::environment::EnvironmentDir;
 use crate::pace::Turn;
 use crate::process::Ending;
-use crate::qmp::{Command, Event};
 use crate::template::StartedFrom;
+use crate::vmm::MonitorEvent;
 
 /// Number of boots after which a machine is given up.
 const BOOTS: u32 = 2;
@@ -80,7 +80,7 @@ pub(super) struct Supervisor {
 enum Happening {
     Ended(std::io::Result<Ending>),
     Message(std::io::Result<GuestMessage>),
-    Monitor(Option<Event>),
+    Monitor(Option<MonitorEvent>),
     Ordered(Option<Order>),
     EnvironmentChanged,
     NoBootDevice,
@@ -162,7 +162,7 @@ impl Attempt {
     fn quit(&mut self) {
         let Some(monitor) = &self.vmm.monitor else { return self.kill() };
         self.knowledge.asked_to_quit = true;
-        monitor.ask(Command::Quit);
+        monitor.quit();
         self.stopping = Stopping::Quitting(Instant::now() + QUIT_LIMIT);
     }
 
@@ -492,18 +492,17 @@ impl Supervisor {
 }
 
 /// Stores what the monitor reports about the machine's end.
-fn note(attempt: &mut Attempt, event: Option<Event>) {
+fn note(attempt: &mut Attempt, event: Option<MonitorEvent>) {
     match event {
-        Some(Event::Shutdown(reason)) => attempt.knowledge.shutdown_reason = Some(reason),
-        Some(Event::GuestPanicked) => attempt.knowledge.shutdown_reason = Some("guest-panic".to_owned()),
-        Some(Event::Refused(reason)) => {
+        Some(MonitorEvent::ShuttingDown(cause)) => attempt.knowledge.shutdown = Some(cause),
+        Some(MonitorEvent::Refused(reason)) => {
             tracing::warn!("the monitor refused a command: {reason}");
             // Only the commands that restore a fork can be refused. Nothing ever runs in that fork then.
             if !attempt.handshake.greeted() {
                 attempt.kill();
             }
         }
-        Some(Event::Stopped | Event::Resumed | Event::Migration(_) | Event::Other(_)) => {}
+        Some(MonitorEvent::Paused | MonitorEvent::Frozen(_)) => {}
         None => attempt.monitor_gone = true,
     }
 }

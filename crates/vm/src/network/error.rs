@@ -49,7 +49,7 @@ pub enum NetworkError {
         /// Why a guest cannot reach it.
         reason: &'static str,
     },
-    /// A forwarded port that QEMU's own network cannot offer.
+    /// A forwarded port that the VMM's own network cannot offer.
     #[error(
         "without root a forge on this host must listen on 127.0.0.1 and on the port {guest_port}, and not at {to}; as root any address works"
     )]

@@ -1,18 +1,18 @@
 //! The networks of machines.
 //!
 //! ```text
-//!            namespace of QEMU   namespace of the machine's network              this host
-//!   guest ── QEMU ────────────── tap0 ─ rules, masquerade ─ eg0 ══ dayfly<random> ─ rules, masquerade ── internet
+//!            namespace of VMM    namespace of the machine's network              this host
+//!   guest ── VMM ─────────────── tap0 ─ rules, masquerade ─ eg0 ══ dayfly<random> ─ rules, masquerade ── internet
 //!   10.0.2.15  (empty)           10.0.2.2                   198.19.x.y/30
 //!                                  └ forwarded port ── a listener of this process ─────────────────── forge
 //! ```
 //!
-//! This is the network of a machine as root. The namespace has no name and no process. The descriptor of `tap0`, which QEMU
-//! holds, keeps it alive, so a machine keeps its network if this process dies. When the last process that holds the
+//! This is the network of a machine as root. The namespace has no name and no process. The descriptor of `tap0`, which the
+//! VMM holds, keeps it alive, so a machine keeps its network if this process dies. When the last process that holds the
 //! descriptor exits, the kernel removes namespace, link, address and route. Only the exceptions in the host's rules remain;
 //! they are in the record.
 //!
-//! Without root, a machine uses QEMU's own network (slirp) in the host's namespace. It is open: the guest reaches everything
+//! Without root, a machine uses the VMM's own network (slirp) in the host's namespace. It is open: the guest reaches everything
 //! that this host reaches, and the host's loopback at 10.0.2.2. A machine with [`Egress::Shut`] also uses slirp, in a
 //! namespace that has only one forwarded port.
 
@@ -39,17 +39,17 @@ pub use error::NetworkError;
 pub(crate) use namespace::Attachment;
 pub(crate) use record::remove;
 
-use crate::driver::qemu::Card;
 use crate::machine::{Egress, Network};
+use crate::vmm::NetworkCard;
 
 /// How a machine is connected.
 #[derive(Debug)]
 pub(crate) enum Connection {
     /// Through a network of its own.
     Own(Attachment),
-    /// Through QEMU's own network, in this host's namespace.
+    /// Through the VMM's own network, in this host's namespace.
     Open,
-    /// Through QEMU's own network, in a namespace that has only the forwarded port.
+    /// Through the VMM's own network, in a namespace that has only the forwarded port.
     Shut,
 }
 
@@ -78,14 +78,14 @@ pub(crate) fn connect(network: &Network, run_dir: &Path) -> Result<Connection, N
 }
 
 /// Returns the back end of the network card of a machine with this network.
-pub(crate) fn card(network: &Network) -> Card {
+pub(crate) fn card(network: &Network) -> NetworkCard {
     let own = network.egress == Egress::Open && rustix::process::geteuid().is_root();
-    if own { Card::Tap } else { Card::User }
+    if own { NetworkCard::Tap } else { NetworkCard::User }
 }
 
 /// Returns the DNS server that a machine with this network must use; none if the guest knows the address already.
 pub(crate) fn name_server(network: &Network) -> Option<Ipv4Addr> {
-    // QEMU's own network answers at an address that the guest knows.
+    // The VMM's own network answers at an address that the guest knows.
     if network.egress == Egress::Shut {
         return None;
     }
@@ -106,7 +106,7 @@ fn dns(address: IpAddr) -> Result<Ipv4Addr, NetworkError> {
 fn connect_openly(network: &Network) -> Result<Connection, NetworkError> {
     dns(network.dns)?;
     if let Some(forward) = network.forward {
-        // QEMU's network forwards each port of 10.0.2.2 to the same port of 127.0.0.1.
+        // The VMM's network forwards each port of 10.0.2.2 to the same port of 127.0.0.1.
         let (guest_port, to) = (forward.guest_port, forward.to);
         if to.ip() != Ipv4Addr::LOCALHOST || to.port() != guest_port {
             return Err(NetworkError::Forward { guest_port, to });

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::key::{KeyParts, TemplateId};
 use super::{WarmUp, key};
-use crate::driver::qemu::{self, Boot, Needs};
 use crate::machine::{Machine, Network, QemuSettings, StartError};
 use crate::network;
-use crate::platform::Platform;
+use crate::vmm::{self, Boot, Platform, VmmNeeds};
 use dayfly_host::digest::digest_of_program;
 use dayfly_image::Image;
 
@@ -46,7 +45,7 @@ impl Blueprint {
             digest_of_program(path).map_err(io_error)
         };
         // The command line of a fork, without the parts that differ between two forks.
-        let needs = Needs {
+        let needs = VmmNeeds {
             platform: &platform,
             name: "",
             tsc_khz: 0,
@@ -57,16 +56,13 @@ impl Blueprint {
         let id = key::id_of(&KeyParts {
             image: settings.image.manifest(),
             guest: &digest(&machine.guest_binary)?,
-            vmm: &digest(&platform.qemu)?,
-            firmware: &platform
-                .firmware
-                .file(&platform.qemu)
-                .map_or(Ok(String::new()), |path| digest(&path))?,
+            vmm: &digest(platform.program())?,
+            firmware: &platform.firmware_file().map_or(Ok(String::new()), |path| digest(&path))?,
             accel: platform.accel,
             cpus: machine.cpus,
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,
-            vmm_args: &qemu::plan(&needs).args,
+            vmm_args: &vmm::plan(&needs).args,
             user,
             warm_up: warm_up.as_ref().map(|warm_up| warm_up.script.as_str()),
         });

@@ -12,14 +12,12 @@ use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Milestone, Prepare
 use tokio::time::Instant;
 
 use super::blueprint::Blueprint;
-use super::{Preparing, memory, store};
+use super::{Preparing, store};
 use crate::console::BoundedFile;
-use crate::driver::qemu::Role;
-use crate::machine::files::Files;
 use crate::machine::origin::Parts;
 use crate::machine::spawn::{Outputs, Vmm};
 use crate::machine::{self, Limits, MachineFolder, MachineMaker, StartError, VmHost};
-use crate::qmp::{Command, Event};
+use crate::vmm::{self, DescriptorRole, FreezeError, VmmFiles, memory};
 
 /// Longest time that the VMM may take to write the state of its devices, which takes some hundredths of a second, and to
 /// exit.
@@ -46,7 +44,7 @@ pub(super) enum BuildError {
     Version(u32),
     #[error("{0}")]
     NotReady(String),
-    #[error("QEMU cannot freeze it: {0}")]
+    #[error("{vmm} cannot freeze it: {0}", vmm = vmm::NAME)]
     Freeze(String),
 }
 
@@ -106,7 +104,7 @@ async fn freeze_one(
     let state_path = stage.join(store::STATE);
     let state = File::create(&state_path).map_err(io_error("make", &state_path))?;
     let shared = memory.try_clone().map_err(io_error("use memory of", stage))?;
-    let files = Files::default().with(Role::Memory, shared);
+    let files = VmmFiles::default().with(DescriptorRole::Memory, shared);
     let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);
     let outputs = Outputs::new();
     let turn = host.pace.enter().await.map_err(StartError::from)?;
@@ -248,33 +246,22 @@ impl Becoming {
     /// Has the VMM write the state of its devices, then has it quit. The memory stays as it was at that moment.
     async fn freeze(&mut self, state: OwnedFd) -> Result<(), BuildError> {
         let end = Instant::now() + FREEZE_LIMIT;
-        self.ask(Command::Freeze(state));
-        loop {
-            match self.next_event("QEMU did not freeze it", end).await? {
-                Event::Migration(status) if status == "completed" => break,
-                Event::Migration(status) if status == "failed" || status == "cancelled" => {
-                    return Err(BuildError::Freeze(format!("{status}; {}", self.tail())));
-                }
-                Event::Refused(reason) => return Err(BuildError::Freeze(reason)),
-                _ => {}
+        let Some(monitor) = &mut self.vmm.monitor else { return Err(self.ended(vmm::NOT_FROZEN).await) };
+        match tokio::time::timeout_at(end, monitor.freeze(state)).await {
+            Ok(Ok(())) => monitor.quit(),
+            Ok(Err(FreezeError::Failed(status))) => {
+                return Err(BuildError::Freeze(format!("{status}; {}", self.tail())));
             }
+            Ok(Err(FreezeError::Refused(reason))) => return Err(BuildError::Freeze(reason)),
+            Ok(Err(FreezeError::Gone)) => return Err(self.ended(vmm::NOT_FROZEN).await),
+            Err(_) => return Err(self.too_long(vmm::NOT_FROZEN)),
         }
-        self.ask(Command::Quit);
         let ended = tokio::time::timeout_at(end, self.vmm.process.wait()).await;
         ended
-            .map_err(|_| self.too_long("QEMU did not exit"))?
-            .map_err(io_error("wait for", Path::new("QEMU")))?;
+            .map_err(|_| self.too_long(vmm::NOT_EXITED))?
+            .map_err(io_error("wait for", Path::new(vmm::NAME)))?;
         self.vmm.settle();
         Ok(())
-    }
-
-    async fn next_event(&mut self, what: &'static str, end: Instant) -> Result<Event, BuildError> {
-        let Some(monitor) = &mut self.vmm.monitor else { return Err(self.ended(what).await) };
-        match tokio::time::timeout_at(end, monitor.next_event()).await {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(self.ended(what).await),
-            Err(_) => Err(self.too_long(what)),
-        }
     }
 
     fn too_long(&self, what: &'static str) -> BuildError {
@@ -291,12 +278,6 @@ impl Becoming {
             && let Err(error) = link.send(message)
         {
             tracing::warn!("cannot send a message to a template: {error}");
-        }
-    }
-
-    fn ask(&self, command: Command) {
-        if let Some(monitor) = &self.vmm.monitor {
-            monitor.ask(command);
         }
     }
 

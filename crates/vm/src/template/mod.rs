@@ -12,7 +12,6 @@ mod build;
 mod key;
 mod make;
 mod manifest;
-mod memory;
 mod store;
 mod templates;
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{FORMAT, TemplateId};
 use super::manifest::TemplateManifest;
-use super::memory;
+use crate::vmm::memory;
 use dayfly_host::clock::now_s;
 use dayfly_host::file;
 use dayfly_host::stage::{self, StageError};

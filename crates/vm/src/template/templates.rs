@@ -12,7 +12,7 @@ use super::{Preparing, make};
 use crate::check;
 use crate::machine::{Driver, Machine, Network, StartError, VmHost};
 use crate::mount::Mount;
-use crate::probe;
+use crate::vmm::probe;
 use dayfly_image::ImageError;
 
 /// Number of failed forks in a row at which their template is discarded.

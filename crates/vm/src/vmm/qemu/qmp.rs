@@ -24,7 +24,7 @@ const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
 /// A line from the monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Message {
+pub(super) enum Message {
     /// The monitor is ready.
     Greeting,
     /// A command was carried out.
@@ -37,7 +37,7 @@ pub(crate) enum Message {
 
 /// A message that the monitor sends by itself, or the refusal of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(super) enum Event {
     /// The machine shuts down, with QEMU's word for the reason, e.g. `guest-shutdown`.
     Shutdown(String),
     /// The guest reported that it panicked.
@@ -106,7 +106,7 @@ fn parse(line: &[u8]) -> Option<Message> {
 
 /// A command for the monitor.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(super) enum Command {
     /// Exit at once, without asking the guest.
     Quit,
     /// Stop the virtual processors.
@@ -161,7 +161,7 @@ fn capabilities(names: &[&str]) -> String {
 
 /// A connection to the monitor, after its greeting.
 #[derive(Debug)]
-pub(crate) struct Monitor {
+pub(super) struct Client {
     reader: Reader,
     writer: OwnedWriteHalf,
 }
@@ -196,9 +196,9 @@ impl Reader {
     }
 }
 
-impl Monitor {
+impl Client {
     /// Takes over a connection and negotiates capabilities. The first command, if any, is sent in the same write.
-    pub(crate) async fn open(stream: UnixStream, first: Option<Command>) -> io::Result<Self> {
+    pub(super) async fn open(stream: UnixStream, first: Option<Command>) -> io::Result<Self> {
         let (stream, writer) = stream.into_split();
         let reader = Reader { stream, buffer: Vec::new(), skipping: false };
         let mut monitor = Self { reader, writer };
@@ -218,7 +218,7 @@ impl Monitor {
     }
 
     /// Returns the next event, and skips answers other than refusals. Cancel-safe.
-    pub(crate) async fn next_event(&mut self) -> io::Result<Event> {
+    pub(super) async fn next_event(&mut self) -> io::Result<Event> {
         loop {
             match self.reader.next().await? {
                 Message::Event(event) => return Ok(event),
@@ -229,7 +229,7 @@ impl Monitor {
     }
 
     /// Sends a command.
-    pub(crate) async fn send(&mut self, command: Command) -> io::Result<()> {
+    pub(super) async fn send(&mut self, command: Command) -> io::Result<()> {
         if let Command::Freeze(state) = &command {
             self.hand_over(state).await?;
         }
@@ -237,7 +237,7 @@ impl Monitor {
     }
 }
 
-impl Monitor {
+impl Client {
     /// Passes a descriptor to the VMM under the name [`STATE`], because QEMU 7.2 cannot write its state to an inherited one.
     async fn hand_over(&mut self, file: &OwnedFd) -> io::Result<()> {
         let line = format!("{{\"execute\":\"getfd\",\"arguments\":{{\"fdname\":\"{STATE}\"}}}}\n");
@@ -327,7 +327,7 @@ mod tests {
             write.write_all(&vec![b'x'; 5 * LINE_MAX]).await.expect("flood");
             write.write_all(b"\n{\"event\": \"STOP\"}\n").await.expect("event");
         });
-        let mut monitor = Monitor::open(ours, None).await.expect("open");
+        let mut monitor = Client::open(ours, None).await.expect("open");
         assert_eq!(monitor.next_event().await.expect("event"), Event::Stopped);
         server.await.expect("server");
         assert_eq!(monitor.next_event().await.expect_err("end").kind(), io::ErrorKind::UnexpectedEof);

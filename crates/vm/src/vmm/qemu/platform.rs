@@ -1,11 +1,13 @@
 //! The platform of QEMU's machines: the program, its firmware, the accelerator, the processor model, and how slow this host
 //! is.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
+use super::firmware::Firmware;
 use crate::accel::Accel;
-use crate::driver::qemu::Firmware;
-use crate::machine::Limits;
+use crate::machine::{Limits, StartError};
+use crate::vmm::{DescriptorRole, VmmFiles};
 
 /// Processor model of a machine with KVM: this host's own, without virtualisation, because a job that starts machines of
 /// its own would widen the part of KVM that a guest reaches.
@@ -14,7 +16,7 @@ const HOST_MODEL: &str = "host,vmx=off,svm=off";
 /// QEMU 7.2's emulation of it, and no AVX, because its emulation is so slow that a C library is faster without it. ARAT is
 /// added, because a kernel that does not know that its timer continues in idle never stops ticking: 0.057 of a core for
 /// each idle fork instead of 0.003.
-pub(crate) const EMULATED_MODEL: &str = "Nehalem-v1,+arat";
+pub(super) const EMULATED_MODEL: &str = "Nehalem-v1,+arat";
 /// Largest factor by which a slow host may stretch limits.
 const SLOWNESS_MAX: f64 = 20.0;
 /// Largest factor by which the host's other work may stretch limits.
@@ -24,19 +26,19 @@ const LOAD_MAX: f64 = 4.0;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Platform {
     /// Path of QEMU.
-    pub(crate) qemu: PathBuf,
-    pub(crate) firmware: Firmware,
+    pub(super) qemu: PathBuf,
+    pub(super) firmware: Firmware,
     /// Accelerator of the machines.
     pub(crate) accel: Accel,
     /// The processor model, in QEMU's syntax.
-    pub(crate) cpu_model: String,
+    pub(super) cpu_model: String,
     /// The factor by which this host boots a guest more slowly than an ordinary host; at least 1.
-    pub(crate) slowness: f64,
+    pub(super) slowness: f64,
 }
 
 impl Platform {
     /// Returns the platform of an ordinary host. `cpu_model` is that of emulated machines, by default [`EMULATED_MODEL`].
-    pub(crate) fn of(qemu: PathBuf, firmware: Firmware, accel: Accel, cpu_model: Option<&str>) -> Self {
+    pub(super) fn of(qemu: PathBuf, firmware: Firmware, accel: Accel, cpu_model: Option<&str>) -> Self {
         let cpu_model = match accel {
             Accel::Kvm => HOST_MODEL,
             Accel::Tcg => cpu_model.unwrap_or(EMULATED_MODEL),
@@ -45,9 +47,26 @@ impl Platform {
     }
 
     /// Returns this platform for a host on which a probe guest took `hello_ms` milliseconds until its hello.
-    pub(crate) fn on_host_of(self, hello_ms: Option<u64>) -> Self {
+    pub(super) fn on_host_of(self, hello_ms: Option<u64>) -> Self {
         let slowness = hello_ms.map_or(1.0, |hello_ms| slowness(self.accel, hello_ms));
         Self { slowness, ..self }
+    }
+
+    /// Returns the VMM's program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.qemu
+    }
+
+    /// Returns the file of the VMM's firmware, if it is known.
+    pub(crate) fn firmware_file(&self) -> Option<PathBuf> {
+        self.firmware.file(&self.qemu)
+    }
+
+    /// Adds the firmware to a VMM's files, unless QEMU uses its own.
+    pub(crate) fn with_firmware(&self, files: VmmFiles) -> Result<VmmFiles, StartError> {
+        let Firmware::Qboot(path) = &self.firmware else { return Ok(files) };
+        let io_error = |source| StartError::Io { what: "open the firmware", path: path.clone(), source };
+        Ok(files.with(DescriptorRole::Firmware, File::open(path).map_err(io_error)?))
     }
 
     /// Returns the limits that apply on this host at its current load.
@@ -69,7 +88,7 @@ fn slowness(accel: Accel, hello_ms: u64) -> f64 {
 }
 
 /// Returns the factor by which work takes longer because other programs need the processors too.
-pub(crate) fn load_factor() -> f64 {
+pub(super) fn load_factor() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -19,7 +19,7 @@ const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
 
 /// Creates the memory of a machine that becomes a template. The VMM's user reopens it through /proc.
-pub(super) fn make(bytes: u64) -> io::Result<OwnedFd> {
+pub(crate) fn make(bytes: u64) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("dayfly-template", MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&memory, bytes)?;
     rustix::fs::fchmod(&memory, Mode::from_raw_mode(0o666))?;
@@ -27,13 +27,13 @@ pub(super) fn make(bytes: u64) -> io::Result<OwnedFd> {
 }
 
 /// Writes memory into a new file, without pages that are zero.
-pub(super) fn write(memory: &OwnedFd, path: &Path) -> io::Result<()> {
+pub(crate) fn write(memory: &OwnedFd, path: &Path) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     copy(&File::from(memory.try_clone()?), &file)
 }
 
 /// Copies a file into a sealed memory file, which can be mapped and read but never changed.
-pub(super) fn open_sealed(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_sealed(path: &Path) -> io::Result<OwnedFd> {
     let file = File::open(path)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let sealed = File::from(rustix::fs::memfd_create("dayfly-template", flags)?);

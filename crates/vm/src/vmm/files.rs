@@ -5,17 +5,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use super::StartError;
+use super::DescriptorRole;
 use super::initramfs::{self, InitramfsError};
-use crate::driver::qemu::{Firmware, Role};
-use crate::platform::Platform;
+use crate::machine::StartError;
 use dayfly_image::Image;
 
 /// Open files, by their role for the VMM.
 #[derive(Debug, Default)]
-pub(crate) struct Files(Vec<(Role, OwnedFd)>);
+pub(crate) struct VmmFiles(Vec<(DescriptorRole, OwnedFd)>);
 
-impl Files {
+impl VmmFiles {
     /// Opens the files that a machine boots from: kernel and initramfs.
     pub(crate) fn to_boot(image: &Image, guest_binary: &Path) -> Result<Self, StartError> {
         let (kernel, modules) = (image.kernel(), image.initramfs());
@@ -28,25 +27,18 @@ impl Files {
                 StartError::of_image(image, &modules)(source)
             }
         })?;
-        Ok(Self::default().with(Role::Kernel, opened).with(Role::Initrd, initramfs))
-    }
-
-    /// Adds the firmware, unless QEMU uses its own.
-    pub(crate) fn with_firmware(self, platform: &Platform) -> Result<Self, StartError> {
-        let Firmware::Qboot(path) = &platform.firmware else { return Ok(self) };
-        let io_error = |source| StartError::Io { what: "open the firmware", path: path.clone(), source };
-        Ok(self.with(Role::Firmware, File::open(path).map_err(io_error)?))
+        Ok(Self::default().with(DescriptorRole::Kernel, opened).with(DescriptorRole::Initrd, initramfs))
     }
 
     /// Adds the image's root file system. The descriptor holds a lock that keeps the image from being removed, and the VMM
     /// inherits it.
     pub(crate) fn with_root(self, image: &Image) -> Result<Self, StartError> {
         let root = image.open_root().map_err(StartError::of_image(image, &image.root()))?;
-        Ok(self.with(Role::RootDisk, root))
+        Ok(self.with(DescriptorRole::RootDisk, root))
     }
 
     /// Adds a file.
-    pub(crate) fn with(mut self, role: Role, file: impl Into<OwnedFd>) -> Self {
+    pub(crate) fn with(mut self, role: DescriptorRole, file: impl Into<OwnedFd>) -> Self {
         self.0.push((role, file.into()));
         self
     }
@@ -58,7 +50,7 @@ impl Files {
     }
 
     /// Returns a new descriptor of the file with this role.
-    pub(crate) fn get(&self, role: Role) -> io::Result<OwnedFd> {
+    pub(crate) fn get(&self, role: DescriptorRole) -> io::Result<OwnedFd> {
         match self.0.iter().find(|(found, _)| *found == role) {
             Some((_, file)) => file.try_clone(),
             None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no file for {role:?}"))),

@@ -13,7 +13,7 @@ const SMAP_IS_SOUND_FROM: u64 = 10;
 ///
 /// # Errors
 /// QEMU cannot be started, or does not read its commands.
-pub(crate) fn consequence(qemu: &Path, model: &str) -> io::Result<Option<String>> {
+pub(super) fn consequence(qemu: &Path, model: &str) -> io::Result<Option<String>> {
     let answers = ask(qemu, model)?;
     let major = answers.iter().find_map(|answer| answer.pointer("/QMP/version/qemu/major")?.as_u64());
     let smap = answers.iter().find_map(|answer| answer.pointer("/return/model/props/smap")?.as_bool());
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_model_without_smap_loses_nothing_and_one_that_is_not_there_is_not_judged() {
         let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        for model in [crate::platform::EMULATED_MODEL, "max,-smap", "no-such-model"] {
+        for model in [super::super::platform::EMULATED_MODEL, "max,-smap", "no-such-model"] {
             assert_eq!(consequence(qemu, model).expect("it answers"), None, "{model}");
         }
         if let Some(lost) = consequence(qemu, "max").expect("it answers") {

@@ -15,15 +15,14 @@ use std::time::{Duration, Instant};
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage};
 use serde::{Deserialize, Serialize};
 
+use super::firmware::Firmware;
+use super::platform::{Platform, load_factor};
+use super::{cpu_model, plan, tsc};
 use crate::accel::{Accel, AccelChoice};
-use crate::driver::qemu::{self, Boot, Firmware, Needs};
-use crate::kvm;
-use crate::machine::files::Files;
 use crate::machine::spawn::{Outputs, Recipe, Vmm};
 use crate::machine::{Exit, QemuSettings, StartError, VmHost, record};
 use crate::network::Connection;
-use crate::platform::{Platform, load_factor};
-use crate::tsc;
+use crate::vmm::{Boot, VmmFiles, VmmNeeds, kvm};
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::digest_of_program;
 use dayfly_host::file;
@@ -186,7 +185,7 @@ pub fn is_known(host: &VmHost, choice: AccelChoice, guest: ProbeGuest<'_>, trust
 async fn warning(host: &VmHost, cpu_model: Option<&str>) -> Result<Option<String>, StartError> {
     let (Some(model), qemu) = (cpu_model.map(str::to_owned), host.qemu()?) else { return Ok(None) };
     let path = qemu.clone();
-    let asked = tokio::task::spawn_blocking(move || qemu::consequence(&qemu, &model)).await;
+    let asked = tokio::task::spawn_blocking(move || cpu_model::consequence(&qemu, &model)).await;
     asked.map_err(std::io::Error::other).flatten().map_err(io_error("ask", &path))
 }
 
@@ -350,7 +349,7 @@ impl<'a> Probe<'a> {
     }
 
     fn recipe(&self, platform: &Platform, run_dir: &Path) -> Result<Recipe, StartError> {
-        let needs = Needs {
+        let needs = VmmNeeds {
             platform,
             name: "probe",
             tsc_khz: tsc::frequency_khz(),
@@ -359,7 +358,7 @@ impl<'a> Probe<'a> {
             boot: Boot::Probe,
         };
         Ok(Recipe {
-            invocation: qemu::plan(&needs),
+            command: plan::plan(&needs),
             launcher: self.host.launcher.clone(),
             accel: self.accel,
             name: "probe".to_owned(),
@@ -367,7 +366,7 @@ impl<'a> Probe<'a> {
             connection: Arc::new(Connection::Shut),
             shares: None,
             forward: None,
-            files: Files::to_boot(self.guest.image, self.guest.guest_binary)?.with_firmware(platform)?,
+            files: platform.with_firmware(VmmFiles::to_boot(self.guest.image, self.guest.guest_binary)?)?,
         })
     }
 }
@@ -444,13 +443,6 @@ fn processor() -> &'static str {
         let model = text.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
         model.trim_start_matches(['\t', ' ', ':']).to_owned()
     })
-}
-
-/// Returns QEMU's version, from the first line of `--version`.
-pub(crate) fn qemu_version(qemu: &Path) -> Option<String> {
-    let output = std::process::Command::new(qemu).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    Some(text.lines().next()?.trim_start_matches("QEMU emulator version ").to_owned())
 }
 
 fn read(path: &Path) -> Sightings {

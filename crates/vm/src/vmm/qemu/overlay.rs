@@ -20,7 +20,7 @@ const REFCOUNT_ORDER: u32 = 4;
 const HEADER_LENGTH: u32 = 104;
 
 /// Creates an empty overlay of this size and opens it. Replaces an existing file.
-pub(super) fn make(path: &Path, bytes: u64) -> io::Result<File> {
+pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let level_1_entries = bytes.div_ceil(MAPPED_BY_LEVEL_1);

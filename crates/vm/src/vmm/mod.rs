@@ -1,0 +1,37 @@
+//! The seam between machines and the program that runs a guest (VMM), which is QEMU today.
+//!
+//! ```text
+//!   fork, machine, template ──> vmm: VmmNeeds ──plan──> VmmCommand ──> launch
+//!                                    Monitor <── socket of the running VMM
+//!                                      └── qemu/   everything that knows QEMU
+//! ```
+//!
+//! Only [`qemu`] knows QEMU's options, monitor, firmware and file formats. All other code uses the names that this module
+//! exports. A second VMM gets a folder beside `qemu/` and brings these parts:
+//!
+//! - **program**: finds its program ([`find_program`]) and checks this host for `dayfly doctor` ([`checks`]),
+//! - **platform**: what is resolved once per machine, with the files of its program and firmware, which are part of a
+//!   template's key ([`Platform`], [`probe::resolve`]), and finds out whether a guest boots ([`probe`]),
+//! - **plan**: turns [`VmmNeeds`] into a [`VmmCommand`], pure ([`plan`]),
+//! - **monitor**: pauses, resumes, freezes and quits a running VMM, restores a fork, and reports why the machine stops
+//!   ([`Monitor`]),
+//! - **snapshot**: the memory of a template in the form that its forks map ([`memory`]), and a fork's disk over the
+//!   template's ([`overlay`]).
+//!
+//! There is no trait yet, because with one VMM nothing would show which methods both can honour. The second VMM turns these
+//! names into an enum or a trait. [`VmmNeeds`], [`VmmCommand`], [`VmmFiles`] and [`kvm`] are for every VMM.
+
+mod command;
+mod files;
+mod initramfs;
+pub(crate) mod kvm;
+mod needs;
+mod qemu;
+
+pub(crate) use command::{DescriptorRole, VmmCommand};
+pub(crate) use files::VmmFiles;
+pub(crate) use needs::{Boot, NetworkCard, VmmNeeds};
+pub(crate) use qemu::{
+    FreezeError, MONITOR_SOCKET, Monitor, MonitorEvent, NAME, NOT_EXITED, NOT_FROZEN, Platform,
+    ShutdownCause, checks, find_program, memory, overlay, plan, probe, tsc_khz,
+};

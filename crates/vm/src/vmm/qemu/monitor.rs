@@ -1,0 +1,195 @@
+//! The handle of a running QEMU: pauses, resumes, freezes, restores and quits it, and reports what its monitor says.
+//!
+//! A task owns the connection: it waits for the greeting, translates QEMU's events and sends commands.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::qmp::{self, Command, Event};
+
+/// Capacity of the queue of commands. A machine needs two or three in its life.
+const COMMANDS_MAX: usize = 4;
+/// The message if a machine is not frozen in time.
+pub(crate) const NOT_FROZEN: &str = "QEMU did not freeze it";
+/// The message if QEMU does not exit in time.
+pub(crate) const NOT_EXITED: &str = "QEMU did not exit";
+
+/// An event of a running VMM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MonitorEvent {
+    /// The machine stops, and the VMM will exit.
+    ShuttingDown(ShutdownCause),
+    /// The virtual processors have stopped.
+    Paused,
+    /// The state of the devices was written. The error is the VMM's word for what happened instead.
+    Frozen(Result<(), String>),
+    /// A command was refused, for this reason.
+    Refused(String),
+}
+
+/// The cause of a machine's stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShutdownCause {
+    /// The guest restarted, or its kernel panicked.
+    GuestReset,
+    /// The VMM was asked to quit, by its monitor or by a signal.
+    Host,
+    /// Any other cause; usually the guest powered itself off.
+    Other,
+}
+
+/// Why a machine could not be frozen.
+#[derive(Debug)]
+pub(crate) enum FreezeError {
+    /// The VMM began and gave up; its word for that.
+    Failed(String),
+    /// The VMM refused the command, for this reason.
+    Refused(String),
+    /// The monitor is gone.
+    Gone,
+}
+
+/// Handle of a VMM's monitor.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    events: mpsc::Receiver<MonitorEvent>,
+    commands: mpsc::Sender<Command>,
+    /// The task, which is aborted when this is dropped.
+    _task: JoinSet<()>,
+}
+
+impl Monitor {
+    /// Starts the task on a connection. If `state` is given, the VMM is a fork, which first reads the state of its devices
+    /// from this inherited descriptor and does nothing before.
+    pub(crate) fn start(stream: UnixStream, state: Option<i32>) -> Self {
+        let (event_sender, events) = mpsc::channel(16);
+        let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let first = state.map(Command::Restore);
+            if let Err(error) = watch(stream, first, event_sender, command_receiver).await {
+                tracing::debug!("the monitor of a VMM is gone: {error}");
+            }
+        });
+        Self { events, commands, _task: task }
+    }
+
+    /// Tells the VMM to exit at once, without asking the guest.
+    pub(crate) fn quit(&self) {
+        self.send(Command::Quit);
+    }
+
+    /// Tells the VMM to resume the virtual processors.
+    pub(crate) fn resume(&self) {
+        self.send(Command::Continue);
+    }
+
+    /// Stops the virtual processors, and waits until they have stopped. Skips other events.
+    pub(crate) async fn pause(&mut self) -> io::Result<()> {
+        self.send(Command::Stop);
+        loop {
+            match self.next_event().await {
+                Some(MonitorEvent::Paused) => return Ok(()),
+                Some(_) => {}
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// Has the VMM write the state of its devices, and waits until it is written. Then the virtual processors stand still,
+    /// and the memory stays as it was at that moment.
+    pub(crate) async fn freeze(&mut self, state: OwnedFd) -> Result<(), FreezeError> {
+        self.send(Command::Freeze(state));
+        loop {
+            match self.next_event().await {
+                Some(MonitorEvent::Frozen(Ok(()))) => return Ok(()),
+                Some(MonitorEvent::Frozen(Err(status))) => return Err(FreezeError::Failed(status)),
+                Some(MonitorEvent::Refused(reason)) => return Err(FreezeError::Refused(reason)),
+                Some(MonitorEvent::ShuttingDown(_) | MonitorEvent::Paused) => {}
+                None => return Err(FreezeError::Gone),
+            }
+        }
+    }
+
+    /// Sends a command to the VMM. The command is lost if the monitor is gone or the queue is full.
+    fn send(&self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    /// Returns the next event, or `None` once the monitor is gone. Safe to be cancelled.
+    pub(crate) async fn next_event(&mut self) -> Option<MonitorEvent> {
+        self.events.recv().await
+    }
+}
+
+async fn watch(
+    stream: UnixStream,
+    first: Option<Command>,
+    events: mpsc::Sender<MonitorEvent>,
+    mut commands: mpsc::Receiver<Command>,
+) -> io::Result<()> {
+    let mut monitor = qmp::Client::open(stream, first).await?;
+    loop {
+        tokio::select! {
+            event = monitor.next_event() => if let Some(event) = translate(event?) {
+                // The queue has room for all events of this kind in a machine's life.
+                drop(events.try_send(event));
+            },
+            Some(command) = commands.recv() => monitor.send(command).await?,
+        }
+    }
+}
+
+/// Returns what QEMU's event means for a machine; none if it means nothing.
+fn translate(event: Event) -> Option<MonitorEvent> {
+    Some(match event {
+        // The words are names of QEMU's ShutdownCause.
+        Event::Shutdown(reason) => MonitorEvent::ShuttingDown(match reason.as_str() {
+            "guest-reset" | "guest-panic" => ShutdownCause::GuestReset,
+            "host-qmp-quit" | "host-signal" => ShutdownCause::Host,
+            _ => ShutdownCause::Other,
+        }),
+        Event::GuestPanicked => MonitorEvent::ShuttingDown(ShutdownCause::GuestReset),
+        Event::Stopped => MonitorEvent::Paused,
+        Event::Migration(status) => match status.as_str() {
+            "completed" => MonitorEvent::Frozen(Ok(())),
+            "failed" | "cancelled" => MonitorEvent::Frozen(Err(status)),
+            _ => return None,
+        },
+        Event::Refused(reason) => MonitorEvent::Refused(reason),
+        Event::Resumed => return None,
+        Event::Other(name) => {
+            tracing::trace!("the VMM tells {name}");
+            return None;
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qemus_words_mean_what_a_machine_needs_to_know() {
+        let shutdown = |reason: &str| translate(Event::Shutdown(reason.to_owned()));
+        let because = |cause| Some(MonitorEvent::ShuttingDown(cause));
+        for (reason, cause) in [
+            ("guest-shutdown", ShutdownCause::Other),
+            ("guest-reset", ShutdownCause::GuestReset),
+            ("guest-panic", ShutdownCause::GuestReset),
+            ("host-qmp-quit", ShutdownCause::Host),
+            ("host-signal", ShutdownCause::Host),
+            ("a word of a later QEMU", ShutdownCause::Other),
+        ] {
+            assert_eq!(shutdown(reason), because(cause), "{reason}");
+        }
+        let migration = |status: &str| translate(Event::Migration(status.to_owned()));
+        assert_eq!(migration("active"), None);
+        assert_eq!(migration("completed"), Some(MonitorEvent::Frozen(Ok(()))));
+        assert_eq!(migration("failed"), Some(MonitorEvent::Frozen(Err("failed".to_owned()))));
+    }
+}
