@@ -16,10 +16,10 @@ use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, Part, State};
 use dayfly_guest::protocol::Milestone;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{
-    self, Driver, Egress, Entrypoint, Exit, Machine, MachineFolder, MachineMaker, Network, QemuSettings,
-    StartError, Vm, VmEvent, VmHost, VmSpec,
-};
+use crate::machine::{Exit, MachineFolder, MachineMaker, StartError, Vm, VmEvent};
+use crate::spec::{Driver, Egress, Entrypoint, Machine, Network, QemuSettings, VmSpec};
+use crate::start::start;
+use crate::vm_host::VmHost;
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::digest_of_program;
 use dayfly_host::file;
@@ -281,7 +281,7 @@ impl Look {
         let run_dir = stage.path().join(MachineMaker::FOLDER);
         // Dropped after the machine, however this function ends.
         let _folder = MachineFolder::make(run_dir.clone()).map_err(io_error("make the folder", &run_dir))?;
-        let mut vm = machine::start(host, spec, &run_dir).await?;
+        let mut vm = start(host, spec, &run_dir).await?;
         let heard = tokio::time::timeout(LIMIT, self.hear(&mut vm)).await;
         let failure = heard.unwrap_or_else(|_| Some(format!("it took more than {} s", LIMIT.as_secs())));
         vm.stop(GRACE).await;

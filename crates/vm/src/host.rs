@@ -7,8 +7,9 @@ use std::process::Command;
 use serde::Serialize;
 
 use crate::driver::{DriverKind, krunvm, podman};
-use crate::machine::{StartError, VmHost};
+use crate::machine::StartError;
 use crate::virtiofs;
+use crate::vm_host::VmHost;
 use crate::vmm;
 use crate::vmm::probe::Answer;
 use dayfly_guest::os_release::OsRelease;

@@ -1,9 +1,11 @@
 //! Virtual machines for dayfly: drivers, VMM processes, templates, and the link to the agent in the guest.
 //!
 //! ```text
-//!   image ──> machine::start ──> driver::*::plan (pure) ──> launch ──> VMM
-//!                  │                                                    │ agent's port, or a shared folder
-//!                  └── supervisor <── events, orders ──> Vm     entrypoint in the guest
+//!   start ──> fork: spare, fork or boot ──> vmm: plan (pure) ──> launch ──> VMM
+//!     │          │ StartSource                                               │ agent's port
+//!     │          v                                                           v
+//!     ├───────> machine: supervisor <──── events, orders ────> Vm    entrypoint in the guest
+//!     └───────> driver::*: plan (pure) ──> podman, krunvm: shared folder ────┘
 //! ```
 //!
 //! The crate never prints, never reads environment variables, never exits the process, and knows nothing about forges.
@@ -14,6 +16,7 @@ mod console;
 mod driver;
 mod environment;
 mod folder_watch;
+mod fork;
 mod forward;
 pub mod host;
 pub mod launch;
@@ -24,24 +27,28 @@ mod pace;
 mod process;
 mod readiness;
 mod socket;
-pub mod template;
+mod spec;
+mod start;
 mod virtiofs;
+mod vm_host;
 mod vmm;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use driver::{ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, choose, find, pull};
 pub use environment::{EnvironmentDir, EnvironmentError};
+pub use fork::{Spares, template};
 pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
-    Driver, Egress, Entrypoint, Exit, KrunSettings, Leftover, LeftoverError, Limits, Machine, Network,
-    ProcessSettings, QemuSettings, Spares, StartError, Vm, VmEvent, VmHost, VmSpec, destroy_leftover,
-    leftover, start,
+    Exit, Leftover, LeftoverError, StartError, StartedFrom, Vm, VmEvent, destroy_leftover, leftover,
 };
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::NoMemory;
-pub use template::{
-    Preparing, StartedFrom, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates,
+pub use spec::{
+    Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
 };
+pub use start::start;
+pub use template::{Preparing, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates};
+pub use vm_host::{Limits, VmHost};
 pub use vmm::probe::{Answer, ProbeGuest, Trust, answer as probe, is_known as is_probed};

@@ -2,7 +2,8 @@
 
 use super::{DriverKind, krunvm, podman};
 use crate::accel::AccelChoice;
-use crate::machine::{StartError, VmHost};
+use crate::machine::StartError;
+use crate::vm_host::VmHost;
 use crate::vmm::kvm;
 use crate::vmm::probe::{self, ProbeGuest, Trust};
 

@@ -12,7 +12,8 @@
 use std::time::Duration;
 
 use super::mounted::{GUEST_DIR, Needs, Plan};
-use crate::machine::{StartError, VmHost};
+use crate::machine::StartError;
+use crate::vm_host::VmHost;
 use dayfly_guest::environment;
 use dayfly_host::tool::{self, Invocation};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::{krunvm, podman};
 use crate::check;
-use crate::machine::{Driver, Machine, QemuSettings, StartError, VmHost};
+use crate::machine::StartError;
+use crate::spec::{Driver, Machine, QemuSettings};
+use crate::vm_host::VmHost;
 use dayfly_host::tool::{self, Invocation};
 use dayfly_image::{Image, ImageError, ImageResolver, Imported, Progress};
 

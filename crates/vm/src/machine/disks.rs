@@ -17,7 +17,7 @@ const FREE_MIB_MIN: u64 = 1024;
 const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
 
 /// Creates the disk and opens it. Replaces an existing file.
-pub(super) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartError> {
+pub(crate) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartError> {
     check_space(path)?;
     let failed = |reason: String| StartError::Disk { path: path.to_owned(), reason };
     let file = OpenOptions::new()

@@ -3,7 +3,17 @@
 use dayfly_guest::protocol::{Milestone, Source};
 
 use super::Exit;
-use crate::template::StartedFrom;
+
+/// The origin of a machine's start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartedFrom {
+    /// The machine's kernel.
+    Boot,
+    /// A template, with the template's id.
+    Fork(String),
+    /// A spare, with the id of its template.
+    Spare(String),
+}
 
 /// An event in the life of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

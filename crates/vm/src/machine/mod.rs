@@ -7,44 +7,43 @@
 //!   Vm::stop / Vm::kill: orders to the supervisor      Vm::destroy: the files
 //! ```
 //!
+//! This layer knows no templates: a [`StartSource`] provides each start, and is told how it went.
+//!
 //! The supervisor owns the machine's state; all other code sends orders or reads events. [`supervisor`] is for machines
 //! with an agent, [`mounted`] for machines that share their environment directory. If this process dies, the machine lives
 //! on. A later process finds it by the record in the run folder ([`record`]), which is written before the machine exists.
 
-mod disks;
+mod create;
+pub(crate) mod disks;
 mod error;
 mod event;
 mod exit;
 mod folder;
 mod handle;
 mod handshake;
-mod host;
+mod identity;
 mod link;
 mod maker;
 mod mounted;
-pub(crate) mod origin;
 pub(crate) mod record;
 mod servers;
-mod spare;
+mod source;
 pub(crate) mod spawn;
-mod spec;
-mod start;
+mod supervise;
 mod supervisor;
 mod tree;
 
+pub(crate) use create::{Mounting, start_mounted};
 pub use error::{LeftoverError, StartError};
-pub use event::VmEvent;
+pub use event::{StartedFrom, VmEvent};
 pub use exit::Exit;
 pub(crate) use folder::MachineFolder;
 pub use handle::Vm;
-pub use host::{Limits, VmHost};
+pub(crate) use identity::{identity, unix_time_ns};
 pub(crate) use maker::{MachineMaker, blocking};
+pub(crate) use record::RecordKind;
 pub use record::{Leftover, destroy_leftover, leftover};
-pub(crate) use spare::NOBODY;
-pub use spare::Spares;
-pub use spec::{
-    Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
-};
-pub(crate) use start::connect;
-pub use start::start;
-pub(crate) use supervisor::identity;
+pub(crate) use source::{StartSource, Started};
+pub(crate) use supervise::supervise;
+pub(crate) use supervisor::MachineRole;
+pub(crate) use tree::TreeRecipe;

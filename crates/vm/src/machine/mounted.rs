@@ -20,12 +20,11 @@ use super::exit::{Knowledge, classify};
 use super::record;
 use super::spawn::Outputs;
 use super::supervisor::Order;
-use super::{Exit, StartError, VmEvent};
+use super::{Exit, StartError, StartedFrom, VmEvent};
 use crate::console::{BoundedFile, Lines};
 use crate::driver::mounted::Plan;
 use crate::environment::EnvironmentDir;
 use crate::process::{Ending, Process};
-use crate::template::StartedFrom;
 use dayfly_host::tool;
 
 /// Longest time that a tool may take to pass an order on. The machine's own deadline keeps running meanwhile.

@@ -50,13 +50,13 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The machine's form on this host.
     #[serde(flatten)]
-    pub(crate) made: Made,
+    pub(crate) kind: RecordKind,
 }
 
 /// The form of a machine on this host. The names of the fields distinguish the variants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Made {
+pub(crate) enum RecordKind {
     /// The containers with the run folder's label.
     Podman {
         /// How podman is called. Another podman could use another store.
@@ -133,12 +133,12 @@ impl ProcessId {
 impl Record {
     /// Returns the record of a running process.
     pub(crate) fn of_process(pid: u32, name: &str) -> io::Result<Self> {
-        Ok(Self { name: name.to_owned(), made: Made::Process(ProcessId::of(pid, false)?) })
+        Ok(Self { name: name.to_owned(), kind: RecordKind::Process(ProcessId::of(pid, false)?) })
     }
 
     /// Returns the record of a running keeper.
     pub(crate) fn of_keeper(pid: u32, name: &str) -> io::Result<Self> {
-        Ok(Self { name: name.to_owned(), made: Made::Process(ProcessId::of(pid, true)?) })
+        Ok(Self { name: name.to_owned(), kind: RecordKind::Process(ProcessId::of(pid, true)?) })
     }
 
     /// Writes the record into the run folder, whole or not at all.
@@ -175,13 +175,13 @@ impl Record {
 /// The folder's record cannot be read, its process cannot be inspected, or its tool fails.
 pub async fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
     let Some(record) = Record::read(run_dir, RECORD)? else { return Ok(None) };
-    let (is_there, pid) = match &record.made {
-        Made::Process(process) => {
+    let (is_there, pid) = match &record.kind {
+        RecordKind::Process(process) => {
             let alive = process.open().map_err(|source| at("inspect the process of", run_dir, source))?;
             (alive.is_some(), Some(process.pid))
         }
-        Made::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
-        Made::Krunvm { krunvm, .. } => {
+        RecordKind::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
+        RecordKind::Krunvm { krunvm, .. } => {
             let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
             (krunvm::is_listed(&list, &record.name), None)
         }
@@ -216,16 +216,16 @@ pub(super) async fn end(run_dir: &Path) -> Result<(), LeftoverError> {
 /// Stops and removes what a record describes, if it still exists.
 async fn end_recorded(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
     let Some(record) = Record::read(run_dir, name)? else { return Ok(()) };
-    match &record.made {
-        Made::Process(process) => process.end(run_dir).await,
-        Made::Podman { podman } => {
+    match &record.kind {
+        RecordKind::Process(process) => process.end(run_dir).await,
+        RecordKind::Podman { podman } => {
             let ids = containers(podman, run_dir).await?;
             if !ids.is_empty() {
                 tool::run(&podman::remove(podman, ids.iter().map(String::as_str)), TOOL_LIMIT).await?;
             }
             Ok(())
         }
-        Made::Krunvm { krunvm, lock } => {
+        RecordKind::Krunvm { krunvm, lock } => {
             end_marked(run_dir).await?;
             let _lock = lock_file(lock).await?;
             let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
@@ -393,14 +393,14 @@ mod tests {
         let found = leftover(folder.path()).await.expect("look");
         assert_eq!(found, Some(Leftover { name: "m".to_owned(), pid: Some(child.id()) }));
 
-        let Made::Process(process) = record.made.clone() else { panic!("a process") };
+        let RecordKind::Process(process) = record.kind.clone() else { panic!("a process") };
         let others = [
             // Another process that got the same number started later.
             ProcessId { start_ticks: process.start_ticks + 1, ..process.clone() },
             ProcessId { boot_id: "another".to_owned(), ..process },
         ];
         for other in others {
-            let other = Record { made: Made::Process(other), ..record.clone() };
+            let other = Record { kind: RecordKind::Process(other), ..record.clone() };
             other.write(folder.path()).expect("write");
             assert_eq!(leftover(folder.path()).await.expect("look"), None);
             end(folder.path()).await.expect("nothing to end");
@@ -425,7 +425,7 @@ mod tests {
         command.args(["-c", "sleep 60 & echo $!; read line"]).process_group(0);
         command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut child = command.spawn().expect("spawn");
-        let Made::Process(process) = Record::of_process(child.id(), "m").expect("record").made else {
+        let RecordKind::Process(process) = Record::of_process(child.id(), "m").expect("record").kind else {
             panic!("a process")
         };
         let mut line = String::new();
@@ -444,7 +444,7 @@ mod tests {
         let old = r#"{"name":"m","accel":"tcg","pid":7,"start_ticks":9,"boot_id":"b"}"#;
         let record: Record = serde_json::from_str(old).expect("understood");
         let process = ProcessId { pid: 7, start_ticks: 9, boot_id: "b".to_owned(), is_keeper: false };
-        assert_eq!(record, Record { name: "m".to_owned(), made: Made::Process(process) });
+        assert_eq!(record, Record { name: "m".to_owned(), kind: RecordKind::Process(process) });
     }
 
     #[test]
@@ -453,12 +453,12 @@ mod tests {
         let env = vec![("A".to_owned(), "b".to_owned())];
         let tool = Invocation { program: "/usr/bin/x".into(), args: vec!["unshare".to_owned()], env };
         let process = ProcessId { pid: 7, start_ticks: 9, boot_id: "b".to_owned(), is_keeper: true };
-        for made in [
-            Made::Podman { podman: tool.clone() },
-            Made::Krunvm { krunvm: tool, lock: "/l".into() },
-            Made::Process(process),
+        for kind in [
+            RecordKind::Podman { podman: tool.clone() },
+            RecordKind::Krunvm { krunvm: tool, lock: "/l".into() },
+            RecordKind::Process(process),
         ] {
-            let record = Record { name: "m".to_owned(), made };
+            let record = Record { name: "m".to_owned(), kind };
             record.write(folder.path()).expect("write");
             assert_eq!(Record::read(folder.path(), RECORD).expect("read"), Some(record));
         }

@@ -6,20 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dayfly_guest::environment::{Suffix, file_name};
-use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Identity, Start};
-use rand::Rng as _;
+use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Start};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::exit::{Knowledge, LAST_WORDS_LIMIT, classify};
 use super::handshake::{Action, Beginning, Handshake};
-use super::origin::{Origin, Started};
+use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
-use super::{Entrypoint, Exit, VmEvent};
+use super::{Exit, StartedFrom, VmEvent, identity, unix_time_ns};
 use crate::environment::EnvironmentDir;
 use crate::pace::Turn;
 use crate::process::Ending;
-use crate::template::StartedFrom;
+use crate::spec::Entrypoint;
 use crate::vmm::MonitorEvent;
 
 /// Number of boots after which a machine is given up.
@@ -42,29 +41,29 @@ pub(super) enum Order {
 
 /// The settings that a machine gets from the host, and its time limits.
 #[derive(Debug)]
-pub(super) struct Role {
-    pub(super) hostname: String,
-    pub(super) runner_id: String,
-    pub(super) entrypoint: Entrypoint,
-    pub(super) shares: Vec<protocol::Share>,
+pub(crate) struct MachineRole {
+    pub(crate) hostname: String,
+    pub(crate) runner_id: String,
+    pub(crate) entrypoint: Entrypoint,
+    pub(crate) shares: Vec<protocol::Share>,
     /// Additional variables of the entrypoint.
-    pub(super) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     /// The DNS server.
-    pub(super) dns: Option<Ipv4Addr>,
+    pub(crate) dns: Option<Ipv4Addr>,
     /// Whether the console offers a root shell.
-    pub(super) shell: bool,
-    pub(super) hello_limit: Duration,
+    pub(crate) shell: bool,
+    pub(crate) hello_limit: Duration,
     /// The same limit for a fork, until the fork has its identity.
-    pub(super) fork_limit: Duration,
+    pub(crate) fork_limit: Duration,
     /// `None` if the agent starts no Docker.
-    pub(super) docker_limit: Option<Duration>,
+    pub(crate) docker_limit: Option<Duration>,
 }
 
 /// Owner of a machine. See the diagram of the parent module.
 #[derive(Debug)]
-pub(super) struct Supervisor {
-    pub(super) origin: Origin,
-    pub(super) role: Role,
+pub(super) struct Supervisor<S> {
+    pub(super) source: S,
+    pub(super) role: MachineRole,
     pub(super) environment: EnvironmentDir,
     pub(super) outputs: Outputs,
     pub(super) events: mpsc::Sender<VmEvent>,
@@ -121,7 +120,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(vmm: Vmm, turn: Option<Turn>, beginning: Beginning, role: &Role) -> Self {
+    fn new(vmm: Vmm, turn: Option<Turn>, beginning: Beginning, role: &MachineRole) -> Self {
         let monitor_gone = vmm.monitor.is_none();
         Self {
             vmm,
@@ -178,7 +177,7 @@ impl Attempt {
     }
 
     /// Returns the time until which the next step must have happened.
-    fn deadline(&self, role: &Role) -> Option<Instant> {
+    fn deadline(&self, role: &MachineRole) -> Option<Instant> {
         match self.stopping {
             Stopping::PoweringOff(at) | Stopping::Quitting(at) | Stopping::Killed(at) => Some(at),
             Stopping::No if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
@@ -198,14 +197,14 @@ async fn end_is_wanted(orders: &mut mpsc::Receiver<Order>, detached: &AtomicBool
     }
 }
 
-impl Supervisor {
+impl<S: StartSource> Supervisor<S> {
     /// Runs the machine until it has ended. The last event is [`VmEvent::Gone`].
     pub(super) async fn run(mut self, started: Started) -> Exit {
         let exit = self.live(started).await;
         // Dropped on a blocking thread: this closes the last descriptor of the network card, whose removal takes the kernel
         // a while.
-        let origin = self.origin;
-        drop(tokio::task::spawn_blocking(move || drop(origin)));
+        let source = self.source;
+        drop(tokio::task::spawn_blocking(move || drop(source)));
         let console_tail = self.outputs.tail();
         let _ = self.events.send(VmEvent::Gone { exit: exit.clone(), console_tail }).await;
         exit
@@ -233,7 +232,7 @@ impl Supervisor {
             if beginning != Beginning::Boot {
                 // Whatever the reason was, the next start boots, so that a template never makes things worse than a cold
                 // boot.
-                self.origin.give_up_fork(&self.why_unusable(&attempt, &exit));
+                self.source.fork_failed(&self.why_unusable(&attempt, &exit));
             } else if !attempt.hello_missed {
                 return exit;
             } else if boots == BOOTS {
@@ -248,10 +247,10 @@ impl Supervisor {
             let turn = tokio::select! {
                 biased;
                 () = end_is_wanted(&mut self.orders, &self.detached) => return Exit::Killed,
-                turn = self.origin.turn() => turn,
+                turn = self.source.turn() => turn,
             };
             let spawned = match turn {
-                Ok(turn) => self.origin.spawn(turn, &self.outputs, &self.detached).await,
+                Ok(turn) => self.source.spawn(turn, &self.outputs, &self.detached).await,
                 Err(error) => Err(error),
             };
             started = match spawned {
@@ -355,7 +354,7 @@ impl Supervisor {
         let actions = attempt.handshake.take(message, &self.role.runner_id);
         if attempt.handshake.is_up() && !std::mem::replace(&mut attempt.is_up, true) {
             attempt.turn = None;
-            self.origin.has_come_up();
+            self.source.succeeded();
         }
         self.carry_out(attempt, actions).await;
     }
@@ -368,7 +367,7 @@ impl Supervisor {
                     attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
                 }
                 Action::Identify => {
-                    let Role { hostname, dns, shell, .. } = &self.role;
+                    let MachineRole { hostname, dns, shell, .. } = &self.role;
                     attempt.send(&HostMessage::Identify(identity(hostname, *dns, *shell)));
                 }
                 Action::SetClock => attempt.send(&HostMessage::Clock { unix_time_ns: unix_time_ns() }),
@@ -403,7 +402,7 @@ impl Supervisor {
             }
             Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
         }
-        let Role { runner_id, entrypoint, shares, env, .. } = &self.role;
+        let MachineRole { runner_id, entrypoint, shares, env, .. } = &self.role;
         let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
         let start = Start {
             runner_id: runner_id.clone(),
@@ -505,26 +504,6 @@ fn note(attempt: &mut Attempt, event: Option<MonitorEvent>) {
         Some(MonitorEvent::Paused | MonitorEvent::Frozen(_)) => {}
         None => attempt.monitor_gone = true,
     }
-}
-
-/// Creates a new identity. The current time in it is read last.
-pub(crate) fn identity(hostname: &str, dns: Option<Ipv4Addr>, shell: bool) -> Identity {
-    let mut entropy = vec![0; 48];
-    rand::rng().fill_bytes(&mut entropy);
-    Identity {
-        hostname: hostname.to_owned(),
-        machine_id: uuid::Uuid::new_v4().simple().to_string(),
-        boot_id: uuid::Uuid::new_v4().to_string(),
-        entropy,
-        dns,
-        shell,
-        unix_time_ns: unix_time_ns(),
-    }
-}
-
-/// Returns the host's wall clock, or 0 if it is before 1970.
-fn unix_time_ns() -> u64 {
-    u64::try_from(dayfly_host::clock::since_epoch().as_nanos()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,29 +10,48 @@ use std::sync::atomic::AtomicBool;
 use rustix::process::Signal;
 
 use super::record::{self, Record};
+use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
+use super::{StartError, StartedFrom};
 use crate::console::BoundedFile;
 use crate::driver::process::{Folders, agent_args};
 use crate::launch::LaunchError;
+use crate::pace::Turn;
 use crate::process::Process;
 use crate::socket::SocketFolder;
 use dayfly_host::tool::Invocation;
 
 /// Everything that the agent is started from.
 #[derive(Debug)]
-pub(super) struct TreeRecipe {
-    pub(super) name: String,
-    pub(super) guest_binary: PathBuf,
-    pub(super) run_dir: PathBuf,
+pub(crate) struct TreeRecipe {
+    pub(crate) name: String,
+    pub(crate) guest_binary: PathBuf,
+    pub(crate) run_dir: PathBuf,
+}
+
+impl StartSource for TreeRecipe {
+    async fn turn(&self) -> Result<Option<Turn>, StartError> {
+        Ok(None)
+    }
+
+    async fn spawn(
+        &mut self,
+        _turn: Option<Turn>,
+        outputs: &Outputs,
+        detached: &Arc<AtomicBool>,
+    ) -> Result<Started, StartError> {
+        let vmm = self.spawn_keeper(outputs, detached).await?;
+        Ok(Started { vmm, from: StartedFrom::Boot, turn: None, cold: None })
+    }
+
+    fn succeeded(&self) {}
+
+    fn fork_failed(&mut self, _reason: &str) {}
 }
 
 impl TreeRecipe {
     /// Starts the agent's keeper, writes its record, and connects to it. The keeper starts the agent only after that.
-    pub(super) async fn spawn(
-        &self,
-        outputs: &Outputs,
-        detached: &Arc<AtomicBool>,
-    ) -> Result<Vmm, LaunchError> {
+    async fn spawn_keeper(&self, outputs: &Outputs, detached: &Arc<AtomicBool>) -> Result<Vmm, LaunchError> {
         let folders = self.make_folders().map_err(LaunchError::Record)?;
         let sockets = SocketFolder::open(&self.run_dir).map_err(LaunchError::Record)?;
         let listener = sockets.listen(record::AGENT_SOCKET).map_err(LaunchError::Record)?;

@@ -39,7 +39,7 @@ pub use error::NetworkError;
 pub(crate) use namespace::Attachment;
 pub(crate) use record::remove;
 
-use crate::machine::{Egress, Network};
+use crate::spec::{Egress, Network};
 use crate::vmm::NetworkCard;
 
 /// How a machine is connected.

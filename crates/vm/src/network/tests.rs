@@ -17,7 +17,7 @@ use rustix::thread::UnshareFlags;
 use super::netlink::{Netlink, Route};
 use super::{Connection, address, forwarding, record, tap};
 use crate::forward::Forward;
-use crate::machine::{Egress, Network};
+use crate::spec::{Egress, Network};
 
 /// The host's address on its link to the world.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);

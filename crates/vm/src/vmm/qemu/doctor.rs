@@ -6,7 +6,8 @@ use super::probe::Answer;
 use super::program;
 use crate::accel::Accel;
 use crate::host::Check;
-use crate::machine::{StartError, VmHost};
+use crate::machine::StartError;
+use crate::vm_host::VmHost;
 use crate::vmm::kvm;
 
 /// Checks QEMU and the accelerators. `probed` is the result of a probe guest, if one was booted.

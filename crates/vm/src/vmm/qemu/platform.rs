@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::firmware::Firmware;
 use crate::accel::Accel;
-use crate::machine::{Limits, StartError};
+use crate::machine::StartError;
+use crate::vm_host::Limits;
 use crate::vmm::{DescriptorRole, VmmFiles};
 
 /// Processor model of a machine with KVM: this host's own, without virtualisation, because a job that starts machines of

@@ -23,8 +23,8 @@ pub use make::{AGE_MAX, BYTES_MAX, sweep_templates};
 pub use manifest::TemplateManifest;
 pub(crate) use store::Opened;
 pub use store::{Counts, Template, TemplateError, TemplateStore};
+pub(super) use templates::{Forkable, blueprints, fork_failed};
 pub use templates::{Templates, prepare, rebuild};
-pub(crate) use templates::{blueprints, fork_failed};
 
 /// How machines of one kind are forked. A machine without these settings is booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,17 +51,6 @@ impl Default for TemplateSettings {
     fn default() -> Self {
         Self { user: "runner".to_owned(), warm_up: None, spares: 0 }
     }
-}
-
-/// The origin of a machine's start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StartedFrom {
-    /// The machine's kernel.
-    Boot,
-    /// A template, with the template's id.
-    Fork(String),
-    /// A spare, with the id of its template.
-    Spare(String),
 }
 
 /// An event while a template is prepared.

@@ -11,7 +11,8 @@ use super::build::{self, BuildError};
 use super::key::FORMAT;
 use super::manifest::TemplateManifest;
 use super::store::{MANIFEST, Opened, STATE, Template, TemplateError, TemplateStore, failed};
-use crate::machine::{MachineMaker, VmHost, blocking};
+use crate::machine::{MachineMaker, blocking};
+use crate::vm_host::VmHost;
 use dayfly_host::clock::now_s;
 use dayfly_host::stage::{Stage, StageError};
 

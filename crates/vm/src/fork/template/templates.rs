@@ -10,8 +10,10 @@ use super::key::TemplateId;
 use super::store::Opened;
 use super::{Preparing, make};
 use crate::check;
-use crate::machine::{Driver, Machine, Network, StartError, VmHost};
+use crate::machine::StartError;
 use crate::mount::Mount;
+use crate::spec::{Driver, Machine, Network};
+use crate::vm_host::VmHost;
 use crate::vmm::probe;
 use dayfly_image::ImageError;
 
@@ -251,9 +253,9 @@ async fn blueprints_or_told(
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Vec<Blueprint> {
     match blueprints(host, machine, network, mounts).await {
-        Ok(Ok(blueprints)) => blueprints,
-        Ok(Err(None)) => Vec::new(),
-        Ok(Err(Some(reason))) => {
+        Ok(Forkable::From(blueprints)) => blueprints,
+        Ok(Forkable::Never { reason: None }) => Vec::new(),
+        Ok(Forkable::Never { reason: Some(reason) }) => {
             if !host.templates.told_cold.swap(true, Ordering::Relaxed) {
                 tell(Preparing::Cold { reason: reason.to_owned() });
             }
@@ -267,20 +269,28 @@ async fn blueprints_or_told(
     }
 }
 
-/// Returns the blueprints that machines of this kind are forked from, best first. The inner error is the reason for a cold
-/// boot, if it has to be reported.
-pub(crate) async fn blueprints(
+/// Whether machines of a kind can be forked.
+pub(in crate::fork) enum Forkable {
+    /// From templates of these blueprints, best first.
+    From(Vec<Blueprint>),
+    /// They are always booted, with the reason if it has to be reported.
+    Never { reason: Option<&'static str> },
+}
+
+/// Returns the blueprints that machines of this kind are forked from.
+pub(in crate::fork) async fn blueprints(
     host: &VmHost,
     machine: &Machine,
     network: &Network,
     mounts: &[Mount],
-) -> Result<Result<Vec<Blueprint>, Option<&'static str>>, StartError> {
-    let Driver::Qemu(settings) = &machine.driver else { return Ok(Err(None)) };
-    let Some(template) = &settings.template else { return Ok(Err(None)) };
+) -> Result<Forkable, StartError> {
+    let never = Forkable::Never { reason: None };
+    let Driver::Qemu(settings) = &machine.driver else { return Ok(never) };
+    let Some(template) = &settings.template else { return Ok(never) };
     if !mounts.is_empty() {
-        return Ok(Err(Some(
-            "machines with mounts are booted, because a template cannot contain the servers of mounts",
-        )));
+        let reason =
+            "machines with mounts are booted, because a template cannot contain the servers of mounts";
+        return Ok(Forkable::Never { reason: Some(reason) });
     }
     let platform = probe::resolve(host, settings, &machine.guest_binary).await?;
     let with = |warm_up| Blueprint::of(machine, settings, &template.user, warm_up, platform.clone(), network);
@@ -288,7 +298,7 @@ pub(crate) async fn blueprints(
     if template.warm_up.is_some() {
         all.push(with(None)?);
     }
-    Ok(Ok(all))
+    Ok(Forkable::From(all))
 }
 
 /// Closes unused templates of images that have a successor, and removes their spares.

@@ -14,9 +14,11 @@ use tokio::time::Instant;
 use super::blueprint::Blueprint;
 use super::{Preparing, store};
 use crate::console::BoundedFile;
-use crate::machine::origin::Parts;
+use crate::fork::NEUTRAL_HOSTNAME;
+use crate::fork::parts::{MachineParts, connect};
 use crate::machine::spawn::{Outputs, Vmm};
-use crate::machine::{self, Limits, MachineFolder, MachineMaker, StartError, VmHost};
+use crate::machine::{MachineFolder, MachineMaker, StartError, identity};
+use crate::vm_host::{Limits, VmHost};
 use crate::vmm::{self, DescriptorRole, FreezeError, VmmFiles, memory};
 
 /// Longest time that the VMM may take to write the state of its devices, which takes some hundredths of a second, and to
@@ -96,9 +98,9 @@ async fn freeze_one(
     run_dir: &Path,
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<OwnedFd, BuildError> {
-    let connection = machine::connect(&blueprint.network, run_dir).await?;
+    let connection = connect(&blueprint.network, run_dir).await?;
     let name = format!("template-{}", blueprint.id);
-    let parts = Parts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None);
+    let parts = MachineParts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None);
     let bytes = u64::from(blueprint.memory_mib) << 20;
     let memory = memory::make(bytes).map_err(io_error("make memory for", stage))?;
     let state_path = stage.join(store::STATE);
@@ -195,7 +197,7 @@ impl Becoming {
     /// that, forks need no work that is only done the first time, such as the first write to a page.
     async fn rehearse(&mut self, tell: &mut (dyn FnMut(Preparing) + Send)) -> Result<(), BuildError> {
         let (limit, end) = (REHEARSAL_LIMIT, Instant::now() + REHEARSAL_LIMIT);
-        self.send(&HostMessage::Identify(machine::identity(machine::NOBODY, None, false)));
+        self.send(&HostMessage::Identify(identity(NEUTRAL_HOSTNAME, None, false)));
         self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 2 });
         self.until("it took on no identity", end, limit, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::Identified, .. } => Some(Ok(())),

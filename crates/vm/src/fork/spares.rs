@@ -14,17 +14,16 @@ use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Milestone};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::folder::MachineFolder;
-use super::origin::Parts;
-use super::spawn::{Outputs, Vmm};
-use super::supervisor::identity;
-use super::{Network, StartError, VmHost, connect};
+use super::NEUTRAL_HOSTNAME;
+use super::origin::ForkBase;
+use super::parts::{MachineParts, connect};
+use super::template::{Opened, TemplateId};
+use crate::machine::spawn::{Outputs, Vmm};
+use crate::machine::{MachineFolder, StartError, identity};
 use crate::network::Connection;
 use crate::pace::Turn;
-use crate::template::{Blueprint, Opened, TemplateId};
-
-/// Host name of a machine that does not belong to a runner yet.
-pub(crate) const NOBODY: &str = "dayfly";
+use crate::spec::Network;
+use crate::vm_host::VmHost;
 /// Pause before a spare is created.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Number of failures in a row after which no more spares of a template are created.
@@ -49,7 +48,7 @@ pub struct Spares(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    kinds: HashMap<TemplateId, Kind>,
+    kinds: HashMap<TemplateId, TemplateSpares>,
     /// Tasks that create spares. They are aborted when this is dropped.
     makers: JoinSet<()>,
     /// True if no more spares are created.
@@ -58,19 +57,18 @@ struct Inner {
 
 /// Spares of one template.
 #[derive(Debug)]
-struct Kind {
-    wish: Wish,
+struct TemplateSpares {
+    request: SpareRequest,
     ready: Vec<Spare>,
     /// Number of spares that are being created.
     making: usize,
     failures: u32,
 }
 
-/// A wish for spares: their kind and their number.
+/// A request for spares: their kind and their number.
 #[derive(Debug, Clone)]
-pub(super) struct Wish {
-    pub(super) blueprint: Blueprint,
-    pub(super) template: Arc<Opened>,
+pub(super) struct SpareRequest {
+    pub(super) base: ForkBase,
     pub(super) network: Network,
     /// Number of spares.
     pub(super) count: usize,
@@ -83,27 +81,27 @@ impl Spares {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a spare that fits the wish, if one is ready, and has new spares created until there are `count`. Spares of the
+    /// Takes a spare that fits the request, if one is ready, and has new spares created until there are `count`. Spares of the
     /// template that do not fit are removed.
-    pub(super) fn take(&self, host: &VmHost, wish: Wish) -> Option<Spare> {
+    pub(super) fn take(&self, host: &VmHost, request: SpareRequest) -> Option<Spare> {
         let (taken, unfit) = {
             let mut inner = self.lock();
             if inner.is_ended {
                 return None;
             }
-            let id = wish.template.id().clone();
-            let kind = inner.kinds.entry(id).or_insert_with(|| Kind {
-                wish: wish.clone(),
+            let id = request.base.template.id().clone();
+            let kind = inner.kinds.entry(id).or_insert_with(|| TemplateSpares {
+                request: request.clone(),
                 ready: Vec::new(),
                 making: 0,
                 failures: 0,
             });
-            if !Arc::ptr_eq(&kind.wish.template, &wish.template) {
+            if !Arc::ptr_eq(&kind.request.base.template, &request.base.template) {
                 kind.failures = 0;
             }
-            kind.wish = wish;
+            kind.request = request;
             let (fit, unfit): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut kind.ready).into_iter().partition(|spare| spare.is_as(&kind.wish));
+                std::mem::take(&mut kind.ready).into_iter().partition(|spare| spare.is_as(&kind.request));
             kind.ready = fit;
             (kind.ready.pop(), unfit)
         };
@@ -124,20 +122,20 @@ impl Spares {
         }
         while makers.try_join_next().is_some() {}
         for kind in kinds.values_mut() {
-            while kind.failures < FAILURES_MAX && kind.ready.len() + kind.making < kind.wish.count {
+            while kind.failures < FAILURES_MAX && kind.ready.len() + kind.making < kind.request.count {
                 kind.making += 1;
-                makers.spawn(make_one(self.clone(), host.clone(), kind.wish.clone()));
+                makers.spawn(make_one(self.clone(), host.clone(), kind.request.clone()));
             }
         }
     }
 
-    fn made(&self, wish: &Wish, made: Result<Spare, StartError>) -> Option<Spare> {
+    fn made(&self, request: &SpareRequest, made: Result<Spare, StartError>) -> Option<Spare> {
         let mut inner = self.lock();
         let is_ended = inner.is_ended;
-        let Some(kind) = inner.kinds.get_mut(wish.template.id()) else { return made.ok() };
+        let Some(kind) = inner.kinds.get_mut(request.base.template.id()) else { return made.ok() };
         kind.making -= 1;
         match made {
-            Ok(spare) if !is_ended && spare.is_as(&kind.wish) => {
+            Ok(spare) if !is_ended && spare.is_as(&kind.request) => {
                 kind.failures = 0;
                 kind.ready.push(spare);
                 None
@@ -145,7 +143,10 @@ impl Spares {
             Ok(spare) => Some(spare),
             Err(error) => {
                 kind.failures += 1;
-                tracing::warn!("a spare machine of template {} cannot be made: {error}", wish.template.id());
+                tracing::warn!(
+                    "a spare machine of template {} cannot be made: {error}",
+                    request.base.template.id()
+                );
                 None
             }
         }
@@ -178,49 +179,49 @@ impl Spares {
     }
 }
 
-async fn make_one(spares: Spares, host: VmHost, wish: Wish) {
+async fn make_one(spares: Spares, host: VmHost, request: SpareRequest) {
     // The machine that needed a spare starts first.
     tokio::time::sleep(PAUSE).await;
     let made = match host.pace.enter_when_calm().await {
-        Ok(turn) => Spare::make(&host, &wish, turn).await,
+        Ok(turn) => Spare::make(&host, &request, turn).await,
         Err(error) => Err(error.into()),
     };
-    let unwanted = spares.made(&wish, made);
+    let unwanted = spares.made(&request, made);
     let _ = tokio::task::spawn_blocking(move || drop(unwanted)).await;
     // Other spares may have been taken meanwhile.
     spares.refill(&host);
 }
 
 impl Spare {
-    /// Returns true if the spare fits the wish and its process runs.
-    fn is_as(&self, wish: &Wish) -> bool {
-        Arc::ptr_eq(&self.template, &wish.template)
-            && self.network == wish.network
+    /// Returns true if the spare fits the request and its process runs.
+    fn is_as(&self, request: &SpareRequest) -> bool {
+        Arc::ptr_eq(&self.template, &request.base.template)
+            && self.network == request.network
             && !self.vmm.process.has_ended()
     }
 
     /// Creates a fork, runs it until it answers, then stops it.
-    async fn make(host: &VmHost, wish: &Wish, _turn: Turn) -> Result<Self, StartError> {
+    async fn make(host: &VmHost, request: &SpareRequest, _turn: Turn) -> Result<Self, StartError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let path = wish.folder.join(&id);
+        let path = request.folder.join(&id);
         let io_error = |source| StartError::Io { what: "make the folder", path: path.clone(), source };
         let folder = MachineFolder::make(path.clone()).map_err(io_error)?;
-        let connection = Arc::new(connect(&wish.network, folder.path()).await?);
-        let parts = Arc::new(Parts::of_blueprint(
+        let connection = Arc::new(connect(&request.network, folder.path()).await?);
+        let parts = Arc::new(MachineParts::of_blueprint(
             host,
-            &wish.blueprint,
+            &request.base.blueprint,
             format!("spare-{}", &id[..8]),
             folder.path(),
             Arc::clone(&connection),
-            wish.network.forward,
+            request.network.forward,
         ));
-        let template = Arc::clone(&wish.template);
-        let recipe = Arc::new(Parts::blocking(&parts, move |parts| parts.fork(&template)).await?);
+        let template = Arc::clone(&request.base.template);
+        let recipe = Arc::new(MachineParts::blocking(&parts, move |parts| parts.fork(&template)).await?);
         let (outputs, detached) = (Outputs::new(), Arc::new(AtomicBool::new(false)));
         let vmm = recipe.spawn(&outputs, &detached).await?;
-        let (template, network) = (Arc::clone(&wish.template), wish.network.clone());
+        let (template, network) = (Arc::clone(&request.base.template), request.network.clone());
         let mut spare = Self { vmm, folder, outputs, detached, connection, template, network };
-        let deadline = Instant::now() + wish.blueprint.platform.limits(&host.limits).fork;
+        let deadline = Instant::now() + request.base.blueprint.platform.limits(&host.limits).fork;
         let stopped = tokio::time::timeout_at(deadline, spare.answer_and_stop()).await;
         stopped.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(|source| StartError::Io {
             what: "get an answer from the spare machine",
@@ -235,7 +236,7 @@ impl Spare {
     async fn answer_and_stop(&mut self) -> io::Result<()> {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let link = self.vmm.link.as_mut().ok_or_else(ended)?;
-        link.send(&HostMessage::Identify(identity(NOBODY, None, false)))?;
+        link.send(&HostMessage::Identify(identity(NEUTRAL_HOSTNAME, None, false)))?;
         link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 })?;
         loop {
             match link.next().await? {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Spares, StartError};
 use crate::accel::Accel;
+use crate::fork::Spares;
+use crate::fork::template::Templates;
 use crate::launch::Launcher;
+use crate::machine::StartError;
 use crate::pace::Pace;
-use crate::template::Templates;
 use crate::vmm;
 use dayfly_host::tool::{self, Invocation};
 

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::StartError;
 use crate::accel::AccelChoice;
 use crate::driver::{DriverKind, podman};
+use crate::fork::template::TemplateSettings;
 use crate::forward::Forward;
+use crate::machine::StartError;
 use crate::mount::Mount;
-use crate::template::TemplateSettings;
 use dayfly_image::{Image, ImageResolver};
 
 /// The size and the driver of a machine: the settings that many machines share.
@@ -138,7 +138,7 @@ pub struct VmSpec {
 
 impl VmSpec {
     /// Returns an error if the driver or the guest could not work with one of the sizes.
-    pub(super) fn check(&self) -> Result<(), StartError> {
+    pub(crate) fn check(&self) -> Result<(), StartError> {
         let size = |what, value: u64, least, most| {
             if (least..=most).contains(&value) {
                 Ok(())
@@ -159,7 +159,7 @@ impl VmSpec {
     }
 
     /// Returns the machine's name as a host name: letters, digits and inner hyphens, at most 63 characters.
-    pub(super) fn hostname(&self) -> String {
+    pub(crate) fn hostname(&self) -> String {
         let plain: String =
             self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
         let plain = plain.trim_matches('-');

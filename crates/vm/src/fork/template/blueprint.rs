@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::key::{KeyParts, TemplateId};
 use super::{WarmUp, key};
-use crate::machine::{Machine, Network, QemuSettings, StartError};
+use crate::machine::StartError;
 use crate::network;
+use crate::spec::{Machine, Network, QemuSettings};
 use crate::vmm::{self, Boot, Platform, VmmNeeds};
 use dayfly_host::digest::digest_of_program;
 use dayfly_image::Image;
