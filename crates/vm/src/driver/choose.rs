@@ -5,7 +5,7 @@ use crate::accel::AccelChoice;
 use crate::machine::StartError;
 use crate::vm_host::VmHost;
 use crate::vmm::kvm;
-use crate::vmm::probe::{self, ProbeGuest, Trust};
+use crate::vmm::probe::{self, KvmBoot, ProbeGuest, Trust};
 
 /// The drivers that this host can use. An error is the reason why a driver cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,10 @@ pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<Found,
     let qemu = host.qemu().map(drop).map_err(|error| error.to_string());
     let qemu_kvm = match (&qemu, &kvm, guest) {
         (Err(missing), ..) | (_, Err(missing), _) => Err(missing.clone()),
-        (Ok(()), Ok(()), Some(guest)) => probe::kvm(host, guest, Trust::Remembered).await?,
+        (Ok(()), Ok(()), Some(guest)) => match probe::kvm(host, guest, Trust::Remembered).await? {
+            KvmBoot::Boots(_) => Ok(()),
+            KvmBoot::Fails { reason } => Err(reason),
+        },
         (Ok(()), Ok(()), None) => probe::remembered_kvm(host).unwrap_or_else(|| {
             Err("whether a guest boots with KVM is not known before there is an image".to_owned())
         }),

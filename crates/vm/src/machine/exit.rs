@@ -1,6 +1,9 @@
 //! The ways in which machines end.
 
+use std::io;
 use std::time::Duration;
+
+use dayfly_guest::protocol;
 
 use crate::process::Ending;
 use crate::vmm::ShutdownCause;
@@ -33,8 +36,13 @@ pub enum Exit {
     },
     /// The firmware found no kernel, because QEMU's program and its data files do not fit together. The VMM was killed.
     NoBootDevice,
-    /// The VMM could not be started again, or its process could not be waited for.
+    /// The VMM could not be started again.
     NotStarted {
+        /// The reason.
+        reason: String,
+    },
+    /// The VMM's process could not be waited for, so its end is not known.
+    Unobserved {
         /// The reason.
         reason: String,
     },
@@ -77,6 +85,7 @@ impl std::fmt::Display for Exit {
                  `dayfly doctor` boots a guest and reports whether it works",
             ),
             Self::NotStarted { reason } => write!(f, "the VMM could not be started again: {reason}"),
+            Self::Unobserved { reason } => write!(f, "the VMM's process cannot be waited for: {reason}"),
             Self::WrongVersion { guest, host } => write!(
                 f,
                 "the guest binary speaks version {guest} of the protocol, this program {host}; build both again"
@@ -87,13 +96,61 @@ impl std::fmt::Display for Exit {
     }
 }
 
+/// Why a supervisor ends a machine's process. The first reason counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndReason {
+    /// The owner ordered it, or has dropped the machine.
+    Ordered,
+    /// The agent said no hello, or took on no identity, within the limit.
+    HelloMissed,
+    /// The firmware found no kernel.
+    NoBootDevice,
+    /// The guest speaks this other version of the protocol.
+    WrongVersion(u32),
+    /// The VMM refused to restore a fork, in which nothing ever runs then.
+    NotRestored,
+}
+
+/// What a supervisor has done so that the process exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum ExitDemand {
+    /// Nothing, or only the guest was told to power off.
+    #[default]
+    None,
+    /// The process was asked to quit.
+    Quit,
+    /// The process was killed.
+    Kill,
+    /// The process was asked to quit, and then killed.
+    QuitThenKill,
+}
+
+impl ExitDemand {
+    /// Returns the demand after a kill.
+    pub(super) fn then_kill(self) -> Self {
+        match self {
+            Self::None | Self::Kill => Self::Kill,
+            Self::Quit | Self::QuitThenKill => Self::QuitThenKill,
+        }
+    }
+
+    /// Returns true if the process was killed.
+    pub(super) fn is_kill(self) -> bool {
+        matches!(self, Self::Kill | Self::QuitThenKill)
+    }
+
+    fn asks_to_quit(self) -> bool {
+        matches!(self, Self::Quit | Self::QuitThenKill)
+    }
+}
+
 /// The facts that are known when a VMM has exited, besides how its process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Knowledge {
-    /// True if the supervisor killed the VMM.
-    pub(super) killed: bool,
-    /// True if the VMM was asked to quit.
-    pub(super) asked_to_quit: bool,
+pub(super) struct ExitEvidence {
+    /// Why the supervisor ended the VMM, if it did.
+    pub(super) reason: Option<EndReason>,
+    /// What the supervisor did for that.
+    pub(super) demand: ExitDemand,
     /// The cause that the monitor reported.
     pub(super) shutdown: Option<ShutdownCause>,
     /// The panic message on the console. A guest can print one itself, but this only misleads the people who read it.
@@ -101,18 +158,23 @@ pub(super) struct Knowledge {
 }
 
 /// Derives the exit from the end of the VMM's process and the other known facts.
-pub(super) fn classify(ending: Ending, knowledge: &Knowledge) -> Exit {
-    let panic = || knowledge.panic_message.clone().map(|message| Exit::Panicked { message });
-    match ending {
-        Ending::Signalled(_) if knowledge.killed => Exit::Killed,
-        Ending::Signalled(signal) => Exit::Signalled { signal },
-        Ending::Exited(0) => match knowledge.shutdown {
-            Some(ShutdownCause::GuestReset) => panic().unwrap_or(Exit::Reset),
+pub(super) fn classify(ending: io::Result<Ending>, evidence: &ExitEvidence) -> Exit {
+    match (evidence.reason, ending) {
+        (Some(EndReason::WrongVersion(guest)), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
+        (_, Err(error)) => Exit::Unobserved { reason: error.to_string() },
+        (Some(EndReason::NoBootDevice), Ok(_)) => Exit::NoBootDevice,
+        (_, Ok(Ending::Signalled(_))) if evidence.demand.is_kill() => Exit::Killed,
+        (_, Ok(Ending::Signalled(signal))) => Exit::Signalled { signal },
+        (_, Ok(Ending::Exited(0))) => match evidence.shutdown {
+            Some(ShutdownCause::GuestReset) => match evidence.panic_message.clone() {
+                Some(message) => Exit::Panicked { message },
+                None => Exit::Reset,
+            },
             Some(ShutdownCause::Host) => Exit::Quit,
-            None if knowledge.asked_to_quit => Exit::Quit,
+            None if evidence.demand.asks_to_quit() => Exit::Quit,
             Some(ShutdownCause::Other) | None => Exit::PoweredOff,
         },
-        Ending::Exited(code) => Exit::Failed { code },
+        (_, Ok(Ending::Exited(code))) => Exit::Failed { code },
     }
 }
 
@@ -122,22 +184,47 @@ mod tests {
 
     #[test]
     fn an_ending_is_read_with_what_is_known_beside_it() {
-        let told = |cause| Knowledge { shutdown: Some(cause), ..Knowledge::default() };
-        let panicked = Knowledge { panic_message: Some("x".to_owned()), ..told(ShutdownCause::GuestReset) };
-        let killed = Knowledge { killed: true, ..Knowledge::default() };
-        let asked = Knowledge { asked_to_quit: true, ..Knowledge::default() };
-        for (ending, knowledge, exit) in [
+        let told = |cause| ExitEvidence { shutdown: Some(cause), ..ExitEvidence::default() };
+        let demand = |demand| ExitEvidence { demand, ..ExitEvidence::default() };
+        let panicked =
+            ExitEvidence { panic_message: Some("x".to_owned()), ..told(ShutdownCause::GuestReset) };
+        for (ending, evidence, exit) in [
             (Ending::Exited(0), told(ShutdownCause::Other), Exit::PoweredOff),
-            (Ending::Exited(0), Knowledge::default(), Exit::PoweredOff),
+            (Ending::Exited(0), ExitEvidence::default(), Exit::PoweredOff),
             (Ending::Exited(0), told(ShutdownCause::GuestReset), Exit::Reset),
             (Ending::Exited(0), panicked, Exit::Panicked { message: "x".to_owned() }),
             (Ending::Exited(0), told(ShutdownCause::Host), Exit::Quit),
-            (Ending::Exited(0), asked, Exit::Quit),
-            (Ending::Exited(1), Knowledge::default(), Exit::Failed { code: 1 }),
-            (Ending::Signalled(9), killed, Exit::Killed),
-            (Ending::Signalled(9), Knowledge::default(), Exit::Signalled { signal: 9 }),
+            (Ending::Exited(0), demand(ExitDemand::Quit), Exit::Quit),
+            (Ending::Exited(0), demand(ExitDemand::QuitThenKill), Exit::Quit),
+            (Ending::Exited(0), demand(ExitDemand::Kill), Exit::PoweredOff),
+            (Ending::Exited(1), ExitEvidence::default(), Exit::Failed { code: 1 }),
+            (Ending::Signalled(9), demand(ExitDemand::Kill), Exit::Killed),
+            (Ending::Signalled(9), demand(ExitDemand::QuitThenKill), Exit::Killed),
+            (Ending::Signalled(9), demand(ExitDemand::Quit), Exit::Signalled { signal: 9 }),
+            (Ending::Signalled(9), ExitEvidence::default(), Exit::Signalled { signal: 9 }),
         ] {
-            assert_eq!(classify(ending, &knowledge), exit, "{ending:?} {knowledge:?}");
+            assert_eq!(classify(Ok(ending), &evidence), exit, "{ending:?} {evidence:?}");
         }
+    }
+
+    #[test]
+    fn the_reason_of_a_kill_counts_more_than_the_signal() {
+        let killed = |reason| {
+            let demand = ExitDemand::Kill;
+            let evidence = ExitEvidence { reason: Some(reason), demand, ..ExitEvidence::default() };
+            classify(Ok(Ending::Signalled(9)), &evidence)
+        };
+        let host = protocol::VERSION;
+        assert_eq!(killed(EndReason::WrongVersion(3)), Exit::WrongVersion { guest: 3, host });
+        assert_eq!(killed(EndReason::NoBootDevice), Exit::NoBootDevice);
+        for reason in [EndReason::Ordered, EndReason::HelloMissed, EndReason::NotRestored] {
+            assert_eq!(killed(reason), Exit::Killed, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_wait_does_not_say_that_the_machine_did_not_start() {
+        let exit = classify(Err(io::Error::other("x")), &ExitEvidence::default());
+        insta::assert_snapshot!(exit, @"the VMM's process cannot be waited for: x");
     }
 }

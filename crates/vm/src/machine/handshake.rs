@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, parse_file_name};
 use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
 
-use super::VmEvent;
+use super::{StartedFrom, VmEvent};
 
 /// An action that the supervisor should carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) enum Action {
 
 /// The state of a machine when its start began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Beginning {
+pub(super) enum StartKind {
     /// It does not exist yet.
     #[default]
     Boot,
@@ -46,39 +46,72 @@ pub(super) enum Beginning {
     Spare,
 }
 
+impl From<&StartedFrom> for StartKind {
+    fn from(from: &StartedFrom) -> Self {
+        match from {
+            StartedFrom::Boot => Self::Boot,
+            StartedFrom::Fork(_) => Self::Fork,
+            StartedFrom::Spare(_) => Self::Spare,
+        }
+    }
+}
+
+/// How far the entrypoint has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum EntrypointStage {
+    /// It waits for Docker, for the network and for the machine's identity.
+    #[default]
+    AwaitsDocker,
+    /// It waits for the network and for the machine's identity. Docker answers, has failed, took too long, or is not in the
+    /// image.
+    AwaitsIdentity,
+    /// It was started.
+    Started,
+    /// It has exited.
+    Exited,
+}
+
 /// The progress of a machine's start.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
+    start: StartKind,
+    /// True once the agent has said hello.
     greeted: bool,
     reached: HashSet<Milestone>,
-    docker_settled: bool,
-    started: bool,
-    exited: bool,
-    beginning: Beginning,
+    entrypoint: EntrypointStage,
 }
 
 impl Handshake {
     /// Returns the initial state. The entrypoint waits for Docker only if the image has Docker and the machine boots.
-    pub(super) fn of(beginning: Beginning, has_docker: bool) -> Self {
-        Self { beginning, docker_settled: beginning != Beginning::Boot || !has_docker, ..Self::default() }
+    pub(super) fn of(start: StartKind, has_docker: bool) -> Self {
+        let entrypoint = match start {
+            StartKind::Boot if has_docker => EntrypointStage::AwaitsDocker,
+            StartKind::Boot | StartKind::Fork | StartKind::Spare => EntrypointStage::AwaitsIdentity,
+        };
+        Self { start, entrypoint, ..Self::default() }
+    }
+
+    /// Returns true once the entrypoint was started.
+    pub(super) fn has_started(&self) -> bool {
+        matches!(self.entrypoint, EntrypointStage::Started | EntrypointStage::Exited)
     }
 
     /// Returns the actions that come first, whether or not the machine runs already. All other actions wait until the
     /// machine has its identity.
     pub(super) fn begin(&mut self) -> Vec<Action> {
-        match self.beginning {
-            Beginning::Boot => vec![Action::Greet],
+        match self.start {
+            StartKind::Boot => vec![Action::Greet],
             // In this order, the guest answers with its hello and `Identified` at once.
-            Beginning::Fork => vec![Action::Identify, Action::Greet],
+            StartKind::Fork => vec![Action::Identify, Action::Greet],
             // Not greeted, because the agent answers a hello with its earlier milestones, and the `Identified` of the
             // spare's former identity would be among them.
-            Beginning::Spare => vec![Action::Identify],
+            StartKind::Spare => vec![Action::Identify],
         }
     }
 
     /// Returns true if the machine has answered enough to count as up.
     pub(super) fn is_up(&self) -> bool {
-        self.greeted && (self.beginning == Beginning::Boot || self.reached.contains(&Milestone::Identified))
+        self.greeted && (self.start == StartKind::Boot || self.reached.contains(&Milestone::Identified))
     }
 
     /// Returns true if the agent has said hello.
@@ -88,18 +121,18 @@ impl Handshake {
 
     /// Returns true if the entrypoint waits only for Docker.
     pub(super) fn waits_for_docker(&self) -> bool {
-        !self.started && !self.docker_settled && self.is_identified()
+        self.entrypoint == EntrypointStage::AwaitsDocker && self.is_identified()
     }
 
     fn is_identified(&self) -> bool {
         // A spare has reported its network before.
-        let has_network = self.reached.contains(&Milestone::Network) || self.beginning == Beginning::Spare;
+        let has_network = self.reached.contains(&Milestone::Network) || self.start == StartKind::Spare;
         has_network && self.reached.contains(&Milestone::Identified)
     }
 
     /// Stops waiting for Docker because it took too long. The entrypoint starts without it.
     pub(super) fn give_up_docker(&mut self) -> Vec<Action> {
-        self.docker_settled = true;
+        self.settle_docker();
         let message = "Docker is not ready in time; the runner is started without it".to_owned();
         let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
         actions.extend(self.start_if_ready());
@@ -116,9 +149,9 @@ impl Handshake {
             GuestMessage::Hello { .. } => {
                 self.greeted = true;
                 // A fork has its identity already, but the time in it is as old as the wait in the queue.
-                let next = match self.beginning {
-                    Beginning::Boot => Action::Identify,
-                    Beginning::Fork | Beginning::Spare => Action::SetClock,
+                let next = match self.start {
+                    StartKind::Boot => Action::Identify,
+                    StartKind::Fork | StartKind::Spare => Action::SetClock,
                 };
                 vec![Action::Tell(VmEvent::Hello), next]
             }
@@ -129,9 +162,11 @@ impl Handshake {
                 let text = format!("({count} lines were not kept)");
                 vec![Action::Tell(VmEvent::Line { source: Source::Agent, text })]
             }
-            GuestMessage::EntrypointExited { .. } if self.exited || !self.started => Vec::new(),
+            GuestMessage::EntrypointExited { .. } if self.entrypoint != EntrypointStage::Started => {
+                Vec::new()
+            }
             GuestMessage::EntrypointExited { code, signal } => {
-                self.exited = true;
+                self.entrypoint = EntrypointStage::Exited;
                 vec![Action::Tell(VmEvent::EntrypointExited { code, signal })]
             }
             GuestMessage::Pong { .. } | GuestMessage::Prepared { .. } => Vec::new(),
@@ -140,7 +175,7 @@ impl Handshake {
                 let about_docker = message.contains("dockerd");
                 let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
                 if about_docker {
-                    self.docker_settled = true;
+                    self.settle_docker();
                     actions.extend(self.start_if_ready());
                 }
                 actions
@@ -152,9 +187,11 @@ impl Handshake {
         if !self.reached.insert(milestone) {
             return Vec::new();
         }
-        self.docker_settled |= milestone == Milestone::DockerReady;
+        if milestone == Milestone::DockerReady {
+            self.settle_docker();
+        }
         let mut actions = Vec::new();
-        if self.beginning == Beginning::Spare && !std::mem::replace(&mut self.greeted, true) {
+        if self.start == StartKind::Spare && !std::mem::replace(&mut self.greeted, true) {
             actions.push(Action::Tell(VmEvent::Hello));
         }
         actions.push(Action::Tell(VmEvent::Milestone { milestone, uptime_ms }));
@@ -163,9 +200,18 @@ impl Handshake {
     }
 
     fn start_if_ready(&mut self) -> Option<Action> {
-        let ready = !self.started && self.docker_settled && self.is_identified();
-        self.started |= ready;
-        ready.then_some(Action::Start)
+        let ready = self.entrypoint == EntrypointStage::AwaitsIdentity && self.is_identified();
+        ready.then(|| {
+            self.entrypoint = EntrypointStage::Started;
+            Action::Start
+        })
+    }
+
+    /// Records that Docker need not be waited for any longer.
+    fn settle_docker(&mut self) {
+        if self.entrypoint == EntrypointStage::AwaitsDocker {
+            self.entrypoint = EntrypointStage::AwaitsIdentity;
+        }
     }
 }
 
@@ -216,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_fork_is_told_who_it_is_at_once_and_starts_nothing_before_it_has_taken_that_on() {
-        let mut handshake = Handshake::of(Beginning::Fork, true);
+        let mut handshake = Handshake::of(StartKind::Fork, true);
         assert_eq!(handshake.begin(), [Action::Identify, Action::Greet]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
@@ -231,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_spare_is_up_when_it_has_taken_its_new_identity_on() {
-        let mut handshake = Handshake::of(Beginning::Spare, true);
+        let mut handshake = Handshake::of(StartKind::Spare, true);
         assert_eq!(handshake.begin(), [Action::Identify]);
         assert!(!handshake.is_up());
         let actions = handshake.take(reached(Milestone::Identified), "0-a");
@@ -261,7 +307,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_docker_that_the_image_does_not_have() {
-        let mut handshake = Handshake::of(Beginning::Boot, false);
+        let mut handshake = Handshake::of(StartKind::Boot, false);
         acts(&mut handshake, hello());
         acts(&mut handshake, reached(Milestone::Network));
         assert_eq!(acts(&mut handshake, reached(Milestone::Identified)), [Action::Start]);

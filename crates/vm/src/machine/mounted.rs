@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::exit::{Knowledge, classify};
+use super::exit::{EndReason, ExitDemand, ExitEvidence, classify};
 use super::record;
 use super::spawn::Outputs;
 use super::supervisor::Order;
@@ -69,31 +69,81 @@ impl Drop for Running {
     }
 }
 
-/// The step of stopping a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
-    Asked(Instant),
-    Killed(Instant),
-}
-
-/// The next thing that happened, before it is handled.
-enum Happening {
+/// The next thing that happened to a machine, before it is handled.
+enum Input {
     Ended(std::io::Result<Ending>),
     Ordered(Option<Order>),
     EnvironmentChanged,
     DeadlinePassed,
 }
 
+/// How far a machine has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The entrypoint has not removed its `.env` file yet, and has time until then.
+    Starting { until: Instant },
+    /// The entrypoint has removed its `.env` file.
+    Greeted,
+}
+
+/// The step of ending a machine, with the time at which the next step follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndStep {
+    No,
+    Asked { until: Instant },
+    Killed { reason: EndReason, demand: ExitDemand, until: Instant },
+}
+
 /// The progress of the machine.
-struct State {
-    greeted: bool,
-    hello_missed: bool,
-    hello_deadline: Instant,
-    stopping: Stopping,
-    knowledge: Knowledge,
+struct Progress {
+    stage: Stage,
+    end: EndStep,
     /// Running calls of the tool. They are aborted when this is dropped.
     calls: JoinSet<()>,
+}
+
+impl Progress {
+    fn is_greeted(&self) -> bool {
+        self.stage == Stage::Greeted
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match (self.end, self.stage) {
+            (EndStep::Asked { until } | EndStep::Killed { until, .. }, _) => Some(until),
+            (EndStep::No, Stage::Starting { until }) => Some(until),
+            (EndStep::No, Stage::Greeted) => None,
+        }
+    }
+
+    fn evidence(&self) -> ExitEvidence {
+        let (reason, demand) = match self.end {
+            EndStep::No => (None, ExitDemand::None),
+            EndStep::Asked { .. } => (Some(EndReason::Ordered), ExitDemand::Quit),
+            EndStep::Killed { reason, demand, .. } => (Some(reason), demand),
+        };
+        ExitEvidence { reason, demand, ..ExitEvidence::default() }
+    }
+}
+
+/// The exit of a machine, with the entrypoint's exit status if the machine's end is the entrypoint's.
+fn exit_of(
+    ending: std::io::Result<Ending>,
+    is_greeted: bool,
+    evidence: &ExitEvidence,
+    hello_limit: Duration,
+) -> (Exit, Option<i32>) {
+    match ending {
+        Err(_) => (classify(ending, evidence), None),
+        Ok(_) if evidence.reason == Some(EndReason::HelloMissed) => {
+            (Exit::NoHello { attempts: 1, limit: hello_limit }, None)
+        }
+        // The machine was killed, but the tool still exited by itself.
+        Ok(_) if evidence.demand.is_kill() => (Exit::Killed, None),
+        Ok(Ending::Exited(code)) if is_greeted => (Exit::PoweredOff, Some(code)),
+        // The entrypoint has not even begun, whatever the tool's status says.
+        Ok(Ending::Exited(code)) if evidence.reason.is_none() => (Exit::Failed { code }, None),
+        Ok(_) => (classify(ending, evidence), None),
+    }
 }
 
 impl Mounted {
@@ -136,64 +186,54 @@ impl Mounted {
 
     async fn live(&mut self, mut running: Running) -> Exit {
         self.tell(VmEvent::VmmStarted { pid: running.process.id(), from: StartedFrom::Boot }).await;
-        let mut state = State {
-            greeted: false,
-            hello_missed: false,
-            hello_deadline: Instant::now() + self.hello_limit,
-            stopping: Stopping::No,
-            knowledge: Knowledge::default(),
-            calls: JoinSet::new(),
-        };
+        let stage = Stage::Starting { until: Instant::now() + self.hello_limit };
+        let mut state = Progress { stage, end: EndStep::No, calls: JoinSet::new() };
         self.check_env(&mut state).await;
         loop {
-            match self.next_happening(&mut running, &mut state).await {
-                Happening::Ended(ending) => return self.settle(running, state, ending).await,
-                Happening::Ordered(Some(Order::Stop(grace))) => self.stop(&mut state, grace),
+            match self.next_input(&mut running, &mut state).await {
+                Input::Ended(ending) => return self.settle(running, state, ending).await,
+                Input::Ordered(Some(Order::Stop(grace))) => self.stop(&mut state, grace),
                 // No more orders can arrive, because the machine was detached.
-                Happening::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                Happening::Ordered(Some(Order::Kill) | None) => self.kill(&running, &mut state),
-                Happening::EnvironmentChanged => self.check_env(&mut state).await,
-                Happening::DeadlinePassed => match state.stopping {
-                    Stopping::Killed(_) => {
+                Input::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
+                Input::Ordered(Some(Order::Kill) | None) => {
+                    self.kill(&running, &mut state, EndReason::Ordered)
+                }
+                Input::EnvironmentChanged => self.check_env(&mut state).await,
+                Input::DeadlinePassed => match state.end {
+                    EndStep::Killed { .. } => {
                         tracing::warn!(pid = running.process.id(), "a killed process does not exit");
                         return self.settle(running, state, Ok(Ending::Signalled(9))).await;
                     }
-                    Stopping::Asked(_) => self.kill(&running, &mut state),
-                    Stopping::No => {
-                        state.hello_missed = true;
-                        self.kill(&running, &mut state);
-                    }
+                    EndStep::Asked { .. } => self.kill(&running, &mut state, EndReason::Ordered),
+                    EndStep::No => self.kill(&running, &mut state, EndReason::HelloMissed),
                 },
             }
         }
     }
 
-    async fn next_happening(&mut self, running: &mut Running, state: &mut State) -> Happening {
-        let deadline = match state.stopping {
-            Stopping::Asked(at) | Stopping::Killed(at) => Some(at),
-            Stopping::No => (!state.greeted).then_some(state.hello_deadline),
-        };
+    async fn next_input(&mut self, running: &mut Running, state: &mut Progress) -> Input {
+        let deadline = state.deadline();
         let passed = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
                 None => std::future::pending().await,
             }
         };
-        let killed = matches!(state.stopping, Stopping::Killed(_));
+        let killed = matches!(state.end, EndStep::Killed { .. });
         let detached = self.detached.load(Ordering::Relaxed);
         tokio::select! {
-            ending = running.process.wait() => Happening::Ended(ending),
-            order = self.orders.recv(), if !killed && !detached => Happening::Ordered(order),
-            () = self.environment.changed(), if !state.greeted => Happening::EnvironmentChanged,
-            () = passed => Happening::DeadlinePassed,
+            ending = running.process.wait() => Input::Ended(ending),
+            order = self.orders.recv(), if !killed && !detached => Input::Ordered(order),
+            () = self.environment.changed(), if !state.is_greeted() => Input::EnvironmentChanged,
+            () = passed => Input::DeadlinePassed,
         }
     }
 
     /// Checks whether the entrypoint has removed its `.env` file, which counts as its hello.
-    async fn check_env(&mut self, state: &mut State) {
+    async fn check_env(&mut self, state: &mut Progress) {
         match self.environment.read(Suffix::Env) {
-            Ok(None) if !state.greeted => {
-                state.greeted = true;
+            Ok(None) if !state.is_greeted() => {
+                state.stage = Stage::Greeted;
                 self.tell(VmEvent::Hello).await;
             }
             Ok(_) => {}
@@ -201,8 +241,8 @@ impl Mounted {
         }
     }
 
-    fn stop(&self, state: &mut State, grace: Duration) {
-        if state.stopping != Stopping::No {
+    fn stop(&self, state: &mut Progress, grace: Duration) {
+        if state.end != EndStep::No {
             return;
         }
         match &self.plan.stop {
@@ -220,22 +260,21 @@ impl Mounted {
                 }
             }
         }
-        state.knowledge.asked_to_quit = true;
-        state.stopping = Stopping::Asked(Instant::now() + grace);
+        state.end = EndStep::Asked { until: Instant::now() + grace };
     }
 
     /// Kills the tool's process. [`Mounted::settle`] removes the rest of the machine.
-    fn kill(&self, running: &Running, state: &mut State) {
-        state.knowledge.killed = true;
+    fn kill(&self, running: &Running, state: &mut Progress, reason: EndReason) {
+        let demand = state.evidence().demand.then_kill();
         running.process.kill();
-        state.stopping = Stopping::Killed(Instant::now() + KILL_LIMIT);
+        state.end = EndStep::Killed { reason, demand, until: Instant::now() + KILL_LIMIT };
     }
 
     /// Reads the remaining output, removes the rest of the machine, then determines the machine's exit.
     async fn settle(
         &mut self,
         mut running: Running,
-        mut state: State,
+        mut state: Progress,
         ending: std::io::Result<Ending>,
     ) -> Exit {
         running.ended = true;
@@ -251,20 +290,42 @@ impl Mounted {
         if let Err(error) = record::end(&self.run_dir).await {
             self.tell(VmEvent::Fault { message: error.to_string() }).await;
         }
-        match ending {
-            Err(error) => Exit::NotStarted { reason: format!("its process cannot be waited for: {error}") },
-            Ok(_) if state.hello_missed => Exit::NoHello { attempts: 1, limit: self.hello_limit },
-            Ok(Ending::Exited(code)) if state.greeted && !state.knowledge.killed => {
-                self.tell(VmEvent::EntrypointExited { code: Some(code), signal: None }).await;
-                Exit::PoweredOff
-            }
-            // The machine was killed, but the tool still exited by itself.
-            Ok(_) if state.knowledge.killed => Exit::Killed,
-            Ok(ending) => classify(ending, &state.knowledge),
+        let (exit, code) = exit_of(ending, state.is_greeted(), &state.evidence(), self.hello_limit);
+        if let Some(code) = code {
+            self.tell(VmEvent::EntrypointExited { code: Some(code), signal: None }).await;
         }
+        exit
     }
 
     async fn tell(&self, event: VmEvent) {
         let _ = self.events.send(event).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tools_status_is_the_entrypoints_only_if_the_entrypoint_has_begun() {
+        let limit = Duration::from_secs(60);
+        let none = ExitEvidence::default();
+        let evidence =
+            |reason, demand| ExitEvidence { reason: Some(reason), demand, ..ExitEvidence::default() };
+        let asked = evidence(EndReason::Ordered, ExitDemand::Quit);
+        let killed = evidence(EndReason::Ordered, ExitDemand::Kill);
+        let hung = evidence(EndReason::HelloMissed, ExitDemand::Kill);
+        for (ending, is_greeted, evidence, expected) in [
+            (Ending::Exited(0), true, &none, (Exit::PoweredOff, Some(0))),
+            (Ending::Exited(7), true, &asked, (Exit::PoweredOff, Some(7))),
+            (Ending::Exited(0), false, &none, (Exit::Failed { code: 0 }, None)),
+            (Ending::Exited(126), false, &none, (Exit::Failed { code: 126 }, None)),
+            (Ending::Exited(0), false, &asked, (Exit::Quit, None)),
+            (Ending::Exited(137), true, &killed, (Exit::Killed, None)),
+            (Ending::Signalled(9), false, &hung, (Exit::NoHello { attempts: 1, limit }, None)),
+            (Ending::Signalled(9), true, &none, (Exit::Signalled { signal: 9 }, None)),
+        ] {
+            assert_eq!(exit_of(Ok(ending), is_greeted, evidence, limit), expected, "{ending:?} {evidence:?}");
+        }
     }
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dayfly_guest::protocol::GuestMessage;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Exit;
-use super::exit::{Knowledge, LAST_WORDS_LIMIT, classify};
+use super::exit::{EndReason, ExitDemand, ExitEvidence, LAST_WORDS_LIMIT, classify};
 use super::link::Link;
 use super::record::{self, Record};
 use super::servers::Servers;
@@ -20,7 +21,7 @@ use crate::console::{BoundedFile, NO_BOOT_DEVICE, Output};
 use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
 use crate::network::Connection;
-use crate::process::Process;
+use crate::process::{Ending, Process};
 use crate::socket::SocketFolder;
 use crate::virtiofs::Shares;
 use crate::vmm::{self, DescriptorRole, Monitor, MonitorEvent, VmmCommand, VmmFiles};
@@ -92,36 +93,49 @@ impl Vmm {
     /// Returns why the VMM exited: its exit status or signal, a panic of its guest, and the output of the VMM. Kills the VMM
     /// if it still runs.
     pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> Ended {
-        let ended = tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await;
-        let still_runs = ended.is_err();
-        let ending = match ended {
+        let mut evidence = ExitEvidence::default();
+        let ending = match tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await {
             Ok(ending) => ending,
             Err(_) => {
+                evidence.demand = ExitDemand::Kill;
+                evidence.reason = outputs.has_no_boot_device().then_some(EndReason::NoBootDevice);
                 self.process.kill();
                 self.process.wait().await
             }
         };
+        let exit = self.exit_of(ending, evidence, outputs, drop).await;
+        let said = outputs.vmm.tail(TAIL_LINES);
+        let words =
+            if said.is_empty() { exit.to_string() } else { format!("{exit}; {} said: {said}", vmm::NAME) };
+        Ended { exit, words }
+    }
+
+    /// Reads the remaining events, messages and output of a VMM that has exited, for a second at most, then determines its
+    /// exit. `hear` gets each remaining message of the agent.
+    pub(super) async fn exit_of(
+        &mut self,
+        ending: io::Result<Ending>,
+        mut evidence: ExitEvidence,
+        outputs: &Outputs,
+        mut hear: impl FnMut(GuestMessage),
+    ) -> Exit {
         self.settle();
-        let mut knowledge = Knowledge { killed: still_runs, ..Knowledge::default() };
         let deadline = Instant::now() + LAST_WORDS_LIMIT;
         while let Some(monitor) = &mut self.monitor
             && let Ok(Some(event)) = tokio::time::timeout_at(deadline, monitor.next_event()).await
         {
             if let MonitorEvent::ShuttingDown(cause) = event {
-                knowledge.shutdown = Some(cause);
+                evidence.shutdown = Some(cause);
             }
         }
+        while let Some(link) = &mut self.link
+            && let Ok(Ok(message)) = tokio::time::timeout_at(deadline, link.next()).await
+        {
+            hear(message);
+        }
         while let Ok(Some(_)) = tokio::time::timeout_at(deadline, self.drains.join_next()).await {}
-        knowledge.panic_message = outputs.console.panic_message();
-        let exit = match ending {
-            Ok(_) if still_runs && outputs.has_no_boot_device() => Exit::NoBootDevice,
-            Ok(ending) => classify(ending, &knowledge),
-            Err(error) => Exit::NotStarted { reason: error.to_string() },
-        };
-        let said = outputs.vmm.tail(TAIL_LINES);
-        let words =
-            if said.is_empty() { exit.to_string() } else { format!("{exit}; {} said: {said}", vmm::NAME) };
-        Ended { exit, words }
+        evidence.panic_message = outputs.console.panic_message();
+        classify(ending, &evidence)
     }
 }
 

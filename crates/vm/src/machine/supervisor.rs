@@ -10,16 +10,16 @@ use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Start};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::exit::{Knowledge, LAST_WORDS_LIMIT, classify};
-use super::handshake::{Action, Beginning, Handshake};
+use super::exit::{EndReason, ExitDemand, ExitEvidence};
+use super::handshake::{Action, Handshake, StartKind};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
-use super::{Exit, StartedFrom, VmEvent, identity, unix_time_ns};
+use super::{Exit, VmEvent, identity, unix_time_ns};
 use crate::environment::EnvironmentDir;
 use crate::pace::Turn;
 use crate::process::Ending;
 use crate::spec::Entrypoint;
-use crate::vmm::MonitorEvent;
+use crate::vmm::{MonitorEvent, ShutdownCause};
 
 /// Number of boots after which a machine is given up.
 const BOOTS: u32 = 2;
@@ -75,24 +75,31 @@ pub(super) struct Supervisor<S> {
     pub(super) env: Option<String>,
 }
 
-/// The next thing that happened, before it is handled.
-enum Happening {
+/// The next thing that happened to a machine, before it is handled.
+enum Input {
     Ended(std::io::Result<Ending>),
     Message(std::io::Result<GuestMessage>),
-    Monitor(Option<MonitorEvent>),
+    Monitor(MonitorEvent),
     Ordered(Option<Order>),
     EnvironmentChanged,
     NoBootDevice,
     DeadlinePassed,
 }
 
-/// The step of stopping a machine. Each step has a deadline, after which the next step follows.
+/// The step of ending an attempt, with the time at which the next step follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
+enum EndStep {
     PoweringOff(Instant),
     Quitting(Instant),
     Killed(Instant),
+}
+
+/// The end of an attempt, once the supervisor has begun it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BegunEnd {
+    reason: EndReason,
+    step: EndStep,
+    demand: ExitDemand,
 }
 
 /// One start of a machine.
@@ -100,48 +107,72 @@ struct Attempt {
     vmm: Vmm,
     /// Held until the machine is up, because other machines wait for a turn.
     turn: Option<Turn>,
-    is_up: bool,
     handshake: Handshake,
     started_at: Instant,
-    stopping: Stopping,
-    knowledge: Knowledge,
-    /// True once the entrypoint was started. From then on `<id>.trm` is carried to the guest.
-    mirrors: bool,
+    hello_limit: Duration,
+    end: Option<BegunEnd>,
+    /// The cause that the monitor reported for the machine's stop.
+    shutdown: Option<ShutdownCause>,
     /// Content of the last `.trm` that was carried.
     trm_sent: Option<String>,
-    monitor_gone: bool,
-    wrong_version: Option<u32>,
-    hello_missed: bool,
-    /// True if the firmware found no kernel.
-    no_boot_device: bool,
-    /// True if the owner has ordered the machine to stop.
-    ordered: bool,
-    hello_limit: Duration,
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AfterAttempt {
+    /// The machine has ended in the way of the attempt.
+    Finished,
+    /// The fork or spare was unusable. The next start is a boot, so that a template never makes things worse than a cold
+    /// boot.
+    BootInstead,
+    /// The machine hung, as an emulated one may. It is booted once more.
+    BootAgain,
+    /// It hung each time.
+    GivenUp,
+}
+
+impl AfterAttempt {
+    /// Decides what follows an attempt. `boots` is the number of boots so far, including this one.
+    fn of(start: StartKind, is_up: bool, reason: Option<EndReason>, boots: u32) -> Self {
+        match (start, reason) {
+            _ if is_up => Self::Finished,
+            (_, Some(EndReason::Ordered)) => Self::Finished,
+            (StartKind::Fork | StartKind::Spare, _) => Self::BootInstead,
+            (StartKind::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
+            (StartKind::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
+            (StartKind::Boot, _) => Self::Finished,
+        }
+    }
 }
 
 impl Attempt {
-    fn new(vmm: Vmm, turn: Option<Turn>, beginning: Beginning, role: &MachineRole) -> Self {
-        let monitor_gone = vmm.monitor.is_none();
+    fn new(vmm: Vmm, turn: Option<Turn>, start: StartKind, role: &MachineRole) -> Self {
         Self {
             vmm,
-            handshake: Handshake::of(beginning, role.docker_limit.is_some()),
+            handshake: Handshake::of(start, role.docker_limit.is_some()),
             turn,
-            is_up: false,
             started_at: Instant::now(),
-            stopping: Stopping::No,
-            knowledge: Knowledge::default(),
-            mirrors: false,
-            trm_sent: None,
-            monitor_gone,
-            wrong_version: None,
-            hello_missed: false,
-            no_boot_device: false,
-            ordered: false,
-            hello_limit: match beginning {
-                Beginning::Boot => role.hello_limit,
-                Beginning::Fork | Beginning::Spare => role.fork_limit,
+            hello_limit: match start {
+                StartKind::Boot => role.hello_limit,
+                StartKind::Fork | StartKind::Spare => role.fork_limit,
             },
+            end: None,
+            shutdown: None,
+            trm_sent: None,
         }
+    }
+
+    fn reason(&self) -> Option<EndReason> {
+        self.end.map(|end| end.reason)
+    }
+
+    fn is_killed(&self) -> bool {
+        matches!(self.end, Some(BegunEnd { step: EndStep::Killed(_), .. }))
+    }
+
+    /// Goes on to the next step of the end. A reason that was there before stays.
+    fn end_by(&mut self, reason: EndReason, step: EndStep, demand: ExitDemand) {
+        self.end = Some(BegunEnd { reason: self.reason().unwrap_or(reason), step, demand });
     }
 
     fn send(&mut self, message: &HostMessage) {
@@ -152,39 +183,55 @@ impl Attempt {
         }
     }
 
-    fn kill(&mut self) {
-        self.knowledge.killed = true;
+    fn kill(&mut self, reason: EndReason) {
         self.vmm.process.kill();
-        self.stopping = Stopping::Killed(Instant::now() + KILL_LIMIT);
+        let demand = self.end.map_or(ExitDemand::None, |end| end.demand).then_kill();
+        self.end_by(reason, EndStep::Killed(Instant::now() + KILL_LIMIT), demand);
     }
 
-    fn quit(&mut self) {
-        let Some(monitor) = &self.vmm.monitor else { return self.kill() };
-        self.knowledge.asked_to_quit = true;
+    fn quit(&mut self, reason: EndReason) {
+        let Some(monitor) = &self.vmm.monitor else { return self.kill(reason) };
         monitor.quit();
-        self.stopping = Stopping::Quitting(Instant::now() + QUIT_LIMIT);
+        self.end_by(reason, EndStep::Quitting(Instant::now() + QUIT_LIMIT), ExitDemand::Quit);
     }
 
+    /// Stops the machine as its owner has ordered. Does nothing if its end has begun already.
     fn stop(&mut self, grace: Duration) {
-        if self.stopping != Stopping::No {
+        if self.end.is_some() {
             return;
         }
         if !self.handshake.greeted() || self.vmm.link.is_none() {
-            return self.quit();
+            return self.quit(EndReason::Ordered);
         }
         self.send(&HostMessage::PowerOff);
-        self.stopping = Stopping::PoweringOff(Instant::now() + grace);
+        let step = EndStep::PoweringOff(Instant::now() + grace);
+        self.end_by(EndReason::Ordered, step, ExitDemand::None);
     }
 
     /// Returns the time until which the next step must have happened.
     fn deadline(&self, role: &MachineRole) -> Option<Instant> {
-        match self.stopping {
-            Stopping::PoweringOff(at) | Stopping::Quitting(at) | Stopping::Killed(at) => Some(at),
-            Stopping::No if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
-            Stopping::No if self.handshake.waits_for_docker() => {
+        match self.end.map(|end| end.step) {
+            Some(EndStep::PoweringOff(at) | EndStep::Quitting(at) | EndStep::Killed(at)) => Some(at),
+            None if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
+            None if self.handshake.waits_for_docker() => {
                 role.docker_limit.map(|docker| self.started_at + self.hello_limit + docker)
             }
-            Stopping::No => None,
+            None => None,
+        }
+    }
+
+    /// Takes what the monitor reports.
+    fn note(&mut self, event: MonitorEvent) {
+        match event {
+            MonitorEvent::ShuttingDown(cause) => self.shutdown = Some(cause),
+            MonitorEvent::Refused(reason) => {
+                tracing::warn!("the monitor refused a command: {reason}");
+                // Only the commands that restore a fork can be refused. Nothing ever runs in that fork then.
+                if !self.handshake.greeted() {
+                    self.kill(EndReason::NotRestored);
+                }
+            }
+            MonitorEvent::Paused | MonitorEvent::Frozen(_) => {}
         }
     }
 }
@@ -213,33 +260,25 @@ impl<S: StartSource> Supervisor<S> {
     async fn live(&mut self, mut started: Started) -> Exit {
         let mut boots = 0;
         loop {
-            let beginning = match started.from {
-                StartedFrom::Boot => Beginning::Boot,
-                StartedFrom::Fork(_) => Beginning::Fork,
-                StartedFrom::Spare(_) => Beginning::Spare,
-            };
-            boots += u32::from(beginning == Beginning::Boot);
+            let start = StartKind::from(&started.from);
+            boots += u32::from(start == StartKind::Boot);
             if let Some(reason) = started.cold {
                 self.tell(VmEvent::Cold { reason }).await;
             }
             let pid = started.vmm.process.id();
             self.tell(VmEvent::VmmStarted { pid, from: started.from }).await;
-            let mut attempt = Attempt::new(started.vmm, started.turn, beginning, &self.role);
+            let mut attempt = Attempt::new(started.vmm, started.turn, start, &self.role);
             let exit = self.watch(&mut attempt).await;
-            if attempt.is_up || attempt.ordered {
-                return exit;
-            }
-            if beginning != Beginning::Boot {
-                // Whatever the reason was, the next start boots, so that a template never makes things worse than a cold
-                // boot.
-                self.source.fork_failed(&self.why_unusable(&attempt, &exit));
-            } else if !attempt.hello_missed {
-                return exit;
-            } else if boots == BOOTS {
-                return Exit::NoHello { attempts: boots, limit: attempt.hello_limit };
-            } else {
-                let reason = self.why_unusable(&attempt, &exit);
-                self.tell(VmEvent::Restarted { reason }).await;
+            match AfterAttempt::of(start, attempt.handshake.is_up(), attempt.reason(), boots) {
+                AfterAttempt::Finished => return exit,
+                AfterAttempt::BootInstead => self.source.fork_failed(&self.why_unusable(&attempt, &exit)),
+                AfterAttempt::GivenUp => {
+                    return Exit::NoHello { attempts: boots, limit: attempt.hello_limit };
+                }
+                AfterAttempt::BootAgain => {
+                    let reason = self.why_unusable(&attempt, &exit);
+                    self.tell(VmEvent::Restarted { reason }).await;
+                }
             }
             // This drops the turn, too. If machines that start again held all turns, each of them would wait forever for
             // another turn.
@@ -261,7 +300,7 @@ impl<S: StartSource> Supervisor<S> {
     }
 
     fn why_unusable(&self, attempt: &Attempt, exit: &Exit) -> String {
-        let what = if attempt.hello_missed {
+        let what = if attempt.reason() == Some(EndReason::HelloMissed) {
             let limit = attempt.hello_limit.as_secs();
             let word = if attempt.handshake.greeted() { "took on no identity" } else { "said no hello" };
             format!("the agent in the machine {word} within {limit} s")
@@ -276,30 +315,21 @@ impl<S: StartSource> Supervisor<S> {
         let actions = attempt.handshake.begin();
         self.carry_out(attempt, actions).await;
         loop {
-            match self.next_happening(attempt).await {
-                Happening::Ended(ending) => return self.settle(attempt, ending).await,
-                Happening::Message(Ok(message)) => self.take_message(attempt, message).await,
-                Happening::Message(Err(error)) => {
+            match self.next_input(attempt).await {
+                Input::Ended(ending) => return self.settle(attempt, ending).await,
+                Input::Message(Ok(message)) => self.take_message(attempt, message).await,
+                Input::Message(Err(error)) => {
                     tracing::debug!("the agent's connection has ended: {error}");
                     attempt.vmm.link = None;
                 }
-                Happening::Monitor(event) => note(attempt, event),
-                Happening::Ordered(Some(Order::Stop(grace))) => {
-                    attempt.ordered = true;
-                    attempt.stop(grace);
-                }
+                Input::Monitor(event) => attempt.note(event),
+                Input::Ordered(Some(Order::Stop(grace))) => attempt.stop(grace),
                 // No more orders can arrive, because the machine was detached.
-                Happening::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                Happening::Ordered(Some(Order::Kill) | None) => {
-                    attempt.ordered = true;
-                    attempt.kill();
-                }
-                Happening::EnvironmentChanged => self.carry_trm(attempt),
-                Happening::NoBootDevice => {
-                    attempt.no_boot_device = true;
-                    attempt.kill();
-                }
-                Happening::DeadlinePassed => {
+                Input::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
+                Input::Ordered(Some(Order::Kill) | None) => attempt.kill(EndReason::Ordered),
+                Input::EnvironmentChanged => self.carry_trm(attempt),
+                Input::NoBootDevice => attempt.kill(EndReason::NoBootDevice),
+                Input::DeadlinePassed => {
                     if let Some(exit) = self.pass_deadline(attempt).await {
                         return exit;
                     }
@@ -308,7 +338,7 @@ impl<S: StartSource> Supervisor<S> {
         }
     }
 
-    async fn next_happening(&mut self, attempt: &mut Attempt) -> Happening {
+    async fn next_input(&mut self, attempt: &mut Attempt) -> Input {
         let deadline = attempt.deadline(&self.role);
         let passed = async {
             match deadline {
@@ -316,16 +346,22 @@ impl<S: StartSource> Supervisor<S> {
                 None => std::future::pending().await,
             }
         };
-        let killed = matches!(attempt.stopping, Stopping::Killed(_));
+        let killed = attempt.is_killed();
         let detached = self.detached.load(Ordering::Relaxed);
-        let (monitor_gone, mirrors) = (attempt.monitor_gone, attempt.mirrors);
+        // From then on `<id>.trm` is carried to the guest.
+        let mirrors = attempt.handshake.has_started();
         // Only before the hello, because later the guest could print the firmware's message.
         let boots = !killed && !attempt.handshake.greeted();
         let Vmm { process, link, monitor, .. } = &mut attempt.vmm;
         let linked = link.is_some();
         let monitored = async {
-            match monitor {
+            let event = match monitor {
                 Some(monitor) => monitor.next_event().await,
+                None => None,
+            };
+            match event {
+                Some(event) => event,
+                // There is no monitor, or it is gone.
                 None => std::future::pending().await,
             }
         };
@@ -340,19 +376,20 @@ impl<S: StartSource> Supervisor<S> {
             }
         };
         tokio::select! {
-            message = message, if linked => Happening::Message(message),
-            event = monitored, if !monitor_gone => Happening::Monitor(event),
-            order = self.orders.recv(), if !killed && !detached => Happening::Ordered(order),
-            () = self.environment.changed(), if mirrors => Happening::EnvironmentChanged,
-            () = self.outputs.console.no_boot_device(), if boots => Happening::NoBootDevice,
-            () = passed => Happening::DeadlinePassed,
-            ending = process.wait() => Happening::Ended(ending),
+            message = message, if linked => Input::Message(message),
+            event = monitored => Input::Monitor(event),
+            order = self.orders.recv(), if !killed && !detached => Input::Ordered(order),
+            () = self.environment.changed(), if mirrors => Input::EnvironmentChanged,
+            () = self.outputs.console.no_boot_device(), if boots => Input::NoBootDevice,
+            () = passed => Input::DeadlinePassed,
+            ending = process.wait() => Input::Ended(ending),
         }
     }
 
     async fn take_message(&mut self, attempt: &mut Attempt, message: GuestMessage) {
+        let was_up = attempt.handshake.is_up();
         let actions = attempt.handshake.take(message, &self.role.runner_id);
-        if attempt.handshake.is_up() && !std::mem::replace(&mut attempt.is_up, true) {
+        if attempt.handshake.is_up() && !was_up {
             attempt.turn = None;
             self.source.succeeded();
         }
@@ -377,10 +414,7 @@ impl<S: StartSource> Supervisor<S> {
                         self.tell(VmEvent::Fault { message: error.to_string() }).await;
                     }
                 }
-                Action::WrongVersion { version } => {
-                    attempt.wrong_version = Some(version);
-                    attempt.kill();
-                }
+                Action::WrongVersion { version } => attempt.kill(EndReason::WrongVersion(version)),
             }
         }
     }
@@ -412,7 +446,6 @@ impl<S: StartSource> Supervisor<S> {
             env: env.clone(),
         };
         attempt.send(&HostMessage::Start(start));
-        attempt.mirrors = true;
         self.carry_trm(attempt);
     }
 
@@ -436,73 +469,43 @@ impl<S: StartSource> Supervisor<S> {
 
     /// Takes the step that follows a deadline. Returns an exit if no step is left.
     async fn pass_deadline(&mut self, attempt: &mut Attempt) -> Option<Exit> {
-        match attempt.stopping {
-            Stopping::PoweringOff(_) => attempt.quit(),
-            Stopping::Quitting(_) => attempt.kill(),
-            Stopping::Killed(_) => {
+        match attempt.end {
+            Some(BegunEnd { reason, step: EndStep::PoweringOff(_), .. }) => attempt.quit(reason),
+            Some(BegunEnd { reason, step: EndStep::Quitting(_), .. }) => attempt.kill(reason),
+            Some(BegunEnd { step: EndStep::Killed(_), .. }) => {
                 tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not exit");
                 return Some(Exit::Killed);
             }
-            Stopping::No if attempt.handshake.is_up() => {
+            None if attempt.handshake.is_up() => {
                 let actions = attempt.handshake.give_up_docker();
                 self.carry_out(attempt, actions).await;
             }
-            Stopping::No => {
-                attempt.hello_missed = true;
-                attempt.kill();
-            }
+            None => attempt.kill(EndReason::HelloMissed),
         }
         None
     }
 
-    /// Reads the remaining messages, events and output of a VMM that has exited, then determines the machine's exit.
+    /// Determines the exit of a VMM whose process has ended.
     async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
-        attempt.vmm.settle();
-        let deadline = Instant::now() + LAST_WORDS_LIMIT;
-        while let Some(monitor) = &mut attempt.vmm.monitor
-            && let Ok(Some(event)) = tokio::time::timeout_at(deadline, monitor.next_event()).await
-        {
-            note(attempt, Some(event));
-        }
-        while let Some(link) = &mut attempt.vmm.link
-            && let Ok(Ok(message)) = tokio::time::timeout_at(deadline, link.next()).await
-        {
-            for action in attempt.handshake.take(message, &self.role.runner_id) {
+        let Attempt { vmm, handshake, end, shutdown, .. } = attempt;
+        let evidence = ExitEvidence {
+            reason: end.map(|end| end.reason),
+            demand: end.map_or(ExitDemand::None, |end| end.demand),
+            shutdown: *shutdown,
+            panic_message: None,
+        };
+        vmm.exit_of(ending, evidence, &self.outputs, |message| {
+            for action in handshake.take(message, &self.role.runner_id) {
                 if let Action::Tell(event) = action {
                     let _ = self.events.try_send(event);
                 }
             }
-        }
-        while let Ok(Some(_)) = tokio::time::timeout_at(deadline, attempt.vmm.drains.join_next()).await {}
-        attempt.knowledge.panic_message = self.outputs.console.panic_message();
-        match (attempt.wrong_version, ending) {
-            (Some(guest), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
-            (None, Ok(_)) if attempt.no_boot_device => Exit::NoBootDevice,
-            (None, Ok(ending)) => classify(ending, &attempt.knowledge),
-            (None, Err(error)) => {
-                Exit::NotStarted { reason: format!("its process cannot be waited for: {error}") }
-            }
-        }
+        })
+        .await
     }
 
     async fn tell(&self, event: VmEvent) {
         let _ = self.events.send(event).await;
-    }
-}
-
-/// Stores what the monitor reports about the machine's end.
-fn note(attempt: &mut Attempt, event: Option<MonitorEvent>) {
-    match event {
-        Some(MonitorEvent::ShuttingDown(cause)) => attempt.knowledge.shutdown = Some(cause),
-        Some(MonitorEvent::Refused(reason)) => {
-            tracing::warn!("the monitor refused a command: {reason}");
-            // Only the commands that restore a fork can be refused. Nothing ever runs in that fork then.
-            if !attempt.handshake.greeted() {
-                attempt.kill();
-            }
-        }
-        Some(MonitorEvent::Paused | MonitorEvent::Frozen(_)) => {}
-        None => attempt.monitor_gone = true,
     }
 }
 
@@ -527,6 +530,31 @@ mod tests {
             let waited =
                 tokio::time::timeout(Duration::from_millis(50), end_is_wanted(&mut orders, &detached)).await;
             assert_eq!(waited.is_ok(), ends, "{order:?}, let go: {is_let_go}");
+        }
+    }
+
+    #[test]
+    fn a_start_that_fails_is_followed_by_a_boot_and_a_boot_that_hangs_by_one_more() {
+        use AfterAttempt::{BootAgain, BootInstead, Finished, GivenUp};
+        let hung = Some(EndReason::HelloMissed);
+        for (start, is_up, reason, boots, expected) in [
+            (StartKind::Fork, false, hung, 0, BootInstead),
+            (StartKind::Spare, false, Some(EndReason::NotRestored), 0, BootInstead),
+            (StartKind::Fork, false, None, 0, BootInstead),
+            (StartKind::Fork, false, Some(EndReason::Ordered), 0, Finished),
+            (StartKind::Fork, true, None, 0, Finished),
+            (StartKind::Boot, false, hung, 1, BootAgain),
+            (StartKind::Boot, false, hung, BOOTS, GivenUp),
+            (StartKind::Boot, false, None, 1, Finished),
+            (StartKind::Boot, false, Some(EndReason::NoBootDevice), 1, Finished),
+            (StartKind::Boot, false, Some(EndReason::WrongVersion(3)), 1, Finished),
+            (StartKind::Boot, true, Some(EndReason::Ordered), 1, Finished),
+        ] {
+            assert_eq!(
+                AfterAttempt::of(start, is_up, reason, boots),
+                expected,
+                "{start:?} {reason:?} {boots}"
+            );
         }
     }
 }

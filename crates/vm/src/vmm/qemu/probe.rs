@@ -71,16 +71,28 @@ struct Sighting {
     at_s: i64,
 }
 
-/// Why a probe guest did not say hello.
-struct NoHello {
-    reason: String,
-    of_host: bool,
+/// What a probe guest did.
+enum GuestBoot {
+    /// It said hello after this time.
+    Hello { took: Duration },
+    /// It did not say hello.
+    NoHello {
+        /// What happened instead.
+        reason: String,
+        /// True if no guest could say hello on this host.
+        of_host: bool,
+    },
 }
 
-impl NoHello {
-    fn of_host(reason: impl ToString) -> Self {
-        Self { reason: reason.to_string(), of_host: true }
-    }
+/// Whether a guest boots with KVM.
+pub(crate) enum KvmBoot {
+    /// It boots on this platform.
+    Boots(Platform),
+    /// It does not.
+    Fails {
+        /// The reason.
+        reason: String,
+    },
 }
 
 type Sightings = BTreeMap<String, Sighting>;
@@ -123,13 +135,13 @@ pub(crate) async fn resolve(
     let probe = |accel| Probe::of(host, accel, ProbeGuest { image, guest_binary, cpu_model });
     match settings.accel {
         AccelChoice::Tcg => Ok(probe(Accel::Tcg)?.platform_as_known()),
-        AccelChoice::Kvm => {
-            let sighting = probe_kvm(&probe(Accel::Kvm)?, Trust::Remembered).await?;
-            sighting.map_err(|reason| StartError::NoKvm { reason })
-        }
+        AccelChoice::Kvm => match probe_kvm(&probe(Accel::Kvm)?, Trust::Remembered).await? {
+            KvmBoot::Boots(platform) => Ok(platform),
+            KvmBoot::Fails { reason } => Err(StartError::NoKvm { reason }),
+        },
         AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, Trust::Remembered).await? {
-            Ok(platform) => Ok(platform),
-            Err(_) => Ok(probe(Accel::Tcg)?.platform_as_known()),
+            KvmBoot::Boots(platform) => Ok(platform),
+            KvmBoot::Fails { .. } => Ok(probe(Accel::Tcg)?.platform_as_known()),
         },
     }
 }
@@ -149,12 +161,14 @@ pub async fn answer(
     let why_no_kvm = match choice {
         AccelChoice::Tcg => None,
         AccelChoice::Kvm | AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, trust).await? {
-            Ok(_) => {
+            KvmBoot::Boots(_) => {
                 let seen = "a probe guest booted with KVM".to_owned();
                 return Ok(Answer { accel: Accel::Kvm, seen, boots: true, warning: None });
             }
-            Err(reason) if choice == AccelChoice::Kvm => return Err(StartError::NoKvm { reason }),
-            Err(reason) => Some(reason),
+            KvmBoot::Fails { reason } if choice == AccelChoice::Kvm => {
+                return Err(StartError::NoKvm { reason });
+            }
+            KvmBoot::Fails { reason } => Some(reason),
         },
     };
     let emulated = probe(Accel::Tcg)?.look(Trust::Success).await?;
@@ -191,25 +205,20 @@ async fn warning(host: &VmHost, cpu_model: Option<&str>) -> Result<Option<String
     asked.map_err(std::io::Error::other).flatten().map_err(io_error("ask", &path))
 }
 
-/// Finds out whether a guest boots with KVM. The inner error says why it does not.
-pub(crate) async fn kvm(
-    host: &VmHost,
-    guest: ProbeGuest<'_>,
-    trust: Trust,
-) -> Result<Result<(), String>, StartError> {
-    Ok(probe_kvm(&Probe::of(host, Accel::Kvm, guest)?, trust).await?.map(drop))
+/// Finds out whether a guest boots with KVM.
+pub(crate) async fn kvm(host: &VmHost, guest: ProbeGuest<'_>, trust: Trust) -> Result<KvmBoot, StartError> {
+    probe_kvm(&Probe::of(host, Accel::Kvm, guest)?, trust).await
 }
 
-/// Returns the platform with KVM, or why there is none.
-async fn probe_kvm(probe: &Probe<'_>, trust: Trust) -> Result<Result<Platform, String>, StartError> {
+async fn probe_kvm(probe: &Probe<'_>, trust: Trust) -> Result<KvmBoot, StartError> {
     if let Err(unusable) = kvm::usable() {
         // Not stored, because it is cheap to check and may change at any time.
-        return Ok(Err(unusable.to_string()));
+        return Ok(KvmBoot::Fails { reason: unusable.to_string() });
     }
     let sighting = probe.look(trust).await?;
     Ok(match sighting.hello_ms {
-        Some(_) => Ok(probe.platform(sighting.firmware.clone()).on_host_of(sighting.hello_ms)),
-        None => Err(sighting.seen),
+        Some(_) => KvmBoot::Boots(probe.platform(sighting.firmware.clone()).on_host_of(sighting.hello_ms)),
+        None => KvmBoot::Fails { reason: sighting.seen },
     })
 }
 
@@ -306,7 +315,7 @@ impl<'a> Probe<'a> {
         for firmware in Firmware::candidates(&self.qemu) {
             last = firmware.clone();
             match self.boot_from(firmware.clone()).await? {
-                Ok(took) => {
+                GuestBoot::Hello { took } => {
                     let hello_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                     let seen = format!("a probe guest said hello after {:.1} s", took.as_secs_f32());
                     return Ok(Sighting {
@@ -317,10 +326,10 @@ impl<'a> Probe<'a> {
                         at_s: now_s(),
                     });
                 }
-                Err(failure) => {
-                    of_host &= failure.of_host;
-                    if !failures.contains(&failure.reason) {
-                        failures.push(failure.reason);
+                GuestBoot::NoHello { reason, of_host: is_of_host } => {
+                    of_host &= is_of_host;
+                    if !failures.contains(&reason) {
+                        failures.push(reason);
                     }
                 }
             }
@@ -333,8 +342,8 @@ impl<'a> Probe<'a> {
         Ok(Sighting { firmware: last, hello_ms: None, seen, of_host, at_s: now_s() })
     }
 
-    /// Boots a probe guest from one firmware. The inner error says what happened instead of its hello.
-    async fn boot_from(&self, firmware: Firmware) -> Result<Result<Duration, NoHello>, StartError> {
+    /// Boots a probe guest from one firmware.
+    async fn boot_from(&self, firmware: Firmware) -> Result<GuestBoot, StartError> {
         let name = format!("probe-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let run_dir = self.host.state.join(name);
         fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
@@ -378,26 +387,29 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> S
     move |source| StartError::Io { what, path, source }
 }
 
-/// Starts a guest. Returns the time until its hello, or what happened instead.
-async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<Duration, NoHello> {
+/// Starts a guest and waits for its hello.
+async fn greet(recipe: Arc<Recipe>, limit: Duration) -> GuestBoot {
     let (outputs, began) = (Outputs::new(), Instant::now());
     let spawned = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await;
-    let mut vmm = spawned.map_err(NoHello::of_host)?;
+    let mut vmm = match spawned {
+        Ok(vmm) => vmm,
+        Err(error) => return GuestBoot::NoHello { reason: error.to_string(), of_host: true },
+    };
     match tokio::time::timeout(limit, hello(&mut vmm, &outputs)).await {
-        Ok(Some(())) => Ok(began.elapsed()),
+        Ok(Some(())) => GuestBoot::Hello { took: began.elapsed() },
         Ok(None) => {
             let ended = vmm.why_ended(&outputs).await;
             // The guest itself causes all other exits.
             let of_host = matches!(
                 ended.exit,
-                Exit::NoBootDevice | Exit::Failed { .. } | Exit::Signalled { .. } | Exit::NotStarted { .. }
+                Exit::NoBootDevice | Exit::Failed { .. } | Exit::Signalled { .. } | Exit::Unobserved { .. }
             );
-            Err(NoHello { reason: ended.words, of_host })
+            GuestBoot::NoHello { reason: ended.words, of_host }
         }
         Err(_) => {
             let (seconds, last) = (limit.as_secs(), outputs.last_line());
             let reason = format!("no hello within {seconds} s (its last words: {last})");
-            Err(NoHello { reason, of_host: false })
+            GuestBoot::NoHello { reason, of_host: false }
         }
     }
 }
