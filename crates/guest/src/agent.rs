@@ -82,6 +82,8 @@ pub(crate) struct Agent {
     ending: Arc<AtomicBool>,
     /// True while the machine has an identity. No entrypoint is started without one.
     identified: Arc<AtomicBool>,
+    /// Set once the machine is prepared, or its preparation has begun.
+    prepared: Arc<AtomicBool>,
     /// Set once a shell is offered on the console.
     shell: Arc<AtomicBool>,
     docker: Arc<Mutex<Option<docker::Daemon>>>,
@@ -103,6 +105,7 @@ impl Agent {
             runner_id: Arc::default(),
             ending: Arc::default(),
             identified: Arc::default(),
+            prepared: Arc::default(),
             shell: Arc::default(),
             docker: Arc::default(),
             standby: Arc::default(),
@@ -155,6 +158,15 @@ impl Agent {
         self.outbox.fact(GuestMessage::Fault { message });
     }
 
+    /// Reports like [`Agent::fault`] that there is no Docker daemon, although the image has one.
+    fn docker_failed(&self, reason: String) {
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        console::say(&reason);
+        self.outbox.fact(GuestMessage::DockerFailed { reason });
+    }
+
     fn line(&self, source: Source, text: &str) {
         self.outbox.line(source, text);
     }
@@ -170,17 +182,11 @@ impl Agent {
                 self.outbox.greet(epoch);
             }
             HostMessage::Identify(identity) => self.identify(&identity),
-            HostMessage::PutFile { name, content } => {
-                self.change_folder(&name, |folder| folder.write(&name, &content))
-            }
-            HostMessage::RemoveFile { name } => self.change_folder(&name, |folder| folder.remove(&name)),
+            HostMessage::PutFile { name, content } => self.put_file(&name, &content),
             HostMessage::Start(start) => self.start_entrypoint(&start),
             HostMessage::Prepare(prepare) => self.prepare(prepare),
             HostMessage::Forget => self.forget(),
             HostMessage::Clock { unix_time_ns } => self.set_clock(unix_time_ns),
-            HostMessage::Ping { nonce } => {
-                self.outbox.answer(GuestMessage::Pong { nonce, unix_time_ns: unix_time_ns() });
-            }
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
                 match *self.surroundings {
@@ -215,14 +221,25 @@ impl Agent {
         let agent = self.clone();
         std::thread::spawn(move || {
             let failure = match &*agent.surroundings {
-                Surroundings::Machine(_) if agent.identified.load(Ordering::SeqCst) => {
-                    Err("this machine has an identity already".to_owned())
+                Surroundings::Machine(identities) => {
+                    agent.claim_preparation().and_then(|()| prepare::run(&agent, identities, &prepare))
                 }
-                Surroundings::Machine(identities) => prepare::run(&agent, identities, &prepare),
                 Surroundings::Host { .. } => Err(NOT_FROZEN.to_owned()),
             };
             agent.outbox.answer(GuestMessage::Prepared { failure: failure.err() });
         });
+    }
+
+    /// Records that the machine is prepared. The error says why it must not be prepared now. A machine is prepared once,
+    /// because a second preparation would start a second standby entrypoint, and would find Docker stopped.
+    fn claim_preparation(&self) -> Result<(), String> {
+        if self.identified.load(Ordering::SeqCst) {
+            return Err("this machine has an identity already".to_owned());
+        }
+        if self.prepared.swap(true, Ordering::SeqCst) {
+            return Err("this machine was prepared already".to_owned());
+        }
+        Ok(())
     }
 
     /// Removes the identity after a rehearsal. Fails if an entrypoint was started for a runner.
@@ -264,12 +281,13 @@ impl Agent {
         }
     }
 
-    fn change_folder(&self, name: &str, change: impl FnOnce(&Folder) -> Result<(), FolderError>) {
+    /// Writes a file of the environment directory.
+    fn put_file(&self, name: &str, content: &str) {
         if environment::parse_file_name(name).is_none() {
             return self.fault(format!("{name:?} is no file of the environment directory"));
         }
         let folder = Folder::open(self.environment());
-        if let Err(error) = folder.and_then(|folder| change(&folder)) {
+        if let Err(error) = folder.and_then(|folder| folder.write(name, content)) {
             self.fault(error.to_string());
         }
     }
@@ -382,14 +400,29 @@ pub(crate) fn greet_once() {
     }
 }
 
-/// Returns the wall clock in nanoseconds since 1970-01-01 UTC.
-fn unix_time_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
-}
-
 /// Returns the milliseconds since the kernel started.
 fn uptime_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_prepared_once_and_only_before_it_has_an_identity() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let agent =
+            || Agent::within(Surroundings::Host { environment: nowhere.clone(), program: nowhere.clone() });
+        let fresh = agent();
+        assert_eq!(fresh.claim_preparation(), Ok(()));
+        // A rehearsal takes the identity on and forgets it again.
+        fresh.identified.store(true, Ordering::SeqCst);
+        fresh.identified.store(false, Ordering::SeqCst);
+        assert_eq!(fresh.claim_preparation(), Err("this machine was prepared already".to_owned()));
+        let identified = agent();
+        identified.identified.store(true, Ordering::SeqCst);
+        assert_eq!(identified.claim_preparation(), Err("this machine has an identity already".to_owned()));
+    }
 }

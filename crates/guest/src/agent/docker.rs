@@ -31,7 +31,7 @@ const READY_MAX: Duration = Duration::from_secs(300);
 /// Most starts of a daemon that exits before it has answered.
 const STARTS_MAX: u32 = 3;
 
-/// Number of last lines that a fault quotes.
+/// Number of last lines that a failure quotes.
 const TAIL_LINES: usize = 12;
 
 /// Starts the daemon if the image has one, and waits until it exits.
@@ -46,10 +46,10 @@ pub(super) fn run(agent: &Agent) {
     match start_until_ready(agent, daemon, &tail) {
         Ok(Some(status)) => {
             let tail = Vec::from(tail.lock().unwrap_or_else(PoisonError::into_inner).clone()).join("\n");
-            agent.fault(format!("{daemon} ended ({status}); its last lines:\n{tail}"));
+            agent.docker_failed(format!("{daemon} ended ({status}); its last lines:\n{tail}"));
         }
         Ok(None) => {}
-        Err(error) => agent.fault(format!("cannot start {daemon}: {error}")),
+        Err(error) => agent.docker_failed(format!("cannot start {daemon}: {error}")),
     }
 }
 
@@ -163,7 +163,7 @@ fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>, began: Instant)
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
     }
-    agent.fault(format!("dockerd has not answered for {} s", READY_MAX.as_secs()));
+    agent.docker_failed(format!("dockerd has not answered for {} s", READY_MAX.as_secs()));
     None
 }
 

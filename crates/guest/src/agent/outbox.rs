@@ -276,7 +276,7 @@ mod tests {
         for _ in 0..1000 {
             outbox.line(Source::Docker, &"x".repeat(8192));
             outbox.fact(GuestMessage::Fault { message: "again".to_owned() });
-            outbox.answer(GuestMessage::Pong { nonce: 1, unix_time_ns: 2 });
+            outbox.answer(GuestMessage::Prepared { failure: None });
         }
         let state = outbox.lock();
         assert!(state.line_bytes <= LINE_BYTES_MAX && state.facts.len() == FACTS_MAX);

@@ -194,11 +194,6 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Drops an incomplete frame and the count. Use it for a new connection, on which the rest of the frame cannot come.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-
     /// Returns the number of stored bytes that are not decoded yet.
     #[must_use]
     pub fn buffered(&self) -> usize {

@@ -21,7 +21,7 @@ pub enum HostMessage {
     },
     /// Prepare everything that any runner needs, and nothing that belongs to one runner. The machine answers with
     /// [`GuestMessage::Prepared`]; then it is frozen, and others are forked from it. Legal once, before any
-    /// [`HostMessage::Identify`].
+    /// [`HostMessage::Identify`]; the answer to another one is a failure.
     Prepare(Prepare),
     /// Remove the identity again: name and ids. Legal after an [`HostMessage::Identify`] that was a rehearsal, if
     /// only [`HostMessage::Prepare`] has started anything. A machine rehearses because its forks are faster at all that it
@@ -42,18 +42,8 @@ pub enum HostMessage {
         /// Whole content, UTF-8.
         content: String,
     },
-    /// Remove a file of the environment directory. A file that does not exist is no error.
-    RemoveFile {
-        /// As in [`HostMessage::PutFile`].
-        name: String,
-    },
     /// Start the entrypoint. Legal once.
     Start(Start),
-    /// Answer with [`GuestMessage::Pong`].
-    Ping {
-        /// Returned unchanged.
-        nonce: u64,
-    },
     /// Stop everything and power the machine off.
     PowerOff,
 }
@@ -169,19 +159,17 @@ pub enum GuestMessage {
         /// The signal that killed it.
         signal: Option<i32>,
     },
-    /// Answer to [`HostMessage::Ping`].
-    Pong {
-        /// The nonce of the ping.
-        nonce: u64,
-        /// Wall clock of the guest, nanoseconds since 1970-01-01 UTC.
-        unix_time_ns: u64,
-    },
     /// Answer to [`HostMessage::Prepare`] and [`HostMessage::Forget`]. The machine can be frozen unless there is a failure.
     Prepared {
         /// The step that failed, and the reason why the machine must not be frozen.
         failure: Option<String>,
     },
-    /// Something has failed, but the machine may still be usable.
+    /// The Docker daemon could not be started, has not answered in time, or has exited. The machine is usable without it.
+    DockerFailed {
+        /// What failed, and why, with the daemon's last lines.
+        reason: String,
+    },
+    /// Something else has failed, but the machine may still be usable.
     Fault {
         /// The failure, its place, and its cause.
         message: String,

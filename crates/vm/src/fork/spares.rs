@@ -244,7 +244,9 @@ impl Spare {
                     return Err(io::Error::other(format!("its agent speaks version {version}")));
                 }
                 GuestMessage::Milestone { milestone: Milestone::Identified, .. } => break,
-                GuestMessage::Fault { message } => return Err(io::Error::other(message)),
+                GuestMessage::Fault { message: reason } | GuestMessage::DockerFailed { reason } => {
+                    return Err(io::Error::other(reason));
+                }
                 _ => {}
             }
         }

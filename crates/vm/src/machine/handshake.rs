@@ -169,17 +169,14 @@ impl Handshake {
                 self.entrypoint = EntrypointStage::Exited;
                 vec![Action::Tell(VmEvent::EntrypointExited { code, signal })]
             }
-            GuestMessage::Pong { .. } | GuestMessage::Prepared { .. } => Vec::new(),
-            GuestMessage::Fault { message } => {
-                // The agent reports a Docker daemon that cannot start as a fault with the daemon's name.
-                let about_docker = message.contains("dockerd");
-                let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
-                if about_docker {
-                    self.settle_docker();
-                    actions.extend(self.start_if_ready());
-                }
+            GuestMessage::Prepared { .. } => Vec::new(),
+            GuestMessage::DockerFailed { reason } => {
+                self.settle_docker();
+                let mut actions = vec![Action::Tell(VmEvent::Fault { message: reason })];
+                actions.extend(self.start_if_ready());
                 actions
             }
+            GuestMessage::Fault { message } => vec![Action::Tell(VmEvent::Fault { message })],
         }
     }
 
@@ -293,8 +290,11 @@ mod tests {
         acts(&mut handshake, reached(Milestone::Network));
         acts(&mut handshake, reached(Milestone::Identified));
         assert!(handshake.waits_for_docker());
-        assert_eq!(acts(&mut handshake, fault("cannot set ulimit")), []);
-        assert_eq!(acts(&mut handshake, fault("/usr/bin/dockerd ended (exit status: 1)")), [Action::Start]);
+        // Only the message counts, whatever a fault's text says.
+        assert_eq!(acts(&mut handshake, fault("cannot set ulimit of dockerd")), []);
+        let reason = "/usr/bin/dockerd ended (exit status: 1)".to_owned();
+        let actions = handshake.take(GuestMessage::DockerFailed { reason: reason.clone() }, "0-a");
+        assert_eq!(actions, [Action::Tell(VmEvent::Fault { message: reason }), Action::Start]);
         assert!(!handshake.waits_for_docker());
 
         let mut handshake = Handshake::default();

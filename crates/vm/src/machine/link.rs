@@ -81,21 +81,21 @@ mod tests {
     async fn garbage_between_frames_costs_nothing() {
         let (ours, mut theirs) = UnixStream::pair().expect("pair");
         let mut link = Link::new(ours);
-        link.send(&HostMessage::Ping { nonce: 7 }).expect("send");
+        link.send(&HostMessage::Forget).expect("send");
         let mut encoder = Encoder::new();
         theirs.write_all(b"\x1b[0m boot noise").await.expect("write");
         theirs
-            .write_all(&encoder.encode(&GuestMessage::Pong { nonce: 1, unix_time_ns: 2 }).expect("encode"))
+            .write_all(&encoder.encode(&GuestMessage::Prepared { failure: None }).expect("encode"))
             .await
             .expect("write");
-        assert_eq!(link.next().await.expect("next"), GuestMessage::Pong { nonce: 1, unix_time_ns: 2 });
+        assert_eq!(link.next().await.expect("next"), GuestMessage::Prepared { failure: None });
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), link.next()).await.is_err());
         let mut buffer = vec![0; 256];
         let count = theirs.read(&mut buffer).await.expect("read");
         let mut decoder = Decoder::new();
         decoder.push(&buffer[..count]);
         let message = decoder.next::<HostMessage>().expect("whole").expect("valid");
-        assert_eq!(message, HostMessage::Ping { nonce: 7 });
+        assert_eq!(message, HostMessage::Forget);
         drop(theirs);
         assert!(link.next().await.is_err());
     }

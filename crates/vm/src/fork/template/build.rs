@@ -184,10 +184,8 @@ impl Becoming {
     ) -> Result<(), BuildError> {
         self.until("Docker did not answer", Instant::now() + limit, limit, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::DockerReady, .. } => Some(Ok(())),
-            // The agent reports if Docker cannot start. A template without Docker would be worse than a cold boot.
-            GuestMessage::Fault { message } if message.contains("dockerd") => {
-                Some(Err(BuildError::NotReady(message.clone())))
-            }
+            // A template without Docker would be worse than a cold boot.
+            GuestMessage::DockerFailed { reason } => Some(Err(BuildError::NotReady(reason.clone()))),
             _ => None,
         })
         .await
@@ -201,7 +199,9 @@ impl Becoming {
         self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 2 });
         self.until("it took on no identity", end, limit, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::Identified, .. } => Some(Ok(())),
-            GuestMessage::Fault { message } => Some(Err(BuildError::NotReady(message.clone()))),
+            GuestMessage::Fault { message: reason } | GuestMessage::DockerFailed { reason } => {
+                Some(Err(BuildError::NotReady(reason.clone())))
+            }
             _ => None,
         })
         .await?;
