@@ -169,10 +169,10 @@ async fn look<'a>(
         settings.template = None;
     }
     let checked_s = now_s();
-    let mut look = Look::new();
-    let failure = look.at_image(host, booted, user, &stage).await?;
-    let is_certain = look.is_certain();
-    let Look { hello_ms, docker_ms, findings, .. } = look;
+    let mut run = CheckRun::new();
+    let failure = run.at_image(host, booted, user, &stage).await?;
+    let is_certain = run.is_certain();
+    let CheckRun { hello_ms, docker_ms, findings, .. } = run;
     let image_id = image.id().to_owned();
     let report =
         Report { image: image_id, guest, checked_s, hello_ms, docker_ms, failure, findings, is_certain };
@@ -225,7 +225,7 @@ fn keep(image: &Image, report: &Report) -> Result<(), CheckError> {
 }
 
 /// The observations of a machine.
-struct Look {
+struct CheckRun {
     began: Instant,
     hello_ms: Option<u64>,
     docker_ms: Option<u64>,
@@ -234,7 +234,7 @@ struct Look {
     ended_itself: bool,
 }
 
-impl Look {
+impl CheckRun {
     fn new() -> Self {
         let (hello_ms, docker_ms, findings) = (None, None, Vec::new());
         Self { began: Instant::now(), hello_ms, docker_ms, findings, ended_itself: false }
@@ -362,7 +362,7 @@ mod tests {
     fn only_what_a_slow_host_cannot_be_blamed_for_is_certain() {
         let with = |part, state, ended_itself| {
             let findings = vec![Finding::new(part, "x", state, "y")];
-            Look { findings, ended_itself, ..Look::new() }.is_certain()
+            CheckRun { findings, ended_itself, ..CheckRun::new() }.is_certain()
         };
         assert!(with(Part::Jobs, State::Missing, false) && with(Part::Docker, State::Ok, true));
         assert!(!with(Part::Docker, State::Missing, false) && !with(Part::Jobs, State::Wanted, false));
@@ -370,13 +370,13 @@ mod tests {
 
     #[test]
     fn what_a_guest_says_is_bounded_and_without_control_characters() {
-        let mut look = Look::new();
+        let mut run = CheckRun::new();
         let long = "x".repeat(1000);
         for _ in 0..FINDINGS_MAX + 5 {
-            look.take(&format!(r#"] {{"part":"jobs","name":"a\u001b[2Jb","state":"ok","seen":"{long}"}}"#));
-            look.take("anything else");
+            run.take(&format!(r#"] {{"part":"jobs","name":"a\u001b[2Jb","state":"ok","seen":"{long}"}}"#));
+            run.take("anything else");
         }
-        assert_eq!(look.findings.len(), FINDINGS_MAX);
-        assert_eq!((look.findings[0].name.as_str(), look.findings[0].seen.len()), ("a?[2Jb", TEXT_MAX));
+        assert_eq!(run.findings.len(), FINDINGS_MAX);
+        assert_eq!((run.findings[0].name.as_str(), run.findings[0].seen.len()), ("a?[2Jb", TEXT_MAX));
     }
 }

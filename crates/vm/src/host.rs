@@ -11,7 +11,7 @@ use crate::machine::StartError;
 use crate::virtiofs;
 use crate::vm_host::VmHost;
 use crate::vmm;
-use crate::vmm::probe::Answer;
+use crate::vmm::probe::AccelReport;
 use dayfly_guest::os_release::OsRelease;
 use dayfly_image::Go;
 
@@ -24,7 +24,7 @@ pub fn distribution() -> Option<String> {
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum CheckState {
     /// Everything is as it should be.
     Ok,
     /// Something is missing that only a driver needs that the user has not chosen.
@@ -41,7 +41,7 @@ pub struct Check {
     /// Name of the property.
     pub name: &'static str,
     /// Result of the check.
-    pub state: State,
+    pub state: CheckState,
     /// Description of what the check found, for people.
     pub seen: String,
     /// The command that fixes the problem, if there is one.
@@ -50,19 +50,19 @@ pub struct Check {
 
 impl Check {
     pub(crate) fn ok(name: &'static str, seen: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, seen: seen.into(), mend: None }
+        Self { name, state: CheckState::Ok, seen: seen.into(), mend: None }
     }
 
     fn note(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
-        Self { name, state: State::Note, seen: seen.into(), mend: Some(mend.to_owned()) }
+        Self { name, state: CheckState::Note, seen: seen.into(), mend: Some(mend.to_owned()) }
     }
 
     pub(crate) fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
-        Self { name, state: State::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
+        Self { name, state: CheckState::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
     }
 
     pub(crate) fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
-        Self { name, state: State::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
+        Self { name, state: CheckState::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
     }
 }
 
@@ -77,7 +77,7 @@ const MEMORY_MIB: (u64, u64) = (1024, 4096);
 pub fn facts(
     host: &VmHost,
     go_folders: &[PathBuf],
-    probed: Option<&Result<Answer, StartError>>,
+    probed: Option<&Result<AccelReport, StartError>>,
     driver: Option<DriverKind>,
 ) -> Vec<Check> {
     let mut checks = vec![system()];
@@ -272,7 +272,7 @@ mod tests {
         host.qemu = Some("/nonexistent/qemu".into());
         let checks = facts(&host, &[], None, None);
         let qemu = checks.iter().find(|check| check.name == "qemu").expect("checked");
-        assert_eq!(qemu.state, State::Missing);
+        assert_eq!(qemu.state, CheckState::Missing);
         assert_eq!(qemu.mend.as_deref(), Some("apt-get install qemu-system-x86"));
         assert!(qemu.seen.contains("/nonexistent/qemu"), "{}", qemu.seen);
         assert!(checks.iter().any(|check| check.name == "disk space"));
@@ -284,11 +284,11 @@ mod tests {
         let check = |chosen| krun_tool_problem("podman", "not installed", "install it", PodmanKrun, chosen);
         for chosen in [None, Some(Qemu), Some(Krunvm)] {
             let check = check(chosen);
-            assert_eq!(check.state, State::Note, "{chosen:?}");
+            assert_eq!(check.state, CheckState::Note, "{chosen:?}");
             assert_eq!(check.seen, "not installed; only needed for --driver podman-krun");
         }
         let check = check(Some(PodmanKrun));
-        assert_eq!(check.state, State::Warn);
+        assert_eq!(check.state, CheckState::Warn);
         assert_eq!(check.seen, "not installed; the driver podman-krun cannot be used");
         assert_eq!(check.mend.as_deref(), Some("install it"));
     }
@@ -298,7 +298,7 @@ mod tests {
         let state = |mib| amount("memory", mib, (10, 20), "there").state;
         assert_eq!(
             [state(9), state(10), state(19), state(20)],
-            [State::Missing, State::Warn, State::Warn, State::Ok]
+            [CheckState::Missing, CheckState::Warn, CheckState::Warn, CheckState::Ok]
         );
     }
 }

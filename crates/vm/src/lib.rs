@@ -34,7 +34,9 @@ mod vm_host;
 mod vmm;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
-pub use driver::{ChooseError, Chosen, DriverKind, DriverKindError, Found, Pulling, choose, find, pull};
+pub use driver::{
+    ChooseError, ChosenDriver, DriverKind, DriverKindError, Pulling, UsableDrivers, choose, find, pull,
+};
 pub use environment::{EnvironmentDir, EnvironmentError};
 pub use fork::{Spares, template};
 pub use forward::Forward;
@@ -51,4 +53,4 @@ pub use spec::{
 pub use start::start;
 pub use template::{Preparing, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates};
 pub use vm_host::{Limits, VmHost};
-pub use vmm::probe::{Answer, ProbeGuest, Trust, answer as probe, is_known as is_probed};
+pub use vmm::probe::{AccelReport, ProbeGuest, Trust, answer as probe, is_known as is_probed};

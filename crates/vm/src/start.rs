@@ -8,7 +8,7 @@ use crate::environment::EnvironmentDir;
 use crate::fork;
 use crate::machine::spawn::Outputs;
 use crate::machine::{
-    MachineRole, Mounting, RecordKind, StartError, TreeRecipe, Vm, record, start_mounted, supervise,
+    MachineRecordKind, MachineRole, Mounting, StartError, TreeRecipe, Vm, record, start_mounted, supervise,
 };
 use crate::spec::{Driver, Entrypoint, KrunSettings, ProcessSettings, VmSpec};
 use crate::vm_host::VmHost;
@@ -39,7 +39,7 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
             let podman = podman::podman(host)?;
             let guest_dir = run_dir.join(record::GUEST_FOLDER);
             let plan = podman::plan(&podman, &needs(&spec, &settings, run_dir, &guest_dir, &spec.hostname()));
-            let mounting = mounting(host, &spec, plan, RecordKind::Podman { podman });
+            let mounting = mounting(host, &spec, plan, MachineRecordKind::Podman { podman });
             start_mounted(mounting, environment, run_dir).await
         }
         Driver::Krunvm(settings) => {
@@ -48,13 +48,14 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
             let lock = host.state.join(krunvm::LOCK);
             let guest_dir = run_dir.join(record::GUEST_FOLDER);
             let plan = krunvm::plan(&krunvm, &needs(&spec, &settings, run_dir, &guest_dir, &spec.hostname()));
-            let mounting = mounting(host, &spec, plan, RecordKind::Krunvm { krunvm, lock: lock.clone() });
+            let mounting =
+                mounting(host, &spec, plan, MachineRecordKind::Krunvm { krunvm, lock: lock.clone() });
             start_mounted(Mounting { lock: Some(lock), ..mounting }, environment, run_dir).await
         }
     }
 }
 
-fn mounting(host: &VmHost, spec: &VmSpec, plan: mounted::Plan, kind: RecordKind) -> Mounting {
+fn mounting(host: &VmHost, spec: &VmSpec, plan: mounted::Plan, kind: MachineRecordKind) -> Mounting {
     Mounting {
         name: spec.name.clone(),
         guest_binary: spec.machine.guest_binary.clone(),

@@ -1,8 +1,8 @@
 //! `dayfly doctor`: checks this host and prints the command that fixes each problem.
 
 use dayfly_image::Store;
-use dayfly_vm::host::{Check, State, facts};
-use dayfly_vm::{AccelChoice, Answer, ProbeGuest, StartError, Trust, VmHost};
+use dayfly_vm::host::{Check, CheckState, facts};
+use dayfly_vm::{AccelChoice, AccelReport, ProbeGuest, StartError, Trust, VmHost};
 
 use super::machine::{probe_task, unchecked_host};
 use crate::cli::DoctorArgs;
@@ -23,7 +23,7 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
             show(check, width);
         }
     }
-    if checks.iter().any(|check| check.state == State::Missing) {
+    if checks.iter().any(|check| check.state == CheckState::Missing) {
         return Err(Failure::cannot("something that dayfly needs is not there"));
     }
     Ok(Outcome::Success)
@@ -35,7 +35,7 @@ async fn probe(
     places: &Places,
     host: &VmHost,
     quiet: bool,
-) -> Option<std::result::Result<Answer, StartError>> {
+) -> Option<std::result::Result<AccelReport, StartError>> {
     let image = Store::new(&places.state).list().ok()?.into_iter().next()?;
     let guest_binary = places.guest_binary().ok()?;
     let guest = ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: None };
@@ -45,12 +45,15 @@ async fn probe(
 
 fn guest_binary(places: &Places) -> Check {
     match places.guest_binary() {
-        Ok(path) => {
-            Check { name: "guest binary", state: State::Ok, seen: path.display().to_string(), mend: None }
-        }
+        Ok(path) => Check {
+            name: "guest binary",
+            state: CheckState::Ok,
+            seen: path.display().to_string(),
+            mend: None,
+        },
         Err(failure) => Check {
             name: "guest binary",
-            state: State::Missing,
+            state: CheckState::Missing,
             seen: failure.to_string(),
             mend: Some("make build".to_owned()),
         },
@@ -59,13 +62,13 @@ fn guest_binary(places: &Places) -> Check {
 
 fn show(check: &Check, width: usize) {
     let (style, word) = match check.state {
-        State::Ok => (style::GOOD, "ok     "),
-        State::Note => (style::DIM, "note   "),
-        State::Warn => (style::WARN, "warning"),
-        State::Missing => (style::BAD, "missing"),
+        CheckState::Ok => (style::GOOD, "ok     "),
+        CheckState::Note => (style::DIM, "note   "),
+        CheckState::Warn => (style::WARN, "warning"),
+        CheckState::Missing => (style::BAD, "missing"),
     };
     printer::line(format_args!("{} {:width$}  {}", paint(style, word), check.name, check.seen));
-    let is_problem = matches!(check.state, State::Warn | State::Missing);
+    let is_problem = matches!(check.state, CheckState::Warn | CheckState::Missing);
     if let Some(mend) = check.mend.as_ref().filter(|_| is_problem) {
         printer::line(format_args!("        {:width$}  {} {mend}", "", paint(style::DIM, "fix it:")));
     }

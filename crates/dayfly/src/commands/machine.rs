@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use dayfly_vm::{
-    Accel, AccelChoice, Driver, DriverKind, Found, KrunSettings, Launcher, Machine, ProbeGuest,
-    ProcessSettings, QemuSettings, TemplateSettings, Trust, VmHost, WarmUp,
+    Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProbeGuest, ProcessSettings,
+    QemuSettings, TemplateSettings, Trust, UsableDrivers, VmHost, WarmUp,
 };
 
 use super::image;
@@ -89,7 +89,7 @@ pub(crate) async fn choose(
 
 /// Finds out which drivers this host can use. Boots a probe guest if only that shows whether KVM works: QEMU may be chosen,
 /// the user has not chosen the accelerator, and there are a QEMU and a KVM device.
-async fn find(places: &Places, host: &VmHost, request: &LoopRequest, quiet: bool) -> Result<Found> {
+async fn find(places: &Places, host: &VmHost, request: &LoopRequest, quiet: bool) -> Result<UsableDrivers> {
     let args = &request.machine;
     let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
         && accel_choice(args.accel) == AccelChoice::Auto

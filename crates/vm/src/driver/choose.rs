@@ -9,7 +9,7 @@ use crate::vmm::probe::{self, KvmBoot, ProbeGuest, Trust};
 
 /// The drivers that this host can use. An error is the reason why a driver cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct UsableDrivers {
     /// QEMU with KVM, which has booted the probe guest.
     pub qemu_kvm: Result<(), String>,
     /// Any QEMU, for emulation.
@@ -22,7 +22,7 @@ pub struct Found {
 
 /// The driver and the accelerator of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chosen {
+pub struct ChosenDriver {
     /// The driver.
     pub kind: DriverKind,
     /// The accelerator; only the driver `qemu` uses it.
@@ -75,9 +75,9 @@ pub fn choose(
     wanted: Option<DriverKind>,
     accel: AccelChoice,
     is_lab: bool,
-    found: &Found,
-) -> Result<Chosen, ChooseError> {
-    let chosen = |kind| Ok(Chosen { kind, accel });
+    found: &UsableDrivers,
+) -> Result<ChosenDriver, ChooseError> {
+    let chosen = |kind| Ok(ChosenDriver { kind, accel });
     let missing = |found: &Result<(), String>| found.clone().err().unwrap_or_else(|| "usable".to_owned());
     let qemu_kvm = found.qemu_kvm.is_ok() || accel == AccelChoice::Kvm;
     match wanted {
@@ -107,7 +107,7 @@ pub fn choose(
 ///
 /// # Errors
 /// The image or the guest binary cannot be read.
-pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<Found, StartError> {
+pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<UsableDrivers, StartError> {
     let kvm = kvm::usable().map_err(|unusable| unusable.to_string());
     let qemu = host.qemu().map(drop).map_err(|error| error.to_string());
     let qemu_kvm = match (&qemu, &kvm, guest) {
@@ -125,7 +125,7 @@ pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<Found,
         (Ok(_), Err(unusable)) => Err(unusable.clone()),
         (Ok(_), Ok(())) => Ok(()),
     };
-    Ok(Found {
+    Ok(UsableDrivers {
         qemu_kvm,
         qemu,
         podman_krun: with_kvm(podman::probe(host).await),
@@ -137,11 +137,16 @@ pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<Found,
 mod tests {
     use super::*;
 
-    fn found(names: &str) -> Found {
+    fn found(names: &str) -> UsableDrivers {
         let has = |name: &str| {
             if names.split(' ').any(|word| word == name) { Ok(()) } else { Err(format!("no {name}")) }
         };
-        Found { qemu_kvm: has("kvm"), qemu: has("qemu"), podman_krun: has("podman"), krunvm: has("krunvm") }
+        UsableDrivers {
+            qemu_kvm: has("kvm"),
+            qemu: has("qemu"),
+            podman_krun: has("podman"),
+            krunvm: has("krunvm"),
+        }
     }
 
     fn kind(wanted: Option<DriverKind>, accel: AccelChoice, is_lab: bool, names: &str) -> String {

@@ -17,6 +17,6 @@ pub(crate) mod podman;
 pub(crate) mod process;
 pub(crate) mod pull;
 
-pub use choose::{ChooseError, Chosen, Found, choose, find};
+pub use choose::{ChooseError, ChosenDriver, UsableDrivers, choose, find};
 pub use kind::{DriverKind, DriverKindError};
 pub use pull::{Pulling, pull};

@@ -24,11 +24,7 @@ use crate::network::Connection;
 use crate::pace::Turn;
 use crate::spec::Network;
 use crate::vm_host::VmHost;
-/// Pause before a spare is created.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Number of failures in a row after which no more spares of a template are created.
-const FAILURES_MAX: u32 = 3;
-
+use dayfly_host::retry;
 /// A stopped fork.
 #[derive(Debug)]
 pub(super) struct Spare {
@@ -122,9 +118,11 @@ impl Spares {
         }
         while makers.try_join_next().is_some() {}
         for kind in kinds.values_mut() {
-            while kind.failures < FAILURES_MAX && kind.ready.len() + kind.making < kind.request.count {
+            // After too many failures in a row, no more spares of the template are created.
+            let Some(pause) = retry::SPARE.pause_after(kind.failures) else { continue };
+            while kind.ready.len() + kind.making < kind.request.count {
                 kind.making += 1;
-                makers.spawn(make_one(self.clone(), host.clone(), kind.request.clone()));
+                makers.spawn(make_one(self.clone(), host.clone(), kind.request.clone(), pause));
             }
         }
     }
@@ -179,9 +177,9 @@ impl Spares {
     }
 }
 
-async fn make_one(spares: Spares, host: VmHost, request: SpareRequest) {
+async fn make_one(spares: Spares, host: VmHost, request: SpareRequest, pause: Duration) {
     // The machine that needed a spare starts first.
-    tokio::time::sleep(PAUSE).await;
+    tokio::time::sleep(pause).await;
     let made = match host.pace.enter_when_calm().await {
         Ok(turn) => Spare::make(&host, &request, turn).await,
         Err(error) => Err(error.into()),
@@ -254,19 +252,19 @@ impl Spare {
     }
 
     /// Moves the spare's folder to the run folder of a runner, and lets the machine continue.
-    pub(super) fn hand_over(self, run_dir: &Path) -> io::Result<HandedOver> {
+    pub(super) fn hand_over(self, run_dir: &Path) -> io::Result<ClaimedSpare> {
         let Self { vmm, folder, outputs, detached, connection, .. } = self;
         folder.move_to(run_dir)?;
         if let Some(monitor) = &vmm.monitor {
             monitor.resume();
         }
-        Ok(HandedOver { vmm, outputs, detached, connection })
+        Ok(ClaimedSpare { vmm, outputs, detached, connection })
     }
 }
 
 /// A spare that belongs to a runner.
 #[derive(Debug)]
-pub(super) struct HandedOver {
+pub(super) struct ClaimedSpare {
     pub(super) vmm: Vmm,
     pub(super) outputs: Outputs,
     pub(super) detached: Arc<AtomicBool>,

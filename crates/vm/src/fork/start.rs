@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::origin::{ForkBase, ForkOrigin, StartPlan};
 use super::parts::{MachineParts, connect};
-use super::spares::{HandedOver, Spare, SpareRequest};
+use super::spares::{ClaimedSpare, Spare, SpareRequest};
 use super::template::{self, Forkable};
 use crate::environment::EnvironmentDir;
 use crate::machine::spawn::Outputs;
@@ -99,7 +99,7 @@ async fn begin(
     let plan = match plan {
         StartPlan::Fork { base } => match take_spare(host, &base, settings, spec) {
             Some(spare) => match spare.hand_over(run_dir) {
-                Ok(HandedOver { vmm, outputs, detached, connection }) => {
+                Ok(ClaimedSpare { vmm, outputs, detached, connection }) => {
                     let plan = StartPlan::Spare { vmm: Box::new(vmm), base };
                     return Ok(PreparedStart { plan, outputs, detached, connection });
                 }

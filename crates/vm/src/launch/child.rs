@@ -11,7 +11,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::order::{self, Answer, Order, Place, User};
+use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -44,13 +44,13 @@ pub fn main(fd: i32) -> ExitCode {
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(inherited, DESCRIPTORS_ASIDE) else {
         return ExitCode::FAILURE;
     };
-    let (order, descriptors) = match order::receive::<Order>(&socket) {
+    let (order, descriptors) = match order::receive::<LaunchOrder>(&socket) {
         Ok(Some(received)) => received,
         // The host process exited before it sent an order, so nothing was started.
         Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
     let Err(Failure { step, cause }) = launch(&socket, order, descriptors);
-    let answer = Answer::Failed { step: step.to_owned(), cause: cause.to_string() };
+    let answer = LaunchReply::Failed { step: step.to_owned(), cause: cause.to_string() };
     let _ = order::send(&socket, &answer, &[]);
     ExitCode::FAILURE
 }
@@ -58,12 +58,12 @@ pub fn main(fd: i32) -> ExitCode {
 /// Runs the steps, in an order in which each still has the privileges that it needs.
 fn launch(
     socket: &OwnedFd,
-    order: Order,
+    order: LaunchOrder,
     descriptors: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_namespaces(order.user, order.network)?;
-    if let Place::Empty { listen } = order.network {
+    if let NetworkPlace::Empty { listen } = order.network {
         raise_loopback().map_err(failed("bring up the loopback of the network namespace"))?;
         if let Some(port) = listen {
             hand_listener_back(socket, port)?;
@@ -92,14 +92,15 @@ fn launch(
 fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed("listen in the network namespace"))?;
-    order::send(socket, &Answer::Listening, &[listener.as_fd()]).map_err(failed("hand the listener back"))
+    order::send(socket, &LaunchReply::Listening, &[listener.as_fd()])
+        .map_err(failed("hand the listener back"))
 }
 
 /// Enters an IPC namespace, so that the program shares no memory with the host. Also enters a network namespace in which
 /// nothing can be reached, unless the program needs the host's network.
-fn enter_namespaces(user: User, network: Place) -> Result<(), Failure> {
+fn enter_namespaces(user: User, network: NetworkPlace) -> Result<(), Failure> {
     let mut flags = UnshareFlags::NEWIPC;
-    if matches!(network, Place::Empty { .. }) {
+    if matches!(network, NetworkPlace::Empty { .. }) {
         flags |= UnshareFlags::NEWNET;
     }
     if matches!(user, User::Same) {

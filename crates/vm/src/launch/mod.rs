@@ -4,7 +4,7 @@
 //!   host process                              launcher (this program again: `dayfly vmm-launch 0`)
 //!    | -- spawn, socket as stdin -------------->|
 //!    |  write down pid and start time           |   waits, and exits if the host process dies now
-//!    | -- Order, descriptors ------------------>|
+//!    | -- LaunchOrder, descriptors ------------------>|
 //!    |                                          |   session, namespaces, port, limits, identity, no privileges
 //!    |<------------- Listening, the listener -- |   only if a port was requested
 //!    |                                          |   exec
@@ -25,5 +25,5 @@ pub use child::main;
 pub use parent::{LaunchError, Launcher};
 
 pub(crate) use export::{EXPORT, Export};
-pub(crate) use order::{Order, Place, User};
+pub(crate) use order::{LaunchOrder, NetworkPlace, User};
 pub(crate) use parent::{Launched, launch};

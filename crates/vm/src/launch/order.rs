@@ -20,7 +20,7 @@ pub(crate) const DESCRIPTORS_MAX: usize = 32;
 
 /// The program that the launcher must become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct LaunchOrder {
     /// The program, as an absolute path.
     pub(crate) program: PathBuf,
     /// Its arguments, without its name.
@@ -32,7 +32,7 @@ pub(crate) struct Order {
     /// The user that the program runs as.
     pub(crate) user: User,
     /// The network namespace that the program runs in.
-    pub(crate) network: Place,
+    pub(crate) network: NetworkPlace,
     /// If the program serves files: the only content of its `/run`.
     pub(crate) export: Option<Export>,
     /// True if the program must get its memory in small pages only.
@@ -42,7 +42,7 @@ pub(crate) struct Order {
 /// The network namespace that a program runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Place {
+pub(crate) enum NetworkPlace {
     /// A new namespace that has only a loopback.
     Empty {
         /// A port of that loopback to listen on.
@@ -70,7 +70,7 @@ pub(crate) enum User {
 /// The launcher's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub(crate) enum Answer {
+pub(crate) enum LaunchReply {
     /// The listener is attached to this message.
     Listening,
     /// The launcher could not start the program.

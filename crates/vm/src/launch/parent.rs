@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::order::{self, Answer, Order, Place};
+use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace};
 
 /// Longest time that a launcher may take. It takes milliseconds, but longer on a host that is out of memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -68,7 +68,7 @@ pub(crate) struct Launched {
 /// dies. Blocks for some milliseconds.
 pub(crate) fn launch(
     launcher: &Launcher,
-    order: &Order,
+    order: &LaunchOrder,
     descriptors: &[OwnedFd],
     record: impl FnOnce(u32) -> io::Result<()>,
 ) -> Result<Launched, LaunchError> {
@@ -102,19 +102,21 @@ pub(crate) fn launch(
 
 fn give_order(
     socket: &OwnedFd,
-    order: &Order,
+    order: &LaunchOrder,
     descriptors: &[OwnedFd],
 ) -> Result<Option<TcpListener>, LaunchError> {
     let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
     order::send(socket, order, &borrowed).map_err(LaunchError::Speak)?;
     let mut listener = None;
-    let listens = matches!(order.network, Place::Empty { listen: Some(_) });
+    let listens = matches!(order.network, NetworkPlace::Empty { listen: Some(_) });
     loop {
-        match order::receive::<Answer>(socket) {
-            Ok(Some((Answer::Listening, handed))) => {
+        match order::receive::<LaunchReply>(socket) {
+            Ok(Some((LaunchReply::Listening, handed))) => {
                 listener = handed.into_iter().next().map(TcpListener::from)
             }
-            Ok(Some((Answer::Failed { step, cause }, _))) => return Err(LaunchError::Step { step, cause }),
+            Ok(Some((LaunchReply::Failed { step, cause }, _))) => {
+                return Err(LaunchError::Step { step, cause });
+            }
             // The launcher's end closes when the program starts. A launcher that died looks the same; the VMM's exit
             // then shows it.
             Ok(None) if listens && listener.is_none() => return Err(LaunchError::NoAnswer),

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::handle::Supervising;
 use super::mounted::Mounted;
-use super::record::{Record, RecordKind};
+use super::record::{MachineRecord, MachineRecordKind};
 use super::spawn::Outputs;
 use super::supervise::EVENTS_MAX;
 use super::{StartError, Vm, record};
@@ -27,7 +27,7 @@ pub(crate) struct Mounting {
     /// The guest binary on the host.
     pub(crate) guest_binary: PathBuf,
     pub(crate) plan: mounted::Plan,
-    pub(crate) kind: RecordKind,
+    pub(crate) kind: MachineRecordKind,
     /// The file that is locked while the machine is created.
     pub(crate) lock: Option<PathBuf>,
     pub(crate) hello_limit: Duration,
@@ -87,14 +87,14 @@ async fn create(mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {
         })?),
         None => None,
     };
-    if let RecordKind::Krunvm { krunvm, .. } = &mounting.kind {
+    if let MachineRecordKind::Krunvm { krunvm, .. } = &mounting.kind {
         // krunvm identifies machines by name alone, so an existing machine of this name is not ours.
         let list = tool::run(&krunvm::list(krunvm), CREATE_LIMIT).await?;
         if krunvm::is_listed(&list, &mounting.name) {
             return Err(StartError::Taken { name: mounting.name, tool: "krunvm" });
         }
     }
-    let record = Record { name: mounting.name, kind: mounting.kind };
+    let record = MachineRecord { name: mounting.name, kind: mounting.kind };
     record.write(run_dir).map_err(|source| StartError::Io {
         what: "write the record in",
         path: run_dir.to_owned(),

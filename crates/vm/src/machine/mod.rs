@@ -41,7 +41,7 @@ pub(crate) use folder::MachineFolder;
 pub use handle::Vm;
 pub(crate) use identity::{identity, unix_time_ns};
 pub(crate) use maker::{MachineMaker, blocking};
-pub(crate) use record::RecordKind;
+pub(crate) use record::MachineRecordKind;
 pub use record::{Leftover, destroy_leftover, leftover};
 pub(crate) use source::{StartSource, Started};
 pub(crate) use supervise::supervise;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::exit::{EndReason, ExitDemand, ExitEvidence, classify};
 use super::record;
 use super::spawn::Outputs;
-use super::supervisor::Order;
+use super::supervisor::StopOrder;
 use super::{Exit, StartError, StartedFrom, VmEvent};
 use crate::console::{BoundedFile, Lines};
 use crate::driver::mounted::Plan;
@@ -43,7 +43,7 @@ pub(super) struct Mounted {
     pub(super) environment: EnvironmentDir,
     pub(super) outputs: Outputs,
     pub(super) events: mpsc::Sender<VmEvent>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<StopOrder>,
     pub(super) detached: Arc<AtomicBool>,
 }
 
@@ -70,16 +70,16 @@ impl Drop for Running {
 }
 
 /// The next thing that happened to a machine, before it is handled.
-enum Input {
+enum MountedInput {
     Ended(std::io::Result<Ending>),
-    Ordered(Option<Order>),
+    Ordered(Option<StopOrder>),
     EnvironmentChanged,
     DeadlinePassed,
 }
 
 /// How far a machine has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum MountedStage {
     /// The entrypoint has not removed its `.env` file yet, and has time until then.
     Starting { until: Instant },
     /// The entrypoint has removed its `.env` file.
@@ -88,38 +88,38 @@ enum Stage {
 
 /// The step of ending a machine, with the time at which the next step follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum EndStep {
+enum MountedEnd {
     No,
     Asked { until: Instant },
     Killed { reason: EndReason, demand: ExitDemand, until: Instant },
 }
 
 /// The progress of the machine.
-struct Progress {
-    stage: Stage,
-    end: EndStep,
+struct MountedProgress {
+    stage: MountedStage,
+    end: MountedEnd,
     /// Running calls of the tool. They are aborted when this is dropped.
     calls: JoinSet<()>,
 }
 
-impl Progress {
+impl MountedProgress {
     fn is_greeted(&self) -> bool {
-        self.stage == Stage::Greeted
+        self.stage == MountedStage::Greeted
     }
 
     fn deadline(&self) -> Option<Instant> {
         match (self.end, self.stage) {
-            (EndStep::Asked { until } | EndStep::Killed { until, .. }, _) => Some(until),
-            (EndStep::No, Stage::Starting { until }) => Some(until),
-            (EndStep::No, Stage::Greeted) => None,
+            (MountedEnd::Asked { until } | MountedEnd::Killed { until, .. }, _) => Some(until),
+            (MountedEnd::No, MountedStage::Starting { until }) => Some(until),
+            (MountedEnd::No, MountedStage::Greeted) => None,
         }
     }
 
     fn evidence(&self) -> ExitEvidence {
         let (reason, demand) = match self.end {
-            EndStep::No => (None, ExitDemand::None),
-            EndStep::Asked { .. } => (Some(EndReason::Ordered), ExitDemand::Quit),
-            EndStep::Killed { reason, demand, .. } => (Some(reason), demand),
+            MountedEnd::No => (None, ExitDemand::None),
+            MountedEnd::Asked { .. } => (Some(EndReason::Ordered), ExitDemand::Quit),
+            MountedEnd::Killed { reason, demand, .. } => (Some(reason), demand),
         };
         ExitEvidence { reason, demand, ..ExitEvidence::default() }
     }
@@ -186,32 +186,32 @@ impl Mounted {
 
     async fn live(&mut self, mut running: Running) -> Exit {
         self.tell(VmEvent::VmmStarted { pid: running.process.id(), from: StartedFrom::Boot }).await;
-        let stage = Stage::Starting { until: Instant::now() + self.hello_limit };
-        let mut state = Progress { stage, end: EndStep::No, calls: JoinSet::new() };
+        let stage = MountedStage::Starting { until: Instant::now() + self.hello_limit };
+        let mut state = MountedProgress { stage, end: MountedEnd::No, calls: JoinSet::new() };
         self.check_env(&mut state).await;
         loop {
             match self.next_input(&mut running, &mut state).await {
-                Input::Ended(ending) => return self.settle(running, state, ending).await,
-                Input::Ordered(Some(Order::Stop(grace))) => self.stop(&mut state, grace),
+                MountedInput::Ended(ending) => return self.settle(running, state, ending).await,
+                MountedInput::Ordered(Some(StopOrder::Stop(grace))) => self.stop(&mut state, grace),
                 // No more orders can arrive, because the machine was detached.
-                Input::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                Input::Ordered(Some(Order::Kill) | None) => {
+                MountedInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
+                MountedInput::Ordered(Some(StopOrder::Kill) | None) => {
                     self.kill(&running, &mut state, EndReason::Ordered)
                 }
-                Input::EnvironmentChanged => self.check_env(&mut state).await,
-                Input::DeadlinePassed => match state.end {
-                    EndStep::Killed { .. } => {
+                MountedInput::EnvironmentChanged => self.check_env(&mut state).await,
+                MountedInput::DeadlinePassed => match state.end {
+                    MountedEnd::Killed { .. } => {
                         tracing::warn!(pid = running.process.id(), "a killed process does not exit");
                         return self.settle(running, state, Ok(Ending::Signalled(9))).await;
                     }
-                    EndStep::Asked { .. } => self.kill(&running, &mut state, EndReason::Ordered),
-                    EndStep::No => self.kill(&running, &mut state, EndReason::HelloMissed),
+                    MountedEnd::Asked { .. } => self.kill(&running, &mut state, EndReason::Ordered),
+                    MountedEnd::No => self.kill(&running, &mut state, EndReason::HelloMissed),
                 },
             }
         }
     }
 
-    async fn next_input(&mut self, running: &mut Running, state: &mut Progress) -> Input {
+    async fn next_input(&mut self, running: &mut Running, state: &mut MountedProgress) -> MountedInput {
         let deadline = state.deadline();
         let passed = async {
             match deadline {
@@ -219,21 +219,21 @@ impl Mounted {
                 None => std::future::pending().await,
             }
         };
-        let killed = matches!(state.end, EndStep::Killed { .. });
+        let killed = matches!(state.end, MountedEnd::Killed { .. });
         let detached = self.detached.load(Ordering::Relaxed);
         tokio::select! {
-            ending = running.process.wait() => Input::Ended(ending),
-            order = self.orders.recv(), if !killed && !detached => Input::Ordered(order),
-            () = self.environment.changed(), if !state.is_greeted() => Input::EnvironmentChanged,
-            () = passed => Input::DeadlinePassed,
+            ending = running.process.wait() => MountedInput::Ended(ending),
+            order = self.orders.recv(), if !killed && !detached => MountedInput::Ordered(order),
+            () = self.environment.changed(), if !state.is_greeted() => MountedInput::EnvironmentChanged,
+            () = passed => MountedInput::DeadlinePassed,
         }
     }
 
     /// Checks whether the entrypoint has removed its `.env` file, which counts as its hello.
-    async fn check_env(&mut self, state: &mut Progress) {
+    async fn check_env(&mut self, state: &mut MountedProgress) {
         match self.environment.read(Suffix::Env) {
             Ok(None) if !state.is_greeted() => {
-                state.stage = Stage::Greeted;
+                state.stage = MountedStage::Greeted;
                 self.tell(VmEvent::Hello).await;
             }
             Ok(_) => {}
@@ -241,8 +241,8 @@ impl Mounted {
         }
     }
 
-    fn stop(&self, state: &mut Progress, grace: Duration) {
-        if state.end != EndStep::No {
+    fn stop(&self, state: &mut MountedProgress, grace: Duration) {
+        if state.end != MountedEnd::No {
             return;
         }
         match &self.plan.stop {
@@ -260,21 +260,21 @@ impl Mounted {
                 }
             }
         }
-        state.end = EndStep::Asked { until: Instant::now() + grace };
+        state.end = MountedEnd::Asked { until: Instant::now() + grace };
     }
 
     /// Kills the tool's process. [`Mounted::settle`] removes the rest of the machine.
-    fn kill(&self, running: &Running, state: &mut Progress, reason: EndReason) {
+    fn kill(&self, running: &Running, state: &mut MountedProgress, reason: EndReason) {
         let demand = state.evidence().demand.then_kill();
         running.process.kill();
-        state.end = EndStep::Killed { reason, demand, until: Instant::now() + KILL_LIMIT };
+        state.end = MountedEnd::Killed { reason, demand, until: Instant::now() + KILL_LIMIT };
     }
 
     /// Reads the remaining output, removes the rest of the machine, then determines the machine's exit.
     async fn settle(
         &mut self,
         mut running: Running,
-        mut state: Progress,
+        mut state: MountedProgress,
         ending: std::io::Result<Ending>,
     ) -> Exit {
         running.ended = true;

@@ -45,18 +45,18 @@ const POLL: Duration = Duration::from_millis(20);
 /// The identification of a machine, so that a later process finds it again and mistakes nothing else for it. The record is
 /// written before any part of the machine can exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct MachineRecord {
     /// The machine's name.
     pub(crate) name: String,
     /// The machine's form on this host.
     #[serde(flatten)]
-    pub(crate) kind: RecordKind,
+    pub(crate) kind: MachineRecordKind,
 }
 
 /// The form of a machine on this host. The names of the fields distinguish the variants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum RecordKind {
+pub(crate) enum MachineRecordKind {
     /// The containers with the run folder's label.
     Podman {
         /// How podman is called. Another podman could use another store.
@@ -130,15 +130,15 @@ impl ProcessId {
     }
 }
 
-impl Record {
+impl MachineRecord {
     /// Returns the record of a running process.
     pub(crate) fn of_process(pid: u32, name: &str) -> io::Result<Self> {
-        Ok(Self { name: name.to_owned(), kind: RecordKind::Process(ProcessId::of(pid, false)?) })
+        Ok(Self { name: name.to_owned(), kind: MachineRecordKind::Process(ProcessId::of(pid, false)?) })
     }
 
     /// Returns the record of a running keeper.
     pub(crate) fn of_keeper(pid: u32, name: &str) -> io::Result<Self> {
-        Ok(Self { name: name.to_owned(), kind: RecordKind::Process(ProcessId::of(pid, true)?) })
+        Ok(Self { name: name.to_owned(), kind: MachineRecordKind::Process(ProcessId::of(pid, true)?) })
     }
 
     /// Writes the record into the run folder, whole or not at all.
@@ -174,14 +174,14 @@ impl Record {
 /// # Errors
 /// The folder's record cannot be read, its process cannot be inspected, or its tool fails.
 pub async fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
-    let Some(record) = Record::read(run_dir, RECORD)? else { return Ok(None) };
+    let Some(record) = MachineRecord::read(run_dir, RECORD)? else { return Ok(None) };
     let (is_there, pid) = match &record.kind {
-        RecordKind::Process(process) => {
+        MachineRecordKind::Process(process) => {
             let alive = process.open().map_err(|source| at("inspect the process of", run_dir, source))?;
             (alive.is_some(), Some(process.pid))
         }
-        RecordKind::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
-        RecordKind::Krunvm { krunvm, .. } => {
+        MachineRecordKind::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
+        MachineRecordKind::Krunvm { krunvm, .. } => {
             let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
             (krunvm::is_listed(&list, &record.name), None)
         }
@@ -215,17 +215,17 @@ pub(super) async fn end(run_dir: &Path) -> Result<(), LeftoverError> {
 
 /// Stops and removes what a record describes, if it still exists.
 async fn end_recorded(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
-    let Some(record) = Record::read(run_dir, name)? else { return Ok(()) };
+    let Some(record) = MachineRecord::read(run_dir, name)? else { return Ok(()) };
     match &record.kind {
-        RecordKind::Process(process) => process.end(run_dir).await,
-        RecordKind::Podman { podman } => {
+        MachineRecordKind::Process(process) => process.end(run_dir).await,
+        MachineRecordKind::Podman { podman } => {
             let ids = containers(podman, run_dir).await?;
             if !ids.is_empty() {
                 tool::run(&podman::remove(podman, ids.iter().map(String::as_str)), TOOL_LIMIT).await?;
             }
             Ok(())
         }
-        RecordKind::Krunvm { krunvm, lock } => {
+        MachineRecordKind::Krunvm { krunvm, lock } => {
             end_marked(run_dir).await?;
             let _lock = lock_file(lock).await?;
             let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
@@ -387,20 +387,20 @@ mod tests {
     async fn a_process_is_found_and_ended_and_its_successor_is_not() {
         let folder = tempfile::tempdir().expect("folder");
         let mut child = Command::new("sleep").arg("60").spawn().expect("spawn");
-        let record = Record::of_process(child.id(), "m").expect("record");
+        let record = MachineRecord::of_process(child.id(), "m").expect("record");
         record.write(folder.path()).expect("write");
         std::fs::write(folder.path().join(CONSOLE_LOG), "x").expect("log");
         let found = leftover(folder.path()).await.expect("look");
         assert_eq!(found, Some(Leftover { name: "m".to_owned(), pid: Some(child.id()) }));
 
-        let RecordKind::Process(process) = record.kind.clone() else { panic!("a process") };
+        let MachineRecordKind::Process(process) = record.kind.clone() else { panic!("a process") };
         let others = [
             // Another process that got the same number started later.
             ProcessId { start_ticks: process.start_ticks + 1, ..process.clone() },
             ProcessId { boot_id: "another".to_owned(), ..process },
         ];
         for other in others {
-            let other = Record { kind: RecordKind::Process(other), ..record.clone() };
+            let other = MachineRecord { kind: MachineRecordKind::Process(other), ..record.clone() };
             other.write(folder.path()).expect("write");
             assert_eq!(leftover(folder.path()).await.expect("look"), None);
             end(folder.path()).await.expect("nothing to end");
@@ -425,7 +425,9 @@ mod tests {
         command.args(["-c", "sleep 60 & echo $!; read line"]).process_group(0);
         command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut child = command.spawn().expect("spawn");
-        let RecordKind::Process(process) = Record::of_process(child.id(), "m").expect("record").kind else {
+        let MachineRecordKind::Process(process) =
+            MachineRecord::of_process(child.id(), "m").expect("record").kind
+        else {
             panic!("a process")
         };
         let mut line = String::new();
@@ -442,9 +444,9 @@ mod tests {
     #[test]
     fn a_record_of_an_older_build_still_means_its_process() {
         let old = r#"{"name":"m","accel":"tcg","pid":7,"start_ticks":9,"boot_id":"b"}"#;
-        let record: Record = serde_json::from_str(old).expect("understood");
+        let record: MachineRecord = serde_json::from_str(old).expect("understood");
         let process = ProcessId { pid: 7, start_ticks: 9, boot_id: "b".to_owned(), is_keeper: false };
-        assert_eq!(record, Record { name: "m".to_owned(), kind: RecordKind::Process(process) });
+        assert_eq!(record, MachineRecord { name: "m".to_owned(), kind: MachineRecordKind::Process(process) });
     }
 
     #[test]
@@ -454,13 +456,13 @@ mod tests {
         let tool = Invocation { program: "/usr/bin/x".into(), args: vec!["unshare".to_owned()], env };
         let process = ProcessId { pid: 7, start_ticks: 9, boot_id: "b".to_owned(), is_keeper: true };
         for kind in [
-            RecordKind::Podman { podman: tool.clone() },
-            RecordKind::Krunvm { krunvm: tool, lock: "/l".into() },
-            RecordKind::Process(process),
+            MachineRecordKind::Podman { podman: tool.clone() },
+            MachineRecordKind::Krunvm { krunvm: tool, lock: "/l".into() },
+            MachineRecordKind::Process(process),
         ] {
-            let record = Record { name: "m".to_owned(), kind };
+            let record = MachineRecord { name: "m".to_owned(), kind };
             record.write(folder.path()).expect("write");
-            assert_eq!(Record::read(folder.path(), RECORD).expect("read"), Some(record));
+            assert_eq!(MachineRecord::read(folder.path(), RECORD).expect("read"), Some(record));
         }
     }
 

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::record::Record;
+use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
-use crate::launch::{self, LaunchError, Launched, Order, Place, User};
+use crate::launch::{self, LaunchError, LaunchOrder, Launched, NetworkPlace, User};
 use crate::process::Process;
 use crate::socket::SocketFolder;
 use crate::virtiofs::{self, Share, Shares};
@@ -71,18 +71,18 @@ impl Recipe {
         let missing = || LaunchError::Speak(io::ErrorKind::NotFound.into());
         let shares: &Shares = self.shares.as_ref().ok_or_else(missing)?;
         let Share { export, .. } = shares.list.get(number).ok_or_else(missing)?;
-        let order = Order {
+        let order = LaunchOrder {
             program: shares.server.clone(),
             args: shares.args(LISTENER),
             env: Vec::new(),
             descriptors: vec![LISTENER],
             user: User::Root,
-            network: Place::Empty { listen: None },
+            network: NetworkPlace::Empty { listen: None },
             small_pages: false,
             export: Some(export.clone()),
         };
         launch::launch(&self.launcher, &order, &[listener], |pid| {
-            Record::of_process(pid, &self.name)?.write_server(&self.run_dir, number)
+            MachineRecord::of_process(pid, &self.name)?.write_server(&self.run_dir, number)
         })
     }
 }

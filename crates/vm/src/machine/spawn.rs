@@ -14,12 +14,12 @@ use tokio::time::Instant;
 use super::Exit;
 use super::exit::{EndReason, ExitDemand, ExitEvidence, LAST_WORDS_LIMIT, classify};
 use super::link::Link;
-use super::record::{self, Record};
+use super::record::{self, MachineRecord};
 use super::servers::Servers;
 use crate::accel::Accel;
 use crate::console::{BoundedFile, NO_BOOT_DEVICE, Output};
 use crate::forward::{self, Forward};
-use crate::launch::{self, LaunchError, Launched, Launcher, Order, Place, User};
+use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, User};
 use crate::network::Connection;
 use crate::process::{Ending, Process};
 use crate::socket::SocketFolder;
@@ -208,7 +208,7 @@ impl Recipe {
     }
 
     fn launch(&self, descriptors: Vec<OwnedFd>) -> Result<Launched, LaunchError> {
-        let order = Order {
+        let order = LaunchOrder {
             program: self.command.program.clone(),
             args: self.command.args.clone(),
             env: self.command.env.clone(),
@@ -218,13 +218,15 @@ impl Recipe {
             small_pages: self.command.small_pages,
             network: match *self.connection {
                 // The descriptor of the network card works in any network namespace.
-                Connection::Own(_) => Place::Empty { listen: None },
-                Connection::Open => Place::Host,
-                Connection::Shut => Place::Empty { listen: self.forward.map(|forward| forward.guest_port) },
+                Connection::Own(_) => NetworkPlace::Empty { listen: None },
+                Connection::Open => NetworkPlace::Host,
+                Connection::Shut => {
+                    NetworkPlace::Empty { listen: self.forward.map(|forward| forward.guest_port) }
+                }
             },
         };
         launch::launch(&self.launcher, &order, &descriptors, |pid| {
-            Record::of_process(pid, &self.name)?.write(&self.run_dir)
+            MachineRecord::of_process(pid, &self.name)?.write(&self.run_dir)
         })
     }
 

@@ -32,7 +32,7 @@ const EVENTS_PER_MESSAGE: usize = 4;
 
 /// An order of the machine's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum StopOrder {
     /// Power the machine off. After this time, ask the VMM to quit.
     Stop(Duration),
     /// Kill the VMM at once.
@@ -67,7 +67,7 @@ pub(super) struct Supervisor<S> {
     pub(super) environment: EnvironmentDir,
     pub(super) outputs: Outputs,
     pub(super) events: mpsc::Sender<VmEvent>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<StopOrder>,
     /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
     /// The entrypoint's environment, once it was taken from its file. It is stored because a second start of the machine
@@ -76,11 +76,11 @@ pub(super) struct Supervisor<S> {
 }
 
 /// The next thing that happened to a machine, before it is handled.
-enum Input {
+enum SupervisorInput {
     Ended(std::io::Result<Ending>),
     Message(std::io::Result<GuestMessage>),
     Monitor(MonitorEvent),
-    Ordered(Option<Order>),
+    Ordered(Option<StopOrder>),
     EnvironmentChanged,
     NoBootDevice,
     DeadlinePassed,
@@ -237,7 +237,7 @@ impl Attempt {
 }
 
 /// Waits until the owner stops or drops a machine that is still queued. Waits forever if the machine was detached.
-async fn end_is_wanted(orders: &mut mpsc::Receiver<Order>, detached: &AtomicBool) {
+async fn end_is_wanted(orders: &mut mpsc::Receiver<StopOrder>, detached: &AtomicBool) {
     let is_let_go = orders.recv().await.is_none() && detached.load(Ordering::Relaxed);
     if is_let_go {
         std::future::pending().await
@@ -316,20 +316,20 @@ impl<S: StartSource> Supervisor<S> {
         self.carry_out(attempt, actions).await;
         loop {
             match self.next_input(attempt).await {
-                Input::Ended(ending) => return self.settle(attempt, ending).await,
-                Input::Message(Ok(message)) => self.take_message(attempt, message).await,
-                Input::Message(Err(error)) => {
+                SupervisorInput::Ended(ending) => return self.settle(attempt, ending).await,
+                SupervisorInput::Message(Ok(message)) => self.take_message(attempt, message).await,
+                SupervisorInput::Message(Err(error)) => {
                     tracing::debug!("the agent's connection has ended: {error}");
                     attempt.vmm.link = None;
                 }
-                Input::Monitor(event) => attempt.note(event),
-                Input::Ordered(Some(Order::Stop(grace))) => attempt.stop(grace),
+                SupervisorInput::Monitor(event) => attempt.note(event),
+                SupervisorInput::Ordered(Some(StopOrder::Stop(grace))) => attempt.stop(grace),
                 // No more orders can arrive, because the machine was detached.
-                Input::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                Input::Ordered(Some(Order::Kill) | None) => attempt.kill(EndReason::Ordered),
-                Input::EnvironmentChanged => self.carry_trm(attempt),
-                Input::NoBootDevice => attempt.kill(EndReason::NoBootDevice),
-                Input::DeadlinePassed => {
+                SupervisorInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
+                SupervisorInput::Ordered(Some(StopOrder::Kill) | None) => attempt.kill(EndReason::Ordered),
+                SupervisorInput::EnvironmentChanged => self.carry_trm(attempt),
+                SupervisorInput::NoBootDevice => attempt.kill(EndReason::NoBootDevice),
+                SupervisorInput::DeadlinePassed => {
                     if let Some(exit) = self.pass_deadline(attempt).await {
                         return exit;
                     }
@@ -338,7 +338,7 @@ impl<S: StartSource> Supervisor<S> {
         }
     }
 
-    async fn next_input(&mut self, attempt: &mut Attempt) -> Input {
+    async fn next_input(&mut self, attempt: &mut Attempt) -> SupervisorInput {
         let deadline = attempt.deadline(&self.role);
         let passed = async {
             match deadline {
@@ -376,13 +376,13 @@ impl<S: StartSource> Supervisor<S> {
             }
         };
         tokio::select! {
-            message = message, if linked => Input::Message(message),
-            event = monitored => Input::Monitor(event),
-            order = self.orders.recv(), if !killed && !detached => Input::Ordered(order),
-            () = self.environment.changed(), if mirrors => Input::EnvironmentChanged,
-            () = self.outputs.console.no_boot_device(), if boots => Input::NoBootDevice,
-            () = passed => Input::DeadlinePassed,
-            ending = process.wait() => Input::Ended(ending),
+            message = message, if linked => SupervisorInput::Message(message),
+            event = monitored => SupervisorInput::Monitor(event),
+            order = self.orders.recv(), if !killed && !detached => SupervisorInput::Ordered(order),
+            () = self.environment.changed(), if mirrors => SupervisorInput::EnvironmentChanged,
+            () = self.outputs.console.no_boot_device(), if boots => SupervisorInput::NoBootDevice,
+            () = passed => SupervisorInput::DeadlinePassed,
+            ending = process.wait() => SupervisorInput::Ended(ending),
         }
     }
 
@@ -516,8 +516,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_turn_gives_up_when_ordered_and_not_when_let_go() {
         for (order, is_let_go, ends) in [
-            (Some(Order::Kill), false, true),
-            (Some(Order::Stop(KILL_LIMIT)), false, true),
+            (Some(StopOrder::Kill), false, true),
+            (Some(StopOrder::Stop(KILL_LIMIT)), false, true),
             (None, false, true),
             (None, true, false),
         ] {

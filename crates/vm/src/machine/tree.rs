@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use rustix::process::Signal;
 
-use super::record::{self, Record};
+use super::record::{self, MachineRecord};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
 use super::{StartError, StartedFrom};
@@ -68,7 +68,7 @@ impl TreeRecipe {
         let pid = process.id();
         // If this process dies or fails before it has connected, the keeper exits by itself.
         let agent = sockets.connect(record::AGENT_SOCKET);
-        let record = Record::of_keeper(pid, &self.name).and_then(|record| record.write(&self.run_dir));
+        let record = MachineRecord::of_keeper(pid, &self.name).and_then(|record| record.write(&self.run_dir));
         let agent = match record {
             Ok(()) => agent.await,
             Err(error) => {

@@ -58,12 +58,12 @@ pub(crate) fn connect(network: &Network, run_dir: &Path) -> Result<Connection, N
     match network.egress {
         Egress::Shut => Ok(Connection::Shut),
         Egress::Open if rustix::process::geteuid().is_root() => {
-            let wish = namespace::Wish {
+            let request = namespace::NamespaceRequest {
                 run_dir: run_dir.to_owned(),
                 reachable: rules::Reachable::of(dns(network.dns)?, &network.allow),
                 forward: network.forward.map(|forward| forward.guest_port),
             };
-            match namespace::make(wish) {
+            match namespace::make(request) {
                 Ok(attachment) => Ok(Connection::Own(attachment)),
                 Err(error) => {
                     if let Err(left) = remove(run_dir) {

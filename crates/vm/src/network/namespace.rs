@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 use super::address::{GATEWAY, GATEWAY_MAC, GUEST_PREFIX, TRANSFER_PREFIX, Transfer};
 use super::error::step;
 use super::netlink::{Netlink, Route};
-use super::record::Record;
+use super::record::NetworkRecord;
 use super::rules::{self, LINK_PREFIX, Reachable, TAP, UPLINK};
 use super::{NetworkError, forwarding, lock, nft, tap};
 
@@ -25,7 +25,7 @@ const LINK_NAME_MAX: usize = 15;
 
 /// The requested network of a machine.
 #[derive(Debug, Clone)]
-pub(super) struct Wish {
+pub(super) struct NamespaceRequest {
     /// The folder that its record is written to.
     pub(super) run_dir: PathBuf,
     /// The destinations that it reaches even if they are private.
@@ -45,38 +45,38 @@ pub(crate) struct Attachment {
 
 /// Creates a network, in a thread that enters its namespace and exits there. Takes about 20 ms. After a failure,
 /// [`super::remove`] removes the parts that were created.
-pub(super) fn make(wish: Wish) -> Result<Attachment, NetworkError> {
+pub(super) fn make(request: NamespaceRequest) -> Result<Attachment, NetworkError> {
     // A new thread starts in the namespace of the thread that creates it, i.e. in the host's.
     std::thread::Builder::new()
         .name("network".to_owned())
-        .spawn(move || enter_and_make(&wish))
+        .spawn(move || enter_and_make(&request))
         .map_err(step("start a thread"))?
         .join()
         .unwrap_or_else(|_| Err(step("make all of it")(io::Error::other("its thread has panicked"))))
 }
 
-fn enter_and_make(wish: &Wish) -> Result<Attachment, NetworkError> {
+fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError> {
     nft::program()?;
     let host = Netlink::open().map_err(step("open a netlink socket"))?;
     let host_namespace =
         File::open("/proc/thread-self/ns/net").map_err(step("open this host's namespace"))?;
     let link = link_name();
-    Record { link: link.clone(), reachable: wish.reachable.clone() }
-        .write(&wish.run_dir)
+    NetworkRecord { link: link.clone(), reachable: request.reachable.clone() }
+        .write(&request.run_dir)
         .map_err(step("write the record"))?;
     let shared = lock::acquire()?;
     forwarding::enable()?;
-    nft::run("this host", &rules::host(&link, &wish.reachable))?;
+    nft::run("this host", &rules::host(&link, &request.reachable))?;
     enter_namespace()?;
     let inside = Netlink::open().map_err(step("open a netlink socket"))?;
     inside.add_veth(UPLINK, &link, host_namespace.as_fd()).map_err(step("make the link to this host"))?;
     // From here on the host's rules are not removed, because the link exists.
     drop(shared);
     let transfer = connect_host(&host, &link)?;
-    nft::run("the machine", &rules::namespace(&wish.reachable, wish.forward))?;
+    nft::run("the machine", &rules::namespace(&request.reachable, request.forward))?;
     let tap = tap::open(TAP).map_err(|source| NetworkError::NoTun { source })?;
     connect_namespace(&inside, transfer)?;
-    let listener = wish
+    let listener = request
         .forward
         .map(|port| TcpListener::bind(SocketAddr::from((GATEWAY, port))))
         .transpose()

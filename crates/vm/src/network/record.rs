@@ -16,14 +16,14 @@ const RECORD: &str = "network.json";
 /// The parts of a machine's network that this host has. The namespace is not in the record, because it has no name, and
 /// disappears with the last process that holds its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct NetworkRecord {
     /// Name of the host's end of the link to the namespace. It is random and never reused.
     pub(super) link: String,
     /// The machine's exceptions in the host's rules.
     pub(super) reachable: Vec<Reachable>,
 }
 
-impl Record {
+impl NetworkRecord {
     /// Writes the record; a failure leaves no partial one.
     pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
         file::replace(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
@@ -44,7 +44,7 @@ impl Record {
 /// # Errors
 /// The record cannot be read, or the kernel refuses.
 pub(crate) fn remove(run_dir: &Path) -> Result<(), NetworkError> {
-    let Some(record) = Record::read(run_dir).map_err(step("read the record"))? else { return Ok(()) };
+    let Some(record) = NetworkRecord::read(run_dir).map_err(step("read the record"))? else { return Ok(()) };
     let _lock = lock::acquire()?;
     // This removes both ends, and with them the route that reserves their addresses.
     Netlink::open().and_then(|netlink| netlink.delete(&record.link)).map_err(step("remove the link"))?;

@@ -8,7 +8,7 @@ const DEVICE: &str = "/dev/kvm";
 
 /// Why KVM cannot be used. The reason is never stored, because each of them can be fixed at any time.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
+pub(crate) enum KvmUnusable {
     #[error("there is no {DEVICE}: no virtualisation, or the kvm modules are not loaded")]
     Absent,
     #[error("{DEVICE} cannot be opened: {0}")]
@@ -17,7 +17,7 @@ pub(crate) enum Unusable {
     RootOnly,
 }
 
-impl Unusable {
+impl KvmUnusable {
     /// Returns the command that fixes the problem.
     pub(crate) fn mend(&self) -> &'static str {
         match self {
@@ -31,16 +31,16 @@ impl Unusable {
 }
 
 /// Checks that machines can open the device. It does not check whether a guest boots with it.
-pub(crate) fn usable() -> Result<(), Unusable> {
+pub(crate) fn usable() -> Result<(), KvmUnusable> {
     let device = fs::OpenOptions::new().read(true).write(true).open(DEVICE);
     let device = device.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Unusable::Absent,
-        _ => Unusable::Closed(error),
+        io::ErrorKind::NotFound => KvmUnusable::Absent,
+        _ => KvmUnusable::Closed(error),
     })?;
     let root = rustix::process::geteuid().is_root();
-    let metadata = device.metadata().map_err(Unusable::Closed)?;
+    let metadata = device.metadata().map_err(KvmUnusable::Closed)?;
     if root && group_of(&metadata).is_none() && !open_to_all(&metadata) {
-        return Err(Unusable::RootOnly);
+        return Err(KvmUnusable::RootOnly);
     }
     Ok(())
 }

@@ -114,11 +114,11 @@ async fn freeze_one(
     let log = BoundedFile::append(&stage.join(store::WARM_UP_LOG)).ok();
     let limits = blueprint.platform.limits(&host.limits);
     let hello_limit = limits.hello(blueprint.platform.accel);
-    let mut becoming =
-        Becoming { vmm, outputs, lines: Vec::new(), log, hello_limit, limits, said_hello: false };
-    becoming.get_ready(blueprint, tell).await?;
+    let mut machine =
+        TemplateBuild { vmm, outputs, lines: Vec::new(), log, hello_limit, limits, said_hello: false };
+    machine.get_ready(blueprint, tell).await?;
     drop(turn);
-    becoming.freeze(state.into()).await?;
+    machine.freeze(state.into()).await?;
     Ok(memory)
 }
 
@@ -132,7 +132,7 @@ fn prepared(message: &GuestMessage) -> Option<Result<(), BuildError>> {
 }
 
 /// A machine that becomes a template.
-struct Becoming {
+struct TemplateBuild {
     vmm: Vmm,
     outputs: Outputs,
     /// The last lines of the warm-up.
@@ -144,7 +144,7 @@ struct Becoming {
     said_hello: bool,
 }
 
-impl Becoming {
+impl TemplateBuild {
     /// Waits for the hello and for Docker, then has the agent prepare the machine, and rehearses.
     async fn get_ready(
         &mut self,

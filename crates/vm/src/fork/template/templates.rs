@@ -15,33 +15,32 @@ use crate::mount::Mount;
 use crate::spec::{Driver, Machine, Network};
 use crate::vm_host::VmHost;
 use crate::vmm::probe;
+use dayfly_host::retry;
 use dayfly_image::ImageError;
 
 /// Number of failed forks in a row at which their template is discarded.
 const FAILURES_MAX: u32 = 2;
-/// Pause before a template that could not be built is built again.
-const PAUSE: Duration = Duration::from_secs(600);
 /// Time without use after which the template of an image that has a successor is closed.
 const UNWANTED: Duration = Duration::from_secs(600);
 
 /// The templates that a process has opened. Copies share the same templates.
 #[derive(Debug, Clone, Default)]
 pub struct Templates {
-    slots: Arc<Mutex<HashMap<TemplateId, Slot>>>,
+    slots: Arc<Mutex<HashMap<TemplateId, TemplateSlot>>>,
     /// True if the reason why machines are booted was reported.
     told_cold: Arc<AtomicBool>,
 }
 
 /// The state of one template in this process.
 #[derive(Debug, Default)]
-struct Slot {
-    state: State,
+struct TemplateSlot {
+    state: TemplateState,
     /// Held while the template is opened or built.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum TemplateState {
     /// The template was not looked for yet, or was closed.
     #[default]
     Unknown,
@@ -61,14 +60,14 @@ enum State {
     Rebuilding,
 }
 
-impl State {
+impl TemplateState {
     fn opened(template: Arc<Opened>) -> Self {
         Self::Opened { template, failures: 0, wanted: Instant::now(), is_superseded: false }
     }
 }
 
 impl Templates {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TemplateId, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TemplateId, TemplateSlot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,13 +78,17 @@ impl Templates {
         for blueprint in blueprints {
             let id = &blueprint.id;
             let reason = match slots.get_mut(id).map(|slot| &mut slot.state) {
-                Some(State::Opened { template, wanted, .. }) => {
+                Some(TemplateState::Opened { template, wanted, .. }) => {
                     *wanted = Instant::now();
                     return Ok(Arc::clone(template));
                 }
-                Some(State::Failed { reason, .. }) => format!("template {id} could not be built: {reason}"),
-                Some(State::Rebuilding) => format!("template {id} is built again, since its forks failed"),
-                Some(State::Unknown) | None => format!("there is no template {id} yet"),
+                Some(TemplateState::Failed { reason, .. }) => {
+                    format!("template {id} could not be built: {reason}")
+                }
+                Some(TemplateState::Rebuilding) => {
+                    format!("template {id} is built again, since its forks failed")
+                }
+                Some(TemplateState::Unknown) | None => format!("there is no template {id} yet"),
             };
             why.get_or_insert(reason);
         }
@@ -96,7 +99,7 @@ impl Templates {
     pub(crate) fn succeeded(&self, fork_of: &Arc<Opened>) {
         let counted = Arc::clone(fork_of);
         drop(tokio::task::spawn_blocking(move || counted.count(|counts| counts.forks += 1)));
-        if let Some(State::Opened { failures, .. }) =
+        if let Some(TemplateState::Opened { failures, .. }) =
             self.lock().get_mut(fork_of.id()).map(|slot| &mut slot.state)
         {
             *failures = 0;
@@ -109,11 +112,11 @@ impl Templates {
         let Some(slot) = slots.get_mut(fork_of.id()) else { return false };
         match &mut slot.state {
             // A failure does not count against a template that was opened since the fork started.
-            State::Opened { template, failures, .. } if Arc::ptr_eq(template, fork_of) => {
+            TemplateState::Opened { template, failures, .. } if Arc::ptr_eq(template, fork_of) => {
                 *failures += 1;
                 let is_bad = *failures >= FAILURES_MAX;
                 if is_bad {
-                    slot.state = State::Rebuilding;
+                    slot.state = TemplateState::Rebuilding;
                 }
                 is_bad
             }
@@ -123,7 +126,7 @@ impl Templates {
 
     pub(super) fn opened(&self, id: &TemplateId) -> Option<Arc<Opened>> {
         match self.lock().get(id).map(|slot| &slot.state) {
-            Some(State::Opened { template, .. }) => Some(Arc::clone(template)),
+            Some(TemplateState::Opened { template, .. }) => Some(Arc::clone(template)),
             _ => None,
         }
     }
@@ -131,14 +134,16 @@ impl Templates {
     /// Records that an image has a successor.
     pub(crate) fn supersede(&self, image: &str) {
         for slot in self.lock().values_mut() {
-            if let State::Opened { template, is_superseded, .. } = &mut slot.state {
+            if let TemplateState::Opened { template, is_superseded, .. } = &mut slot.state {
                 *is_superseded |= template.image() == image;
             }
         }
     }
 
     fn want(&self, id: &TemplateId) {
-        if let Some(State::Opened { wanted, .. }) = self.lock().get_mut(id).map(|slot| &mut slot.state) {
+        if let Some(TemplateState::Opened { wanted, .. }) =
+            self.lock().get_mut(id).map(|slot| &mut slot.state)
+        {
             *wanted = Instant::now();
         }
     }
@@ -147,8 +152,8 @@ impl Templates {
     /// memory of this host. A template that is wanted later is opened again.
     fn close_superseded(&self, now: Instant) -> Vec<TemplateId> {
         let mut slots = self.lock();
-        let is_unwanted = |slot: &Slot| match slot.state {
-            State::Opened { wanted, is_superseded, .. } => {
+        let is_unwanted = |slot: &TemplateSlot| match slot.state {
+            TemplateState::Opened { wanted, is_superseded, .. } => {
                 is_superseded && now.saturating_duration_since(wanted) > UNWANTED
             }
             _ => false,
@@ -157,13 +162,13 @@ impl Templates {
             slots.iter().filter(|(_, slot)| is_unwanted(slot)).map(|(id, _)| id.clone()).collect();
         for id in &unwanted {
             if let Some(slot) = slots.get_mut(id) {
-                slot.state = State::Unknown;
+                slot.state = TemplateState::Unknown;
             }
         }
         unwanted
     }
 
-    fn set(&self, id: &TemplateId, state: State) {
+    fn set(&self, id: &TemplateId, state: TemplateState) {
         self.lock().entry(id.clone()).or_default().state = state;
     }
 
@@ -174,11 +179,16 @@ impl Templates {
     /// Returns the reason why a template is not opened or built now, if there is one.
     fn at_rest(&self, id: &TemplateId) -> Option<String> {
         match self.lock().get(id).map(|slot| &slot.state) {
-            Some(State::Failed { at, reason }) if at.elapsed() < PAUSE => Some(reason.clone()),
-            Some(State::Rebuilding) => Some("it is built again, since its forks failed".to_owned()),
+            Some(TemplateState::Failed { at, reason }) if rests(at.elapsed()) => Some(reason.clone()),
+            Some(TemplateState::Rebuilding) => Some("it is built again, since its forks failed".to_owned()),
             _ => None,
         }
     }
+}
+
+/// Returns true if a template that could not be built so long ago is not built again yet.
+fn rests(since: Duration) -> bool {
+    retry::TEMPLATE.pause_after(1).is_none_or(|pause| since < pause)
 }
 
 /// Records that a fork failed. After two failures in a row the template is discarded and built again in the background.
@@ -193,8 +203,8 @@ pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Op
         let turn = host.templates.turn(&blueprint.id);
         let _turn = turn.lock().await;
         let state = match make::anew(&host, &blueprint, &mut |_| {}).await {
-            Ok(template) => State::opened(template),
-            Err(error) => State::Failed { at: Instant::now(), reason: error.to_string() },
+            Ok(template) => TemplateState::opened(template),
+            Err(error) => TemplateState::Failed { at: Instant::now(), reason: error.to_string() },
         };
         host.templates.set(&blueprint.id, state);
     });
@@ -336,7 +346,7 @@ async fn get_ready(
     match made {
         Ok(template) => {
             if templates.opened(id).is_none_or(|opened| !Arc::ptr_eq(&opened, &template)) {
-                templates.set(id, State::opened(template));
+                templates.set(id, TemplateState::opened(template));
             }
             templates.want(id);
             close_superseded(host);
@@ -346,7 +356,7 @@ async fn get_ready(
             let reason = error.to_string();
             tell(Preparing::Failed { template: id.to_string(), reason: reason.clone() });
             if templates.opened(id).is_none() {
-                templates.set(id, State::Failed { at: Instant::now(), reason });
+                templates.set(id, TemplateState::Failed { at: Instant::now(), reason });
             }
             false
         }
@@ -368,7 +378,7 @@ mod tests {
             let mut manifest = manifest(name, 1);
             manifest.image = format!("image of {name}");
             let template = Arc::new(Opened::open(&put(&store, &manifest)).expect("opened"));
-            templates.set(&manifest.id, State::opened(template));
+            templates.set(&manifest.id, TemplateState::opened(template));
             manifest.id
         });
         let later = Instant::now() + UNWANTED + Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::probe::Answer;
+use super::probe::AccelReport;
 use super::program;
 use crate::accel::Accel;
 use crate::host::Check;
@@ -11,7 +11,7 @@ use crate::vm_host::VmHost;
 use crate::vmm::kvm;
 
 /// Checks QEMU and the accelerators. `probed` is the result of a probe guest, if one was booted.
-pub(crate) fn checks(host: &VmHost, probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
+pub(crate) fn checks(host: &VmHost, probed: Option<&Result<AccelReport, StartError>>) -> Vec<Check> {
     let mut checks = installed(host);
     checks.extend(accelerator(probed));
     checks
@@ -38,18 +38,18 @@ fn installed(host: &VmHost) -> Vec<Check> {
 }
 
 /// Reports whether the probe guest booted with KVM and, if it did not, whether it booted under emulation.
-fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
+fn accelerator(probed: Option<&Result<AccelReport, StartError>>) -> Vec<Check> {
     const EMULATED: &str = "machines are emulated: slow, and no security boundary";
     let kvm = |seen: &str| {
         let mend = kvm::usable().err().map(|unusable| unusable.mend());
         Check::warn("kvm", format!("{seen}; {EMULATED}"), mend)
     };
     match probed {
-        Some(Ok(Answer { accel: Accel::Kvm, seen, .. })) => vec![Check::ok("kvm", seen)],
-        Some(Ok(Answer { accel: Accel::Tcg, seen, boots: true, .. })) => {
+        Some(Ok(AccelReport { accel: Accel::Kvm, seen, .. })) => vec![Check::ok("kvm", seen)],
+        Some(Ok(AccelReport { accel: Accel::Tcg, seen, boots: true, .. })) => {
             vec![kvm(seen), Check::ok("emulation", "a probe guest booted")]
         }
-        Some(Ok(Answer { accel: Accel::Tcg, seen, boots: false, .. })) => vec![
+        Some(Ok(AccelReport { accel: Accel::Tcg, seen, boots: false, .. })) => vec![
             kvm("not known"),
             Check::warn("emulation", format!("{seen}; the image or the guest binary is to blame"), None),
         ],
@@ -74,18 +74,18 @@ fn accelerator(probed: Option<&Result<Answer, StartError>>) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::State;
+    use crate::host::CheckState;
 
     #[test]
     fn what_a_probe_guest_showed_is_told_for_each_accelerator_that_was_tried() {
-        let shown = |probed: Result<Answer, StartError>| {
+        let shown = |probed: Result<AccelReport, StartError>| {
             let checks = accelerator(Some(&probed)).into_iter();
             checks.map(|check| (check.name, check.state)).collect::<Vec<_>>()
         };
-        let answer = |accel| Ok(Answer { accel, seen: "x".to_owned(), boots: true, warning: None });
-        assert_eq!(shown(answer(Accel::Kvm)), [("kvm", State::Ok)]);
-        assert_eq!(shown(answer(Accel::Tcg)), [("kvm", State::Warn), ("emulation", State::Ok)]);
+        let answer = |accel| Ok(AccelReport { accel, seen: "x".to_owned(), boots: true, warning: None });
+        assert_eq!(shown(answer(Accel::Kvm)), [("kvm", CheckState::Ok)]);
+        assert_eq!(shown(answer(Accel::Tcg)), [("kvm", CheckState::Warn), ("emulation", CheckState::Ok)]);
         let none = StartError::NoGuestBoots { reason: "r".to_owned(), kvm: None };
-        assert_eq!(shown(Err(none)), [("kvm", State::Warn), ("emulation", State::Missing)]);
+        assert_eq!(shown(Err(none)), [("kvm", CheckState::Warn), ("emulation", CheckState::Missing)]);
     }
 }

@@ -44,7 +44,7 @@ const FAILURE_KEPT_S: i64 = 24 * 3600;
 
 /// The accelerator to use on this host, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct AccelReport {
     /// The accelerator.
     pub accel: Accel,
     /// The observation, in words for people.
@@ -156,14 +156,14 @@ pub async fn answer(
     choice: AccelChoice,
     guest: ProbeGuest<'_>,
     trust: Trust,
-) -> Result<Answer, StartError> {
+) -> Result<AccelReport, StartError> {
     let probe = |accel| Probe::of(host, accel, guest);
     let why_no_kvm = match choice {
         AccelChoice::Tcg => None,
         AccelChoice::Kvm | AccelChoice::Auto => match probe_kvm(&probe(Accel::Kvm)?, trust).await? {
             KvmBoot::Boots(_) => {
                 let seen = "a probe guest booted with KVM".to_owned();
-                return Ok(Answer { accel: Accel::Kvm, seen, boots: true, warning: None });
+                return Ok(AccelReport { accel: Accel::Kvm, seen, boots: true, warning: None });
             }
             KvmBoot::Fails { reason } if choice == AccelChoice::Kvm => {
                 return Err(StartError::NoKvm { reason });
@@ -178,7 +178,7 @@ pub async fn answer(
     }
     // If the image is of no use, its own machine or `image check` reports that.
     let seen = why_no_kvm.filter(|_| boots).unwrap_or(emulated.seen);
-    Ok(Answer { accel: Accel::Tcg, seen, boots, warning: warning(host, guest.cpu_model).await? })
+    Ok(AccelReport { accel: Accel::Tcg, seen, boots, warning: warning(host, guest.cpu_model).await? })
 }
 
 /// Returns true if [`answer`] returns without booting anything, so that no progress needs to be shown.
