@@ -9,7 +9,7 @@ use crate::machine::StartError;
 use crate::spec::{Driver, Machine, QemuSettings};
 use crate::vm_host::VmHost;
 use dayfly_host::tool::{self, Invocation};
-use dayfly_image::{Image, ImageError, ImageResolver, Imported, Progress};
+use dayfly_image::{Image, ImageError, ImageResolver, Imported, Progress, Store};
 
 /// Longest time that the search for a local image may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
@@ -35,8 +35,7 @@ pub enum Pulling {
 /// are in no registry.
 ///
 /// # Errors
-/// The registry or the tool is missing or fails, and no local image exists. Or the image of a `qemu` machine takes longer
-/// than `limit`.
+/// The registry or the tool is missing, fails, or takes longer than `limit`, and no local image exists.
 pub async fn pull(
     host: &VmHost,
     machine: &Machine,
@@ -72,8 +71,16 @@ async fn look_again(
     let before = source.last_id();
     let accept = |image: &Image| check::refuse_broken(image, guest_binary);
     let imported = tokio::time::timeout(limit, follow(source, tell, &accept)).await;
-    let Imported { image, warnings } = imported
-        .map_err(|_| ImageError::TooLong { name: source.name().to_string(), limit_s: limit.as_secs() })??;
+    let Imported { image, warnings } = match imported {
+        Ok(imported) => imported?,
+        Err(_) => {
+            let error = ImageError::TooLong { name: source.name().to_string(), limit_s: limit.as_secs() };
+            let there = image_there(&Store::new(&host.state), before.as_deref(), &settings.image);
+            let Some(image) = there else { return Err(error.into()) };
+            accept(&image)?;
+            Imported { image, warnings: vec![taken_as_it_is(&error)] }
+        }
+    };
     for warning in warnings {
         tell(Pulling::Warning(warning));
     }
@@ -83,6 +90,17 @@ async fn look_again(
     }
     settings.image = image;
     Ok(())
+}
+
+/// Returns the image that a machine can use without a lookup: the one that its name resolved to last (`last_id`), else the
+/// one of its settings; none if the store has neither any more.
+fn image_there(store: &Store, last_id: Option<&str>, of_settings: &Image) -> Option<Image> {
+    let mut ids = last_id.into_iter().chain([of_settings.id()]);
+    ids.find_map(|id| store.find(id).ok())
+}
+
+fn taken_as_it_is(error: &dyn std::error::Error) -> String {
+    format!("the image that is there is taken as it is: {error}")
 }
 
 async fn follow(
@@ -112,8 +130,41 @@ async fn fetch(
 ) -> Result<(), StartError> {
     let Err(error) = tool::run(pull, limit).await else { return Ok(()) };
     if tool::run(exists, LOOK_LIMIT).await.is_ok() {
-        tell(Pulling::Warning(format!("the image that is there is taken as it is: {error}")));
+        tell(Pulling::Warning(taken_as_it_is(&error)));
         return Ok(());
     }
     Err(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_pull_that_takes_too_long_leads_to_the_image_that_is_there() {
+        let state = tempfile::tempdir().expect("a folder");
+        let store = Store::new(state.path());
+        let put = |id: &str| {
+            let folder = state.path().join("images").join(id);
+            fs::create_dir_all(&folder).expect("a folder");
+            for name in ["root.squashfs", "kernel", "initramfs"] {
+                fs::write(folder.join(name), name).expect("a file");
+            }
+            let manifest = serde_json::json!({
+                "format": 1, "id": id, "inputs": "", "suite": "x", "kernel": "x", "created_s": 0, "files": {},
+                "runner_app": { "name": "", "version": "", "sha256": "", "toolchain": "" }, "packages": {},
+            });
+            fs::write(folder.join("manifest.json"), manifest.to_string()).expect("a manifest");
+            store.find(id).expect("there")
+        };
+        let (first, last) = (put("aa11"), put("bb22"));
+        let there = |last_id| image_there(&store, last_id, &first).map(|image| image.id().to_owned());
+        assert_eq!(there(None).as_deref(), Some("aa11"));
+        assert_eq!(there(Some("bb22")).as_deref(), Some("bb22"));
+        fs::remove_dir_all(last.folder()).expect("removed");
+        assert_eq!(there(Some("bb22")).as_deref(), Some("aa11"));
+        fs::remove_dir_all(first.folder()).expect("removed");
+        assert_eq!(there(Some("bb22")), None);
+    }
 }

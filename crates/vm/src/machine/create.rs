@@ -80,11 +80,10 @@ async fn create(mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {
         .and_then(|()| std::fs::copy(&guest, to.join(mounted::GUEST_NAME)))
         .map_err(|source| StartError::GuestBinary { path: guest, source })?;
     let _lock = match &mounting.lock {
-        Some(lock) => Some(record::lock_file(lock).await.map_err(|error| StartError::Io {
-            what: "take turns with",
-            path: lock.clone(),
-            source: std::io::Error::other(error),
-        })?),
+        Some(lock) => {
+            let io_error = |source| StartError::Io { what: "lock", path: lock.clone(), source };
+            Some(record::lock_file(lock).await.map_err(io_error)?)
+        }
         None => None,
     };
     if let MachineRecordKind::Krunvm { krunvm, .. } = &mounting.kind {
@@ -102,4 +101,29 @@ async fn create(mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {
     })?;
     tool::run(&mounting.plan.create, CREATE_LIMIT).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayfly_host::tool::Invocation;
+
+    #[tokio::test]
+    async fn a_lock_that_cannot_be_taken_is_named_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let guest_binary = folder.path().join("dayfly-guest");
+        std::fs::write(&guest_binary, "x").expect("a file");
+        let tool = Invocation { program: "/nonexistent".into(), args: Vec::new(), env: Vec::new() };
+        let lock = PathBuf::from("/nonexistent/krunvm.lock");
+        let mounting = Mounting {
+            name: "m".to_owned(),
+            guest_binary,
+            plan: mounted::Plan { create: tool.clone(), start: tool.clone(), stop: None },
+            kind: MachineRecordKind::Krunvm { krunvm: tool, lock: lock.clone() },
+            lock: Some(lock),
+            hello_limit: Duration::from_secs(1),
+        };
+        let error = create(mounting, folder.path()).await.expect_err("no lock").to_string();
+        assert_eq!(error, "cannot lock /nonexistent/krunvm.lock: No such file or directory (os error 2)");
+    }
 }

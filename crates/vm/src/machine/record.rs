@@ -227,7 +227,7 @@ async fn end_recorded(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
         }
         MachineRecordKind::Krunvm { krunvm, lock } => {
             end_marked(run_dir).await?;
-            let _lock = lock_file(lock).await?;
+            let _lock = lock_file(lock).await.map_err(|source| at("lock", lock, source))?;
             let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
             if krunvm::is_listed(&list, &record.name) {
                 tool::run(&krunvm::delete(krunvm, &record.name), TOOL_LIMIT).await?;
@@ -242,17 +242,17 @@ async fn containers(podman: &Invocation, run_dir: &Path) -> Result<Vec<String>, 
     Ok(list.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-/// Takes a lock that other processes hold only briefly. The lock is held until the file is dropped.
-pub(super) async fn lock_file(path: &Path) -> Result<File, LeftoverError> {
-    let failed = |source| at("lock", path, source);
-    let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+/// Takes a lock that other processes hold only briefly. The lock is held until the file is dropped. The error does not name
+/// the file.
+pub(super) async fn lock_file(path: &Path) -> io::Result<File> {
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
     let end = Instant::now() + TOOL_LIMIT;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if Instant::now() < end => tokio::time::sleep(POLL).await,
-            Err(TryLockError::WouldBlock) => return Err(failed(io::ErrorKind::TimedOut.into())),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
     }
 }

@@ -66,17 +66,13 @@ impl TreeRecipe {
             .map_err(|source| LaunchError::Spawn { program: self.guest_binary.clone(), source })?;
         let process = Process::new(child).map_err(LaunchError::Speak)?.killed_by(Signal::TERM);
         let pid = process.id();
+        let keeper = UnreachedKeeper(Some(process));
         // If this process dies or fails before it has connected, the keeper exits by itself.
         let agent = sockets.connect(record::AGENT_SOCKET);
         let record = MachineRecord::of_keeper(pid, &self.name).and_then(|record| record.write(&self.run_dir));
-        let agent = match record {
-            Ok(()) => agent.await,
-            Err(error) => {
-                process.kill();
-                return Err(LaunchError::Record(error));
-            }
-        };
-        let mut vmm = Vmm::new(process, agent.map_err(LaunchError::Speak)?, detached);
+        record.map_err(LaunchError::Record)?;
+        let agent = agent.await.map_err(LaunchError::Speak)?;
+        let mut vmm = Vmm::new(keeper.claim(), agent, detached);
         let pipe =
             tokio::net::unix::pipe::Receiver::from_owned_fd(output.into()).map_err(LaunchError::Speak)?;
         let log = BoundedFile::append(&self.run_dir.join(record::VMM_LOG)).ok();
@@ -93,5 +89,45 @@ impl TreeRecipe {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         Ok(folders)
+    }
+}
+
+/// A keeper that is killed on drop unless it is claimed, because no handle owns it before its agent is reached.
+struct UnreachedKeeper(Option<Process>);
+
+impl UnreachedKeeper {
+    fn claim(mut self) -> Process {
+        self.0.take().expect("claimed once: this consumes it")
+    }
+}
+
+impl Drop for UnreachedKeeper {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.0 {
+            process.kill();
+            process.reap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[tokio::test]
+    async fn a_keeper_whose_agent_is_not_reached_is_killed() {
+        let sleeper = || {
+            let child = Command::new("sleep").arg("60").spawn().expect("spawn");
+            Process::new(child).expect("process").killed_by(Signal::TERM)
+        };
+        let process = sleeper();
+        let stat = format!("/proc/{}/stat", process.id());
+        drop(UnreachedKeeper(Some(process)));
+        assert!(std::fs::read_to_string(stat).is_err(), "the process is gone, and reaped");
+        let mut claimed = UnreachedKeeper(Some(sleeper())).claim();
+        assert!(!claimed.has_ended());
+        claimed.kill();
+        claimed.reap();
     }
 }

@@ -71,6 +71,14 @@ struct Sighting {
     at_s: i64,
 }
 
+impl Sighting {
+    /// Returns true if the stored result is still believed at this time.
+    fn is_believed(&self, trust: Trust, now_s: i64) -> bool {
+        let is_fresh = now_s.saturating_sub(self.at_s) < FAILURE_KEPT_S;
+        self.hello_ms.is_some() || (trust == Trust::Remembered && is_fresh)
+    }
+}
+
 /// What a probe guest did.
 enum GuestBoot {
     /// It said hello after this time.
@@ -222,10 +230,12 @@ async fn probe_kvm(probe: &Probe<'_>, trust: Trust) -> Result<KvmBoot, StartErro
     })
 }
 
-/// Returns whether a guest is known to boot with KVM, without booting anything; none if that is not known.
+/// Returns whether a guest is known to boot with KVM, without booting anything; none if that is not known. A failure is
+/// believed for a day.
 pub(crate) fn remembered_kvm(host: &VmHost) -> Option<Result<(), String>> {
     let key = key(&host.qemu().ok()?, Accel::Kvm, None).ok()?;
     let sighting = read(&host.state.join(SIGHTINGS)).remove(&key)?;
+    let sighting = Some(sighting).filter(|sighting| sighting.is_believed(Trust::Remembered, now_s()))?;
     Some(if sighting.hello_ms.is_some() { Ok(()) } else { Err(sighting.seen) })
 }
 
@@ -263,10 +273,7 @@ impl<'a> Probe<'a> {
     }
 
     fn believed(&self, trust: Trust) -> Option<Sighting> {
-        self.remembered().filter(|sighting| {
-            let is_fresh = now_s().saturating_sub(sighting.at_s) < FAILURE_KEPT_S;
-            sighting.hello_ms.is_some() || (trust == Trust::Remembered && is_fresh)
-        })
+        self.remembered().filter(|sighting| sighting.is_believed(trust, now_s()))
     }
 
     /// Returns the remembered sighting, or boots a probe guest now.
@@ -502,5 +509,49 @@ mod tests {
         remember(&path, "a".to_owned(), &sighting(None));
         assert_eq!(read(&path).len(), 1);
         assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn a_success_is_believed_for_ever_and_a_failure_for_a_day_at_most() {
+        let sighting = |hello_ms| Sighting {
+            firmware: Firmware::Default,
+            hello_ms,
+            seen: "x".to_owned(),
+            of_host: true,
+            at_s: 1_000,
+        };
+        let (success, failure) = (sighting(Some(300)), sighting(None));
+        for (trust, age_s, of_failure) in [
+            (Trust::Remembered, FAILURE_KEPT_S - 1, true),
+            (Trust::Remembered, FAILURE_KEPT_S, false),
+            (Trust::Success, 0, false),
+        ] {
+            assert_eq!(failure.is_believed(trust, 1_000 + age_s), of_failure, "{trust:?} {age_s}");
+            assert!(success.is_believed(trust, 1_000 + 100 * age_s), "{trust:?} {age_s}");
+        }
+    }
+
+    #[test]
+    fn an_old_failure_with_kvm_is_not_known_without_a_probe_guest() {
+        let folder = tempfile::tempdir().expect("folder");
+        let qemu = folder.path().join("qemu");
+        fs::write(&qemu, "x").expect("a program");
+        let launcher = crate::Launcher { program: "/x".into(), args: Vec::new() };
+        let mut host = VmHost::new(folder.path().to_owned(), launcher);
+        host.qemu = Some(qemu.clone());
+        let remembered = |at_s| {
+            let sighting = Sighting {
+                firmware: Firmware::Default,
+                hello_ms: None,
+                seen: "it hung".to_owned(),
+                of_host: true,
+                at_s,
+            };
+            let key = key(&qemu, Accel::Kvm, None).expect("a key");
+            remember(&folder.path().join(SIGHTINGS), key, &sighting);
+            remembered_kvm(&host)
+        };
+        assert_eq!(remembered(now_s()), Some(Err("it hung".to_owned())));
+        assert_eq!(remembered(now_s() - FAILURE_KEPT_S), None);
     }
 }
