@@ -41,9 +41,7 @@ pub use environment::{EnvironmentDir, EnvironmentError};
 pub use fork::{Spares, template};
 pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
-pub use machine::{
-    Exit, Leftover, LeftoverError, StartError, StartedFrom, Vm, VmEvent, destroy_leftover, leftover,
-};
+pub use machine::{Exit, LeftoverError, StartError, StartedFrom, Vm, VmEvent, destroy_leftover};
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::NoMemory;

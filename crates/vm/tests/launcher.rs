@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use dayfly_image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network,
-    QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec, leftover,
+    QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec,
 };
 
 /// Shows identity, privileges, network and descriptors, then fails with status 7.
@@ -69,6 +69,14 @@ impl Setting {
 
     fn vmm(&self) -> PathBuf {
         self.folder.path().join("bin/vmm")
+    }
+
+    /// Returns the id of the machine's process as the run folder's record has it, if the process lives.
+    fn recorded_vmm(&self) -> Option<u64> {
+        let record = fs::read(self.run_dir().join("vmm.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(record["name"], "m");
+        record["pid"].as_u64().filter(|&pid| lives(pid))
     }
 
     fn run_dir(&self) -> PathBuf {
@@ -248,7 +256,7 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
     let Exit::NoHello { attempts: 2, limit } = *exit else { panic!("{exit:?}") };
     assert!(limit >= Duration::from_millis(300), "{limit:?}");
     assert_eq!(console_tail, "silence\nsilence");
-    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
+    assert_eq!(setting.recorded_vmm(), None);
     vm.destroy().await.unwrap();
 }
 
@@ -256,7 +264,7 @@ async fn a_machine_ended_from_outside_is_told_apart_from_one_that_was_stopped() 
     let setting = Setting::new(WAIT);
     let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
-    assert_eq!(leftover(&setting.run_dir()).await.unwrap().and_then(|left| left.pid), Some(pid));
+    assert_eq!(setting.recorded_vmm(), Some(pid.into()));
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     assert_eq!(gone(&mut vm).await.0, Exit::Signalled { signal: 9 });
@@ -275,20 +283,19 @@ async fn a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives() {
     let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     drop(vm);
     for _ in 0..200 {
-        if leftover(&setting.run_dir()).await.unwrap().is_none() {
+        if setting.recorded_vmm().is_none() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
+    assert_eq!(setting.recorded_vmm(), None);
 
     let vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
     vm.detach();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let left = leftover(&setting.run_dir()).await.unwrap().expect("lives");
-    assert_eq!(left.name, "m");
+    assert!(setting.recorded_vmm().is_some(), "it lives");
     dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
-    assert_eq!(leftover(&setting.run_dir()).await.unwrap(), None);
+    assert_eq!(setting.recorded_vmm(), None);
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
 }
 
@@ -367,8 +374,8 @@ async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_m
     tokio::time::sleep(Duration::from_millis(100)).await;
     let pid = server();
     assert!(lives(pid));
-    let vmm = leftover(&setting.run_dir()).await.unwrap().expect("lives").pid.expect("a process");
-    let vmm = rustix::process::Pid::from_raw(vmm.cast_signed()).unwrap();
+    let vmm = i32::try_from(setting.recorded_vmm().expect("lives")).unwrap();
+    let vmm = rustix::process::Pid::from_raw(vmm).unwrap();
     rustix::process::kill_process(vmm, rustix::process::Signal::KILL).unwrap();
     let start = Instant::now();
     while lives(pid) {

@@ -42,7 +42,7 @@ pub use handle::Vm;
 pub(crate) use identity::{identity, unix_time_ns};
 pub(crate) use maker::{MachineMaker, blocking};
 pub(crate) use record::MachineRecordKind;
-pub use record::{Leftover, destroy_leftover, leftover};
+pub use record::destroy_leftover;
 pub(crate) use source::{StartSource, Started};
 pub(crate) use supervise::supervise;
 pub(crate) use supervisor::MachineRole;

@@ -87,15 +87,6 @@ pub(crate) struct ProcessId {
     is_keeper: bool,
 }
 
-/// A machine that a run folder has a record of and that still exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
-    /// The machine's name.
-    pub name: String,
-    /// Id of its process, if the machine is recorded as a process of this host.
-    pub pid: Option<u32>,
-}
-
 impl ProcessId {
     fn of(pid: u32, is_keeper: bool) -> io::Result<Self> {
         let start_ticks = start_ticks(pid)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -167,26 +158,6 @@ impl MachineRecord {
             Err(source) => Err(LeftoverError::Io { what: "read", path, source }),
         }
     }
-}
-
-/// Returns the machine of a run folder, if the machine still exists.
-///
-/// # Errors
-/// The folder's record cannot be read, its process cannot be inspected, or its tool fails.
-pub async fn leftover(run_dir: &Path) -> Result<Option<Leftover>, LeftoverError> {
-    let Some(record) = MachineRecord::read(run_dir, RECORD)? else { return Ok(None) };
-    let (is_there, pid) = match &record.kind {
-        MachineRecordKind::Process(process) => {
-            let alive = process.open().map_err(|source| at("inspect the process of", run_dir, source))?;
-            (alive.is_some(), Some(process.pid))
-        }
-        MachineRecordKind::Podman { podman } => (!containers(podman, run_dir).await?.is_empty(), None),
-        MachineRecordKind::Krunvm { krunvm, .. } => {
-            let list = tool::run(&krunvm::list(krunvm), TOOL_LIMIT).await?;
-            (krunvm::is_listed(&list, &record.name), None)
-        }
-    };
-    Ok(is_there.then_some(Leftover { name: record.name, pid }))
 }
 
 /// Stops the machine of a run folder and removes its files, except logs. A folder without a machine or a missing folder is
@@ -390,19 +361,20 @@ mod tests {
         let record = MachineRecord::of_process(child.id(), "m").expect("record");
         record.write(folder.path()).expect("write");
         std::fs::write(folder.path().join(CONSOLE_LOG), "x").expect("log");
-        let found = leftover(folder.path()).await.expect("look");
-        assert_eq!(found, Some(Leftover { name: "m".to_owned(), pid: Some(child.id()) }));
+        let found = MachineRecord::read(folder.path(), RECORD).expect("read");
+        assert_eq!(found.as_ref(), Some(&record));
 
         let MachineRecordKind::Process(process) = record.kind.clone() else { panic!("a process") };
+        assert!(process.pid == child.id() && process.open().expect("look").is_some());
         let others = [
             // Another process that got the same number started later.
             ProcessId { start_ticks: process.start_ticks + 1, ..process.clone() },
             ProcessId { boot_id: "another".to_owned(), ..process },
         ];
         for other in others {
+            assert!(other.open().expect("look").is_none());
             let other = MachineRecord { kind: MachineRecordKind::Process(other), ..record.clone() };
             other.write(folder.path()).expect("write");
-            assert_eq!(leftover(folder.path()).await.expect("look"), None);
             end(folder.path()).await.expect("nothing to end");
         }
         assert!(child.try_wait().expect("wait").is_none());
