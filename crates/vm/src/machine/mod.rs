@@ -13,6 +13,7 @@
 //! with an agent, [`mounted`] for machines that share their environment directory. If this process dies, the machine lives
 //! on. A later process finds it by the record in the run folder ([`record`]), which is written before the machine exists.
 
+mod attempt;
 mod create;
 pub(crate) mod disks;
 mod error;

@@ -8,25 +8,18 @@ use std::time::Duration;
 use dayfly_guest::environment::{Suffix, file_name};
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Start};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use super::attempt::{AfterAttempt, Attempt, BegunEnd, EndStep};
 use super::exit::{EndReason, ExitDemand, ExitEvidence};
-use super::handshake::{Action, Handshake, StartKind};
+use super::handshake::{Action, StartKind};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
 use super::{Exit, VmEvent, identity, unix_time_ns};
 use crate::environment::EnvironmentDir;
-use crate::pace::Turn;
 use crate::process::Ending;
 use crate::spec::Entrypoint;
-use crate::vmm::{MonitorEvent, ShutdownCause};
+use crate::vmm::MonitorEvent;
 
-/// Number of boots after which a machine is given up.
-const BOOTS: u32 = 2;
-/// Time between asking the VMM to quit and killing it.
-const QUIT_LIMIT: Duration = Duration::from_secs(3);
-/// Longest time that a killed VMM is waited for.
-const KILL_LIMIT: Duration = Duration::from_secs(30);
 /// Most events that one message of the guest causes.
 const EVENTS_PER_MESSAGE: usize = 4;
 
@@ -86,156 +79,6 @@ enum SupervisorInput {
     DeadlinePassed,
 }
 
-/// The step of ending an attempt, with the time at which the next step follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum EndStep {
-    PoweringOff(Instant),
-    Quitting(Instant),
-    Killed(Instant),
-}
-
-/// The end of an attempt, once the supervisor has begun it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct BegunEnd {
-    reason: EndReason,
-    step: EndStep,
-    demand: ExitDemand,
-}
-
-/// One start of a machine.
-struct Attempt {
-    vmm: Vmm,
-    /// Held until the machine is up, because other machines wait for a turn.
-    turn: Option<Turn>,
-    handshake: Handshake,
-    started_at: Instant,
-    hello_limit: Duration,
-    end: Option<BegunEnd>,
-    /// The cause that the monitor reported for the machine's stop.
-    shutdown: Option<ShutdownCause>,
-    /// Content of the last `.trm` that was carried.
-    trm_sent: Option<String>,
-}
-
-/// What follows an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AfterAttempt {
-    /// The machine has ended in the way of the attempt.
-    Finished,
-    /// The fork or spare was unusable. The next start is a boot, so that a template never makes things worse than a cold
-    /// boot.
-    BootInstead,
-    /// The machine hung, as an emulated one may. It is booted once more.
-    BootAgain,
-    /// It hung each time.
-    GivenUp,
-}
-
-impl AfterAttempt {
-    /// Decides what follows an attempt. `boots` is the number of boots so far, including this one.
-    fn of(start: StartKind, is_up: bool, reason: Option<EndReason>, boots: u32) -> Self {
-        match (start, reason) {
-            _ if is_up => Self::Finished,
-            (_, Some(EndReason::Ordered)) => Self::Finished,
-            (StartKind::Fork | StartKind::Spare, _) => Self::BootInstead,
-            (StartKind::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
-            (StartKind::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
-            (StartKind::Boot, _) => Self::Finished,
-        }
-    }
-}
-
-impl Attempt {
-    fn new(vmm: Vmm, turn: Option<Turn>, start: StartKind, role: &MachineRole) -> Self {
-        Self {
-            vmm,
-            handshake: Handshake::of(start, role.docker_limit.is_some()),
-            turn,
-            started_at: Instant::now(),
-            hello_limit: match start {
-                StartKind::Boot => role.hello_limit,
-                StartKind::Fork | StartKind::Spare => role.fork_limit,
-            },
-            end: None,
-            shutdown: None,
-            trm_sent: None,
-        }
-    }
-
-    fn reason(&self) -> Option<EndReason> {
-        self.end.map(|end| end.reason)
-    }
-
-    fn is_killed(&self) -> bool {
-        matches!(self.end, Some(BegunEnd { step: EndStep::Killed(_), .. }))
-    }
-
-    /// Goes on to the next step of the end. A reason that was there before stays.
-    fn end_by(&mut self, reason: EndReason, step: EndStep, demand: ExitDemand) {
-        self.end = Some(BegunEnd { reason: self.reason().unwrap_or(reason), step, demand });
-    }
-
-    fn send(&mut self, message: &HostMessage) {
-        if let Some(link) = &mut self.vmm.link
-            && let Err(error) = link.send(message)
-        {
-            tracing::warn!("cannot send a message to a guest: {error}");
-        }
-    }
-
-    fn kill(&mut self, reason: EndReason) {
-        self.vmm.process.kill();
-        let demand = self.end.map_or(ExitDemand::None, |end| end.demand).then_kill();
-        self.end_by(reason, EndStep::Killed(Instant::now() + KILL_LIMIT), demand);
-    }
-
-    fn quit(&mut self, reason: EndReason) {
-        let Some(monitor) = &self.vmm.monitor else { return self.kill(reason) };
-        monitor.quit();
-        self.end_by(reason, EndStep::Quitting(Instant::now() + QUIT_LIMIT), ExitDemand::Quit);
-    }
-
-    /// Stops the machine as its owner has ordered. Does nothing if its end has begun already.
-    fn stop(&mut self, grace: Duration) {
-        if self.end.is_some() {
-            return;
-        }
-        if !self.handshake.greeted() || self.vmm.link.is_none() {
-            return self.quit(EndReason::Ordered);
-        }
-        self.send(&HostMessage::PowerOff);
-        let step = EndStep::PoweringOff(Instant::now() + grace);
-        self.end_by(EndReason::Ordered, step, ExitDemand::None);
-    }
-
-    /// Returns the time until which the next step must have happened.
-    fn deadline(&self, role: &MachineRole) -> Option<Instant> {
-        match self.end.map(|end| end.step) {
-            Some(EndStep::PoweringOff(at) | EndStep::Quitting(at) | EndStep::Killed(at)) => Some(at),
-            None if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
-            None if self.handshake.waits_for_docker() => {
-                role.docker_limit.map(|docker| self.started_at + self.hello_limit + docker)
-            }
-            None => None,
-        }
-    }
-
-    /// Takes what the monitor reports.
-    fn note(&mut self, event: MonitorEvent) {
-        match event {
-            MonitorEvent::ShuttingDown(cause) => self.shutdown = Some(cause),
-            MonitorEvent::Refused(reason) => {
-                tracing::warn!("the monitor refused a command: {reason}");
-                // Only the commands that restore a fork can be refused. Nothing ever runs in that fork then.
-                if !self.handshake.greeted() {
-                    self.kill(EndReason::NotRestored);
-                }
-            }
-            MonitorEvent::Paused | MonitorEvent::Frozen(_) => {}
-        }
-    }
-}
-
 /// Waits until the owner stops or drops a machine that is still queued. Waits forever if the machine was detached.
 async fn end_is_wanted(orders: &mut mpsc::Receiver<StopOrder>, detached: &AtomicBool) {
     let is_let_go = orders.recv().await.is_none() && detached.load(Ordering::Relaxed);
@@ -269,7 +112,7 @@ impl<S: StartSource> Supervisor<S> {
             self.tell(VmEvent::VmmStarted { pid, from: started.from }).await;
             let mut attempt = Attempt::new(started.vmm, started.turn, start, &self.role);
             let exit = self.watch(&mut attempt).await;
-            match AfterAttempt::of(start, attempt.handshake.is_up(), attempt.reason(), boots) {
+            match AfterAttempt::of(start, attempt.is_up(), attempt.reason(), boots) {
                 AfterAttempt::Finished => return exit,
                 AfterAttempt::BootInstead => self.source.fork_failed(&self.why_unusable(&attempt, &exit)),
                 AfterAttempt::GivenUp => {
@@ -387,10 +230,8 @@ impl<S: StartSource> Supervisor<S> {
     }
 
     async fn take_message(&mut self, attempt: &mut Attempt, message: GuestMessage) {
-        let was_up = attempt.handshake.is_up();
-        let actions = attempt.handshake.take(message, &self.role.runner_id);
-        if attempt.handshake.is_up() && !was_up {
-            attempt.turn = None;
+        let (actions, has_come_up) = attempt.take(message, &self.role.runner_id);
+        if has_come_up {
             self.source.succeeded();
         }
         self.carry_out(attempt, actions).await;
@@ -511,13 +352,18 @@ impl<S: StartSource> Supervisor<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{StartError, StartedFrom};
     use super::*;
+    use crate::pace::Turn;
+    use crate::process::Process;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
 
     #[tokio::test]
     async fn whoever_waits_for_a_turn_gives_up_when_ordered_and_not_when_let_go() {
         for (order, is_let_go, ends) in [
             (Some(StopOrder::Kill), false, true),
-            (Some(StopOrder::Stop(KILL_LIMIT)), false, true),
+            (Some(StopOrder::Stop(Duration::from_secs(30))), false, true),
             (None, false, true),
             (None, true, false),
         ] {
@@ -533,28 +379,114 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_start_that_fails_is_followed_by_a_boot_and_a_boot_that_hangs_by_one_more() {
-        use AfterAttempt::{BootAgain, BootInstead, Finished, GivenUp};
-        let hung = Some(EndReason::HelloMissed);
-        for (start, is_up, reason, boots, expected) in [
-            (StartKind::Fork, false, hung, 0, BootInstead),
-            (StartKind::Spare, false, Some(EndReason::NotRestored), 0, BootInstead),
-            (StartKind::Fork, false, None, 0, BootInstead),
-            (StartKind::Fork, false, Some(EndReason::Ordered), 0, Finished),
-            (StartKind::Fork, true, None, 0, Finished),
-            (StartKind::Boot, false, hung, 1, BootAgain),
-            (StartKind::Boot, false, hung, BOOTS, GivenUp),
-            (StartKind::Boot, false, None, 1, Finished),
-            (StartKind::Boot, false, Some(EndReason::NoBootDevice), 1, Finished),
-            (StartKind::Boot, false, Some(EndReason::WrongVersion(3)), 1, Finished),
-            (StartKind::Boot, true, Some(EndReason::Ordered), 1, Finished),
-        ] {
-            assert_eq!(
-                AfterAttempt::of(start, is_up, reason, boots),
-                expected,
-                "{start:?} {reason:?} {boots}"
-            );
+    /// Starts of a machine as a test plans them: where each comes from, and the shell script in the VMM's place.
+    #[derive(Debug)]
+    struct PlannedStarts {
+        next: VecDeque<(StartedFrom, &'static str)>,
+        /// What the supervisor has reported.
+        reports: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl PlannedStarts {
+        fn report(&self, text: &str) {
+            self.reports.lock().expect("no panic").push(text.lines().next().unwrap_or_default().to_owned());
         }
+    }
+
+    impl StartSource for PlannedStarts {
+        async fn turn(&self) -> Result<Option<Turn>, StartError> {
+            Ok(None)
+        }
+
+        async fn spawn(
+            &mut self,
+            turn: Option<Turn>,
+            _outputs: &Outputs,
+            detached: &Arc<AtomicBool>,
+        ) -> Result<Started, StartError> {
+            let (from, script) = self.next.pop_front().expect("a planned start");
+            let child = std::process::Command::new("sh").args(["-c", script]).spawn().expect("spawn");
+            let (agent, _) = tokio::net::UnixStream::pair().expect("pair");
+            let vmm = Vmm::new(Process::new(child).expect("process"), agent, detached);
+            Ok(Started { vmm, from, turn, cold: None })
+        }
+
+        fn succeeded(&self) {
+            self.report("up");
+        }
+
+        fn fork_failed(&mut self, reason: &str) {
+            self.report(reason);
+        }
+    }
+
+    /// Runs a machine to its end. Returns its exit, the origins of its starts, and what its source was told.
+    async fn run(starts: &[(StartedFrom, &'static str)]) -> (Exit, Vec<StartedFrom>, Vec<String>) {
+        let folder = tempfile::tempdir().expect("folder");
+        let (event_sender, mut events) = mpsc::channel(64);
+        let (_orders, order_receiver) = mpsc::channel(4);
+        let reports = Arc::default();
+        let mut source =
+            PlannedStarts { next: starts.iter().cloned().collect(), reports: Arc::clone(&reports) };
+        let (outputs, detached) = (Outputs::new(), Arc::default());
+        let started = source.spawn(None, &outputs, &detached).await.expect("started");
+        let limit = Duration::from_millis(300);
+        let role = MachineRole {
+            hostname: "m".to_owned(),
+            runner_id: "0-abc".to_owned(),
+            entrypoint: Entrypoint::default(),
+            shares: Vec::new(),
+            env: Vec::new(),
+            dns: None,
+            shell: false,
+            hello_limit: limit,
+            fork_limit: limit,
+            docker_limit: None,
+        };
+        let environment = EnvironmentDir::open(folder.path(), "0-abc").expect("environment");
+        let supervisor = Supervisor {
+            source,
+            role,
+            environment,
+            outputs,
+            events: event_sender,
+            orders: order_receiver,
+            detached,
+            env: None,
+        };
+        let exit = supervisor.run(started).await;
+        let mut origins = Vec::new();
+        while let Some(event) = events.recv().await {
+            if let VmEvent::VmmStarted { from, .. } = event {
+                origins.push(from);
+            }
+        }
+        let reports = reports.lock().expect("no panic").clone();
+        (exit, origins, reports)
+    }
+
+    #[tokio::test]
+    async fn a_fork_that_fails_is_followed_by_a_boot_whatever_the_reason_was() {
+        let fork = || StartedFrom::Fork("t".to_owned());
+        for (script, reason) in [
+            ("exit 1", "the VMM failed with exit status 1; the console's last lines:"),
+            ("exit 0", "the machine powered off; the console's last lines:"),
+            ("exec sleep 60", "the agent in the machine said no hello within 0 s; the console's last lines:"),
+        ] {
+            let (exit, origins, reports) = run(&[(fork(), script), (StartedFrom::Boot, "exit 0")]).await;
+            assert_eq!(exit, Exit::PoweredOff, "{script}");
+            assert_eq!(origins, [fork(), StartedFrom::Boot], "{script}");
+            assert_eq!(reports, [reason], "{script}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_boot_that_ends_is_not_repeated_and_one_that_hangs_is_repeated_once() {
+        let boot = |script| (StartedFrom::Boot, script);
+        let (exit, origins, reports) = run(&[boot("exit 3")]).await;
+        assert_eq!((exit, origins.len(), reports.len()), (Exit::Failed { code: 3 }, 1, 0));
+        let (exit, origins, reports) = run(&[boot("exec sleep 60"), boot("exec sleep 60")]).await;
+        let limit = Duration::from_millis(300);
+        assert_eq!((exit, origins.len(), reports.len()), (Exit::NoHello { attempts: 2, limit }, 2, 0));
     }
 }

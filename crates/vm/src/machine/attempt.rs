@@ -1,0 +1,224 @@
+//! One start of a machine: how far it has come, how its end proceeds, and what follows it.
+
+use std::time::Duration;
+
+use dayfly_guest::protocol::{GuestMessage, HostMessage};
+use tokio::time::Instant;
+
+use super::exit::{EndReason, ExitDemand};
+use super::handshake::{Action, Handshake, StartKind};
+use super::spawn::Vmm;
+use super::supervisor::MachineRole;
+use crate::pace::Turn;
+use crate::vmm::{MonitorEvent, ShutdownCause};
+
+/// Number of boots after which a machine is given up.
+const BOOTS: u32 = 2;
+/// Time between asking the VMM to quit and killing it.
+const QUIT_LIMIT: Duration = Duration::from_secs(3);
+/// Longest time that a killed VMM is waited for.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
+
+/// The step of ending an attempt, with the time at which the next step follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndStep {
+    PoweringOff(Instant),
+    Quitting(Instant),
+    Killed(Instant),
+}
+
+/// The end of an attempt, once the supervisor has begun it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BegunEnd {
+    pub(super) reason: EndReason,
+    pub(super) step: EndStep,
+    pub(super) demand: ExitDemand,
+}
+
+/// One start of a machine.
+pub(super) struct Attempt {
+    pub(super) vmm: Vmm,
+    phase: Phase,
+    pub(super) handshake: Handshake,
+    started_at: Instant,
+    pub(super) hello_limit: Duration,
+    pub(super) end: Option<BegunEnd>,
+    /// The cause that the monitor reported for the machine's stop.
+    pub(super) shutdown: Option<ShutdownCause>,
+    /// Content of the last `.trm` that was carried.
+    pub(super) trm_sent: Option<String>,
+}
+
+/// How far an attempt has come.
+#[derive(Debug)]
+enum Phase {
+    /// The machine is not up. It holds its turn, because other machines wait for one.
+    Starting { _turn: Option<Turn> },
+    /// The machine was up while its VMM ran. What is read after the VMM's end does not count.
+    Up,
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterAttempt {
+    /// The machine has ended in the way of the attempt.
+    Finished,
+    /// The fork or spare was unusable. The next start is a boot, so that a template never makes things worse than a cold
+    /// boot.
+    BootInstead,
+    /// The machine hung, as an emulated one may. It is booted once more.
+    BootAgain,
+    /// It hung each time.
+    GivenUp,
+}
+
+impl AfterAttempt {
+    /// Decides what follows an attempt. `boots` is the number of boots so far, including this one.
+    pub(super) fn of(start: StartKind, is_up: bool, reason: Option<EndReason>, boots: u32) -> Self {
+        match (start, reason) {
+            _ if is_up => Self::Finished,
+            (_, Some(EndReason::Ordered)) => Self::Finished,
+            (StartKind::Fork | StartKind::Spare, _) => Self::BootInstead,
+            (StartKind::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
+            (StartKind::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
+            (StartKind::Boot, _) => Self::Finished,
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(vmm: Vmm, turn: Option<Turn>, start: StartKind, role: &MachineRole) -> Self {
+        Self {
+            vmm,
+            handshake: Handshake::of(start, role.docker_limit.is_some()),
+            phase: Phase::Starting { _turn: turn },
+            started_at: Instant::now(),
+            hello_limit: match start {
+                StartKind::Boot => role.hello_limit,
+                StartKind::Fork | StartKind::Spare => role.fork_limit,
+            },
+            end: None,
+            shutdown: None,
+            trm_sent: None,
+        }
+    }
+
+    /// Returns true if the machine was up while its VMM ran.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Up)
+    }
+
+    /// Returns the actions that follow from a message of the guest, and whether the machine is up because of it.
+    pub(super) fn take(&mut self, message: GuestMessage, id: &str) -> (Vec<Action>, bool) {
+        let actions = self.handshake.take(message, id);
+        let has_come_up = !self.is_up() && self.handshake.is_up();
+        if has_come_up {
+            self.phase = Phase::Up;
+        }
+        (actions, has_come_up)
+    }
+
+    /// Returns why the supervisor ends the attempt, once it does.
+    pub(super) fn reason(&self) -> Option<EndReason> {
+        self.end.map(|end| end.reason)
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        matches!(self.end, Some(BegunEnd { step: EndStep::Killed(_), .. }))
+    }
+
+    /// Goes on to the next step of the end. A reason that was there before stays.
+    pub(super) fn end_by(&mut self, reason: EndReason, step: EndStep, demand: ExitDemand) {
+        self.end = Some(BegunEnd { reason: self.reason().unwrap_or(reason), step, demand });
+    }
+
+    pub(super) fn send(&mut self, message: &HostMessage) {
+        if let Some(link) = &mut self.vmm.link
+            && let Err(error) = link.send(message)
+        {
+            tracing::warn!("cannot send a message to a guest: {error}");
+        }
+    }
+
+    pub(super) fn kill(&mut self, reason: EndReason) {
+        self.vmm.process.kill();
+        let demand = self.end.map_or(ExitDemand::None, |end| end.demand).then_kill();
+        self.end_by(reason, EndStep::Killed(Instant::now() + KILL_LIMIT), demand);
+    }
+
+    pub(super) fn quit(&mut self, reason: EndReason) {
+        let Some(monitor) = &self.vmm.monitor else { return self.kill(reason) };
+        monitor.quit();
+        self.end_by(reason, EndStep::Quitting(Instant::now() + QUIT_LIMIT), ExitDemand::Quit);
+    }
+
+    /// Stops the machine as its owner has ordered. Does nothing if its end has begun already.
+    pub(super) fn stop(&mut self, grace: Duration) {
+        if self.end.is_some() {
+            return;
+        }
+        if !self.handshake.greeted() || self.vmm.link.is_none() {
+            return self.quit(EndReason::Ordered);
+        }
+        self.send(&HostMessage::PowerOff);
+        let step = EndStep::PoweringOff(Instant::now() + grace);
+        self.end_by(EndReason::Ordered, step, ExitDemand::None);
+    }
+
+    /// Returns the time until which the next step must have happened.
+    pub(super) fn deadline(&self, role: &MachineRole) -> Option<Instant> {
+        match self.end.map(|end| end.step) {
+            Some(EndStep::PoweringOff(at) | EndStep::Quitting(at) | EndStep::Killed(at)) => Some(at),
+            None if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
+            None if self.handshake.waits_for_docker() => {
+                role.docker_limit.map(|docker| self.started_at + self.hello_limit + docker)
+            }
+            None => None,
+        }
+    }
+
+    /// Takes what the monitor reports.
+    pub(super) fn note(&mut self, event: MonitorEvent) {
+        match event {
+            MonitorEvent::ShuttingDown(cause) => self.shutdown = Some(cause),
+            MonitorEvent::Refused(reason) => {
+                tracing::warn!("the monitor refused a command: {reason}");
+                // Only the commands that restore a fork can be refused. Nothing ever runs in that fork then.
+                if !self.handshake.greeted() {
+                    self.kill(EndReason::NotRestored);
+                }
+            }
+            MonitorEvent::Paused | MonitorEvent::Frozen(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_fails_is_followed_by_a_boot_and_a_boot_that_hangs_by_one_more() {
+        use AfterAttempt::{BootAgain, BootInstead, Finished, GivenUp};
+        let hung = Some(EndReason::HelloMissed);
+        for (start, is_up, reason, boots, expected) in [
+            (StartKind::Fork, false, hung, 0, BootInstead),
+            (StartKind::Spare, false, Some(EndReason::NotRestored), 0, BootInstead),
+            (StartKind::Fork, false, None, 0, BootInstead),
+            (StartKind::Fork, false, Some(EndReason::Ordered), 0, Finished),
+            (StartKind::Fork, true, None, 0, Finished),
+            (StartKind::Boot, false, hung, 1, BootAgain),
+            (StartKind::Boot, false, hung, BOOTS, GivenUp),
+            (StartKind::Boot, false, None, 1, Finished),
+            (StartKind::Boot, false, Some(EndReason::NoBootDevice), 1, Finished),
+            (StartKind::Boot, false, Some(EndReason::WrongVersion(3)), 1, Finished),
+            (StartKind::Boot, true, Some(EndReason::Ordered), 1, Finished),
+        ] {
+            assert_eq!(
+                AfterAttempt::of(start, is_up, reason, boots),
+                expected,
+                "{start:?} {reason:?} {boots}"
+            );
+        }
+    }
+}
