@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode, Url};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -19,6 +19,7 @@ use super::super::{DEFAULT_REGISTRY, RegistryName};
 use super::auth::Challenge;
 use super::config::RegistrySetting;
 use super::credentials::Credential;
+use super::patience::{Failure, Next, Patience};
 use super::{RegistryAccess, RegistryError, credentials};
 
 /// Host of Docker Hub's registry.
@@ -26,14 +27,6 @@ const HUB: &str = "registry-1.docker.io";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time without a byte from a registry.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Most attempts of a request that fails.
-const ATTEMPTS: u32 = 4;
-/// Pause before the second attempt. It doubles for each further attempt.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Longest time in total that a request waits for a registry that asks to retry later.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Pause if the registry does not say how long to wait.
-const PATIENCE_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest answer with a token, and longest text of an error, bytes.
 const TOKEN_LENGTH_MAX: usize = 1024 * 1024;
 const ERROR_LENGTH_MAX: usize = 16 * 1024;
@@ -122,26 +115,18 @@ impl Client {
     /// Sends a request. Repeats it if the registry is busy or fails, and authenticates if the registry requires it. A
     /// returned response always has a status of success.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Response, RegistryError> {
-        let (mut failures, mut waited, mut asked) = (0, Duration::ZERO, false);
+        let mut patience = Patience::default();
         loop {
             let url = self.url(request.path)?;
-            let error = match self.send_once(request, url).await {
+            match self.send_once(request, url).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => match self.consider(&request, response, &mut asked, &mut waited).await? {
-                    Some(error) => error,
-                    None => continue,
+                Ok(response) => self.recover(&request, response, &mut patience).await?,
+                Err(error) if self.may_be_plain(&error) => self.state().is_plain = true,
+                Err(error) => match patience.after(Failure::Temporary) {
+                    Next::Retry(pause) => tokio::time::sleep(pause).await,
+                    Next::Authenticate | Next::GiveUp => return Err(self.unreachable(text_of(&error))),
                 },
-                Err(error) if self.may_be_plain(&error) => {
-                    self.state().is_plain = true;
-                    continue;
-                }
-                Err(error) => self.unreachable(text_of(&error)),
-            };
-            failures += 1;
-            if failures >= ATTEMPTS {
-                return Err(error);
             }
-            tokio::time::sleep(PAUSE * 2_u32.pow(failures - 1)).await;
         }
     }
 
@@ -167,60 +152,55 @@ impl Client {
         self.plain_allowed && !self.state().is_plain && tls_error(error).is_some_and(is_no_tls)
     }
 
-    /// Decides what to do after an answer other than success: `Some` is an error that may be temporary, `Err` is a permanent
-    /// error, and `None` means to send the request again at once.
-    async fn consider(
+    /// Waits or authenticates after an answer other than success, so that the request can be sent again. Returns the
+    /// answer's error if the request must not be sent again.
+    async fn recover(
         &self,
         request: &Request<'_>,
         response: Response,
-        asked: &mut bool,
-        waited: &mut Duration,
-    ) -> Result<Option<RegistryError>, RegistryError> {
-        let status = response.status();
-        let challenge = challenge(response.headers());
-        match status {
-            StatusCode::UNAUTHORIZED if !std::mem::replace(asked, true) => {
-                self.authenticate(challenge).await?;
-                return Ok(None);
+        patience: &mut Patience,
+    ) -> Result<(), RegistryError> {
+        let failure = Failure::of_answer(response.status(), response.headers());
+        match patience.after(failure) {
+            Next::Authenticate => self.authenticate(challenge(response.headers())).await?,
+            Next::Retry(pause) => {
+                if matches!(failure, Failure::Busy { .. }) {
+                    tracing::warn!("{} asks to come back in {} s: waiting", self.registry, pause.as_secs());
+                }
+                tokio::time::sleep(pause).await;
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
-            StatusCode::NOT_FOUND => {
+            Next::GiveUp => return Err(self.error_of(request, response, failure, patience.waited()).await),
+        }
+        Ok(())
+    }
+
+    async fn error_of(
+        &self,
+        request: &Request<'_>,
+        response: Response,
+        failure: Failure,
+        waited: Duration,
+    ) -> RegistryError {
+        let registry = self.registry.clone();
+        match failure {
+            Failure::Unauthorized | Failure::Forbidden => self.denied(),
+            Failure::NotFound => {
                 let what = format!("{}/{}", self.registry, self.repository);
-                return Err(RegistryError::NotFound { what, nearby: Vec::new() });
+                RegistryError::NotFound { what, nearby: Vec::new() }
             }
-            _ => {}
+            Failure::Busy { .. } => RegistryError::Busy { registry, waited },
+            Failure::Temporary | Failure::Permanent => RegistryError::Answer {
+                registry,
+                what: format!("{} {}/{}", request.method, self.repository, request.path),
+                status: response.status().as_u16(),
+                text: error_text(response).await,
+            },
         }
-        let busy = status == StatusCode::TOO_MANY_REQUESTS
-            || (status == StatusCode::SERVICE_UNAVAILABLE && response.headers().contains_key(RETRY_AFTER));
-        if busy {
-            self.wait(response.headers(), waited).await?;
-            return Ok(None);
-        }
-        let is_server = status.is_server_error();
-        let error = RegistryError::Answer {
-            registry: self.registry.clone(),
-            what: format!("{} {}/{}", request.method, self.repository, request.path),
-            status: status.as_u16(),
-            text: error_text(response).await,
-        };
-        if is_server { Ok(Some(error)) } else { Err(error) }
     }
 
     fn denied(&self) -> RegistryError {
         let user = self.credential.as_ref().map(|credential| credential.user.clone());
         RegistryError::Denied { registry: self.registry.clone(), user }
-    }
-
-    async fn wait(&self, headers: &HeaderMap, waited: &mut Duration) -> Result<(), RegistryError> {
-        let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let pause = said.map_or(PATIENCE_DEFAULT, Duration::from_secs).max(Duration::from_secs(1));
-        if *waited + pause > PATIENCE {
-            return Err(RegistryError::Busy { registry: self.registry.clone(), waited: *waited });
-        }
-        tracing::warn!("{} asks to come back in {} s: waiting", self.registry, pause.as_secs());
-        tokio::time::sleep(pause).await;
-        *waited += pause;
-        Ok(())
     }
 
     async fn authenticate(&self, challenge: Option<Challenge>) -> Result<(), RegistryError> {

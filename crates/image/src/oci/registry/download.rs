@@ -13,12 +13,9 @@ use super::RegistryError;
 use super::client::{self, Client, Request};
 use super::pull::{Meter, check_digest};
 use dayfly_host::digest::hexadecimal;
+use dayfly_host::retry::DOWNLOAD;
 use dayfly_host::stage;
 
-/// Most interruptions in a row without a new byte of the blob.
-const CUTS_MAX: u32 = 5;
-/// Pause after an interruption.
-const CUT_PAUSE: Duration = Duration::from_millis(500);
 /// Lowest rate of a download after its first ten minutes, bytes a second, so that no download lasts for ever.
 const RATE_MIN: u64 = 20_000;
 const START_MAX: Duration = Duration::from_secs(600);
@@ -105,7 +102,7 @@ impl<'a> Download<'a> {
 
     /// Downloads the rest of the blob and resumes after interruptions, up to the limits. Then checks the digest.
     async fn run_to_its_end(&mut self, client: &Client, meter: &Meter) -> Result<(), RegistryError> {
-        let (began, mut cuts) = (Instant::now(), 0);
+        let (began, mut failures) = (Instant::now(), 0);
         let limit = START_MAX + Duration::from_secs(self.descriptor.size / RATE_MIN);
         while self.length < self.descriptor.size {
             let before = self.length;
@@ -113,7 +110,8 @@ impl<'a> Download<'a> {
             if let Err(error @ (RegistryError::Io { .. } | RegistryError::Lied { .. })) = ended {
                 return Err(error);
             }
-            cuts = if self.length > before { 0 } else { cuts + 1 };
+            // An attempt that brought new bytes begins a new row.
+            failures = if self.length > before { 1 } else { failures + 1 };
             if self.length == self.descriptor.size {
                 break;
             }
@@ -121,11 +119,11 @@ impl<'a> Download<'a> {
                 registry: client.registry().to_owned(),
                 why: "it ended a layer before its end".to_owned(),
             });
-            if cuts >= CUTS_MAX || began.elapsed() > limit {
+            let Some(pause) = DOWNLOAD.pause_after(failures).filter(|_| began.elapsed() <= limit) else {
                 return Err(why);
-            }
+            };
             tracing::info!("a layer was interrupted at byte {}: {why}; resuming there", self.length);
-            tokio::time::sleep(CUT_PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
         check_digest(client, &self.descriptor.digest, &hexadecimal(&self.hasher.clone().finalize()))
     }

@@ -10,6 +10,7 @@ mod credentials;
 mod download;
 mod error;
 mod nearby;
+mod patience;
 mod pull;
 #[cfg(test)]
 mod tests;
