@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mask::Mask;
+
 /// Most annotations of a job that are stored; GitHub stores 50 of each step.
 const ANNOTATIONS_MAX: usize = 100;
 /// Longest text of an annotation, in characters.
@@ -35,26 +37,27 @@ pub(crate) struct Annotation {
 }
 
 impl Annotation {
-    /// Returns the annotation with its texts cut to the limit and with a known level.
-    fn bounded(self) -> Self {
+    /// Returns the annotation with its texts masked and cut to the limit, and with a known level.
+    fn bounded(self, mask: &Mask) -> Self {
+        let text = |text: String| cut(mask.apply(&text));
         let level = match self.level.as_str() {
             "failure" | "warning" => self.level,
             _ => "notice".to_owned(),
         };
         Self {
             level,
-            message: cut(self.message),
-            title: self.title.map(cut),
-            path: self.path.map(cut),
+            message: text(self.message),
+            title: self.title.map(text),
+            path: self.path.map(text),
             ..self
         }
     }
 }
 
-/// Returns the annotations that are stored, bounded in number and length. The caller puts those of the job itself first,
-/// because they say why a job has no step.
-pub(crate) fn kept(all: impl Iterator<Item = Annotation>) -> Vec<Annotation> {
-    all.take(ANNOTATIONS_MAX).map(Annotation::bounded).collect()
+/// Returns the annotations that are stored, masked, and bounded in number and length. The caller puts those of the job
+/// itself first, because they say why a job has no step.
+pub(super) fn kept(all: impl Iterator<Item = Annotation>, mask: &Mask) -> Vec<Annotation> {
+    all.take(ANNOTATIONS_MAX).map(|annotation| annotation.bounded(mask)).collect()
 }
 
 fn cut(text: String) -> String {
@@ -69,18 +72,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_runner_app_writes_is_understood_and_bounded() {
+    fn what_a_runner_app_writes_is_understood_masked_and_bounded() {
         // As recorded from a crashed worker, and from a step with `::warning file=..`.
         let text = r#"[{"level":"failure","message":"System.IO.FileNotFoundException: x"},
             {"level":"warning","message":"careful","title":"T","path":"a.c","startLine":3,"endLine":3,"startColumn":2,"endColumn":2,"stepNumber":2},
             {"level":"odd"}]"#;
         let parsed: Vec<Annotation> = serde_json::from_str(text).expect("understood");
-        let annotations = kept(parsed.into_iter());
+        let mask = Mask::new(vec!["careful".to_owned()]);
+        let annotations = kept(parsed.into_iter(), &mask);
         assert_eq!(annotations[1].path.as_deref(), Some("a.c"));
         assert_eq!((annotations[1].start_line, annotations[1].step_number), (Some(3), Some(2)));
+        assert_eq!(annotations[1].message, "***");
         assert_eq!(annotations[2].level, "notice");
         let long = Annotation { message: "ä".repeat(TEXT_LENGTH_MAX + 1), ..annotations[0].clone() };
-        let kept = kept(std::iter::repeat_n(long, ANNOTATIONS_MAX + 1));
+        let kept = kept(std::iter::repeat_n(long, ANNOTATIONS_MAX + 1), &mask);
         assert_eq!(kept.len(), ANNOTATIONS_MAX);
         assert_eq!(kept[0].message.chars().count(), TEXT_LENGTH_MAX + " (cut)".len());
     }

@@ -22,6 +22,7 @@ use super::runner::millis;
 use super::step::{StepRecord, StepUpdate};
 use crate::event::LabEventKind;
 use crate::journal::Record;
+use crate::mask::Mask;
 use crate::refusal::Refusal;
 use crate::signing::Grant;
 use crate::workflow::message::{Service, job_message};
@@ -285,7 +286,7 @@ impl State {
         }
         let now_ms = self.now_ms();
         let locked_until_ms = now_ms + millis(self.limits.job_lock);
-        let service = self.service(job, locked_until_ms, url);
+        let service = self.service(job, now_ms, locked_until_ms, url);
         let run_entry = &self.runs[&run];
         let message = job_message(run_entry.run.workflow(), &run_entry.run, JobIndex(index), &service);
         let entry = self.jobs.get_mut(&job).expect("it was found above");
@@ -298,10 +299,9 @@ impl State {
         Ok(message)
     }
 
-    fn service(&self, job: u64, locked_until_ms: i64, url: &str) -> Service {
+    fn service(&self, job: u64, started_ms: i64, locked_until_ms: i64, url: &str) -> Service {
         let record = &self.jobs[&job].record;
         let run = &self.runs[&record.run].record;
-        let job_token = self.signer.issue(Grant::Job { job }, self.now_ms(), JOB_TOKEN_SECONDS);
         let secrets =
             self.repositories.get(&run.repository.key()).map(|repository| repository.secrets.clone());
         Service {
@@ -309,10 +309,8 @@ impl State {
             run_service_url: format!("{url}/runner/run/"),
             results_url: format!("{url}/runner/results/"),
             feed_stream_url: format!("{}/runner/feed", url.replacen("http", "ws", 1)),
-            job_token,
-            // The token is valid nowhere, because no forge behind the lab would accept it. It exists so that jobs find a
-            // token in the usual place.
-            github_token: format!("lab-{}", record.guid),
+            job_token: self.job_token(job, started_ms),
+            github_token: github_token(record),
             plan_id: run.plan_guid.clone(),
             timeline_id: record.timeline_guid.clone(),
             job_id: record.guid.clone(),
@@ -324,14 +322,22 @@ impl State {
         }
     }
 
-    /// Returns the texts that must not be in a log of this job: the secrets of its repository, and its GitHub token.
+    /// Returns the job's access token for the lab's services. A token is a function of the job and of its start, so that
+    /// the lab can mask it in logs without storing it.
+    fn job_token(&self, job: u64, started_ms: i64) -> String {
+        self.signer.issue(Grant::Job { job }, started_ms, JOB_TOKEN_SECONDS)
+    }
+
+    /// Returns the texts that must not be in a log of this job: the secrets of its repository, and every token of its
+    /// message.
     pub(super) fn secrets_of(&self, job: u64) -> Vec<String> {
         let Some(entry) = self.jobs.get(&job) else { return Vec::new() };
         let repository = self.runs.get(&entry.record.run).map(|run| run.record.repository.key());
         let repository = repository.and_then(|key| self.repositories.get(&key));
         let mut secrets: Vec<String> =
             repository.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default();
-        secrets.push(format!("lab-{}", entry.record.guid));
+        secrets.push(github_token(&entry.record));
+        secrets.extend(entry.record.started_ms.map(|started_ms| self.job_token(job, started_ms)));
         secrets
     }
 
@@ -367,7 +373,8 @@ impl State {
 
     /// Stores the annotations of a job and publishes them.
     fn annotate(&mut self, job: u64, annotations: Vec<Annotation>) {
-        let annotations = annotation::kept(annotations.into_iter());
+        let mask = Mask::new(self.secrets_of(job));
+        let annotations = annotation::kept(annotations.into_iter(), &mask);
         let Some(entry) = self.jobs.get_mut(&job).filter(|_| !annotations.is_empty()) else { return };
         entry.record.annotations.clone_from(&annotations);
         let (run, record) = (entry.record.run, Record::Job(entry.record.clone()));
@@ -432,4 +439,10 @@ impl State {
             }
         }
     }
+}
+
+/// Returns the value of a job's `github.token`. It is valid nowhere, because no forge behind the lab would accept it. It
+/// exists so that jobs find a token in the usual place.
+fn github_token(job: &JobRecord) -> String {
+    format!("lab-{}", job.guid)
 }

@@ -277,7 +277,7 @@ impl Script {
         &self.job["resources"]["endpoints"][0]
     }
 
-    fn job_token(&self) -> String {
+    pub(super) fn job_token(&self) -> String {
         self.endpoint()["authorization"]["parameters"]["AccessToken"].as_str().unwrap().to_owned()
     }
 

@@ -75,6 +75,38 @@ async fn secrets_that_a_runner_forgot_to_mask_are_masked() {
 }
 
 #[tokio::test]
+async fn tokens_of_the_job_message_are_masked_even_after_a_restart() {
+    let bench = Bench::new().await;
+    let (run, mut runner, _events) = talking(&bench).await;
+    let job_token = runner.job_token();
+    let github_token = runner.job["variables"]["github_token"]["value"].as_str().unwrap().to_owned();
+    let masks = runner.job["mask"].to_string().replace("\\\\", "");
+    assert!(masks.contains(&job_token) && masks.contains(&github_token), "the runner masks them: {masks}");
+    let lines = [format!("ACTIONS_RUNTIME_TOKEN={job_token}"), format!("GITHUB_TOKEN={github_token}")];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    feed(&bench, run, 1, &lines).await;
+
+    let from = bench.url.clone();
+    let bench = bench.killed_and_opened().await;
+    runner.moved(&from, &bench.url);
+    let mut events = bench.lab.subscribe();
+    runner.upload(Some(STEP), &stamped(&[lines[0], lines[1], lines[0]])).await;
+    runner.upload(None, &stamped(&[lines[0], lines[1], lines[0]])).await;
+    let annotation = json!({"level": "notice", "message": lines[0]});
+    runner.complete_with("succeeded", json!({"stepResults": [], "annotations": [annotation]})).await.unwrap();
+    assert_eq!(lines_until_end(&mut events).await, ["ACTIONS_RUNTIME_TOKEN=***"]);
+    assert!(rest_log(&bench, run).await.contains("GITHUB_TOKEN=***"));
+    let mut kept = vec![std::fs::read(bench.folder.path().join("journal.jsonl")).unwrap()];
+    for file in std::fs::read_dir(bench.folder.path().join("logs")).unwrap() {
+        kept.push(std::fs::read(file.unwrap().path()).unwrap());
+    }
+    for text in kept.iter().map(|bytes| String::from_utf8_lossy(bytes)) {
+        assert!(!text.contains(&job_token) && !text.contains(&github_token), "{text}");
+    }
+    assert_eq!(kept.len(), 3, "the journal and both logs");
+}
+
+#[tokio::test]
 async fn a_log_without_end_is_cut_and_says_so() {
     let bench = Bench::with(|limits| limits.log_bytes_per_job_max = 1000).await;
     let (run, runner, mut events) = talking(&bench).await;
