@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +51,12 @@ impl LogFiles {
             serde_json::to_writer(&mut text, line)?;
             text.push(b'\n');
         }
-        private_file().append(true).create(true).open(self.told(job))?.write_all(&text)
+        append(&self.told(job), text)
     }
 
-    /// Appends a piece of the uploaded log.
+    /// Appends whole lines of the uploaded log.
     pub(crate) fn append_uploaded(&self, job: u64, text: &str) -> io::Result<()> {
-        private_file().append(true).create(true).open(self.uploaded(job))?.write_all(text.as_bytes())
+        append(&self.uploaded(job), text.into())
     }
 
     /// Returns the lines that were published to subscribers.
@@ -88,5 +89,63 @@ impl LogFiles {
                 _ => {}
             }
         }
+    }
+}
+
+/// Appends whole lines to a file. A failed write leaves no part of them. Lines behind the half line of a killed process
+/// begin on a line of their own.
+fn append(path: &Path, mut lines: Vec<u8>) -> io::Result<()> {
+    let mut file = private_file().read(true).append(true).create(true).open(path)?;
+    let length = file.metadata()?.len();
+    if let Some(last) = length.checked_sub(1) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, last)?;
+        if byte != *b"\n" {
+            lines.insert(0, b'\n');
+        }
+    }
+    let written = file.write_all(&lines);
+    if written.is_err() {
+        file.set_len(length)?;
+    }
+    written
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::journal::tests::{limit_files, on_a_full_disk};
+
+    fn lines(texts: &[&str]) -> Vec<StoredLine> {
+        let line =
+            |text: &&str| StoredLine { time: String::new(), step: String::new(), line: (*text).to_owned() };
+        texts.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_full_disk_loses_only_the_lines_that_it_had_no_room_for() {
+        on_a_full_disk(
+            "log_file::tests::a_full_disk_loses_only_the_lines_that_it_had_no_room_for",
+            |folder| {
+                let files = LogFiles::new(folder.to_owned());
+                files.append_told(1, &lines(&["before"])).unwrap();
+                limit_files(Some(fs::metadata(files.told(1)).unwrap().len() + 10));
+                files.append_told(1, &lines(&["lost"])).unwrap_err();
+                limit_files(None);
+                files.append_told(1, &lines(&["after"])).unwrap();
+                assert_eq!(files.read_told(1), lines(&["before", "after"]));
+            },
+        );
+    }
+
+    #[test]
+    fn lines_behind_a_half_line_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LogFiles::new(folder.path().to_owned());
+        fs::write(files.told(1), "{\"t\":\"").unwrap();
+        files.append_told(1, &lines(&["after"])).unwrap();
+        files.append_told(1, &lines(&["more"])).unwrap();
+        assert_eq!(files.read_told(1), lines(&["after", "more"]));
     }
 }
