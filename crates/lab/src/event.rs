@@ -54,7 +54,7 @@ pub enum LabEventKind {
         labels: Vec<String>,
         /// The runner group that the job requests.
         group: Option<String>,
-        /// The id of that group, for `generate-jitconfig`; 1 is the default group.
+        /// The id of that group, for `generate-jitconfig`; 1 is the default group, and 0 a group that does not exist.
         group_id: u64,
     },
     /// The job's message was sent to a runner.

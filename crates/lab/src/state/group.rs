@@ -7,11 +7,14 @@ use super::State;
 use super::scope::Scope;
 use crate::journal::Record;
 use crate::refusal::Refusal;
+use crate::workflow::run::{GROUP_CHARACTERS_MAX, RunsOn};
 
 /// The id of the group that every scope has.
 pub(crate) const DEFAULT_GROUP: u64 = 1;
-const GROUPS_MAX: usize = 1000;
-const NAME_LEN_MAX: usize = 100;
+/// The id that stands for a group that does not exist. No runner has it.
+pub(super) const NO_GROUP: u64 = 0;
+/// Most groups, including the default one.
+pub(crate) const GROUPS_MAX: usize = 1000;
 
 /// A runner group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +38,8 @@ impl State {
 
     /// Creates a group. Returns an error if the name is taken.
     pub(crate) fn make_group(&mut self, name: &str) -> Result<Group, Refusal> {
-        if name.trim().is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
-            return Err(Refusal::invalid([format!("name must have 1 to {NAME_LEN_MAX} characters")]));
+        if !RunsOn::is_group_name(name) {
+            return Err(Refusal::invalid([format!("name must have 1 to {GROUP_CHARACTERS_MAX} characters")]));
         }
         if self.group_named(name).is_some() {
             let message = format!("Already exists - A group with the name {name} already exists.");
@@ -45,14 +48,17 @@ impl State {
         if self.groups.len() >= GROUPS_MAX {
             return Err(Refusal::new(422, format!("The lab holds {GROUPS_MAX} runner groups at most")));
         }
-        Ok(self.add_group(name))
+        let group = Group { id: self.new_id(), name: name.to_owned() };
+        self.record(&Record::Group(group.clone()));
+        self.groups.push(group.clone());
+        Ok(group)
     }
 
-    /// Returns the id of a runner group. Creates the group if it does not exist yet.
-    pub(crate) fn group_id(&mut self, name: &str) -> u64 {
+    /// Returns the id of a runner group that a job requests. Creates the group if it does not exist yet.
+    pub(super) fn requested_group(&mut self, name: &str) -> Result<u64, Refusal> {
         match self.group_named(name) {
-            Some(group) => group.id,
-            None => self.add_group(name).id,
+            Some(group) => Ok(group.id),
+            None => self.make_group(name).map(|group| group.id),
         }
     }
 
@@ -62,12 +68,5 @@ impl State {
 
     pub(super) fn group_named(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name.eq_ignore_ascii_case(name))
-    }
-
-    fn add_group(&mut self, name: &str) -> Group {
-        let group = Group { id: self.new_id(), name: name.to_owned() };
-        self.record(&Record::Group(group.clone()));
-        self.groups.push(group.clone());
-        group
     }
 }

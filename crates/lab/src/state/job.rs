@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::State;
 use super::annotation::{self, Annotation};
+use super::group::{DEFAULT_GROUP, NO_GROUP};
 use super::line::StepFeed;
 use super::repository::RepositoryName;
 use super::run::{StoredEvent, timestamp};
@@ -175,8 +176,8 @@ impl State {
         let record = &self.jobs.get(&job)?.record;
         let entry = self.runs.get(&record.run)?;
         let runs_on = &entry.run.job(JobIndex(record.index))?.runs_on;
-        // A group that does not exist gets the id 0, which no runner has.
-        let group = runs_on.group.as_ref().map(|name| self.group_named(name).map_or(0, |group| group.id));
+        let group_id = |name: &String| self.group_named(name).map_or(NO_GROUP, |group| group.id);
+        let group = runs_on.group.as_ref().map(group_id);
         (record.hold == Hold::Offered)
             .then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
     }
@@ -186,8 +187,21 @@ impl State {
         let (run, index) = (entry.record.run, JobIndex(entry.record.index));
         let Some((job_run, _)) = self.job_run(run, index) else { return };
         let (key, name, runs_on) = (job_run.job_id.clone(), job_run.name.clone(), job_run.runs_on.clone());
-        let group_id = runs_on.group.as_ref().map_or(1, |name| self.group_id(name));
         let (labels, group) = (runs_on.labels, runs_on.group);
+        let group_id = match group.as_ref().map(|group| self.requested_group(group)) {
+            None => DEFAULT_GROUP,
+            Some(Ok(id)) => id,
+            // As on GitHub, the job waits for a runner of a group that does not exist.
+            Some(Err(refusal)) => {
+                let group = group.as_deref().unwrap_or_default();
+                let text = format!(
+                    "no runner gets the job {name:?}, because there is no group {group:?}: {}",
+                    refusal.message
+                );
+                self.publish(run, LabEventKind::Notice { text });
+                NO_GROUP
+            }
+        };
         self.publish(run, LabEventKind::JobQueued { job, key, name, labels, group, group_id });
         self.offer(job);
     }

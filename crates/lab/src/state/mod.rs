@@ -29,6 +29,8 @@ use super::log_file::LogFiles;
 use super::settings::{Clock, Limits};
 use super::signing::Signer;
 
+#[cfg(test)]
+pub(crate) use group::GROUPS_MAX;
 pub(crate) use group::Group;
 use leaving::Leaving;
 

@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::bench::{Bench, Script, request};
+use super::bench::{Bench, Script, next_event, request};
+use crate::LabEventKind;
+use crate::state::{GROUPS_MAX, State};
 use dayfly_forge::{ForgeError, JitRequest, RunnerScope};
 
 fn organization() -> RunnerScope {
@@ -89,4 +91,49 @@ async fn groups_are_found_by_name_over_many_pages_and_unknown_ones_are_told_with
     let (status, _) =
         bench.call(Method::POST, "/api/v3/repos/o/r/actions/runner-groups", Some(json!({"name": "x"}))).await;
     assert_eq!(status, 404, "a repository has no groups of its own");
+}
+
+#[tokio::test]
+async fn a_job_cannot_make_more_groups_than_the_lab_holds() {
+    let bench = Bench::new().await;
+    let fill = |state: &mut State| {
+        (1..GROUPS_MAX).for_each(|number| drop(state.make_group(&format!("group-{number}")).unwrap()));
+        state.make_group("fast").unwrap_err().message
+    };
+    let refused = bench.lab.inner.hub.ask(fill).await.unwrap();
+    let mut events = bench.lab.subscribe();
+    bench.start(GROUPED).await;
+    let notice = next_event(&mut events, |event| match &event.kind {
+        LabEventKind::Notice { text } => Some(text.clone()),
+        _ => None,
+    });
+    assert_eq!(
+        notice.await,
+        format!("no runner gets the job \"a\", because there is no group \"fast\": {refused}")
+    );
+    let queued = next_event(&mut events, |event| match event.kind {
+        LabEventKind::JobQueued { group_id, .. } => Some(group_id),
+        _ => None,
+    });
+    assert_eq!(queued.await, 0);
+    let runner = bench.runner("other", &["x"]).await;
+    assert!(runner.poll("Online").await.unwrap().is_null());
+    let made = bench.lab.inner.hub.ask(|state: &mut State| state.groups.len()).await.unwrap();
+    assert_eq!(made, GROUPS_MAX);
+}
+
+#[tokio::test]
+async fn a_job_with_an_impossible_group_fails_and_makes_none() {
+    let bench = Bench::new().await;
+    for name in ["x".repeat(101), "a\\tb".to_owned()] {
+        let run = bench.start(&GROUPED.replace("group: fast", &format!("group: \"{name}\""))).await;
+        assert_eq!(bench.conclusion(run).await.as_deref(), Some("failure"), "{name}");
+        let remark = bench.forge.jobs("o", "r", run).await.unwrap()[0].remark.clone().unwrap();
+        assert!(remark.contains("must be a runner group's name of 1 to 100 characters"), "{remark}");
+        let body = Some(json!({"name": name.replace("\\t", "\t")}));
+        let (status, _) = bench.call(Method::POST, "/api/v3/orgs/o/actions/runner-groups", body).await;
+        assert_eq!(status, 422, "{name}");
+    }
+    let made = bench.lab.inner.hub.ask(|state: &mut State| state.groups.len()).await.unwrap();
+    assert_eq!(made, 1);
 }

@@ -200,26 +200,45 @@ impl Place<'_> {
                 match &value {
                     // An expression may also evaluate to `{group: ..., labels: ...}`.
                     Value::Object(object) => {
-                        let group = object.get("group").map(Value::to_text).filter(|group| !group.is_empty());
+                        let group = object
+                            .get("group")
+                            .map(|group| self.group(token, "runs-on", group))
+                            .transpose()?;
                         let labels =
                             object.get("labels").map(|labels| self.labels(token, labels)).transpose()?;
-                        Ok(RunsOn { group, labels: labels.unwrap_or_default() })
+                        Ok(RunsOn { group: group.flatten(), labels: labels.unwrap_or_default() })
                     }
                     labels => Ok(RunsOn { group: None, labels: self.labels(token, labels)? }),
                 }
             }
             RunsOnTemplate::Group { group, labels } => {
                 let group = match group {
-                    Some(token) => Some(self.evaluate(token, "runs-on.group", scope)?.to_text()),
+                    Some(token) => {
+                        let key = "runs-on.group";
+                        self.group(token, key, &self.evaluate(token, key, scope)?)?
+                    }
                     None => None,
                 };
                 let labels = match labels {
                     Some(token) => self.labels(token, &self.evaluate(token, "runs-on.labels", scope)?)?,
                     None => Vec::new(),
                 };
-                Ok(RunsOn { group: group.filter(|group| !group.is_empty()), labels })
+                Ok(RunsOn { group, labels })
             }
         }
+    }
+
+    /// Returns the name of a runner group, or `None` if it is empty.
+    fn group(&self, token: &Token, key: &str, value: &Value) -> Result<Option<String>, PlanError> {
+        let name = value.to_text();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        if RunsOn::is_group_name(&name) {
+            return Ok(Some(name));
+        }
+        let found = Value::String(shortened(&name));
+        Err(self.error(token, key, unexpected("a runner group's name of 1 to 100 characters", &found)))
     }
 
     fn labels(&self, token: &Token, value: &Value) -> Result<Vec<String>, PlanError> {

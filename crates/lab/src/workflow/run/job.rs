@@ -55,6 +55,9 @@ impl fmt::Display for Conclusion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobIndex(pub usize);
 
+/// Longest name of a runner group, in characters.
+pub const GROUP_CHARACTERS_MAX: usize = 100;
+
 /// The runner group and labels that a job requires.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunsOn {
@@ -62,6 +65,16 @@ pub struct RunsOn {
     pub group: Option<String>,
     /// The labels, all of which a runner must have.
     pub labels: Vec<String>,
+}
+
+impl RunsOn {
+    /// Returns true if this text can be the name of a runner group: 1 to [`GROUP_CHARACTERS_MAX`] characters, not all of
+    /// them spaces, and no control characters.
+    pub fn is_group_name(text: &str) -> bool {
+        !text.trim().is_empty()
+            && text.chars().count() <= GROUP_CHARACTERS_MAX
+            && !text.chars().any(char::is_control)
+    }
 }
 
 /// The reason why a job is being stopped.

@@ -16,7 +16,7 @@ mod job;
 mod state;
 
 pub use github::GithubContext;
-pub use job::{CancelReason, Conclusion, JobIndex, JobRun, JobState, RunsOn};
+pub use job::{CancelReason, Conclusion, GROUP_CHARACTERS_MAX, JobIndex, JobRun, JobState, RunsOn};
 pub use state::{Action, CANCEL_GRACE, Run, RunEvent, RunRequest};
 
 #[cfg(test)]
