@@ -20,10 +20,15 @@ pub enum Problem {
     /// There is nothing between `${{` and `}}`.
     #[error("the expression is empty")]
     Empty,
-    /// The expression is longer than [`LENGTH_MAX`](super::limits::LENGTH_MAX), or its template is longer than
-    /// [`TEMPLATE_BYTES_MAX`](super::limits::TEMPLATE_BYTES_MAX).
+    /// The expression is longer than [`LENGTH_MAX`](super::limits::LENGTH_MAX).
     #[error("the expression has more than {max} characters")]
     TooLong {
+        /// The limit.
+        max: usize,
+    },
+    /// The text around expressions is longer than [`TEMPLATE_BYTES_MAX`](super::limits::TEMPLATE_BYTES_MAX).
+    #[error("the text has more than {max} bytes")]
+    TemplateTooLong {
         /// The limit.
         max: usize,
     },

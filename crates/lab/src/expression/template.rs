@@ -28,7 +28,8 @@ impl Template {
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         let fail = |problem, position| ExpressionError { problem, position, expression: text.to_owned() };
         if text.len() > TEMPLATE_BYTES_MAX {
-            return Err(fail(Problem::TooLong { max: TEMPLATE_BYTES_MAX }, TEMPLATE_BYTES_MAX));
+            let within = text.char_indices().take_while(|(start, _)| *start < TEMPLATE_BYTES_MAX).count();
+            return Err(fail(Problem::TemplateTooLong { max: TEMPLATE_BYTES_MAX }, within));
         }
         let mut pieces = Vec::new();
         let mut rest = text;

@@ -211,6 +211,11 @@ fn templates_are_cut_at_their_expressions_and_become_format_calls() {
     assert_eq!(source("${{ '}}' }}${{ 'a''}}' }}"), "format('{0}{1}', '}}', 'a''}}')");
     assert_eq!(Template::parse("no expression }}").unwrap().as_text(), Some("no expression }}"));
     assert_eq!(Template::parse("a ${{ b").unwrap_err().problem, Problem::Unclosed);
+    let error = Template::parse(&"ä".repeat(600_000)).unwrap_err();
+    assert_eq!(
+        (error.problem.to_string().as_str(), error.position),
+        ("the text has more than 1048576 bytes", 524_288)
+    );
     assert_eq!(Template::parse("${{ }}").unwrap_err().problem, Problem::Empty);
 }
 

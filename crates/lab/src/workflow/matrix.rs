@@ -3,7 +3,8 @@
 //! It follows GitHub's rules (documentation, "Running variations of jobs in a workflow"). The vectors are multiplied in the
 //! order of the file, and the last one changes fastest. An entry of `exclude` removes the combinations that match all of
 //! its keys. An entry of `include` is added to every combination whose original values it does not change. If there is no
-//! such combination, the entry becomes a combination of its own.
+//! such combination, the entry becomes a combination of its own. The names of these two filters are compared with their
+//! case, and the names of vectors are not.
 
 use thiserror::Error;
 
@@ -11,8 +12,12 @@ use crate::expression::{Object, Value};
 
 /// Most jobs of one matrix; GitHub's limit.
 pub const JOBS_MAX: usize = 256;
-/// Most comparisons that filters may cause: combinations times entries.
+/// Most comparisons that `exclude` may cause: combinations times entries.
 const COMPARISONS_MAX: usize = 1_000_000;
+const INCLUDE: &str = "include";
+const EXCLUDE: &str = "exclude";
+/// The keys of a matrix that are not vectors.
+pub(super) const FILTERS: [&str; 2] = [INCLUDE, EXCLUDE];
 
 /// The error for an invalid matrix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,9 +52,17 @@ pub enum MatrixError {
     /// The matrix has no combinations, or `exclude` removes all of them.
     #[error("the matrix makes no jobs")]
     Empty,
-    /// The matrix has more than [`JOBS_MAX`] combinations, or its filters need too many comparisons.
+    /// The matrix has more than [`JOBS_MAX`] combinations.
     #[error("the matrix makes more than {JOBS_MAX} jobs")]
     TooManyJobs,
+    /// The filter `exclude` needs too many comparisons, whatever number of jobs it would leave.
+    #[error(
+        "the matrix is too large for its \"exclude\": its vectors and the {entries} entries need more than {COMPARISONS_MAX} comparisons"
+    )]
+    TooManyComparisons {
+        /// Number of the entries of `exclude`.
+        entries: usize,
+    },
 }
 
 /// Returns the combinations of a matrix, in GitHub's order.
@@ -64,14 +77,14 @@ pub fn expand(matrix: &Value) -> Result<Vec<Object>, MatrixError> {
     for (key, value) in matrix.iter() {
         let Value::Array(items) = value else { return Err(MatrixError::NotList { vector: key.to_owned() }) };
         match key {
-            "include" => include = items,
-            "exclude" => exclude = items,
+            INCLUDE => include = items,
+            EXCLUDE => exclude = items,
             _ if items.is_empty() => return Err(MatrixError::EmptyVector { vector: key.to_owned() }),
             _ => vectors.push((key, items.as_slice())),
         }
     }
-    let include = filters(include, "include")?;
-    let exclude = filters(exclude, "exclude")?;
+    let include = filters(include, INCLUDE)?;
+    let exclude = filters(exclude, EXCLUDE)?;
     let mut combinations = multiply(&vectors, &exclude)?;
     add_included(&mut combinations, &vectors, &include)?;
     if combinations.is_empty() {
@@ -98,10 +111,13 @@ fn multiply(vectors: &[(&str, &[Value])], exclude: &[&Object]) -> Result<Vec<Obj
     if vectors.is_empty() {
         return Ok(Vec::new());
     }
-    let product = vectors.iter().try_fold(1_usize, |product, (_, items)| product.checked_mul(items.len()));
-    let product = product.ok_or(MatrixError::TooManyJobs)?;
-    if product.saturating_mul(exclude.len().max(1)) > COMPARISONS_MAX {
+    let product = vectors.iter().fold(1_usize, |product, (_, items)| product.saturating_mul(items.len()));
+    let entries = exclude.len();
+    if entries == 0 && product > JOBS_MAX {
         return Err(MatrixError::TooManyJobs);
+    }
+    if product.saturating_mul(entries) > COMPARISONS_MAX {
+        return Err(MatrixError::TooManyComparisons { entries });
     }
     let mut combinations = Vec::new();
     for number in 0..product {

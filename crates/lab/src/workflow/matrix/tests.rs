@@ -112,6 +112,28 @@ fn what_makes_no_jobs_or_too_many_is_refused() {
     );
 }
 
+#[test]
+fn filters_that_need_too_many_comparisons_are_refused_for_that_reason() {
+    let numbers: Vec<u32> = (0..200).collect();
+    let exclude: Vec<Json> = (0..26).map(|number| json!({ "a": number })).collect();
+    assert_eq!(
+        refused(json!({ "a": numbers, "b": numbers, "exclude": exclude })),
+        "the matrix is too large for its \"exclude\": its vectors and the 26 entries need more than 1000000 comparisons"
+    );
+    assert_eq!(
+        refused(json!({ "a": numbers, "b": numbers, "exclude": exclude[..25] })),
+        "the matrix makes more than 256 jobs"
+    );
+}
+
+#[test]
+fn a_filter_in_another_case_is_a_vector() {
+    assert_eq!(
+        combinations(json!({ "Include": [{ "a": 1 }, { "a": 2 }] })),
+        [json!({"Include": {"a": 1}}), json!({"Include": {"a": 2}})]
+    );
+}
+
 proptest! {
     #[test]
     fn without_filters_every_combination_comes_once(sizes in prop::collection::vec(1_usize..4, 1..5)) {

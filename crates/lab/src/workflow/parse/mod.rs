@@ -69,21 +69,38 @@ struct Reader {
     /// Paths and positions of the keys that are accepted for display only, and of the keys without any effect.
     shown: Vec<(String, Position)>,
     ignored: Vec<(String, Position)>,
+    /// Remarks about parts of a valid workflow that probably do something else than they were meant to.
+    notices: Vec<Diagnostic>,
 }
 
 impl Reader {
     fn new(file: &str) -> Self {
-        Self { file: file.to_owned(), remarks: Vec::new(), shown: Vec::new(), ignored: Vec::new() }
+        Self {
+            file: file.to_owned(),
+            remarks: Vec::new(),
+            shown: Vec::new(),
+            ignored: Vec::new(),
+            notices: Vec::new(),
+        }
     }
 
     fn remark(&mut self, at: impl Into<Option<Position>>, path: &str, message: impl Into<String>) {
-        let diagnostic = Diagnostic {
+        let diagnostic = self.diagnostic(at, path, message);
+        self.remarks.push(diagnostic);
+    }
+
+    fn diagnostic(
+        &self,
+        at: impl Into<Option<Position>>,
+        path: &str,
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        Diagnostic {
             file: self.file.clone(),
             position: at.into(),
             path: path.to_owned(),
             message: message.into(),
-        };
-        self.remarks.push(diagnostic);
+        }
     }
 
     fn workflow(&mut self, root: &Node) -> Option<Workflow> {
@@ -107,7 +124,7 @@ impl Reader {
             env,
             defaults: defaults.unwrap_or_default(),
             jobs,
-            notices: self.notice().into_iter().collect(),
+            notices: self.notice().into_iter().chain(self.notices.drain(..)).collect(),
         })
     }
 

@@ -3,7 +3,7 @@
 use super::super::matrix;
 use super::super::model::Strategy;
 use super::super::token::{Token, TokenKind};
-use super::super::yaml::{Node, NodeKind, Scalar};
+use super::super::yaml::{Entry, Node, NodeKind, Scalar};
 use super::fields::{Key, Support};
 use super::{Reader, place};
 use crate::expression::Scope;
@@ -44,6 +44,9 @@ impl Reader {
             );
             return None;
         }
+        if let NodeKind::Mapping(entries) = &node.kind {
+            self.notice_misspelt_filters(entries, path);
+        }
         let token = self.any_template(node, path, &place::STRATEGY)?;
         // A matrix without expressions can be checked now, with its position, instead of when the job starts.
         if !has_expression(&token) {
@@ -54,6 +57,21 @@ impl Reader {
             }
         }
         Some(token)
+    }
+
+    /// Adds a notice about each vector that is named like a filter except for its case. GitHub compares these names with
+    /// their case (actions/runner, `PipelineTemplateConverter`), so that the entries become values of a vector.
+    fn notice_misspelt_filters(&mut self, entries: &[Entry], path: &str) {
+        for Entry { key, key_at, .. } in entries {
+            let filter = matrix::FILTERS.into_iter().find(|filter| key.eq_ignore_ascii_case(filter));
+            if let Some(filter) = filter.filter(|filter| key != filter) {
+                let message = format!(
+                    "{key:?} is a vector of the matrix, because its filters are written in lower case; did you mean \"{filter}\"?"
+                );
+                let notice = self.diagnostic(*key_at, path, message);
+                self.notices.push(notice);
+            }
+        }
     }
 }
 

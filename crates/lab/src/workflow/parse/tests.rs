@@ -41,6 +41,14 @@ fn a_whole_workflow_is_read() {
 }
 
 #[test]
+fn a_vector_that_is_probably_a_filter_is_noticed() {
+    let strategy = "    strategy: {matrix: {os: [a, b], Include: [{os: a}], exclude: [{os: b}]}}\n";
+    let workflow = parse("ci.yml", &with_job(&format!("{strategy}{STEPS}"))).unwrap();
+    let notices: Vec<String> = workflow.notices.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(notices.join("\n"), @r#"ci.yml:5:37: jobs.build.strategy.matrix: "Include" is a vector of the matrix, because its filters are written in lower case; did you mean "include"?"#);
+}
+
+#[test]
 fn the_label_of_a_step_is_its_first_line_without_secrets() {
     let label = |run: &str| {
         let workflow = parse("ci.yml", &with_job(&format!("    steps:\n      - run: {run}\n"))).unwrap();
