@@ -88,7 +88,7 @@ impl LabProcess {
         let url = listening["url"].as_str().expect("a url").to_owned();
         let token = listening["token"].as_str().expect("a token").to_owned();
         let base = ApiBase::from_host_or_url(&url).expect("an address");
-        let forge = Forge::new(base, &token).expect("a client");
+        let forge = Forge::new(base, token.as_str()).expect("a client");
         let (owner, repository) = name.split_once('/').expect("OWNER/NAME");
         Self {
             process,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::address::ApiBase;
 use super::error::ForgeError;
 use super::{request, tls};
@@ -16,12 +18,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Forge {
     pub(crate) http: reqwest::Client,
     base: ApiBase,
-    pub(crate) token: String,
+    pub(crate) token: SecretString,
 }
 
 impl fmt::Debug for Forge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forge").field("base", &self.base).field("token", &"secret").finish_non_exhaustive()
+        f.debug_struct("Forge").field("base", &self.base).field("token", &self.token).finish_non_exhaustive()
     }
 }
 
@@ -39,7 +41,7 @@ impl Forge {
     ///
     /// # Errors
     /// [`ForgeError::NoCertificates`] for an https address if the host has no certificate authority.
-    pub fn new(base: ApiBase, token: impl Into<String>) -> Result<Self, ForgeError> {
+    pub fn new(base: ApiBase, token: impl Into<SecretString>) -> Result<Self, ForgeError> {
         Self::with_options(base, token, &ForgeOptions::default())
     }
 
@@ -50,7 +52,7 @@ impl Forge {
     /// [`Self::new`].
     pub fn with_options(
         base: ApiBase,
-        token: impl Into<String>,
+        token: impl Into<SecretString>,
         options: &ForgeOptions,
     ) -> Result<Self, ForgeError> {
         let client = |source| ForgeError::Client { source };

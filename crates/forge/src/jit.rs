@@ -5,28 +5,28 @@
 //! ```
 //!
 //! The blob is an identity, not a token: it holds the private key with which the runner requests its access tokens. So it
-//! goes to one VM only, and this module never prints it. Numbers and flags are stored as strings, because
+//! goes to one VM only, and this module never prints it. The guest crate reads the blob and its files
+//! ([`runner_app::JitConfig`]), for the host as for the machine. Numbers and flags are stored as strings, because
 //! github-act-runner 0.13.0 requires strings and actions/runner accepts them.
-
-use std::collections::BTreeMap;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use dayfly_guest::runner_app;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 /// Longest accepted JIT config, in bytes. Real ones have about 4 kB.
 pub const ENCODED_LEN_MAX: usize = 64 * 1024;
 
 /// The content of a JIT config.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct JitConfig {
     /// The file `.runner`: the identity of the runner and the addresses of its servers.
     pub runner: RunnerFile,
     /// The file `.credentials`: the endpoint that issues its tokens.
     pub credentials: CredentialsFile,
-    /// The file `.credentials_rsaparams`: the private key. Secret.
+    /// The file `.credentials_rsaparams`: the private key.
     pub key: RsaParameters,
 }
 
@@ -90,36 +90,30 @@ pub struct CredentialsData {
     pub require_fips_cryptography: String,
 }
 
-/// The file `.credentials_rsaparams`: an RSA private key, each number big-endian in base64. Secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The file `.credentials_rsaparams`: an RSA private key, each number big-endian in base64.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are those of RFC 8017, section 3.2")]
 pub struct RsaParameters {
-    pub d: String,
-    pub dp: String,
-    pub dq: String,
+    #[serde(serialize_with = "exposed")]
+    pub d: SecretString,
+    #[serde(serialize_with = "exposed")]
+    pub dp: SecretString,
+    #[serde(serialize_with = "exposed")]
+    pub dq: SecretString,
     pub exponent: String,
-    pub inverse_q: String,
+    #[serde(serialize_with = "exposed")]
+    pub inverse_q: SecretString,
     pub modulus: String,
-    pub p: String,
-    pub q: String,
+    #[serde(serialize_with = "exposed")]
+    pub p: SecretString,
+    #[serde(serialize_with = "exposed")]
+    pub q: SecretString,
 }
 
-impl fmt::Debug for RsaParameters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RsaParameters(secret)")
-    }
-}
-
-impl fmt::Debug for JitConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JitConfig")
-            .field("agent_id", &self.runner.agent_id)
-            .field("agent_name", &self.runner.agent_name)
-            .field("server_url_v2", &self.runner.server_url_v2)
-            .field("key", &self.key)
-            .finish_non_exhaustive()
-    }
+/// Writes a secret number into a JIT config, which is a secret as a whole.
+fn exposed<S: Serializer>(number: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(number.expose_secret())
 }
 
 /// Errors of reading a JIT config. No variant repeats the blob.
@@ -131,29 +125,17 @@ pub enum JitError {
         /// The length of the blob in bytes.
         len: usize,
     },
-    /// The blob or one of its inner files is not base64.
-    #[error("the JIT config{place} is not base64")]
-    NotBase64 {
-        /// The place of the error, written to follow the words "JIT config"; empty for the blob itself.
-        place: String,
-        /// The cause.
-        #[source]
-        source: base64::DecodeError,
-    },
-    /// The blob or one of its inner files is not the expected JSON.
-    #[error("the JIT config{place} is not the JSON expected there")]
-    NotJson {
-        /// The place of the error, written to follow the words "JIT config"; empty for the blob itself.
-        place: String,
+    /// The blob does not have its form, or does not have the three files.
+    #[error(transparent)]
+    Form(#[from] runner_app::JitConfigError),
+    /// A file has other members than the protocol requires.
+    #[error("the JIT config's file \"{file}\" is not the JSON expected there")]
+    Content {
+        /// The file.
+        file: &'static str,
         /// The cause.
         #[source]
         source: serde_json::Error,
-    },
-    /// One of the three files is missing.
-    #[error("the JIT config has no file \"{file}\"")]
-    FileMissing {
-        /// The file.
-        file: &'static str,
     },
     /// The broker's address is not an http or https address with a host.
     #[error("the JIT config names \"{url}\" as its server, which is no http or https address with a host")]
@@ -163,20 +145,16 @@ pub enum JitError {
     },
 }
 
-const RUNNER: &str = ".runner";
-const CREDENTIALS: &str = ".credentials";
-const RSA_PARAMETERS: &str = ".credentials_rsaparams";
-
 impl JitConfig {
-    /// Returns the blob for the runner app (`--jitconfig`). Secret.
-    pub fn encode(&self) -> String {
+    /// Returns the blob for the runner app (`--jitconfig`).
+    pub fn encode(&self) -> SecretString {
         let file = |value: serde_json::Value| BASE64.encode(value.to_string());
         let blob = serde_json::json!({
-            RUNNER: file(serde_json::json!(self.runner)),
-            CREDENTIALS: file(serde_json::json!(self.credentials)),
-            RSA_PARAMETERS: file(serde_json::json!(self.key)),
+            runner_app::RunnerFile::Runner.name(): file(serde_json::json!(self.runner)),
+            runner_app::RunnerFile::Credentials.name(): file(serde_json::json!(self.credentials)),
+            runner_app::RunnerFile::RsaParams.name(): file(serde_json::json!(self.key)),
         });
-        BASE64.encode(blob.to_string())
+        BASE64.encode(blob.to_string()).into()
     }
 
     /// Decodes a blob that a forge issued.
@@ -187,15 +165,11 @@ impl JitConfig {
         if encoded.len() > ENCODED_LEN_MAX {
             return Err(JitError::TooLong { len: encoded.len() });
         }
-        let here = String::new;
-        let blob =
-            BASE64.decode(encoded.trim()).map_err(|source| JitError::NotBase64 { place: here(), source })?;
-        let files: BTreeMap<String, String> =
-            serde_json::from_slice(&blob).map_err(|source| JitError::NotJson { place: here(), source })?;
+        let files = runner_app::JitConfig::parse(encoded)?;
         Ok(Self {
-            runner: decode_file(&files, RUNNER)?,
-            credentials: decode_file(&files, CREDENTIALS)?,
-            key: decode_file(&files, RSA_PARAMETERS)?,
+            runner: content(&files, runner_app::RunnerFile::Runner)?,
+            credentials: content(&files, runner_app::RunnerFile::Credentials)?,
+            key: content(&files, runner_app::RunnerFile::RsaParams)?,
         })
     }
 
@@ -216,14 +190,11 @@ impl JitConfig {
     }
 }
 
-fn decode_file<T: serde::de::DeserializeOwned>(
-    files: &BTreeMap<String, String>,
-    file: &'static str,
+fn content<T: serde::de::DeserializeOwned>(
+    files: &runner_app::JitConfig,
+    file: runner_app::RunnerFile,
 ) -> Result<T, JitError> {
-    let place = || format!("'s file \"{file}\"");
-    let encoded = files.get(file).ok_or(JitError::FileMissing { file })?;
-    let text = BASE64.decode(encoded).map_err(|source| JitError::NotBase64 { place: place(), source })?;
-    serde_json::from_slice(&text).map_err(|source| JitError::NotJson { place: place(), source })
+    serde_json::from_slice(files.file(file)).map_err(|source| JitError::Content { file: file.name(), source })
 }
 
 fn text_or_bool<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -246,7 +217,7 @@ mod tests {
     use super::*;
 
     fn config(server: &str) -> JitConfig {
-        let number = || "c2VjcmV0LW51bWJlcg==".to_owned();
+        let number = || SecretString::from("c2VjcmV0LW51bWJlcg==");
         JitConfig {
             runner: RunnerFile {
                 agent_id: "7".into(),
@@ -273,9 +244,9 @@ mod tests {
                 d: number(),
                 dp: number(),
                 dq: number(),
-                exponent: number(),
+                exponent: "AQAB".to_owned(),
                 inverse_q: number(),
-                modulus: number(),
+                modulus: "bW9kdWx1cw==".to_owned(),
                 p: number(),
                 q: number(),
             },
@@ -285,7 +256,10 @@ mod tests {
     #[test]
     fn a_config_survives_encoding_and_decoding() {
         let config = config("http://10.0.2.2:8099/broker/");
-        assert_eq!(JitConfig::decode(&config.encode()).unwrap(), config);
+        let encoded = config.encode();
+        let decoded = JitConfig::decode(encoded.expose_secret()).unwrap();
+        assert_eq!((&decoded.runner, &decoded.credentials), (&config.runner, &config.credentials));
+        assert_eq!(decoded.encode().expose_secret(), encoded.expose_secret());
     }
 
     #[test]

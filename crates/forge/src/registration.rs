@@ -1,8 +1,7 @@
 //! Registration tokens, runner groups, and error texts that name the missing permission.
 
-use std::fmt;
-
 use reqwest::Method;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::Forge;
@@ -19,21 +18,12 @@ const DEFAULT_GROUP: (&str, u64) = ("Default", 1);
 
 /// A token with which a runner app registers itself (`config.sh --token`). It can be used more than once until it
 /// expires.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct RegistrationToken {
-    /// The token. Secret.
-    pub token: String,
+    /// The token.
+    pub token: SecretString,
     /// Its expiry; at GitHub one hour after the token was created.
     pub expires_at: jiff::Timestamp,
-}
-
-impl fmt::Debug for RegistrationToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrationToken")
-            .field("token", &"secret")
-            .field("expires_at", &self.expires_at)
-            .finish()
-    }
 }
 
 #[derive(Deserialize)]
@@ -137,7 +127,7 @@ mod tests {
 
     #[test]
     fn debugging_output_shows_no_token() {
-        let token = RegistrationToken { token: "AABBCC".to_owned(), expires_at: jiff::Timestamp::UNIX_EPOCH };
+        let token = RegistrationToken { token: "AABBCC".into(), expires_at: jiff::Timestamp::UNIX_EPOCH };
         assert!(!format!("{token:?}").contains("AABB"));
     }
 }

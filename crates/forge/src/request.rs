@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -130,7 +131,7 @@ impl Forge {
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
         if !call.anonymous {
-            request = request.bearer_auth(&self.token);
+            request = request.bearer_auth(self.token.expose_secret());
         }
         if let Some(body) = &call.body {
             request = request.json(body);

@@ -1,8 +1,7 @@
 //! Calls for runners: JIT configs, lookups, deletion.
 
-use std::fmt;
-
 use reqwest::Method;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -35,24 +34,14 @@ pub struct JitRequest {
 }
 
 /// A newly registered runner.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct NewRunner {
     /// Its id, which is needed to delete it.
     pub runner_id: u64,
-    /// The JIT config in the form that the runner app takes. Secret.
-    pub encoded: String,
+    /// The JIT config in the form that the runner app takes.
+    pub encoded: SecretString,
     /// The decoded JIT config.
     pub config: JitConfig,
-}
-
-impl fmt::Debug for NewRunner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("NewRunner");
-        out.field("runner_id", &self.runner_id)
-            .field("encoded", &"secret")
-            .field("config", &self.config)
-            .finish()
-    }
 }
 
 /// The outcome of a deletion.
@@ -81,7 +70,7 @@ impl Forge {
         #[derive(Deserialize)]
         struct Answer {
             runner: Registered,
-            encoded_jit_config: String,
+            encoded_jit_config: SecretString,
         }
         #[derive(Deserialize)]
         struct Registered {
@@ -101,7 +90,7 @@ impl Forge {
         let call = Call::new(what, Method::POST, url).body(body);
         let answer = self.send(call).await.map_err(|error| needing_right(error, scope))?;
         let answer: Answer = answer.json()?;
-        let config = JitConfig::decode(&answer.encoded_jit_config)?;
+        let config = JitConfig::decode(answer.encoded_jit_config.expose_secret())?;
         Ok(NewRunner { runner_id: answer.runner.id, encoded: answer.encoded_jit_config, config })
     }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rsa::BoxedUint;
 use rsa::sha2::Sha256;
 use rsa::traits::{PrivateKeyParts as _, PublicKeyParts as _};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -62,11 +63,11 @@ impl KeyPair {
             PublicKey { modulus: STANDARD.encode(key.n_bytes()), exponent: STANDARD.encode(key.e_bytes()) };
         let [p, q] = key.primes() else { return None };
         // .NET requires the private numbers to be as long as the modulus or half of it, including leading zeros.
-        let number = |number: &BoxedUint, len: usize| {
+        let number = |number: &BoxedUint, len: usize| -> SecretString {
             let bytes = number.to_be_bytes_trimmed_vartime();
             let mut padded = vec![0_u8; len.saturating_sub(bytes.len())];
             padded.extend_from_slice(&bytes);
-            STANDARD.encode(padded)
+            STANDARD.encode(padded).into()
         };
         let (whole, half) = (KEY_BITS / 8, KEY_BITS / 16);
         let private = RsaParameters {
@@ -147,14 +148,19 @@ impl PublicKey {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     /// Signs a client assertion with the private half, as a runner app does.
     pub(crate) fn sign(private: &RsaParameters, alg: &str, claims: &serde_json::Value) -> String {
         let number = |text: &str| BoxedUint::from_be_slice_vartime(&STANDARD.decode(text).unwrap());
-        let key =
-            rsa::PrivateKey::from_p_q(number(&private.p), number(&private.q), number(&private.exponent))
-                .unwrap();
+        let key = rsa::PrivateKey::from_p_q(
+            number(private.p.expose_secret()),
+            number(private.q.expose_secret()),
+            number(&private.exponent),
+        )
+        .unwrap();
         let head = serde_json::json!({"alg": alg, "typ": "JWT"}).to_string();
         let signed =
             format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims.to_string()));
@@ -210,9 +216,9 @@ pub(crate) mod tests {
     fn private_numbers_have_the_lengths_that_dotnet_wants() {
         let key = KeyPair::generate().unwrap().private;
         let len = |text: &str| STANDARD.decode(text).unwrap().len();
-        assert_eq!((len(&key.d), len(&key.modulus), len(&key.exponent)), (256, 256, 3));
+        assert_eq!((len(key.d.expose_secret()), len(&key.modulus), len(&key.exponent)), (256, 256, 3));
         for half in [&key.p, &key.q, &key.dp, &key.dq, &key.inverse_q] {
-            assert_eq!(len(half), 128);
+            assert_eq!(len(half.expose_secret()), 128);
         }
     }
 }

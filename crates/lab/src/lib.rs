@@ -35,6 +35,7 @@ pub mod workflow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
@@ -62,7 +63,7 @@ pub struct Lab {
 pub(crate) struct Inner {
     pub(crate) hub: Hub,
     pub(crate) keys: KeyPool,
-    pub(crate) token: String,
+    pub(crate) token: SecretString,
     /// The path of the token's file. `None` if the caller chose the token.
     pub(crate) token_file: Option<String>,
     pub(crate) signer: signing::Signer,
@@ -90,7 +91,8 @@ impl Lab {
         let token = match &settings.token {
             Some(token) => token.clone(),
             None => state::read_or_make(&token_path, dayfly_forge::proof::new_token)
-                .map_err(|source| LabError::Data { path: token_path.clone(), source })?,
+                .map_err(|source| LabError::Data { path: token_path.clone(), source })?
+                .into(),
         };
         // A token that the caller chose is in no file, so such a lab cannot prove itself.
         let token_file = match settings.token {
@@ -111,8 +113,8 @@ impl Lab {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns the admin token. Secret.
-    pub fn token(&self) -> &str {
+    /// Returns the admin token.
+    pub fn token(&self) -> &SecretString {
         &self.inner.token
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 /// Settings for [`Lab::open`](super::Lab::open).
 #[derive(Debug, Clone)]
 pub struct LabSettings {
@@ -14,7 +16,7 @@ pub struct LabSettings {
     /// port as VMs on QEMU's user network see it. Later answers contain the address that the runner's request used.
     pub runner_url: Option<String>,
     /// The admin token. `None` means the token in `data`, which is created there on the first start.
-    pub token: Option<String>,
+    pub token: Option<SecretString>,
     /// The limits.
     pub limits: Limits,
     /// The clock. Tests use their own.

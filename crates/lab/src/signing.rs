@@ -9,6 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::state::Scope;
+use secrecy::{ExposeSecret as _, SecretSlice};
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -62,14 +64,14 @@ struct Claims {
 }
 
 /// Signs and verifies tokens.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Signer {
-    key: [u8; 32],
+    key: SecretSlice<u8>,
 }
 
 impl Signer {
     pub(crate) fn new(key: [u8; 32]) -> Self {
-        Self { key }
+        Self { key: key.to_vec().into() }
     }
 
     /// Returns a token for `grant` that is valid for `seconds` from now.
@@ -94,7 +96,7 @@ impl Signer {
     }
 
     fn mac(&self, signed: &str) -> Hmac<Sha256> {
-        Hmac::new_from_slice(&self.key)
+        Hmac::new_from_slice(self.key.expose_secret())
             .expect("HMAC takes keys of any length")
             .chain_update(signed.as_bytes())
     }

@@ -1,6 +1,7 @@
 //! `dayfly lab serve`: runs the built-in forge as a separate server.
 
 use dayfly_lab::{Lab, LabSettings, TOKEN_FILE};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -23,7 +24,7 @@ pub(crate) async fn serve(args: LabServeArgs) -> Result<Outcome> {
     })?;
     let url = format!("http://{}", listener.local_addr().map_err(Failure::cannot)?);
     if args.json {
-        printer::json(&json!({ "event": "listening", "url": url, "token": lab.token() }));
+        printer::json(&json!({ "event": "listening", "url": url, "token": lab.token().expose_secret() }));
     } else {
         printer::line(format_args!("the lab listens on {}", paint(style::NAME, &url)));
         printer::line(format_args!(

@@ -1,6 +1,7 @@
 //! `dayfly token`: prints a registration token.
 
 use dayfly_forge::{ApiBase, Forge, ForgeOptions, RunnerScope};
+use secrecy::ExposeSecret as _;
 
 use super::runner::request;
 use crate::cli::TokenArgs;
@@ -23,10 +24,10 @@ pub(crate) async fn run(args: &TokenArgs, pat_is_an_argument: bool) -> Result<Ou
     tracing::info!("the token of {scope} is valid until {}", token.expires_at);
     if args.json {
         printer::json(
-            &serde_json::json!({ "token": token.token, "expires_at": token.expires_at.to_string() }),
+            &serde_json::json!({ "token": token.token.expose_secret(), "expires_at": token.expires_at.to_string() }),
         );
     } else {
-        printer::line(token.token);
+        printer::line(token.token.expose_secret());
     }
     Ok(Outcome::Success)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dayfly_e2e::prepared;
 use dayfly_lab::workflow::Conclusion;
+use secrecy::ExposeSecret as _;
 
 use super::stage::Stage;
 
@@ -34,6 +35,7 @@ impl Entrypoint {
         let home = stage.home(name);
         std::fs::create_dir(home.join("environment")).unwrap();
         let token = stage.forge.registration_token(&stage.scope).await.unwrap().token;
+        let token = token.expose_secret();
         let env = format!(
             "RUNNER_ID={ID}\nRUNNER_NAME={name}\nRUNNER_SECRET={SECRET}\nRUNNER_TOKEN={token}\nRUNNER_GITHUB={}\n\
              RUNNER_PRINCIPAL=o/r\nRUNNER_LABELS=self-hosted,Linux,X64,big\nRUNNER_MINE=here\n{more}",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dayfly_forge::RunnerScope;
 use dayfly_lab::workflow::Conclusion;
+use secrecy::ExposeSecret as _;
 
 use super::stage::{App, Stage};
 
@@ -45,7 +46,7 @@ impl<'a> Registered<'a> {
     async fn new(stage: &'a Stage, scope: &RunnerScope, name: &str, more: &[&str]) -> Self {
         let token = stage.forge.registration_token(scope).await.unwrap().token;
         let environment = vec![
-            ("ACTIONS_RUNNER_INPUT_TOKEN", token),
+            ("ACTIONS_RUNNER_INPUT_TOKEN", token.expose_secret().to_owned()),
             ("ACTIONS_RUNNER_INPUT_URL", format!("{}/{}", stage.url, scope.web_path())),
             ("ACTIONS_RUNNER_INPUT_NAME", name.to_owned()),
             ("ACTIONS_RUNNER_INPUT_UNATTENDED", "1".to_owned()),

@@ -9,6 +9,7 @@ use dayfly_e2e::lab::RunEvents;
 use dayfly_forge::{ApiBase, Deletion, Dispatch, Forge, JitRequest, RunnerScope};
 use dayfly_lab::workflow::Conclusion;
 use dayfly_lab::{Lab, LabEvent, LabEventKind, LabSettings};
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -65,7 +66,7 @@ impl Stage {
         let settings =
             LabSettings { runner_url: Some(url.clone()), ..LabSettings::new(folder.path().join("lab")) };
         let lab = Lab::open(settings).unwrap();
-        let forge = Forge::new(ApiBase::from_host_or_url(&url).unwrap(), lab.token()).unwrap();
+        let forge = Forge::new(ApiBase::from_host_or_url(&url).unwrap(), lab.token().clone()).unwrap();
         let served = lab.clone();
         tokio::spawn(async move { served.serve(listener, std::future::pending()).await.unwrap() });
         let scope = RunnerScope::Repository { owner: "o".into(), name: "r".into() };
@@ -106,7 +107,7 @@ impl Stage {
     ) -> Outcome {
         let mut outcome = Outcome { run, conclusion: Conclusion::Skipped, events: Vec::new() };
         let mut apps = Vec::new();
-        let mut events = RunEvents::of(&self.forge, self.lab.token(), run).await;
+        let mut events = RunEvents::of(&self.forge, self.lab.token().expose_secret(), run).await;
         let following = async {
             while outcome
                 .events
@@ -162,7 +163,7 @@ impl Stage {
         };
         let runner = self.forge.generate_jit_config(&self.scope, &request).await.unwrap();
         let home = self.home(&format!("runner-{job}"));
-        self.launch(&home, &["run", "--terminal=false", "--jitconfig", &runner.encoded], &[])
+        self.launch(&home, &["run", "--terminal=false", "--jitconfig", runner.encoded.expose_secret()], &[])
     }
 
     /// Creates a folder for a runner app.

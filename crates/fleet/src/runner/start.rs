@@ -3,6 +3,7 @@
 use dayfly_guest::envfile;
 use dayfly_guest::environment::Suffix;
 use dayfly_vm::{Egress, Network, VmSpec};
+use secrecy::ExposeSecret as _;
 
 use super::reach::Reach;
 use super::register::Credentials;
@@ -71,8 +72,8 @@ fn environment(
         ("RUNNER_VERBOSE", &verbose),
     ];
     ours.push(match credentials {
-        Credentials::Jit(new_runner) => ("RUNNER_JITCONFIG", &new_runner.encoded),
-        Credentials::Token(token) => ("RUNNER_TOKEN", &token.token),
+        Credentials::Jit(new_runner) => ("RUNNER_JITCONFIG", new_runner.encoded.expose_secret()),
+        Credentials::Token(token) => ("RUNNER_TOKEN", token.token.expose_secret()),
     });
     let users = settings.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));
     let users: Vec<_> = users.cloned().collect();

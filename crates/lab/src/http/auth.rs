@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use secrecy::ExposeSecret as _;
 
 use super::reply::{BROKER, RESULTS, RUN_SERVICE, Rest, Service};
 use crate::Lab;
@@ -55,7 +56,7 @@ impl FromRequestParts<Lab> for Admin {
         let Some(given) = credential(&parts.headers) else {
             return Err(Rest(Refusal::new(401, "Requires authentication")));
         };
-        if given.as_bytes().ct_eq(lab.inner.token.as_bytes()).into() {
+        if given.as_bytes().ct_eq(lab.inner.token.expose_secret().as_bytes()).into() {
             Ok(Self)
         } else {
             Err(Rest(Refusal::new(401, "Bad credentials")))

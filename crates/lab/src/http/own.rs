@@ -3,6 +3,7 @@
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
 use super::auth::Admin;
@@ -29,7 +30,7 @@ pub(super) async fn prove(
         .ok_or_else(|| Refusal::new(400, "nonce must be 64 lower-case hexadecimal digits"))?;
     let token_file = lab.inner.token_file.clone().ok_or_else(Refusal::not_found)?;
     let runner_url = lab.inner.hub.ask(|state| state.runner_url.clone()).await?;
-    let mac = proof::mac(&lab.inner.token, &nonce, local, &runner_url);
+    let mac = proof::mac(lab.inner.token.expose_secret(), &nonce, local, &runner_url);
     Ok(Json(proof::Answer { lab: "dayfly".to_owned(), token_file, runner_url, mac }))
 }
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -66,7 +67,10 @@ pub(super) async fn jit(
         Ok::<_, Refusal>((jit_config(&registration, key.private, state, &url), shown))
     };
     let (config, runner) = hub.ask(register).await??;
-    Ok((StatusCode::CREATED, Json(json!({"runner": runner, "encoded_jit_config": config.encode()}))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"runner": runner, "encoded_jit_config": config.encode().expose_secret()})),
+    ))
 }
 
 fn jit_config(registration: &Registration, key: RsaParameters, state: &state::State, url: &str) -> JitConfig {

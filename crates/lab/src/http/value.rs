@@ -43,5 +43,5 @@ pub(super) async fn put_secret(
 ) -> Result<StatusCode, Rest> {
     let name = RepositoryName::new(&owner, &repo)?;
     let put: Put = read(&body)?;
-    Ok(status(lab.inner.hub.ask(move |state| state.put_secret(&name, &key, put.value)).await??))
+    Ok(status(lab.inner.hub.ask(move |state| state.put_secret(&name, &key, put.value.into())).await??))
 }

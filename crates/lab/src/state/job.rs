@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -338,17 +339,17 @@ impl State {
 
     /// Returns the job's access token for the lab's services. A token is a function of the job and of its start, so that
     /// the lab can mask it in logs without storing it.
-    fn job_token(&self, job: u64, started_ms: i64) -> String {
-        self.signer.issue(Grant::Job { job }, started_ms, JOB_TOKEN_SECONDS)
+    fn job_token(&self, job: u64, started_ms: i64) -> SecretString {
+        self.signer.issue(Grant::Job { job }, started_ms, JOB_TOKEN_SECONDS).into()
     }
 
     /// Returns the texts that must not be in a log of this job: the secrets of its repository, and every token of its
     /// message.
-    pub(super) fn secrets_of(&self, job: u64) -> Vec<String> {
+    pub(super) fn secrets_of(&self, job: u64) -> Vec<SecretString> {
         let Some(entry) = self.jobs.get(&job) else { return Vec::new() };
         let repository = self.runs.get(&entry.record.run).map(|run| run.record.repository.key());
         let repository = repository.and_then(|key| self.repositories.get(&key));
-        let mut secrets: Vec<String> =
+        let mut secrets: Vec<SecretString> =
             repository.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default();
         secrets.push(github_token(&entry.record));
         secrets.extend(entry.record.started_ms.map(|started_ms| self.job_token(job, started_ms)));
@@ -457,6 +458,6 @@ impl State {
 
 /// Returns the value of a job's `github.token`. It is valid nowhere, because no forge behind the lab would accept it. It
 /// exists so that jobs find a token in the usual place.
-fn github_token(job: &JobRecord) -> String {
-    format!("lab-{}", job.guid)
+fn github_token(job: &JobRecord) -> SecretString {
+    format!("lab-{}", job.guid).into()
 }

@@ -1,7 +1,8 @@
 //! Repositories with their workflow files, variables and secrets. They are created on first use.
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::State;
 use crate::journal::Record;
@@ -58,7 +59,16 @@ pub(crate) struct Repository {
     /// The workflow files by file name.
     pub(crate) workflows: IndexMap<String, WorkflowFile>,
     pub(crate) variables: IndexMap<String, String>,
-    pub(crate) secrets: IndexMap<String, String>,
+    #[serde(serialize_with = "exposed")]
+    pub(crate) secrets: IndexMap<String, SecretString>,
+}
+
+/// Writes secrets into the journal, which is a private file.
+fn exposed<S: Serializer>(
+    secrets: &IndexMap<String, SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(secrets.iter().map(|(name, secret)| (name, secret.expose_secret())))
 }
 
 /// A workflow file.
@@ -165,7 +175,8 @@ impl State {
         key: &str,
         value: String,
     ) -> Result<bool, Refusal> {
-        self.put_value(name, key, value, |repository| &mut repository.variables)
+        let length = value.len();
+        self.put_value(name, key, value, length, |repository| &mut repository.variables)
     }
 
     /// Sets a secret. Returns whether it is new.
@@ -173,24 +184,23 @@ impl State {
         &mut self,
         name: &RepositoryName,
         key: &str,
-        value: String,
+        value: SecretString,
     ) -> Result<bool, Refusal> {
-        self.put_value(name, key, value, |repository| &mut repository.secrets)
+        let length = value.expose_secret().len();
+        self.put_value(name, key, value, length, |repository| &mut repository.secrets)
     }
 
-    fn put_value(
+    fn put_value<T>(
         &mut self,
         name: &RepositoryName,
         key: &str,
-        value: String,
-        of: impl Fn(&mut Repository) -> &mut IndexMap<String, String>,
+        value: T,
+        length: usize,
+        of: impl Fn(&mut Repository) -> &mut IndexMap<String, T>,
     ) -> Result<bool, Refusal> {
         let key = value_name(key)?;
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(Refusal::invalid([format!(
-                "{key}: {} bytes, more than {VALUE_BYTES_MAX}",
-                value.len()
-            )]));
+        if length > VALUE_BYTES_MAX {
+            return Err(Refusal::invalid([format!("{key}: {length} bytes, more than {VALUE_BYTES_MAX}")]));
         }
         let entries_max = self.limits.entries_per_repository_max;
         let values = of(self.repository(name)?);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -54,7 +55,8 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let forge = Forge::new(ApiBase::from_host_or_url(&url).unwrap(), lab.token()).unwrap();
+        let forge =
+            Forge::new(ApiBase::from_host_or_url(&url).unwrap(), lab.token().expose_secret()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let served = lab.clone();
         let serving = tokio::spawn(async move {
@@ -111,7 +113,9 @@ impl Bench {
         path: &str,
         body: Option<Value>,
     ) -> (u16, Value) {
-        let mut request = http().request(method, format!("{}{path}", self.url)).bearer_auth(self.lab.token());
+        let mut request = http()
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(self.lab.token().expose_secret());
         if let Some(body) = body {
             request = request.json(&body);
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::bench::{Bench, ONE_JOB, http, next_event};
@@ -222,7 +223,7 @@ async fn a_slow_subscriber_is_told_what_it_missed_and_a_late_one_reads_what_is_k
     let lagged = slow.next().await.unwrap().unwrap_err();
     assert!(lagged.missed > 0, "{lagged}");
     let url = format!("{}/lab/v1/events?since=0", bench.url);
-    let mut response = http().get(url).bearer_auth(bench.lab.token()).send().await.unwrap();
+    let mut response = http().get(url).bearer_auth(bench.lab.token().expose_secret()).send().await.unwrap();
     let first = response.chunk().await.unwrap().unwrap();
     let first: serde_json::Value =
         serde_json::from_slice(first.split(|byte| *byte == b'\n').next().unwrap()).unwrap();

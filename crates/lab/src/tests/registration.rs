@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, ONE_JOB, Script, http};
@@ -25,7 +26,7 @@ impl<'a> App<'a> {
     /// Creates an app with a registration token for the repository `o/r`.
     async fn of_repository(bench: &'a Bench) -> Self {
         let token = bench.forge.registration_token(&Bench::scope()).await.unwrap().token;
-        Self::new(bench, "o/r", &token)
+        Self::new(bench, "o/r", token.expose_secret())
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -161,10 +162,10 @@ async fn a_registration_token_is_good_for_an_hour_and_its_own_scope() {
     let left = made.expires_at.as_second() - bench.clock.now_ms() / 1000;
     assert!((3590..=3600).contains(&left), "{left}");
     let bench = bench.killed_and_opened().await;
-    let app = App::new(&bench, "o/r", &made.token);
+    let app = App::new(&bench, "o/r", made.token.expose_secret());
     assert_eq!(app.begin("register").await.0, 200, "it outlives the lab's process");
 
-    let elsewhere = App::new(&bench, "o/other", &made.token);
+    let elsewhere = App::new(&bench, "o/other", made.token.expose_secret());
     assert_eq!(elsewhere.begin("register").await.0, 404);
     assert_eq!(elsewhere.register("a", json!({})).await.0, 404);
     for path in ["repos/o/other/actions/runners", "orgs/o/actions/runner-groups", "repos/o/r/actions/runs/1"]
@@ -173,7 +174,7 @@ async fn a_registration_token_is_good_for_an_hour_and_its_own_scope() {
         assert!(matches!(status, 401 | 404), "{path}: {status}");
     }
     assert_eq!(App::new(&bench, "o/r", "junk").begin("register").await.0, 404);
-    assert_eq!(App::new(&bench, "o/r", bench.lab.token()).begin("register").await.0, 404);
+    assert_eq!(App::new(&bench, "o/r", bench.lab.token().expose_secret()).begin("register").await.0, 404);
 
     bench.advance(Duration::from_secs(3601)).await;
     assert_eq!(app.begin("register").await.0, 404);
@@ -244,7 +245,7 @@ async fn an_organisations_runner_app_finds_its_group_by_name() {
     bench.call(Method::POST, "/api/v3/orgs/o/actions/runner-groups", Some(make)).await;
     let scope = RunnerScope::Organization("o".into());
     let token = bench.forge.registration_token(&scope).await.unwrap().token;
-    let app = App::new(&bench, "o", &token);
+    let app = App::new(&bench, "o", token.expose_secret());
     let (_, groups) = app.call(Method::GET, "orgs/o/actions/runner-groups", None).await;
     let named = |group: &&Value| group["name"] == "fast";
     let id = groups["runner_groups"].as_array().unwrap().iter().find(named).unwrap()["id"].as_u64().unwrap();

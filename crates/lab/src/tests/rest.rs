@@ -1,6 +1,7 @@
 //! Tests of the REST API: tokens, names, limits, pages.
 
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::bench::{Bench, ONE_JOB, http};
@@ -22,10 +23,14 @@ async fn every_call_needs_the_token() {
     {
         assert_eq!(get(path).send().await.unwrap().status().as_u16(), 401, "{path}");
     }
-    let basic = get("/api/v3/").basic_auth("anyone", Some(bench.lab.token())).send().await.unwrap();
+    let basic =
+        get("/api/v3/").basic_auth("anyone", Some(bench.lab.token().expose_secret())).send().await.unwrap();
     assert_eq!(basic.status().as_u16(), 200);
-    let word =
-        get("/api/v3/").header("authorization", format!("token {}", bench.lab.token())).send().await.unwrap();
+    let word = get("/api/v3/")
+        .header("authorization", format!("token {}", bench.lab.token().expose_secret()))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(word.status().as_u16(), 200);
 }
 
@@ -34,7 +39,7 @@ async fn the_token_is_kept_in_a_private_file() {
     use std::os::unix::fs::PermissionsExt as _;
     let bench = Bench::new().await;
     let path = bench.folder.path().join("token");
-    assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), bench.lab.token());
+    assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), bench.lab.token().expose_secret());
     for entry in std::fs::read_dir(bench.folder.path()).unwrap() {
         let entry = entry.unwrap();
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::bench::{Bench, ONE_JOB};
@@ -17,9 +18,9 @@ async fn a_killed_lab_goes_on_in_the_middle_of_a_run() {
     let step = json!([{"external_id": "s", "name": "speak", "started_at": "2026-01-01T00:00:00Z"}]);
     runner.update_steps(step).await;
     runner.upload(Some("s"), "before\n").await;
-    let (token, old_url) = (bench.lab.token().to_owned(), bench.url.clone());
+    let (token, old_url) = (bench.lab.token().expose_secret().to_owned(), bench.url.clone());
     let bench = bench.killed_and_opened().await;
-    assert_eq!(bench.lab.token(), token);
+    assert_eq!(bench.lab.token().expose_secret(), token);
 
     // The runner is still registered and busy, and its old session and tokens are valid.
     runner.moved(&old_url, &bench.url);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::bench::{Bench, ONE_JOB, Script, http};
@@ -171,8 +172,10 @@ async fn a_token_of_one_kind_does_not_open_what_another_is_for() {
         let answer = client.get(format!("{}{path}", bench.url)).bearer_auth(job_token).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 401, "{path}");
     }
-    let answer =
-        client.post(format!("{}/runner/run/renewjob", bench.url)).bearer_auth(bench.lab.token()).body("{}");
+    let answer = client
+        .post(format!("{}/runner/run/renewjob", bench.url))
+        .bearer_auth(bench.lab.token().expose_secret())
+        .body("{}");
     assert_eq!(answer.send().await.unwrap().status().as_u16(), 401);
 }
 

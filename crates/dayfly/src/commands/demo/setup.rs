@@ -222,6 +222,6 @@ async fn open_lab(instance: &Instance) -> Result<PrivateLab> {
             .await
     });
     let base = ApiBase::from_host_or_url(&format!("http://{address}")).map_err(Failure::cannot)?;
-    let forge = Forge::new(base, lab.token()).map_err(Failure::cannot)?;
+    let forge = Forge::new(base, lab.token().clone()).map_err(Failure::cannot)?;
     Ok(PrivateLab { lab, forge, shutdown, served })
 }

@@ -14,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::{DEFAULT_REGISTRY, RegistryName};
 use super::auth::Challenge;
@@ -48,7 +49,7 @@ pub(super) struct Client {
 
 #[derive(Debug, Default)]
 struct State {
-    authorization: Option<String>,
+    authorization: Option<SecretString>,
     is_plain: bool,
 }
 
@@ -140,7 +141,7 @@ impl Client {
         }
         let authorization = self.state().authorization.clone();
         if let Some(authorization) = authorization {
-            builder = builder.header(AUTHORIZATION, authorization);
+            builder = builder.header(AUTHORIZATION, authorization.expose_secret());
         }
         builder.send().await
     }
@@ -222,7 +223,7 @@ impl Client {
         realm: &str,
         service: Option<&str>,
         credential: Option<&Credential>,
-    ) -> Result<String, RegistryError> {
+    ) -> Result<SecretString, RegistryError> {
         let mut url = Url::parse(realm).map_err(|_| self.lied("its address for tokens is not a URL"))?;
         if url.scheme() != "https" && !(url.scheme() == "http" && self.plain_allowed) {
             return Err(self.lied(format!("it wants a secret to be sent without encryption, to {url}")));
@@ -233,7 +234,7 @@ impl Client {
             Some(credential) if credential.is_refresh_token => {
                 parameters.push(("grant_type", "refresh_token".to_owned()));
                 parameters.push(("client_id", "dayfly".to_owned()));
-                parameters.push(("refresh_token", credential.secret.clone()));
+                parameters.push(("refresh_token", credential.secret.expose_secret().to_owned()));
                 let mut body = url.clone();
                 body.set_query(None);
                 body.query_pairs_mut().extend_pairs(&parameters);
@@ -246,7 +247,7 @@ impl Client {
                 url.query_pairs_mut().extend_pairs(&parameters);
                 let request = self.http.get(url);
                 match credential {
-                    Some(credential) => request.header(AUTHORIZATION, basic(credential)),
+                    Some(credential) => request.header(AUTHORIZATION, basic(credential).expose_secret()),
                     None => request,
                 }
             }
@@ -268,7 +269,9 @@ impl Client {
         let token = answer["token"].as_str().or(answer["access_token"].as_str());
         let token =
             token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
-        token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.lied("its answer holds no token"))
+        token
+            .map(|token| format!("Bearer {token}").into())
+            .ok_or_else(|| self.lied("its answer holds no token"))
     }
 }
 
@@ -289,9 +292,9 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     all.filter_map(|value| Challenge::parse(value.to_str().ok()?)).next()
 }
 
-fn basic(credential: &Credential) -> String {
-    let pair = format!("{}:{}", credential.user, credential.secret);
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+fn basic(credential: &Credential) -> SecretString {
+    let pair = format!("{}:{}", credential.user, credential.secret.expose_secret());
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)).into()
 }
 
 /// Returns the error text of an answer: the messages of the specification's JSON, or the beginning of the body.

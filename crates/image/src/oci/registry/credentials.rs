@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
@@ -25,18 +26,12 @@ const HUB: &str = "https://index.docker.io/v1/";
 const TOKEN_USER: &str = "<token>";
 
 /// A user and a secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Credential {
     pub(super) user: String,
-    pub(super) secret: String,
+    pub(super) secret: SecretString,
     /// True if the secret is a refresh token of OAuth 2.
     pub(super) is_refresh_token: bool,
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Credential").field("user", &self.user).finish_non_exhaustive()
-    }
 }
 
 #[derive(Default, Deserialize)]
@@ -50,10 +45,10 @@ struct File {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
-    auth: String,
+    auth: SecretString,
     username: String,
-    password: String,
-    identitytoken: String,
+    password: SecretString,
+    identitytoken: SecretString,
 }
 
 /// Returns the credentials for an image. None means to send requests without credentials.
@@ -124,23 +119,25 @@ fn is_prefix(key: &str, whole: &str) -> bool {
 }
 
 fn of_auth(auth: &Auth, key: &str, path: &Path) -> Result<Option<Credential>, RegistryError> {
-    if !auth.identitytoken.is_empty() {
+    if !auth.identitytoken.expose_secret().is_empty() {
         let (user, secret) = (TOKEN_USER.to_owned(), auth.identitytoken.clone());
         return Ok(Some(Credential { user, secret, is_refresh_token: true }));
     }
-    if auth.auth.is_empty() {
+    if auth.auth.expose_secret().is_empty() {
         let known = !auth.username.is_empty();
         let (user, secret) = (auth.username.clone(), auth.password.clone());
         return Ok(known.then_some(Credential { user, secret, is_refresh_token: false }));
     }
-    let decoded = base64::engine::general_purpose::STANDARD.decode(auth.auth.trim_end_matches('\0')).ok();
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(auth.auth.expose_secret().trim_end_matches('\0'))
+        .ok();
     let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = text.as_deref().and_then(|text| text.trim_end_matches('\0').split_once(':'));
     let Some((user, secret)) = pair else {
         let what = format!("{}: its entry for {key} is not a user and password in base64", path.display());
         return Err(RegistryError::Credentials(what));
     };
-    Ok(Some(Credential { user: user.to_owned(), secret: secret.to_owned(), is_refresh_token: false }))
+    Ok(Some(Credential { user: user.to_owned(), secret: secret.into(), is_refresh_token: false }))
 }
 
 /// Runs a credential helper (docker-credential-helpers, "Development": `get` with the server on standard input).
@@ -180,7 +177,7 @@ async fn ask(
     #[serde(rename_all = "PascalCase")]
     struct Answer {
         username: String,
-        secret: String,
+        secret: SecretString,
     }
     let answer: Answer = serde_json::from_slice(&output.stdout)
         .map_err(|_| of_helper("it answered something else than a user and a secret".to_owned()))?;
@@ -232,9 +229,9 @@ mod tests {
 
     async fn user_for(access: &RegistryAccess, text: &str) -> String {
         match find(access, &name(text)).await {
-            Ok(found) => {
-                found.map_or("nobody".to_owned(), |found| format!("{}:{}", found.user, found.secret))
-            }
+            Ok(found) => found.map_or("nobody".to_owned(), |found| {
+                format!("{}:{}", found.user, found.secret.expose_secret())
+            }),
             Err(error) => error.to_string(),
         }
     }

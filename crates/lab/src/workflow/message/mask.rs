@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value as Json, json};
 
 /// Shortest pattern, in bytes. Shorter text occurs everywhere, and masking it would make a log unreadable.
@@ -15,9 +16,10 @@ const LENGTH_MIN: usize = 4;
 const HINTS_MAX: usize = 1000;
 
 /// Returns patterns for the lines and the base64 forms of secrets.
-pub(super) fn hints<'a>(secrets: impl IntoIterator<Item = &'a String>) -> Vec<Json> {
+pub(super) fn hints<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Vec<Json> {
     let mut texts = BTreeSet::new();
     for secret in secrets {
+        let secret = secret.expose_secret();
         texts.insert(secret.trim().to_owned());
         texts.extend(secret.lines().map(|line| line.trim().to_owned()));
         texts.extend(base64_forms(secret));
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     fn values(secrets: &[&str]) -> Vec<String> {
-        let secrets: Vec<String> = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        let secrets: Vec<SecretString> = secrets.iter().map(|secret| (*secret).into()).collect();
         hints(&secrets).iter().map(|hint| hint["value"].as_str().unwrap().to_owned()).collect()
     }
 

@@ -14,6 +14,7 @@ mod template;
 pub use act_runner::adapt_to_github_act_runner;
 
 use indexmap::IndexMap;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value as Json, json};
 
 use super::model::{Job, Workflow};
@@ -34,9 +35,9 @@ pub struct Service {
     /// The live feed's address, `ws://...`. github-act-runner 0.13.0 panics without it.
     pub feed_stream_url: String,
     /// The job's access token for these services. It has the form of a JWT because actions/runner decodes it.
-    pub job_token: String,
+    pub job_token: SecretString,
     /// The value of `github.token` and `secrets.GITHUB_TOKEN`.
-    pub github_token: String,
+    pub github_token: SecretString,
     /// The id of the plan, a GUID; each run has one plan.
     pub plan_id: String,
     /// The id of the timeline, a GUID.
@@ -50,7 +51,7 @@ pub struct Service {
     /// The ids of the job's steps, GUIDs, in the order of the steps.
     pub step_ids: Vec<String>,
     /// The secrets by name.
-    pub secrets: IndexMap<String, String>,
+    pub secrets: IndexMap<String, SecretString>,
     /// The billing owner, which the runner sends back; may be empty.
     pub billing_owner_id: String,
 }
@@ -89,7 +90,7 @@ fn endpoint(service: &Service) -> Json {
     json!({
         "name": "SystemVssConnection",
         "url": service.run_service_url,
-        "authorization": { "scheme": "OAuth", "parameters": { "AccessToken": service.job_token } },
+        "authorization": { "scheme": "OAuth", "parameters": { "AccessToken": service.job_token.expose_secret() } },
         "data": {
             "ServerId": service.plan_id,
             "FeedStreamUrl": service.feed_stream_url,
@@ -103,7 +104,7 @@ fn endpoint(service: &Service) -> Json {
 /// Sends secrets as secret variables, because runners build the `secrets` context and the masks from them.
 fn variables(job: &JobRun, service: &Service) -> Json {
     let plain = |value: &str| json!({ "value": value });
-    let secret = |value: &str| json!({ "value": value, "isSecret": true });
+    let secret = |value: &SecretString| json!({ "value": value.expose_secret(), "isSecret": true });
     let mut variables = serde_json::Map::new();
     for (name, value) in &service.secrets {
         variables.insert(name.clone(), secret(value));

@@ -13,15 +13,15 @@ fn service() -> Service {
         run_service_url: "http://lab:8080/run/".to_owned(),
         results_url: "http://lab:8080/results/".to_owned(),
         feed_stream_url: "ws://lab:8080/feed".to_owned(),
-        job_token: "header.payload.signature".to_owned(),
-        github_token: "token-of-the-job".to_owned(),
+        job_token: "header.payload.signature".into(),
+        github_token: "token-of-the-job".into(),
         plan_id: "00000000-0000-4000-8000-000000000001".to_owned(),
         timeline_id: "00000000-0000-4000-8000-000000000002".to_owned(),
         job_id: "00000000-0000-4000-8000-000000000003".to_owned(),
         request_id: 9,
         locked_until: Timestamp::UNIX_EPOCH,
         step_ids: (4..8).map(|n| format!("00000000-0000-4000-8000-{n:012}")).collect(),
-        secrets: IndexMap::from([("TOKEN".to_owned(), "s3cret+value".to_owned())]),
+        secrets: IndexMap::from([("TOKEN".to_owned(), "s3cret+value".into())]),
         billing_owner_id: String::new(),
     }
 }
@@ -36,6 +36,15 @@ fn run(text: &str) -> Run {
 fn message(text: &str) -> Json {
     let run = run(text);
     job_message(run.workflow(), &run, JobIndex(0), &service())
+}
+
+#[test]
+fn debugging_output_shows_no_secret() {
+    let text = format!("{:?}", service());
+    for secret in ["header.payload", "token-of-the-job", "s3cret"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert!(text.contains("TOKEN"), "names are no secrets: {text}");
 }
 
 #[test]
