@@ -25,14 +25,23 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::sync::mpsc::SyncSender;
 
-/// A waiting app. Dropping it kills the app, and removes the app's folder.
+/// A waiting app. Dropping it kills the app and removes the app's folder, unless the app continues.
 pub(super) struct Blocked {
     /// The app that the waiting program replaces.
     app: PathBuf,
     folder: PathBuf,
     account: Option<Account>,
-    /// The waiting process and its output; `None` once it continues.
-    running: Option<(Child, PipeReader)>,
+    state: State,
+}
+
+/// The progress of a waiting app.
+enum State {
+    /// Its folder exists, but no process runs yet.
+    Preparing,
+    /// The process waits; the pipe has its output.
+    Waiting(Child, PipeReader),
+    /// It was told to continue. The folder belongs to the app, or to the one that takes its place.
+    Released,
 }
 
 /// Name of the waiting program, beside the app.
@@ -65,15 +74,16 @@ impl Blocked {
             .mode(0o700)
             .create(&folder)
             .map_err(at("cannot make the folder", &folder))?;
-        // Dropping this value removes the folder, once the process runs.
-        let mut blocked = Self { app: program, folder, account, running: None };
+        // From here on an error drops this value, which removes the folder.
+        let mut blocked = Self { app: program, folder, account, state: State::Preparing };
         let fifo = blocked.folder.join(FIFO);
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
             .map_err(|errno| at("cannot make", &fifo)(errno.into()))?;
         app::give(&fifo, blocked.account.as_ref())?;
         app::give(&blocked.folder, blocked.account.as_ref())?;
         (launch.program, launch.args) = (waiting, vec![FIFO.to_owned()]);
-        blocked.running = Some(process::spawn(&launch, blocked.account.as_ref())?);
+        let (child, output) = process::spawn(&launch, blocked.account.as_ref())?;
+        blocked.state = State::Waiting(child, output);
         Ok(Some(blocked))
     }
 
@@ -94,7 +104,9 @@ impl Blocked {
         events: &SyncSender<Event>,
     ) -> Result<Option<(Process, PipeReader)>, AppError> {
         let path = self.folder.join(FIFO);
-        let Some((child, output)) = self.running.take() else { return Ok(None) };
+        let State::Waiting(child, output) = std::mem::replace(&mut self.state, State::Released) else {
+            return Ok(None);
+        };
         let environment: BTreeMap<_, _> = launch.env.iter().map(|(name, value)| (name, value)).collect();
         let written = serde_json::to_vec(&environment)
             .map_err(std::io::Error::from)
@@ -126,9 +138,11 @@ fn open_fifo(path: &std::path::Path) -> std::io::Result<OwnedFd> {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        if let Some((child, _)) = self.running.take() {
-            process::discard(child);
-            let _ = std::fs::remove_dir_all(&self.folder);
+        match std::mem::replace(&mut self.state, State::Released) {
+            State::Released => return,
+            State::Waiting(child, _) => process::discard(child),
+            State::Preparing => {}
         }
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

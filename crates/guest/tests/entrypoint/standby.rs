@@ -123,6 +123,19 @@ fn an_app_without_one_that_waits_is_started_as_ever() {
 }
 
 #[test]
+fn an_app_that_cannot_wait_leaves_nothing_and_is_started_as_ever() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = stage();
+    let unusable = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(stage.path("act-standby"), unusable).expect("changed");
+    let standby = Standby::start(&stage);
+    assert!(!stage.path("app").exists(), "the folder of the app that did not start");
+    let (output, code) = standby.order(&stage, &[]);
+    assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
+    assert_eq!(steady(&output)[0], r#"runner {"AgentName":"n"}"#);
+}
+
+#[test]
 fn one_that_waits_no_more_is_replaced_by_the_app() {
     let stage = stage();
     let standby = Standby::start(&stage);
