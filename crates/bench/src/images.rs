@@ -195,12 +195,16 @@ fn described(blob: &Blob, media_type: &str) -> Value {
     json!({ "mediaType": media_type, "digest": format!("sha256:{}", blob.digest), "size": blob.bytes })
 }
 
-/// Creates many files, small and large, of which half can be compressed. One in ten is in a folder of the layer below.
+/// Creates many files, small and large, of which half can be compressed. One in ten is in a folder of the layer below, and
+/// at least half of these replace a file of that layer.
 fn files(tree: &Path, number: u64, seed: u64, bytes: u64) -> Result<(), Error> {
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (seed + 1));
     let (mut written, mut count) = (0, 0_u64);
     while written < bytes {
-        let owner = if count.is_multiple_of(10) { number.saturating_sub(1) } else { number };
+        let below = number.checked_sub(1).filter(|_| count.is_multiple_of(10));
+        let owner = below.unwrap_or(number);
+        // The layer below has the next file in this folder, but this file only in a folder of the layer below that.
+        let name = if below.is_some() && count.is_multiple_of(20) { count + 1 } else { count };
         let folder = tree.join(format!("opt/layer{owner}/{}", count / 100));
         if count.is_multiple_of(100) || count % 100 == 1 {
             fs::create_dir_all(&folder)?;
@@ -208,7 +212,7 @@ fn files(tree: &Path, number: u64, seed: u64, bytes: u64) -> Result<(), Error> {
         let length = if count.is_multiple_of(50) { 1 << 20 } else { 1024 + chance.next() % 16_384 };
         let content = if (count / 2).is_multiple_of(2) { chance.noise(length) } else { chance.text(length) };
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join(format!("file{count}")), content)?;
+        fs::write(folder.join(format!("file{name}")), content)?;
         written += length;
         count += 1;
     }
@@ -363,5 +367,37 @@ impl std::io::Write for Hashing<'_> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Returns the files of a generated layer, with their paths from its root.
+    fn layer(number: u64) -> Vec<PathBuf> {
+        let tree = tempfile::tempdir().unwrap();
+        files(tree.path(), number, number, 4 << 20).unwrap();
+        let mut folders = vec![tree.path().to_owned()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => folders.push(entry.path()),
+                    false => files.push(entry.path().strip_prefix(tree.path()).unwrap().to_owned()),
+                }
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn some_files_of_each_layer_replace_files_of_the_layer_below() {
+        let layers: Vec<_> = (0..4).map(layer).collect();
+        for pair in layers.windows(2) {
+            let replaced = pair[1].iter().filter(|file| pair[0].contains(file)).count();
+            assert!(replaced * 50 > pair[1].len() && replaced * 5 < pair[1].len(), "{replaced}");
+        }
     }
 }
