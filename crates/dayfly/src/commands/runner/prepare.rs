@@ -31,8 +31,8 @@ pub(crate) async fn prepare(places: &Places, request: LoopRequest, quiet: bool) 
         tracing::warn!("{warning}");
     }
     let options = ForgeOptions { proxy: proxy::of(request.forge.url())?, ..ForgeOptions::default() };
-    let forge = Forge::with_options(request.forge.clone(), request.pat.as_str(), &options)
-        .map_err(Failure::cannot)?;
+    let forge =
+        Forge::with_options(request.forge.clone(), request.pat.clone(), &options).map_err(Failure::cannot)?;
     let lab = forge.prove_lab().await.map_err(Failure::cannot)?.is_some();
     let group = Group { id: group_id(&forge, &request).await?, name: request.group.clone() };
     // Whoever may make a registration token may register runners in either way, and to make one changes nothing.

@@ -10,6 +10,7 @@ use dayfly_fleet::settings::Registration;
 use dayfly_forge::{ApiBase, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::{DriverKind, Entrypoint, Mount};
+use secrecy::SecretString;
 
 use crate::cli::{LoopOptions, MachineArgs, RegistrationWord};
 use crate::exit::{Failure, Result};
@@ -24,8 +25,8 @@ pub(crate) struct LoopRequest {
     pub(crate) forge: ApiBase,
     pub(crate) scope: RunnerScope,
     pub(crate) group: String,
-    /// The token of the forge. Secret.
-    pub(crate) pat: String,
+    /// The token of the forge.
+    pub(crate) pat: SecretString,
     pub(crate) registration: Registration,
     /// Labels after the first three; none: the default ones.
     pub(crate) labels: Option<Vec<String>>,
@@ -126,7 +127,7 @@ fn registration(
 }
 
 /// The forge's token: an argument wins over a file, and both over the variable.
-fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<String> {
+fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<SecretString> {
     let forge = &options.args.forge;
     let is_argument = options.is_argument("pat");
     if is_argument {
@@ -144,7 +145,7 @@ pub(crate) fn read_pat(
     is_argument: bool,
     file: Option<&Path>,
     variable: &str,
-) -> Result<String> {
+) -> Result<SecretString> {
     let text = match (given, file) {
         (Some(given), None) => given.to_owned(),
         (Some(given), Some(_)) if is_argument => given.to_owned(),
@@ -160,7 +161,7 @@ pub(crate) fn read_pat(
     if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(Failure::usage("the token for the forge's API must be one word"));
     }
-    Ok(token.to_owned())
+    Ok(token.into())
 }
 
 fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
@@ -226,6 +227,8 @@ fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]
@@ -246,7 +249,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("pat");
         fs::write(&file, "from-file\n").expect("write");
-        let read = |given, is_argument, file| read_pat(given, is_argument, file, "RUNNER_PAT");
+        let read = |given, is_argument, file| {
+            read_pat(given, is_argument, file, "RUNNER_PAT").map(|token| token.expose_secret().to_owned())
+        };
         assert_eq!(read(Some("a"), true, Some(&file)).expect("good"), "a");
         assert_eq!(read(Some("v"), false, Some(&file)).expect("good"), "from-file");
         assert_eq!(read(Some("v"), false, None).expect("good"), "v");
