@@ -206,7 +206,7 @@ async fn a_vmm_of_krunvm_whose_starter_is_gone_is_found_by_its_mark() {
     events_until(&mut vm, line("up")).await;
     vm.detach();
     assert_eq!(fs::read_to_string(stage.path("tools/machines")).unwrap(), "GH-runner-0-abc\n");
-    assert_ne!(processes_with("sleep 301"), [""; 0]);
+    until("the VMM runs", || processes_with("sleep 301").len() == 1).await;
     destroy_leftover(&stage.path("run")).await.unwrap();
     assert_eq!(fs::read_to_string(stage.path("tools/machines")).unwrap(), "");
     assert_eq!(processes_with("sleep 301"), [""; 0]);
