@@ -12,6 +12,7 @@ mod platform;
 pub(crate) mod probe;
 mod program;
 mod qmp;
+mod sightings;
 mod tsc;
 
 pub(crate) use doctor::checks;
