@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{Notify, mpsc};
 
 use crate::machine::VmEvent;
+use crate::vmm::NO_BOOT_DEVICE;
 
 /// Bytes of output kept in memory.
 pub(crate) const RING_BYTES_MAX: usize = 64 * 1024;
@@ -20,9 +21,6 @@ pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Most bytes of a line that are sent to a machine's owner: as many as an agent sends.
 const LINE_BYTES_MAX: usize = 8 * 1024;
-
-/// The message of SeaBIOS if it finds no kernel. Nothing follows it.
-pub(crate) const NO_BOOT_DEVICE: &str = "No bootable device";
 
 /// The text that begins Linux's last message.
 const PANIC: &str = "Kernel panic";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dayfly_guest::protocol;
 
 use crate::process::Ending;
-use crate::vmm::ShutdownCause;
+use crate::vmm::{self, ShutdownCause};
 
 /// Longest time, after a VMM has exited, that is spent on reading what it printed and sent before.
 pub(super) const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub enum Exit {
         /// The time limit of each start.
         limit: Duration,
     },
-    /// The firmware found no kernel, because QEMU's program and its data files do not fit together. The VMM was killed.
+    /// The firmware found no kernel, because the VMM's program and its data files do not fit together. The VMM was killed.
     NoBootDevice,
     /// The VMM could not be started again.
     NotStarted {
@@ -79,11 +79,7 @@ impl std::fmt::Display for Exit {
                  or start with --accel tcg if KVM does not work",
                 limit.as_secs()
             ),
-            Self::NoBootDevice => f.write_str(
-                "the firmware found no kernel (\"No bootable device\"): QEMU's program and its data files do not fit \
-                 together; reinstall them (apt-get install --reinstall qemu-system-x86 qemu-system-data seabios), then \
-                 `dayfly doctor` boots a guest and reports whether it works",
-            ),
+            Self::NoBootDevice => f.write_str(vmm::NO_KERNEL_FOUND),
             Self::NotStarted { reason } => write!(f, "the VMM could not be started again: {reason}"),
             Self::Unobserved { reason } => write!(f, "the VMM's process cannot be waited for: {reason}"),
             Self::WrongVersion { guest, host } => write!(

@@ -17,7 +17,7 @@ use super::link::Link;
 use super::record::{self, MachineRecord};
 use super::servers::Servers;
 use crate::accel::Accel;
-use crate::console::{BoundedFile, NO_BOOT_DEVICE, Output};
+use crate::console::{BoundedFile, Output};
 use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, User};
 use crate::network::Connection;
@@ -322,7 +322,7 @@ impl Outputs {
 
     /// Returns true if the firmware has reported that it found no kernel.
     pub(super) fn has_no_boot_device(&self) -> bool {
-        self.console.tail(TAIL_LINES).contains(NO_BOOT_DEVICE)
+        self.console.tail(TAIL_LINES).contains(vmm::NO_BOOT_DEVICE)
     }
 
     /// Returns the last lines of both outputs.

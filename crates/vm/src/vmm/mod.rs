@@ -1,9 +1,9 @@
 //! The seam between machines and the program that runs a guest (VMM), which is QEMU today.
 //!
 //! ```text
-//!   fork, machine, template ──> vmm: VmmNeeds ──plan──> VmmCommand ──> launch
-//!                                    Monitor <── socket of the running VMM
-//!                                      └── qemu/   everything that knows QEMU
+//!   fork, machine ──> vmm: VmmNeeds ──plan──> VmmCommand ──> launch
+//!                          Monitor <── socket of the running VMM
+//!                            └── qemu/   everything that knows QEMU
 //! ```
 //!
 //! Only [`qemu`] knows QEMU's options, monitor, firmware and file formats. All other code uses the names that this module
@@ -16,7 +16,9 @@
 //! - **monitor**: pauses, resumes, freezes and quits a running VMM, restores a fork, and reports why the machine stops
 //!   ([`Monitor`]),
 //! - **snapshot**: the memory of a template in the form that its forks map ([`memory`]), and a fork's disk over the
-//!   template's ([`overlay`]).
+//!   template's ([`overlay`]),
+//! - **words**: its name, and what its firmware prints if it finds no kernel, in messages for people ([`NAME`],
+//!   [`NO_BOOT_DEVICE`], [`NO_KERNEL_FOUND`], [`NOT_FROZEN`], [`NOT_EXITED`]).
 //!
 //! There is no trait yet, because with one VMM nothing would show which methods both can honour. The second VMM turns these
 //! names into an enum or a trait. [`VmmNeeds`], [`VmmCommand`], [`VmmFiles`] and [`kvm`] are for every VMM.
@@ -32,6 +34,6 @@ pub(crate) use command::{DescriptorRole, VmmCommand};
 pub(crate) use files::VmmFiles;
 pub(crate) use needs::{Boot, NetworkCard, VmmNeeds};
 pub(crate) use qemu::{
-    FreezeError, MONITOR_SOCKET, Monitor, MonitorEvent, NAME, NOT_EXITED, NOT_FROZEN, Platform,
-    ShutdownCause, checks, find_program, memory, overlay, plan, probe, tsc_khz,
+    FreezeError, MONITOR_SOCKET, Monitor, MonitorEvent, NAME, NO_BOOT_DEVICE, NO_KERNEL_FOUND, NOT_EXITED,
+    NOT_FROZEN, Platform, ShutdownCause, checks, find_program, memory, overlay, plan, probe, tsc_khz,
 };

@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 const FOLDERS: [&str; 4] =
     ["/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu", "/usr/share/qemu-kvm"];
 
+/// The message of SeaBIOS if it finds no kernel. Nothing follows it.
+pub(crate) const NO_BOOT_DEVICE: &str = "No bootable device";
+/// What that message means, and what mends it.
+pub(crate) const NO_KERNEL_FOUND: &str = "the firmware found no kernel (\"No bootable device\"): QEMU's program and its data \
+    files do not fit together; reinstall them (apt-get install --reinstall qemu-system-x86 qemu-system-data seabios), then \
+    `dayfly doctor` boots a guest and reports whether it works";
+
 /// A firmware, and how it finds the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -16,6 +16,7 @@ mod sightings;
 mod tsc;
 
 pub(crate) use doctor::checks;
+pub(crate) use firmware::{NO_BOOT_DEVICE, NO_KERNEL_FOUND};
 pub(crate) use monitor::{FreezeError, Monitor, MonitorEvent, NOT_EXITED, NOT_FROZEN, ShutdownCause};
 pub(crate) use plan::plan;
 pub(crate) use platform::Platform;
