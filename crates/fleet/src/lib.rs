@@ -1,7 +1,7 @@
 //! Runs loops that create one ephemeral runner after another, each in a machine of its own.
 //!
 //! ```text
-//!   orchestrate ──> many loops, replaced when they die
+//!   orchestrate ──> the slots of a pool, as its demand needs
 //!   run_loop ──> one runner: pull ─> register ─> .env ─> VM ─> .tkn ─> watch ─> end ─> destroy ─> delete registration
 //!      │                                  │
 //!      └─── stream of facts <─────────────┴──> journal (runs/<id>/journal.jsonl, flushed before the step it announces)
@@ -18,13 +18,14 @@ pub mod fact;
 pub mod instance;
 pub mod journal;
 pub mod orchestrator;
+pub mod pool;
 pub mod recovery;
 mod registration;
 pub mod run_log;
 mod runner;
 mod runner_id;
 mod runner_loop;
-pub mod settings;
+pub mod slot;
 pub mod state;
 pub mod status;
 pub mod stop;

@@ -16,15 +16,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_forge::Forge;
 use dayfly_vm::VmHost;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::demand::{Demand, DemandEvent, DemandReceiver, JobDemand};
+use crate::demand::{DemandEvent, DemandReceiver, JobDemand};
 use crate::fact::{Fact, FactRecord};
-use crate::settings::{Group, LoopSettings, environment_of_loop};
+use crate::pool::Pool;
+use crate::slot::{Slot, environment_in};
 use crate::stop::{Stop, StopOrder, StopSender};
 use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery, run_loop};
@@ -36,15 +36,13 @@ use slots::{Ended, Fate, Slots};
 /// takes a minute.
 pub const UP_LIMIT: Duration = Duration::from_secs(300);
 
-/// A pool and its demand.
+/// A pool to run.
 #[derive(Debug, Clone)]
 pub struct Orchestration {
-    /// The demand.
-    pub demand: Demand,
+    /// The pool.
+    pub pool: Pool,
     /// The rule for slots that fail.
     pub rule: FailureRule,
-    /// The settings of all slots; each gets a number and an environment directory of its own.
-    pub settings: LoopSettings,
     /// The common environment directory.
     pub environment: PathBuf,
 }
@@ -54,7 +52,6 @@ pub struct Orchestration {
 pub async fn orchestrate(
     orchestration: Orchestration,
     host: &VmHost,
-    forge: &Forge,
     facts: &FactSink,
     jobs: Option<DemandReceiver>,
     stop: Stop,
@@ -63,7 +60,6 @@ pub async fn orchestrate(
     Orchestrator {
         orchestration,
         host: host.clone(),
-        forge: forge.clone(),
         facts: facts.with_decisive(decisive_sender),
         slots: Slots::default(),
         decisive,
@@ -80,7 +76,6 @@ pub async fn orchestrate(
 struct Orchestrator {
     orchestration: Orchestration,
     host: VmHost,
-    forge: Forge,
     facts: FactSink,
     slots: Slots,
     /// The facts that move a slot.
@@ -112,7 +107,7 @@ enum Input {
 impl Orchestrator {
     async fn run(mut self) {
         loop {
-            let decision = decide(&self.orchestration.demand, &self.slots, Instant::now());
+            let decision = decide(&self.orchestration.pool.spec.demand, &self.slots, Instant::now());
             for order in decision.orders {
                 self.carry_out(order).await;
             }
@@ -177,33 +172,24 @@ impl Orchestrator {
     async fn start(&mut self, index: u32, job: Option<JobDemand>, is_awaited: bool) {
         let for_job = job.as_ref().map(|job| job.job);
         self.facts.of_loop(index).tell(Fact::LoopStarted { for_job }).await;
-        let settings = self.settings_of(index, job.as_ref());
+        let slot = self.slot(index, job.as_ref());
         self.slots.started(index, job, is_awaited, Instant::now());
-        let (host, forge, facts) = (self.host.clone(), self.forge.clone(), self.facts.clone());
+        let (pool, host, facts) = (self.orchestration.pool.clone(), self.host.clone(), self.facts.clone());
         let (sender, stop) = crate::stop::channel();
-        let task = self.tasks.spawn(async move { run_loop(settings, &host, &forge, &facts, stop).await });
+        let task = self.tasks.spawn(async move { run_loop(&pool, &slot, &host, &facts, stop).await });
         self.running.insert(task.id(), RunningSlot { index, stop: sender });
     }
 
-    fn settings_of(&self, index: u32, job: Option<&JobDemand>) -> LoopSettings {
-        let common = self.orchestration.settings.clone();
-        let environment = self.environment_of(index);
+    fn slot(&self, index: u32, job: Option<&JobDemand>) -> Slot {
+        let (pool, environment) = (&self.orchestration.pool, self.environment_of(index));
         match job {
-            None => LoopSettings { index, environment, patient: true, ..common },
-            // The forge is asked for the group by its id; the name is for people.
-            Some(job) => LoopSettings {
-                index,
-                environment,
-                labels: job.runner_labels(),
-                group: Group { id: job.group, ..common.group },
-                repeat: std::num::NonZeroU32::new(1),
-                ..common
-            },
+            None => Slot { is_patient: true, ..Slot::new(pool, index, environment) },
+            Some(job) => Slot::for_job(pool, index, environment, job),
         }
     }
 
     fn environment_of(&self, index: u32) -> PathBuf {
-        environment_of_loop(&self.orchestration.environment, &self.orchestration.settings.prefix, index)
+        environment_in(&self.orchestration.environment, &self.orchestration.pool.spec.prefix, index)
     }
 
     fn take_fact(&mut self, record: &FactRecord) {
@@ -252,7 +238,8 @@ impl Orchestrator {
 
     /// Removes the run of a loop that has panicked: its machine died with it, but its registration and files did not.
     async fn clear_up_after(&mut self, index: u32) {
-        let sweep = recovery::sweep_loop(&self.orchestration.settings.runs, index, &self.forge).await;
+        let sweep =
+            recovery::sweep_loop(&self.orchestration.pool.runs, index, &self.orchestration.pool.forge).await;
         for (run, why) in sweep.left {
             let message = format!("{} is left for the next start: {why}", run.display());
             self.facts.of_loop(index).tell(Fact::Warning { message }).await;

@@ -10,8 +10,23 @@ use super::error::ForgeError;
 const DEFAULT_VERSION: &str = "v3";
 
 /// The address of a forge's REST API. It ends with a slash.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ApiBase(Url);
+
+impl From<ApiBase> for String {
+    fn from(base: ApiBase) -> Self {
+        base.0.into()
+    }
+}
+
+impl TryFrom<String> for ApiBase {
+    type Error = ForgeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::from_host_or_url(&text)
+    }
+}
 
 impl ApiBase {
     /// Parses a host (`github.com`, `ghe.example.com`) or an address (`http://127.0.0.1:8080`). The API of github.com and

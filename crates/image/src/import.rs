@@ -49,7 +49,8 @@ const PODMAN_LIMIT: Duration = Duration::from_secs(60);
 const PIPE_LENGTH: usize = 1024 * 1024;
 
 /// Decides whether a registry is asked for an image that the store already has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
     /// Each time, with one request. If no registry answers, the import returns the stored image with a warning.
     #[default]

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 /// One mount, as the option `-M host:vm[:options]` describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Mount {
     /// Absolute path of the folder or file on the host.
     pub host: PathBuf,
@@ -17,6 +18,22 @@ impl Mount {
     /// Returns true if the machine must not write to the mount.
     pub fn is_read_only(&self) -> bool {
         self.options.iter().any(|option| option == "ro")
+    }
+}
+
+impl From<Mount> for String {
+    fn from(mount: Mount) -> Self {
+        let options =
+            if mount.options.is_empty() { Self::new() } else { format!(":{}", mount.options.join(",")) };
+        format!("{}:{}{options}", mount.host.display(), mount.guest.display())
+    }
+}
+
+impl TryFrom<String> for Mount {
+    type Error = MountError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

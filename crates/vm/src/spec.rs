@@ -107,7 +107,7 @@ pub struct Network {
 }
 
 /// The program that is started in the machine once the machine is up.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Entrypoint {
     /// The program's path in the machine. If it is `None`, the guest binary from the host is started.
     pub program: Option<PathBuf>,

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dayfly_vm::DriverKind;
+use dayfly_fleet::pool::{FetchSpec, MachineSpec};
+use dayfly_image::PullPolicy;
+use dayfly_vm::{AccelChoice, DriverKind};
 
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -103,6 +105,17 @@ pub(crate) enum Accel {
     Tcg,
 }
 
+impl Accel {
+    /// Returns the accelerator that the option requests.
+    pub(crate) fn choice(self) -> AccelChoice {
+        match self {
+            Self::Auto => AccelChoice::Auto,
+            Self::Kvm => AccelChoice::Kvm,
+            Self::Tcg => AccelChoice::Tcg,
+        }
+    }
+}
+
 /// When dayfly asks a registry for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pull {
@@ -132,6 +145,18 @@ pub(crate) struct FetchArgs {
     /// Tools to add to an image from elsewhere
     #[arg(long, env = "RUNNER_IMAGE_TOOLS", value_enum, default_value_t = ImageTools::Missing, value_name = "WHICH")]
     pub(crate) image_tools: ImageTools,
+}
+
+impl FetchArgs {
+    /// Returns the rules that the options describe.
+    pub(crate) fn spec(self) -> FetchSpec {
+        let pull = match self.pull {
+            Pull::Always => PullPolicy::Always,
+            Pull::Missing => PullPolicy::Missing,
+            Pull::Never => PullPolicy::Never,
+        };
+        FetchSpec { pull, add_tools: self.image_tools == ImageTools::Missing }
+    }
 }
 
 /// The machine of a job.
@@ -169,6 +194,25 @@ pub(crate) struct MachineArgs {
     /// Script that runs in the template before it is frozen, as the user of jobs, with network and without secrets
     #[arg(long = "warm-up", env = "RUNNER_WARMUP", value_name = "FILE")]
     pub(crate) warm_up: Option<PathBuf>,
+}
+
+impl MachineArgs {
+    /// Returns the description of a machine that the options give, for any driver.
+    pub(crate) fn spec(&self) -> MachineSpec {
+        MachineSpec {
+            driver: None,
+            image: self.image.clone(),
+            fetch: self.fetch.spec(),
+            cpus: self.cpus,
+            memory_mib: self.memory,
+            disk_gib: self.disk,
+            accel: self.accel.choice(),
+            cpu_model: self.cpu_model.clone(),
+            cold: self.cold,
+            spares: self.spare,
+            warm_up: self.warm_up.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -25,7 +25,7 @@ pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outco
 }
 
 pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bool) -> Result<Outcome> {
-    let image = by_word(places, name, fetch, json).await?.image;
+    let image = by_word(places, name, fetch.spec(), json).await?.image;
     show(&image, json);
     if !json {
         tell_lacks(image.manifest());

@@ -1,22 +1,17 @@
 //! Resolves how machines are created: the driver, its settings, and the accelerator.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use dayfly_fleet::pool::{MachineSpec, PoolSpec};
 use dayfly_vm::{
     Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProbeGuest, ProcessSettings,
     QemuSettings, TemplateSettings, Trust, UsableDrivers, VmHost, WarmUp,
 };
 
 use super::image;
-use super::runner::request::LoopRequest;
-use crate::cli::{self, MachineArgs};
 use crate::exit::{Failure, Result};
 use crate::printer::{self, Task};
 use crate::settings::Places;
-
-/// The default DNS server of machines.
-pub(crate) const DNS_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
 
 /// The default image of the krun drivers, as in the shell version.
 const KRUN_IMAGE: &str = "ghcr.io/efrecon/runner-krunvm-ubuntu:main";
@@ -58,25 +53,25 @@ pub(crate) fn unchecked_host(places: &Places) -> VmHost {
 /// This host can run no machine, or none that isolates jobs of this forge well enough.
 pub(crate) async fn choose(
     places: &Places,
-    request: &LoopRequest,
+    spec: &PoolSpec,
     is_lab: bool,
     quiet: bool,
 ) -> Result<(VmHost, Made)> {
     let host = unchecked_host(places);
-    let found = find(places, &host, request, quiet).await?;
-    let accel = accel_choice(request.machine.accel);
-    let chosen = dayfly_vm::choose(request.driver, accel, is_lab, &found).map_err(Failure::cannot)?;
+    let wanted = &spec.machine;
+    let found = find(places, &host, wanted, quiet).await?;
+    let chosen = dayfly_vm::choose(wanted.driver, wanted.accel, is_lab, &found).map_err(Failure::cannot)?;
     let machine = match chosen.kind {
         DriverKind::Qemu => {
             host.qemu().map_err(Failure::cannot)?;
-            settings(places, &request.machine, &request.user, quiet).await?
+            settings(places, wanted, &spec.user, quiet).await?
         }
-        DriverKind::PodmanKrun => krun(places, &request.machine, Driver::PodmanKrun)?,
-        DriverKind::Krunvm => krun(places, &request.machine, Driver::Krunvm)?,
+        DriverKind::PodmanKrun => krun(places, wanted, Driver::PodmanKrun)?,
+        DriverKind::Krunvm => krun(places, wanted, Driver::Krunvm)?,
         DriverKind::Process => {
             let driver =
                 Driver::Process(ProcessSettings { app: image::host_runner_app(places, quiet).await? });
-            of_size(places, &request.machine, driver)?
+            of_size(places, wanted, driver)?
         }
     };
     let explanation = match &machine.driver {
@@ -89,19 +84,18 @@ pub(crate) async fn choose(
 
 /// Finds out which drivers this host can use. Boots a probe guest if only that shows whether KVM works: QEMU may be chosen,
 /// the user has not chosen the accelerator, and there are a QEMU and a KVM device.
-async fn find(places: &Places, host: &VmHost, request: &LoopRequest, quiet: bool) -> Result<UsableDrivers> {
-    let args = &request.machine;
-    let probes = matches!(request.driver, None | Some(DriverKind::Qemu))
-        && accel_choice(args.accel) == AccelChoice::Auto
+async fn find(places: &Places, host: &VmHost, spec: &MachineSpec, quiet: bool) -> Result<UsableDrivers> {
+    let probes = matches!(spec.driver, None | Some(DriverKind::Qemu))
+        && spec.accel == AccelChoice::Auto
         && Path::new("/dev/kvm").exists()
         && host.qemu().is_ok();
     if !probes {
         return dayfly_vm::find(host, None).await.map_err(Failure::cannot);
     }
-    let image = image::choose(places, args.image.as_deref(), args.fetch, quiet).await?.image;
+    let image = image::choose(places, spec.image.as_deref(), spec.fetch, quiet).await?.image;
     let guest_binary = places.guest_binary()?;
     let guest =
-        ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: args.cpu_model.as_deref() };
+        ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: spec.cpu_model.as_deref() };
     let _task = probe_task(host, AccelChoice::Kvm, guest, Trust::Remembered, quiet);
     dayfly_vm::find(host, Some(guest)).await.map_err(Failure::cannot)
 }
@@ -120,33 +114,33 @@ pub(super) fn probe_task(
 /// Resolves the settings of QEMU's machines. Builds the built-in image if it is used and missing.
 pub(crate) async fn settings(
     places: &Places,
-    args: &MachineArgs,
+    spec: &MachineSpec,
     user: &str,
     quiet: bool,
 ) -> Result<Machine> {
-    if args.memory < QEMU_MEMORY_MIN {
+    if spec.memory_mib < QEMU_MEMORY_MIN {
         return Err(Failure::usage(format!(
             "{} MiB of memory are too few: a machine with Docker and a runner needs {QEMU_MEMORY_MIN} to boot",
-            args.memory
+            spec.memory_mib
         )));
     }
     let image::Chosen { image, source } =
-        image::choose(places, args.image.as_deref(), args.fetch, quiet).await?;
+        image::choose(places, spec.image.as_deref(), spec.fetch, quiet).await?;
     dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
-    let template = template(args, user)?;
-    let (disk_mib, accel) = (args.disk * 1024, accel_choice(args.accel));
-    let cpu_model = args.cpu_model.clone();
+    let template = template(spec, user)?;
+    let (disk_mib, accel) = (spec.disk_gib * 1024, spec.accel);
+    let cpu_model = spec.cpu_model.clone();
     let driver = Driver::Qemu(QemuSettings { disk_mib, image, source, accel, cpu_model, template });
-    of_size(places, args, driver)
+    of_size(places, spec, driver)
 }
 
 /// Resolves how machines are forked. Returns none if they are booted instead.
-fn template(args: &MachineArgs, user: &str) -> Result<Option<TemplateSettings>> {
-    if args.cold {
+fn template(spec: &MachineSpec, user: &str) -> Result<Option<TemplateSettings>> {
+    if spec.cold {
         return Ok(None);
     }
-    let warm_up = args.warm_up.as_deref().map(warm_up).transpose()?;
-    Ok(Some(TemplateSettings { user: user.to_owned(), warm_up, spares: args.spare as usize }))
+    let warm_up = spec.warm_up.as_deref().map(warm_up).transpose()?;
+    Ok(Some(TemplateSettings { user: user.to_owned(), warm_up, spares: spec.spares as usize }))
 }
 
 fn warm_up(path: &Path) -> Result<WarmUp> {
@@ -159,21 +153,13 @@ fn warm_up(path: &Path) -> Result<WarmUp> {
     Ok(WarmUp { path: path.to_owned(), script })
 }
 
-fn krun(places: &Places, args: &MachineArgs, driver: fn(KrunSettings) -> Driver) -> Result<Machine> {
-    let image = args.image.clone().unwrap_or_else(|| KRUN_IMAGE.to_owned());
-    of_size(places, args, driver(KrunSettings { image }))
+fn krun(places: &Places, spec: &MachineSpec, driver: fn(KrunSettings) -> Driver) -> Result<Machine> {
+    let image = spec.image.clone().unwrap_or_else(|| KRUN_IMAGE.to_owned());
+    of_size(places, spec, driver(KrunSettings { image }))
 }
 
-fn of_size(places: &Places, args: &MachineArgs, driver: Driver) -> Result<Machine> {
-    Ok(Machine { cpus: args.cpus, memory_mib: args.memory, guest_binary: places.guest_binary()?, driver })
-}
-
-pub(crate) fn accel_choice(accel: cli::Accel) -> AccelChoice {
-    match accel {
-        cli::Accel::Auto => AccelChoice::Auto,
-        cli::Accel::Kvm => AccelChoice::Kvm,
-        cli::Accel::Tcg => AccelChoice::Tcg,
-    }
+fn of_size(places: &Places, spec: &MachineSpec, driver: Driver) -> Result<Machine> {
+    Ok(Machine { cpus: spec.cpus, memory_mib: spec.memory_mib, guest_binary: places.guest_binary()?, driver })
 }
 
 /// The accelerator of machines, and the reason for it.

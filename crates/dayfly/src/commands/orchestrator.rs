@@ -1,4 +1,4 @@
-//! `dayfly orchestrator`: several loops side by side.
+//! `dayfly orchestrator`: runs the slots of a static pool side by side.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use dayfly_host::retry;
 
 use super::runner::prepare::{self, Prepared};
 use super::runner::pump::Pump;
-use super::runner::request::LoopRequest;
+use super::runner::request::PoolRequest;
 use crate::cli::{LoopOptions, OrchestratorArgs};
 use crate::exit::{Failure, Outcome, Result};
 use crate::settings::Places;
 use crate::signals::Signals;
 
-/// What the orchestrator hands down to its loops, where their own options say nothing else.
+/// Passes the orchestrator's options on to its loops, unless their own options say otherwise.
 pub(crate) fn hand_down(args: &OrchestratorArgs, verbose: u8, options: &mut LoopOptions) {
     if options.verbose == 0 && !options.is_argument("verbosity") {
         options.verbose = verbose;
@@ -35,31 +35,34 @@ pub(crate) fn hand_down(args: &OrchestratorArgs, verbose: u8, options: &mut Loop
 
 pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOptions) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
-    let request = LoopRequest::resolve(&options, places)?;
+    let mut request = PoolRequest::read(&options, places)?;
+    request.spec.demand = Demand::Static { runners: args.runners, start: start_order(&args) };
     let json = args.json || options.args.looping.json;
-    let Prepared { host, forge, instance, settings } = prepare::prepare(places, request, json).await?;
+    let Prepared { host, instance, pool } = prepare::prepare(places, request, json).await?;
     let environment = match args.environment.as_deref() {
         Some(folder) => make_environment(folder)?,
         None => instance.environment(),
     };
     let mut pump = Pump::open(&places.state, &instance, json)?;
-    let start = if args.isolation && !args.no_isolation {
-        StartOrder::Isolated { parallel: args.parallel_start, limit: orchestrator::UP_LIMIT }
-    } else {
-        StartOrder::Paused(Duration::from_secs(args.sleep))
-    };
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let demand = Demand::Static { runners: args.runners, start };
     let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
-    let orchestration = Orchestration { demand, rule, settings, environment };
-    let running = orchestrate(orchestration, &host, &forge, &facts, None, stop);
+    let orchestration = Orchestration { pool, rule, environment };
+    let running = orchestrate(orchestration, &host, &facts, None, stop);
     let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
 }
 
-/// The common environment directory of the user's choice; it stays, only what the loops put into it goes.
+fn start_order(args: &OrchestratorArgs) -> StartOrder {
+    if args.isolation && !args.no_isolation {
+        StartOrder::Isolated { parallel: args.parallel_start, limit: orchestrator::UP_LIMIT }
+    } else {
+        StartOrder::Paused(Duration::from_secs(args.sleep))
+    }
+}
+
+/// Creates the common environment directory of the user's choice. It stays; only the files of the loops are removed.
 fn make_environment(folder: &Path) -> Result<PathBuf> {
     let failed = |error| Failure::usage(format!("ORCHESTRATOR_ENVIRONMENT {}: {error}", folder.display()));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;

@@ -31,7 +31,7 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
         return Err(Failure::usage("--cold machines have no template"));
     }
     let host = machine::host(places)?;
-    let machine = machine::settings(places, &args.machine, &args.user, args.json).await?;
+    let machine = machine::settings(places, &args.machine.spec(), &args.user, args.json).await?;
     let network = Network { egress: Egress::Open, dns: args.dns, forward: None, allow: Vec::new() };
     let (sender, mut told) = mpsc::channel(TOLD_MAX);
     let mut tell = move |what| {

@@ -15,7 +15,7 @@ impl Run<'_> {
         mut self,
         result: Result<RunnerEnd, RunnerError>,
     ) -> Result<RunnerEnd, RunnerError> {
-        let keep = self.settings.keep && matches!(result, Ok(RunnerEnd::JobDone { .. }));
+        let keep = self.pool.spec.keep && matches!(result, Ok(RunnerEnd::JobDone { .. }));
         let vm_ended = self.end_vm(keep).await;
         let registration_ended = self.end_registration().await;
         let files_ended =
@@ -38,11 +38,11 @@ impl Run<'_> {
         self.tell(Fact::DestroyingVm).await?;
         // Once the entrypoint has exited, the machine's only possible work is a write to a mount.
         let has_exited = matches!(self.state.app, AppState::Exited { .. });
-        let has_more = self.state.was_up() && !(has_exited && self.settings.mounts.is_empty());
+        let has_more = self.state.was_up() && !(has_exited && self.pool.spec.mounts.is_empty());
         let exit = if self.stop.order() == StopOrder::AtOnce || !has_more {
             vm.kill().await
         } else {
-            vm.stop(self.settings.limits.power_off).await
+            vm.stop(self.pool.limits.power_off).await
         };
         vm.destroy().await?;
         self.tell(Fact::VmGone { exit: exit.to_string() }).await
@@ -63,8 +63,9 @@ impl Run<'_> {
         }
         self.tell(Fact::DeletingRegistration).await?;
         // The machine is gone, so whatever job the runner had is lost.
-        let when_busy = WhenBusy::Insist { until: Instant::now() + self.settings.limits.busy_registration };
-        let ended = registration::end(self.forge, &self.settings.scope, &self.name, before, when_busy).await;
+        let when_busy = WhenBusy::Insist { until: Instant::now() + self.pool.limits.busy_registration };
+        let ended =
+            registration::end(&self.pool.forge, &self.pool.spec.scope, &self.name, before, when_busy).await;
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {

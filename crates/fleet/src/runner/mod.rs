@@ -16,21 +16,24 @@ mod prepare;
 mod pull;
 mod reach;
 mod register;
+mod relay;
 mod start;
 mod watch;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::Forge;
 use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
+use secrecy::SecretString;
 use tokio::time::Instant;
 
 use crate::fact::{Fact, FactRecord};
 use crate::journal::{self, Journal};
+use crate::pool::Pool;
 use crate::runner_id::RunnerId;
-use crate::settings::LoopSettings;
+use crate::slot::Slot;
 use crate::state::RunnerState;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::{FactSink, FactWriter};
@@ -42,14 +45,14 @@ const SECRET_LENGTH: usize = 32;
 
 /// A runner that lives.
 pub(crate) struct Run<'a> {
-    settings: &'a LoopSettings,
+    pool: &'a Pool,
+    slot: &'a Slot,
     host: &'a VmHost,
-    forge: &'a Forge,
     id: RunnerId,
     name: String,
     folder: PathBuf,
     environment: EnvironmentDir,
-    secret: String,
+    secret: SecretString,
     journal: Journal,
     /// The fold of the facts that were told so far.
     state: RunnerState,
@@ -64,13 +67,13 @@ pub(crate) struct Run<'a> {
 
 /// Creates one runner, waits for its end, and removes everything of it.
 pub(crate) async fn run_one(
-    settings: &LoopSettings,
+    pool: &Pool,
+    slot: &Slot,
     host: &VmHost,
-    forge: &Forge,
     facts: &FactSink,
     stop: &Stop,
 ) -> Result<RunnerEnd, RunnerError> {
-    let mut run = Run::begin(settings, host, forge, facts, stop.clone())?;
+    let mut run = Run::begin(pool, slot, host, facts, stop.clone())?;
     let mut stop = stop.clone();
     // An order to end at once does not wait for a slow forge or for a VMM that starts. The journal has what these may have
     // created by then, and `end` looks for it.
@@ -84,36 +87,39 @@ pub(crate) async fn run_one(
 
 impl<'a> Run<'a> {
     fn begin(
-        settings: &'a LoopSettings,
+        pool: &'a Pool,
+        slot: &'a Slot,
         host: &'a VmHost,
-        forge: &'a Forge,
         facts: &FactSink,
         stop: Stop,
     ) -> Result<Self, RunnerError> {
-        let id = RunnerId::random(settings.index);
-        let name = id.name(&settings.prefix);
-        let folder = settings.runs.join(id.as_str());
+        let id = RunnerId::random(slot.index);
+        let name = id.name(&pool.spec.prefix);
+        let folder = pool.runs.join(id.as_str());
         make_folder(&folder)?;
         let mut journal = Journal::open(&folder)?;
-        let facts = facts.of(settings.index, &id, &name);
+        let facts = facts.of(slot.index, &id, &name);
         let mut state = RunnerState::default();
-        let environment = settings.environment.clone();
-        let api = forge.base().url().to_string();
-        let begun = facts.record(journal::begun(environment.clone(), api, settings.scope.clone()));
+        let environment = slot.environment.clone();
+        let api = pool.forge.base().url().to_string();
+        let begun = facts.record(journal::begun(environment.clone(), api, pool.spec.scope.clone()));
         journal.write(&begun)?;
         state.take(&begun);
         make_folder(&environment)?;
-        let random = || rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
+        let random = || {
+            let letters = rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from);
+            letters.collect::<String>().into()
+        };
         Ok(Self {
-            settings,
+            pool,
+            slot,
             host,
-            forge,
             environment: EnvironmentDir::open(&environment, id.as_str())?,
-            secret: settings.secret.clone().unwrap_or_else(random),
+            secret: pool.secret.clone().unwrap_or_else(random),
             journal,
             state,
             facts,
-            machine: settings.machine.clone(),
+            machine: pool.machine.clone(),
             id,
             name,
             folder,
@@ -147,8 +153,8 @@ impl<'a> Run<'a> {
     }
 
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {
-        if !self.get_ready().await? {
-            return Ok(RunnerEnd::Stopped);
+        if let ControlFlow::Break(end) = self.get_ready().await? {
+            return Ok(end);
         }
         let reach = self.reach().await?;
         let credentials = self.register(&reach).await?;

@@ -1,47 +1,34 @@
-//! What a runner's machine is made of, looked for anew for each: a name may lead to another image than it did an hour ago.
+//! Fetches the image of a runner's machine, anew for each runner, because a name may lead to another image than an hour ago.
+
+use std::ops::ControlFlow;
 
 use dayfly_vm::Pulling;
-use tokio::sync::mpsc;
 
-use super::{Run, RunnerError};
+use super::relay::Relay;
+use super::{Run, RunnerEnd, RunnerError};
 use crate::fact::Fact;
-use crate::stop::StopOrder;
-
-/// Things told that wait to be passed on; what is more is dropped.
-const TOLD_MAX: usize = 64;
 
 impl Run<'_> {
-    /// Has the image fetched; false where the loop was stopped meanwhile.
-    pub(super) async fn pull(&mut self) -> Result<bool, RunnerError> {
-        let (sender, mut told) = mpsc::channel(TOLD_MAX);
-        let mut tell = move |what| {
-            let _ = sender.try_send(what);
-        };
-        let pulling =
-            dayfly_vm::pull(self.host, &self.settings.machine, self.settings.limits.pull, &mut tell);
-        tokio::pin!(pulling);
-        let mut stop = self.stop.clone();
-        let machine = loop {
-            tokio::select! {
-                biased;
-                _ = stop.above(StopOrder::None) => return Ok(false),
-                Some(what) = told.recv() => self.facts.tell(fact_of(what)).await,
-                pulled = &mut pulling => break pulled?,
-            }
-        };
-        while let Ok(what) = told.try_recv() {
-            self.facts.tell(fact_of(what)).await;
+    /// Fetches the image. Breaks if the loop is stopped meanwhile.
+    pub(super) async fn pull(&mut self) -> Result<ControlFlow<RunnerEnd>, RunnerError> {
+        let relay = Relay::new();
+        let mut tell = relay.teller();
+        let pulling = dayfly_vm::pull(self.host, &self.pool.machine, self.pool.limits.pull, &mut tell);
+        match relay.wait(pulling, &mut self.facts, self.stop.clone()).await {
+            ControlFlow::Break(end) => return Ok(ControlFlow::Break(end)),
+            ControlFlow::Continue(machine) => self.machine = machine?,
         }
-        self.machine = machine;
         self.tell(Fact::Pulled).await?;
-        Ok(true)
+        Ok(ControlFlow::Continue(()))
     }
 }
 
-fn fact_of(what: Pulling) -> Fact {
-    match what {
-        Pulling::Phase(phase) => Fact::ImagePhase { phase },
-        Pulling::Changed { name, image } => Fact::ImageChanged { name, image },
-        Pulling::Warning(message) => Fact::Warning { message },
+impl From<Pulling> for Fact {
+    fn from(message: Pulling) -> Self {
+        match message {
+            Pulling::Phase(phase) => Self::ImagePhase { phase },
+            Pulling::Changed { name, image } => Self::ImageChanged { name, image },
+            Pulling::Warning(message) => Self::Warning { message },
+        }
     }
 }

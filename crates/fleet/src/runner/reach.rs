@@ -35,7 +35,7 @@ impl Run<'_> {
     /// Looks up where the forge is, anew for each runner: addresses change. GitHub's pages have another host than its
     /// API, but both are public: what must be let through is one host of the user's own.
     pub(super) async fn reach(&self) -> Result<Reach, RunnerError> {
-        let url = self.forge.base().url();
+        let url = self.pool.forge.base().url();
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             return Err(self.no_address(url.as_str(), "it names no host and port"));
         };
@@ -45,8 +45,8 @@ impl Run<'_> {
         if addresses.is_empty() {
             return Err(self.no_address(host, "it has none"));
         }
-        let loopback_host = self.settings.machine.driver.kind().loopback_host();
-        Ok(Reach::of(&self.forge.base().web_url(), port, &addresses, loopback_host))
+        let loopback_host = self.pool.machine.driver.kind().loopback_host();
+        Ok(Reach::of(&self.pool.forge.base().web_url(), port, &addresses, loopback_host))
     }
 
     fn no_address(&self, host: &str, problem: &str) -> RunnerError {

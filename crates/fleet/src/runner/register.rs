@@ -5,7 +5,7 @@ use dayfly_forge::{ForgeError, JitRequest, NewRunner, RegistrationToken};
 use super::reach::Reach;
 use super::{Run, RunnerError};
 use crate::fact::Fact;
-use crate::settings::Registration;
+use crate::pool::Registration;
 
 /// What the entrypoint needs to speak to the forge. Secret.
 pub(super) enum Credentials {
@@ -19,10 +19,10 @@ impl Run<'_> {
     pub(super) async fn register(&mut self, reach: &Reach) -> Result<Credentials, RunnerError> {
         // In token mode too, although the VM registers itself: from here on a registration of this name may exist.
         self.tell(Fact::Registering).await?;
-        match self.settings.registration {
+        match self.pool.spec.registration {
             Registration::Jit => self.register_by_jit(reach).await,
             Registration::Token { .. } => {
-                let token = self.forge.registration_token(&self.settings.scope).await;
+                let token = self.pool.forge.registration_token(&self.pool.spec.scope).await;
                 token.map(Credentials::Token).map_err(|source| self.refused(source))
             }
         }
@@ -31,13 +31,13 @@ impl Run<'_> {
     async fn register_by_jit(&mut self, reach: &Reach) -> Result<Credentials, RunnerError> {
         let request = JitRequest {
             name: self.name.clone(),
-            group_id: self.settings.group.id,
-            labels: self.settings.labels.clone(),
+            group_id: self.slot.group.id,
+            labels: self.slot.labels.clone(),
             work_folder: "_work".to_owned(),
             // Only a lab asks how its runners reach it.
-            runner_url: self.settings.lab.then(|| reach.url.clone()),
+            runner_url: self.pool.is_lab.then(|| reach.url.clone()),
         };
-        let answer = self.forge.generate_jit_config(&self.settings.scope, &request).await;
+        let answer = self.pool.forge.generate_jit_config(&self.pool.spec.scope, &request).await;
         let new_runner = answer.map_err(|source| self.refused(source))?;
         self.registered(new_runner.runner_id).await?;
         Ok(Credentials::Jit(Box::new(new_runner)))
@@ -45,7 +45,7 @@ impl Run<'_> {
 
     /// The entrypoint has registered the runner itself: its id is looked up, so that it can be deleted by it.
     pub(super) async fn find_registration(&mut self) -> Result<(), RunnerError> {
-        match self.forge.find_runner_by_name(&self.settings.scope, &self.name).await {
+        match self.pool.forge.find_runner_by_name(&self.pool.spec.scope, &self.name).await {
             Ok(Some(runner)) => self.registered(runner.id).await,
             // It may have had its job already, or the forge may be slow: the end looks it up again.
             Ok(None) => Ok(()),

@@ -1,4 +1,4 @@
-//! The start of a runner's VM: its environment, its network, its mounts.
+//! Starts a runner's VM with its environment, its network and its mounts.
 
 use dayfly_guest::envfile;
 use dayfly_guest::environment::Suffix;
@@ -10,7 +10,7 @@ use super::register::Credentials;
 use super::{Run, RunnerError};
 use crate::fact::Fact;
 use crate::instance::machine_of;
-use crate::settings::{LoopSettings, Registration};
+use crate::pool::Registration;
 
 impl Run<'_> {
     pub(super) async fn start(
@@ -18,7 +18,7 @@ impl Run<'_> {
         credentials: &Credentials,
         reach: &Reach,
     ) -> Result<(), RunnerError> {
-        let environment = environment(self.settings, &self.id, &self.name, &self.secret, credentials, reach);
+        let environment = self.settings_for_guest(credentials, reach);
         let pairs: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let text = envfile::render(&pairs)
             .map_err(|source| RunnerError::EnvFile { name: self.name.clone(), source })?;
@@ -29,54 +29,48 @@ impl Run<'_> {
             machine: self.machine.clone(),
             network: Network {
                 egress: Egress::Open,
-                dns: self.settings.dns,
+                dns: self.pool.spec.dns,
                 forward: reach.forward,
                 allow: reach.allow.clone(),
             },
             environment: self.environment.path().to_owned(),
-            entrypoint: self.settings.entrypoint.clone(),
-            mounts: self.settings.mounts.clone(),
-            shell: self.settings.keep,
+            entrypoint: self.pool.spec.entrypoint.clone(),
+            mounts: self.pool.spec.mounts.clone(),
+            shell: self.pool.spec.keep,
         };
         self.tell(Fact::StartingVm).await?;
         self.vm = Some(dayfly_vm::start(self.host, spec, &machine_of(&self.folder)).await?);
         Ok(())
     }
-}
 
-/// What goes into `<id>.env`. The user's own settings come first: they never win over what the loop says.
-fn environment(
-    settings: &LoopSettings,
-    id: &crate::RunnerId,
-    name: &str,
-    secret: &str,
-    credentials: &Credentials,
-    reach: &Reach,
-) -> Vec<(String, String)> {
-    let flag = |on: bool| if on { "1" } else { "0" };
-    let ephemeral = settings.registration != Registration::Token { ephemeral: false };
-    let (labels, verbose) = (settings.labels.join(","), settings.verbose.to_string());
-    let (scope, principal) = (settings.scope.kind().word().to_owned(), settings.scope.to_string());
-    let mut ours = vec![
-        ("RUNNER_ID", id.as_str()),
-        ("RUNNER_NAME", name),
-        ("RUNNER_USER", &settings.user),
-        ("RUNNER_SECRET", secret),
-        ("RUNNER_GITHUB", &reach.url),
-        ("RUNNER_SCOPE", &scope),
-        ("RUNNER_PRINCIPAL", &principal),
-        ("RUNNER_GROUP", &settings.group.name),
-        ("RUNNER_LABELS", &labels),
-        ("RUNNER_EPHEMERAL", flag(ephemeral)),
-        ("RUNNER_UPDATE", flag(settings.update)),
-        ("RUNNER_VERBOSE", &verbose),
-    ];
-    ours.push(match credentials {
-        Credentials::Jit(new_runner) => ("RUNNER_JITCONFIG", new_runner.encoded.expose_secret()),
-        Credentials::Token(token) => ("RUNNER_TOKEN", token.token.expose_secret()),
-    });
-    let users = settings.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));
-    let users: Vec<_> = users.cloned().collect();
-    let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    users.into_iter().chain(ours).collect()
+    /// Returns the settings in `<id>.env`. The user's own settings come first, and none of them replaces one of the loop's.
+    fn settings_for_guest(&self, credentials: &Credentials, reach: &Reach) -> Vec<(String, String)> {
+        let (spec, slot) = (&self.pool.spec, self.slot);
+        let flag = |on: bool| if on { "1" } else { "0" };
+        let ephemeral = spec.registration != Registration::Token { ephemeral: false };
+        let (labels, verbose) = (slot.labels.join(","), spec.verbose.to_string());
+        let (scope, principal) = (spec.scope.kind().word().to_owned(), spec.scope.to_string());
+        let mut ours = vec![
+            ("RUNNER_ID", self.id.as_str()),
+            ("RUNNER_NAME", &self.name),
+            ("RUNNER_USER", &spec.user),
+            ("RUNNER_SECRET", self.secret.expose_secret()),
+            ("RUNNER_GITHUB", &reach.url),
+            ("RUNNER_SCOPE", &scope),
+            ("RUNNER_PRINCIPAL", &principal),
+            ("RUNNER_GROUP", &slot.group.name),
+            ("RUNNER_LABELS", &labels),
+            ("RUNNER_EPHEMERAL", flag(ephemeral)),
+            ("RUNNER_UPDATE", flag(spec.update)),
+            ("RUNNER_VERBOSE", &verbose),
+        ];
+        ours.push(match credentials {
+            Credentials::Jit(new_runner) => ("RUNNER_JITCONFIG", new_runner.encoded.expose_secret()),
+            Credentials::Token(token) => ("RUNNER_TOKEN", token.token.expose_secret()),
+        });
+        let users = spec.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));
+        let users: Vec<_> = users.cloned().collect();
+        let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        users.into_iter().chain(ours).collect()
+    }
 }

@@ -6,6 +6,7 @@ use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, Ending, Observation};
 use dayfly_vm::{StartedFrom, Vm, VmEvent};
+use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
@@ -83,7 +84,7 @@ impl Run<'_> {
                 }
                 Input::Vm(Some(event)) => {
                     if let (VmEvent::Hello, Stage::Booting) = (&event, &stage) {
-                        stage = Stage::Starting { deadline: Instant::now() + self.settings.limits.runner_up };
+                        stage = Stage::Starting { deadline: Instant::now() + self.pool.limits.runner_up };
                     }
                     let has_greeted = !matches!(stage, Stage::Booting);
                     let ended = self.take_vm_event(event, has_greeted, &mut lines).await.transpose();
@@ -129,7 +130,7 @@ impl Run<'_> {
     /// Returns true if the entrypoint's note that the runner app is about to start exists. The state remembers it, because
     /// another process may wait for the note and remove it at any time.
     async fn look_for_tkn(&mut self) -> Result<bool, RunnerError> {
-        let note = match self.settings.leave_tkn {
+        let note = match self.slot.leaves_tkn {
             true => self.environment.read(Suffix::Tkn)?,
             false => self.environment.take(Suffix::Tkn)?,
         };
@@ -148,7 +149,7 @@ impl Run<'_> {
         if let Stage::Ending { .. } = stage {
             return Ok(stage);
         }
-        let seconds = self.settings.lifetime.unwrap_or_default().as_secs();
+        let seconds = self.pool.spec.lifetime.unwrap_or_default().as_secs();
         let reason = format!("it has lived for {seconds} s");
         self.ask_to_end(RunnerEnd::LifetimeOver, stage.order(), &reason).await
     }
@@ -162,20 +163,20 @@ impl Run<'_> {
     ) -> Result<Stage, RunnerError> {
         if self.state.was_up() {
             self.tell(Fact::Stopping { reason: reason.to_owned() }).await?;
-            self.environment.write(Suffix::Trm, &self.secret)?;
+            self.environment.write(Suffix::Trm, self.secret.expose_secret())?;
         }
-        Ok(Stage::Ending { end, order, deadline: Instant::now() + self.settings.limits.gentle_stop })
+        Ok(Stage::Ending { end, order, deadline: Instant::now() + self.pool.limits.gentle_stop })
     }
 
     async fn pass_deadline(&mut self, stage: Stage) -> Result<RunnerEnd, RunnerError> {
         let Stage::Ending { end, .. } = stage else {
             return Err(RunnerError::NotUp {
                 name: self.name.clone(),
-                limit: self.settings.limits.runner_up,
+                limit: self.pool.limits.runner_up,
                 console: self.vm.as_ref().map(Vm::console_tail).unwrap_or_default(),
             });
         };
-        let limit = self.settings.limits.gentle_stop.as_secs();
+        let limit = self.pool.limits.gentle_stop.as_secs();
         let message = format!("{} did not end within {limit} s of .trm: killing its machine", self.name);
         self.tell(Fact::Warning { message }).await?;
         Ok(end)
@@ -246,7 +247,7 @@ impl Run<'_> {
     /// decides only what people are told.
     async fn end_of(&mut self, code: Option<i32>, lines: &LastLines) -> Result<RunnerEnd, RunnerError> {
         if let Ok(Some(note)) = self.environment.read(Suffix::Brk) {
-            if environment::is_secret(&note, &self.secret) {
+            if environment::is_secret(&note, self.secret.expose_secret()) {
                 return Ok(RunnerEnd::Broken);
             }
             let message = format!("{}.brk is ignored: it does not hold the loop's secret", self.id);

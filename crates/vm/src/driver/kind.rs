@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A driver, i.e. a way to run machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum DriverKind {
     /// QEMU on this host, with KVM or under emulation.
     Qemu,
@@ -45,6 +46,20 @@ impl DriverKind {
 impl std::fmt::Display for DriverKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+impl From<DriverKind> for &'static str {
+    fn from(kind: DriverKind) -> Self {
+        kind.as_str()
+    }
+}
+
+impl TryFrom<String> for DriverKind {
+    type Error = DriverKindError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

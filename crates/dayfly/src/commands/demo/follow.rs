@@ -56,9 +56,9 @@ impl Demo {
         let (jobs, demand) = dayfly_fleet::demand::channel();
         let (stop_sender, stop) = dayfly_fleet::stop::channel();
         let orchestration = self.orchestration();
-        let (host, forge, facts) = (self.host.clone(), self.lab.forge.clone(), self.facts.clone());
+        let (host, facts) = (self.host.clone(), self.facts.clone());
         let pool = tokio::spawn(async move {
-            orchestrate(orchestration, &host, &forge, &facts, Some(demand), stop).await;
+            orchestrate(orchestration, &host, &facts, Some(demand), stop).await;
         });
         let mut following = Following {
             demo: self,

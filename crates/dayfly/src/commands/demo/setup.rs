@@ -1,19 +1,20 @@
 //! Sets a demo up: image, instance, lab, and the dispatched run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_fleet::demand::Demand;
 use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::orchestrator::{FailureRule, Orchestration};
+use dayfly_fleet::pool::{Group, Limits, MachineSpec, Pool, PoolSpec, USER_DEFAULT};
 use dayfly_fleet::recovery;
 use dayfly_fleet::run_log::RunLogs;
-use dayfly_fleet::settings::{Group, Limits, LoopSettings, Registration};
 use dayfly_fleet::stream::FactSink;
 use dayfly_forge::{ApiBase, Dispatch, Forge, RunnerScope};
 use dayfly_host::retry;
 use dayfly_lab::{Lab, LabError, LabEvents, LabSettings};
-use dayfly_vm::{Driver, Entrypoint, Machine, VmHost};
+use dayfly_vm::{Driver, Machine, VmHost};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -59,9 +60,6 @@ impl PrivateLab {
     }
 }
 
-/// User that jobs run as.
-const USER: &str = "runner";
-
 /// A demo whose run has been dispatched.
 pub(super) struct Demo {
     pub(super) view: View,
@@ -69,7 +67,8 @@ pub(super) struct Demo {
     pub(super) instance: Instance,
     pub(super) lab: PrivateLab,
     pub(super) run: u64,
-    pub(super) machine: Machine,
+    machine_spec: MachineSpec,
+    machine: Machine,
     pub(super) parallel: u32,
     pub(super) keep: bool,
     pub(super) lab_events: LabEvents,
@@ -93,7 +92,8 @@ impl Demo {
             json!({ "file": args.workflow, "name": name }),
         );
         let mut host = machine::host(places)?;
-        let machine = machine::settings(places, &args.machine, USER, view.is_json()).await?;
+        let machine_spec = args.machine.spec();
+        let machine = machine::settings(places, &machine_spec, USER_DEFAULT, view.is_json()).await?;
         if let Driver::Qemu(qemu) = &machine.driver {
             view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
         }
@@ -129,6 +129,7 @@ impl Demo {
                     instance,
                     lab,
                     run,
+                    machine_spec,
                     machine,
                     parallel,
                     keep,
@@ -171,36 +172,27 @@ impl Demo {
 
     /// Returns the demo's pool. Each slot gets the labels and the group of its job.
     pub(super) fn orchestration(&self) -> Orchestration {
-        let settings = LoopSettings {
-            index: 0,
+        let forge = self.lab.forge.clone();
+        let spec = PoolSpec {
             prefix: PREFIX.to_owned(),
-            scope: scope(),
-            lab: true,
-            group: Group::default_group(),
-            registration: Registration::Jit,
-            labels: Vec::new(),
-            repeat: std::num::NonZeroU32::new(1),
-            lifetime: None,
-            secret: None,
-            user: USER.to_owned(),
-            update: false,
-            verbose: 0,
-            guest_settings: Vec::new(),
-            machine: self.machine.clone(),
-            dns: machine::DNS_DEFAULT,
-            mounts: Vec::new(),
-            entrypoint: Entrypoint::default(),
-            limits: Limits::default(),
-            runs: self.instance.runs(),
-            environment: self.instance.environment(),
-            leave_tkn: false,
-            patient: false,
+            demand: Demand::Jobs { max: self.parallel },
             keep: self.keep,
+            ..PoolSpec::new(forge.base().clone(), scope(), self.machine_spec.clone())
+        };
+        let pool = Pool {
+            spec: Arc::new(spec),
+            forge,
+            is_lab: true,
+            group: Group::default_group(),
+            labels: Vec::new(),
+            machine: self.machine.clone(),
+            secret: None,
+            runs: self.instance.runs(),
+            limits: Limits::default(),
         };
         Orchestration {
-            demand: Demand::Jobs { max: self.parallel },
             rule: FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true },
-            settings,
+            pool,
             environment: self.instance.environment(),
         }
     }

@@ -36,9 +36,9 @@ pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome
 
 async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)> {
     let host = machine::host(places)?;
-    let image = super::choose(places, args.image.as_deref(), args.fetch, args.json).await?.image;
+    let image = super::choose(places, args.image.as_deref(), args.fetch.spec(), args.json).await?.image;
     let name = summary(&image);
-    let (accel, guest_binary) = (machine::accel_choice(args.accel), places.guest_binary()?);
+    let (accel, guest_binary) = (args.accel.choice(), places.guest_binary()?);
     let driver = Driver::Qemu(QemuSettings {
         disk_mib: DISK_MIB,
         image,

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use dayfly_image::oci::ImageName;
 use dayfly_image::{
-    BuildSettings, Cancel, Image, ImageError, ImageResolver, ImportSettings, Imported, PullPolicy, Store,
+    BuildSettings, Cancel, Image, ImageError, ImageResolver, ImportSettings, Imported, Store,
 };
 
 use super::progress::{Shown, building};
-use crate::cli::{FetchArgs, ImageTools, Pull};
 use crate::exit::{Failure, Result};
 use crate::printer;
 use crate::settings::Places;
+use dayfly_fleet::pool::FetchSpec;
 
 /// An image, and the resolver that can find a newer one by the same name.
 pub(crate) struct Chosen {
@@ -23,7 +23,7 @@ pub(crate) struct Chosen {
 pub(crate) async fn choose(
     places: &Places,
     wanted: Option<&str>,
-    fetch: FetchArgs,
+    fetch: FetchSpec,
     quiet: bool,
 ) -> Result<Chosen> {
     match wanted {
@@ -33,19 +33,14 @@ pub(crate) async fn choose(
 }
 
 /// Returns the image with this id, folder or name. An image that is given by name is fetched.
-pub(super) async fn by_word(
-    places: &Places,
-    wanted: &str,
-    fetch_args: FetchArgs,
-    quiet: bool,
-) -> Result<Chosen> {
+pub(super) async fn by_word(places: &Places, wanted: &str, rules: FetchSpec, quiet: bool) -> Result<Chosen> {
     let store = Store::new(&places.state);
     if let Some(image) = here(&store, wanted)? {
         store.touch(&image);
         return Ok(Chosen { image, source: None });
     }
     let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
-    let source = source(places, name, fetch_args)?;
+    let source = source(places, name, rules)?;
     // The hint also helps with a mistyped id, which is parsed as the name of a repository.
     let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
     Ok(Chosen { image, source: Some(source) })
@@ -81,13 +76,8 @@ fn here(store: &Store, wanted: &str) -> Result<Option<Image>> {
 }
 
 /// Returns the resolver of an image name.
-fn source(places: &Places, name: ImageName, fetch: FetchArgs) -> Result<ImageResolver> {
-    let policy = match fetch.pull {
-        Pull::Always => PullPolicy::Always,
-        Pull::Missing => PullPolicy::Missing,
-        Pull::Never => PullPolicy::Never,
-    };
-    let add_tools = fetch.image_tools == ImageTools::Missing;
+fn source(places: &Places, name: ImageName, rules: FetchSpec) -> Result<ImageResolver> {
+    let FetchSpec { pull: policy, add_tools } = rules;
     let (tool_folders, tool_env) = (places.search_path.clone(), places.tool_env.clone());
     let (build, access) = (build_settings(places), places.registry_access()?);
     Ok(ImageResolver::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))

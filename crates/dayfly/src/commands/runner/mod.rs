@@ -1,11 +1,11 @@
-//! `dayfly runner`: one loop alone.
+//! `dayfly runner`: runs one slot without an orchestrator.
 
 pub(crate) mod prepare;
 pub(crate) mod pump;
 pub(crate) mod request;
 
 use dayfly_fleet::fact::FactRecord;
-use dayfly_fleet::settings::{LoopSettings, environment_of_loop};
+use dayfly_fleet::slot::{Slot, environment_in};
 use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
 use tokio::sync::mpsc;
@@ -16,27 +16,24 @@ use crate::settings::Places;
 use crate::signals::Signals;
 use prepare::Prepared;
 use pump::Pump;
-use request::LoopRequest;
+use request::PoolRequest;
 
 pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let json = options.args.looping.json;
     let index = options.args.index.unwrap_or(0);
-    let request = LoopRequest::resolve(&options, places)?;
-    let Prepared { host, forge, instance, settings } = prepare::prepare(places, request, json).await?;
+    let request = PoolRequest::read(&options, places)?;
+    let Prepared { host, instance, pool } = prepare::prepare(places, request, json).await?;
     let mut pump = Pump::open(&places.state, &instance, json)?;
-    // Another orchestrator may have made the directory, and then waits for the note in it that a runner is up.
+    // Another orchestrator may have created the directory, and then waits for the note in it that a runner is up.
     let given = options.args.looping.environment.clone();
-    let settings = LoopSettings {
-        index,
-        leave_tkn: given.is_some(),
-        environment: given
-            .unwrap_or_else(|| environment_of_loop(&instance.environment(), &settings.prefix, index)),
-        ..settings
-    };
+    let leaves_tkn = given.is_some();
+    let environment =
+        given.unwrap_or_else(|| environment_in(&instance.environment(), &pool.spec.prefix, index));
+    let slot = Slot { leaves_tkn, ..Slot::new(&pool, index, environment) };
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let running = run_loop(settings, &host, &forge, &facts, stop);
+    let running = run_loop(&pool, &slot, &host, &facts, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     match (end, stopped_by) {
@@ -49,8 +46,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     }
 }
 
-/// Passes facts and signals on until `running` has ended: the first signal asks for an orderly end, the second one for
-/// one at once.
+/// Passes facts and signals on until `running` has ended. The first signal stops the runners gently, the second one at once.
 pub(crate) async fn follow<T>(
     running: impl Future<Output = T>,
     signals: &mut Signals,

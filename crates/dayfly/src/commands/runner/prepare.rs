@@ -1,48 +1,48 @@
-//! From what is asked for to what can be run: the forge is asked, a driver chosen, what earlier starts have left cleared
-//! up. All that can be known before anything is made is found out here, and told as one error.
+//! Resolves the description of a pool: asks the forge, chooses a driver, removes what earlier starts have left. Every problem
+//! that can be known before anything is created is reported here, as one error.
+
+use std::sync::Arc;
 
 use dayfly_fleet::instance::{Instance, Serves};
+use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec};
 use dayfly_fleet::recovery;
-use dayfly_fleet::settings::{Group, Limits, LoopSettings};
 use dayfly_forge::{Forge, ForgeOptions};
 use dayfly_vm::VmHost;
 
-use super::request::LoopRequest;
+use super::request::PoolRequest;
 use crate::commands::machine;
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
 use crate::{labels, proxy};
 
-/// All that loops need.
+/// A pool that is ready to run on this host.
 pub(crate) struct Prepared {
     pub(crate) host: VmHost,
-    pub(crate) forge: Forge,
     pub(crate) instance: Instance,
-    /// Of loop 0, in the instance's environment directory.
-    pub(crate) settings: LoopSettings,
+    pub(crate) pool: Pool,
 }
 
-/// Prepares loops.
+/// Resolves a pool, and removes what earlier starts have left.
 ///
 /// # Errors
-/// The forge or this host cannot do what is asked for; nothing is left then.
-pub(crate) async fn prepare(places: &Places, request: LoopRequest, quiet: bool) -> Result<Prepared> {
-    for warning in &request.warnings {
+/// The forge or this host cannot do what is requested. Nothing is left then.
+pub(crate) async fn prepare(places: &Places, request: PoolRequest, quiet: bool) -> Result<Prepared> {
+    let PoolRequest { spec, pat, secret, warnings } = request;
+    for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let options = ForgeOptions { proxy: proxy::of(request.forge.url())?, ..ForgeOptions::default() };
-    let forge =
-        Forge::with_options(request.forge.clone(), request.pat.clone(), &options).map_err(Failure::cannot)?;
-    let lab = forge.prove_lab().await.map_err(Failure::cannot)?.is_some();
-    let group = Group { id: group_id(&forge, &request).await?, name: request.group.clone() };
-    // Whoever may make a registration token may register runners in either way, and to make one changes nothing.
-    forge.registration_token(&request.scope).await.map_err(Failure::cannot)?;
-    let (mut host, made) = machine::choose(places, &request, lab, quiet).await?;
+    let options = ForgeOptions { proxy: proxy::of(spec.forge.url())?, ..ForgeOptions::default() };
+    let forge = Forge::with_options(spec.forge.clone(), pat, &options).map_err(Failure::cannot)?;
+    let is_lab = forge.prove_lab().await.map_err(Failure::cannot)?.is_some();
+    let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
+    // A token that may create a registration token may register runners in both ways, and creating one changes nothing.
+    forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
+    let (mut host, made) = machine::choose(places, &spec, is_lab, quiet).await?;
     tracing::info!("machines: {}", made.explanation);
     let serves = Serves {
         forge: forge.base().url().to_string(),
-        scope: request.scope.clone(),
-        prefix: request.prefix.clone(),
+        scope: spec.scope.clone(),
+        prefix: spec.prefix.clone(),
         private_lab: false,
     };
     clear_up(places, &forge, &serves).await?;
@@ -51,45 +51,29 @@ pub(crate) async fn prepare(places: &Places, request: LoopRequest, quiet: bool) 
     if quiet {
         crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
     }
-    let settings = LoopSettings {
-        index: 0,
-        prefix: request.prefix,
-        scope: request.scope,
-        lab,
+    let pool = Pool {
+        labels: labels::all(spec.labels.clone(), &made.machine),
+        spec: Arc::new(spec),
+        forge,
+        is_lab,
         group,
-        registration: request.registration,
-        labels: labels::all(request.labels, &made.machine),
-        repeat: request.repeat,
-        lifetime: request.lifetime,
-        secret: request.secret,
-        user: request.user,
-        update: request.update,
-        verbose: request.verbose,
-        guest_settings: request.guest_settings,
         machine: made.machine,
-        dns: request.dns,
-        mounts: request.mounts,
-        entrypoint: request.entrypoint,
-        limits: Limits::default(),
+        secret,
         runs: instance.runs(),
-        environment: instance.environment(),
-        leave_tkn: false,
-        patient: false,
-        keep: false,
+        limits: Limits::default(),
     };
-    Ok(Prepared { host, forge, instance, settings })
+    Ok(Prepared { host, instance, pool })
 }
 
-async fn group_id(forge: &Forge, request: &LoopRequest) -> Result<u64> {
+async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {
     use dayfly_forge::ForgeError::{RepositoryGroup, UnknownGroup};
-    forge.group_id(&request.scope, &request.group).await.map_err(|error| match error {
+    forge.group_id(&spec.scope, &spec.group).await.map_err(|error| match error {
         RepositoryGroup { .. } | UnknownGroup { .. } => Failure::usage(error),
         _ => Failure::cannot(error),
     })
 }
 
-/// Ends what waits for runners, and removes the instance's folder, where nothing is left in it that a later start must
-/// look after.
+/// Destroys the spares, and removes the instance's folder unless it holds something that a later start must remove.
 pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
     host.spares.end().await;
     let folder = instance.folder().to_owned();

@@ -1,58 +1,41 @@
-//! What a loop is asked to do: its options checked and resolved, before anything is made or anybody asked.
+//! Reads a pool from a loop's options, and checks the options before anything is created and before the forge is asked.
 
 use std::fs;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dayfly_fleet::settings::Registration;
+use dayfly_fleet::pool::{MachineSpec, PoolSpec, Registration};
 use dayfly_forge::{ApiBase, RunnerScope};
 use dayfly_guest::variables;
-use dayfly_vm::{DriverKind, Entrypoint, Mount};
+use dayfly_vm::{Entrypoint, Mount};
 use secrecy::SecretString;
 
-use crate::cli::{LoopOptions, MachineArgs, RegistrationWord};
+use crate::cli::{LoopOptions, RegistrationWord};
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
 
 /// Longest secret of the handshake; the file that carries it back holds 4 KiB.
 const SECRET_LENGTH_MAX: usize = 1024;
 
-/// A loop that may be tried: nothing in it is known to be wrong.
+/// The options of a loop, checked: a pool, and what must not be part of its description.
 #[derive(Debug)]
-pub(crate) struct LoopRequest {
-    pub(crate) forge: ApiBase,
-    pub(crate) scope: RunnerScope,
-    pub(crate) group: String,
+pub(crate) struct PoolRequest {
+    pub(crate) spec: PoolSpec,
     /// The token of the forge.
     pub(crate) pat: SecretString,
-    pub(crate) registration: Registration,
-    /// Labels after the first three; none: the default ones.
-    pub(crate) labels: Option<Vec<String>>,
-    pub(crate) repeat: Option<NonZeroU32>,
-    pub(crate) lifetime: Option<Duration>,
-    pub(crate) secret: Option<String>,
-    pub(crate) prefix: String,
-    pub(crate) user: String,
-    pub(crate) update: bool,
-    pub(crate) verbose: u8,
-    pub(crate) guest_settings: Vec<(String, String)>,
-    pub(crate) driver: Option<DriverKind>,
-    pub(crate) machine: MachineArgs,
-    pub(crate) dns: IpAddr,
-    pub(crate) mounts: Vec<Mount>,
-    pub(crate) entrypoint: Entrypoint,
-    /// Things that are allowed and should not be done, in words.
+    /// The secret of the handshake; none: a random one for each runner.
+    pub(crate) secret: Option<SecretString>,
+    /// Warnings about allowed but unwise options.
     pub(crate) warnings: Vec<String>,
 }
 
-impl LoopRequest {
-    /// Checks and resolves options.
+impl PoolRequest {
+    /// Checks options.
     ///
     /// # Errors
-    /// The first thing that is wrong with them.
-    pub(crate) fn resolve(options: &LoopOptions, places: &Places) -> Result<Self> {
+    /// The first problem that was found.
+    pub(crate) fn read(options: &LoopOptions, places: &Places) -> Result<Self> {
         let args = &options.args;
         let forge = ApiBase::from_host_or_url(&args.forge.forge).map_err(Failure::usage)?;
         let mut warnings = Vec::new();
@@ -64,35 +47,31 @@ impl LoopRequest {
         mounts.extend(dir.map(|dir| guest_programs(dir, guest_dir, places)).transpose()?);
         let named = args.runtime.as_deref().filter(|word| !["", "auto"].contains(word));
         let driver = named.map(str::parse).transpose().map_err(Failure::usage)?;
-        Ok(Self {
-            forge,
-            scope,
+        let guest_settings = std::env::vars().filter(|(name, value)| variables::is_for_guest(name, value));
+        let spec = PoolSpec {
             group: args.forge.group.clone(),
-            pat: pat(options, &mut warnings)?,
-            registration,
             labels: labels(&args.forge.labels)?,
+            registration,
+            prefix: args.looping.prefix.clone(),
             repeat: u32::try_from(args.looping.repeat).ok().and_then(NonZeroU32::new),
             lifetime: args.looping.terminate.filter(|&seconds| seconds > 0).map(Duration::from_secs),
-            secret: args.looping.secret.as_deref().map(secret).transpose()?,
-            prefix: args.looping.prefix.clone(),
-            user: args.guest.user.clone(),
-            update: args.guest.update,
-            verbose: options.verbosity(),
-            guest_settings: std::env::vars()
-                .filter(|(name, value)| variables::is_for_guest(name, value))
-                .collect(),
-            driver,
-            machine: args.machine.clone(),
             dns: args.guest.dns,
             mounts,
             entrypoint,
-            warnings,
-        })
+            user: args.guest.user.clone(),
+            update: args.guest.update,
+            verbose: options.verbosity(),
+            guest_settings: guest_settings.collect(),
+            ..PoolSpec::new(forge, scope, MachineSpec { driver, ..args.machine.spec() })
+        };
+        let pat = pat(options, &mut warnings)?;
+        let secret = args.looping.secret.as_deref().map(secret).transpose()?;
+        Ok(Self { spec, pat, secret, warnings })
     }
 }
 
 impl LoopOptions {
-    /// How much is told: `-v` if it was given, else the number.
+    /// Returns the verbosity: that of `-v` if it was given, else the number.
     pub(crate) fn verbosity(&self) -> u8 {
         if self.verbose > 0 { self.verbose } else { self.args.looping.verbosity }
     }
@@ -126,7 +105,7 @@ fn registration(
     }
 }
 
-/// The forge's token: an argument wins over a file, and both over the variable.
+/// Returns the forge's token. An argument wins over a file, and both win over the variable.
 fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<SecretString> {
     let forge = &options.args.forge;
     let is_argument = options.is_argument("pat");
@@ -179,13 +158,13 @@ fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
     Ok(Some(labels).filter(|labels| !labels.is_empty()))
 }
 
-fn secret(text: &str) -> Result<String> {
+fn secret(text: &str) -> Result<SecretString> {
     if text.len() > SECRET_LENGTH_MAX || text.chars().any(|c| c.is_control()) {
         return Err(Failure::usage(format!(
             "the secret must be one line of {SECRET_LENGTH_MAX} bytes at most"
         )));
     }
-    Ok(text.to_owned())
+    Ok(text.into())
 }
 
 fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
@@ -201,13 +180,13 @@ fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
         .collect()
 }
 
-/// The entrypoint as the machine sees it: the one that was asked for, or the guest binary in the folder of `-D`.
+/// Returns the entrypoint as the machine sees it: the requested one, or the guest binary in the folder of `-D`.
 fn entrypoint(given: Option<PathBuf>, dir: Option<&Path>) -> Entrypoint {
     let program = given.or_else(|| dir.map(|dir| dir.join("dayfly-guest")));
     Entrypoint { program, args: Vec::new() }
 }
 
-/// The mount for `-D`: this host's folder of guest programs, at that place.
+/// Returns the mount for `-D`: this host's folder of guest programs, at that path.
 fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Result<Mount> {
     if !dir.is_absolute() {
         return Err(Failure::usage(format!(

@@ -1,0 +1,88 @@
+//! A pool of runners: its description ([`PoolSpec`]), and what was resolved from it ([`Pool`]).
+//!
+//! The first is data that a user writes. The second is made late, for one process on one host, and is never stored in the
+//! first: an image name leads to another image tomorrow.
+
+mod spec;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dayfly_forge::Forge;
+use dayfly_host::retry::{self, Retry};
+use dayfly_vm::Machine;
+use secrecy::SecretString;
+
+pub use spec::{DNS_DEFAULT, FetchSpec, GROUP_DEFAULT, MachineSpec, PoolSpec, Registration, USER_DEFAULT};
+
+/// A pool that can run: everything that its description names was looked up and checked.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// The description.
+    pub spec: Arc<PoolSpec>,
+    /// The client of its forge.
+    pub forge: Forge,
+    /// True if the forge was proven to be a lab of this host.
+    pub is_lab: bool,
+    /// The runner group, looked up at the forge.
+    pub group: Group,
+    /// All labels of its runners, because a JIT config adds none.
+    pub labels: Vec<String>,
+    /// The machine of each runner, with the image that its name resolved to at the start.
+    pub machine: Machine,
+    /// The secret of the handshake with the entrypoints; none: a random one for each runner.
+    pub secret: Option<SecretString>,
+    /// The instance's folder of runs.
+    pub runs: PathBuf,
+    /// Limits of the waits for others.
+    pub limits: Limits,
+}
+
+/// A runner group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its id; 1 is the default group, the only one that a repository knows.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+}
+
+impl Group {
+    /// Returns the group that every scope has.
+    pub fn default_group() -> Self {
+        Self { id: 1, name: GROUP_DEFAULT.to_owned() }
+    }
+}
+
+/// Limits of a loop's waits for others. Each wait has one, because each of the others can be gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest fetch of an image.
+    pub pull: Duration,
+    /// Longest time from the agent's hello until the runner app is about to start (`.tkn`).
+    pub runner_up: Duration,
+    /// Longest time from `.trm` until the entrypoint has exited.
+    pub gentle_stop: Duration,
+    /// Longest time from the entrypoint's exit, or from the end of a gentle stop, until the VM has powered off by itself.
+    pub power_off: Duration,
+    /// Time during which the loop tries again to delete a registration that the forge calls busy although its VM is gone.
+    pub busy_registration: Duration,
+    /// The rule for the next runner after one that failed before its app was up.
+    pub retry: Retry,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Gigabytes over a slow line.
+            pull: Duration::from_secs(3600),
+            runner_up: Duration::from_secs(180),
+            gentle_stop: Duration::from_secs(45),
+            power_off: Duration::from_secs(10),
+            // A lab, like GitHub, keeps a job for a runner that is silent; the lab's lock lasts 150 s.
+            busy_registration: Duration::from_secs(180),
+            retry: retry::RUNNER,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The description of a pool: pure data, as flags or a file give it. Nothing in it was looked up anywhere.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dayfly_forge::{ApiBase, RunnerScope};
+use dayfly_image::PullPolicy;
+use dayfly_vm::{AccelChoice, DriverKind, Entrypoint, Mount};
+use serde::{Deserialize, Serialize};
+
+use crate::demand::{Demand, StartOrder};
+
+/// The default DNS server of machines.
+pub const DNS_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
+/// The default user that jobs run as.
+pub const USER_DEFAULT: &str = "runner";
+/// The runner group that every scope has.
+pub const GROUP_DEFAULT: &str = "Default";
+
+/// The description of a pool of runners. Secrets are not part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolSpec {
+    /// The forge's API.
+    pub forge: ApiBase,
+    /// Scope of the registrations.
+    pub scope: RunnerScope,
+    /// Name of the runner group of the registrations.
+    pub group: String,
+    /// Labels after the three that every runner has; none: the default ones.
+    pub labels: Option<Vec<String>>,
+    /// The way in which runners are registered.
+    pub registration: Registration,
+    /// Prefix of the names of VMs and registrations.
+    pub prefix: String,
+    /// Number of runners that each slot creates, one after another; none: until the slot is stopped.
+    pub repeat: Option<NonZeroU32>,
+    /// Longest life of a runner, from the end of its pull. A slot ends with a runner that lived as long.
+    pub lifetime: Option<Duration>,
+    /// The demand for its runners.
+    pub demand: Demand,
+    /// The machine of each runner.
+    pub machine: MachineSpec,
+    /// DNS server of the machines.
+    pub dns: IpAddr,
+    /// Folders and files of the host that the machines see.
+    pub mounts: Vec<Mount>,
+    /// The program that is started in the machines.
+    pub entrypoint: Entrypoint,
+    /// User that jobs run as in the VM.
+    pub user: String,
+    /// True if the runner app may update itself.
+    pub update: bool,
+    /// Verbosity of the entrypoint, 0 to 3.
+    pub verbose: u8,
+    /// The user's own settings for the entrypoint and the jobs: `RUNNER_` variables that are not the host's.
+    pub guest_settings: Vec<(String, String)>,
+    /// True if the VM of a job that has ended stays, so that a person can inspect it.
+    pub keep: bool,
+}
+
+/// The way in which runners are registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// The host registers the runner, and the VM gets a JIT config: an identity for one job.
+    Jit,
+    /// The VM gets a registration token that lives an hour, and registers itself.
+    Token {
+        /// True for one job; false for one job after another in the same VM.
+        ephemeral: bool,
+    },
+}
+
+/// The description of a machine: names and sizes. [`dayfly_vm::Machine`] is what is resolved from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// The driver; none: the best that this host can use.
+    pub driver: Option<DriverKind>,
+    /// Name of the image; none: the driver's default.
+    pub image: Option<String>,
+    /// Rules for fetching the image.
+    pub fetch: FetchSpec,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Scratch disk, GiB.
+    pub disk_gib: u64,
+    /// The requested accelerator.
+    pub accel: AccelChoice,
+    /// Processor model of emulated machines, as QEMU names it; none: a model that QEMU emulates correctly.
+    pub cpu_model: Option<String>,
+    /// True if each machine is booted, false if machines are forked from a template.
+    pub cold: bool,
+    /// Number of forks that are created before they are needed.
+    pub spares: u32,
+    /// Path of a script that runs in the template before it is frozen.
+    pub warm_up: Option<PathBuf>,
+}
+
+/// Rules for fetching an image from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchSpec {
+    /// When a registry is asked for a newer image.
+    pub pull: PullPolicy,
+    /// True if the tools that jobs need and the image lacks are added.
+    pub add_tools: bool,
+}
+
+impl PoolSpec {
+    /// Returns the description of a pool of one runner, with defaults for everything but the arguments.
+    pub fn new(forge: ApiBase, scope: RunnerScope, machine: MachineSpec) -> Self {
+        Self {
+            forge,
+            scope,
+            group: GROUP_DEFAULT.to_owned(),
+            labels: None,
+            registration: Registration::Jit,
+            prefix: "GH-runner".to_owned(),
+            repeat: None,
+            lifetime: None,
+            demand: Demand::Static { runners: 1, start: StartOrder::Paused(Duration::ZERO) },
+            machine,
+            dns: DNS_DEFAULT,
+            mounts: Vec::new(),
+            entrypoint: Entrypoint::default(),
+            user: USER_DEFAULT.to_owned(),
+            update: false,
+            verbose: 0,
+            guest_settings: Vec::new(),
+            keep: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_plain_data_that_reads_back_as_itself() {
+        let machine = MachineSpec {
+            driver: Some(DriverKind::PodmanKrun),
+            image: Some("ubuntu:24.04".into()),
+            fetch: FetchSpec { pull: PullPolicy::Missing, add_tools: true },
+            cpus: 2,
+            memory_mib: 1024,
+            disk_gib: 32,
+            accel: AccelChoice::Auto,
+            cpu_model: None,
+            cold: false,
+            spares: 1,
+            warm_up: Some("/w.sh".into()),
+        };
+        let forge = ApiBase::from_host_or_url("ghes.example").expect("an address");
+        let scope = RunnerScope::Organization("acme".into());
+        let pool = PoolSpec {
+            mounts: vec!["/a:/b:ro".parse().expect("a mount")],
+            registration: Registration::Token { ephemeral: true },
+            lifetime: Some(Duration::from_secs(40)),
+            ..PoolSpec::new(forge, scope, machine)
+        };
+        let text = serde_json::to_string_pretty(&pool).expect("json");
+        assert_eq!(serde_json::from_str::<PoolSpec>(&text).expect("a pool"), pool);
+        insta::assert_snapshot!(text);
+    }
+}
