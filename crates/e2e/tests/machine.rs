@@ -133,6 +133,7 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
             allow: vec![([192, 168, 7, 8], 80).into()],
         },
         environment: folder.join("run/environment"),
+        settings: settings().into(),
         entrypoint: Entrypoint { program: None, args: args.map(str::to_owned).to_vec() },
         mounts: vec![
             mount("programs", "/local:ro"),
@@ -148,7 +149,6 @@ fn prepare(folder: &Path) {
     for made in ["run/environment", "programs", "in", "out, put"] {
         std::fs::create_dir_all(folder.join(made)).expect("a folder");
     }
-    std::fs::write(folder.join("run/environment/0-look.env"), settings()).expect("settings");
     let program = folder.join("programs/look-around");
     std::fs::write(&program, LOOK_AROUND).expect("a program");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");

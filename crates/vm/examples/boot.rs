@@ -62,7 +62,6 @@ fn main() -> ExitCode {
         let run_dir = state.join("boot-example");
         let environment = run_dir.join("environment");
         std::fs::create_dir_all(&environment).unwrap();
-        std::fs::write(environment.join("0-example.env"), "RUNNER_ID=0-example\n").unwrap();
         let forge = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = forge.local_addr().unwrap();
         let spec = VmSpec {
@@ -88,6 +87,7 @@ fn main() -> ExitCode {
                 allow: Vec::new(),
             },
             environment: environment.clone(),
+            settings: "RUNNER_ID=0-example\n".into(),
             entrypoint: Entrypoint::default(),
             mounts: Vec::new(),
             shell: false,

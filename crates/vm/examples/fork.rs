@@ -63,6 +63,7 @@ fn main() -> ExitCode {
                 machine: machine.clone(),
                 network: network.clone(),
                 environment,
+                settings: format!("RUNNER_ID={number}-a\n").into(),
                 entrypoint: Entrypoint::default(),
                 mounts: Vec::new(),
                 shell: false,

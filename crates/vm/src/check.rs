@@ -257,9 +257,8 @@ impl CheckRun {
     ) -> Result<Option<String>, CheckError> {
         let environment = stage.path().join("environment");
         stage::make_folder(&environment)?;
-        let settings = environment.join(format!("{RUNNER}.env"));
-        let text = format!("RUNNER_ID={RUNNER}\nRUNNER_NAME=check\nRUNNER_SECRET={}\n", uuid::Uuid::new_v4());
-        fs::write(&settings, text).map_err(io_error("write", &settings))?;
+        let secret = uuid::Uuid::new_v4();
+        let settings = format!("RUNNER_ID={RUNNER}\nRUNNER_NAME=check\nRUNNER_SECRET={secret}\n");
         let args = ["-u", "", "--", GUEST, COMMAND, user].map(str::to_owned).to_vec();
         let spec = VmSpec {
             name: "check".to_owned(),
@@ -273,6 +272,7 @@ impl CheckRun {
                 allow: Vec::new(),
             },
             environment,
+            settings: settings.into(),
             entrypoint: Entrypoint { program: None, args },
             mounts: Vec::new(),
             shell: false,

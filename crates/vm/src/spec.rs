@@ -10,6 +10,7 @@ use crate::forward::Forward;
 use crate::machine::StartError;
 use crate::mount::Mount;
 use dayfly_image::{Image, ImageResolver};
+use secrecy::SecretString;
 
 /// The size and the driver of a machine: the settings that many machines share.
 #[derive(Debug, Clone)]
@@ -128,6 +129,9 @@ pub struct VmSpec {
     pub network: Network,
     /// The loop's environment directory on the host.
     pub environment: PathBuf,
+    /// The settings of the entrypoint, the content of its `<id>.env`. They contain secrets: the agent of a machine gets them
+    /// over its port. They are written to the environment directory only for a driver that shares the directory.
+    pub settings: SecretString,
     /// The program that is started in the machine.
     pub entrypoint: Entrypoint,
     /// Folders and files of the host that the machine sees.

@@ -12,6 +12,8 @@ use crate::machine::{
 };
 use crate::spec::{Driver, Entrypoint, KrunSettings, ProcessSettings, VmSpec};
 use crate::vm_host::VmHost;
+use dayfly_guest::environment::Suffix;
+use secrecy::ExposeSecret as _;
 
 /// Starts a machine in a run folder, which is created if it does not exist, and must not contain anything else. Returns as
 /// soon as the machine's process runs. Events report the progress of the guest. If the start fails, what it has created is
@@ -36,6 +38,7 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
         Driver::Qemu(settings) => fork::start(host, spec, settings, environment, run_dir).await,
         Driver::Process(settings) => start_process(host, &spec, &settings, environment, run_dir).await,
         Driver::PodmanKrun(settings) => {
+            share_settings(&environment, &spec)?;
             let podman = podman::podman(host)?;
             let guest_dir = run_dir.join(record::GUEST_FOLDER);
             let plan = podman::plan(&podman, &needs(&spec, &settings, run_dir, &guest_dir, &spec.hostname()));
@@ -44,6 +47,7 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
         }
         Driver::Krunvm(settings) => {
             krunvm::check(&spec.mounts)?;
+            share_settings(&environment, &spec)?;
             let krunvm = krunvm::krunvm(host)?;
             let lock = host.state.join(krunvm::LOCK);
             let guest_dir = run_dir.join(record::GUEST_FOLDER);
@@ -53,6 +57,14 @@ pub async fn start(host: &VmHost, spec: VmSpec, run_dir: &Path) -> Result<Vm, St
             start_mounted(Mounting { lock: Some(lock), ..mounting }, environment, run_dir).await
         }
     }
+}
+
+/// Writes the entrypoint's settings into the environment directory that the machine shares. The entrypoint removes them.
+fn share_settings(environment: &EnvironmentDir, spec: &VmSpec) -> Result<(), StartError> {
+    environment.write(Suffix::Env, spec.settings.expose_secret()).map_err(|error| {
+        let source = std::io::Error::other(error);
+        StartError::Io { what: "write settings into", path: spec.environment.clone(), source }
+    })
 }
 
 fn mounting(host: &VmHost, spec: &VmSpec, plan: mounted::Plan, kind: MachineRecordKind) -> Mounting {
@@ -105,6 +117,7 @@ async fn start_process(
     let role = MachineRole {
         hostname: spec.hostname(),
         runner_id: spec.runner_id.clone(),
+        settings: spec.settings.clone(),
         entrypoint: Entrypoint { program, args },
         shares: Vec::new(),
         env: process::entrypoint_env(&folders),

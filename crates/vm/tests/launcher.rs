@@ -115,6 +115,7 @@ impl Setting {
                 allow: Vec::new(),
             },
             environment: self.run_dir().join("environment"),
+            settings: "RUNNER_ID=0-abc\n".into(),
             entrypoint: Entrypoint::default(),
             mounts: Vec::new(),
             shell: false,

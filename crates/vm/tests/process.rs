@@ -35,7 +35,7 @@ async fn the_whole_handshake_passes_and_nothing_is_left() {
     events_until(&mut vm, |event| *event == VmEvent::Hello).await;
     let hello = begin.elapsed();
     events_until(&mut vm, line("[runner@runner-0-abc] Listening for Jobs")).await;
-    assert!(!stage.note("env").exists(), "it is taken away");
+    assert!(!stage.note("env").exists(), "its secrets are never written to the host's disk");
     until("the note comes back", || stage.note("tkn").exists()).await;
     assert_eq!(fs::read_to_string(stage.note("tkn")).unwrap().trim(), "GH-runner");
     fs::write(stage.note("trm"), SECRET).unwrap();

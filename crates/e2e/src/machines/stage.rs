@@ -87,13 +87,13 @@ impl Stage {
         let environment = self.folder.path().join(name).join("environment");
         std::fs::create_dir_all(&environment)?;
         let settings = format!("RUNNER_ID=0-{name}\nRUNNER_NAME={name}\nRUNNER_SECRET=planted-{name}\n");
-        std::fs::write(environment.join(format!("0-{name}.env")), settings)?;
         let spec = VmSpec {
             name: name.to_owned(),
             runner_id: format!("0-{name}"),
             machine,
             network: self.network.clone(),
             environment,
+            settings: settings.into(),
             entrypoint,
             mounts: Vec::new(),
             shell: false,

@@ -1,7 +1,6 @@
 //! Starts a runner's VM with its environment, its network and its mounts.
 
 use dayfly_guest::envfile;
-use dayfly_guest::environment::Suffix;
 use dayfly_vm::{Egress, Network, VmSpec};
 use secrecy::ExposeSecret as _;
 
@@ -18,11 +17,10 @@ impl Run<'_> {
         credentials: &Credentials,
         reach: &Reach,
     ) -> Result<(), RunnerError> {
-        let environment = self.settings_for_guest(credentials, reach);
-        let pairs: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let settings = self.settings_for_guest(credentials, reach);
+        let pairs: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let text = envfile::render(&pairs)
             .map_err(|source| RunnerError::EnvFile { name: self.name.clone(), source })?;
-        self.environment.write(Suffix::Env, &text)?;
         let spec = VmSpec {
             name: self.name.clone(),
             runner_id: self.id.to_string(),
@@ -34,6 +32,7 @@ impl Run<'_> {
                 allow: reach.allow.clone(),
             },
             environment: self.environment.path().to_owned(),
+            settings: text.into(),
             entrypoint: self.pool.spec.entrypoint.clone(),
             mounts: self.pool.spec.mounts.clone(),
             shell: self.pool.spec.keep,

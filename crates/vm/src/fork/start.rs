@@ -31,6 +31,7 @@ pub(crate) async fn start(
     let role = MachineRole {
         hostname: spec.hostname(),
         runner_id: spec.runner_id.clone(),
+        settings: spec.settings.clone(),
         entrypoint: spec.entrypoint.clone(),
         env: Vec::new(),
         shares: shares.as_ref().map(Shares::told).unwrap_or_default(),

@@ -47,7 +47,6 @@ pub(crate) async fn supervise(
         events: event_sender,
         orders: order_receiver,
         detached: Arc::clone(&detached),
-        env: None,
     };
     let supervisor = Supervising::Running(tokio::spawn(supervisor.run(started)));
     Ok(Vm { events, orders, supervisor, outputs, run_dir, detached })

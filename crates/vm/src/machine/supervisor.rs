@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dayfly_guest::environment::{Suffix, file_name};
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Start};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
 
 use super::attempt::{AfterAttempt, Attempt, BegunEnd, EndStep};
@@ -37,6 +38,8 @@ pub(super) enum StopOrder {
 pub(crate) struct MachineRole {
     pub(crate) hostname: String,
     pub(crate) runner_id: String,
+    /// The settings of the entrypoint.
+    pub(crate) settings: SecretString,
     pub(crate) entrypoint: Entrypoint,
     pub(crate) shares: Vec<protocol::Share>,
     /// Additional variables of the entrypoint.
@@ -63,9 +66,6 @@ pub(super) struct Supervisor<S> {
     pub(super) orders: mpsc::Receiver<StopOrder>,
     /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
-    /// The entrypoint's environment, once it was taken from its file. It is stored because a second start of the machine
-    /// needs it too.
-    pub(super) env: Option<String>,
 }
 
 /// The next thing that happened to a machine, before it is handled.
@@ -261,22 +261,8 @@ impl<S: StartSource> Supervisor<S> {
     }
 
     async fn start_entrypoint(&mut self, attempt: &mut Attempt) {
-        let taken = match self.env.clone() {
-            Some(content) => Ok(Some(content)),
-            None => self.environment.take(Suffix::Env),
-        };
-        match taken {
-            Ok(Some(content)) => {
-                self.env = Some(content.clone());
-                attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Env), content });
-            }
-            Ok(None) => {
-                let path = self.environment.path().join(self.file_name(Suffix::Env));
-                let message = format!("{} is not there: the entrypoint gets no environment", path.display());
-                self.tell(VmEvent::Fault { message }).await;
-            }
-            Err(error) => self.tell(VmEvent::Fault { message: error.to_string() }).await,
-        }
+        let settings = self.role.settings.expose_secret().to_owned();
+        attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Env), content: settings });
         let MachineRole { runner_id, entrypoint, shares, env, .. } = &self.role;
         let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
         let start = Start {
@@ -434,6 +420,7 @@ mod tests {
         let role = MachineRole {
             hostname: "m".to_owned(),
             runner_id: "0-abc".to_owned(),
+            settings: SecretString::default(),
             entrypoint: Entrypoint::default(),
             shares: Vec::new(),
             env: Vec::new(),
@@ -452,7 +439,6 @@ mod tests {
             events: event_sender,
             orders: order_receiver,
             detached,
-            env: None,
         };
         let exit = supervisor.run(started).await;
         let mut origins = Vec::new();

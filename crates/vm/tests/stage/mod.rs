@@ -30,15 +30,13 @@ pub(crate) const UNTIL_STOPPED: &str =
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     id: String,
+    /// Content of the runner's `<id>.env`.
+    settings: String,
 }
 
 impl Stage {
     /// Creates a folder with an environment directory, the settings of runner `id`, and a script for a runner app.
     pub(crate) fn new(id: &str, app: &str) -> Self {
-        let stage = Self { folder: tempfile::tempdir().unwrap(), id: id.to_owned() };
-        for folder in ["environment", "run", "state", "tools"] {
-            fs::create_dir(stage.path(folder)).unwrap();
-        }
         let jit = serde_json::json!({
             ".runner": STANDARD.encode(r#"{"AgentName":"n"}"#),
             ".credentials": STANDARD.encode("{}"),
@@ -52,7 +50,11 @@ impl Stage {
             ("RUNNER_ID", id),
             ("RUNNER_USER", ""),
         ];
-        fs::write(stage.note("env"), envfile::render(&variables).unwrap()).unwrap();
+        let settings = envfile::render(&variables).unwrap();
+        let stage = Self { folder: tempfile::tempdir().unwrap(), id: id.to_owned(), settings };
+        for folder in ["environment", "run", "state", "tools"] {
+            fs::create_dir(stage.path(folder)).unwrap();
+        }
         script(&stage.path("app.sh"), app);
         stage
     }
@@ -86,6 +88,7 @@ impl Stage {
                 allow: Vec::new(),
             },
             environment: self.path("environment"),
+            settings: self.settings.clone().into(),
             entrypoint: Entrypoint::default(),
             mounts: Vec::new(),
             shell: false,
