@@ -8,7 +8,7 @@ use super::Forge;
 use super::error::ForgeError;
 use super::request::Call;
 use super::running_lab::{Disbelief, token_of_running_lab};
-use crate::proof::{Answer, Nonce, mac};
+use crate::proof::{Nonce, ProofAnswer, mac};
 use subtle::ConstantTimeEq as _;
 
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
@@ -43,7 +43,7 @@ impl Forge {
             Err(error) if error.is_temporary() => return Err(error),
             Err(_) => return Ok(None),
         };
-        let Ok(given) = answer.json::<Answer>() else { return Ok(None) };
+        let Ok(given) = answer.json::<ProofAnswer>() else { return Ok(None) };
         let (Some(peer), "dayfly") = (answer.peer, given.lab.as_str()) else { return Ok(None) };
         let runner_url = given.runner_url.clone();
         let check = tokio::task::spawn_blocking(move || {

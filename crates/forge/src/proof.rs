@@ -26,7 +26,7 @@ pub const LOCK_FILE: &str = "lock";
 
 /// The answer of a lab to a challenge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Answer {
+pub struct ProofAnswer {
     /// Always `dayfly`.
     pub lab: String,
     /// The absolute path of the file that holds the lab's token.

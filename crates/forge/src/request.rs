@@ -70,7 +70,7 @@ impl Call {
 }
 
 /// An answer with a success status.
-pub(super) struct Answer {
+pub(super) struct ApiAnswer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -79,7 +79,7 @@ pub(super) struct Answer {
     what: String,
 }
 
-impl Answer {
+impl ApiAnswer {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ForgeError> {
         serde_json::from_slice(&self.body)
             .map_err(|error| ForgeError::BadAnswer { what: self.what.clone(), why: error.to_string() })
@@ -96,7 +96,7 @@ impl Answer {
 
 impl Forge {
     /// Sends a call, and repeats it after a wait if that is harmless and may help.
-    pub(super) async fn send(&self, call: Call) -> Result<Answer, ForgeError> {
+    pub(super) async fn send(&self, call: Call) -> Result<ApiAnswer, ForgeError> {
         let mut calls = 0;
         loop {
             calls += 1;
@@ -112,7 +112,7 @@ impl Forge {
         }
     }
 
-    async fn send_once(&self, call: &Call) -> Result<Answer, ForgeError> {
+    async fn send_once(&self, call: &Call) -> Result<ApiAnswer, ForgeError> {
         let lost = |source: reqwest::Error| {
             let (what, url) = (call.what.clone(), self.base().url().to_string());
             let source = source.without_url();
@@ -147,7 +147,7 @@ impl Forge {
             }
             body.extend_from_slice(&piece);
         }
-        let answer = Answer { status, headers, body, peer, what: call.what.clone() };
+        let answer = ApiAnswer { status, headers, body, peer, what: call.what.clone() };
         if (200..300).contains(&status) { Ok(answer) } else { Err(refusal(&answer)) }
     }
 }
@@ -161,7 +161,7 @@ struct ErrorBody {
 }
 
 /// Converts an answer without a success status into an error.
-fn refusal(answer: &Answer) -> ForgeError {
+fn refusal(answer: &ApiAnswer) -> ForgeError {
     let body: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = if body.message.is_empty() { format!("HTTP {}", answer.status) } else { body.message };
     let message: String = text.chars().take(MESSAGE_LEN_MAX).collect();

@@ -68,7 +68,7 @@ impl Forge {
         request: &JitRequest,
     ) -> Result<NewRunner, ForgeError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct JitAnswer {
             runner: Registered,
             encoded_jit_config: SecretString,
         }
@@ -89,7 +89,7 @@ impl Forge {
         let what = format!("register the runner \"{}\" at {scope}", request.name);
         let call = Call::new(what, Method::POST, url).body(body);
         let answer = self.send(call).await.map_err(|error| needing_right(error, scope))?;
-        let answer: Answer = answer.json()?;
+        let answer: JitAnswer = answer.json()?;
         let config = JitConfig::decode(answer.encoded_jit_config.expose_secret())?;
         Ok(NewRunner { runner_id: answer.runner.id, encoded: answer.encoded_jit_config, config })
     }

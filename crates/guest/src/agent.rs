@@ -114,10 +114,10 @@ impl Agent {
 
     /// Starts to serve the protocol on the machine's port, and to watch the environment directory.
     pub(crate) fn open_port(&self) {
-        self.serve(port::Place::Virtio);
+        self.serve(port::ListenAddress::Virtio);
     }
 
-    fn serve(&self, place: port::Place) {
+    fn serve(&self, place: port::ListenAddress) {
         // The watch starts before a host can start an entrypoint, because that may write its first note within milliseconds.
         let watched =
             Folder::open(self.environment()).and_then(|folder| folder.watch().map(|watch| (folder, watch)));
@@ -393,7 +393,7 @@ impl Agent {
 /// Says hello once, if there is a port and a host. A probe sends nothing else.
 pub(crate) fn greet_once() {
     let outbox = Arc::new(Outbox::default());
-    port::serve(port::Place::Virtio, Arc::clone(&outbox), |_| {});
+    port::serve(port::ListenAddress::Virtio, Arc::clone(&outbox), |_| {});
     let start = Instant::now();
     while !outbox.is_empty() && start.elapsed() < GREETING_MAX {
         std::thread::sleep(Duration::from_millis(5));

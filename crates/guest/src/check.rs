@@ -8,7 +8,7 @@ mod kernel;
 
 use crate::docker::{self, SOCKET};
 use crate::entrypoint::user::Account;
-use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_guest::finding::{Finding, FindingState, Part};
 use dayfly_guest::runner_app::SEARCH_PATH;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -45,24 +45,24 @@ fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::Docker, name, state, seen);
     let Some(daemon) = docker::daemon() else {
         let without = "not there: jobs with containers, services or docker fail".to_owned();
-        return vec![finding("dockerd", State::Wanted, without)];
+        return vec![finding("dockerd", FindingState::Wanted, without)];
     };
-    let mut findings = vec![finding("dockerd", State::Ok, daemon.to_owned())];
+    let mut findings = vec![finding("dockerd", FindingState::Ok, daemon.to_owned())];
     findings.push(match docker::ping(Path::new(SOCKET), DOCKER_MAX) {
-        Ok(()) => finding("answer", State::Ok, format!("at {SOCKET}")),
-        Err(error) => finding("answer", State::Missing, format!("none at {SOCKET}: {error}")),
+        Ok(()) => finding("answer", FindingState::Ok, format!("at {SOCKET}")),
+        Err(error) => finding("answer", FindingState::Missing, format!("none at {SOCKET}: {error}")),
     });
     if let Some(account) = account {
         findings.push(if account.may_write(Path::new(SOCKET)) {
-            finding("access", State::Ok, format!("{} may use it", account.user.name))
+            finding("access", FindingState::Ok, format!("{} may use it", account.user.name))
         } else {
             let why = format!("{} is not in the group of {SOCKET}", account.user.name);
-            finding("access", State::Wanted, why)
+            finding("access", FindingState::Wanted, why)
         });
     }
     findings.push(match find("docker") {
-        Some(client) => finding("docker", State::Ok, client.display().to_string()),
-        None => finding("docker", State::Wanted, "no client: steps that call docker fail".to_owned()),
+        Some(client) => finding("docker", FindingState::Ok, client.display().to_string()),
+        None => finding("docker", FindingState::Wanted, "no client: steps that call docker fail".to_owned()),
     });
     findings.extend(kernel::look());
     findings

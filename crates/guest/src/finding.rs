@@ -23,7 +23,7 @@ pub enum Part {
 /// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum FindingState {
     /// The checked thing is as it should be.
     Ok,
     /// It is missing or does not work, and some jobs fail without it.
@@ -40,14 +40,14 @@ pub struct Finding {
     /// Its name.
     pub name: String,
     /// The result of its check.
-    pub state: State,
+    pub state: FindingState,
     /// Details of the result, or the consequence of its absence.
     pub seen: String,
 }
 
 impl Finding {
     /// Creates a finding.
-    pub fn new(part: Part, name: &str, state: State, seen: impl Into<String>) -> Self {
+    pub fn new(part: Part, name: &str, state: FindingState, seen: impl Into<String>) -> Self {
         Self { part, name: name.to_owned(), state, seen: seen.into() }
     }
 
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_finding_survives_the_words_that_a_log_puts_before_it() {
-        let finding = Finding::new(Part::RunnerApp, "version", State::Ok, "0.13.0 {\"part\"}");
+        let finding = Finding::new(Part::RunnerApp, "version", FindingState::Ok, "0.13.0 {\"part\"}");
         let line = format!("[entrypoint 0-check] {}", serde_json::to_string(&finding).expect("JSON"));
         assert_eq!(Finding::in_line(&line), Some(finding));
         for other in ["", "{\"part\"", "{\"part\":\"elsewhere\"}", "ready"] {

@@ -63,7 +63,7 @@ fn answer(stream: TcpStream, requests: &Mutex<Vec<String>>, files: &Mutex<HashMa
 }
 
 /// A temporary folder to install into.
-struct Place {
+struct InstallFolder {
     folder: tempfile::TempDir,
 }
 
@@ -73,7 +73,7 @@ struct Ended {
     said: String,
 }
 
-impl Place {
+impl InstallFolder {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -167,7 +167,7 @@ fn release(forge: &Forge, archive: &Path, digest: &str) {
 
 #[test]
 fn the_latest_release_is_installed_whole_and_once() {
-    let (forge, place) = (Forge::start(), Place::new());
+    let (forge, place) = (Forge::start(), InstallFolder::new());
     let (archive, digest) = place.archive("bin/Runner.Listener", VERSION);
     release(&forge, &archive, &digest);
     let env = [("INSTALL_GITHUB", forge.address.as_str()), ("INSTALL_TOKEN", "s3cret")];
@@ -189,7 +189,7 @@ fn the_latest_release_is_installed_whole_and_once() {
 
 #[test]
 fn what_is_asked_for_and_cannot_be_had_is_an_error_that_says_so() {
-    let (forge, place) = (Forge::start(), Place::new());
+    let (forge, place) = (Forge::start(), InstallFolder::new());
     let (archive, digest) = place.archive("bin/Runner.Listener", VERSION);
     release(&forge, &archive, &digest);
     let env = [("INSTALL_GITHUB", forge.address.as_str())];
@@ -209,7 +209,7 @@ fn what_is_asked_for_and_cannot_be_had_is_an_error_that_says_so() {
 
 #[test]
 fn an_archive_that_is_not_what_the_forge_says_is_refused() {
-    let (forge, place) = (Forge::start(), Place::new());
+    let (forge, place) = (Forge::start(), InstallFolder::new());
     let (archive, _) = place.archive("bin/Runner.Listener", VERSION);
     release(&forge, &archive, &"0".repeat(64));
     let env = [("INSTALL_GITHUB", forge.address.as_str())];
@@ -219,7 +219,7 @@ fn an_archive_that_is_not_what_the_forge_says_is_refused() {
 
 #[test]
 fn an_app_that_does_not_start_or_is_another_one_is_refused() {
-    let (forge, place) = (Forge::start(), Place::new());
+    let (forge, place) = (Forge::start(), InstallFolder::new());
     let env = [("INSTALL_GITHUB", forge.address.as_str())];
     for (program, version, error) in [
         ("bin/Runner.Listener", "2.335.0", "does not say that it is version 2.336.0, but \"2.335.0\""),
@@ -238,7 +238,7 @@ fn an_app_that_does_not_start_or_is_another_one_is_refused() {
 
 #[test]
 fn a_forge_names_the_app_of_its_runners() {
-    let (forge, place) = (Forge::start(), Place::new());
+    let (forge, place) = (Forge::start(), InstallFolder::new());
     let (archive, digest) = place.archive("bin/Runner.Listener", VERSION);
     let downloads = serde_json::json!([{
         "os": "linux", "architecture": "x64", "download_url": format!("{}/d", forge.address),
@@ -258,7 +258,7 @@ fn a_forge_names_the_app_of_its_runners() {
 
 #[test]
 fn a_file_is_installed_with_its_checksum_and_not_without() {
-    let place = Place::new();
+    let place = InstallFolder::new();
     let (archive, digest) = place.archive("bin/Runner.Listener", VERSION);
     let file = archive.to_str().unwrap();
     place.install(&[file], &[]).expect(1, "no checksum to check it against");
@@ -269,7 +269,7 @@ fn a_file_is_installed_with_its_checksum_and_not_without() {
 
 #[test]
 fn where_the_official_app_cannot_be_reached_the_one_beside_takes_its_place_unless_it_was_asked_for() {
-    let place = Place::new();
+    let place = InstallFolder::new();
     let nobody = ("INSTALL_GITHUB", "http://127.0.0.1:9");
     place.install(&[], &[nobody]).expect(1, "and there is no github-act-runner beside this program");
     let beside = place.path("bin/runner-app");

@@ -7,10 +7,10 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::refusal::Refusal;
-use super::state::State;
+use super::state::LabState;
 
 type Deliver = Box<dyn FnOnce() + Send>;
-type Work = Box<dyn FnOnce(&mut State) -> Deliver + Send>;
+type Work = Box<dyn FnOnce(&mut LabState) -> Deliver + Send>;
 
 /// A handle to the thread that owns the state. The thread exits when the last handle is dropped.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// Starts a thread that owns `state`.
-    pub(crate) fn start(mut state: State) -> std::io::Result<Self> {
+    pub(crate) fn start(mut state: LabState) -> std::io::Result<Self> {
         let (requests, mut waiting) = mpsc::channel::<Work>(state.limits.requests_waiting_max.max(1));
         std::thread::Builder::new().name("lab-state".to_owned()).spawn(move || {
             while let Some(work) = waiting.blocking_recv() {
@@ -35,7 +35,7 @@ impl Hub {
     /// Runs `work` with the state and returns its result.
     pub(crate) async fn ask<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut State) -> R + Send + 'static,
+        work: impl FnOnce(&mut LabState) -> R + Send + 'static,
     ) -> Result<R, Refusal> {
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |state| {

@@ -46,7 +46,7 @@ pub use settings::{Clock, LabSettings, Limits};
 
 use hub::Hub;
 use keys::KeyPool;
-use state::State;
+use state::LabState;
 
 /// Longest runner URL. A host name has at most 253 characters.
 const RUNNER_URL_LEN_MAX: usize = 300;
@@ -86,7 +86,7 @@ impl Lab {
     /// If the folder cannot be used or belongs to another running lab, or if the runner URL is invalid.
     pub fn open(settings: LabSettings) -> Result<Self, LabError> {
         let runner_url = settings.runner_url.as_deref().map(check_runner_url).transpose()?;
-        let state = State::open(&settings)?;
+        let state = LabState::open(&settings)?;
         let token_path = settings.data.join(TOKEN_FILE);
         let token = match &settings.token {
             Some(token) => token.clone(),
@@ -134,7 +134,7 @@ impl Lab {
     ) -> Result<(), LabError> {
         let port = listener.local_addr().map_err(LabError::Listener)?.port();
         let url = self.inner.runner_url.clone().unwrap_or_else(|| format!("http://10.0.2.2:{port}"));
-        let start = move |state: &mut State| {
+        let start = move |state: &mut LabState| {
             state.runner_url = url;
             state.tick();
         };
@@ -152,7 +152,7 @@ impl Lab {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(refusal) = self.inner.hub.ask(State::tick).await
+            if let Err(refusal) = self.inner.hub.ask(LabState::tick).await
                 && refusal.status == 500
             {
                 return LabError::Stopped;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dayfly_guest::environment::GUEST;
-use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, Part, State};
+use dayfly_guest::finding::{COMMAND, FINDINGS_MAX, Finding, FindingState, Part};
 use dayfly_guest::protocol::Milestone;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ impl Report {
     /// Returns why no job could run in a machine of the image; none if a job could.
     #[must_use]
     pub fn why_not(&self) -> Option<String> {
-        let missing = self.findings.iter().filter(|finding| finding.state == State::Missing);
+        let missing = self.findings.iter().filter(|finding| finding.state == FindingState::Missing);
         let missing: Vec<String> =
             missing.map(|finding| format!("{}: {}", finding.name, finding.seen)).collect();
         match (&self.failure, missing.is_empty()) {
@@ -243,7 +243,8 @@ impl CheckRun {
     /// Returns true if a slow machine cannot be the cause. Files exist however slow the machine is, but a daemon that does
     /// not answer may only be late.
     fn is_certain(&self) -> bool {
-        let lacks = |finding: &Finding| finding.state == State::Missing && finding.part != Part::Docker;
+        let lacks =
+            |finding: &Finding| finding.state == FindingState::Missing && finding.part != Part::Docker;
         self.ended_itself || self.findings.iter().any(lacks)
     }
 
@@ -336,8 +337,8 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn report(failure: Option<&str>, states: &[State]) -> Report {
-        let finding = |state: &State| Finding::new(Part::Jobs, "sh", *state, "not there");
+    fn report(failure: Option<&str>, states: &[FindingState]) -> Report {
+        let finding = |state: &FindingState| Finding::new(Part::Jobs, "sh", *state, "not there");
         Report {
             image: "aa11".to_owned(),
             guest: "0".to_owned(),
@@ -352,8 +353,8 @@ mod tests {
 
     #[test]
     fn an_image_is_refused_for_what_no_job_can_do_without() {
-        assert_eq!(report(None, &[State::Ok, State::Wanted]).why_not(), None);
-        let missing = report(None, &[State::Ok, State::Missing]).why_not();
+        assert_eq!(report(None, &[FindingState::Ok, FindingState::Wanted]).why_not(), None);
+        let missing = report(None, &[FindingState::Ok, FindingState::Missing]).why_not();
         assert_eq!(missing.as_deref(), Some("sh: not there"));
         assert_eq!(report(Some("it panics"), &[]).why_not().as_deref(), Some("it panics"));
     }
@@ -364,8 +365,11 @@ mod tests {
             let findings = vec![Finding::new(part, "x", state, "y")];
             CheckRun { findings, ended_itself, ..CheckRun::new() }.is_certain()
         };
-        assert!(with(Part::Jobs, State::Missing, false) && with(Part::Docker, State::Ok, true));
-        assert!(!with(Part::Docker, State::Missing, false) && !with(Part::Jobs, State::Wanted, false));
+        assert!(with(Part::Jobs, FindingState::Missing, false) && with(Part::Docker, FindingState::Ok, true));
+        assert!(
+            !with(Part::Docker, FindingState::Missing, false)
+                && !with(Part::Jobs, FindingState::Wanted, false)
+        );
     }
 
     #[test]

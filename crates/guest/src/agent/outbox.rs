@@ -24,11 +24,11 @@ const ANSWERS_MAX: usize = 64;
 /// Until a host has said hello, only the agent's own first hello is sent. So no fact is sent twice on one connection.
 #[derive(Default)]
 pub(super) struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     changed: Condvar,
 }
 
-struct State {
+struct OutboxState {
     /// Epoch of a hello that is still to be sent.
     hello: Option<u64>,
     /// True once a host has said hello. The agent cannot know if that host is still connected; while no host is, the
@@ -43,7 +43,7 @@ struct State {
     in_flight: bool,
 }
 
-impl Default for State {
+impl Default for OutboxState {
     fn default() -> Self {
         Self {
             hello: Some(0),
@@ -59,7 +59,7 @@ impl Default for State {
 }
 
 impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,7 +150,7 @@ impl Outbox {
     }
 }
 
-impl State {
+impl OutboxState {
     fn take(&mut self) -> Option<GuestMessage> {
         if let Some(epoch) = self.hello.take() {
             let build = crate::BUILD.to_owned();

@@ -29,7 +29,7 @@ const HOST_POLL: Duration = Duration::from_millis(20);
 
 /// The place where hosts connect.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum ListenAddress {
     /// The machine's virtio-serial port, once its driver has created it.
     Virtio,
     /// A socket that hosts connect to, one at a time.
@@ -37,7 +37,11 @@ pub(super) enum Place {
 }
 
 /// Starts both threads. The reading thread calls `handle` with one message after another.
-pub(super) fn serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessage) + Send + 'static) {
+pub(super) fn serve(
+    place: ListenAddress,
+    outbox: Arc<Outbox>,
+    handle: impl Fn(HostMessage) + Send + 'static,
+) {
     std::thread::spawn(move || {
         if let Err(error) = try_serve(place, outbox, handle) {
             console::say(&format!("no host can speak with this machine: {error}"));
@@ -45,10 +49,10 @@ pub(super) fn serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessa
     });
 }
 
-fn try_serve(place: Place, outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) -> io::Result<()> {
+fn try_serve(place: ListenAddress, outbox: Arc<Outbox>, handle: impl Fn(HostMessage)) -> io::Result<()> {
     let port = Arc::new(match place {
-        Place::Virtio => Port::Virtio(open()?),
-        Place::Socket(listener) => Port::Socket(Socket::new(listener)),
+        ListenAddress::Virtio => Port::Virtio(open()?),
+        ListenAddress::Socket(listener) => Port::Socket(Socket::new(listener)),
     });
     let writer_port = Arc::clone(&port);
     std::thread::spawn(move || write(&writer_port, &outbox));

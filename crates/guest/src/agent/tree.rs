@@ -195,7 +195,7 @@ fn serve(port: BorrowedFd<'_>, environment: PathBuf) -> io::Result<std::convert:
     let agent = Agent::within(Surroundings::Host { environment, program });
     agent.reached(Milestone::Mounts);
     agent.reached(Milestone::Network);
-    agent.serve(port::Place::Socket(listener));
+    agent.serve(port::ListenAddress::Socket(listener));
     agent.reap()
 }
 

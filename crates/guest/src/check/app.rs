@@ -2,7 +2,7 @@
 
 use super::try_program;
 use crate::entrypoint::{install, user::Account};
-use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_guest::finding::{Finding, FindingState, Part};
 use dayfly_guest::runner_app::{Launch, User};
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ pub(super) fn look(account: Option<&Account>) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::RunnerApp, name, state, seen);
     let program = match install::find(None) {
         Ok(program) => program,
-        Err(error) => return vec![finding("program", State::Missing, error.to_string())],
+        Err(error) => return vec![finding("program", FindingState::Missing, error.to_string())],
     };
     let root = User { name: "root".to_owned(), home: "/root".into(), shell: "/bin/sh".into() };
     let user = account.map_or(&root, |account| &account.user);
@@ -21,9 +21,11 @@ pub(super) fn look(account: Option<&Account>) -> Vec<Finding> {
     command.args(&launch.args).env_clear().current_dir(&launch.folder);
     command.envs(launch.env.iter().map(|(name, value)| (name, value)));
     let runs = match try_program(&mut command, account) {
-        Ok(version) => finding("version", State::Ok, version),
+        Ok(version) => finding("version", FindingState::Ok, version),
         // If a library is missing, the loader's message names it.
-        Err(why) => finding("version", State::Missing, format!("{} does not run: {why}", program.display())),
+        Err(why) => {
+            finding("version", FindingState::Missing, format!("{} does not run: {why}", program.display()))
+        }
     };
-    vec![finding("program", State::Ok, program.display().to_string()), runs]
+    vec![finding("program", FindingState::Ok, program.display().to_string()), runs]
 }

@@ -3,7 +3,7 @@
 //! A kernel's configuration is not always available (Debian's is a file of its package, and others have it in `/proc`).
 //! Without it, the kernel's modules, file systems, control groups and files show which options are set.
 
-use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_guest::finding::{Finding, FindingState, Part};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -128,11 +128,11 @@ impl Kernel {
                 [] => format!("all {all} options"),
                 missing => format!("without {}", missing.join(", ")),
             };
-            Finding::new(Part::Docker, name, if missing.is_empty() { State::Ok } else { state }, seen)
+            Finding::new(Part::Docker, name, if missing.is_empty() { FindingState::Ok } else { state }, seen)
         };
         vec![
-            finding("kernel, needed", State::Missing, &needed, NEEDED.len()),
-            finding("kernel, optional", State::Wanted, &optional, OPTIONAL.len()),
+            finding("kernel, needed", FindingState::Missing, &needed, NEEDED.len()),
+            finding("kernel, optional", FindingState::Wanted, &optional, OPTIONAL.len()),
         ]
     }
 

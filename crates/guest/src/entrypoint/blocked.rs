@@ -31,11 +31,11 @@ pub(super) struct Blocked {
     app: PathBuf,
     folder: PathBuf,
     account: Option<Account>,
-    state: State,
+    state: BlockedStage,
 }
 
 /// The progress of a waiting app.
-enum State {
+enum BlockedStage {
     /// Its folder exists, but no process runs yet.
     Preparing,
     /// The process waits; the pipe has its output.
@@ -75,7 +75,7 @@ impl Blocked {
             .create(&folder)
             .map_err(at("cannot make the folder", &folder))?;
         // From here on an error drops this value, which removes the folder.
-        let mut blocked = Self { app: program, folder, account, state: State::Preparing };
+        let mut blocked = Self { app: program, folder, account, state: BlockedStage::Preparing };
         let fifo = blocked.folder.join(FIFO);
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
             .map_err(|errno| at("cannot make", &fifo)(errno.into()))?;
@@ -83,7 +83,7 @@ impl Blocked {
         app::give(&blocked.folder, blocked.account.as_ref())?;
         (launch.program, launch.args) = (waiting, vec![FIFO.to_owned()]);
         let (child, output) = process::spawn(&launch, blocked.account.as_ref())?;
-        blocked.state = State::Waiting(child, output);
+        blocked.state = BlockedStage::Waiting(child, output);
         Ok(Some(blocked))
     }
 
@@ -104,7 +104,8 @@ impl Blocked {
         events: &SyncSender<Event>,
     ) -> Result<Option<(Process, PipeReader)>, AppError> {
         let path = self.folder.join(FIFO);
-        let State::Waiting(child, output) = std::mem::replace(&mut self.state, State::Released) else {
+        let BlockedStage::Waiting(child, output) = std::mem::replace(&mut self.state, BlockedStage::Released)
+        else {
             return Ok(None);
         };
         let environment: BTreeMap<_, _> = launch.env.iter().map(|(name, value)| (name, value)).collect();
@@ -138,10 +139,10 @@ fn open_fifo(path: &std::path::Path) -> std::io::Result<OwnedFd> {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.state, State::Released) {
-            State::Released => return,
-            State::Waiting(child, _) => process::discard(child),
-            State::Preparing => {}
+        match std::mem::replace(&mut self.state, BlockedStage::Released) {
+            BlockedStage::Released => return,
+            BlockedStage::Waiting(child, _) => process::discard(child),
+            BlockedStage::Preparing => {}
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }

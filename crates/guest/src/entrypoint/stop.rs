@@ -1,4 +1,4 @@
-//! State machine of a stop: first the app's stop signal, after a grace period SIGKILL. It is pure: the time is passed in.
+//! StopStage machine of a stop: first the app's stop signal, after a grace period SIGKILL. It is pure: the time is passed in.
 
 use dayfly_guest::runner_app::Ending;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(super) enum Order {
 
 /// Progress of the stop.
 #[derive(Debug, Default)]
-enum State {
+enum StopStage {
     #[default]
     Running,
     Asked {
@@ -42,7 +42,7 @@ pub(super) enum Action {
 /// The state machine.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
-    state: State,
+    state: StopStage,
     signalled: bool,
 }
 
@@ -50,8 +50,8 @@ impl Stop {
     /// Returns the time at which [`Stop::handle`] must be called even without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Asked { kill_at, .. } => Some(kill_at),
-            State::Running | State::Killed { .. } => None,
+            StopStage::Asked { kill_at, .. } => Some(kill_at),
+            StopStage::Running | StopStage::Killed { .. } => None,
         }
     }
 
@@ -63,30 +63,30 @@ impl Stop {
     /// Returns the ending of the first order; `None` if no stop was ordered.
     pub(super) fn reason(&self) -> Option<Ending> {
         match self.state {
-            State::Running => None,
-            State::Asked { reason, .. } | State::Killed { reason } => Some(reason),
+            StopStage::Running => None,
+            StopStage::Asked { reason, .. } | StopStage::Killed { reason } => Some(reason),
         }
     }
 
     /// Returns true once SIGKILL is due, after which nothing gets a grace period.
     pub(super) fn is_killing(&self) -> bool {
-        matches!(self.state, State::Killed { .. })
+        matches!(self.state, StopStage::Killed { .. })
     }
 
     /// Handles an order, or `None` for the deadline, and returns the next action.
     pub(super) fn handle(&mut self, order: Option<Order>, now: Instant) -> Action {
         let second_signal = order == Some(Order::Signal) && std::mem::replace(&mut self.signalled, true);
         match (&self.state, order) {
-            (State::Running, Some(order)) => {
+            (StopStage::Running, Some(order)) => {
                 let reason = match order {
                     Order::Loop => Ending::StoppedByLoop,
                     Order::Signal => Ending::StoppedBySignal,
                 };
-                self.state = State::Asked { reason, kill_at: now + GRACE };
+                self.state = StopStage::Asked { reason, kill_at: now + GRACE };
                 Action::Ask
             }
-            (State::Asked { reason, kill_at }, _) if second_signal || now >= *kill_at => {
-                self.state = State::Killed { reason: *reason };
+            (StopStage::Asked { reason, kill_at }, _) if second_signal || now >= *kill_at => {
+                self.state = StopStage::Killed { reason: *reason };
                 Action::Kill
             }
             _ => Action::Wait,

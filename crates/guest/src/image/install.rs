@@ -22,8 +22,8 @@ use super::{Command, ImageError, at, check_root};
 use crate::entrypoint::user::Account;
 use crate::options::Given;
 use archive::Stage;
-use release::{Archive, Place};
-use settings::{App, Settings, Wanted};
+use release::{Archive, ArchiveSource};
+use settings::{App, RequestedApp, Settings};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -110,7 +110,7 @@ fn make(given: Given<'_>, log: &Log) -> Result<(), ImageError> {
 /// Chooses the archive, and the place that it comes from.
 fn choose(settings: &Settings, stage: &Stage, log: &Log) -> Result<Archive, ImageError> {
     let beside = |reason: String| release::beside(&settings.beside).map_err(|absent| absent.unless(reason));
-    if let Wanted::File(path) = &settings.wanted {
+    if let RequestedApp::File(path) = &settings.wanted {
         return Ok(release::of_file(path, settings.sha256.as_deref())?);
     }
     if settings.app() == App::GithubActRunner
@@ -133,9 +133,9 @@ fn choose(settings: &Settings, stage: &Stage, log: &Log) -> Result<Archive, Imag
 
 fn unpack(archive: &Archive, stage: &Stage, log: &Log) -> Result<std::path::PathBuf, ImageError> {
     let tree = match &archive.place {
-        Place::Beside(program) => stage.take(program, archive.app.program(), &archive.sha256, log)?,
-        Place::File(path) => stage.unpack(path, &archive.sha256, log)?,
-        Place::Url { url, token } => {
+        ArchiveSource::Beside(program) => stage.take(program, archive.app.program(), &archive.sha256, log)?,
+        ArchiveSource::File(path) => stage.unpack(path, &archive.sha256, log)?,
+        ArchiveSource::Url { url, token } => {
             let path = stage.path().join("archive.tar.gz");
             fetch::archive(url, token.as_deref(), &path, log)?;
             stage.unpack(&path, &archive.sha256, log)?

@@ -74,10 +74,10 @@ pub(crate) fn open(name: &ImageName, platform: &Platform) -> Option<Result<Opene
 /// The files of an image: in a folder, or at places in an archive.
 struct Files {
     base: PathBuf,
-    places: Option<HashMap<Vec<u8>, Place>>,
+    places: Option<HashMap<Vec<u8>, FilePlace>>,
 }
 
-enum Place {
+enum FilePlace {
     At { offset: u64, length: u64 },
     Link(Vec<u8>),
 }
@@ -116,8 +116,8 @@ impl Files {
         let mut name = clean(name.as_bytes()).ok_or_else(missing)?;
         for _ in 0..FOLLOWED_MAX {
             match places.get(&name).ok_or_else(missing)? {
-                Place::At { offset, length } => return Ok((self.base.clone(), *offset, *length)),
-                Place::Link(target) => {
+                FilePlace::At { offset, length } => return Ok((self.base.clone(), *offset, *length)),
+                FilePlace::Link(target) => {
                     let is_from_root = target.starts_with(b"/");
                     let slash = name.iter().rposition(|&byte| byte == b'/').filter(|_| !is_from_root);
                     let folder = slash.map_or(0, |slash| slash + 1);
@@ -188,7 +188,7 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-fn places(mut file: File, length: u64) -> Result<HashMap<Vec<u8>, Place>, TarError> {
+fn places(mut file: File, length: u64) -> Result<HashMap<Vec<u8>, FilePlace>, TarError> {
     let (mut places, mut at) = (HashMap::new(), 0);
     loop {
         file.seek(SeekFrom::Start(at))?;
@@ -207,10 +207,10 @@ fn places(mut file: File, length: u64) -> Result<HashMap<Vec<u8>, Place>, TarErr
             return Err(bad("it has too many entries"));
         }
         let place = match header.kind {
-            Kind::File => Some(Place::At { offset, length: header.size }),
-            Kind::Symlink => Some(Place::Link(header.link)),
+            Kind::File => Some(FilePlace::At { offset, length: header.size }),
+            Kind::Symlink => Some(FilePlace::Link(header.link)),
             // The target is relative to the root of the archive.
-            Kind::HardLink => Some(Place::Link([b"/".as_slice(), &header.link].concat())),
+            Kind::HardLink => Some(FilePlace::Link([b"/".as_slice(), &header.link].concat())),
             _ => None,
         };
         if let (Some(place), Some(name)) = (place, clean(&header.path)) {

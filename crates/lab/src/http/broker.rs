@@ -58,7 +58,7 @@ pub(super) async fn old_session(
     State(lab): State<Lab>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Service> {
-    let known = move |state: &mut state::State| {
+    let known = move |state: &mut state::LabState| {
         state.runners.contains_key(&runner).then_some(()).ok_or_else(gone_client)
     };
     lab.inner.hub.ask(known).await.map_err(broken)?.map_err(broken)?;
@@ -208,7 +208,7 @@ pub(super) async fn old_complete(
     body: Bytes,
 ) -> Result<StatusCode, Service> {
     let event: JobEvent = super::reply::read(&body).map_err(broken)?;
-    let fail = move |state: &mut state::State| state.fail_job_of(runner, &event.job_id);
+    let fail = move |state: &mut state::LabState| state.fail_job_of(runner, &event.job_id);
     lab.inner.hub.ask(fail).await.map_err(broken)?;
     Ok(StatusCode::OK)
 }
@@ -227,7 +227,7 @@ pub(super) async fn acknowledge(
     body: Bytes,
 ) -> Result<StatusCode, Service> {
     let acknowledge: Acknowledge = super::reply::read(&body).map_err(broken)?;
-    let known = move |state: &mut state::State| {
+    let known = move |state: &mut state::LabState| {
         let runners_job =
             state.runners.get(&runner).and_then(|runner| runner.job).and_then(|job| state.jobs.get(&job));
         runners_job

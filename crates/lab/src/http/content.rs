@@ -52,7 +52,7 @@ pub(super) async fn get(
     let Some(file) = path.strip_prefix(".github/workflows/").map(str::to_owned) else {
         return Err(Rest(Refusal::not_found()));
     };
-    let read = move |state: &mut crate::state::State| {
+    let read = move |state: &mut crate::state::LabState| {
         state
             .workflow_file(&name, &file)
             .map(|(file, entry)| (file.to_owned(), entry.text.clone(), entry.sha.clone()))

@@ -37,7 +37,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<(HeaderMap, Json<Value>), Rest> {
     let url = url(&headers, &scope);
-    let groups = lab.inner.hub.ask(move |state: &mut state::State| state.groups_of(&scope)).await?;
+    let groups = lab.inner.hub.ask(move |state: &mut state::LabState| state.groups_of(&scope)).await?;
     let page = query.page();
     let (skip, size) = if by_admin { (page.skip(), page.size()) } else { (0, usize::MAX) };
     let shown: Vec<Value> = groups.iter().skip(skip).take(size).map(|group| show(group, &url)).collect();
@@ -62,6 +62,6 @@ pub(super) async fn make(
         return Err(Rest(Refusal::not_found()));
     }
     let make: Make = read(&body)?;
-    let group = lab.inner.hub.ask(move |state: &mut state::State| state.make_group(&make.name)).await??;
+    let group = lab.inner.hub.ask(move |state: &mut state::LabState| state.make_group(&make.name)).await??;
     Ok((StatusCode::CREATED, Json(show(&group, &url(&headers, &scope)))))
 }

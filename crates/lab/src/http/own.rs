@@ -25,13 +25,13 @@ pub(super) async fn prove(
     State(lab): State<Lab>,
     Extension(LocalAddress(local)): Extension<LocalAddress>,
     Query(challenge): Query<Challenge>,
-) -> Result<Json<proof::Answer>, Rest> {
+) -> Result<Json<proof::ProofAnswer>, Rest> {
     let nonce = proof::Nonce::parse(&challenge.nonce)
         .ok_or_else(|| Refusal::new(400, "nonce must be 64 lower-case hexadecimal digits"))?;
     let token_file = lab.inner.token_file.clone().ok_or_else(Refusal::not_found)?;
     let runner_url = lab.inner.hub.ask(|state| state.runner_url.clone()).await?;
     let mac = proof::mac(lab.inner.token.expose_secret(), &nonce, local, &runner_url);
-    Ok(Json(proof::Answer { lab: "dayfly".to_owned(), token_file, runner_url, mac }))
+    Ok(Json(proof::ProofAnswer { lab: "dayfly".to_owned(), token_file, runner_url, mac }))
 }
 
 /// `DELETE /lab/v1/runners/{id}`: the host of a runner's machine reports that the machine is gone. The runner's job ends

@@ -129,7 +129,7 @@ pub(super) async fn register(
         ephemeral: body.ephemeral,
         version: body.version.map(|version| version.chars().take(VERSION_LEN_MAX).collect()),
     };
-    let enrol = move |state: &mut state::State| {
+    let enrol = move |state: &mut state::LabState| {
         let runner = if body.replace {
             state.register_or_replace(request, body.runner_id, public_key)
         } else {

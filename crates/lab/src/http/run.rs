@@ -78,7 +78,7 @@ pub(super) async fn dispatch(
     Ok(Json(details).into_response())
 }
 
-fn show_run(entry: &RunEntry, state: &state::State, base: &str) -> Value {
+fn show_run(entry: &RunEntry, state: &state::LabState, base: &str) -> Value {
     let record = &entry.record;
     let (name, id) = (record.repository.full_name(), record.id);
     let url = format!("{base}/api/v3/repos/{name}/actions/runs/{id}");
@@ -117,7 +117,7 @@ fn show_run(entry: &RunEntry, state: &state::State, base: &str) -> Value {
     })
 }
 
-fn show_job(job: &Job, state: &state::State, base: &str) -> Option<Value> {
+fn show_job(job: &Job, state: &state::LabState, base: &str) -> Option<Value> {
     let record = &job.record;
     let run = state.runs.get(&record.run)?;
     let job_run = run.run.job(JobIndex(record.index))?;
@@ -189,7 +189,7 @@ pub(super) async fn list(
     let name = RepositoryName::new(&owner, &repo)?;
     let (page, base) = (query.page.page(), base(&headers));
     let (skip, size, status, shown_base) = (page.skip(), page.size(), query.status.clone(), base.clone());
-    let collect = move |state: &mut state::State| {
+    let collect = move |state: &mut state::LabState| {
         let of_repository =
             state.runs.values().rev().filter(|entry| entry.record.repository.key() == name.key());
         let shown = of_repository.map(|entry| show_run(entry, state, &shown_base));
@@ -223,7 +223,7 @@ pub(super) async fn get(
 ) -> Result<Json<Value>, Rest> {
     let ((name, id), base) = (parse(path)?, base(&headers));
     let find =
-        move |state: &mut state::State| state.run(&name, id).map(|entry| show_run(entry, state, &base));
+        move |state: &mut state::LabState| state.run(&name, id).map(|entry| show_run(entry, state, &base));
     Ok(Json(lab.inner.hub.ask(find).await??))
 }
 
@@ -249,7 +249,7 @@ pub(super) async fn jobs(
     let url = format!("{}/api/v3/repos/{}/{}/actions/runs/{}/jobs", base(&headers), path.0, path.1, path.2);
     let ((name, id), base, page) = (parse(path)?, base(&headers), query.page.page());
     let (skip, size) = (page.skip(), page.size());
-    let collect = move |state: &mut state::State| {
+    let collect = move |state: &mut state::LabState| {
         let entry = state.run(&name, id)?;
         let found: Vec<&Job> = entry.jobs.iter().filter_map(|id| state.jobs.get(id)).collect();
         let shown = found.iter().skip(skip).take(size).filter_map(|job| show_job(job, state, &base));
@@ -259,7 +259,7 @@ pub(super) async fn jobs(
     Ok((page.links(&url, total), Json(json!({"total_count": total, "jobs": jobs}))))
 }
 
-fn find_job<'a>(state: &'a state::State, name: &RepositoryName, id: u64) -> Result<&'a Job, Refusal> {
+fn find_job<'a>(state: &'a state::LabState, name: &RepositoryName, id: u64) -> Result<&'a Job, Refusal> {
     let job = state.jobs.get(&id).ok_or_else(Refusal::not_found)?;
     state.run(name, job.record.run)?;
     Ok(job)
@@ -273,7 +273,7 @@ pub(super) async fn job(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Rest> {
     let ((name, id), base) = (parse(path)?, base(&headers));
-    let find = move |state: &mut state::State| {
+    let find = move |state: &mut state::LabState| {
         let job = find_job(state, &name, id)?;
         show_job(job, state, &base).ok_or_else(Refusal::not_found)
     };
@@ -291,7 +291,7 @@ pub(super) async fn annotations(
 ) -> Result<(HeaderMap, Json<Vec<Value>>), Rest> {
     let (name, id) = parse(path)?;
     let url = format!("{}/api/v3/repos/{}/check-runs/{id}/annotations", base(&headers), name.full_name());
-    let find = move |state: &mut state::State| -> Result<Vec<Value>, Refusal> {
+    let find = move |state: &mut state::LabState| -> Result<Vec<Value>, Refusal> {
         Ok(find_job(state, &name, id)?.record.annotations.iter().map(show_annotation).collect())
     };
     let all = lab.inner.hub.ask(find).await??;
@@ -322,7 +322,7 @@ fn show_annotation(annotation: &state::Annotation) -> Value {
 /// returns the lines so far while the job runs, when GitHub answers 404.
 pub(super) async fn log(_: Admin, State(lab): State<Lab>, Path(path): RunPath) -> Result<Response, Rest> {
     let (name, id) = parse(path)?;
-    let sign = move |state: &mut state::State| {
+    let sign = move |state: &mut state::LabState| {
         find_job(state, &name, id)?;
         Ok::<_, Refusal>(state.signer.issue(Grant::Log { job: id }, state.now_ms(), LOG_ADDRESS_SECONDS))
     };

@@ -121,7 +121,7 @@ pub(super) async fn complete(
     let annotations = complete.annotations.unwrap_or_default().into_iter().chain(of_steps).collect();
     let steps = results.into_iter().filter_map(step).collect();
     let completion = Completion { conclusion, outputs, steps, annotations };
-    let done = move |state: &mut crate::state::State| state.complete(job, &complete.job_id, completion);
+    let done = move |state: &mut crate::state::LabState| state.complete(job, &complete.job_id, completion);
     lab.inner.hub.ask(done).await.map_err(broken)?.map_err(broken)?;
     Ok(StatusCode::OK)
 }

@@ -59,7 +59,7 @@ pub(super) async fn jit(
     let check = request.clone();
     hub.ask(move |state| state.check_registration(&check)).await??;
     let key = keys.take().await.ok_or_else(|| Refusal::new(500, "The lab can no longer create keys"))?;
-    let register = move |state: &mut state::State| {
+    let register = move |state: &mut state::LabState| {
         let registration = state.register(request, key.public)?.registration.clone();
         let (now_ms, presence_ms) = presence(state);
         let shown = show(&state.runners[&registration.id], now_ms, presence_ms);
@@ -73,7 +73,12 @@ pub(super) async fn jit(
     ))
 }
 
-fn jit_config(registration: &Registration, key: RsaParameters, state: &state::State, url: &str) -> JitConfig {
+fn jit_config(
+    registration: &Registration,
+    key: RsaParameters,
+    state: &state::LabState,
+    url: &str,
+) -> JitConfig {
     let broker = format!("{url}/runner/broker/");
     let group = state.group(registration.group_id);
     let yes = || "True".to_owned();
@@ -104,7 +109,7 @@ fn jit_config(registration: &Registration, key: RsaParameters, state: &state::St
     }
 }
 
-fn presence(state: &state::State) -> (i64, i64) {
+fn presence(state: &state::LabState) -> (i64, i64) {
     (state.now_ms(), i64::try_from(state.limits.presence.as_millis()).unwrap_or(i64::MAX / 4))
 }
 
@@ -144,7 +149,7 @@ pub(super) async fn list(
     let url = format!("{}/api/v3/{}/actions/runners", base(&headers), scope.api_path());
     let page = query.page.page();
     let (skip, size, name) = (page.skip(), page.size(), query.name.clone());
-    let collect = move |state: &mut state::State| {
+    let collect = move |state: &mut state::LabState| {
         let (now_ms, presence_ms) = presence(state);
         let of_scope = |runner: &&state::Runner| {
             runner.registration.scope.same(&scope)
@@ -184,7 +189,7 @@ pub(super) async fn get(
     Path(Id { id }): Path<Id>,
 ) -> Result<Json<Value>, Rest> {
     let id = number(&id)?;
-    let find = move |state: &mut state::State| {
+    let find = move |state: &mut state::LabState| {
         let (now_ms, presence_ms) = presence(state);
         state.runner(&scope, id).map(|runner| show(runner, now_ms, presence_ms))
     };

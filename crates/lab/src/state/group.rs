@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::State;
+use super::LabState;
 use super::scope::Scope;
 use crate::journal::Record;
 use crate::refusal::Refusal;
@@ -29,7 +29,7 @@ impl Group {
     }
 }
 
-impl State {
+impl LabState {
     /// Returns the groups that a scope can see. A repository sees only the default one.
     pub(crate) fn groups_of(&self, scope: &Scope) -> Vec<Group> {
         let seen = |group: &&Group| !matches!(scope, Scope::Repository(_)) || group.id == DEFAULT_GROUP;

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::State;
+use super::LabState;
 use super::annotation::{self, Annotation};
 use super::group::{DEFAULT_GROUP, NO_GROUP};
 use super::line::StepFeed;
@@ -108,7 +108,7 @@ impl Job {
     }
 }
 
-impl State {
+impl LabState {
     /// Returns the id of a run's job. Creates the job with a new id if it does not exist yet.
     pub(super) fn job_of(&mut self, run: u64, index: JobIndex) -> u64 {
         let known = self.runs.get(&run).and_then(|entry| entry.jobs.get(index.0)).copied();

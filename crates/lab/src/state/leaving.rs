@@ -6,7 +6,7 @@
 
 use tokio::sync::oneshot;
 
-use super::State;
+use super::LabState;
 use super::runner::Poll;
 use super::session::{Message, RunnerPoll};
 
@@ -21,7 +21,7 @@ pub(super) struct Leaving {
     until_ms: i64,
 }
 
-impl State {
+impl LabState {
     /// Removes a registration, but answers its polls for a while as if there were no message.
     pub(super) fn let_leave(&mut self, id: u64) {
         let until_ms = self.now_ms() + FAREWELL_MS;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Hold, State};
+use super::{Hold, LabState};
 use crate::event::LabEventKind;
 use crate::log_file::StoredLine;
 use crate::mask::Mask;
@@ -42,7 +42,7 @@ pub(super) struct Meter {
     rest: Vec<u8>,
 }
 
-impl State {
+impl LabState {
     /// Handles lines of the live feed. `start` is the number of the first line within its step, from 1.
     pub(crate) fn feed(&mut self, job: u64, step: &str, start: Option<u64>, lines: Vec<String>) {
         let Some(feed) = self.step_feed(job, step) else { return };

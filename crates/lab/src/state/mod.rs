@@ -49,7 +49,7 @@ pub(crate) use step::{StepRecord, StepUpdate};
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The complete state of the lab.
-pub(crate) struct State {
+pub(crate) struct LabState {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) signer: Signer,
@@ -73,7 +73,7 @@ pub(crate) struct State {
     _lock: std::fs::File,
 }
 
-impl State {
+impl LabState {
     /// Returns the milliseconds since 1970, by the lab's clock.
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()

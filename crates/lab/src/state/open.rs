@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::run::timestamp;
 use super::runner::millis;
-use super::{Group, Hold, JobRecord, RunEntry, Runner, State};
+use super::{Group, Hold, JobRecord, LabState, RunEntry, Runner};
 use crate::error::LabError;
 use crate::event::EventBus;
 use crate::journal::{Journal, Record, private_file};
@@ -24,7 +24,7 @@ struct Stored {
     jobs: BTreeMap<u64, JobRecord>,
 }
 
-impl State {
+impl LabState {
     /// Opens the folder of a lab. Creates the folder if it does not exist.
     pub(crate) fn open(settings: &LabSettings) -> Result<Self, LabError> {
         let data = &settings.data;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::State;
+use super::LabState;
 use super::runner::Runner;
 use super::scope::Scope;
 use crate::journal::Record;
@@ -55,7 +55,7 @@ fn yes() -> bool {
     true
 }
 
-impl State {
+impl LabState {
     /// Registers a runner. The caller has generated its key or received it from the runner.
     pub(crate) fn register(
         &mut self,

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::State;
+use super::LabState;
 use crate::journal::Record;
 use crate::refusal::Refusal;
 use crate::workflow;
@@ -82,7 +82,7 @@ pub(crate) struct WorkflowFile {
     pub(crate) runs: u64,
 }
 
-impl State {
+impl LabState {
     /// Returns the repository. Creates it if it does not exist yet.
     pub(crate) fn repository(&mut self, name: &RepositoryName) -> Result<&mut Repository, Refusal> {
         let key = name.key();

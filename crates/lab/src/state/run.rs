@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::repository::RepositoryName;
-use super::{Hold, State};
+use super::{Hold, LabState};
 use crate::event::LabEventKind;
 use crate::journal::Record;
 use crate::refusal::Refusal;
@@ -129,7 +129,7 @@ impl RunRecord {
     }
 }
 
-impl State {
+impl LabState {
     /// Creates a run of a workflow file and returns its id.
     pub(crate) fn dispatch(
         &mut self,

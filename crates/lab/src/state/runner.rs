@@ -7,7 +7,7 @@ use super::repository::RepositoryName;
 use super::run::StoredEvent;
 use super::scope::Scope;
 use super::session::Message;
-use super::{Hold, State};
+use super::{Hold, LabState};
 use crate::journal::Record;
 use crate::refusal::Refusal;
 
@@ -57,7 +57,7 @@ impl Runner {
     }
 }
 
-impl State {
+impl LabState {
     /// Returns a runner of that scope.
     pub(crate) fn runner(&self, scope: &Scope, id: u64) -> Result<&Runner, Refusal> {
         let runner = self.runners.get(&id).filter(|runner| runner.registration.scope.same(scope));

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::registration::Registration;
 use super::runner::{Poll, millis};
-use super::{Hold, State};
+use super::{Hold, LabState};
 use crate::refusal::Refusal;
 
 /// Time after which a cancellation is sent again if the runner still polls.
@@ -27,7 +27,7 @@ pub(crate) enum Message {
     Cancel { message_id: u64, job_guid: String, grace_seconds: u64 },
 }
 
-impl State {
+impl LabState {
     /// Opens a session. Returns an error if the runner already has one and is online.
     pub(crate) fn open_session(
         &mut self,

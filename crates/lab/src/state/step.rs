@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::line::cut;
-use super::{Hold, State};
+use super::{Hold, LabState};
 use crate::event::LabEventKind;
 use crate::mask::Mask;
 
@@ -30,7 +30,7 @@ fn first_line(name: &str) -> String {
 /// A runner's report of a step.
 pub(crate) type StepUpdate = StepRecord;
 
-impl State {
+impl LabState {
     /// Stores a runner's report of its steps, and publishes the changes.
     pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
         // A name may come from an expression, and the runner masks only the lines of the log.

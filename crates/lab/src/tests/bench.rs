@@ -127,7 +127,7 @@ impl Bench {
 
     pub(super) async fn advance(&self, by: Duration) {
         self.clock.advance(by);
-        self.lab.inner.hub.ask(crate::state::State::tick).await.unwrap();
+        self.lab.inner.hub.ask(crate::state::LabState::tick).await.unwrap();
     }
 }
 

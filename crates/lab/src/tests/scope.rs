@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::bench::{Bench, Script, next_event, request};
 use crate::LabEventKind;
-use crate::state::{GROUPS_MAX, State};
+use crate::state::{GROUPS_MAX, LabState};
 use dayfly_forge::{ForgeError, JitRequest, RunnerScope};
 
 fn organization() -> RunnerScope {
@@ -96,7 +96,7 @@ async fn groups_are_found_by_name_over_many_pages_and_unknown_ones_are_told_with
 #[tokio::test]
 async fn a_job_cannot_make_more_groups_than_the_lab_holds() {
     let bench = Bench::new().await;
-    let fill = |state: &mut State| {
+    let fill = |state: &mut LabState| {
         (1..GROUPS_MAX).for_each(|number| drop(state.make_group(&format!("group-{number}")).unwrap()));
         state.make_group("fast").unwrap_err().message
     };
@@ -118,7 +118,7 @@ async fn a_job_cannot_make_more_groups_than_the_lab_holds() {
     assert_eq!(queued.await, 0);
     let runner = bench.runner("other", &["x"]).await;
     assert!(runner.poll("Online").await.unwrap().is_null());
-    let made = bench.lab.inner.hub.ask(|state: &mut State| state.groups.len()).await.unwrap();
+    let made = bench.lab.inner.hub.ask(|state: &mut LabState| state.groups.len()).await.unwrap();
     assert_eq!(made, GROUPS_MAX);
 }
 
@@ -134,6 +134,6 @@ async fn a_job_with_an_impossible_group_fails_and_makes_none() {
         let (status, _) = bench.call(Method::POST, "/api/v3/orgs/o/actions/runner-groups", body).await;
         assert_eq!(status, 422, "{name}");
     }
-    let made = bench.lab.inner.hub.ask(|state: &mut State| state.groups.len()).await.unwrap();
+    let made = bench.lab.inner.hub.ask(|state: &mut LabState| state.groups.len()).await.unwrap();
     assert_eq!(made, 1);
 }

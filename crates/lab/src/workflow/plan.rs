@@ -86,7 +86,7 @@ pub fn run_name(workflow: &Workflow, scope: &Scope<'_>) -> String {
 /// # Errors
 /// Fails if an expression cannot be evaluated, or if the matrix is invalid or has no or too many jobs.
 pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan, PlanError> {
-    let place = Place { file, job };
+    let place = PlannedJob { file, job };
     let strategy = job.strategy.as_ref();
     let combinations = match strategy.and_then(|strategy| strategy.matrix.as_ref()) {
         None => vec![None],
@@ -122,7 +122,7 @@ pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan
 /// # Errors
 /// Returns the first key that cannot be evaluated.
 pub fn job(file: &str, job: &Job, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<JobPlan, PlanError> {
-    let place = Place { file, job };
+    let place = PlannedJob { file, job };
     let timeout_minutes = match &job.timeout_minutes {
         None => TIMEOUT_MINUTES,
         Some(token) => place.positive(token, "timeout-minutes", scope)?.min(TIMEOUT_MINUTES_MAX),
@@ -143,12 +143,12 @@ pub fn plain_name(job: &Job) -> String {
     }
 }
 
-struct Place<'a> {
+struct PlannedJob<'a> {
     file: &'a str,
     job: &'a Job,
 }
 
-impl Place<'_> {
+impl PlannedJob<'_> {
     fn error(&self, token: &Token, key: &str, problem: impl Into<PlanProblem>) -> PlanError {
         let path = format!("jobs.{}.{key}", self.job.id);
         PlanError { file: self.file.to_owned(), at: token.at, path, problem: Box::new(problem.into()) }

@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::spawn::Outputs;
-use super::supervisor::StopOrder;
+use super::supervisor::VmOrder;
 use super::{Exit, LeftoverError, VmEvent, record};
 
 /// The handle of a machine. Dropping the handle kills the machine, unless [`Vm::detach`] was called.
 #[derive(Debug)]
 pub struct Vm {
     pub(super) events: mpsc::Receiver<VmEvent>,
-    pub(super) orders: mpsc::Sender<StopOrder>,
+    pub(super) orders: mpsc::Sender<VmOrder>,
     pub(super) supervisor: Supervising,
     pub(super) outputs: Outputs,
     pub(super) run_dir: PathBuf,
@@ -48,13 +48,13 @@ impl Vm {
     /// Drops the events that arrive meanwhile.
     pub async fn stop(&mut self, grace: Duration) -> Exit {
         // If the queue is full, it contains an order already.
-        let _ = self.orders.try_send(StopOrder::Stop(grace));
+        let _ = self.orders.try_send(VmOrder::Stop(grace));
         self.finish().await
     }
 
     /// Kills the machine. Drops the events that arrive meanwhile.
     pub async fn kill(&mut self) -> Exit {
-        let _ = self.orders.try_send(StopOrder::Kill);
+        let _ = self.orders.try_send(VmOrder::Kill);
         // The network is removed at the same time, because the kernel takes as long for it as for the process.
         let run_dir = self.run_dir.clone();
         let network = tokio::task::spawn_blocking(move || crate::network::remove(&run_dir));

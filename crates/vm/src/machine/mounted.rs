@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::exit::{EndReason, ExitDemand, ExitEvidence, classify};
 use super::record;
 use super::spawn::Outputs;
-use super::supervisor::StopOrder;
+use super::supervisor::VmOrder;
 use super::{Exit, StartError, StartedFrom, VmEvent};
 use crate::console::{BoundedFile, Lines};
 use crate::driver::mounted::Plan;
@@ -43,7 +43,7 @@ pub(super) struct Mounted {
     pub(super) environment: EnvironmentDir,
     pub(super) outputs: Outputs,
     pub(super) events: mpsc::Sender<VmEvent>,
-    pub(super) orders: mpsc::Receiver<StopOrder>,
+    pub(super) orders: mpsc::Receiver<VmOrder>,
     pub(super) detached: Arc<AtomicBool>,
 }
 
@@ -72,7 +72,7 @@ impl Drop for Running {
 /// The next thing that happened to a machine, before it is handled.
 enum MountedInput {
     Ended(std::io::Result<Ending>),
-    Ordered(Option<StopOrder>),
+    Ordered(Option<VmOrder>),
     EnvironmentChanged,
     DeadlinePassed,
 }
@@ -192,10 +192,10 @@ impl Mounted {
         loop {
             match self.next_input(&mut running, &mut state).await {
                 MountedInput::Ended(ending) => return self.settle(running, state, ending).await,
-                MountedInput::Ordered(Some(StopOrder::Stop(grace))) => self.stop(&mut state, grace),
+                MountedInput::Ordered(Some(VmOrder::Stop(grace))) => self.stop(&mut state, grace),
                 // No more orders can arrive, because the machine was detached.
                 MountedInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                MountedInput::Ordered(Some(StopOrder::Kill) | None) => {
+                MountedInput::Ordered(Some(VmOrder::Kill) | None) => {
                     self.kill(&running, &mut state, EndReason::Ordered)
                 }
                 MountedInput::EnvironmentChanged => self.check_env(&mut state).await,

@@ -83,7 +83,7 @@ impl Vmm {
 
 /// The exit of a VMM that ended before its machine was ready.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EarlyExit {
     pub(crate) exit: Exit,
     /// The exit and the last output of the VMM, for messages.
     pub(crate) words: String,
@@ -92,7 +92,7 @@ pub(crate) struct Ended {
 impl Vmm {
     /// Returns why the VMM exited: its exit status or signal, a panic of its guest, and the output of the VMM. Kills the VMM
     /// if it still runs.
-    pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> Ended {
+    pub(crate) async fn why_ended(&mut self, outputs: &Outputs) -> EarlyExit {
         let mut evidence = ExitEvidence::default();
         let ending = match tokio::time::timeout(LAST_WORDS_LIMIT, self.process.wait()).await {
             Ok(ending) => ending,
@@ -107,7 +107,7 @@ impl Vmm {
         let said = outputs.vmm.tail(TAIL_LINES);
         let words =
             if said.is_empty() { exit.to_string() } else { format!("{exit}; {} said: {said}", vmm::NAME) };
-        Ended { exit, words }
+        EarlyExit { exit, words }
     }
 
     /// Reads the remaining events, messages and output of a VMM that has exited, for a second at most, then determines its

@@ -26,7 +26,7 @@ const EVENTS_PER_MESSAGE: usize = 4;
 
 /// An order of the machine's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StopOrder {
+pub(super) enum VmOrder {
     /// Power the machine off. After this time, ask the VMM to quit.
     Stop(Duration),
     /// Kill the VMM at once.
@@ -63,7 +63,7 @@ pub(super) struct Supervisor<S> {
     pub(super) environment: EnvironmentDir,
     pub(super) outputs: Outputs,
     pub(super) events: mpsc::Sender<VmEvent>,
-    pub(super) orders: mpsc::Receiver<StopOrder>,
+    pub(super) orders: mpsc::Receiver<VmOrder>,
     /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
 }
@@ -73,14 +73,14 @@ enum SupervisorInput {
     Ended(std::io::Result<Ending>),
     Message(std::io::Result<GuestMessage>),
     Monitor(MonitorEvent),
-    Ordered(Option<StopOrder>),
+    Ordered(Option<VmOrder>),
     EnvironmentChanged,
     NoBootDevice,
     DeadlinePassed,
 }
 
 /// Waits until the owner stops or drops a machine that is still queued. Waits forever if the machine was detached.
-async fn end_is_wanted(orders: &mut mpsc::Receiver<StopOrder>, detached: &AtomicBool) {
+async fn end_is_wanted(orders: &mut mpsc::Receiver<VmOrder>, detached: &AtomicBool) {
     let is_let_go = orders.recv().await.is_none() && detached.load(Ordering::Relaxed);
     if is_let_go {
         std::future::pending().await
@@ -166,10 +166,10 @@ impl<S: StartSource> Supervisor<S> {
                     attempt.vmm.link = None;
                 }
                 SupervisorInput::Monitor(event) => attempt.note(event),
-                SupervisorInput::Ordered(Some(StopOrder::Stop(grace))) => attempt.stop(grace),
+                SupervisorInput::Ordered(Some(VmOrder::Stop(grace))) => attempt.stop(grace),
                 // No more orders can arrive, because the machine was detached.
                 SupervisorInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
-                SupervisorInput::Ordered(Some(StopOrder::Kill) | None) => attempt.kill(EndReason::Ordered),
+                SupervisorInput::Ordered(Some(VmOrder::Kill) | None) => attempt.kill(EndReason::Ordered),
                 SupervisorInput::EnvironmentChanged => self.carry_trm(attempt),
                 SupervisorInput::NoBootDevice => attempt.kill(EndReason::NoBootDevice),
                 SupervisorInput::DeadlinePassed => {
@@ -348,8 +348,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_turn_gives_up_when_ordered_and_not_when_let_go() {
         for (order, is_let_go, ends) in [
-            (Some(StopOrder::Kill), false, true),
-            (Some(StopOrder::Stop(Duration::from_secs(30))), false, true),
+            (Some(VmOrder::Kill), false, true),
+            (Some(VmOrder::Stop(Duration::from_secs(30))), false, true),
             (None, false, true),
             (None, true, false),
         ] {

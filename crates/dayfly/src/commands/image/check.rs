@@ -1,6 +1,6 @@
 //! `dayfly image check`: boots an image and reports what it lacks.
 
-use dayfly_guest::finding::{Finding, Part, State};
+use dayfly_guest::finding::{Finding, FindingState, Part};
 use dayfly_vm::check::Report;
 use dayfly_vm::{Driver, Machine, QemuSettings};
 
@@ -75,9 +75,9 @@ fn lines(report: &Report) -> Vec<String> {
 
 fn line(finding: &Finding, width: usize) -> String {
     let (style, word) = match finding.state {
-        State::Ok => (style::GOOD, "ok     "),
-        State::Wanted => (style::WARN, "wanted "),
-        State::Missing => (style::BAD, "missing"),
+        FindingState::Ok => (style::GOOD, "ok     "),
+        FindingState::Wanted => (style::WARN, "wanted "),
+        FindingState::Missing => (style::BAD, "missing"),
     };
     format!("  {} {:width$}  {}", paint(style, word), finding.name, finding.seen)
 }
@@ -98,10 +98,15 @@ mod tests {
             failure: None,
             is_certain: true,
             findings: vec![
-                finding(Part::Jobs, "bash", State::Ok, "/usr/bin/bash"),
-                finding(Part::Jobs, "git", State::Wanted, "not there: actions/checkout fetches an archive"),
-                finding(Part::Docker, "kernel, needed", State::Missing, "without VETH"),
-                finding(Part::RunnerApp, "version", State::Ok, "0.13.0"),
+                finding(Part::Jobs, "bash", FindingState::Ok, "/usr/bin/bash"),
+                finding(
+                    Part::Jobs,
+                    "git",
+                    FindingState::Wanted,
+                    "not there: actions/checkout fetches an archive",
+                ),
+                finding(Part::Docker, "kernel, needed", FindingState::Missing, "without VETH"),
+                finding(Part::RunnerApp, "version", FindingState::Ok, "0.13.0"),
             ],
         };
         insta::assert_snapshot!(anstream::adapter::strip_str(&lines(&report).join("\n")), @r"

@@ -2,7 +2,7 @@
 
 use super::super::ImageError;
 use super::super::log::Log;
-use super::settings::{App, Settings, Wanted, is_plain, is_sha256};
+use super::settings::{App, RequestedApp, Settings, is_plain, is_sha256};
 use super::{InstallError, fetch};
 use dayfly_guest::runner_app::Version;
 use serde::Deserialize;
@@ -35,7 +35,7 @@ pub(crate) enum ReleaseError {
 }
 
 /// The place that an archive comes from.
-pub(super) enum Place {
+pub(super) enum ArchiveSource {
     Url {
         url: String,
         token: Option<String>,
@@ -45,7 +45,7 @@ pub(super) enum Place {
     Beside(PathBuf),
 }
 
-impl Place {
+impl ArchiveSource {
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Url { url, .. } => url.clone(),
@@ -59,7 +59,7 @@ pub(super) struct Archive {
     pub(super) app: App,
     pub(super) version: String,
     pub(super) sha256: String,
-    pub(super) place: Place,
+    pub(super) place: ArchiveSource,
 }
 
 /// A release, as returned by `GET /repos/{owner}/{repo}/releases/...`.
@@ -107,8 +107,8 @@ pub(super) fn find(settings: &Settings, stage: &Path, log: &Log) -> Result<Archi
     } else {
         let (project, version) = (settings.project(), &settings.wanted);
         let which = match version {
-            Wanted::Version(version) => format!("tags/v{version}"),
-            Wanted::Latest | Wanted::File(_) => "latest".to_owned(),
+            RequestedApp::Version(version) => format!("tags/v{version}"),
+            RequestedApp::Latest | RequestedApp::File(_) => "latest".to_owned(),
         };
         let url = format!("{}/repos/{project}/releases/{which}", settings.api);
         let text = fetch::answer(&url, token, &to, log).map_err(|error| no_version(error, settings, &url))?;
@@ -121,7 +121,9 @@ pub(super) fn find(settings: &Settings, stage: &Path, log: &Log) -> Result<Archi
 /// Turns the error of a missing tag into the error of a missing version.
 fn no_version(error: ImageError, settings: &Settings, url: &str) -> ImageError {
     match (&error, &settings.wanted) {
-        (ImageError::Install(InstallError::Fetch(fetch)), Wanted::Version(version)) if fetch.is_absent() => {
+        (ImageError::Install(InstallError::Fetch(fetch)), RequestedApp::Version(version))
+            if fetch.is_absent() =>
+        {
             let (project, version) = (settings.project().to_owned(), version.clone());
             ReleaseError::NoVersion { project, version, url: url.to_owned() }.into()
         }
@@ -146,7 +148,12 @@ fn of_release(release: Release, settings: &Settings) -> Result<Archive, ReleaseE
     let sha256 = of_asset.or_else(of_body).filter(|digest| is_sha256(digest)).map(str::to_owned);
     let sha256 = sha256.ok_or(ReleaseError::NoDigest(name))?;
     // No token, because public downloads need none, and other servers may refuse a token for the API.
-    Ok(Archive { app, version, sha256, place: Place::Url { url: asset.browser_download_url, token: None } })
+    Ok(Archive {
+        app,
+        version,
+        sha256,
+        place: ArchiveSource::Url { url: asset.browser_download_url, token: None },
+    })
 }
 
 /// Returns the digest in a release's text. The official project writes it as
@@ -166,7 +173,7 @@ fn of_downloads(downloads: Vec<Download>, settings: &Settings) -> Result<Archive
     let (_, version) =
         of_name(&download.filename).ok_or_else(|| ReleaseError::Name(download.filename.clone().into()))?;
     let version = checked_version(version.unwrap_or_default())?;
-    if let Wanted::Version(wanted) = &settings.wanted
+    if let RequestedApp::Version(wanted) = &settings.wanted
         && *wanted != version
     {
         return Err(ReleaseError::OtherVersion { found: version, wanted: wanted.clone() });
@@ -174,7 +181,7 @@ fn of_downloads(downloads: Vec<Download>, settings: &Settings) -> Result<Archive
     let digest = download.sha256_checksum.map(|digest| digest.to_ascii_lowercase());
     let sha256 =
         digest.filter(|digest| is_sha256(digest)).ok_or(ReleaseError::NoDigest(download.filename))?;
-    let place = Place::Url { url: download.download_url, token: download.temp_download_token };
+    let place = ArchiveSource::Url { url: download.download_url, token: download.temp_download_token };
     Ok(Archive { app: App::Official, version, sha256, place })
 }
 
@@ -210,7 +217,7 @@ pub(super) fn of_file(path: &Path, sha256: Option<&str>) -> Result<Archive, Rele
         Some(version) => checked_version(version)?,
         None => format!("0.0.0-{}", &sha256[..12]),
     };
-    Ok(Archive { app, version, sha256, place: Place::File(path.to_owned()) })
+    Ok(Archive { app, version, sha256, place: ArchiveSource::File(path.to_owned()) })
 }
 
 /// The manifest of the github-act-runner that the host has built.
@@ -243,7 +250,7 @@ pub(super) fn beside(folder: &Path) -> Result<Archive, NotBeside> {
     let version = checked_version(built.version.strip_prefix('v').unwrap_or(&built.version));
     let version = version.map_err(|error| absent(error.to_string()))?;
     let app = App::GithubActRunner;
-    Ok(Archive { app, version, sha256: built.sha256, place: Place::Beside(app.program_in(folder)) })
+    Ok(Archive { app, version, sha256: built.sha256, place: ArchiveSource::Beside(app.program_in(folder)) })
 }
 
 #[cfg(test)]
@@ -273,7 +280,7 @@ mod tests {
     fn shown(found: Result<Archive, ReleaseError>) -> Result<String, String> {
         let found = found.map_err(|error| error.to_string())?;
         assert_eq!(found.sha256, DIGEST);
-        let token = matches!(&found.place, Place::Url { token: Some(token), .. } if token == "t");
+        let token = matches!(&found.place, ArchiveSource::Url { token: Some(token), .. } if token == "t");
         Ok(format!(
             "{} {} {}{}",
             found.app.name(),

@@ -73,7 +73,7 @@ impl App {
 
 /// The requested version or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum RequestedApp {
     Latest,
     /// Without the leading `v`.
     Version(String),
@@ -82,7 +82,7 @@ pub(super) enum Wanted {
 
 /// The resolved settings. They have no `Debug`, because they hold a token.
 pub(super) struct Settings {
-    pub(super) wanted: Wanted,
+    pub(super) wanted: RequestedApp,
     /// `x64` or `arm64`.
     pub(super) arch: &'static str,
     /// `None`: no project was requested.
@@ -163,14 +163,14 @@ impl Settings {
     /// Returns true if no project, principal, version or file was requested, so that another app may replace the official
     /// one.
     pub(super) fn is_default(&self) -> bool {
-        self.project.is_none() && self.principal.is_none() && self.wanted == Wanted::Latest
+        self.project.is_none() && self.principal.is_none() && self.wanted == RequestedApp::Latest
     }
 
     pub(super) fn wants(&self, version: &str) -> bool {
         match &self.wanted {
-            Wanted::Latest => true,
-            Wanted::Version(wanted) => wanted == version,
-            Wanted::File(_) => false,
+            RequestedApp::Latest => true,
+            RequestedApp::Version(wanted) => wanted == version,
+            RequestedApp::File(_) => false,
         }
     }
 
@@ -191,16 +191,16 @@ fn token_of_file() -> Option<String> {
     Some(token.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
-fn wanted(text: &str) -> Option<Wanted> {
+fn wanted(text: &str) -> Option<RequestedApp> {
     if text.contains('/') {
-        return Some(Wanted::File(text.into()));
+        return Some(RequestedApp::File(text.into()));
     }
     let version = text.strip_prefix('v').unwrap_or(text);
     match text {
-        "latest" => Some(Wanted::Latest),
-        _ => {
-            Version::parse(version).filter(|_| is_plain(version)).map(|_| Wanted::Version(version.to_owned()))
-        }
+        "latest" => Some(RequestedApp::Latest),
+        _ => Version::parse(version)
+            .filter(|_| is_plain(version))
+            .map(|_| RequestedApp::Version(version.to_owned())),
     }
 }
 
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn without_anything_the_latest_official_app_is_wanted_and_another_may_take_its_place() {
         let settings = resolve(&[], &[]).expect("good");
-        assert_eq!((settings.wanted.clone(), settings.app()), (Wanted::Latest, App::Official));
+        assert_eq!((settings.wanted.clone(), settings.app()), (RequestedApp::Latest, App::Official));
         assert_eq!((settings.project(), settings.api.as_str()), ("actions/runner", "https://api.github.com"));
         assert!(settings.is_default() && settings.dependencies && settings.principal.is_none());
         assert_eq!(settings.dir, Path::new("/opt/runner"));
@@ -339,10 +339,10 @@ mod tests {
     fn words_win_over_variables_and_versions_lose_their_v() {
         let settings =
             resolve(&["v2.336.0", "aarch64", "-u", "ci"], &[("INSTALL_VERSION", "1.0.0")]).expect("good");
-        assert_eq!(settings.wanted, Wanted::Version("2.336.0".to_owned()));
+        assert_eq!(settings.wanted, RequestedApp::Version("2.336.0".to_owned()));
         assert_eq!((settings.arch, settings.user.as_str()), ("arm64", "ci"));
         let file = resolve(&["./a.tar.gz"], &[]).expect("good").wanted;
-        assert_eq!(file, Wanted::File("./a.tar.gz".into()));
+        assert_eq!(file, RequestedApp::File("./a.tar.gz".into()));
     }
 
     #[test]

@@ -31,14 +31,14 @@ const OF_AUFS: &[u8] = b".wh..wh.";
 pub(super) struct Entry {
     /// Path from the root of the image, without a slash at either end.
     pub(super) path: Box<[u8]>,
-    pub(super) what: What,
+    pub(super) what: EntryKind,
     pub(super) attributes: Attributes,
     /// Index of the entry in its archive, from 0.
     pub(super) ordinal: u32,
 }
 
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum EntryKind {
     File {
         size: u64,
     },
@@ -136,7 +136,7 @@ fn scan(
         }
         used.add(index, &header, limits)?;
         let entry = entry_of(index, header, ordinal, limits)?;
-        if let What::File { size } = entry.what
+        if let EntryKind::File { size } = entry.what
             && size <= KEPT_LENGTH_MAX
             && is_kept(&entry.path)
         {
@@ -222,14 +222,14 @@ fn entry_of(index: usize, header: Header, ordinal: u32, limits: &Limits) -> Resu
     let (path, mark) = marked(&parts).map_err(bad)?;
     let what = match (mark, header.kind) {
         (Some(mark), _) => mark,
-        (None, Kind::File) => What::File { size: header.size },
-        (None, Kind::Folder) => What::Folder,
-        (None, Kind::Fifo) => What::Fifo,
-        (None, Kind::Device) => What::Device,
+        (None, Kind::File) => EntryKind::File { size: header.size },
+        (None, Kind::Folder) => EntryKind::Folder,
+        (None, Kind::Fifo) => EntryKind::Fifo,
+        (None, Kind::Device) => EntryKind::Device,
         (None, Kind::HardLink) => {
             let target =
                 clean(&header.link).ok_or_else(|| bad("it is a link that leads outside the image"))?;
-            What::HardLink(target.join(&b'/').into())
+            EntryKind::HardLink(target.join(&b'/').into())
         }
         // No system call can create such a link, and unsquashfs rejects the whole image because of it.
         (None, Kind::Symlink) if header.link.is_empty() => return Err(bad("it is a link to nothing")),
@@ -241,7 +241,7 @@ fn entry_of(index: usize, header: Header, ordinal: u32, limits: &Limits) -> Resu
             clean(&target).ok_or_else(|| {
                 bad(&format!("it is a link to {}, which leads outside the image", header.link.escape_ascii()))
             })?;
-            What::Symlink(header.link.clone().into())
+            EntryKind::Symlink(header.link.clone().into())
         }
     };
     let attributes = Attributes {
@@ -262,20 +262,20 @@ fn is_xattr_kept(name: &[u8]) -> bool {
 }
 
 /// Returns the path that an entry refers to, and the meaning of the entry if it is a whiteout.
-fn marked(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<What>), &'static str> {
+fn marked(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<EntryKind>), &'static str> {
     let Some((name, folder)) = parts.split_last() else { return Ok((Vec::new(), None)) };
     if *name == OPAQUE {
-        return Ok((folder.join(&b'/'), Some(What::Opaque)));
+        return Ok((folder.join(&b'/'), Some(EntryKind::Opaque)));
     }
     let path = parts.join(&b'/');
     // AUFS's own files are left out, like devices.
     if name.starts_with(OF_AUFS) || folder.iter().any(|part| part.starts_with(OF_AUFS)) {
-        return Ok((path, Some(What::Device)));
+        return Ok((path, Some(EntryKind::Device)));
     }
     match name.strip_prefix(WHITEOUT) {
         None => Ok((path, None)),
         Some(b"" | b"." | b"..") => Err("it is a whiteout of no name"),
-        Some(hidden) => Ok(([folder, &[hidden]].concat().join(&b'/'), Some(What::Whiteout))),
+        Some(hidden) => Ok(([folder, &[hidden]].concat().join(&b'/'), Some(EntryKind::Whiteout))),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::tar::PATH_MAX;
 use super::scan::Scanned;
-use super::scan::{Entry, What};
+use super::scan::{Entry, EntryKind};
 use super::{LayerError, Limits, clean};
 
 /// Most links that are followed for one path: the kernel's limit.
@@ -84,11 +84,11 @@ pub(crate) struct Tree {
 }
 
 /// The parts of a folder's path, and a name in the folder.
-type Place = (Vec<Vec<u8>>, Vec<u8>);
+type FolderAndName = (Vec<Vec<u8>>, Vec<u8>);
 
 /// The reason why a path cannot be used.
 #[derive(Debug)]
-enum Astray {
+enum PathProblem {
     Outside,
     TooManyLinks,
     TooDeep,
@@ -98,7 +98,7 @@ enum Astray {
     NoFolder(Vec<u8>),
 }
 
-impl Astray {
+impl PathProblem {
     fn text(&self) -> String {
         match self {
             Self::Outside => "it leads through links outside the image".to_owned(),
@@ -132,14 +132,14 @@ impl Tree {
         self.kept.extend(kept.into_iter().map(|(ordinal, content)| ((layer, ordinal), content)));
         let mut hidden = HashMap::new();
         for entry in &entries {
-            let astray = |why: Astray| LayerError::entry(layer, &entry.path, why.text());
+            let astray = |why: PathProblem| LayerError::entry(layer, &entry.path, why.text());
             match entry.what {
-                What::Whiteout => {
+                EntryKind::Whiteout => {
                     if let Some(inode) = self.hide(&entry.path).map_err(astray)? {
                         hidden.insert(entry.path.clone(), inode);
                     }
                 }
-                What::Opaque => {
+                EntryKind::Opaque => {
                     if let Some(parts) = self.resolve_folder(&entry.path).map_err(astray)?
                         && let Some(node) = self.node_mut(&parts)
                     {
@@ -156,7 +156,7 @@ impl Tree {
     }
 
     /// Removes a path. Returns its inode if it was no folder.
-    fn hide(&mut self, path: &[u8]) -> Result<Option<usize>, Astray> {
+    fn hide(&mut self, path: &[u8]) -> Result<Option<usize>, PathProblem> {
         let Some((folder, name)) = self.place(path)? else { return Ok(None) };
         let removed = self.node_mut(&folder).and_then(|node| node.children.remove(name.as_slice()));
         Ok(removed.map(|node| node.inode).filter(|&inode| self.inodes[inode].content != Content::Folder))
@@ -171,12 +171,12 @@ impl Tree {
         let Entry { path, what, attributes, ordinal } = entry;
         let bad = |what: String| LayerError::entry(layer, &path, what);
         let content = match what {
-            What::Whiteout | What::Opaque => return Ok(()),
-            What::Device => {
+            EntryKind::Whiteout | EntryKind::Opaque => return Ok(()),
+            EntryKind::Device => {
                 self.devices += 1;
                 return self.hide(&path).map(drop).map_err(|why| bad(why.text()));
             }
-            What::HardLink(target) => {
+            EntryKind::HardLink(target) => {
                 let found = self.find_exact(&target).map_err(|why| bad(why.text()))?;
                 let found = found.or_else(|| hidden.get(&target).copied());
                 let inode = found.ok_or_else(|| {
@@ -187,10 +187,10 @@ impl Tree {
                 }
                 return self.link(&path, inode).map_err(|why| bad(why.text()));
             }
-            What::Folder => Content::Folder,
-            What::Fifo => Content::Fifo,
-            What::Symlink(target) => Content::Symlink(target),
-            What::File { size } => Content::Layer { layer, ordinal, size },
+            EntryKind::Folder => Content::Folder,
+            EntryKind::Fifo => Content::Fifo,
+            EntryKind::Symlink(target) => Content::Symlink(target),
+            EntryKind::File { size } => Content::Layer { layer, ordinal, size },
         };
         self.put(&path, attributes, content).map_err(|why| bad(why.text()))
     }
@@ -208,7 +208,7 @@ impl Tree {
         self.put(path.as_bytes(), attributes, content).map_err(|why| why.text())
     }
 
-    fn put(&mut self, path: &[u8], attributes: Attributes, content: Content) -> Result<(), Astray> {
+    fn put(&mut self, path: &[u8], attributes: Attributes, content: Content) -> Result<(), PathProblem> {
         let mut inode = Inode { content, attributes };
         if inode.content == Content::Folder {
             let parts = self.resolve_parent_of(path)?;
@@ -226,10 +226,10 @@ impl Tree {
     }
 
     /// Gives an inode a name, and replaces the inode that had the name before.
-    fn link(&mut self, path: &[u8], inode: usize) -> Result<(), Astray> {
+    fn link(&mut self, path: &[u8], inode: usize) -> Result<(), PathProblem> {
         let mut parts = self.resolve_parent_of(path)?;
         self.count(&parts)?;
-        let Some(name) = parts.pop() else { return Err(Astray::NoFolder(b"/".to_vec())) };
+        let Some(name) = parts.pop() else { return Err(PathProblem::NoFolder(b"/".to_vec())) };
         let folder = self.make_folders(&parts)?;
         match folder.children.get(name.as_slice()) {
             Some(same) if same.inode == inode => {}
@@ -240,25 +240,25 @@ impl Tree {
 
     /// Checks a path against the limits. Short names may give long paths and many folders, through links and missing
     /// parents.
-    fn count(&mut self, parts: &[Vec<u8>]) -> Result<(), Astray> {
+    fn count(&mut self, parts: &[Vec<u8>]) -> Result<(), PathProblem> {
         let length = parts.iter().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
         self.paths += length as u64;
         if length > PATH_MAX {
-            Err(Astray::TooLong)
+            Err(PathProblem::TooLong)
         } else if self.paths > self.limits.names.saturating_mul(2) {
-            Err(Astray::TooManyNames)
+            Err(PathProblem::TooManyNames)
         } else if self.made > self.limits.entries {
-            Err(Astray::TooManyFolders)
+            Err(PathProblem::TooManyFolders)
         } else {
             Ok(())
         }
     }
 
     /// Returns the folder of these parts, which are no links. Creates missing folders.
-    fn make_folders(&mut self, parts: &[Vec<u8>]) -> Result<&mut Node, Astray> {
+    fn make_folders(&mut self, parts: &[Vec<u8>]) -> Result<&mut Node, PathProblem> {
         // Links may have made the path deeper than any path of a layer.
         if parts.len() > self.limits.depth {
-            return Err(Astray::TooDeep);
+            return Err(PathProblem::TooDeep);
         }
         let (inodes, count) = (&mut self.inodes, &mut self.made);
         let mut node = &mut self.root;
@@ -269,7 +269,7 @@ impl Tree {
                 Node { inode: inodes.len() - 1, children: BTreeMap::new() }
             });
             if inodes[node.inode].content != Content::Folder {
-                return Err(Astray::NoFolder(parts[..=index].join(&b'/')));
+                return Err(PathProblem::NoFolder(parts[..=index].join(&b'/')));
             }
         }
         Ok(node)
@@ -284,22 +284,22 @@ impl Tree {
     }
 
     /// Returns the parts of a path, following all links except one in the last part. Missing parts stay unchanged.
-    fn resolve_parent_of(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Astray> {
+    fn resolve_parent_of(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, PathProblem> {
         let mut parts: Vec<Vec<u8>> =
-            clean(path).ok_or(Astray::Outside)?.into_iter().map(<[u8]>::to_vec).collect();
+            clean(path).ok_or(PathProblem::Outside)?.into_iter().map(<[u8]>::to_vec).collect();
         let Some(last) = parts.pop() else { return Ok(parts) };
         let mut resolved = self.resolve(parts)?;
         resolved.push(last);
         Ok(resolved)
     }
 
-    fn resolve(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Astray> {
+    fn resolve(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, PathProblem> {
         let mut waiting: Vec<Vec<u8>> = parts.into_iter().rev().collect();
         // Each part is stored with its node, so that the time is linear in the length of the path.
         let (mut resolved, mut followed) = (Vec::<(Vec<u8>, Option<&Node>)>::new(), 0);
         while let Some(part) = waiting.pop() {
             if part == b".." {
-                resolved.pop().ok_or(Astray::Outside)?;
+                resolved.pop().ok_or(PathProblem::Outside)?;
                 continue;
             }
             let folder = resolved.last().map_or(Some(&self.root), |(_, node)| *node);
@@ -310,7 +310,7 @@ impl Tree {
             };
             followed += 1;
             if followed > FOLLOWED_MAX {
-                return Err(Astray::TooManyLinks);
+                return Err(PathProblem::TooManyLinks);
             }
             if target.starts_with(b"/") {
                 resolved.clear();
@@ -322,19 +322,19 @@ impl Tree {
     }
 
     /// Returns the folder and the name of a path, or none if the path does not exist.
-    fn place(&self, path: &[u8]) -> Result<Option<Place>, Astray> {
+    fn place(&self, path: &[u8]) -> Result<Option<FolderAndName>, PathProblem> {
         let mut parts = self.resolve_parent_of(path)?;
         let there = self.node(&parts).is_some();
         Ok(parts.pop().filter(|_| there).map(|name| (parts, name)))
     }
 
     /// Returns the parts of an existing path, following all links except one in the last part, or none if it does not exist.
-    fn resolve_folder(&self, path: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Astray> {
+    fn resolve_folder(&self, path: &[u8]) -> Result<Option<Vec<Vec<u8>>>, PathProblem> {
         let parts = self.resolve_parent_of(path)?;
         Ok(self.node(&parts).is_some().then_some(parts))
     }
 
-    fn find_exact(&self, path: &[u8]) -> Result<Option<usize>, Astray> {
+    fn find_exact(&self, path: &[u8]) -> Result<Option<usize>, PathProblem> {
         let parts = self.resolve_parent_of(path)?;
         Ok(self.node(&parts).map(|node| node.inode))
     }

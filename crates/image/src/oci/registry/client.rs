@@ -42,13 +42,13 @@ pub(super) struct Client {
     base: String,
     repository: String,
     credential: Option<Credential>,
-    state: Mutex<State>,
+    state: Mutex<Session>,
     /// True if connections without encryption are allowed.
     plain_allowed: bool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Session {
     authorization: Option<SecretString>,
     is_plain: bool,
 }
@@ -93,7 +93,7 @@ impl Client {
         &self.registry
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, Session> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

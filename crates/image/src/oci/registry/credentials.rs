@@ -175,11 +175,11 @@ async fn ask(
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct HelperAnswer {
         username: String,
         secret: SecretString,
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout)
+    let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
         .map_err(|_| of_helper("it answered something else than a user and a secret".to_owned()))?;
     let is_refresh_token = answer.username == TOKEN_USER;
     Ok(Some(Credential { user: answer.username, secret: answer.secret, is_refresh_token }))

@@ -22,25 +22,25 @@ struct Asked {
 }
 
 /// An answer. The connection ends after `cut` bytes of the body, whatever length was promised.
-struct Answer {
+struct RegistryAnswer {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     cut: Option<usize>,
 }
 
-fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-    Answer { status, headers: Vec::new(), body: body.into(), cut: None }
+fn answer(status: u16, body: impl Into<Vec<u8>>) -> RegistryAnswer {
+    RegistryAnswer { status, headers: Vec::new(), body: body.into(), cut: None }
 }
 
-impl Answer {
+impl RegistryAnswer {
     fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
     }
 }
 
-type Script = dyn FnMut(&Asked) -> Option<Answer> + Send;
+type Script = dyn FnMut(&Asked) -> Option<RegistryAnswer> + Send;
 
 /// An image of one layer, and the answers of a registry that has it.
 struct Stage {
@@ -84,7 +84,7 @@ impl Stage {
     /// Starts a registry that has the image. The script may replace answers. Each request is logged.
     fn serve(
         self,
-        mut script: impl FnMut(&Asked) -> Option<Answer> + Send + 'static,
+        mut script: impl FnMut(&Asked) -> Option<RegistryAnswer> + Send + 'static,
     ) -> (RegistryName, Arc<Mutex<Vec<String>>>) {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (blob, written) = (self.blob(), Arc::clone(&log));
@@ -284,7 +284,7 @@ async fn a_layer_that_ends_too_early_each_time_is_given_up() {
     let stage = Stage::new();
     let (blob, layer) = (stage.blob(), stage.layer.clone());
     let (name, log) = stage.serve(move |asked| {
-        let cut = Answer { cut: Some(0), ..answer(200, layer.clone()) };
+        let cut = RegistryAnswer { cut: Some(0), ..answer(200, layer.clone()) };
         (asked.path == blob).then_some(cut)
     });
     let error = pulled(&name).await.expect_err("never whole");

@@ -18,7 +18,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, Position};
 use super::model::{Defaults, Job, Workflow};
 use super::yaml::{self, Entry, Node, NodeKind};
 use fields::{Key, Support};
-use place::Place;
+use place::Availability;
 
 /// The top-level keys of a workflow file.
 const WORKFLOW_KEYS: &[Key] = &[
@@ -152,7 +152,7 @@ impl Reader {
         true
     }
 
-    fn defaults(&mut self, node: &Node, path: &str, place: &Place) -> Defaults {
+    fn defaults(&mut self, node: &Node, path: &str, place: &Availability) -> Defaults {
         let run_path = format!("{path}.run");
         let fields = self.fields(node, path, DEFAULTS_KEYS);
         let Some(run) = fields.and_then(|fields| fields.get("run")) else { return Defaults::default() };

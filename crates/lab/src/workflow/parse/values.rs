@@ -6,7 +6,7 @@ use super::super::token::{Token, TokenKind};
 use super::super::yaml::{Node, NodeKind, Scalar};
 use super::Reader;
 use super::fields::join;
-use super::place::Place;
+use super::place::Availability;
 use crate::expression::{self, Template};
 
 /// The shells that runners know by name. Any other value must be a command line with `{0}` in it.
@@ -25,13 +25,13 @@ impl Reader {
     }
 
     /// Reads a scalar as text that may contain expressions.
-    pub(super) fn template(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn template(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         let text = self.text(node, path)?;
         self.text_template(&text, node.at, path, place)
     }
 
     /// Reads a scalar like [`Self::template`], but refuses an empty one.
-    pub(super) fn filled_template(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn filled_template(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         if node.is_null()
             || matches!(&node.kind, NodeKind::Scalar(Scalar::String(text)) if text.trim().is_empty())
         {
@@ -42,7 +42,7 @@ impl Reader {
     }
 
     /// Reads any value, which may contain expressions anywhere.
-    pub(super) fn any_template(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn any_template(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         let kind = match &node.kind {
             NodeKind::Scalar(Scalar::Null) => TokenKind::Null,
             NodeKind::Scalar(Scalar::Bool(flag)) => TokenKind::Bool(*flag),
@@ -64,7 +64,7 @@ impl Reader {
     }
 
     /// Reads a mapping of literal keys to text, such as `env`.
-    pub(super) fn text_mapping(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn text_mapping(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         if node.is_null() {
             return Some(Token { at: node.at, kind: TokenKind::Mapping(Vec::new()) });
         }
@@ -113,7 +113,7 @@ impl Reader {
     }
 
     /// Reads `true`, `false` or an expression.
-    pub(super) fn boolean(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn boolean(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         match &node.kind {
             NodeKind::Scalar(Scalar::Bool(flag)) => Some(Token { at: node.at, kind: TokenKind::Bool(*flag) }),
             NodeKind::Scalar(Scalar::String(text)) if text.contains("${{") => {
@@ -127,7 +127,7 @@ impl Reader {
     }
 
     /// Reads a number above zero or an expression.
-    pub(super) fn positive(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn positive(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         match &node.kind {
             NodeKind::Scalar(Scalar::Number(number)) if *number > 0.0 && number.is_finite() => {
                 Some(Token { at: node.at, kind: TokenKind::Number(*number) })
@@ -143,7 +143,7 @@ impl Reader {
     }
 
     /// Reads `shell:` and checks it as runners do.
-    pub(super) fn shell(&mut self, node: &Node, path: &str, place: &Place) -> Option<Token> {
+    pub(super) fn shell(&mut self, node: &Node, path: &str, place: &Availability) -> Option<Token> {
         let NodeKind::Scalar(Scalar::String(text)) = &node.kind else {
             self.remark(node.at, path, format!("must be the name of a shell, but is {}", node.describe()));
             return None;
@@ -169,7 +169,7 @@ impl Reader {
         node: Option<&Node>,
         at: Position,
         path: &str,
-        place: &Place,
+        place: &Availability,
     ) -> Option<Condition> {
         let (text, at) = match node {
             Some(node) => (self.text(node, path)?, node.at),
@@ -208,7 +208,7 @@ impl Reader {
         valid
     }
 
-    fn text_template(&mut self, text: &str, at: Position, path: &str, place: &Place) -> Option<Token> {
+    fn text_template(&mut self, text: &str, at: Position, path: &str, place: &Availability) -> Option<Token> {
         if !text.contains("${{") {
             return Some(Token { at, kind: TokenKind::String(text.to_owned()) });
         }
