@@ -1,4 +1,4 @@
-//! `dayfly orchestrator`: few options of its own; all after `--` is for its loops.
+//! `dayfly orchestrator`: its own options. All arguments after `--` are options of its loops.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,22 +6,22 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-/// Most loops of one orchestrator: their numbers have three digits in the names of their environment directories.
+/// Most loops of one orchestrator, because their numbers have three digits in the names of their environment directories.
 const LOOPS_MAX: i64 = 999;
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct OrchestratorArgs {
-    /// Number of loops, each of which makes one runner after another
+    /// Number of loops, each of which creates one runner after another
     #[arg(short = 'n', long, env = "ORCHESTRATOR_RUNNERS", default_value_t = 1, value_parser = parse_loops)]
     pub(crate) runners: u32,
-    /// Seconds between the starts of loops where they are not isolated
+    /// Seconds between the starts of loops, if the loops are not isolated
     #[arg(short, long, env = "ORCHESTRATOR_SLEEP", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) sleep: u64,
-    /// No isolation: start loops by the clock, not when the one before has a runner
+    /// Start loops at a fixed interval (--sleep), without waiting for the runner of the previous loop
     #[arg(short = 'I', long)]
     pub(crate) no_isolation: bool,
-    /// Isolated (1), or as with -I (0)
+    /// Start a loop when the previous one has a runner (1), or at a fixed interval as with -I (0)
     #[arg(
         long,
         env = "ORCHESTRATOR_ISOLATION",
@@ -40,25 +40,25 @@ pub(crate) struct OrchestratorArgs {
         value_parser = super::parse_prefix
     )]
     pub(crate) prefix: String,
-    /// How machines are made: qemu, podman-krun, krunvm, process [default: the best that works here]
+    /// Driver of the machines: qemu, podman-krun, krunvm, process [default: the best that works on this host]
     #[arg(short = 'R', long, env = "ORCHESTRATOR_RUNTIME", value_name = "DRIVER")]
     pub(crate) runtime: Option<String>,
-    /// Where log lines go: a number is an open descriptor, anything else a file
+    /// Write log lines to this destination: a number is an open descriptor, anything else is a file
     #[arg(short, long, env = "ORCHESTRATOR_LOG", default_value = "2", value_name = "FD|FILE")]
     pub(crate) log: String,
-    /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
+    /// Set the verbosity of the log: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
     #[arg(long, env = "ORCHESTRATOR_VERBOSE", default_value_t = 0, value_name = "0..3")]
     pub(crate) verbosity: u8,
-    /// The common environment directory [default: one of this process, removed at its end]
+    /// Common environment directory of the loops [default: a folder of this process, removed at its end]
     #[arg(long, env = "ORCHESTRATOR_ENVIRONMENT", value_name = "DIR")]
     pub(crate) environment: Option<PathBuf>,
-    /// How many loops may be starting at once
+    /// Number of loops that may start at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub(crate) parallel_start: u32,
-    /// What happens, as one JSON object a line on standard output
+    /// Print each event on standard output, as one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print a short help with each option's variable and the value in force
+    /// Print a short help with each option's variable and its current value
     #[arg(short = 'h')]
     pub(crate) short_help: bool,
     /// Print the long help

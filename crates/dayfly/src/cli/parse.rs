@@ -88,7 +88,7 @@ fn try_parse_loop(words: &[OsString]) -> Result<(LoopOptions, ArgMatches), clap:
     let matches = command.try_get_matches_from_mut(words)?;
     let LoopCommand { verbose, args } = LoopCommand::from_arg_matches(&matches)?;
     if args.index.is_some() {
-        let text = "the loops of an orchestrator are numbered by it: give no LOOP\n";
+        let text = "an orchestrator numbers its loops itself: give no LOOP\n";
         return Err(clap::Error::raw(ErrorKind::UnknownArgument, text));
     }
     Ok((LoopOptions::new(args, verbose, &matches), matches))

@@ -1,4 +1,4 @@
-//! `dayfly runner`: the loop's options, with which the orchestrator's words after `--` are read too.
+//! `dayfly runner`: the options of a loop. The arguments of `dayfly orchestrator` after `--` are parsed as these, too.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use clap::{Args, Parser, ValueEnum};
 
 use super::MachineArgs;
 
-/// What a loop is told, by its own command line or by that of an orchestrator.
+/// The options of a loop, from its own command line or from that of an orchestrator.
 #[derive(Debug, Clone, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct RunnerArgs {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-    /// How machines are made: qemu, podman-krun, krunvm, process [default: the best that works here]
+    /// Driver of the machines: qemu, podman-krun, krunvm, process [default: the best that works on this host]
     #[arg(
         short = 'R',
         long = "runtime",
@@ -30,25 +30,25 @@ pub(crate) struct RunnerArgs {
     pub(crate) forge: ForgeArgs,
     #[command(flatten)]
     pub(crate) looping: LoopArgs,
-    /// Print a short help with each option's variable and the value in force
+    /// Print a short help with each option's variable and its current value
     #[arg(short = 'h', exclusive = false)]
     pub(crate) short_help: bool,
     /// Print the long help
     #[arg(long, action = clap::ArgAction::HelpLong)]
     help: Option<bool>,
-    /// The loop's number [default: 0]
+    /// Number of the loop [default: 0]
     #[arg(last = true, value_name = "LOOP", value_parser = clap::value_parser!(u32).range(0..=999))]
     pub(crate) index: Option<u32>,
 }
 
-/// What is seen and started inside the machines.
+/// The options for the inside of the machines.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Inside the machines")]
 pub(crate) struct GuestArgs {
     /// DNS server of the machines
     #[arg(short, long, env = "RUNNER_DNS", default_value = "1.1.1.1", value_name = "ADDRESS")]
     pub(crate) dns: IpAddr,
-    /// Folder or file of this host that the machines see; may be given several times (variable: one a line)
+    /// Share a folder or file of this host with the machines; may be given several times (variable: one per line)
     #[arg(
         short = 'M',
         long = "mount",
@@ -57,13 +57,13 @@ pub(crate) struct GuestArgs {
         value_delimiter = '\n'
     )]
     pub(crate) mounts: Vec<String>,
-    /// Where the machines see this host's folder of guest programs, which are then run from there
+    /// Mount this host's folder of guest programs at this path in the machines; the entrypoint then runs from there
     #[arg(short = 'D', long = "dir", env = "RUNNER_DIR", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// This host's folder of guest programs, for -D [default: the one of the guest binary]
+    /// Folder of guest programs on this host, for -D [default: the folder of the guest binary]
     #[arg(long, value_name = "DIR")]
     pub(crate) guest_dir: Option<PathBuf>,
-    /// The entrypoint, as the machines see it [default: the one in -D, else the one that the host gives]
+    /// Path of the entrypoint in the machines [default: the one in -D, else the guest binary from this host]
     #[arg(long, env = "RUNNER_ENTRYPOINT", value_name = "FILE")]
     pub(crate) entrypoint: Option<PathBuf>,
     /// User that jobs run as
@@ -74,11 +74,11 @@ pub(crate) struct GuestArgs {
     pub(crate) update: bool,
 }
 
-/// Where runners are registered, and how.
+/// The options of registrations.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Registration")]
 pub(crate) struct ForgeArgs {
-    /// The forge: a host or a URL
+    /// Forge of the runners: a host or a URL
     #[arg(
         short = 'g',
         long = "github",
@@ -88,30 +88,29 @@ pub(crate) struct ForgeArgs {
         value_name = "FORGE"
     )]
     pub(crate) forge: String,
-    /// What the runners belong to: repo, org or enterprise (the first three letters will do)
+    /// Scope of the runners: repo, org or enterprise (the first three letters suffice)
     #[arg(short, long, env = "RUNNER_SCOPE", default_value = "repo")]
     pub(crate) scope: String,
-    /// Whose runners they are: OWNER/REPO, or the name of the organisation or enterprise
+    /// Owner of the runners: OWNER/REPO, or the name of the organisation or enterprise
     #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "NAME")]
     pub(crate) principal: Option<String>,
-    /// Runner group, by name; a repository knows only Default
+    /// Runner group, by name; a repository has only Default
     #[arg(short = 'G', long, env = "RUNNER_GROUP", default_value = "Default")]
     pub(crate) group: String,
-    /// Labels beside self-hosted, Linux and the architecture, separated by commas
+    /// Labels to add to self-hosted, Linux and the architecture, separated by commas
     /// [default: krun, the distribution, dayfly]
     #[arg(short = 'L', long, env = "RUNNER_LABELS", value_delimiter = ',', value_name = "LABELS")]
     pub(crate) labels: Vec<String>,
-    /// Token for the forge's API; better given by RUNNER_PAT or --pat-file, since arguments can be read by every
-    /// user of this host
+    /// Token for the forge's API; prefer RUNNER_PAT or --pat-file, because every user of this host can read arguments
     #[arg(short = 'T', long = "pat", visible_alias = "token", env = "RUNNER_PAT", hide_env_values = true)]
     pub(crate) pat: Option<String>,
-    /// File that holds the token
+    /// File that contains the token
     #[arg(long, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
-    /// How runners are registered [default: jit, or token where RUNNER_EPHEMERAL is 0]
+    /// How to register runners [default: jit, or token if RUNNER_EPHEMERAL is 0]
     #[arg(long, value_enum)]
     pub(crate) registration: Option<RegistrationWord>,
-    /// One runner a job (1), or job after job in the same machine (0)
+    /// Create one runner per job (1), or run one job after another in the same machine (0)
     #[arg(
         long,
         env = "RUNNER_EPHEMERAL",
@@ -123,20 +122,20 @@ pub(crate) struct ForgeArgs {
     pub(crate) ephemeral: bool,
 }
 
-/// How runners are registered.
+/// The way in which runners are registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RegistrationWord {
-    /// By this host; the machine gets an identity for one job
+    /// This host registers the runner; the machine gets an identity for one job
     Jit,
-    /// By the machine, with a registration token that lives an hour
+    /// The machine registers itself, with a registration token that is valid for an hour
     Token,
 }
 
-/// How the loop goes on and ends.
+/// The options of the loop itself.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "The loop")]
 pub(crate) struct LoopArgs {
-    /// How many runners, one after another; 0 and below: until stopped
+    /// Number of runners to create, one after another; 0 or less: until stopped
     #[arg(
         short,
         long,
@@ -146,7 +145,7 @@ pub(crate) struct LoopArgs {
         value_name = "N"
     )]
     pub(crate) repeat: i64,
-    /// Seconds that a runner may live, busy or not; the loop ends with it
+    /// Stop a runner after this many seconds, even if it is busy; the loop ends with it
     #[arg(short = 'k', long = "terminate", env = "RUNNER_TERMINATE", value_name = "SECONDS")]
     pub(crate) terminate: Option<u64>,
     /// Secret of the handshake between loop and entrypoint [default: a random one for each runner]
@@ -155,30 +154,30 @@ pub(crate) struct LoopArgs {
     /// Prefix of the names of machines and registrations
     #[arg(long, env = "RUNNER_PREFIX", default_value = super::PREFIX_DEFAULT, value_parser = super::parse_prefix)]
     pub(crate) prefix: String,
-    /// The loop's environment directory [default: one of this process, removed at its end]
+    /// Environment directory of the loop [default: a folder of this process, removed at its end]
     #[arg(long, env = "RUNNER_ENVIRONMENT", value_name = "DIR")]
     pub(crate) environment: Option<PathBuf>,
-    /// Where log lines go: a number is an open descriptor, anything else a file
+    /// Write log lines to this destination: a number is an open descriptor, anything else is a file
     #[arg(short, long, env = "RUNNER_LOG", default_value = "2", value_name = "FD|FILE")]
     pub(crate) log: String,
-    /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
+    /// Set the verbosity of the log: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
     #[arg(long, env = "RUNNER_VERBOSE", default_value_t = 0, value_name = "0..3")]
     pub(crate) verbosity: u8,
-    /// What happens, as one JSON object a line on standard output
+    /// Print each event on standard output, as one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-// The words after an orchestrator's `--`: the loop's own command line.
+// The arguments of an orchestrator after `--`.
 #[derive(Debug, Parser)]
 #[command(
     name = "dayfly runner",
-    about = "Make ephemeral runners, one after another: the options of an orchestrator's loops",
+    about = "Create ephemeral runners, one after another: the options of an orchestrator's loops",
     disable_help_flag = true,
     no_binary_name = true
 )]
 pub(crate) struct LoopCommand {
-    /// Tell more of what happens inside (-v info, -vv debug, -vvv trace)
+    /// Log more (-v info, -vv debug, -vvv trace)
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(flatten)]
@@ -187,7 +186,7 @@ pub(crate) struct LoopCommand {
 
 /// Variables of a loop that have no option.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
-    ("RUNNER_*", "all others reach the entrypoint and its jobs, except those of this host and secrets"),
+    ("RUNNER_*", "all others go to the entrypoint and its jobs, except those of this host and secrets"),
     ("NO_COLOR", "no colours"),
     ("HTTPS_PROXY", "a proxy for the forge, also as https_proxy; NO_PROXY lists hosts without one"),
 ];

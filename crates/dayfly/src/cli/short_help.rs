@@ -27,7 +27,7 @@ pub(crate) fn text(
             text.push_str(&entry(&format!("  {name:width$}  "), what, columns));
         }
     }
-    text.push_str("\n\n--help tells more.");
+    text.push_str("\n\nUse --help for more.");
     text
 }
 

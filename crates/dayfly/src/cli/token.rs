@@ -1,4 +1,4 @@
-//! `dayfly token`: a registration token for a runner that the user starts without dayfly.
+//! `dayfly token`: prints a registration token for a runner that the user starts without dayfly.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct TokenArgs {
-    /// The forge: a host or a URL
+    /// Forge of the runners: a host or a URL
     #[arg(
         short = 'g',
         long = "github",
@@ -17,32 +17,31 @@ pub(crate) struct TokenArgs {
         value_name = "FORGE"
     )]
     pub(crate) forge: String,
-    /// What the runners belong to: repo, org or enterprise (the first three letters will do)
+    /// Scope of the runners: repo, org or enterprise (the first three letters suffice)
     #[arg(short, long, env = "TOKEN_SCOPE", default_value = "repo")]
     pub(crate) scope: String,
-    /// Whose runners they are: OWNER/REPO, or the name of the organisation or enterprise
+    /// Owner of the runners: OWNER/REPO, or the name of the organisation or enterprise
     #[arg(short, long, env = "TOKEN_PRINCIPAL", value_name = "NAME")]
     pub(crate) principal: Option<String>,
-    /// Token for the forge's API; better given by TOKEN_PAT or --pat-file, since arguments can be read by every user
-    /// of this host
+    /// Token for the forge's API; prefer TOKEN_PAT or --pat-file, because every user of this host can read arguments
     #[arg(short = 'T', long = "pat", visible_alias = "token", env = "TOKEN_PAT", hide_env_values = true)]
     pub(crate) pat: Option<String>,
-    /// File that holds the token
+    /// File that contains the token
     #[arg(long, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
-    /// Version in the path of the API of forges other than github.com
+    /// API version in the path, for forges other than github.com
     #[arg(long, env = "TOKEN_API_VERSION", default_value = "v3", value_name = "VERSION")]
     pub(crate) api_version: String,
-    /// Where log lines go: a number is an open descriptor, anything else a file
+    /// Write log lines to this destination: a number is an open descriptor, anything else is a file
     #[arg(short, long, env = "TOKEN_LOG", default_value = "2", value_name = "FD|FILE")]
     pub(crate) log: String,
-    /// How much is told, as a number: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
+    /// Set the verbosity of the log: 0 warnings and errors, 1 info, 2 debug, 3 trace; -v counts up from 0
     #[arg(long, env = "TOKEN_VERBOSE", default_value_t = 0, value_name = "0..3")]
     pub(crate) verbosity: u8,
     /// Print the token and its time of expiry as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print a short help with each option's variable and the value in force
+    /// Print a short help with each option's variable and its current value
     #[arg(short = 'h')]
     pub(crate) short_help: bool,
     /// Print the long help
