@@ -1,7 +1,7 @@
 //! The only part of dayfly that prints.
 //!
-//! What a command is for goes to standard output; everything about how it goes, and all errors, to standard error.
-//! Colours only on a terminal, and never with `NO_COLOR`.
+//! The result of a command goes to standard output. Progress, warnings and errors go to standard error. Colours are used
+//! only on a terminal, and never with `NO_COLOR`.
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,30 +10,30 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Meaning of a piece of text, and so its colour.
+/// Styles, named by the meaning of the text.
 pub(crate) mod style {
     use super::{AnsiColor, Style};
 
-    /// It went well.
+    /// Success.
     pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
-    /// It did not.
+    /// Failure.
     pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-    /// Worth a look.
+    /// Warning.
     pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
-    /// A name of something.
+    /// Name of a thing.
     pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
-    /// Beside the point.
+    /// Less important text.
     pub(crate) const DIM: Style = Style::new().dimmed();
-    /// A heading.
+    /// Heading.
     pub(crate) const HEAD: Style = Style::new().bold();
 }
 
-/// Text in a style; plain where the stream shows no colours.
+/// Returns text in a style. The stream removes the style if it shows no colours.
 pub(crate) fn paint(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Prints a line to standard output. A reader that went away (`| head`) ends dayfly's output, not dayfly.
+/// Prints a line to standard output. Ignores errors, so that dayfly continues if its reader exits (`| head`).
 pub(crate) fn line(text: impl Display) {
     let _ = writeln!(anstream::stdout().lock(), "{text}");
 }
@@ -47,7 +47,7 @@ pub(crate) fn json(value: &impl serde::Serialize) {
     }
 }
 
-/// Prints a line about how things go to standard error.
+/// Prints a line about the progress to standard error.
 pub(crate) fn note(text: impl Display) {
     anstream::eprintln!("{text}");
 }
@@ -57,7 +57,7 @@ pub(crate) fn warning(text: impl Display) {
     anstream::eprintln!("{}: {text}", paint(style::WARN, "warning"));
 }
 
-/// Prints an error, and what to do about it where that is known.
+/// Prints an error, and the hint if there is one.
 pub(crate) fn error(text: impl Display, hint: Option<&str>) {
     anstream::eprintln!("{}: {text}", paint(style::BAD, "error"));
     if let Some(hint) = hint {
@@ -65,7 +65,7 @@ pub(crate) fn error(text: impl Display, hint: Option<&str>) {
     }
 }
 
-/// Columns of the terminal on standard output; none where it is no terminal.
+/// Returns the columns of the terminal on standard output; none if it is no terminal.
 pub(crate) fn columns() -> Option<usize> {
     if !std::io::stdout().is_terminal() {
         return None;
@@ -76,8 +76,8 @@ pub(crate) fn columns() -> Option<usize> {
         .filter(|&columns| columns > 0)
 }
 
-/// Something that takes a while: a line that moves on a terminal; elsewhere a line at its start, one every ten
-/// seconds, and one at its end.
+/// The progress of a long task: on a terminal a line with a spinner, else a line at its start, at each phase and at its end,
+/// and at most one every ten seconds between them.
 pub(crate) struct Task {
     title: String,
     began: Instant,
@@ -86,11 +86,11 @@ pub(crate) struct Task {
     quiet: bool,
 }
 
-/// How often a task that is not on a terminal says that it is still alive.
+/// Shortest time between two lines about the details of a task that is not shown on a terminal.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 impl Task {
-    /// Begins a task; `quiet` ones print nothing at all (`--json`).
+    /// Begins a task. A `quiet` task (`--json`) prints nothing.
     pub(crate) fn begin(title: &str, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -107,7 +107,7 @@ impl Task {
         Self { title: title.to_owned(), began: Instant::now(), bar, last_sign: Instant::now(), quiet }
     }
 
-    /// Tells what it does now.
+    /// Shows the current phase.
     pub(crate) fn phase(&mut self, name: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(name.to_owned());
@@ -117,7 +117,7 @@ impl Task {
         }
     }
 
-    /// Tells a detail of it.
+    /// Shows a detail of the current phase.
     pub(crate) fn at(&mut self, message: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(message.to_owned());
@@ -127,7 +127,7 @@ impl Task {
         }
     }
 
-    /// Ends it with what came of it.
+    /// Ends the task and prints its result.
     pub(crate) fn done(self, result: impl Display) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

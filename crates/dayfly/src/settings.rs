@@ -1,4 +1,4 @@
-//! From arguments and environment to places and settings, once; nothing below reads either.
+//! Resolves arguments and environment to places and settings, once. Other modules do not read the environment for them.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,29 +10,29 @@ use crate::cli::Common;
 use crate::exit::{Failure, Result};
 use crate::proxy;
 
-/// Name of the guest binary, beside the host's.
+/// Name of the guest binary in the folder of this program.
 const GUEST_BINARY: &str = "dayfly-guest";
 
-/// Where things are.
+/// The places of dayfly's files and programs on this host.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    /// Images, runs, instances.
+    /// Folder of images, runs and instances.
     pub(crate) state: PathBuf,
-    /// This program: it starts VMMs through itself.
+    /// Path of this program, which is also the launcher of VMMs.
     pub(crate) program: PathBuf,
-    /// QEMU, where it is not to be looked for.
+    /// QEMU's program, if the user gave one.
     pub(crate) qemu: Option<PathBuf>,
-    /// Folders of the search path: where Go may be.
+    /// Folders of the search path, for Go, credential helpers and the tools of drivers.
     pub(crate) search_path: Vec<PathBuf>,
-    /// What podman, krunvm and buildah see of the environment.
+    /// The environment variables that podman, krunvm and buildah get.
     pub(crate) tool_env: Vec<(String, String)>,
     guest_binary: PathBuf,
-    /// What is particular about registries; none: nobody has said so.
+    /// File of mirrors, authorities and unencrypted registries, if there is one.
     registries: Option<PathBuf>,
 }
 
 impl Places {
-    /// Resolves the places; nothing is made yet.
+    /// Resolves the places. Creates nothing.
     pub(crate) fn resolve(common: &Common) -> Result<Self> {
         let program = env::current_exe().map_err(Failure::cannot)?;
         let state = match &common.state {
@@ -42,7 +42,7 @@ impl Places {
                 env::var_os("XDG_STATE_HOME"),
                 env::var_os("HOME"),
             )
-            .ok_or_else(|| Failure::usage("no HOME to keep the state under").hint("give --state DIR"))?,
+            .ok_or_else(|| Failure::usage("no --state, and HOME is not set").hint("give --state DIR"))?,
         };
         let guest_binary = match &common.guest_binary {
             Some(file) => std::path::absolute(file).map_err(Failure::usage)?,
@@ -56,10 +56,10 @@ impl Places {
         Ok(Self { state, program, qemu, search_path, tool_env, guest_binary, registries })
     }
 
-    /// How registries are reached: with what docker and podman know, and through the proxy of the environment.
+    /// Returns the access to registries: docker's and podman's credentials, and the proxy of the environment.
     ///
     /// # Errors
-    /// The file of registries cannot be used.
+    /// The file of registries cannot be read or parsed.
     pub(crate) fn registry_access(&self) -> Result<RegistryAccess> {
         let registries =
             self.registries.as_deref().map(Registries::read).transpose().map_err(Failure::usage)?;
@@ -76,7 +76,10 @@ impl Places {
         })
     }
 
-    /// The guest binary, which must be there.
+    /// Returns the path of the guest binary.
+    ///
+    /// # Errors
+    /// It does not exist.
     pub(crate) fn guest_binary(&self) -> Result<PathBuf> {
         if self.guest_binary.is_file() {
             return Ok(self.guest_binary.clone());
@@ -86,13 +89,13 @@ impl Places {
     }
 }
 
-/// Whether a credential helper may see a variable: clouds have many of their own, but dayfly's, among them its token, are
-/// nobody else's.
+/// Returns true if a credential helper may see a variable. Helpers of clouds need many variables, but none of dayfly's own,
+/// because the token is among these.
 fn is_for_helpers(name: &str) -> bool {
     !["RUNNER_", "ORCHESTRATOR_", "DAYFLY_"].iter().any(|start| name.starts_with(start))
 }
 
-/// The administrator's file, else the user's; none where neither is there.
+/// Returns the user's file of registries, else the administrator's; none if neither exists.
 fn default_registries() -> Option<PathBuf> {
     const NAME: &str = "registries.json";
     let own = |folder: OsString| PathBuf::from(folder).join("dayfly").join(NAME);
@@ -101,7 +104,7 @@ fn default_registries() -> Option<PathBuf> {
     users.into_iter().chain([Path::new("/etc/dayfly").join(NAME)]).find(|path| path.is_file())
 }
 
-/// Where podman and docker keep credentials, in the order in which podman looks (containers-auth.json(5)).
+/// Returns the files in which podman and docker store credentials, in podman's order (containers-auth.json(5)).
 fn credential_files(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let folder = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(file) = folder("REGISTRY_AUTH_FILE") {
@@ -112,7 +115,7 @@ fn credential_files(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf>
     let docker = folder("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
     let files = [
         folder("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
-        // Where root has no folder of its own for what ends with its login.
+        // Root often has no XDG_RUNTIME_DIR.
         Some(PathBuf::from("/run/containers/0/auth.json")).filter(|_| rustix::process::geteuid().is_root()),
         config.map(|folder| folder.join("containers/auth.json")),
         docker.map(|folder| folder.join("config.json")),
@@ -128,7 +131,7 @@ fn default_state(
     if root {
         return Some(PathBuf::from("/var/lib/dayfly"));
     }
-    // The specification says that a relative path there is to be ignored.
+    // The XDG specification requires that a relative path is ignored.
     let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
     let home = home.filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(".local/state"));
     Some(xdg.or(home)?.join("dayfly"))

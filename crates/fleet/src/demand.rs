@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Demand {
-    /// So many runners at any time, whether there are jobs or not.
+    /// A fixed number of runners at any time, whether there are jobs or not.
     Static {
         /// The number of runners. Their slots have the numbers from 1 on.
         runners: u32,
@@ -30,14 +30,14 @@ pub enum Demand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartOrder {
-    /// The next slot starts when a runner of an earlier one is up.
+    /// The next slot starts when the runner of an earlier slot is up.
     Isolated {
         /// Most slots that start at once.
         parallel: u32,
         /// Longest wait for a runner.
         limit: Duration,
     },
-    /// The next slot starts after this pause, whatever the earlier ones do.
+    /// The next slot starts after this pause, whatever the state of the earlier slots.
     Paused(Duration),
 }
 
@@ -86,9 +86,9 @@ pub enum DemandEvent {
     Closed,
 }
 
-/// The end on which a source of jobs reports.
+/// The sending end, for a source of jobs.
 pub type DemandSender = mpsc::UnboundedSender<DemandEvent>;
-/// The end that an orchestrator reads.
+/// The receiving end, for an orchestrator.
 pub type DemandReceiver = mpsc::UnboundedReceiver<DemandEvent>;
 
 /// Creates the queue between a source of jobs and an orchestrator. It needs no bound: a job has a few events, the forge

@@ -1,12 +1,13 @@
-//! Facts: the one vocabulary of what happens to a runner, written and read.
+//! Facts: the one vocabulary for the events of a runner, for all writers and readers.
 //!
 //! ```text
 //!   runner ──> Fact ──> journal (the durable ones, flushed first)      ──> RunnerState after a crash
 //!                  └──> stream ──> terminal, JSON lines, log of a runner, status ──> `logs`, `trace`, `ps`
 //! ```
 //!
-//! The readers of the journal and of the status share one fold, [`crate::state::RunnerState`]. Every reader folds facts; none of them parses the text of another. The names are frozen by a test, because logs and journals
-//! outlive the version that wrote them.
+//! The readers of the journal and of the status share one fold, [`crate::state::RunnerState`]. Every reader folds facts;
+//! none of them parses the text of another. A test freezes the names, because logs and journals outlive the version that
+//! wrote them.
 
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub const VERSION: u32 = 1;
 /// A fact with its time, its loop and its runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FactRecord {
-    /// When it happened.
+    /// Time of the event.
     #[serde(flatten)]
     pub at: Moment,
     /// Number of the loop.
@@ -32,7 +33,7 @@ pub struct FactRecord {
     /// The runner; none if the fact concerns the loop as a whole.
     #[serde(flatten)]
     pub runner: Option<RunnerRef>,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub fact: Fact,
 }
@@ -68,12 +69,12 @@ impl Moment {
         Self { us: ms.saturating_mul(1000) }
     }
 
-    /// Milliseconds since 1970-01-01 UTC.
+    /// Returns the milliseconds since 1970-01-01 UTC.
     pub fn ms(self) -> u64 {
         self.us / 1000
     }
 
-    /// Microseconds since 1970-01-01 UTC.
+    /// Returns the microseconds since 1970-01-01 UTC.
     pub fn us(self) -> u64 {
         self.us
     }
@@ -100,13 +101,13 @@ pub struct RunnerRef {
 }
 
 impl FactRecord {
-    /// Name of the runner's VM and registration; empty if the fact concerns a loop as a whole.
+    /// Returns the name of the runner's VM and registration; empty if the fact concerns a loop as a whole.
     pub fn name(&self) -> &str {
         self.runner.as_ref().map_or("", |runner| &runner.name)
     }
 }
 
-/// What happened.
+/// An event in the life of a runner or of a loop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Fact {
@@ -132,7 +133,7 @@ pub enum Fact {
         /// The reason in words: its number of runners is reached, its lifetime is over, a signal.
         how: String,
     },
-    /// The loop died or was ended from inside a VM, and is replaced.
+    /// The loop has failed, and is replaced.
     LoopReplaced {
         /// The reason.
         why: String,
@@ -146,7 +147,7 @@ pub enum Fact {
         /// The reason.
         why: String,
     },
-    /// No runner came up; the loop tries again.
+    /// A runner could not be created or brought up; the loop tries again.
     Retrying {
         /// The reason.
         why: String,
@@ -170,7 +171,7 @@ pub enum Fact {
     },
     /// The image is in the store. The runner's lifetime counts from here.
     Pulled,
-    /// A registration of the runner's name is requested: from here on it may exist.
+    /// A registration under the runner's name is requested, and may exist from here on.
     Registering,
     /// The forge has registered the runner under this id.
     Registered {
@@ -213,19 +214,19 @@ pub enum Fact {
         /// The reason.
         reason: String,
     },
-    /// A VM is being started: from here on one may run. Intent: it is in the journal only.
+    /// A VM is being started, and may run from here on. Intent: it is in the journal only.
     StartingVm,
     /// The VMM runs.
     VmmStarted {
         /// Its process id.
         pid: u32,
-        /// What the machine was started from.
+        /// The source of the machine.
         from: StartKind,
         /// The template; none for a boot.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         template: Option<String>,
     },
-    /// The VM did not come up and was started again.
+    /// The agent never said hello, so the VM was killed and started again.
     VmRestarted {
         /// The reason.
         reason: String,
@@ -310,7 +311,7 @@ pub enum Fact {
     Ended,
 }
 
-/// What a machine was started from.
+/// The source of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartKind {
@@ -323,7 +324,7 @@ pub enum StartKind {
 }
 
 impl StartKind {
-    /// The word that facts are written with.
+    /// Returns the word in written facts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Boot => "boot",
@@ -346,7 +347,7 @@ pub enum RegistrationEnd {
 }
 
 impl RegistrationEnd {
-    /// The word that facts are written with.
+    /// Returns the word in written facts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",

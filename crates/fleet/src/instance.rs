@@ -3,7 +3,7 @@
 //! ```text
 //!   instances/<random>/
 //!     lock            held (flock) as long as the process lives
-//!     instance.json   what it serves: forge, scope, prefix
+//!     instance.json   the forge, the scope and the prefix that it serves
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
 //!     runs/<id>/      one folder per runner: journal, and vm/ with the machine's sockets, disk and console log
@@ -11,7 +11,7 @@
 //!     lab/            data of a lab that lives only as long as this process (`dayfly demo`)
 //! ```
 //!
-//! If the lock is free, the process has exited, however that happened, and [`crate::recovery`] cleans up.
+//! If the lock is free, the process has exited, normally or by a crash, and [`crate::recovery`] cleans up.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -47,7 +47,7 @@ pub struct Serves {
     pub private_lab: bool,
 }
 
-/// Why a folder of an instance cannot be created, locked, read or removed.
+/// The error of an instance's folder that cannot be created, locked, read or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}: {source}", path.display())]
 pub struct InstanceError {
@@ -95,7 +95,8 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Replaces the record of what the instance serves. The address of a private lab is known only after the folder exists.
+    /// Replaces the record of the forge and the scope that the instance serves. The address of a private lab is known only
+    /// after the folder exists.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -117,7 +118,7 @@ impl Instance {
         &self.folder
     }
 
-    /// Returns what the instance serves.
+    /// Returns the forge and the scope that the instance serves.
     pub fn serves(&self) -> &Serves {
         &self.serves
     }
@@ -157,7 +158,7 @@ impl Instance {
 pub struct Abandoned {
     /// The instance's folder.
     pub folder: PathBuf,
-    /// What it served; none if the process died before it wrote the record.
+    /// The forge and the scope that it served; none if the process died before it wrote the record.
     pub serves: Option<Serves>,
     _lock: File,
 }
@@ -193,7 +194,7 @@ impl Abandoned {
 pub struct Seen {
     /// The instance's folder.
     pub folder: PathBuf,
-    /// What it serves; none if the record cannot be read.
+    /// The forge and the scope that it serves; none if the record cannot be read.
     pub serves: Option<Serves>,
     /// True if the instance's process lives.
     pub alive: bool,

@@ -9,7 +9,7 @@
 //!
 //! A loop is one function over its settings, so that a task of an orchestrator and `dayfly runner` alone run the same
 //! code. It never prints; its caller reads its [`fact::Fact`]s. [`state::RunnerState`] is the fold of a runner's facts, for
-//! the runner itself, for `dayfly ps`, and for the start that removes what a dead process has left.
+//! the runner itself, for `dayfly ps`, and for the start that removes the remains of a dead process.
 //!
 //! A loop knows no driver's command line, no wire format of a forge, and no terminal.
 

@@ -78,7 +78,7 @@ struct Orchestrator {
     host: VmHost,
     facts: FactSink,
     slots: Slots,
-    /// The facts that move a slot.
+    /// Copies of the facts that it decides by; see [`FactSink::with_decisive`].
     decisive: mpsc::UnboundedReceiver<FactRecord>,
     /// None if the demand is static, or once the source of jobs is gone.
     jobs: Option<DemandReceiver>,
@@ -214,7 +214,7 @@ impl Orchestrator {
             }
             Err(error) => {
                 self.clear_up_after(index).await;
-                Ended::Failed(format!("it died of a bug in dayfly: {error}"))
+                Ended::Failed(format!("it failed because of a bug in dayfly: {error}"))
             }
         };
         match self.slots.ended(index, verdict, self.orchestration.rule, Instant::now()) {
@@ -231,7 +231,7 @@ impl Orchestrator {
     }
 
     async fn tell_end(&self, index: u32, how: String) {
-        // A directory that is not empty, or does not exist, is not this slot's to remove.
+        // The directory stays if it is not empty, because other contents are not this slot's.
         let _ = std::fs::remove_dir(self.environment_of(index));
         self.facts.of_loop(index).tell(Fact::LoopEnded { how }).await;
     }
@@ -250,7 +250,7 @@ impl Orchestrator {
         let waited = self.slots.slots.get(&index).map(|slot| slot.start.elapsed()).unwrap_or_default();
         self.slots.not_awaited(index);
         let message = format!(
-            "no runner of loop {index} is up after {} s; the next loop is started all the same",
+            "no runner of loop {index} is up after {} s; the next loop starts nevertheless",
             waited.as_secs()
         );
         self.facts.of_loop(index).tell(Fact::Warning { message }).await;
@@ -262,15 +262,15 @@ fn judge(end: &LoopEnd, stopping: bool) -> Ended {
     match end {
         LoopEnd::Finished(RunnerEnd::LifetimeOver) => Ended::Finished("its lifetime is over".to_owned()),
         LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => {
-            Ended::Finished(format!("it has made its runners; the machine of the last one was lost: {exit}"))
+            Ended::Finished(format!("its runners have ended; the machine of the last one was lost: {exit}"))
         }
-        LoopEnd::Finished(_) => Ended::Finished("it has made its runners".to_owned()),
+        LoopEnd::Finished(_) => Ended::Finished("its runners have ended".to_owned()),
         LoopEnd::Stopped => Ended::Finished("it was stopped".to_owned()),
         LoopEnd::Broken if stopping => Ended::Finished("it was stopped".to_owned()),
         LoopEnd::Failed(error) if stopping => Ended::Finished(format!("it was stopped; {error}")),
         // Root in a VM can forge this end. It costs the loop a restart, and the other loops nothing.
         LoopEnd::Broken => {
-            Ended::Failed("it was ended from inside its VM, which nobody on this host asked for".to_owned())
+            Ended::Failed("a program in its VM ended it without a request of this host".to_owned())
         }
         LoopEnd::Failed(error) => Ended::Failed(error.to_string()),
     }

@@ -1,7 +1,7 @@
 //! A pool of runners: its description ([`PoolSpec`]), and what was resolved from it ([`Pool`]).
 //!
-//! The first is data that a user writes. The second is made late, for one process on one host, and is never stored in the
-//! first: an image name leads to another image tomorrow.
+//! The description is data that a user writes. The resolved pool is created late, for one process on one host, and is never
+//! stored in the description, because an image name can resolve to another image tomorrow.
 
 mod spec;
 
@@ -35,7 +35,7 @@ pub struct Pool {
     pub secret: Option<SecretString>,
     /// The instance's folder of runs.
     pub runs: PathBuf,
-    /// Limits of the waits for others.
+    /// Limits of the waits for the forge, the registry and the VMs.
     pub limits: Limits,
 }
 
@@ -55,7 +55,7 @@ impl Group {
     }
 }
 
-/// Limits of a loop's waits for others. Each wait has one, because each of the others can be gone.
+/// Limits of a loop's waits. Each wait has a limit, because the forge, the registry and the VM can all fail to answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Longest fetch of an image.
@@ -75,7 +75,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Gigabytes over a slow line.
+            // An image can have gigabytes, and the line can be slow.
             pull: Duration::from_secs(3600),
             runner_up: Duration::from_secs(180),
             gentle_stop: Duration::from_secs(45),

@@ -1,4 +1,4 @@
-//! Removes what instances whose process is gone have left.
+//! Removes the remains of instances whose process has exited.
 //!
 //! The registration is deleted first, so that no running job is killed: if it is deleted or gone, the machine is destroyed
 //! too. If the forge calls it busy, a job runs in the machine, and the run is left alone.
@@ -60,7 +60,7 @@ pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<S
         sweep.left.push((state.to_owned(), error.to_string()));
     }
     for abandoned in instance::abandoned(state)? {
-        // Spares belong to no forge and no scope, so that any start may end them.
+        // Spares belong to no forge and no scope, so any start may destroy them.
         for spare in abandoned.spares()? {
             if let Err(error) = sweep_spare(&spare).await {
                 sweep.left.push((spare, error.to_string()));

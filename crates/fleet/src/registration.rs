@@ -1,4 +1,4 @@
-//! The end of a runner's registration. A live runner and a start that removes what a dead process left end it here.
+//! Ends a runner's registration, for a live runner and for a start that removes the remains of a dead process.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub(crate) struct Ended {
     pub(crate) unreported: Option<ForgeError>,
 }
 
-/// Deletes a runner's registration. One whose id is not known is looked up by its name, because the answer that had the id
-/// may have been lost.
+/// Deletes a runner's registration. If its id is not known, the registration is looked up by its name, because the answer
+/// with the id may have been lost.
 ///
 /// # Errors
 /// The forge does not answer, or refuses.

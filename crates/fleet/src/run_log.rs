@@ -1,6 +1,7 @@
 //! Writes the log of each runner to `logs/<runner>.jsonl` under the state folder, for `dayfly logs`, also after its end.
 //!
-//! One line of JSON for each fact. Both a file's length and the number of files have a bound: the oldest ones go.
+//! A log has one line of JSON for each fact. The length of a file and the number of files have bounds; the oldest files are
+//! removed.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -84,7 +85,7 @@ impl RunLog {
     }
 }
 
-/// Whether it is a line of the runner app's diagnostics, of which each job has hundreds. `-vv` shows them as they come.
+/// Returns true for a line of the runner app's diagnostics. Each job has hundreds of them; `-vv` shows them as they come.
 fn is_diagnostic(record: &FactRecord) -> bool {
     let Fact::Line { text, .. } = &record.fact else { return false };
     runner_app::parse_relayed(text).is_some_and(|relayed| relayed.source == runner_app::DIAGNOSTICS)

@@ -55,7 +55,7 @@ impl Phase {
 pub struct RunnerState {
     /// The runner; none before its first fact.
     pub runner: Option<RunnerRef>,
-    /// Facts about its place that a later start needs; none if they are not in the journal.
+    /// The places of its files and its registration, for a later start; none if they are not in the journal.
     pub begun: Option<Begun>,
     /// Its progress.
     pub phase: Phase,
@@ -69,7 +69,7 @@ pub struct RunnerState {
     pub job: JobState,
 }
 
-/// The place of a runner: where its files are, and where its registration is.
+/// The places of a runner's files and of its registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     /// The loop's environment directory, which may hold files of the runner.
@@ -83,13 +83,13 @@ pub struct Begun {
 /// State of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RegistrationState {
-    /// None exists.
+    /// No registration exists.
     #[default]
     None,
-    /// One was requested under the runner's name. It exists if the forge got the request and the answer was lost, or if
-    /// the VM has registered itself.
+    /// A registration was requested under the runner's name. It exists if the forge got the request and the answer was
+    /// lost, or if the VM has registered itself.
     Requested,
-    /// It exists under this id.
+    /// The registration exists under this id.
     Exists(u64),
 }
 
@@ -121,10 +121,10 @@ pub enum VmState {
 /// State of the runner app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AppState {
-    /// It was not started yet.
+    /// The runner app was not started yet.
     #[default]
     NotUp,
-    /// It is about to start, or runs.
+    /// The runner app is about to start, or runs.
     Up,
     /// The entrypoint has exited. `was_up` is false if the runner app was never about to start.
     Exited {
@@ -136,15 +136,15 @@ pub enum AppState {
 /// State of the runner's job, as the runner app reports it. A runner in token mode may have one job after another.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum JobState {
-    /// It had none.
+    /// The runner had no job.
     #[default]
     None,
-    /// It has this job.
+    /// The runner has this job.
     Runs {
         /// Name of the job.
         name: String,
     },
-    /// Its last job has ended.
+    /// The runner's last job has ended.
     Ended {
         /// The result.
         result: JobResult,
@@ -279,7 +279,7 @@ mod tests {
     }
 
     proptest! {
-        /// The journal has the durable facts only. What a later start does must not depend on the others.
+        /// The journal has the durable facts only, so a later start must not depend on the others.
         #[test]
         fn the_durable_facts_alone_lead_to_the_same_remains(
             picks in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),

@@ -34,7 +34,7 @@ pub struct LoopStatus {
     pub job: Option<String>,
     /// Jobs that ended in this loop.
     pub jobs: u64,
-    /// Number of times that the loop was replaced or that a runner of it did not come up.
+    /// Number of times that the loop was replaced or could not bring a runner up.
     pub failures: u64,
     /// The last reason of a failure.
     pub trouble: Option<String>,
@@ -74,7 +74,7 @@ impl Status {
     /// Writes the status into an instance's folder, whole or not at all.
     ///
     /// # Errors
-    /// The file cannot be written: no space, no rights.
+    /// The file cannot be written, e.g. because there is no space or no permission.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         file::replace(&folder.join(FILE_NAME), &serde_json::to_vec(self)?)
     }

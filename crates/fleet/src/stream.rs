@@ -55,13 +55,13 @@ impl FactWriter {
         FactRecord { at: Moment::now(), loop_index: self.loop_index, runner: self.runner.clone(), fact }
     }
 
-    /// Sends a fact that happens now; see [`FactWriter::send`].
+    /// Sends a fact with the current time; see [`FactWriter::send`].
     pub async fn tell(&mut self, fact: Fact) {
         self.send(self.record(fact)).await;
     }
 
     /// Sends a fact, unless it only announces a step. A line never waits for a slow reader; every other fact does, so that
-    /// no state is lost. A reader that is gone is no error, because the journal has what matters.
+    /// no state is lost. A closed stream is no error, because the journal has the durable facts.
     pub(crate) async fn send(&mut self, record: FactRecord) {
         if record.fact.is_intent() {
             return;

@@ -24,7 +24,7 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
         }
     }
     if checks.iter().any(|check| check.state == CheckState::Missing) {
-        return Err(Failure::cannot("something that dayfly needs is not there"));
+        return Err(Failure::cannot("this host lacks something that dayfly needs"));
     }
     Ok(Outcome::Success)
 }

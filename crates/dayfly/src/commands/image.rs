@@ -106,7 +106,7 @@ pub(crate) fn ls(places: &Places, json: bool) -> Result<Outcome> {
         printer::json(&images.iter().map(with_names).collect::<Vec<_>>());
     } else if images.is_empty() {
         printer::note(format_args!(
-            "no images in {}; `dayfly image build` makes one",
+            "no images in {}; `dayfly image build` builds one",
             places.state.display()
         ));
     } else {

@@ -40,7 +40,7 @@ pub(crate) async fn serve(args: LabServeArgs) -> Result<Outcome> {
     let signal = tokio::select! {
         served = &mut serving => {
             return match served {
-                Ok(()) => Err(Failure::cannot("the lab has ended by itself")),
+                Ok(()) => Err(Failure::cannot("the lab has stopped unexpectedly")),
                 Err(error) => Err(Failure::cannot(error)),
             };
         }

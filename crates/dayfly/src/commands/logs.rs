@@ -15,7 +15,7 @@ use crate::printer::{self, paint, style};
 use crate::settings::Places;
 use crate::signals::Signals;
 
-/// Interval at which a log is read that is followed.
+/// Interval between two reads of a log that is followed.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
@@ -59,7 +59,7 @@ pub(super) fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     Err(Failure::cannot(format!("there is no log of a runner {id} in {}", folder.display()))
-        .hint("`dayfly ps` lists the runners of now; only the newest logs are kept"))
+        .hint("`dayfly ps` lists the current runners; only the newest logs are kept"))
 }
 
 /// Shows a line of the log. Returns true if it was the runner's last one. Skips a line that is no fact of this version.

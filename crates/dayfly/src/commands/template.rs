@@ -110,7 +110,7 @@ impl Shown {
             return Err(Failure::cannot(format!("no template: {reason}")));
         }
         if !self.built && !self.json {
-            printer::note("the template is there already; --again builds it anew");
+            printer::note("the template exists already; --again builds it again");
         }
         Ok(())
     }
@@ -194,7 +194,7 @@ pub(crate) fn gc(places: &Places, keep_bytes: Option<u64>) -> Result<Outcome> {
         printer::line(format_args!("removed {}", short_id(id.as_str())));
     }
     if gone.is_empty() {
-        printer::note("nothing is old or too much");
+        printer::note("no template had to be removed");
     }
     Ok(Outcome::Success)
 }

@@ -17,7 +17,7 @@ pub(super) enum Order {
         /// True if other slots wait for its runner.
         is_awaited: bool,
     },
-    /// Use a slot's runner for another job: the one it was started for has another runner.
+    /// Use a slot's runner for another job, because the job that it was started for has another runner.
     Reassign {
         /// Number of the slot.
         index: u32,
@@ -29,7 +29,7 @@ pub(super) enum Order {
         /// Number of the slot.
         index: u32,
     },
-    /// Stop waiting for a slot's runner, and tell people that it is late.
+    /// Stop waiting for a slot's runner, and warn that it is late.
     StopWaiting {
         /// Number of the slot.
         index: u32,
@@ -47,7 +47,7 @@ pub(super) struct Decision {
     pub(super) is_finished: bool,
 }
 
-/// Decides.
+/// Returns the orders that the demand, the slots and the time require.
 pub(super) fn decide(demand: &Demand, slots: &Slots, now: Instant) -> Decision {
     match demand {
         Demand::Static { runners, start } => decide_static(*runners, *start, slots, now),

@@ -34,13 +34,13 @@ pub(super) enum Stage {
     Awaited,
     /// It runs. It may wait for a job.
     Runs,
-    /// Its runner has got a job.
+    /// Its runner has a job.
     Taken,
     /// It was ordered to stop.
     Stopping,
     /// It starts again at this time.
     Paused(Instant),
-    /// It has ended for good.
+    /// It has ended and does not start again.
     Finished,
 }
 
@@ -77,24 +77,24 @@ pub struct FailureRule {
 /// The end of a loop, as the slot sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It is not to be replaced; the reason.
+    /// The slot is not replaced; the reason.
     Finished(String),
-    /// It has failed; the reason.
+    /// The loop has failed; the reason.
     Failed(String),
 }
 
 /// The fate of a slot whose loop has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It has ended for good; the reason.
+    /// The slot does not start again; the reason.
     Finished(String),
-    /// It starts again.
+    /// The slot starts again.
     Replaced {
         /// The reason.
         why: String,
         /// Number of failures in a row.
         count: u32,
-        /// Time until then.
+        /// Time until the next start.
         pause: Duration,
     },
     /// Its job gets no further runner; the reason.
@@ -117,7 +117,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// A slot was started, for a job if the demand is for jobs.
+    /// Notes that a slot was started, for a job if the demand is for jobs.
     pub(super) fn started(&mut self, index: u32, job: Option<JobDemand>, is_awaited: bool, now: Instant) {
         let stage = if is_awaited { Stage::Awaited } else { Stage::Runs };
         let (first_start, failures) =
@@ -126,35 +126,35 @@ impl Slots {
         self.next = self.next.max(index + 1);
     }
 
-    /// The runner of a slot has its name.
+    /// Notes the name of a slot's runner.
     pub(super) fn named(&mut self, index: u32, runner: &str) {
         if let Some(slot) = self.slots.get_mut(&index) {
             slot.runner = Some(runner.to_owned());
         }
     }
 
-    /// Other slots no longer wait for this one: its runner is up, or the wait was too long.
+    /// Notes that other slots no longer wait for this one, because its runner is up or the wait was too long.
     pub(super) fn not_awaited(&mut self, index: u32) {
         if let Some(slot) = self.slots.get_mut(&index).filter(|slot| slot.stage == Stage::Awaited) {
             slot.stage = Stage::Runs;
         }
     }
 
-    /// A slot was ordered to stop.
+    /// Notes that a slot was ordered to stop.
     pub(super) fn stopping(&mut self, index: u32) {
         if let Some(slot) = self.slots.get_mut(&index) {
             slot.stage = Stage::Stopping;
         }
     }
 
-    /// A slot's runner is for another job from now on.
+    /// Notes that a slot's runner is for another job from now on.
     pub(super) fn reassigned(&mut self, index: u32, job: JobDemand) {
         if let Some(slot) = self.slots.get_mut(&index) {
             slot.job = Some(job);
         }
     }
 
-    /// The demand has changed.
+    /// Takes in a change of the demand.
     pub(super) fn take(&mut self, event: DemandEvent) {
         match event {
             DemandEvent::Queued(demand) => {
@@ -181,7 +181,7 @@ impl Slots {
         self.failures.remove(&job);
     }
 
-    /// The loop of a slot has ended. Returns what becomes of the slot.
+    /// Takes in the end of a slot's loop. Returns the fate of the slot.
     pub(super) fn ended(&mut self, index: u32, ended: Ended, rule: FailureRule, now: Instant) -> Fate {
         let Some(slot) = self.slots.get_mut(&index) else {
             return Fate::Finished("it is not known".to_owned());
@@ -208,7 +208,8 @@ impl Slots {
         }
     }
 
-    /// A slot that was made for a job has ended. If its runner had no job, that is a failure of the job's demand.
+    /// Takes in the end of a slot that was created for a job. If its runner had no job, the end counts as a failure for that
+    /// job.
     fn ended_for_job(
         &mut self,
         job: &JobDemand,
@@ -246,7 +247,7 @@ impl Slots {
         }
     }
 
-    /// Nothing more is started; slots that pause have ended.
+    /// Closes the pool: no slot starts any more, and slots that pause have ended.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.waiting.clear();

@@ -1,4 +1,4 @@
-//! The description of a pool: pure data, as flags or a file give it. Nothing in it was looked up anywhere.
+//! The description of a pool: pure data from flags or a file, of which nothing was resolved or checked against a host.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
@@ -103,7 +103,7 @@ pub struct MachineSpec {
 /// Rules for fetching an image from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchSpec {
-    /// When a registry is asked for a newer image.
+    /// The rule for asking a registry for a newer image.
     pub pull: PullPolicy,
     /// True if the tools that jobs need and the image lacks are added.
     pub add_tools: bool,

@@ -84,7 +84,7 @@ impl Run<'_> {
         }
         let fact = Fact::RegistrationEnded { how: ended.how };
         match (before, ended.how) {
-            // No registration was seen at any time, so that its end is no news.
+            // The registration was never seen, so readers of the stream need not learn of its end.
             (RegistrationState::Requested, RegistrationEnd::Gone) => self.record(fact).map(drop),
             _ => self.tell(fact).await,
         }

@@ -1,4 +1,4 @@
-//! How a runner ends, and why one could not be made.
+//! The ends of a runner, and the errors of creating one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use dayfly_vm::{LeftoverError, StartError};
 
 use crate::journal::JournalError;
 
-/// How a runner ended.
+/// The end of a runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunnerEnd {
-    /// It ran a job, with the result that the runner app told (a hint: the forge knows better).
+    /// It ran a job. The result is the one that the runner app reported: a hint, because only the forge knows it for sure.
     JobDone {
-        /// None where the runner app did not say.
+        /// Result of the job; none if the runner app reported none.
         result: Option<JobResult>,
     },
-    /// The runner app ended without a job having been seen.
+    /// The runner app exited, and no job was seen.
     NoJob,
-    /// The machine was gone before the entrypoint's end.
+    /// The machine ended before the entrypoint exited.
     MachineLost {
-        /// How the VMM ended.
+        /// The way in which the VMM exited.
         exit: String,
     },
-    /// It was ended by whoever runs the loop.
+    /// The loop's caller stopped it.
     Stopped,
-    /// It was ended because it has lived as long as it may.
+    /// The loop stopped it because its lifetime was over.
     LifetimeOver,
-    /// Somebody in the VM ended it by a `.brk` with the right secret.
+    /// A program in the VM ended it by a `.brk` with the right secret.
     Broken,
 }
 
-/// Why a runner could not be made or brought up.
+/// Errors of creating a runner and of bringing its app up.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
-    /// No registration.
+    /// The forge has not registered the runner.
     #[error("cannot register runner {name}: {source}")]
     Register {
         /// Name of the runner.
@@ -44,7 +44,7 @@ pub enum RunnerError {
         /// Cause.
         source: ForgeError,
     },
-    /// No VM.
+    /// The VM cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
     /// The machine ended before its agent said hello.
@@ -52,32 +52,32 @@ pub enum RunnerError {
     NoHello {
         /// Name of the runner.
         name: String,
-        /// How it ended.
+        /// The way in which the machine ended.
         exit: String,
         /// Last lines of the console.
         console: String,
     },
-    /// The machine came up, but the runner app did not.
-    #[error("the runner app of {name} was not about to start within {} s of the agent's hello; the console's last lines:\n{console}", limit.as_secs())]
+    /// The machine is up, but its runner app was not about to start within the limit.
+    #[error("the runner app of {name} did not start within {} s of the agent's hello; the console's last lines:\n{console}", limit.as_secs())]
     NotUp {
         /// Name of the runner.
         name: String,
-        /// How long was waited.
+        /// The limit.
         limit: Duration,
         /// Last lines of the console.
         console: String,
     },
-    /// The runner app could not be started, or ended before any job.
+    /// The runner app could not be started, or exited before any job.
     #[error("the runner app of {name} {what}; the last lines of its machine:\n{lines}")]
     App {
         /// Name of the runner.
         name: String,
-        /// What it did.
+        /// The event, as the predicate of the message.
         what: &'static str,
         /// Last lines of the machine.
         lines: String,
     },
-    /// The environment file.
+    /// The environment file cannot be written.
     #[error("cannot write the environment of {name}: {source}")]
     EnvFile {
         /// Name of the runner.
@@ -85,39 +85,39 @@ pub enum RunnerError {
         /// Cause.
         source: EnvFileError,
     },
-    /// The state folder.
+    /// A file or folder of the run cannot be used.
     #[error("cannot {what} {}: {source}", path.display())]
     State {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// Where.
+        /// Path of the file or folder.
         path: PathBuf,
         /// Cause.
         source: std::io::Error,
     },
-    /// The journal: what it cannot announce is not done.
+    /// The journal cannot be used. A step that it cannot announce is not taken.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// What is left of the machine.
+    /// The rest of the machine cannot be removed.
     #[error(transparent)]
     Leftover(#[from] LeftoverError),
-    /// The environment directory.
+    /// The environment directory cannot be used.
     #[error(transparent)]
     Environment(#[from] dayfly_vm::EnvironmentError),
-    /// Where the forge is, cannot be found out.
+    /// The address of the forge is not found.
     #[error("the machine of {name} could not reach the forge: the address of {host} is not found: {problem}")]
     Address {
         /// Name of the runner.
         name: String,
-        /// Which host.
+        /// Host of the forge.
         host: String,
-        /// What is wrong with it.
+        /// The problem with its address.
         problem: String,
     },
 }
 
 impl RunnerError {
-    /// Whether trying again with a fresh runner could help.
+    /// Returns true if another attempt with a new runner could help.
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Register { source, .. } => source.is_temporary(),

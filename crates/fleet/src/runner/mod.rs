@@ -7,7 +7,7 @@
 //!                                        journalled                       folder removed
 //! ```
 //!
-//! Every step can fail, and each failure goes through `end`, the only place that removes things. A step is told as a
+//! Every step can fail, and each failure goes through `end`, the only place that removes things. A step is reported as a
 //! [`Fact`]; a durable fact is in the journal, on the disk, before the runner goes on.
 
 mod end;
@@ -54,7 +54,7 @@ pub(crate) struct Run<'a> {
     environment: EnvironmentDir,
     secret: SecretString,
     journal: Journal,
-    /// The fold of the facts that were told so far.
+    /// The fold of the facts so far.
     state: RunnerState,
     facts: FactWriter,
     /// The machine, with the image that its name resolved to.
@@ -65,7 +65,7 @@ pub(crate) struct Run<'a> {
     lifetime_ends: Option<Instant>,
 }
 
-/// Creates one runner, waits for its end, and removes everything of it.
+/// Creates one runner, waits for its end, and removes its machine, its registration and its files.
 pub(crate) async fn run_one(
     pool: &Pool,
     slot: &Slot,
@@ -75,8 +75,8 @@ pub(crate) async fn run_one(
 ) -> Result<RunnerEnd, RunnerError> {
     let mut run = Run::begin(pool, slot, host, facts, stop.clone())?;
     let mut stop = stop.clone();
-    // An order to end at once does not wait for a slow forge or for a VMM that starts. The journal has what these may have
-    // created by then, and `end` looks for it.
+    // An order to stop at once does not wait for a slow forge or for a VMM that starts. The journal lists everything that
+    // these steps may have created by then, and `end` removes it.
     let result = tokio::select! {
         biased;
         _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),

@@ -1,4 +1,4 @@
-//! How the forge is reached from a VM.
+//! Finds out how a VM reaches the forge.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,19 +6,20 @@ use dayfly_vm::Forward;
 
 use super::{Run, RunnerError};
 
-/// How the forge is reached from a VM.
+/// The way from a VM to the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reach {
-    /// Its web address, as the VM sees it.
+    /// The forge's web address, as the VM sees it.
     pub(super) url: String,
-    /// The port of the host's loopback that must work from the VM for that.
+    /// The port of the host's loopback that must be forwarded to the VM.
     pub(super) forward: Option<Forward>,
-    /// Addresses that must be let through for that.
+    /// Addresses that the network's rules must let through.
     pub(super) allow: Vec<SocketAddr>,
 }
 
 impl Reach {
-    /// A forge on the host's loopback is reached at `loopback_host` by a forwarded port, every other one at its address.
+    /// Returns the way to a forge: through a port forwarded at `loopback_host` if the forge listens on the host's loopback,
+    /// else to its own address.
     fn of(web_url: &str, port: u16, addresses: &[SocketAddr], loopback_host: IpAddr) -> Self {
         match addresses.iter().find(|address| address.ip().is_loopback()) {
             Some(&to) => Self {
@@ -32,8 +33,8 @@ impl Reach {
 }
 
 impl Run<'_> {
-    /// Looks up where the forge is, anew for each runner: addresses change. GitHub's pages have another host than its
-    /// API, but both are public: what must be let through is one host of the user's own.
+    /// Looks up the forge's address, anew for each runner because addresses change. One host is enough: GitHub's web pages
+    /// and API have different hosts, but both are public, and only a private host must be let through.
     pub(super) async fn reach(&self) -> Result<Reach, RunnerError> {
         let url = self.pool.forge.base().url();
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {

@@ -7,17 +7,17 @@ use super::{Run, RunnerError};
 use crate::fact::Fact;
 use crate::pool::Registration;
 
-/// What the entrypoint needs to speak to the forge. Secret.
+/// The secret with which the entrypoint identifies itself at the forge.
 pub(super) enum Credentials {
     /// An identity that the host has registered.
     Jit(Box<NewRunner>),
-    /// The right to register one.
+    /// A token with which the VM registers itself.
     Token(RegistrationToken),
 }
 
 impl Run<'_> {
     pub(super) async fn register(&mut self, reach: &Reach) -> Result<Credentials, RunnerError> {
-        // In token mode too, although the VM registers itself: from here on a registration of this name may exist.
+        // Also in token mode, because the VM may register itself under this name from here on.
         self.tell(Fact::Registering).await?;
         match self.pool.spec.registration {
             Registration::Jit => self.register_by_jit(reach).await,
@@ -34,7 +34,7 @@ impl Run<'_> {
             group_id: self.slot.group.id,
             labels: self.slot.labels.clone(),
             work_folder: "_work".to_owned(),
-            // Only a lab asks how its runners reach it.
+            // Only a lab needs the address at which its runners reach it.
             runner_url: self.pool.is_lab.then(|| reach.url.clone()),
         };
         let answer = self.pool.forge.generate_jit_config(&self.pool.spec.scope, &request).await;
@@ -43,14 +43,14 @@ impl Run<'_> {
         Ok(Credentials::Jit(Box::new(new_runner)))
     }
 
-    /// The entrypoint has registered the runner itself: its id is looked up, so that it can be deleted by it.
+    /// Looks up the id of the runner that the entrypoint has registered, so that the registration can be deleted by its id.
     pub(super) async fn find_registration(&mut self) -> Result<(), RunnerError> {
         match self.pool.forge.find_runner_by_name(&self.pool.spec.scope, &self.name).await {
             Ok(Some(runner)) => self.registered(runner.id).await,
-            // It may have had its job already, or the forge may be slow: the end looks it up again.
+            // The runner may have had its job already, or the forge may be slow. `end` looks it up again.
             Ok(None) => Ok(()),
             Err(error) => {
-                let message = format!("the registration of {} is not found yet: {error}", self.name);
+                let message = format!("the registration of {} was not found yet: {error}", self.name);
                 self.tell(Fact::Warning { message }).await
             }
         }

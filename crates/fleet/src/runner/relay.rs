@@ -62,8 +62,8 @@ impl<M> Relay<M> {
 }
 
 impl Run<'_> {
-    /// Gets image and template ready. Breaks if the loop is stopped meanwhile. If the template cannot be built from the
-    /// image, the image is fetched again, so that an older image is used if there is one.
+    /// Fetches the image and builds the template. Breaks if the loop is stopped meanwhile. If the template cannot be built
+    /// from the image, the image is fetched again, so that an older image is used if there is one.
     pub(super) async fn get_ready(&mut self) -> Result<ControlFlow<RunnerEnd>, super::RunnerError> {
         if let ControlFlow::Break(end) = self.pull().await? {
             return Ok(ControlFlow::Break(end));

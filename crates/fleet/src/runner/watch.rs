@@ -45,13 +45,13 @@ enum Input {
 
 /// The stage of a watched runner. Each stage but `Up` has a deadline.
 enum Stage {
-    /// The agent has not said hello. The VM itself has the limit for that.
+    /// The agent has not said hello. The VM's supervisor has the deadline.
     Booting,
     /// The agent has said hello; the entrypoint's note `.tkn` is awaited.
     Starting { deadline: Instant },
     /// The runner app waits for a job, or has one.
     Up,
-    /// The runner was asked to end.
+    /// The runner was told to stop.
     Ending { end: RunnerEnd, order: StopOrder, deadline: Instant },
 }
 
@@ -107,7 +107,7 @@ impl Run<'_> {
                 Input::LifetimeOver => stage = self.end_lifetime(stage).await?,
                 Input::DeadlinePassed => return self.pass_deadline(stage).await,
             }
-            // Before the runner app is up, no app could end gently.
+            // Before the runner app is up, there is no app that could stop gently.
             if let Stage::Ending { end, .. } = &stage
                 && !self.state.was_up()
             {
@@ -177,7 +177,7 @@ impl Run<'_> {
             });
         };
         let limit = self.pool.limits.gentle_stop.as_secs();
-        let message = format!("{} did not end within {limit} s of .trm: killing its machine", self.name);
+        let message = format!("{} did not stop within {limit} s of .trm: killing its machine", self.name);
         self.tell(Fact::Warning { message }).await?;
         Ok(end)
     }
@@ -227,8 +227,8 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Tells the runner app's milestones, from the lines that the entrypoint relays. They are hints, because a job can
-    /// print such lines too.
+    /// Reports the runner app's milestones that a line of its output announces. They are hints, because a job can print such
+    /// lines too.
     async fn observe(&mut self, text: &str) -> Result<(), RunnerError> {
         let Some(relayed) = runner_app::parse_relayed(text) else { return Ok(()) };
         if relayed.source != "runner" || relayed.runner_id != self.id.as_str() {
@@ -243,8 +243,8 @@ impl Run<'_> {
         self.tell(fact).await
     }
 
-    /// Returns the runner's end after its entrypoint has exited. The exit status is a hint of a hostile guest, so that it
-    /// decides only what people are told.
+    /// Returns the runner's end after its entrypoint has exited. The exit status comes from a guest that may be hostile, so
+    /// it only decides which message people see.
     async fn end_of(&mut self, code: Option<i32>, lines: &LastLines) -> Result<RunnerEnd, RunnerError> {
         if let Ok(Some(note)) = self.environment.read(Suffix::Brk) {
             if environment::is_secret(&note, self.secret.expose_secret()) {

@@ -1,4 +1,4 @@
-//! Follows a run from its dispatch to the verdict: tells the pool about jobs, and people about the pool.
+//! Follows a run from its dispatch to its conclusion: passes jobs to the pool, and the pool's facts to the view.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::view::{Kept, Remains};
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::signals::Signals;
 
-/// Time that the runners have after the run's end to end by themselves, before they are ordered to.
+/// Time that the runners have after the run's end to exit by themselves, before they are stopped.
 const RUNNERS_END: Duration = Duration::from_secs(30);
 
 /// The next thing that the demo has to react to.
@@ -32,7 +32,7 @@ enum Input {
     RunnersOverdue,
 }
 
-/// A demo that runs.
+/// A running demo.
 struct Following {
     demo: Demo,
     progress: Progress,
@@ -40,7 +40,7 @@ struct Following {
     stop: StopSender,
     /// The pool; none once it has ended.
     pool: Option<JoinHandle<()>>,
-    /// The job that each loop's machine was started for, shown until a job is taken.
+    /// The job that each loop's machine was started for. It is shown until the runner takes a job.
     wanted_by: HashMap<u32, u64>,
     pids: HashMap<String, u32>,
     kept: Vec<Kept>,
@@ -115,7 +115,7 @@ impl Following {
             Input::Lab(Err(lagged)) => {
                 self.demo.view.warning(&format!("{lagged}; the whole log is in the lab until the end"));
             }
-            Input::LabGone => self.fail(Failure::cannot("the lab has ended by itself")).await,
+            Input::LabGone => self.fail(Failure::cannot("the lab has stopped unexpectedly")).await,
             Input::Fleet(record) => {
                 if let Some(failure) = self.take_fleet(&record) {
                     self.fail(failure).await;
@@ -159,7 +159,7 @@ impl Following {
             }
             _ => return,
         };
-        // A pool that has ended needs no more jobs.
+        // The error is ignored, because a pool that has ended needs no more jobs.
         let _ = self.jobs.send(demand);
     }
 
@@ -168,7 +168,7 @@ impl Following {
         if let Some(logs) = &mut self.demo.logs
             && let Err(error) = logs.take(record)
         {
-            tracing::warn!("logs of runners are not kept: {error}");
+            tracing::warn!("the logs of runners cannot be written: {error}");
             self.demo.logs = None;
         }
         self.progress.fleet(record);
@@ -203,7 +203,7 @@ impl Following {
         let first = self.signal.is_none();
         self.signal = self.signal.or(Some(signal));
         if first {
-            self.demo.view.warning("stopping: machines are being ended (once more to end them at once)");
+            self.demo.view.warning("stopping the machines (a second signal kills them at once)");
             self.cancel_run().await;
             self.stop.order(StopOrder::Gently);
         } else {
@@ -212,7 +212,7 @@ impl Following {
         }
     }
 
-    /// Stops everything because the run cannot go on. The first reason is the one that is reported.
+    /// Stops all runners because the run cannot go on. Only the first failure is reported.
     async fn fail(&mut self, failure: Failure) {
         if self.failure.is_none() {
             self.failure = Some(failure);
@@ -233,7 +233,7 @@ impl Following {
     }
 
     async fn end(mut self) -> Result<Outcome> {
-        // The pool has ended, so that all of its facts were sent.
+        // The pool has ended, so all of its facts are in the queue.
         while let Ok(record) = self.demo.fleet_facts.try_recv() {
             let failure = self.take_fleet(&record);
             self.failure = self.failure.or(failure);
@@ -281,7 +281,8 @@ impl Following {
     }
 }
 
-/// Returns the rest of the instance's folder. A kept machine keeps its folder; the next demo removes both.
+/// Returns the rest of the instance's folder, or the error of its removal. The folder of a kept machine does not count,
+/// because the next demo removes both.
 fn files_left(
     folder: &Path,
     kept: bool,

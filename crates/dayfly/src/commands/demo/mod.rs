@@ -4,7 +4,7 @@
 //!   request (file, inputs, secrets: checked before anything is created)
 //!     -> setup (image, instance, lab, run dispatched)
 //!     -> follow (lab events -> demand of a pool; facts of its runners and signals -> view)
-//!     -> end (pool ended, leftovers looked for, lab and folder removed, table and verdict)
+//!     -> end (pool ended, leftovers checked, lab and folder removed, table and conclusion)
 //! ```
 //!
 //! The demo is one pool whose demand is the run at the lab, and a view of it.

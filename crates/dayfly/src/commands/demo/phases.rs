@@ -1,4 +1,4 @@
-//! What the demo remembers of its jobs and runners: when each phase was, who ran what. Pure: events in, figures out.
+//! Folds the events of jobs and runners into the demo's report: the times of all phases, and the runner of each job. Pure.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use dayfly_lab::{LabEvent, LabEventKind};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-/// The phases of a job, in their usual order, milliseconds since the job was queued: negative where a runner waited
-/// before its job, none where it did not come to that.
+/// The phases of a job, in their usual order, milliseconds since the job was queued. A time is negative if the runner was
+/// there before the job, and none if the phase was not reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Phases {
     pub(crate) vmm_started: Option<i64>,
@@ -24,7 +24,7 @@ pub(crate) struct Phases {
 }
 
 impl Phases {
-    /// Name and value of each, in order.
+    /// Returns the name and the time of each phase, in order.
     pub(crate) fn named(&self) -> [(&'static str, Option<i64>); 9] {
         [
             ("vmm_started", self.vmm_started),
@@ -40,18 +40,18 @@ impl Phases {
     }
 }
 
-/// One job of the run, as it is told at the end.
+/// One job of the run in the final report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct JobReport {
-    /// Its name, as people see it.
+    /// Name of the job, for people.
     pub(crate) job: String,
     /// Name of the runner that took it.
     pub(crate) runner: Option<String>,
-    /// How that runner's machine was started.
+    /// The way in which that runner's machine was started.
     pub(crate) start: Option<&'static str>,
-    /// How the job ended.
+    /// Conclusion of the job.
     pub(crate) conclusion: Option<String>,
-    /// When what happened.
+    /// Times of its phases.
     pub(crate) phases: Phases,
 }
 
@@ -87,7 +87,7 @@ fn start_word(from: StartKind) -> &'static str {
     }
 }
 
-/// Everything seen so far.
+/// The jobs and runners so far.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     jobs: IndexMap<u64, Job>,
@@ -95,12 +95,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Takes in what happened at the forge.
+    /// Takes in an event of the lab.
     pub(crate) fn lab(&mut self, event: &LabEvent) {
         let at = event.at_ms;
         match &event.kind {
             LabEventKind::JobQueued { job, name, .. } => {
-                // A job that was queued again after a runner let it go has waited since the first time.
+                // A job that is queued again after a runner has released it has waited since it was first queued.
                 self.jobs.entry(*job).or_insert_with(|| Job {
                     name: name.clone(),
                     queued: at,
@@ -137,7 +137,7 @@ impl Progress {
         }
     }
 
-    /// Takes in what happened on this host.
+    /// Takes in a fact of this host.
     pub(crate) fn fleet(&mut self, record: &FactRecord) {
         let at = i64::try_from(record.at.ms()).ok();
         let runner = self.runners.entry(record.name().to_owned()).or_default();
@@ -154,17 +154,17 @@ impl Progress {
         }
     }
 
-    /// Name of a job; its number where it is not known.
+    /// Returns the name of a job; its number if the name is not known.
     pub(crate) fn job_name(&self, job: u64) -> String {
         self.jobs.get(&job).map_or_else(|| format!("job {job}"), |job| job.name.clone())
     }
 
-    /// Name of the job that a runner took.
+    /// Returns the name of the job that a runner took.
     pub(crate) fn job_of(&self, runner: &str) -> Option<&str> {
         self.jobs.values().find(|job| job.runner.as_deref() == Some(runner)).map(|job| job.name.as_str())
     }
 
-    /// All jobs, in the order in which they came.
+    /// Returns the report of all jobs, in the order in which they were queued.
     pub(crate) fn report(&self) -> Vec<JobReport> {
         self.jobs.values().map(|job| self.report_of(job)).collect()
     }
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn phases_count_from_the_moment_when_the_job_was_queued() {
         let mut progress = Progress::default();
-        // This runner waited before its job was there.
+        // This runner's machine started before the job was queued.
         progress.fleet(&fleet(900, Fact::VmmStarted { pid: 1, from: StartKind::Boot, template: None }));
         progress.lab(&lab(1000, queued(7)));
         let acquired = LabEventKind::JobAcquired { job: 7, runner: 1, runner_name: "demo-0-aaaaaaa".into() };

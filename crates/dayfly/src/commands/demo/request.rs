@@ -1,4 +1,4 @@
-//! What the demo was asked to run, checked before anything is made.
+//! Reads the demo's request, and checks it before anything is created.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::exit::{Failure, Result};
 /// Largest workflow file, bytes: the lab's own bound.
 const WORKFLOW_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A workflow and what is given to it.
+/// A workflow and its inputs, variables and secrets.
 #[derive(Debug)]
 pub(super) struct Request {
     /// Name of the file without its folder; it becomes `.github/workflows/<name>` at the lab.
     pub(super) file: String,
     /// The file's text.
     pub(super) text: String,
-    /// The same, understood.
+    /// The parsed text.
     pub(super) workflow: Workflow,
     /// Inputs of the run.
     pub(super) inputs: IndexMap<String, String>,
@@ -29,7 +29,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Reads the file and the secrets' values, and refuses what the lab would refuse.
+    /// Reads the file and the secrets' values. Refuses everything that the lab would refuse.
     pub(super) fn read(args: &DemoArgs) -> Result<Self> {
         let text = read_text(&args.workflow)?;
         let shown = args.workflow.display().to_string();
@@ -54,7 +54,7 @@ fn read_text(path: &Path) -> Result<String> {
     if metadata.is_dir() {
         return Err(Failure::usage(format!("{} is a folder, not a workflow file", path.display())));
     }
-    // A pipe may keep the reader waiting for ever, and a device never ends.
+    // A pipe could block the reader for ever, and a device has no end.
     if !metadata.is_file() {
         return Err(Failure::usage(format!(
             "{} is no regular file; write the workflow to one",
@@ -68,7 +68,7 @@ fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{} is not UTF-8 text", path.display())))
 }
 
-/// The file's name as the lab takes it: it wants `.yml` or `.yaml` and no odd characters.
+/// Returns a file name that the lab accepts: it requires `.yml` or `.yaml`, and allows only letters, digits, `-` and `_`.
 fn file_name(path: &Path) -> String {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let stem: String = stem

@@ -102,7 +102,7 @@ impl Demo {
 
         let swept = recovery::sweep(&places.state, None).await.map_err(Failure::cannot)?;
         for run in &swept.cleared {
-            view.warning(&format!("removed what an earlier demo had left in {}", run.display()));
+            view.warning(&format!("removed the remains of an earlier demo in {}", run.display()));
         }
         let serves =
             Serves { forge: String::new(), scope: scope(), prefix: PREFIX.to_owned(), private_lab: true };

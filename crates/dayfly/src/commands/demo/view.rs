@@ -1,4 +1,4 @@
-//! What people see of a demo: text for the terminal, or one JSON object a line.
+//! Prints the progress of a demo: text for the terminal, or one JSON object per line.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use serde_json::json;
 use super::phases::{JobReport, Progress};
 use crate::printer::{self, paint, style};
 
-/// Widest column of job names; longer ones push their line to the right.
+/// Widest column of job names. A longer name moves its line to the right.
 const JOB_COLUMN_MAX: usize = 28;
 
-/// What is left of a demo's machines when it ends.
+/// The machines, registrations and files that exist after a demo's end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Remains {
     pub(super) machines: Vec<String>,
@@ -23,18 +23,18 @@ pub(super) struct Remains {
     pub(super) kept: Vec<Kept>,
 }
 
-/// A machine that was left running, as asked.
+/// A machine that was left running, as requested.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Kept {
-    /// Its name.
+    /// Name of the machine.
     pub(super) machine: String,
-    /// Its VMM's process.
+    /// Process id of its VMM.
     pub(super) process: u32,
-    /// The socket of its console, on which a shell waits.
+    /// The socket of its console, which offers a shell.
     pub(super) console: std::path::PathBuf,
 }
 
-/// One of the two ways to show it.
+/// The format of the output.
 pub(super) enum View {
     Text { began: Instant, job_column: usize },
     Json,
@@ -49,7 +49,7 @@ impl View {
         matches!(self, Self::Json)
     }
 
-    /// A fact about how the demo was set up.
+    /// Prints a fact about the demo's set-up.
     pub(super) fn fact(&self, name: &str, text: &str, details: serde_json::Value) {
         match self {
             Self::Text { .. } => {
@@ -65,7 +65,7 @@ impl View {
         }
     }
 
-    /// Something that the person should know; the demo goes on.
+    /// Prints a warning; the demo goes on.
     pub(super) fn warning(&self, message: &str) {
         match self {
             Self::Text { .. } => printer::warning(message),
@@ -183,7 +183,7 @@ impl View {
         ));
     }
 
-    /// The table of phases, the proof that nothing is left, and the verdict.
+    /// Prints the table of phases, the remains of the machines, and the conclusion.
     pub(super) fn end(&self, conclusion: &str, reports: &[JobReport], remains: &Remains) {
         match self {
             Self::Text { .. } => {
@@ -208,7 +208,7 @@ impl View {
     }
 }
 
-/// An annotation in one line: its level, where it belongs, and its text without what could steer a terminal.
+/// Formats an annotation as one line: its level, its place in the code, and its text without control characters.
 fn annotation(kind: &LabEventKind) -> String {
     let LabEventKind::Annotation { level, message, title, path, line, .. } = kind else {
         return String::new();
@@ -261,7 +261,7 @@ fn fleet_json(record: &FactRecord, job: Option<&str>) {
     }
 }
 
-/// The table of phases in seconds. Where the terminal is too narrow for all columns, a block of lines for each job.
+/// Formats the table of phases in seconds. If the terminal is too narrow for all columns, each job is a block of lines.
 fn table(reports: &[JobReport], columns: Option<usize>) -> Vec<String> {
     let Some(first) = reports.first() else { return vec!["no job was run".to_owned()] };
     let heads: Vec<String> = first.phases.named().iter().map(|(name, _)| name.replace('_', " ")).collect();

@@ -48,7 +48,7 @@ async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)
         template: None,
     });
     let machine = Machine { cpus: 2, memory_mib: args.memory, guest_binary, driver };
-    let task = Task::begin("booting it and looking around", args.json);
+    let task = Task::begin("booting and checking the image", args.json);
     let report = dayfly_vm::check::check(&host, &machine, &args.user).await.map_err(Failure::cannot)?;
     task.done("done");
     Ok((name, report))

@@ -57,7 +57,7 @@ async fn fetch(source: &ImageResolver, quiet: bool) -> Result<Image> {
 
 /// Hint for a name that leads to no image.
 const NAMES_HINT: &str =
-    "`dayfly image ls` lists images that are here; docs/images.md tells how others are named";
+    "`dayfly image ls` lists the local images; docs/images.md describes the names of others";
 
 /// Least length of the beginning of an id. Shorter words are parsed as the name of a repository.
 const ID_LENGTH_MIN: usize = 4;

@@ -1,5 +1,5 @@
-//! Resolves the description of a pool: asks the forge, chooses a driver, removes what earlier starts have left. Every problem
-//! that can be known before anything is created is reported here, as one error.
+//! Resolves the description of a pool: asks the forge, chooses a driver, removes the remains of earlier processes. Every
+//! problem that can be known before anything is created is reported here, as one error.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ pub(crate) struct Prepared {
     pub(crate) pool: Pool,
 }
 
-/// Resolves a pool, and removes what earlier starts have left.
+/// Resolves a pool, and removes the remains of earlier processes.
 ///
 /// # Errors
-/// The forge or this host cannot do what is requested. Nothing is left then.
+/// The forge or this host cannot do what is requested. No instance is created then.
 pub(crate) async fn prepare(places: &Places, request: PoolRequest, quiet: bool) -> Result<Prepared> {
     let PoolRequest { spec, pat, secret, warnings } = request;
     for warning in &warnings {
@@ -78,7 +78,7 @@ pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
     host.spares.end().await;
     let folder = instance.folder().to_owned();
     if !instance.remove().map_err(Failure::cannot)? {
-        tracing::warn!("{} is left for the next start to clear up", folder.display());
+        tracing::warn!("{} is not removed yet; the next start removes it", folder.display());
     }
     Ok(())
 }
@@ -86,10 +86,10 @@ pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
 async fn clear_up(places: &Places, forge: &Forge, serves: &Serves) -> Result<()> {
     let sweep = recovery::sweep(&places.state, Some((forge, serves))).await.map_err(Failure::cannot)?;
     for run in sweep.cleared {
-        tracing::info!("cleared up what an earlier start had left in {}", run.display());
+        tracing::info!("removed the remains of an earlier process in {}", run.display());
     }
     for (run, why) in sweep.left {
-        tracing::warn!("{} is left as it is: {why}", run.display());
+        tracing::warn!("{} is not removed: {why}", run.display());
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ impl Pump {
     /// Opens the readers for the loops of this process's instance.
     pub(crate) fn open(state: &std::path::Path, instance: &Instance, json: bool) -> Result<Self> {
         let logs = RunLogs::open(state).map_err(|error| {
-            Failure::cannot(format!("cannot make the folder of logs under {}: {error}", state.display()))
+            Failure::cannot(format!("cannot create the folder of logs under {}: {error}", state.display()))
         })?;
         let pump = Self {
             json,
@@ -99,7 +99,7 @@ fn tell(record: &FactRecord) {
         }
         Fact::Warning { message } => tracing::warn!("{message}"),
         Fact::VmRestarted { reason } => tracing::warn!("{name}: machine started once again: {reason}"),
-        Fact::LinesDropped { count } => tracing::warn!("{name}: {count} lines were not kept"),
+        Fact::LinesDropped { count } => tracing::warn!("{name}: {count} lines were dropped"),
         Fact::LoopStarted { .. } => tracing::info!("loop started"),
         Fact::LoopEnded { how } => tracing::info!("loop ended: {how}"),
         Fact::Registered { registration } => tracing::info!("{name}: registered (id {registration})"),
@@ -129,7 +129,7 @@ fn tell(record: &FactRecord) {
         Fact::VmGone { exit } => tracing::info!("{name}: machine is gone ({exit})"),
         Fact::VmKept { folder } => tracing::info!("{name}: machine is kept in {}", folder.display()),
         Fact::RegistrationEnded { how } => tracing::info!("{name}: registration {}", how.as_str()),
-        Fact::Ended => tracing::info!("{name}: nothing of it is left"),
+        Fact::Ended => tracing::info!("{name}: runner has ended"),
         Fact::EntrypointExited { code, signal } => {
             tracing::debug!("{name}: entrypoint ended (status {code:?}, signal {signal:?})");
         }

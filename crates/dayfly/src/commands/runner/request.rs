@@ -1,4 +1,4 @@
-//! Reads a pool from a loop's options, and checks the options before anything is created and before the forge is asked.
+//! Reads a pool from a loop's options, and checks them before anything is created and before any request to the forge.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -18,7 +18,7 @@ use crate::settings::Places;
 /// Longest secret of the handshake; the file that carries it back holds 4 KiB.
 const SECRET_LENGTH_MAX: usize = 1024;
 
-/// The options of a loop, checked: a pool, and what must not be part of its description.
+/// The checked options of a loop: a pool, and the secrets and warnings that are not part of its description.
 #[derive(Debug)]
 pub(crate) struct PoolRequest {
     pub(crate) spec: PoolSpec,
@@ -92,7 +92,7 @@ fn registration(
 ) -> Result<Registration> {
     if !ephemeral {
         warnings.push(
-            "RUNNER_EPHEMERAL=0: job after job runs in the same machine, and each finds what the one before left"
+            "RUNNER_EPHEMERAL=0: one job after another runs in the same machine, and finds the files of earlier jobs"
                 .to_owned(),
         );
     }
@@ -118,7 +118,7 @@ fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<SecretString
     read_pat(forge.pat.as_deref(), is_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
 }
 
-/// A token from where it was given.
+/// Returns the forge's token: from the argument, else from the file, else from the variable.
 pub(crate) fn read_pat(
     given: Option<&str>,
     is_argument: bool,
@@ -153,7 +153,7 @@ fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
         )));
     }
     if labels.len() > 97 {
-        return Err(Failure::usage("a runner has 100 labels at most, of which three are given"));
+        return Err(Failure::usage("a runner has at most 100 labels, and three of them are fixed"));
     }
     Ok(Some(labels).filter(|labels| !labels.is_empty()))
 }

@@ -43,7 +43,7 @@ fn bar(phase: &Phase, length_us: u64, width: usize) -> String {
     format!("{}{}", " ".repeat(from), "\u{2588}".repeat(to - from))
 }
 
-/// Three digits or so, whatever the size.
+/// Formats a duration with about three digits, in a unit that fits its size.
 fn duration(us: u64) -> String {
     match us {
         0..10_000 => format!("{:.1} ms", us as f64 / 1000.0),

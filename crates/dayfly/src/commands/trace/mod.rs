@@ -40,7 +40,7 @@ fn newest(folder: &Path) -> Result<PathBuf> {
     let newest = dated.filter(|(_, path)| path.extension().is_some_and(|end| end == "jsonl")).max();
     newest.map(|(_, path)| path).ok_or_else(|| {
         Failure::cannot(format!("there is no log of any runner in {}", folder.display()))
-            .hint("`dayfly runner`, `dayfly orchestrator` and `dayfly demo` keep them")
+            .hint("`dayfly runner`, `dayfly orchestrator` and `dayfly demo` write them")
     })
 }
 

@@ -4,7 +4,7 @@ use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_guest::protocol::Milestone;
 use serde::Serialize;
 
-/// The party that worked, or was waited for.
+/// The party whose work a phase is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Who {
@@ -47,9 +47,9 @@ pub(super) struct Trace {
     pub(super) name: String,
     /// Its start, microseconds since 1970-01-01 UTC.
     pub(super) began_us: u64,
-    /// What the machine was started from.
+    /// The source of the machine: a boot, a fork or a spare.
     pub(super) start: String,
-    /// True if the log has its end.
+    /// True if the log is complete.
     pub(super) ended: bool,
     pub(super) phases: Vec<Phase>,
 }
@@ -114,7 +114,7 @@ impl Trace {
 
     fn add(&mut self, name: &str, who: Who, from: u64, to: u64) {
         let (from_us, to_us) = (from - self.began_us, to - self.began_us);
-        // A fork reports the milestones of its template again, in no time.
+        // A fork reports the milestones of its template again, at the same time.
         if to_us > from_us || matches!(name, "job" | "registration") {
             self.phases.push(Phase { name: name.to_owned(), who, from_us, to_us });
         }
