@@ -1,5 +1,5 @@
-//! Tests of wrong input: one message that says what is wrong, where, and what to do, the right exit status, and nothing left
-//! behind.
+//! Tests of wrong input: one message that names the error, its place and the remedy; the right exit status; and no
+//! remains.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -54,7 +54,7 @@ pub struct Report {
     pub docker_ms: Option<u64>,
     /// Why the check did not finish; none if it did.
     pub failure: Option<String>,
-    /// What the check found.
+    /// The findings of the check.
     pub findings: Vec<Finding>,
     /// True if an overloaded host cannot be the cause. The image is then refused even if the check was not requested.
     #[serde(default = "yes")]

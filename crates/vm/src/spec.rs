@@ -79,11 +79,11 @@ pub struct QemuSettings {
     /// Processor model of an emulated machine, as QEMU names it. The default (`None`) is a model that QEMU emulates
     /// correctly.
     pub cpu_model: Option<String>,
-    /// How the machine is forked. If it is `None`, the machine is booted.
+    /// The settings for forks. If it is `None`, the machine is booted.
     pub template: Option<TemplateSettings>,
 }
 
-/// What a machine reaches besides its forge.
+/// The networks that a machine reaches besides its forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Egress {
     /// The internet. If this process runs as root, this host and private networks are excluded.
@@ -93,10 +93,10 @@ pub enum Egress {
     Shut,
 }
 
-/// What a machine may reach. Machines have IPv4 only.
+/// The addresses that a machine may reach. Machines have IPv4 only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Whether the machine reaches the internet.
+    /// The networks besides the forge.
     pub egress: Egress,
     /// The DNS server. It is allowed even if it is a private address or this host itself, but not the host's loopback.
     pub dns: IpAddr,
@@ -125,7 +125,7 @@ pub struct VmSpec {
     pub runner_id: String,
     /// The machine's size and driver.
     pub machine: Machine,
-    /// What the machine may reach.
+    /// The addresses that the machine may reach.
     pub network: Network,
     /// The loop's environment directory on the host.
     pub environment: PathBuf,
@@ -136,7 +136,7 @@ pub struct VmSpec {
     pub entrypoint: Entrypoint,
     /// Folders and files of the host that the machine sees.
     pub mounts: Vec<Mount>,
-    /// Whether the console (`console.sock` in the run folder) offers a root shell, so that a person can inspect the machine.
+    /// True if the console (`console.sock` in the run folder) offers a root shell, so that a person can inspect the machine.
     pub shell: bool,
 }
 

@@ -56,7 +56,7 @@ impl Stage {
         pulled(self.start(tag).wait())
     }
 
-    /// Asserts that a pull reports in one message that there is no space, where, and what to do.
+    /// Asserts that a pull reports in one message that a disk has no space, which folder is on it, and the remedy.
     fn assert_no_room(&self, tag: &str, what: &str) {
         let ended = self.start(tag).wait();
         ended.assert_status(3);

@@ -166,7 +166,7 @@ pub enum GuestMessage {
     },
     /// The Docker daemon could not be started, has not answered in time, or has exited. The machine is usable without it.
     DockerFailed {
-        /// What failed, and why, with the daemon's last lines.
+        /// The failure and its reason, with the daemon's last lines.
         reason: String,
     },
     /// Something else has failed, but the machine may still be usable.

@@ -49,16 +49,16 @@ pub(super) struct Attempt {
     pub(super) trm_sent: Option<String>,
 }
 
-/// How far an attempt has come.
+/// The stage of an attempt.
 #[derive(Debug)]
 enum Phase {
     /// The machine is not up. It holds its turn, because other machines wait for one.
     Starting { _turn: Option<Turn> },
-    /// The machine was up while its VMM ran. What is read after the VMM's end does not count.
+    /// The machine was up while its VMM ran. Messages that are read after the VMM's end do not count.
     Up,
 }
 
-/// What follows an attempt.
+/// The step after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterAttempt {
     /// The machine has ended in the way of the attempt.

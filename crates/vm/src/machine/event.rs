@@ -60,12 +60,12 @@ pub enum VmEvent {
     },
     /// Something failed, but the machine may still be usable.
     Fault {
-        /// What failed, and why.
+        /// The failure and its reason.
         message: String,
     },
     /// The VMM has exited. This is always the last event.
     Gone {
-        /// How the machine ended.
+        /// The end of the machine.
         exit: Exit,
         /// The last lines that the console and the VMM printed.
         console_tail: String,

@@ -11,7 +11,7 @@ use crate::vmm::{self, ShutdownCause};
 /// Longest time, after a VMM has exited, that is spent on reading what it printed and sent before.
 pub(super) const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
-/// How a machine ended. One enum covers all endings.
+/// The end of a machine. One enum covers all endings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
     /// The guest powered itself off.
@@ -107,7 +107,7 @@ pub(super) enum EndReason {
     NotRestored,
 }
 
-/// What a supervisor has done so that the process exits.
+/// The supervisor's action to make the process exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ExitDemand {
     /// Nothing, or only the guest was told to power off.
@@ -145,7 +145,7 @@ impl ExitDemand {
 pub(super) struct ExitEvidence {
     /// Why the supervisor ended the VMM, if it did.
     pub(super) reason: Option<EndReason>,
-    /// What the supervisor did for that.
+    /// The supervisor's action to make the VMM exit.
     pub(super) demand: ExitDemand,
     /// The cause that the monitor reported.
     pub(super) shutdown: Option<ShutdownCause>,

@@ -56,7 +56,7 @@ impl From<&StartedFrom> for StartKind {
     }
 }
 
-/// How far the entrypoint has come.
+/// The stage of the entrypoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum EntrypointStage {
     /// It waits for Docker, for the network and for the machine's identity.

@@ -9,7 +9,7 @@ use super::destroy_leftover;
 use dayfly_host::stage::{self, Claim, Maker, StageError};
 
 /// A maker that builds things with a machine in the folder [`MachineMaker::FOLDER`] of its stage. If the maker is killed,
-/// that machine is left. [`Maker::end_leftover`] must be called on a thread where blocking is allowed.
+/// that machine is left. [`Maker::end_leftover`] must be called on a thread that may block.
 pub(crate) struct MachineMaker;
 
 impl MachineMaker {

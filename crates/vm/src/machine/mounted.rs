@@ -77,7 +77,7 @@ enum MountedInput {
     DeadlinePassed,
 }
 
-/// How far a machine has come.
+/// The stage of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MountedStage {
     /// The entrypoint has not removed its `.env` file yet, and has time until then.

@@ -46,7 +46,7 @@ pub(crate) struct MachineRole {
     pub(crate) env: Vec<(String, String)>,
     /// The DNS server.
     pub(crate) dns: Option<Ipv4Addr>,
-    /// Whether the console offers a root shell.
+    /// True if the console offers a root shell.
     pub(crate) shell: bool,
     pub(crate) hello_limit: Duration,
     /// The same limit for a fork, until the fork has its identity.
@@ -365,11 +365,11 @@ mod tests {
         }
     }
 
-    /// Starts of a machine as a test plans them: where each comes from, and the shell script in the VMM's place.
+    /// The starts of a machine that a test plans: the origin of each, and the shell script that replaces the VMM.
     #[derive(Debug)]
     struct PlannedStarts {
         next: VecDeque<(StartedFrom, &'static str)>,
-        /// What the supervisor has reported.
+        /// The supervisor's reports.
         reports: Arc<Mutex<Vec<String>>>,
     }
 

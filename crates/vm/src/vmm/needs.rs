@@ -19,7 +19,7 @@ pub(crate) struct VmmNeeds<'a> {
     pub(crate) boot: Boot,
 }
 
-/// How a machine starts.
+/// The way in which a machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
     /// From its kernel, only to find out whether a guest reaches user space.

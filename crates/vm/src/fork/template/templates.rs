@@ -279,7 +279,7 @@ async fn blueprints_or_told(
     }
 }
 
-/// Whether machines of a kind can be forked.
+/// The templates of a kind of machine, if it can be forked.
 pub(in crate::fork) enum Forkable {
     /// From templates of these blueprints, best first.
     From(Vec<Blueprint>),

@@ -14,7 +14,7 @@ const FOLDERS: [&str; 4] =
 
 /// The message of SeaBIOS if it finds no kernel. Nothing follows it.
 pub(crate) const NO_BOOT_DEVICE: &str = "No bootable device";
-/// What that message means, and what mends it.
+/// The meaning of that message, and its remedy.
 pub(crate) const NO_KERNEL_FOUND: &str = "the firmware found no kernel (\"No bootable device\"): QEMU's program and its data \
     files do not fit together; reinstall them (apt-get install --reinstall qemu-system-x86 qemu-system-data seabios), then \
     `dayfly doctor` boots a guest and reports whether it works";

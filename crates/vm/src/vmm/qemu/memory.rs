@@ -124,7 +124,7 @@ mod tests {
         assert!(before == after);
     }
 
-    /// What a VMM that a guest has taken over could try as another user.
+    /// The attack of a VMM that a guest has taken over, as another user.
     const ATTACK: &str = r#"
 import ctypes, fcntl, mmap, os, sys
 if os.getuid() == 0:

@@ -47,20 +47,20 @@ pub struct AccelReport {
     pub warning: Option<String>,
 }
 
-/// What a probe guest did.
+/// The result of booting a probe guest.
 enum GuestBoot {
     /// It said hello after this time.
     Hello { took: Duration },
     /// It did not say hello.
     NoHello {
-        /// What happened instead.
+        /// The reason.
         reason: String,
         /// True if no guest could say hello on this host.
         of_host: bool,
     },
 }
 
-/// Whether a guest boots with KVM.
+/// The result of booting a guest with KVM.
 pub(crate) enum KvmBoot {
     /// It boots on this platform.
     Boots(Platform),
