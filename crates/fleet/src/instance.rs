@@ -191,7 +191,7 @@ impl Abandoned {
 
 /// An instance, as another process sees it.
 #[derive(Debug)]
-pub struct Seen {
+pub struct InstanceInfo {
     /// The instance's folder.
     pub folder: PathBuf,
     /// The forge and the scope that it serves; none if the record cannot be read.
@@ -204,13 +204,13 @@ pub struct Seen {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn all(state: &Path) -> Result<Vec<Seen>, InstanceError> {
+pub fn all(state: &Path) -> Result<Vec<InstanceInfo>, InstanceError> {
     let mut found = Vec::new();
     for folder in folders_in(&state.join(FOLDER))? {
         let Ok(lock) = File::open(folder.join("lock")) else { continue };
         // The lock is shared and held only for a moment, so that two readers do not mistake each other for the instance.
         let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-        found.push(Seen { serves: read_record(&folder), folder, alive });
+        found.push(InstanceInfo { serves: read_record(&folder), folder, alive });
     }
     Ok(found)
 }

@@ -30,7 +30,7 @@ use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery, run_loop};
 use decide::{Order, decide};
 pub use slots::FailureRule;
-use slots::{Ended, Fate, Slots};
+use slots::{Fate, LoopResult, Slots};
 
 /// Longest wait for a runner of a slot before the next slot starts all the same. A cold boot under emulation on a busy host
 /// takes a minute.
@@ -96,7 +96,7 @@ struct RunningSlot {
 }
 
 /// The next thing that an orchestrator has to react to.
-enum Input {
+enum OrchestratorInput {
     Fact(FactRecord),
     Demand(Option<DemandEvent>),
     Ended(Result<(Id, LoopEnd), JoinError>),
@@ -115,24 +115,24 @@ impl Orchestrator {
                 return;
             }
             match self.next_input(decision.wake).await {
-                Input::Fact(record) => self.take_fact(&record),
-                Input::Demand(Some(event)) => self.slots.take(event),
-                Input::Demand(None) => {
+                OrchestratorInput::Fact(record) => self.take_fact(&record),
+                OrchestratorInput::Demand(Some(event)) => self.slots.take(event),
+                OrchestratorInput::Demand(None) => {
                     self.jobs = None;
                     self.slots.take(DemandEvent::Closed);
                 }
-                Input::Ended(ended) => self.take_end(ended).await,
-                Input::Ordered(order) => {
+                OrchestratorInput::Ended(ended) => self.take_end(ended).await,
+                OrchestratorInput::Ordered(order) => {
                     self.ordered = order;
                     self.slots.close();
                     self.running.values().for_each(|slot| slot.stop.order(order));
                 }
-                Input::Due => {}
+                OrchestratorInput::Due => {}
             }
         }
     }
 
-    async fn next_input(&mut self, wake: Option<Instant>) -> Input {
+    async fn next_input(&mut self, wake: Option<Instant>) -> OrchestratorInput {
         let due = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -148,11 +148,11 @@ impl Orchestrator {
         tokio::select! {
             // In this order, so that a slot whose runner took a job is known as such when its loop ends.
             biased;
-            order = self.stop.above(self.ordered) => Input::Ordered(order),
-            Some(record) = self.decisive.recv() => Input::Fact(record),
-            event = demand => Input::Demand(event),
-            Some(ended) = self.tasks.join_next_with_id() => Input::Ended(ended),
-            () = due => Input::Due,
+            order = self.stop.above(self.ordered) => OrchestratorInput::Ordered(order),
+            Some(record) = self.decisive.recv() => OrchestratorInput::Fact(record),
+            event = demand => OrchestratorInput::Demand(event),
+            Some(ended) = self.tasks.join_next_with_id() => OrchestratorInput::Ended(ended),
+            () = due => OrchestratorInput::Due,
         }
     }
 
@@ -214,7 +214,7 @@ impl Orchestrator {
             }
             Err(error) => {
                 self.clear_up_after(index).await;
-                Ended::Failed(format!("it failed because of a bug in dayfly: {error}"))
+                LoopResult::Failed(format!("it failed because of a bug in dayfly: {error}"))
             }
         };
         match self.slots.ended(index, verdict, self.orchestration.rule, Instant::now()) {
@@ -258,20 +258,20 @@ impl Orchestrator {
 }
 
 /// Returns the meaning of a loop's end.
-fn judge(end: &LoopEnd, stopping: bool) -> Ended {
+fn judge(end: &LoopEnd, stopping: bool) -> LoopResult {
     match end {
-        LoopEnd::Finished(RunnerEnd::LifetimeOver) => Ended::Finished("its lifetime is over".to_owned()),
-        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => {
-            Ended::Finished(format!("its runners have ended; the machine of the last one was lost: {exit}"))
-        }
-        LoopEnd::Finished(_) => Ended::Finished("its runners have ended".to_owned()),
-        LoopEnd::Stopped => Ended::Finished("it was stopped".to_owned()),
-        LoopEnd::Broken if stopping => Ended::Finished("it was stopped".to_owned()),
-        LoopEnd::Failed(error) if stopping => Ended::Finished(format!("it was stopped; {error}")),
+        LoopEnd::Finished(RunnerEnd::LifetimeOver) => LoopResult::Finished("its lifetime is over".to_owned()),
+        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => LoopResult::Finished(format!(
+            "its runners have ended; the machine of the last one was lost: {exit}"
+        )),
+        LoopEnd::Finished(_) => LoopResult::Finished("its runners have ended".to_owned()),
+        LoopEnd::Stopped => LoopResult::Finished("it was stopped".to_owned()),
+        LoopEnd::Broken if stopping => LoopResult::Finished("it was stopped".to_owned()),
+        LoopEnd::Failed(error) if stopping => LoopResult::Finished(format!("it was stopped; {error}")),
         // Root in a VM can forge this end. It costs the loop a restart, and the other loops nothing.
         LoopEnd::Broken => {
-            Ended::Failed("a program in its VM ended it without a request of this host".to_owned())
+            LoopResult::Failed("a program in its VM ended it without a request of this host".to_owned())
         }
-        LoopEnd::Failed(error) => Ended::Failed(error.to_string()),
+        LoopEnd::Failed(error) => LoopResult::Failed(error.to_string()),
     }
 }

@@ -26,7 +26,7 @@ pub(crate) enum WhenBusy {
 
 /// The end of a registration.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct RegistrationOutcome {
     /// The way in which it ended.
     pub(crate) how: RegistrationEnd,
     /// Error of the report that the job is lost. The forge finds out later by the runner's silence.
@@ -44,8 +44,8 @@ pub(crate) async fn end(
     name: &str,
     state: RegistrationState,
     when_busy: WhenBusy,
-) -> Result<Ended, ForgeError> {
-    let gone = Ended { how: RegistrationEnd::Gone, unreported: None };
+) -> Result<RegistrationOutcome, ForgeError> {
+    let gone = RegistrationOutcome { how: RegistrationEnd::Gone, unreported: None };
     let id = match state {
         RegistrationState::None => return Ok(gone),
         RegistrationState::Exists(id) => id,
@@ -70,5 +70,5 @@ pub(crate) async fn end(
             (Deletion::Busy, WhenBusy::Insist { .. }) => break RegistrationEnd::Busy,
         }
     };
-    Ok(Ended { how, unreported })
+    Ok(RegistrationOutcome { how, unreported })
 }

@@ -13,7 +13,7 @@ use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, paint, style};
 use crate::settings::Places;
 use crate::units::{age, mebibytes, short_id};
-pub(crate) use choose::{Chosen, choose, host_runner_app};
+pub(crate) use choose::{ChosenImage, choose, host_runner_app};
 use choose::{build_settings, by_word};
 use progress::building;
 

@@ -22,7 +22,7 @@ const QEMU_MEMORY_MIN: u32 = 512;
 const WARM_UP_MAX: u64 = 256 * 1024;
 
 /// The chosen machine.
-pub(crate) struct Made {
+pub(crate) struct ChosenMachine {
     pub(crate) machine: Machine,
     /// The driver and the reason for it, for people.
     pub(crate) explanation: String,
@@ -56,7 +56,7 @@ pub(crate) async fn choose(
     spec: &PoolSpec,
     is_lab: bool,
     quiet: bool,
-) -> Result<(VmHost, Made)> {
+) -> Result<(VmHost, ChosenMachine)> {
     let host = unchecked_host(places);
     let wanted = &spec.machine;
     let found = find(places, &host, wanted, quiet).await?;
@@ -79,7 +79,7 @@ pub(crate) async fn choose(
         Driver::PodmanKrun(krun) | Driver::Krunvm(krun) => format!("{} of {}", chosen.kind, krun.image),
         Driver::Process(_) => "processes of this host".to_owned(),
     };
-    Ok((host, Made { machine, explanation }))
+    Ok((host, ChosenMachine { machine, explanation }))
 }
 
 /// Finds out which drivers this host can use. Boots a probe guest if only that shows whether KVM works: QEMU may be chosen,
@@ -124,7 +124,7 @@ pub(crate) async fn settings(
             spec.memory_mib
         )));
     }
-    let image::Chosen { image, source } =
+    let image::ChosenImage { image, source } =
         image::choose(places, spec.image.as_deref(), spec.fetch, quiet).await?;
     dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
     let template = template(spec, user)?;
@@ -163,7 +163,7 @@ fn of_size(places: &Places, spec: &MachineSpec, driver: Driver) -> Result<Machin
 }
 
 /// The accelerator of machines, and the reason for it.
-pub(crate) struct Proven {
+pub(crate) struct AccelInUse {
     /// `kvm` or `tcg` for QEMU, else the name of the driver.
     pub(crate) word: String,
     /// Text for people.
@@ -174,10 +174,10 @@ pub(crate) struct Proven {
 ///
 /// # Errors
 /// No guest boots, or none boots with the requested accelerator.
-pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<Proven> {
+pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Result<AccelInUse> {
     let Driver::Qemu(qemu) = &machine.driver else {
         let word = machine.driver.kind().to_string();
-        return Ok(Proven { explanation: format!("{word} runs them by itself"), word });
+        return Ok(AccelInUse { explanation: format!("{word} runs them by itself"), word });
     };
     let guest = ProbeGuest {
         image: &qemu.image,
@@ -199,5 +199,5 @@ pub(crate) async fn prove(host: &VmHost, machine: &Machine, quiet: bool) -> Resu
         AccelChoice::Auto => answer.seen,
         AccelChoice::Kvm | AccelChoice::Tcg => "as asked for".to_owned(),
     };
-    Ok(Proven { word: answer.accel.to_string(), explanation: format!("{name} ({why})") })
+    Ok(AccelInUse { word: answer.accel.to_string(), explanation: format!("{name} ({why})") })
 }

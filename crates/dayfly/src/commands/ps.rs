@@ -1,6 +1,6 @@
 //! `dayfly ps`: lists the loops, runners and VMs of every instance of this host.
 
-use dayfly_fleet::instance::{self, Seen};
+use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::status::{LoopStatus, Status};
 use serde::Serialize;
 
@@ -39,7 +39,7 @@ pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn rows_of(seen: &Seen) -> Vec<Row> {
+fn rows_of(seen: &InstanceInfo) -> Vec<Row> {
     let name = seen.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // An instance that is just starting, or one from before status files existed, has no status.
     let status = Status::read(&seen.folder).ok().flatten();

@@ -47,7 +47,7 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
         }
     };
     tokio::pin!(building);
-    let mut shown = Shown { json: args.json, task: None, failure: None, built: false };
+    let mut shown = TemplateProgress { json: args.json, task: None, failure: None, built: false };
     let built = loop {
         tokio::select! {
             biased;
@@ -63,14 +63,14 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
 }
 
 /// Shows the events of a build and remembers how it ended.
-struct Shown {
+struct TemplateProgress {
     json: bool,
     task: Option<Task>,
     failure: Option<String>,
     built: bool,
 }
 
-impl Shown {
+impl TemplateProgress {
     fn take(&mut self, what: Preparing) {
         match what {
             Preparing::Building { template } => {

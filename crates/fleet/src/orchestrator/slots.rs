@@ -76,7 +76,7 @@ pub struct FailureRule {
 
 /// The end of a loop, as the slot sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum LoopResult {
     /// The slot is not replaced; the reason.
     Finished(String),
     /// The loop has failed; the reason.
@@ -182,7 +182,7 @@ impl Slots {
     }
 
     /// Takes in the end of a slot's loop. Returns the fate of the slot.
-    pub(super) fn ended(&mut self, index: u32, ended: Ended, rule: FailureRule, now: Instant) -> Fate {
+    pub(super) fn ended(&mut self, index: u32, ended: LoopResult, rule: FailureRule, now: Instant) -> Fate {
         let Some(slot) = self.slots.get_mut(&index) else {
             return Fate::Finished("it is not known".to_owned());
         };
@@ -192,9 +192,9 @@ impl Slots {
             return self.ended_for_job(&job, stage, ended, rule, now);
         }
         let why = match ended {
-            Ended::Finished(how) => return Fate::Finished(how),
-            Ended::Failed(why) if self.closed => return Fate::Finished(why),
-            Ended::Failed(why) => why,
+            LoopResult::Finished(how) => return Fate::Finished(how),
+            LoopResult::Failed(why) if self.closed => return Fate::Finished(why),
+            LoopResult::Failed(why) => why,
         };
         slot.failures =
             if now.saturating_duration_since(slot.start) >= HEALTHY { 1 } else { slot.failures + 1 };
@@ -214,16 +214,16 @@ impl Slots {
         &mut self,
         job: &JobDemand,
         stage: Stage,
-        ended: Ended,
+        ended: LoopResult,
         rule: FailureRule,
         now: Instant,
     ) -> Fate {
-        if let (Ended::Failed(why), true) = (&ended, rule.is_strict) {
+        if let (LoopResult::Failed(why), true) = (&ended, rule.is_strict) {
             self.settle(job.job);
             return Fate::GaveUp(why.clone());
         }
         let how = match &ended {
-            Ended::Finished(how) | Ended::Failed(how) => how.clone(),
+            LoopResult::Finished(how) | LoopResult::Failed(how) => how.clone(),
         };
         let waits = self.waiting.iter_mut().find(|waiting| waiting.demand.job == job.job);
         let Some(waiting) = waits.filter(|_| stage.is_free()) else { return Fate::Finished(how) };
@@ -238,8 +238,8 @@ impl Slots {
                 let count = *count;
                 self.settle(job.job);
                 Fate::GaveUp(match ended {
-                    Ended::Failed(why) => why,
-                    Ended::Finished(_) => {
+                    LoopResult::Failed(why) => why,
+                    LoopResult::Finished(_) => {
                         format!("{count} machines were started for a job, and none of them took it")
                     }
                 })

@@ -35,7 +35,7 @@ impl LastLines {
 }
 
 /// The next thing that a runner has to react to.
-enum Input {
+enum RunInput {
     Vm(Option<VmEvent>),
     EnvironmentChanged,
     Ordered(StopOrder),
@@ -79,10 +79,10 @@ impl Run<'_> {
         let mut stage = Stage::Booting;
         loop {
             match self.next_input(&stage).await {
-                Input::Vm(None) => {
+                RunInput::Vm(None) => {
                     return Ok(RunnerEnd::MachineLost { exit: "its events ended".to_owned() });
                 }
-                Input::Vm(Some(event)) => {
+                RunInput::Vm(Some(event)) => {
                     if let (VmEvent::Hello, Stage::Booting) = (&event, &stage) {
                         stage = Stage::Starting { deadline: Instant::now() + self.pool.limits.runner_up };
                     }
@@ -94,18 +94,18 @@ impl Run<'_> {
                         (None, unchanged) => stage = unchanged,
                     }
                 }
-                Input::EnvironmentChanged => {
+                RunInput::EnvironmentChanged => {
                     let is_starting = matches!(stage, Stage::Booting | Stage::Starting { .. });
                     if !self.state.was_up() && self.look_for_tkn().await? && is_starting {
                         stage = Stage::Up;
                     }
                 }
-                Input::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
-                Input::Ordered(order) => {
+                RunInput::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
+                RunInput::Ordered(order) => {
                     stage = self.ask_to_end(RunnerEnd::Stopped, order, "the loop was stopped").await?;
                 }
-                Input::LifetimeOver => stage = self.end_lifetime(stage).await?,
-                Input::DeadlinePassed => return self.pass_deadline(stage).await,
+                RunInput::LifetimeOver => stage = self.end_lifetime(stage).await?,
+                RunInput::DeadlinePassed => return self.pass_deadline(stage).await,
             }
             // Before the runner app is up, there is no app that could stop gently.
             if let Stage::Ending { end, .. } = &stage
@@ -116,14 +116,14 @@ impl Run<'_> {
         }
     }
 
-    async fn next_input(&mut self, stage: &Stage) -> Input {
-        let Some(vm) = self.vm.as_mut() else { return Input::Vm(None) };
+    async fn next_input(&mut self, stage: &Stage) -> RunInput {
+        let Some(vm) = self.vm.as_mut() else { return RunInput::Vm(None) };
         tokio::select! {
-            event = vm.next_event() => Input::Vm(event),
-            () = self.environment.changed() => Input::EnvironmentChanged,
-            order = self.stop.above(stage.order()) => Input::Ordered(order),
-            () = until(self.lifetime_ends) => Input::LifetimeOver,
-            () = until(stage.deadline()) => Input::DeadlinePassed,
+            event = vm.next_event() => RunInput::Vm(event),
+            () = self.environment.changed() => RunInput::EnvironmentChanged,
+            order = self.stop.above(stage.order()) => RunInput::Ordered(order),
+            () = until(self.lifetime_ends) => RunInput::LifetimeOver,
+            () = until(stage.deadline()) => RunInput::DeadlinePassed,
         }
     }
 

@@ -1,4 +1,4 @@
-//! StopStage machine of a stop: first the app's stop signal, after a grace period SIGKILL. It is pure: the time is passed in.
+//! State machine of a stop: first the app's stop signal, after a grace period SIGKILL. It is pure: the time is passed in.
 
 use dayfly_guest::runner_app::Ending;
 use std::time::{Duration, Instant};

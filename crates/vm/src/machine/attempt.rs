@@ -6,7 +6,7 @@ use dayfly_guest::protocol::{GuestMessage, HostMessage};
 use tokio::time::Instant;
 
 use super::exit::{EndReason, ExitDemand};
-use super::handshake::{Action, Handshake, StartKind};
+use super::handshake::{Action, Handshake, InitialState};
 use super::spawn::Vmm;
 use super::supervisor::MachineRole;
 use crate::pace::Turn;
@@ -74,28 +74,28 @@ pub(super) enum AfterAttempt {
 
 impl AfterAttempt {
     /// Decides what follows an attempt. `boots` is the number of boots so far, including this one.
-    pub(super) fn of(start: StartKind, is_up: bool, reason: Option<EndReason>, boots: u32) -> Self {
+    pub(super) fn of(start: InitialState, is_up: bool, reason: Option<EndReason>, boots: u32) -> Self {
         match (start, reason) {
             _ if is_up => Self::Finished,
             (_, Some(EndReason::Ordered)) => Self::Finished,
-            (StartKind::Fork | StartKind::Spare, _) => Self::BootInstead,
-            (StartKind::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
-            (StartKind::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
-            (StartKind::Boot, _) => Self::Finished,
+            (InitialState::Fork | InitialState::Spare, _) => Self::BootInstead,
+            (InitialState::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
+            (InitialState::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
+            (InitialState::Boot, _) => Self::Finished,
         }
     }
 }
 
 impl Attempt {
-    pub(super) fn new(vmm: Vmm, turn: Option<Turn>, start: StartKind, role: &MachineRole) -> Self {
+    pub(super) fn new(vmm: Vmm, turn: Option<Turn>, start: InitialState, role: &MachineRole) -> Self {
         Self {
             vmm,
             handshake: Handshake::of(start, role.docker_limit.is_some()),
             phase: Phase::Starting { _turn: turn },
             started_at: Instant::now(),
             hello_limit: match start {
-                StartKind::Boot => role.hello_limit,
-                StartKind::Fork | StartKind::Spare => role.fork_limit,
+                InitialState::Boot => role.hello_limit,
+                InitialState::Fork | InitialState::Spare => role.fork_limit,
             },
             end: None,
             shutdown: None,
@@ -202,17 +202,17 @@ mod tests {
         use AfterAttempt::{BootAgain, BootInstead, Finished, GivenUp};
         let hung = Some(EndReason::HelloMissed);
         for (start, is_up, reason, boots, expected) in [
-            (StartKind::Fork, false, hung, 0, BootInstead),
-            (StartKind::Spare, false, Some(EndReason::NotRestored), 0, BootInstead),
-            (StartKind::Fork, false, None, 0, BootInstead),
-            (StartKind::Fork, false, Some(EndReason::Ordered), 0, Finished),
-            (StartKind::Fork, true, None, 0, Finished),
-            (StartKind::Boot, false, hung, 1, BootAgain),
-            (StartKind::Boot, false, hung, BOOTS, GivenUp),
-            (StartKind::Boot, false, None, 1, Finished),
-            (StartKind::Boot, false, Some(EndReason::NoBootDevice), 1, Finished),
-            (StartKind::Boot, false, Some(EndReason::WrongVersion(3)), 1, Finished),
-            (StartKind::Boot, true, Some(EndReason::Ordered), 1, Finished),
+            (InitialState::Fork, false, hung, 0, BootInstead),
+            (InitialState::Spare, false, Some(EndReason::NotRestored), 0, BootInstead),
+            (InitialState::Fork, false, None, 0, BootInstead),
+            (InitialState::Fork, false, Some(EndReason::Ordered), 0, Finished),
+            (InitialState::Fork, true, None, 0, Finished),
+            (InitialState::Boot, false, hung, 1, BootAgain),
+            (InitialState::Boot, false, hung, BOOTS, GivenUp),
+            (InitialState::Boot, false, None, 1, Finished),
+            (InitialState::Boot, false, Some(EndReason::NoBootDevice), 1, Finished),
+            (InitialState::Boot, false, Some(EndReason::WrongVersion(3)), 1, Finished),
+            (InitialState::Boot, true, Some(EndReason::Ordered), 1, Finished),
         ] {
             assert_eq!(
                 AfterAttempt::of(start, is_up, reason, boots),

@@ -36,7 +36,7 @@ pub(super) enum Action {
 
 /// The state of a machine when its start began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum StartKind {
+pub(super) enum InitialState {
     /// It does not exist yet.
     #[default]
     Boot,
@@ -46,7 +46,7 @@ pub(super) enum StartKind {
     Spare,
 }
 
-impl From<&StartedFrom> for StartKind {
+impl From<&StartedFrom> for InitialState {
     fn from(from: &StartedFrom) -> Self {
         match from {
             StartedFrom::Boot => Self::Boot,
@@ -74,7 +74,7 @@ enum EntrypointStage {
 /// The progress of a machine's start.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
-    start: StartKind,
+    start: InitialState,
     /// True once the agent has said hello.
     greeted: bool,
     reached: HashSet<Milestone>,
@@ -83,10 +83,10 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Returns the initial state. The entrypoint waits for Docker only if the image has Docker and the machine boots.
-    pub(super) fn of(start: StartKind, has_docker: bool) -> Self {
+    pub(super) fn of(start: InitialState, has_docker: bool) -> Self {
         let entrypoint = match start {
-            StartKind::Boot if has_docker => EntrypointStage::AwaitsDocker,
-            StartKind::Boot | StartKind::Fork | StartKind::Spare => EntrypointStage::AwaitsIdentity,
+            InitialState::Boot if has_docker => EntrypointStage::AwaitsDocker,
+            InitialState::Boot | InitialState::Fork | InitialState::Spare => EntrypointStage::AwaitsIdentity,
         };
         Self { start, entrypoint, ..Self::default() }
     }
@@ -100,18 +100,18 @@ impl Handshake {
     /// machine has its identity.
     pub(super) fn begin(&mut self) -> Vec<Action> {
         match self.start {
-            StartKind::Boot => vec![Action::Greet],
+            InitialState::Boot => vec![Action::Greet],
             // In this order, the guest answers with its hello and `Identified` at once.
-            StartKind::Fork => vec![Action::Identify, Action::Greet],
+            InitialState::Fork => vec![Action::Identify, Action::Greet],
             // Not greeted, because the agent answers a hello with its earlier milestones, and the `Identified` of the
             // spare's former identity would be among them.
-            StartKind::Spare => vec![Action::Identify],
+            InitialState::Spare => vec![Action::Identify],
         }
     }
 
     /// Returns true if the machine has answered enough to count as up.
     pub(super) fn is_up(&self) -> bool {
-        self.greeted && (self.start == StartKind::Boot || self.reached.contains(&Milestone::Identified))
+        self.greeted && (self.start == InitialState::Boot || self.reached.contains(&Milestone::Identified))
     }
 
     /// Returns true if the agent has said hello.
@@ -126,7 +126,7 @@ impl Handshake {
 
     fn is_identified(&self) -> bool {
         // A spare has reported its network before.
-        let has_network = self.reached.contains(&Milestone::Network) || self.start == StartKind::Spare;
+        let has_network = self.reached.contains(&Milestone::Network) || self.start == InitialState::Spare;
         has_network && self.reached.contains(&Milestone::Identified)
     }
 
@@ -150,8 +150,8 @@ impl Handshake {
                 self.greeted = true;
                 // A fork has its identity already, but the time in it is as old as the wait in the queue.
                 let next = match self.start {
-                    StartKind::Boot => Action::Identify,
-                    StartKind::Fork | StartKind::Spare => Action::SetClock,
+                    InitialState::Boot => Action::Identify,
+                    InitialState::Fork | InitialState::Spare => Action::SetClock,
                 };
                 vec![Action::Tell(VmEvent::Hello), next]
             }
@@ -188,7 +188,7 @@ impl Handshake {
             self.settle_docker();
         }
         let mut actions = Vec::new();
-        if self.start == StartKind::Spare && !std::mem::replace(&mut self.greeted, true) {
+        if self.start == InitialState::Spare && !std::mem::replace(&mut self.greeted, true) {
             actions.push(Action::Tell(VmEvent::Hello));
         }
         actions.push(Action::Tell(VmEvent::Milestone { milestone, uptime_ms }));
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_fork_is_told_who_it_is_at_once_and_starts_nothing_before_it_has_taken_that_on() {
-        let mut handshake = Handshake::of(StartKind::Fork, true);
+        let mut handshake = Handshake::of(InitialState::Fork, true);
         assert_eq!(handshake.begin(), [Action::Identify, Action::Greet]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_spare_is_up_when_it_has_taken_its_new_identity_on() {
-        let mut handshake = Handshake::of(StartKind::Spare, true);
+        let mut handshake = Handshake::of(InitialState::Spare, true);
         assert_eq!(handshake.begin(), [Action::Identify]);
         assert!(!handshake.is_up());
         let actions = handshake.take(reached(Milestone::Identified), "0-a");
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_docker_that_the_image_does_not_have() {
-        let mut handshake = Handshake::of(StartKind::Boot, false);
+        let mut handshake = Handshake::of(InitialState::Boot, false);
         acts(&mut handshake, hello());
         acts(&mut handshake, reached(Milestone::Network));
         assert_eq!(acts(&mut handshake, reached(Milestone::Identified)), [Action::Start]);

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::attempt::{AfterAttempt, Attempt, BegunEnd, EndStep};
 use super::exit::{EndReason, ExitDemand, ExitEvidence};
-use super::handshake::{Action, StartKind};
+use super::handshake::{Action, InitialState};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
 use super::{Exit, VmEvent, identity, unix_time_ns};
@@ -103,8 +103,8 @@ impl<S: StartSource> Supervisor<S> {
     async fn live(&mut self, mut started: Started) -> Exit {
         let mut boots = 0;
         loop {
-            let start = StartKind::from(&started.from);
-            boots += u32::from(start == StartKind::Boot);
+            let start = InitialState::from(&started.from);
+            boots += u32::from(start == InitialState::Boot);
             if let Some(reason) = started.cold {
                 self.tell(VmEvent::Cold { reason }).await;
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::phases::Progress;
 use super::setup::{Demo, OWNER, REPOSITORY, scope};
-use super::view::{Kept, Remains};
+use super::view::{KeptMachine, Remains};
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::signals::Signals;
 
@@ -23,7 +23,7 @@ use crate::signals::Signals;
 const RUNNERS_END: Duration = Duration::from_secs(30);
 
 /// The next thing that the demo has to react to.
-enum Input {
+enum DemoInput {
     Lab(std::result::Result<Arc<LabEvent>, Lagged>),
     LabGone,
     Fleet(FactRecord),
@@ -43,7 +43,7 @@ struct Following {
     /// The job that each loop's machine was started for. It is shown until the runner takes a job.
     wanted_by: HashMap<u32, u64>,
     pids: HashMap<String, u32>,
-    kept: Vec<Kept>,
+    kept: Vec<KeptMachine>,
     conclusion: Option<String>,
     runners_due: Option<Instant>,
     signal: Option<Signal>,
@@ -83,7 +83,7 @@ impl Demo {
 }
 
 impl Following {
-    async fn next(&mut self, signals: &mut Signals) -> Input {
+    async fn next(&mut self, signals: &mut Signals) -> DemoInput {
         let overdue = async {
             match self.runners_due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -99,37 +99,37 @@ impl Following {
         tokio::select! {
             // In this order, so that a job's last lines are shown before its machine's end.
             biased;
-            signal = signals.next() => Input::Signal(signal),
+            signal = signals.next() => DemoInput::Signal(signal),
             event = self.demo.lab_events.next(), if self.conclusion.is_none() => {
-                event.map_or(Input::LabGone, Input::Lab)
+                event.map_or(DemoInput::LabGone, DemoInput::Lab)
             }
-            Some(record) = self.demo.fleet_facts.recv() => Input::Fleet(record),
-            ended = pool_ended => Input::PoolEnded(ended),
-            () = overdue => Input::RunnersOverdue,
+            Some(record) = self.demo.fleet_facts.recv() => DemoInput::Fleet(record),
+            ended = pool_ended => DemoInput::PoolEnded(ended),
+            () = overdue => DemoInput::RunnersOverdue,
         }
     }
 
-    async fn take(&mut self, input: Input) {
+    async fn take(&mut self, input: DemoInput) {
         match input {
-            Input::Lab(Ok(event)) => self.take_lab(&event),
-            Input::Lab(Err(lagged)) => {
+            DemoInput::Lab(Ok(event)) => self.take_lab(&event),
+            DemoInput::Lab(Err(lagged)) => {
                 self.demo.view.warning(&format!("{lagged}; the whole log is in the lab until the end"));
             }
-            Input::LabGone => self.fail(Failure::cannot("the lab has stopped unexpectedly")).await,
-            Input::Fleet(record) => {
+            DemoInput::LabGone => self.fail(Failure::cannot("the lab has stopped unexpectedly")).await,
+            DemoInput::Fleet(record) => {
                 if let Some(failure) = self.take_fleet(&record) {
                     self.fail(failure).await;
                 }
             }
-            Input::PoolEnded(ended) => {
+            DemoInput::PoolEnded(ended) => {
                 self.pool = None;
                 if let Err(error) = ended {
                     let what = format!("the pool has panicked: {error}; please report this");
                     self.fail(Failure::cannot(what)).await;
                 }
             }
-            Input::Signal(signal) => self.take_signal(signal).await,
-            Input::RunnersOverdue => {
+            DemoInput::Signal(signal) => self.take_signal(signal).await,
+            DemoInput::RunnersOverdue => {
                 self.runners_due = None;
                 self.stop.order(StopOrder::Gently);
             }
@@ -187,7 +187,7 @@ impl Following {
             Fact::VmKept { folder } => {
                 let process = self.pids.remove(record.name()).unwrap_or_default();
                 let console = folder.join("console.sock");
-                self.kept.push(Kept { machine: record.name().to_owned(), process, console });
+                self.kept.push(KeptMachine { machine: record.name().to_owned(), process, console });
             }
             _ => {}
         }

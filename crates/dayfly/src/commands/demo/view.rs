@@ -20,12 +20,12 @@ pub(super) struct Remains {
     pub(super) machines: Vec<String>,
     pub(super) registrations: Vec<String>,
     pub(super) files: Vec<String>,
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<KeptMachine>,
 }
 
 /// A machine that was left running, as requested.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Kept {
+pub(super) struct KeptMachine {
     /// Name of the machine.
     pub(super) machine: String,
     /// Process id of its VMM.

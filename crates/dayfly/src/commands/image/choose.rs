@@ -7,14 +7,14 @@ use dayfly_image::{
     BuildSettings, Cancel, Image, ImageError, ImageResolver, ImportSettings, Imported, Store,
 };
 
-use super::progress::{Shown, building};
+use super::progress::{ImageProgress, building};
 use crate::exit::{Failure, Result};
 use crate::printer;
 use crate::settings::Places;
 use dayfly_fleet::pool::FetchSpec;
 
 /// An image, and the resolver that can find a newer one by the same name.
-pub(crate) struct Chosen {
+pub(crate) struct ChosenImage {
     pub(crate) image: Image,
     pub(crate) source: Option<ImageResolver>,
 }
@@ -25,29 +25,34 @@ pub(crate) async fn choose(
     wanted: Option<&str>,
     fetch: FetchSpec,
     quiet: bool,
-) -> Result<Chosen> {
+) -> Result<ChosenImage> {
     match wanted {
         Some(wanted) => by_word(places, wanted, fetch, quiet).await,
-        None => Ok(Chosen { image: built_in(places, quiet).await?, source: None }),
+        None => Ok(ChosenImage { image: built_in(places, quiet).await?, source: None }),
     }
 }
 
 /// Returns the image with this id, folder or name. An image that is given by name is fetched.
-pub(super) async fn by_word(places: &Places, wanted: &str, rules: FetchSpec, quiet: bool) -> Result<Chosen> {
+pub(super) async fn by_word(
+    places: &Places,
+    wanted: &str,
+    rules: FetchSpec,
+    quiet: bool,
+) -> Result<ChosenImage> {
     let store = Store::new(&places.state);
     if let Some(image) = here(&store, wanted)? {
         store.touch(&image);
-        return Ok(Chosen { image, source: None });
+        return Ok(ChosenImage { image, source: None });
     }
     let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
     let source = source(places, name, rules)?;
     // The hint also helps with a mistyped id, which is parsed as the name of a repository.
     let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
-    Ok(Chosen { image, source: Some(source) })
+    Ok(ChosenImage { image, source: Some(source) })
 }
 
 async fn fetch(source: &ImageResolver, quiet: bool) -> Result<Image> {
-    let mut shown = Shown::of(&format!("image {}", source.name()), quiet);
+    let mut shown = ImageProgress::of(&format!("image {}", source.name()), quiet);
     let imported = source.resolve(&mut |step| shown.take(step), &|_| Ok(())).await;
     let Imported { image, warnings } = imported.map_err(Failure::cannot)?;
     shown.done();

@@ -16,7 +16,7 @@ pub(super) async fn building<T: Send + 'static>(
     + Send
     + 'static,
 ) -> Result<T> {
-    let mut shown = Shown::of(what, quiet);
+    let mut shown = ImageProgress::of(what, quiet);
     let built = dayfly_image::in_background(settings, &mut |step| shown.take(step), work).await;
     let built = built.map_err(Failure::cannot)?;
     shown.done();
@@ -24,14 +24,14 @@ pub(super) async fn building<T: Send + 'static>(
 }
 
 /// Shows the progress of a build or a fetch. Prints nothing until the first step, so a finished build stays silent.
-pub(super) struct Shown {
+pub(super) struct ImageProgress {
     title: String,
     quiet: bool,
     task: Option<Task>,
     rate: Option<(Instant, u64)>,
 }
 
-impl Shown {
+impl ImageProgress {
     pub(super) fn of(what: &str, quiet: bool) -> Self {
         Self { title: format!("making the {what}"), quiet, task: None, rate: None }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::phases::{Phase, Trace, Who};
+use super::phases::{Party, Phase, Trace};
 
 /// Width if the output is no terminal.
 pub(super) const COLUMNS: usize = 100;
@@ -24,7 +24,7 @@ pub(super) fn text(trace: &Trace, columns: usize) -> String {
         let _ = writeln!(text, "{line} {}", bar(phase, trace.length_us(), bars));
     }
     let _ = writeln!(text);
-    for who in Who::ALL {
+    for who in Party::ALL {
         let of_it = trace.phases.iter().filter(|phase| phase.who == who);
         let sum: u64 = of_it.map(|phase| phase.to_us - phase.from_us).sum();
         let _ = writeln!(text, "{:32} {:8} {:>9}", "", who.word(), duration(sum));

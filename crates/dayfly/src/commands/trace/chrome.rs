@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::phases::{Trace, Who};
+use super::phases::{Party, Trace};
 
 /// Returns the events of one process, with a thread for each party.
 pub(super) fn json(trace: &Trace) -> Value {
-    let number = |who: Who| Who::ALL.iter().position(|&other| other == who).unwrap_or_default() + 1;
+    let number = |who: Party| Party::ALL.iter().position(|&other| other == who).unwrap_or_default() + 1;
     let process =
         json!({ "ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": { "name": trace.name } });
-    let threads = Who::ALL.map(|who| {
+    let threads = Party::ALL.map(|who| {
         json!({ "ph": "M", "pid": 1, "tid": number(who), "name": "thread_name", "args": { "name": who.word() } })
     });
     let phases = trace.phases.iter().map(|phase| {

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// The party whose work a phase is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Who {
+pub(super) enum Party {
     /// This host.
     Host,
     /// The machine.
@@ -18,7 +18,7 @@ pub(super) enum Who {
     Job,
 }
 
-impl Who {
+impl Party {
     pub(super) const ALL: [Self; 4] = [Self::Host, Self::Machine, Self::Forge, Self::Job];
 
     pub(super) fn word(self) -> &'static str {
@@ -35,7 +35,7 @@ impl Who {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Phase {
     pub(super) name: String,
-    pub(super) who: Who,
+    pub(super) who: Party,
     /// Microseconds since the first event.
     pub(super) from_us: u64,
     pub(super) to_us: u64,
@@ -55,27 +55,27 @@ pub(super) struct Trace {
 }
 
 /// Returns the phase that ends with a fact. It begins with the last fact before that ends a phase.
-fn ending_at(fact: &Fact) -> Option<(&'static str, Who)> {
+fn ending_at(fact: &Fact) -> Option<(&'static str, Party)> {
     Some(match fact {
-        Fact::Pulled => ("image", Who::Host),
+        Fact::Pulled => ("image", Party::Host),
         Fact::TemplateBuilding { .. } | Fact::TemplateWaiting { .. } | Fact::Registering => {
-            ("template", Who::Host)
+            ("template", Party::Host)
         }
-        Fact::TemplateBuilt { .. } | Fact::TemplateFailed { .. } => ("template built", Who::Host),
-        Fact::Registered { .. } => ("registration", Who::Forge),
-        Fact::VmmStarted { .. } => ("network, jail, VMM", Who::Host),
-        Fact::VmRestarted { .. } => ("a start that failed", Who::Machine),
-        Fact::AgentHello => ("machine until its agent's hello", Who::Machine),
-        Fact::Milestone { milestone: Milestone::DockerReady, .. } => ("Docker", Who::Machine),
-        Fact::Milestone { milestone: Milestone::Identified, .. } => ("identity", Who::Machine),
-        Fact::RunnerUp => ("entrypoint", Who::Machine),
-        Fact::Listening => ("runner app", Who::Machine),
-        Fact::JobStarted { .. } => ("waiting for a job", Who::Forge),
-        Fact::JobFinished { .. } => ("job", Who::Job),
-        Fact::EntrypointExited { .. } => ("runner app's end", Who::Machine),
-        Fact::VmGone { .. } => ("machine's end", Who::Host),
-        Fact::RegistrationEnded { .. } => ("registration's end", Who::Forge),
-        Fact::Ended => ("files", Who::Host),
+        Fact::TemplateBuilt { .. } | Fact::TemplateFailed { .. } => ("template built", Party::Host),
+        Fact::Registered { .. } => ("registration", Party::Forge),
+        Fact::VmmStarted { .. } => ("network, jail, VMM", Party::Host),
+        Fact::VmRestarted { .. } => ("a start that failed", Party::Machine),
+        Fact::AgentHello => ("machine until its agent's hello", Party::Machine),
+        Fact::Milestone { milestone: Milestone::DockerReady, .. } => ("Docker", Party::Machine),
+        Fact::Milestone { milestone: Milestone::Identified, .. } => ("identity", Party::Machine),
+        Fact::RunnerUp => ("entrypoint", Party::Machine),
+        Fact::Listening => ("runner app", Party::Machine),
+        Fact::JobStarted { .. } => ("waiting for a job", Party::Forge),
+        Fact::JobFinished { .. } => ("job", Party::Job),
+        Fact::EntrypointExited { .. } => ("runner app's end", Party::Machine),
+        Fact::VmGone { .. } => ("machine's end", Party::Host),
+        Fact::RegistrationEnded { .. } => ("registration's end", Party::Forge),
+        Fact::Ended => ("files", Party::Host),
         _ => return None,
     })
 }
@@ -112,7 +112,7 @@ impl Trace {
         trace
     }
 
-    fn add(&mut self, name: &str, who: Who, from: u64, to: u64) {
+    fn add(&mut self, name: &str, who: Party, from: u64, to: u64) {
         let (from_us, to_us) = (from - self.began_us, to - self.began_us);
         // A fork reports the milestones of its template again, at the same time.
         if to_us > from_us || matches!(name, "job" | "registration") {

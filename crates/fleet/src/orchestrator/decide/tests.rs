@@ -4,7 +4,7 @@ use std::time::Duration;
 use dayfly_host::retry::{RUNNER, RUNNER_OF_JOB, Retry};
 use proptest::prelude::*;
 
-use super::super::slots::{Ended, FailureRule, Fate, HEALTHY};
+use super::super::slots::{FailureRule, Fate, HEALTHY, LoopResult};
 use super::*;
 use crate::demand::DemandEvent;
 
@@ -66,7 +66,7 @@ impl Pool {
         self.start().into_iter().map(|(index, _)| index).collect()
     }
 
-    fn end(&mut self, index: u32, ended: Ended) -> Fate {
+    fn end(&mut self, index: u32, ended: LoopResult) -> Fate {
         self.slots.ended(index, ended, self.rule, self.now)
     }
 
@@ -84,12 +84,12 @@ impl Pool {
     }
 }
 
-fn failed() -> Ended {
-    Ended::Failed("x".to_owned())
+fn failed() -> LoopResult {
+    LoopResult::Failed("x".to_owned())
 }
 
-fn finished() -> Ended {
-    Ended::Finished("x".to_owned())
+fn finished() -> LoopResult {
+    LoopResult::Finished("x".to_owned())
 }
 
 #[test]
