@@ -8,6 +8,7 @@ mod log;
 mod prove;
 mod reach;
 mod registration;
+mod replay;
 mod rest;
 mod restart;
 mod runner;

@@ -69,7 +69,7 @@ impl<'a> App<'a> {
     }
 }
 
-fn script(answer: &Value, key: KeyPair) -> Script {
+pub(super) fn script(answer: &Value, key: KeyPair) -> Script {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let authorization = &answer["authorization"];
     let server = text(&authorization["server_url"]);
