@@ -385,7 +385,7 @@ pub(crate) enum TemplateCommand {
         /// Ids of the templates, or the beginnings of ids
         #[arg(required_unless_present = "all")]
         ids: Vec<String>,
-        /// Remove all templates
+        /// Remove all templates that are not in use
         #[arg(long, conflicts_with = "ids")]
         all: bool,
     },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dayfly_vm::template::{AGE_MAX, BYTES_MAX, Template, TemplateStore};
+use dayfly_vm::template::{AGE_MAX, BYTES_MAX, Template, TemplateError, TemplateStore};
 use dayfly_vm::{Egress, Network, Preparing};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -180,8 +180,12 @@ pub(crate) fn rm(places: &Places, ids: &[String], all: bool) -> Result<Outcome> 
             .map_err(Failure::cannot)?,
     };
     for template in &templates {
-        store.remove(template).map_err(Failure::cannot)?;
-        printer::line(format_args!("removed {}", short_id(template.manifest().id.as_str())));
+        match store.remove(template) {
+            Ok(()) => printer::line(format_args!("removed {}", short_id(template.manifest().id.as_str()))),
+            // All templates means all that can go: the others are named, and the rest is removed.
+            Err(error @ TemplateError::InUse { .. }) if all => printer::warning(error),
+            Err(error) => return Err(Failure::cannot(error)),
+        }
     }
     Ok(Outcome::Success)
 }
