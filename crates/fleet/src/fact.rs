@@ -452,7 +452,8 @@ pub(crate) mod tests {
         ]
     }
 
-    fn record(fact: Fact) -> FactRecord {
+    /// Returns the record of a fact about the runner `0-aaaaaaa`.
+    pub(crate) fn record(fact: Fact) -> FactRecord {
         let id: RunnerId = "0-aaaaaaa".parse().expect("an id");
         let runner = Some(RunnerRef { name: id.name("p"), id });
         FactRecord { at: Moment { us: 1_000_500 }, loop_index: 0, runner, fact }

@@ -139,14 +139,8 @@ pub(crate) fn begun(environment: PathBuf, forge: String, scope: dayfly_forge::Ru
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Moment, RunnerRef};
+    use crate::fact::tests::record;
     use crate::state::{RegistrationState, RunnerState, VmState};
-
-    fn record(fact: Fact) -> FactRecord {
-        let id: crate::RunnerId = "0-aaaaaaa".parse().expect("an id");
-        let runner = Some(RunnerRef { name: id.name("p"), id });
-        FactRecord { at: Moment::of_ms(0), loop_index: 0, runner, fact }
-    }
 
     fn append(folder: &Path, text: &str) {
         let mut file =

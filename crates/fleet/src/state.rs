@@ -235,14 +235,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fact::Moment;
-    use crate::fact::tests::one_of_each;
-
-    fn record(fact: Fact) -> FactRecord {
-        let id: crate::RunnerId = "0-aaaaaaa".parse().expect("an id");
-        let runner = Some(RunnerRef { name: id.name("p"), id });
-        FactRecord { at: Moment::of_ms(0), loop_index: 0, runner, fact }
-    }
+    use crate::fact::tests::{one_of_each, record};
 
     fn state_after(facts: impl IntoIterator<Item = Fact>) -> RunnerState {
         RunnerState::of(&facts.into_iter().map(record).collect::<Vec<_>>())
