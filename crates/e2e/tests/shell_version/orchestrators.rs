@@ -200,7 +200,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
         (vec!["orchestrator", "--", "-p", REPOSITORY, "-G", "fast"], 2, "fast"),
         (vec!["orchestrator", "--", "-p", REPOSITORY, "-R", "qemu", "-m", "64"], 2, "too few"),
         (vec!["orchestrator", "--", "-p", REPOSITORY, "-R", "xen"], 2, "is no driver"),
-        (vec!["orchestrator", "--", "-p", REPOSITORY, "--", "7"], 2, "numbered"),
+        (vec!["orchestrator", "--", "-p", REPOSITORY, "--", "7"], 2, "numbers its loops"),
         (vec!["orchestrator", "-l", "77", "--", "-p", REPOSITORY], 2, "descriptor 77"),
         (vec!["runner", "-p", REPOSITORY, "--pat-file", "/nonexistent/pat"], 2, "/nonexistent/pat"),
     ] {
