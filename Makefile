@@ -16,11 +16,11 @@ export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 
-.PHONY: help setup setup-tests build demo test test-full test-kvm fuzz bench lint fmt doctor clean
+.PHONY: help setup setup-tests build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing on this host (says so first)
 	@scripts/setup
@@ -39,6 +39,9 @@ test-full: setup-tests build ## also run the tests that take longer: many machin
 
 test-kvm: setup-tests build ## run machines with KVM, in a dayfly machine that is a host with KVM (a quarter of an hour)
 	@scripts/test --kvm
+
+test-official: setup-tests build ## run GitHub's own runner app in machines (ACTIONS_RUNNER=FILE, else github.com)
+	@scripts/test-official
 
 fuzz: setup ## fuzz the code that reads foreign images (SECONDS=60 for each target, ARGS='names tar')
 	@scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)

@@ -30,7 +30,12 @@ pub fn prepared(variable: &str) -> PathBuf {
 
 /// Returns the id of the image that tests boot, regardless of other images in the state folder.
 pub fn image() -> String {
-    prepared("DAYFLY_TEST_IMAGE").display().to_string()
+    image_of("DAYFLY_TEST_IMAGE")
+}
+
+/// Returns the id of an image that was built for the tests, from the environment variable that names it.
+pub fn image_of(variable: &str) -> String {
+    prepared(variable).display().to_string()
 }
 
 /// A state folder for one test, with links into the common one. Use it if another test could remove this test's instances.

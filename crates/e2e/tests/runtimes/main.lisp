@@ -1,0 +1,12 @@
+;; Conditions, one of them made of a signal, and functions that are compiled while the program runs.
+(let ((caught 0) (sum 0))
+  (dotimes (i 20000)
+    (handler-case (error "x") (error () (incf caught))))
+  (dotimes (i 200)
+    (incf sum (funcall (compile nil `(lambda (x) (+ x ,i))) 1)))
+  (let ((numbers (make-array 4)) (zero 0))
+    (dotimes (i 2000)
+      (handler-case (incf sum (aref numbers (+ i 4))) (error () (incf caught)))
+      (handler-case (incf sum (truncate i zero)) (division-by-zero () (incf caught)))))
+  (format t "sbcl ~a ~a~%" caught sum))
+(exit)
