@@ -28,8 +28,8 @@ mod tree;
 pub(crate) use tree::run as run_on_host;
 
 use crate::boot::personal::Personal;
-use crate::console;
 use crate::folder::{Folder, FolderError, Watch};
+use crate::{console, memory};
 use children::Children;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::{
@@ -356,7 +356,8 @@ impl Agent {
         command.arg("entrypoint").args(&start.args).env_clear().current_dir("/");
         command.envs(start.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        let (_, ended) = self.children.spawn(command)?;
+        let (pid, ended) = self.children.spawn(command)?;
+        memory::protect_entrypoint(pid);
         Ok((reader, ended))
     }
 

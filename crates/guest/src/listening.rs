@@ -5,14 +5,18 @@
 //! can know this id.
 #![expect(unsafe_code, reason = "a descriptor is duplicated to a fixed number")]
 
-use crate::console;
+use crate::{console, memory};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// First argument of `dayfly-guest` that selects this program.
 pub(crate) const COMMAND: &str = "listening";
 /// The descriptor at which services expect the first socket.
 const SOCKET: i32 = 3;
+
+/// The control group of the program. Docker reports swap limits only if its own group has one, and the root group has none.
+const GROUP: &str = "/sys/fs/cgroup/docker.service";
 
 /// Becomes the program. Returns only if that fails.
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -22,10 +26,20 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         console::say(&format!("cannot hand a socket over: {}", std::io::Error::last_os_error()));
         return ExitCode::FAILURE;
     }
+    if let Err(error) = enter_group() {
+        console::say(&format!("cannot enter {GROUP}: {error}"));
+    }
+    memory::protect_docker();
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     command.env("LISTEN_FDS", "1").env("LISTEN_PID", std::process::id().to_string());
     let error = command.exec();
     console::say(&format!("cannot start {program}: {error}"));
     ExitCode::FAILURE
+}
+
+fn enter_group() -> std::io::Result<()> {
+    std::fs::create_dir_all(GROUP)?;
+    // Zero is this process.
+    std::fs::write(Path::new(GROUP).join("cgroup.procs"), "0")
 }

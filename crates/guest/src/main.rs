@@ -26,6 +26,7 @@ mod image;
 mod image_env;
 mod lines;
 mod listening;
+mod memory;
 mod mortal;
 mod options;
 mod sink;

@@ -28,7 +28,8 @@ impl Standby {
         let mut command = Command::new(agent.program());
         command.args(["entrypoint", OPTION, "-u", user]).env_clear().current_dir("/");
         command.stdin(stdin).stdout(writer.try_clone()?).stderr(writer);
-        let (_, ended) = agent.children.spawn(command)?;
+        let (pid, ended) = agent.children.spawn(command)?;
+        crate::memory::protect_entrypoint(pid);
         let mut standby = Self { order, output, ended };
         standby.wait_until_ready()?;
         Ok(standby)

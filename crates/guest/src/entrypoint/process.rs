@@ -4,6 +4,7 @@
 use super::supervisor::Event;
 use super::user::Account;
 use super::{app::AppError, app::at, orphans, signals};
+use crate::memory;
 use dayfly_guest::runner_app::{Launch, StopSignal};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::io::{self, PipeReader};
@@ -43,6 +44,7 @@ pub(super) fn spawn(launch: &Launch, account: Option<&Account>) -> Result<(Child
     unsafe {
         command.pre_exec(|| {
             signals::unblock();
+            memory::give_up_protection();
             Ok(())
         });
     }
