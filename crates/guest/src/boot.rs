@@ -26,6 +26,7 @@
 //! An error or a panic in any step is printed and powers the machine off. So the host sees a machine that has exited,
 //! with the reason on its console, instead of a kernel that panics again and again.
 
+mod devices;
 mod disks;
 mod modules;
 mod mounts;
@@ -104,6 +105,8 @@ fn start() -> Result<std::convert::Infallible, BootError> {
     root::assemble()?;
     root::switch()?;
     mounts::system_file_systems()?;
+    mounts::share_all()?;
+    devices::create();
     system::prepare();
     let personal = personal::Personal::prepare()?;
     let agent = agent::Agent::new(personal).map_err(at("cannot open", Path::new("/dev/urandom")))?;

@@ -1,7 +1,7 @@
 //! Mounts the file systems that the kernel provides.
 
 use super::{BootError, at};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::ffi::CStr;
 use std::path::Path;
 
@@ -41,4 +41,11 @@ pub(super) fn system_file_systems() -> Result<(), BootError> {
     mount_at("cgroup2", "/sys/fs/cgroup", "cgroup2", NOSUID_NODEV_NOEXEC, c"nsdelegate")?;
     let environment = dayfly_guest::environment::DIRECTORY;
     mount_at("tmpfs", environment, "tmpfs", NOSUID_NODEV_NOEXEC, c"mode=0700,size=1m")
+}
+
+/// Makes all mounts shared, as systemd does. Without it, containers get no mount that is made after their start, so that
+/// volumes with `:rshared`, and with them kind and k3s, fail.
+pub(super) fn share_all() -> Result<(), BootError> {
+    let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    mount_change("/", flags).map_err(at("cannot share the mounts below", Path::new("/")))
 }

@@ -19,8 +19,8 @@ pub(super) fn assemble() -> Result<(), BootError> {
     let image = disks::find("root")?;
     let scratch = disks::find("scratch")?;
     mount_at(&image.to_string_lossy(), IMAGE, "squashfs", MountFlags::RDONLY, c"")?;
-    let flags = MountFlags::NOATIME | MountFlags::NODEV;
-    mount_at(&scratch.to_string_lossy(), SCRATCH, "ext4", flags, c"")?;
+    // Devices open on it, because containers create their own below Docker's data.
+    mount_at(&scratch.to_string_lossy(), SCRATCH, "ext4", MountFlags::NOATIME, c"")?;
     for folder in [UPPER, WORK, DOCKER] {
         make_folder(Path::new(folder))?;
     }

@@ -7,8 +7,14 @@ use std::path::Path;
 
 /// Sets limits, controllers, kernel settings, links, and the host name of a machine without an identity.
 pub(super) fn prepare() {
-    let files = Rlimit { current: Some(1_048_576), maximum: Some(1_048_576) };
-    note("the limit of open files", setrlimit(Resource::Nofile, files));
+    for (what, resource, value) in [
+        ("the limit of open files", Resource::Nofile, 1_048_576),
+        // The kernel's own limits follow from the memory, and are too small for a build in 2 GiB. A hosted machine of
+        // 16 GiB has 63,000 processes for each user.
+        ("the limit of processes", Resource::Nproc, 65_536),
+    ] {
+        note(what, setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }));
+    }
     let umask = rustix::fs::Mode::from_raw_mode(0o022);
     let _ = rustix::process::umask(umask);
     delegate_controllers();
@@ -17,6 +23,8 @@ pub(super) fn prepare() {
         ("/proc/sys/fs/inotify/max_user_watches", "524288"),
         ("/proc/sys/fs/inotify/max_user_instances", "1024"),
         ("/proc/sys/vm/max_map_count", "262144"),
+        ("/proc/sys/kernel/threads-max", "131072"),
+        ("/proc/sys/kernel/pid_max", "4194304"),
         // The kernel compacts memory when a contiguous block is needed, instead of twice a second.
         ("/proc/sys/vm/compaction_proactiveness", "0"),
         // The kernel sums up memory counters once a minute instead of every second. A read sums them up as well.
