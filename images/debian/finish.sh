@@ -6,7 +6,9 @@ chown -R 1001:1001 "$root/opt/runner"
 # Which packages, in which versions: read by the builder, then removed.
 chroot "$root" dpkg-query --show --showformat '${Package}\t${Version}\n' >"$root/var/tmp/packages"
 # The host gives kernel and initramfs.
-rm -rf "$root"/boot/* "$root"/initrd.img* "$root"/vmlinuz*
+# Tools such as kubeadm read the configuration of the kernel there.
+find "$root/boot" -mindepth 1 -maxdepth 1 ! -name "config-*" -exec rm -rf {} +
+rm -rf "$root"/initrd.img* "$root"/vmlinuz*
 rm -f "$root/usr/sbin/policy-rc.d" "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root"/etc/ssh/ssh_host_*
 rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
 : >"$root/etc/machine-id"

@@ -11,6 +11,7 @@ use dayfly_guest::envfile;
 use dayfly_guest::environment::{DAEMONS, IMAGE_ENV, TOOLS};
 use dayfly_guest::runner_app::SEARCH_PATH;
 
+use super::kernel::CONFIG;
 use super::manifest::NO_DOCKER;
 use super::runner_app::{self, RunnerApp};
 use super::tools::{self, Tools, Wanted};
@@ -96,6 +97,19 @@ pub(super) fn add_tools(tree: &mut Tree, bundle: &Tools, names: &[&str]) -> Resu
         put_text(tree, "etc/gitconfig", "[core]\n\tpager = cat\n".to_owned(), 0o644)?;
     }
     Ok(())
+}
+
+/// Links the configuration of the added kernel into `/boot`, where moby's `check-config.sh` looks for it.
+pub(super) fn link_kernel_config(tree: &mut Tree, release: &str) -> Result<(), String> {
+    let link = format!("boot/config-{release}");
+    if tree.content(&link).is_some() {
+        return Ok(());
+    }
+    if tree.content("boot").is_none() {
+        tree.put_own("boot", Attributes { mode: 0o755, ..Attributes::default() }, Content::Folder)?;
+    }
+    let target = Content::Symlink(format!("/lib/modules/{release}/{CONFIG}").into_bytes().into());
+    tree.put_own(&link, Attributes { mode: 0o777, ..Attributes::default() }, target)
 }
 
 fn in_tools(file: &str) -> String {

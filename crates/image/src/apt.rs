@@ -9,17 +9,9 @@ use dayfly_guest::os_release::OsRelease;
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// The same for security updates.
 const SECURITY_MIRROR: &str = "http://deb.debian.org/debian-security";
-/// The suite on hosts other than Debian: one that the keyrings and tools of Ubuntu LTS releases know.
-const SUITE_ELSEWHERE: &str = "bookworm";
-
-/// Returns the suite of an image if none was requested: the host's own on Debian.
-pub(super) fn default_suite(host: &OsRelease) -> String {
-    if host.id == "debian" && !host.codename.is_empty() {
-        host.codename.clone()
-    } else {
-        SUITE_ELSEWHERE.to_owned()
-    }
-}
+/// The suite of an image if none was requested, on any host: Debian 13, the first with a Docker of today (BuildKit, compose
+/// and buildx). The keyrings of Debian 12 and Ubuntu 24.04 verify it.
+pub(super) const DEFAULT_SUITE: &str = "trixie";
 
 /// Returns the lines of a `sources.list` for a suite.
 pub(super) fn for_suite(suite: &str, host: &OsRelease) -> String {
@@ -191,13 +183,11 @@ mod tests {
     fn elsewhere_the_public_mirror_serves_a_fixed_suite() {
         let ubuntu =
             OsRelease::parse("ID=ubuntu\nVERSION_CODENAME=noble\nPRETTY_NAME=\"Ubuntu 24.04 LTS\"\n");
-        assert_eq!(default_suite(&ubuntu), "bookworm");
         assert_eq!(
             for_suite("bookworm", &ubuntu),
             "deb http://deb.debian.org/debian bookworm main\ndeb http://deb.debian.org/debian bookworm-updates main\n\
              deb http://deb.debian.org/debian-security bookworm-security main\n"
         );
         let debian = OsRelease::parse("ID=debian\nVERSION_CODENAME=trixie\n");
-        assert_eq!(default_suite(&debian), "trixie");
     }
 }

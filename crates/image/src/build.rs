@@ -41,10 +41,12 @@ const EXCLUDED: [&str; 4] =
 pub struct BuildSettings {
     /// The state folder.
     pub state: PathBuf,
-    /// Debian's name of the release. None means the host's own release on Debian, and a fixed one on other hosts.
+    /// Debian's name of the release. None means Debian 13.
     pub suite: Option<String>,
     /// A package list instead of the built-in one.
     pub packages: Option<PathBuf>,
+    /// True if the languages of `images/debian/extra.txt` are installed too.
+    pub extra: bool,
     /// Folders that may contain Go, best first: usually the search path.
     pub go_folders: Vec<PathBuf>,
     /// Stops the build.
@@ -60,17 +62,16 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn gather(
-        settings: &BuildSettings,
-        host: &OsRelease,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Self, ImageError> {
-        let list = match &settings.packages {
+    fn gather(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Self, ImageError> {
+        let mut list = match &settings.packages {
             Some(path) => fs::read_to_string(path).map_err(failed("read the package list", path))?,
             None => recipe::PACKAGES.to_owned(),
         };
+        if settings.extra {
+            list.push_str(recipe::EXTRA_PACKAGES);
+        }
         let packages = packages::parse(&list)?;
-        let suite = settings.suite.clone().unwrap_or_else(|| apt::default_suite(host));
+        let suite = debian::suite(settings);
         let runner_app = runner_app(settings, progress)?;
         let names = |names: &[String]| names.join(" ");
         // Only the names count, so that a comment in the list does not change the digest.
@@ -96,7 +97,7 @@ impl Inputs {
 /// See [`ImageError`].
 pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Image, ImageError> {
     let host = OsRelease::of_this_system();
-    let inputs = Inputs::gather(settings, &host, progress)?;
+    let inputs = Inputs::gather(settings, progress)?;
     let id = id_of(&inputs.digest);
     let store = Store::new(&settings.state);
     if let Some(image) = store.get(&id)? {

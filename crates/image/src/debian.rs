@@ -30,7 +30,7 @@ pub(super) struct Fetch<'a> {
 
 /// Returns the suite of the packages that imported images are given.
 pub(super) fn suite(settings: &BuildSettings) -> String {
-    settings.suite.clone().unwrap_or_else(|| apt::default_suite(&OsRelease::of_this_system()))
+    settings.suite.clone().unwrap_or_else(|| apt::DEFAULT_SUITE.to_owned())
 }
 
 /// Checks that Debian's keyring is installed, because its packages are only trusted with its keys.

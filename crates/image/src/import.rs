@@ -40,7 +40,7 @@ use dayfly_host::stage::{Claim, Stage, make_folder};
 use dayfly_host::tool::{self, Invocation};
 
 /// Version of the import. It is raised if a change here gives another image for the same layers.
-const VERSION: &str = "4";
+const VERSION: &str = "5";
 /// Memory of `mksquashfs`, beside its lists of files.
 const SQUASH_MEMORY: &str = "48M";
 /// Longest time that podman may take to report the id of an image.
@@ -432,6 +432,7 @@ impl Importer<'_> {
         if let KernelOf::Host(bundle) = kernel {
             let path = format!("lib/modules/{}", bundle.manifest.kernel);
             additions::add_folder(tree, &bundle.modules(), &path).map_err(refused())?;
+            additions::link_kernel_config(tree, &bundle.manifest.kernel).map_err(refused())?;
         }
         Ok(())
     }

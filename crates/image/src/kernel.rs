@@ -23,11 +23,13 @@ use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::Stage;
 
 /// Version of this builder. It is raised if a change here gives another bundle for the same package.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 /// Debian's kernel for virtual machines, which has no drivers for other hardware.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 /// Folder of the modules in the bundle.
 const MODULES: &str = "modules";
+/// Name of the kernel's configuration in the folder of its modules.
+pub(super) const CONFIG: &str = "config";
 /// Paths at which `depmod` may be. Not every user has them in the search path.
 const DEPMOD: [&str; 2] = ["/usr/sbin/depmod", "/sbin/depmod"];
 
@@ -134,12 +136,15 @@ fn make(
     write_manifest(stage.path(), &KernelManifest { id: id.to_owned(), suite, kernel })
 }
 
-/// Extracts the kernel and its modules from the packages.
+/// Extracts the kernel, its modules and its configuration from the packages. The configuration is stored beside the modules,
+/// where kubeadm looks for it.
 fn unpack(archive: &Path, kernel: &Path, base: &Path) -> Result<(), ImageError> {
     debian::for_each(archive, &mut |path, header, reader| {
         let module = debian::merged(path);
         let to = if path.starts_with("boot/vmlinuz-") {
             kernel.to_owned()
+        } else if let Some(release) = path.strip_prefix("boot/config-") {
+            base.join("lib/modules").join(release).join(CONFIG)
         } else if module.starts_with("lib/modules/") {
             base.join(module)
         } else {

@@ -1,7 +1,7 @@
 //! The files that define how images are built, compiled into this program.
 
 /// Version of the builder. It is raised if a change to the builder gives another image for the same inputs.
-pub(super) const BUILDER_VERSION: &str = "1";
+pub(super) const BUILDER_VERSION: &str = "2";
 /// Packages of an image: the lists that `dayfly-guest base` installs into other images, and the packages that only a machine
 /// needs.
 pub(super) const PACKAGES: &str = concat!(
@@ -9,6 +9,8 @@ pub(super) const PACKAGES: &str = concat!(
     include_str!("../../../images/debian/docker.txt"),
     include_str!("../../../images/debian/packages.txt"),
 );
+/// Languages that are added on request.
+pub(super) const EXTRA_PACKAGES: &str = include_str!("../../../images/debian/extra.txt");
 /// Script that runs before packages are installed.
 pub(super) const ESSENTIAL: &str = include_str!("../../../images/debian/essential.sh");
 /// Script that runs after packages are installed.

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         state: state.clone(),
         suite: None,
         packages: None,
+        extra: false,
         go_folders: std::env::split_paths(&search).collect(),
         cancel: Cancel::default(),
     };

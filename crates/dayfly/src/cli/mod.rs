@@ -327,12 +327,15 @@ pub(crate) enum ImageCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageBuildArgs {
-    /// Debian release to build from [default: the host's own on Debian, else bookworm]
+    /// Debian release to build from [default: trixie, which is Debian 13]
     #[arg(long, value_name = "SUITE")]
     pub(crate) suite: Option<String>,
     /// File with the packages to install instead of the built-in list: one name per line, `?name` for an optional package
     #[arg(long, value_name = "FILE")]
     pub(crate) packages: Option<PathBuf>,
+    /// Also install the languages of `images/debian/extra.txt`: Java, Go, PHP, Ruby, Rust, clang
+    #[arg(long)]
+    pub(crate) extra: bool,
     /// Print one JSON object per line instead of text
     #[arg(long)]
     pub(crate) json: bool,

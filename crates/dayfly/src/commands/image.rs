@@ -18,8 +18,8 @@ use choose::{build_settings, by_word};
 use progress::building;
 
 pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outcome> {
-    let ImageBuildArgs { suite, packages, json } = args;
-    let settings = BuildSettings { suite, packages, ..build_settings(places) };
+    let ImageBuildArgs { suite, packages, extra, json } = args;
+    let settings = BuildSettings { suite, packages, extra, ..build_settings(places) };
     show(&building(settings, "image", json, dayfly_image::build).await?, json);
     Ok(Outcome::Success)
 }

@@ -26,7 +26,7 @@ use dayfly_host::digest::{digest_of, id_of};
 pub(super) use table::{Wanted, wanted};
 
 /// Version of this builder. It is raised if a change here gives another bundle for the same packages.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 /// Name of the folder whose files are put into images.
 const TREE: &str = "tree";
 

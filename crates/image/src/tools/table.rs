@@ -215,10 +215,19 @@ static WANTED: [Wanted; 15] = [
         name: NO_DOCKER,
         places: &DAEMONS,
         tool: Some(Tool {
-            packages: &["docker.io", "?docker-cli"],
+            packages: &["docker.io", "docker-cli", "docker-buildx", "docker-compose", "tini"],
             // All else that the engine needs is listed above. The agent gives the daemon a search path that includes it.
-            parts: &[Program("dockerd"), Program("docker"), Program("docker-init")],
-            links: &[("usr/bin/docker", "bin/docker")],
+            parts: &[
+                Program("dockerd"),
+                Program("docker"),
+                Named("tini-static", "docker-init"),
+                Folder { from: "libexec/docker/cli-plugins", to: "libexec/docker/cli-plugins" },
+            ],
+            links: &[
+                ("usr/bin/docker", "bin/docker"),
+                // The client looks for `docker compose` and `docker buildx` there.
+                ("usr/libexec/docker/cli-plugins", "libexec/docker/cli-plugins"),
+            ],
         }),
         for_engine: false,
     },

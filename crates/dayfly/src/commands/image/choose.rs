@@ -104,6 +104,7 @@ pub(super) fn build_settings(places: &Places) -> BuildSettings {
         state: places.state.clone(),
         suite: None,
         packages: None,
+        extra: false,
         go_folders: places.search_path.clone(),
         cancel: Cancel::default(),
     }
