@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use dayfly_guest::runner_app;
+use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS};
 
 use crate::fact::{Fact, FactRecord};
 
@@ -18,6 +18,9 @@ use crate::fact::{Fact, FactRecord};
 pub const FOLDER: &str = "logs";
 /// Longest log of one runner, bytes.
 const LENGTH_MAX: u64 = 16 * 1024 * 1024;
+/// Most bytes of the lines that show the runner app's own log files after a failure. They come last and do not count for
+/// [`LENGTH_MAX`], so that a job which prints too much does not hide why it failed.
+const APP_LOG_LENGTH_MAX: u64 = 1024 * 1024;
 /// Most logs in the folder.
 const FILES_MAX: usize = 500;
 
@@ -32,6 +35,7 @@ pub struct RunLogs {
 struct RunLog {
     file: File,
     length: u64,
+    app_log_length: u64,
 }
 
 impl RunLogs {
@@ -56,7 +60,7 @@ impl RunLogs {
             prune(&self.folder, FILES_MAX - 1)?;
             let path = path_of(&self.folder, id);
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-            self.open.insert(id.to_owned(), RunLog { file, length: 0 });
+            self.open.insert(id.to_owned(), RunLog { file, length: 0, app_log_length: 0 });
         }
         if let Some(log) = self.open.get_mut(id) {
             log.write(record)?;
@@ -70,13 +74,22 @@ impl RunLogs {
 
 impl RunLog {
     fn write(&mut self, record: &FactRecord) -> io::Result<()> {
+        let source = relayed_source(record);
+        // Each job has hundreds of lines of the runner app's diagnostics; `-vv` shows them as they come.
+        if source == Some(DIAGNOSTICS) {
+            return Ok(());
+        }
+        let (length, length_max) = match source {
+            Some(APP_LOG) => (&mut self.app_log_length, APP_LOG_LENGTH_MAX),
+            _ => (&mut self.length, LENGTH_MAX),
+        };
         let is_line = matches!(record.fact, Fact::Line { .. });
-        if is_line && (self.length > LENGTH_MAX || is_diagnostic(record)) {
+        if is_line && *length > length_max {
             return Ok(());
         }
         let mut line = serde_json::to_vec(record)?;
-        self.length += line.len() as u64 + 1;
-        if is_line && self.length > LENGTH_MAX {
+        *length += line.len() as u64 + 1;
+        if is_line && *length > length_max {
             let fact = Fact::Cut { why: "the log is too long".to_owned() };
             line = serde_json::to_vec(&FactRecord { fact, ..record.clone() })?;
         }
@@ -85,10 +98,10 @@ impl RunLog {
     }
 }
 
-/// Returns true for a line of the runner app's diagnostics. Each job has hundreds of them; `-vv` shows them as they come.
-fn is_diagnostic(record: &FactRecord) -> bool {
-    let Fact::Line { text, .. } = &record.fact else { return false };
-    runner_app::parse_relayed(text).is_some_and(|relayed| relayed.source == runner_app::DIAGNOSTICS)
+/// Returns the source that the entrypoint names in a line; none for other facts and lines.
+fn relayed_source(record: &FactRecord) -> Option<&str> {
+    let Fact::Line { text, .. } = &record.fact else { return None };
+    runner_app::parse_relayed(text).map(|relayed| relayed.source)
 }
 
 /// Returns the path of a runner's log.
@@ -129,16 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn the_runner_apps_diagnostics_are_not_kept() {
+    fn the_runner_apps_diagnostics_are_not_kept_but_its_log_after_a_failure_is() {
         let state = tempfile::tempdir().expect("folder");
         let mut logs = RunLogs::open(state.path()).expect("open");
         let id = RunnerId::random(0);
-        for source in ["diagnostics", "runner"] {
+        for source in [DIAGNOSTICS, "runner", APP_LOG] {
             let text = runner_app::relay(source, id.as_str(), "[RUNNER 2026-01-02 03:04:05Z INFO x] y");
             logs.take(&line(&id, text)).expect("write");
         }
         let kept = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("a log");
-        assert_eq!(kept.lines().count(), 1, "{kept}");
+        let kept: Vec<&str> = kept.lines().collect();
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        assert!(kept[0].contains("[runner@") && kept[1].contains("[app-log@"), "{kept:?}");
     }
 
     #[test]
@@ -152,6 +167,24 @@ mod tests {
         let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
         assert!(text.len() as u64 <= LENGTH_MAX + 100, "{}", text.len());
         assert!(text.trim_end().ends_with("\"event\":\"cut\",\"why\":\"the log is too long\"}"));
+    }
+
+    #[test]
+    fn a_full_log_has_room_for_the_apps_own_log_and_a_bound_for_it() {
+        let state = tempfile::tempdir().expect("folder");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let id = RunnerId::random(0);
+        for _ in 0..17 {
+            logs.take(&line(&id, "x".repeat(1024 * 1024))).expect("write");
+        }
+        let relay = |text: &str| runner_app::relay(APP_LOG, id.as_str(), text);
+        logs.take(&line(&id, relay("the reason"))).expect("write");
+        for _ in 0..40 {
+            logs.take(&line(&id, relay(&"y".repeat(100 * 1024)))).expect("write");
+        }
+        let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
+        assert!(text.contains("the reason"));
+        assert!(text.len() as u64 <= LENGTH_MAX + APP_LOG_LENGTH_MAX + 400, "{}", text.len());
     }
 
     #[test]

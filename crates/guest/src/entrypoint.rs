@@ -11,20 +11,22 @@
 //! ```
 //!
 //! Each line that a started program prints goes to standard output as `[source@runner-<id>] text`. The source is
-//! `runner`, `diagnostics`, `configuration`, `docker` or `podman`, or `entrypoint` for the entrypoint's own lines. The
-//! exit status is an [`Ending`], or 2 for wrong usage. Secrets come in the `.env` file, or from a user who runs the
+//! `runner`, `diagnostics` or `app-log` (its own log files, after a failure), `configuration`, `docker` or `podman`, or
+//! `entrypoint` for the entrypoint's own lines. The exit status is an [`Ending`], or 2 for wrong usage. Secrets come in the `.env` file, or from a user who runs the
 //! entrypoint by hand. They are passed on in the environment and in files, never as arguments.
 //!
 //! The entrypoint does not delete the registration, because a registration token has long expired when a job ends. The
 //! loop on the host deletes the registration, by its id.
 
 mod app;
+mod app_log;
 mod blocked;
 mod engine;
 pub(crate) mod folders;
 mod help;
 pub(crate) mod install;
 mod log;
+mod mask;
 mod options;
 mod orphans;
 mod process;

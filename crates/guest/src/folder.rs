@@ -1,4 +1,5 @@
-//! The environment directory as a folder on disk. Notes in it are read and written without following links.
+//! A folder on disk to which jobs may write, above all the environment directory. Its files are read and written without
+//! following links.
 
 use dayfly_guest::environment::NOTE_LENGTH_MAX;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -6,11 +7,14 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Most entries of a folder that [`Folder::newest`] looks at.
+const ENTRIES_MAX: usize = 10_000;
 
 /// An open folder. Files are looked up in this folder even if its path changes.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ enum Problem {
     Io(io::Error),
     #[error("not a regular file")]
     NotAFile,
+    #[error("a file with more than one name")]
+    TwoNames,
     #[error("longer than {0} bytes")]
     TooLong(usize),
 }
@@ -76,17 +82,71 @@ impl Folder {
     }
 
     fn try_read(&self, name: &str, length_max: usize) -> Result<String, Problem> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
-            return Err(Problem::NotAFile);
-        }
         let mut content = Vec::new();
-        File::from(fd).take(length_max as u64 + 1).read_to_end(&mut content)?;
+        File::from(self.open_regular(name)?).take(length_max as u64 + 1).read_to_end(&mut content)?;
         if content.len() > length_max {
             return Err(Problem::TooLong(length_max));
         }
         Ok(String::from_utf8_lossy(&content).into_owned())
+    }
+
+    /// Opens a folder in this folder. Never follows a link.
+    pub(crate) fn inner(&self, name: &str) -> Result<Self, FolderError> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
+        Ok(Self { fd: self.with(name, fd.map_err(Problem::from))?, path: self.path.join(name) })
+    }
+
+    /// Returns the name of the regular file that was written last, of those that `is_meant` accepts. Looks at
+    /// [`ENTRIES_MAX`] entries at most.
+    pub(crate) fn newest(&self, is_meant: impl Fn(&str) -> bool) -> Result<Option<String>, FolderError> {
+        self.with("", self.try_newest(is_meant))
+    }
+
+    fn try_newest(&self, is_meant: impl Fn(&str) -> bool) -> Result<Option<String>, Problem> {
+        let mut newest = None;
+        for entry in Dir::read_from(&self.fd)?.take(ENTRIES_MAX) {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !is_meant(&name) {
+                continue;
+            }
+            // A file that was removed meanwhile is skipped.
+            let Ok(stat) = rustix::fs::statat(&self.fd, &*name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                newest = newest.max(Some((stat.st_mtime, stat.st_mtime_nsec, name)));
+            }
+        }
+        Ok(newest.map(|(_, _, name)| name))
+    }
+
+    /// Reads the last `length_max` bytes of a regular file, and returns them with true if they are the whole file. Like
+    /// [`Folder::read`], it never follows a link and never blocks. A file with a second name is refused, because a job
+    /// may have linked another user's file into the folder.
+    pub(crate) fn read_end(&self, name: &str, length_max: usize) -> Result<(Vec<u8>, bool), FolderError> {
+        self.with(name, self.try_read_end(name, length_max))
+    }
+
+    fn try_read_end(&self, name: &str, length_max: usize) -> Result<(Vec<u8>, bool), Problem> {
+        let fd = self.open_regular(name)?;
+        let stat = rustix::fs::fstat(&fd)?;
+        if stat.st_nlink != 1 {
+            return Err(Problem::TwoNames);
+        }
+        let start = stat.st_size.unsigned_abs().saturating_sub(length_max as u64);
+        let (mut file, mut content) = (File::from(fd), Vec::new());
+        file.seek(SeekFrom::Start(start))?;
+        file.take(length_max as u64).read_to_end(&mut content)?;
+        Ok((content, start == 0))
+    }
+
+    /// Opens a regular file for reading. Never follows a link and never blocks.
+    fn open_regular(&self, name: &str) -> Result<OwnedFd, Problem> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+            FileType::RegularFile => Ok(fd),
+            _ => Err(Problem::NotAFile),
+        }
     }
 
     /// Reads a note: like [`Folder::read`], bounded by [`NOTE_LENGTH_MAX`].
@@ -262,6 +322,55 @@ mod tests {
             let error = folder.read_note(name).expect_err(name).to_string();
             assert!(error.contains(problem), "{error}");
         }
+    }
+
+    #[test]
+    fn the_newest_file_is_found_among_links_folders_and_others() {
+        let (directory, folder) = folder();
+        assert_eq!(folder.newest(|_| true).expect("empty"), None);
+        let path = |name: &str| directory.path().join(name);
+        for (name, age_s) in [("a-3", 30), ("a-1", 10), ("a-2", 20), ("b", 1)] {
+            let file = File::create(path(name)).expect("file");
+            let at = std::time::SystemTime::now() - Duration::from_secs(age_s);
+            file.set_modified(at).expect("time");
+        }
+        std::os::unix::fs::symlink("b", path("a-4")).expect("link");
+        std::fs::create_dir(path("a-5")).expect("folder");
+        let newest = folder.newest(|name| name.starts_with("a-")).expect("a folder");
+        assert_eq!(newest.as_deref(), Some("a-1"));
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_read_and_of_nothing_else() {
+        let (directory, folder) = folder();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("log"), "0123456789").expect("file");
+        assert_eq!(folder.read_end("log", 4).expect("there"), (b"6789".to_vec(), false));
+        assert_eq!(folder.read_end("log", 10).expect("there"), (b"0123456789".to_vec(), true));
+        std::fs::write(path("other"), "x").expect("file");
+        std::fs::hard_link(path("other"), path("linked")).expect("link");
+        std::os::unix::fs::symlink("log", path("link")).expect("link");
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), FileType::Fifo, Mode::RUSR, 0).expect("fifo");
+        for (name, problem) in [
+            ("linked", "a file with more than one name"),
+            ("link", "Too many levels of symbolic links"),
+            ("fifo", "not a regular file"),
+            ("..", "not a regular file"),
+        ] {
+            let error = folder.read_end(name, 4).expect_err(name).to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_no_inner_folder() {
+        let (directory, folder) = folder();
+        std::fs::create_dir(directory.path().join("real")).expect("folder");
+        std::os::unix::fs::symlink("real", directory.path().join("link")).expect("link");
+        std::fs::write(directory.path().join("real/log"), "x").expect("file");
+        let inner = folder.inner("real").expect("a folder");
+        assert_eq!(inner.newest(|_| true).expect("a folder").as_deref(), Some("log"));
+        assert!(folder.inner("link").is_err() && folder.inner("none").expect_err("none").is_absent());
     }
 
     #[test]

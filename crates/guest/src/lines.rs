@@ -30,6 +30,12 @@ pub(crate) fn for_each(mut stream: impl Read, mut each: impl FnMut(&str)) {
     }
 }
 
+/// Returns the beginning of a text, at most `length_max` bytes, without a part of a character.
+pub(crate) fn cut(text: &str, length_max: usize) -> &str {
+    let end = (0..=length_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
+}
+
 fn text(line: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line))
 }
@@ -51,6 +57,13 @@ mod tests {
             let stream: String = texts.iter().map(|text| format!("{text}\r\n")).collect();
             prop_assert_eq!(lines(stream.as_bytes()), texts);
         }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let euro = "\u{20ac}";
+        assert_eq!((cut("abc", 2), cut("abc", 9), cut("", 3)), ("ab", "abc", ""));
+        assert_eq!((cut(euro, 2), cut(euro, 3)), ("", euro));
     }
 
     #[test]

@@ -17,6 +17,6 @@ pub use ending::Ending;
 pub use jit::{JitConfig, JitConfigError, RunnerFile, RunnerSettings};
 pub use launch::{Launch, Proof, Registration, SEARCH_PATH, SecretVariable, User};
 pub use output::{
-    DIAGNOSTICS, JobResult, Observation, Relayed, is_diagnostic, observe, parse_relayed, relay,
+    APP_LOG, DIAGNOSTICS, JobResult, Observation, Relayed, is_diagnostic, observe, parse_relayed, relay,
 };
 pub use version::Version;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
-use dayfly_guest::runner_app::{self, Ending, Observation};
+use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS, Ending, Observation};
 use dayfly_vm::{StartedFrom, Vm, VmEvent};
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
@@ -205,8 +205,7 @@ impl Run<'_> {
             VmEvent::Fault { message } => Fact::Warning { message },
             VmEvent::Line { source, text } => {
                 self.observe(&text).await?;
-                // Docker's own lines say nothing about a runner app.
-                if source != Source::Docker {
+                if counts(source, &text) {
                     lines.push(&text);
                 }
                 Fact::Line { source, text }
@@ -266,10 +265,32 @@ impl Run<'_> {
     }
 }
 
+/// Returns true if a line may say why a runner ended. Docker's own lines say nothing about a runner app, and the app's
+/// diagnostics would displace the line in which the app gives the reason.
+fn counts(source: Source, text: &str) -> bool {
+    let is_chatter = |relayed: runner_app::Relayed<'_>| [DIAGNOSTICS, APP_LOG].contains(&relayed.source);
+    source != Source::Docker && !runner_app::parse_relayed(text).is_some_and(is_chatter)
+}
+
 /// Waits until the time; for ever if there is none.
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_quotes_the_apps_lines_and_not_its_diagnostics() {
+        let line = |source| runner_app::relay(source, "0-aaaaaaa", "x");
+        assert!(counts(Source::Entrypoint, &line("runner")) && counts(Source::Agent, "x"));
+        for source in [DIAGNOSTICS, APP_LOG] {
+            assert!(!counts(Source::Entrypoint, &line(source)), "{source}");
+        }
+        assert!(!counts(Source::Docker, "x"));
     }
 }

@@ -1,15 +1,19 @@
 //! Runs a runner app: container engine, configuration, then the app itself, and again after an update or a retry.
 
 use super::app::{App, AppError};
+use super::app_log;
 use super::blocked::Blocked;
 use super::engine::{self, Engine};
 use super::log::Log;
+use super::mask::Mask;
 use super::settings::{Settings, Task};
 use super::supervisor::{Event, Supervisor};
 use super::{StartError, folders, process, split};
 use crate::folder::Folder;
 use dayfly_guest::environment::{Suffix, file_name};
-use dayfly_guest::runner_app::{After, DIAGNOSTICS, Ending, Launch, Observation, is_diagnostic, observe};
+use dayfly_guest::runner_app::{
+    After, DIAGNOSTICS, Ending, Launch, Observation, RunnerApp, is_diagnostic, observe,
+};
 use std::io::PipeReader;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
@@ -91,6 +95,7 @@ impl Run<'_> {
                 After::End(ending) => return Ok(ending),
                 After::Retry | After::Update if start == STARTS_MAX => {
                     self.log.say(&format!("the runner app is not started more than {STARTS_MAX} times"));
+                    self.relay_app_log(app);
                     break;
                 }
                 After::Retry => supervisor.pause(RETRY_PAUSE),
@@ -118,7 +123,10 @@ impl Run<'_> {
             // The configuration was stopped by an order, which is no error.
             _ if supervisor.reason().is_some() => Ok(()),
             Ok(status) if status.success() => app.forget_token(),
-            Ok(status) => Err(AppError::Configuration(status.to_string()).into()),
+            Ok(status) => {
+                self.relay_app_log(app);
+                Err(AppError::Configuration(status.to_string()).into())
+            }
             Err(error) => Err(AppError::Configuration(error.to_string()).into()),
         }
     }
@@ -159,7 +167,19 @@ impl Run<'_> {
             self.log.say(reason);
         }
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(kind.after(code, &seen, self.settings.ephemeral))
+        let after = kind.after(code, &seen, self.settings.ephemeral);
+        let is_over = matches!(after, After::End(_)) && supervisor.reason().is_none();
+        if is_over && !Ending::is_success(code, &seen) {
+            self.relay_app_log(app);
+        }
+        Ok(after)
+    }
+
+    /// Relays the end of the app's own log files, if it has any.
+    fn relay_app_log(&self, app: &App) {
+        if app.kind == Some(RunnerApp::ActionsRunner) {
+            app_log::relay(&app.launch.folder, &Mask::of(self.settings), self.log);
+        }
     }
 }
 

@@ -64,6 +64,15 @@ impl Ending {
             _ => Self::Failed,
         }
     }
+
+    /// Returns true if an app that exited by itself had at least one job, and neither the app nor a job of it failed. The
+    /// parameters are those of [`Ending::judge`].
+    #[must_use]
+    pub fn is_success(code: Option<i32>, seen: &[Observation]) -> bool {
+        let failed =
+            |seen: &Observation| matches!(seen, Observation::JobFinished { result } if !result.is_success());
+        code == Some(0) && Self::judge(code, seen) == Self::JobDone && !seen.iter().any(failed)
+    }
 }
 
 #[cfg(test)]
@@ -87,5 +96,20 @@ mod tests {
         let started = Observation::JobStarted { name: "build".to_owned() };
         assert_eq!(Ending::judge(None, &[started]), Ending::Failed);
         assert_eq!(Ending::judge(Some(1), &[]), Ending::Failed);
+    }
+
+    #[test]
+    fn an_app_succeeds_with_its_status_and_with_all_of_its_jobs() {
+        let finished = |result| Observation::JobFinished { result };
+        let good = [finished(JobResult::Succeeded), finished(JobResult::SucceededWithIssues)];
+        assert!(Ending::is_success(Some(0), &good));
+        for result in [JobResult::Failed, JobResult::Canceled, JobResult::Abandoned] {
+            assert!(
+                !Ending::is_success(Some(0), &[good.as_slice(), &[finished(result)]].concat()),
+                "{result:?}"
+            );
+        }
+        assert!(!Ending::is_success(Some(1), &good) && !Ending::is_success(None, &good));
+        assert!(!Ending::is_success(Some(0), &[Observation::Listening]), "it had no job");
     }
 }

@@ -133,6 +133,16 @@ impl JitConfig {
         }
     }
 
+    /// Returns the texts of the config that must not appear in a log: each file in base64, and the members of the private
+    /// key, except for the public exponent.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let files = RunnerFile::ALL.into_iter().map(|file| STANDARD.encode(self.file(file)));
+        let key = object(&self.rsa_params).unwrap_or_default();
+        let members = key.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("exponent"));
+        files.chain(members.filter_map(|(_, value)| value.as_str().map(str::to_owned))).collect()
+    }
+
     /// Returns the settings in `.runner`.
     #[must_use]
     pub fn settings(&self) -> &RunnerSettings {
@@ -196,6 +206,17 @@ mod tests {
         assert_eq!(jit.settings().server_url.as_deref(), Some("http://h/b/"));
         assert_eq!(jit.settings().github_url, None);
         assert!(!format!("{jit:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn the_secrets_are_the_files_and_the_parts_of_the_key() {
+        let mut files = whole();
+        files[".credentials_rsaparams"]["exponent"] = json!("AQAB");
+        let secrets = JitConfig::parse(&encode(&files)).expect("whole").secrets();
+        for file in RunnerFile::ALL {
+            assert!(secrets.contains(&STANDARD.encode(files[file.name()].to_string())), "{file:?}");
+        }
+        assert_eq!(secrets[3..], ["s3cret"], "the exponent is public");
     }
 
     #[test]

@@ -37,6 +37,12 @@ pub enum JobResult {
 }
 
 impl JobResult {
+    /// Returns true if a job with this result did not fail and was not ended early.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Succeeded | Self::SucceededWithIssues | Self::Skipped)
+    }
+
     fn parse(word: &str) -> Option<Self> {
         Some(match word.to_ascii_lowercase().as_str() {
             "succeeded" => Self::Succeeded,
@@ -94,6 +100,9 @@ pub fn observe(line: &str) -> Option<Observation> {
 
 /// Source of the relayed lines that are the app's own diagnostics.
 pub const DIAGNOSTICS: &str = "diagnostics";
+
+/// Source of the relayed lines that are the end of the app's own log files. The entrypoint relays them after a failure.
+pub const APP_LOG: &str = "app-log";
 
 /// Returns true if a line belongs to the app's own diagnostics. actions/runner prints them, some 350 lines a job, if
 /// `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT` is set, which GitHub's own image does (2.336.0, seen):

@@ -103,3 +103,81 @@ fn an_app_that_is_configured_already_is_refused() {
     assert!(output.contains("install/.runner: this runner app is configured already"), "{output}");
     assert_eq!(code, Some(Ending::NotStarted.code()), "{output}");
 }
+
+/// Writes log files as the app does, then `end`.
+fn with_logs(end: &str) -> String {
+    format!(
+        "mkdir _diag\necho old >_diag/Runner_1-utc.log\ntouch -d '1 hour ago' _diag/Runner_1-utc.log\n\
+         printf '%s\\n' first \"jit $ACTIONS_RUNNER_INPUT_JITCONFIG\" \"token AAAA-registration {SECRET}\" >_diag/Runner_2-utc.log\n\
+         seq 1 300 >_diag/Worker_3-utc.log\necho hello\n{end}"
+    )
+}
+
+#[test]
+fn after_a_failure_the_ends_of_its_log_files_are_shown_without_secrets() {
+    let ends = [
+        ("exit 1", Ending::Failed),
+        ("exit 0", Ending::NoJob),
+        ("echo '2026-01-02 03:06:00Z: Job build completed with result: Failed'", Ending::JobDone),
+    ];
+    for (end, ending) in ends {
+        let stage = Stage::new("");
+        stage.write_script("install/bin/Runner.Listener", &with_logs(end));
+        let (output, code) = run(&stage);
+        assert_eq!(code, Some(ending.code()), "{output}");
+        let lines = lines_of("app-log", &output);
+        let listener = ["the last 3 lines of _diag/Runner_2-utc.log:", "first", "jit ***"];
+        assert_eq!(lines[..3], listener, "{output}");
+        assert_eq!(
+            lines[3..6],
+            ["token AAAA-registration ***", "the last 200 lines of _diag/Worker_3-utc.log:", "101"]
+        );
+        assert_eq!((lines.len(), lines.last()), (205, Some(&"300")), "{output}");
+        assert_eq!(stage.text("logs/2-k3V9x0q.app-log.log").lines().count(), 205);
+    }
+}
+
+#[test]
+fn after_a_success_or_a_stop_its_log_files_are_not_shown() {
+    let stage = Stage::new("");
+    stage.write_script("install/bin/Runner.Listener", &with_logs(DONE));
+    let (output, _) = run(&stage);
+    assert_eq!(lines_of("app-log", &output), Vec::<&str>::new(), "{output}");
+    let stage = Stage::new("");
+    let until_stopped = with_logs("trap 'exit 1' INT\nwhile :; do sleep 0.05; done\n");
+    stage.write_script("install/bin/Runner.Listener", &until_stopped);
+    let install = stage.path("install");
+    let mut entrypoint = stage.start_with(&[], &[("RUNNER_INSTALL", install.to_str().unwrap())]);
+    entrypoint.wait_for_line("] hello");
+    std::fs::write(stage.note("trm"), SECRET).unwrap();
+    let (output, _) = entrypoint.end();
+    assert_eq!(lines_of("app-log", &output), Vec::<&str>::new(), "{output}");
+}
+
+#[test]
+fn what_a_job_puts_in_the_place_of_log_files_is_not_followed() {
+    let stage = Stage::new("");
+    std::fs::write(stage.path("other"), "of another user\n").unwrap();
+    let script = "mkdir _diag\nln -s ../../other _diag/Runner_2-utc.log\nln ../other _diag/Runner_3-utc.log\n\
+        mkfifo _diag/Worker_2-utc.log\nexit 1\n";
+    stage.write_script("install/bin/Runner.Listener", script);
+    let (output, code) = run(&stage);
+    assert!(!output.contains("of another user"), "{output}");
+    assert_eq!(lines_of("app-log", &output), Vec::<&str>::new(), "{output}");
+    assert_eq!(code, Some(Ending::Failed.code()), "{output}");
+    let stage = Stage::new("");
+    stage.write_script("elsewhere/Runner_1-utc.log", "of another user\n");
+    stage.write_script("install/bin/Runner.Listener", "ln -s ../elsewhere _diag\nexit 1\n");
+    let (output, _) = run(&stage);
+    assert_eq!(lines_of("app-log", &output), Vec::<&str>::new(), "{output}");
+}
+
+#[test]
+fn a_registration_that_fails_shows_the_log_files_without_its_token() {
+    let stage = Stage::with_token("");
+    stage.write_script("install/bin/Runner.Listener", &with_logs("exit 1\n"));
+    let (output, code) = run(&stage);
+    let lines = lines_of("app-log", &output);
+    assert!(lines.contains(&"token *** ***"), "{output}");
+    assert_eq!(code, Some(Ending::NotStarted.code()), "{output}");
+}
