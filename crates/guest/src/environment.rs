@@ -8,7 +8,8 @@ pub const DIRECTORY: &str = "/_environment";
 /// mount the folder; in other machines the path is a link to the binary that the host gave.
 pub const GUEST: &str = "/_dayfly/dayfly-guest";
 
-/// First argument with which [`GUEST`] becomes a program that is killed when its parent exits.
+/// First argument with which [`GUEST`] becomes a program that is killed when its parent exits: `mortal --parent PID PROGRAM
+/// ARGS`.
 pub const MORTAL: &str = "mortal";
 
 /// File of an image with the environment of its programs (`ENV`), in the format of [`crate::envfile`]. The host writes

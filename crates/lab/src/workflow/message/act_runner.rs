@@ -50,7 +50,7 @@ fn command(shell: &str) -> Option<&'static str> {
 /// util-linux have another `setpriv` or none.
 fn wrapped(command: &str) -> String {
     format!(
-        "sh -c 'trap \"\" HUP; m={GUEST}; if test -x $m; then m=\"$m {MORTAL}\"; else m=\"setpriv --pdeathsig KILL\"; fi; \
+        "sh -c 'trap \"\" HUP; m={GUEST}; if test -x $m; then m=\"$m {MORTAL} --parent $$\"; else m=\"setpriv --pdeathsig KILL\"; fi; \
          $m {command} \"$0\" </dev/null; code=$?; test $code = 0 || sleep 0.3; exit $code' {{0}}"
     )
 }
@@ -70,7 +70,7 @@ mod tests {
         let script = json!({ "key": "script", "value": "x" });
         let wrapped = |command: &str| {
             format!(
-                "sh -c 'trap \"\" HUP; m=/_dayfly/dayfly-guest; if test -x $m; then m=\"$m mortal\"; else m=\"setpriv --pdeathsig KILL\"; fi; \
+                "sh -c 'trap \"\" HUP; m=/_dayfly/dayfly-guest; if test -x $m; then m=\"$m mortal --parent $$\"; else m=\"setpriv --pdeathsig KILL\"; fi; \
                  $m {command} \"$0\" </dev/null; code=$?; test $code = 0 || sleep 0.3; exit $code' {{0}}"
             )
         };
