@@ -4,6 +4,7 @@ pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
 pub(crate) mod short_help;
+mod switch;
 pub(crate) mod token;
 
 use std::net::SocketAddr;
@@ -512,6 +513,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_a_switch_says_what_both_values_mean() {
+        let mut whole = Cli::command();
+        let mut help = |name: &str| {
+            let command = whole.find_subcommand_mut(name).expect("a command");
+            command.render_long_help().to_string()
+        };
+        let (runner, orchestrator) = (help("runner"), help("orchestrator"));
+        assert!(!format!("{runner}{orchestrator}").contains("true"), "{runner}{orchestrator}");
+        for meaning in
+            ["- 1: Create one runner per job", "- 0: Run one job after another in the same machine"]
+        {
+            assert!(runner.contains(meaning), "{runner}");
+        }
+        for meaning in ["- 1: When the previous one has a runner", "- 0: At a fixed interval"] {
+            assert!(orchestrator.contains(meaning), "{orchestrator}");
+        }
     }
 
     #[test]

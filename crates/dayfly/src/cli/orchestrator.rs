@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
+
+use super::switch::Switch;
 
 /// Most loops of one orchestrator, because their numbers have three digits in the names of their environment directories.
 const LOOPS_MAX: i64 = 999;
@@ -21,12 +22,15 @@ pub(crate) struct OrchestratorArgs {
     /// Start loops at a fixed interval (--sleep), without waiting for the runner of the previous loop
     #[arg(short = 'I', long)]
     pub(crate) no_isolation: bool,
-    /// Start a loop when the previous one has a runner (1), or at a fixed interval as with -I (0)
+    /// When to start the next loop
     #[arg(
         long,
         env = "ORCHESTRATOR_ISOLATION",
         default_value = "1",
-        value_parser = FalseyValueParser::new(),
+        value_parser = Switch {
+            on: "When the previous one has a runner",
+            off: "At a fixed interval, as with -I",
+        },
         action = clap::ArgAction::Set,
         value_name = "0|1"
     )]

@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
 
 use super::MachineArgs;
+use super::switch::Switch;
 
 /// The options of a loop, from its own command line or from that of an orchestrator.
 #[derive(Debug, Clone, Args)]
@@ -110,12 +111,15 @@ pub(crate) struct ForgeArgs {
     /// How to register runners [default: jit, or token if RUNNER_EPHEMERAL is 0]
     #[arg(long, value_enum)]
     pub(crate) registration: Option<RegistrationWord>,
-    /// Create one runner per job (1), or run one job after another in the same machine (0)
+    /// Run one job or many in each machine
     #[arg(
         long,
         env = "RUNNER_EPHEMERAL",
         default_value = "1",
-        value_parser = FalseyValueParser::new(),
+        value_parser = Switch {
+            on: "Create one runner per job",
+            off: "Run one job after another in the same machine, with --registration token",
+        },
         action = clap::ArgAction::Set,
         value_name = "0|1"
     )]
