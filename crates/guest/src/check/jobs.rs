@@ -1,10 +1,11 @@
 //! Checks programs, folders and rights that all kinds of jobs use.
 
 use super::{find, try_program};
+use crate::entrypoint::folders;
 use crate::entrypoint::user::{Account, UserError};
 use dayfly_guest::environment::AUTHORITIES;
 use dayfly_guest::finding::{Finding, FindingState, Part};
-use dayfly_guest::runner_app::SEARCH_PATH;
+use dayfly_guest::runner_app::{Launch, SEARCH_PATH};
 use std::path::Path;
 use std::process::Command;
 
@@ -17,6 +18,9 @@ const PROGRAMS: [(&str, FindingState, &str); 6] = [
     ("gzip", FindingState::Wanted, "actions and caches cannot be unpacked"),
     ("curl", FindingState::Wanted, "many scripts fetch with it"),
 ];
+
+/// The variable of the folder for tools that actions install.
+const TOOL_CACHE: &str = "RUNNER_TOOL_CACHE";
 
 pub(super) fn look(user: &str, account: &Result<Option<Account>, UserError>) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::Jobs, name, state, seen);
@@ -46,6 +50,8 @@ fn look_as(account: &Account) -> Vec<Finding> {
     let finding = |name: &str, state, seen: String| Finding::new(Part::Jobs, name, state, seen);
     let (name, home) = (&account.user.name, account.user.home.as_path());
     let mut findings = vec![finding("user", FindingState::Ok, format!("{name} ({})", account.uid.as_raw()))];
+    // This creates the home, if it is missing.
+    let folders = look_at_folders(account);
     for (what, path) in [("home", home), ("temporary folder", Path::new("/tmp"))] {
         findings.push(if account.may_write(path) {
             finding(what, FindingState::Ok, path.display().to_string())
@@ -53,6 +59,7 @@ fn look_as(account: &Account) -> Vec<Finding> {
             finding(what, FindingState::Missing, format!("{name} cannot write to {}", path.display()))
         });
     }
+    findings.extend(folders);
     findings.push(match find("sudo") {
         None => finding("sudo", FindingState::Wanted, "not there: steps that use it fail".to_owned()),
         Some(sudo) => {
@@ -65,4 +72,50 @@ fn look_as(account: &Account) -> Vec<Finding> {
         }
     });
     findings
+}
+
+/// Checks the folders that a job's environment names, as the entrypoint does before each job.
+fn look_at_folders(account: &Account) -> Vec<Finding> {
+    let mut launch = Launch::command(Path::new("/bin/true"), &[], Path::new("/"), &account.user);
+    crate::image_env::apply(&mut launch);
+    settle(&mut launch, account)
+}
+
+fn settle(launch: &mut Launch, account: &Account) -> Vec<Finding> {
+    let finding = |name, state, seen| Finding::new(Part::Jobs, name, state, seen);
+    // The home has a finding of its own.
+    let unusable = folders::settle(launch, Some(account)).into_iter().filter(|unusable| !unusable.is_set());
+    let mut findings: Vec<Finding> = unusable
+        .map(|unusable| finding(unusable.variable, FindingState::Wanted, unusable.to_string()))
+        .collect();
+    let tool_cache = launch.value(TOOL_CACHE).map(str::to_owned);
+    findings.extend(tool_cache.map(|folder| finding("tool cache", FindingState::Ok, folder)));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dayfly_guest::runner_app::User;
+
+    #[test]
+    fn a_tool_cache_that_jobs_cannot_write_to_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("a file");
+        let user = User { name: "runner".into(), home: folder.path().into(), shell: "/bin/sh".into() };
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let account = Account { user: user.clone(), uid, gid, groups: vec![gid] };
+        let told = |cache: &Path| {
+            let mut launch = Launch::command(Path::new("/bin/true"), &[], Path::new("/"), &user);
+            launch.unset("AGENT_TOOLSDIRECTORY");
+            launch.set(TOOL_CACHE, &cache.to_string_lossy());
+            settle(&mut launch, &account)
+        };
+        let usable =
+            Finding::new(Part::Jobs, "tool cache", FindingState::Ok, folder.path().to_string_lossy());
+        assert_eq!(told(folder.path()), [usable]);
+        let why = format!("{TOOL_CACHE}={} is not set: jobs may not write to it", file.display());
+        assert_eq!(told(&file), [Finding::new(Part::Jobs, TOOL_CACHE, FindingState::Wanted, why)]);
+    }
 }

@@ -17,6 +17,9 @@ use std::sync::mpsc::SyncSender;
 /// Largest size of the app's settings in bytes. With the key they have about 4 KiB.
 const SETTINGS_LENGTH_MAX: usize = 256 * 1024;
 
+/// Folders that the official app makes in its own: for jobs, and for its log files.
+const OWN_FOLDERS: [&str; 2] = ["_work", "_diag"];
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppError {
     #[error("{what} {}: {source}", path.display())]
@@ -71,9 +74,7 @@ impl App {
         if let Some(configure) = &mut app.configure {
             crate::image_env::apply(configure);
         }
-        for (name, value) in &settings.for_jobs {
-            app.launch.set(name, value);
-        }
+        app.launch.set_all(settings.for_jobs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let jit_config = match &settings.task {
             Task::Jit { config, .. } => Some(config),
             Task::Register(_) | Task::Command(_) => None,
@@ -126,7 +127,11 @@ impl App {
         let folder = &self.launch.folder;
         if self.kind == Some(RunnerApp::ActionsRunner) {
             let runner = folder.join(RunnerFile::Runner.name());
-            return if runner.exists() { Err(AppError::Configured(runner)) } else { self.give(folder) };
+            if runner.exists() {
+                return Err(AppError::Configured(runner));
+            }
+            self.give(folder)?;
+            return OWN_FOLDERS.into_iter().try_for_each(|name| self.give_inner(&folder.join(name)));
         }
         let make = std::fs::DirBuilder::new().mode(0o700).create(folder);
         make.map_err(at("cannot make the folder", folder))?;
@@ -152,6 +157,15 @@ impl App {
             return Ok(started);
         }
         process::start(&self.launch, self.account.as_ref(), events)
+    }
+
+    /// Gives a folder of the app's folder to the app's user, if the image's build has left it to another user.
+    fn give_inner(&self, folder: &Path) -> Result<(), AppError> {
+        let is_folder = folder.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        match &self.account {
+            Some(account) if is_folder && !account.may_write(folder) => self.give(folder),
+            _ => Ok(()),
+        }
     }
 
     /// Creates the work folder for the app's user. An existing folder stays unchanged, because its owner was set on

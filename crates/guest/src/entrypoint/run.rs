@@ -60,9 +60,13 @@ impl Run<'_> {
         blocked: Option<Blocked>,
     ) -> Result<Ending, StartError> {
         let mut app = App::prepare(self.settings, blocked)?;
-        for left_out in folders::settle(&mut app.launch, app.account.as_ref()) {
-            self.log.detail(&left_out);
+        for unusable in folders::settle(&mut app.launch, app.account.as_ref()) {
+            match unusable.is_set() {
+                true => self.log.say(&unusable.to_string()),
+                false => self.log.detail(&unusable.to_string()),
+            }
         }
+        self.check_work_folder(&app);
         let request = engine::Request {
             wanted: self.settings.engine,
             path: path.unwrap_or_default(),
@@ -77,6 +81,22 @@ impl Run<'_> {
             engine.end(supervisor);
         }
         result
+    }
+
+    /// Reports a work folder that jobs cannot use. github-act-runner has a folder of its own.
+    fn check_work_folder(&self, app: &App) {
+        let folder = &self.settings.work_folder;
+        let is_used =
+            matches!(self.settings.task, Task::Register(_)) && app.kind == Some(RunnerApp::ActionsRunner);
+        if is_used
+            && folder.is_absolute()
+            && let Some(why) = folders::problem(folder, app.account.as_ref())
+        {
+            self.log.say(&format!(
+                "the work folder {} cannot be used (see RUNNER_WORKDIR): {why}",
+                folder.display()
+            ));
+        }
     }
 
     fn run_app(&self, app: &mut App, supervisor: &mut Supervisor) -> Result<Ending, StartError> {

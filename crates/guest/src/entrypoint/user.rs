@@ -4,7 +4,9 @@
 use dayfly_guest::runner_app::User;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 /// Limit of open files for a job's programs, as on hosted machines. Some programs iterate over all possible descriptors.
@@ -17,7 +19,7 @@ pub(crate) struct Account {
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
     /// All groups, including the primary one.
-    pub(super) groups: Vec<Gid>,
+    pub(crate) groups: Vec<Gid>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +75,21 @@ impl Account {
         unsafe { command.pre_exec(move || self.become_it()) };
     }
 
-    /// Returns true if the mode bits let this user write to a file, or create files in a folder.
-    pub(crate) fn may_write(&self, path: &std::path::Path) -> bool {
-        use std::os::unix::fs::MetadataExt as _;
+    /// Returns true if this user can write to a file, or create files in a folder. Mode bits and read-only file systems
+    /// count, on the whole path; access control lists do not.
+    pub(crate) fn may_write(&self, path: &Path) -> bool {
+        let Ok(path) = std::fs::canonicalize(path) else { return false };
+        // Fails even for root if the file system is read-only.
+        if rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).is_err() {
+            return false;
+        }
+        // A folder also needs the right to enter it.
+        let wanted = if path.is_dir() { 0o3 } else { 0o2 };
+        self.has_rights(&path, wanted) && path.ancestors().skip(1).all(|folder| self.has_rights(folder, 0o1))
+    }
+
+    /// Returns true if the mode bits give this user the `wanted` ones of read (4), write (2) and execute (1).
+    fn has_rights(&self, path: &Path, wanted: u32) -> bool {
         let Ok(metadata) = std::fs::metadata(path) else { return false };
         let bits = if metadata.uid() == self.uid.as_raw() {
             metadata.mode() >> 6
@@ -84,9 +98,7 @@ impl Account {
         } else {
             metadata.mode()
         };
-        // A folder also needs the right to enter it.
-        let wanted = if metadata.is_dir() { 0o3 } else { 0o2 };
-        bits & wanted == wanted
+        self.uid.is_root() || bits & wanted == wanted
     }
 
     fn become_it(&self) -> io::Result<()> {

@@ -63,6 +63,9 @@ pub struct Registration {
 /// The search path of programs, unless the image or the user sets another one.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Variables that name the folder for tools that actions install.
+const TOOL_CACHE: [&str; 2] = ["RUNNER_TOOL_CACHE", "AGENT_TOOLSDIRECTORY"];
+
 /// Variables that depend on the user that a program runs as.
 const USERS_OWN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
@@ -97,8 +100,8 @@ impl Launch {
             ("LANG", "C.UTF-8"),
             ("TERM", "dumb"),
             ("BUILDKIT_PROGRESS", "plain"),
-            ("RUNNER_TOOL_CACHE", "/opt/hostedtoolcache"),
-            ("AGENT_TOOLSDIRECTORY", "/opt/hostedtoolcache"),
+            (TOOL_CACHE[0], "/opt/hostedtoolcache"),
+            (TOOL_CACHE[1], "/opt/hostedtoolcache"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
@@ -153,8 +156,21 @@ impl Launch {
     /// Sets the variables that an image wants in its programs' environment, except for those that depend on the user,
     /// because the image does not choose the user.
     pub fn set_of_image<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>) {
-        for (name, value) in variables.filter(|(name, _)| !USERS_OWN.contains(name)) {
+        self.set_all(variables.filter(|(name, _)| !USERS_OWN.contains(name)));
+    }
+
+    /// Sets variables that one source names, and replaces their old values. If the source names one of the variables of the
+    /// tool cache, the other gets the same value, because actions read either of them.
+    pub fn set_all<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>) {
+        let mut caches = Vec::new();
+        for (name, value) in variables {
             self.set(name, value);
+            if TOOL_CACHE.contains(&name) {
+                caches.push((name, value));
+            }
+        }
+        if let [(named, value)] = caches[..] {
+            TOOL_CACHE.iter().filter(|name| **name != named).for_each(|name| self.set(name, value));
         }
     }
 
@@ -288,6 +304,20 @@ mod tests {
         };
         assert_eq!(get("PATH"), "/usr/local/go/bin:/usr/bin:/bin");
         assert_eq!((get("GOPATH"), get("HOME")), ("/go".to_owned(), "/home/runner".to_owned()));
+    }
+
+    #[test]
+    fn the_tool_cache_that_an_image_or_a_user_names_is_the_only_one() {
+        let mut launch = Launch::command(Path::new("/bin/true"), &[], Path::new("/"), &user());
+        let both = |launch: &Launch| TOOL_CACHE.map(|name| launch.value(name).unwrap_or_default().to_owned());
+        launch.set_of_image([("AGENT_TOOLSDIRECTORY", "/image")].into_iter());
+        assert_eq!(both(&launch), ["/image", "/image"]);
+        launch.set_all([("RUNNER_TOOL_CACHE", "/user")].into_iter());
+        assert_eq!(both(&launch), ["/user", "/user"]);
+        launch.set_all([("RUNNER_TOOL_CACHE", "/a"), ("AGENT_TOOLSDIRECTORY", "/b")].into_iter());
+        assert_eq!(both(&launch), ["/a", "/b"]);
+        launch.set_all([("X", "1")].into_iter());
+        assert_eq!(both(&launch), ["/a", "/b"]);
     }
 
     #[test]
