@@ -169,7 +169,7 @@ async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
         while let Some(event) = vm.next_event().await {
             match event {
                 VmEvent::Line { text, .. } => said.push(text),
-                VmEvent::Fault { message } => said.push(message),
+                VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message } => said.push(message),
                 VmEvent::EntrypointExited { .. } | VmEvent::Gone { .. } => return,
                 _ => {}
             }

@@ -230,14 +230,16 @@ struct CheckRun {
     hello_ms: Option<u64>,
     docker_ms: Option<u64>,
     findings: Vec<Finding>,
+    /// Why the machine's agent could not start Docker. The check inside the machine does not know it.
+    docker_failure: Option<String>,
     /// True if the guest stopped by itself before its agent said hello.
     ended_itself: bool,
 }
 
 impl CheckRun {
     fn new() -> Self {
-        let (hello_ms, docker_ms, findings) = (None, None, Vec::new());
-        Self { began: Instant::now(), hello_ms, docker_ms, findings, ended_itself: false }
+        let (hello_ms, docker_ms, docker_failure, findings) = (None, None, None, Vec::new());
+        Self { began: Instant::now(), hello_ms, docker_ms, findings, docker_failure, ended_itself: false }
     }
 
     /// Returns true if a slow machine cannot be the cause. Files exist however slow the machine is, but a daemon that does
@@ -285,6 +287,9 @@ impl CheckRun {
         let mut vm = start(host, spec, &run_dir).await?;
         let heard = tokio::time::timeout(LIMIT, self.hear(&mut vm)).await;
         let failure = heard.unwrap_or_else(|_| Some(format!("it took more than {} s", LIMIT.as_secs())));
+        if let Some(reason) = self.docker_failure.take() {
+            self.add(Finding::new(Part::Docker, "engine", FindingState::Missing, reason));
+        }
         vm.stop(GRACE).await;
         vm.destroy().await.map_err(|error| io_error("remove", &run_dir)(io::Error::other(error)))?;
         Ok(failure)
@@ -297,6 +302,7 @@ impl CheckRun {
                 VmEvent::Milestone { milestone: Milestone::DockerReady, .. } => {
                     self.docker_ms = Some(self.ms());
                 }
+                VmEvent::DockerFailed { reason } => self.docker_failure = Some(reason),
                 VmEvent::Line { text, .. } => self.take(&text),
                 VmEvent::EntrypointExited { code: Some(0), .. } if !self.findings.is_empty() => return None,
                 VmEvent::EntrypointExited { code, signal } => {
@@ -318,11 +324,16 @@ impl CheckRun {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Stores the finding that a line contains, if any. Number and length are limited, because an image can print anything.
+    /// Stores the finding that a line contains, if any.
     fn take(&mut self, text: &str) {
-        if self.findings.len() < FINDINGS_MAX
-            && let Some(finding) = Finding::in_line(text)
-        {
+        if let Some(finding) = Finding::in_line(text) {
+            self.add(finding);
+        }
+    }
+
+    /// Stores a finding. Number and length are limited, because an image can print anything.
+    fn add(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
             let (name, seen) = (plain(&finding.name), plain(&finding.seen));
             self.findings.push(Finding { name, seen, ..finding });
         }

@@ -39,7 +39,9 @@ impl Said {
                     }
                     VmEvent::Cold { reason } => self.cold.push(reason),
                     VmEvent::Line { text, .. } => self.take(&text),
-                    VmEvent::Fault { message } => self.all.push(message),
+                    VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message } => {
+                        self.all.push(message);
+                    }
                     VmEvent::EntrypointExited { .. } => return,
                     VmEvent::Gone { exit, .. } => return self.gone = Some(exit),
                     _ => {}

@@ -105,7 +105,7 @@ async fn hear(mut vm: Vm) -> Heard {
                 last_line = Instant::now();
                 hear(text);
             }
-            Ok(Some(VmEvent::Fault { message })) => hear(message),
+            Ok(Some(VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message })) => hear(message),
             Ok(Some(VmEvent::EntrypointExited { .. })) => break,
             Ok(Some(VmEvent::Gone { exit, console_tail })) => {
                 hear(format!("{exit}\n{console_tail}"));

@@ -202,7 +202,9 @@ impl Run<'_> {
             VmEvent::Restarted { reason } => Fact::VmRestarted { reason },
             VmEvent::Hello => Fact::AgentHello,
             VmEvent::Milestone { milestone, uptime_ms } => Fact::Milestone { milestone, uptime_ms },
-            VmEvent::Fault { message } => Fact::Warning { message },
+            VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message } => {
+                Fact::Warning { message }
+            }
             VmEvent::Line { source, text } => {
                 self.observe(&text).await?;
                 if counts(source, &text) {

@@ -1,20 +1,21 @@
 //! Starts the Docker daemon, pings it until it answers, and reports its exit.
 
 use super::{Agent, processes};
-use crate::docker::SOCKET;
+use crate::docker::{LastLines, SOCKET};
 use crate::listening;
 use dayfly_guest::environment::DAEMONS;
 use dayfly_guest::protocol::{Milestone, Source};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal};
-use std::collections::VecDeque;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Pause between two attempts. Each attempt waits on its open connection, because the daemon answers on it as soon as
@@ -31,8 +32,9 @@ const READY_MAX: Duration = Duration::from_secs(300);
 /// Most starts of a daemon that exits before it has answered.
 const STARTS_MAX: u32 = 3;
 
-/// Number of last lines that a failure quotes.
-const TAIL_LINES: usize = 12;
+/// Longest wait for the last lines of a daemon that has exited. A process that it left behind may hold the pipe open for
+/// ever.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
 /// Starts the daemon if the image has one, and waits until it exits.
 pub(super) fn run(agent: &Agent) {
@@ -42,40 +44,45 @@ pub(super) fn run(agent: &Agent) {
     // The modules are loaded during the daemon's start, which takes longer. If the daemon needs a module earlier, the
     // kernel loads it through `modprobe`.
     std::thread::spawn(crate::boot::load_for_docker);
-    let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
-    match start_until_ready(agent, daemon, &tail) {
-        Ok(Some(status)) => {
-            let tail = Vec::from(tail.lock().unwrap_or_else(PoisonError::into_inner).clone()).join("\n");
-            agent.docker_failed(format!("{daemon} ended ({status}); its last lines:\n{tail}"));
-        }
-        Ok(None) => {}
+    let failure = start_until_ready(agent, daemon);
+    stop_listening(agent);
+    match failure {
+        Ok(failure) => agent.docker_failed(failure),
         Err(error) => agent.docker_failed(format!("cannot start {daemon}: {error}")),
     }
 }
 
-/// Starts the daemon, waits until it exits, and returns its status. A daemon that exits before it has answered is started
+/// Starts the daemon, waits until it exits, and returns how it ended. A daemon that exits before it has answered is started
 /// again: on an overloaded host it gives up on its containerd after 15 s, although containerd is only slow. The next daemon
-/// finds that containerd half started.
-fn start_until_ready(
-    agent: &Agent,
-    daemon: &str,
-    tail: &Arc<Mutex<VecDeque<String>>>,
-) -> io::Result<Option<ExitStatus>> {
+/// finds that containerd half started. A daemon that lacks a program is not started again.
+fn start_until_ready(agent: &Agent, daemon: &str) -> io::Result<String> {
     let (socket, began) = (listen()?, Instant::now());
     let mut starts = 1;
     loop {
-        let ended = start(agent, daemon, socket.try_clone()?, tail)?;
-        match wait_until_ready(agent, &ended, began) {
-            Some(status) if starts < STARTS_MAX => {
-                crate::console::say(&format!(
-                    "{daemon} ended before it answered ({status}); it is started again"
-                ));
-                starts += 1;
-            }
-            Some(status) => return Ok(Some(status)),
-            None => return Ok(ended.recv().ok()),
+        let started = start(agent, daemon, socket.try_clone()?)?;
+        let Some(status) = wait_until_ready(agent, &started, began) else {
+            let status = started.ended.recv().map_err(io::Error::other)?;
+            return Ok(started.failure(daemon, status));
+        };
+        let failure = started.failure(daemon, status);
+        if starts == STARTS_MAX || lacks_a_program(&failure) {
+            return Ok(failure);
         }
+        crate::console::say(&format!("{failure}; it is started again, since it had not answered yet"));
+        starts += 1;
     }
+}
+
+/// Returns true if a daemon has ended because the image lacks a program: `Iptables not found` (seen), or `exec:
+/// "containerd": executable file not found in $PATH`.
+fn lacks_a_program(failure: &str) -> bool {
+    failure.contains("not found")
+}
+
+/// Closes and removes the socket, so that clients fail at once. While it is open, each client would wait for a daemon.
+fn stop_listening(agent: &Agent) {
+    drop(agent.docker.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let _ = std::fs::remove_file(SOCKET);
 }
 
 /// Creates the socket that clients connect to. The agent owns it, so that the daemon can be stopped until a client connects.
@@ -92,12 +99,28 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
     entry.split(':').nth(2)?.parse().ok()
 }
 
-fn start(
-    agent: &Agent,
-    daemon: &str,
-    socket: UnixListener,
-    tail: &Arc<Mutex<VecDeque<String>>>,
-) -> io::Result<Receiver<ExitStatus>> {
+/// A daemon that was started.
+struct Started {
+    pid: Pid,
+    ended: Receiver<ExitStatus>,
+    lines: LastLines,
+    /// The thread that reads the lines.
+    relay: JoinHandle<()>,
+}
+
+impl Started {
+    /// Returns how the daemon has ended and why, in one line.
+    fn failure(&self, daemon: &str, status: ExitStatus) -> String {
+        let end = Instant::now();
+        while !self.relay.is_finished() && end.elapsed() < LAST_LINES_MAX {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let reason = self.lines.reason().unwrap_or_else(|| "it printed no reason".to_owned());
+        format!("{daemon} ended ({status}): {reason}")
+    }
+}
+
+fn start(agent: &Agent, daemon: &str, socket: UnixListener) -> io::Result<Started> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(agent.program());
     command.args([listening::COMMAND, daemon]).env_clear().envs(crate::docker::environment(daemon));
@@ -107,19 +130,15 @@ fn start(
     command.stdin(OwnedFd::from(socket.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
     let (pid, ended) = agent.children.spawn(command)?;
     *agent.docker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Daemon { pid, socket });
-    let (agent, tail) = (agent.clone(), Arc::clone(tail));
-    std::thread::spawn(move || {
+    let (agent, lines) = (agent.clone(), LastLines::default());
+    let relayed = lines.clone();
+    let relay = std::thread::spawn(move || {
         crate::lines::for_each(reader, |line| {
-            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-            if tail.len() == TAIL_LINES {
-                tail.pop_front();
-            }
-            tail.push_back(line.to_owned());
-            drop(tail);
+            relayed.push(line);
             agent.line(Source::Docker, line);
         });
     });
-    Ok(ended)
+    Ok(Started { pid, ended, lines, relay })
 }
 
 /// A running daemon.
@@ -152,13 +171,13 @@ pub(super) fn sleep(agent: &Agent) {
 }
 
 /// Waits until the daemon answers, for at most [`READY_MAX`] since `began`. Returns its status if it exits instead.
-fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>, began: Instant) -> Option<ExitStatus> {
+fn wait_until_ready(agent: &Agent, started: &Started, began: Instant) -> Option<ExitStatus> {
     while began.elapsed() < READY_MAX {
-        if crate::docker::ping(Path::new(SOCKET), ANSWER_MAX).is_ok() {
+        if answers(Path::new(SOCKET), started.pid) {
             agent.reached(Milestone::DockerReady);
             return None;
         }
-        match ended.recv_timeout(RETRY) {
+        match started.ended.recv_timeout(RETRY) {
             Ok(status) => return Some(status),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
@@ -167,9 +186,81 @@ fn wait_until_ready(agent: &Agent, ended: &Receiver<ExitStatus>, began: Instant)
     None
 }
 
+/// Pings the daemon once, and waits for the answer until the daemon exits, for at most [`ANSWER_MAX`]. The socket alone does
+/// not show the exit, because the agent holds it open.
+fn answers(socket: &Path, daemon: Pid) -> bool {
+    let Ok(stream) = crate::docker::ask(socket, ANSWER_MAX) else { return false };
+    // A kernel without process descriptors (before 5.3) reports no exit, so the answer is awaited for the whole time.
+    let exit = match rustix::process::pidfd_open(daemon, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return false,
+        opened => opened.ok(),
+    };
+    let mut awaited = vec![PollFd::new(&stream, PollFlags::IN)];
+    awaited.extend(exit.iter().map(|exit| PollFd::new(exit, PollFlags::IN)));
+    let limit = Timespec { tv_sec: ANSWER_MAX.as_secs().cast_signed(), tv_nsec: 0 };
+    let _ = rustix::io::retry_on_intr(|| poll(&mut awaited, Some(&limit)));
+    let has_answer = !awaited[0].revents().is_empty();
+    has_answer && crate::docker::answer(stream).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Starts a shell that is a daemon's stand-in.
+    fn shell(script: &str) -> std::process::Child {
+        Command::new("sh").args(["-c", script]).spawn().expect("a shell")
+    }
+
+    #[test]
+    fn the_wait_for_an_answer_ends_with_the_daemon() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("docker.sock");
+        let _listener = UnixListener::bind(&path).expect("a socket");
+        let mut daemon = shell("sleep 0.2");
+        let began = Instant::now();
+        assert!(!answers(&path, Pid::from_child(&daemon)));
+        assert!(began.elapsed() < ANSWER_MAX, "it waits although the daemon has ended");
+        daemon.wait().expect("reaped");
+    }
+
+    #[test]
+    fn a_daemon_that_answers_while_it_is_asked_is_ready() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            std::thread::sleep(Duration::from_millis(100));
+            std::io::Write::write_all(&mut client, b"HTTP/1.0 200 OK\r\n\r\nOK").expect("sent");
+        });
+        let mut daemon = shell("exec sleep 60");
+        assert!(answers(&path, Pid::from_child(&daemon)));
+        daemon.kill().expect("killed");
+        daemon.wait().expect("reaped");
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_the_daemons_last_words() {
+        let lines = LastLines::default();
+        let relayed = lines.clone();
+        let relay = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            relayed.push("failed to start daemon: failed to create NAT chain DOCKER: Iptables not found");
+        });
+        let (_, ended) = std::sync::mpsc::sync_channel(1);
+        let started = Started { pid: rustix::process::getpid(), ended, lines, relay };
+        let failure = started.failure("/usr/bin/dockerd", ExitStatus::default());
+        assert_eq!(
+            failure,
+            "/usr/bin/dockerd ended (exit status: 0): failed to start daemon: failed to create NAT chain DOCKER: \
+             Iptables not found"
+        );
+        assert!(lacks_a_program(&failure));
+        assert!(!lacks_a_program(
+            "/usr/bin/dockerd ended (exit status: 1): timeout waiting for containerd to start"
+        ));
+    }
 
     #[test]
     fn a_groups_number_is_found_by_its_whole_name() {

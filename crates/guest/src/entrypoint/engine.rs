@@ -6,14 +6,17 @@
 
 use super::log::Log;
 use super::process::{self, Process};
+use super::run::wait_for_last_lines;
 use super::supervisor::{Event, Supervisor};
 use super::user::Account;
-use crate::docker::ping;
+use crate::docker::{LastLines, ping};
 use dayfly_guest::runner_app::{Launch, User};
+use std::io::PipeReader;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Path of the socket that clients use by default.
@@ -84,35 +87,56 @@ impl Engine {
                 return None;
             }
         };
-        super::run::relay_output(source, output, log, None);
+        let lines = LastLines::default();
+        let relay = relay(source, output, log, &lines);
         let engine = Self { process };
-        engine.wait_until_ready(&socket, supervisor, log);
-        if let Some(account) = request.account {
+        if engine.wait_until_ready(&socket, supervisor, log)
+            && let Some(account) = request.account
+        {
             open_to(account, &socket, log);
+        }
+        if engine.process.has_ended() {
+            wait_for_last_lines(&relay);
+            let reason = lines.reason().unwrap_or_else(|| "it printed no reason".to_owned());
+            log.say(&format!("the container engine ended before it answered; jobs have none: {reason}"));
         }
         Some(engine)
     }
 
-    fn wait_until_ready(&self, socket: &Path, supervisor: &mut Supervisor, log: &Log) {
+    /// Returns true once the engine answers, and false if it ends, if it takes too long, or if a stop is ordered.
+    fn wait_until_ready(&self, socket: &Path, supervisor: &mut Supervisor, log: &Log) -> bool {
         let start = Instant::now();
         while supervisor.reason().is_none() && start.elapsed() < READY_MAX {
             if ping(socket, ANSWER_MAX).is_ok() {
-                return log.detail("the container engine answers");
+                log.detail("the container engine answers");
+                return true;
             }
             if self.process.has_ended() {
-                return log.say("the container engine ended before it answered; jobs have none");
+                return false;
             }
             supervisor.pause(RETRY);
         }
         if supervisor.reason().is_none() {
             log.say(&format!("the container engine has not answered for {} s", READY_MAX.as_secs()));
         }
+        false
     }
 
     /// Stops the engine and everything that it runs.
     pub(super) fn end(mut self, supervisor: &mut Supervisor) {
         supervisor.end(&mut self.process, GRACE);
     }
+}
+
+/// Relays the engine's lines, and keeps the last ones for the reason of its end.
+fn relay(source: &'static str, output: PipeReader, log: &Arc<Log>, lines: &LastLines) -> JoinHandle<()> {
+    let (log, lines) = (Arc::clone(log), lines.clone());
+    std::thread::spawn(move || {
+        crate::lines::for_each(output, |line| {
+            lines.push(line);
+            log.relay(source, line);
+        });
+    })
 }
 
 /// Returns the source name of the installed engine's lines, and its command line; `None` if none is installed.

@@ -215,7 +215,7 @@ fn wait_for_update(folder: &Path, supervisor: &mut Supervisor) {
 }
 
 /// Waits for the last lines for a limited time, because a leftover process may hold the pipe open for ever.
-fn wait_for_last_lines(relay: &std::thread::JoinHandle<()>) {
+pub(super) fn wait_for_last_lines(relay: &std::thread::JoinHandle<()>) {
     let end = Instant::now();
     while !relay.is_finished() && end.elapsed() < LAST_LINES_MAX {
         std::thread::sleep(Duration::from_millis(2));
@@ -223,7 +223,7 @@ fn wait_for_last_lines(relay: &std::thread::JoinHandle<()>) {
 }
 
 /// Relays lines, and stores their observations if `seen` is given.
-pub(super) fn relay_output(
+fn relay_output(
     source: &'static str,
     output: PipeReader,
     log: &Arc<Log>,

@@ -75,10 +75,15 @@ fn where_an_engine_answers_already_none_is_started() {
 fn an_engine_that_fails_is_said_and_the_runner_goes_on() {
     let stage = Stage::new("echo hello\n");
     for name in ["bin/dockerd", "bin/podman"] {
-        stage.write_script(name, "echo 'no cgroups here'\nexit 1\n");
+        stage.write_script(
+            name,
+            "echo 'no cgroups here'\necho 'time=\"1\" level=warning msg=\"bye\"'\nexit 1\n",
+        );
     }
     let (output, _) = run(&stage);
     assert!(output.contains("] no cgroups here"), "{output}");
-    assert!(output.contains("the container engine ended before it answered; jobs have none"), "{output}");
+    let reason = "the container engine ended before it answered; jobs have none: no cgroups here";
+    assert!(lines_of("entrypoint", &output).contains(&reason), "{output}");
+    assert!(!output.contains("may not be usable"), "{output}");
     assert_eq!(runner_lines(&output), ["hello"], "{output}");
 }

@@ -58,6 +58,11 @@ pub enum VmEvent {
         /// The signal that killed it.
         signal: Option<i32>,
     },
+    /// There is no Docker, although the image has a daemon. The entrypoint is started without it.
+    DockerFailed {
+        /// The failure and its reason.
+        reason: String,
+    },
     /// Something failed, but the machine may still be usable.
     Fault {
         /// The failure and its reason.

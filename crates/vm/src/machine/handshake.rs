@@ -133,8 +133,8 @@ impl Handshake {
     /// Stops waiting for Docker because it took too long. The entrypoint starts without it.
     pub(super) fn give_up_docker(&mut self) -> Vec<Action> {
         self.settle_docker();
-        let message = "Docker is not ready in time; the runner is started without it".to_owned();
-        let mut actions = vec![Action::Tell(VmEvent::Fault { message })];
+        let reason = "Docker is not ready in time; the runner is started without it".to_owned();
+        let mut actions = vec![Action::Tell(VmEvent::DockerFailed { reason })];
         actions.extend(self.start_if_ready());
         actions
     }
@@ -172,7 +172,7 @@ impl Handshake {
             GuestMessage::Prepared { .. } => Vec::new(),
             GuestMessage::DockerFailed { reason } => {
                 self.settle_docker();
-                let mut actions = vec![Action::Tell(VmEvent::Fault { message: reason })];
+                let mut actions = vec![Action::Tell(VmEvent::DockerFailed { reason })];
                 actions.extend(self.start_if_ready());
                 actions
             }
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(acts(&mut handshake, fault("cannot set ulimit of dockerd")), []);
         let reason = "/usr/bin/dockerd ended (exit status: 1)".to_owned();
         let actions = handshake.take(GuestMessage::DockerFailed { reason: reason.clone() }, "0-a");
-        assert_eq!(actions, [Action::Tell(VmEvent::Fault { message: reason }), Action::Start]);
+        assert_eq!(actions, [Action::Tell(VmEvent::DockerFailed { reason }), Action::Start]);
         assert!(!handshake.waits_for_docker());
 
         let mut handshake = Handshake::default();
