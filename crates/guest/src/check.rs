@@ -1,6 +1,7 @@
 //! `dayfly-guest check`: inspects a machine of an image, and reports what jobs, Docker and the runner app would miss.
 //!
-//! It changes nothing and decides nothing: each line of its output is a finding for the caller.
+//! It decides nothing: each line of its output is a finding for the caller. It changes nothing but the folders that it creates
+//! for the user of jobs, as the entrypoint does before each job.
 
 mod app;
 mod jobs;
@@ -8,6 +9,7 @@ mod kernel;
 
 use crate::docker::{self, SOCKET};
 use crate::entrypoint::user::Account;
+use dayfly_guest::environment::ENGINE_PROGRAMS;
 use dayfly_guest::finding::{Finding, FindingState, Part};
 use dayfly_guest::runner_app::SEARCH_PATH;
 use std::io::{Read as _, Write as _};
@@ -48,6 +50,7 @@ fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
         return vec![finding("dockerd", FindingState::Wanted, without)];
     };
     let mut findings = vec![finding("dockerd", FindingState::Ok, daemon.to_owned())];
+    findings.extend(look_at_programs(&docker::search_path(daemon)));
     findings.push(match docker::ping(Path::new(SOCKET), DOCKER_MAX) {
         Ok(()) => finding("answer", FindingState::Ok, format!("at {SOCKET}")),
         Err(error) => finding("answer", FindingState::Missing, format!("none at {SOCKET}: {error}")),
@@ -68,9 +71,22 @@ fn look_at_docker(account: Option<&Account>) -> Vec<Finding> {
     findings
 }
 
+/// Looks for the programs that the engine calls, in the folders in which the daemon looks for them.
+fn look_at_programs(search_path: &str) -> Vec<Finding> {
+    let look = |(name, program, without): (&str, &str, &str)| match find_in(search_path, program) {
+        Some(path) => Finding::new(Part::Docker, name, FindingState::Ok, path.display().to_string()),
+        None => Finding::new(Part::Docker, name, FindingState::Wanted, format!("not there: {without}")),
+    };
+    ENGINE_PROGRAMS.into_iter().map(look).collect()
+}
+
 /// Finds a program of the image.
 fn find(name: &str) -> Option<PathBuf> {
-    SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+    find_in(SEARCH_PATH, name)
+}
+
+fn find_in(search_path: &str, name: &str) -> Option<PathBuf> {
+    search_path.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
 /// Runs a program as a user, and returns its first line of output. If the program fails, this line is the error.
@@ -110,5 +126,29 @@ fn try_program(command: &mut Command, account: Option<&Account>) -> Result<Strin
         true => Ok(first),
         false if first.is_empty() => Err(status.to_string()),
         false => Err(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_program_that_the_engine_lacks_is_told_with_the_consequence() {
+        let folder = tempfile::tempdir().expect("folder");
+        for program in ["containerd", "containerd-shim-runc-v2", "modprobe"] {
+            std::fs::write(folder.path().join(program), "").expect("written");
+        }
+        let path = format!("/nowhere:{}", folder.path().display());
+        let findings = look_at_programs(&path);
+        let missing: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.state == FindingState::Wanted)
+            .map(|finding| format!("{}: {}", finding.name, finding.seen))
+            .collect();
+        assert_eq!(
+            missing,
+            ["iptables: not there: dockerd does not start", "runc: not there: no container starts"]
+        );
     }
 }

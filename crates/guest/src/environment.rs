@@ -22,6 +22,16 @@ pub const TOOLS: &str = "/opt/dayfly";
 /// Possible paths of a Docker daemon: in Docker's package, in Debian's, and among the host's tools.
 pub const DAEMONS: [&str; 3] = ["/usr/bin/dockerd", "/usr/sbin/dockerd", "/opt/dayfly/bin/dockerd"];
 
+/// The programs that Docker's engine calls: the name in messages, the program, and the consequence if an image lacks it. The
+/// host's tools have all of them, under the same names.
+pub const ENGINE_PROGRAMS: [(&str, &str, &str); 5] = [
+    ("iptables", "iptables", "dockerd does not start"),
+    ("containerd", "containerd", "dockerd does not start"),
+    ("containerd's shim", "containerd-shim-runc-v2", "no container starts"),
+    ("runc", "runc", "no container starts"),
+    ("modprobe", "modprobe", "the kernel cannot load a module when dockerd first needs it"),
+];
+
 /// Possible paths of the file in which a distribution stores the certificate authorities that it trusts.
 pub const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];

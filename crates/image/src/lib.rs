@@ -51,4 +51,4 @@ pub use progress::{Cancel, Progress};
 pub use resolver::ImageResolver;
 pub use runner_app::{RunnerApp, runner_app};
 pub use store::{Image, Store};
-pub use tools::{Tools, ToolsManifest, tools};
+pub use tools::{Tools, ToolsManifest, is_tool, tools};

@@ -5,7 +5,7 @@ mod choose;
 pub(crate) mod inspect;
 mod progress;
 
-use dayfly_image::{BuildSettings, Image, Manifest, Store};
+use dayfly_image::{BuildSettings, Image, Manifest, Store, is_tool};
 use serde_json::{Value, json};
 
 use crate::cli::{FetchArgs, ImageBuildArgs};
@@ -28,7 +28,7 @@ pub(crate) async fn pull(places: &Places, name: &str, fetch: FetchArgs, json: bo
     let image = by_word(places, name, fetch.spec(), json).await?.image;
     show(&image, json);
     if !json {
-        tell_lacks(image.manifest());
+        tell_lacks(image.manifest(), fetch.spec().add_tools);
     }
     Ok(Outcome::Success)
 }
@@ -150,14 +150,22 @@ pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-/// Prints which tools were added to an image, and which ones it lacks.
-fn tell_lacks(manifest: &Manifest) {
+/// Beginning of the message about tools that were left out.
+const TOOLS_ADD: &str = "dayfly adds these to an image that is pulled without --image-tools none:";
+
+/// Prints which tools were added to an image, and which ones it lacks. `added` is false if none were to be added.
+fn tell_lacks(manifest: &Manifest, added: bool) {
     if let Some(origin) = &manifest.origin {
         if !origin.added.is_empty() {
             printer::note(format_args!("added: {}", origin.added.join(", ")));
         }
         if !origin.lacks.is_empty() {
             printer::warning(format_args!("it lacks {}: jobs that need them fail", origin.lacks.join(", ")));
+            let tools: Vec<&str> =
+                origin.lacks.iter().map(String::as_str).filter(|lack| is_tool(lack)).collect();
+            if !added && !tools.is_empty() {
+                printer::note(format_args!("{TOOLS_ADD} {}", tools.join(", ")));
+            }
         }
     }
 }

@@ -77,6 +77,12 @@ pub fn tools(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
     })
 }
 
+/// Returns true if the tools include a thing of this name, as [`crate::Origin::lacks`] and the findings of a check name it.
+#[must_use]
+pub fn is_tool(name: &str) -> bool {
+    wanted().iter().any(|wanted| wanted.name == name && wanted.tool.is_some())
+}
+
 /// Returns the id of the bundle that [`tools`] would return.
 pub(super) fn id(settings: &BuildSettings) -> String {
     id_of_suite(&debian::suite(settings))

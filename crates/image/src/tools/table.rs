@@ -235,7 +235,20 @@ static WANTED: [Wanted; 15] = [
 
 #[cfg(test)]
 mod tests {
+    use dayfly_guest::environment::ENGINE_PROGRAMS;
+
+    use super::super::is_tool;
     use super::*;
+
+    #[test]
+    fn each_program_that_a_check_of_the_engine_looks_for_is_a_tool_of_its_name() {
+        for (name, program, _) in ENGINE_PROGRAMS {
+            let found = wanted().iter().find(|wanted| wanted.name == name).expect(name);
+            assert!(found.places.iter().all(|place| place.ends_with(&format!("/{program}"))), "{name}");
+            assert!(is_tool(name), "{name}");
+        }
+        assert!(!is_tool("sh") && !is_tool("the variable X"));
+    }
 
     #[test]
     fn each_link_leads_to_a_part_and_is_where_it_is_looked_for() {

@@ -1,6 +1,7 @@
 //! `dayfly image check`: boots an image and reports what it lacks.
 
 use dayfly_guest::finding::{Finding, FindingState, Part};
+use dayfly_image::{Image, is_tool};
 use dayfly_vm::check::Report;
 use dayfly_vm::{Driver, Machine, QemuSettings};
 
@@ -16,13 +17,19 @@ const DISK_MIB: u64 = 32 * 1024;
 
 pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome> {
     let (image, report) = look(places, &args).await?;
+    // dayfly's own images come from their package lists.
+    let tools = if image.manifest().origin.is_some() { missing_tools(&report) } else { Vec::new() };
     if args.json {
         let mut value = serde_json::json!(report);
         value["usable"] = report.why_not().is_none().into();
+        value["missing_tools"] = tools.into();
         printer::json(&value);
     } else {
-        printer::line(image);
+        printer::line(summary(&image));
         lines(&report).iter().for_each(printer::line);
+        if !tools.is_empty() {
+            printer::note(format_args!("{} {}", super::TOOLS_ADD, tools.join(", ")));
+        }
     }
     match report.why_not() {
         None => Ok(Outcome::Success),
@@ -34,10 +41,10 @@ pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome
     }
 }
 
-async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)> {
+async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(Image, Report)> {
     let host = machine::host(places)?;
     let image = super::choose(places, args.image.as_deref(), args.fetch.spec(), args.json).await?.image;
-    let name = summary(&image);
+    let checked = image.clone();
     let (accel, guest_binary) = (args.accel.choice(), places.guest_binary()?);
     let driver = Driver::Qemu(QemuSettings {
         disk_mib: DISK_MIB,
@@ -51,7 +58,13 @@ async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(String, Report)
     let task = Task::begin("booting and checking the image", args.json);
     let report = dayfly_vm::check::check(&host, &machine, &args.user).await.map_err(Failure::cannot)?;
     task.done("done");
-    Ok((name, report))
+    Ok((checked, report))
+}
+
+/// Returns the things that the image lacks and that dayfly has as tools.
+fn missing_tools(report: &Report) -> Vec<&str> {
+    let is_missing = |finding: &&Finding| finding.state != FindingState::Ok && is_tool(&finding.name);
+    report.findings.iter().filter(is_missing).map(|finding| finding.name.as_str()).collect()
 }
 
 /// Formats the report for people.
@@ -86,10 +99,8 @@ fn line(finding: &Finding, width: usize) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_report_tells_part_by_part_what_was_seen() {
-        let finding = |part, name: &str, state, seen: &str| Finding::new(part, name, state, seen);
-        let report = Report {
+    fn report(findings: Vec<Finding>) -> Report {
+        Report {
             image: "aa11".to_owned(),
             guest: "0".to_owned(),
             checked_s: 7,
@@ -97,18 +108,35 @@ mod tests {
             docker_ms: Some(9870),
             failure: None,
             is_certain: true,
-            findings: vec![
-                finding(Part::Jobs, "bash", FindingState::Ok, "/usr/bin/bash"),
-                finding(
-                    Part::Jobs,
-                    "git",
-                    FindingState::Wanted,
-                    "not there: actions/checkout fetches an archive",
-                ),
-                finding(Part::Docker, "kernel, needed", FindingState::Missing, "without VETH"),
-                finding(Part::RunnerApp, "version", FindingState::Ok, "0.13.0"),
-            ],
-        };
+            findings,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_and_a_tool_is_told_with_the_remedy() {
+        let finding = |name, state| Finding::new(Part::Docker, name, state, "x");
+        let report = report(vec![
+            finding("iptables", FindingState::Wanted),
+            finding("runc", FindingState::Ok),
+            finding("kernel, needed", FindingState::Missing),
+        ]);
+        assert_eq!(missing_tools(&report), ["iptables"]);
+    }
+
+    #[test]
+    fn a_report_tells_part_by_part_what_was_seen() {
+        let finding = |part, name: &str, state, seen: &str| Finding::new(part, name, state, seen);
+        let report = report(vec![
+            finding(Part::Jobs, "bash", FindingState::Ok, "/usr/bin/bash"),
+            finding(
+                Part::Jobs,
+                "git",
+                FindingState::Wanted,
+                "not there: actions/checkout fetches an archive",
+            ),
+            finding(Part::Docker, "kernel, needed", FindingState::Missing, "without VETH"),
+            finding(Part::RunnerApp, "version", FindingState::Ok, "0.13.0"),
+        ]);
         insta::assert_snapshot!(anstream::adapter::strip_str(&lines(&report).join("\n")), @r"
         up after 2.4 s, Docker answered after 9.9 s
         jobs
