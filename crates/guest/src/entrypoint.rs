@@ -38,6 +38,7 @@ pub(crate) mod standby;
 mod stop;
 mod supervisor;
 mod trm;
+mod tuning;
 pub(crate) mod user;
 
 use crate::folder::{Folder, FolderError};

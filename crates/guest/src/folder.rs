@@ -5,6 +5,7 @@ use dayfly_guest::environment::NOTE_LENGTH_MAX;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -161,12 +162,47 @@ impl Folder {
     }
 
     fn try_write(&self, name: &str, content: &str) -> Result<(), Problem> {
+        self.write_draft(name, content, |_| Ok(()))
+    }
+
+    /// Replaces a regular file like [`Folder::write`], with the owner and the access rights of the old file.
+    pub(crate) fn replace(&self, name: &str, content: &str) -> Result<(), FolderError> {
+        self.with(name, self.try_replace(name, content))
+    }
+
+    fn try_replace(&self, name: &str, content: &str) -> Result<(), Problem> {
+        let old = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(old.st_mode) != FileType::RegularFile {
+            return Err(Problem::NotAFile);
+        }
+        self.write_draft(name, content, |draft| {
+            rustix::fs::fchown(draft, Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)))?;
+            Ok(rustix::fs::fchmod(draft, Mode::from_raw_mode(old.st_mode & 0o777))?)
+        })
+    }
+
+    /// Writes a file under another name, completes it with `finish`, and renames it. Leaves nothing if that fails.
+    fn write_draft(
+        &self,
+        name: &str,
+        content: &str,
+        finish: impl FnOnce(&File) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
         let draft = format!(".{name}.draft");
         self.try_remove(&draft)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, &draft, flags, Mode::RUSR | Mode::WUSR)?;
-        File::from(fd).write_all(content.as_bytes())?;
-        Ok(rustix::fs::renameat(&self.fd, &draft, &self.fd, name)?)
+        // The file is closed before the rename, so that a watch sees its last name last.
+        let complete = |mut file: File| -> Result<(), Problem> {
+            file.write_all(content.as_bytes())?;
+            finish(&file)
+        };
+        let renamed =
+            complete(fd.into()).and_then(|()| Ok(rustix::fs::renameat(&self.fd, &draft, &self.fd, name)?));
+        if renamed.is_err() {
+            let _ = self.try_remove(&draft);
+        }
+        renamed
     }
 
     /// Removes a file. A file that does not exist is no error.
@@ -303,6 +339,23 @@ mod tests {
         folder.remove("1.tkn").expect("not there is no error");
         assert!(folder.read_note("1.tkn").expect_err("gone").is_absent());
         assert_eq!(std::fs::read_dir(directory.path()).expect("folder").count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_mode_and_a_link_is_not_replaced() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (directory, folder) = folder();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("file"), "old").expect("file");
+        std::fs::set_permissions(path("file"), std::fs::Permissions::from_mode(0o640)).expect("changed");
+        folder.replace("file", "new").expect("replaced");
+        assert_eq!(folder.read_note("file").expect("there"), "new");
+        let mode = std::fs::metadata(path("file")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        std::os::unix::fs::symlink("file", path("link")).expect("link");
+        assert!(folder.replace("link", "x").expect_err("a link").to_string().contains("not a regular file"));
+        assert!(folder.replace("absent", "x").expect_err("nothing").is_absent());
+        assert_eq!(std::fs::read_dir(directory.path()).expect("folder").count(), 2, "no draft is left");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod ending;
 mod jit;
 mod launch;
 mod output;
+mod runtime;
 mod version;
 
 pub use app::{After, PROGRAM, RunnerApp, SETTINGS, StopSignal, without_token};
@@ -19,4 +20,5 @@ pub use launch::{Launch, Proof, Registration, SEARCH_PATH, SecretVariable, User}
 pub use output::{
     APP_LOG, DIAGNOSTICS, JobResult, Observation, Relayed, is_diagnostic, observe, parse_relayed, relay,
 };
+pub use runtime::{DOTNET_PROGRAMS, TIERED_PGO_VARIABLES, without_tiered_pgo};
 pub use version::Version;

@@ -5,7 +5,7 @@ use super::process::{self, Process};
 use super::settings::{Settings, Task};
 use super::supervisor::Event;
 use super::user::{self, Account};
-use super::{StartError, install};
+use super::{StartError, folders, install, tuning};
 use crate::folder::Folder;
 use dayfly_guest::runner_app::{JitConfig, Launch, RunnerApp, RunnerFile, SETTINGS, User, without_token};
 use std::fs::File;
@@ -147,6 +147,13 @@ impl App {
             write_new(&self.launch.folder.join(file.name()), jit_config.file(file), self.account.as_ref())?;
         }
         Ok(())
+    }
+
+    /// Sets the app's runtime up for a short life, unless the app runs already. Returns the problems. Outside of a dayfly
+    /// machine nothing is changed, because the app then is not dayfly's.
+    pub(super) fn tune(&self) -> Vec<String> {
+        let is_meant = self.kind == Some(RunnerApp::ActionsRunner) && self.blocked.is_none();
+        if is_meant && folders::is_machine() { tuning::tune(&self.launch) } else { Vec::new() }
     }
 
     /// Starts the app, or lets the waiting one continue.

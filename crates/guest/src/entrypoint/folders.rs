@@ -58,7 +58,12 @@ impl fmt::Display for Unusable {
 /// Creates each folder that can be created, unsets each variable whose folder cannot be used, and returns these. Outside of
 /// a dayfly machine nothing is created, because the entrypoint then runs on a system that is not dayfly's.
 pub(crate) fn settle(launch: &mut Launch, account: Option<&Account>) -> Vec<Unusable> {
-    settle_in(launch, account, Path::new(GUEST).exists())
+    settle_in(launch, account, is_machine())
+}
+
+/// Returns true if this system is a dayfly machine.
+pub(super) fn is_machine() -> bool {
+    Path::new(GUEST).exists()
 }
 
 fn settle_in(launch: &mut Launch, account: Option<&Account>, is_machine: bool) -> Vec<Unusable> {

@@ -67,6 +67,9 @@ impl Run<'_> {
             }
         }
         self.check_work_folder(&app);
+        for problem in app.tune() {
+            self.log.detail(&problem);
+        }
         let request = engine::Request {
             wanted: self.settings.engine,
             path: path.unwrap_or_default(),
