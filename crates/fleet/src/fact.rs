@@ -188,7 +188,7 @@ pub enum Fact {
         /// Its id.
         template: String,
     },
-    /// A line of the template's warm-up.
+    /// A line of the template's warm-up, or the reason why no runner app waits in it.
     TemplateLine {
         /// The text.
         text: String,

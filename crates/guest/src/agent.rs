@@ -20,7 +20,6 @@ mod identity;
 mod outbox;
 mod port;
 mod prepare;
-mod processes;
 mod shell;
 mod standby;
 mod tree;
@@ -165,6 +164,12 @@ impl Agent {
         }
         console::say(&reason);
         self.outbox.fact(GuestMessage::DockerFailed { reason });
+    }
+
+    /// Reports something that is no failure to the host and on the console.
+    fn tell(&self, text: &str) {
+        console::say(text);
+        self.line(Source::Agent, text);
     }
 
     fn line(&self, source: Source, text: &str) {

@@ -40,6 +40,7 @@ mod supervisor;
 mod trm;
 mod tuning;
 pub(crate) mod user;
+pub(crate) mod worker;
 
 use crate::folder::{Folder, FolderError};
 use blocked::Blocked;
@@ -69,6 +70,8 @@ enum StartError {
     NotInstalled(#[from] install::NotInstalled),
     #[error(transparent)]
     App(#[from] app::AppError),
+    #[error(transparent)]
+    Standby(#[from] blocked::StandbyError),
     #[error("{}: not a path to a file", .0.display())]
     Path(PathBuf),
 }

@@ -8,6 +8,7 @@
 //! - `dayfly-guest base ...` and `dayfly-guest install ...` ([`image`]): the steps of an image's Dockerfile;
 //! - `dayfly-guest check [USER]` ([`check`]): reports what jobs would miss in this machine's image;
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
+//! - under the name `Runner.Worker` ([`entrypoint::worker`]): the official app's worker with its runner's environment;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest mortal ...` ([`mortal`]): becomes a program that is killed when its parent exits;
 //! - `dayfly-guest --version`.
@@ -29,6 +30,7 @@ mod listening;
 mod memory;
 mod mortal;
 mod options;
+mod processes;
 mod sink;
 mod wrapper;
 
@@ -47,10 +49,11 @@ As process 1 of a machine (its initramfs's /init) it takes no arguments.
 
 fn main() -> ExitCode {
     let mut given = std::env::args_os();
-    let is_docker = given.next().is_some_and(|program| wrapper::is_meant(&program));
+    let program = given.next().unwrap_or_default();
     let given: Vec<OsString> = given.collect();
     match given.first() {
-        _ if is_docker => return wrapper::run(given),
+        _ if wrapper::is_meant(&program) => return wrapper::run(given),
+        _ if entrypoint::worker::is_meant(&program) => return entrypoint::worker::run(&program, given),
         Some(first) if first == wrapper::NAME => return wrapper::run(given[1..].to_vec()),
         Some(first) if first == MORTAL => return mortal::run(&given[1..]),
         _ => {}

@@ -1,8 +1,9 @@
 //! Starts the Docker daemon, pings it until it answers, and reports its exit.
 
-use super::{Agent, processes};
+use super::Agent;
 use crate::docker::{LastLines, SOCKET};
 use crate::listening;
+use crate::processes;
 use dayfly_guest::environment::DAEMONS;
 use dayfly_guest::protocol::{Milestone, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

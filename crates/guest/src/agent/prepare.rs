@@ -3,9 +3,10 @@
 //! The prepared machine holds nothing that belongs to a runner or a user: no key, no token, no name. Processes that stand
 //! still cost the forks of this machine nothing, but processes that run cost each fork.
 
-use super::{Agent, docker, identity::Identities, processes, standby::Standby};
+use super::{Agent, docker, identity::Identities, standby::Standby};
+use crate::console::PREFIX;
 use crate::entrypoint::{folders, user::Account};
-use crate::lines;
+use crate::{lines, processes};
 use dayfly_guest::protocol::{Prepare, Source};
 use dayfly_guest::runner_app::{Launch, User};
 use std::collections::VecDeque;
@@ -37,9 +38,12 @@ pub(super) fn run(agent: &Agent, identities: &Identities, prepare: &Prepare) -> 
     // All modules are loaded again so that none is missing. A module that is loaded already costs nothing.
     crate::boot::load_for_docker();
     match Standby::start(agent, &prepare.user) {
-        Ok(standby) => agent.set_standby(standby),
+        Ok((standby, said)) => {
+            agent.set_standby(standby);
+            said.lines().for_each(|line| agent.tell(line.strip_prefix(PREFIX).unwrap_or(line)));
+        }
         // The entrypoint can be started in the ordinary way later.
-        Err(error) => crate::console::say(&format!("no entrypoint stands by: {error}")),
+        Err(error) => agent.tell(&format!("no entrypoint stands by: {error}")),
     }
     wait_until_quiet();
     docker::sleep(agent);

@@ -9,8 +9,12 @@ use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::Receiver;
 
+/// Longest time in seconds that the runner app may take until it waits. The official app takes some ten seconds under
+/// emulation.
+const APP_MAX_S: &str = "90";
+
 /// Longest time without output until the standby entrypoint is ready. It starts the runner app meanwhile.
-const READY_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+const READY_MAX: Timespec = Timespec { tv_sec: 110, tv_nsec: 0 };
 
 /// A standby entrypoint that waits for its order.
 #[derive(Debug)]
@@ -21,24 +25,25 @@ pub(super) struct Standby {
 }
 
 impl Standby {
-    /// Starts the entrypoint, and waits until it is ready for its order.
-    pub(super) fn start(agent: &Agent, user: &str) -> io::Result<Self> {
+    /// Starts the entrypoint, and waits until it is ready for its order. Also returns its output until then: the reason why
+    /// no runner app waits, or nothing.
+    pub(super) fn start(agent: &Agent, user: &str) -> io::Result<(Self, String)> {
         let (stdin, order) = io::pipe()?;
         let (output, writer) = io::pipe()?;
         let mut command = Command::new(agent.program());
-        command.args(["entrypoint", OPTION, "-u", user]).env_clear().current_dir("/");
+        command.args(["entrypoint", OPTION, APP_MAX_S, "-u", user]).env_clear().current_dir("/");
         command.stdin(stdin).stdout(writer.try_clone()?).stderr(writer);
         let (pid, ended) = agent.children.spawn(command)?;
         crate::memory::protect_entrypoint(pid);
         let mut standby = Self { order, output, ended };
-        standby.wait_until_ready()?;
-        Ok(standby)
+        let said = standby.wait_until_ready()?;
+        Ok((standby, said))
     }
 
-    fn wait_until_ready(&mut self) -> io::Result<()> {
+    fn wait_until_ready(&mut self) -> io::Result<String> {
         let mut said = Vec::new();
         while !said.ends_with(format!("{READY}\n").as_bytes()) {
-            // The output before that is short: the reason why no runner app waits.
+            // The output before that is short.
             if said.len() > crate::lines::LINE_MAX {
                 return Err(io::Error::other("it prints something else"));
             }
@@ -49,11 +54,8 @@ impl Standby {
             self.output.read_exact(&mut byte)?;
             said.extend(byte);
         }
-        let before = said.len() - READY.len() - 1;
-        if before > 0 {
-            crate::console::say(String::from_utf8_lossy(&said[..before]).trim_end());
-        }
-        Ok(())
+        said.truncate(said.len() - READY.len() - 1);
+        Ok(String::from_utf8_lossy(&said).trim_end().to_owned())
     }
 
     /// Sends the order, and returns the entrypoint's output and the channel of its exit status. Fails if the entrypoint

@@ -1,6 +1,7 @@
 //! Prepares the runner app before it runs: its user, its folder and the files in the folder.
 
 use super::blocked::Blocked;
+use super::log::Log;
 use super::process::{self, Process};
 use super::settings::{Settings, Task};
 use super::supervisor::Event;
@@ -52,8 +53,8 @@ pub(super) struct App {
     pub(super) account: Option<Account>,
     /// The kind of runner app; `None` for a command.
     pub(super) kind: Option<RunnerApp>,
-    /// An app that already runs, and waits for its environment.
-    blocked: Option<Blocked>,
+    /// An app that already runs, and waits for its runner.
+    blocked: Option<(Blocked, JitConfig)>,
 }
 
 impl App {
@@ -82,7 +83,7 @@ impl App {
         match (blocked, jit_config) {
             (Some(blocked), Some(config)) if blocked.is(&app.launch, app.account.as_ref()) => {
                 app.write_files(config)?;
-                app.blocked = Some(blocked);
+                app.blocked = Some((blocked, config.clone()));
             }
             (blocked, _) => {
                 drop(blocked);
@@ -141,10 +142,11 @@ impl App {
         self.give(folder)
     }
 
-    /// Writes the files of a JIT config. A new folder still belongs to root then, so that no other user can enter it.
+    /// Writes the files of a JIT config. A new folder still belongs to root then, so that no other user can enter it. A
+    /// waiting app may have a FIFO in the place of a file.
     fn write_files(&self, jit_config: &JitConfig) -> Result<(), AppError> {
         for file in RunnerFile::ALL {
-            write_new(&self.launch.folder.join(file.name()), jit_config.file(file), self.account.as_ref())?;
+            write_file(&self.launch.folder, file.name(), jit_config.file(file), self.account.as_ref())?;
         }
         Ok(())
     }
@@ -157,11 +159,19 @@ impl App {
     }
 
     /// Starts the app, or lets the waiting one continue.
-    pub(super) fn start(&mut self, events: &SyncSender<Event>) -> Result<(Process, PipeReader), AppError> {
-        if let Some(blocked) = self.blocked.take()
-            && let Some(started) = blocked.go_on(&self.launch, events)?
-        {
-            return Ok(started);
+    pub(super) fn start(
+        &mut self,
+        events: &SyncSender<Event>,
+        log: &Log,
+    ) -> Result<(Process, PipeReader), AppError> {
+        if let Some((blocked, jit_config)) = self.blocked.take() {
+            match blocked.go_on(&self.launch, &jit_config, events) {
+                Ok(started) => {
+                    log.detail("the app that waited goes on");
+                    return Ok(started);
+                }
+                Err(error) => log.say(&format!("the app is started, not the one that waited: {error}")),
+            }
         }
         process::start(&self.launch, self.account.as_ref(), events)
     }
@@ -217,11 +227,13 @@ impl App {
     }
 }
 
-/// Writes a new file that only this user can read.
-fn write_new(path: &Path, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
-    let new = File::options().write(true).create_new(true).mode(0o600).open(path);
-    new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", path))?;
-    give(path, account)
+/// Writes a file that only this user can read. It has another name until it is complete.
+fn write_file(folder: &Path, name: &str, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
+    let (path, draft) = (folder.join(name), folder.join(format!("{name}.draft")));
+    let new = File::options().write(true).create_new(true).mode(0o600).open(&draft);
+    new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", &draft))?;
+    give(&draft, account)?;
+    std::fs::rename(&draft, &path).map_err(at("cannot write", &path))
 }
 
 /// Gives a file to a user; `None`: its owner stays.

@@ -1,58 +1,95 @@
-//! A runner app that is started before there is a runner, and waits for its environment.
+//! A runner app that is started before there is a runner, and waits for it.
 //!
-//! The start of github-act-runner takes longer than any other step before a job, half a second under emulation. Therefore
-//! images hold another program beside it, `act-standby`. It starts in the same way, waits until the entrypoint writes to a
-//! FIFO, and then does the same as `github-act-runner run`, with the environment that was written. While it waits, it holds
-//! no data of a runner, so it can be frozen in a template. The official app has no such program: its own program is only
-//! read once, by a run with `--version`.
+//! The start of an app takes longer than any other step before a job: half a second for github-act-runner and ten seconds
+//! for the official app under emulation. Therefore an app is started in a machine that is then frozen, and each fork of
+//! this machine only gives it a runner. While it waits, it holds no data of a runner.
+//!
+//! ```text
+//!   template   Standby::start      the app runs, and reads from a FIFO that this process holds open
+//!   fork       App::write_files    the files of the JIT config
+//!              Standby::hand_over  the text that the app waits for
+//!         or   Standby::clean_up   another app or a command is started instead
+//! ```
 
-use super::app::{self, AppError, at};
+mod act;
+mod fifo;
+mod listener;
+
+use super::app::{self, AppError};
 use super::process::{self, Process};
 use super::settings::Layers;
 use super::supervisor::Event;
 use super::user::Account;
-use super::{StartError, install};
-use dayfly_guest::runner_app::{Launch, RunnerApp};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use super::{StartError, folders, install};
+use act::ActStandby;
+use dayfly_guest::runner_app::{JitConfig, Launch, RunnerApp};
+use listener::ListenerStandby;
 use rustix::process::Pid;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{PipeReader, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::io::PipeReader;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
-/// A waiting app. Dropping it kills the app and removes the app's folder, unless the app continues.
+/// The reason why an app does not wait, or does not continue.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StandbyError {
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error("{} ended before it waited for its runner", .0.display())]
+    Ended(PathBuf),
+    #[error("{} was not seen to wait for its runner in time", .0.display())]
+    Late(PathBuf),
+    #[error("{} is there already: the app in the image is configured, or of an unknown version", .0.display())]
+    Occupied(PathBuf),
+    #[error(
+        "{} is in the memory of the app that waits: all forks would share the state of its random numbers", .0.display()
+    )]
+    Tls(PathBuf),
+    #[error("the app waits no more")]
+    Gone,
+}
+
+/// A way in which a runner app waits for its runner.
+trait Standby {
+    /// Starts the app, and returns it with its output once it has been seen to wait, before `end`. The app is not left
+    /// running if this fails.
+    fn start(
+        &mut self,
+        launch: &Launch,
+        account: Option<&Account>,
+        end: Instant,
+    ) -> Result<(Child, PipeReader), StandbyError>;
+
+    /// Gives the waiting app its runner, whose files are in the app's folder already.
+    fn hand_over(&mut self, launch: &Launch, jit_config: &JitConfig) -> Result<(), StandbyError>;
+
+    /// Removes everything that [`Standby::start`] has made, also if it has failed. The app does not run any more.
+    fn clean_up(&mut self);
+}
+
+/// Returns the way in which an app waits; `None` if it has none.
+fn standby_of(program: &Path) -> Option<Box<dyn Standby>> {
+    match RunnerApp::of(program) {
+        RunnerApp::GithubActRunner => Some(Box::new(ActStandby::beside(program)?)),
+        RunnerApp::ActionsRunner => Some(Box::new(ListenerStandby::default())),
+    }
+}
+
+/// A waiting app. Dropping it kills the app and removes everything that was made for it, unless the app continues.
 pub(super) struct Blocked {
-    /// The app that the waiting program replaces.
-    app: PathBuf,
-    folder: PathBuf,
+    /// The command line that the waiting app takes the place of.
+    launch: Launch,
     account: Option<Account>,
-    state: BlockedStage,
+    standby: Box<dyn Standby>,
+    /// The process and its output; `None` once it was told to continue.
+    waiting: Option<(Child, PipeReader)>,
 }
-
-/// The progress of a waiting app.
-enum BlockedStage {
-    /// Its folder exists, but no process runs yet.
-    Preparing,
-    /// The process waits; the pipe has its output.
-    Waiting(Child, PipeReader),
-    /// It was told to continue. The folder belongs to the app, or to the one that takes its place.
-    Released,
-}
-
-/// Name of the waiting program, beside the app.
-const PROGRAM: &str = "act-standby";
-/// Name of the FIFO in the app's folder, from which it reads its environment.
-const FIFO: &str = ".standby";
 
 impl Blocked {
-    /// Starts the app as it would be started for a JIT config without any user settings. Returns `None` if the app has no
-    /// waiting program.
-    pub(super) fn start(layers: &Layers<'_>) -> Result<Option<Self>, StartError> {
+    /// Starts the app as it would be started for a JIT config without any user settings. It must wait before `end`. Returns
+    /// `None` if the app cannot wait; then it is only read once, by a run with `--version`.
+    pub(super) fn start(layers: &Layers<'_>, end: Instant) -> Result<Option<Self>, StartError> {
         let account = layers.user().as_deref().map(Account::to_become).transpose()?.flatten();
         let app_dir = layers.options.get("app-dir").map(PathBuf::from);
         let (user, folder) = app::home(app_dir.as_deref(), account.as_ref())?;
@@ -60,90 +97,58 @@ impl Blocked {
             Some(program) => PathBuf::from(program),
             None => install::find(layers.get("RUNNER_INSTALL").map(PathBuf::from).as_deref())?,
         };
+        let folder = RunnerApp::of(&program).own_folder(&program).unwrap_or(folder);
         let mut launch = Launch::run(&program, &folder, &user);
         crate::image_env::apply(&mut launch);
-        let waiting = program.with_file_name(PROGRAM);
-        if RunnerApp::of(&program) != RunnerApp::GithubActRunner || !waiting.is_file() {
+        folders::settle(&mut launch, account.as_ref());
+        let Some(mut standby) = standby_of(&program) else {
             launch.args = vec!["--version".to_owned()];
             launch.folder = "/".into();
             let (mut child, _output) = process::spawn(&launch, account.as_ref())?;
             let _ = super::orphans::reap(&mut child);
             return Ok(None);
+        };
+        match standby.start(&launch, account.as_ref(), end) {
+            Ok(waiting) => Ok(Some(Self { launch, account, standby, waiting: Some(waiting) })),
+            Err(error) => {
+                standby.clean_up();
+                Err(error.into())
+            }
         }
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .map_err(at("cannot make the folder", &folder))?;
-        // From here on an error drops this value, which removes the folder.
-        let mut blocked = Self { app: program, folder, account, state: BlockedStage::Preparing };
-        let fifo = blocked.folder.join(FIFO);
-        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
-            .map_err(|errno| at("cannot make", &fifo)(errno.into()))?;
-        app::give(&fifo, blocked.account.as_ref())?;
-        app::give(&blocked.folder, blocked.account.as_ref())?;
-        (launch.program, launch.args) = (waiting, vec![FIFO.to_owned()]);
-        let (child, output) = process::spawn(&launch, blocked.account.as_ref())?;
-        blocked.state = BlockedStage::Waiting(child, output);
-        Ok(Some(blocked))
     }
 
     /// Returns true if this app can replace the one that would be started: everything but the environment must match.
     pub(super) fn is(&self, launch: &Launch, account: Option<&Account>) -> bool {
-        self.app == launch.program
-            && launch.args == ["run"]
-            && self.folder == launch.folder
-            && self.account.as_ref() == account
-            && launch.secret.is_none()
+        let fixed = |launch: &Launch| (launch.program.clone(), launch.args.clone(), launch.folder.clone());
+        fixed(&self.launch) == fixed(launch) && self.account.as_ref() == account
     }
 
-    /// Writes the app's environment, with which it continues. Returns `None` if it does not wait (any more). The app has
-    /// exited or is killed in that case.
+    /// Gives the app its runner and its environment, with which it continues. If this fails, the app has exited or is
+    /// killed.
     pub(super) fn go_on(
         mut self,
         launch: &Launch,
+        jit_config: &JitConfig,
         events: &SyncSender<Event>,
-    ) -> Result<Option<(Process, PipeReader)>, AppError> {
-        let path = self.folder.join(FIFO);
-        let BlockedStage::Waiting(child, output) = std::mem::replace(&mut self.state, BlockedStage::Released)
-        else {
-            return Ok(None);
-        };
-        let environment: BTreeMap<_, _> = launch.env.iter().map(|(name, value)| (name, value)).collect();
-        let written = serde_json::to_vec(&environment)
-            .map_err(std::io::Error::from)
-            .and_then(|text| File::from(open_fifo(&path)?).write_all(&text));
-        std::fs::remove_file(&path).map_err(at("cannot remove", &path))?;
-        match written {
-            Ok(()) if !process::has_ended(Pid::from_child(&child)) => {
-                Ok(Some((process::watch(child, launch.stop_signal, events), output)))
-            }
-            _ => {
+    ) -> Result<(Process, PipeReader), StandbyError> {
+        let (child, output) = self.waiting.take().ok_or(StandbyError::Gone)?;
+        let handed_over = self.standby.hand_over(launch, jit_config);
+        let gone = process::has_ended(Pid::from_child(&child)).then_some(StandbyError::Gone);
+        match handed_over.err().or(gone) {
+            None => Ok((process::watch(child, launch.stop_signal, events), output)),
+            Some(error) => {
                 process::discard(child);
-                Ok(None)
+                Err(error)
             }
         }
     }
-}
-
-/// Opens the FIFO for writing. Returns an error if no process has opened it for reading.
-fn open_fifo(path: &std::path::Path) -> std::io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fifo = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::NXIO) => return Err(std::io::Error::other("it does not wait")),
-        fifo => fifo?,
-    };
-    // Writes block from now on: the reader empties the FIFO while it is filled.
-    rustix::fs::fcntl_setfl(&fifo, OFlags::empty())?;
-    Ok(fifo)
 }
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.state, BlockedStage::Released) {
-            BlockedStage::Released => return,
-            BlockedStage::Waiting(child, _) => process::discard(child),
-            BlockedStage::Preparing => {}
+        if let Some((child, _)) = self.waiting.take() {
+            process::discard(child);
+            self.standby.clean_up();
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -170,7 +170,7 @@ impl Run<'_> {
     fn run_once(&self, app: &mut App, supervisor: &mut Supervisor) -> Result<After, StartError> {
         let Launch { program, folder, .. } = &app.launch;
         self.log.detail(&format!("starting {} in {}", program.display(), folder.display()));
-        let (mut process, output) = app.start(&self.events)?;
+        let (mut process, output) = app.start(&self.events, self.log)?;
         let seen = Seen::default();
         let relay = relay_output("runner", output, self.log, Some(&seen));
         let what = if app.kind.is_some() { "the runner app" } else { "the command" };

@@ -1,7 +1,7 @@
-//! `dayfly-guest entrypoint --standby`: an entrypoint that waits until it gets a runner.
+//! `dayfly-guest entrypoint --standby SECONDS`: an entrypoint that waits until it gets a runner.
 //!
 //! The agent starts it in a machine that will be frozen. It does everything that does not depend on a runner, including
-//! the start of the runner app ([`Blocked`]), prints [`READY`], and reads one line from standard input: an [`Order`]. From
+//! the start of the runner app ([`Blocked`]), for which it has the given time, prints [`READY`], and reads one line from standard input: an [`Order`]. From
 //! then on it behaves as if it had been started with the order's arguments and environment.
 
 use super::blocked::Blocked;
@@ -9,11 +9,12 @@ use super::options;
 use super::settings::Layers;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, Read as _, Write as _};
+use std::time::{Duration, Instant};
 
 /// The line that it prints once it waits.
 pub(crate) const READY: &str = "standing by";
 
-/// The option that requests standby. It comes before all other options.
+/// The option that requests standby. It comes before all other options, and the time for the runner app comes next.
 pub(crate) const OPTION: &str = "--standby";
 
 /// Largest size of an order in bytes. Arguments and environment have some hundred bytes.
@@ -28,13 +29,16 @@ pub(crate) struct Order {
     pub(crate) env: Vec<(String, String)>,
 }
 
-/// Waits for an order, and returns it with the waiting app. Returns `None` if no valid order comes.
+/// Waits for an order, and returns it with the waiting app. Returns `None` if no valid order comes. The first argument is
+/// the time for the app.
 pub(super) fn wait(args: &[String], environment: &[(String, String)]) -> Option<(Order, Option<Blocked>)> {
+    let (seconds, args) = args.split_first()?;
+    let limit = Duration::from_secs(seconds.parse::<u16>().ok()?.into());
     super::begin();
     let blocked = options::parse(args).ok().and_then(|options| {
         let layers = Layers { file: None, options: &options, environment };
-        Blocked::start(&layers).unwrap_or_else(|error| {
-            // If this matters later, the ordinary start reports it.
+        Blocked::start(&layers, Instant::now() + limit).unwrap_or_else(|error| {
+            // The agent reports this once, for the template. If it matters later, the ordinary start reports it too.
             crate::console::say(&format!("no runner app waits: {error}"));
             None
         })

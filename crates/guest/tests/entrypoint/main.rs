@@ -5,6 +5,7 @@
 mod by_hand;
 mod engine;
 mod jit;
+mod listener;
 mod notes;
 mod official;
 mod signals;

@@ -2,8 +2,10 @@
 
 use crate::stage::{Entrypoint, ID, Stage, jit_config, runner_lines, wait_until};
 use dayfly_guest::runner_app::Ending;
+use std::fs::File;
 use std::io::Write as _;
-use std::process::{ChildStdin, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
 
 /// The script of the app.
 const APP: &str = "echo \"runner $(cat .runner)\"\ncat .credentials .credentials_rsaparams\necho\n\
@@ -20,39 +22,49 @@ fn stage() -> Stage {
     stage
 }
 
-struct Standby {
+/// An entrypoint that stands by.
+pub(crate) struct Standby {
     entrypoint: Entrypoint,
     stdin: ChildStdin,
+    app: PathBuf,
 }
 
 impl Standby {
     fn start(stage: &Stage) -> Self {
-        let mut command = stage.command(&[], &[]);
-        let args: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let app = stage.path("app.sh");
+        Self::with_app(stage, "app.sh", 20)
+    }
+
+    /// Starts an entrypoint with an app that has this many seconds until it must wait. The entrypoint's messages go to
+    /// `standby.log`.
+    pub(crate) fn with_app(stage: &Stage, app: &str, seconds: u16) -> Self {
+        let app = stage.path(app);
         // The agent's arguments, without an id: there is no runner yet.
-        let mut standby = std::process::Command::new(command.get_program());
-        standby.args(["entrypoint", "--standby", "-u", ""]).arg("--app").arg(&app);
-        let app_dir = args.iter().position(|arg| arg == "--app-dir").expect("a folder");
-        standby.arg("--app-dir").arg(&args[app_dir + 1]).env_clear();
-        standby.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command = standby;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dayfly-guest"));
+        command.args(["entrypoint", "--standby", &seconds.to_string(), "-u", ""]).arg("--app").arg(&app);
+        command.arg("--app-dir").arg(stage.path("app")).env_clear();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(File::create(stage.path("standby.log")).expect("made"));
         let mut entrypoint = Entrypoint::start(&mut command);
         entrypoint.wait_for_line("standing by");
         let stdin = entrypoint.child.stdin.take().expect("piped");
-        Self { entrypoint, stdin }
+        Self { entrypoint, stdin, app }
     }
 
     /// Sends the order, with the arguments and the environment of a start without standby.
-    fn order(mut self, stage: &Stage, more: &[&str]) -> (String, Option<i32>) {
-        let app = stage.path("app.sh");
-        let command = stage.command(&["--app", app.to_str().expect("text")], &[]);
+    pub(crate) fn order(mut self, stage: &Stage, more: &[&str]) -> (String, Option<i32>) {
+        let command = stage.command(&["--app", self.app.to_str().expect("text")], &[]);
         let args = command.get_args().skip(1).map(|arg| arg.to_str().expect("text"));
         let args: Vec<_> = args.chain(more.iter().copied()).collect();
         let env: Vec<_> =
             command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?))).collect();
         let order = serde_json::json!({ "args": args, "env": env });
         self.stdin.write_all(format!("{order}\n").as_bytes()).expect("ordered");
+        self.entrypoint.end()
+    }
+
+    /// Ends the entrypoint without an order.
+    pub(crate) fn end(self) -> (String, Option<i32>) {
+        drop(self.stdin);
         self.entrypoint.end()
     }
 }
@@ -63,23 +75,29 @@ fn steady(output: &str) -> Vec<&str> {
     runner_lines(output).into_iter().filter(tells).collect()
 }
 
-/// Waits until the app has opened its FIFO, and returns its process id.
-fn blocked_app(stage: &Stage) -> u32 {
-    let mut found = 0;
-    let script = stage.path("act-standby").to_string_lossy().into_owned();
-    wait_until("the app waits", || {
-        let processes = std::fs::read_dir("/proc").expect("processes").flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let is_app = |pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|&byte| byte == 0).nth(1) == Some(script.as_bytes()))
-        };
-        found = pids.filter(is_app).min().unwrap_or_default();
-        found != 0
-    });
-    // The app's shell runs, but nothing shows that its `cat` has opened the FIFO. This is long enough for a slow `cat`.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    found
+/// Returns the process id of the waiting app, a script at this path.
+pub(crate) fn waiting_app(stage: &Stage, script: &str) -> u32 {
+    let script = stage.path(script).to_string_lossy().into_owned();
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_app = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|&byte| byte == 0).nth(1) == Some(script.as_bytes()))
+    };
+    pids.filter(is_app).min().expect("the app waits")
+}
+
+/// Kills a process, and waits until it is dead. An app that is not quite dead would still take its runner, and its exit
+/// would be the runner's.
+pub(crate) fn kill(app: u32) {
+    let pid = rustix::process::Pid::from_raw(app.cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let stat = || std::fs::read_to_string(format!("/proc/{app}/stat")).unwrap_or_default();
+    wait_until("the app is dead", || stat().rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z")));
+}
+
+pub(crate) fn is_gone(app: u32) -> bool {
+    !Path::new(&format!("/proc/{app}")).exists()
 }
 
 #[test]
@@ -92,7 +110,7 @@ fn the_waiting_app_goes_on_with_the_files_and_the_environment_of_its_runner() {
     assert_eq!(code, Some(Ending::JobDone.code()), "{without}");
 
     let standby = Standby::start(&with);
-    let app = blocked_app(&with);
+    let app = waiting_app(&with, "act-standby");
     assert!(!with.note("tkn").exists(), "nobody is told of a runner that there is not yet");
     let (output, code) = standby.order(&with, &[]);
     assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
@@ -139,15 +157,11 @@ fn an_app_that_cannot_wait_leaves_nothing_and_is_started_as_ever() {
 fn one_that_waits_no_more_is_replaced_by_the_app() {
     let stage = stage();
     let standby = Standby::start(&stage);
-    let app = blocked_app(&stage);
-    let pid = rustix::process::Pid::from_raw(app.cast_signed()).expect("a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
-    // An app that is not quite dead would still take its environment, and its exit would be the runner's.
-    let stat = || std::fs::read_to_string(format!("/proc/{app}/stat")).unwrap_or_default();
-    wait_until("the app is dead", || stat().rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z")));
+    let app = waiting_app(&stage, "act-standby");
+    kill(app);
     let (output, code) = standby.order(&stage, &[]);
     assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
-    assert!(!output.contains("waited as"), "{output}");
+    assert!(!output.contains("waited as") && output.contains("not the one that waited"), "{output}");
     assert_eq!(steady(&output)[0], r#"runner {"AgentName":"n"}"#);
 }
 
@@ -155,22 +169,21 @@ fn one_that_waits_no_more_is_replaced_by_the_app() {
 fn a_command_takes_the_place_of_the_waiting_app() {
     let stage = stage();
     let standby = Standby::start(&stage);
-    let app = blocked_app(&stage);
+    let app = waiting_app(&stage, "act-standby");
     let (output, code) = standby.order(&stage, &["--", "/bin/echo", "instead"]);
     assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
     assert_eq!(runner_lines(&output), ["instead"]);
-    assert!(!std::path::Path::new(&format!("/proc/{app}")).exists(), "the waiting one is gone");
+    assert!(is_gone(app), "the waiting one is gone");
 }
 
 #[test]
 fn without_an_order_it_ends_with_all_that_it_has_started() {
     let stage = stage();
-    let Standby { entrypoint, stdin } = Standby::start(&stage);
-    let app = blocked_app(&stage);
-    drop(stdin);
-    let (output, code) = entrypoint.end();
+    let standby = Standby::start(&stage);
+    let app = waiting_app(&stage, "act-standby");
+    let (output, code) = standby.end();
     assert_eq!(code, Some(0), "{output}");
     assert!(!output.contains(ID), "{output}");
-    wait_until("the app is gone", || !std::path::Path::new(&format!("/proc/{app}")).exists());
+    wait_until("the app is gone", || is_gone(app));
     assert!(!stage.path("app").exists());
 }

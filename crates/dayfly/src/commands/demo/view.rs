@@ -143,7 +143,7 @@ impl View {
                 "building the template that machines are forked from (once, some 20 s)".to_owned()
             }
             Fact::TemplateWaiting { .. } => "waiting for the template".to_owned(),
-            Fact::TemplateLine { text } => format!("warm-up: {text}"),
+            Fact::TemplateLine { text } => format!("in the template: {text}"),
             Fact::TemplateBuilt { took_ms, .. } => {
                 format!("template built in {:.1} s", Duration::from_millis(*took_ms).as_secs_f32())
             }

@@ -109,7 +109,7 @@ fn tell(record: &FactRecord) {
         Fact::TemplateWaiting { template } => {
             tracing::info!("{name}: waiting for template {template}, which is being built");
         }
-        Fact::TemplateLine { text } => tracing::debug!("{name}: warm-up: {text}"),
+        Fact::TemplateLine { text } => tracing::debug!("{name}: in the template: {text}"),
         Fact::TemplateBuilt { template, took_ms, bytes } => {
             tracing::info!("{name}: template {template} built in {took_ms} ms ({} MiB)", bytes >> 20);
         }

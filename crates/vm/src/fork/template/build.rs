@@ -137,7 +137,7 @@ struct TemplateBuild {
     outputs: Outputs,
     /// The last lines of the warm-up.
     lines: Vec<String>,
-    /// The log of the warm-up.
+    /// The log of the warm-up and the agent.
     log: Option<BoundedFile>,
     hello_limit: Duration,
     limits: Limits,
@@ -235,9 +235,17 @@ impl TemplateBuild {
             };
             let Ok(message) = message else { return Err(self.ended(what).await) };
             self.said_hello |= matches!(message, GuestMessage::Hello { .. });
-            if let GuestMessage::Line { source: Source::WarmUp, text } = &message {
-                self.remember(text);
-                tell(Preparing::Line(text.clone()));
+            match message {
+                GuestMessage::Line { source: Source::WarmUp, ref text } => {
+                    self.remember(text);
+                    tell(Preparing::Line(text.clone()));
+                }
+                // The reason why no runner app waits, which slows down every fork.
+                GuestMessage::Line { source: Source::Agent, ref text } => {
+                    self.write_log(text);
+                    tell(Preparing::Line(text.clone()));
+                }
+                _ => {}
             }
             if let Some(decided) = decide(&message) {
                 return decided;
@@ -288,6 +296,10 @@ impl TemplateBuild {
             self.lines.remove(0);
         }
         self.lines.push(line.to_owned());
+        self.write_log(line);
+    }
+
+    fn write_log(&mut self, line: &str) {
         if let Some(log) = &mut self.log {
             let _ = log.write(format!("{line}\n").as_bytes());
         }

@@ -66,7 +66,7 @@ pub enum Preparing {
         /// The template's id.
         template: String,
     },
-    /// A line that the warm-up printed.
+    /// A line that the warm-up printed, or the agent: the reason why no runner app waits in the template.
     Line(String),
     /// The template was built.
     Built {

@@ -4,7 +4,7 @@ use rustix::process::Pid;
 use std::collections::HashMap;
 
 /// Returns a process and all its descendants, parents before children.
-pub(super) fn with_descendants(root: Pid) -> Vec<Pid> {
+pub(crate) fn with_descendants(root: Pid) -> Vec<Pid> {
     let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
@@ -32,13 +32,13 @@ fn parse_parent(stat: &str) -> Option<i32> {
 }
 
 /// Returns a process's name as the kernel stores it: 15 bytes at most.
-pub(super) fn name(pid: Pid) -> String {
+pub(crate) fn name(pid: Pid) -> String {
     let path = format!("/proc/{}/comm", pid.as_raw_nonzero());
     std::fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
 /// Returns the time that all processors together were busy since the machine's start, in hundredths of a second.
-pub(super) fn busy_ticks() -> u64 {
+pub(crate) fn busy_ticks() -> u64 {
     parse_busy(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
 }
 
