@@ -37,13 +37,13 @@ const OF_ZSTANDARD: [&str; 4] = [
 const UNPACKED_PERCENT: u64 = 150;
 
 /// A folder for generated layers, with its own state folder, so that each conversion is a first one.
-struct Scratch {
+pub(crate) struct Scratch {
     folder: tempfile::TempDir,
     binary: PathBuf,
 }
 
 /// A layer in an OCI layout.
-struct Layer {
+pub(crate) struct Layer {
     diff_id: String,
     blob: Blob,
 }
@@ -59,7 +59,7 @@ pub(crate) fn measure(state: &Path, binary: &Path, mib: u64, samples: u32) -> Re
     let scratch = Scratch::new(state, binary)?;
     let mut layers =
         (0..LAYERS).map(|number| scratch.layer(number, number, mib)).collect::<Result<Vec<_>, _>>()?;
-    let archive = scratch.archive("first", &layers)?;
+    let archive = scratch.archive("first", &layers, &[])?;
     let compressed = layers.iter().map(|layer| layer.blob.bytes).sum::<u64>();
     let (seconds, peak_mib) = scratch.pull(&archive)?;
     let by_hand = scratch.by_hand(&layers)?;
@@ -67,7 +67,7 @@ pub(crate) fn measure(state: &Path, binary: &Path, mib: u64, samples: u32) -> Re
         (0..samples).map(|_| Ok(scratch.pull(&archive)?.0 * 1000.0)).collect::<Result<Vec<_>, Error>>()?;
     layers.pop();
     layers.push(scratch.layer(LAYERS - 1, LAYERS, mib)?);
-    let (next, _) = scratch.pull(&scratch.archive("second", &layers)?)?;
+    let (next, _) = scratch.pull(&scratch.archive("second", &layers, &[])?)?;
     let one = |name, unit, goal, value| Figure::of(name, unit, goal, vec![value]);
     Ok(vec![
         one("image: layers of the archive, gzip", "MiB", "-", compressed as f64 / f64::from(1 << 20)),
@@ -81,7 +81,7 @@ pub(crate) fn measure(state: &Path, binary: &Path, mib: u64, samples: u32) -> Re
 }
 
 impl Scratch {
-    fn new(state: &Path, binary: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(state: &Path, binary: &Path) -> Result<Self, Error> {
         let state = fs::canonicalize(state)?;
         let scratch = Self { folder: tempfile::tempdir_in(&state)?, binary: binary.to_owned() };
         fs::create_dir_all(scratch.path("state"))?;
@@ -96,7 +96,7 @@ impl Scratch {
         Ok(scratch)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -106,10 +106,16 @@ impl Scratch {
 
     /// Generates the layer of this number. Its contents follow from the seed.
     fn layer(&self, number: u64, seed: u64, mib: u64) -> Result<Layer, Error> {
-        let (tree, tar) = (self.path("tree"), self.path("layer.tar"));
+        let tree = self.path("tree");
         files(&tree, number, seed, (mib << 20) * UNPACKED_PERCENT / 100 / LAYERS)?;
-        run(Command::new("tar").arg("-cf").arg(&tar).args(["--sort=name", "-C"]).arg(&tree).arg("."))?;
-        fs::remove_dir_all(&tree)?;
+        self.pack(&tree)
+    }
+
+    /// Turns a folder into a layer.
+    pub(crate) fn pack(&self, tree: &Path) -> Result<Layer, Error> {
+        let tar = self.path("layer.tar");
+        run(Command::new("tar").arg("-cf").arg(&tar).args(["--sort=name", "-C"]).arg(tree).arg("."))?;
+        fs::remove_dir_all(tree)?;
         let diff_id = digest_of(&tar)?;
         run(Command::new("gzip").args(["-1", "-f"]).arg(&tar))?;
         let packed = self.path("layer.tar.gz");
@@ -125,11 +131,13 @@ impl Scratch {
         Ok(Blob { digest, bytes: text.len() as u64 })
     }
 
-    fn archive(&self, name: &str, layers: &[Layer]) -> Result<PathBuf, Error> {
+    /// Creates the archive of an image with these layers and these variables (`NAME=value`).
+    pub(crate) fn archive(&self, name: &str, layers: &[Layer], env: &[&str]) -> Result<PathBuf, Error> {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", layer.diff_id)).collect();
         let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
-        let config = self.put(&json!({ "architecture": architecture, "os": "linux", "rootfs": rootfs }))?;
+        let config = json!({ "architecture": architecture, "os": "linux", "rootfs": rootfs, "config": { "Env": env } });
+        let config = self.put(&config)?;
         let kind = "application/vnd.oci.image.";
         let of_layer = |layer: &Layer| described(&layer.blob, &format!("{kind}layer.v1.tar+gzip"));
         let manifest = self.put(&json!({
@@ -342,7 +350,7 @@ fn squash(tree: &Path, to: &Path, compression: &str) -> Result<(), Error> {
     run(&mut command)
 }
 
-fn run(command: &mut Command) -> Result<(), Error> {
+pub(crate) fn run(command: &mut Command) -> Result<(), Error> {
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     if status.success() {
         Ok(())

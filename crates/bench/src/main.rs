@@ -10,6 +10,7 @@ mod images;
 mod jobs;
 mod machines;
 mod measure;
+mod official;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use rustix::process::{Resource, Rlimit};
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, official, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -37,6 +38,9 @@ struct Args {
     /// Id of the image
     #[arg(long, env = "DAYFLY_TEST_IMAGE")]
     image: String,
+    /// Archive of the official runner app (actions-runner-linux-x64-*.tar.gz), measured in the group `official` too
+    #[arg(long, env = "ACTIONS_RUNNER")]
+    actions_runner: Option<PathBuf>,
     /// The program; the guest binary is beside it
     #[arg(long, env = "DAYFLY_BINARY")]
     binary: PathBuf,
@@ -85,7 +89,10 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     if "images" == args.only {
         return figures::print(&begin, &figures, args.json);
     }
-    stage.prepare().await?;
+    // The group `official` has an image and a template of its own.
+    if "official" != args.only {
+        stage.prepare().await?;
+    }
     if wants("fork") {
         figures.extend(measure::forks(&stage, args.samples).await?);
     }
@@ -106,6 +113,12 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     }
     if wants("waiting") {
         figures.extend(jobs::waiting(args.samples.div_ceil(2)).await?);
+    }
+    if wants("official") {
+        let samples = args.samples.div_ceil(4);
+        for app in official::App::all(args.actions_runner.as_deref()) {
+            figures.extend(official::measure(&app, &stage, &args.state, &args.binary, samples).await?);
+        }
     }
     if wants("fit") {
         let (fitted, reason) = measure::fit(&stage).await?;
