@@ -20,6 +20,10 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     ("LD_PRELOAD", "libc.so.6 libglib-2.0.so.0"),
 ];
 
+/// Options that keep the guest's memory to its VMM. Pages that the kernel merges with those of other guests (KSM) tell each
+/// guest by the time of a write what the others hold, and a core dump of the VMM would hold the guest's secrets.
+const MEMORY_IS_PRIVATE: &str = "mem-merge=off,dump-guest-core=off";
+
 #[derive(Default)]
 struct Builder {
     args: Vec<String>,
@@ -140,7 +144,8 @@ fn machine(builder: &mut Builder, needs: &VmmNeeds<'_>) {
         Firmware::Default => "on",
     };
     let mut machine = format!(
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms={option_roms},isa-serial=on,usb=off,graphics=off"
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,x-option-roms={option_roms},isa-serial=on,usb=off,graphics=off,\
+         {MEMORY_IS_PRIVATE}"
     );
     if let Some(memory) = memory(builder, needs.boot) {
         builder.option("-object", format!("{memory},id=memory,size={}M", needs.memory_mib));
