@@ -17,7 +17,7 @@ use super::address::{GATEWAY, GATEWAY_MAC, GUEST_PREFIX, TRANSFER_PREFIX, Transf
 use super::error::step;
 use super::netlink::{Netlink, Route};
 use super::record::NetworkRecord;
-use super::rules::{self, LINK_PREFIX, Reachable, TAP, UPLINK};
+use super::rules::{self, LINK_PREFIX, NamespaceRules, Reachable, TAP, UPLINK};
 use super::{NetworkError, forwarding, lock, nft, tap};
 
 /// Longest name of a link, bytes.
@@ -64,6 +64,7 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     NetworkRecord { link: link.clone(), reachable: request.reachable.clone() }
         .write(&request.run_dir)
         .map_err(step("write the record"))?;
+    let own = host.own_addresses().map_err(step("list this host's addresses"))?;
     let shared = lock::acquire()?;
     forwarding::enable()?;
     nft::run("this host", &rules::host(&link, &request.reachable))?;
@@ -73,8 +74,9 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     // From here on the host's rules are not removed, because the link exists.
     drop(shared);
     let transfer = connect_host(&host, &link)?;
-    nft::run("the machine", &rules::namespace(&request.reachable, request.forward))?;
     let tap = tap::open(TAP).map_err(|source| NetworkError::NoTun { source })?;
+    let rules = NamespaceRules { reachable: &request.reachable, forward: request.forward, host: &own };
+    nft::run("the machine", &rules::namespace(&rules))?;
     connect_namespace(&inside, transfer)?;
     let listener = request
         .forward

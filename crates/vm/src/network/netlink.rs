@@ -2,6 +2,7 @@
 //!
 //! Message formats: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h`. A socket belongs to
 //! the network namespace that its thread was in when it was opened, even if the thread enters another one later.
+#![expect(unsafe_code, reason = "an option of sockets without a safe wrapper")]
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -9,16 +10,26 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::rules::Prefix;
+
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const ACK: u16 = libc::NLM_F_ACK as u16;
 /// Create the object, and fail if it exists already.
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 /// The attribute of `veth.h` that holds the other end.
 const VETH_INFO_PEER: u16 = 1;
-/// Longest answer that is read, bytes: the description of one link.
+/// The answer is a list.
+const DUMP: u16 = libc::NLM_F_DUMP as u16;
+/// Longest answer that is read, bytes: the description of one link, or a part of a list.
 const ANSWER_MAX: usize = 32 * 1024;
+/// Most parts of a list that are read. One has more than a hundred routes.
+const PARTS_MAX: usize = 4096;
+/// Most addresses of this host that are used, so that the rules that name them stay short.
+const OWN_MAX: usize = 1024;
 /// Length of a message's header, and of a link's header, bytes.
 const HEADER: usize = 16;
+/// Length of a route's header (`rtmsg`), bytes.
+const ROUTE_HEADER: usize = 12;
 
 /// A connection to the network configuration of one namespace.
 #[derive(Debug)]
@@ -116,6 +127,46 @@ impl Netlink {
         self.ask(message)
     }
 
+    /// Returns the destinations that the kernel delivers to this host itself: its addresses, and the broadcast addresses of
+    /// its networks; at most 1024. They are the routes of the table `local`.
+    pub(super) fn own_addresses(&self) -> io::Result<Vec<Prefix>> {
+        self.ask_for_exact_lists();
+        let mut message = Message::new(libc::RTM_GETROUTE, DUMP);
+        message.bytes(&[libc::AF_INET as u8, 0, 0, 0, libc::RT_TABLE_LOCAL, 0, 0, 0]).bytes(&[0; 4]);
+        rustix::net::send(&self.0, &message.finish(), SendFlags::empty())?;
+        let mut own = Vec::new();
+        for _ in 0..PARTS_MAX {
+            let part = self.receive()?;
+            for (kind, body) in messages(&part) {
+                match i32::from(kind) {
+                    libc::NLMSG_DONE => return Ok(own),
+                    libc::NLMSG_ERROR => {
+                        return Err(io::Error::from_raw_os_error(-number(body).unwrap_or(0)));
+                    }
+                    _ if own.len() < OWN_MAX => own.extend(local_route(body)),
+                    _ => {}
+                }
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of routes has no end"))
+    }
+
+    /// Asks for lists of the requested routes alone. Kernels before 4.20 cannot do this, and send all routes.
+    fn ask_for_exact_lists(&self) {
+        let on: libc::c_int = 1;
+        let length = size_of_val(&on) as libc::socklen_t;
+        // SAFETY: the option's value is an integer, whose address and length are passed.
+        unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_GET_STRICT_CHK,
+                (&raw const on).cast(),
+                length,
+            )
+        };
+    }
+
     /// Returns the index of a link.
     pub(super) fn index(&self, name: &str) -> io::Result<u32> {
         let mut message = Message::new(libc::RTM_GETLINK, 0);
@@ -137,14 +188,9 @@ impl Netlink {
     /// Sends a message and returns the first answer. It does not wait, because the kernel answers before `send` returns.
     fn exchange(&self, message: Message) -> io::Result<Vec<u8>> {
         rustix::net::send(&self.0, &message.finish(), SendFlags::empty())?;
-        let mut answer = vec![0; ANSWER_MAX];
-        let (length, _) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.0, answer.as_mut_slice(), RecvFlags::DONTWAIT)
-        })?;
-        answer.truncate(length);
+        let answer = self.receive()?;
         let kind = answer.get(4..6).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
-        let code =
-            answer.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+        let code = answer.get(HEADER..).and_then(number);
         match (kind, code) {
             (Some(kind), Some(code)) if i32::from(kind) == libc::NLMSG_ERROR && code != 0 => {
                 Err(io::Error::from_raw_os_error(-code))
@@ -152,6 +198,54 @@ impl Netlink {
             (Some(_), Some(_)) => Ok(answer),
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
+    }
+
+    /// Receives the messages that the kernel has sent at once.
+    fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut answer = vec![0; ANSWER_MAX];
+        let (length, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.0, answer.as_mut_slice(), RecvFlags::DONTWAIT)
+        })?;
+        answer.truncate(length);
+        Ok(answer)
+    }
+}
+
+/// Returns the kind and the content of each message.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (message, rest) = take(bytes)?;
+        bytes = rest;
+        Some((u16::from_ne_bytes([*message.get(4)?, *message.get(5)?]), message.get(HEADER..)?))
+    })
+}
+
+/// Splits the first message off. Its length is in its first four bytes.
+fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = usize::try_from(number(bytes)?).ok().filter(|length| *length >= HEADER)?;
+    Some((bytes.get(..length)?, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn number(bytes: &[u8]) -> Option<i32> {
+    bytes.get(..4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes)
+}
+
+/// Returns the destination of a route, if it is in the table `local`.
+fn local_route(body: &[u8]) -> Option<Prefix> {
+    let (length, table) = (*body.get(1)?, *body.get(4)?);
+    if table != libc::RT_TABLE_LOCAL {
+        return None;
+    }
+    let mut attributes = body.get(ROUTE_HEADER..)?;
+    loop {
+        // Length and kind, two bytes each, then the value.
+        let end = usize::from(u16::from_ne_bytes([*attributes.first()?, *attributes.get(1)?])).max(4);
+        let kind = u16::from_ne_bytes([*attributes.get(2)?, *attributes.get(3)?]);
+        if kind == libc::RTA_DST {
+            let address: [u8; 4] = attributes.get(4..end)?.try_into().ok()?;
+            return Some(Prefix::of(address.into(), length));
+        }
+        attributes = attributes.get(end.next_multiple_of(4)..)?;
     }
 }
 

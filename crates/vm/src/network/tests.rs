@@ -7,8 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -78,15 +78,18 @@ fn make_world(addresses: &[Ipv4Addr]) {
     }
 }
 
-/// A guest without a machine: a thread that connects to the requested addresses and returns the answers.
+/// Work of a guest, in its own namespace.
+type Work = Box<dyn FnOnce() -> Option<String> + Send>;
+
+/// A guest without a machine: a thread that carries out its work in a namespace with one card.
 struct Guest {
-    ask: mpsc::Sender<SocketAddr>,
+    ask: mpsc::Sender<Work>,
     answers: mpsc::Receiver<Option<String>>,
 }
 
 impl Guest {
     fn new(card: OwnedFd) -> Self {
-        let (ask, asked) = mpsc::channel::<SocketAddr>();
+        let (ask, asked) = mpsc::channel::<Work>();
         let (answer, answers) = mpsc::channel();
         std::thread::spawn(move || {
             enter_new_namespace();
@@ -98,16 +101,35 @@ impl Guest {
             netlink.add_route(Route::Default(address::GATEWAY)).unwrap();
             copy(own.try_clone().unwrap(), card.try_clone().unwrap());
             copy(card, own);
-            for to in asked {
-                let _ = answer.send(reach(to));
+            for work in asked {
+                let _ = answer.send(work());
             }
         });
         Self { ask, answers }
     }
 
-    fn reaches(&self, to: &str) -> Option<String> {
-        self.ask.send(to.parse().unwrap()).unwrap();
+    fn does(&self, work: impl FnOnce() -> Option<String> + Send + 'static) -> Option<String> {
+        self.ask.send(Box::new(work)).unwrap();
         self.answers.recv().unwrap()
+    }
+
+    fn reaches(&self, to: &str) -> Option<String> {
+        let to = to.parse().unwrap();
+        self.does(move || reach(to))
+    }
+
+    /// Sends one datagram from each of so many ports.
+    fn sends(&self, to: &str, ports: u16) {
+        let to: SocketAddr = to.parse().unwrap();
+        self.does(move || {
+            for port in 10_000..10_000 + ports {
+                let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+                socket.set_broadcast(true).unwrap();
+                // The gateway's refusal of one datagram is an error of a later one.
+                let _ = socket.send_to(b"x", to);
+            }
+            None
+        });
     }
 }
 
@@ -212,6 +234,145 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
             }
         }
     }
+    record::remove(folder.path()).unwrap();
+}
+
+/// Creates a machine's network in the calling thread's namespace, and a guest on its card.
+fn guest_with(network: &Network) -> (tempfile::TempDir, Guest) {
+    let folder = tempfile::tempdir().unwrap();
+    let Connection::Own(made) = super::connect(network, folder.path()).unwrap() else { panic!() };
+    (folder, Guest::new(made.tap))
+}
+
+/// Returns true if a datagram is in the socket within a moment.
+fn has_arrived(socket: &UdpSocket) -> bool {
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.recv_from(&mut [0; 8]).is_ok()
+}
+
+#[test]
+fn a_guest_reaches_no_service_of_the_host_by_broadcast() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let host = Netlink::open().unwrap();
+    make_world(&["203.0.113.80".parse().unwrap()]);
+    host.add_address(host.index("up0").unwrap(), Ipv4Addr::new(203, 0, 113, 2), 24).unwrap();
+    let service = UdpSocket::bind("0.0.0.0:9999").unwrap();
+    let (folder, guest) = guest_with(&wish(&[], "1.1.1.1", None));
+    for to in ["203.0.113.1:9999", "203.0.113.255:9999", "255.255.255.255:9999", "224.0.0.1:9999"] {
+        guest.sends(to, 1);
+        assert!(!has_arrived(&service), "{to}");
+    }
+    record::remove(folder.path()).unwrap();
+}
+
+#[test]
+fn a_machine_stays_shut_if_another_program_flushes_the_hosts_rules() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["203.0.113.80".parse().unwrap()]);
+    serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
+    let (folder, guest) = guest_with(&wish(&[], "1.1.1.1", None));
+    super::nft::run("a test", "flush ruleset\n").unwrap();
+    assert_eq!(guest.reaches("203.0.113.1:80"), None);
+    assert_eq!(guest.reaches("198.19.0.1:80"), None);
+    record::remove(folder.path()).unwrap();
+}
+
+/// The request of `address` for the hardware address of 10.0.2.2 (RFC 826).
+fn arp_request(address: Ipv4Addr) -> Vec<u8> {
+    const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    // The header of `IFF_VNET_HDR`, then that of Ethernet, then: Ethernet, IPv4, lengths, request.
+    let mut frame = vec![0; 10];
+    frame.extend([0xff; 6]);
+    frame.extend(MAC);
+    frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+    frame.extend(MAC);
+    frame.extend(address.octets());
+    frame.extend([0; 6]);
+    frame.extend(address::GATEWAY.octets());
+    frame
+}
+
+/// Returns the first frame that the card sends to its guest.
+fn first_frame(card: &OwnedFd) -> Vec<u8> {
+    rustix::io::ioctl_fionbio(card, true).unwrap();
+    let start = Instant::now();
+    let mut frame = vec![0; 2048];
+    loop {
+        match rustix::io::read(card, frame.as_mut_slice()) {
+            Ok(length) => return frame[..length].to_vec(),
+            Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => panic!("no answer: {error}"),
+        }
+    }
+}
+
+/// Returns the lines of the table of neighbours in the namespace of a card.
+fn neighbours(card: &OwnedFd) -> Vec<String> {
+    /// `TUNGETDEVNETNS` of linux/if_tun.h: the namespace of a tap device, as a descriptor.
+    const NAMESPACE_OF_TAP: libc::Ioctl = 0x54e3;
+    // SAFETY: the request takes no argument, and returns a new descriptor or an error.
+    let namespace = unsafe {
+        let descriptor = libc::ioctl(card.as_raw_fd(), NAMESPACE_OF_TAP);
+        assert!(descriptor >= 0, "{}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(descriptor)
+    };
+    let reading = std::thread::spawn(move || {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), None).unwrap();
+        std::fs::read_to_string("/proc/thread-self/net/arp").unwrap()
+    });
+    reading.join().unwrap().lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_guest_that_asks_in_the_name_of_others_fills_no_table_of_neighbours() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let folder = tempfile::tempdir().unwrap();
+    let network = wish(&[], "1.1.1.1", None);
+    let Connection::Own(made) = super::connect(&network, folder.path()).unwrap() else { panic!() };
+    for last in 0..200 {
+        let frame = arp_request(Ipv4Addr::new(45, 33, 7, last));
+        assert_eq!(rustix::io::write(&made.tap, &frame).unwrap(), frame.len());
+    }
+    rustix::io::write(&made.tap, &arp_request(address::GUEST)).unwrap();
+    let neighbours = neighbours(&made.tap);
+    assert!(neighbours.len() == 1 && neighbours[0].starts_with("10.0.2.15 "), "{} entries", neighbours.len());
+    // The kernel answers the guest itself, after the spoofed requests.
+    let answer = first_frame(&made.tap);
+    assert!(answer.windows(6).any(|bytes| bytes == address::GATEWAY_MAC), "{answer:?}");
+    assert!(answer.ends_with(&address::GUEST.octets()), "{answer:?}");
+    record::remove(folder.path()).unwrap();
+}
+
+/// Returns the number of connections that the calling thread's namespace tracks.
+fn tracked() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap();
+    text.trim().parse().unwrap()
+}
+
+#[test]
+fn a_guest_that_opens_connections_without_end_does_not_fill_the_hosts_table() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["203.0.113.80".parse().unwrap(), "10.53.0.53".parse().unwrap()]);
+    let (folder, guest) = guest_with(&wish(&["203.0.113.80:81"], "10.53.0.53", None));
+    guest.sends("203.0.113.80:9", 12_000);
+    let opened = tracked();
+    assert!((1000..4500).contains(&opened), "{opened} connections");
+    assert_eq!(guest.reaches("10.53.0.53:53").as_deref(), Some("world"), "names are still resolved");
+    // Names cannot be used to open more without end either.
+    guest.sends("10.53.0.53:53", 12_000);
+    assert!(tracked() < 9000, "{} connections", tracked());
     record::remove(folder.path()).unwrap();
 }
 
