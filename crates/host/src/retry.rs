@@ -29,6 +29,9 @@ pub const RUNNER_OF_JOB: Retry = Retry { attempts: Some(3), ..RUNNER };
 /// A spare of one template. The pause comes before the first attempt too, because the machine that takes a spare starts
 /// first.
 pub const SPARE: Retry = growing(Duration::from_secs(2), Duration::from_secs(2), 3);
+/// A fork of one template, which the next machine tries without a pause. After the last failure in a row the template is
+/// discarded and built again.
+pub const FORK: Retry = growing(Duration::ZERO, Duration::ZERO, 2);
 /// The building of a template. Machines of its kind boot meanwhile.
 pub const TEMPLATE: Retry =
     Retry { first: Duration::from_secs(600), factor: 1, limit: Duration::from_secs(600), attempts: None };
@@ -66,5 +69,6 @@ mod tests {
     fn the_last_attempt_has_no_pause_after_it() {
         assert_eq!(pauses(FORGE_CALL, &[1, 2, 3, 4, 5]), [Some(250), Some(500), Some(1000), None, None]);
         assert_eq!(pauses(RUNNER_OF_JOB, &[2, 3]), [Some(2000), None]);
+        assert_eq!(pauses(FORK, &[1, 2]), [Some(0), None]);
     }
 }

@@ -16,7 +16,7 @@ use super::{Preparing, store};
 use crate::console::BoundedFile;
 use crate::fork::NEUTRAL_HOSTNAME;
 use crate::fork::parts::{MachineParts, connect};
-use crate::machine::spawn::{Outputs, Vmm};
+use crate::machine::spawn::{Outputs, Recipe, Vmm};
 use crate::machine::{MachineFolder, MachineMaker, StartError, identity};
 use crate::vm_host::{Limits, VmHost};
 use crate::vmm::{self, DescriptorRole, FreezeError, VmmFiles, memory};
@@ -100,18 +100,14 @@ async fn freeze_one(
 ) -> Result<OwnedFd, BuildError> {
     let connection = connect(&blueprint.network, run_dir).await?;
     let name = format!("template-{}", blueprint.id);
-    let parts = MachineParts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None);
-    let bytes = u64::from(blueprint.memory_mib) << 20;
-    let memory = memory::make(bytes).map_err(io_error("make memory for", stage))?;
-    let state_path = stage.join(store::STATE);
-    let state = File::create(&state_path).map_err(io_error("make", &state_path))?;
-    let shared = memory.try_clone().map_err(io_error("use memory of", stage))?;
-    let files = VmmFiles::default().with(DescriptorRole::Memory, shared);
-    let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);
+    let parts =
+        Arc::new(MachineParts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None));
+    let files = stage.to_owned();
+    let TemplateFiles { memory, state, recipe, log } =
+        MachineParts::blocking(&parts, move |parts| TemplateFiles::make(parts, &files)).await?;
     let outputs = Outputs::new();
     let turn = host.pace.enter().await.map_err(StartError::from)?;
     let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
-    let log = BoundedFile::append(&stage.join(store::WARM_UP_LOG)).ok();
     let limits = blueprint.platform.limits(&host.limits);
     let hello_limit = limits.hello(blueprint.platform.accel);
     let mut machine =
@@ -120,6 +116,35 @@ async fn freeze_one(
     drop(turn);
     machine.freeze(state.into()).await?;
     Ok(memory)
+}
+
+/// The files of a machine that becomes a template.
+struct TemplateFiles {
+    memory: OwnedFd,
+    /// The file that the state of the devices is written to.
+    state: File,
+    recipe: Arc<Recipe>,
+    /// The log of the warm-up.
+    log: Option<BoundedFile>,
+}
+
+impl TemplateFiles {
+    /// Creates the files in a stage. Blocks while a disk is formatted.
+    fn make(parts: &MachineParts, stage: &Path) -> Result<Self, StartError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| StartError::Io { what, path, source }
+        };
+        let memory =
+            memory::make(u64::from(parts.memory_mib) << 20).map_err(failed("make memory for", stage))?;
+        let state_path = stage.join(store::STATE);
+        let state = File::create(&state_path).map_err(failed("make", &state_path))?;
+        let shared = memory.try_clone().map_err(failed("use memory of", stage))?;
+        let files = VmmFiles::default().with(DescriptorRole::Memory, shared);
+        let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);
+        let log = BoundedFile::append(&stage.join(store::WARM_UP_LOG)).ok();
+        Ok(Self { memory, state, recipe, log })
+    }
 }
 
 /// Returns the result of `Prepare` or `Forget`, if the message is an answer to one of them.

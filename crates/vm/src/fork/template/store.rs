@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -379,9 +379,10 @@ impl Opened {
         self.memory.try_clone()
     }
 
-    /// Returns a descriptor of the scratch disk, for reading.
+    /// Opens the scratch disk for reading, each time anew, because a VMM could change the flags of an open file that the
+    /// VMMs of other forks share.
     pub(crate) fn disk(&self) -> io::Result<OwnedFd> {
-        Ok(self.disk.try_clone()?.into())
+        Ok(File::open(format!("/proc/self/fd/{}", self.disk.as_raw_fd()))?.into())
     }
 
     /// Returns a new file with the state of the devices, positioned at its start.
@@ -452,6 +453,18 @@ pub(super) mod tests {
         }
         fs::write(folder.join(MANIFEST), serde_json::to_vec(manifest).expect("JSON")).expect("write");
         store.get(&manifest.id).expect("there")
+    }
+
+    #[test]
+    fn forks_share_the_disk_of_a_template_but_not_the_flags_of_the_open_file() {
+        let state = tempfile::tempdir().expect("folder");
+        let opened =
+            Opened::open(&put(&TemplateStore::new(state.path()), &manifest("aa11", 1))).expect("opened");
+        let [ours, others] = [opened.disk().expect("a disk"), opened.disk().expect("a disk")];
+        rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::APPEND).expect("set");
+        assert!(!rustix::fs::fcntl_getfl(&others).expect("get").contains(rustix::fs::OFlags::APPEND));
+        let inode = |disk: OwnedFd| rustix::fs::fstat(disk).expect("stat").st_ino;
+        assert_eq!(inode(ours), inode(others));
     }
 
     #[test]

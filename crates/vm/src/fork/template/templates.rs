@@ -18,8 +18,6 @@ use crate::vmm::probe;
 use dayfly_host::retry;
 use dayfly_image::ImageError;
 
-/// Number of failed forks in a row at which their template is discarded.
-const FAILURES_MAX: u32 = 2;
 /// Time without use after which the template of an image that has a successor is closed.
 const UNWANTED: Duration = Duration::from_secs(600);
 
@@ -114,7 +112,7 @@ impl Templates {
             // A failure does not count against a template that was opened since the fork started.
             TemplateState::Opened { template, failures, .. } if Arc::ptr_eq(template, fork_of) => {
                 *failures += 1;
-                let is_bad = *failures >= FAILURES_MAX;
+                let is_bad = retry::FORK.pause_after(*failures).is_none();
                 if is_bad {
                     slot.state = TemplateState::Rebuilding;
                 }
