@@ -68,6 +68,8 @@ impl StartSource for ForkOrigin {
             Ok((_, vmm)) => Ok(Started { vmm, from, turn, cold: None }),
             Err(error) => {
                 self.fork_failed(&error.to_string());
+            // A boot needs no less, and the template is not the cause.
+            Err(error @ StartError::NoSpace { .. }) => Err(error),
                 let StartPlan::Boot { reason } = &mut self.plan else { return Err(error) };
                 let reason = reason.take();
                 self.boot(reason, turn, outputs, detached).await

@@ -12,7 +12,7 @@ use crate::network::{self, Connection};
 use crate::spec::Network;
 use crate::virtiofs::Shares;
 use crate::vm_host::VmHost;
-use crate::vmm::{self, Boot, DescriptorRole, NetworkCard, Platform, VmmFiles, VmmNeeds, overlay};
+use crate::vmm::{self, Boot, DescriptorRole, NetworkCard, Platform, VmmFiles, VmmNeeds};
 use dayfly_image::Image;
 
 /// The settings that all starts of one machine share.
@@ -100,9 +100,7 @@ impl MachineParts {
             let path = template.folder().to_owned();
             move |source| StartError::Io { what, path, source }
         };
-        let path = self.run_dir.join(record::SCRATCH_DISK);
-        let io_error = |source| StartError::Io { what: "make the overlay", path: path.clone(), source };
-        let scratch = overlay::make(&path, self.disk_mib * 1024 * 1024).map_err(io_error)?;
+        let scratch = disks::make_overlay(&self.run_dir.join(record::SCRATCH_DISK), self.disk_mib)?;
         let files = VmmFiles::default()
             .with_root(&self.image)?
             .with(

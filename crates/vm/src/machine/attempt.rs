@@ -45,6 +45,8 @@ pub(super) struct Attempt {
     pub(super) end: Option<BegunEnd>,
     /// The cause that the monitor reported for the machine's stop.
     pub(super) shutdown: Option<ShutdownCause>,
+    /// The reason that the monitor reported for the failure of a disk.
+    pub(super) disk_failure: Option<String>,
     /// Content of the last `.trm` that was carried.
     pub(super) trm_sent: Option<String>,
 }
@@ -99,6 +101,7 @@ impl Attempt {
             },
             end: None,
             shutdown: None,
+            disk_failure: None,
             trm_sent: None,
         }
     }
@@ -188,6 +191,11 @@ impl Attempt {
                     self.kill(EndReason::NotRestored);
                 }
             }
+            MonitorEvent::DiskFailed(reason) => self.disk_failure = Some(reason),
+            // Only spares and templates are paused on purpose, which they are before they become a machine.
+            MonitorEvent::Paused if self.end.is_none() && self.shutdown.is_none() => {
+                self.kill(EndReason::Paused);
+            }
             MonitorEvent::Paused | MonitorEvent::Frozen(_) => {}
         }
     }
@@ -212,6 +220,8 @@ mod tests {
             (InitialState::Boot, false, None, 1, Finished),
             (InitialState::Boot, false, Some(EndReason::NoBootDevice), 1, Finished),
             (InitialState::Boot, false, Some(EndReason::WrongVersion(3)), 1, Finished),
+            (InitialState::Boot, false, Some(EndReason::Paused), 1, Finished),
+            (InitialState::Fork, false, Some(EndReason::Paused), 0, BootInstead),
             (InitialState::Boot, true, Some(EndReason::Ordered), 1, Finished),
         ] {
             assert_eq!(

@@ -1,6 +1,6 @@
-//! Creates the scratch disk of a machine: a sparse file with an empty ext4.
+//! Creates the scratch disk of a machine: a sparse file with an empty ext4, or the overlay of a fork.
 //!
-//! It has no journal, because nothing on it outlives the machine. Its inode tables are marked as zeroed, as they are in a
+//! The ext4 has no journal, because nothing on it outlives the machine. Its inode tables are marked as zeroed, as they are in a
 //! sparse file, so that the guest does not zero them in the background. Each machine gets a new one: 20 ms and 400 KiB for
 //! 32 GiB.
 
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::StartError;
+use crate::vmm::overlay;
 
 /// Space that must be free before a machine is started, MiB. A job that fills its disk up to this amount still works.
 const FREE_MIB_MIN: u64 = 1024;
@@ -50,6 +51,16 @@ pub(crate) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartErro
     Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
+/// Creates the overlay of a fork and opens it. Replaces an existing file.
+pub(crate) fn make_overlay(path: &Path, size_mib: u64) -> Result<File, StartError> {
+    check_space(path)?;
+    overlay::make(path, size_mib * 1024 * 1024).map_err(|source| StartError::Io {
+        what: "make the overlay",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn check_space(path: &Path) -> Result<(), StartError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let free_mib = dayfly_host::space::free_mib(folder).map_err(|source| StartError::Io {
@@ -64,6 +75,7 @@ fn check_space(path: &Path) -> Result<(), StartError> {
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "a thread enters a namespace")]
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
@@ -79,5 +91,30 @@ mod tests {
         assert_eq!(metadata.mode() & 0o777, 0o600);
         make_scratch(&path, 256).expect("replaces it");
         assert_eq!(std::fs::metadata(&path).expect("metadata").len(), 256 << 20);
+    }
+
+    #[test]
+    fn no_machine_starts_on_a_disk_that_is_nearly_full_neither_from_its_kernel_nor_as_a_fork() {
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("scratch.img");
+        let refused = std::thread::spawn(move || {
+            // SAFETY: the thread keeps no descriptor whose meaning depends on a mount namespace, and exits after this.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+                .expect("a namespace");
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private");
+            let folder = path.parent().expect("a folder");
+            mount("tmpfs", folder, "tmpfs", MountFlags::empty(), c"size=16m").expect("a small file system");
+            [make_scratch(&path, 256), make_overlay(&path, 256)]
+                .map(|made| made.expect_err("no space").to_string())
+        })
+        .join()
+        .expect("no panic");
+        for reason in refused {
+            assert!(reason.contains("16 MiB are free, 1024 MiB are needed at least"), "{reason}");
+        }
     }
 }

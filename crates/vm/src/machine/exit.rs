@@ -36,6 +36,11 @@ pub enum Exit {
     },
     /// The firmware found no kernel, because the VMM's program and its data files do not fit together. The VMM was killed.
     NoBootDevice,
+    /// The VMM paused the machine, and nothing can resume it. The VMM was killed.
+    Paused {
+        /// The reason.
+        reason: String,
+    },
     /// The VMM could not be started again.
     NotStarted {
         /// The reason.
@@ -80,6 +85,7 @@ impl std::fmt::Display for Exit {
                 limit.as_secs()
             ),
             Self::NoBootDevice => f.write_str(vmm::NO_KERNEL_FOUND),
+            Self::Paused { reason } => write!(f, "the VMM paused the machine for good: {reason}"),
             Self::NotStarted { reason } => write!(f, "the VMM could not be started again: {reason}"),
             Self::Unobserved { reason } => write!(f, "the VMM's process cannot be waited for: {reason}"),
             Self::WrongVersion { guest, host } => write!(
@@ -101,6 +107,8 @@ pub(super) enum EndReason {
     HelloMissed,
     /// The firmware found no kernel.
     NoBootDevice,
+    /// The VMM paused the machine, although it was not asked to.
+    Paused,
     /// The guest speaks this other version of the protocol.
     WrongVersion(u32),
     /// The VMM refused to restore a fork, in which nothing ever runs then.
@@ -149,6 +157,8 @@ pub(super) struct ExitEvidence {
     pub(super) demand: ExitDemand,
     /// The cause that the monitor reported.
     pub(super) shutdown: Option<ShutdownCause>,
+    /// Why a disk of the machine failed, if one did.
+    pub(super) disk_failure: Option<String>,
     /// The panic message on the console. A guest can print one itself, but this only misleads the people who read it.
     pub(super) panic_message: Option<String>,
 }
@@ -159,6 +169,10 @@ pub(super) fn classify(ending: io::Result<Ending>, evidence: &ExitEvidence) -> E
         (Some(EndReason::WrongVersion(guest)), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
         (_, Err(error)) => Exit::Unobserved { reason: error.to_string() },
         (Some(EndReason::NoBootDevice), Ok(_)) => Exit::NoBootDevice,
+        (Some(EndReason::Paused), Ok(_)) => {
+            let unknown = || "it reported no failed disk, so its accelerator may have failed".to_owned();
+            Exit::Paused { reason: evidence.disk_failure.clone().unwrap_or_else(unknown) }
+        }
         (_, Ok(Ending::Signalled(_))) if evidence.demand.is_kill() => Exit::Killed,
         (_, Ok(Ending::Signalled(signal))) => Exit::Signalled { signal },
         (_, Ok(Ending::Exited(0))) => match evidence.shutdown {
@@ -213,6 +227,7 @@ mod tests {
         let host = protocol::VERSION;
         assert_eq!(killed(EndReason::WrongVersion(3)), Exit::WrongVersion { guest: 3, host });
         assert_eq!(killed(EndReason::NoBootDevice), Exit::NoBootDevice);
+        insta::assert_snapshot!(killed(EndReason::Paused), @"the VMM paused the machine for good: it reported no failed disk, so its accelerator may have failed");
         for reason in [EndReason::Ordered, EndReason::HelloMissed, EndReason::NotRestored] {
             assert_eq!(killed(reason), Exit::Killed, "{reason:?}");
         }

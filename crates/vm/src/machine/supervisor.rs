@@ -165,7 +165,7 @@ impl<S: StartSource> Supervisor<S> {
                     tracing::debug!("the agent's connection has ended: {error}");
                     attempt.vmm.link = None;
                 }
-                SupervisorInput::Monitor(event) => attempt.note(event),
+                SupervisorInput::Monitor(event) => self.take_monitor_event(attempt, event).await,
                 SupervisorInput::Ordered(Some(VmOrder::Stop(grace))) => attempt.stop(grace),
                 // No more orders can arrive, because the machine was detached.
                 SupervisorInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
@@ -235,6 +235,22 @@ impl<S: StartSource> Supervisor<S> {
             self.source.succeeded();
         }
         self.carry_out(attempt, actions).await;
+    }
+
+    async fn take_monitor_event(&mut self, attempt: &mut Attempt, event: MonitorEvent) {
+        match event {
+            // A machine that its owner has detached is ended by a person.
+            MonitorEvent::Paused if self.detached.load(Ordering::Relaxed) => return,
+            MonitorEvent::DiskFailed(ref reason) => {
+                let message = format!(
+                    "the machine's disk failed on this host: {reason}; its job gets I/O errors; is the file system of the \
+                     state folder full?"
+                );
+                self.tell(VmEvent::Fault { message }).await;
+            }
+            _ => {}
+        }
+        attempt.note(event);
     }
 
     async fn carry_out(&mut self, attempt: &mut Attempt, actions: Vec<Action>) {
@@ -314,11 +330,12 @@ impl<S: StartSource> Supervisor<S> {
 
     /// Determines the exit of a VMM whose process has ended.
     async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
-        let Attempt { vmm, handshake, end, shutdown, .. } = attempt;
+        let Attempt { vmm, handshake, end, shutdown, disk_failure, .. } = attempt;
         let evidence = ExitEvidence {
             reason: end.map(|end| end.reason),
             demand: end.map_or(ExitDemand::None, |end| end.demand),
             shutdown: *shutdown,
+            disk_failure: disk_failure.clone(),
             panic_message: None,
         };
         vmm.exit_of(ending, evidence, &self.outputs, |message| {
@@ -474,5 +491,93 @@ mod tests {
         let (exit, origins, reports) = run(&[boot("exec sleep 60"), boot("exec sleep 60")]).await;
         let limit = Duration::from_millis(300);
         assert_eq!((exit, origins.len(), reports.len()), (Exit::NoHello { attempts: 2, limit }, 2, 0));
+    }
+
+    /// A machine that starts once, as the process of a shell script.
+    #[derive(Debug)]
+    struct OneStart;
+
+    impl StartSource for OneStart {
+        async fn turn(&self) -> Result<Option<Turn>, StartError> {
+            Ok(None)
+        }
+
+        async fn spawn(
+            &mut self,
+            _turn: Option<Turn>,
+            _outputs: &Outputs,
+            _detached: &Arc<AtomicBool>,
+        ) -> Result<Started, StartError> {
+            unreachable!("it starts once")
+        }
+
+        fn succeeded(&self) {}
+
+        fn fork_failed(&mut self, _reason: &str) {}
+    }
+
+    /// Plays a monitor that sends these events.
+    async fn send_events(mut monitor: tokio::net::UnixStream, events: &[&str]) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        monitor.write_all(b"{\"QMP\": {}}\n").await.expect("greet");
+        monitor.read_u8().await.expect("asked");
+        monitor.write_all(b"{\"return\": {}}\n").await.expect("answer");
+        for event in events {
+            monitor.write_all(format!("{event}\n").as_bytes()).await.expect("event");
+        }
+        // It stays open until the VMM's process has ended.
+        let _ = monitor.read_to_end(&mut Vec::new()).await;
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_its_vmm_has_paused_ends_with_the_reason() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (event_sender, mut events) = mpsc::channel(64);
+        let (_orders, orders) = mpsc::channel(4);
+        let (outputs, detached) = (Outputs::new(), Arc::default());
+        let child = std::process::Command::new("sleep").arg("60").spawn().expect("spawn");
+        let (agent, _guest) = tokio::net::UnixStream::pair().expect("pair");
+        let (ours, theirs) = tokio::net::UnixStream::pair().expect("pair");
+        let mut vmm = Vmm::new(Process::new(child).expect("process"), agent, &detached);
+        vmm.monitor = Some(crate::vmm::Monitor::start(ours, None));
+        let played = tokio::spawn(send_events(
+            theirs,
+            &[
+                r#"{"event": "BLOCK_IO_ERROR", "data": {"nospace": true, "reason": "No space left on device"}}"#,
+                r#"{"event": "STOP"}"#,
+            ],
+        ));
+        let limit = Duration::from_secs(60);
+        let role = MachineRole {
+            hostname: "m".to_owned(),
+            runner_id: "0-abc".to_owned(),
+            settings: SecretString::default(),
+            entrypoint: Entrypoint::default(),
+            shares: Vec::new(),
+            env: Vec::new(),
+            dns: None,
+            shell: false,
+            hello_limit: limit,
+            fork_limit: limit,
+            docker_limit: None,
+        };
+        let environment = EnvironmentDir::open(folder.path(), "0-abc").expect("environment");
+        let supervisor = Supervisor {
+            source: OneStart,
+            role,
+            environment,
+            outputs,
+            events: event_sender,
+            orders,
+            detached,
+        };
+        let exit = supervisor.run(Started { vmm, from: StartedFrom::Boot, turn: None, cold: None }).await;
+        insta::assert_snapshot!(exit, @"the VMM paused the machine for good: No space left on device");
+        let mut faults = Vec::new();
+        while let Some(event) = events.recv().await {
+            faults.extend(if let VmEvent::Fault { message } = event { Some(message) } else { None });
+        }
+        insta::assert_snapshot!(faults.join("\n"), @"the machine's disk failed on this host: No space left on device; its job gets I/O errors; is the file system of the state folder full?");
+        played.await.expect("played");
     }
 }

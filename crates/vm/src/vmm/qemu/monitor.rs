@@ -25,6 +25,8 @@ pub(crate) enum MonitorEvent {
     ShuttingDown(ShutdownCause),
     /// The virtual processors have stopped.
     Paused,
+    /// A disk of the machine could not be read or written on this host, for this reason. Reported once for each VMM.
+    DiskFailed(String),
     /// The state of the devices was written. The error is the VMM's word for what happened instead.
     Frozen(Result<(), String>),
     /// A command was refused, for this reason.
@@ -109,7 +111,7 @@ impl Monitor {
                 Some(MonitorEvent::Frozen(Ok(()))) => return Ok(()),
                 Some(MonitorEvent::Frozen(Err(status))) => return Err(FreezeError::Failed(status)),
                 Some(MonitorEvent::Refused(reason)) => return Err(FreezeError::Refused(reason)),
-                Some(MonitorEvent::ShuttingDown(_) | MonitorEvent::Paused) => {}
+                Some(MonitorEvent::ShuttingDown(_) | MonitorEvent::Paused | MonitorEvent::DiskFailed(_)) => {}
                 None => return Err(FreezeError::Gone),
             }
         }
@@ -133,9 +135,15 @@ async fn watch(
     mut commands: mpsc::Receiver<Command>,
 ) -> io::Result<()> {
     let mut monitor = qmp::Client::open(stream, first).await?;
+    let mut has_failed_disk = false;
     loop {
         tokio::select! {
             event = monitor.next_event() => if let Some(event) = translate(event?) {
+                // A guest can cause one with each write.
+                let is_failed_disk = matches!(event, MonitorEvent::DiskFailed(_));
+                if is_failed_disk && std::mem::replace(&mut has_failed_disk, true) {
+                    continue;
+                }
                 // The queue has room for all events of this kind in a machine's life.
                 drop(events.try_send(event));
             },
@@ -155,6 +163,7 @@ fn translate(event: Event) -> Option<MonitorEvent> {
         }),
         Event::GuestPanicked => MonitorEvent::ShuttingDown(ShutdownCause::GuestReset),
         Event::Stopped => MonitorEvent::Paused,
+        Event::DiskFailed(reason) => MonitorEvent::DiskFailed(reason),
         Event::Migration(status) => match status.as_str() {
             "completed" => MonitorEvent::Frozen(Ok(())),
             "failed" | "cancelled" => MonitorEvent::Frozen(Err(status)),
@@ -172,6 +181,23 @@ fn translate(event: Event) -> Option<MonitorEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_disk_that_fails_with_each_write_is_reported_once_and_hides_nothing() {
+        let (ours, mut theirs) = UnixStream::pair().expect("pair");
+        let mut monitor = Monitor::start(ours, None);
+        theirs.write_all(b"{\"QMP\": {}}\n").await.expect("greet");
+        theirs.read_u8().await.expect("asked");
+        theirs.write_all(b"{\"return\": {}}\n").await.expect("answer");
+        let failure =
+            "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"reason\": \"No space left on device\"}}\n";
+        theirs.write_all(failure.repeat(100).as_bytes()).await.expect("events");
+        theirs.write_all(b"{\"event\": \"STOP\"}\n").await.expect("event");
+        let reason = "No space left on device".to_owned();
+        assert_eq!(monitor.next_event().await, Some(MonitorEvent::DiskFailed(reason)));
+        assert_eq!(monitor.next_event().await, Some(MonitorEvent::Paused));
+    }
 
     #[test]
     fn qemus_words_mean_what_a_machine_needs_to_know() {

@@ -63,7 +63,11 @@ impl Builder {
 
     /// Adds a disk that the guest finds by its serial.
     fn disk(&mut self, serial: &str) {
-        self.option("-device", format!("virtio-blk-device,drive={serial},serial={serial}"));
+        let device = format!("virtio-blk-device,drive={serial},serial={serial},werror=report");
+        self.option("-device", device);
+    ///
+    /// If this host's disk is full, the guest gets an I/O error. By default QEMU pauses the machine, which keeps the space
+    /// that the other machines need.
     }
 
     fn disks(&mut self, boot: Boot) {

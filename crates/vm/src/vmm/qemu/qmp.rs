@@ -46,6 +46,8 @@ pub(super) enum Event {
     Stopped,
     /// The virtual processors run again.
     Resumed,
+    /// A disk could not be read or written, for this reason.
+    DiskFailed(String),
     /// Progress of writing the machine's state, in QEMU's words; `completed` and `failed` are the last ones.
     Migration(String),
     /// A command was refused.
@@ -94,6 +96,8 @@ fn parse(line: &[u8]) -> Option<Message> {
             "GUEST_PANICKED" => Event::GuestPanicked,
             "STOP" => Event::Stopped,
             "RESUME" => Event::Resumed,
+            // Its `reason` is the host's message, e.g. "No space left on device".
+            "BLOCK_IO_ERROR" => Event::DiskFailed(data.reason),
             "MIGRATION" => Event::Migration(data.status),
             _ => Event::Other(event),
         }),
@@ -287,6 +291,10 @@ mod tests {
         check(
             r#"{"event": "GUEST_PANICKED", "data": {"action": "pause"}}"#,
             Message::Event(Event::GuestPanicked),
+        );
+        check(
+            r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "", "nospace": true, "node-name": "scratch", "reason": "No space left on device", "operation": "write", "action": "report"}}"#,
+            Message::Event(Event::DiskFailed("No space left on device".to_owned())),
         );
         check(r#"{"event": "RESUME"}"#, Message::Event(Event::Resumed));
         check(
