@@ -137,6 +137,16 @@ pub(crate) fn begun(environment: PathBuf, forge: String, scope: dayfly_forge::Ru
 }
 
 #[cfg(test)]
+impl Journal {
+    /// Returns a journal each write to which fails.
+    pub(crate) fn on_a_full_disk() -> Self {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().write(true).open(&path).expect("open");
+        Self { path, file }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::fact::tests::record;

@@ -10,7 +10,8 @@ use crate::state::{AppState, RegistrationState, VmState};
 use crate::stop::StopOrder;
 
 impl Run<'_> {
-    /// Ends the runner, at whatever point it is. Returns the first error, after everything was tried.
+    /// Ends the runner, at whatever point it is. Returns the first error, after everything was tried. No step depends on the
+    /// journal: after a failure in between, a later start repeats the step.
     pub(super) async fn end(
         mut self,
         result: Result<RunnerEnd, RunnerError>,
@@ -35,7 +36,7 @@ impl Run<'_> {
             vm.detach();
             return self.tell(Fact::VmKept { folder: machine_of(&self.folder) }).await;
         }
-        self.tell(Fact::DestroyingVm).await?;
+        self.tell_end(Fact::DestroyingVm).await;
         // Once the entrypoint has exited, the machine's only possible work is a write to a mount.
         let has_exited = matches!(self.state.app, AppState::Exited { .. });
         let has_more = self.state.was_up() && !(has_exited && self.pool.spec.mounts.is_empty());
@@ -45,13 +46,14 @@ impl Run<'_> {
             vm.stop(self.pool.limits.power_off).await
         };
         vm.destroy().await?;
-        self.tell(Fact::VmGone { exit: exit.to_string() }).await
+        self.tell_end(Fact::VmGone { exit: exit.to_string() }).await;
+        Ok(())
     }
 
     async fn end_vm_that_did_not_start(&mut self) -> Result<(), RunnerError> {
         if self.state.vm != VmState::None {
             dayfly_vm::destroy_leftover(&machine_of(&self.folder)).await?;
-            self.record(Fact::VmGone { exit: "it did not start".to_owned() })?;
+            self.record_end(Fact::VmGone { exit: "it did not start".to_owned() }).await;
         }
         Ok(())
     }
@@ -61,7 +63,7 @@ impl Run<'_> {
         if before == RegistrationState::None {
             return Ok(());
         }
-        self.tell(Fact::DeletingRegistration).await?;
+        self.tell_end(Fact::DeletingRegistration).await;
         // The machine is gone, so whatever job the runner had is lost.
         let when_busy = WhenBusy::Insist { until: Instant::now() + self.pool.limits.busy_registration };
         let ended =
@@ -85,9 +87,10 @@ impl Run<'_> {
         let fact = Fact::RegistrationEnded { how: ended.how };
         match (before, ended.how) {
             // The registration was never seen, so readers of the stream need not learn of its end.
-            (RegistrationState::Requested, RegistrationEnd::Gone) => self.record(fact).map(drop),
-            _ => self.tell(fact).await,
+            (RegistrationState::Requested, RegistrationEnd::Gone) => drop(self.record_end(fact).await),
+            _ => self.tell_end(fact).await,
         }
+        Ok(())
     }
 
     /// Removes the run's folder, unless its machine or its registration may still exist.

@@ -30,7 +30,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use crate::fact::{Fact, FactRecord};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, JournalError};
 use crate::pool::Pool;
 use crate::runner_id::RunnerId;
 use crate::slot::Slot;
@@ -94,9 +94,22 @@ impl<'a> Run<'a> {
         stop: Stop,
     ) -> Result<Self, RunnerError> {
         let id = RunnerId::random(slot.index);
-        let name = id.name(&pool.spec.prefix);
         let folder = pool.runs.join(id.as_str());
         make_folder(&folder)?;
+        Self::begin_in(folder.clone(), id, (pool, slot, host), facts, stop).inspect_err(|_| {
+            // Nothing exists that its journal would describe, and a full disk would otherwise collect such folders.
+            let _ = std::fs::remove_dir_all(&folder);
+        })
+    }
+
+    fn begin_in(
+        folder: PathBuf,
+        id: RunnerId,
+        (pool, slot, host): (&'a Pool, &'a Slot, &'a VmHost),
+        facts: &FactSink,
+        stop: Stop,
+    ) -> Result<Self, RunnerError> {
+        let name = id.name(&pool.spec.prefix);
         let mut journal = Journal::open(&folder)?;
         let facts = facts.of(slot.index, &id, &name);
         let mut state = RunnerState::default();
@@ -152,6 +165,24 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Records a fact of the runner's end, without sending it. If the journal cannot be written, e.g. because the disk is
+    /// full, the end goes on, because it frees space.
+    async fn record_end(&mut self, fact: Fact) -> FactRecord {
+        let record = self.facts.record(fact);
+        if let Some(error) = take_end(&mut self.journal, &mut self.state, &record) {
+            let message = format!("{error}; the runner is removed nevertheless");
+            let warning = self.facts.record(Fact::Warning { message });
+            self.facts.send(warning).await;
+        }
+        record
+    }
+
+    /// Records a fact of the runner's end, then sends it to the readers of the stream.
+    async fn tell_end(&mut self, fact: Fact) {
+        let record = self.record_end(fact).await;
+        self.facts.send(record).await;
+    }
+
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {
         if let ControlFlow::Break(end) = self.get_ready().await? {
             return Ok(end);
@@ -164,6 +195,14 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Takes a fact of the runner's end into its state, whether or not the journal can be written. Returns the journal's error.
+/// A later start that reads the journal without this fact repeats a step, which changes nothing.
+fn take_end(journal: &mut Journal, state: &mut RunnerState, record: &FactRecord) -> Option<JournalError> {
+    let written = if record.fact.is_durable() { journal.write(record) } else { Ok(()) };
+    state.take(record);
+    written.err()
+}
+
 fn make_folder(path: &Path) -> Result<(), RunnerError> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| RunnerError::State {
@@ -171,4 +210,32 @@ fn make_folder(path: &Path) -> Result<(), RunnerError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::RegistrationEnd;
+    use crate::fact::tests::record;
+
+    #[test]
+    fn a_runner_ends_although_its_journal_cannot_be_written() {
+        let mut journal = Journal::on_a_full_disk();
+        let mut state = RunnerState::default();
+        for begun in [Fact::Registering, Fact::Registered { registration: 7 }, Fact::StartingVm] {
+            state.take(&record(begun));
+        }
+        assert!(!state.is_over());
+        for fact in [
+            Fact::DestroyingVm,
+            Fact::VmGone { exit: "x".to_owned() },
+            Fact::DeletingRegistration,
+            Fact::RegistrationEnded { how: RegistrationEnd::Deleted },
+        ] {
+            let error =
+                take_end(&mut journal, &mut state, &record(fact)).expect("the disk is full").to_string();
+            assert!(error.contains("No space left on device"), "{error}");
+        }
+        assert!(state.is_over(), "its folder is removed: {state:?}");
+    }
 }
