@@ -25,6 +25,7 @@ const SHOW: &str = r#"#!/bin/sh
 grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|NoNewPrivs):' /proc/self/status
 grep -E 'Max (core file size|open files)' /proc/self/limits
 echo "interfaces: $(ls /sys/class/net 2>/dev/null | wc -l) $(grep -c : /proc/net/dev)"
+echo "oom: $(cat /proc/self/oom_score_adj)"
 echo "environment: $(tr '\0' ' ' </proc/self/environ)"
 echo "descriptors: $(cd /proc/self/fd && echo *)"
 echo "session: $(cut -d' ' -f6 /proc/$$/stat) $$"
@@ -174,6 +175,7 @@ async fn a_vmm_has_no_privileges_no_network_and_nothing_inherited() {
     }
     assert_eq!(line("Max core")[3..5], ["0", "0"].map(str::to_owned), "{shown}");
     assert_eq!(line("interfaces:").last().unwrap(), "1", "only lo: {shown}");
+    assert_eq!(line("oom:"), ["1000"], "the kernel takes it before a service of the host");
     // A shell adds its own variables.
     let environment = line("environment:");
     assert!(
@@ -349,6 +351,13 @@ fn lives(pid: u64) -> bool {
 }
 
 async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine() {
+/// Returns a set of capabilities of a process.
+fn capabilities(pid: u64, set: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let digits = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    u64::from_str_radix(digits.trim(), 16).unwrap()
+}
+
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -368,6 +377,21 @@ async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_m
     let pid = server();
     assert!(lives(pid));
     vm.destroy().await.unwrap();
+    // CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID; and, until it is in its sandbox, SETPCAP and SYS_ADMIN.
+    const OF_FILES: u64 = 0b1100_1011;
+    const OF_SANDBOX: u64 = 1 << 8 | 1 << 21;
+    assert_eq!(capabilities(pid, "CapBnd:") & !(OF_FILES | OF_SANDBOX), 0);
+    let start = Instant::now();
+    // The child that it starts in its sandbox serves the files.
+    let in_sandbox = || {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let child = children.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(capabilities(child, "CapEff:"))
+    };
+    while in_sandbox() != Some(OF_FILES) {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:x?}", in_sandbox());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(!lives(pid));
 
     // As after `kill -9` of this process, and then of the machine: no process stops the server.

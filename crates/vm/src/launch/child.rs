@@ -19,6 +19,22 @@ use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
 const USER_BASE: u32 = 0x7000_0000;
 /// Most descriptors that a VMM may have open: its own, and one for each connection of its network.
 const DESCRIPTORS_OPEN_MAX: u64 = 4096;
+/// Most descriptors that a server of files may have open: its own, and one for each file that the guest knows.
+const SERVER_DESCRIPTORS_OPEN_MAX: u64 = crate::virtiofs::FILES_MAX as u64;
+/// The capabilities of a server of files, by their numbers in linux/capability.h: those that let it act for every owner of a
+/// file, and those for entering a sandbox, which it drops afterwards. It has neither `CAP_MKNOD` nor `CAP_SETFCAP`, and
+/// without `CAP_FSETID` the kernel takes the rights that a file gives away when the file is written.
+const SERVER_CAPABILITIES: [(&str, u32); 7] = [
+    ("CAP_CHOWN", 0),
+    ("CAP_DAC_OVERRIDE", 1),
+    ("CAP_FOWNER", 3),
+    ("CAP_SETGID", 6),
+    ("CAP_SETUID", 7),
+    ("CAP_SETPCAP", 8),
+    ("CAP_SYS_ADMIN", 21),
+];
+/// The kernel's preference for killing this process if memory runs out: before each process of the host.
+const OOM_SCORE: &str = "1000";
 /// Received descriptors are moved to this number and above, until each gets its final number.
 const DESCRIPTORS_ASIDE: RawFd = 200;
 
@@ -72,7 +88,7 @@ fn launch(
     if let Some(export) = &order.export {
         export.enter().map_err(failed("export the files to the server"))?;
     }
-    set_limits()?;
+    set_limits(order.user)?;
     if order.small_pages {
         forbid_huge_pages().map_err(failed("forbid huge pages"))?;
     }
@@ -125,13 +141,20 @@ fn raise_loopback() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn set_limits() -> Result<(), Failure> {
+fn set_limits(user: User) -> Result<(), Failure> {
+    // A machine can be started again, unlike the host's services.
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)
+        .map_err(failed("offer itself to the kernel if memory runs out"))?;
     let limit = |resource, value| {
         rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
     };
     // A core dump would hold the guest's memory, secrets included.
     limit(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
     let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    // Root can raise the limit in most systems, which the server would do by itself with one more capability.
+    if matches!(user, User::Root) && limit(Resource::Nofile, SERVER_DESCRIPTORS_OPEN_MAX).is_ok() {
+        return Ok(());
+    }
     limit(Resource::Nofile, DESCRIPTORS_OPEN_MAX.min(most)).map_err(failed("limit descriptors"))
 }
 
@@ -174,18 +197,14 @@ fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<(
 
 /// Drops privileges in such a way that the program cannot regain them.
 fn give_up_privileges(user: User) -> Result<(), Failure> {
+    let kept = if matches!(user, User::Root) { &SERVER_CAPABILITIES[..] } else { &[] };
+    drop_bounding_set(kept)?;
+    let none = CapabilitySet::empty();
+    rustix::thread::clear_ambient_capability_set().map_err(failed("drop ambient capabilities"))?;
     if matches!(user, User::Root) {
-        return rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"));
-    }
-    for capability in 0..63 {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
-            1 << capability,
-        )) {
-            Ok(()) => {}
-            // This kernel does not know this number, so all capabilities that it knows are dropped.
-            Err(Errno::INVAL) => break,
-            Err(error) => return Err(failed("drop the bounding set")(error)),
-        }
+        // As root, the program gets the capabilities of the bounding set, and no others.
+        rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;
+        return super::modes::forbid_setuid().map_err(failed("forbid files that give rights"));
     }
     if let User::Own { group } = user {
         let own = USER_BASE + std::process::id();
@@ -196,12 +215,25 @@ fn give_up_privileges(user: User) -> Result<(), Failure> {
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed("change the group"))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("change the user"))?;
     }
-    let none = CapabilitySet::empty();
-    rustix::thread::clear_ambient_capability_set().map_err(failed("drop ambient capabilities"))?;
     rustix::thread::set_capabilities(
         None,
         CapabilitySets { effective: none, permitted: none, inheritable: none },
     )
     .map_err(failed("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))
+}
+
+/// Drops all capabilities but these from the bounding set.
+fn drop_bounding_set(kept: &[(&str, u32)]) -> Result<(), Failure> {
+    for capability in (0..63).filter(|number| kept.iter().all(|(_, kept)| kept != number)) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
+            1 << capability,
+        )) {
+            Ok(()) => {}
+            // This kernel does not know this number, so all capabilities that it knows are dropped.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(failed("drop the bounding set")(error)),
+        }
+    }
+    Ok(())
 }

@@ -46,9 +46,11 @@ impl Export {
         }
         mount_bind_recursive(format!("/proc/self/fd/{}", source.as_raw_fd()), &target)?;
         drop(source);
-        if self.read_only {
-            set_read_only(&target)?;
-        }
+        // All attributes apply to the mounts below it, too, which a remount would not do. The server opens no device and
+        // gets no rights from a file, even if there are some in the folder already.
+        let hidden = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+        let read_only = if self.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+        set_attributes(&target, hidden | read_only, libc::AT_RECURSIVE)?;
         if self.file {
             // Nothing can be created beside the file.
             mount_bind_recursive(EXPORT, EXPORT)?;
@@ -56,11 +58,6 @@ impl Export {
         }
         Ok(())
     }
-}
-
-/// Makes a mount and all mounts below it read-only, which a remount does not do.
-fn set_read_only(target: &Path) -> io::Result<()> {
-    set_attributes(target, libc::MOUNT_ATTR_RDONLY, libc::AT_RECURSIVE)
 }
 
 fn make_folder_read_only() -> io::Result<()> {

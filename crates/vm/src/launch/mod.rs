@@ -18,6 +18,7 @@
 
 mod child;
 mod export;
+mod modes;
 mod order;
 mod parent;
 

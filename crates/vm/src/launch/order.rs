@@ -58,7 +58,8 @@ pub(crate) enum NetworkPlace {
 pub(crate) enum User {
     /// The user that starts it, who is not root. The other namespaces then need a user namespace.
     Same,
-    /// Root, for a server of files, because files have many owners. The server drops the privileges that it can by itself.
+    /// Root, for a server of files, because files have many owners. It keeps the capabilities that it needs for files and
+    /// until it has entered its sandbox. It makes no device, and no file that gives the rights of another user.
     Root,
     /// A separate user, whose id is derived from the process id. Only root can switch to it.
     Own {
