@@ -73,7 +73,10 @@ impl Times {
 
 impl Stage {
     pub(crate) fn new(state: &Path, binary: &Path, image: &str) -> Result<Self, Error> {
-        machines::Stage::new(state, binary, image, TemplateSettings::default()).map(Self)
+        let mut stage = machines::Stage::new(state, binary, image, TemplateSettings::default())?;
+        // The machines stay idle, so only the memory that they take matters.
+        stage.host.overcommit = u64::MAX;
+        Ok(Self(stage))
     }
 
     /// Returns the accelerator of its machines.

@@ -1,8 +1,8 @@
 //! Limits how many machines start at once to what this host can bear.
 //!
 //! A start is work for a processor, so at most as many machines start at the same time as there are processors. Each is up
-//! sooner than if all had started together. A machine starts only if its memory is available, so a burst gets slower
-//! instead of causing the kernel to kill processes.
+//! sooner than if all had started together. A machine starts only if memory is available, and if the machines of this host
+//! are not much larger together than its memory. So a burst gets slower instead of causing the kernel to kill processes.
 
 use std::fs;
 use std::sync::Arc;
@@ -11,10 +11,15 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::vmm;
+
 /// Memory that stays free for the host itself, MiB.
 const RESERVE_MIB: u64 = 256;
 /// Memory that a machine takes until it is up, MiB. Measured: a fork takes a third of it.
 const START_MIB: u64 = 96;
+/// Default of [`VmHost::overcommit`](crate::VmHost::overcommit). Jobs rarely use the whole size at the same time, and a
+/// machine that waits for a job uses some 3 %.
+pub(crate) const OVERCOMMIT: u64 = 3;
 /// Longest time that a start waits for memory.
 const MEMORY_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time that work that can wait waits for a calm host.
@@ -38,14 +43,67 @@ pub(crate) struct Turn {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// There is no memory for one more machine.
-#[derive(Debug, thiserror::Error)]
-#[error("no memory for a machine: {available_mib} MiB are free, {needed_mib} MiB are needed at least")]
-pub struct NoMemory {
-    /// Memory that is available, MiB.
-    pub available_mib: u64,
-    /// Memory that is required, MiB.
-    pub needed_mib: u64,
+/// Why there is no memory for one more machine. All sizes are MiB.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoMemory {
+    /// Too little memory is available.
+    #[error("no memory for a machine: {available_mib} MiB are free, {needed_mib} MiB are needed at least")]
+    Available {
+        /// Memory that is available.
+        available_mib: u64,
+        /// Memory that is required.
+        needed_mib: u64,
+    },
+    /// The machines of this host could use too much memory.
+    #[error(
+        "no memory for a machine of {size_mib} MiB: the machines that run here have {committed_mib} MiB, and all of them may \
+         have {limit_mib} MiB, {overcommit} times this host's memory; run fewer or smaller machines"
+    )]
+    Committed {
+        /// Size of the machine.
+        size_mib: u64,
+        /// Sum of the sizes of the machines that run on this host.
+        committed_mib: u64,
+        /// Most that this sum may be.
+        limit_mib: u64,
+        /// The limit as a multiple of this host's memory.
+        overcommit: u64,
+    },
+}
+
+/// The memory of this host, MiB.
+#[derive(Debug, Clone, Copy)]
+struct HostMemory {
+    total_mib: u64,
+    /// Memory that is available without harm to other programs, as the kernel estimates it.
+    available_mib: u64,
+    /// Sum of the sizes of the machines that run here.
+    committed_mib: u64,
+}
+
+impl HostMemory {
+    /// Looks at this host; none if the kernel does not tell.
+    fn look() -> Option<Self> {
+        let text = fs::read_to_string("/proc/meminfo").ok()?;
+        let (total_mib, available_mib) = (parse_mib(&text, "MemTotal:")?, parse_mib(&text, "MemAvailable:")?);
+        Some(Self { total_mib, available_mib, committed_mib: vmm::committed_mib().ok()? })
+    }
+
+    /// Returns the reason if no machine of this size may start now. A host without machines runs one of any size, because
+    /// a machine that fits nowhere else is better than none.
+    fn refuses(self, size_mib: u64, overcommit: u64) -> Option<NoMemory> {
+        let Self { total_mib, available_mib, committed_mib } = self;
+        let share_mib = if committed_mib == 0 { 0 } else { size_mib / overcommit.max(1) };
+        let needed_mib = RESERVE_MIB + START_MIB.max(share_mib);
+        let limit_mib = total_mib.saturating_mul(overcommit);
+        if available_mib < needed_mib {
+            Some(NoMemory::Available { available_mib, needed_mib })
+        } else if committed_mib > 0 && committed_mib + size_mib > limit_mib {
+            Some(NoMemory::Committed { size_mib, committed_mib, limit_mib, overcommit })
+        } else {
+            None
+        }
+    }
 }
 
 impl Default for Pace {
@@ -56,43 +114,39 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Waits for a turn, and then for memory, for at most a minute.
-    pub(crate) async fn enter(&self) -> Result<Turn, NoMemory> {
+    /// Waits for a turn, and then for memory for a machine of this size, for at most a minute. Machines that other turns
+    /// start at the same moment are not counted yet, so the limit can be exceeded by as many as there are turns.
+    pub(crate) async fn enter(&self, size_mib: u32, overcommit: u64) -> Result<Turn, NoMemory> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
         let end = Instant::now() + MEMORY_LIMIT;
-        let needed_mib = RESERVE_MIB + START_MIB;
         loop {
-            match available_mib() {
-                Some(available_mib) if available_mib < needed_mib => {
-                    if Instant::now() >= end {
-                        return Err(NoMemory { available_mib, needed_mib });
-                    }
-                    tokio::time::sleep(LOOK).await;
-                }
-                Some(_) | None => return Ok(Turn { _permit: permit }),
+            // This reads a file of each process, which can block.
+            let memory = tokio::task::spawn_blocking(HostMemory::look).await.ok().flatten();
+            let Some(reason) = memory.and_then(|memory| memory.refuses(size_mib.into(), overcommit)) else {
+                return Ok(Turn { _permit: permit });
+            };
+            if Instant::now() >= end {
+                return Err(reason);
             }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
     /// Waits for a turn for work that can wait, until a turn is free and the host is calm. If the host does not become calm
     /// within 20 s, it waits for a turn nevertheless.
-    pub(crate) async fn enter_when_calm(&self) -> Result<Turn, NoMemory> {
+    pub(crate) async fn enter_when_calm(&self, size_mib: u32, overcommit: u64) -> Result<Turn, NoMemory> {
         let end = Instant::now() + CALM_LIMIT;
         while Instant::now() < end && (self.turns.available_permits() == 0 || !is_calm()) {
             tokio::time::sleep(LOOK).await;
         }
-        self.enter().await
+        self.enter(size_mib, overcommit).await
     }
 }
 
-/// Returns the memory that is available without harm to other programs, MiB, as the kernel estimates it.
-fn available_mib() -> Option<u64> {
-    parse_available_mib(&fs::read_to_string("/proc/meminfo").ok()?)
-}
-
-fn parse_available_mib(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// Parses a size of `/proc/meminfo`, in MiB.
+fn parse_mib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
@@ -133,18 +187,38 @@ mod tests {
         assert_eq!(some_avg10("full avg10=1.00\n"), None);
         assert_eq!(first_number("0.75 1.00 0.5 1/100 4242\n"), Some(0.75));
         let memory = "MemTotal:       24000000 kB\nMemAvailable:    2097152 kB\n";
-        assert_eq!(parse_available_mib(memory), Some(2048));
-        assert_eq!(parse_available_mib("MemTotal: 1 kB\n"), None);
+        assert_eq!(parse_mib(memory, "MemAvailable:"), Some(2048));
+        assert_eq!(parse_mib("MemTotal: 1 kB\n", "MemAvailable:"), None);
+    }
+
+    fn refused(total_mib: u64, available_mib: u64, committed_mib: u64, size_mib: u64) -> Option<String> {
+        let memory = HostMemory { total_mib, available_mib, committed_mib };
+        memory.refuses(size_mib, OVERCOMMIT).map(|reason| reason.to_string())
+    }
+
+    #[test]
+    fn a_machine_starts_if_its_share_is_free_and_the_machines_are_not_much_larger_than_the_host() {
+        assert_eq!(refused(24_000, 23_000, 0, 2048), None);
+        assert_eq!(refused(24_000, 8_000, 33 * 2048, 2048), None, "forks that wait take little");
+        insta::assert_snapshot!(refused(24_000, 20_000, 36 * 2048, 2048).expect("refused"), @"no memory for a machine of 2048 MiB: the machines that run here have 73728 MiB, and all of them may have 72000 MiB, 3 times this host's memory; run fewer or smaller machines");
+        insta::assert_snapshot!(refused(16_000, 1_024, 8_192, 8_192).expect("refused"), @"no memory for a machine: 1024 MiB are free, 2986 MiB are needed at least");
+    }
+
+    #[test]
+    fn a_host_with_little_memory_runs_one_machine_and_none_if_it_has_no_memory_at_all() {
+        assert_eq!(refused(1_000, 400, 0, 4_096), None);
+        assert!(refused(1_000, 400, 1_024, 1_024).is_some());
+        insta::assert_snapshot!(refused(1_000, 300, 0, 512).expect("refused"), @"no memory for a machine: 300 MiB are free, 352 MiB are needed at least");
     }
 
     #[tokio::test]
     async fn no_more_start_at_once_than_there_are_turns() {
         let pace = Pace { turns: Arc::new(Semaphore::new(2)) };
-        let first = pace.enter().await.expect("memory");
-        let _second = pace.enter().await.expect("memory");
-        let third = tokio::time::timeout(Duration::from_millis(50), pace.enter()).await;
+        let first = pace.enter(1, OVERCOMMIT).await.expect("memory");
+        let _second = pace.enter(1, OVERCOMMIT).await.expect("memory");
+        let third = tokio::time::timeout(Duration::from_millis(50), pace.enter(1, OVERCOMMIT)).await;
         assert!(third.is_err());
         drop(first);
-        pace.enter().await.expect("memory");
+        pace.enter(1, OVERCOMMIT).await.expect("memory");
     }
 }

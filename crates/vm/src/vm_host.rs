@@ -9,7 +9,7 @@ use crate::fork::Spares;
 use crate::fork::template::Templates;
 use crate::launch::Launcher;
 use crate::machine::StartError;
-use crate::pace::Pace;
+use crate::pace::{OVERCOMMIT, Pace};
 use crate::vmm;
 use dayfly_host::tool::{self, Invocation};
 
@@ -37,6 +37,9 @@ pub struct VmHost {
     pub spares: Spares,
     /// The folder that contains the folders of spare machines. If it is `None`, no spares are created.
     pub spare_folder: Option<PathBuf>,
+    /// How many times as large as this host's memory its machines may be together. A new machine needs the same share of
+    /// its size as available memory, except for the only machine of a host.
+    pub overcommit: u64,
     pub(crate) pace: Pace,
     /// Held while a probe guest boots, so that concurrent starts boot one probe guest and share its result.
     pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
@@ -117,6 +120,7 @@ impl VmHost {
             templates: Templates::default(),
             spares: Spares::default(),
             spare_folder: None,
+            overcommit: OVERCOMMIT,
             pace: Pace::default(),
             probing: Arc::default(),
         }

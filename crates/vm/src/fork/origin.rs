@@ -43,7 +43,9 @@ impl StartSource for ForkOrigin {
     async fn turn(&self) -> Result<Option<Turn>, StartError> {
         match self.plan {
             StartPlan::Spare { .. } => Ok(None),
-            StartPlan::Fork { .. } | StartPlan::Boot { .. } => Ok(Some(self.host.pace.enter().await?)),
+            StartPlan::Fork { .. } | StartPlan::Boot { .. } => {
+                Ok(Some(self.host.pace.enter(self.parts.memory_mib, self.host.overcommit).await?))
+            }
         }
     }
 
@@ -66,10 +68,10 @@ impl StartSource for ForkOrigin {
         self.plan = StartPlan::Fork { base };
         match self.spawn_by(move |parts| parts.fork(&of).map(Arc::new), outputs, detached).await {
             Ok((_, vmm)) => Ok(Started { vmm, from, turn, cold: None }),
-            Err(error) => {
-                self.fork_failed(&error.to_string());
             // A boot needs no less, and the template is not the cause.
             Err(error @ StartError::NoSpace { .. }) => Err(error),
+            Err(error) => {
+                self.fork_failed(&error.to_string());
                 let StartPlan::Boot { reason } = &mut self.plan else { return Err(error) };
                 let reason = reason.take();
                 self.boot(reason, turn, outputs, detached).await

@@ -38,6 +38,12 @@ const OOM_SCORE: &str = "1000";
 /// Received descriptors are moved to this number and above, until each gets its final number.
 const DESCRIPTORS_ASIDE: RawFd = 200;
 
+/// Returns true if this id can be that of a VMM's own user.
+pub(crate) fn is_user_of_vmm(id: u32) -> bool {
+    // The largest process id on 64-bit machines is 2^22 (`PID_MAX_LIMIT`).
+    (USER_BASE..=USER_BASE + (1 << 22)).contains(&id)
+}
+
 /// A step that failed.
 #[derive(Debug)]
 struct Failure {

@@ -25,6 +25,7 @@ mod parent;
 pub use child::main;
 pub use parent::{LaunchError, Launcher};
 
+pub(crate) use child::is_user_of_vmm;
 pub(crate) use export::{EXPORT, Export};
 pub(crate) use order::{LaunchOrder, NetworkPlace, User};
 pub(crate) use parent::{Launched, launch};

@@ -15,6 +15,7 @@
 //! - **plan**: turns [`VmmNeeds`] into a [`VmmCommand`], pure ([`plan`]),
 //! - **monitor**: pauses, resumes, freezes and quits a running VMM, restores a fork, and reports why the machine stops
 //!   ([`Monitor`]),
+//! - **census**: the memory of all machines that run on this host ([`committed_mib`]),
 //! - **snapshot**: the memory of a template in the form that its forks map ([`memory`]), and a fork's disk over the
 //!   template's ([`overlay`]),
 //! - **words**: its name, and what its firmware prints if it finds no kernel, in messages for people ([`NAME`],
@@ -35,5 +36,6 @@ pub(crate) use files::VmmFiles;
 pub(crate) use needs::{Boot, NetworkCard, VmmNeeds};
 pub(crate) use qemu::{
     FreezeError, MONITOR_SOCKET, Monitor, MonitorEvent, NAME, NO_BOOT_DEVICE, NO_KERNEL_FOUND, NOT_EXITED,
-    NOT_FROZEN, Platform, ShutdownCause, checks, find_program, memory, overlay, plan, probe, tsc_khz,
+    NOT_FROZEN, Platform, ShutdownCause, checks, committed_mib, find_program, memory, overlay, plan, probe,
+    tsc_khz,
 };

@@ -1,5 +1,6 @@
 //! QEMU's `microvm` machine: no PCI, a minimal firmware, all devices on virtio-mmio.
 
+mod census;
 mod cpu_model;
 mod doctor;
 mod firmware;
@@ -15,6 +16,7 @@ mod qmp;
 mod sightings;
 mod tsc;
 
+pub(crate) use census::committed_mib;
 pub(crate) use doctor::checks;
 pub(crate) use firmware::{NO_BOOT_DEVICE, NO_KERNEL_FOUND};
 pub(crate) use monitor::{FreezeError, Monitor, MonitorEvent, NOT_EXITED, NOT_FROZEN, ShutdownCause};

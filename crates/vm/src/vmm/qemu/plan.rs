@@ -8,6 +8,8 @@ use crate::accel::Accel;
 use crate::virtiofs;
 use crate::vmm::{Boot, DescriptorRole, NetworkCard, VmmCommand, VmmNeeds};
 
+/// Prefix of a machine's name in the list of processes.
+pub(super) const NAME_PREFIX: &str = "dayfly-";
 /// Number of the first descriptor.
 const DESCRIPTOR_FIRST: i32 = 10;
 
@@ -62,12 +64,12 @@ impl Builder {
     }
 
     /// Adds a disk that the guest finds by its serial.
-    fn disk(&mut self, serial: &str) {
-        let device = format!("virtio-blk-device,drive={serial},serial={serial},werror=report");
-        self.option("-device", device);
     ///
     /// If this host's disk is full, the guest gets an I/O error. By default QEMU pauses the machine, which keeps the space
     /// that the other machines need.
+    fn disk(&mut self, serial: &str) {
+        let device = format!("virtio-blk-device,drive={serial},serial={serial},werror=report");
+        self.option("-device", device);
     }
 
     fn disks(&mut self, boot: Boot) {
@@ -138,7 +140,7 @@ pub(crate) fn plan(needs: &VmmNeeds<'_>) -> VmmCommand {
 }
 
 fn machine(builder: &mut Builder, needs: &VmmNeeds<'_>) {
-    builder.option("-name", format!("dayfly-{}", escape(needs.name)));
+    builder.option("-name", format!("{NAME_PREFIX}{}", escape(needs.name)));
     let option_roms = match needs.platform.firmware {
         Firmware::Qboot(_) => {
             let number = builder.descriptor(DescriptorRole::Firmware);
