@@ -18,7 +18,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use figures::{Figure, Surroundings};
 use machines::Stage;
-use rustix::process::{Resource, Rlimit};
 
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
@@ -66,8 +65,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn measure_all(args: &Args) -> Result<(), Error> {
     // Each machine takes some descriptors of this process.
-    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    dayfly_host::descriptors::raise_limit()?;
     let stage = Stage::new(&args.state, &args.binary, &args.image)?;
     let begin = Surroundings::look(stage.accel().await?);
     let mut figures: Vec<Figure> = Vec::new();

@@ -104,6 +104,8 @@ fn block_on(
     common: &Common,
     command: impl AsyncFnOnce(&Places) -> exit::Result<Outcome>,
 ) -> exit::Result<ExitCode> {
+    // Each machine takes some twenty descriptors. A process that becomes a VMM sets a limit of its own.
+    dayfly_host::descriptors::raise_limit().map_err(Failure::cannot)?;
     let places = Places::resolve(common)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::cannot)?;

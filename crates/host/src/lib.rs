@@ -3,12 +3,14 @@
 //! - [`file`] replaces a small file in one step;
 //! - [`stage`] builds a folder under a lock and publishes it by one rename;
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
+//! - [`descriptors`] raises the limit of open files;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
 //! - [`tool`] runs a program with a time limit.
 //!
 //! This crate knows neither images nor machines.
 
 pub mod clock;
+pub mod descriptors;
 pub mod digest;
 pub mod file;
 pub mod retry;

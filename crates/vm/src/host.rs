@@ -13,6 +13,7 @@ use crate::vm_host::VmHost;
 use crate::vmm;
 use crate::vmm::probe::AccelReport;
 use dayfly_guest::os_release::OsRelease;
+use dayfly_host::descriptors::machines_within;
 use dayfly_image::Go;
 
 /// Returns this host's distribution, i.e. the `ID` in os-release; none if os-release has none.
@@ -68,6 +69,8 @@ impl Check {
 
 /// Limits of disk space, MiB: below the first no image can be built, below the second the space is tight.
 const SPACE_MIB: (u64, u64) = (3 * 1024, 10 * 1024);
+/// Number of machines that a host should have descriptors for.
+const MACHINES_WANTED: u64 = 100;
 /// Limits of memory, MiB: enough for one machine, and for two of the usual size.
 const MEMORY_MIB: (u64, u64) = (1024, 4096);
 
@@ -102,6 +105,7 @@ pub fn facts(
     checks.push(mounts());
     checks.push(space(&host.state));
     checks.push(memory());
+    checks.push(descriptors());
     checks.push(isolation());
     checks.extend(crate::network::checks());
     checks.push(cgroups());
@@ -205,6 +209,23 @@ fn memory() -> Check {
     amount("memory", available / 1024, MEMORY_MIB, "available")
 }
 
+/// Checks the hard limit of open files, up to which a process raises its own.
+fn descriptors() -> Check {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    descriptors_within(hard.unwrap_or(u64::MAX))
+}
+
+fn descriptors_within(hard: u64) -> Check {
+    const NAME: &str = "open files";
+    let machines = machines_within(hard);
+    if machines >= MACHINES_WANTED {
+        return Check::ok(NAME, format!("{hard} at most"));
+    }
+    let mend = "raise the hard limit: LimitNOFILE= of the service, or nofile in /etc/security/limits.conf";
+    let seen = format!("{hard} at most, enough for {machines} machines of one process");
+    Check::warn(NAME, seen, Some(mend))
+}
+
 /// Judges an amount by two limits: below the first it is too little, below the second it is tight.
 fn amount(name: &'static str, mib: u64, (least, plenty): (u64, u64), what: &str) -> Check {
     let seen = format!("{mib} MiB {what}");
@@ -291,6 +312,14 @@ mod tests {
         assert_eq!(check.state, CheckState::Warn);
         assert_eq!(check.seen, "not installed; the driver podman-krun cannot be used");
         assert_eq!(check.mend.as_deref(), Some("install it"));
+    }
+
+    #[test]
+    fn a_hard_limit_of_open_files_that_is_too_low_for_many_machines_is_a_warning() {
+        let check = descriptors_within(1024);
+        assert_eq!(check.state, CheckState::Warn);
+        assert_eq!(check.seen, "1024 at most, enough for 48 machines of one process");
+        assert_eq!(descriptors_within(524_288).state, CheckState::Ok);
     }
 
     #[test]
