@@ -2,7 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dayfly_image::oci::{Registries, RegistryAccess};
 
@@ -18,17 +21,37 @@ const GUEST_BINARY: &str = "dayfly-guest";
 pub(crate) struct Places {
     /// Folder of images, runs and instances.
     pub(crate) state: PathBuf,
-    /// Path of this program, which is also the launcher of VMMs.
-    pub(crate) program: PathBuf,
     /// QEMU's program, if the user gave one.
     pub(crate) qemu: Option<PathBuf>,
     /// Folders of the search path, for Go, credential helpers and the tools of drivers.
     pub(crate) search_path: Vec<PathBuf>,
     /// The environment variables that podman, krunvm and buildah get.
     pub(crate) tool_env: Vec<(String, String)>,
-    guest_binary: PathBuf,
+    guest_binary: GuestBinary,
     /// File of mirrors, authorities and unencrypted registries, if there is one.
     registries: Option<PathBuf>,
+}
+
+/// The guest binary as it was at the start, so that an upgrade of dayfly's package changes nothing for a process that
+/// runs: its machines would get an agent that speaks another version of the protocol.
+#[derive(Debug, Clone)]
+struct GuestBinary {
+    /// The path that it was opened by.
+    path: PathBuf,
+    /// The open file; none if there was no file.
+    file: Option<Arc<File>>,
+}
+
+impl GuestBinary {
+    fn open(path: PathBuf) -> Self {
+        let file = File::open(&path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()));
+        Self { path, file: file.map(Arc::new) }
+    }
+
+    /// Returns a path that leads this process, and a child until it is another program, to the file that was opened.
+    fn pinned(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+    }
 }
 
 impl Places {
@@ -53,7 +76,8 @@ impl Places {
             env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
         let tool_env = env::vars().filter(|(name, _)| dayfly_host::tool::is_for_tools(name)).collect();
         let registries = common.registries.clone().or_else(default_registries);
-        Ok(Self { state, program, qemu, search_path, tool_env, guest_binary, registries })
+        let guest_binary = GuestBinary::open(guest_binary);
+        Ok(Self { state, qemu, search_path, tool_env, guest_binary, registries })
     }
 
     /// Returns the access to registries: docker's and podman's credentials, and the proxy of the environment.
@@ -76,16 +100,23 @@ impl Places {
         })
     }
 
-    /// Returns the path of the guest binary.
+    /// Returns a path of the guest binary, which leads to the same file as long as this process lives.
     ///
     /// # Errors
-    /// It does not exist.
+    /// It did not exist when this process started.
     pub(crate) fn guest_binary(&self) -> Result<PathBuf> {
-        if self.guest_binary.is_file() {
-            return Ok(self.guest_binary.clone());
-        }
-        Err(Failure::cannot(format!("the guest binary {} is not there", self.guest_binary.display()))
-            .hint("`make build` puts it beside dayfly; or give --guest-binary FILE"))
+        self.guest_binary.pinned().ok_or_else(|| {
+            Failure::cannot(format!("the guest binary {} is not there", self.guest_binary.path.display()))
+                .hint("`make build` puts it beside dayfly; or give --guest-binary FILE")
+        })
+    }
+
+    /// Returns the path that the guest binary was opened by.
+    ///
+    /// # Errors
+    /// As for [`Places::guest_binary`].
+    pub(crate) fn guest_binary_path(&self) -> Result<&Path> {
+        self.guest_binary().map(|_| self.guest_binary.path.as_path())
     }
 }
 
@@ -140,6 +171,23 @@ fn default_state(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_binary_that_is_replaced_or_removed_stays_the_one_of_the_start() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(GUEST_BINARY);
+        std::fs::copy("/bin/true", &path).expect("a program");
+        let guest = GuestBinary::open(path.clone());
+        let pinned = guest.pinned().expect("there");
+        let upgraded = folder.path().join("new");
+        std::fs::copy("/bin/false", &upgraded).expect("another program");
+        std::fs::rename(upgraded, &path).expect("replaced");
+        let runs = || std::process::Command::new(&pinned).status().expect("run").success();
+        assert!(runs());
+        std::fs::remove_file(path).expect("removed");
+        assert!(runs());
+        assert!(GuestBinary::open(folder.path().to_owned()).pinned().is_none(), "a folder");
+    }
 
     #[test]
     fn credentials_are_looked_for_where_their_owners_keep_them() {

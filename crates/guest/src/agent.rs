@@ -37,13 +37,16 @@ use dayfly_guest::protocol::{
 use identity::Identities;
 use outbox::Outbox;
 use standby::Standby;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Name of the guest binary in the list of processes.
+const NAME: &str = "dayfly-guest";
 
 /// Longest wait for the last lines of an entrypoint that has exited. The wait is bounded because a process that the
 /// entrypoint left behind may hold the pipe open forever.
@@ -279,10 +282,15 @@ impl Agent {
         }
     }
 
-    fn program(&self) -> &Path {
+    /// Returns a command that runs the guest binary.
+    fn own_command(&self) -> Command {
         match &*self.surroundings {
-            Surroundings::Machine(_) => Path::new(crate::boot::PROGRAM),
-            Surroundings::Host { program, .. } => program,
+            Surroundings::Machine(_) => Command::new(crate::boot::PROGRAM),
+            Surroundings::Host { program, .. } => {
+                let mut command = Command::new(program);
+                command.arg0(NAME);
+                command
+            }
         }
     }
 
@@ -357,7 +365,7 @@ impl Agent {
         start: &Start,
     ) -> std::io::Result<(std::io::PipeReader, Receiver<ExitStatus>)> {
         let (reader, writer) = std::io::pipe()?;
-        let mut command = Command::new(start.program.as_ref().map_or(self.program(), Path::new));
+        let mut command = start.program.as_ref().map_or_else(|| self.own_command(), Command::new);
         command.arg("entrypoint").args(&start.args).env_clear().current_dir("/");
         command.envs(start.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);

@@ -32,6 +32,8 @@ echo "session: $(cut -d' ' -f6 /proc/$$/stat) $$"
 exit 7
 "#;
 const WAIT: &str = "#!/bin/sh\nexec sleep 600\n";
+/// Argument of this program if its file is to be replaced while it runs.
+const UPGRADED: &str = "upgraded";
 
 struct Setting {
     folder: tempfile::TempDir,
@@ -85,8 +87,7 @@ impl Setting {
     }
 
     fn host(&self) -> VmHost {
-        let launcher =
-            Launcher { program: std::env::current_exe().unwrap(), args: vec!["vmm-launch".to_owned()] };
+        let launcher = Launcher { program: "/proc/self/exe".into(), args: vec!["vmm-launch".to_owned()] };
         let mut host = VmHost::new(self.folder.path().join("state"), launcher);
         host.qemu = Some(self.vmm());
         host
@@ -174,8 +175,8 @@ async fn a_vmm_has_no_privileges_no_network_and_nothing_inherited() {
         assert!(line("Groups:").is_empty(), "{shown}");
     }
     assert_eq!(line("Max core")[3..5], ["0", "0"].map(str::to_owned), "{shown}");
-    assert_eq!(line("interfaces:").last().unwrap(), "1", "only lo: {shown}");
     assert_eq!(line("oom:"), ["1000"], "the kernel takes it before a service of the host");
+    assert_eq!(line("interfaces:").last().unwrap(), "1", "only lo: {shown}");
     // A shell adds its own variables.
     let environment = line("environment:");
     assert!(
@@ -350,7 +351,6 @@ fn lives(pid: u64) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine() {
 /// Returns a set of capabilities of a process.
 fn capabilities(pid: u64, set: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -358,6 +358,7 @@ fn capabilities(pid: u64, set: &str) -> u64 {
     u64::from_str_radix(digits.trim(), 16).unwrap()
 }
 
+async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -376,7 +377,6 @@ fn capabilities(pid: u64, set: &str) -> u64 {
     let vm = setting.start(&setting.host(), mounted()).await.unwrap();
     let pid = server();
     assert!(lives(pid));
-    vm.destroy().await.unwrap();
     // CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID; and, until it is in its sandbox, SETPCAP and SYS_ADMIN.
     const OF_FILES: u64 = 0b1100_1011;
     const OF_SANDBOX: u64 = 1 << 8 | 1 << 21;
@@ -392,6 +392,7 @@ fn capabilities(pid: u64, set: &str) -> u64 {
         assert!(start.elapsed() < Duration::from_secs(10), "{:x?}", in_sandbox());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    vm.destroy().await.unwrap();
     assert!(!lives(pid));
 
     // As after `kill -9` of this process, and then of the machine: no process stops the server.
@@ -421,6 +422,28 @@ fn leave_the_hosts_network() {
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
     assert!(up.success());
+}
+
+/// Starts a machine in a process whose program was replaced by another one.
+async fn start_after_an_upgrade() {
+    let path = std::env::current_exe().unwrap();
+    let newer = path.with_extension("new");
+    fs::copy("/bin/false", &newer).unwrap();
+    fs::rename(newer, path).unwrap();
+    let setting = Setting::new(WAIT);
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    assert!(matches!(vm.next_event().await, Some(VmEvent::VmmStarted { .. })));
+    assert!(setting.recorded_vmm().is_some());
+    vm.destroy().await.unwrap();
+}
+
+async fn a_machine_starts_although_the_program_on_the_disk_is_a_newer_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = tokio::process::Command::new(&program).arg(UPGRADED).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!std::process::Command::new(&program).status().unwrap().success(), "it was replaced");
 }
 
 async fn what_cannot_start_says_why_and_leaves_nothing() {
@@ -458,10 +481,15 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "vmm-launch") {
         return dayfly_vm::launch::main(args[1].parse().unwrap());
     }
+    let is_upgraded = args.first().is_some_and(|arg| arg == UPGRADED);
     if rustix::process::geteuid().is_root() {
         leave_the_hosts_network();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if is_upgraded {
+        runtime.block_on(start_after_an_upgrade());
+        return ExitCode::SUCCESS;
+    }
     if args.iter().any(|arg| arg == "--list") {
         return ExitCode::SUCCESS;
     }
@@ -474,6 +502,7 @@ fn main() -> ExitCode {
         a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives
         a_network_outlives_the_process_that_made_it_and_goes_with_the_machine
         a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine
+        a_machine_starts_although_the_program_on_the_disk_is_a_newer_one
         what_cannot_start_says_why_and_leaves_nothing
     }
     ExitCode::SUCCESS

@@ -13,6 +13,7 @@ mod harness;
 mod stage;
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -193,6 +194,20 @@ async fn a_program_of_its_own_is_started_and_mounts_are_refused() {
     assert!(matches!(refused, Err(StartError::Mount { .. })));
 }
 
+async fn a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_one() {
+    let stage = Stage::new("0-abc", UNTIL_STOPPED);
+    let path = stage.path("guest-binary");
+    fs::copy(guest_binary(), &path).unwrap();
+    let opened = fs::File::open(&path).unwrap();
+    fs::copy("/bin/false", stage.path("newer")).unwrap();
+    fs::rename(stage.path("newer"), &path).unwrap();
+    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: stage.path("app.sh") }));
+    spec.machine.guest_binary = format!("/proc/self/fd/{}", opened.as_raw_fd()).into();
+    let mut vm = dayfly_vm::start(&stage.host(), spec, &stage.path("run")).await.unwrap();
+    events_until(&mut vm, line("Listening")).await;
+    vm.destroy().await.unwrap();
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -213,6 +228,7 @@ fn main() -> ExitCode {
         many_at_once_do_not_disturb_each_other
         what_a_killed_host_has_left_is_found_and_destroyed
         a_program_of_its_own_is_started_and_mounts_are_refused
+        a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_one
     }
     ExitCode::SUCCESS
 }

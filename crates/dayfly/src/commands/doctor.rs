@@ -44,7 +44,7 @@ async fn probe(
 }
 
 fn guest_binary(places: &Places) -> Check {
-    match places.guest_binary() {
+    match places.guest_binary_path() {
         Ok(path) => Check {
             name: "guest binary",
             state: CheckState::Ok,

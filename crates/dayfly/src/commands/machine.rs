@@ -35,9 +35,13 @@ pub(crate) fn host(places: &Places) -> Result<VmHost> {
     Ok(host)
 }
 
+/// The path of the program that a process runs. It leads there even if the program's file was replaced or removed, as an
+/// upgrade of dayfly's package does.
+const LAUNCHER: &str = "/proc/self/exe";
+
 /// Returns the host of machines without a search for QEMU. This program is the launcher of its VMMs.
 pub(crate) fn unchecked_host(places: &Places) -> VmHost {
-    let launcher = Launcher { program: places.program.clone(), args: vec!["vmm-launch".to_owned()] };
+    let launcher = Launcher { program: LAUNCHER.into(), args: vec!["vmm-launch".to_owned()] };
     let mut host = VmHost::new(places.state.clone(), launcher);
     if !places.search_path.is_empty() {
         host.tool_folders = places.search_path.clone();

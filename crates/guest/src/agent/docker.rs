@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -123,7 +123,7 @@ impl Started {
 
 fn start(agent: &Agent, daemon: &str, socket: UnixListener) -> io::Result<Started> {
     let (reader, writer) = io::pipe()?;
-    let mut command = Command::new(agent.program());
+    let mut command = agent.own_command();
     command.args([listening::COMMAND, daemon]).env_clear().envs(crate::docker::environment(daemon));
     command.env("HOME", "/root").current_dir("/").arg("--host=fd://");
     // At the usual level the daemon's start alone prints a hundred lines.

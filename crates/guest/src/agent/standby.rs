@@ -6,7 +6,7 @@ use dayfly_guest::protocol::Start;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::mpsc::Receiver;
 
 /// Longest time in seconds that the runner app may take until it waits. The official app takes some ten seconds under
@@ -30,7 +30,7 @@ impl Standby {
     pub(super) fn start(agent: &Agent, user: &str) -> io::Result<(Self, String)> {
         let (stdin, order) = io::pipe()?;
         let (output, writer) = io::pipe()?;
-        let mut command = Command::new(agent.program());
+        let mut command = agent.own_command();
         command.args(["entrypoint", OPTION, APP_MAX_S, "-u", user]).env_clear().current_dir("/");
         command.stdin(stdin).stdout(writer.try_clone()?).stderr(writer);
         let (pid, ended) = agent.children.spawn(command)?;

@@ -38,6 +38,8 @@ const HOST_MAX: Duration = Duration::from_secs(20);
 
 /// Option that runs the agent instead of the keeper.
 const TREE: &str = "--tree";
+/// The path of the program that a process runs, which leads to it even if its file on the host was replaced.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +88,8 @@ fn keep(port: BorrowedFd<'_>, args: &[String]) -> io::Result<std::convert::Infal
     let signals = block_signals();
     enter_namespaces()?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg0(super::NAME);
     // SAFETY: between fork and exec there is only one system call, and it uses memory from before the fork.
     unsafe { command.pre_exec(mount_proc) };
     let mut agent = command
@@ -191,7 +194,7 @@ fn serve(port: BorrowedFd<'_>, environment: PathBuf) -> io::Result<std::convert:
     // If the keeper died before the line above, no signal comes. But then this write fails, because the pipe has no reader.
     std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush())?;
     let listener = UnixListener::from(port.as_fd().try_clone_to_owned()?);
-    let program = std::env::current_exe()?;
+    let program = PathBuf::from(OWN_PROGRAM);
     let agent = Agent::within(Surroundings::Host { environment, program });
     agent.reached(Milestone::Mounts);
     agent.reached(Milestone::Network);

@@ -17,7 +17,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// The program that becomes a VMM. It calls [`super::main`] with the number that it gets as its last argument.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    /// The program, usually the running one.
+    /// The program, usually the running one by `/proc/self/exe`, which leads to it even if its file was replaced.
     pub program: PathBuf,
     /// Arguments before the number, e.g. `vmm-launch`.
     pub args: Vec<String>,

@@ -78,7 +78,7 @@ async fn create(mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {
     // A copy, so that the machine's label and its changes affect only its own file.
     std::fs::create_dir_all(&to)
         .and_then(|()| std::fs::copy(&guest, to.join(mounted::GUEST_NAME)))
-        .map_err(|source| StartError::GuestBinary { path: guest, source })?;
+        .map_err(|source| StartError::of_guest_binary(&guest, source))?;
     let _lock = match &mounting.lock {
         Some(lock) => {
             let io_error = |source| StartError::Io { what: "lock", path: lock.clone(), source };

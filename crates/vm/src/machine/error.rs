@@ -136,6 +136,12 @@ impl StartError {
         move |source| Self::Image { image, path, source }
     }
 
+    /// Returns the error of a guest binary. A path that stands for an open file is replaced by that of the file.
+    pub(crate) fn of_guest_binary(path: &Path, source: io::Error) -> Self {
+        let path = std::fs::read_link(path).unwrap_or_else(|_| path.to_owned());
+        Self::GuestBinary { path, source }
+    }
+
     /// Returns true if the same machine is likely to start later, when other machines have ended.
     #[must_use]
     pub fn is_transient(&self) -> bool {

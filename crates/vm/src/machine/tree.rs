@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ impl TreeRecipe {
         let keeper =
             Invocation { program: self.guest_binary.clone(), args: agent_args(&folders), env: Vec::new() };
         let mut command = keeper.command();
+        // Its path may be that of an open file, which tells people nothing.
+        command.arg0("dayfly-guest");
         command.stdin(Stdio::from(listener)).stdout(printer.try_clone().map_err(LaunchError::Speak)?);
         let child = command
             .stderr(printer)

@@ -20,9 +20,7 @@ impl VmmFiles {
         let (kernel, modules) = (image.kernel(), image.initramfs());
         let opened = File::open(&kernel).map_err(StartError::of_image(image, &kernel))?;
         let initramfs = initramfs::with_guest(&modules, guest_binary).map_err(|error| match error {
-            InitramfsError::Guest(source) => {
-                StartError::GuestBinary { path: guest_binary.to_owned(), source }
-            }
+            InitramfsError::Guest(source) => StartError::of_guest_binary(guest_binary, source),
             InitramfsError::Image(source) | InitramfsError::Memory(source) => {
                 StartError::of_image(image, &modules)(source)
             }

@@ -196,7 +196,7 @@ fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Resu
     }
     let host = match guest_dir {
         Some(folder) => std::path::absolute(folder).map_err(Failure::usage)?,
-        None => places.guest_binary()?.parent().unwrap_or(Path::new("/")).to_owned(),
+        None => places.guest_binary_path()?.parent().unwrap_or(Path::new("/")).to_owned(),
     };
     if !host.is_dir() {
         return Err(Failure::usage(format!("the folder of guest programs {} is not there", host.display())));
