@@ -147,28 +147,14 @@ impl PublicKey {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-pub(crate) mod tests {
+mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
 
     /// Signs a client assertion with the private half, as a runner app does.
-    pub(crate) fn sign(private: &RsaParameters, alg: &str, claims: &serde_json::Value) -> String {
-        let number = |text: &str| BoxedUint::from_be_slice_vartime(&STANDARD.decode(text).unwrap());
-        let key = rsa::PrivateKey::from_p_q(
-            number(private.p.expose_secret()),
-            number(private.q.expose_secret()),
-            number(&private.exponent),
-        )
-        .unwrap();
-        let head = serde_json::json!({"alg": alg, "typ": "JWT"}).to_string();
-        let signed =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = match alg {
-            "PS256" => key.pss_sign::<Sha256>(signed.as_bytes()).unwrap(),
-            _ => key.pkcs1v15_sign::<Sha256>(signed.as_bytes()).unwrap(),
-        };
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    fn sign(private: &RsaParameters, algorithm: &str, claims: &serde_json::Value) -> String {
+        dayfly_light_runner::sign(private, algorithm, claims).unwrap()
     }
 
     #[test]

@@ -9,9 +9,10 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::keys::tests::sign;
 use crate::{Clock, Lab, LabEvent, LabEventKind, LabEvents, LabSettings, Limits};
 use dayfly_forge::{ApiBase, Dispatch, Forge, JitRequest, NewRunner, RunnerScope};
+pub(super) use dayfly_light_runner::RunnerStatus;
+use dayfly_light_runner::{CallError, Client, JobClient, Upload};
 
 pub(super) const ONE_JOB: &str = "on: workflow_dispatch\njobs:\n  one:\n    runs-on: [self-hosted, big]\n    outputs:\n      word: ${{ steps.a.outputs.word }}\n    steps:\n      - id: a\n        run: echo hi\n  two:\n    needs: one\n    runs-on: [self-hosted]\n    steps:\n      - run: echo ${{ needs.one.outputs.word }}\n";
 
@@ -176,17 +177,22 @@ pub(super) async fn lines_until_end(events: &mut LabEvents) -> Vec<String> {
     }
 }
 
-/// A scripted runner, which starts from a JIT config.
+/// A scripted runner: each call of the protocol is a method.
 pub(super) struct Script {
     pub(super) id: u64,
-    config: dayfly_forge::jit::JitConfig,
-    http: reqwest::Client,
-    token: String,
-    session: String,
+    client: Client,
     pub(super) job: Value,
 }
 
+/// The answer to a call, or the status and the body of a refusal.
 type Reply = Result<Value, (u16, Value)>;
+
+fn reply(answer: Result<Value, CallError>) -> Reply {
+    answer.map_err(|error| match error {
+        CallError::Refused { status, body, .. } => (status, body),
+        error => panic!("{error}"),
+    })
+}
 
 impl Script {
     pub(super) fn new(runner: NewRunner) -> Self {
@@ -194,79 +200,48 @@ impl Script {
     }
 
     pub(super) fn with(id: u64, config: dayfly_forge::jit::JitConfig) -> Self {
-        let http = http();
-        Self { id, config, http, token: String::new(), session: String::new(), job: Value::Null }
+        Self { id, client: Client::new(config), job: Value::Null }
     }
 
     /// Signs in and opens the runner's session.
-    pub(super) async fn connect(mut self) -> Self {
+    pub(super) async fn connect(self) -> Self {
         self.sign_in().await.unwrap();
         self.open_session().await.unwrap();
         self
     }
 
-    async fn send(request: reqwest::RequestBuilder) -> Reply {
-        let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let body = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null);
-        if (200..300).contains(&status) { Ok(body) } else { Err((status, body)) }
+    pub(super) async fn sign_in(&self) -> Reply {
+        reply(self.client.sign_in().await)
     }
 
-    fn broker(&self, path: &str) -> String {
-        format!("{}{path}", self.config.runner.server_url_v2)
-    }
-
-    pub(super) async fn sign_in(&mut self) -> Reply {
-        let data = &self.config.credentials.data;
-        let now = jiff::Timestamp::now().as_second();
-        let claims = json!({
-            "sub": data.client_id, "iss": data.client_id, "aud": data.authorization_url,
-            "jti": "1", "nbf": now - 10, "iat": now, "exp": now + 300,
-        });
-        let assertion = sign(&self.config.key, "PS256", &claims);
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", &assertion),
-        ];
-        let body = form.map(|(key, value)| format!("{key}={}", value.replace(':', "%3A"))).join("&");
-        let request = self.http.post(&data.authorization_url).body(body);
-        let answer = Self::send(request.header("content-type", "application/x-www-form-urlencoded")).await?;
-        answer["access_token"].as_str().unwrap().clone_into(&mut self.token);
-        Ok(answer)
-    }
-
-    pub(super) async fn open_session(&mut self) -> Reply {
-        let body = json!({"ownerName": "script", "agent": {"id": self.id, "version": "2.336.0"}});
-        let answer =
-            Self::send(self.http.post(self.broker("session")).bearer_auth(&self.token).json(&body)).await?;
-        answer["sessionId"].as_str().unwrap().clone_into(&mut self.session);
-        Ok(answer)
+    pub(super) async fn open_session(&self) -> Reply {
+        reply(self.client.open_session().await)
     }
 
     /// Polls once. Returns `Null` if there is no message.
-    pub(super) async fn poll(&self, status: &str) -> Reply {
-        let url = format!("{}?sessionId={}&status={status}&os=Linux", self.broker("message"), self.session);
-        Self::send(self.http.get(url).bearer_auth(&self.token)).await
+    pub(super) async fn poll(&self, status: RunnerStatus) -> Reply {
+        let message = self.client.poll(status).await;
+        reply(message.map(|message| {
+            message.map_or(Value::Null, |message| json!({"messageType": message.kind, "body": message.body}))
+        }))
     }
 
     /// Polls until a message arrives, checks its type and returns its body.
     pub(super) async fn message(&self, kind: &str) -> Value {
+        let status = if kind == "RunnerJobRequest" { RunnerStatus::Online } else { RunnerStatus::Busy };
         for _ in 0..20 {
-            let message =
-                self.poll(if kind == "RunnerJobRequest" { "Online" } else { "Busy" }).await.unwrap();
+            let message = self.poll(status).await.unwrap();
             if message.is_object() {
                 assert_eq!(message["messageType"], kind, "{message}");
-                return serde_json::from_str(message["body"].as_str().unwrap()).unwrap();
+                return message["body"].clone();
             }
         }
         panic!("no {kind} comes");
     }
 
     pub(super) async fn acquire(&mut self, request: &str) -> Reply {
-        let url = self.config.runner.server_url_v2.replace("/broker/", "/run/acquirejob");
-        let body = json!({"jobMessageId": request, "runnerOS": "Linux"});
-        let job = Self::send(self.http.post(url).bearer_auth(&self.token).json(&body)).await?;
+        let url = self.client.config().runner.server_url_v2.replace("/broker/", "/run/");
+        let job = reply(self.client.acquire(&url, request).await)?;
         self.job = job.clone();
         Ok(job)
     }
@@ -277,22 +252,17 @@ impl Script {
         self.acquire(body["runner_request_id"].as_str().unwrap()).await.unwrap();
     }
 
-    fn endpoint(&self) -> &Value {
-        &self.job["resources"]["endpoints"][0]
+    fn calls(&self) -> JobClient {
+        self.client.of_job(&self.job).unwrap()
     }
 
     pub(super) fn job_token(&self) -> String {
-        self.endpoint()["authorization"]["parameters"]["AccessToken"].as_str().unwrap().to_owned()
-    }
-
-    fn run_service(&self, call: &str) -> reqwest::RequestBuilder {
-        let url = format!("{}{call}", self.endpoint()["url"].as_str().unwrap());
-        self.http.post(url).bearer_auth(self.job_token())
+        let token = &self.job["resources"]["endpoints"][0]["authorization"]["parameters"]["AccessToken"];
+        token.as_str().unwrap().to_owned()
     }
 
     pub(super) async fn renew(&self) -> Reply {
-        let body = json!({"planId": self.job["plan"]["planId"], "jobId": self.job["jobId"]});
-        Self::send(self.run_service("renewjob").json(&body)).await
+        reply(self.calls().renew().await)
     }
 
     pub(super) async fn complete(&self, conclusion: &str, outputs: Value) -> Reply {
@@ -301,40 +271,33 @@ impl Script {
 
     /// Completes the job; `body` holds the other members of `completejob`.
     pub(super) async fn complete_with(&self, conclusion: &str, mut body: Value) -> Reply {
-        body["jobId"] = self.job["jobId"].clone();
         body["conclusion"] = conclusion.into();
-        Self::send(self.run_service("completejob").json(&body)).await
+        reply(self.calls().complete(body).await)
     }
 
     pub(super) async fn twirp(&self, method: &str, body: Value) -> Reply {
-        let base = self.job["variables"]["system.github.results_endpoint"]["value"].as_str().unwrap();
-        let url = format!("{base}twirp/{method}");
-        Self::send(self.http.post(url).bearer_auth(self.job_token()).json(&body)).await
+        reply(self.calls().twirp(method, body).await)
     }
 
     pub(super) async fn update_steps(&self, steps: Value) {
-        let method = "github.actions.results.api.v1.WorkflowStepUpdateService/WorkflowStepsUpdate";
-        self.twirp(method, json!({"steps": steps, "change_order": 1})).await.unwrap();
+        self.calls().update_steps(steps, 1).await.unwrap();
     }
 
     /// Uploads one piece of the log of a step or, if `step` is `None`, of the job.
     pub(super) async fn upload(&self, step: Option<&str>, text: &str) {
-        let method = if step.is_some() { "GetStepLogsSignedBlobURL" } else { "GetJobLogsSignedBlobURL" };
-        let method = format!("results.services.receiver.Receiver/{method}");
-        let answer = self.twirp(&method, json!({"step_backend_id": step.unwrap_or_default()})).await.unwrap();
-        let url = format!("{}&comp=appendblock&seal=true", answer["logs_url"].as_str().unwrap());
-        Self::send(self.http.put(url).body(text.to_owned())).await.unwrap();
+        self.calls().upload(step.map_or(Upload::JobLog, Upload::StepLog), text).await.unwrap();
     }
 
     /// Switches to the lab's new address. A real lab keeps its address over a restart.
     pub(super) fn moved(&mut self, from: &str, to: &str) {
         let swap = |text: &mut String| *text = text.replace(from, to);
-        swap(&mut self.config.runner.server_url_v2);
-        swap(&mut self.config.credentials.data.authorization_url);
+        let config = self.client.config_mut();
+        swap(&mut config.runner.server_url_v2);
+        swap(&mut config.credentials.data.authorization_url);
         self.job = serde_json::from_str(&self.job.to_string().replace(from, to)).unwrap();
     }
 
     pub(super) async fn close_session(&self) -> Reply {
-        Self::send(self.http.delete(self.broker("session")).bearer_auth(&self.token)).await
+        reply(self.client.close_session().await)
     }
 }

@@ -6,7 +6,7 @@ use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::bench::{Bench, ONE_JOB, http, next_event};
+use super::bench::{Bench, ONE_JOB, RunnerStatus, http, next_event};
 use crate::LabEventKind;
 use dayfly_forge::{Deletion, ForgeError};
 
@@ -85,7 +85,7 @@ async fn a_job_is_acquired_once_and_by_its_own_runner_alone() {
     let (status, body) = own.acquire(&request).await.unwrap_err();
     assert_eq!((status, body["source"].as_str()), (409, Some("actions-run-service")));
     assert_eq!(other.acquire("no-such-request").await.unwrap_err().0, 404);
-    assert!(other.poll("Online").await.unwrap().is_null(), "the second job waits for the first");
+    assert!(other.poll(RunnerStatus::Online).await.unwrap().is_null(), "the second job waits for the first");
 }
 
 #[tokio::test]
@@ -93,9 +93,9 @@ async fn a_job_goes_to_a_runner_with_all_its_labels_only() {
     let bench = Bench::new().await;
     let _run = bench.start(ONE_JOB).await;
     let poor = bench.runner("poor", &["self-hosted"]).await;
-    assert!(poor.poll("Online").await.unwrap().is_null());
+    assert!(poor.poll(RunnerStatus::Online).await.unwrap().is_null());
     let rich = bench.runner("rich", &["self-hosted", "big", "more"]).await;
-    assert!(poor.poll("Busy").await.unwrap().is_null());
+    assert!(poor.poll(RunnerStatus::Busy).await.unwrap().is_null());
     rich.message("RunnerJobRequest").await;
 }
 

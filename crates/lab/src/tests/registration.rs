@@ -6,10 +6,10 @@ use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, ONE_JOB, Script, http};
+use super::bench::{Bench, ONE_JOB, RunnerStatus, Script, http};
 use crate::keys::KeyPair;
-use dayfly_forge::jit::{CredentialsData, CredentialsFile, JitConfig, RunnerFile};
 use dayfly_forge::{ForgeError, RunnerScope};
+use dayfly_light_runner::registered;
 
 /// A runner app with a token, reduced to its calls.
 struct App<'a> {
@@ -69,30 +69,9 @@ impl<'a> App<'a> {
     }
 }
 
+/// Returns the runner that an answer of `runners/register` is about.
 pub(super) fn script(answer: &Value, key: KeyPair) -> Script {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let authorization = &answer["authorization"];
-    let server = text(&authorization["server_url"]);
-    let runner = RunnerFile {
-        agent_id: answer["id"].to_string(),
-        agent_name: text(&answer["name"]),
-        pool_id: "1".into(),
-        pool_name: String::new(),
-        disable_update: String::new(),
-        ephemeral: String::new(),
-        server_url: server.clone(),
-        work_folder: String::new(),
-        git_hub_url: String::new(),
-        use_v2_flow: "True".into(),
-        server_url_v2: server,
-    };
-    let data = CredentialsData {
-        client_id: text(&authorization["client_id"]),
-        authorization_url: text(&authorization["authorization_url"]),
-        require_fips_cryptography: String::new(),
-    };
-    let credentials = CredentialsFile { scheme: "OAuth".into(), data };
-    Script::with(answer["id"].as_u64().unwrap(), JitConfig { runner, credentials, key: key.private })
+    Script::with(answer["id"].as_u64().unwrap(), registered(answer, key.private, true))
 }
 
 #[tokio::test]
@@ -209,11 +188,15 @@ async fn a_name_that_is_taken_can_be_replaced_while_its_runner_is_idle() {
     let bench = Bench::new().await;
     let _run = bench.start(ONE_JOB).await;
     let app = App::of_repository(&bench).await;
-    let mut first = app.runner("twin", json!({"labels": [{"name": "x"}]})).await;
+    let first = app.runner("twin", json!({"labels": [{"name": "x"}]})).await;
     assert_eq!(app.register("twin", json!({})).await.0, 409);
     assert_eq!(app.register("twin", json!({"replace": true, "runner_id": 77})).await.0, 404);
     let mut second = app.runner("twin", json!({"replace": true, "runner_id": first.id})).await;
-    assert_eq!(first.poll("Online").await.unwrap_err().0, 404, "the first session is no longer valid");
+    assert_eq!(
+        first.poll(RunnerStatus::Online).await.unwrap_err().0,
+        404,
+        "the first session is no longer valid"
+    );
     assert_eq!(first.sign_in().await.unwrap_err().0, 400);
     second.take_job().await;
     assert_eq!(app.register("twin", json!({"replace": true, "runner_id": second.id})).await.0, 422);

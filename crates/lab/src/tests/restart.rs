@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::bench::{Bench, ONE_JOB};
+use super::bench::{Bench, ONE_JOB, RunnerStatus};
 use crate::{Lab, LabError, LabSettings};
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn a_killed_lab_goes_on_in_the_middle_of_a_run() {
     // The runner is still registered and busy, and its old session and tokens are valid.
     runner.moved(&old_url, &bench.url);
     assert!(bench.forge.get_runner(&Bench::scope(), runner.id).await.unwrap().unwrap().busy);
-    assert!(runner.poll("Busy").await.unwrap().is_null());
+    assert!(runner.poll(RunnerStatus::Busy).await.unwrap().is_null());
     runner.renew().await.unwrap();
     runner.complete("succeeded", json!({"word": {"value": "kept"}})).await.unwrap();
     let job = bench.forge.jobs("o", "r", run).await.unwrap();

@@ -6,7 +6,7 @@ use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::bench::{Bench, ONE_JOB, Script, http};
+use super::bench::{Bench, ONE_JOB, RunnerStatus, Script, http};
 use dayfly_forge::{Deletion, ForgeError, JitRequest, RunnerScope};
 
 fn request(name: &str) -> JitRequest {
@@ -90,10 +90,10 @@ async fn runners_are_found_by_name_and_over_many_pages() {
 #[tokio::test]
 async fn a_deleted_runner_gets_no_token_and_learns_it_on_its_poll() {
     let bench = Bench::new().await;
-    let mut runner = bench.runner("short", &["x"]).await;
+    let runner = bench.runner("short", &["x"]).await;
     assert_eq!(bench.forge.delete_runner(&Bench::scope(), runner.id).await.unwrap(), Deletion::Deleted);
     assert_eq!(bench.forge.delete_runner(&Bench::scope(), runner.id).await.unwrap(), Deletion::Gone);
-    let (status, body) = runner.poll("Online").await.unwrap_err();
+    let (status, body) = runner.poll(RunnerStatus::Online).await.unwrap_err();
     assert_eq!((status, body["errorKind"].as_str()), (404, Some("RunnerNotFound")));
     assert_eq!(runner.open_session().await.unwrap_err().0, 401);
     let (status, body) = runner.sign_in().await.unwrap_err();
@@ -105,7 +105,7 @@ async fn deleting_a_runner_ends_the_poll_that_it_has_open() {
     let bench = Bench::with(|limits| limits.long_poll = Duration::from_secs(60)).await;
     let runner = bench.runner("waiting", &["x"]).await;
     let id = runner.id;
-    let poll = tokio::spawn(async move { runner.poll("Online").await });
+    let poll = tokio::spawn(async move { runner.poll(RunnerStatus::Online).await });
     while bench.forge.get_runner(&Bench::scope(), id).await.unwrap().unwrap().status != "online" {}
     tokio::time::sleep(Duration::from_millis(50)).await;
     bench.forge.delete_runner(&Bench::scope(), id).await.unwrap();
@@ -125,20 +125,20 @@ async fn a_runner_whose_only_job_has_ended_finds_nothing_on_its_polls_until_it_c
             tokio::time::sleep(Duration::from_millis(50)).await;
             runner.complete("succeeded", json!({})).await
         };
-        let (open, completed) = tokio::join!(runner.poll("Busy"), complete);
+        let (open, completed) = tokio::join!(runner.poll(RunnerStatus::Busy), complete);
         completed.unwrap();
         assert!(
             bench.forge.get_runner(&Bench::scope(), runner.id).await.unwrap().is_none(),
             "REST no longer lists it"
         );
         assert!(open.unwrap().is_null(), "nothing came on the poll that was open");
-        assert!(runner.poll("Online").await.unwrap().is_null());
+        assert!(runner.poll(RunnerStatus::Online).await.unwrap().is_null());
         if closes {
             runner.close_session().await.unwrap();
         } else {
             bench.advance(Duration::from_secs(31)).await;
         }
-        let (status, body) = runner.poll("Online").await.unwrap_err();
+        let (status, body) = runner.poll(RunnerStatus::Online).await.unwrap_err();
         assert_eq!((status, body["errorKind"].as_str()), (404, Some("RunnerNotFound")), "closes: {closes}");
     }
 }
@@ -147,14 +147,14 @@ async fn a_runner_whose_only_job_has_ended_finds_nothing_on_its_polls_until_it_c
 async fn a_runner_has_one_session_at_a_time() {
     let bench = Bench::new().await;
     let config = bench.register("twin", &["x"]).await;
-    let (mut first, mut second) = (Script::new(config.clone()), Script::new(config));
+    let (first, second) = (Script::new(config.clone()), Script::new(config));
     first.sign_in().await.unwrap();
     second.sign_in().await.unwrap();
     first.open_session().await.unwrap();
     assert_eq!(second.open_session().await.unwrap_err().0, 409);
     first.close_session().await.unwrap();
     second.open_session().await.unwrap();
-    let (status, body) = first.poll("Online").await.unwrap_err();
+    let (status, body) = first.poll(RunnerStatus::Online).await.unwrap_err();
     assert_eq!((status, body["errorKind"].as_str()), (404, Some("RunnerSessionInvalid")));
 }
 
@@ -195,7 +195,7 @@ async fn a_job_that_asks_for_a_group_gets_a_runner_of_that_group() {
     let workflow = "on: workflow_dispatch\njobs:\n  a:\n    runs-on:\n      group: fast\n      labels: [x]\n    steps:\n      - run: echo\n";
     let _run = bench.start(workflow).await;
     let plain = bench.runner("plain", &["x"]).await;
-    assert!(plain.poll("Online").await.unwrap().is_null());
+    assert!(plain.poll(RunnerStatus::Online).await.unwrap().is_null());
     let group_id = bench.forge.group_id(&RunnerScope::Organization("o".into()), "fast").await.unwrap();
     let request = JitRequest { group_id, labels: vec!["x".into()], ..request("fast-1") };
     let mut fast = Script::new(bench.forge.generate_jit_config(&Bench::scope(), &request).await.unwrap());

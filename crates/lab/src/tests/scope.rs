@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::bench::{Bench, Script, next_event, request};
+use super::bench::{Bench, RunnerStatus, Script, next_event, request};
 use crate::LabEventKind;
 use crate::state::{GROUPS_MAX, LabState};
 use dayfly_forge::{ForgeError, JitRequest, RunnerScope};
@@ -27,7 +27,10 @@ async fn a_job_goes_to_the_runners_of_its_organisation_and_of_an_enterprise() {
     let theirs = Script::new(made).connect().await;
     for (scope, name) in [(organization(), "of-org"), (enterprise(), "of-enterprise")] {
         let run = bench.start(workflow).await;
-        assert!(theirs.poll("Online").await.unwrap().is_null(), "another organisation's runner gets nothing");
+        assert!(
+            theirs.poll(RunnerStatus::Online).await.unwrap().is_null(),
+            "another organisation's runner gets nothing"
+        );
         let made = bench.forge.generate_jit_config(&scope, &request(name, &["x"])).await.unwrap();
         let mut runner = Script::new(made).connect().await;
         runner.take_job().await;
@@ -48,7 +51,7 @@ async fn a_group_and_labels_choose_among_the_runners_of_an_enterprise() {
     for (name, wrong) in cases {
         let made = bench.forge.generate_jit_config(&enterprise(), &wrong).await.unwrap();
         let runner = Script::new(made).connect().await;
-        assert!(runner.poll("Online").await.unwrap().is_null(), "{name}");
+        assert!(runner.poll(RunnerStatus::Online).await.unwrap().is_null(), "{name}");
     }
     let right = JitRequest { group_id, ..request("right", &["x"]) };
     let made = bench.forge.generate_jit_config(&enterprise(), &right).await.unwrap();
@@ -117,7 +120,7 @@ async fn a_job_cannot_make_more_groups_than_the_lab_holds() {
     });
     assert_eq!(queued.await, 0);
     let runner = bench.runner("other", &["x"]).await;
-    assert!(runner.poll("Online").await.unwrap().is_null());
+    assert!(runner.poll(RunnerStatus::Online).await.unwrap().is_null());
     let made = bench.lab.inner.hub.ask(|state: &mut LabState| state.groups.len()).await.unwrap();
     assert_eq!(made, GROUPS_MAX);
 }
