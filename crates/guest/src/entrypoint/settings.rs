@@ -212,7 +212,7 @@ impl Settings {
             for_jobs: for_jobs(layers),
             environment: environment_directory(options),
             tkn: path("RUNNER_TOKENFILE"),
-            app: options.get("app").map(PathBuf::from),
+            app: app(layers),
             app_dir: options.get("app-dir").map(PathBuf::from),
         })
     }
@@ -225,6 +225,13 @@ impl Settings {
             Task::Jit { .. } | Task::Command(_) => &self.name,
         }
     }
+}
+
+/// Returns the program that `--app` names. An installation that the env file names replaces it, because the env file
+/// overrides options; so the driver `process`, which always names an app, can start another one.
+fn app(layers: &Layers<'_>) -> Option<PathBuf> {
+    let install = layers.file.and_then(|file| file.get("RUNNER_INSTALL")).filter(|path| !path.is_empty());
+    layers.options.get("app").filter(|_| install.is_none()).map(PathBuf::from)
 }
 
 /// Checks the env file for errors of the loop.

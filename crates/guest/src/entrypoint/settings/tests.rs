@@ -49,6 +49,17 @@ fn the_env_file_wins_over_options_over_the_environment_over_defaults() {
 }
 
 #[test]
+fn an_installation_of_the_env_file_replaces_the_app_of_the_options() {
+    let environment = [("RUNNER_INSTALL", "/environment")];
+    let app = |file| resolve(Some(file), "-p o/r --app /x/app", &environment).expect("good");
+    let own = app("RUNNER_TOKEN=t\nRUNNER_SECRET=s\nRUNNER_INSTALL=/y");
+    assert_eq!((own.app, own.install.as_deref()), (None, Some(Path::new("/y"))));
+    for file in ["RUNNER_TOKEN=t\nRUNNER_SECRET=s", "RUNNER_TOKEN=t\nRUNNER_SECRET=s\nRUNNER_INSTALL="] {
+        assert_eq!(app(file).app.as_deref(), Some(Path::new("/x/app")), "{file}");
+    }
+}
+
+#[test]
 fn the_secret_comes_from_the_option_where_the_file_has_none() {
     let settings = resolve(Some("RUNNER_TOKEN=t"), "-S by-option -p o/r", &[]).expect("good");
     assert_eq!(settings.secret, "by-option");
