@@ -106,10 +106,15 @@ impl LabProcess {
         RunnerScope::Repository { owner: self.owner.clone(), name: self.repository.clone() }
     }
 
-    /// Starts a loop for its repository, with JSON output. Passes the token in the environment, not as an argument.
+    /// Starts a loop for its repository, with JSON output.
     pub fn runner<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Running {
+        self.runner_command(arguments).start()
+    }
+
+    /// Creates the command of such a loop. Passes the token in the environment, not as an argument.
+    pub fn runner_command<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Dayfly {
         let all = ["runner", "--json", "-g", &self.url, "-p", &self.principal];
-        Dayfly::new(all.into_iter().chain(arguments)).env("RUNNER_PAT", &self.token).start()
+        Dayfly::new(all.into_iter().chain(arguments)).env("RUNNER_PAT", &self.token)
     }
 
     /// Dispatches a workflow and returns the id of its run.
