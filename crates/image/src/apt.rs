@@ -188,6 +188,5 @@ mod tests {
             "deb http://deb.debian.org/debian bookworm main\ndeb http://deb.debian.org/debian bookworm-updates main\n\
              deb http://deb.debian.org/debian-security bookworm-security main\n"
         );
-        let debian = OsRelease::parse("ID=debian\nVERSION_CODENAME=trixie\n");
     }
 }

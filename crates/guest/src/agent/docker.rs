@@ -207,6 +207,7 @@ fn answers(socket: &Path, daemon: Pid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     /// Starts a shell that is a daemon's stand-in.
     fn shell(script: &str) -> std::process::Child {
