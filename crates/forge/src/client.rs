@@ -61,6 +61,8 @@ impl Forge {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .tls_backend_preconfigured(tls::config(base.url(), options.extra_authorities.as_deref())?)
+            // `request` follows those redirects that are harmless.
+            .redirect(reqwest::redirect::Policy::none())
             // The caller decides whether the environment's proxy settings apply.
             .no_proxy();
         if let Some(proxy) = options.proxy.clone().filter(|_| !base.is_loopback()) {

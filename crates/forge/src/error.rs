@@ -150,6 +150,20 @@ pub enum ForgeError {
         /// The groups that exist; only the first few if there are many.
         known: Vec<String>,
     },
+    /// A redirect that is not followed: of another call than a GET, or to another host.
+    #[error(
+        "cannot {what}: the forge answered {status} and leads to {target}, where dayfly does not follow it; if a repository, \
+         an organisation or the forge has a new name, give dayfly that name, and if {target} is a login or maintenance page, \
+         let this host reach the API without it"
+    )]
+    Redirected {
+        /// The action that failed, in words that follow "cannot".
+        what: String,
+        /// The status.
+        status: u16,
+        /// The address that the forge names, without its query.
+        target: String,
+    },
     /// 5xx, and every other status that a forge should not answer with.
     #[error("cannot {what}: the forge answered {status} ({message}); try again later")]
     Server {

@@ -17,6 +17,8 @@ use super::tls::is_of_certificate;
 /// Longest answer that is read, in bytes. Logs have their own bound.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const MESSAGE_LEN_MAX: usize = 500;
+/// Most redirects that are followed for one call.
+const REDIRECTS_MAX: usize = 5;
 
 /// A call to a forge.
 #[derive(Clone)]
@@ -28,7 +30,7 @@ pub(super) struct Call {
     body: Option<Value>,
     /// True if the call may be repeated after its answer was lost.
     repeatable: bool,
-    answer_bytes_max: usize,
+    pub(super) answer_bytes_max: usize,
     /// True if the call is sent without the token, because the host is not trusted yet.
     anonymous: bool,
 }
@@ -74,7 +76,7 @@ pub(super) struct ApiAnswer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// The address of the other end of the connection. `None` if the answer came from another URL than the requested one.
+    /// The address of the other end of the connection. `None` if the answer came after a redirect.
     pub(super) peer: Option<SocketAddr>,
     what: String,
 }
@@ -112,7 +114,28 @@ impl Forge {
         }
     }
 
+    /// Sends a call. Follows redirects of a GET to the same host. Any other redirect is an error: the HTTP client would
+    /// follow a redirected DELETE as a GET, whose success is none of the deletion.
     async fn send_once(&self, call: &Call) -> Result<ApiAnswer, ForgeError> {
+        let mut url = call.url.clone();
+        for redirects in 0..=REDIRECTS_MAX {
+            let mut answer = self.send_to(call, &url).await?;
+            answer.peer = answer.peer.filter(|_| redirects == 0);
+            match redirect_target(&answer, &url) {
+                Some(target) if call.method == Method::GET && self.base().same_origin(&target) => url = target,
+                Some(target) => {
+                    let (what, status) = (call.what.clone(), answer.status);
+                    return Err(ForgeError::Redirected { what, status, target: shown_address(&target) });
+                }
+                None if (200..300).contains(&answer.status) => return Ok(answer),
+                None => return Err(refusal(&answer)),
+            }
+        }
+        let why = format!("it redirects more than {REDIRECTS_MAX} times");
+        Err(ForgeError::BadAnswer { what: call.what.clone(), why })
+    }
+
+    async fn send_to(&self, call: &Call, url: &Url) -> Result<ApiAnswer, ForgeError> {
         let lost = |source: reqwest::Error| {
             let (what, url) = (call.what.clone(), self.base().url().to_string());
             let source = source.without_url();
@@ -121,13 +144,13 @@ impl Forge {
                 false => ForgeError::Connection { what, url, source },
             }
         };
-        if !self.base().same_origin(&call.url) {
+        if !self.base().same_origin(url) {
             let why = "it leads to another host".to_owned();
             return Err(ForgeError::BadAnswer { what: call.what.clone(), why });
         }
         let mut request = self
             .http
-            .request(call.method.clone(), call.url.clone())
+            .request(call.method.clone(), url.clone())
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
         if !call.anonymous {
@@ -137,7 +160,7 @@ impl Forge {
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(lost)?;
-        let peer = response.remote_addr().filter(|_| *response.url() == call.url);
+        let peer = response.remote_addr();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {
@@ -147,9 +170,24 @@ impl Forge {
             }
             body.extend_from_slice(&piece);
         }
-        let answer = ApiAnswer { status, headers, body, peer, what: call.what.clone() };
-        if (200..300).contains(&status) { Ok(answer) } else { Err(refusal(&answer)) }
+        Ok(ApiAnswer { status, headers, body, peer, what: call.what.clone() })
     }
+}
+
+/// Returns the address to which an answer redirects, or `None` if it is no redirect.
+fn redirect_target(answer: &ApiAnswer, url: &Url) -> Option<Url> {
+    let location = answer.headers.get("location").filter(|_| (300..400).contains(&answer.status))?;
+    url.join(location.to_str().ok()?).ok()
+}
+
+/// Returns an address for an error: without a query, which may hold a signature, and without credentials.
+fn shown_address(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.as_str().chars().take(MESSAGE_LEN_MAX).collect()
 }
 
 #[derive(Default, Deserialize)]

@@ -1,5 +1,7 @@
 //! Calls for runners: JIT configs, lookups, deletion.
 
+use std::collections::HashSet;
+
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -16,6 +18,8 @@ use crate::jit::JitConfig;
 
 /// Longest list that is read, in pages of 100 runners.
 const PAGES_MAX: usize = 200;
+/// Longest list that is read, in bytes of all its pages. A runner with its labels needs about one KiB.
+const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The properties of a new runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,29 +144,36 @@ impl Forge {
             runners: Vec<GithubRunner>,
         }
         let mut url = Some(self.base().join(&format!("{}/actions/runners{query}", scope.api_path()))?);
-        let mut runners: Vec<GithubRunner> = Vec::new();
+        let what = format!("list the runners of {scope}");
+        let (mut runners, mut known, mut room) = (Vec::new(), HashSet::new(), LIST_BYTES_MAX);
         for _ in 0..PAGES_MAX {
             let Some(page_url) = url else { break };
-            let answer = self.send(Call::get(format!("list the runners of {scope}"), page_url)).await?;
+            let call = Call::get(what.clone(), page_url);
+            let most = call.answer_bytes_max.min(room);
+            let answer = self.send(call.answer_bytes_max(most)).await?;
+            room -= answer.body.len();
             // Runners come and go between two requests, so the same runner may be on two pages.
-            for runner in answer.json::<Page>()?.runners {
-                if !runners.iter().any(|known| known.id == runner.id) {
-                    runners.push(runner);
-                }
-            }
+            let page = answer.json::<Page>()?.runners;
+            runners.extend(page.into_iter().filter(|runner: &GithubRunner| known.insert(runner.id)));
             url = answer.next_page();
         }
         Ok(runners)
     }
 
-    /// Deletes a registration. GitHub answers 422 if the runner has a job.
+    /// Deletes a registration. GitHub answers 204 if it did, and 422 if the runner has a job. No other success status counts
+    /// as a deletion, because a proxy's page has one too.
     ///
     /// # Errors
     /// See [`ForgeError`].
     pub async fn delete_runner(&self, scope: &RunnerScope, id: u64) -> Result<Deletion, ForgeError> {
         let url = self.base().join(&format!("{}/actions/runners/{id}", scope.api_path()))?;
-        match self.send(Call::new(format!("delete the runner {id} at {scope}"), Method::DELETE, url)).await {
-            Ok(_) => Ok(Deletion::Deleted),
+        let what = format!("delete the runner {id} at {scope}");
+        match self.send(Call::new(what.clone(), Method::DELETE, url)).await {
+            Ok(answer) if answer.status == 204 => Ok(Deletion::Deleted),
+            Ok(answer) => {
+                let why = format!("its status is {} instead of 204", answer.status);
+                Err(ForgeError::BadAnswer { what, why })
+            }
             Err(ForgeError::NotFound { .. }) => Ok(Deletion::Gone),
             Err(ForgeError::Invalid { .. }) => Ok(Deletion::Busy),
             Err(error) => Err(error),

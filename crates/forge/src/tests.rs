@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod prove;
+mod redirect;
 mod server;
 mod tls;

@@ -13,8 +13,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a server. `answer` maps the head of a request to a status and a body, or to 307 and the address to redirect
-    /// to.
+    /// Starts a server. `answer` maps the head of a request to a status and a body, or to a status of a redirect and the
+    /// address to redirect to.
     pub(super) async fn plain(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -37,7 +37,7 @@ impl Server {
     }
 }
 
-/// Reads one request without a body and answers it.
+/// Reads one request without a body and answers it. Each answer names a next page, as the answers with lists do.
 pub(super) async fn serve_one(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: &Mutex<Vec<String>>,
@@ -52,11 +52,12 @@ pub(super) async fn serve_one(
     }
     let head = String::from_utf8(head).unwrap();
     let (status, body) = answer(&head);
+    let (location, body) = if (300..400).contains(&status) { (body, String::new()) } else { (String::new(), body) };
+    let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned();
     heads.lock().unwrap().push(head);
-    let (location, body) = if status == 307 { (body, String::new()) } else { (String::new(), body) };
     let len = body.len();
     let text = format!(
-        "HTTP/1.1 {status} X\r\nlocation: {location}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status} X\r\nlocation: {location}\r\nlink: <http://{host}/next>; rel=\"next\"\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
     );
     let _ = stream.write_all(text.as_bytes()).await;
     let _ = stream.shutdown().await;
