@@ -28,12 +28,20 @@ impl fmt::Debug for Forge {
 }
 
 /// Options for the connection to a forge.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ForgeOptions {
     /// An HTTP proxy for the forge, with user and password if it needs them. It is not used for a forge on loopback.
     pub proxy: Option<reqwest::Url>,
     /// Certificate authorities in addition to the system's, in PEM form, for a GHES that has its own authority.
     pub extra_authorities: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for ForgeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address of a proxy may hold a password.
+        let proxy = self.proxy.as_ref().map(|proxy| proxy.host_str().unwrap_or_default());
+        f.debug_struct("ForgeOptions").field("proxy_host", &proxy).finish_non_exhaustive()
+    }
 }
 
 impl Forge {
@@ -83,5 +91,17 @@ impl Forge {
     pub async fn check(&self) -> Result<(), ForgeError> {
         let call = request::Call::get("check the token", self.base.join("")?);
         self.send(call).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debugging_output_shows_no_password_of_a_proxy() {
+        let proxy = reqwest::Url::parse("http://jane:s3cret@proxy:3128").ok();
+        let text = format!("{:?}", ForgeOptions { proxy, ..ForgeOptions::default() });
+        assert!(text.contains("\"proxy\"") && !text.contains("s3cret") && !text.contains("jane"), "{text}");
     }
 }

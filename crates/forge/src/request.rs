@@ -122,7 +122,9 @@ impl Forge {
             let mut answer = self.send_to(call, &url).await?;
             answer.peer = answer.peer.filter(|_| redirects == 0);
             match redirect_target(&answer, &url) {
-                Some(target) if call.method == Method::GET && self.base().same_origin(&target) => url = target,
+                Some(target) if call.method == Method::GET && self.base().same_origin(&target) => {
+                    url = target
+                }
                 Some(target) => {
                     let (what, status) = (call.what.clone(), answer.status);
                     return Err(ForgeError::Redirected { what, status, target: shown_address(&target) });

@@ -52,7 +52,8 @@ pub(super) async fn serve_one(
     }
     let head = String::from_utf8(head).unwrap();
     let (status, body) = answer(&head);
-    let (location, body) = if (300..400).contains(&status) { (body, String::new()) } else { (String::new(), body) };
+    let (location, body) =
+        if (300..400).contains(&status) { (body, String::new()) } else { (String::new(), body) };
     let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned();
     heads.lock().unwrap().push(head);
     let len = body.len();
