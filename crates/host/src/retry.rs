@@ -26,6 +26,10 @@ pub const RUNNER: Retry =
     Retry { first: Duration::from_secs(1), factor: 2, limit: Duration::from_secs(60), attempts: None };
 /// The runner of one job. Its demand gives up after these attempts, because the job itself may be the cause.
 pub const RUNNER_OF_JOB: Retry = Retry { attempts: Some(3), ..RUNNER };
+/// The removal of what a runner has left because the forge did not answer. It is tried as long as the process runs, because
+/// the forge comes back; the next start of a process tries again too.
+pub const CLEANUP: Retry =
+    Retry { first: Duration::from_secs(15), factor: 2, limit: Duration::from_secs(300), attempts: None };
 /// A spare of one template. The pause comes before the first attempt too, because the machine that takes a spare starts
 /// first.
 pub const SPARE: Retry = growing(Duration::from_secs(2), Duration::from_secs(2), 3);

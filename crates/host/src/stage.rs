@@ -200,9 +200,35 @@ pub fn sweep(stages: &Path, maker: &dyn Maker) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Creates a folder and its parents. Only their owner may write to them.
+/// Creates a folder and its parents, closed to other users: images, blobs and templates may be private.
+///
+/// If this user is not root, others may pass through the folders but not list them, because mmdebstrap then works as a user
+/// of its own, in a folder below.
 pub fn make_folder(path: &Path) -> Result<(), StageError> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make the folder", path))
+    let mode = folder_mode();
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("make the folder", path))
+}
+
+fn folder_mode() -> u32 {
+    if rustix::process::geteuid().is_root() { 0o700 } else { 0o711 }
+}
+
+/// Closes existing folders to other users, as [`make_folder`] creates them. Earlier versions created them open. Leaves out
+/// folders that do not exist or belong to another user.
+///
+/// # Errors
+/// The mode of a folder cannot be changed.
+pub fn close_folders<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), StageError> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    for path in paths {
+        let Ok(metadata) = fs::symlink_metadata(path) else { continue };
+        let is_open = metadata.mode() & 0o777 & !folder_mode() != 0;
+        if metadata.is_dir() && is_open && metadata.uid() == rustix::process::geteuid().as_raw() {
+            let mode = fs::Permissions::from_mode(metadata.mode() & folder_mode());
+            fs::set_permissions(path, mode).map_err(failed("close to other users", path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a folder and its content. Does nothing if the folder does not exist.
@@ -248,6 +274,28 @@ mod tests {
 
     fn claim(store: &Path, id: &str) -> Claim {
         Claim::wait(store, id, &mut Test::default()).expect("claim")
+    }
+
+    #[test]
+    fn folders_are_closed_to_other_users_also_those_of_earlier_versions() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("folder");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        let (old, new) = (folder.path().join("old"), folder.path().join("new/deep"));
+        fs::create_dir(&old).expect("folder");
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).expect("mode");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/", &link).expect("link");
+        close_folders([&*old, &*link, Path::new("/nonexistent")]).expect("closed");
+        make_folder(&new).expect("folder");
+        for path in [old, new.clone(), new.parent().expect("one").to_owned()] {
+            assert_eq!(mode(&path) & 0o066, 0, "{}", path.display());
+        }
+        let claimed = claim(folder.path(), "a");
+        let stage = claimed.stage().expect("stage");
+        fs::write(stage.path().join("file"), "x").expect("write");
+        stage.finish().expect("finish");
+        assert_eq!(mode(&folder.path().join("a")) & 0o066, 0);
     }
 
     #[test]

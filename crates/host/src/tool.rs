@@ -1,7 +1,10 @@
-//! Runs tools of this host (podman, krunvm, buildah) with a time limit. Their exit status decides whether they succeeded.
+//! Runs programs of this host: tools (podman, krunvm, buildah) with a time limit, and all others with a clean environment.
+//! Their exit status decides whether they succeeded.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -42,9 +45,9 @@ impl Invocation {
 
     /// Returns the command, in a process group of its own, so that Ctrl-C reaches only dayfly and a signal to the group also
     /// reaches the tool's children.
-    pub fn command(&self) -> std::process::Command {
+    pub fn command(&self) -> Command {
         use std::os::unix::process::CommandExt as _;
-        let mut command = std::process::Command::new(&self.program);
+        let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir("/").stdin(Stdio::null()).process_group(0);
         command
@@ -147,6 +150,52 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
+/// The environment variables of this process, for the programs that it starts. Set once, by the program that may read them.
+static ENVIRONMENT: OnceLock<Vec<(String, String)>> = OnceLock::new();
+
+/// Sets the variables from which [`command`] chooses. Only the first call counts.
+pub fn set_environment(variables: Vec<(String, String)>) {
+    let _ = ENVIRONMENT.set(variables);
+}
+
+/// The reach of a program that dayfly starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It works with files of this host.
+    Host,
+    /// It downloads, so it gets the settings of proxies and mirrors too.
+    Network,
+}
+
+/// Returns the command of a program with a clean environment. Converters, compilers and package managers work on the bytes of
+/// strangers and run their scripts, so they get no variable that could hold a secret, first of all no PAT.
+pub fn command(program: impl AsRef<OsStr>, reach: Reach) -> Command {
+    command_in(ENVIRONMENT.get().map_or(&[], Vec::as_slice), program, reach)
+}
+
+/// Search path of programs if this process has none.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn command_in(variables: &[(String, String)], program: impl AsRef<OsStr>, reach: Reach) -> Command {
+    let mut command = Command::new(program);
+    let chosen = variables.iter().filter(|(name, _)| is_for_program(name, reach));
+    command.env_clear().env("PATH", SEARCH_PATH).envs(chosen.map(|(name, value)| (name, value)));
+    command
+}
+
+/// Returns true if a program of this reach may see a variable.
+fn is_for_program(name: &str, reach: Reach) -> bool {
+    const HOST: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR"];
+    const NETWORK: [&str; 5] = ["APT_CONFIG", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CACHE_HOME"];
+    // Go's module proxy, checksum database and caches. GOAUTH and GITHUB_TOKEN stay out.
+    const GO: [&str; 8] =
+        ["GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOPATH", "GOMODCACHE", "GOCACHE"];
+    let is_proxy = || name.to_ascii_lowercase().ends_with("_proxy");
+    HOST.contains(&name)
+        || name.starts_with("LC_")
+        || reach == Reach::Network && (NETWORK.contains(&name) || GO.contains(&name) || is_proxy())
+}
+
 /// Returns true if podman, krunvm or buildah may see an environment variable. They need to find their storage, their session
 /// and a proxy, and nothing else. dayfly's own variables stay hidden because they may hold a secret.
 #[must_use]
@@ -219,6 +268,42 @@ mod tests {
     async fn a_flood_is_cut_and_does_not_hold_the_tool_up() {
         let flood = run(&shell("head -c 1000000 /dev/zero"), Duration::from_secs(10)).await.expect("works");
         assert_eq!(flood.len() as u64, OUTPUT_MAX);
+    }
+
+    #[test]
+    fn a_program_sees_no_secret_and_only_one_that_downloads_sees_a_proxy() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("folder");
+        let stand_in = folder.path().join("mksquashfs");
+        std::fs::write(&stand_in, "#!/bin/sh\nexec env\n").expect("written");
+        std::fs::set_permissions(&stand_in, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        let path = format!("{}:{SEARCH_PATH}", folder.path().display());
+        let given = [
+            ("PATH", &*path),
+            ("HOME", "/h"),
+            ("RUNNER_PAT", "ghp_secret"),
+            ("RUNNER_SECRET", "secret"),
+            ("GITHUB_TOKEN", "secret"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("GOAUTH", "secret"),
+            ("LD_PRELOAD", "/x.so"),
+            ("https_proxy", "http://user:password@proxy"),
+            ("GOPROXY", "https://p"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let seen = |reach| {
+            // By its name alone, so that it is found on the given path.
+            let output = command_in(&given, "mksquashfs", reach).output().expect("it runs");
+            let text = String::from_utf8(output.stdout).expect("text");
+            let mut names: Vec<String> =
+                text.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();
+            // The shell sets these itself.
+            names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(&name.as_str()));
+            names.sort();
+            names
+        };
+        assert_eq!(seen(Reach::Host), ["HOME", "PATH"]);
+        assert_eq!(seen(Reach::Network), ["GOPROXY", "HOME", "PATH", "https_proxy"]);
     }
 
     #[test]

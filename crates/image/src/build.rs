@@ -25,6 +25,7 @@ use dayfly_guest::os_release::OsRelease;
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::{digest_of, digest_of_file, id_of};
 use dayfly_host::stage::{Claim, Stage, make_folder};
+use dayfly_host::tool::{self, Reach};
 
 /// Free space that a build needs: room for the unpacked packages and for the image.
 const FREE_MIB_MIN: u64 = 3 * 1024;
@@ -100,13 +101,13 @@ pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
     let inputs = Inputs::gather(settings, progress)?;
     let id = id_of(&inputs.digest);
     let store = Store::new(&settings.state);
-    if let Some(image) = store.get(&id)? {
+    if let Some(image) = store.get_of(&inputs.digest)? {
         return Ok(image);
     }
     let what = format!("image {id}");
     let mut waiter = Waiter { what: &what, cancel: &settings.cancel, progress };
     let claim = Claim::wait(store.folder(), &id, &mut waiter)?;
-    if let Some(image) = store.get(&id)? {
+    if let Some(image) = store.get_of(&inputs.digest)? {
         return Ok(image);
     }
     check_space(store.folder())?;
@@ -114,7 +115,9 @@ pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Re
     let built = Builder { settings, host: &host, inputs: &inputs, id: &id, stage: &stage, progress }.run();
     built.map_err(|error| explain(error, store.folder()))?;
     stage.finish()?;
-    store.get(&id)?.ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
+    store
+        .get_of(&inputs.digest)?
+        .ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
 }
 
 fn check_space(folder: &Path) -> Result<(), ImageError> {
@@ -200,7 +203,7 @@ impl Builder<'_> {
     fn mmdebstrap(&self, work: &Path, sources: &Path) -> Command {
         let Inputs { suite, packages, runner_app, .. } = self.inputs;
         // Without root, mmdebstrap creates namespaces of its own.
-        let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
+        let mut command = mortal("mmdebstrap", Reach::Network, rustix::process::geteuid().is_root());
         command.args(["--variant=apt", "--format=tar", "--verbose"]);
         command.arg(format!("--keyring={KEYRING}"));
         command.arg(format!("--include={}", packages.needed.join(",")));
@@ -234,7 +237,7 @@ impl Builder<'_> {
     }
 
     fn mksquashfs(&self) -> Command {
-        let mut command = mortal("mksquashfs", false);
+        let mut command = mortal("mksquashfs", Reach::Host, false);
         // Under emulation, LZ4 is unpacked several times faster than Zstandard, for a third more space.
         command.arg("-").arg(self.path(ROOT)).args([
             "-tar",
@@ -266,14 +269,18 @@ impl Builder<'_> {
     }
 }
 
-/// Returns the lengths and digests of an image's files. Makes the files readable for all users, because VMMs run as users of
-/// their own.
+/// Returns the mode of an image's file in its folder, which is closed to other users. VMMs run as users of their own and get
+/// the files as descriptors; QEMU opens the descriptor of the kernel anew, so its file must be readable for them.
+pub(super) fn mode_of(name: &str) -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(if name == KERNEL { 0o644 } else { 0o600 })
+}
+
+/// Sets the modes of an image's files, and returns their lengths and digests.
 pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, ImageError> {
     let mut files = BTreeMap::new();
     for name in [ROOT, KERNEL, INITRAMFS] {
         let path = folder.join(name);
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .map_err(failed("make readable", &path))?;
+        fs::set_permissions(&path, mode_of(name)).map_err(failed("set the mode of", &path))?;
         let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
         let sha256 = digest_of_file(&path).map_err(failed("read", &path))?;
         files.insert(name.to_owned(), FileDigest { bytes, sha256 });
@@ -283,7 +290,9 @@ pub(super) fn digests_of(folder: &Path) -> Result<BTreeMap<String, FileDigest>, 
 
 /// Returns the proxy and clock settings of the host's own apt, which its mirrors need.
 pub(super) fn host_apt_options() -> Vec<String> {
-    let Ok(output) = Command::new("apt-config").arg("dump").output() else { return Vec::new() };
+    let Ok(output) = tool::command("apt-config", Reach::Network).arg("dump").output() else {
+        return Vec::new();
+    };
     parse_apt_options(&String::from_utf8_lossy(&output.stdout))
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use dayfly_host::tool::{self, Reach};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Cancel, ImageError, Progress};
@@ -27,11 +28,11 @@ pub(super) struct Step<'a> {
     pub(super) progress: &'a mut dyn FnMut(Progress),
 }
 
-/// Returns a command that the kernel kills when this process dies, because a build without its builder would go on for
+/// Returns a command with a clean environment that the kernel kills when this process dies, because a build without its builder would go on for
 /// minutes. With `inside`, the command gets process and mount namespaces of its own, so that its children and mounts end
 /// with it.
-pub(super) fn mortal(program: &str, inside: bool) -> Command {
-    let mut command = Command::new("setpriv");
+pub(super) fn mortal(program: &str, reach: Reach, inside: bool) -> Command {
+    let mut command = tool::command("setpriv", reach);
     command.args(["--pdeathsig", "KILL", "--"]);
     if inside {
         command.args(["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child", "--"]);
@@ -183,7 +184,7 @@ mod tests {
             progress: &mut progress,
         };
         let commands = scripts.iter().map(|script| {
-            let mut command = mortal("sh", false);
+            let mut command = mortal("sh", Reach::Host, false);
             command.args(["-c", script]);
             command
         });
@@ -217,7 +218,7 @@ mod tests {
             log: &mut log,
             progress: &mut |_| {},
         };
-        let result = step.run(vec![mortal("/nonexistent/program", false)]);
+        let result = step.run(vec![mortal("/nonexistent/program", Reach::Host, false)]);
         assert!(matches!(result, Err(ImageError::NoProgram { package: "nix-bin", .. })), "{result:?}");
     }
 

@@ -13,6 +13,7 @@ use super::{BuildSettings, ImageError, Progress};
 use crate::oci::tar::{Header, Reader, TarError};
 use dayfly_guest::os_release::OsRelease;
 use dayfly_host::stage::make_folder;
+use dayfly_host::tool::Reach;
 
 /// An archive of packages that is being read.
 pub(super) type Archive = Reader<BufReader<File>>;
@@ -54,7 +55,7 @@ impl Fetch<'_> {
         let lines = apt::for_suite(self.suite, &OsRelease::of_this_system());
         fs::write(&sources, lines).map_err(failed("write", &sources))?;
         let archive = self.folder.join("packages.tar");
-        let mut command = mortal("mmdebstrap", rustix::process::geteuid().is_root());
+        let mut command = mortal("mmdebstrap", Reach::Network, rustix::process::geteuid().is_root());
         command.args(["--variant=extract", "--format=tar"]).arg(format!("--keyring={KEYRING}"));
         command.args(self.packages.iter().map(|package| format!("--include={package}")));
         command.args(host_apt_options().iter().map(|option| format!("--aptopt={option}")));

@@ -1,9 +1,10 @@
 //! Finds the Go toolchain of this host.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::ImageError;
+use dayfly_host::tool::{self, Reach};
 
 /// Lowest usable version: the one that the runner app's module requires.
 const LEAST: &str = "1.24";
@@ -61,7 +62,7 @@ fn versioned_folders() -> Vec<PathBuf> {
 }
 
 fn version(program: &Path) -> Option<String> {
-    let output = Command::new(program)
+    let output = tool::command(program, Reach::Network)
         .args(["env", "GOVERSION"])
         .env("GOTOOLCHAIN", "local")
         .current_dir("/")

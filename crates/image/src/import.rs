@@ -37,7 +37,7 @@ use dayfly_guest::os_release::OsRelease;
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::{Claim, Stage, make_folder};
-use dayfly_host::tool::{self, Invocation};
+use dayfly_host::tool::{self, Invocation, Reach};
 
 /// Version of the import. It is raised if a change here gives another image for the same layers.
 const VERSION: &str = "5";
@@ -157,7 +157,7 @@ impl Importer<'_> {
     /// Returns the image of the name's last lookup, if an import now would use the same options.
     fn known(&self) -> Result<Option<Image>, ImageError> {
         match self.names.get(&self.name.to_string()) {
-            Some(known) if known.options == self.options => self.store.get(&known.image),
+            Some(known) if known.options == self.options => self.image_of(&known),
             _ => Ok(None),
         }
     }
@@ -166,9 +166,16 @@ impl Importer<'_> {
     fn of_digest(&self, digest: &Digest) -> Result<Option<Image>, ImageError> {
         let fits = |known: &&Known| known.digest == *digest && known.options == self.options;
         match self.names.list().iter().find(fits) {
-            Some(known) => self.store.get(&known.image),
+            Some(known) => self.image_of(known),
             None => Ok(None),
         }
+    }
+
+    /// Returns the image that a name led to, if it is still in the store.
+    fn image_of(&self, known: &Known) -> Result<Option<Image>, ImageError> {
+        let image = self.store.get(&known.image)?;
+        // Names of earlier versions have no inputs.
+        Ok(image.filter(|image| known.inputs.is_empty() || image.manifest().inputs == known.inputs))
     }
 
     fn remember(&self, digest: &Digest, image: &Image) -> Result<(), ImageError> {
@@ -177,6 +184,7 @@ impl Importer<'_> {
             digest: digest.clone(),
             options: self.options.clone(),
             image: image.id().to_owned(),
+            inputs: image.manifest().inputs.clone(),
         };
         if self.names.get(&known.name).as_ref() == Some(&known) { Ok(()) } else { self.names.put(&known) }
     }
@@ -290,7 +298,7 @@ impl Importer<'_> {
         let mut log = File::create(&path).map_err(failed("make", &path))?;
         let phase = "taking the image out of podman's store";
         (self.progress)(Progress::Phase { name: phase });
-        let mut command = mortal(&program.to_string_lossy(), false);
+        let mut command = mortal(&program.to_string_lossy(), Reach::Host, false);
         command.args(["image", "save", "--quiet", "--format", "docker-archive", "--output"]).arg(&archive);
         command.arg("--").arg(name).env_clear().envs(self.settings.tool_env.iter().cloned());
         let cancel = &self.settings.build.cancel;
@@ -313,7 +321,7 @@ impl Importer<'_> {
         parts.extend(opened.layers.iter().map(|layer| layer.diff_id.as_str()));
         let inputs = digest_of(&parts);
         let id = id_of(&inputs);
-        let image = match self.store.get(&id)? {
+        let image = match self.store.get_of(&inputs)? {
             Some(image) => image,
             None => self.make(opened, &id, &inputs)?,
         };
@@ -325,7 +333,7 @@ impl Importer<'_> {
         let what = format!("image {id}");
         let mut waiter = Waiter { what: &what, cancel: &self.settings.build.cancel, progress: self.progress };
         let claim = Claim::wait(self.store.folder(), id, &mut waiter)?;
-        if let Some(image) = self.store.get(id)? {
+        if let Some(image) = self.store.get_of(inputs)? {
             return Ok(image);
         }
         let stage = claim.stage()?;
@@ -333,7 +341,7 @@ impl Importer<'_> {
         self.describe(opened, &stage, id, inputs, conversion)?;
         stage.finish()?;
         self.store
-            .get(id)?
+            .get_of(inputs)?
             .ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
     }
 
@@ -679,7 +687,7 @@ impl KernelOf {
 }
 
 fn mksquashfs(tree: &Tree, to: &Path) -> std::process::Command {
-    let mut command = mortal("mksquashfs", false);
+    let mut command = mortal("mksquashfs", Reach::Host, false);
     command.arg("-").arg(to);
     // As for built images, because LZ4 is unpacked several times faster than Zstandard under emulation.
     command.args(["-tar", "-comp", "lz4", "-mem", SQUASH_MEMORY, "-noappend", "-no-progress", "-quiet"]);

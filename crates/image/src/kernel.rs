@@ -8,11 +8,11 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::build::mode_of;
 use super::debian::{self, Fetch};
 use super::error::failed;
 use super::once::{Once, read_manifest, write_manifest};
@@ -21,6 +21,7 @@ use super::{BuildSettings, ImageError, Progress, modules};
 use crate::oci::tar::Kind;
 use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::Stage;
+use dayfly_host::tool::{self, Reach};
 
 /// Version of this builder. It is raised if a change here gives another bundle for the same package.
 const VERSION: &str = "2";
@@ -120,7 +121,7 @@ fn make(
     fs::remove_file(&archive).map_err(failed("remove", &archive))?;
     let folder = base.join("lib/modules");
     let kernel = modules::release_in(&folder, "modules.builtin")?;
-    let depended = std::process::Command::new(depmod).arg("-b").arg(&base).arg(&kernel).output();
+    let depended = tool::command(depmod, Reach::Host).arg("-b").arg(&base).arg(&kernel).output();
     let output = depended.map_err(failed("run", depmod))?;
     if !output.status.success() {
         let tail = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -130,8 +131,7 @@ fn make(
     modules::write_initramfs(&folder, &stage.path().join(INITRAMFS))?;
     for name in [KERNEL, INITRAMFS] {
         let path = stage.path().join(name);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
-            .map_err(failed("make readable", &path))?;
+        fs::set_permissions(&path, mode_of(name)).map_err(failed("set the mode of", &path))?;
     }
     write_manifest(stage.path(), &KernelManifest { id: id.to_owned(), suite, kernel })
 }

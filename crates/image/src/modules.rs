@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 use super::ImageError;
 use super::error::failed;
+use dayfly_host::tool::{self, Reach};
 
 /// Names of the modules that a machine boots with. All others are loaded from the root file system.
 const NEEDED: &[&str] = &[
@@ -170,7 +171,7 @@ fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Sends bytes through a program and returns its output.
 fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>> {
-    let mut child = Command::new(program)
+    let mut child = tool::command(program, Reach::Host)
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -28,6 +28,9 @@ pub(super) struct Known {
     pub(super) options: String,
     /// Id of the image in the store.
     pub(super) image: String,
+    /// Digest of all inputs of that image, of which the id is only a part.
+    #[serde(default)]
+    pub(super) inputs: String,
 }
 
 /// The names of a store.
@@ -96,6 +99,7 @@ mod tests {
             digest: Digest::of_digits(&"0".repeat(64)),
             options: String::new(),
             image: image.to_owned(),
+            inputs: String::new(),
         };
         assert_eq!(names.get("a"), None);
         for (name, image) in [("a", "1"), ("b", "1"), ("a", "2")] {

@@ -11,6 +11,7 @@ use super::once::{Once, read_manifest, write_manifest};
 use super::{BuildSettings, Go, ImageError, Progress, recipe};
 use dayfly_host::digest::{digest_of, digest_of_file, id_of};
 use dayfly_host::stage::Stage;
+use dayfly_host::tool::Reach;
 
 /// Name of the program.
 pub(super) const PROGRAM: &str = "github-act-runner";
@@ -109,7 +110,7 @@ fn build(
 /// Returns the command that builds a program. The build is reproducible: the same version of Go gives the same bytes
 /// anywhere.
 fn go_build(go: &Go, stage: &Stage, name: &str, package: &str) -> Command {
-    let mut command = mortal(&go.program.to_string_lossy(), false);
+    let mut command = mortal(&go.program.to_string_lossy(), Reach::Network, false);
     command
         .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
         .arg(stage.path().join(name))

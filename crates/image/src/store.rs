@@ -9,6 +9,7 @@ use super::ImageError;
 use super::error::failed;
 use super::manifest::{FORMAT, Manifest};
 use super::names::Names;
+use dayfly_host::digest::id_of;
 use dayfly_host::stage;
 
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -169,6 +170,25 @@ impl Store {
         if folder.join(MANIFEST).is_file() { Self::open(&folder) } else { Ok(None) }
     }
 
+    /// Returns the image of the inputs with this digest, if it is complete. Ids are short enough that who writes two images can
+    /// give both one id, so that a reviewed one would lead to the other.
+    ///
+    /// # Errors
+    /// Another image has the id.
+    pub(super) fn get_of(&self, inputs: &str) -> Result<Option<Image>, ImageError> {
+        let Some(image) = self.get(&id_of(inputs))? else { return Ok(None) };
+        if image.manifest.inputs == inputs {
+            return Ok(Some(image));
+        }
+        let what = format!(
+            "another image has the id {} already (its inputs are {}, and not {inputs}); remove it with `dayfly image rm {}`",
+            image.id(),
+            image.manifest.inputs,
+            image.id()
+        );
+        Err(ImageError::Unusable { what })
+    }
+
     /// Returns the names that resolved to this image at their last lookup.
     pub fn names_of(&self, image: &Image) -> Vec<String> {
         let all = Names::new(&self.folder).list().into_iter();
@@ -236,6 +256,22 @@ pub(crate) mod tests {
         fs::write(folder.join(ROOT), "x").expect("root");
         fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest(id, created_s)).expect("json"))
             .expect("write");
+    }
+
+    #[test]
+    fn an_image_of_other_inputs_with_the_same_id_is_refused_by_name() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        let (pinned, other) = (format!("{}b", "a".repeat(63)), format!("{}c", "a".repeat(63)));
+        let id = id_of(&pinned);
+        put(&store, &id, 1);
+        let written = Manifest { inputs: pinned.clone(), ..manifest(&id, 1) };
+        let text = serde_json::to_vec(&written).expect("json");
+        fs::write(store.folder().join(&id).join(MANIFEST), text).expect("write");
+        assert_eq!(store.get_of(&pinned).expect("read").expect("there").id(), id);
+        let error = store.get_of(&other).expect_err("refused").to_string();
+        assert!(error.contains(&pinned) && error.contains(&other), "{error}");
+        assert!(store.get_of(&"b".repeat(64)).expect("read").is_none());
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dayfly_guest::environment::TOOLS;
 
@@ -17,6 +16,7 @@ use super::elf::Linkage;
 use super::table::{Part, wanted};
 use crate::oci::tar::Kind;
 use dayfly_host::stage::{make_folder, remove_tree};
+use dayfly_host::tool::{self, Reach};
 
 const PHASE: &str = "making tools that fit any image";
 /// The loader, and the folders in which Debian has it and other libraries.
@@ -76,7 +76,7 @@ pub(super) fn make(
 
 /// Runs `patchelf`, on a file if one is given, and returns its output.
 fn patchelf(arguments: &[&str], file: Option<&Path>) -> Result<String, ImageError> {
-    let output = Command::new("patchelf").args(arguments).args(file).output();
+    let output = tool::command("patchelf", Reach::Host).args(arguments).args(file).output();
     let file = file.unwrap_or(Path::new("nothing"));
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ImageError::NoProgram { program: "patchelf", package: "patchelf" },

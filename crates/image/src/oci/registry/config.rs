@@ -75,4 +75,16 @@ mod tests {
         let error = Registries::read(&path).expect_err("a slip").to_string();
         assert!(error.contains("registries.json: unknown field `insecur`"), "{error}");
     }
+
+    #[test]
+    fn debugging_output_shows_no_password_of_a_proxy_or_a_helper() {
+        let secret = || "http://jane:s3cret@proxy".to_owned();
+        let access = super::super::RegistryAccess {
+            proxy: Some(secret()),
+            helper_env: vec![("TOKEN".to_owned(), secret())],
+            ..Default::default()
+        };
+        let text = format!("{access:?}");
+        assert!(text.contains("has_proxy: true") && !text.contains("s3cret"), "{text}");
+    }
 }

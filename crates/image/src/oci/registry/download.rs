@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,8 @@ impl<'a> Download<'a> {
     async fn begin(path: &Path, descriptor: &'a Descriptor, meter: &Meter) -> Result<Self, RegistryError> {
         let part = part_of(path);
         stage::make_folder(part.parent().unwrap_or(Path::new("/")))?;
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&part);
+        let opened =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&part);
         let file = opened.map_err(io_error("make", &part))?;
         let mut download = Self { descriptor, part, file, length: 0, hasher: Sha256::new() };
         let length = download.file.metadata().map_err(io_error("look at", &download.part))?.len();

@@ -22,7 +22,7 @@ pub(crate) use error::RegistryError;
 pub(crate) use pull::{Pull, Remote, look};
 
 /// Access to registries. The caller fills it from the environment; this module reads no variables.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct RegistryAccess {
     /// Files with credentials in the formats of docker and podman (`config.json`, `auth.json`). The first file with
     /// credentials for a registry is used. A missing file is no error.
@@ -37,4 +37,15 @@ pub struct RegistryAccess {
     pub proxy: Option<String>,
     /// Hosts and domains that are reached without the proxy, separated by commas.
     pub no_proxy: String,
+}
+
+impl std::fmt::Debug for RegistryAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The address of a proxy and the variables of helpers may hold passwords.
+        f.debug_struct("RegistryAccess")
+            .field("credentials", &self.credentials)
+            .field("registries", &self.registries)
+            .field("has_proxy", &self.proxy.is_some())
+            .finish_non_exhaustive()
+    }
 }

@@ -26,6 +26,8 @@ pub(super) struct Sparse {
 }
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// Most extended attributes of a file. Linux lists 64 KiB of names at most, and each new one is compared with the others.
+const XATTRS_MAX: usize = 1000;
 
 impl Extension {
     /// Parses the records of a header.
@@ -71,6 +73,9 @@ impl Extension {
             return Err("is no name of an extended attribute");
         }
         self.xattrs.retain(|(known, _)| known != name);
+        if self.xattrs.len() == XATTRS_MAX {
+            return Err("is one extended attribute too many");
+        }
         self.xattrs.push((name.to_vec(), value.to_vec()));
         Ok(())
     }
@@ -153,6 +158,16 @@ mod tests {
         for bad in ["x path=a\n", "9 path=a", "99 path=a\n", "6 pat\n", "", "30 "] {
             assert_eq!(Extension::parse(bad.as_bytes(), 1).is_ok(), bad.is_empty(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_file_has_a_limited_number_of_extended_attributes() {
+        let records = |count: usize| -> Vec<u8> {
+            (0..count).flat_map(|number| format!("25 SCHILY.xattr.u{number:05}=v\n").into_bytes()).collect()
+        };
+        assert_eq!(Extension::parse(&records(1000), 1).expect("as many as allowed").xattrs.len(), 1000);
+        let error = Extension::parse(&records(1001), 1).expect_err("too many");
+        assert!(error.contains("one extended attribute too many"), "{error}");
     }
 
     #[test]
