@@ -195,6 +195,7 @@ impl Agent {
             HostMessage::Prepare(prepare) => self.prepare(prepare),
             HostMessage::Forget => self.forget(),
             HostMessage::Clock { unix_time_ns } => self.set_clock(unix_time_ns),
+            HostMessage::Ping { number } => self.outbox.answer(GuestMessage::Pong { number }),
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
                 match *self.surroundings {

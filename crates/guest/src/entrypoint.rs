@@ -170,6 +170,9 @@ impl Start {
             trm::watch(folder, &settings, log, &sender)?;
             supervisor.tell_signals(trm::brk(folder, &settings, log));
         }
+        // The file holds the registration token.
+        drop(file);
+        let layers = Layers { file: None, options: &self.options, environment: &self.environment };
         let run = run::Run { settings: &settings, folder: folder.as_deref(), events: sender, log };
         let docker = (layers.process("PATH"), layers.process("DOCKER_HOST"));
         run.live(&mut supervisor, docker, blocked)

@@ -23,6 +23,7 @@ mod console;
 mod docker;
 mod entrypoint;
 mod folder;
+mod forgetful;
 mod image;
 mod image_env;
 mod lines;
@@ -38,6 +39,9 @@ use dayfly_guest::environment::MORTAL;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: forgetful::Forgetful = forgetful::Forgetful;
 
 /// Version of this build, which the agent's hello contains.
 const BUILD: &str = env!("CARGO_PKG_VERSION");

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dayfly_guest::protocol::Source;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::machine::VmEvent;
+use crate::throttle::Throttle;
 use crate::vmm::NO_BOOT_DEVICE;
 
 /// Bytes of output kept in memory.
@@ -98,7 +100,7 @@ impl Output {
         plain(&String::from_utf8_lossy(&bytes))
     }
 
-    /// Reads a stream to its end. `file` receives the first [`FILE_BYTES_MAX`] bytes, and a note if the rest is cut.
+    /// Reads a stream to its end, no faster than a [`Throttle`] allows. `file` receives the first [`FILE_BYTES_MAX`] bytes, and a note if the rest is cut.
     pub(crate) async fn drain(self, stream: impl AsyncRead + Unpin, file: Option<BoundedFile>) {
         self.read(stream, file, None).await;
     }
@@ -124,7 +126,9 @@ impl Output {
         mut lines: Option<Lines>,
     ) {
         let mut buffer = vec![0; 8192];
+        let mut throttle = Throttle::new(Instant::now());
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            throttle.took(count, Instant::now());
             let bytes = &buffer[..count];
             self.take(bytes);
             // If the disk is full, only the file ends; the machine continues.
@@ -134,6 +138,7 @@ impl Output {
             if let Some(lines) = &mut lines {
                 lines.take(bytes).await;
             }
+            throttle.ready().await;
         }
         if let Some(lines) = &mut lines {
             lines.end().await;
@@ -179,8 +184,8 @@ impl Lines {
     }
 
     async fn tell(&mut self) {
-        let mut text =
-            String::from_utf8_lossy(&std::mem::take(&mut self.begun)).trim_end_matches('\r').to_owned();
+        let begun = std::mem::take(&mut self.begun);
+        let mut text = one_line(String::from_utf8_lossy(&begun).trim_end_matches('\r'));
         if std::mem::take(&mut self.is_cut) {
             text.push_str(" (cut)");
         }
@@ -218,6 +223,11 @@ impl BoundedFile {
         }
         Ok(())
     }
+}
+
+/// Makes line ends in a line from a guest visible, so that the line cannot pretend to be several lines of a log.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace('\n', "\u{240a}").replace('\r', "\u{240d}")
 }
 
 /// Removes everything from a guest's text that could steer a terminal: escape sequences, and control characters other than
@@ -308,13 +318,13 @@ mod tests {
     async fn lines_are_told_whole_each_once_and_bounded() {
         let (sender, mut events) = mpsc::channel(16);
         let long = "x".repeat(LINE_BYTES_MAX + 9);
-        let text = format!("one\r\n\n{long}\nlast");
+        let text = format!("one\r\n\n{long}\nla\rst");
         Output::new().relay(text.as_bytes(), None, Lines::new(sender)).await;
         let mut told = Vec::new();
         while let Some(VmEvent::Line { text, .. }) = events.recv().await {
             told.push(text);
         }
         let cut = format!("{} (cut)", "x".repeat(LINE_BYTES_MAX));
-        assert_eq!(told, ["one", "", &cut, "last"]);
+        assert_eq!(told, ["one", "", &cut, "la\u{240d}st"]);
     }
 }

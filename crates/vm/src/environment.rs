@@ -72,6 +72,7 @@ impl EnvironmentDir {
         let folder = rustix::fs::open(path, flags, Mode::empty())
             .map_err(io::Error::from)
             .map_err(failed("open the environment directory"))?;
+        check_owner(&folder).map_err(failed("use the environment directory"))?;
         let watch = FolderWatch::new(path).map_err(failed("watch the environment directory"))?;
         Ok(Self { path: path.to_owned(), folder, id: id.to_owned(), watch })
     }
@@ -203,6 +204,22 @@ fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
     }
 }
 
+/// Refuses a directory that another user owns or can write to: who can put files into it can stop runners, and reads the
+/// secrets of those drivers that share the directory.
+fn check_owner(folder: &OwnedFd) -> io::Result<()> {
+    let found = rustix::fs::fstat(folder)?;
+    let own = rustix::process::geteuid();
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if found.st_uid != own.as_raw() {
+        return refused(format!("it belongs to the user {}, and not to {}", found.st_uid, own.as_raw()));
+    }
+    let mode = found.st_mode & 0o7777;
+    if mode & 0o022 != 0 {
+        return refused(format!("its mode {mode:04o} lets other users write to it; chmod go-w it"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,6 +249,19 @@ mod tests {
         // A JIT config is longer than a note.
         dir.write(Suffix::Env, &"x".repeat(4097)).expect("write");
         assert_eq!(dir.take(Suffix::Env).expect("take").map(|text| text.len()), Some(4097));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_can_write_to_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        for (mode, is_good) in [(0o700, true), (0o755, true), (0o775, false), (0o1777, false)] {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).expect("mode");
+            let opened = EnvironmentDir::open(folder.path(), "0-abc");
+            assert_eq!(opened.is_ok(), is_good, "{mode:o}");
+            if let Err(EnvironmentError::Io { source, .. }) = opened {
+                assert!(source.to_string().contains(&format!("its mode {mode:04o}")), "{source}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde::Serialize;
 
@@ -14,6 +13,7 @@ use crate::vmm;
 use crate::vmm::probe::AccelReport;
 use dayfly_guest::os_release::OsRelease;
 use dayfly_host::descriptors::machines_within;
+use dayfly_host::tool::{self, Reach};
 use dayfly_image::Go;
 
 /// Returns this host's distribution, i.e. the `ID` in os-release; none if os-release has none.
@@ -245,7 +245,7 @@ fn isolation() -> Check {
         return Check::ok(NAME, "root: each VMM runs as a user of its own in a network namespace of its own");
     }
     // Tried in a separate process, because it changes the process that calls it.
-    let tried = Command::new("unshare").args(["--user", "--net", "true"]).output();
+    let tried = tool::command("unshare", Reach::Host).args(["--user", "--net", "true"]).output();
     if tried.is_ok_and(|output| output.status.success()) {
         Check::ok(NAME, "not root: VMMs run as this user, in user namespaces of their own")
     } else {

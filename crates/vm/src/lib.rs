@@ -29,6 +29,7 @@ mod readiness;
 mod socket;
 mod spec;
 mod start;
+mod throttle;
 mod virtiofs;
 mod vm_host;
 mod vmm;
@@ -51,4 +52,4 @@ pub use spec::{
 pub use start::start;
 pub use template::{Preparing, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates};
 pub use vm_host::{Limits, VmHost};
-pub use vmm::probe::{AccelReport, ProbeGuest, Trust, answer as probe, is_known as is_probed};
+pub use vmm::probe::{AccelReport, ProbeGuest, Trust, answer as probe, is_known as is_probed, sweep_probes};

@@ -182,7 +182,11 @@ fn read(port: &Port, handle: impl Fn(HostMessage)) -> io::Result<()> {
             Ok(0) => {
                 std::thread::sleep(HOST_POLL);
             }
-            Ok(count) => decoder.push(&chunk[..count]),
+            Ok(count) => {
+                decoder.push(&chunk[..count]);
+                // It may hold a secret, and the next message may be shorter.
+                chunk[..count].fill(0);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -47,7 +47,8 @@ pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> A
 pub(super) struct App {
     /// The command line of the app.
     pub(super) launch: Launch,
-    /// The command line that runs before, and registers the runner.
+    /// The command line that runs before, and registers the runner. It holds the registration token, so it is taken out when
+    /// it runs.
     pub(super) configure: Option<Launch>,
     /// The user to become; `None`: no change of user.
     pub(super) account: Option<Account>,
@@ -113,8 +114,9 @@ impl App {
             Task::Jit { encoded, .. } if kind == RunnerApp::ActionsRunner => {
                 launch = launch.with_jit_config(encoded);
             }
-            Task::Register(registration) => {
-                configure = Some(Launch::configure(&program, &folder, user, registration));
+            Task::Register(_) => {
+                let registration = settings.take_registration();
+                configure = registration.map(|new| Launch::configure(&program, &folder, user, &new));
             }
             Task::Jit { .. } | Task::Command(_) => {}
         }

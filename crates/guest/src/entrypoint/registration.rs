@@ -35,14 +35,6 @@ pub(super) fn resolve(
     }))
 }
 
-/// Returns the registration token, if the proof is one.
-pub(super) fn token(registration: &Registration) -> Option<&str> {
-    match &registration.proof {
-        Proof::Token(token) => Some(token),
-        Proof::Pat(_) => None,
-    }
-}
-
 /// Returns the labels. The loop sends all of them; if it sends none, the labels that every runner has come first, then
 /// the defaults.
 fn labels(layers: &Layers<'_>) -> String {

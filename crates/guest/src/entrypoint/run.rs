@@ -132,13 +132,15 @@ impl Run<'_> {
         Ok(Ending::Failed)
     }
 
-    /// Registers the runner, if the app does that.
-    fn configure(&self, app: &App, supervisor: &mut Supervisor) -> Result<(), StartError> {
-        let Some(launch) = app.configure.as_ref().filter(|_| supervisor.reason().is_none()) else {
+    /// Registers the runner, if the app does that, and forgets the registration token. With it, a job that is root could
+    /// register runners of its own for an hour, which get other repositories' jobs.
+    fn configure(&self, app: &mut App, supervisor: &mut Supervisor) -> Result<(), StartError> {
+        let Some(launch) = app.configure.take().filter(|_| supervisor.reason().is_none()) else {
             return Ok(());
         };
         self.log.detail(&format!("configuring {} in {}", launch.program.display(), launch.folder.display()));
-        let (mut process, output) = process::start(launch, app.account.as_ref(), &self.events)?;
+        let (mut process, output) = process::start(&launch, app.account.as_ref(), &self.events)?;
+        drop(launch);
         let relay = relay_output("configuration", output, self.log, None);
         let status = supervisor.wait(&mut process, "the configuration");
         wait_for_last_lines(&relay);
@@ -155,7 +157,7 @@ impl Run<'_> {
     }
 
     fn write_tkn(&self) -> Result<(), StartError> {
-        let note = self.settings.note();
+        let note = self.settings.name.as_str();
         match (&self.settings.tkn, self.folder) {
             (Some(path), _) => {
                 let (folder, name) = split(path)?;

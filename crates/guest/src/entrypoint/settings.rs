@@ -12,6 +12,7 @@ use dayfly_guest::environment::{self, Suffix, file_name};
 use dayfly_guest::os_release::OsRelease;
 use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
 use dayfly_guest::variables::is_for_guest;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// Largest size of a registration token in bytes. GitHub's have 29.
@@ -120,8 +121,8 @@ fn distribution() -> String {
 pub(super) enum Task {
     /// A runner app that is registered already.
     Jit { config: JitConfig, encoded: String },
-    /// A runner app that registers itself first.
-    Register(Registration),
+    /// A runner app that registers itself first. The registration is taken out when it is used.
+    Register(Cell<Option<Registration>>),
     /// A user's command in place of a runner app; nothing is registered.
     Command(Vec<String>),
 }
@@ -217,12 +218,11 @@ impl Settings {
         })
     }
 
-    /// Returns the content of `.tkn`: the registration token if there is one, otherwise the name. Never a JIT config or
-    /// a PAT.
-    pub(super) fn note(&self) -> &str {
+    /// Takes the registration out of a task that registers a runner, so that its token is forgotten with the result.
+    pub(super) fn take_registration(&self) -> Option<Registration> {
         match &self.task {
-            Task::Register(registration) => registration::token(registration).unwrap_or(&self.name),
-            Task::Jit { .. } | Task::Command(_) => &self.name,
+            Task::Register(registration) => registration.take(),
+            Task::Jit { .. } | Task::Command(_) => None,
         }
     }
 }
@@ -270,7 +270,7 @@ fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
     }
     let switches = (layers.is_on("RUNNER_EPHEMERAL")?, layers.is_on("RUNNER_UPDATE")?);
     match registration::resolve(layers, switches)? {
-        Some(registration) => Ok(Task::Register(registration)),
+        Some(registration) => Ok(Task::Register(Cell::new(Some(registration)))),
         None if layers.file.is_some() => Err(SettingsError::Missing("RUNNER_JITCONFIG or RUNNER_TOKEN")),
         None => Err(SettingsError::NoRegistration(env_path(layers.options, layers.environment, runner_id).0)),
     }

@@ -151,6 +151,9 @@ fn checksum(length_and_sequence: &[u8], payload: &[u8]) -> u32 {
 ///
 /// After each [`Decoder::push`], call [`Decoder::next`] until it returns `None`. Then at most one incomplete frame (20
 /// bytes and [`PAYLOAD_MAX`]) is stored, whatever the sender sends.
+///
+/// The work is linear in the bytes that came, whatever these are: each byte is searched for markers a few times at most, and
+/// it is in one frame that is hashed, because no frame with a second marker in it is hashed.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -158,6 +161,11 @@ pub struct Decoder {
     consumed: usize,
     /// Bytes skipped since the last frame or report.
     skipped: u64,
+    /// Number of bytes after the first marker that have no second one, so that they are not searched again when more bytes
+    /// of the same frame come.
+    searched: usize,
+    /// See [`Decoder::examined`].
+    examined: u64,
     /// Sequence number that the next frame should have; `None` before the first frame.
     expected: Option<u64>,
 }
@@ -189,15 +197,29 @@ impl Decoder {
 
     /// Appends bytes that were read from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.consumed);
-        self.consumed = 0;
+        self.forget_consumed();
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Removes and overwrites the bytes that are processed, because a message may hold a secret.
+    fn forget_consumed(&mut self) {
+        let left = self.buffer.len() - self.consumed;
+        self.buffer.copy_within(self.consumed.., 0);
+        self.buffer[left..].fill(0);
+        self.buffer.truncate(left);
+        self.consumed = 0;
     }
 
     /// Returns the number of stored bytes that are not decoded yet.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.buffer.len() - self.consumed
+    }
+
+    /// Returns the number of bytes that were searched for markers or hashed so far: at most a few for each byte that came.
+    #[must_use]
+    pub fn examined(&self) -> u64 {
+        self.examined
     }
 
     /// Returns the next message or the next error; `None` if more bytes are needed.
@@ -214,17 +236,22 @@ impl Decoder {
             // a part of a header follows, because that may turn out to be garbage too.
             Some(_) => return Some(Err(self.take_skipped())),
             None if rest.is_empty() && self.skipped > 0 => return Some(Err(self.take_skipped())),
+            None if rest.is_empty() => {
+                self.forget_consumed();
+                return None;
+            }
             None => return None,
         };
         if header.length > PAYLOAD_MAX {
             self.skip(MARKER.len());
             return Some(Err(FrameError::TooLong { length: header.length }));
         }
-        let Some(frame) = rest.get(..HEADER_LEN + header.length) else {
-            let cut_off_at = MARKER.len() + find_marker(&rest[MARKER.len()..])?;
+        if let Some(cut_off_at) = self.second_marker(HEADER_LEN + header.length) {
             self.skip(cut_off_at);
             return Some(Err(self.take_skipped()));
-        };
+        }
+        let frame = self.buffer[self.consumed..].get(..HEADER_LEN + header.length)?;
+        self.examined += frame.len() as u64;
         let found = checksum(&frame[4..16], &frame[HEADER_LEN..]);
         if found != header.checksum {
             self.skip(MARKER.len());
@@ -240,6 +267,7 @@ impl Decoder {
         let message = serde_json::from_slice(&frame[HEADER_LEN..])
             .map_err(|source| FrameError::Deserialize { sequence, source });
         self.consumed += HEADER_LEN + header.length;
+        self.searched = 0;
         self.expected = Some(sequence.wrapping_add(1));
         Some(message)
     }
@@ -248,10 +276,27 @@ impl Decoder {
     fn seek_marker(&mut self) {
         let rest = &self.buffer[self.consumed..];
         let start = find_marker(rest).unwrap_or_else(|| rest.len() - partial_marker_at_end(rest));
+        self.examined += start as u64;
         self.skip(start);
     }
 
+    /// Returns the place of a second marker in the first `length` bytes, as far as these are here.
+    fn second_marker(&mut self, length: usize) -> Option<usize> {
+        let rest = &self.buffer[self.consumed..];
+        let from = MARKER.len() + self.searched;
+        let frame = &rest[..length.min(rest.len())];
+        let unsearched = frame.get(from..).unwrap_or_default();
+        let found = find_marker(unsearched);
+        self.examined += found.unwrap_or(unsearched.len()) as u64;
+        // The last bytes may be the beginning of a marker, so they are searched again.
+        self.searched += (unsearched.len() + 1).saturating_sub(MARKER.len());
+        found.map(|at| from + at)
+    }
+
     fn skip(&mut self, count: usize) {
+        if count > 0 {
+            self.searched = 0;
+        }
         self.consumed += count;
         self.skipped += count as u64;
     }

@@ -30,7 +30,8 @@ pub enum HostMessage {
     /// Take on an identity. Legal at any time before [`HostMessage::Start`], also repeatedly: the last one counts. Answered
     /// by [`Milestone::Identified`] or a [`GuestMessage::Fault`]. No entrypoint is started in a machine without an identity.
     Identify(Identity),
-    /// Set the wall clock, which is late if the machine stood still or waited in a queue for its identity.
+    /// Set the wall clock, which is late if the machine stood still or waited in a queue for its identity, and wrong if the
+    /// host's clock has jumped. Legal at any time.
     Clock {
         /// Wall clock of the host, nanoseconds since 1970-01-01 UTC, read as late as possible.
         unix_time_ns: u64,
@@ -44,6 +45,11 @@ pub enum HostMessage {
     },
     /// Start the entrypoint. Legal once.
     Start(Start),
+    /// Answer with [`GuestMessage::Pong`]. Legal at any time.
+    Ping {
+        /// A number, which the answer repeats.
+        number: u64,
+    },
     /// Stop everything and power the machine off.
     PowerOff,
 }
@@ -163,6 +169,11 @@ pub enum GuestMessage {
     Prepared {
         /// The step that failed, and the reason why the machine must not be frozen.
         failure: Option<String>,
+    },
+    /// Answer to [`HostMessage::Ping`].
+    Pong {
+        /// The number of the ping.
+        number: u64,
     },
     /// The Docker daemon could not be started, has not answered in time, or has exited. The machine is usable without it.
     DockerFailed {

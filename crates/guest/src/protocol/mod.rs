@@ -12,6 +12,8 @@
 //!    |<----------- File{"<id>.tkn"} ------ |
 //!    |<------------------- Line{..} ------ |   relayed output
 //!    |<-------- EntrypointExited{..} ----- |
+//!    | -- Ping{number} ------------------->|   again and again, while the machine runs
+//!    |<------------------ Pong{number} ----|
 //!    | -- PowerOff ----------------------->|
 //! ```
 //!
@@ -28,7 +30,7 @@ pub use message::*;
 
 /// Version of the protocol. Host and guest come from one build, so their versions must be equal. A difference is an
 /// error and is not negotiated.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Name of the virtio-serial port, which the guest finds under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "dayfly.agent";

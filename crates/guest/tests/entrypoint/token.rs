@@ -2,6 +2,7 @@
 
 use crate::stage::{SECRET, Stage, lines_of, mode, runner_lines};
 use dayfly_guest::runner_app::Ending;
+use std::os::unix::fs::FileExt as _;
 
 /// Script that prints its command line, the token in its environment, and the files in the environment directory.
 const TELL: &str = "tr '\\0' ' ' </proc/$$/cmdline\necho\necho \"token=$ACTIONS_RUNNER_INPUT_TOKEN\"\n\
@@ -21,9 +22,39 @@ fn the_token_reaches_the_configuration_by_environment_and_nothing_else() {
     assert_eq!(lines_of("configuration", &output), [&configure, "token=AAAA-registration", "1"], "{output}");
     let run = format!("/bin/sh {} run ", app.display());
     assert_eq!(runner_lines(&output), [&run, "token=", "0", "2-k3V9x0q.tkn"], "{output}");
-    assert_eq!(std::fs::read_to_string(stage.note("tkn")).unwrap(), "AAAA-registration");
+    assert_eq!(std::fs::read_to_string(stage.note("tkn")).unwrap(), "GH-runner");
     assert_eq!((mode(&stage.note("tkn")), code), (0o600, Some(Ending::NoJob.code())));
     assert!(work.is_dir());
+}
+
+/// Returns the number of times that a text is in the memory of a process.
+fn copies_in_memory(pid: u32, text: &[u8]) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut copies = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw") && !line.contains("[vvar")) {
+        let (from, to) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // A guard page cannot be read.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            copies += bytes.windows(text.len()).filter(|window| *window == text).count();
+        }
+    }
+    copies
+}
+
+#[test]
+fn a_job_that_is_root_finds_no_token_in_the_memory_of_its_entrypoint() {
+    let stage = Stage::with_token(
+        "test $1 = configure && exit 0\ntrap 'exit 0' TERM\necho up\nwhile :; do sleep 0.05; done\n",
+    );
+    let mut entrypoint = stage.start();
+    entrypoint.wait_for_line("] up");
+    assert!(copies_in_memory(entrypoint.pid(), SECRET.as_bytes()) > 0, "memory can be searched");
+    assert_eq!(copies_in_memory(entrypoint.pid(), b"AAAA-registration"), 0);
+    std::fs::write(stage.note("trm"), SECRET).unwrap();
+    entrypoint.end();
 }
 
 #[test]

@@ -82,6 +82,7 @@ pub(crate) fn launch(
     let printer_too = printer.try_clone().map_err(LaunchError::Speak)?;
     let mut child = Command::new(&launcher.program)
         .args(&launcher.args)
+        .env_clear()
         .arg("0")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::from(printer))

@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 use super::exit::{EndReason, ExitDemand};
 use super::handshake::{Action, Handshake, InitialState};
+use super::pulse::{Beat, ClockOffset, Pulse};
 use super::spawn::Vmm;
 use super::supervisor::MachineRole;
+use super::unix_time_ns;
 use crate::pace::Turn;
 use crate::vmm::{MonitorEvent, ShutdownCause};
 
@@ -49,6 +51,9 @@ pub(super) struct Attempt {
     pub(super) disk_failure: Option<String>,
     /// Content of the last `.trm` that was carried.
     pub(super) trm_sent: Option<String>,
+    pub(super) pulse: Pulse,
+    /// The host's clock when the guest's clock was set last, or the pulse checked it.
+    pub(super) clock: ClockOffset,
 }
 
 /// The stage of an attempt.
@@ -103,6 +108,8 @@ impl Attempt {
             shutdown: None,
             disk_failure: None,
             trm_sent: None,
+            pulse: Pulse::new(role.hello_limit, Instant::now()),
+            clock: ClockOffset::now(),
         }
     }
 
@@ -113,6 +120,7 @@ impl Attempt {
 
     /// Returns the actions that follow from a message of the guest, and whether the machine is up because of it.
     pub(super) fn take(&mut self, message: GuestMessage, id: &str) -> (Vec<Action>, bool) {
+        self.pulse.heard();
         let actions = self.handshake.take(message, id);
         let has_come_up = !self.is_up() && self.handshake.is_up();
         if has_come_up {
@@ -176,8 +184,24 @@ impl Attempt {
             None if self.handshake.waits_for_docker() => {
                 role.docker_limit.map(|docker| self.started_at + self.hello_limit + docker)
             }
-            None => None,
+            None => Some(self.pulse.next()),
         }
+    }
+
+    /// Asks the guest whether it lives, and sets its clock if the host's has jumped. Kills a guest that is silent for too
+    /// long. `listens` is false if no message of the guest is read.
+    pub(super) fn beat(&mut self, listens: bool) {
+        match self.pulse.beat(listens, Instant::now()) {
+            Beat::Wait => {}
+            Beat::Ping(number) => self.send(&HostMessage::Ping { number }),
+            Beat::Silent(limit) => return self.kill(EndReason::Silent(limit)),
+        }
+        let clock = ClockOffset::now();
+        if self.clock.has_jumped(&clock) {
+            tracing::info!("the host's clock has jumped, so the guest's clock is set");
+            self.send(&HostMessage::Clock { unix_time_ns: unix_time_ns() });
+        }
+        self.clock = clock;
     }
 
     /// Takes what the monitor reports.

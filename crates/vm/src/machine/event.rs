@@ -48,7 +48,7 @@ pub enum VmEvent {
     Line {
         /// The program that printed it.
         source: Source,
-        /// The text, unchanged from the guest.
+        /// The text from the guest, with line ends in it made visible.
         text: String,
     },
     /// The entrypoint has exited. One of the two fields is set.

@@ -34,6 +34,11 @@ pub enum Exit {
         /// The time limit of each start.
         limit: Duration,
     },
+    /// The guest did not answer any more: it hangs, or it was paused. The machine was killed.
+    Silent {
+        /// Time for which the guest had said nothing.
+        limit: Duration,
+    },
     /// The firmware found no kernel, because the VMM's program and its data files do not fit together. The VMM was killed.
     NoBootDevice,
     /// The VMM paused the machine, and nothing can resume it. The VMM was killed.
@@ -84,6 +89,11 @@ impl std::fmt::Display for Exit {
                  or start with --accel tcg if KVM does not work",
                 limit.as_secs()
             ),
+            Self::Silent { limit } => write!(
+                f,
+                "the machine hung or was paused: its agent said nothing for {} s, so it was killed",
+                limit.as_secs()
+            ),
             Self::NoBootDevice => f.write_str(vmm::NO_KERNEL_FOUND),
             Self::Paused { reason } => write!(f, "the VMM paused the machine for good: {reason}"),
             Self::NotStarted { reason } => write!(f, "the VMM could not be started again: {reason}"),
@@ -105,6 +115,8 @@ pub(super) enum EndReason {
     Ordered,
     /// The agent said no hello, or took on no identity, within the limit.
     HelloMissed,
+    /// The agent has said nothing for this long, although it was asked.
+    Silent(Duration),
     /// The firmware found no kernel.
     NoBootDevice,
     /// The VMM paused the machine, although it was not asked to.
@@ -173,6 +185,7 @@ pub(super) fn classify(ending: io::Result<Ending>, evidence: &ExitEvidence) -> E
             let unknown = || "it reported no failed disk, so its accelerator may have failed".to_owned();
             Exit::Paused { reason: evidence.disk_failure.clone().unwrap_or_else(unknown) }
         }
+        (Some(EndReason::Silent(limit)), Ok(_)) => Exit::Silent { limit },
         (_, Ok(Ending::Signalled(_))) if evidence.demand.is_kill() => Exit::Killed,
         (_, Ok(Ending::Signalled(signal))) => Exit::Signalled { signal },
         (_, Ok(Ending::Exited(0))) => match evidence.shutdown {
@@ -228,6 +241,8 @@ mod tests {
         assert_eq!(killed(EndReason::WrongVersion(3)), Exit::WrongVersion { guest: 3, host });
         assert_eq!(killed(EndReason::NoBootDevice), Exit::NoBootDevice);
         insta::assert_snapshot!(killed(EndReason::Paused), @"the VMM paused the machine for good: it reported no failed disk, so its accelerator may have failed");
+        let limit = Duration::from_secs(300);
+        assert_eq!(killed(EndReason::Silent(limit)), Exit::Silent { limit });
         for reason in [EndReason::Ordered, EndReason::HelloMissed, EndReason::NotRestored] {
             assert_eq!(killed(reason), Exit::Killed, "{reason:?}");
         }

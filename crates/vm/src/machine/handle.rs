@@ -97,7 +97,7 @@ impl Vm {
         if matches!(self.supervisor, Supervising::Running(_)) {
             self.kill().await;
         }
-        record::destroy_leftover(&self.run_dir).await
+        record::destroy_leftover(&self.run_dir).await.map(drop)
     }
 
     /// Detaches the machine, so that it outlives this process. Its forwarded port works only as long as this process runs.

@@ -6,6 +6,18 @@ use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, parse_file_name};
 use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
 
 use super::{StartedFrom, VmEvent};
+use crate::console::one_line;
+
+/// Most faults of one start that are told. The guest decides how many it sends, and each goes into the log of the runner and
+/// to the terminal.
+const FAULTS_MAX: u32 = 32;
+/// Most bytes of a fault's text that are told.
+const FAULT_BYTES_MAX: usize = 2 * 1024;
+/// Most bytes of a line's text that are told: as many as an agent sends.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+/// Most files of one start that are written. An entrypoint writes each of its two files once; each costs the host a file and
+/// a rename.
+const FILES_MAX: u32 = 16;
 
 /// An action that the supervisor should carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +91,10 @@ pub(super) struct Handshake {
     greeted: bool,
     reached: HashSet<Milestone>,
     entrypoint: EntrypointStage,
+    /// Number of faults that the guest has sent.
+    faults: u32,
+    /// Number of files that the guest has sent.
+    files: u32,
 }
 
 impl Handshake {
@@ -156,8 +172,11 @@ impl Handshake {
                 vec![Action::Tell(VmEvent::Hello), next]
             }
             GuestMessage::Milestone { milestone, uptime_ms } => self.take_milestone(milestone, uptime_ms),
-            GuestMessage::File { name, content } => file(&name, content, id).into_iter().collect(),
-            GuestMessage::Line { source, text } => vec![Action::Tell(VmEvent::Line { source, text })],
+            GuestMessage::File { name, content } => self.take_file(&name, content, id).into_iter().collect(),
+            GuestMessage::Line { source, text } => {
+                let text = one_line(&cut(text, LINE_BYTES_MAX));
+                vec![Action::Tell(VmEvent::Line { source, text })]
+            }
             GuestMessage::LinesDropped { count } => {
                 let text = format!("({count} lines were not kept)");
                 vec![Action::Tell(VmEvent::Line { source: Source::Agent, text })]
@@ -169,15 +188,39 @@ impl Handshake {
                 self.entrypoint = EntrypointStage::Exited;
                 vec![Action::Tell(VmEvent::EntrypointExited { code, signal })]
             }
-            GuestMessage::Prepared { .. } => Vec::new(),
+            GuestMessage::Prepared { .. } | GuestMessage::Pong { .. } => Vec::new(),
             GuestMessage::DockerFailed { reason } => {
                 self.settle_docker();
-                let mut actions = vec![Action::Tell(VmEvent::DockerFailed { reason })];
-                actions.extend(self.start_if_ready());
-                actions
+                let told = self.take_fault(reason).map(|reason| Action::Tell(VmEvent::DockerFailed { reason }));
+                told.into_iter().chain(self.start_if_ready()).collect()
             }
-            GuestMessage::Fault { message } => vec![Action::Tell(VmEvent::Fault { message })],
+            GuestMessage::Fault { message } => {
+                let told = self.take_fault(message).map(|message| Action::Tell(VmEvent::Fault { message }));
+                told.into_iter().collect()
+            }
         }
+    }
+
+    /// Returns the text of a fault, bounded, unless the guest has sent too many of them.
+    fn take_fault(&mut self, message: String) -> Option<String> {
+        self.faults = self.faults.saturating_add(1);
+        match self.faults {
+            // Further lines are indented, so that none of them looks like the beginning of a line of the log.
+            count if count < FAULTS_MAX => {
+                Some(cut(message, FAULT_BYTES_MAX).replace('\r', "").replace('\n', "\n    "))
+            }
+            FAULTS_MAX => {
+                Some(format!("the guest has reported {FAULTS_MAX} faults; further ones are ignored"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the action for a file, unless the guest may not send it or has sent too many of them.
+    fn take_file(&mut self, name: &str, content: String, id: &str) -> Option<Action> {
+        let action = file(name, content, id)?;
+        self.files = self.files.saturating_add(1);
+        (self.files <= FILES_MAX).then_some(action)
     }
 
     fn take_milestone(&mut self, milestone: Milestone, uptime_ms: u64) -> Vec<Action> {
@@ -210,6 +253,16 @@ impl Handshake {
             self.entrypoint = EntrypointStage::AwaitsIdentity;
         }
     }
+}
+
+/// Shortens a text to this many bytes, and says so.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or_default());
+        text.push_str(" (cut)");
+    }
+    text
 }
 
 /// Returns the action that writes a file from the guest, if the guest may send this file.
@@ -328,6 +381,48 @@ mod tests {
             assert_eq!(send(name, 1), 0, "{name}");
         }
         assert_eq!(send("0-a.tkn", 4097), 0);
+    }
+
+    #[test]
+    fn a_guest_that_floods_its_host_with_faults_is_told_short_and_not_for_ever() {
+        let mut handshake = Handshake::default();
+        let told: Vec<Action> =
+            (0..1000).flat_map(|_| handshake.take(fault(&"\u{e9}".repeat(100_000)), "0-a")).collect();
+        assert_eq!(told.len(), 32);
+        for action in &told {
+            let Action::Tell(VmEvent::Fault { message }) = action else { panic!("{action:?}") };
+            assert!(message.len() <= 2100, "{}", message.len());
+        }
+        // A Docker that fails again and again is a flood too.
+        let failed = GuestMessage::DockerFailed { reason: "x".to_owned() };
+        assert_eq!(handshake.take(failed, "0-a"), []);
+    }
+
+    #[test]
+    fn a_guest_cannot_make_its_host_write_files_for_ever() {
+        let mut handshake = Handshake::default();
+        let brk = || GuestMessage::File { name: "0-a.brk".to_owned(), content: "x".to_owned() };
+        assert_eq!((0..1000).flat_map(|_| handshake.take(brk(), "0-a")).count(), 16);
+    }
+
+    #[test]
+    fn text_from_a_guest_cannot_pretend_to_be_a_line_of_the_log() {
+        let forged = "x\r\n2026-01-01T00:00:00Z  INFO the job has ended";
+        let told = |message| match &Handshake::default().take(message, "0-a")[..] {
+            [Action::Tell(VmEvent::Line { text, .. } | VmEvent::Fault { message: text })] => text.clone(),
+            actions => panic!("{actions:?}"),
+        };
+        let line = told(GuestMessage::Line { source: Source::Agent, text: forged.to_owned() });
+        assert_eq!(line, "x\u{240d}\u{240a}2026-01-01T00:00:00Z  INFO the job has ended");
+        assert_eq!(told(fault(forged)), "x\n    2026-01-01T00:00:00Z  INFO the job has ended");
+    }
+
+    #[test]
+    fn a_line_that_no_agent_sends_is_cut() {
+        let line = GuestMessage::Line { source: Source::Agent, text: "x".repeat(100_000) };
+        let actions = Handshake::default().take(line, "0-a");
+        let [Action::Tell(VmEvent::Line { text, .. })] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!((text.len(), text.ends_with("x (cut)")), (8 * 1024 + 6, true));
     }
 
     #[test]

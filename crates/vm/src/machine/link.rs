@@ -7,6 +7,9 @@ use dayfly_guest::protocol::{GuestMessage, HostMessage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Instant;
+
+use crate::throttle::Throttle;
 
 /// A connection to a guest's agent.
 #[derive(Debug)]
@@ -18,7 +21,11 @@ pub(crate) struct Link {
     buffer: Vec<u8>,
     /// Bytes that are still to be written. They are buffered because a guest that does not read must not block its owner.
     outbox: Vec<u8>,
+    throttle: Throttle,
 }
+
+/// Cost of a message beside its bytes, in bytes of the [`Throttle`]: it is parsed and passed on, however short it is.
+const MESSAGE_COST: usize = 512;
 
 /// Most bytes that wait for a guest to read them. A few whole environment files fit.
 const OUTBOX_MAX: usize = 1024 * 1024;
@@ -33,6 +40,7 @@ impl Link {
             encoder: Encoder::new(),
             buffer: vec![0; 64 * 1024],
             outbox: Vec::new(),
+            throttle: Throttle::new(Instant::now()),
         }
     }
 
@@ -46,19 +54,26 @@ impl Link {
         Ok(())
     }
 
-    /// Writes the outbox, and returns the next message. Skips and logs bytes that are no valid frame. Safe to be cancelled.
+    /// Writes the outbox, and returns the next message. Reads no faster than the [`Throttle`] allows. Skips and logs bytes that are no valid frame. Safe to be cancelled.
     /// Fails if the connection has ended.
     pub(crate) async fn next(&mut self) -> io::Result<GuestMessage> {
         loop {
             while let Some(next) = self.decoder.next::<GuestMessage>() {
+                self.throttle.took(MESSAGE_COST, Instant::now());
                 match next {
                     Ok(message) => return Ok(message),
                     Err(error) => tracing::debug!("from the agent: {error}"),
                 }
             }
+            let (throttle, reader, buffer) = (&self.throttle, &mut self.reader, &mut self.buffer);
+            let read = async move {
+                throttle.ready().await;
+                reader.read(buffer).await
+            };
             tokio::select! {
-                read = self.reader.read(&mut self.buffer) => {
+                read = read => {
                     let count = read?;
+                    self.throttle.took(count, Instant::now());
                     if count == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
@@ -98,6 +113,24 @@ mod tests {
         assert_eq!(message, HostMessage::Forget);
         drop(theirs);
         assert!(link.next().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_short_messages_waits_in_the_guest() {
+        let (ours, mut theirs) = UnixStream::pair().expect("pair");
+        let flood = tokio::spawn(async move {
+            let mut encoder = Encoder::new();
+            for _ in 0..40_000 {
+                let frame = encoder.encode(&GuestMessage::Prepared { failure: None }).expect("encode");
+                theirs.write_all(&frame).await.expect("write");
+            }
+        });
+        let (begin, mut link) = (Instant::now(), Link::new(ours));
+        for _ in 0..40_000 {
+            link.next().await.expect("a message");
+        }
+        flood.await.expect("written");
+        assert!(begin.elapsed().as_secs() >= 12, "{:?} for 20 MiB", begin.elapsed());
     }
 
     #[tokio::test]

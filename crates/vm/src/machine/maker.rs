@@ -43,7 +43,11 @@ impl Maker for MachineMaker {
     fn end_leftover(&self, stage: &Path) -> Result<(), StageError> {
         let run_dir = stage.join(Self::FOLDER);
         let ended = Handle::current().block_on(destroy_leftover(&run_dir));
-        ended.map_err(|error| StageError::Io { what: "end", path: run_dir, source: io::Error::other(error) })
+        ended.map(drop).map_err(|error| StageError::Io {
+            what: "end",
+            path: run_dir,
+            source: io::Error::other(error),
+        })
     }
 }
 

@@ -26,6 +26,7 @@ mod identity;
 mod link;
 mod maker;
 mod mounted;
+mod pulse;
 pub(crate) mod record;
 mod servers;
 mod source;

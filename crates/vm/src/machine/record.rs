@@ -144,49 +144,63 @@ impl MachineRecord {
 
     fn write_as(&self, run_dir: &Path, name: &str) -> io::Result<()> {
         // Only its owner may read it: a tool's environment may hold the credentials of a proxy.
-        file::replace(&run_dir.join(name), &serde_json::to_vec(self)?)
+        // Flushed, because a power cut would otherwise leave an empty file under the new name.
+        file::replace_durably(&run_dir.join(name), &serde_json::to_vec(self)?)
     }
 
-    fn read(run_dir: &Path, name: &str) -> Result<Option<Self>, LeftoverError> {
+    fn read(run_dir: &Path, name: &str) -> Result<Found<Self>, LeftoverError> {
         let path = run_dir.join(name);
         match std::fs::read(&path) {
-            Ok(text) => match serde_json::from_slice(&text) {
-                Ok(record) => Ok(Some(record)),
-                Err(error) => Err(LeftoverError::Io { what: "parse", path, source: error.into() }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(text) => Ok(serde_json::from_slice(&text).map_or(Found::Unreadable, Found::Record)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
             Err(source) => Err(LeftoverError::Io { what: "read", path, source }),
         }
     }
 }
 
+/// The content of a record's file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<R> {
+    /// There is no file.
+    Nothing,
+    /// The record.
+    Record(R),
+    /// The file is empty, cut or otherwise damaged. A record is flushed and renamed, so a process cannot have left it like
+    /// this: the file system has lost it, with the host's last boot, and no process of that boot lives.
+    Unreadable,
+}
+
 /// Stops the machine of a run folder and removes its files, except logs. A folder without a machine or a missing folder is
-/// no error.
+/// no error. Returns the records that could not be read; they are removed too, because no later start could read them.
 ///
 /// # Errors
 /// A file cannot be removed, a process does not exit, or a tool cannot remove the machine. The record stays then.
-pub async fn destroy_leftover(run_dir: &Path) -> Result<(), LeftoverError> {
-    end(run_dir).await?;
-    remove_files(run_dir).await
+pub async fn destroy_leftover(run_dir: &Path) -> Result<Vec<PathBuf>, LeftoverError> {
+    let mut unreadable = end(run_dir).await?;
+    unreadable.extend(remove_files(run_dir).await?);
+    Ok(unreadable)
 }
 
 fn server_record(share: usize) -> String {
     format!("virtiofsd-{share}.json")
 }
 
-/// Stops the machine of a run folder and its servers.
-pub(super) async fn end(run_dir: &Path) -> Result<(), LeftoverError> {
-    end_recorded(run_dir, RECORD).await?;
+/// Stops the machine of a run folder and its servers. Returns the records that could not be read.
+pub(super) async fn end(run_dir: &Path) -> Result<Vec<PathBuf>, LeftoverError> {
+    let mut unreadable = Vec::new();
     // A server exits with its VMM, but a server that a guest has taken over might not.
-    for share in 0..SHARES_MAX {
-        end_recorded(run_dir, &server_record(share)).await?;
+    for name in std::iter::once(RECORD.to_owned()).chain((0..SHARES_MAX).map(server_record)) {
+        match MachineRecord::read(run_dir, &name)? {
+            Found::Nothing => {}
+            Found::Record(record) => end_recorded(run_dir, &record).await?,
+            Found::Unreadable => unreadable.push(run_dir.join(name)),
+        }
     }
-    Ok(())
+    Ok(unreadable)
 }
 
 /// Stops and removes what a record describes, if it still exists.
-async fn end_recorded(run_dir: &Path, name: &str) -> Result<(), LeftoverError> {
-    let Some(record) = MachineRecord::read(run_dir, name)? else { return Ok(()) };
+async fn end_recorded(run_dir: &Path, record: &MachineRecord) -> Result<(), LeftoverError> {
     match &record.kind {
         MachineRecordKind::Process(process) => process.end(run_dir).await,
         MachineRecordKind::Podman { podman } => {
@@ -282,16 +296,17 @@ fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Removes a machine's network, and its files from its run folder. The record is removed last.
-pub(super) async fn remove_files(run_dir: &Path) -> Result<(), LeftoverError> {
+/// Removes a machine's network, and its files from its run folder. The record is removed last. Returns the record of the
+/// network if it could not be read.
+pub(super) async fn remove_files(run_dir: &Path) -> Result<Option<PathBuf>, LeftoverError> {
     let folder = run_dir.to_owned();
     // On a blocking thread, because the kernel takes a while to remove links, and another process may hold the lock.
     let removed = tokio::task::spawn_blocking(move || remove_files_now(&folder)).await;
     removed.unwrap_or_else(|error| Err(at("remove the files of", run_dir, io::Error::other(error))))
 }
 
-pub(super) fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
-    crate::network::remove(run_dir)?;
+pub(super) fn remove_files_now(run_dir: &Path) -> Result<Option<PathBuf>, LeftoverError> {
+    let unreadable = crate::network::remove(run_dir)?;
     let guest = run_dir.join(GUEST_FOLDER);
     remove_folder(&guest).map_err(|source| at("remove", &guest, source))?;
     let servers = (0..SHARES_MAX).map(server_record);
@@ -303,7 +318,7 @@ pub(super) fn remove_files_now(run_dir: &Path) -> Result<(), LeftoverError> {
             Err(source) => return Err(LeftoverError::Io { what: "remove", path, source }),
         }
     }
-    Ok(())
+    Ok(unreadable)
 }
 
 /// Removes a folder and its contents without following links. A missing folder is no error.
@@ -362,7 +377,7 @@ mod tests {
         record.write(folder.path()).expect("write");
         std::fs::write(folder.path().join(CONSOLE_LOG), "x").expect("log");
         let found = MachineRecord::read(folder.path(), RECORD).expect("read");
-        assert_eq!(found.as_ref(), Some(&record));
+        assert_eq!(found, Found::Record(record.clone()));
 
         let MachineRecordKind::Process(process) = record.kind.clone() else { panic!("a process") };
         assert!(process.pid == child.id() && process.open().expect("look").is_some());
@@ -434,7 +449,23 @@ mod tests {
         ] {
             let record = MachineRecord { name: "m".to_owned(), kind };
             record.write(folder.path()).expect("write");
-            assert_eq!(MachineRecord::read(folder.path(), RECORD).expect("read"), Some(record));
+            assert_eq!(MachineRecord::read(folder.path(), RECORD).expect("read"), Found::Record(record));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_a_power_cut_has_damaged_is_removed_and_told() {
+        let names = [RECORD.to_owned(), server_record(0), server_record(15), "network.json".to_owned()];
+        for name in names {
+            for content in ["", r#"{"name":"m","pi"#, "\0\0\0\0"] {
+                let folder = tempfile::tempdir().expect("folder");
+                let path = folder.path().join(&name);
+                std::fs::write(&path, content).expect("record");
+                let told = destroy_leftover(folder.path()).await.expect("removed");
+                assert_eq!(told, [path], "{content:?}");
+                assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0, "{name} {content:?}");
+                assert_eq!(destroy_leftover(folder.path()).await.expect("nothing"), Vec::<PathBuf>::new());
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
 
 use super::attempt::{AfterAttempt, Attempt, BegunEnd, EndStep};
-use super::exit::{EndReason, ExitDemand, ExitEvidence};
+use super::exit::{EndReason, ExitDemand, ExitEvidence, classify};
 use super::handshake::{Action, InitialState};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
@@ -315,13 +315,19 @@ impl<S: StartSource> Supervisor<S> {
         match attempt.end {
             Some(BegunEnd { reason, step: EndStep::PoweringOff(_), .. }) => attempt.quit(reason),
             Some(BegunEnd { reason, step: EndStep::Quitting(_), .. }) => attempt.kill(reason),
-            Some(BegunEnd { step: EndStep::Killed(_), .. }) => {
+            Some(BegunEnd { reason, demand, step: EndStep::Killed(_) }) => {
                 tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not exit");
-                return Some(Exit::Killed);
+                let evidence = ExitEvidence { reason: Some(reason), demand, ..ExitEvidence::default() };
+                return Some(classify(Ok(Ending::Signalled(9)), &evidence));
             }
-            None if attempt.handshake.is_up() => {
+            None if attempt.handshake.waits_for_docker() => {
                 let actions = attempt.handshake.give_up_docker();
                 self.carry_out(attempt, actions).await;
+            }
+            None if attempt.handshake.is_up() => {
+                // Nothing is read if the owner's queue is full, or the owner has detached the machine.
+                let listens = !self.events.is_closed() && self.events.capacity() >= EVENTS_PER_MESSAGE;
+                attempt.beat(listens);
             }
             None => attempt.kill(EndReason::HelloMissed),
         }
@@ -362,6 +368,9 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
+    use dayfly_guest::protocol::frame::{Decoder, Encoder};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     #[tokio::test]
     async fn whoever_waits_for_a_turn_gives_up_when_ordered_and_not_when_let_go() {
         for (order, is_let_go, ends) in [
@@ -388,6 +397,29 @@ mod tests {
         next: VecDeque<(StartedFrom, &'static str)>,
         /// The supervisor's reports.
         reports: Arc<Mutex<Vec<String>>>,
+        /// Number of pings that the guest of each start answers after its hello; none: it says no hello.
+        pongs: Option<usize>,
+    }
+
+    /// Plays an agent that says hello, answers so many pings, and then reads on in silence. Reports each ping.
+    async fn answer(agent: tokio::net::UnixStream, pongs: usize, reports: Arc<Mutex<Vec<String>>>) {
+        let (mut reader, mut writer) = agent.into_split();
+        let (mut decoder, mut encoder, mut pings) = (Decoder::new(), Encoder::new(), 0);
+        let hello = GuestMessage::Hello { version: protocol::VERSION, epoch: 1, build: String::new() };
+        writer.write_all(&encoder.encode(&hello).expect("encode")).await.expect("write");
+        let mut buffer = vec![0; 4096];
+        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+            decoder.push(&buffer[..count]);
+            while let Some(message) = decoder.next::<HostMessage>() {
+                let HostMessage::Ping { number } = message.expect("valid") else { continue };
+                pings += 1;
+                reports.lock().expect("no panic").push("ping".to_owned());
+                if pings <= pongs {
+                    let pong = encoder.encode(&GuestMessage::Pong { number }).expect("encode");
+                    writer.write_all(&pong).await.expect("write");
+                }
+            }
+        }
     }
 
     impl PlannedStarts {
@@ -409,7 +441,10 @@ mod tests {
         ) -> Result<Started, StartError> {
             let (from, script) = self.next.pop_front().expect("a planned start");
             let child = std::process::Command::new("sh").args(["-c", script]).spawn().expect("spawn");
-            let (agent, _) = tokio::net::UnixStream::pair().expect("pair");
+            let (agent, guest) = tokio::net::UnixStream::pair().expect("pair");
+            if let Some(pongs) = self.pongs {
+                tokio::spawn(answer(guest, pongs, Arc::clone(&self.reports)));
+            }
             let vmm = Vmm::new(Process::new(child).expect("process"), agent, detached);
             Ok(Started { vmm, from, turn, cold: None })
         }
@@ -425,12 +460,19 @@ mod tests {
 
     /// Runs a machine to its end. Returns its exit, the origins of its starts, and what its source was told.
     async fn run(starts: &[(StartedFrom, &'static str)]) -> (Exit, Vec<StartedFrom>, Vec<String>) {
+        run_with(starts, None).await
+    }
+
+    async fn run_with(
+        starts: &[(StartedFrom, &'static str)],
+        pongs: Option<usize>,
+    ) -> (Exit, Vec<StartedFrom>, Vec<String>) {
         let folder = tempfile::tempdir().expect("folder");
         let (event_sender, mut events) = mpsc::channel(64);
         let (_orders, order_receiver) = mpsc::channel(4);
         let reports = Arc::default();
         let mut source =
-            PlannedStarts { next: starts.iter().cloned().collect(), reports: Arc::clone(&reports) };
+            PlannedStarts { next: starts.iter().cloned().collect(), reports: Arc::clone(&reports), pongs };
         let (outputs, detached) = (Outputs::new(), Arc::default());
         let started = source.spawn(None, &outputs, &detached).await.expect("started");
         let limit = Duration::from_millis(300);
@@ -466,6 +508,14 @@ mod tests {
         }
         let reports = reports.lock().expect("no panic").clone();
         (exit, origins, reports)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_answers_no_more_is_killed_with_that_reason() {
+        let (exit, _, reports) = run_with(&[(StartedFrom::Boot, "exec sleep 600")], Some(40)).await;
+        assert_eq!(exit, Exit::Silent { limit: Duration::from_secs(300) });
+        let pings = reports.iter().filter(|report| *report == "ping").count();
+        assert_eq!(pings, 50, "it lived as long as it answered");
     }
 
     #[tokio::test]

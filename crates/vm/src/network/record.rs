@@ -1,7 +1,7 @@
 //! The record of a machine's network in its run folder. It is written before anything is created, and removed last.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dayfly_host::file;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::netlink::Netlink;
 use super::rules::{self, Reachable};
 use super::{NetworkError, error::step, forwarding, lock, nft};
+use crate::machine::record::Found;
 
 /// Name of the record.
 const RECORD: &str = "network.json";
@@ -26,25 +27,42 @@ pub(super) struct NetworkRecord {
 impl NetworkRecord {
     /// Writes the record; a failure leaves no partial one.
     pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
-        file::replace(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
+        // Flushed, because a power cut would otherwise leave an empty file under the new name.
+        file::replace_durably(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
     }
 
-    fn read(run_dir: &Path) -> io::Result<Option<Self>> {
+    fn read(run_dir: &Path) -> io::Result<Found<Self>> {
         match std::fs::read(run_dir.join(RECORD)) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(text) => Ok(serde_json::from_slice(&text).map_or(Found::Unreadable, Found::Record)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
             Err(error) => Err(error),
         }
     }
 }
 
 /// Removes what is left of a run folder's network. Does nothing if there is no record. With the last machine of this host,
-/// the host's rules are removed too.
+/// the host's rules are removed too. Returns the path of a damaged record, which is removed: the link of a machine does not
+/// outlive the boot whose end damages records.
 ///
 /// # Errors
 /// The record cannot be read, or the kernel refuses.
-pub(crate) fn remove(run_dir: &Path) -> Result<(), NetworkError> {
-    let Some(record) = NetworkRecord::read(run_dir).map_err(step("read the record"))? else { return Ok(()) };
+pub(crate) fn remove(run_dir: &Path) -> Result<Option<PathBuf>, NetworkError> {
+    let path = run_dir.join(RECORD);
+    match NetworkRecord::read(run_dir).map_err(step("read the record"))? {
+        Found::Nothing => return Ok(None),
+        Found::Record(record) => remove_recorded(&record)?,
+        Found::Unreadable => {
+            std::fs::remove_file(&path).map_err(step("remove the record"))?;
+            return Ok(Some(path));
+        }
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(step("remove the record")(error)),
+        _ => Ok(None),
+    }
+}
+
+fn remove_recorded(record: &NetworkRecord) -> Result<(), NetworkError> {
     let _lock = lock::acquire()?;
     // This removes both ends, and with them the route that reserves their addresses.
     Netlink::open().and_then(|netlink| netlink.delete(&record.link)).map_err(step("remove the link"))?;
@@ -57,8 +75,5 @@ pub(crate) fn remove(run_dir: &Path) -> Result<(), NetworkError> {
     } else {
         nft::run("this host", rules::REMOVE)?;
     }
-    match std::fs::remove_file(run_dir.join(RECORD)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(step("remove the record")(error)),
-        _ => Ok(()),
-    }
+    Ok(())
 }

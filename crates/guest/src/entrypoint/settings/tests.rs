@@ -23,11 +23,8 @@ fn message(file: Option<&str>, options: &str) -> String {
     resolve(file, options, &[]).err().expect("refused").to_string()
 }
 
-fn registration(settings: &Settings) -> &Registration {
-    match &settings.task {
-        Task::Register(registration) => registration,
-        Task::Jit { .. } | Task::Command(_) => panic!("no registration"),
-    }
+fn registration(settings: &Settings) -> Registration {
+    settings.take_registration().expect("a registration")
 }
 
 #[test]
@@ -104,11 +101,9 @@ fn jobs_see_the_users_settings_and_no_secret() {
 }
 
 #[test]
-fn the_note_holds_a_token_or_the_name_and_never_more() {
-    let note = |options| resolve(None, options, &[]).expect("good").note().to_owned();
-    assert_eq!(note("-t token -p o/r -n n"), "token");
-    assert_eq!(note("-T ghp_XXXX -p o/r -n n"), "n");
-    assert_eq!(note("-n n -- true"), "n");
+fn a_registration_is_used_once() {
+    let settings = resolve(None, "-t token -p o/r -n n", &[]).expect("good");
+    assert!(settings.take_registration().is_some() && settings.take_registration().is_none());
 }
 
 #[test]

@@ -166,3 +166,42 @@ fn a_whole_frame_of_another_type_is_an_error_of_that_message_alone() {
     assert_eq!(messages, ["text"]);
     assert!(matches!(errors[..], [FrameError::Deserialize { sequence: 1, .. }]), "{errors:?}");
 }
+
+/// Decodes a stream in pieces of `step` bytes. Returns the bytes that were examined for each byte of the stream.
+fn work(stream: &[u8], step: usize) -> f64 {
+    let mut decoder = Decoder::new();
+    let pieces: Vec<Vec<u8>> = stream.chunks(step).map(<[u8]>::to_vec).collect();
+    decode_pieces(&mut decoder, &pieces);
+    #[expect(clippy::cast_precision_loss, reason = "a megabyte is exact")]
+    let per_byte = decoder.examined() as f64 / stream.len() as f64;
+    per_byte
+}
+
+#[test]
+fn the_work_is_linear_in_the_bytes_whatever_a_hostile_guest_sends() {
+    const LENGTH: usize = 1024 * 1024;
+    let claim = |length: usize| {
+        let length = u32::try_from(length).expect("short").to_le_bytes();
+        [&MARKER[..], &length, &[7; 12]].concat()
+    };
+    let repeated = |unit: Vec<u8>| unit.iter().copied().cycle().take(LENGTH).collect::<Vec<u8>>();
+    let streams = [
+        // Each header claims all that follows, and each checksum is wrong.
+        repeated(claim(PAYLOAD_MAX)),
+        repeated(claim(LENGTH / 8)),
+        repeated(claim(40)),
+        repeated([claim(30), vec![b'x'; 200]].concat()),
+        repeated(claim(PAYLOAD_MAX + 1)),
+        repeated(MARKER.to_vec()),
+        repeated(MARKER[..3].to_vec()),
+        // One long frame that comes in small pieces.
+        [claim(PAYLOAD_MAX), vec![b'x'; PAYLOAD_MAX]].concat(),
+        stream_of(&vec!["x".repeat(100); 5000]),
+    ];
+    for (number, stream) in streams.iter().enumerate() {
+        for step in [1, 100, 64 * 1024, LENGTH] {
+            let per_byte = work(stream, step);
+            assert!(per_byte < 6.0, "stream {number} in pieces of {step}: {per_byte} bytes for each byte");
+        }
+    }
+}

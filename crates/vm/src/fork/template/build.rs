@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -138,7 +139,9 @@ impl TemplateFiles {
         let memory =
             memory::make(u64::from(parts.memory_mib) << 20).map_err(failed("make memory for", stage))?;
         let state_path = stage.join(store::STATE);
-        let state = File::create(&state_path).map_err(failed("make", &state_path))?;
+        let state =
+            File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&state_path);
+        let state = state.map_err(failed("make", &state_path))?;
         let shared = memory.try_clone().map_err(failed("use memory of", stage))?;
         let files = VmmFiles::default().with(DescriptorRole::Memory, shared);
         let recipe = Arc::new(parts.template(&stage.join(store::DISK), files)?);

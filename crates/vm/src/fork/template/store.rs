@@ -202,7 +202,7 @@ impl TemplateStore {
         }
     }
 
-    /// Returns the template with exactly this id, if it exists.
+    /// Returns the template with exactly this id, if it exists. Another template with the same first digits is none.
     pub(super) fn get(&self, id: &TemplateId) -> Option<Template> {
         load(&self.folder.join(id.as_str())).filter(|template| template.manifest.id == *id)
     }
@@ -465,6 +465,16 @@ pub(super) mod tests {
         assert!(!rustix::fs::fcntl_getfl(&others).expect("get").contains(rustix::fs::OFlags::APPEND));
         let inode = |disk: OwnedFd| rustix::fs::fstat(disk).expect("stat").st_ino;
         assert_eq!(inode(ours), inode(others));
+    }
+
+    #[test]
+    fn a_template_of_other_parts_with_the_same_first_digits_is_not_used() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(folder.path());
+        let (pinned, other) = (format!("{}b", "a".repeat(63)), format!("{}c", "a".repeat(63)));
+        put(&store, &manifest(&pinned, 1));
+        assert!(store.get(&id(&pinned)).is_some() && store.get(&id(&other)).is_none());
+        assert_eq!(id(&pinned).as_str(), id(&other).as_str(), "they have one folder");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Checks of QEMU and of the accelerators for `dayfly doctor`.
 
-use std::process::Command;
-
 use super::probe::AccelReport;
 use super::program;
 use crate::accel::Accel;
@@ -9,6 +7,7 @@ use crate::host::Check;
 use crate::machine::StartError;
 use crate::vm_host::VmHost;
 use crate::vmm::kvm;
+use dayfly_host::tool::{self, Reach};
 
 /// Checks QEMU and the accelerators. `probed` is the result of a probe guest, if one was booted.
 pub(crate) fn checks(host: &VmHost, probed: Option<&Result<AccelReport, StartError>>) -> Vec<Check> {
@@ -25,7 +24,7 @@ fn installed(host: &VmHost) -> Vec<Check> {
     let Some(version) = program::version(&path) else {
         return vec![Check::missing("qemu", format!("{} does not run", path.display()), program::MEND)];
     };
-    let machines = Command::new(&path).args(["-machine", "help"]).output();
+    let machines = tool::command(&path, Reach::Host).args(["-machine", "help"]).output();
     let microvm = machines.is_ok_and(|output| {
         String::from_utf8_lossy(&output.stdout).lines().any(|line| line.starts_with("microvm "))
     });

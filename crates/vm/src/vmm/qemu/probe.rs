@@ -5,7 +5,7 @@
 //! kernel. So both are tried with a probe guest: the image's kernel and the guest binary, no disks. The result is
 //! remembered for this kernel, this QEMU with its firmware, and this processor.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,7 +20,7 @@ use super::sightings::{SIGHTINGS, Sighting, key, read, remember};
 use super::{cpu_model, plan, tsc};
 use crate::accel::{Accel, AccelChoice};
 use crate::machine::spawn::{Outputs, Recipe, Vmm};
-use crate::machine::{Exit, StartError, record};
+use crate::machine::{Exit, LeftoverError, StartError, record};
 use crate::network::Connection;
 use crate::spec::QemuSettings;
 use crate::vm_host::VmHost;
@@ -308,9 +308,8 @@ impl<'a> Probe<'a> {
 
     /// Boots a probe guest from one firmware.
     async fn boot_from(&self, firmware: Firmware) -> Result<GuestBoot, StartError> {
-        let name = format!("probe-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-        let run_dir = self.host.state.join(name);
-        fs::create_dir_all(&run_dir).map_err(io_error("make the folder", &run_dir))?;
+        let run_dir = self.host.state.join(format!("{FOLDER}{}", uuid::Uuid::new_v4().simple()));
+        let _lock = ProbeFolder::create(&run_dir).map_err(io_error("make the folder", &run_dir))?;
         let platform = self.platform(firmware);
         let limit = PROBE_LIMIT.mul_f64(load_factor());
         let result = match self.recipe(&platform, &run_dir) {
@@ -343,6 +342,60 @@ impl<'a> Probe<'a> {
             forward: None,
             files: platform.with_firmware(VmmFiles::to_boot(self.guest.image, self.guest.guest_binary)?)?,
         })
+    }
+}
+
+/// Beginning of the names of the folders of probe guests, under the state folder.
+const FOLDER: &str = "probe-";
+/// File in such a folder that is locked as long as the process lives that probes.
+const LOCK: &str = "lock";
+/// Longest time between the creation of a folder and of the lock in it.
+const STARTING_MAX: Duration = Duration::from_secs(60);
+
+/// The lock of a probe guest's folder.
+struct ProbeFolder(#[expect(dead_code, reason = "held, not read")] File);
+
+impl ProbeFolder {
+    fn create(run_dir: &Path) -> std::io::Result<Self> {
+        dayfly_host::stage::make_folder(run_dir).map_err(std::io::Error::other)?;
+        let lock = File::options().write(true).create(true).truncate(false).open(run_dir.join(LOCK))?;
+        lock.try_lock()?;
+        Ok(Self(lock))
+    }
+}
+
+/// Stops the probe guests of processes that were killed, and removes their folders.
+///
+/// # Errors
+/// A folder cannot be read or removed, or a guest does not end.
+pub async fn sweep_probes(state: &Path) -> Result<(), LeftoverError> {
+    let failed = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| LeftoverError::Io { what, path, source }
+    };
+    let entries = match fs::read_dir(state) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed("read", state))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed("read", state))?;
+        if entry.file_name().to_string_lossy().starts_with(FOLDER) && is_left(&entry.path()) {
+            let run_dir = entry.path();
+            record::destroy_leftover(&run_dir).await?;
+            fs::remove_dir_all(&run_dir).map_err(failed("remove", &run_dir))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns true if the process that probes in this folder has exited.
+fn is_left(run_dir: &Path) -> bool {
+    match File::open(run_dir.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(_) => {
+            let changed = fs::metadata(run_dir).and_then(|metadata| metadata.modified());
+            changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > STARTING_MAX))
+        }
     }
 }
 
@@ -398,6 +451,23 @@ async fn hello(vmm: &mut Vmm, outputs: &Outputs) -> Option<()> {
 mod tests {
     use super::super::sightings::{FAILURE_KEPT_S, remember};
     use super::*;
+
+    #[tokio::test]
+    async fn a_probe_guest_of_a_killed_process_is_ended_and_one_of_a_living_process_is_not() {
+        use crate::machine::record::MachineRecord;
+        let state = tempfile::tempdir().expect("folder");
+        let [left, used, new] = ["a", "b", "c"].map(|name| state.path().join(format!("{FOLDER}{name}")));
+        drop(ProbeFolder::create(&left).expect("folder"));
+        let _lock = ProbeFolder::create(&used).expect("folder");
+        fs::create_dir(&new).expect("folder");
+        let mut guest = std::process::Command::new("sleep").arg("60").spawn().expect("spawn");
+        MachineRecord::of_process(guest.id(), "probe")
+            .and_then(|record| record.write(&left))
+            .expect("record");
+        sweep_probes(state.path()).await.expect("swept");
+        assert!(guest.wait().expect("ended").code().is_none(), "it was killed");
+        assert!(!left.exists() && used.exists() && new.exists());
+    }
 
     #[test]
     fn an_old_failure_with_kvm_is_not_known_without_a_probe_guest() {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::machine::StartError;
+use dayfly_host::tool::{self, Reach};
 
 /// Folders that are searched for QEMU, in this order.
 const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];
@@ -26,7 +27,7 @@ pub(crate) fn find(chosen: Option<&Path>) -> Result<PathBuf, StartError> {
 
 /// Returns QEMU's version, from the first line of `--version`.
 pub(super) fn version(qemu: &Path) -> Option<String> {
-    let output = std::process::Command::new(qemu).arg("--version").output().ok()?;
+    let output = tool::command(qemu, Reach::Host).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.lines().next()?.trim_start_matches("QEMU emulator version ").to_owned())
 }
