@@ -6,7 +6,9 @@
 //! it has confirmed is lost. After a power failure the last lines may be missing, which is acceptable for a lab.
 //!
 //! Each write starts behind the last whole line. A write that fails in the middle, on a full disk for example, is undone
-//! and repeated as a whole by the next flush, so that no record is broken or doubled.
+//! and repeated as a whole by the next flush, so that no record is broken or doubled. While the disk stays full, the waiting
+//! records have a bound. Beyond it they are dropped, and the next write that succeeds has to be [`Journal::replace`], which
+//! writes the whole state.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -40,6 +42,9 @@ pub(crate) enum Record {
     LastId(u64),
 }
 
+/// Most bytes of records that wait while the file cannot be written.
+const WAITING_MAX: usize = 4 * 1024 * 1024;
+
 /// The journal file.
 pub(crate) struct Journal {
     path: PathBuf,
@@ -47,6 +52,8 @@ pub(crate) struct Journal {
     file: Option<File>,
     /// Records that the next [`Journal::flush`] writes.
     waiting: Vec<u8>,
+    /// True if records were dropped because too many waited, so that the file has to be replaced.
+    is_behind: bool,
     /// Length of the whole lines in the file.
     written_bytes: u64,
     /// True if a part of a line may follow the whole lines.
@@ -75,6 +82,7 @@ impl Journal {
             path: path.to_owned(),
             file: Some(open(path)?),
             waiting: Vec::new(),
+            is_behind: false,
             written_bytes: whole as u64,
             is_torn: whole < text.len(),
         })
@@ -82,7 +90,14 @@ impl Journal {
 
     /// Adds a record to those that the next [`Journal::flush`] writes.
     pub(crate) fn append(&mut self, record: &Record) {
-        write_line(&mut self.waiting, record);
+        if !self.is_behind {
+            write_line(&mut self.waiting, record);
+        }
+    }
+
+    /// Returns true if records are missing, so that only [`Journal::replace`] makes the file complete.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Writes the waiting records. Must be called before an answer that depends on them is sent. After an error all of
@@ -101,6 +116,9 @@ impl Journal {
         self.is_torn = true;
         if let Err(error) = file.write_all(&self.waiting) {
             self.is_torn = file.set_len(self.written_bytes).is_err();
+            if self.waiting.len() > WAITING_MAX {
+                (self.waiting, self.is_behind) = (Vec::new(), true);
+            }
             return Err(error);
         }
         self.is_torn = false;
@@ -121,7 +139,7 @@ impl Journal {
         file::replace(&self.path, &content)?;
         self.written_bytes = content.len() as u64;
         self.waiting.clear();
-        (self.file, self.is_torn) = (None, false);
+        (self.file, self.is_torn, self.is_behind) = (None, false, false);
         Ok(())
     }
 }
@@ -211,6 +229,31 @@ pub(crate) mod tests {
             journal.append(&Record::LastId(7));
             journal.flush().unwrap();
             assert_eq!(ids(&path), [6, 7]);
+        });
+    }
+
+    #[test]
+    fn the_records_that_wait_for_a_full_disk_are_bounded_and_then_the_whole_state_is_written() {
+        let test = "journal::tests::the_records_that_wait_for_a_full_disk_are_bounded_and_then_the_whole_state_is_written";
+        on_a_full_disk(test, |folder| {
+            let path = folder.join("journal.jsonl");
+            let mut journal = Journal::open(&path, |_| {}).unwrap();
+            limit_files(Some(10));
+            for id in 0..500_000 {
+                journal.append(&Record::LastId(id));
+                if id % 1000 == 0 {
+                    let _ = journal.flush();
+                }
+                assert!(journal.waiting.len() < WAITING_MAX + 100_000);
+            }
+            assert!(journal.is_behind());
+            limit_files(None);
+            journal.append(&Record::LastId(7));
+            journal.flush().unwrap();
+            assert!(ids(&path).is_empty(), "a record after the missing ones alone would mislead");
+            journal.replace([Record::LastId(9)].into_iter()).unwrap();
+            assert!(!journal.is_behind());
+            assert_eq!(ids(&path), [9]);
         });
     }
 

@@ -47,6 +47,8 @@ pub(crate) use step::{StepRecord, StepUpdate};
 
 /// Growth of the journal, in bytes, after which it is rewritten with the current state only.
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
+/// Time between two attempts to write the whole state after the disk was full.
+const JOURNAL_RETRY_MS: i64 = 5000;
 
 /// The complete state of the lab.
 pub(crate) struct LabState {
@@ -60,6 +62,8 @@ pub(crate) struct LabState {
     pub(crate) logs: LogFiles,
     journal: Journal,
     journal_base_bytes: u64,
+    /// Time of the next attempt to write the whole state after the disk was full.
+    journal_retry_ms: i64,
     last_id: u64,
     pub(crate) repositories: BTreeMap<String, Repository>,
     pub(crate) groups: Vec<Group>,
@@ -100,7 +104,11 @@ impl LabState {
         if let Err(error) = self.journal.flush() {
             tracing::error!(%error, "the lab's journal cannot be written: unwritten changes are lost when this process exits");
         }
-        if self.journal.written_bytes() > self.journal_base_bytes + JOURNAL_GROWTH_BYTES {
+        if self.journal.is_behind() && self.now_ms() >= self.journal_retry_ms {
+            // It writes the whole state, so it is not tried after each piece of work.
+            self.journal_retry_ms = self.now_ms() + JOURNAL_RETRY_MS;
+            self.compact();
+        } else if self.journal.written_bytes() > self.journal_base_bytes + JOURNAL_GROWTH_BYTES {
             self.compact();
         }
     }

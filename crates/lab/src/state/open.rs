@@ -51,6 +51,7 @@ impl LabState {
             logs: LogFiles::new(logs),
             journal,
             journal_base_bytes: 0,
+            journal_retry_ms: 0,
             last_id: 0,
             repositories: BTreeMap::new(),
             groups: Vec::new(),
