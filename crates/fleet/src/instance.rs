@@ -30,6 +30,13 @@ pub const FOLDER: &str = "instances";
 
 /// Folder of the spare machines of an instance.
 const SPARES: &str = "spares";
+/// Folder of the data of a private lab.
+const LAB: &str = "lab";
+/// The lock, and its name until it is held.
+const LOCK: &str = "lock";
+const NEW_LOCK: &str = "lock.new";
+/// The record of what the instance serves.
+const RECORD: &str = "instance.json";
 
 /// Longest time that a process may take between the creation of its folder and of the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
@@ -80,14 +87,7 @@ impl Instance {
         let random: String = rand::rng().sample_iter(Alphanumeric).take(8).map(char::from).collect();
         let folder = all.join(random);
         private_folder(&folder)?;
-        let path = folder.join("lock");
-        let lock = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("make", &path))?;
-        lock.lock().map_err(failed("lock", &path))?;
+        let lock = new_lock(&folder)?;
         let instance = Self { folder, serves, _lock: lock };
         instance.write_record()?;
         private_folder(&instance.runs())?;
@@ -106,7 +106,7 @@ impl Instance {
     }
 
     fn write_record(&self) -> Result<(), InstanceError> {
-        let path = self.folder.join("instance.json");
+        let path = self.folder.join(RECORD);
         let text = serde_json::to_vec_pretty(&self.serves)
             .map_err(io::Error::from)
             .map_err(failed("write", &path))?;
@@ -140,7 +140,7 @@ impl Instance {
 
     /// Returns the folder for the data of a private lab.
     pub fn lab(&self) -> PathBuf {
-        self.folder.join("lab")
+        self.folder.join(LAB)
     }
 
     /// Removes the folder if it contains no run and no spare machine; otherwise it stays for [`crate::recovery`].
@@ -158,9 +158,20 @@ impl Instance {
 pub struct Abandoned {
     /// The instance's folder.
     pub folder: PathBuf,
-    /// The forge and the scope that it served; none if the process died before it wrote the record.
-    pub serves: Option<Serves>,
+    /// The forge and the scope that it served.
+    pub served: Served,
     _lock: File,
+}
+
+/// The forge and the scope that an instance served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// These.
+    Known(Serves),
+    /// The process died before it wrote the record, so it has no run.
+    Nothing,
+    /// The record is damaged, as after a power cut.
+    Unreadable,
 }
 
 impl Abandoned {
@@ -170,6 +181,21 @@ impl Abandoned {
     /// The folder cannot be read.
     pub fn runs(&self) -> Result<Vec<PathBuf>, InstanceError> {
         folders_in(&self.folder.join("runs"))
+    }
+
+    /// Returns the path of the instance's record.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.folder.join(RECORD)
+    }
+
+    /// Returns true if the forge was a lab inside the process, so that all registrations vanished with it.
+    pub(crate) fn is_of_private_lab(&self) -> bool {
+        match &self.served {
+            Served::Known(serves) => serves.private_lab,
+            Served::Nothing => false,
+            // Only such a lab has its data in the instance.
+            Served::Unreadable => self.folder.join(LAB).is_dir(),
+        }
     }
 
     /// Returns the folders of the spare machines that the process left behind.
@@ -207,16 +233,25 @@ pub struct InstanceInfo {
 pub fn all(state: &Path) -> Result<Vec<InstanceInfo>, InstanceError> {
     let mut found = Vec::new();
     for folder in folders_in(&state.join(FOLDER))? {
-        let Ok(lock) = File::open(folder.join("lock")) else { continue };
+        let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
         // The lock is shared and held only for a moment, so that two readers do not mistake each other for the instance.
         let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-        found.push(InstanceInfo { serves: read_record(&folder), folder, alive });
+        let serves = match read_record(&folder) {
+            Ok(Served::Known(serves)) => Some(serves),
+            Ok(Served::Nothing | Served::Unreadable) | Err(_) => None,
+        };
+        found.push(InstanceInfo { serves, folder, alive });
     }
     Ok(found)
 }
 
-fn read_record(folder: &Path) -> Option<Serves> {
-    serde_json::from_slice(&fs::read(folder.join("instance.json")).ok()?).ok()
+fn read_record(folder: &Path) -> Result<Served, InstanceError> {
+    let path = folder.join(RECORD);
+    match fs::read(&path) {
+        Ok(text) => Ok(serde_json::from_slice(&text).map_or(Served::Unreadable, Served::Known)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Served::Nothing),
+        Err(source) => Err(InstanceError { what: "read", path, source }),
+    }
 }
 
 /// Returns all instances under `state` whose process has exited. The returned values hold their locks.
@@ -226,13 +261,14 @@ fn read_record(folder: &Path) -> Option<Serves> {
 pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
     let mut found = Vec::new();
     for folder in folders_in(&state.join(FOLDER))? {
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let lock = match File::open(&path) {
             Ok(lock) => lock,
             // There is a folder but no lock yet: its process is starting, or died between the two.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if is_older_than(&folder, STARTING_MAX) {
                     // Removes only an empty folder, because other contents are not dayfly's.
+                    let _ = fs::remove_file(folder.join(NEW_LOCK));
                     let _ = fs::remove_dir(&folder);
                 }
                 continue;
@@ -244,7 +280,7 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(source)) => return Err(InstanceError { what: "lock", path, source }),
         }
-        found.push(Abandoned { serves: read_record(&folder), folder, _lock: lock });
+        found.push(Abandoned { served: read_record(&folder)?, folder, _lock: lock });
     }
     Ok(found)
 }
@@ -252,6 +288,21 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
 fn is_older_than(folder: &Path, age: Duration) -> bool {
     let changed = fs::metadata(folder).and_then(|metadata| metadata.modified());
     changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > age))
+}
+
+/// Creates the lock of an instance. It gets its name once it is held, so that a process which looks for abandoned instances
+/// never takes it before its instance does.
+fn new_lock(folder: &Path) -> Result<File, InstanceError> {
+    let (new, path) = (folder.join(NEW_LOCK), folder.join(LOCK));
+    let lock = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(failed("make", &new))?;
+    lock.lock().map_err(failed("lock", &new))?;
+    fs::rename(&new, &path).map_err(failed("name", &path))?;
+    Ok(lock)
 }
 
 /// Returns the folder of a run's machine. It is a separate folder, so that a rename makes a spare's folder the machine's.
@@ -306,7 +357,7 @@ mod tests {
         drop(instance);
         let left = abandoned(state.path()).expect("read");
         assert_eq!(left.len(), 1);
-        assert_eq!(left[0].serves, Some(serves()));
+        assert_eq!(left[0].served, Served::Known(serves()));
         // While one process cleans up, another one finds nothing to do.
         assert!(abandoned(state.path()).expect("read").is_empty());
     }
@@ -336,6 +387,35 @@ mod tests {
         File::open(&old).and_then(|folder| folder.set_modified(hour_ago)).expect("age");
         assert!(abandoned(state.path()).expect("read").is_empty());
         assert!(!old.exists() && new.exists());
+    }
+
+    #[test]
+    fn an_instance_that_is_starting_is_never_taken_for_an_abandoned_one() {
+        let state = tempfile::tempdir().expect("folder");
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looker = scope.spawn(|| {
+                let mut found = Vec::new();
+                while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                    found
+                        .extend(abandoned(state.path()).expect("read").into_iter().map(|found| found.folder));
+                }
+                found
+            });
+            // They live as long as this list.
+            let all: Vec<_> = (0..300).map(|_| new_instance(state.path())).collect();
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(looker.join().expect("no panic"), Vec::<PathBuf>::new());
+            drop(all);
+        });
+    }
+
+    /// Creates the folder and the lock of an instance only.
+    fn new_instance(state: &Path) -> File {
+        let random: String = rand::rng().sample_iter(Alphanumeric).take(8).map(char::from).collect();
+        let folder = state.join(FOLDER).join(random);
+        private_folder(&folder).expect("folder");
+        new_lock(&folder).expect("lock")
     }
 
     #[test]

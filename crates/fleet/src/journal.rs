@@ -3,7 +3,7 @@
 //! If a process dies between any two lines, the next start reads here what may exist at the forge and on the host.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,9 @@ pub const FILE_NAME: &str = "journal.jsonl";
 
 /// Longest journal that is read, bytes. A run writes some dozens of short lines.
 const READ_MAX: u64 = 1024 * 1024;
+
+/// Most characters of an unknown fact's name that an error shows.
+const EVENT_SHOWN_MAX: usize = 40;
 
 /// Errors of a journal.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,7 @@ impl Journal {
             // Without these, a power cut could take the file or its folder away although its lines were flushed.
             File::open(run_dir)?.sync_all()?;
             run_dir.parent().map_or(Ok(()), |runs| File::open(runs)?.sync_all())?;
-            Ok(file)
+            end_torn_line(&path, file)
         });
         match file {
             Ok(file) => Ok(Self { path, file }),
@@ -88,12 +91,27 @@ impl Journal {
     }
 }
 
+/// Ends the last line if a crash has cut it. The next line would otherwise join it, and both would be lost.
+fn end_torn_line(path: &Path, mut file: File) -> io::Result<File> {
+    let mut read = File::open(path)?;
+    let mut last = [b'\n'];
+    if read.metadata()?.len() > 0 {
+        read.seek(SeekFrom::End(-1))?;
+        read.read_exact(&mut last)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
 /// The parts of a line that tell which version wrote it.
 #[derive(Deserialize)]
 struct Marks {
     /// Lines of the first format, which had steps in place of facts.
     step: Option<String>,
     version: Option<u32>,
+    event: Option<String>,
 }
 
 /// Reads the journal in a run's folder; a folder without a journal has no facts. Skips a last line that a crash has cut:
@@ -115,7 +133,15 @@ pub fn read(run_dir: &Path) -> Result<Vec<FactRecord>, JournalError> {
         if let Some(found) = other_version(&line) {
             return Err(JournalError::Version { path, found });
         }
-        records.extend(serde_json::from_slice::<FactRecord>(&line));
+        match (serde_json::from_slice::<FactRecord>(&line), serde_json::from_slice::<Marks>(&line)) {
+            (Ok(record), _) => records.push(record),
+            // A whole line: a later version has written it, and its fact may be the one that says what exists.
+            (Err(_), Ok(Marks { event: Some(event), .. })) => {
+                let found = format!("the fact {:?}", event.chars().take(EVENT_SHOWN_MAX).collect::<String>());
+                return Err(JournalError::Version { path, found });
+            }
+            (Err(_), _) => {}
+        }
     }
     Ok(records)
 }
@@ -176,6 +202,25 @@ mod tests {
         journal.write(&record(Fact::StartingVm)).expect("write");
         append(folder.path(), "{\"at_ms\":1,\"event\":\"vm_g");
         assert_eq!(RunnerState::of(&read(folder.path()).expect("read")).vm, VmState::MayRun);
+    }
+
+    #[test]
+    fn a_line_after_one_that_a_crash_has_cut_is_not_lost() {
+        let folder = tempfile::tempdir().expect("folder");
+        append(folder.path(), "{\"at_ms\":1,\"event\":\"vm_g");
+        for _ in 0..2 {
+            let mut journal = Journal::open(folder.path()).expect("open");
+            journal.write(&record(Fact::StartingVm)).expect("write");
+        }
+        assert_eq!(read(folder.path()).expect("read").len(), 2);
+    }
+
+    #[test]
+    fn a_fact_of_a_later_version_is_not_left_out_in_silence() {
+        let folder = tempfile::tempdir().expect("folder");
+        append(folder.path(), "{\"at_ms\":1,\"loop\":0,\"event\":\"moved_elsewhere\"}\n");
+        let error = read(folder.path()).expect_err("refused").to_string();
+        assert!(error.contains("the fact \"moved_elsewhere\""), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod instance;
 pub mod journal;
 pub mod orchestrator;
 pub mod pool;
+pub mod reaper;
 pub mod recovery;
 mod registration;
 pub mod run_log;

@@ -24,10 +24,12 @@ use tokio::time::Instant;
 use crate::demand::{DemandEvent, DemandReceiver, JobDemand};
 use crate::fact::{Fact, FactRecord};
 use crate::pool::Pool;
+use crate::reaper::reap;
+use crate::runner_loop::run_slot;
 use crate::slot::{Slot, environment_in};
 use crate::stop::{Stop, StopOrder, StopSender};
 use crate::stream::FactSink;
-use crate::{LoopEnd, RunnerEnd, recovery, run_loop};
+use crate::{LoopEnd, RunnerEnd, recovery};
 use decide::{Order, decide};
 pub use slots::FailureRule;
 use slots::{Fate, LoopResult, Slots};
@@ -57,7 +59,8 @@ pub async fn orchestrate(
     stop: Stop,
 ) {
     let (decisive_sender, decisive) = mpsc::unbounded_channel();
-    Orchestrator {
+    let Pool { leftovers, forge, limits, .. } = orchestration.pool.clone();
+    let orchestrator = Orchestrator {
         orchestration,
         host: host.clone(),
         facts: facts.with_decisive(decisive_sender),
@@ -68,9 +71,11 @@ pub async fn orchestrate(
         running: HashMap::new(),
         stop,
         ordered: StopOrder::None,
+    };
+    tokio::select! {
+        () = orchestrator.run() => {}
+        never = reap(&leftovers, &forge, limits.cleanup, facts) => match never {},
     }
-    .run()
-    .await;
 }
 
 struct Orchestrator {
@@ -176,7 +181,7 @@ impl Orchestrator {
         self.slots.started(index, job, is_awaited, Instant::now());
         let (pool, host, facts) = (self.orchestration.pool.clone(), self.host.clone(), self.facts.clone());
         let (sender, stop) = crate::stop::channel();
-        let task = self.tasks.spawn(async move { run_loop(&pool, &slot, &host, &facts, stop).await });
+        let task = self.tasks.spawn(async move { run_slot(&pool, &slot, &host, &facts, stop).await });
         self.running.insert(task.id(), RunningSlot { index, stop: sender });
     }
 
@@ -241,7 +246,8 @@ impl Orchestrator {
         let sweep =
             recovery::sweep_loop(&self.orchestration.pool.runs, index, &self.orchestration.pool.forge).await;
         for (run, why) in sweep.left {
-            let message = format!("{} is left for the next start: {why}", run.display());
+            let message = format!("{} is left for now: {why}", run.display());
+            self.orchestration.pool.leftovers.add(run);
             self.facts.of_loop(index).tell(Fact::Warning { message }).await;
         }
     }

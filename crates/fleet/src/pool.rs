@@ -14,6 +14,8 @@ use dayfly_host::retry::{self, Retry};
 use dayfly_vm::Machine;
 use secrecy::SecretString;
 
+use crate::reaper::Leftovers;
+
 pub use spec::{DNS_DEFAULT, FetchSpec, GROUP_DEFAULT, MachineSpec, PoolSpec, Registration, USER_DEFAULT};
 
 /// A pool that can run: everything that its description names was looked up and checked.
@@ -35,6 +37,8 @@ pub struct Pool {
     pub secret: Option<SecretString>,
     /// The instance's folder of runs.
     pub runs: PathBuf,
+    /// Runs that are over, but not removed yet.
+    pub leftovers: Leftovers,
     /// Limits of the waits for the forge, the registry and the VMs.
     pub limits: Limits,
 }
@@ -68,8 +72,21 @@ pub struct Limits {
     pub power_off: Duration,
     /// Time during which the loop tries again to delete a registration that the forge calls busy although its VM is gone.
     pub busy_registration: Duration,
-    /// The rule for the next runner after one that failed before its app was up.
+    /// Time between two questions to the forge whether a runner's registration still exists. It is long, because all runners
+    /// share the calls of one token: 200 runners make 800 calls an hour at the default, of the 5000 that GitHub allows.
+    pub registration_pace: Duration,
+    /// Time from the app's word that its job has ended until the forge is asked, if the machine has not ended by then.
+    pub registration_after_job: Duration,
+    /// Time for which a registration must be gone before its machine is ended.
+    pub registration_gone: Duration,
+    /// Longest job.
+    pub job: Duration,
+    /// The rule for the next runner after one that failed before its app was up, or ended without a job soon after.
     pub retry: Retry,
+    /// The rule for removing what a runner has left because the forge did not answer.
+    pub cleanup: Retry,
+    /// Time for which an app must have been up for the end of its runner without a job to be ordinary.
+    pub settled: Duration,
 }
 
 impl Default for Limits {
@@ -82,7 +99,16 @@ impl Default for Limits {
             power_off: Duration::from_secs(10),
             // A lab, like GitHub, keeps a job for a runner that is silent; the lab's lock lasts 150 s.
             busy_registration: Duration::from_secs(180),
+            registration_pace: Duration::from_secs(15 * 60),
+            // Most machines end within seconds of their job, and cost no call.
+            registration_after_job: Duration::from_secs(15),
+            registration_gone: Duration::from_secs(120),
+            // GitHub ends a job of a self-hosted runner after five days (docs.github.com, "Actions limits"). One hour more, so
+            // that the forge ends the job and not the host.
+            job: Duration::from_secs((5 * 24 + 1) * 3600),
             retry: retry::RUNNER,
+            cleanup: retry::CLEANUP,
+            settled: Duration::from_secs(60),
         }
     }
 }

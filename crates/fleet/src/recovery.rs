@@ -5,14 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use dayfly_forge::{Forge, ForgeError};
+use dayfly_forge::{Forge, ForgeError, RunnerScope};
 use dayfly_vm::EnvironmentDir;
 
 use crate::fact::RegistrationEnd;
-use crate::instance::{self, Abandoned, InstanceError, Serves, machine_of};
+use crate::instance::{self, Abandoned, InstanceError, Served, Serves, machine_of};
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
-use crate::state::RunnerState;
+use crate::state::{RegistrationState, RunnerState};
 
 /// The result of a sweep.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Sweep {
     pub cleared: Vec<PathBuf>,
     /// Runs that were left, with the reason.
     pub left: Vec<(PathBuf, String)>,
+    /// Records that could not be read, as after a power cut, and were removed with what is left of their runs.
+    pub damaged: Vec<PathBuf>,
 }
 
 /// The folder of instances cannot be read.
@@ -30,13 +32,15 @@ pub struct SweepError(#[from] InstanceError);
 
 /// Errors of removing one run.
 #[derive(Debug, thiserror::Error)]
-enum RunSweepError {
+pub(crate) enum RunSweepError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("its registration {name} cannot be deleted: {source}")]
     Forge { name: String, source: ForgeError },
     #[error("a job still runs in its machine")]
     Busy,
+    #[error("its registration is in {scope} at {forge}; a start for that forge and scope removes it")]
+    OtherForge { scope: RunnerScope, forge: String },
     #[error(transparent)]
     Vm(#[from] dayfly_vm::LeftoverError),
     #[error(transparent)]
@@ -56,23 +60,30 @@ pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<S
     if let Err(error) = dayfly_vm::sweep_templates(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
     }
+    if let Err(error) = dayfly_vm::sweep_probes(state).await {
+        sweep.left.push((state.to_owned(), error.to_string()));
+    }
     if let Err(error) = dayfly_vm::check::sweep_checks(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
     }
     for abandoned in instance::abandoned(state)? {
         // Spares belong to no forge and no scope, so any start may destroy them.
         for spare in abandoned.spares()? {
-            if let Err(error) = sweep_spare(&spare).await {
-                sweep.left.push((spare, error.to_string()));
+            match sweep_spare(&spare).await {
+                Ok(damaged) => sweep.damaged.extend(damaged),
+                Err(error) => sweep.left.push((spare, error.to_string())),
             }
         }
-        if !abandoned.runs()?.is_empty() && !is_ours(abandoned.serves.as_ref(), serving) {
+        if !abandoned.runs()?.is_empty() && !is_ours(&abandoned.served, serving) {
             continue;
         }
         sweep_instance(&abandoned, serving, &mut sweep).await?;
         let folder = abandoned.folder.clone();
-        if let Err(error) = abandoned.remove() {
-            sweep.left.push((folder, error.to_string()));
+        let damaged = (abandoned.served == Served::Unreadable).then(|| abandoned.record());
+        match abandoned.remove() {
+            Ok(true) => sweep.damaged.extend(damaged),
+            Ok(false) => {}
+            Err(error) => sweep.left.push((folder, error.to_string())),
         }
     }
     Ok(sweep)
@@ -93,16 +104,31 @@ pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep 
         |run: &PathBuf| run.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begins));
     for run in folders.into_iter().filter(of_loop) {
         match sweep_run(&run, false, Some(forge)).await {
-            Ok(()) => sweep.cleared.push(run),
+            Ok(damaged) => {
+                sweep.damaged.extend(damaged);
+                sweep.cleared.push(run);
+            }
             Err(error) => sweep.left.push((run, error.to_string())),
         }
     }
     sweep
 }
 
-fn is_ours(served: Option<&Serves>, serving: Option<(&Forge, &Serves)>) -> bool {
-    let Some(served) = served else { return false };
-    served.private_lab || serving.is_some_and(|(_, serves)| serves == served)
+fn is_ours(served: &Served, serving: Option<(&Forge, &Serves)>) -> bool {
+    match served {
+        Served::Known(served) => served.private_lab || serving.is_some_and(|(_, serves)| serves == served),
+        Served::Nothing => false,
+        // Each run says itself which forge it served.
+        Served::Unreadable => true,
+    }
+}
+
+/// Returns why a run of an instance with an unreadable record is left, if it is: its registration is at another forge than
+/// the one that this start serves.
+fn not_served(state: &RunnerState, serving: Option<&Serves>) -> Option<RunSweepError> {
+    let begun = state.begun.as_ref().filter(|_| state.registration != RegistrationState::None)?;
+    let is_served = serving.is_some_and(|serves| serves.forge == begun.forge && serves.scope == begun.scope);
+    (!is_served).then(|| RunSweepError::OtherForge { scope: begun.scope.clone(), forge: begun.forge.clone() })
 }
 
 async fn sweep_instance(
@@ -110,34 +136,59 @@ async fn sweep_instance(
     serving: Option<(&Forge, &Serves)>,
     sweep: &mut Sweep,
 ) -> Result<(), InstanceError> {
-    let private_lab = abandoned.serves.as_ref().is_some_and(|served| served.private_lab);
+    let private_lab = abandoned.is_of_private_lab();
     for run in abandoned.runs()? {
-        match sweep_run(&run, private_lab, serving.map(|(forge, _)| forge)).await {
-            Ok(()) => sweep.cleared.push(run),
+        let swept = match (&abandoned.served, private_lab) {
+            (Served::Unreadable, false) => sweep_run_of_unknown(&run, serving).await,
+            _ => sweep_run(&run, private_lab, serving.map(|(forge, _)| forge)).await,
+        };
+        match swept {
+            Ok(damaged) => {
+                sweep.damaged.extend(damaged);
+                sweep.cleared.push(run);
+            }
             Err(error) => sweep.left.push((run, error.to_string())),
         }
     }
     Ok(())
 }
 
-async fn sweep_spare(spare: &Path) -> Result<(), RunSweepError> {
-    dayfly_vm::destroy_leftover(spare).await?;
-    std::fs::remove_dir_all(spare).map_err(RunSweepError::Folder)
+/// Removes a run of an instance whose record is damaged, if the run's own journal says that this start serves it.
+async fn sweep_run_of_unknown(
+    run: &Path,
+    serving: Option<(&Forge, &Serves)>,
+) -> Result<Vec<PathBuf>, RunSweepError> {
+    match not_served(&RunnerState::of(&journal::read(run)?), serving.map(|(_, serves)| serves)) {
+        Some(error) => Err(error),
+        None => sweep_run(run, false, serving.map(|(forge, _)| forge)).await,
+    }
 }
 
-async fn sweep_run(run: &Path, private_lab: bool, forge: Option<&Forge>) -> Result<(), RunSweepError> {
+async fn sweep_spare(spare: &Path) -> Result<Vec<PathBuf>, RunSweepError> {
+    let damaged = dayfly_vm::destroy_leftover(spare).await?;
+    std::fs::remove_dir_all(spare).map_err(RunSweepError::Folder)?;
+    Ok(damaged)
+}
+
+/// Removes one run: its registration, then its machine, then its files. Returns its records that could not be read.
+pub(crate) async fn sweep_run(
+    run: &Path,
+    private_lab: bool,
+    forge: Option<&Forge>,
+) -> Result<Vec<PathBuf>, RunSweepError> {
     let state = RunnerState::of(&journal::read(run)?);
     if let Some(forge) = forge.filter(|_| !private_lab) {
         end_registration(&state, forge).await?;
     }
-    dayfly_vm::destroy_leftover(&machine_of(run)).await?;
+    let damaged = dayfly_vm::destroy_leftover(&machine_of(run)).await?;
     if let (Some(begun), Some(runner)) = (&state.begun, &state.runner)
         && begun.environment.is_dir()
     {
         // The directory may be the user's own, and outlive the instance.
         EnvironmentDir::open(&begun.environment, runner.id.as_str())?.clear()?;
     }
-    std::fs::remove_dir_all(run).map_err(RunSweepError::Folder)
+    std::fs::remove_dir_all(run).map_err(RunSweepError::Folder)?;
+    Ok(damaged)
 }
 
 async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunSweepError> {
@@ -147,5 +198,89 @@ async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunS
     match ended.map_err(|source| RunSweepError::Forge { name: name.clone(), source })?.how {
         RegistrationEnd::Deleted | RegistrationEnd::Gone => Ok(()),
         RegistrationEnd::Busy => Err(RunSweepError::Busy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::Fact;
+    use crate::fact::tests::record;
+    use crate::instance::Instance;
+    use crate::journal::Journal;
+
+    fn scope() -> RunnerScope {
+        RunnerScope::Organization("o".to_owned())
+    }
+
+    fn serves() -> Serves {
+        Serves {
+            forge: "http://127.0.0.1:1/api/v3/".to_owned(),
+            scope: scope(),
+            prefix: "p".to_owned(),
+            private_lab: false,
+        }
+    }
+
+    /// Creates an instance whose process has exited, with one run that has these facts after the first one. Returns the
+    /// instance's folder.
+    fn abandoned_with(state: &Path, facts: &[Fact]) -> PathBuf {
+        let instance = Instance::create(state, serves()).expect("an instance");
+        let machine = machine_of(&instance.runs().join("0-aaaaaaa"));
+        std::fs::create_dir_all(&machine).expect("folder");
+        let mut journal = Journal::open(machine.parent().expect("the run")).expect("journal");
+        let begun = journal::begun("/nonexistent".into(), serves().forge, scope());
+        for fact in std::iter::once(&begun).chain(facts) {
+            journal.write(&record(fact.clone())).expect("written");
+        }
+        instance.folder().to_owned()
+    }
+
+    /// A forge that does not answer: no test needs it.
+    fn forge() -> Forge {
+        let base = dayfly_forge::ApiBase::from_host_or_url("http://127.0.0.1:1").expect("an address");
+        Forge::new(base, "x").expect("a client")
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_of_any_kind_is_cleared_and_told_by_the_next_start() {
+        let machine = "runs/0-aaaaaaa/vm";
+        let records =
+            ["vmm.json", "virtiofsd-0.json", "network.json"].map(|name| format!("{machine}/{name}"));
+        for name in records.into_iter().chain(["instance.json".to_owned()]) {
+            for content in ["", "{\"na"] {
+                let state = tempfile::tempdir().expect("folder");
+                let folder = abandoned_with(state.path(), &[Fact::StartingVm]);
+                std::fs::write(folder.join(&name), content).expect("damaged");
+                let forge = forge();
+                let sweep = sweep(state.path(), Some((&forge, &serves()))).await.expect("swept");
+                assert_eq!(sweep.damaged, [folder.join(&name)], "{content:?}");
+                assert_eq!((sweep.cleared.len(), sweep.left), (1, Vec::new()), "{name} {content:?}");
+                assert!(!folder.exists(), "{name} {content:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_is_empty_or_half_written_does_not_keep_its_run() {
+        for content in ["", "{\"at_ms\":1,\"ev"] {
+            let state = tempfile::tempdir().expect("folder");
+            let folder = abandoned_with(state.path(), &[]);
+            std::fs::write(folder.join("runs/0-aaaaaaa").join(journal::FILE_NAME), content).expect("damaged");
+            let forge = forge();
+            let sweep = sweep(state.path(), Some((&forge, &serves()))).await.expect("swept");
+            assert_eq!((sweep.cleared.len(), folder.exists()), (1, false), "{content:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_of_a_damaged_instance_with_a_registration_elsewhere_is_left_with_that_reason() {
+        let state = tempfile::tempdir().expect("folder");
+        let folder = abandoned_with(state.path(), &[Fact::Registering]);
+        std::fs::write(folder.join("instance.json"), "").expect("damaged");
+        let (forge, other) = (forge(), Serves { forge: "https://elsewhere/".to_owned(), ..serves() });
+        let sweep = sweep(state.path(), Some((&forge, &other))).await.expect("swept");
+        assert!(sweep.left[0].1.contains("is in o at http://127.0.0.1:1/"), "{:?}", sweep.left);
+        assert!(folder.exists());
     }
 }

@@ -18,9 +18,14 @@ use crate::fact::{Fact, FactRecord};
 pub const FOLDER: &str = "logs";
 /// Longest log of one runner, bytes.
 const LENGTH_MAX: u64 = 16 * 1024 * 1024;
-/// Most bytes of the lines that show the runner app's own log files after a failure. They come last and do not count for
-/// [`LENGTH_MAX`], so that a job which prints too much does not hide why it failed.
-const APP_LOG_LENGTH_MAX: u64 = 1024 * 1024;
+/// Room at the end of a log for the facts of the runner's end, bytes. All other facts leave it free, because a guest decides
+/// how many lines and faults there are.
+const END_ROOM: u64 = 64 * 1024;
+/// Room after those for the last fact of all, bytes.
+const LAST_ROOM: u64 = 1024;
+/// Room before those for the lines of the runner app's own log files, which come after a failure, bytes. All other lines
+/// leave it free, so that a job which prints too much does not hide why it failed.
+const APP_LOG_ROOM: u64 = 1024 * 1024;
 /// Most logs in the folder.
 const FILES_MAX: usize = 500;
 
@@ -35,7 +40,8 @@ pub struct RunLogs {
 struct RunLog {
     file: File,
     length: u64,
-    app_log_length: u64,
+    /// True if the log has a note that facts are missing.
+    is_cut: bool,
 }
 
 impl RunLogs {
@@ -60,7 +66,7 @@ impl RunLogs {
             prune(&self.folder, FILES_MAX - 1)?;
             let path = path_of(&self.folder, id);
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-            self.open.insert(id.to_owned(), RunLog { file, length: 0, app_log_length: 0 });
+            self.open.insert(id.to_owned(), RunLog { length: file.metadata()?.len(), file, is_cut: false });
         }
         if let Some(log) = self.open.get_mut(id) {
             log.write(record)?;
@@ -73,28 +79,43 @@ impl RunLogs {
 }
 
 impl RunLog {
+    /// Writes a fact if there is room for it. The first fact without room leaves a note that the log was cut.
     fn write(&mut self, record: &FactRecord) -> io::Result<()> {
-        let source = relayed_source(record);
         // Each job has hundreds of lines of the runner app's diagnostics; `-vv` shows them as they come.
-        if source == Some(DIAGNOSTICS) {
+        if relayed_source(record) == Some(DIAGNOSTICS) || self.append(record)? || self.is_cut {
             return Ok(());
         }
-        let (length, length_max) = match source {
-            Some(APP_LOG) => (&mut self.app_log_length, APP_LOG_LENGTH_MAX),
-            _ => (&mut self.length, LENGTH_MAX),
-        };
-        let is_line = matches!(record.fact, Fact::Line { .. });
-        if is_line && *length > length_max {
-            return Ok(());
-        }
+        self.is_cut = true;
+        let fact = Fact::Cut { why: "the log is too long".to_owned() };
+        self.append(&FactRecord { fact, ..record.clone() }).map(drop)
+    }
+
+    /// Appends a fact. Returns false if there is no room for it.
+    fn append(&mut self, record: &FactRecord) -> io::Result<bool> {
         let mut line = serde_json::to_vec(record)?;
-        *length += line.len() as u64 + 1;
-        if is_line && *length > length_max {
-            let fact = Fact::Cut { why: "the log is too long".to_owned() };
-            line = serde_json::to_vec(&FactRecord { fact, ..record.clone() })?;
-        }
         line.push(b'\n');
-        self.file.write_all(&line)
+        let length = self.length + line.len() as u64;
+        if length > length_max(record) {
+            return Ok(false);
+        }
+        self.file.write_all(&line)?;
+        self.length = length;
+        Ok(true)
+    }
+}
+
+/// Returns the length of the log up to which a fact is written. A runner has a few facts of its end.
+fn length_max(record: &FactRecord) -> u64 {
+    match &record.fact {
+        Fact::Ended => LENGTH_MAX,
+        Fact::Cut { .. }
+        | Fact::Stopping { .. }
+        | Fact::EntrypointExited { .. }
+        | Fact::VmGone { .. }
+        | Fact::VmKept { .. }
+        | Fact::RegistrationEnded { .. } => LENGTH_MAX - LAST_ROOM,
+        _ if relayed_source(record) == Some(APP_LOG) => LENGTH_MAX - LAST_ROOM - END_ROOM,
+        _ => LENGTH_MAX - LAST_ROOM - END_ROOM - APP_LOG_ROOM,
     }
 }
 
@@ -165,7 +186,7 @@ mod tests {
             logs.take(&line(&id, "x".repeat(1024 * 1024))).expect("write");
         }
         let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
-        assert!(text.len() as u64 <= LENGTH_MAX + 100, "{}", text.len());
+        assert!(text.len() as u64 <= LENGTH_MAX, "{}", text.len());
         assert!(text.trim_end().ends_with("\"event\":\"cut\",\"why\":\"the log is too long\"}"));
     }
 
@@ -184,7 +205,34 @@ mod tests {
         }
         let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
         assert!(text.contains("the reason"));
-        assert!(text.len() as u64 <= LENGTH_MAX + APP_LOG_LENGTH_MAX + 400, "{}", text.len());
+        assert!(text.len() as u64 <= LENGTH_MAX, "{}", text.len());
+    }
+
+    #[test]
+    fn facts_of_any_kind_are_bounded_and_the_end_always_fits() {
+        let state = tempfile::tempdir().expect("folder");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let id = RunnerId::random(0);
+        let mut take = |fact: Fact| {
+            let record = FactRecord { fact, ..line(&id, String::new()) };
+            logs.take(&record).expect("write");
+        };
+        let long = || "x".repeat(1024 * 1024);
+        for _ in 0..40 {
+            take(Fact::Warning { message: long() });
+            take(Fact::JobStarted { job: long() });
+            take(Fact::VmGone { exit: long() });
+        }
+        // Short ones fill what the long ones have left.
+        for _ in 0..20_000 {
+            take(Fact::Warning { message: "x".repeat(100) });
+            take(Fact::Stopping { reason: "x".repeat(100) });
+        }
+        take(Fact::Ended);
+        let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
+        assert!(text.len() as u64 <= LENGTH_MAX, "{}", text.len());
+        assert!(text.trim_end().ends_with("\"event\":\"ended\"}"));
+        assert_eq!(text.matches("\"event\":\"cut\"").count(), 1);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Runs a slot: creates one runner after another, until it has created its number of runners or is stopped.
 
+use std::fmt;
+use std::time::Duration;
+
 use dayfly_vm::VmHost;
 
 use crate::fact::Fact;
 use crate::pool::Pool;
-use crate::runner::{RunnerEnd, RunnerError, run_one};
+use crate::reaper::reap;
+use crate::runner::{EndedRunner, RunnerEnd, RunnerError, run_one};
 use crate::slot::Slot;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
@@ -12,7 +16,8 @@ use crate::stream::FactSink;
 /// The end of a loop.
 #[derive(Debug)]
 pub enum LoopEnd {
-    /// It has created its number of runners, or the last one has reached its lifetime. Holds the end of the last runner.
+    /// It has created its number of runners (those that ended without a job soon after they were up do not count, if it tries
+    /// again), or the last one has reached its lifetime. Holds the end of the last runner.
     Finished(RunnerEnd),
     /// Its caller stopped it.
     Stopped,
@@ -22,41 +27,114 @@ pub enum LoopEnd {
     Failed(RunnerError),
 }
 
-/// Runs a loop to its end. Sends the facts of its runners to `facts`; `stop` ends it.
-pub async fn run_loop(pool: &Pool, slot: &Slot, host: &VmHost, facts: &FactSink, mut stop: Stop) -> LoopEnd {
+/// Runs a loop that no orchestrator runs to its end. Sends the facts of its runners to `facts`; `stop` ends it.
+pub async fn run_loop(pool: &Pool, slot: &Slot, host: &VmHost, facts: &FactSink, stop: Stop) -> LoopEnd {
+    tokio::select! {
+        end = run_slot(pool, slot, host, facts, stop) => end,
+        never = reap(&pool.leftovers, &pool.forge, pool.limits.cleanup, facts) => match never {},
+    }
+}
+
+/// Runs a slot to its end.
+pub(crate) async fn run_slot(
+    pool: &Pool,
+    slot: &Slot,
+    host: &VmHost,
+    facts: &FactSink,
+    mut stop: Stop,
+) -> LoopEnd {
     let mut made = 0;
     let mut failures = 0;
+    // A limited number of runners is tried once each, unless the slot is patient.
+    let tries_again = slot.repeat.is_none() || slot.is_patient;
     loop {
-        match run_one(pool, slot, host, facts, &stop).await {
+        let EndedRunner { result, up_for } = run_one(pool, slot, host, facts, &stop).await;
+        let failed = match result {
             Ok(RunnerEnd::Stopped) => return LoopEnd::Stopped,
             Ok(RunnerEnd::Broken) => return LoopEnd::Broken,
             Ok(end @ RunnerEnd::LifetimeOver) => return LoopEnd::Finished(end),
+            Ok(end) if tries_again && is_wasted(&end, up_for, pool.limits.settled) => {
+                FailedRunner::Wasted(end)
+            }
             Ok(end) => {
                 failures = 0;
                 made += 1;
                 if slot.repeat.is_some_and(|repeat| made >= repeat.get()) {
                     return LoopEnd::Finished(end);
                 }
-            }
-            Err(error) if !error.is_worth_a_retry() || (slot.repeat.is_some() && !slot.is_patient) => {
-                return LoopEnd::Failed(error);
-            }
-            Err(error) => {
-                failures += 1;
-                let Some(pause) = pool.limits.retry.pause_after(failures) else {
-                    return LoopEnd::Failed(error);
-                };
-                let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                let fact = Fact::Retrying { why: error.to_string(), count: failures, pause_ms };
-                facts.of_loop(slot.index).tell(fact).await;
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.above(StopOrder::None) => return LoopEnd::Stopped,
+                if stop.order() != StopOrder::None {
+                    return LoopEnd::Stopped;
                 }
+                continue;
             }
+            Err(error) if !error.is_worth_a_retry() || !tries_again => return LoopEnd::Failed(error),
+            Err(error) => FailedRunner::Error(error),
+        };
+        failures += 1;
+        let Some(pause) = pool.limits.retry.pause_after(failures) else { return failed.end() };
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let fact = Fact::Retrying { why: failed.to_string(), count: failures, pause_ms };
+        facts.of_loop(slot.index).tell(fact).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.above(StopOrder::None) => return LoopEnd::Stopped,
         }
-        if stop.order() != StopOrder::None {
-            return LoopEnd::Stopped;
+    }
+}
+
+/// A runner that counts as a failure: the next one comes after a pause, and it does not count as one of the loop's number.
+enum FailedRunner {
+    /// It ended without a job soon after its app was up.
+    Wasted(RunnerEnd),
+    Error(RunnerError),
+}
+
+impl FailedRunner {
+    fn end(self) -> LoopEnd {
+        match self {
+            Self::Wasted(end) => LoopEnd::Finished(end),
+            Self::Error(error) => LoopEnd::Failed(error),
+        }
+    }
+}
+
+impl fmt::Display for FailedRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wasted(RunnerEnd::MachineLost { exit }) => {
+                write!(f, "its machine has ended in the middle of its work: {exit}")
+            }
+            Self::Wasted(_) => f.write_str("its runner app ended at once, without a job"),
+            Self::Error(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Returns true if a runner ended without a job so soon that the next one would probably do the same. Without a pause, such
+/// an image or job makes the loop register, boot and delete as fast as it can, and uses up the calls of the token.
+fn is_wasted(end: &RunnerEnd, up_for: Option<Duration>, settled: Duration) -> bool {
+    matches!(end, RunnerEnd::NoJob | RunnerEnd::MachineLost { .. })
+        && up_for.is_none_or(|time| time < settled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_without_a_job_is_wasted_unless_it_waited_for_one() {
+        let (settled, lost) = (Duration::from_secs(60), RunnerEnd::MachineLost { exit: "x".to_owned() });
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (end, up_for, expected) in [
+            (RunnerEnd::NoJob, seconds(2), true),
+            (RunnerEnd::NoJob, seconds(60), false),
+            (RunnerEnd::NoJob, None, true),
+            (lost.clone(), seconds(2), true),
+            (lost, seconds(600), false),
+            (RunnerEnd::JobDone { result: None }, seconds(2), false),
+            (RunnerEnd::LifetimeOver, None, false),
+        ] {
+            assert_eq!(is_wasted(&end, up_for, settled), expected, "{end:?} {up_for:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::stop::StopOrder;
 
 impl Run<'_> {
     /// Ends the runner, at whatever point it is. Returns the first error, after everything was tried. No step depends on the
-    /// journal: after a failure in between, a later start repeats the step.
+    /// journal, and what is left is tried again while the process runs, and by a later start.
     pub(super) async fn end(
         mut self,
         result: Result<RunnerEnd, RunnerError>,
@@ -22,6 +22,9 @@ impl Run<'_> {
         let files_ended =
             self.environment.clear().map_err(RunnerError::from).and_then(|()| self.end_folder(keep));
         let told = self.tell(Fact::Ended).await;
+        if !keep && !self.state.is_over() {
+            self.pool.leftovers.add(self.folder.clone());
+        }
         let end = result?;
         vm_ended?;
         registration_ended?;
@@ -73,7 +76,7 @@ impl Run<'_> {
             Err(error) => {
                 let id = before.id().map(|id| format!(" (id {id})")).unwrap_or_default();
                 let message = format!(
-                    "cannot delete the registration {}{id}: {error}; the next start tries again",
+                    "cannot delete the registration {}{id}: {error}; dayfly tries again while it runs, and at its next start",
                     self.name
                 );
                 return self.tell(Fact::Warning { message }).await;

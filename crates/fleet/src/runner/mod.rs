@@ -12,6 +12,7 @@
 
 mod end;
 mod error;
+mod liveness;
 mod prepare;
 mod pull;
 mod reach;
@@ -22,6 +23,7 @@ mod watch;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
 use rand::RngExt as _;
@@ -63,6 +65,16 @@ pub(crate) struct Run<'a> {
     vm: Option<Vm>,
     /// Time at which its lifetime ends.
     lifetime_ends: Option<Instant>,
+    observed: watch::Observed,
+    /// Time at which its app was up.
+    up_since: Option<Instant>,
+}
+
+/// A runner that has ended.
+pub(crate) struct EndedRunner {
+    pub(crate) result: Result<RunnerEnd, RunnerError>,
+    /// Time for which its app was up; none if it never was.
+    pub(crate) up_for: Option<Duration>,
 }
 
 /// Creates one runner, waits for its end, and removes its machine, its registration and its files.
@@ -72,8 +84,11 @@ pub(crate) async fn run_one(
     host: &VmHost,
     facts: &FactSink,
     stop: &Stop,
-) -> Result<RunnerEnd, RunnerError> {
-    let mut run = Run::begin(pool, slot, host, facts, stop.clone())?;
+) -> EndedRunner {
+    let mut run = match Run::begin(pool, slot, host, facts, stop.clone()) {
+        Ok(run) => run,
+        Err(error) => return EndedRunner { result: Err(error), up_for: None },
+    };
     let mut stop = stop.clone();
     // An order to stop at once does not wait for a slow forge or for a VMM that starts. The journal lists everything that
     // these steps may have created by then, and `end` removes it.
@@ -82,7 +97,8 @@ pub(crate) async fn run_one(
         _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),
         result = run.live() => result,
     };
-    run.end(result).await
+    let up_for = run.up_since.map(|since| since.elapsed());
+    EndedRunner { result: run.end(result).await, up_for }
 }
 
 impl<'a> Run<'a> {
@@ -139,6 +155,8 @@ impl<'a> Run<'a> {
             stop,
             vm: None,
             lifetime_ends: None,
+            observed: watch::Observed::new(Instant::now()),
+            up_since: None,
         })
     }
 

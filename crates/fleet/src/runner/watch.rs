@@ -1,14 +1,17 @@
 //! Watches a runner whose machine runs, until the runner ends.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS, Ending, Observation};
 use dayfly_vm::{StartedFrom, Vm, VmEvent};
 use secrecy::ExposeSecret as _;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::liveness::{Liveness, LivenessRule, RegistrationAnswer, Verdict};
 use super::{Run, RunnerEnd, RunnerError};
 use crate::fact::{Fact, StartKind};
 use crate::state::JobState;
@@ -34,6 +37,36 @@ impl LastLines {
     }
 }
 
+/// Most characters of a job's name that are told. GitHub's own have a few hundred at most.
+const JOB_NAME_MAX: usize = 500;
+/// Number of reports of the runner app about its jobs that are told at once. A job makes three.
+const OBSERVED_BURST: u32 = 30;
+/// Time after which one more report is told: a runner that has job after job may report without end.
+const OBSERVED_PAUSE: Duration = Duration::from_secs(1);
+
+/// The limit of the facts that lines of the guest cause, because each of them goes to the log and to every reader. The lines
+/// themselves have limits of their own.
+#[derive(Debug)]
+pub(super) struct Observed {
+    paid_until: Instant,
+}
+
+impl Observed {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { paid_until: now }
+    }
+
+    /// Returns true if one more report is told.
+    fn allows(&mut self, now: Instant) -> bool {
+        let next = self.paid_until.max(now) + OBSERVED_PAUSE;
+        let allowed = next <= now + OBSERVED_PAUSE * OBSERVED_BURST;
+        if allowed {
+            self.paid_until = next;
+        }
+        allowed
+    }
+}
+
 /// The next thing that a runner has to react to.
 enum RunInput {
     Vm(Option<VmEvent>),
@@ -41,6 +74,9 @@ enum RunInput {
     Ordered(StopOrder),
     LifetimeOver,
     DeadlinePassed,
+    QuestionDue,
+    Answered(RegistrationAnswer),
+    JobLimitPassed,
 }
 
 /// The stage of a watched runner. Each stage but `Up` has a deadline.
@@ -50,7 +86,7 @@ enum Stage {
     /// The agent has said hello; the entrypoint's note `.tkn` is awaited.
     Starting { deadline: Instant },
     /// The runner app waits for a job, or has one.
-    Up,
+    Up(Box<Liveness>),
     /// The runner was told to stop.
     Ending { end: RunnerEnd, order: StopOrder, deadline: Instant },
 }
@@ -58,7 +94,7 @@ enum Stage {
 impl Stage {
     fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Booting | Self::Up => None,
+            Self::Booting | Self::Up(_) => None,
             Self::Starting { deadline } | Self::Ending { deadline, .. } => Some(*deadline),
         }
     }
@@ -66,8 +102,26 @@ impl Stage {
     /// Returns the order that is being carried out.
     fn order(&self) -> StopOrder {
         match self {
-            Self::Booting | Self::Starting { .. } | Self::Up => StopOrder::None,
+            Self::Booting | Self::Starting { .. } | Self::Up(_) => StopOrder::None,
             Self::Ending { order, .. } => *order,
+        }
+    }
+
+    /// Returns the times of the next question about the registration and of the end of a job that is too long.
+    fn checks(&self) -> (Option<Instant>, Option<Instant>) {
+        match self {
+            Self::Up(liveness) => (Some(liveness.next_question()), liveness.job_ends()),
+            Self::Booting | Self::Starting { .. } | Self::Ending { .. } => (None, None),
+        }
+    }
+
+    /// Passes on what the runner app reports about its job.
+    fn note(&mut self, observation: &Observation) {
+        let Self::Up(liveness) = self else { return };
+        match observation {
+            Observation::JobStarted { .. } => liveness.job_started(Instant::now()),
+            Observation::JobFinished { .. } => liveness.job_finished(Instant::now()),
+            Observation::Listening | Observation::Retrying | Observation::Unregistered => {}
         }
     }
 }
@@ -77,8 +131,10 @@ impl Run<'_> {
     pub(super) async fn watch(&mut self) -> Result<RunnerEnd, RunnerError> {
         let mut lines = LastLines::default();
         let mut stage = Stage::Booting;
+        // At most one question to the forge. It is given up when this returns.
+        let mut questions = JoinSet::new();
         loop {
-            match self.next_input(&stage).await {
+            match self.next_input(&stage, &mut questions).await {
                 RunInput::Vm(None) => {
                     return Ok(RunnerEnd::MachineLost { exit: "its events ended".to_owned() });
                 }
@@ -86,8 +142,7 @@ impl Run<'_> {
                     if let (VmEvent::Hello, Stage::Booting) = (&event, &stage) {
                         stage = Stage::Starting { deadline: Instant::now() + self.pool.limits.runner_up };
                     }
-                    let has_greeted = !matches!(stage, Stage::Booting);
-                    let ended = self.take_vm_event(event, has_greeted, &mut lines).await.transpose();
+                    let ended = self.take_vm_event(event, &mut stage, &mut lines).await.transpose();
                     match (ended, stage) {
                         (Some(_), Stage::Ending { end, .. }) => return Ok(end),
                         (Some(end), _) => return end,
@@ -97,7 +152,8 @@ impl Run<'_> {
                 RunInput::EnvironmentChanged => {
                     let is_starting = matches!(stage, Stage::Booting | Stage::Starting { .. });
                     if !self.state.was_up() && self.look_for_tkn().await? && is_starting {
-                        stage = Stage::Up;
+                        let liveness = Liveness::new(self.liveness_rule(), rand::random(), Instant::now());
+                        stage = Stage::Up(Box::new(liveness));
                     }
                 }
                 RunInput::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
@@ -106,6 +162,26 @@ impl Run<'_> {
                 }
                 RunInput::LifetimeOver => stage = self.end_lifetime(stage).await?,
                 RunInput::DeadlinePassed => return self.pass_deadline(stage).await,
+                RunInput::QuestionDue => {
+                    if let Stage::Up(liveness) = &mut stage {
+                        liveness.asked(Instant::now());
+                        questions.spawn(self.question());
+                    }
+                }
+                RunInput::Answered(answer) => {
+                    let verdict = match &mut stage {
+                        Stage::Up(liveness) => liveness.take(answer, Instant::now()),
+                        _ => None,
+                    };
+                    stage = self.carry_out(verdict, stage).await?;
+                }
+                RunInput::JobLimitPassed => {
+                    let verdict = match &stage {
+                        Stage::Up(liveness) => liveness.judge_job(Instant::now()),
+                        _ => None,
+                    };
+                    stage = self.carry_out(verdict, stage).await?;
+                }
             }
             // Before the runner app is up, there is no app that could stop gently.
             if let Stage::Ending { end, .. } = &stage
@@ -116,15 +192,63 @@ impl Run<'_> {
         }
     }
 
-    async fn next_input(&mut self, stage: &Stage) -> RunInput {
+    async fn next_input(&mut self, stage: &Stage, questions: &mut JoinSet<RegistrationAnswer>) -> RunInput {
         let Some(vm) = self.vm.as_mut() else { return RunInput::Vm(None) };
+        let (question, job_ends) = stage.checks();
+        let is_asked = !questions.is_empty();
         tokio::select! {
             event = vm.next_event() => RunInput::Vm(event),
             () = self.environment.changed() => RunInput::EnvironmentChanged,
             order = self.stop.above(stage.order()) => RunInput::Ordered(order),
             () = until(self.lifetime_ends) => RunInput::LifetimeOver,
             () = until(stage.deadline()) => RunInput::DeadlinePassed,
+            () = until(question), if !is_asked => RunInput::QuestionDue,
+            Some(answer) = questions.join_next() => {
+                RunInput::Answered(answer.unwrap_or(RegistrationAnswer::Unknown))
+            }
+            () = until(job_ends) => RunInput::JobLimitPassed,
         }
+    }
+
+    fn liveness_rule(&self) -> LivenessRule {
+        let limits = &self.pool.limits;
+        LivenessRule {
+            pace: limits.registration_pace,
+            after_job: limits.registration_after_job,
+            gone: limits.registration_gone,
+            job: limits.job,
+        }
+    }
+
+    /// Asks the forge whether the registration exists. A 404 alone proves nothing, because a token that has lost its rights
+    /// gets one too: only a list without the runner does.
+    fn question(&self) -> impl Future<Output = RegistrationAnswer> + Send + use<> {
+        let (forge, scope) = (self.pool.forge.clone(), self.pool.spec.scope.clone());
+        let (name, id) = (self.name.clone(), self.state.registration.id());
+        async move {
+            if let Some(id) = id
+                && let Ok(Some(runner)) = forge.get_runner(&scope, id).await
+            {
+                return RegistrationAnswer::Exists { busy: runner.busy };
+            }
+            match forge.find_runner_by_name(&scope, &name).await {
+                Ok(Some(runner)) => RegistrationAnswer::Exists { busy: runner.busy },
+                Ok(None) => RegistrationAnswer::Gone,
+                Err(_) => RegistrationAnswer::Unknown,
+            }
+        }
+    }
+
+    /// Tells a runner to stop because of a verdict.
+    async fn carry_out(&mut self, verdict: Option<Verdict>, stage: Stage) -> Result<Stage, RunnerError> {
+        let Some(verdict) = verdict else { return Ok(stage) };
+        let reason = verdict.to_string();
+        self.tell(Fact::Warning { message: format!("{} is ended: {reason}", self.name) }).await?;
+        let end = match self.state.job {
+            JobState::None => RunnerEnd::MachineLost { exit: reason.clone() },
+            _ => RunnerEnd::JobDone { result: self.state.job.result() },
+        };
+        self.ask_to_end(end, stage.order(), &reason).await
     }
 
     /// Returns true if the entrypoint's note that the runner app is about to start exists. The state remembers it, because
@@ -137,6 +261,7 @@ impl Run<'_> {
         if note.is_none() {
             return Ok(false);
         }
+        self.up_since = Some(Instant::now());
         self.tell(Fact::RunnerUp).await?;
         if self.state.registration.id().is_none() {
             self.find_registration().await?;
@@ -186,7 +311,7 @@ impl Run<'_> {
     async fn take_vm_event(
         &mut self,
         event: VmEvent,
-        has_greeted: bool,
+        stage: &mut Stage,
         lines: &mut LastLines,
     ) -> Result<Option<RunnerEnd>, RunnerError> {
         let fact = match event {
@@ -206,7 +331,7 @@ impl Run<'_> {
                 Fact::Warning { message }
             }
             VmEvent::Line { source, text } => {
-                self.observe(&text).await?;
+                self.observe(&text, stage).await?;
                 if counts(source, &text) {
                     lines.push(&text);
                 }
@@ -216,7 +341,7 @@ impl Run<'_> {
                 self.tell(Fact::EntrypointExited { code, signal }).await?;
                 return self.end_of(code, lines).await.map(Some);
             }
-            VmEvent::Gone { exit, .. } if has_greeted => {
+            VmEvent::Gone { exit, .. } if !matches!(stage, Stage::Booting) => {
                 return Ok(Some(RunnerEnd::MachineLost { exit: exit.to_string() }));
             }
             VmEvent::Gone { exit, console_tail } => {
@@ -229,19 +354,23 @@ impl Run<'_> {
     }
 
     /// Reports the runner app's milestones that a line of its output announces. They are hints, because a job can print such
-    /// lines too.
-    async fn observe(&mut self, text: &str) -> Result<(), RunnerError> {
+    /// lines too, and not more than [`Observed`] allows.
+    async fn observe(&mut self, text: &str, stage: &mut Stage) -> Result<(), RunnerError> {
         let Some(relayed) = runner_app::parse_relayed(text) else { return Ok(()) };
         if relayed.source != "runner" || relayed.runner_id != self.id.as_str() {
             return Ok(());
         }
-        let fact = match runner_app::observe(relayed.text) {
-            Some(Observation::Listening) => Fact::Listening,
-            Some(Observation::JobStarted { name }) => Fact::JobStarted { job: name },
-            Some(Observation::JobFinished { result }) => Fact::JobFinished { result },
-            Some(Observation::Retrying | Observation::Unregistered) | None => return Ok(()),
+        let Some(observation) = runner_app::observe(relayed.text) else { return Ok(()) };
+        stage.note(&observation);
+        let fact = match observation {
+            Observation::Listening => Fact::Listening,
+            Observation::JobStarted { name } => {
+                Fact::JobStarted { job: name.chars().take(JOB_NAME_MAX).collect() }
+            }
+            Observation::JobFinished { result } => Fact::JobFinished { result },
+            Observation::Retrying | Observation::Unregistered => return Ok(()),
         };
-        self.tell(fact).await
+        if self.observed.allows(Instant::now()) { self.tell(fact).await } else { Ok(()) }
     }
 
     /// Returns the runner's end after its entrypoint has exited. The exit status comes from a guest that may be hostile, so
@@ -294,5 +423,19 @@ mod tests {
             assert!(!counts(Source::Entrypoint, &line(source)), "{source}");
         }
         assert!(!counts(Source::Docker, "x"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_that_a_guest_forges_without_end_are_told_at_a_slow_pace() {
+        let begin = Instant::now();
+        let mut observed = Observed::new(begin);
+        let told = (0..10_000).filter(|_| observed.allows(Instant::now())).count();
+        assert_eq!(told, 30);
+        let mut told = 0;
+        while begin.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            told += u32::from(observed.allows(Instant::now()));
+        }
+        assert_eq!(told, 60);
     }
 }

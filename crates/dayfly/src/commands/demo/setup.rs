@@ -8,6 +8,7 @@ use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::orchestrator::{FailureRule, Orchestration};
 use dayfly_fleet::pool::{Group, Limits, MachineSpec, Pool, PoolSpec, USER_DEFAULT};
+use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::stream::FactSink;
@@ -104,6 +105,12 @@ impl Demo {
         for run in &swept.cleared {
             view.warning(&format!("removed the remains of an earlier demo in {}", run.display()));
         }
+        for record in &swept.damaged {
+            let record = record.display();
+            view.warning(&format!(
+                "{record} could not be read, as after a power cut; it is removed with its run"
+            ));
+        }
         let serves =
             Serves { forge: String::new(), scope: scope(), prefix: PREFIX.to_owned(), private_lab: true };
         let mut instance = Instance::create(&places.state, serves.clone()).map_err(Failure::cannot)?;
@@ -188,6 +195,7 @@ impl Demo {
             machine: self.machine.clone(),
             secret: None,
             runs: self.instance.runs(),
+            leftovers: Leftovers::default(),
             limits: Limits::default(),
         };
         Orchestration {

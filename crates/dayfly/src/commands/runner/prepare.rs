@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec};
+use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery;
 use dayfly_forge::{Forge, ForgeOptions};
 use dayfly_vm::VmHost;
@@ -60,6 +61,7 @@ pub(crate) async fn prepare(places: &Places, request: PoolRequest, quiet: bool) 
         machine: made.machine,
         secret,
         runs: instance.runs(),
+        leftovers: Leftovers::default(),
         limits: Limits::default(),
     };
     Ok(Prepared { host, instance, pool })
@@ -87,6 +89,12 @@ async fn clear_up(places: &Places, forge: &Forge, serves: &Serves) -> Result<()>
     let sweep = recovery::sweep(&places.state, Some((forge, serves))).await.map_err(Failure::cannot)?;
     for run in sweep.cleared {
         tracing::info!("removed the remains of an earlier process in {}", run.display());
+    }
+    for record in sweep.damaged {
+        tracing::warn!(
+            "{} could not be read, as after a power cut; it is removed with its run",
+            record.display()
+        );
     }
     for (run, why) in sweep.left {
         tracing::warn!("{} is not removed: {why}", run.display());

@@ -1,0 +1,166 @@
+//! Removes, while the process runs, what a runner has left because its forge did not answer. A start of a later process does
+//! the same ([`crate::recovery`]), but an orchestrator may run for months.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dayfly_forge::Forge;
+use dayfly_host::retry::Retry;
+use tokio::sync::Notify;
+
+use crate::fact::Fact;
+use crate::recovery::{self, RunSweepError};
+use crate::stream::FactSink;
+
+/// Most runs that are remembered. Further ones wait for the next start of a process.
+const RUNS_MAX: usize = 1000;
+
+/// The folders of runs that are over, but whose registration or machine may still exist. Clones share the list.
+#[derive(Debug, Clone, Default)]
+pub struct Leftovers {
+    runs: Arc<Mutex<Vec<PathBuf>>>,
+    added: Arc<Notify>,
+}
+
+impl Leftovers {
+    /// Adds the folder of a run whose runner has ended.
+    pub(crate) fn add(&self, run: PathBuf) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if runs.len() < RUNS_MAX && !runs.contains(&run) {
+            runs.push(run);
+            self.added.notify_one();
+        }
+    }
+
+    fn all(&self) -> Vec<PathBuf> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remove(&self, run: &PathBuf) {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != run);
+    }
+}
+
+/// Tries again and again to remove the runs in the list, with the pauses of `retry`. Never returns; drop it to stop.
+pub(crate) async fn reap(leftovers: &Leftovers, forge: &Forge, retry: Retry, facts: &FactSink) -> Infallible {
+    let mut failures = 0;
+    loop {
+        if leftovers.all().is_empty() {
+            failures = 0;
+            leftovers.added.notified().await;
+            continue;
+        }
+        failures += 1;
+        match retry.pause_after(failures) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => std::future::pending().await,
+        }
+        if reap_once(leftovers, forge, facts).await {
+            failures = 0;
+        }
+    }
+}
+
+/// Tries to remove each run once, up to the first error of the forge: it is one call that fails, not one for each run.
+/// Returns true if a run was removed.
+async fn reap_once(leftovers: &Leftovers, forge: &Forge, facts: &FactSink) -> bool {
+    let mut has_removed = false;
+    for run in leftovers.all() {
+        let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match recovery::sweep_run(&run, false, Some(forge)).await {
+            Ok(_) => {
+                leftovers.remove(&run);
+                has_removed = true;
+                let index = name.split('-').next().and_then(|index| index.parse().ok()).unwrap_or_default();
+                let message = format!("what the runner {name} had left is removed now");
+                facts.of_loop(index).tell(Fact::Warning { message }).await;
+            }
+            Err(RunSweepError::Forge { .. }) => break,
+            // A registration that is busy, or a process that does not end: the others need not wait for it.
+            Err(_) => {}
+        }
+    }
+    has_removed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use dayfly_forge::{ApiBase, RunnerScope};
+
+    use super::*;
+    use crate::fact::tests::record;
+    use crate::journal::{self, Journal};
+
+    /// Starts a forge that refuses so many calls, and then deletes every runner. Returns its address.
+    fn forge_that_refuses(mut count: u32) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut head) = (stream.expect("a connection"), Vec::new());
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).expect("a request");
+                    head.extend(byte);
+                }
+                let is_refused = count > 0;
+                count = count.saturating_sub(1);
+                let status = if is_refused { "401 Unauthorized" } else { "204 No Content" };
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).expect("answered");
+            }
+        });
+        address
+    }
+
+    fn run_of(folder: &Path, id: &str, forge: &str) -> PathBuf {
+        let run = folder.join(id);
+        std::fs::create_dir(&run).expect("folder");
+        let scope = RunnerScope::Organization("o".to_owned());
+        let begun = journal::begun("/nonexistent".into(), forge.to_owned(), scope);
+        let mut journal = Journal::open(&run).expect("journal");
+        for fact in [begun, Fact::Registering, Fact::Registered { registration: 7 }] {
+            journal.write(&record(fact)).expect("written");
+        }
+        run
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_has_failed_is_tried_again_while_the_process_runs() {
+        let folder = tempfile::tempdir().expect("folder");
+        let address = forge_that_refuses(3);
+        let forge =
+            Forge::new(ApiBase::from_host_or_url(&address).expect("an address"), "x").expect("a client");
+        let leftovers = Leftovers::default();
+        let runs = ["0-aaaaaaa", "1-bbbbbbb"].map(|id| run_of(folder.path(), id, &address));
+        let (facts, mut stream) = crate::stream::channel();
+        let short = Duration::from_millis(10);
+        let retry = Retry { first: short, factor: 1, limit: short, attempts: None };
+        let told = async {
+            tokio::time::sleep(short).await;
+            runs.iter().for_each(|run| leftovers.add(run.clone()));
+            [stream.recv().await.expect("a fact"), stream.recv().await.expect("a fact")]
+        };
+        let told = tokio::select! {
+            told = tokio::time::timeout(Duration::from_secs(30), told) => told.expect("both are removed"),
+            never = reap(&leftovers, &forge, retry, &facts) => match never {},
+        };
+        assert_eq!(told.map(|record| record.loop_index), [0, 1]);
+        assert!(runs.iter().all(|run| !run.exists()));
+        assert!(leftovers.all().is_empty());
+    }
+
+    #[test]
+    fn the_list_has_a_bound() {
+        let leftovers = Leftovers::default();
+        (0..2000).for_each(|number| leftovers.add(format!("/runs/{number}").into()));
+        leftovers.add("/runs/1".into());
+        assert_eq!(leftovers.all().len(), RUNS_MAX);
+    }
+}
