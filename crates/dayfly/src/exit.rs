@@ -30,6 +30,8 @@ pub(crate) enum Signal {
     Interrupt,
     /// SIGTERM.
     Terminate,
+    /// SIGHUP.
+    HangUp,
 }
 
 impl From<Outcome> for ExitCode {
@@ -39,6 +41,7 @@ impl From<Outcome> for ExitCode {
             Outcome::NotSucceeded => 1,
             Outcome::StoppedBy(Signal::Interrupt) => 130,
             Outcome::StoppedBy(Signal::Terminate) => 143,
+            Outcome::StoppedBy(Signal::HangUp) => 129,
         })
     }
 }

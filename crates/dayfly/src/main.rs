@@ -99,6 +99,14 @@ fn logged(
     block_on(common, command)
 }
 
+/// Keeps the secrets in the memory of this process out of core dumps and debuggers of the same user. A program that it
+/// executes is not concerned.
+fn hide_memory() -> rustix::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
 /// Runs a command in a runtime of its own.
 fn block_on(
     common: &Common,
@@ -106,8 +114,24 @@ fn block_on(
 ) -> exit::Result<ExitCode> {
     // Each machine takes some twenty descriptors. A process that becomes a VMM sets a limit of its own.
     dayfly_host::descriptors::raise_limit().map_err(Failure::cannot)?;
+    hide_memory().map_err(Failure::cannot)?;
+    dayfly_host::tool::set_environment(settings::environment());
     let places = Places::resolve(common)?;
+    places.close_to_others()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::cannot)?;
     runtime.block_on(command(&places)).map(ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_of_dayfly_leaves_no_memory_behind() {
+        use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+        hide_memory().expect("hidden");
+        assert_eq!(dumpable_behavior().expect("known"), DumpableBehavior::NotDumpable);
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+    }
 }

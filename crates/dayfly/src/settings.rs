@@ -74,10 +74,21 @@ impl Places {
         let qemu = common.qemu.clone();
         let search_path =
             env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-        let tool_env = env::vars().filter(|(name, _)| dayfly_host::tool::is_for_tools(name)).collect();
+        let tool_env =
+            environment().into_iter().filter(|(name, _)| dayfly_host::tool::is_for_tools(name)).collect();
         let registries = common.registries.clone().or_else(default_registries);
         let guest_binary = GuestBinary::open(guest_binary);
         Ok(Self { state, qemu, search_path, tool_env, guest_binary, registries })
+    }
+
+    /// Closes the folders of the state to other users; earlier versions created some of them open.
+    ///
+    /// # Errors
+    /// The mode of a folder cannot be changed.
+    pub(crate) fn close_to_others(&self) -> Result<()> {
+        let names = ["images", "blobs", "kernels", "tools", "runner-apps", "templates", "instances", "logs"];
+        let folders: Vec<PathBuf> = names.iter().map(|name| self.state.join(name)).collect();
+        dayfly_host::stage::close_folders(folders.iter().map(PathBuf::as_path)).map_err(Failure::cannot)
     }
 
     /// Returns the access to registries: docker's and podman's credentials, and the proxy of the environment.
@@ -90,10 +101,7 @@ impl Places {
         Ok(RegistryAccess {
             credentials: credential_files(&|name| env::var_os(name)),
             helper_folders: self.search_path.clone(),
-            helper_env: env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .filter(|(name, _)| is_for_helpers(name))
-                .collect(),
+            helper_env: environment().into_iter().filter(|(name, _)| is_for_helpers(name)).collect(),
             registries: registries.unwrap_or_default(),
             proxy: proxy::variable("HTTPS_PROXY").map(|proxy| proxy::with_scheme(&proxy)),
             no_proxy: proxy::variable("NO_PROXY").unwrap_or_default(),
@@ -118,6 +126,13 @@ impl Places {
     pub(crate) fn guest_binary_path(&self) -> Result<&Path> {
         self.guest_binary().map(|_| self.guest_binary.path.as_path())
     }
+}
+
+/// Returns the environment of this process, as far as it is text.
+pub(crate) fn environment() -> Vec<(String, String)> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Returns true if a credential helper may see a variable. Helpers of clouds need many variables, but none of dayfly's own,

@@ -1,21 +1,27 @@
-//! SIGINT and SIGTERM as values. The first signal requests an orderly stop, a second one an immediate stop.
+//! SIGINT, SIGTERM and SIGHUP as values. The first signal requests an orderly stop, a second one an immediate stop.
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::exit::{Failure, Outcome, Result, Signal};
 
-/// The streams of both signals. Create it before anything is started, so that no signal is missed.
+/// The streams of the signals. Create it before anything is started, so that no signal is missed.
 pub(crate) struct Signals {
     interrupt: Stream,
     terminate: Stream,
+    hang_up: Stream,
+    heeds_hang_up: bool,
 }
 
 impl Signals {
-    /// Replaces the default action of both signals, which would kill dayfly and leave its machines behind.
+    /// Replaces the default action of the signals, which would kill dayfly and leave its machines behind. SIGHUP comes when a
+    /// terminal is closed. It stays ignored if it was (`nohup`).
     pub(crate) fn take_over() -> Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).map_err(Failure::cannot)?,
             terminate: signal(SignalKind::terminate()).map_err(Failure::cannot)?,
+            hang_up: signal(SignalKind::hangup()).map_err(Failure::cannot)?,
+            heeds_hang_up: !ignores_hang_up(&status),
         })
     }
 
@@ -24,8 +30,15 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.hang_up.recv(), if self.heeds_hang_up => Signal::HangUp,
         }
     }
+}
+
+/// Returns true if a process with this `/proc/<pid>/status` ignores SIGHUP, which is signal 1: the lowest bit of `SigIgn`.
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// Runs a command until it ends or a signal arrives. A signal drops the command, which cancels its builds, kills its
@@ -35,5 +48,24 @@ pub(crate) async fn unless_stopped(command: impl Future<Output = Result<Outcome>
     tokio::select! {
         outcome = command => outcome,
         signal = signals.next() => Ok(Outcome::StoppedBy(signal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hang_up_that_was_ignored_before_stays_ignored() {
+        assert!(ignores_hang_up("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n"));
+        assert!(!ignores_hang_up("Name:\tx\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
+        assert!(!ignores_hang_up(""));
+    }
+
+    #[tokio::test]
+    async fn a_closed_terminal_stops_in_an_orderly_way() {
+        let mut signals = Signals { heeds_hang_up: true, ..Signals::take_over().expect("taken over") };
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("sent");
+        assert_eq!(signals.next().await, Signal::HangUp);
     }
 }

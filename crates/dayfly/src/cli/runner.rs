@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
+use secrecy::SecretString;
 
 use super::MachineArgs;
 use super::switch::Switch;
@@ -104,8 +105,8 @@ pub(crate) struct ForgeArgs {
     pub(crate) labels: Vec<String>,
     /// Token for the forge's API; prefer RUNNER_PAT or --pat-file, because every user of this host can read arguments
     #[arg(short = 'T', long = "pat", visible_alias = "token", env = "RUNNER_PAT", hide_env_values = true)]
-    pub(crate) pat: Option<String>,
-    /// File that contains the token
+    pub(crate) pat: Option<SecretString>,
+    /// File that contains the token; only its owner may be able to read it
     #[arg(long, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
     /// How to register runners [default: jit, or token if RUNNER_EPHEMERAL is 0]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use secrecy::SecretString;
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -25,8 +26,8 @@ pub(crate) struct TokenArgs {
     pub(crate) principal: Option<String>,
     /// Token for the forge's API; prefer TOKEN_PAT or --pat-file, because every user of this host can read arguments
     #[arg(short = 'T', long = "pat", visible_alias = "token", env = "TOKEN_PAT", hide_env_values = true)]
-    pub(crate) pat: Option<String>,
-    /// File that contains the token
+    pub(crate) pat: Option<SecretString>,
+    /// File that contains the token; only its owner may be able to read it
     #[arg(long, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
     /// API version in the path, for forges other than github.com

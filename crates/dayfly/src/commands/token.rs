@@ -17,7 +17,7 @@ pub(crate) async fn run(args: &TokenArgs, pat_is_an_argument: bool) -> Result<Ou
     let base = ApiBase::with_version(&args.forge, &args.api_version).map_err(Failure::usage)?;
     let scope: RunnerScope = request::scope(&args.scope, args.principal.as_deref())?;
     let pat =
-        request::read_pat(args.pat.as_deref(), pat_is_an_argument, args.pat_file.as_deref(), "TOKEN_PAT")?;
+        request::read_pat(args.pat.as_ref(), pat_is_an_argument, args.pat_file.as_deref(), "TOKEN_PAT")?;
     let options = ForgeOptions { proxy: proxy::of(base.url())?, ..ForgeOptions::default() };
     let forge = Forge::with_options(base, pat, &options).map_err(Failure::cannot)?;
     let token = forge.registration_token(&scope).await.map_err(Failure::cannot)?;

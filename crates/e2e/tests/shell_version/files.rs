@@ -66,15 +66,14 @@ impl Known {
 
 #[tokio::test]
 async fn the_env_file_is_gone_and_the_note_of_a_runner_stays_for_who_waits_for_it() {
-    for (mode, is_name) in [("jit", true), ("token", false)] {
+    for mode in ["jit", "token"] {
         let known = Known::start(&["--registration", mode]);
         assert!(!known.path("env").exists());
         let tkn = known.path("tkn");
         let metadata = std::fs::metadata(&tkn).expect("the note");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&tkn).expect("the note");
-        assert_eq!(text.trim() == format!("GH-runner-{}", known.id), is_name, "{mode}: {text}");
-        assert!(text.len() < 1000, "a JIT config has kilobytes: {text}");
+        assert_eq!(text.trim(), format!("GH-runner-{}", known.id), "{mode}: no secret");
         // An orchestrator removes the file when it has seen it. The loop has seen the file too, and still stops its runner by
         // `.trm`.
         std::fs::remove_file(&tkn).expect("removed");

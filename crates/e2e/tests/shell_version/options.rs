@@ -380,6 +380,8 @@ async fn user_and_update_reach_the_machine_and_the_token_comes_from_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let pat = folder.path().join("pat");
     std::fs::write(&pat, format!("{}\n", stage.lab.token)).expect("the token");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&pat, private).expect("its mode");
     let file = pat.to_str().expect("text");
     let words =
         ["orchestrator", "--json", "-R", "auto", "--", "-R", "process", "--pat-file", file, "-p", REPOSITORY];

@@ -1,6 +1,7 @@
 //! Reads a pool from a loop's options, and checks them before anything is created and before any request to the forge.
 
 use std::fs;
+use std::io::Read as _;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use dayfly_fleet::pool::{MachineSpec, PoolSpec, Registration};
 use dayfly_forge::{ApiBase, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::{Entrypoint, Mount};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::cli::{LoopOptions, RegistrationWord};
 use crate::exit::{Failure, Result};
@@ -17,6 +18,9 @@ use crate::settings::Places;
 
 /// Longest secret of the handshake; the file that carries it back holds 4 KiB.
 const SECRET_LENGTH_MAX: usize = 1024;
+
+/// Longest file with the forge's token, bytes. GitHub's tokens have less than 300.
+const PAT_FILE_MAX: u64 = 4096;
 
 /// The checked options of a loop: a pool, and the secrets and warnings that are not part of its description.
 #[derive(Debug)]
@@ -115,32 +119,55 @@ fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<SecretString
                 .to_owned(),
         );
     }
-    read_pat(forge.pat.as_deref(), is_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
+    read_pat(forge.pat.as_ref(), is_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
 }
 
 /// Returns the forge's token: from the argument, else from the file, else from the variable.
 pub(crate) fn read_pat(
-    given: Option<&str>,
+    given: Option<&SecretString>,
     is_argument: bool,
     file: Option<&Path>,
     variable: &str,
 ) -> Result<SecretString> {
     let text = match (given, file) {
-        (Some(given), None) => given.to_owned(),
-        (Some(given), Some(_)) if is_argument => given.to_owned(),
-        (_, Some(file)) => fs::read_to_string(file).map_err(|error| {
-            Failure::usage(format!("cannot read the token from {}: {error}", file.display()))
-        })?,
+        (Some(given), None) => given.clone(),
+        (Some(given), Some(_)) if is_argument => given.clone(),
+        (_, Some(file)) => read_pat_file(file)?,
         (None, None) => {
             return Err(Failure::usage("no token for the forge's API was given")
                 .hint(format!("set {variable}, or give --pat-file FILE")));
         }
     };
-    let token = text.trim();
+    let token = text.expose_secret().trim();
     if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(Failure::usage("the token for the forge's API must be one word"));
     }
     Ok(token.into())
+}
+
+/// Reads the token from a file that only its owner, and no other user of this host, can read. Pipes have no mode that counts.
+fn read_pat_file(file: &Path) -> Result<SecretString> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let failed = |error| Failure::usage(format!("cannot read the token from {}: {error}", file.display()));
+    let mut opened = fs::File::open(file).map_err(failed)?;
+    let metadata = opened.metadata().map_err(failed)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        let whose = format!(
+            "cannot use the token in {}: its mode {mode:04o} lets other users read it",
+            file.display()
+        );
+        return Err(Failure::usage(whose).hint(format!("chmod 600 {}", file.display())));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.is_file() && metadata.uid() != own && metadata.uid() != 0 {
+        let owner = metadata.uid();
+        let whose = format!("cannot use the token in {}: it belongs to the user {owner}", file.display());
+        return Err(Failure::usage(whose).hint(format!("chown {own} {}", file.display())));
+    }
+    let mut text = String::new();
+    opened.by_ref().take(PAT_FILE_MAX).read_to_string(&mut text).map_err(failed)?;
+    Ok(text.into())
 }
 
 fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
@@ -206,7 +233,7 @@ fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -228,14 +255,34 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("pat");
         fs::write(&file, "from-file\n").expect("write");
-        let read = |given, is_argument, file| {
-            read_pat(given, is_argument, file, "RUNNER_PAT").map(|token| token.expose_secret().to_owned())
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+        let read = |given: Option<&str>, is_argument, file| {
+            let given = given.map(SecretString::from);
+            read_pat(given.as_ref(), is_argument, file, "RUNNER_PAT")
+                .map(|token| token.expose_secret().to_owned())
         };
         assert_eq!(read(Some("a"), true, Some(&file)).expect("good"), "a");
         assert_eq!(read(Some("v"), false, Some(&file)).expect("good"), "from-file");
         assert_eq!(read(Some("v"), false, None).expect("good"), "v");
         assert_eq!(read(None, false, None).expect_err("none").code(), 2);
         assert_eq!(read(Some("two words"), true, None).expect_err("refused").code(), 2);
+    }
+
+    #[test]
+    fn a_token_in_a_file_that_others_can_read_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("pat");
+        fs::write(&file, "from-file\n").expect("write");
+        for (mode, is_good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o622, false)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("mode");
+            let read = read_pat(None, false, Some(&file), "RUNNER_PAT");
+            assert_eq!(read.is_ok(), is_good, "{mode:o}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains(&format!("its mode {mode:04o}")), "{error}");
+            }
+        }
+        assert!(read_pat(None, false, Some(Path::new("/dev/null")), "RUNNER_PAT").is_err(), "it is empty");
     }
 
     #[test]
