@@ -1,7 +1,6 @@
 //! Masks the secrets that the entrypoint knows in texts that go to its log.
 
 use super::settings::{Settings, Task};
-use dayfly_guest::runner_app::Proof;
 
 /// Replacement of a secret, as the runner apps write it.
 const MASKED: &str = "***";
@@ -13,7 +12,8 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    /// Collects the secrets: the loop's, and the JIT config with all of its parts, the registration token or the PAT.
+    /// Collects the secrets: the loop's, and the JIT config with all of its parts. A registration token or PAT is not among
+    /// them, because the entrypoint forgets it once it is used. The official app masks it in its own logs.
     pub(super) fn of(settings: &Settings) -> Self {
         let mut secrets = vec![settings.secret.clone()];
         match &settings.task {
@@ -21,10 +21,7 @@ impl Mask {
                 secrets.push(encoded.clone());
                 secrets.extend(config.secrets());
             }
-            Task::Register(registration) => match &registration.proof {
-                Proof::Token(secret) | Proof::Pat(secret) => secrets.push(secret.clone()),
-            },
-            Task::Command(_) => {}
+            Task::Register(_) | Task::Command(_) => {}
         }
         Self::new(secrets)
     }

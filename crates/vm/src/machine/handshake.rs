@@ -191,7 +191,8 @@ impl Handshake {
             GuestMessage::Prepared { .. } | GuestMessage::Pong { .. } => Vec::new(),
             GuestMessage::DockerFailed { reason } => {
                 self.settle_docker();
-                let told = self.take_fault(reason).map(|reason| Action::Tell(VmEvent::DockerFailed { reason }));
+                let told =
+                    self.take_fault(reason).map(|reason| Action::Tell(VmEvent::DockerFailed { reason }));
                 told.into_iter().chain(self.start_if_ready()).collect()
             }
             GuestMessage::Fault { message } => {
