@@ -100,6 +100,14 @@ pub enum Problem {
         /// The error of the JSON parser.
         message: String,
     },
+    /// A condition of `case` is not a boolean.
+    #[error("case: the condition {number} is {found}, but must be true or false")]
+    CaseCondition {
+        /// The number of the condition, from 1.
+        number: usize,
+        /// The kind of its value.
+        found: &'static str,
+    },
     /// `hashFiles` is used outside of a runner.
     #[error("hashFiles needs a job's workspace, so it can be used in steps only")]
     NeedsWorkspace,

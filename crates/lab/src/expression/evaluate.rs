@@ -119,6 +119,9 @@ impl<'a> Evaluator<'a> {
     }
 
     fn call(&self, function: Function, arguments: &'a [Node], at: usize) -> Outcome<Found<'a>> {
+        if function == Function::Case {
+            return self.case(arguments, at);
+        }
         if let Some(answer) = self.status(function, at)? {
             return Ok(Found::owned(answer));
         }
@@ -152,10 +155,31 @@ impl<'a> Evaluator<'a> {
                 Value::from_json(&json)
             }
             Function::HashFiles => return Err(self.expr.error(Problem::NeedsWorkspace, at)),
-            Function::Success | Function::Failure | Function::Cancelled | Function::Always => Value::Null,
+            Function::Case
+            | Function::Success
+            | Function::Failure
+            | Function::Cancelled
+            | Function::Always => Value::Null,
         };
         self.charge(result.weight(), at)?;
         Ok(Found::owned(result))
+    }
+
+    /// Returns the value behind the first true condition, or the last argument, which is the default. As on GitHub, the
+    /// arguments that do not decide are not evaluated.
+    fn case(&self, arguments: &'a [Node], at: usize) -> Outcome<Found<'a>> {
+        let (pairs, default) = arguments.as_chunks::<2>();
+        for (place, [condition, value]) in pairs.iter().enumerate() {
+            match self.value(condition)?.as_ref() {
+                Value::Bool(true) => return Ok(Found::One(self.value(value)?)),
+                Value::Bool(false) => {}
+                other => {
+                    let problem = Problem::CaseCondition { number: place + 1, found: other.describe() };
+                    return Err(self.expr.error(problem, at));
+                }
+            }
+        }
+        Ok(Found::One(self.value(&default[0])?))
     }
 
     /// Returns the answer of a status function, or `None` for any other function.

@@ -12,6 +12,7 @@ pub(super) enum Function {
     Join,
     ToJson,
     FromJson,
+    Case,
     HashFiles,
     Success,
     Failure,
@@ -22,7 +23,7 @@ pub(super) enum Function {
 const ANY: usize = 255;
 
 /// Function, name, least and greatest number of arguments.
-const FUNCTIONS: [(Function, &str, usize, usize); 12] = [
+const FUNCTIONS: [(Function, &str, usize, usize); 13] = [
     (Function::Contains, "contains", 2, 2),
     (Function::StartsWith, "startsWith", 2, 2),
     (Function::EndsWith, "endsWith", 2, 2),
@@ -30,6 +31,7 @@ const FUNCTIONS: [(Function, &str, usize, usize); 12] = [
     (Function::Join, "join", 1, 2),
     (Function::ToJson, "toJSON", 1, 1),
     (Function::FromJson, "fromJSON", 1, 1),
+    (Function::Case, "case", 3, ANY),
     (Function::HashFiles, "hashFiles", 1, ANY),
     (Function::Success, "success", 0, 0),
     (Function::Failure, "failure", 0, 0),
@@ -57,10 +59,17 @@ impl Function {
 
     pub(super) fn check_count(self, given: usize) -> Result<(), Problem> {
         let (_, name, least, most) = *self.entry();
-        if (least..=most).contains(&given) {
+        // Conditions and values come in pairs, and the default is one more (actions/runner, `Sdk/Functions/Case.cs`).
+        let must_be_odd = self == Self::Case;
+        if (least..=most).contains(&given) && (!must_be_odd || given % 2 == 1) {
             return Ok(());
         }
         let expected = match (least, most) {
+            _ if must_be_odd => {
+                format!(
+                    "an odd number of arguments from {least} to {most} (conditions with their values, then a default)"
+                )
+            }
             (0, 0) => "no arguments".to_owned(),
             (1, 1) => "1 argument".to_owned(),
             (least, ANY) => format!("{least} or more arguments (at most {ANY})"),

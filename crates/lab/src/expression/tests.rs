@@ -129,6 +129,31 @@ fn functions_do_what_the_documentation_says() {
 }
 
 #[test]
+fn case_returns_the_value_behind_its_first_true_condition() {
+    check("case(true, 'first', 'default')", json!("first"));
+    check("case(1 == 2, 'equal', 'not equal')", json!("not equal"));
+    check("case(false, 'a', true, 'b', true, 'c', 'd')", json!("b"));
+    check("CASE(false, 1, false, 2, fromJSON('[3]')[0])", json!(3));
+    check("case(github.ref == 'x', github.event, true, matrix.nested, null)[1]", json!([3]));
+    check("case(true, '', 'default') == ''", json!(true));
+    check("case(true, false, true) || 'x'", json!("x"));
+    check("case(matrix.flag, matrix, null).os", json!("Linux"));
+    check("case(true, 1, fromJSON('{'))", json!(1));
+    check("case(false, fromJSON('{'), true, 2, fromJSON('{') == 1, 3, 4)", json!(2));
+}
+
+#[test]
+fn case_needs_pairs_a_default_and_boolean_conditions() {
+    let message = |text: &str| parse(text).and_then(|expr| expr.evaluate(&scope())).unwrap_err().to_string();
+    insta::assert_snapshot!(message("case(true, 1)"), @r#"the function "case" takes an odd number of arguments from 3 to 255 (conditions with their values, then a default), not 2, at position 1 of "case(true, 1)""#);
+    insta::assert_snapshot!(message("case(true, 1, false, 2)"), @r#"the function "case" takes an odd number of arguments from 3 to 255 (conditions with their values, then a default), not 4, at position 1 of "case(true, 1, false, 2)""#);
+    insta::assert_snapshot!(message(&format!("case({}1)", "false, 1, ".repeat(128))), @r#"the function "case" takes an odd number of arguments from 3 to 255 (conditions with their values, then a default), not 257, at position 1 of "case(false, 1, false, 1, false, 1, false, 1, false, 1, false, 1, false, 1, false, 1, false, 1, false, 1, false, 1, false...""#);
+    check(&format!("case({}1)", "false, 2, ".repeat(127)), json!(1));
+    insta::assert_snapshot!(message("case(false, 1, 'true', 2, 3)"), @r#"case: the condition 2 is text, but must be true or false, at position 1 of "case(false, 1, 'true', 2, 3)""#);
+    insta::assert_snapshot!(message("case(github.event.labels.*.name, 1, 2)"), @r#"case: the condition 1 is a list, but must be true or false, at position 1 of "case(github.event.labels.*.name, 1, 2)""#);
+}
+
+#[test]
 fn numbers_are_written_with_at_most_fifteen_digits() {
     for (number, text) in [
         ("1", "1"),
@@ -157,7 +182,7 @@ fn mistakes_are_named_with_their_place() {
     insta::assert_snapshot!(message("'open"), @r#"the string has no closing ' (write '' for a quote inside a string), at position 1 of "'open""#);
     insta::assert_snapshot!(message("(1"), @r#"unexpected end of expression, expected ), at position 2 of "(1""#);
     insta::assert_snapshot!(message("1 +2"), @r#"unexpected symbol "2", at position 3 of "1 +2""#);
-    insta::assert_snapshot!(message("lower('A')"), @r#"unknown function "lower" (known: contains, startsWith, endsWith, format, join, toJSON, fromJSON, hashFiles, success, failure, cancelled, always), at position 1 of "lower('A')""#);
+    insta::assert_snapshot!(message("lower('A')"), @r#"unknown function "lower" (known: contains, startsWith, endsWith, format, join, toJSON, fromJSON, case, hashFiles, success, failure, cancelled, always), at position 1 of "lower('A')""#);
     insta::assert_snapshot!(message("contains('a')"), @r#"the function "contains" takes 2 arguments, not 1, at position 1 of "contains('a')""#);
     insta::assert_snapshot!(message("true && secrets.X"), @r#"unknown or unavailable context "secrets" (available here: github, matrix), at position 9 of "true && secrets.X""#);
     insta::assert_snapshot!(message("fromJSON('{')"), @r#"fromJSON: not JSON: EOF while parsing an object at line 1 column 1, at position 1 of "fromJSON('{')""#);
@@ -248,6 +273,7 @@ fn expression_like() -> impl Strategy<Value = String> {
         Just("toJSON("),
         Just("join("),
         Just("contains("),
+        Just("case("),
         Just("always()"),
         Just("null"),
         Just("NaN"),

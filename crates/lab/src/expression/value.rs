@@ -140,6 +140,18 @@ impl Value {
         !matches!(self, Self::Array(_) | Self::Object(_))
     }
 
+    /// Names the kind of the value, for messages.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::String(_) => "text",
+            Self::Array(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+
     /// Compares as `==` does: text ignoring case, different kinds as numbers; an array or an object equals only itself.
     pub fn loosely_equals(&self, other: &Self) -> bool {
         match (self, other) {
