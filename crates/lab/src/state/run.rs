@@ -249,6 +249,7 @@ impl LabState {
                     let job = self.job_of(id, job);
                     self.cancel_job(job, grace);
                 }
+                Action::Notice { text } => self.publish(id, LabEventKind::Notice { text }),
                 Action::JobCompleted { job, conclusion } => {
                     let job = self.job_of(id, job);
                     self.end_job(job, conclusion);

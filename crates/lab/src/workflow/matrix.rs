@@ -1,10 +1,10 @@
 //! Expansion of `strategy.matrix`.
 //!
-//! It follows GitHub's rules (documentation, "Running variations of jobs in a workflow"). The vectors are multiplied in the
-//! order of the file, and the last one changes fastest. An entry of `exclude` removes the combinations that match all of
-//! its keys. An entry of `include` is added to every combination whose original values it does not change. If there is no
-//! such combination, the entry becomes a combination of its own. The names of these two filters are compared with their
-//! case, and the names of vectors are not.
+//! It follows GitHub's rules (documentation, "Running variations of jobs in a workflow"; actions/runner, `MatrixBuilder.cs`).
+//! The vectors are multiplied in the order of the file, and the last one changes fastest. An entry of `exclude` removes the
+//! combinations that match all of its keys. An entry of `include` matches a combination if its keys that are vectors do;
+//! then its other keys are added, and the vectors keep their own values. An entry that matches no combination becomes one
+//! of its own. The names of these two filters are compared with their case, and the names of vectors are not.
 
 use thiserror::Error;
 
@@ -12,12 +12,10 @@ use crate::expression::{Object, Value};
 
 /// Most jobs of one matrix; GitHub's limit.
 pub const JOBS_MAX: usize = 256;
-/// Most comparisons that `exclude` may cause: combinations times entries.
+/// Most comparisons that `exclude` may cause: combinations times the single values in its entries.
 const COMPARISONS_MAX: usize = 1_000_000;
 const INCLUDE: &str = "include";
 const EXCLUDE: &str = "exclude";
-/// The keys of a matrix that are not vectors.
-pub(super) const FILTERS: [&str; 2] = [INCLUDE, EXCLUDE];
 
 /// The error for an invalid matrix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,6 +47,12 @@ pub enum MatrixError {
         /// The key.
         key: String,
     },
+    /// An entry of `include` or `exclude` has no keys.
+    #[error("an entry of the matrix's \"{filter}\" has no keys")]
+    EmptyFilter {
+        /// `include` or `exclude`.
+        filter: &'static str,
+    },
     /// The matrix has no combinations, or `exclude` removes all of them.
     #[error("the matrix makes no jobs")]
     Empty,
@@ -57,21 +61,30 @@ pub enum MatrixError {
     TooManyJobs,
     /// The filter `exclude` needs too many comparisons, whatever number of jobs it would leave.
     #[error(
-        "the matrix is too large for its \"exclude\": its vectors and the {entries} entries need more than {COMPARISONS_MAX} comparisons"
+        "the matrix is too large for its \"exclude\": its vectors and the {values} values to exclude need more than {COMPARISONS_MAX} comparisons"
     )]
     TooManyComparisons {
-        /// Number of the entries of `exclude`.
-        entries: usize,
+        /// Number of the single values in the entries of `exclude`.
+        values: usize,
     },
+}
+
+/// One combination of a matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Combination {
+    /// The `matrix` context.
+    pub values: Object,
+    /// Number of the leading values that a job's name lists. The values that `include` has added are behind them.
+    pub named: usize,
 }
 
 /// Returns the combinations of a matrix, in GitHub's order.
 ///
 /// # Errors
 /// Fails if the matrix is invalid, empty or too large.
-pub fn expand(matrix: &Value) -> Result<Vec<Object>, MatrixError> {
+pub fn expand(matrix: &Value) -> Result<Vec<Combination>, MatrixError> {
     let Value::Object(matrix) = matrix else { return Err(MatrixError::NotMapping) };
-    let mut vectors = Vec::new();
+    let mut vectors = Vectors::default();
     let mut include = &[][..];
     let mut exclude = &[][..];
     for (key, value) in matrix.iter() {
@@ -80,7 +93,7 @@ pub fn expand(matrix: &Value) -> Result<Vec<Object>, MatrixError> {
             INCLUDE => include = items,
             EXCLUDE => exclude = items,
             _ if items.is_empty() => return Err(MatrixError::EmptyVector { vector: key.to_owned() }),
-            _ => vectors.push((key, items.as_slice())),
+            _ => vectors.add(key, items),
         }
     }
     let include = filters(include, INCLUDE)?;
@@ -93,8 +106,51 @@ pub fn expand(matrix: &Value) -> Result<Vec<Object>, MatrixError> {
     Ok(combinations)
 }
 
+/// Returns a notice about a vector that is named like a filter except for its case. GitHub compares these names with their
+/// case (actions/runner, `PipelineTemplateConverter`), so that the entries become values of a vector.
+pub(super) fn misspelt_filter(vector: &str) -> Option<String> {
+    let filter = [INCLUDE, EXCLUDE].into_iter().find(|filter| vector.eq_ignore_ascii_case(filter))?;
+    (vector != filter).then(|| {
+        format!(
+            "{vector:?} is a vector of the matrix, because its filters are written in lower case; did you mean \"{filter}\"?"
+        )
+    })
+}
+
+/// The vectors of a matrix, in the order of the file.
+#[derive(Default)]
+struct Vectors<'a> {
+    entries: Vec<(&'a str, &'a [Value])>,
+    /// The names, for look-ups that ignore case.
+    names: Object,
+}
+
+impl<'a> Vectors<'a> {
+    fn add(&mut self, name: &'a str, items: &'a [Value]) {
+        self.entries.push((name, items));
+        self.names.insert(name.to_owned(), Value::Null);
+    }
+
+    fn contain(&self, name: &str) -> bool {
+        self.names.get(name).is_some()
+    }
+
+    /// Returns the combination with a number. Each digit of the number chooses a value of one vector; the last digit
+    /// belongs to the last vector.
+    fn combination(&self, number: usize) -> Combination {
+        let mut rest = number;
+        let mut chosen: Vec<(String, Value)> = Vec::with_capacity(self.entries.len());
+        for (name, items) in self.entries.iter().rev() {
+            chosen.push(((*name).to_owned(), items[rest % items.len()].clone()));
+            rest /= items.len();
+        }
+        Combination { values: chosen.into_iter().rev().collect(), named: self.entries.len() }
+    }
+}
+
 fn filters<'a>(items: &'a [Value], filter: &'static str) -> Result<Vec<&'a Object>, MatrixError> {
     let objects = items.iter().map(|item| match item {
+        Value::Object(object) if object.is_empty() => Err(MatrixError::EmptyFilter { filter }),
         Value::Object(object) => Ok(object),
         _ => Err(MatrixError::FilterNotMapping { filter }),
     });
@@ -102,30 +158,28 @@ fn filters<'a>(items: &'a [Value], filter: &'static str) -> Result<Vec<&'a Objec
 }
 
 /// Returns all combinations of the vectors except the excluded ones.
-fn multiply(vectors: &[(&str, &[Value])], exclude: &[&Object]) -> Result<Vec<Object>, MatrixError> {
+fn multiply(vectors: &Vectors<'_>, exclude: &[&Object]) -> Result<Vec<Combination>, MatrixError> {
     for (key, _) in exclude.iter().flat_map(|object| object.iter()) {
-        if !vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key)) {
+        if !vectors.contain(key) {
             return Err(MatrixError::UnknownVector { key: key.to_owned() });
         }
     }
-    if vectors.is_empty() {
+    if vectors.entries.is_empty() {
         return Ok(Vec::new());
     }
-    let product = vectors.iter().fold(1_usize, |product, (_, items)| product.saturating_mul(items.len()));
-    let entries = exclude.len();
-    if entries == 0 && product > JOBS_MAX {
+    let product =
+        vectors.entries.iter().fold(1_usize, |product, (_, items)| product.saturating_mul(items.len()));
+    if exclude.is_empty() && product > JOBS_MAX {
         return Err(MatrixError::TooManyJobs);
     }
-    if product.saturating_mul(entries) > COMPARISONS_MAX {
-        return Err(MatrixError::TooManyComparisons { entries });
+    let values: usize = exclude.iter().flat_map(|object| object.iter()).map(|(_, value)| leaves(value)).sum();
+    if product.saturating_mul(values) > COMPARISONS_MAX {
+        return Err(MatrixError::TooManyComparisons { values });
     }
     let mut combinations = Vec::new();
     for number in 0..product {
-        let combination = combination(vectors, number);
-        if !exclude
-            .iter()
-            .any(|object| object.iter().all(|(key, value)| matches(combination.get(key), value)))
-        {
+        let combination = vectors.combination(number);
+        if !exclude.iter().any(|object| matches_all(&combination, object.iter())) {
             combinations.push(combination);
         }
         if combinations.len() > JOBS_MAX {
@@ -135,38 +189,39 @@ fn multiply(vectors: &[(&str, &[Value])], exclude: &[&Object]) -> Result<Vec<Obj
     Ok(combinations)
 }
 
-/// Returns the combination with a number. Each digit of the number chooses a value of one vector; the last digit belongs to
-/// the last vector.
-fn combination(vectors: &[(&str, &[Value])], number: usize) -> Object {
-    let mut rest = number;
-    let mut chosen: Vec<(String, Value)> = Vec::with_capacity(vectors.len());
-    for (name, items) in vectors.iter().rev() {
-        chosen.push(((*name).to_owned(), items[rest % items.len()].clone()));
-        rest /= items.len();
+/// Returns the number of comparisons that a value of a filter causes.
+fn leaves(value: &Value) -> usize {
+    match value {
+        Value::Object(object) => object.iter().map(|(_, item)| leaves(item)).sum::<usize>().max(1),
+        Value::Array(items) => items.iter().map(leaves).sum::<usize>().max(1),
+        _ => 1,
     }
-    chosen.into_iter().rev().collect()
 }
 
 fn add_included(
-    combinations: &mut Vec<Object>,
-    vectors: &[(&str, &[Value])],
+    combinations: &mut Vec<Combination>,
+    vectors: &Vectors<'_>,
     include: &[&Object],
 ) -> Result<(), MatrixError> {
     let multiplied = combinations.len();
     for object in include {
+        let (filter, extra): (Vec<_>, Vec<_>) = object.iter().partition(|(key, _)| vectors.contain(key));
         let mut added = false;
         for combination in &mut combinations[..multiplied] {
-            let fits = object.iter().all(|(key, value)| {
-                let is_vector = vectors.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
-                !is_vector || matches(combination.get(key), value)
-            });
-            if fits {
+            if matches_all(combination, filter.iter().copied()) {
                 added = true;
-                object.iter().for_each(|(key, value)| combination.insert(key.to_owned(), value.clone()));
+                extra
+                    .iter()
+                    .for_each(|(key, value)| combination.values.insert((*key).to_owned(), (*value).clone()));
             }
         }
         if !added {
-            combinations.push((*object).clone());
+            let values: Object = filter
+                .iter()
+                .chain(&extra)
+                .map(|(key, value)| ((*key).to_owned(), (*value).clone()))
+                .collect();
+            combinations.push(Combination { named: values.len(), values });
         }
         if combinations.len() > JOBS_MAX {
             return Err(MatrixError::TooManyJobs);
@@ -175,19 +230,25 @@ fn add_included(
     Ok(())
 }
 
-/// Returns true if a value of a combination matches a filter's value. An object matches if the members that the filter
-/// names match, so that `exclude` can name only some of them.
+fn matches_all<'a>(
+    combination: &Combination,
+    mut filter: impl Iterator<Item = (&'a str, &'a Value)>,
+) -> bool {
+    filter.all(|(key, wanted)| matches(combination.values.get(key), wanted))
+}
+
+/// Returns true if a value of a combination matches a filter's value. As on GitHub, each single value of the filter is
+/// compared by `==` of the expression language with what stands at its place in the combination: a filter may name only some
+/// members of an object or the first items of a list, and a missing value counts as null.
 fn matches(value: Option<&Value>, wanted: &Value) -> bool {
-    match (value, wanted) {
-        (Some(Value::Object(object)), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, wanted)| matches(object.get(key), wanted))
+    let at = |index: Value| value.and_then(|value| value.index(&index));
+    match wanted {
+        Value::Object(wanted) => wanted.iter().all(|(key, wanted)| matches(at(key.into()), wanted)),
+        #[expect(clippy::cast_precision_loss, reason = "a list has far fewer items")]
+        Value::Array(wanted) => {
+            wanted.iter().enumerate().all(|(place, wanted)| matches(at((place as f64).into()), wanted))
         }
-        (Some(Value::Array(items)), Value::Array(wanted)) => {
-            items.len() == wanted.len()
-                && items.iter().zip(wanted).all(|(item, wanted)| matches(Some(item), wanted))
-        }
-        (Some(value), wanted) => value.loosely_equals(wanted),
-        (None, _) => false,
+        single => value.unwrap_or(&Value::Null).loosely_equals(single),
     }
 }
 

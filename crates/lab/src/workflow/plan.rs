@@ -3,12 +3,12 @@
 
 use thiserror::Error;
 
-use super::diagnostic::Position;
-use super::matrix::{self, MatrixError};
+use super::diagnostic::{Diagnostic, Position};
+use super::matrix::{self, Combination, MatrixError};
 use super::model::{Job, RunsOnTemplate, Workflow};
 use super::run::RunsOn;
 use super::token::{Token, TokenKind};
-use crate::expression::{ExpressionError, Object, Scope, Value};
+use crate::expression::{ExpressionError, Scope, Value};
 
 /// Timeout of a job in minutes if the workflow does not set one; GitHub's default.
 pub const TIMEOUT_MINUTES: f64 = 360.0;
@@ -54,11 +54,13 @@ pub enum PlanProblem {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StrategyPlan {
     /// The combinations of the matrix; one `None` for a job without a matrix.
-    pub combinations: Vec<Option<Object>>,
+    pub combinations: Vec<Option<Combination>>,
     /// True if a failure stops the other jobs of the matrix.
     pub fail_fast: bool,
     /// Number of the matrix's jobs that may run at once.
     pub max_parallel: usize,
+    /// Remarks about a matrix from an expression that probably does something else than it was meant to.
+    pub notices: Vec<Diagnostic>,
 }
 
 /// A job that is evaluated for one combination of its matrix.
@@ -88,10 +90,12 @@ pub fn run_name(workflow: &Workflow, scope: &Scope<'_>) -> String {
 pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan, PlanError> {
     let place = PlannedJob { file, job };
     let strategy = job.strategy.as_ref();
+    let mut notices = Vec::new();
     let combinations = match strategy.and_then(|strategy| strategy.matrix.as_ref()) {
         None => vec![None],
         Some(token) => {
             let matrix = place.evaluate(token, "strategy.matrix", scope)?;
+            notices = place.notices(token, &matrix);
             let combinations =
                 matrix::expand(&matrix).map_err(|error| place.error(token, "strategy.matrix", error))?;
             combinations.into_iter().map(Some).collect()
@@ -114,14 +118,19 @@ pub fn strategy(file: &str, job: &Job, scope: &Scope<'_>) -> Result<StrategyPlan
             whole.max(1)
         }
     };
-    Ok(StrategyPlan { combinations, fail_fast, max_parallel })
+    Ok(StrategyPlan { combinations, fail_fast, max_parallel, notices })
 }
 
 /// Evaluates a job with the contexts `github`, `needs`, `vars`, `inputs`, `strategy` and `matrix`.
 ///
 /// # Errors
 /// Returns the first key that cannot be evaluated.
-pub fn job(file: &str, job: &Job, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<JobPlan, PlanError> {
+pub fn job(
+    file: &str,
+    job: &Job,
+    matrix: Option<&Combination>,
+    scope: &Scope<'_>,
+) -> Result<JobPlan, PlanError> {
     let place = PlannedJob { file, job };
     let timeout_minutes = match &job.timeout_minutes {
         None => TIMEOUT_MINUTES,
@@ -176,8 +185,24 @@ impl PlannedJob<'_> {
         }
     }
 
-    /// Returns the job's name. As on GitHub, a name without expressions is followed by the values of the matrix.
-    fn name(&self, matrix: Option<&Object>, scope: &Scope<'_>) -> Result<String, PlanError> {
+    /// Returns the notices about a matrix that is an expression. Any other matrix was noticed when the file was parsed.
+    fn notices(&self, token: &Token, matrix: &Value) -> Vec<Diagnostic> {
+        let (TokenKind::Expression(_), Value::Object(matrix)) = (&token.kind, matrix) else {
+            return Vec::new();
+        };
+        let messages = matrix.iter().filter_map(|(key, _)| matrix::misspelt_filter(key));
+        let diagnostic = |message| Diagnostic {
+            file: self.file.to_owned(),
+            position: Some(token.at),
+            path: format!("jobs.{}.strategy.matrix", self.job.id),
+            message,
+        };
+        messages.map(diagnostic).collect()
+    }
+
+    /// Returns the job's name. As on GitHub, a name without expressions is followed by the values of the matrix that
+    /// `include` has not added.
+    fn name(&self, matrix: Option<&Combination>, scope: &Scope<'_>) -> Result<String, PlanError> {
         if let Some(token) = &self.job.name
             && matches!(token.kind, TokenKind::Expression(_))
         {
@@ -186,7 +211,7 @@ impl PlannedJob<'_> {
             return Ok(shortened(if name.is_empty() { &self.job.id } else { name }));
         }
         let mut values = Vec::new();
-        for (_, value) in matrix.into_iter().flat_map(Object::iter) {
+        for (_, value) in matrix.into_iter().flat_map(|matrix| matrix.values.iter().take(matrix.named)) {
             collect_leaves(value, &mut values);
         }
         let plain = plain_name(self.job);

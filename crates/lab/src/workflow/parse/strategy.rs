@@ -59,15 +59,11 @@ impl Reader {
         Some(token)
     }
 
-    /// Adds a notice about each vector that is named like a filter except for its case. GitHub compares these names with
-    /// their case (actions/runner, `PipelineTemplateConverter`), so that the entries become values of a vector.
+    /// Adds a notice about each vector that is probably a filter. A matrix from an expression is noticed when its job is
+    /// planned.
     fn notice_misspelt_filters(&mut self, entries: &[Entry], path: &str) {
         for Entry { key, key_at, .. } in entries {
-            let filter = matrix::FILTERS.into_iter().find(|filter| key.eq_ignore_ascii_case(filter));
-            if let Some(filter) = filter.filter(|filter| key != filter) {
-                let message = format!(
-                    "{key:?} is a vector of the matrix, because its filters are written in lower case; did you mean \"{filter}\"?"
-                );
+            if let Some(message) = matrix::misspelt_filter(key) {
                 let notice = self.diagnostic(*key_at, path, message);
                 self.notices.push(notice);
             }

@@ -79,6 +79,11 @@ pub enum Action {
         /// The time that the runner may take; after it the run completes the job itself.
         grace: Duration,
     },
+    /// Tell the user who started the run something.
+    Notice {
+        /// The text, with the position in the file that it is about.
+        text: String,
+    },
     /// The job is over; possibly no runner ever had it.
     JobCompleted {
         /// The job's index.
@@ -400,6 +405,9 @@ impl Run {
             Ok((strategy, plans)) => {
                 self.groups[group].fail_fast = strategy.fail_fast;
                 self.groups[group].max_parallel = strategy.max_parallel;
+                actions.extend(
+                    strategy.notices.iter().map(|notice| Action::Notice { text: notice.to_string() }),
+                );
                 for (plan, matrix, context) in plans {
                     self.add(group, plan, matrix, context, needs.clone());
                 }
@@ -415,7 +423,8 @@ impl Run {
     ) -> Result<Vec<(plan::JobPlan, Value, Value)>, plan::PlanError> {
         let total = strategy.combinations.len();
         let plans = strategy.combinations.iter().enumerate().map(|(index, combination)| {
-            let matrix = combination.clone().map_or(Value::Null, Value::Object);
+            let matrix =
+                combination.as_ref().map_or(Value::Null, |matrix| Value::Object(matrix.values.clone()));
             let context = strategy_context(strategy, index, total);
             let scope = scope.clone().with_ref("matrix", &matrix).with_ref("strategy", &context);
             let plan = plan::job(file, definition, combination.as_ref(), &scope)?;

@@ -60,6 +60,7 @@ impl Story {
                 Action::WithdrawJob { job } => format!("withdraw {}", name(job)),
                 Action::CancelJob { job, reason, .. } => format!("cancel {} ({reason:?})", name(job)),
                 Action::JobCompleted { job, conclusion } => format!("{} is {conclusion}", name(job)),
+                Action::Notice { text } => format!("notice {text}"),
                 Action::RunCompleted { conclusion } => format!("run is {conclusion}"),
             });
         }
@@ -103,6 +104,38 @@ impl Story {
 }
 
 use Conclusion::{Cancelled, Failure, Success};
+
+#[test]
+fn a_matrix_from_an_expression_is_noticed_like_one_in_the_file() {
+    let mut story = Story::begin(
+        "  a:\n    runs-on: x\n    strategy:\n      matrix: >-\n        ${{ fromJSON('{\"n\": [1], \"Include\": [{\"n\": 2}]}') }}\n    steps: [{run: x}]\n",
+    );
+    story.expect(&[
+        "notice ci.yml:7:9: jobs.a.strategy.matrix: \"Include\" is a vector of the matrix, because its filters are written in lower case; did you mean \"include\"?",
+        "queue a (1, 2)",
+    ]);
+}
+
+#[test]
+fn a_name_lists_no_included_values() {
+    let mut story = Story::begin(
+        "  names:\n    runs-on: x\n    strategy:\n      matrix:\n        a: [x]\n        b: [1.10, true]\n        c: [{d: [p, q], e: ''}]\n        include:\n          - {a: x, added: zzz}\n          - {added: first, a: other}\n    steps: [{run: x}]\n",
+    );
+    story.expect(&[
+        "queue names (x, 1.1, p, q)",
+        "queue names (x, true, p, q)",
+        "queue names (other, first)",
+    ]);
+    assert_eq!(story.run.job(JobIndex(0)).unwrap().matrix.to_json()["added"], "zzz");
+}
+
+#[test]
+fn case_decides_matrices_and_conditions() {
+    let mut story = Story::begin(
+        "  a:\n    if: ${{ case(github.event_name == 'other', false, github.event_name == 'push', true, false) }}\n    strategy: {matrix: {v: [\"${{ case(false, 'a', true, 'b', 'c') }}\"]}}\n    runs-on: x\n    steps: [{run: x}]\n  b: {if: \"case(true, false, true)\", runs-on: x, steps: [{run: x}]}\n",
+    );
+    story.expect(&["b is skipped", "queue a (b)"]);
+}
 
 const CHAIN: &str = "  a: {runs-on: x, steps: [{run: x}]}\n  b: {needs: a, runs-on: x, steps: [{run: x}]}\n  c: {needs: b, runs-on: x, steps: [{run: x}]}\n";
 
@@ -264,7 +297,7 @@ fn names_and_labels_are_evaluated_for_each_combination() {
         [
             ("On l", None, "self-hosted+l".to_owned()),
             ("On m", None, "self-hosted+m".to_owned()),
-            ("Plain (1, true, z)", Some("big"), "x+y".to_owned()),
+            ("Plain (1, true)", Some("big"), "x+y".to_owned()),
             ("c", None, "x+y".to_owned()),
         ]
     );
