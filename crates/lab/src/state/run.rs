@@ -99,8 +99,7 @@ impl RunRecord {
 
     fn github(&self, workflow: &Workflow) -> GithubContext {
         let (owner, full_name) = (&self.repository.owner, self.repository.full_name());
-        let event = serde_json::json!({
-            "inputs": self.inputs,
+        let mut event = serde_json::json!({
             "ref": self.git_ref,
             "workflow": self.path(),
             "repository": {
@@ -109,6 +108,13 @@ impl RunRecord {
             },
             "sender": {"login": ACTOR, "id": 1},
         });
+        if let Some(trigger) =
+            workflow.trigger(&self.event).filter(|trigger| trigger.event == "workflow_dispatch")
+        {
+            // As on GitHub, a workflow without inputs has null here.
+            let inputs = (!trigger.inputs.is_empty()).then(|| trigger.event_inputs(&self.inputs));
+            event["inputs"] = serde_json::json!(inputs);
+        }
         GithubContext {
             repository: full_name,
             repository_id: self.repository_id,

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench::{Bench, ONE_JOB, RunnerStatus, http, next_event};
 use crate::LabEventKind;
-use dayfly_forge::{Deletion, ForgeError};
+use dayfly_forge::{Deletion, Dispatch, ForgeError};
 
 #[tokio::test]
 async fn a_run_goes_from_job_to_job_with_a_runner_each() {
@@ -35,6 +35,74 @@ async fn a_run_goes_from_job_to_job_with_a_runner_each() {
         _ => None,
     });
     assert_eq!(told.await, "first");
+}
+
+/// Returns a member of an object in a job message.
+fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
+    let entries = object["d"].as_array().unwrap();
+    entries.iter().find(|entry| entry["k"] == name).map_or(&Value::Null, |entry| &entry["v"])
+}
+
+#[tokio::test]
+async fn the_event_has_every_input_as_text() {
+    let workflow = "on:\n  workflow_dispatch:\n    inputs:\n      flag: {type: boolean, default: false}\n      flag-on: {type: boolean, default: true}\n      bare: {type: boolean}\n      who: {default: 'a \"b\" $c'}\n      level: {type: choice, options: [debug, '1.10'], default: '1.10'}\n      first: {type: choice, options: [debug, info]}\n      count: {type: number, default: 10}\n      given: {type: number}\n      empty:\n      text: {default: 3.10}\njobs:\n  one: {runs-on: x, steps: [{run: x}]}\n";
+    let bench = Bench::new().await;
+    bench.forge.put_workflow("o", "r", "ci.yml", workflow).await.unwrap();
+    let inputs = [("GIVEN".to_owned(), "0x10".to_owned())].into();
+    bench.forge.dispatch("o", "r", "ci.yml", &Dispatch { inputs, ..Dispatch::default() }).await.unwrap();
+    let mut runner = bench.runner("a", &["x"]).await;
+    runner.take_job().await;
+    let contexts = &runner.job["contextData"];
+    let event = member(member(&contexts["github"], "event"), "inputs");
+    let expected = [
+        ("flag", json!("false"), json!(false)),
+        ("flag-on", json!("true"), json!(true)),
+        ("bare", json!("false"), json!(false)),
+        ("who", json!("a \"b\" $c"), json!("a \"b\" $c")),
+        ("level", json!("1.10"), json!("1.10")),
+        ("first", json!("debug"), json!("debug")),
+        ("count", json!("10"), json!(10)),
+        ("given", json!("0x10"), json!(16)),
+        ("empty", json!(""), json!("")),
+        ("text", json!("3.1"), json!("3.1")),
+    ];
+    for (name, text, value) in &expected {
+        assert_eq!((member(event, name), member(&contexts["inputs"], name)), (text, value), "{name}");
+    }
+    assert_eq!(event["d"].as_array().unwrap().len(), expected.len());
+}
+
+#[tokio::test]
+async fn an_event_without_inputs_has_none() {
+    let bench = Bench::new().await;
+    for (event, has_key) in [("workflow_dispatch", true), ("push", false)] {
+        let workflow = format!("on: {event}\njobs:\n  one: {{runs-on: x, steps: [{{run: x}}]}}\n");
+        bench.forge.put_workflow("o", "r", "ci.yml", &workflow).await.unwrap();
+        let dispatch = Dispatch { any_event: true, ..Dispatch::default() };
+        bench.forge.dispatch("o", "r", "ci.yml", &dispatch).await.unwrap();
+        let mut runner = bench.runner("a", &["x"]).await;
+        runner.take_job().await;
+        let event = member(&runner.job["contextData"]["github"], "event");
+        let keys: Vec<&str> =
+            event["d"].as_array().unwrap().iter().map(|entry| entry["k"].as_str().unwrap()).collect();
+        assert_eq!(keys.contains(&"inputs"), has_key, "{keys:?}");
+        assert_eq!(member(event, "inputs"), &Value::Null);
+        runner.complete("succeeded", json!({})).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_job_context_names_the_check_run_and_the_workflow() {
+    let bench = Bench::new().await;
+    let run = bench.start(ONE_JOB).await;
+    let mut runner = bench.runner("a", &["self-hosted", "big"]).await;
+    runner.take_job().await;
+    let job = &runner.job["contextData"]["job"];
+    assert_eq!(member(job, "check_run_id"), &json!(bench.forge.jobs("o", "r", run).await.unwrap()[0].id));
+    assert_eq!(member(job, "workflow_file_path"), ".github/workflows/ci.yml");
+    assert_eq!(member(job, "workflow_ref"), "o/r/.github/workflows/ci.yml@refs/heads/main");
+    assert_eq!(member(job, "workflow_repository"), "o/r");
+    assert_eq!(member(job, "workflow_sha").as_str().map(str::len), Some(40));
 }
 
 /// The job's annotation is recorded from a worker of actions/runner 2.336.0 that crashed before the first step. It is all

@@ -79,6 +79,16 @@ impl Trigger {
         }
         Ok(Value::Object(inputs))
     }
+
+    /// Returns the inputs as the event's payload has them (`github.event.inputs`): all of them, each as text.
+    pub fn event_inputs(&self, given: &IndexMap<String, String>) -> IndexMap<String, String> {
+        let text = |(name, input): (&String, &Input)| {
+            let given = given.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+            let text = given.or(input.default.as_ref()).cloned().unwrap_or_else(|| input.unset().to_owned());
+            (name.clone(), text)
+        };
+        self.inputs.iter().map(text).collect()
+    }
 }
 
 /// One input of `workflow_dispatch`.
@@ -139,6 +149,15 @@ pub enum InputError {
 }
 
 impl Input {
+    /// Returns the text of the input if it has no default and no value is given.
+    fn unset(&self) -> &str {
+        match &self.kind {
+            InputKind::Boolean => "false",
+            InputKind::Choice(options) => options.first().map_or("", String::as_str),
+            InputKind::String | InputKind::Number | InputKind::Environment => "",
+        }
+    }
+
     fn resolve(&self, name: &str, typed: Option<&str>) -> Result<Value, InputError> {
         let text = typed.or(self.default.as_deref());
         if self.required && text.is_none_or(str::is_empty) {

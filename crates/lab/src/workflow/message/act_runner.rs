@@ -10,8 +10,12 @@ use dayfly_guest::environment::{GUEST, MORTAL};
 use serde_json::{Value as Json, json};
 
 /// Changes the steps' shells so that github-act-runner treats their input and their background processes as GitHub
-/// does. The official runner must not get these changes because it splits command lines by other rules.
+/// does. The official runner must not get these changes because it splits command lines by other rules. The server's part of
+/// the `job` context is removed, because github-act-runner 0.13.0 would have it in place of its own, without `job.status`.
 pub fn adapt_to_github_act_runner(message: &mut Json) {
+    if let Some(contexts) = message.get_mut("contextData").and_then(Json::as_object_mut) {
+        contexts.remove("job");
+    }
     for step in message.get_mut("steps").and_then(Json::as_array_mut).into_iter().flatten() {
         if let Some(inputs) = step["inputs"]["map"].as_array_mut() {
             adapt_shell(inputs);
@@ -80,6 +84,13 @@ mod tests {
             let expected = json!([{ "key": "shell", "value": wrapped(command) }]);
             assert_eq!(adapted(json!([{ "key": "shell", "value": shell }])), expected);
         }
+    }
+
+    #[test]
+    fn the_job_context_is_the_runners_own() {
+        let mut message = json!({ "contextData": { "job": { "t": 2, "d": [] }, "vars": null } });
+        adapt_to_github_act_runner(&mut message);
+        assert_eq!(message, json!({ "contextData": { "vars": null } }));
     }
 
     #[test]

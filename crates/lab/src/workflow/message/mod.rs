@@ -20,6 +20,7 @@ use serde_json::{Value as Json, json};
 use super::model::{Job, Workflow};
 use super::run::{JobIndex, JobRun, Run};
 use super::token::Token;
+use crate::expression::Value;
 use context::context_data;
 use template::template_token;
 
@@ -126,6 +127,20 @@ fn contexts(run: &Run, job: &JobRun, service: &Service) -> Json {
         "matrix": context_data(&job.matrix),
         "inputs": context_data(&run.request().inputs),
         "vars": context_data(run.vars()),
+        "job": context_data(&Value::from_json(&job_context(run, service))),
+    })
+}
+
+/// Returns the members of the `job` context that the server knows; the official runner adds its own to them. The check run of
+/// a job has the job's id.
+fn job_context(run: &Run, service: &Service) -> Json {
+    let github = &run.request().github;
+    json!({
+        "check_run_id": service.request_id,
+        "workflow_ref": github.workflow_ref(),
+        "workflow_sha": github.sha,
+        "workflow_repository": github.repository,
+        "workflow_file_path": github.workflow_path,
     })
 }
 

@@ -24,9 +24,10 @@ const STEP_KEYS: &[Key] = &[
     Key::new("wait", Support::NotYet),
     Key::new("wait-all", Support::NotYet),
     Key::new("cancel", Support::NotYet),
+    Key::new("parallel", Support::NotYet),
 ];
 /// Keys of steps that are not `run` steps.
-const OTHER_KINDS: [&str; 4] = ["uses", "wait", "wait-all", "cancel"];
+const OTHER_KINDS: [&str; 5] = ["uses", "wait", "wait-all", "cancel", "parallel"];
 /// Most steps of a job; GitHub's limit.
 const STEPS_MAX: usize = 1000;
 

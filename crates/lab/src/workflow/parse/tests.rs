@@ -82,6 +82,13 @@ fn what_is_not_carried_out_yet_is_refused_by_name() {
     ci.yml:8:9: jobs.build.steps[0]: "uses" is not yet supported
     ci.yml:9:9: jobs.build.steps[0]: "with" is not yet supported
     "#);
+    insta::assert_snapshot!(refusal(&with_job("    steps:\n      - {id: a, run: x, background: true}\n      - wait: a\n      - wait-all:\n      - cancel: a\n      - parallel: [{run: x}, {run: y}]\n")), @r#"
+    ci.yml:6:25: jobs.build.steps[0]: "background" is not yet supported
+    ci.yml:7:9: jobs.build.steps[1]: "wait" is not yet supported
+    ci.yml:8:9: jobs.build.steps[2]: "wait-all" is not yet supported
+    ci.yml:9:9: jobs.build.steps[3]: "cancel" is not yet supported
+    ci.yml:10:9: jobs.build.steps[4]: "parallel" is not yet supported
+    "#);
     insta::assert_snapshot!(refusal("on: push\njobs:\n  call:\n    uses: ./x.yml\n    secrets: inherit\n"), @r#"
     ci.yml:4:5: jobs.call: "uses" is not yet supported
     ci.yml:5:5: jobs.call: "secrets" is not yet supported
@@ -197,6 +204,24 @@ fn triggers_and_inputs_are_checked() {
     ci.yml:8:11: on.workflow_dispatch.inputs.d: unknown key "requird" (did you mean "required"?)
     ci.yml:9:21: on.workflow_dispatch.inputs.e.required: must be true or false, but is the text "yes"
     "#);
+}
+
+#[test]
+fn newer_keys_of_github_that_need_nothing_of_the_lab_are_accepted() {
+    let text = format!(
+        "on:\n  schedule: [{{cron: '0 5 * * *', timezone: Europe/Berlin}}]\nconcurrency: {{group: a, queue: max}}\njobs:\n  a:\n    runs-on: x\n    environment: {{name: prod, deployment: false}}\n{STEPS}"
+    );
+    assert!(parse("ci.yml", &text).is_ok(), "{:?}", parse("ci.yml", &text));
+}
+
+#[test]
+fn a_workflow_has_at_most_25_inputs() {
+    let text = |count: usize| {
+        let inputs: String = (0..count).map(|number| format!("      i{number}:\n")).collect();
+        format!("on:\n  workflow_dispatch:\n    inputs:\n{inputs}jobs:\n  a:\n    runs-on: x\n{STEPS}")
+    };
+    assert_eq!(parse("ci.yml", &text(25)).unwrap().triggers[0].inputs.len(), 25);
+    insta::assert_snapshot!(refusal(&text(26)), @"ci.yml:4:7: on.workflow_dispatch.inputs: has 26 inputs; a workflow may have at most 25");
 }
 
 #[test]

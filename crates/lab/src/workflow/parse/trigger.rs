@@ -76,6 +76,8 @@ const INPUT_KEYS: &[Key] = &[
     Key::new("type", Support::Read),
     Key::new("options", Support::Read),
 ];
+/// Most inputs of `workflow_dispatch`; GitHub's limit since December 2025.
+const INPUTS_MAX: usize = 25;
 const INPUT_TYPES: [&str; 5] = ["string", "boolean", "number", "choice", "environment"];
 
 impl Reader {
@@ -127,6 +129,12 @@ impl Reader {
                 let fields = self.fields(options, &path, keys)?;
                 if let Some(inputs) = fields.get("inputs").filter(|inputs| !inputs.is_null()) {
                     trigger.inputs = self.inputs(inputs, &format!("{path}.inputs"))?;
+                    if event == "workflow_dispatch" && trigger.inputs.len() > INPUTS_MAX {
+                        let count = trigger.inputs.len();
+                        let message = format!("has {count} inputs; a workflow may have at most {INPUTS_MAX}");
+                        self.remark(inputs.at, &format!("{path}.inputs"), message);
+                        return None;
+                    }
                 }
             }
             // A list of cron lines. They are not checked because the lab starts no runs by time.

@@ -43,6 +43,11 @@ impl GithubContext {
         Self { server_url: server.to_owned(), ..self.clone() }
     }
 
+    /// Returns the workflow's file with its repository and ref, such as `o/r/.github/workflows/ci.yml@refs/heads/main`.
+    pub fn workflow_ref(&self) -> String {
+        format!("{}/{}@{}", self.repository, self.workflow_path, self.git_ref)
+    }
+
     /// Returns the context as expressions see it. As on GitHub, its numbers are strings.
     pub fn to_value(&self) -> Value {
         let owner = self.repository.split('/').next().unwrap_or_default();
@@ -53,7 +58,6 @@ impl GithubContext {
         } else {
             ("branch", self.git_ref.strip_prefix("refs/pull/").unwrap_or(&self.git_ref))
         };
-        let workflow_ref = format!("{}/{}@{}", self.repository, self.workflow_path, self.git_ref);
         let texts = [
             ("ref", self.git_ref.clone()),
             ("sha", self.sha.clone()),
@@ -84,7 +88,7 @@ impl GithubContext {
             ("ref_name", ref_name.to_owned()),
             ("ref_type", ref_type.to_owned()),
             ("secret_source", "Actions".to_owned()),
-            ("workflow_ref", workflow_ref),
+            ("workflow_ref", self.workflow_ref()),
             ("workflow_sha", self.sha.clone()),
         ];
         let mut github: Object =
