@@ -228,8 +228,11 @@ fn layout(files: &Files, tag: Option<&str>, platform: &Platform) -> Result<Opene
     for depth in 0..INDEXES_MAX {
         let Document::Index(index) = &document else { break };
         // The layout's own index lists tags. All indexes below it list platforms.
-        let found =
-            if depth == 0 { media::for_tag(index, tag) } else { media::for_platform(index, platform) };
+        let found = if depth == 0 {
+            media::for_tag(index, tag, platform)
+        } else {
+            media::for_platform(index, platform)
+        };
         let found = found.map_err(of_media)?.digest.clone();
         document = Document::parse(&files.read_blob(&found, MANIFEST_LENGTH_MAX)?).map_err(of_media)?;
         // The digest of the image's own index, if it has one, because registries know the image by it, too.
@@ -251,17 +254,18 @@ fn saved(files: &Files, name: Option<&str>, platform: &Platform) -> Result<Opene
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Saved {
+        #[serde(default, deserialize_with = "media::or_default")]
         config: String,
-        #[serde(default)]
-        repo_tags: Option<Vec<String>>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "media::texts")]
+        repo_tags: Vec<String>,
+        #[serde(default, deserialize_with = "media::texts")]
         layers: Vec<String>,
     }
     let of_media = |error: MediaError| files.content(error.to_string());
     let text = files.read("manifest.json", MANIFEST_LENGTH_MAX)?;
     let all: Vec<Saved> = serde_json::from_slice(&text)
         .map_err(|error| files.content(format!("its manifest.json cannot be understood: {error}")))?;
-    let tags = |saved: &Saved| saved.repo_tags.clone().unwrap_or_default();
+    let tags = |saved: &Saved| saved.repo_tags.clone();
     let known = || all.iter().flat_map(tags).collect::<Vec<_>>().join(", ").escape_debug().to_string();
     let saved = match (name, all.as_slice()) {
         (Some(name), _) => {

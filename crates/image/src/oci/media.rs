@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Digest;
 
@@ -45,24 +45,24 @@ pub(crate) enum MediaError {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     #[serde(default)]
     pub(crate) platform: Option<Platform>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts_by_name")]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// The platform that an image runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub(crate) struct Platform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) architecture: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) variant: String,
 }
 
@@ -95,25 +95,45 @@ pub(crate) struct Config {
 #[serde(default)]
 pub struct RunConfig {
     /// `ENV`, as `NAME=value`.
-    #[serde(rename(deserialize = "Env"), deserialize_with = "or_empty", alias = "env")]
+    #[serde(rename(deserialize = "Env"), deserialize_with = "texts", alias = "env")]
     pub env: Vec<String>,
     /// `USER`.
-    #[serde(rename(deserialize = "User"), alias = "user")]
+    #[serde(rename(deserialize = "User"), deserialize_with = "or_default", alias = "user")]
     pub user: String,
     /// `WORKDIR`.
-    #[serde(rename(deserialize = "WorkingDir"), alias = "working_dir")]
+    #[serde(rename(deserialize = "WorkingDir"), deserialize_with = "or_default", alias = "working_dir")]
     pub working_dir: String,
     /// `ENTRYPOINT`.
-    #[serde(rename(deserialize = "Entrypoint"), deserialize_with = "or_empty", alias = "entrypoint")]
+    #[serde(rename(deserialize = "Entrypoint"), deserialize_with = "texts", alias = "entrypoint")]
     pub entrypoint: Vec<String>,
     /// `CMD`.
-    #[serde(rename(deserialize = "Cmd"), deserialize_with = "or_empty", alias = "cmd")]
+    #[serde(rename(deserialize = "Cmd"), deserialize_with = "texts", alias = "cmd")]
     pub cmd: Vec<String>,
 }
 
-/// Reads a list. `null` is an empty list, because Go writes empty lists as `null`.
-fn or_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+/// Reads a value. `null` is the same as no value, as in Go, in which the tools that write and read images are written.
+pub(super) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// Reads a list of texts. The list and each text may be `null`.
+pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let texts: Vec<Option<String>> = or_default(from)?;
+    Ok(texts.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+fn texts_by_name<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts: BTreeMap<String, Option<String>> = or_default(from)?;
+    Ok(texts.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect())
+}
+
+impl Descriptor {
+    /// Returns true if it says that its image is for a platform.
+    fn fits(&self, wanted: &Platform) -> bool {
+        self.platform.as_ref().is_some_and(|platform| platform.fits(wanted))
+    }
 }
 
 impl Platform {
@@ -131,6 +151,17 @@ impl Platform {
         self.architecture == wanted.architecture && self.os == wanted.os
     }
 
+    /// Returns the number of the variant, for the choice among images for the same architecture. 0 is the plain
+    /// architecture, which is v1 on amd64 and v8 on arm64 (containerd, `platforms`), and runs on every host of it.
+    fn level(&self) -> u32 {
+        let plain = if self.architecture == "arm64" { "v8" } else { "v1" };
+        match self.variant.strip_prefix('v') {
+            _ if self.variant.is_empty() || self.variant == plain => 0,
+            Some(number) => number.parse().unwrap_or(u32::MAX),
+            None => u32::MAX,
+        }
+    }
+
     fn text(&self) -> String {
         let parts = [&self.os, &self.architecture, &self.variant].map(String::as_str);
         let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
@@ -144,7 +175,7 @@ impl Document {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Either {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "or_default")]
             schema_version: u32,
             manifests: Option<Vec<Descriptor>>,
             config: Option<Descriptor>,
@@ -169,14 +200,13 @@ impl Document {
     }
 }
 
-/// Returns the image for a platform from an index.
+/// Returns the image for a platform from an index. Of several variants, the one that most hosts can run is taken.
 pub(crate) fn for_platform<'a>(
     index: &'a [Descriptor],
     wanted: &Platform,
 ) -> Result<&'a Descriptor, MediaError> {
-    let fits =
-        |descriptor: &&Descriptor| descriptor.platform.as_ref().is_some_and(|platform| platform.fits(wanted));
-    if let Some(found) = index.iter().find(fits) {
+    let level = |descriptor: &Descriptor| descriptor.platform.as_ref().map(Platform::level);
+    if let Some(found) = index.iter().filter(|descriptor| descriptor.fits(wanted)).min_by_key(|d| level(d)) {
         return Ok(found);
     }
     // A single image need not name its platform in the index, because its configuration does.
@@ -192,27 +222,46 @@ pub(crate) fn for_platform<'a>(
         .filter(|text| !text.is_empty())
         .collect();
     known.dedup();
+    if known.is_empty() {
+        return Err(MediaError::Unusable(format!("there is no image for {} in it", wanted.text())));
+    }
     Err(MediaError::Unusable(format!("it does not support {}, only {}", wanted.text(), list(&known))))
 }
 
-/// Returns the image of a tag from the index of an OCI layout. Without a tag, returns the only image.
-pub(crate) fn for_tag<'a>(index: &'a [Descriptor], tag: Option<&str>) -> Result<&'a Descriptor, MediaError> {
+/// Returns the image of a tag from the index of an OCI layout. Without a tag, returns the only image. Of several images for
+/// several platforms, returns the one for `wanted`.
+pub(crate) fn for_tag<'a>(
+    index: &'a [Descriptor],
+    tag: Option<&str>,
+    wanted: &Platform,
+) -> Result<&'a Descriptor, MediaError> {
     let tags = || -> Vec<String> { index.iter().filter_map(|d| d.annotations.get(TAG).cloned()).collect() };
-    match tag {
-        Some(tag) => index
-            .iter()
-            .find(|descriptor| descriptor.annotations.get(TAG).is_some_and(|found| found == tag))
-            .ok_or_else(|| {
-                MediaError::Unusable(format!("there is no image {tag:?} in it; there is {}", list(&tags())))
-            }),
-        None => match index {
-            [only] => Ok(only),
-            [] => Err(MediaError::Unusable("there is no image in it".to_owned())),
-            _ => Err(MediaError::Unusable(format!(
-                "there is more than one image in it; add which one after a colon: {}",
-                list(&tags())
-            ))),
-        },
+    let has_tag = |descriptor: &&Descriptor| match tag {
+        Some(tag) => descriptor.annotations.get(TAG).is_some_and(|found| found == tag),
+        None => true,
+    };
+    let mut found: Vec<&Descriptor> = index.iter().filter(has_tag).collect();
+    if tag.is_some() {
+        found.dedup_by(|one, other| one.digest == other.digest);
+    }
+    let mut fitting = found.iter().filter(|descriptor| descriptor.fits(wanted));
+    match (tag, found.as_slice(), fitting.next(), fitting.next()) {
+        (_, [only], ..) => Ok(only),
+        (Some(_), [_, ..], Some(only), None) => Ok(only),
+        (None, [_, ..], Some(only), None) if tags().is_empty() => Ok(only),
+        (Some(tag), [], ..) => {
+            Err(MediaError::Unusable(format!("there is no image {tag:?} in it; there is {}", list(&tags()))))
+        }
+        (Some(tag), ..) => {
+            let digests: Vec<String> = found.iter().map(|descriptor| descriptor.digest.to_string()).collect();
+            let text = format!("{tag:?} stands for more than one image in it: {}", list(&digests));
+            Err(MediaError::Unusable(text))
+        }
+        (None, [], ..) => Err(MediaError::Unusable("there is no image in it".to_owned())),
+        (None, ..) => Err(MediaError::Unusable(format!(
+            "there is more than one image in it; add which one after a colon: {}",
+            list(&tags())
+        ))),
     }
 }
 
@@ -231,15 +280,21 @@ impl Config {
             platform: Platform,
             #[serde(default)]
             config: Option<RunConfig>,
+            #[serde(default, deserialize_with = "or_default")]
             rootfs: RootFs,
         }
-        #[derive(Deserialize)]
+        #[derive(Default, Deserialize)]
         struct RootFs {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "or_default")]
             diff_ids: Vec<Digest>,
         }
         let whole: Whole = serde_json::from_slice(bytes)
             .map_err(|source| MediaError::Json { what: "configuration", source })?;
+        for (key, value) in [("architecture", &whole.platform.architecture), ("os", &whole.platform.os)] {
+            if value.is_empty() {
+                return Err(MediaError::Unusable(format!("its configuration has no \"{key}\"")));
+            }
+        }
         if !whole.platform.fits(wanted) {
             let text = format!("it is for {}, and this host is {}", whole.platform.text(), wanted.text());
             return Err(MediaError::Unusable(text));
@@ -270,9 +325,10 @@ mod tests {
 
     fn index(platforms: &[&str]) -> Vec<Descriptor> {
         let manifests = platforms.iter().enumerate().map(|(index, platform)| {
-            let (os, architecture) = platform.split_once('/').expect("both");
+            let mut words = platform.split('/');
+            let [os, architecture, variant] = [0; 3].map(|_| words.next().unwrap_or_default());
             serde_json::json!({ "mediaType": "x", "digest": digest(&index.to_string()), "size": 1,
-                "platform": { "os": os, "architecture": architecture },
+                "platform": { "os": os, "architecture": architecture, "variant": variant },
                 "annotations": { TAG: format!("v{index}") } })
         });
         let text = serde_json::json!({ "schemaVersion": 2, "manifests": manifests.collect::<Vec<_>>() });
@@ -287,20 +343,113 @@ mod tests {
         let amd64 = Platform { architecture: "amd64".into(), os: "linux".into(), variant: String::new() };
         let both = index(&["linux/arm64", "linux/amd64", "unknown/unknown"]);
         assert_eq!(for_platform(&both, &amd64).expect("there").digest.to_string(), digest("1"));
+        // No variant before another, and the lowest if there is no plain one.
+        for (platforms, expected) in [
+            (["linux/amd64/v3", "linux/amd64"], "1"),
+            (["linux/amd64", "linux/amd64/v2"], "0"),
+            (["linux/amd64/v2", "linux/amd64/v1"], "1"),
+            (["linux/amd64/v10", "linux/amd64/v9"], "1"),
+            (["linux/amd64/odd", "linux/amd64/v4"], "1"),
+            (["linux/amd64", "linux/amd64"], "0"),
+        ] {
+            let found = for_platform(&index(&platforms), &amd64).expect("there").digest.to_string();
+            assert_eq!(found, digest(expected), "{platforms:?}");
+        }
+        let arm64 = Platform { architecture: "arm64".into(), ..amd64.clone() };
+        let both = index(&["linux/arm64/v9", "linux/arm64/v8"]);
+        assert_eq!(for_platform(&both, &arm64).expect("there").digest.to_string(), digest("1"));
+        let error = for_platform(&index(&["unknown/unknown"]), &amd64).expect_err("not there");
+        assert_eq!(error.to_string(), "there is no image for linux/amd64 in it");
         let error = for_platform(&index(&["linux/arm64", "linux/s390x"]), &amd64).expect_err("not there");
         assert_eq!(error.to_string(), "it does not support linux/amd64, only linux/arm64, linux/s390x");
     }
 
     #[test]
     fn the_tag_of_a_layout_is_needed_where_there_are_several() {
-        let index = index(&["linux/amd64", "linux/amd64"]);
-        assert_eq!(for_tag(&index, Some("v1")).expect("there").digest.to_string(), digest("1"));
+        let amd64 = Platform { architecture: "amd64".into(), os: "linux".into(), variant: String::new() };
+        let mut index = index(&["linux/amd64", "linux/amd64"]);
+        assert_eq!(for_tag(&index, Some("v1"), &amd64).expect("there").digest.to_string(), digest("1"));
         assert_eq!(
-            for_tag(&index, None).expect_err("two").to_string(),
+            for_tag(&index, None, &amd64).expect_err("two").to_string(),
             "there is more than one image in it; add which one after a colon: v0, v1"
         );
-        let error = for_tag(&index, Some("v7")).expect_err("none").to_string();
+        let error = for_tag(&index, Some("v7"), &amd64).expect_err("none").to_string();
         assert_eq!(error, "there is no image \"v7\" in it; there is v0, v1");
+        let tags = index[0].annotations.clone();
+        index[1].annotations = tags;
+        let error = for_tag(&index, Some("v0"), &amd64).expect_err("two").to_string();
+        let both = format!("{}, {}", digest("0"), digest("1"));
+        assert_eq!(error, format!("\"v0\" stands for more than one image in it: {both}"));
+        index[1].digest = index[0].digest.clone();
+        assert_eq!(for_tag(&index, Some("v0"), &amd64).expect("one").digest.to_string(), digest("0"));
+    }
+
+    #[test]
+    fn images_for_several_platforms_may_stand_in_the_index_of_a_layout() {
+        let amd64 = Platform { architecture: "amd64".into(), os: "linux".into(), variant: String::new() };
+        let mut index = index(&["linux/arm64", "linux/amd64", "unknown/unknown"]);
+        for_tag(&index, None, &amd64).expect_err("tags tell them apart");
+        index.iter_mut().for_each(|descriptor| descriptor.annotations.clear());
+        assert_eq!(for_tag(&index, None, &amd64).expect("there").digest.to_string(), digest("1"));
+        for descriptor in &mut index {
+            descriptor.annotations.insert(TAG.to_owned(), "v1".to_owned());
+        }
+        assert_eq!(for_tag(&index, Some("v1"), &amd64).expect("there").digest.to_string(), digest("1"));
+    }
+
+    #[test]
+    fn null_is_the_same_as_nothing() {
+        let host = Platform::of_host();
+        let config = serde_json::json!({ "architecture": host.architecture, "os": "linux", "variant": null,
+            "author": null, "history": null, "created": null,
+            "config": { "User": null, "WorkingDir": null, "Env": null, "Cmd": null, "Entrypoint": [null, "/e"],
+                "Labels": null, "Volumes": null, "ExposedPorts": null },
+            "rootfs": { "type": null, "diff_ids": [digest("0")] } });
+        let config = Config::parse(config.to_string().as_bytes(), &host).expect("readable");
+        assert_eq!(
+            config.run,
+            RunConfig { entrypoint: vec![String::new(), "/e".into()], ..RunConfig::default() }
+        );
+        let none = serde_json::json!({ "architecture": host.architecture, "os": "linux", "config": null,
+            "rootfs": { "diff_ids": [digest("0")] } });
+        assert_eq!(
+            Config::parse(none.to_string().as_bytes(), &host).expect("readable").run,
+            RunConfig::default()
+        );
+        for rootfs in [serde_json::json!(null), serde_json::json!({ "diff_ids": null })] {
+            let text =
+                serde_json::json!({ "architecture": host.architecture, "os": "linux", "rootfs": rootfs });
+            let error = Config::parse(text.to_string().as_bytes(), &host).expect_err("no layers").to_string();
+            assert_eq!(error, "it has no layers");
+        }
+        let blob = serde_json::json!({ "mediaType": null, "digest": digest("0"), "size": 1, "platform": null,
+            "annotations": null, "urls": null, "data": null });
+        let manifest = serde_json::json!({ "schemaVersion": null, "mediaType": null, "manifests": null,
+            "config": blob, "layers": [blob], "annotations": null, "subject": null });
+        let manifest = Document::parse(manifest.to_string().as_bytes()).expect("readable");
+        assert!(
+            matches!(&manifest, Document::Manifest(manifest) if manifest.layers.len() == 1),
+            "{manifest:?}"
+        );
+        let index = serde_json::json!({ "schemaVersion": 2, "config": null, "layers": null, "manifests": [
+            { "digest": digest("0"), "size": 1, "annotations": { TAG: null },
+              "platform": { "os": "linux", "architecture": host.architecture, "variant": null } } ] });
+        let Document::Index(index) = Document::parse(index.to_string().as_bytes()).expect("readable") else {
+            panic!("no index");
+        };
+        assert!(for_platform(&index, &host).is_ok());
+    }
+
+    #[test]
+    fn a_configuration_without_a_platform_says_which_key_is_missing() {
+        let host = Platform::of_host();
+        for (key, value) in [("architecture", serde_json::json!("")), ("os", serde_json::json!(null))] {
+            let mut config = serde_json::json!({ "architecture": host.architecture, "os": "linux",
+                "rootfs": { "diff_ids": [digest("0")] } });
+            config[key] = value;
+            let error = Config::parse(config.to_string().as_bytes(), &host).expect_err("none").to_string();
+            assert_eq!(error, format!("its configuration has no \"{key}\""));
+        }
     }
 
     #[test]

@@ -135,10 +135,10 @@ fn check_index(index: &[media::Descriptor]) {
         assert!(found.platform.as_ref().is_none_or(says), "{found:?}");
     }
     is_in(media::for_platform(index, &host));
-    is_in(media::for_tag(index, None));
-    is_in(media::for_tag(index, Some("\u{1b}[1m")));
+    is_in(media::for_tag(index, None, &host));
+    is_in(media::for_tag(index, Some("\u{1b}[1m"), &host));
     for tag in index.iter().flat_map(|descriptor| descriptor.annotations.values()) {
-        is_in(media::for_tag(index, Some(tag)));
+        is_in(media::for_tag(index, Some(tag), &host));
     }
 }
 
