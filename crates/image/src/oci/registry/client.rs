@@ -288,8 +288,7 @@ pub(super) async fn read(mut response: Response, length_max: usize) -> Result<Ve
 }
 
 fn challenge(headers: &HeaderMap) -> Option<Challenge> {
-    let all = headers.get_all(WWW_AUTHENTICATE).into_iter();
-    all.filter_map(|value| Challenge::parse(value.to_str().ok()?)).next()
+    Challenge::choose(headers.get_all(WWW_AUTHENTICATE).into_iter().filter_map(|value| value.to_str().ok()))
 }
 
 fn basic(credential: &Credential) -> SecretString {

@@ -45,6 +45,7 @@ impl Failure {
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
                 Self::Busy { wait: wait().map(Duration::from_secs) }
             }
+            StatusCode::NOT_IMPLEMENTED => Self::Permanent,
             status if status.is_server_error() => Self::Temporary,
             _ => Self::Permanent,
         }

@@ -116,8 +116,9 @@ async fn look_at(client: &Client, name: &RegistryName) -> Result<(Digest, Option
             }
         }
         Err(RegistryError::NotFound { .. }) => return Err(not_found(client, name).await),
-        // Some registries do not support HEAD.
-        Err(RegistryError::Answer { status: 400..=499, .. }) => {}
+        // Some registries do not support HEAD, or refuse it because they redirect to an address that is signed for GET. If
+        // the access itself is refused, GET gets the same answer.
+        Err(RegistryError::Answer { status: 400..=499 | 501, .. } | RegistryError::Denied { .. }) => {}
         Err(error) => return Err(error),
     }
     let bytes = document(client, name, name.wanted()).await?;

@@ -249,6 +249,40 @@ async fn a_bearer_token_is_asked_for_this_repository_only() {
 }
 
 #[tokio::test]
+async fn a_token_is_asked_for_if_a_password_is_offered_too() {
+    for in_one_header in [true, false] {
+        let mut port_of_tokens = None;
+        let (name, _) = Stage::new().serve(move |asked| {
+            let port = port_of_tokens
+                .get_or_insert_with(|| serve(Box::new(|_| Some(answer(200, r#"{"access_token":"t0ken"}"#)))));
+            let (basic, token) =
+                ("Basic realm=\"x\"", format!("Bearer realm=\"http://127.0.0.1:{port}/token\""));
+            let is_known = asked.headers.get("authorization").is_some_and(|sent| sent == "Bearer t0ken");
+            let refused = answer(401, "{}");
+            (!is_known).then(|| match in_one_header {
+                true => refused.with("WWW-Authenticate", format!("{basic}, {token}")),
+                false => refused.with("WWW-Authenticate", basic).with("WWW-Authenticate", token),
+            })
+        });
+        pulled(&name).await.expect("pulled");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_head_is_asked_by_get() {
+    for status in [403, 405, 501] {
+        let (name, log) =
+            Stage::new().serve(move |asked| (asked.method == "HEAD").then(|| answer(status, "")));
+        pulled(&name).await.expect("pulled");
+        let heads = log.lock().expect("log").iter().filter(|asked| asked.starts_with("HEAD")).count();
+        assert_eq!(heads, 1, "{status}");
+    }
+    let (name, log) = Stage::new().serve(|_| Some(answer(403, "")));
+    assert!(matches!(pulled(&name).await, Err(RegistryError::Denied { .. })));
+    assert_eq!(log.lock().expect("log").len(), 2, "HEAD and GET");
+}
+
+#[tokio::test]
 async fn what_a_registry_sends_is_believed_by_its_digest_only() {
     let stage = Stage::new();
     let (blob, mut layer) = (stage.blob(), stage.layer.clone());
