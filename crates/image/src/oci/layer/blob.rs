@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::super::Digest;
 
-/// Largest Zstandard window that is accepted. The library's own limit, 128 MiB, is more than any level below `--ultra -21`
-/// needs.
-const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+/// Largest Zstandard window that is accepted, as a power of two: 128 MiB, which `zstd --long=27` and `--ultra -22` use and
+/// every decoder takes unasked.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Size of read buffers, bytes.
 const READ: usize = 256 * 1024;
 
@@ -26,12 +26,29 @@ pub(crate) struct LayerBlob {
 }
 
 impl LayerBlob {
+    /// Returns true if the layer is packed with Zstandard, whose decoder takes as much memory as the layer says, up to
+    /// 128 MiB.
+    pub(super) fn is_zstd(&self) -> io::Result<bool> {
+        let mut head = Vec::new();
+        self.stored()?.take(4).read_to_end(&mut head)?;
+        Ok(is_zstd(&head))
+    }
+
     /// Opens the layer as an unpacked tar archive.
     pub(crate) fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        unpacked(BufReader::with_capacity(READ, self.stored()?))
+    }
+
+    fn stored(&self) -> io::Result<io::Take<File>> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.offset))?;
-        unpacked(BufReader::with_capacity(READ, file.take(self.length)))
+        Ok(file.take(self.length))
     }
+}
+
+/// Returns true if content begins with a normal or a skippable frame of Zstandard.
+fn is_zstd(head: &[u8]) -> bool {
+    matches!(head, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
 /// Unpacks by the compression that the content itself shows, because media types of real images may be wrong.
@@ -41,8 +58,7 @@ fn unpacked(mut packed: impl BufRead + Send + 'static) -> io::Result<Box<dyn Rea
         [0x1f, 0x8b, ..] => {
             Box::new(BufReader::with_capacity(READ, flate2::bufread::MultiGzDecoder::new(packed)))
         }
-        // A normal or a skippable frame.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+        head if is_zstd(head) => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(BufReader::with_capacity(READ, decoder))

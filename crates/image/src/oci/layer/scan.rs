@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 use sha2::{Digest as _, Sha256};
 
@@ -80,16 +80,21 @@ pub(crate) fn scan_all(
     let at_once =
         std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4).min(layers.len().max(1));
     let (next, given_up, used) = (AtomicUsize::new(0), AtomicBool::new(false), Used::default());
+    let zstd_turns = ZstdTurns::default();
     let stop = || given_up.load(Ordering::Relaxed) || is_cancelled();
     std::thread::scope(|scope| {
         let (sender, results) = mpsc::sync_channel(at_once);
         for _ in 0..at_once {
             let (sender, next, stop, used) = (sender.clone(), &next, &stop, &used);
+            let zstd_turns = &zstd_turns;
             scope.spawn(move || {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(layer) = layers.get(index) else { return };
-                    if sender.send((index, scan(index, layer, limits, used, stop))).is_err() {
+                    let scanned = zstd_turns
+                        .take(index, layer)
+                        .and_then(|_turn| scan(index, layer, limits, used, stop));
+                    if sender.send((index, scanned)).is_err() {
                         return;
                     }
                 }
@@ -100,6 +105,19 @@ pub(crate) fn scan_all(
         given_up.store(true, Ordering::Relaxed);
         taken
     })
+}
+
+/// Bounds the memory of the decoders: at most two layers that are packed with Zstandard are read at once.
+#[derive(Default)]
+struct ZstdTurns([Mutex<()>; 2]);
+
+impl ZstdTurns {
+    /// Waits for the turn of a layer. Another reader of this image has it, so that it ends when that layer is read.
+    fn take(&self, index: usize, layer: &LayerBlob) -> Result<Option<MutexGuard<'_, ()>>, LayerError> {
+        let is_zstd = layer.is_zstd().map_err(|error| LayerError::layer(index, error.to_string()))?;
+        let turn = &self.0[index % self.0.len()];
+        Ok(is_zstd.then(|| turn.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
 }
 
 fn in_order(
@@ -293,5 +311,33 @@ impl<R: Read> Read for Hashing<R> {
         let over = || io::Error::other("it is longer than any layer may be when it is unpacked");
         self.left = self.left.checked_sub(count as u64).ok_or_else(over)?;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Digest;
+    use super::*;
+
+    #[test]
+    fn two_layers_of_zstandard_are_read_at_once_and_others_do_not_wait() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layer = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            LayerBlob { path, offset: 1, length: content.len() as u64 - 1, diff_id: Digest::of_digits("") }
+        };
+        let zstd = layer("zstd", b" \x28\xb5\x2f\xfd\x00");
+        let skipped = layer("skipped", b" \x50\x2a\x4d\x18\x00");
+        let others = [layer("gzip", b" \x1f\x8b\x08"), layer("plain", b" file"), layer("empty", b" ")];
+        let turns = ZstdTurns::default();
+        let first = turns.take(0, &zstd).expect("readable").expect("a turn");
+        let _second = turns.take(1, &skipped).expect("readable").expect("a turn");
+        for other in &others {
+            assert!(turns.take(2, other).expect("readable").is_none());
+        }
+        assert!(turns.0.iter().all(|turn| turn.try_lock().is_err()), "no third one");
+        drop(first);
+        assert!(turns.take(2, &zstd).expect("readable").is_some());
     }
 }

@@ -218,6 +218,44 @@ fn a_layer_that_is_cut_is_refused_however_it_is_packed() {
     }
 }
 
+/// Returns a frame of Zstandard with one raw block, whose decoder needs a window of this power of two (RFC 8878, section
+/// 3.1.1).
+fn zstd_frame(content: &[u8], window_log: u8) -> Vec<u8> {
+    let block = u32::try_from(content.len() << 3 | 1).expect("short").to_le_bytes();
+    [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, (window_log - 10) << 3], &block[..3], content].concat()
+}
+
+#[test]
+fn windows_of_zstandard_are_accepted_up_to_128_mib() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = archive(&["a: 1", "b: 2"]);
+    let packed = |index: usize, frames: &[(std::ops::Range<usize>, u8)]| {
+        let mut layer = store(folder.path(), index, &archive);
+        let frames = frames.iter().map(|(range, log)| zstd_frame(&archive[range.clone()], *log));
+        let bytes = frames.collect::<Vec<_>>().concat();
+        std::fs::write(&layer.path, &bytes).expect("written");
+        layer.length = bytes.len() as u64;
+        layer
+    };
+    let (half, end) = (archive.len() / 2, archive.len());
+    let scan = |layers: &[LayerBlob]| {
+        let mut entries = 0;
+        scan_all(layers, &Limits::default(), &|| false, |_, scanned| {
+            entries += scanned.entries.len();
+            Ok(())
+        })
+        .map(|()| entries)
+    };
+    // More layers than may be read at once, and a small frame before a large one.
+    let mut layers: Vec<LayerBlob> = (0..5).map(|index| packed(index, &[(0..end, 27)])).collect();
+    layers.push(packed(5, &[(0..half, 17), (half..end, 27)]));
+    assert_eq!(scan(&layers).expect("readable"), 12);
+    for frames in [vec![(0..end, 28)], vec![(0..half, 17), (half..end, 31)]] {
+        let error = scan(&[packed(6, &frames)]).expect_err("refused").to_string();
+        assert_eq!(error, "layer 1: Frame requires too much memory for decoding");
+    }
+}
+
 #[test]
 fn what_would_grow_without_an_end_is_refused() {
     let archives = [archive(&["a: 1"]), archive(&["b: 2", "c: 3"])];
