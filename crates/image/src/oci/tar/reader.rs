@@ -115,19 +115,39 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Reads one block. Returns none at the end of the archive: a block of zeroes, or the end of the input.
+    /// Reads one block. Returns none at the end of the archive: two blocks of zeroes, or the end of the input after one or
+    /// none. If anything else stands behind one block of zeroes, tools differ about it: GNU tar ends there, and Go's reader,
+    /// which unpacks layers for containerd and podman, refuses the archive, as this one does.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let (block, filled) = self.fill()?;
+        match filled {
+            0 => return Ok(None),
+            BLOCK => {}
+            _ => return Err(malformed(self.at, "the archive ends in the middle of a header")),
+        }
+        if !Raw(&block).is_end() {
+            return Ok(Some(block));
+        }
+        let start = self.at;
+        let (next, _) = self.fill()?;
+        if Raw(&next).is_end() {
+            return Ok(None);
+        }
+        Err(malformed(start, "more stands behind a single block of zeroes, and two of them end an archive"))
+    }
+
+    /// Reads up to one block. Returns it, filled up with zeroes, and the number of bytes that were there.
+    fn fill(&mut self) -> Result<([u8; BLOCK], usize), TarError> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
             match self.inner.read(&mut block[filled..])? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(malformed(self.at, "the archive ends in the middle of a header")),
+                0 => break,
                 count => filled += count,
             }
         }
-        self.at += BLOCK as u64;
-        Ok(if Raw(&block).is_end() { None } else { Some(block) })
+        self.at += filled as u64;
+        Ok((block, filled))
     }
 
     fn extension(&mut self, raw: &Raw<'_>, start: u64) -> Result<Vec<u8>, TarError> {
@@ -417,6 +437,38 @@ mod tests {
         wrong[0] ^= 1;
         let error = read_all(&wrong).expect_err("damaged").to_string();
         assert_eq!(error, "at byte 0: this is no tar header (its checksum is wrong)");
+    }
+
+    #[test]
+    fn two_blocks_of_zeroes_or_nothing_at_all_end_an_archive() {
+        let (a, z) = (raw(b"a", b'0', b"aaa"), raw(b"z", b'0', b"zzz"));
+        let zeroes = |count: usize| vec![0_u8; count];
+        let garbage = b"garbage".repeat(300);
+        for (case, end) in [
+            zeroes(0),
+            zeroes(512),
+            zeroes(512 * 40),
+            [zeroes(1024), garbage.clone()].concat(),
+            // No whole block.
+            zeroes(700),
+            // GNU tar and Go end at the second block, whatever comes then.
+            [zeroes(1024), z.clone()].concat(),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let read =
+                read_all(&[&a[..], &z, end].concat()).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let found: Vec<_> = read.into_iter().map(|(header, content)| (header.path, content)).collect();
+            assert_eq!(found, [(b"a".to_vec(), b"aaa".to_vec()), (b"z".to_vec(), b"zzz".to_vec())], "{case}");
+        }
+        for behind in [[z, zeroes(1024)].concat(), garbage, b"x".to_vec()] {
+            let error = read_all(&[a.clone(), zeroes(512), behind].concat()).expect_err("lost").to_string();
+            assert_eq!(
+                error,
+                "at byte 1536: more stands behind a single block of zeroes, and two of them end an archive"
+            );
+        }
     }
 
     #[test]
