@@ -215,11 +215,15 @@ impl FromStr for ImageName {
         if text.is_empty() {
             return Err(wrong("it is empty"));
         }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(wrong("it has white space in it"));
-        }
         let (transport, rest) = text.split_once(':').unwrap_or(("", text));
         let (path, which) = path_and_rest(rest);
+        // Paths of files and folders may have blanks, nothing else may.
+        let has_path = matches!(transport, "oci-archive" | "docker-archive" | "oci");
+        let without_blanks = if has_path { which.as_deref().unwrap_or_default() } else { text };
+        let is_other_space = |c: char| c.is_control() || (c.is_whitespace() && c != ' ');
+        if without_blanks.contains(' ') || text.contains(is_other_space) {
+            return Err(wrong("it has white space in it"));
+        }
         let needs_path = || if path.as_os_str().is_empty() { Err(wrong("no path follows")) } else { Ok(()) };
         match transport {
             "oci-archive" => needs_path().map(|()| Self::OciArchive { path, tag: which }),
@@ -414,6 +418,12 @@ mod tests {
                 "docker-archive:b.tar:h:5000/x:1",
                 ImageName::DockerArchive { path: path("b.tar"), name: Some("h:5000/x:1".into()) },
             ),
+            (
+                "oci-archive:/My Images/b 2.tar:v1",
+                ImageName::OciArchive { path: path("/My Images/b 2.tar"), tag: Some("v1".into()) },
+            ),
+            ("docker-archive:a b", ImageName::DockerArchive { path: path("a b"), name: None }),
+            ("oci:a b/c", ImageName::OciFolder { path: path("a b/c"), tag: None }),
             ("oci:some/folder", ImageName::OciFolder { path: path("some/folder"), tag: None }),
             ("containers-storage:localhost/x:1", ImageName::Containers("localhost/x:1".into())),
             ("dayfly:373D0218", ImageName::Own("373d0218".into())),
@@ -443,6 +453,10 @@ mod tests {
         let refused = [
             "",
             "a b",
+            "oci:a b:c d",
+            "oci:a\tb",
+            "oci:a\u{2028}b",
+            "containers-storage:a b",
             "Ubuntu",
             "ghcr.io/Owner/app",
             "a:",
@@ -466,7 +480,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_parsed_is_parsed_to_the_same_again(text in "[a-zA-Z0-9:/@._\\[\\]-]{0,40}") {
+        fn whatever_is_parsed_is_parsed_to_the_same_again(text in "(oci:|oci-archive:)?[a-zA-Z0-9:/@._\\[\\] -]{0,40}") {
             if let Ok(name) = text.parse::<ImageName>() {
                 let shown = name.to_string();
                 let again = shown.parse::<ImageName>().map(|name| name.to_string());
