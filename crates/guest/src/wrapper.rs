@@ -18,6 +18,10 @@ pub(crate) const REAL: &str = "docker.orig";
 /// Name under which this program is the wrapper.
 pub(crate) const NAME: &str = "docker";
 
+/// The variable by which buildx is told to build elsewhere, as by `--builder` (Docker's documentation, "Build variables"). An
+/// empty one says nothing.
+const BUILDER: &str = "BUILDX_BUILDER";
+
 /// Folders to search for the real client after the search path, which a job may have changed.
 const FOLDERS: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
 
@@ -41,7 +45,8 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
         ));
         return ExitCode::from(ABSENT);
     };
-    become_program(Command::new(&client).args(arguments::with_host_network(args)))
+    let builder = std::env::var_os(BUILDER).filter(|builder| !builder.is_empty());
+    become_program(Command::new(&client).args(arguments::with_host_network(args, builder.is_some())))
 }
 
 /// Becomes another program. Returns only if that fails, after it has reported the error.

@@ -144,12 +144,13 @@ enum Command {
 /// arguments of all other commands, including `compose`, are returned unchanged.
 ///
 /// A build with `--builder` is unchanged too, because it runs elsewhere, and refuses the host's network unless it was
-/// configured for it.
-pub(super) fn with_host_network(args: Vec<OsString>) -> Vec<OsString> {
+/// configured for it. `builds_elsewhere` means the same for every build.
+pub(super) fn with_host_network(args: Vec<OsString>, builds_elsewhere: bool) -> Vec<OsString> {
     // Arguments that are not UTF-8 can only be values and words, and none with a meaning for this function.
     let text: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let Some(command) = command(&text) else { return args };
     let (after, has_network) = match command {
+        Command::Build { .. } if builds_elsewhere => return args,
         Command::Run { after } => (after, names_network(&text, after, RUN, true)),
         Command::Build { after } => (after, names_network(&text, after, BUILD, false)),
     };
@@ -211,8 +212,12 @@ mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
     fn wrapped(line: &str) -> String {
+        wrapped_with(line, false)
+    }
+
+    fn wrapped_with(line: &str, builds_elsewhere: bool) -> String {
         let args = line.split(' ').filter(|arg| !arg.is_empty()).map(OsString::from).collect();
-        let args = with_host_network(args);
+        let args = with_host_network(args, builds_elsewhere);
         args.iter().map(|arg| arg.to_str().expect("text")).collect::<Vec<_>>().join(" ")
     }
 
@@ -337,9 +342,18 @@ mod tests {
     }
 
     #[test]
+    fn a_builder_in_the_environment_is_as_good_as_an_option() {
+        for line in ["build .", "image build .", "builder build .", "buildx build .", "buildx b ."] {
+            assert_eq!(wrapped_with(line, true), line);
+        }
+        assert_eq!(wrapped_with("run alpine", true), "run --network host alpine");
+        assert_eq!(wrapped_with("create alpine", true), "create --network host alpine");
+    }
+
+    #[test]
     fn bytes_that_are_no_text_stay_as_they_are() {
         let odd = OsString::from_vec(b"a\xff\xfe".to_vec());
-        let args = with_host_network(vec!["run".into(), "-v".into(), odd.clone(), "alpine".into()]);
+        let args = with_host_network(vec!["run".into(), "-v".into(), odd.clone(), "alpine".into()], false);
         assert_eq!(
             args,
             ["run".into(), "--network".into(), "host".into(), "-v".into(), odd, OsString::from("alpine")]
@@ -361,7 +375,7 @@ mod tests {
             line in proptest::collection::vec(argument(), 0..8),
         ) {
             let args: Vec<OsString> = line.iter().map(OsString::from).collect();
-            let wrapped = with_host_network(args.clone());
+            let wrapped = with_host_network(args.clone(), false);
             if wrapped != args {
                 prop_assert_eq!(wrapped.len(), args.len() + 2);
                 let at = wrapped.iter().zip(&args).take_while(|(new, old)| new == old).count();
@@ -377,8 +391,8 @@ mod tests {
 
         #[test]
         fn twice_is_as_once(line in proptest::collection::vec(argument(), 0..8)) {
-            let once = with_host_network(line.iter().map(OsString::from).collect());
-            prop_assert_eq!(with_host_network(once.clone()), once);
+            let once = with_host_network(line.iter().map(OsString::from).collect(), false);
+            prop_assert_eq!(with_host_network(once.clone(), false), once);
         }
 
         #[test]
@@ -390,7 +404,7 @@ mod tests {
             line.extend(options.iter().map(OsString::from));
             line.push("alpine".into());
             line.extend(command.iter().map(OsString::from));
-            let wrapped = with_host_network(line.clone());
+            let wrapped = with_host_network(line.clone(), false);
             prop_assert_eq!(&wrapped[..3], ["run".into(), "--network".into(), OsString::from("host")]);
             prop_assert_eq!(&wrapped[3..], &line[1..]);
         }
