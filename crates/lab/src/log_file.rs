@@ -23,6 +23,9 @@ pub(crate) struct StoredLine {
     pub(crate) step: String,
     #[serde(rename = "l")]
     pub(crate) line: String,
+    /// True if the line stands behind the end of its step and belongs to the runner app's own last step.
+    #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) completes: bool,
 }
 
 /// The folder of the logs.
@@ -118,8 +121,12 @@ mod tests {
     use crate::journal::tests::{limit_files, on_a_full_disk};
 
     fn lines(texts: &[&str]) -> Vec<StoredLine> {
-        let line =
-            |text: &&str| StoredLine { time: String::new(), step: String::new(), line: (*text).to_owned() };
+        let line = |text: &&str| StoredLine {
+            time: String::new(),
+            step: String::new(),
+            line: (*text).to_owned(),
+            completes: false,
+        };
         texts.iter().map(line).collect()
     }
 

@@ -149,9 +149,17 @@ impl Client {
     /// # Errors
     /// If the lab refuses it: 404 if the job is not this runner's, 409 if it was acquired before.
     pub async fn acquire(&self, run_service_url: &str, request: &str) -> Result<Value, CallError> {
-        let url = format!("{run_service_url}acquirejob");
         let body = json!({"jobMessageId": request, "runnerOS": "Linux", "billingOwnerId": ""});
-        self.http.send(Call::post(&url, &self.token(), &body)).await
+        self.acquire_with(run_service_url, &body).await
+    }
+
+    /// Acquires a job with the request of another runner app.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub async fn acquire_with(&self, run_service_url: &str, body: &Value) -> Result<Value, CallError> {
+        let url = format!("{run_service_url}acquirejob");
+        self.http.send(Call::post(&url, &self.token(), body)).await
     }
 
     /// Returns the calls of a job, whose message [`Self::acquire`] returned.

@@ -43,7 +43,11 @@ pub(super) async fn acquire(
     let acquire: Acquire = read(&body).map_err(broken)?;
     let is_act_runner = acquire.stream_id.is_some();
     let url = base(&headers);
-    let asked = lab.inner.hub.ask(move |state| state.acquire(runner, &acquire.job_message_id, &url)).await;
+    let asked = lab
+        .inner
+        .hub
+        .ask(move |state| state.acquire(runner, &acquire.job_message_id, &url, is_act_runner))
+        .await;
     let mut message = asked.map_err(broken)?.map_err(broken)?;
     if is_act_runner {
         adapt_to_github_act_runner(&mut message);

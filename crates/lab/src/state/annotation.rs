@@ -69,7 +69,10 @@ fn cut(text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::mask::SecretSet;
 
     #[test]
     fn what_a_runner_app_writes_is_understood_masked_and_bounded() {
@@ -78,7 +81,7 @@ mod tests {
             {"level":"warning","message":"careful","title":"T","path":"a.c","startLine":3,"endLine":3,"startColumn":2,"endColumn":2,"stepNumber":2},
             {"level":"odd"}]"#;
         let parsed: Vec<Annotation> = serde_json::from_str(text).expect("understood");
-        let mask = Mask::new(vec!["careful".into()]);
+        let mask = Mask::new(Arc::new(SecretSet::new(vec!["careful".into()])), Vec::new());
         let annotations = kept(parsed.into_iter(), &mask);
         assert_eq!(annotations[1].path.as_deref(), Some("a.c"));
         assert_eq!((annotations[1].start_line, annotations[1].step_number), (Some(3), Some(2)));

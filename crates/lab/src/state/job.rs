@@ -7,11 +7,13 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use indexmap::IndexMap;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::LabState;
@@ -24,7 +26,7 @@ use super::runner::millis;
 use super::step::{StepRecord, StepUpdate};
 use crate::event::LabEventKind;
 use crate::journal::Record;
-use crate::mask::Mask;
+use crate::mask::{Mask, SecretSet};
 use crate::refusal::Refusal;
 use crate::signing::Grant;
 use crate::workflow::message::{Service, job_message};
@@ -67,6 +69,18 @@ pub(crate) struct JobRecord {
     pub(crate) steps: Vec<StepRecord>,
     #[serde(default)]
     pub(crate) annotations: Vec<Annotation>,
+    /// True if the runner app writes the lines of its own last step, "Complete job", into the log of the last step of the
+    /// workflow, as github-act-runner does.
+    #[serde(default)]
+    pub(crate) completes_in_last_step: bool,
+    /// The secrets that the job has added by `add-mask`, until it is over.
+    #[serde(default, serialize_with = "exposed", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) masks: Vec<SecretString>,
+}
+
+/// Writes secrets into the journal, which is a private file.
+fn exposed<S: Serializer>(secrets: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(ExposeSecret::expose_secret))
 }
 
 /// A runner app's report of a finished job.
@@ -94,6 +108,12 @@ pub(crate) struct Job {
     /// The lines of each step's log that were received so far, by the step's GUID.
     pub(super) feeds: HashMap<String, StepFeed>,
     pub(super) meter: super::line::Meter,
+    /// The secrets that the job's texts must not have; compiled for its first text.
+    pub(super) mask: Option<Mask>,
+    /// True if the job has added more secrets than can be masked, so that no more of its lines are taken.
+    pub(super) is_unmaskable: bool,
+    /// The step into whose log the runner app writes the lines of its own last step, after it has begun.
+    pub(super) completing: Option<String>,
 }
 
 /// A request to the runner to stop the job.
@@ -104,7 +124,15 @@ pub(super) struct Cancel {
 
 impl Job {
     pub(super) fn new(record: JobRecord) -> Self {
-        Self { record, cancel: None, feeds: HashMap::new(), meter: super::line::Meter::default() }
+        Self {
+            record,
+            cancel: None,
+            feeds: HashMap::new(),
+            meter: super::line::Meter::default(),
+            mask: None,
+            is_unmaskable: false,
+            completing: None,
+        }
     }
 }
 
@@ -133,6 +161,8 @@ impl LabState {
             hold: Hold::Idle,
             steps: Vec::new(),
             annotations: Vec::new(),
+            completes_in_last_step: false,
+            masks: Vec::new(),
         };
         self.record(&Record::Job(record.clone()));
         self.adopt_job(record);
@@ -277,6 +307,11 @@ impl LabState {
             Hold::Idle | Hold::Offered | Hold::Over => {}
         }
         self.finish_log(job);
+        self.end_completion(job, conclusion);
+        if let Some(entry) = self.jobs.get_mut(&job) {
+            entry.mask = None;
+            entry.record.masks.clear();
+        }
         self.record_job(job);
         let remark = self.job_run(run, index).and_then(|(job, _)| job.remark.clone());
         self.publish(
@@ -289,8 +324,14 @@ impl LabState {
     }
 
     /// Gives a job to the runner that was sent it, and returns the job's message, only once. `url` is the address at
-    /// which the runner reaches the lab.
-    pub(crate) fn acquire(&mut self, runner: u64, request_guid: &str, url: &str) -> Result<Value, Refusal> {
+    /// which the runner reaches the lab. `is_act_runner` is true for github-act-runner.
+    pub(crate) fn acquire(
+        &mut self,
+        runner: u64,
+        request_guid: &str,
+        url: &str,
+        is_act_runner: bool,
+    ) -> Result<Value, Refusal> {
         let found = self.jobs.values().find(|job| job.record.request_guid.eq_ignore_ascii_case(request_guid));
         let entry = found.ok_or_else(|| Refusal::new(404, "job not found"))?;
         let (job, run, index) = (entry.record.id, entry.record.run, entry.record.index);
@@ -307,6 +348,9 @@ impl LabState {
         let entry = self.jobs.get_mut(&job).expect("it was found above");
         entry.record.hold = Hold::Acquired { runner, locked_until_ms };
         entry.record.started_ms = Some(now_ms);
+        entry.record.completes_in_last_step = is_act_runner;
+        // It has no token of the job yet.
+        entry.mask = None;
         let runner_name = entry.record.runner.as_ref().map(|runner| runner.name.clone()).unwrap_or_default();
         self.record_job(job);
         self.publish(run, LabEventKind::JobAcquired { job, runner, runner_name });
@@ -343,17 +387,46 @@ impl LabState {
         self.signer.issue(Grant::Job { job }, started_ms, JOB_TOKEN_SECONDS).into()
     }
 
-    /// Returns the texts that must not be in a log of this job: the secrets of its repository, and every token of its
-    /// message.
-    pub(super) fn secrets_of(&self, job: u64) -> Vec<SecretString> {
-        let Some(entry) = self.jobs.get(&job) else { return Vec::new() };
-        let repository = self.runs.get(&entry.record.run).map(|run| run.record.repository.key());
-        let repository = repository.and_then(|key| self.repositories.get(&key));
-        let mut secrets: Vec<SecretString> =
-            repository.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default();
-        secrets.push(github_token(&entry.record));
-        secrets.extend(entry.record.started_ms.map(|started_ms| self.job_token(job, started_ms)));
-        secrets
+    /// Compiles the mask of a job, if it has none yet: the secrets of its repository, every token of its message, and the
+    /// secrets that it has added before a restart.
+    pub(super) fn prepare_mask(&mut self, job: u64) {
+        let Some(entry) = self.jobs.get(&job).filter(|entry| entry.mask.is_none()) else { return };
+        let mut tokens = vec![github_token(&entry.record), basic_credentials(&entry.record)];
+        tokens.extend(entry.record.started_ms.map(|started_ms| self.job_token(job, started_ms)));
+        let (run, added) = (entry.record.run, entry.record.masks.clone());
+        let repository = self.runs.get(&run).map(|run| run.record.repository.key());
+        let mut mask = Mask::new(self.secret_set(&repository.unwrap_or_default()), tokens);
+        for secret in added {
+            // They fitted when they were added.
+            let _ = mask.add(secret);
+        }
+        if let Some(entry) = self.jobs.get_mut(&job) {
+            entry.mask = Some(mask);
+        }
+    }
+
+    /// Returns the compiled secrets of a repository, which its jobs share.
+    fn secret_set(&mut self, repository: &str) -> Arc<SecretSet> {
+        let secrets = || {
+            let found = self.repositories.get(repository);
+            found.map(|it| it.secrets.values().cloned().collect()).unwrap_or_default()
+        };
+        let compile = || Arc::new(SecretSet::new(secrets()));
+        Arc::clone(self.secret_sets.entry(repository.to_owned()).or_insert_with(compile))
+    }
+
+    /// Compiles the secrets of a repository again after one of them has changed. Its running jobs keep their old masks, because
+    /// they have the old secret, and add the new one.
+    pub(super) fn secret_changed(&mut self, repository: &str, secret: &SecretString) {
+        self.secret_sets.remove(repository);
+        let runs = &self.runs;
+        let is_here = |run: u64| runs.get(&run).is_some_and(|run| run.record.repository.key() == repository);
+        for entry in self.jobs.values_mut().filter(|entry| is_here(entry.record.run)) {
+            // A mask that is full takes the new secrets in the place of the old ones.
+            if entry.mask.as_mut().is_some_and(|mask| mask.add(secret.clone()).is_err()) {
+                entry.mask = None;
+            }
+        }
     }
 
     /// Extends a job's lock. Returns its new end.
@@ -379,6 +452,7 @@ impl LabState {
         let Hold::Acquired { runner, .. } = hold else {
             return Ok(());
         };
+        let outputs = self.without_secrets(job, outputs);
         self.update_steps(job, steps);
         self.annotate(job, annotations);
         self.retire_runner(runner);
@@ -386,11 +460,35 @@ impl LabState {
         Ok(())
     }
 
+    /// Leaves out the outputs that hold a secret, as actions/runner does (`JobExtension.FinalizeJob`), and says so.
+    fn without_secrets(&mut self, job: u64, outputs: IndexMap<String, String>) -> IndexMap<String, String> {
+        self.prepare_mask(job);
+        let Some(entry) = self.jobs.get(&job) else { return outputs };
+        let Some(mask) = &entry.mask else { return outputs };
+        let run = entry.record.run;
+        let is_open = |key: &str, value: &str| mask.apply(key) == key && mask.apply(value) == value;
+        let mut skipped = Vec::new();
+        let mut kept = IndexMap::new();
+        for (key, value) in outputs {
+            if is_open(&key, &value) {
+                kept.insert(key, value);
+            } else {
+                skipped.push(mask.apply(&key));
+            }
+        }
+        for key in skipped {
+            let text = format!("the output {key:?} of the job is left out, because it may contain a secret");
+            self.publish(run, LabEventKind::Notice { text });
+        }
+        kept
+    }
+
     /// Stores the annotations of a job and publishes them.
     fn annotate(&mut self, job: u64, annotations: Vec<Annotation>) {
-        let mask = Mask::new(self.secrets_of(job));
-        let annotations = annotation::kept(annotations.into_iter(), &mask);
+        self.prepare_mask(job);
         let Some(entry) = self.jobs.get_mut(&job).filter(|_| !annotations.is_empty()) else { return };
+        let Some(mask) = &entry.mask else { return };
+        let annotations = annotation::kept(annotations.into_iter(), mask);
         entry.record.annotations.clone_from(&annotations);
         let (run, record) = (entry.record.run, Record::Job(entry.record.clone()));
         self.record(&record);
@@ -460,4 +558,10 @@ impl LabState {
 /// exists so that jobs find a token in the usual place.
 fn github_token(job: &JobRecord) -> SecretString {
     format!("lab-{}", job.guid).into()
+}
+
+/// Returns the credentials that actions/runner makes of the token for git, in base64 (`ExecutionContext.InitializeJob`).
+fn basic_credentials(job: &JobRecord) -> SecretString {
+    let credentials = format!("x-access-token:{}", github_token(job).expose_secret());
+    base64::engine::general_purpose::STANDARD.encode(credentials).into()
 }

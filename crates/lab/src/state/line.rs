@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use super::{Hold, LabState};
+use super::step::COMPLETION;
+use super::{Hold, Job, LabState};
 use crate::event::LabEventKind;
 use crate::log_file::StoredLine;
-use crate::mask::Mask;
 use crate::signing::Blob;
 
 /// Longest line, in bytes. A longer line is cut and ends with [`LINE_CUT`].
@@ -21,6 +21,9 @@ const TIME_BYTES_MAX: usize = 64;
 /// Most bytes of an upload that are buffered without an end of line. Above it, the bytes are taken as a line.
 const PIECE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FEEDS_MAX: usize = 4000;
+/// The line with which github-act-runner 0.13.0 begins to end a job. It writes it and all later lines into the log of the
+/// last step.
+const COMPLETION_BEGINS: &str = "\u{2b50} Run Complete job";
 
 /// The progress of one step's log.
 #[derive(Default)]
@@ -42,6 +45,36 @@ pub(super) struct Meter {
     rest: Vec<u8>,
 }
 
+impl Job {
+    /// Returns a line of the log without secrets. Returns `None` for all lines after the job has added more secrets than can
+    /// be masked; the first such line is a remark.
+    fn masked_line(&mut self, line: &str) -> Option<String> {
+        if self.is_unmaskable {
+            return None;
+        }
+        let (line, secret) = self.mask.as_ref()?.line(line);
+        let Some(secret) = secret else { return Some(line) };
+        match self.mask.as_mut()?.add(secret.clone()) {
+            Ok(()) => {
+                self.record.masks.push(secret);
+                Some(line)
+            }
+            Err(error) => {
+                self.is_unmaskable = true;
+                Some(error.to_string())
+            }
+        }
+    }
+
+    /// Returns true if a line belongs to the runner app's own last step, which github-act-runner has no step for.
+    fn completes(&mut self, step: &str, line: &str) -> bool {
+        if self.record.completes_in_last_step && line == COMPLETION_BEGINS {
+            self.completing = Some(step.to_owned());
+        }
+        self.completing.as_deref() == Some(step)
+    }
+}
+
 impl LabState {
     /// Handles lines of the live feed. `start` is the number of the first line within its step, from 1.
     pub(crate) fn feed(&mut self, job: u64, step: &str, start: Option<u64>, lines: Vec<String>) {
@@ -57,7 +90,12 @@ impl LabState {
         let time = super::run::timestamp(self.now_ms()).to_string();
         self.tell_lines(
             job,
-            news.into_iter().map(|line| StoredLine { time: time.clone(), step: step.to_owned(), line }),
+            news.into_iter().map(|line| StoredLine {
+                time: time.clone(),
+                step: step.to_owned(),
+                line,
+                completes: false,
+            }),
         );
     }
 
@@ -91,6 +129,7 @@ impl LabState {
                     time: time.unwrap_or_default().to_owned(),
                     step: step.to_owned(),
                     line: line.to_owned(),
+                    completes: false,
                 });
             }
         }
@@ -98,7 +137,7 @@ impl LabState {
     }
 
     fn upload_job(&mut self, job: u64, piece: &[u8]) {
-        let mask = Mask::new(self.secrets_of(job));
+        self.prepare_mask(job);
         let max = self.limits.log_bytes_per_job_max;
         let Some(entry) =
             self.jobs.get_mut(&job).filter(|entry| matches!(entry.record.hold, Hold::Acquired { .. }))
@@ -107,7 +146,10 @@ impl LabState {
         };
         let mut text = String::new();
         for line in whole_lines(&mut entry.meter.rest, piece) {
-            let line = cut_line(mask.apply(&line), LINE_BYTES_MAX + TIME_BYTES_MAX);
+            let (time, rest) = split_time(&line);
+            let time = time.map(|time| format!("{time} ")).unwrap_or_default();
+            let Some(rest) = entry.masked_line(rest) else { break };
+            let line = cut_line(format!("{time}{rest}"), LINE_BYTES_MAX + TIME_BYTES_MAX);
             keep(&mut entry.meter.uploaded_bytes, max, line, |line| {
                 text.push_str(&line);
                 text.push('\n');
@@ -122,20 +164,44 @@ impl LabState {
 
     /// Masks, bounds, stores and publishes lines, in that order.
     fn tell_lines(&mut self, job: u64, lines: impl Iterator<Item = StoredLine>) {
-        let mask = Mask::new(self.secrets_of(job));
+        self.prepare_mask(job);
         let max = self.limits.log_bytes_per_job_max;
         let Some(entry) = self.jobs.get_mut(&job) else { return };
+        let masks = entry.record.masks.len();
         let mut kept = Vec::new();
         for stored in lines {
-            let (time, step) = (stored.time, stored.step);
-            let line = cut_line(mask.apply(&stored.line), LINE_BYTES_MAX);
+            let Some(line) = entry.masked_line(&stored.line) else { break };
+            let line = cut_line(line, LINE_BYTES_MAX);
+            let completes = stored.completes || entry.completes(&stored.step, &line);
             keep(&mut entry.meter.told_bytes, max, line, |line| {
-                kept.push(StoredLine { time: time.clone(), step: step.clone(), line });
+                kept.push(StoredLine { line, completes, ..stored })
             });
         }
-        if kept.is_empty() {
-            return;
+        let has_masks = entry.record.masks.len() > masks;
+        if has_masks {
+            self.record_job(job);
         }
+        if !kept.is_empty() {
+            self.publish_lines(job, kept);
+        }
+    }
+
+    /// Stores and publishes lines of one step.
+    fn publish_lines(&mut self, job: u64, mut lines: Vec<StoredLine>) {
+        if let Err(error) = self.logs.append_told(job, &lines) {
+            tracing::error!(%error, job, "a log cannot be written");
+        }
+        if let Some(place) = lines.iter().position(|line| line.completes) {
+            let behind = lines.split_off(place);
+            self.publish_stored(job, lines);
+            self.start_completion(job, &behind[0].time);
+            lines = behind;
+        }
+        self.publish_stored(job, lines);
+    }
+
+    fn publish_stored(&mut self, job: u64, lines: Vec<StoredLine>) {
+        let Some(entry) = self.jobs.get(&job) else { return };
         let run = entry.record.run;
         let numbers: HashMap<String, (u32, String)> = entry
             .record
@@ -146,12 +212,10 @@ impl LabState {
                 (step.guid.clone(), (u32::try_from(place + 1).unwrap_or(u32::MAX), step.name.clone()))
             })
             .collect();
-        if let Err(error) = self.logs.append_told(job, &kept) {
-            tracing::error!(%error, job, "a log cannot be written");
-        }
-        for StoredLine { time, step, line } in kept {
+        for StoredLine { time, step, line, completes } in lines {
+            let step = if completes { COMPLETION } else { &step };
             let (number, step) =
-                numbers.get(&step).map_or((None, String::new()), |(n, name)| (Some(*n), name.clone()));
+                numbers.get(step).map_or((None, String::new()), |(n, name)| (Some(*n), name.clone()));
             self.publish(run, LabEventKind::LogLine { job, number, step, time, line });
         }
     }
@@ -159,9 +223,12 @@ impl LabState {
     /// Publishes the lines that only the log of the whole job has.
     pub(super) fn finish_log(&mut self, job: u64) {
         let Some(uploaded) = self.logs.read_uploaded(job) else { return };
+        self.prepare_mask(job);
+        let Some(mask) = self.jobs.get(&job).and_then(|entry| entry.mask.as_ref()) else { return };
         let mut told: HashMap<String, u64> = HashMap::new();
         for stored in self.logs.read_told(job) {
-            *told.entry(stored.line).or_default() += 1;
+            // A text that the job has masked later is masked in the uploaded log.
+            *told.entry(mask.apply(&stored.line)).or_default() += 1;
         }
         let mut missing = Vec::new();
         for line in uploaded.lines() {
@@ -173,6 +240,7 @@ impl LabState {
                     time: time.unwrap_or_default().to_owned(),
                     step: String::new(),
                     line,
+                    completes: false,
                 }),
             }
         }
@@ -189,6 +257,9 @@ impl LabState {
         entry.meter.uploaded_bytes = uploaded_bytes;
         for stored in told {
             entry.meter.told_bytes += stored.line.len() as u64 + 1;
+            if stored.completes {
+                entry.completing = Some(stored.step.clone());
+            }
             entry.feeds.entry(stored.step).or_default().told += 1;
         }
     }
@@ -196,7 +267,7 @@ impl LabState {
 
 /// Counts a line and passes it to `take` unless the limit was exceeded before. The first line that exceeds the limit is
 /// replaced by a remark.
-fn keep(bytes: &mut u64, max: u64, mut line: String, mut take: impl FnMut(String)) {
+fn keep(bytes: &mut u64, max: u64, mut line: String, take: impl FnOnce(String)) {
     if *bytes > max {
         return;
     }

@@ -21,11 +21,13 @@ mod scope;
 mod session;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::event::{EventBus, LabEventKind};
 use super::journal::{Journal, Record};
 use super::log_file::LogFiles;
+use super::mask::SecretSet;
 use super::settings::{Clock, Limits};
 use super::signing::Signer;
 
@@ -73,6 +75,8 @@ pub(crate) struct LabState {
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The jobs that wait for a runner, oldest first.
     offered: BTreeSet<u64>,
+    /// The compiled secrets of repositories with running jobs, by the repository's key.
+    secret_sets: HashMap<String, Arc<SecretSet>>,
     /// The lock on the folder, held as long as the state lives, so that only one lab uses a folder.
     _lock: std::fs::File,
 }

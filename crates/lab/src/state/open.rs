@@ -1,6 +1,6 @@
 //! Reads the state back from the lab's folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -60,6 +60,7 @@ impl LabState {
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             offered: BTreeSet::new(),
+            secret_sets: HashMap::new(),
             _lock: lock,
         };
         state.recall(records);

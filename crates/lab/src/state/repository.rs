@@ -13,6 +13,8 @@ use crate::workflow;
 const WORKFLOW_BYTES_MAX: usize = 1024 * 1024;
 /// GitHub's limit for secrets and variables is 48 KB.
 const VALUE_BYTES_MAX: usize = 48 * 1024;
+/// Most bytes of all secrets of a repository. All their forms are searched for in every log, so that they bound its memory.
+const SECRETS_BYTES_MAX: usize = 256 * 1024;
 const NAME_LEN_MAX: usize = 100;
 const WORKFLOWS: &str = ".github/workflows/";
 
@@ -187,7 +189,18 @@ impl LabState {
         value: SecretString,
     ) -> Result<bool, Refusal> {
         let length = value.expose_secret().len();
-        self.put_value(name, key, value, length, |repository| &mut repository.secrets)
+        let others =
+            self.repositories.get(&name.key()).into_iter().flat_map(|repository| &repository.secrets);
+        let others = others.filter(|(other, _)| !other.eq_ignore_ascii_case(key));
+        let bytes: usize = others.map(|(_, secret)| secret.expose_secret().len()).sum();
+        if bytes + length > SECRETS_BYTES_MAX {
+            return Err(Refusal::invalid([format!(
+                "{key}: the secrets of a repository of the lab have at most {SECRETS_BYTES_MAX} bytes in all"
+            )]));
+        }
+        let new = self.put_value(name, key, value.clone(), length, |repository| &mut repository.secrets)?;
+        self.secret_changed(&name.key(), &value);
+        Ok(new)
     }
 
     fn put_value<T>(

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::line::cut;
+use super::run::timestamp;
 use super::{Hold, LabState};
 use crate::event::LabEventKind;
-use crate::mask::Mask;
+use crate::workflow::Conclusion;
 
 const STEPS_MAX: usize = 2000;
 const NAME_LEN_MAX: usize = 1000;
@@ -27,20 +28,68 @@ fn first_line(name: &str) -> String {
     name.trim_start().split(['\r', '\n']).next().unwrap_or_default().trim_end().to_owned()
 }
 
+fn is_time(text: &str) -> bool {
+    text.parse::<jiff::Timestamp>().is_ok()
+}
+
 /// A runner's report of a step.
 pub(crate) type StepUpdate = StepRecord;
 
+/// The GUID of the lab's own record of a runner app's last step, if the app reports none, and its name, which is the official
+/// app's.
+pub(super) const COMPLETION: &str = "complete-job";
+const COMPLETION_NAME: &str = "Complete job";
+
 impl LabState {
+    /// Adds the runner app's own last step, which the app does not report, unless it is there.
+    pub(super) fn start_completion(&mut self, job: u64, time: &str) {
+        let now = || timestamp(self.now_ms()).to_string();
+        let started_at = if time.is_empty() { now() } else { time.to_owned() };
+        let Some(entry) = self.jobs.get(&job) else { return };
+        if entry.record.steps.iter().any(|step| step.guid == COMPLETION) {
+            return;
+        }
+        self.update_steps(
+            job,
+            vec![StepUpdate {
+                guid: COMPLETION.to_owned(),
+                name: COMPLETION_NAME.to_owned(),
+                started_at: Some(started_at),
+                completed_at: None,
+                conclusion: None,
+            }],
+        );
+    }
+
+    /// Completes the step of [`Self::start_completion`] when the job ends. It fails only if the job was lost.
+    pub(super) fn end_completion(&mut self, job: u64, conclusion: Conclusion) {
+        let now = timestamp(self.now_ms()).to_string();
+        let Some(entry) = self.jobs.get_mut(&job) else { return };
+        let run = entry.record.run;
+        let Some(place) = entry.record.steps.iter().position(|step| step.guid == COMPLETION) else { return };
+        let step = &mut entry.record.steps[place];
+        let conclusion = if conclusion == Conclusion::Cancelled { conclusion } else { Conclusion::Success };
+        step.completed_at = Some(now);
+        step.conclusion = Some(conclusion.as_str().to_owned());
+        let number = u32::try_from(place + 1).unwrap_or(u32::MAX);
+        let (name, conclusion) = (step.name.clone(), conclusion.as_str().to_owned());
+        self.publish(run, LabEventKind::StepCompleted { job, number, name, conclusion });
+    }
+
     /// Stores a runner's report of its steps, and publishes the changes.
     pub(crate) fn update_steps(&mut self, job: u64, updates: Vec<StepUpdate>) {
         // A name may come from an expression, and the runner masks only the lines of the log.
-        let mask = Mask::new(self.secrets_of(job));
+        self.prepare_mask(job);
         let Some(entry) = self.jobs.get_mut(&job).filter(|entry| entry.record.hold != Hold::Over) else {
             return;
         };
+        let Some(mask) = &entry.mask else { return };
         let (run, mut news) = (entry.record.run, Vec::new());
         for mut update in updates {
             update.name = cut(first_line(&mask.apply(&update.name)), NAME_LEN_MAX);
+            // A time is the runner's text, too.
+            update.started_at = update.started_at.filter(|time| is_time(time));
+            update.completed_at = update.completed_at.filter(|time| is_time(time));
             let steps = &mut entry.record.steps;
             let place = steps.iter().position(|step| step.guid == update.guid).unwrap_or(steps.len());
             if place >= STEPS_MAX {

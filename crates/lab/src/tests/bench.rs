@@ -181,6 +181,8 @@ pub(super) async fn lines_until_end(events: &mut LabEvents) -> Vec<String> {
 pub(super) struct Script {
     pub(super) id: u64,
     client: Client,
+    /// True if it is to be taken for github-act-runner when it acquires a job.
+    pub(super) is_act_runner: bool,
     pub(super) job: Value,
 }
 
@@ -200,7 +202,7 @@ impl Script {
     }
 
     pub(super) fn with(id: u64, config: dayfly_forge::jit::JitConfig) -> Self {
-        Self { id, client: Client::new(config), job: Value::Null }
+        Self { id, client: Client::new(config), is_act_runner: false, job: Value::Null }
     }
 
     /// Signs in and opens the runner's session.
@@ -241,7 +243,12 @@ impl Script {
 
     pub(super) async fn acquire(&mut self, request: &str) -> Reply {
         let url = self.client.config().runner.server_url_v2.replace("/broker/", "/run/");
-        let job = reply(self.client.acquire(&url, request).await)?;
+        let job = if self.is_act_runner {
+            let body = json!({ "jobMessageId": request, "streamId": request });
+            reply(self.client.acquire_with(&url, &body).await)?
+        } else {
+            reply(self.client.acquire(&url, request).await)?
+        };
         self.job = job.clone();
         Ok(job)
     }

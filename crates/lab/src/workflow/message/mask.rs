@@ -1,18 +1,19 @@
 //! Mask hints: patterns that the runner must mask in logs in addition to the secrets' own text.
 //!
 //! Both runner apps mask the whole value of each secret variable. actions/runner also masks each line of a multi-line
-//! secret and its base64. github-act-runner 0.13.0 does not, so the message lists them as patterns.
+//! secret and its base64. github-act-runner 0.13.0 does not, so the message lists them as patterns. The lab does not rely on
+//! them: it masks by itself ([`crate::mask`]).
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value as Json, json};
 
+use crate::mask::base64_forms;
+
 /// Shortest pattern, in bytes. Shorter text occurs everywhere, and masking it would make a log unreadable.
 const LENGTH_MIN: usize = 4;
-/// Most hints of a job, because the runner tries each of them on every line of the log.
+/// Most hints of a job, because the runner tries each of them on every line of the log. The lab masks the others, too.
 const HINTS_MAX: usize = 1000;
 
 /// Returns patterns for the lines and the base64 forms of secrets.
@@ -22,25 +23,14 @@ pub(super) fn hints<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> 
         let secret = secret.expose_secret();
         texts.insert(secret.trim().to_owned());
         texts.extend(secret.lines().map(|line| line.trim().to_owned()));
-        texts.extend(base64_forms(secret));
+        if secret.len() > LENGTH_MIN {
+            texts.extend(base64_forms(secret));
+        }
     }
     // Longer texts come first, because masking a short one first could cut a longer one in two.
     let mut texts: Vec<String> = texts.into_iter().filter(|text| text.len() >= LENGTH_MIN).collect();
     texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
     texts.iter().take(HINTS_MAX).map(|text| json!({ "type": "regex", "value": escaped(text) })).collect()
-}
-
-/// Returns the base64 characters that the secret produces in any longer text, for each of the three possible offsets.
-fn base64_forms(secret: &str) -> impl Iterator<Item = String> {
-    (0..3_usize).filter_map(move |offset| {
-        let mut bytes = vec![0; offset];
-        bytes.extend(secret.as_bytes());
-        let encoded = STANDARD_NO_PAD.encode(&bytes);
-        // The first characters also depend on the text before the secret, and the last one on the text after it.
-        let start = (offset * 8).div_ceil(6);
-        let end = bytes.len() * 8 / 6;
-        (secret.len() > LENGTH_MIN && start < end).then(|| encoded[start..end].to_owned())
-    })
 }
 
 /// Returns a pattern that matches exactly this text, for .NET's and for Go's regular expressions.
@@ -58,6 +48,9 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+
     use super::*;
 
     fn values(secrets: &[&str]) -> Vec<String> {
