@@ -126,6 +126,19 @@ pub enum LabEventKind {
         /// The number of its step. `None` if it is about the job as a whole.
         step: Option<u64>,
     },
+    /// A step of a job has a summary, which it wrote to `GITHUB_STEP_SUMMARY`. It is published when the job ends.
+    JobSummary {
+        /// The job's id.
+        job: u64,
+        /// The step's number; `None` if the runner has not reported the step.
+        number: Option<u32>,
+        /// The step's name; empty if the runner has not reported the step.
+        step: String,
+        /// The text in Markdown, or its first 64 KiB.
+        text: String,
+        /// The length of the whole text, in bytes. `GET /lab/v1/jobs/{id}/summary` returns the whole text.
+        bytes: u64,
+    },
     /// A job ended.
     JobCompleted {
         /// The job's id.
@@ -192,11 +205,19 @@ pub(crate) struct EventBus {
     seq: u64,
 }
 
-/// Most bytes of log lines that the stored events may contain together.
+/// Most bytes of texts from runners that the stored events may contain together.
 const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Returns the length of the text from a runner in an event. The other texts of events are short.
 fn bytes(event: &LabEvent) -> usize {
-    if let LabEventKind::LogLine { line, .. } = &event.kind { line.len() } else { 0 }
+    match &event.kind {
+        LabEventKind::LogLine { line, .. } => line.len(),
+        LabEventKind::JobSummary { text, .. } => text.len(),
+        LabEventKind::Annotation { message, title, path, .. } => {
+            message.len() + title.as_ref().map_or(0, String::len) + path.as_ref().map_or(0, String::len)
+        }
+        _ => 0,
+    }
 }
 
 impl EventBus {

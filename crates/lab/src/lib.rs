@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  people, dayfly          /api/v3/...  REST as GHES: workflows, runs, jobs, logs, runners, JIT configs
-//!        \                 /lab/v1/...  the lab's own: the stream of events
+//!        \                 /lab/v1/...  the lab's own: the stream of events, summaries of jobs
 //!         listener (http) -----------------> hub (one thread) -> state -> journal, logs
 //!        /                 /runner/...  protocol V2: OAuth, session, messages, run service, results, live feed
 //!  runner apps                                          \-> events -> subscribers

@@ -1,16 +1,21 @@
-//! The files of job logs.
+//! The files of job logs and job summaries.
 //!
 //! `logs/<job>.jsonl` holds each line as it was published to subscribers. `logs/<job>.txt` holds the log that the runner
 //! uploaded as a whole. If the second file exists, users get that one, because it has the runner's own times.
+//! `logs/<job>.summaries/<step>.md` holds the summary of a step.
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 
+use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
 use super::journal::private_file;
+
+/// Most steps of a job whose summary is stored. GitHub shows 20.
+const SUMMARIES_MAX: usize = 20;
 
 /// A line of a job's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +31,14 @@ pub(crate) struct StoredLine {
     /// True if the line stands behind the end of its step and belongs to the runner app's own last step.
     #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) completes: bool,
+}
+
+/// The summary of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredSummary {
+    /// The step's GUID.
+    pub(crate) step: String,
+    pub(crate) text: String,
 }
 
 /// The folder of the logs.
@@ -45,6 +58,10 @@ impl LogFiles {
 
     fn uploaded(&self, job: u64) -> PathBuf {
         self.folder.join(format!("{job}.txt"))
+    }
+
+    fn summaries(&self, job: u64) -> PathBuf {
+        self.folder.join(format!("{job}.summaries"))
     }
 
     /// Appends lines that were published to subscribers.
@@ -82,10 +99,39 @@ impl LogFiles {
         })
     }
 
-    /// Removes the files of a job's log.
+    /// Stores the summary of a step in place of an earlier one. `step` is a GUID, because it names the file. Does nothing if
+    /// as many steps as allowed have a summary.
+    pub(crate) fn write_summary(&self, job: u64, step: &str, text: &str) -> io::Result<()> {
+        let folder = self.summaries(job);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let path = folder.join(format!("{step}.md"));
+        if !path.exists() && fs::read_dir(&folder)?.count() >= SUMMARIES_MAX {
+            return Ok(());
+        }
+        file::replace(&path, text.as_bytes())
+    }
+
+    /// Returns the summaries of a job's steps, in no particular order.
+    pub(crate) fn read_summaries(&self, job: u64) -> Vec<StoredSummary> {
+        let Ok(files) = fs::read_dir(self.summaries(job)) else { return Vec::new() };
+        let summary = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            let text = fs::read_to_string(entry.path()).ok()?;
+            Some(StoredSummary { step: name.strip_suffix(".md")?.to_owned(), text })
+        };
+        files.flatten().filter_map(summary).collect()
+    }
+
+    /// Removes the files of a job's log and summary.
     pub(crate) fn remove(&self, job: u64) {
-        for path in [self.told(job), self.uploaded(job)] {
-            match fs::remove_file(&path) {
+        let (told, uploaded, summaries) = (self.told(job), self.uploaded(job), self.summaries(job));
+        let removals = [
+            (fs::remove_file(&told), told),
+            (fs::remove_file(&uploaded), uploaded),
+            (fs::remove_dir_all(&summaries), summaries),
+        ];
+        for (removed, path) in removals {
+            match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "a log cannot be removed");
                 }

@@ -48,7 +48,9 @@ pub(crate) enum Blob {
     StepLog(String),
     /// The log of the job.
     JobLog,
-    /// Blobs that are accepted and discarded: step summaries, diagnostics.
+    /// The summary of one step, identified by the step's GUID in its hyphenated form.
+    StepSummary(String),
+    /// Blobs that are accepted and discarded: diagnostics.
     Ignored,
 }
 

@@ -14,3 +14,4 @@ mod restart;
 mod runner;
 mod schema;
 mod scope;
+mod summary;

@@ -25,6 +25,7 @@ mod value;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
@@ -42,6 +43,7 @@ pub(super) fn router(lab: Lab) -> Router {
         .nest("/runner", runner_side())
         .route("/lab/v1/proof", get(own::prove))
         .route("/lab/v1/runners/{id}", delete(own::runner_lost))
+        .route("/lab/v1/jobs/{id}/summary", get(own::summary))
         .route("/lab/v1/events", get(event::stream))
         .route("/lab/v1/logs/{token}", get(run::signed_log))
         .fallback(|| async { Rest(Refusal::not_found()) })
@@ -114,7 +116,8 @@ fn runner_side() -> Router<Lab> {
 async fn mark(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     // axum's own limits answer in plain text.
-    if response.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+    let is_plain = response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json");
+    if response.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE && is_plain {
         response = Rest(Refusal::new(413, "The request's body is larger than the lab takes")).into_response();
     }
     let id = dayfly_host::digest::hexadecimal(&rand::random::<[u8; 8]>()).to_uppercase();

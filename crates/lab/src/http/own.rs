@@ -5,12 +5,14 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::auth::Admin;
 use super::reply::Rest;
 use crate::Lab;
 use crate::refusal::Refusal;
 use crate::server::LocalAddress;
+use crate::state::{LabState, step_summaries};
 use dayfly_forge::proof;
 
 #[derive(Deserialize)]
@@ -44,4 +46,25 @@ pub(super) async fn runner_lost(
     let id: u64 = id.parse().map_err(|_| Refusal::not_found())?;
     lab.inner.hub.ask(move |state| state.lose_runner(id)).await??;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /lab/v1/jobs/{id}/summary`: the whole summary of a job, with an element for each step that has written to
+/// `GITHUB_STEP_SUMMARY`, in the order of the steps. GitHub shows summaries on the page of a run and has no call for them.
+pub(super) async fn summary(
+    _: Admin,
+    State(lab): State<Lab>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Rest> {
+    let id: u64 = id.parse().map_err(|_| Refusal::not_found())?;
+    let find = move |state: &mut LabState| {
+        let job = state.jobs.get(&id).ok_or_else(Refusal::not_found)?;
+        Ok::<_, Refusal>((state.logs.clone(), job.record.steps.clone()))
+    };
+    let (files, steps) = lab.inner.hub.ask(find).await??;
+    let read = tokio::task::spawn_blocking(move || step_summaries(&steps, files.read_summaries(id)));
+    let summaries = read.await.map_err(|_| Refusal::new(500, "The summary cannot be read"))?;
+    let shown = summaries
+        .into_iter()
+        .map(|summary| json!({"number": summary.number, "step": summary.step, "text": summary.text}));
+    Ok(Json(shown.collect()))
 }

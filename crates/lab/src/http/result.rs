@@ -12,7 +12,7 @@ use super::reply::{RESULTS, Service, base, read};
 use crate::Lab;
 use crate::refusal::Refusal;
 use crate::signing::{Blob, Grant};
-use crate::state::StepUpdate;
+use crate::state::{SUMMARY_BYTES_MAX, StepUpdate};
 
 /// How long an upload address is valid.
 const UPLOAD_SECONDS: i64 = 3600;
@@ -44,7 +44,9 @@ pub(super) async fn receiver(
         "GetStepLogsSignedBlobURL" => (Blob::StepLog(request.step_backend_id), "logs_url"),
         "GetJobLogsSignedBlobURL" => (Blob::JobLog, "logs_url"),
         "GetJobDiagLogsSignedBlobURL" => (Blob::Ignored, "diag_logs_url"),
-        "GetStepSummarySignedBlobURL" => (Blob::Ignored, "summary_url"),
+        "GetStepSummarySignedBlobURL" => {
+            (Blob::StepSummary(guid(&request.step_backend_id).map_err(broken)?), "summary_url")
+        }
         "CreateStepLogsMetadata" | "CreateJobLogsMetadata" | "CreateStepSummaryMetadata" => {
             return Ok(Json(json!({"ok": true})));
         }
@@ -58,6 +60,12 @@ pub(super) async fn receiver(
     ))
 }
 
+/// Returns a GUID in the form that names a summary's file.
+fn guid(text: &str) -> Result<String, Refusal> {
+    let guid = uuid::Uuid::try_parse(text);
+    guid.map(|guid| guid.to_string()).map_err(|_| Refusal::new(400, "step_backend_id is no GUID"))
+}
+
 #[derive(Deserialize)]
 pub(super) struct UploadQuery {
     #[serde(default)]
@@ -65,7 +73,7 @@ pub(super) struct UploadQuery {
     comp: Option<String>,
 }
 
-/// `PUT /runner/results/blob`: one piece of a log.
+/// `PUT /runner/results/blob`: one piece of a log, or a whole summary.
 ///
 /// A runner first creates an append blob and then appends to it. github-act-runner 0.13.0 mixes up "first" and "last": it
 /// creates the blob before its last piece and seals it with the first. So creating a blob here empties nothing, and
@@ -78,11 +86,29 @@ pub(super) async fn upload(
     let Some(Grant::Blob { job, blob }) = lab.inner.signer.check(&query.sig, lab.inner.clock.now_ms()) else {
         return Err(broken(Refusal::new(403, "This address is too old or was changed")));
     };
+    if let Blob::StepSummary(_) = &blob {
+        check_summary(query.comp.as_deref(), body.len()).map_err(broken)?;
+    }
     let whole = query.comp.is_none() && !body.is_empty();
     if whole || query.comp.as_deref() == Some("appendblock") {
         lab.inner.hub.ask(move |state| state.upload(job, &blob, &body)).await.map_err(broken)?;
     }
     Ok(StatusCode::CREATED)
+}
+
+/// Refuses a summary that comes in pieces or is too long. actions/runner 2.336.0 uploads a summary as a block blob, and
+/// none that is longer than GitHub's limit.
+fn check_summary(comp: Option<&str>, length: usize) -> Result<(), Refusal> {
+    if comp.is_some() {
+        return Err(Refusal::new(400, "The summary of a step must be uploaded in one piece"));
+    }
+    if length > SUMMARY_BYTES_MAX {
+        return Err(Refusal::new(
+            413,
+            format!("The summary of a step has {length} bytes; at most {SUMMARY_BYTES_MAX} are allowed"),
+        ));
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

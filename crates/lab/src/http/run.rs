@@ -165,9 +165,10 @@ fn show_job(job: &Job, state: &state::LabState, base: &str) -> Option<Value> {
         "runner_group_id": runner.map(|runner| runner.group_id),
         "runner_group_name": runner.map(|runner| runner.group_name.clone()),
         "steps": record.steps.iter().enumerate().map(step).collect::<Vec<_>>(),
-        // Members of the lab only. GitHub has annotations for the first, and nothing for the second.
+        // Members of the lab only. GitHub has annotations for the first, and nothing for the others.
         "remark": job_run.remark,
         "group": job_run.runs_on.group,
+        "summary_url": format!("{base}/lab/v1/jobs/{}/summary", record.id),
     }))
 }
 

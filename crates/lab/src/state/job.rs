@@ -308,6 +308,7 @@ impl LabState {
         }
         self.finish_log(job);
         self.end_completion(job, conclusion);
+        self.tell_summaries(job);
         if let Some(entry) = self.jobs.get_mut(&job) {
             entry.mask = None;
             entry.record.masks.clear();

@@ -108,11 +108,12 @@ impl LabState {
         Some(entry.feeds.entry(step.to_owned()).or_default())
     }
 
-    /// Handles a piece of an uploaded log.
+    /// Handles a piece of an uploaded log, or a whole summary.
     pub(crate) fn upload(&mut self, job: u64, blob: &Blob, piece: &[u8]) {
         match blob {
             Blob::StepLog(step) => self.upload_step(job, step, piece),
             Blob::JobLog => self.upload_job(job, piece),
+            Blob::StepSummary(step) => self.upload_summary(job, step, piece),
             Blob::Ignored => {}
         }
     }

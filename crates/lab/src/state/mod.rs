@@ -20,6 +20,7 @@ mod runner;
 mod scope;
 mod session;
 mod step;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub(crate) use runner::Runner;
 pub(crate) use scope::Scope;
 pub(crate) use session::{Message, RunnerPoll, runner_not_found};
 pub(crate) use step::{StepRecord, StepUpdate};
+pub(crate) use summary::{SUMMARY_BYTES_MAX, step_summaries};
 
 /// Growth of the journal, in bytes, after which it is rewritten with the current state only.
 const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;

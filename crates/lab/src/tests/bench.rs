@@ -295,6 +295,18 @@ impl Script {
         self.calls().upload(step.map_or(Upload::JobLog, Upload::StepLog), text).await.unwrap();
     }
 
+    /// Uploads the summary of a step in the way of actions/runner. `comp` is appended to the address of the upload.
+    pub(super) async fn upload_summary(&self, step: &str, text: &str, comp: &str) -> Reply {
+        let method = "results.services.receiver.Receiver/GetStepSummarySignedBlobURL";
+        let answer = self.twirp(method, json!({"step_backend_id": step})).await?;
+        let url = format!("{}{comp}", answer["summary_url"].as_str().unwrap());
+        let upload = http().put(url).header("x-ms-blob-type", "BlockBlob").body(text.to_owned());
+        let response = upload.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null);
+        if status == 201 { Ok(body) } else { Err((status, body)) }
+    }
+
     /// Switches to the lab's new address. A real lab keeps its address over a restart.
     pub(super) fn moved(&mut self, from: &str, to: &str) {
         let swap = |text: &mut String| *text = text.replace(from, to);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::bench::{Bench, Script, http};
@@ -267,10 +267,41 @@ async fn bench() -> Bench {
     Bench::with(|limits| limits.long_poll = Duration::from_secs(2)).await
 }
 
+/// Returns the first job of a run.
+async fn first_job(bench: &Bench, run: u64) -> Value {
+    let path = format!("/api/v3/repos/o/r/actions/runs/{run}/jobs");
+    let (_, jobs) = bench.call(Method::GET, &path, None).await;
+    jobs["jobs"][0].clone()
+}
+
+/// Returns the annotations of a job.
+async fn annotations(bench: &Bench, job: &Value) -> Value {
+    let path = format!("/api/v3/repos/o/r/check-runs/{}/annotations", job["id"]);
+    bench.call(Method::GET, &path, None).await.1
+}
+
 #[tokio::test]
 async fn the_official_app_runs_a_job_and_its_last_poll_is_no_error() {
     let recording = include_str!("recordings/jit-job.jsonl");
     assert_conclusion(&bench().await, recording, 1, "success").await;
+}
+
+#[tokio::test]
+async fn the_summary_and_the_annotations_of_the_official_apps_job_can_be_read_back() {
+    let bench = bench().await;
+    let run = assert_conclusion(&bench, include_str!("recordings/jit-job.jsonl"), 1, "success").await[0];
+    let job = first_job(&bench, run).await;
+    let path = job["summary_url"].as_str().unwrap().strip_prefix(&bench.url).unwrap();
+    let (status, summary) = bench.call(Method::GET, path, None).await;
+    let step = "Run echo \"::warning file=a.c,line=3,col=2,title=T::careful\"";
+    assert_eq!((status, summary), (200, json!([{"number": 2, "step": step, "text": "# Summary\n"}])));
+    let annotations = annotations(&bench, &job).await;
+    let of = |place: usize, key: &str| annotations[place][key].clone();
+    assert_eq!(
+        [of(0, "path"), of(0, "start_line"), of(0, "message")],
+        [json!("a.c"), 3.into(), "careful".into()]
+    );
+    assert_eq!([of(1, "annotation_level"), of(1, "message")], [json!("failure"), "bad thing".into()]);
 }
 
 #[tokio::test]
@@ -290,10 +321,7 @@ async fn a_worker_that_crashes_leaves_its_reason_at_the_job() {
     let bench = bench().await;
     let recording = include_str!("recordings/worker-crashed.jsonl");
     let run = assert_conclusion(&bench, recording, 1, "failure").await[0];
-    let path = format!("/api/v3/repos/o/r/actions/runs/{run}/jobs");
-    let (_, jobs) = bench.call(Method::GET, &path, None).await;
-    let path = format!("/api/v3/repos/o/r/check-runs/{}/annotations", jobs["jobs"][0]["id"]);
-    let (_, annotations) = bench.call(Method::GET, &path, None).await;
+    let annotations = annotations(&bench, &first_job(&bench, run).await).await;
     let message = annotations[0]["message"].as_str().unwrap_or_default();
     assert!(message.contains("FileNotFoundException"), "{annotations}");
     assert_eq!(annotations[0]["annotation_level"], "failure");
