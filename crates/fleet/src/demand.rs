@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::job_end::JobEnd;
+
 /// The demand of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,7 +79,9 @@ pub enum DemandEvent {
         /// Name of the runner.
         runner: String,
     },
-    /// A job needs no runner any more: it has ended, or was cancelled or skipped.
+    /// A job that had a runner has ended. It becomes a fact of that runner, so a source sends it once for a job.
+    Ended(JobEnd),
+    /// A job needs no runner any more, and had none: it was cancelled or skipped.
     Settled {
         /// The job.
         job: u64,

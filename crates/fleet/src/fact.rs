@@ -16,6 +16,7 @@ use dayfly_guest::protocol::{Milestone, Source};
 use dayfly_guest::runner_app::JobResult;
 use serde::{Deserialize, Serialize};
 
+use crate::job_end::{Annotation, JobConclusion};
 use crate::runner_id::RunnerId;
 
 /// Version of the vocabulary; every journal begins with it. A reader refuses a journal of another version.
@@ -254,6 +255,20 @@ pub enum Fact {
         /// The result that the runner app prints.
         result: JobResult,
     },
+    /// The forge reports the end of the job. It comes before or after [`Fact::JobFinished`], or after [`Fact::Ended`], and
+    /// only if a source of demand tells it. If both disagree, this one counts, because a job can print the other one.
+    JobConcluded {
+        /// The name that the forge shows.
+        job: String,
+        /// The outcome.
+        conclusion: JobConclusion,
+        /// Its annotations.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        annotations: Vec<Annotation>,
+        /// Number of further annotations.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        annotations_left_out: u64,
+    },
     /// A line of the guest's output.
     Line {
         /// The program that printed it.
@@ -309,6 +324,10 @@ pub enum Fact {
     },
     /// All processes, files and registrations of the runner are removed, or the journal lists the rest.
     Ended,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The source of a machine.
@@ -400,6 +419,13 @@ impl<'de> Deserialize<'de> for RunnerId {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::job_end::AnnotationLevel;
+
+    fn annotation(level: AnnotationLevel) -> Annotation {
+        let place = (level == AnnotationLevel::Warning).then(|| "a.c".to_owned());
+        let line = place.is_some().then_some(3);
+        Annotation { level, message: "x".to_owned(), title: place.clone(), path: place, line }
+    }
 
     pub(crate) fn one_of_each() -> Vec<Fact> {
         let text = || "x".to_owned();
@@ -435,6 +461,20 @@ pub(crate) mod tests {
             Fact::Listening,
             Fact::JobStarted { job: text() },
             Fact::JobFinished { result: JobResult::Succeeded },
+            Fact::JobConcluded {
+                job: text(),
+                conclusion: JobConclusion::Success,
+                annotations: Vec::new(),
+                annotations_left_out: 0,
+            },
+            Fact::JobConcluded {
+                job: text(),
+                conclusion: JobConclusion::Failure,
+                annotations: [AnnotationLevel::Failure, AnnotationLevel::Warning, AnnotationLevel::Notice]
+                    .map(annotation)
+                    .to_vec(),
+                annotations_left_out: 2,
+            },
             Fact::Line { source: Source::Entrypoint, text: text() },
             Fact::LinesDropped { count: 5 },
             Fact::Cut { why },

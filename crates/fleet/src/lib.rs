@@ -16,6 +16,7 @@
 pub mod demand;
 pub mod fact;
 pub mod instance;
+pub mod job_end;
 pub mod journal;
 pub mod orchestrator;
 pub mod pool;

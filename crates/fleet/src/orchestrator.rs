@@ -10,6 +10,7 @@
 //! a slot gets its settings and a stop order, and returns facts and an end. All decisions are in [`decide`], without I/O.
 
 mod decide;
+mod roster;
 mod slots;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::stop::{Stop, StopOrder, StopSender};
 use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery};
 use decide::{Order, decide};
+use roster::Roster;
 pub use slots::FailureRule;
 use slots::{Fate, LoopResult, Slots};
 
@@ -65,6 +67,7 @@ pub async fn orchestrate(
         host: host.clone(),
         facts: facts.with_decisive(decisive_sender),
         slots: Slots::default(),
+        roster: Roster::default(),
         decisive,
         jobs,
         tasks: JoinSet::new(),
@@ -83,6 +86,7 @@ struct Orchestrator {
     host: VmHost,
     facts: FactSink,
     slots: Slots,
+    roster: Roster,
     /// Copies of the facts that it decides by; see [`FactSink::with_decisive`].
     decisive: mpsc::UnboundedReceiver<FactRecord>,
     /// None if the demand is static, or once the source of jobs is gone.
@@ -121,7 +125,7 @@ impl Orchestrator {
             }
             match self.next_input(decision.wake).await {
                 OrchestratorInput::Fact(record) => self.take_fact(&record),
-                OrchestratorInput::Demand(Some(event)) => self.slots.take(event),
+                OrchestratorInput::Demand(Some(event)) => self.take_demand(event).await,
                 OrchestratorInput::Demand(None) => {
                     self.jobs = None;
                     self.slots.take(DemandEvent::Closed);
@@ -197,9 +201,19 @@ impl Orchestrator {
         environment_in(&self.orchestration.environment, &self.orchestration.pool.spec.prefix, index)
     }
 
+    async fn take_demand(&mut self, event: DemandEvent) {
+        if let DemandEvent::Ended(end) = &event {
+            self.roster.tell(end, &self.facts).await;
+        }
+        self.slots.take(event);
+    }
+
     fn take_fact(&mut self, record: &FactRecord) {
         match &record.fact {
-            Fact::Registering => self.slots.named(record.loop_index, record.name()),
+            Fact::Registering => {
+                self.slots.named(record.loop_index, record.name());
+                record.runner.iter().for_each(|runner| self.roster.begun(record.loop_index, runner.clone()));
+            }
             Fact::RunnerUp => self.slots.not_awaited(record.loop_index),
             _ => {}
         }
@@ -208,6 +222,7 @@ impl Orchestrator {
     async fn take_end(&mut self, ended: Result<(Id, LoopEnd), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(RunningSlot { index, .. }) = self.running.remove(&id) else { return };
+        self.roster.ended(index);
         let mut facts = self.facts.of_loop(index);
         let verdict = match ended {
             Ok((_, end)) => {

@@ -23,6 +23,9 @@ const LENGTH_MAX: u64 = 16 * 1024 * 1024;
 const END_ROOM: u64 = 64 * 1024;
 /// Room after those for the last fact of all, bytes.
 const LAST_ROOM: u64 = 1024;
+/// Room before those for the forge's report about the job, bytes. Its annotations have a bound of 16 KiB, and JSON may need
+/// six times as much.
+const FORGE_ROOM: u64 = 128 * 1024;
 /// Room before those for the lines of the runner app's own log files, which come after a failure, bytes. All other lines
 /// leave it free, so that a job which prints too much does not hide why it failed.
 const APP_LOG_ROOM: u64 = 1024 * 1024;
@@ -62,6 +65,9 @@ impl RunLogs {
     pub fn take(&mut self, record: &FactRecord) -> io::Result<()> {
         let Some(runner) = &record.runner else { return Ok(()) };
         let id = runner.id.as_str();
+        if matches!(record.fact, Fact::JobConcluded { .. }) && !self.open.contains_key(id) {
+            return append_late(&path_of(&self.folder, id), record);
+        }
         if !self.open.contains_key(id) {
             prune(&self.folder, FILES_MAX - 1)?;
             let path = path_of(&self.folder, id);
@@ -104,6 +110,17 @@ impl RunLog {
     }
 }
 
+/// Appends the forge's report to the log of a runner that has ended. Does nothing if the log is gone.
+fn append_late(path: &Path, record: &FactRecord) -> io::Result<()> {
+    let file = match OpenOptions::new().append(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut log = RunLog { length: file.metadata()?.len(), file, is_cut: false };
+    log.append(record).map(drop)
+}
+
 /// Returns the length of the log up to which a fact is written. A runner has a few facts of its end.
 fn length_max(record: &FactRecord) -> u64 {
     match &record.fact {
@@ -114,8 +131,9 @@ fn length_max(record: &FactRecord) -> u64 {
         | Fact::VmGone { .. }
         | Fact::VmKept { .. }
         | Fact::RegistrationEnded { .. } => LENGTH_MAX - LAST_ROOM,
-        _ if relayed_source(record) == Some(APP_LOG) => LENGTH_MAX - LAST_ROOM - END_ROOM,
-        _ => LENGTH_MAX - LAST_ROOM - END_ROOM - APP_LOG_ROOM,
+        Fact::JobConcluded { .. } => LENGTH_MAX - LAST_ROOM - END_ROOM,
+        _ if relayed_source(record) == Some(APP_LOG) => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM,
+        _ => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM - APP_LOG_ROOM,
     }
 }
 
@@ -155,11 +173,37 @@ mod tests {
     use super::*;
     use crate::RunnerId;
     use crate::fact::{Moment, RunnerRef};
+    use crate::job_end::tests::{failed_on, longest};
+
+    fn record(id: &RunnerId, fact: Fact) -> FactRecord {
+        let runner = Some(RunnerRef { id: id.clone(), name: id.to_string() });
+        FactRecord { at: Moment::of_ms(1), loop_index: 0, runner, fact }
+    }
 
     fn line(id: &RunnerId, text: String) -> FactRecord {
-        let source = dayfly_guest::protocol::Source::Entrypoint;
-        let runner = Some(RunnerRef { id: id.clone(), name: id.to_string() });
-        FactRecord { at: Moment::of_ms(1), loop_index: 0, runner, fact: Fact::Line { source, text } }
+        record(id, Fact::Line { source: dayfly_guest::protocol::Source::Entrypoint, text })
+    }
+
+    #[test]
+    fn a_report_of_the_forge_is_in_the_log_even_if_it_comes_after_the_runners_end() {
+        let state = tempfile::tempdir().expect("folder");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let (id, unknown) = (RunnerId::random(0), RunnerId::random(1));
+        let facts = [Fact::Registering, failed_on("r", 1).fact(), Fact::Ended, failed_on("r", 0).fact()];
+        for fact in facts.clone() {
+            logs.take(&record(&id, fact)).expect("write");
+        }
+        let path = path_of(&state.path().join(FOLDER), id.as_str());
+        let text = fs::read_to_string(&path).expect("a log");
+        let read: Vec<Fact> =
+            text.lines().map(|line| serde_json::from_str::<FactRecord>(line).expect("a fact").fact).collect();
+        assert_eq!(read, facts);
+        assert!(logs.open.is_empty(), "no file stays open");
+        logs.take(&record(&unknown, failed_on("r", 1).fact())).expect("nothing to write");
+        assert!(
+            !path_of(&state.path().join(FOLDER), unknown.as_str()).exists(),
+            "a removed log does not return"
+        );
     }
 
     #[test]
@@ -206,6 +250,26 @@ mod tests {
         let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
         assert!(text.contains("the reason"));
         assert!(text.len() as u64 <= LENGTH_MAX, "{}", text.len());
+    }
+
+    #[test]
+    fn a_full_log_has_room_for_the_longest_report_of_the_forge_also_after_the_runners_end() {
+        let state = tempfile::tempdir().expect("folder");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let (early, late) = (RunnerId::random(0), RunnerId::random(1));
+        // JSON writes this character in six.
+        let report = longest('\u{1}').fact();
+        for (id, facts) in [(&early, [report.clone(), Fact::Ended]), (&late, [Fact::Ended, report.clone()])] {
+            let relayed = runner_app::relay(APP_LOG, id.as_str(), &"y".repeat(100));
+            let fill = [100 * 1024, 100].map(|length| line(id, "x".repeat(length)));
+            (0..200).for_each(|_| logs.take(&fill[0]).expect("write"));
+            (0..20_000).for_each(|_| logs.take(&line(id, relayed.clone())).expect("write"));
+            (0..2000).for_each(|_| logs.take(&fill[1]).expect("write"));
+            facts.into_iter().for_each(|fact| logs.take(&record(id, fact)).expect("write"));
+            let text = fs::read_to_string(path_of(&state.path().join(FOLDER), id.as_str())).expect("read");
+            assert_eq!(text.matches("\"event\":\"job_concluded\"").count(), 1);
+            assert!(text.len() as u64 <= LENGTH_MAX, "{}", text.len());
+        }
     }
 
     #[test]

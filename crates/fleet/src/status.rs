@@ -62,7 +62,8 @@ impl Status {
 
     /// Takes in a fact. Returns true if the published status has changed.
     pub fn take(&mut self, record: &FactRecord) -> bool {
-        if matches!(record.fact, Fact::Line { .. }) {
+        // The forge's report may be about a runner before the current one, and changes nothing that is published.
+        if matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
             return false;
         }
         let status = self.loops.entry(record.loop_index).or_default();
@@ -138,6 +139,7 @@ mod tests {
     use super::*;
     use crate::RunnerId;
     use crate::fact::{RunnerRef, StartKind};
+    use crate::job_end::tests::failed_on;
 
     fn record(runner: Option<&RunnerId>, fact: Fact) -> FactRecord {
         let runner = runner.map(|id| RunnerRef { id: id.clone(), name: format!("p-{id}") });
@@ -167,6 +169,8 @@ mod tests {
         assert_eq!((next.phase, next.jobs, next.vmm, &next.job), (Phase::Preparing, 1, None, &None));
         assert_eq!(next.runner.as_deref(), Some(second.as_str()));
         assert!(!status.take(&record(Some(&second), Fact::AgentHello)));
+        assert!(!status.take(&record(Some(&first), failed_on("p", 0).fact())), "a late report");
+        assert_eq!(status.loops[&1].runner.as_deref(), Some(second.as_str()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use dayfly_host::retry::Retry;
 use tokio::time::Instant;
 
 use crate::demand::{DemandEvent, JobDemand};
+use crate::job_end::JobEnd;
 
 /// Lifetime after which a slot counts as healthy, so that its earlier failures no longer count.
 pub(super) const HEALTHY: Duration = Duration::from_secs(600);
@@ -171,7 +172,7 @@ impl Slots {
                     slot.stage = Stage::Taken;
                 }
             }
-            DemandEvent::Settled { job } => self.settle(job),
+            DemandEvent::Ended(JobEnd { job, .. }) | DemandEvent::Settled { job } => self.settle(job),
             DemandEvent::Closed => self.complete = true,
         }
     }

@@ -149,9 +149,10 @@ impl Following {
             LabEventKind::JobAssigned { job, runner_name, .. } => {
                 DemandEvent::Taken { job: *job, runner: runner_name.clone() }
             }
-            LabEventKind::JobCompleted { job, .. } | LabEventKind::JobSkipped { job, .. } => {
-                DemandEvent::Settled { job: *job }
+            LabEventKind::JobCompleted { job, conclusion, remark, .. } => {
+                self.progress.ended(*job, *conclusion, remark.as_deref())
             }
+            LabEventKind::JobSkipped { job, .. } => DemandEvent::Settled { job: *job },
             LabEventKind::RunCompleted { conclusion } => {
                 self.conclusion = Some(conclusion.to_string());
                 self.runners_due = Some(Instant::now() + RUNNERS_END);

@@ -10,6 +10,7 @@
 //! The demo is one pool whose demand is the run at the lab, and a view of it.
 
 mod follow;
+mod notes;
 mod phases;
 mod request;
 mod setup;

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 
+use dayfly_fleet::demand::DemandEvent;
 use dayfly_fleet::fact::{Fact, FactRecord, StartKind};
+use dayfly_fleet::job_end::{Annotation, AnnotationLevel, JobConclusion, JobEnd};
 use dayfly_guest::protocol::Milestone;
+use dayfly_lab::workflow::Conclusion;
 use dayfly_lab::{LabEvent, LabEventKind};
 use indexmap::IndexMap;
 use serde::Serialize;
+
+use super::notes::annotation_of;
 
 /// The phases of a job, in their usual order, milliseconds since the job was queued. A time is negative if the runner was
 /// there before the job, and none if the phase was not reached.
@@ -65,6 +70,8 @@ pub(crate) struct Job {
     done: Option<i64>,
     runner: Option<String>,
     conclusion: Option<String>,
+    /// Its annotations; the lab bounds their number.
+    annotations: Vec<Annotation>,
 }
 
 /// A runner so far; times in milliseconds since 1970.
@@ -116,6 +123,11 @@ impl Progress {
             LabEventKind::LogLine { job, .. } => {
                 self.with_job(*job, |job| job.first_log_line = job.first_log_line.or(Some(at)));
             }
+            LabEventKind::Annotation { .. } => {
+                if let Some((job, annotation)) = annotation_of(&event.kind) {
+                    self.with_job(job, |job| job.annotations.push(annotation));
+                }
+            }
             LabEventKind::JobCompleted { job, name, conclusion, .. } => {
                 let entry = self.jobs.entry(*job).or_insert_with(|| Job {
                     name: name.clone(),
@@ -152,6 +164,27 @@ impl Progress {
             Fact::VmGone { .. } => runner.vm_gone = at,
             _ => {}
         }
+    }
+
+    /// Returns the end of a job for the pool. `remark` is an error that occurred outside of the runner.
+    pub(crate) fn ended(&self, job: u64, conclusion: Conclusion, remark: Option<&str>) -> DemandEvent {
+        let known = self.jobs.get(&job).and_then(|entry| Some((entry, entry.runner.clone()?)));
+        let Some((entry, runner)) = known else { return DemandEvent::Settled { job } };
+        let remark = remark.map(|remark| Annotation {
+            level: AnnotationLevel::Failure,
+            message: remark.to_owned(),
+            title: None,
+            path: None,
+            line: None,
+        });
+        let conclusion = match conclusion {
+            Conclusion::Success => JobConclusion::Success,
+            Conclusion::Failure => JobConclusion::Failure,
+            Conclusion::Cancelled => JobConclusion::Cancelled,
+            Conclusion::Skipped => JobConclusion::Skipped,
+        };
+        let annotations = remark.into_iter().chain(entry.annotations.iter().cloned()).collect();
+        DemandEvent::Ended(JobEnd { job, name: entry.name.clone(), runner, conclusion, annotations })
     }
 
     /// Returns the name of a job; its number if the name is not known.
@@ -202,7 +235,6 @@ impl Progress {
 mod tests {
     use dayfly_fleet::RunnerId;
     use dayfly_fleet::fact::{Moment, RunnerRef};
-    use dayfly_lab::workflow::Conclusion;
 
     use super::*;
 
@@ -249,6 +281,37 @@ mod tests {
         assert_eq!(report.phases.first_log_line, None);
         assert_eq!(report.phases.vm_gone, Some(600));
         assert_eq!((report.start, report.conclusion.as_deref()), (Some("cold"), Some("success")));
+    }
+
+    #[test]
+    fn the_end_of_a_job_names_its_runner_and_has_its_annotations() {
+        let mut progress = Progress::default();
+        progress.lab(&lab(1000, queued(7)));
+        assert_eq!(progress.ended(7, Conclusion::Cancelled, None), DemandEvent::Settled { job: 7 });
+        progress.lab(&lab(1200, LabEventKind::JobAcquired { job: 7, runner: 1, runner_name: "r".into() }));
+        progress.lab(&lab(
+            1300,
+            LabEventKind::Annotation {
+                job: 7,
+                level: "warning".into(),
+                message: "careful".into(),
+                title: None,
+                path: Some("a.c".into()),
+                line: Some(3),
+                step: None,
+            },
+        ));
+        let DemandEvent::Ended(end) = progress.ended(7, Conclusion::Failure, Some("lost")) else {
+            panic!("it had a runner")
+        };
+        assert_eq!((end.name.as_str(), end.runner.as_str()), ("build", "r"));
+        assert_eq!(end.conclusion, JobConclusion::Failure);
+        let told: Vec<_> =
+            end.annotations.iter().map(|it| (it.level, it.message.as_str(), it.line)).collect();
+        assert_eq!(
+            told,
+            [(AnnotationLevel::Failure, "lost", None), (AnnotationLevel::Warning, "careful", Some(3))]
+        );
     }
 
     #[test]

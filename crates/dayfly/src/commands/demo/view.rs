@@ -255,6 +255,10 @@ fn lab_json(event: &LabEvent, progress: &Progress) {
 }
 
 fn fleet_json(record: &FactRecord, job: Option<&str>) {
+    // The lab's own events have told this already.
+    if matches!(record.fact, Fact::JobConcluded { .. }) {
+        return;
+    }
     if let Ok(serde_json::Value::Object(mut what)) = serde_json::to_value(&record.fact) {
         let kind = what.remove("event").unwrap_or_default();
         printer::json(&json!({

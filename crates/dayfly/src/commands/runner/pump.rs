@@ -125,6 +125,9 @@ fn tell(record: &FactRecord) {
         Fact::Listening => tracing::info!("{name}: runner waits for a job"),
         Fact::JobStarted { job } => tracing::info!("{name}: job {job} started"),
         Fact::JobFinished { result } => tracing::info!("{name}: job ended: {result:?}"),
+        Fact::JobConcluded { job, conclusion, .. } => {
+            tracing::info!("{name}: the forge says that job {job} ended: {}", conclusion.as_str());
+        }
         Fact::Stopping { reason } => tracing::info!("{name}: is being stopped: {reason}"),
         Fact::VmGone { exit } => tracing::info!("{name}: machine is gone ({exit})"),
         Fact::VmKept { folder } => tracing::info!("{name}: machine is kept in {}", folder.display()),

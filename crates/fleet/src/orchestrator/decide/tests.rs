@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::slots::{FailureRule, Fate, HEALTHY, LoopResult};
 use super::*;
 use crate::demand::DemandEvent;
+use crate::job_end::tests::failed_on;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -228,6 +229,17 @@ fn a_runner_whose_job_was_cancelled_is_stopped() {
     pool.settled(1);
     assert_eq!(pool.act(), [Order::Stop { index: 0 }]);
     assert_eq!(pool.end(0, finished()), Fate::Finished("x".to_owned()));
+}
+
+#[test]
+fn a_job_that_has_ended_needs_no_runner_even_if_its_start_was_not_told() {
+    let mut pool = Pool::of_jobs(1);
+    pool.queue(7, &["a"]);
+    pool.act();
+    pool.slots.take(DemandEvent::Ended(failed_on("r0", 0)));
+    assert_eq!(pool.act(), [Order::Stop { index: 0 }]);
+    pool.end(0, finished());
+    assert_eq!(pool.start(), []);
 }
 
 #[test]
