@@ -308,6 +308,7 @@ impl LabState {
         }
         self.finish_log(job);
         self.end_completion(job, conclusion);
+        self.tell_annotations(job);
         self.tell_summaries(job);
         if let Some(entry) = self.jobs.get_mut(&job) {
             entry.mask = None;
@@ -484,15 +485,19 @@ impl LabState {
         kept
     }
 
-    /// Stores the annotations of a job and publishes them.
+    /// Stores the annotations of a job. They are in the journal with the record of the job's end.
     fn annotate(&mut self, job: u64, annotations: Vec<Annotation>) {
         self.prepare_mask(job);
-        let Some(entry) = self.jobs.get_mut(&job).filter(|_| !annotations.is_empty()) else { return };
+        let Some(entry) = self.jobs.get_mut(&job) else { return };
         let Some(mask) = &entry.mask else { return };
-        let annotations = annotation::kept(annotations.into_iter(), mask);
-        entry.record.annotations.clone_from(&annotations);
-        let (run, record) = (entry.record.run, Record::Job(entry.record.clone()));
-        self.record(&record);
+        entry.record.annotations = annotation::kept(annotations.into_iter(), mask);
+    }
+
+    /// Publishes the annotations of a job that ends. They come after its last log line, so that readers know which of them
+    /// the log has shown.
+    fn tell_annotations(&mut self, job: u64) {
+        let Some(record) = self.jobs.get(&job).map(|entry| &entry.record) else { return };
+        let (run, annotations) = (record.run, record.annotations.clone());
         for Annotation { level, message, title, path, start_line, step_number, .. } in annotations {
             self.publish(
                 run,

@@ -8,7 +8,9 @@ use dayfly_guest::protocol::Milestone;
 use dayfly_lab::{LabEvent, LabEventKind};
 use serde_json::json;
 
+use super::notes::{ShownMarks, annotation_of, summary};
 use super::phases::{JobReport, Progress};
+use crate::commands::annotation;
 use crate::printer::{self, paint, style};
 
 /// Widest column of job names. A longer name moves its line to the right.
@@ -36,13 +38,16 @@ pub(super) struct KeptMachine {
 
 /// The format of the output.
 pub(super) enum View {
-    Text { began: Instant, job_column: usize },
+    Text { began: Instant, job_column: usize, marks: ShownMarks },
     Json,
 }
 
 impl View {
     pub(super) fn new(json: bool) -> Self {
-        if json { Self::Json } else { Self::Text { began: Instant::now(), job_column: 8 } }
+        if json {
+            return Self::Json;
+        }
+        Self::Text { began: Instant::now(), job_column: 8, marks: ShownMarks::default() }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -89,6 +94,9 @@ impl View {
     }
 
     fn lab_text(&mut self, event: &LabEvent, progress: &Progress) {
+        if let Self::Text { marks, .. } = self {
+            marks.take(&event.kind);
+        }
         match &event.kind {
             LabEventKind::RunCreated { title, number, .. } => {
                 self.say("", format_args!("run {number}: {}", paint(style::HEAD, title)));
@@ -116,8 +124,9 @@ impl View {
             LabEventKind::LogLine { job, line, .. } => {
                 self.say(&progress.job_name(*job), format_args!("{} {line}", paint(style::DIM, "|")));
             }
-            LabEventKind::Annotation { job, .. } => {
-                self.say(&progress.job_name(*job), annotation(&event.kind));
+            LabEventKind::Annotation { .. } => self.annotation(&event.kind, progress),
+            LabEventKind::JobSummary { job, .. } => {
+                self.say_lines(&progress.job_name(*job), summary(&event.kind));
             }
             LabEventKind::JobCompleted { job, conclusion, remark, .. } => {
                 let remark = remark.as_ref().map(|remark| format!(": {remark}")).unwrap_or_default();
@@ -130,9 +139,7 @@ impl View {
             LabEventKind::RunCompleted { conclusion } => {
                 self.say("", format_args!("run {}", coloured(&conclusion.to_string())));
             }
-            LabEventKind::JobAssigned { .. }
-            | LabEventKind::StepCompleted { .. }
-            | LabEventKind::JobSummary { .. } => {}
+            LabEventKind::JobAssigned { .. } | LabEventKind::StepCompleted { .. } => {}
         }
     }
 
@@ -173,8 +180,22 @@ impl View {
         self.say(job.unwrap_or(record.name()), paint(style::DIM, text));
     }
 
+    /// Prints an annotation unless the log has shown all that it says.
+    fn annotation(&mut self, event: &LabEventKind, progress: &Progress) {
+        let (Self::Text { marks, .. }, Some((job, annotation))) = (&*self, annotation_of(event)) else {
+            return;
+        };
+        if !marks.contains(job, &annotation) {
+            self.say_lines(&progress.job_name(job), annotation::lines(&annotation));
+        }
+    }
+
+    fn say_lines(&mut self, job: &str, lines: Vec<String>) {
+        lines.into_iter().for_each(|line| self.say(job, line));
+    }
+
     fn say(&mut self, job: &str, text: impl std::fmt::Display) {
-        let Self::Text { began, job_column } = self else { return };
+        let Self::Text { began, job_column, .. } = self else { return };
         *job_column = (*job_column).max(job.chars().count().min(JOB_COLUMN_MAX));
         let seconds = began.elapsed().as_secs_f64();
         let width = *job_column;
@@ -208,26 +229,6 @@ impl View {
             }
         }
     }
-}
-
-/// Formats an annotation as one line: its level, its place in the code, and its text without control characters.
-fn annotation(kind: &LabEventKind) -> String {
-    let LabEventKind::Annotation { level, message, title, path, line, .. } = kind else {
-        return String::new();
-    };
-    let (style, word) = match level.as_str() {
-        "failure" => (style::BAD, "error"),
-        "warning" => (style::WARN, "warning"),
-        _ => (style::DIM, "notice"),
-    };
-    let place = path.as_ref().map(|path| match line {
-        Some(line) => format!(" {path}:{line}"),
-        None => format!(" {path}"),
-    });
-    let title = title.as_ref().map(|title| format!(" {title}:")).unwrap_or_default();
-    let text = format!("{}:{title} {message}", place.unwrap_or_default());
-    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
-    format!("{}{plain}", paint(style, word))
 }
 
 fn coloured(conclusion: &str) -> String {
@@ -380,25 +381,6 @@ mod tests {
                 phases: Phases::default(),
             },
         ]
-    }
-
-    #[test]
-    fn an_annotation_says_what_where_and_how_bad_and_cannot_steer_a_terminal() {
-        let of = |level: &str, title: Option<&str>, path: Option<&str>, message: &str| {
-            let text = |text: Option<&str>| text.map(str::to_owned);
-            plain(&[annotation(&LabEventKind::Annotation {
-                job: 1,
-                level: level.to_owned(),
-                message: message.to_owned(),
-                title: text(title),
-                path: text(path),
-                line: path.map(|_| 3),
-                step: None,
-            })])
-        };
-        assert_eq!(of("warning", Some("T"), Some("a.c"), "careful"), "warning a.c:3: T: careful");
-        assert_eq!(of("failure", None, None, "no \u{1b}[2Jscreen"), "error: no ?[2Jscreen");
-        assert_eq!(of("notice", None, None, "so"), "notice: so");
     }
 
     #[test]
