@@ -31,6 +31,8 @@ use dayfly_host::tool::{self, Reach};
 const FREE_MIB_MIN: u64 = 3 * 1024;
 /// Debian's keys, from debian-archive-keyring.
 pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The package with which the user of jobs is created, whatever list is installed.
+const USERS: &str = "passwd";
 /// The program that gives a user other than root a range of user ids.
 const NEWUIDMAP: &str = "/usr/bin/newuidmap";
 /// Files of packages that no machine needs. Kernel hooks would build an initramfs that is never used.
@@ -71,7 +73,10 @@ impl Inputs {
         if settings.extra {
             list.push_str(recipe::EXTRA_PACKAGES);
         }
-        let packages = packages::parse(&list)?;
+        let mut packages = packages::parse(&list)?;
+        if !packages.needed.iter().any(|name| name == USERS) {
+            packages.needed.push(USERS.to_owned());
+        }
         let suite = debian::suite(settings);
         let runner_app = runner_app(settings, progress)?;
         let names = |names: &[String]| names.join(" ");
