@@ -91,6 +91,10 @@ impl Buildah {
             fs::create_dir_all(&libraries).expect("a folder");
             let copied = Command::new("cp").arg("-a").arg(engine.join("lib")).arg(&libraries).status();
             assert!(copied.expect("cp").success());
+            // The host's tools are closed to other users.
+            let opened =
+                Command::new("chmod").args(["-R", "a+rX"]).args([root.join("usr/bin"), libraries]).status();
+            assert!(opened.expect("chmod").success());
             for owned in ["home/runner", "home/runner/github-act-runner"] {
                 chown(root.join(owned), Some(1001), Some(1001)).expect("an owner");
             }

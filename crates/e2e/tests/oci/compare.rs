@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Paths that are not compared: what the host adds or changes, and the device.
-const ADDED: [&str; 11] = [
+const ADDED: [&str; 12] = [
     "etc/dayfly",
     "etc/dayfly/image.env",
     "etc/passwd",
@@ -19,6 +19,7 @@ const ADDED: [&str; 11] = [
     "opt/runner",
     "opt/hostedtoolcache",
     "lib/modules",
+    "boot",
     "data/device",
 ];
 
@@ -36,7 +37,8 @@ pub(crate) fn check(expected: &Path, found: &Path) {
 }
 
 fn is_added(path: &str) -> bool {
-    ADDED.contains(&path) || ["opt/runner/", "lib/modules/"].iter().any(|folder| path.starts_with(folder))
+    ADDED.contains(&path)
+        || ["opt/runner/", "lib/modules/", "boot/config-"].iter().any(|folder| path.starts_with(folder))
 }
 
 fn listed(root: &Path) -> BTreeMap<String, String> {
