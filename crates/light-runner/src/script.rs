@@ -203,12 +203,12 @@ mod tests {
         };
         let (orderer, mut orders) = watch::channel(Order::GoOn);
         let (mut lines, began) = (Vec::new(), Instant::now());
-        let running = script.run(&mut orders, Order::GoOn, |line| lines.push(line.to_owned()));
-        let ordering = async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            order.map(|order| orderer.send_replace(order));
-        };
-        let (end, ()) = tokio::join!(running, ordering);
+        // The order is given once the script says that it is ready for it.
+        let end = script.run(&mut orders, Order::GoOn, |line| match (line, order) {
+            ("ready", Some(order)) => drop(orderer.send_replace(order)),
+            _ => lines.push(line.to_owned()),
+        });
+        let end = end.await;
         (end, lines, began.elapsed())
     }
 
@@ -230,7 +230,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_interrupts_and_a_limit_stops() {
-        let trap = "trap 'echo GOT-INT; exit 1' INT; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done";
+        let trap =
+            "trap 'echo GOT-INT; exit 1' INT; echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done";
         let (end, lines, took) = run(trap, LONG, Some(Order::Cancel)).await;
         assert!(matches!(end, ScriptEnd::Stopped(Order::Cancel)), "{end:?}");
         assert!(lines == ["GOT-INT"] && took < Duration::from_secs(5), "{lines:?} {took:?}");
@@ -240,7 +241,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_script_that_ignores_signals_is_killed() {
-        let (end, _, took) = run("trap '' INT TERM; sleep 60 & wait", LONG, Some(Order::ShutDown)).await;
+        let (end, _, took) =
+            run("trap '' INT TERM; echo ready; sleep 60 & wait", LONG, Some(Order::ShutDown)).await;
         assert!(matches!(end, ScriptEnd::Stopped(Order::ShutDown)), "{end:?}");
         assert!((Duration::from_secs(10)..Duration::from_secs(20)).contains(&took), "{took:?}");
     }

@@ -12,10 +12,11 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    /// Collects the secrets: the loop's, and the JIT config with all of its parts. A registration token or PAT is not among
-    /// them, because the entrypoint forgets it once it is used. The official app masks it in its own logs.
-    pub(super) fn of(settings: &Settings) -> Self {
+    /// Collects the secrets: the loop's, and the JIT config with all of its parts. `token` is the registration token or PAT
+    /// while the app uses it. After that, the entrypoint has forgotten it.
+    pub(super) fn of(settings: &Settings, token: impl IntoIterator<Item = String>) -> Self {
         let mut secrets = vec![settings.secret.clone()];
+        secrets.extend(token);
         match &settings.task {
             Task::Jit { config, encoded } => {
                 secrets.push(encoded.clone());

@@ -118,7 +118,7 @@ impl Run<'_> {
                 After::End(ending) => return Ok(ending),
                 After::Retry | After::Update if start == STARTS_MAX => {
                     self.log.say(&format!("the runner app is not started more than {STARTS_MAX} times"));
-                    self.relay_app_log(app);
+                    self.relay_app_log(app, &self.mask());
                     break;
                 }
                 After::Retry => supervisor.pause(RETRY_PAUSE),
@@ -140,7 +140,6 @@ impl Run<'_> {
         };
         self.log.detail(&format!("configuring {} in {}", launch.program.display(), launch.folder.display()));
         let (mut process, output) = process::start(&launch, app.account.as_ref(), &self.events)?;
-        drop(launch);
         let relay = relay_output("configuration", output, self.log, None);
         let status = supervisor.wait(&mut process, "the configuration");
         wait_for_last_lines(&relay);
@@ -149,7 +148,8 @@ impl Run<'_> {
             _ if supervisor.reason().is_some() => Ok(()),
             Ok(status) if status.success() => app.forget_token(),
             Ok(status) => {
-                self.relay_app_log(app);
+                let token = launch.secret.iter().map(|secret| secret.value.clone());
+                self.relay_app_log(app, &Mask::of(self.settings, token));
                 Err(AppError::Configuration(status.to_string()).into())
             }
             Err(error) => Err(AppError::Configuration(error.to_string()).into()),
@@ -195,16 +195,21 @@ impl Run<'_> {
         let after = kind.after(code, &seen, self.settings.ephemeral);
         let is_over = matches!(after, After::End(_)) && supervisor.reason().is_none();
         if is_over && !Ending::is_success(code, &seen) {
-            self.relay_app_log(app);
+            self.relay_app_log(app, &self.mask());
         }
         Ok(after)
     }
 
     /// Relays the end of the app's own log files, if it has any.
-    fn relay_app_log(&self, app: &App) {
+    fn relay_app_log(&self, app: &App, mask: &Mask) {
         if app.kind == Some(RunnerApp::ActionsRunner) {
-            app_log::relay(&app.launch.folder, &Mask::of(self.settings), self.log);
+            app_log::relay(&app.launch.folder, mask, self.log);
         }
+    }
+
+    /// Returns the mask of an app that is registered.
+    fn mask(&self) -> Mask {
+        Mask::of(self.settings, [])
     }
 }
 

@@ -1,5 +1,6 @@
 //! Jobs that are cancelled, interrupted, or lose their runner.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dayfly_lab::LabEventKind;
@@ -7,22 +8,37 @@ use dayfly_light_runner::{Exit, Mood, Settings};
 
 use crate::stage::{Runner, Stage, one_job};
 
-const LONG: &str = r#"
+/// Returns a job whose first step runs until it is interrupted. The step creates a file once it is ready for that.
+fn long(stage: &Stage) -> String {
+    let ready = ready(stage);
+    one_job(&format!(
+        "
       - name: long
-        run: trap 'echo GOT-INT; exit 1' INT; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done
+        run: trap 'echo GOT-INT; exit 1' INT; touch {}; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done
       - if: cancelled()
         run: echo cancelled step
       - if: always()
         run: echo always step
       - run: echo never
-"#;
+",
+        ready.display()
+    ))
+}
+
+fn ready(stage: &Stage) -> PathBuf {
+    stage.path().join("ready")
+}
 
 async fn started(stage: &mut Stage) {
     let is_long =
         |event: &LabEventKind| matches!(event, LabEventKind::StepStarted { name, .. } if name == "long");
     stage.wait_for("the long step", is_long).await;
-    // The shell needs a moment to set its trap.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let is_ready = async {
+        while !ready(stage).exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_ready).await.expect("the step runs");
 }
 
 fn conclusions<'a>(steps: &[(&'a str, &'a str)]) -> Vec<&'a str> {
@@ -32,7 +48,7 @@ fn conclusions<'a>(steps: &[(&'a str, &'a str)]) -> Vec<&'a str> {
 #[tokio::test]
 async fn a_cancelled_job_still_runs_the_steps_for_that() {
     let mut stage = Stage::set().await;
-    let run = stage.start(&one_job(LONG)).await;
+    let run = stage.start(&long(&stage)).await;
     let runner = stage.runner("one").await;
     started(&mut stage).await;
     assert!(stage.forge.cancel_run("o", "r", run).await.unwrap());
@@ -52,7 +68,7 @@ async fn a_cancelled_job_still_runs_the_steps_for_that() {
 #[tokio::test]
 async fn an_interrupted_runner_fails_its_job_and_closes_its_session() {
     let mut stage = Stage::set().await;
-    let run = stage.start(&one_job(LONG)).await;
+    let run = stage.start(&long(&stage)).await;
     let runner = stage.runner("one").await;
     started(&mut stage).await;
     runner.stop();
@@ -133,7 +149,7 @@ async fn a_runner_that_hangs_after_its_job_is_no_longer_registered() {
 #[tokio::test]
 async fn a_job_that_was_taken_away_is_abandoned_at_the_next_renewal() {
     let mut stage = Stage::set().await;
-    let run = stage.start(&one_job(LONG)).await;
+    let run = stage.start(&long(&stage)).await;
     let settings = Settings { renewal: Duration::from_millis(700), ..stage.settings() };
     let runner = Runner::start(stage.config("late").await, settings);
     started(&mut stage).await;
