@@ -5,7 +5,7 @@ use std::time::Duration;
 use dayfly_guest::protocol::{GuestMessage, HostMessage};
 use tokio::time::Instant;
 
-use super::exit::{EndReason, ExitDemand};
+use super::exit::{EndReason, Exit, ExitDemand};
 use super::handshake::{Action, Handshake, InitialState};
 use super::pulse::{Beat, ClockOffset, Pulse};
 use super::spawn::Vmm;
@@ -73,7 +73,7 @@ pub(super) enum AfterAttempt {
     /// The fork or spare was unusable. The next start is a boot, so that a template never makes things worse than a cold
     /// boot.
     BootInstead,
-    /// The machine hung, as an emulated one may. It is booted once more.
+    /// The machine hung, or its kernel panicked, as an emulated one may. It is booted once more.
     BootAgain,
     /// It hung each time.
     GivenUp,
@@ -81,13 +81,22 @@ pub(super) enum AfterAttempt {
 
 impl AfterAttempt {
     /// Decides what follows an attempt. `boots` is the number of boots so far, including this one.
-    pub(super) fn of(start: InitialState, is_up: bool, reason: Option<EndReason>, boots: u32) -> Self {
+    pub(super) fn of(
+        start: InitialState,
+        is_up: bool,
+        reason: Option<EndReason>,
+        exit: &Exit,
+        boots: u32,
+    ) -> Self {
         match (start, reason) {
             _ if is_up => Self::Finished,
             (_, Some(EndReason::Ordered)) => Self::Finished,
             (InitialState::Fork | InitialState::Spare, _) => Self::BootInstead,
             (InitialState::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
             (InitialState::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
+            (InitialState::Boot, None) if boots < BOOTS && matches!(exit, Exit::Panicked { .. }) => {
+                Self::BootAgain
+            }
             (InitialState::Boot, _) => Self::Finished,
         }
     }
@@ -248,11 +257,19 @@ mod tests {
             (InitialState::Fork, false, Some(EndReason::Paused), 0, BootInstead),
             (InitialState::Boot, true, Some(EndReason::Ordered), 1, Finished),
         ] {
-            assert_eq!(
-                AfterAttempt::of(start, is_up, reason, boots),
-                expected,
-                "{start:?} {reason:?} {boots}"
-            );
+            let after = AfterAttempt::of(start, is_up, reason, &Exit::PoweredOff, boots);
+            assert_eq!(after, expected, "{start:?} {reason:?} {boots}");
+        }
+    }
+
+    #[test]
+    fn a_boot_whose_kernel_panics_before_the_machine_is_up_is_followed_by_one_more() {
+        use AfterAttempt::{BootAgain, Finished};
+        let panicked = Exit::Panicked { message: "x".to_owned() };
+        for (is_up, boots, expected) in [(false, 1, BootAgain), (false, BOOTS, Finished), (true, 1, Finished)]
+        {
+            let after = AfterAttempt::of(InitialState::Boot, is_up, None, &panicked, boots);
+            assert_eq!(after, expected, "{is_up} {boots}");
         }
     }
 }

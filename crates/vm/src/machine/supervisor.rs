@@ -112,7 +112,7 @@ impl<S: StartSource> Supervisor<S> {
             self.tell(VmEvent::VmmStarted { pid, from: started.from }).await;
             let mut attempt = Attempt::new(started.vmm, started.turn, start, &self.role);
             let exit = self.watch(&mut attempt).await;
-            match AfterAttempt::of(start, attempt.is_up(), attempt.reason(), boots) {
+            match AfterAttempt::of(start, attempt.is_up(), attempt.reason(), &exit, boots) {
                 AfterAttempt::Finished => return exit,
                 AfterAttempt::BootInstead => self.source.fork_failed(&self.why_unusable(&attempt, &exit)),
                 AfterAttempt::GivenUp => {
