@@ -131,12 +131,16 @@ impl Script {
     }
 
     fn start(&self) -> std::io::Result<(Child, Receiver)> {
-        let (program, arguments) =
-            self.line.split_first().ok_or_else(|| std::io::Error::other("the shell is empty"))?;
+        if self.line.is_empty() {
+            return Err(std::io::Error::other("the shell is empty"));
+        }
         let (reader, writer) = std::io::pipe()?;
-        let mut command = Command::new(program);
+        // A runner that a shell started in the background ignores SIGINT, and so would its steps: a shell cannot trap a signal
+        // that was ignored when it began.
+        let mut command = Command::new("/usr/bin/env");
         command
-            .args(arguments)
+            .arg("--default-signal=INT,QUIT")
+            .args(&self.line)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
