@@ -79,6 +79,17 @@ pub(super) fn discard(mut child: Child) {
     let _ = orphans::reap(&mut child);
 }
 
+/// Returns the process and the result, or the error after the process was discarded.
+pub(super) fn keep_if<T, E>(child: Child, result: Result<T, E>) -> Result<(Child, T), E> {
+    match result {
+        Ok(value) => Ok((child, value)),
+        Err(error) => {
+            discard(child);
+            Err(error)
+        }
+    }
+}
+
 impl Process {
     pub(super) fn pid(&self) -> Pid {
         self.pid

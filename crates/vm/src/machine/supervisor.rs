@@ -371,6 +371,23 @@ mod tests {
     use dayfly_guest::protocol::frame::{Decoder, Encoder};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    /// Returns the role of a machine whose starts have this limit.
+    fn role(limit: Duration) -> MachineRole {
+        MachineRole {
+            hostname: "m".to_owned(),
+            runner_id: "0-abc".to_owned(),
+            settings: SecretString::default(),
+            entrypoint: Entrypoint::default(),
+            shares: Vec::new(),
+            env: Vec::new(),
+            dns: None,
+            shell: false,
+            hello_limit: limit,
+            fork_limit: limit,
+            docker_limit: None,
+        }
+    }
+
     #[tokio::test]
     async fn whoever_waits_for_a_turn_gives_up_when_ordered_and_not_when_let_go() {
         for (order, is_let_go, ends) in [
@@ -476,19 +493,7 @@ mod tests {
         let (outputs, detached) = (Outputs::new(), Arc::default());
         let started = source.spawn(None, &outputs, &detached).await.expect("started");
         let limit = Duration::from_millis(300);
-        let role = MachineRole {
-            hostname: "m".to_owned(),
-            runner_id: "0-abc".to_owned(),
-            settings: SecretString::default(),
-            entrypoint: Entrypoint::default(),
-            shares: Vec::new(),
-            env: Vec::new(),
-            dns: None,
-            shell: false,
-            hello_limit: limit,
-            fork_limit: limit,
-            docker_limit: None,
-        };
+        let role = role(limit);
         let environment = EnvironmentDir::open(folder.path(), "0-abc").expect("environment");
         let supervisor = Supervisor {
             source,
@@ -598,19 +603,7 @@ mod tests {
             ],
         ));
         let limit = Duration::from_secs(60);
-        let role = MachineRole {
-            hostname: "m".to_owned(),
-            runner_id: "0-abc".to_owned(),
-            settings: SecretString::default(),
-            entrypoint: Entrypoint::default(),
-            shares: Vec::new(),
-            env: Vec::new(),
-            dns: None,
-            shell: false,
-            hello_limit: limit,
-            fork_limit: limit,
-            docker_limit: None,
-        };
+        let role = role(limit);
         let environment = EnvironmentDir::open(folder.path(), "0-abc").expect("environment");
         let supervisor = Supervisor {
             source: OneStart,

@@ -54,16 +54,10 @@ impl Standby for ActStandby {
         app::give(folder, account)?;
         let waiting = Launch { program: self.program.clone(), args: vec![FIFO.to_owned()], ..launch.clone() };
         let (child, output) = process::spawn(&waiting, account)?;
-        match fifo::wait_for_reader(&fifo, &self.program, Pid::from_child(&child), end) {
-            Ok(pipe) => {
-                self.pipe = Some(pipe);
-                Ok((child, output))
-            }
-            Err(error) => {
-                process::discard(child);
-                Err(error)
-            }
-        }
+        let waiting = fifo::wait_for_reader(&fifo, &self.program, Pid::from_child(&child), end);
+        let (child, pipe) = process::keep_if(child, waiting)?;
+        self.pipe = Some(pipe);
+        Ok((child, output))
     }
 
     fn hand_over(&mut self, launch: &Launch, _: &JitConfig) -> Result<(), StandbyError> {

@@ -61,16 +61,10 @@ impl Standby for ListenerStandby {
         fifo::make(&runner, account)?;
         self.runner = Some(runner.clone());
         let (child, output) = process::spawn(launch, account)?;
-        match wait(&runner, launch, Pid::from_child(&child), account, end) {
-            Ok(pipe) => {
-                self.pipe = Some(pipe);
-                Ok((child, output))
-            }
-            Err(error) => {
-                process::discard(child);
-                Err(error)
-            }
-        }
+        let waiting = wait(&runner, launch, Pid::from_child(&child), account, end);
+        let (child, pipe) = process::keep_if(child, waiting)?;
+        self.pipe = Some(pipe);
+        Ok((child, output))
     }
 
     fn hand_over(&mut self, launch: &Launch, jit_config: &JitConfig) -> Result<(), StandbyError> {
