@@ -133,7 +133,7 @@ impl OfficialImage {
             .arg(stage.root()?))?;
         app.install(&tree)?;
         let layer = scratch.pack(&tree)?;
-        // The built-in image has no ICU, which .NET needs unless it is told otherwise.
+        // The built-in image has no ICU, which .NET needs unless a setting turns that off.
         let archive = scratch.archive("official", &[layer], &["DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1"])?;
         let name = format!("oci-archive:{}", archive.display());
         let pulled = Dayfly::new(["image", "pull", "--json", "--image-tools", "none", &name]);

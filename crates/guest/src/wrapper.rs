@@ -18,7 +18,7 @@ pub(crate) const REAL: &str = "docker.orig";
 /// Name under which this program is the wrapper.
 pub(crate) const NAME: &str = "docker";
 
-/// The variable by which buildx is told to build elsewhere, as by `--builder` (Docker's documentation, "Build variables"). An
+/// The variable that makes buildx build elsewhere, as by `--builder` (Docker's documentation, "Build variables"). An
 /// empty one says nothing.
 const BUILDER: &str = "BUILDX_BUILDER";
 

@@ -60,7 +60,7 @@ impl Folders {
 
 impl Drop for Folders {
     fn drop(&mut self) {
-        // What a job has made unremovable stays; the folder of the installation is removed with its test.
+        // Files that a job has made unremovable stay; the folder of the installation is removed with its test.
         let _ = std::fs::remove_dir_all(&self.own);
     }
 }

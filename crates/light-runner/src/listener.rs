@@ -40,7 +40,7 @@ pub(crate) struct Listener<'a> {
     pub(crate) polls_failed: u32,
 }
 
-/// What happened while a job runs.
+/// An event while a job runs.
 enum Happened {
     Worked(WorkerEnd),
     Polled(Result<Option<Message>, Exit>),
@@ -301,7 +301,7 @@ fn order(orderer: &watch::Sender<Order>, order: Order) {
     });
 }
 
-/// Waits until the app is told to stop.
+/// Waits until the app gets the order to stop.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         // The sender is gone, and no order to stop can come any more.

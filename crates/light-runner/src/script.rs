@@ -57,7 +57,7 @@ pub(crate) enum ScriptEnd {
     NotStarted(std::io::Error),
 }
 
-/// What happened to a running script.
+/// An event of a running script.
 #[derive(Clone, Copy)]
 enum Happened {
     Output(usize),

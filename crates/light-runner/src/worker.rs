@@ -26,7 +26,7 @@ use crate::script::Order;
 use crate::step::Step;
 use crate::{Say, Settings, VERSION};
 
-/// What a worker needs from its listener.
+/// The parts of the listener that a worker needs.
 pub(crate) struct Surroundings<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) say: Say<'a>,

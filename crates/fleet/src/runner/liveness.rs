@@ -53,7 +53,7 @@ pub(super) struct LivenessRule {
     pub(super) job: Duration,
 }
 
-/// What is known about a runner whose app is up. Pure: time is passed in.
+/// The state from which the loop decides if a runner whose app is up is alive. Pure: time is passed in.
 #[derive(Debug)]
 pub(super) struct Liveness {
     rule: LivenessRule,

@@ -41,7 +41,7 @@ impl LastLines {
 const JOB_NAME_MAX: usize = 500;
 /// Number of reports of the runner app about its jobs that are told at once. A job makes three.
 const OBSERVED_BURST: u32 = 30;
-/// Time after which one more report is told: a runner that has job after job may report without end.
+/// Time after which one more report is logged: a runner that has job after job may report without end.
 const OBSERVED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The limit of the facts that lines of the guest cause, because each of them goes to the log and to every reader. The lines
@@ -56,7 +56,7 @@ impl Observed {
         Self { paid_until: now }
     }
 
-    /// Returns true if one more report is told.
+    /// Returns true if one more report is logged.
     fn allows(&mut self, now: Instant) -> bool {
         let next = self.paid_until.max(now) + OBSERVED_PAUSE;
         let allowed = next <= now + OBSERVED_PAUSE * OBSERVED_BURST;

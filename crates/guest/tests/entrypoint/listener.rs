@@ -72,7 +72,7 @@ fn steady(stage: &Stage, output: &str) -> Vec<String> {
     lines.map(|line| line.replace(folder.to_str().unwrap().trim_end_matches('/'), "")).collect()
 }
 
-/// Asserts that the app does not stand by for this reason, that the host is told once, and that the app runs as ever.
+/// Asserts that the app does not stand by for this reason, that the host logs it once, and that the app runs as ever.
 fn assert_started_as_ever(stage: &Stage, seconds: u16, why: &str) {
     let standby = Standby::with_app(stage, LISTENER, seconds);
     let told = stage.text("standby.log");
