@@ -8,6 +8,9 @@ pub enum StopOrder {
     /// Continue.
     #[default]
     None,
+    /// End the loop once its runner has no job: delete the registration if the forge allows it, which it does not while the
+    /// runner has a job, and start no other runner after that job.
+    WhenIdle,
     /// Stop the runner by the handshake (`.trm`), delete its registration, then end the loop.
     Gently,
     /// Kill the VM; its registration and its files are still removed.

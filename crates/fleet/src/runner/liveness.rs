@@ -96,6 +96,11 @@ impl Liveness {
         self.next = self.next.min(self.hurry_from.max(now + self.rule.after_job));
     }
 
+    /// Makes the next question due now.
+    pub(super) fn look_now(&mut self, now: Instant) {
+        self.next = now;
+    }
+
     /// Notes that the forge is being asked, so that it is not asked twice.
     pub(super) fn asked(&mut self, now: Instant) {
         self.next = now + self.rule.pace;

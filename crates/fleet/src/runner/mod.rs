@@ -18,6 +18,7 @@ mod pull;
 mod reach;
 mod register;
 mod relay;
+mod retire;
 mod start;
 mod watch;
 

@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::liveness::{Liveness, LivenessRule, RegistrationAnswer, Verdict};
+use super::retire::{Retirement, RetirementAnswer, RetirementStep};
 use super::{Run, RunnerEnd, RunnerError};
-use crate::fact::{Fact, StartKind};
+use crate::fact::{Fact, RegistrationEnd, StartKind};
 use crate::state::JobState;
 use crate::stop::StopOrder;
 
@@ -77,6 +78,15 @@ enum RunInput {
     QuestionDue,
     Answered(RegistrationAnswer),
     JobLimitPassed,
+    RetirementDue,
+    Retired(RetirementAnswer),
+}
+
+/// The questions to the forge that have no answer yet, at most one of each kind. They are given up when this is dropped.
+#[derive(Default)]
+struct Questions {
+    registration: JoinSet<RegistrationAnswer>,
+    retirement: JoinSet<RetirementAnswer>,
 }
 
 /// The stage of a watched runner. Each stage but `Up` has a deadline.
@@ -131,10 +141,10 @@ impl Run<'_> {
     pub(super) async fn watch(&mut self) -> Result<RunnerEnd, RunnerError> {
         let mut lines = LastLines::default();
         let mut stage = Stage::Booting;
-        // At most one question to the forge. It is given up when this returns.
-        let mut questions = JoinSet::new();
+        let mut questions = Questions::default();
+        let mut retirement = Retirement::default();
         loop {
-            match self.next_input(&stage, &mut questions).await {
+            match self.next_input(&stage, &retirement, &mut questions).await {
                 RunInput::Vm(None) => {
                     return Ok(RunnerEnd::MachineLost { exit: "its events ended".to_owned() });
                 }
@@ -157,6 +167,13 @@ impl Run<'_> {
                     }
                 }
                 RunInput::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
+                RunInput::Ordered(StopOrder::WhenIdle) => retirement.order(Instant::now()),
+                RunInput::RetirementDue => {
+                    self.try_to_retire(&mut retirement, &mut questions.retirement)?;
+                }
+                RunInput::Retired(answer) => {
+                    stage = self.take_retirement(&answer, &mut retirement, stage).await?;
+                }
                 RunInput::Ordered(order) => {
                     stage = self.ask_to_end(RunnerEnd::Stopped, order, "the loop was stopped").await?;
                 }
@@ -165,7 +182,7 @@ impl Run<'_> {
                 RunInput::QuestionDue => {
                     if let Stage::Up(liveness) = &mut stage {
                         liveness.asked(Instant::now());
-                        questions.spawn(self.question());
+                        questions.registration.spawn(self.question());
                     }
                 }
                 RunInput::Answered(answer) => {
@@ -192,21 +209,29 @@ impl Run<'_> {
         }
     }
 
-    async fn next_input(&mut self, stage: &Stage, questions: &mut JoinSet<RegistrationAnswer>) -> RunInput {
+    async fn next_input(
+        &mut self,
+        stage: &Stage,
+        retirement: &Retirement,
+        questions: &mut Questions,
+    ) -> RunInput {
         let Some(vm) = self.vm.as_mut() else { return RunInput::Vm(None) };
         let (question, job_ends) = stage.checks();
-        let is_asked = !questions.is_empty();
+        let is_asked = !questions.registration.is_empty();
+        let known = if retirement.is_ordered() { StopOrder::WhenIdle } else { StopOrder::None };
         tokio::select! {
             event = vm.next_event() => RunInput::Vm(event),
             () = self.environment.changed() => RunInput::EnvironmentChanged,
-            order = self.stop.above(stage.order()) => RunInput::Ordered(order),
+            order = self.stop.above(known.max(stage.order())) => RunInput::Ordered(order),
             () = until(self.lifetime_ends) => RunInput::LifetimeOver,
             () = until(stage.deadline()) => RunInput::DeadlinePassed,
             () = until(question), if !is_asked => RunInput::QuestionDue,
-            Some(answer) = questions.join_next() => {
+            Some(answer) = questions.registration.join_next() => {
                 RunInput::Answered(answer.unwrap_or(RegistrationAnswer::Unknown))
             }
             () = until(job_ends) => RunInput::JobLimitPassed,
+            () = until(retirement.next()) => RunInput::RetirementDue,
+            Some(Ok(answer)) = questions.retirement.join_next() => RunInput::Retired(answer),
         }
     }
 
@@ -236,6 +261,28 @@ impl Run<'_> {
                 Ok(None) => RegistrationAnswer::Gone,
                 Err(_) => RegistrationAnswer::Unknown,
             }
+        }
+    }
+
+    async fn take_retirement(
+        &mut self,
+        answer: &RetirementAnswer,
+        retirement: &mut Retirement,
+        mut stage: Stage,
+    ) -> Result<Stage, RunnerError> {
+        let now = Instant::now();
+        match retirement.take(answer, self.state.was_up(), self.pool.limits.cleanup, now) {
+            RetirementStep::End => {
+                self.tell(Fact::RegistrationEnded { how: RegistrationEnd::Deleted }).await?;
+                self.ask_to_end(RunnerEnd::Stopped, StopOrder::WhenIdle, "no job needs it").await
+            }
+            RetirementStep::LookCloser => {
+                if let Stage::Up(liveness) = &mut stage {
+                    liveness.look_now(now);
+                }
+                Ok(stage)
+            }
+            RetirementStep::GoOn => Ok(stage),
         }
     }
 

@@ -1,0 +1,133 @@
+//! Ends a runner that has no job, because no job needs it any more or because its pool drains.
+//!
+//! Only the forge knows if a runner has a job, and it can give it one at any moment. So the loop deletes the registration
+//! first: the forge refuses that while the runner has a job. The runner then ends after its job, because no other one starts.
+
+use dayfly_forge::ForgeError;
+use dayfly_host::retry::Retry;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Run, RunnerError};
+use crate::fact::{Fact, RegistrationEnd};
+use crate::registration::{self, RegistrationOutcome, WhenBusy};
+
+/// The answer of the forge to an attempt to retire a runner.
+pub(super) type RetirementAnswer = Result<RegistrationOutcome, ForgeError>;
+
+/// The attempts to retire a runner. Pure: time is passed in.
+#[derive(Debug, Default)]
+pub(super) struct Retirement {
+    is_ordered: bool,
+    attempts: u32,
+    /// Time of the next attempt; none if no attempt is due.
+    next: Option<Instant>,
+}
+
+/// The consequence of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RetirementStep {
+    /// The registration is deleted, so the runner has no job and gets none.
+    End,
+    /// The registration is gone for another reason, so the loop looks closer.
+    LookCloser,
+    /// The runner has a job, or there is another attempt later.
+    GoOn,
+}
+
+impl Retirement {
+    /// Notes the order to retire.
+    pub(super) fn order(&mut self, now: Instant) {
+        self.is_ordered = true;
+        self.next = Some(now);
+    }
+
+    /// Returns true if the order was given.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.is_ordered
+    }
+
+    /// Returns the time of the next attempt.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Notes that the forge is being asked.
+    fn asked(&mut self) {
+        self.next = None;
+    }
+
+    /// Takes in the forge's answer. `is_up` is false if the runner app was not up yet: it may register itself later.
+    pub(super) fn take(
+        &mut self,
+        answer: &RetirementAnswer,
+        is_up: bool,
+        retry: Retry,
+        now: Instant,
+    ) -> RetirementStep {
+        match answer.as_ref().map(|outcome| outcome.how) {
+            Ok(RegistrationEnd::Deleted) => RetirementStep::End,
+            Ok(RegistrationEnd::Busy) => RetirementStep::GoOn,
+            Ok(RegistrationEnd::Gone) if is_up => RetirementStep::LookCloser,
+            Ok(RegistrationEnd::Gone) | Err(_) => {
+                self.attempts += 1;
+                self.next = retry.pause_after(self.attempts).map(|pause| now + pause);
+                RetirementStep::GoOn
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Begins an attempt to delete the registration, unless the forge says that the runner has a job.
+    pub(super) fn try_to_retire(
+        &mut self,
+        retirement: &mut Retirement,
+        attempts: &mut JoinSet<RetirementAnswer>,
+    ) -> Result<(), RunnerError> {
+        retirement.asked();
+        self.record(Fact::DeletingRegistration)?;
+        let (forge, scope) = (self.pool.forge.clone(), self.pool.spec.scope.clone());
+        let (name, state) = (self.name.clone(), self.state.registration);
+        attempts.spawn(async move { registration::end(&forge, &scope, &name, state, WhenBusy::Leave).await });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dayfly_host::retry::CLEANUP;
+
+    use super::*;
+
+    fn answered(how: RegistrationEnd) -> RetirementAnswer {
+        Ok(RegistrationOutcome { how, unreported: None })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_registration_that_was_deleted_ends_a_runner() {
+        let now = Instant::now();
+        let mut retirement = Retirement::default();
+        let mut take = |how, is_up| retirement.take(&answered(how), is_up, CLEANUP, now);
+        assert_eq!(take(RegistrationEnd::Deleted, true), RetirementStep::End);
+        assert_eq!(take(RegistrationEnd::Busy, true), RetirementStep::GoOn);
+        assert_eq!(take(RegistrationEnd::Gone, true), RetirementStep::LookCloser);
+        assert_eq!(retirement.next(), None, "no further attempt is due");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runner_that_has_not_registered_itself_yet_is_retired_later() {
+        let now = Instant::now();
+        let mut retirement = Retirement::default();
+        retirement.order(now);
+        assert_eq!((retirement.is_ordered(), retirement.next()), (true, Some(now)));
+        retirement.asked();
+        assert_eq!(retirement.next(), None);
+        for seconds in [15, 30, 60] {
+            retirement.take(&answered(RegistrationEnd::Gone), false, CLEANUP, now);
+            assert_eq!(retirement.next(), Some(now + Duration::from_secs(seconds)));
+        }
+    }
+}
