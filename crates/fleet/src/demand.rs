@@ -1,14 +1,17 @@
-//! The demand for runners: a fixed number, or one runner for each job that waits.
+//! The demand for runners: a fixed number, or as many runners as there are jobs.
 //!
-//! A source of jobs (the lab's events today) sends [`DemandEvent`]s to an orchestrator. Another source is another sender of
-//! the same events.
+//! A source of jobs sends [`DemandEvent`]s for a pool to an orchestrator: the events of a lab, the messages of a scale set,
+//! the deliveries of a webhook, the answers of a poll. Another source is another sender of the same events. Several sources
+//! may feed one pool, because the same job has the same id in each of them, and a number of jobs is not added to them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::job_end::JobEnd;
+use crate::pool::PoolSpec;
 
 /// The demand of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,11 +24,24 @@ pub enum Demand {
         /// The order in which the slots start.
         start: StartOrder,
     },
-    /// A runner for each job that waits.
+    /// A runner for each job that waits, with the labels of that job.
     Jobs {
         /// Most runners at once.
         max: u32,
     },
+    /// As many runners as there are jobs, all alike, and some that wait for a job.
+    Scaled(Scale),
+}
+
+/// The rule for the number of alike runners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Runners that wait for a job beside those that the known jobs need. [`DemandEvent::MinIdle`] replaces the number.
+    pub min_idle: u32,
+    /// Most runners at once.
+    pub max: u32,
+    /// Time after which a runner above the number that is needed goes, if it got no job.
+    pub idle_timeout: Duration,
 }
 
 /// The order in which the slots of a static demand start.
@@ -86,17 +102,63 @@ pub enum DemandEvent {
         /// The job.
         job: u64,
     },
+    /// So many jobs are assigned to the pool, whether they have a runner yet or not. Jobs that other events tell of are
+    /// among them.
+    Assigned {
+        /// The number of jobs.
+        jobs: u32,
+    },
+    /// A scaled pool has this minimum of idle runners from now on.
+    MinIdle(u32),
     /// No more jobs will come.
     Closed,
 }
 
-/// The sending end, for a source of jobs.
-pub type DemandSender = mpsc::UnboundedSender<DemandEvent>;
-/// The receiving end, for an orchestrator.
-pub type DemandReceiver = mpsc::UnboundedReceiver<DemandEvent>;
+/// A change of the demand of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolDemand {
+    /// Name of the pool; empty for a pool that has none.
+    pub pool: Arc<str>,
+    /// The change.
+    pub event: DemandEvent,
+}
 
-/// Creates the queue between a source of jobs and an orchestrator. It needs no bound: a job has a few events, the forge
-/// bounds the number of jobs, and the orchestrator never stops reading.
+/// The sending end, for the sources of all pools.
+#[derive(Debug, Clone)]
+pub struct DemandSender {
+    sender: mpsc::UnboundedSender<PoolDemand>,
+}
+
+/// The sending end, for the sources of one pool.
+#[derive(Debug, Clone)]
+pub struct PoolDemandSender {
+    pool: Arc<str>,
+    sender: mpsc::UnboundedSender<PoolDemand>,
+}
+
+/// The receiving end, for an orchestrator.
+pub type DemandReceiver = mpsc::UnboundedReceiver<PoolDemand>;
+
+/// Creates the queue between sources of jobs and an orchestrator. It needs no bound, because the orchestrator never stops
+/// reading, and itself bounds the jobs that it remembers.
 pub fn channel() -> (DemandSender, DemandReceiver) {
-    mpsc::unbounded_channel()
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (DemandSender { sender }, receiver)
+}
+
+impl DemandSender {
+    /// Returns the sending end for one pool.
+    pub fn of(&self, pool: &PoolSpec) -> PoolDemandSender {
+        PoolDemandSender {
+            pool: pool.name.as_deref().unwrap_or_default().into(),
+            sender: self.sender.clone(),
+        }
+    }
+}
+
+impl PoolDemandSender {
+    /// Sends a change. A source that sends after the orchestrator's end is ignored.
+    pub fn send(&self, event: DemandEvent) {
+        let _ = self.sender.send(PoolDemand { pool: Arc::clone(&self.pool), event });
+    }
 }

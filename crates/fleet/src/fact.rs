@@ -28,6 +28,9 @@ pub struct FactRecord {
     /// Time of the event.
     #[serde(flatten)]
     pub at: Moment,
+    /// Name of the pool; none for a pool that has no name because it comes from a command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Number of the loop.
     #[serde(rename = "loop")]
     pub loop_index: u32,
@@ -496,7 +499,7 @@ pub(crate) mod tests {
     pub(crate) fn record(fact: Fact) -> FactRecord {
         let id: RunnerId = "0-aaaaaaa".parse().expect("an id");
         let runner = Some(RunnerRef { name: id.name("p"), id });
-        FactRecord { at: Moment { us: 1_000_500 }, loop_index: 0, runner, fact }
+        FactRecord { at: Moment { us: 1_000_500 }, pool: None, loop_index: 0, runner, fact }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   instances/<random>/
 //!     lock            held (flock) as long as the process lives
-//!     instance.json   the forge, the scope and the prefix that it serves
+//!     instance.json   the forge, the scope and the prefix of each pool that it serves
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
 //!     runs/<id>/      one folder per runner: journal, and vm/ with the machine's sockets, disk and console log
@@ -19,11 +19,13 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dayfly_forge::RunnerScope;
+use dayfly_forge::{Forge, RunnerScope};
 use dayfly_host::file;
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
+
+use crate::pool::PoolSpec;
 
 /// Folder of all instances, under the state folder.
 pub const FOLDER: &str = "instances";
@@ -41,9 +43,12 @@ const RECORD: &str = "instance.json";
 /// Longest time that a process may take between the creation of its folder and of the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
 
-/// The forge and the scope that an instance serves.
+/// The forge and the scope of a pool that an instance serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serves {
+    /// Name of the pool; none for a pool of a command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Base URL of the forge's API.
     pub forge: String,
     /// Scope of its runners.
@@ -52,6 +57,24 @@ pub struct Serves {
     pub prefix: String,
     /// True if the forge is a lab inside this process, so that all registrations vanish with the process.
     pub private_lab: bool,
+}
+
+impl Serves {
+    /// Returns the record for a pool.
+    pub fn of(pool: &PoolSpec, forge: &Forge) -> Self {
+        Self {
+            pool: pool.name.clone(),
+            forge: forge.base().url().to_string(),
+            scope: pool.scope.clone(),
+            prefix: pool.prefix.clone(),
+            private_lab: false,
+        }
+    }
+
+    /// Returns true if both have their registrations in the same place, whatever the pools are called.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        self.forge == other.forge && self.scope == other.scope && self.prefix == other.prefix
+    }
 }
 
 /// The error of an instance's folder that cannot be created, locked, read or removed.
@@ -72,7 +95,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Instance
 #[derive(Debug)]
 pub struct Instance {
     folder: PathBuf,
-    serves: Serves,
+    serves: Vec<Serves>,
     _lock: File,
 }
 
@@ -81,7 +104,7 @@ impl Instance {
     ///
     /// # Errors
     /// The folder cannot be created, e.g. because there is no space or no permission.
-    pub fn create(state: &Path, serves: Serves) -> Result<Self, InstanceError> {
+    pub fn create(state: &Path, serves: Vec<Serves>) -> Result<Self, InstanceError> {
         let all = state.join(FOLDER);
         private_folder(&all)?;
         let random: String = rand::rng().sample_iter(Alphanumeric).take(8).map(char::from).collect();
@@ -95,12 +118,12 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Replaces the record of the forge and the scope that the instance serves. The address of a private lab is known only
+    /// Replaces the record of the forges and scopes that the instance serves. The address of a private lab is known only
     /// after the folder exists.
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn serve(&mut self, serves: Serves) -> Result<(), InstanceError> {
+    pub fn serve(&mut self, serves: Vec<Serves>) -> Result<(), InstanceError> {
         self.serves = serves;
         self.write_record()
     }
@@ -118,8 +141,8 @@ impl Instance {
         &self.folder
     }
 
-    /// Returns the forge and the scope that the instance serves.
-    pub fn serves(&self) -> &Serves {
+    /// Returns the forges and scopes that the instance serves.
+    pub fn serves(&self) -> &[Serves] {
         &self.serves
     }
 
@@ -158,16 +181,16 @@ impl Instance {
 pub struct Abandoned {
     /// The instance's folder.
     pub folder: PathBuf,
-    /// The forge and the scope that it served.
+    /// The forges and scopes that it served.
     pub served: Served,
     _lock: File,
 }
 
-/// The forge and the scope that an instance served.
+/// The forges and scopes that an instance served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
     /// These.
-    Known(Serves),
+    Known(Vec<Serves>),
     /// The process died before it wrote the record, so it has no run.
     Nothing,
     /// The record is damaged, as after a power cut.
@@ -191,7 +214,7 @@ impl Abandoned {
     /// Returns true if the forge was a lab inside the process, so that all registrations vanished with it.
     pub(crate) fn is_of_private_lab(&self) -> bool {
         match &self.served {
-            Served::Known(serves) => serves.private_lab,
+            Served::Known(serves) => serves.iter().any(|serves| serves.private_lab),
             Served::Nothing => false,
             // Only such a lab has its data in the instance.
             Served::Unreadable => self.folder.join(LAB).is_dir(),
@@ -220,8 +243,8 @@ impl Abandoned {
 pub struct InstanceInfo {
     /// The instance's folder.
     pub folder: PathBuf,
-    /// The forge and the scope that it serves; none if the record cannot be read.
-    pub serves: Option<Serves>,
+    /// The forges and scopes that it serves; none if the record cannot be read.
+    pub serves: Vec<Serves>,
     /// True if the instance's process lives.
     pub alive: bool,
 }
@@ -237,18 +260,36 @@ pub fn all(state: &Path) -> Result<Vec<InstanceInfo>, InstanceError> {
         // The lock is shared and held only for a moment, so that two readers do not mistake each other for the instance.
         let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
         let serves = match read_record(&folder) {
-            Ok(Served::Known(serves)) => Some(serves),
-            Ok(Served::Nothing | Served::Unreadable) | Err(_) => None,
+            Ok(Served::Known(serves)) => serves,
+            Ok(Served::Nothing | Served::Unreadable) | Err(_) => Vec::new(),
         };
         found.push(InstanceInfo { serves, folder, alive });
     }
     Ok(found)
 }
 
+/// The content of [`RECORD`]. Versions with one pool for each instance wrote that pool alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Record {
+    Pools(Vec<Serves>),
+    Pool(Serves),
+}
+
+impl From<Record> for Vec<Serves> {
+    fn from(record: Record) -> Self {
+        match record {
+            Record::Pools(pools) => pools,
+            Record::Pool(pool) => vec![pool],
+        }
+    }
+}
+
 fn read_record(folder: &Path) -> Result<Served, InstanceError> {
     let path = folder.join(RECORD);
     match fs::read(&path) {
-        Ok(text) => Ok(serde_json::from_slice(&text).map_or(Served::Unreadable, Served::Known)),
+        Ok(text) => Ok(serde_json::from_slice::<Record>(&text)
+            .map_or(Served::Unreadable, |record| Served::Known(record.into()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Served::Nothing),
         Err(source) => Err(InstanceError { what: "read", path, source }),
     }
@@ -346,26 +387,35 @@ mod tests {
 
     fn serves() -> Serves {
         let scope = RunnerScope::Organization("o".into());
-        Serves { forge: "http://f".into(), scope, prefix: "p".into(), private_lab: false }
+        Serves { pool: None, forge: "http://f".into(), scope, prefix: "p".into(), private_lab: false }
     }
 
     #[test]
     fn an_instance_whose_process_lives_is_not_abandoned() {
         let state = tempfile::tempdir().expect("folder");
-        let instance = Instance::create(state.path(), serves()).expect("create");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
         assert!(abandoned(state.path()).expect("read").is_empty());
         drop(instance);
         let left = abandoned(state.path()).expect("read");
         assert_eq!(left.len(), 1);
-        assert_eq!(left[0].served, Served::Known(serves()));
+        assert_eq!(left[0].served, Served::Known(vec![serves()]));
         // While one process cleans up, another one finds nothing to do.
         assert!(abandoned(state.path()).expect("read").is_empty());
     }
 
     #[test]
+    fn the_record_of_a_version_with_one_pool_is_read() {
+        let state = tempfile::tempdir().expect("folder");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
+        fs::write(instance.folder().join(RECORD), serde_json::to_vec(&serves()).expect("json")).expect("old");
+        drop(instance);
+        assert_eq!(abandoned(state.path()).expect("read")[0].served, Served::Known(vec![serves()]));
+    }
+
+    #[test]
     fn a_folder_with_a_run_in_it_stays() {
         let state = tempfile::tempdir().expect("folder");
-        let instance = Instance::create(state.path(), serves()).expect("create");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
         let run = instance.runs().join("0-aaaaaaa");
         private_folder(&run).expect("run");
         assert!(!instance.remove().expect("remove"));
@@ -422,7 +472,7 @@ mod tests {
     fn folders_are_closed_to_others() {
         use std::os::unix::fs::PermissionsExt as _;
         let state = tempfile::tempdir().expect("folder");
-        let instance = Instance::create(state.path(), serves()).expect("create");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
         for folder in [instance.folder().to_owned(), instance.environment(), instance.runs()] {
             assert_eq!(fs::metadata(&folder).expect("there").permissions().mode() & 0o777, 0o700);
         }

@@ -1,19 +1,21 @@
-//! Runs the slots of a pool side by side: starts them as the demand needs, replaces them if they fail, stops them together.
+//! Runs the slots of pools side by side: starts them as the demand needs, replaces them if they fail, stops them together.
 //!
 //! ```text
 //!   demand (a number, or jobs) --+
-//!   facts of runners ------------+--> slots --> decide (pure) --> orders: start, stop, reassign
-//!   ends of loops, time, stop ---+
+//!   facts of runners ------------+--> slots of each pool --> decide (pure) --> share (pure) --> orders: start, retire,
+//!   ends of loops, time, stop ---+                                             the budget       stop, reassign
 //! ```
 //!
 //! A slot is a task of its own, so that a panic in one never touches another. The task is also the seam for other engines:
-//! a slot gets its settings and a stop order, and returns facts and an end. All decisions are in [`decide`], without I/O.
+//! a slot gets its settings and a stop order, and returns facts and an end. All decisions are in [`decide`] and [`budget`], without I/O.
 
+mod budget;
 mod decide;
+mod pool;
 mod roster;
 mod slots;
 
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,92 +24,98 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::demand::{DemandEvent, DemandReceiver, JobDemand};
+use crate::demand::{DemandEvent, DemandReceiver, PoolDemand};
 use crate::fact::{Fact, FactRecord};
-use crate::pool::Pool;
 use crate::reaper::reap;
-use crate::runner_loop::run_slot;
-use crate::slot::{Slot, environment_in};
-use crate::stop::{Stop, StopOrder, StopSender};
+use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery};
-use decide::{Order, decide};
+pub use budget::Budget;
+use decide::{Decision, Order};
+pub use pool::PoolRun;
+use pool::{RunningPool, RunningSlot, Tasks};
 use roster::Roster;
 pub use slots::FailureRule;
-use slots::{Fate, LoopResult, Slots};
+use slots::{Fate, LoopResult};
 
 /// Longest wait for a runner of a slot before the next slot starts all the same. A cold boot under emulation on a busy host
 /// takes a minute.
 pub const UP_LIMIT: Duration = Duration::from_secs(300);
+/// Most slots of a pool, if a process runs several: the slots of the second pool have the numbers from this one on.
+pub const SLOTS_MAX: u32 = 1000;
 
-/// A pool to run.
+/// The pools to run.
 #[derive(Debug, Clone)]
 pub struct Orchestration {
-    /// The pool.
-    pub pool: Pool,
-    /// The rule for slots that fail.
-    pub rule: FailureRule,
+    /// The pools. Each has a name of its own if there are several.
+    pub pools: Vec<PoolRun>,
+    /// The limits for all their machines together.
+    pub budget: Budget,
     /// The common environment directory.
     pub environment: PathBuf,
 }
 
-/// Runs the slots of a pool until the demand is over and all of them have ended. `jobs` brings the jobs of a demand for
-/// jobs; `stop` stops all slots.
+/// Runs the slots of pools until their demand is over and all slots have ended. `demand` brings the jobs; `stop` stops all
+/// slots.
 pub async fn orchestrate(
     orchestration: Orchestration,
     host: &VmHost,
     facts: &FactSink,
-    jobs: Option<DemandReceiver>,
+    demand: Option<DemandReceiver>,
     stop: Stop,
 ) {
+    let Orchestration { pools, budget, environment } = orchestration;
     let (decisive_sender, decisive) = mpsc::unbounded_channel();
-    let Pool { leftovers, forge, limits, .. } = orchestration.pool.clone();
+    let _reapers = spawn_reapers(&pools, facts);
+    let firsts = (0..).step_by(SLOTS_MAX as usize);
     let orchestrator = Orchestrator {
-        orchestration,
+        pools: pools.into_iter().zip(firsts).map(|(pool, first)| RunningPool::new(pool, first)).collect(),
+        budget,
+        environment,
         host: host.clone(),
         facts: facts.with_decisive(decisive_sender),
-        slots: Slots::default(),
         roster: Roster::default(),
         decisive,
-        jobs,
-        tasks: JoinSet::new(),
-        running: HashMap::new(),
+        demand,
+        tasks: Tasks::default(),
         stop,
         ordered: StopOrder::None,
     };
-    tokio::select! {
-        () = orchestrator.run() => {}
-        never = reap(&leftovers, &forge, limits.cleanup, facts) => match never {},
+    orchestrator.run().await;
+}
+
+/// Starts the tasks that remove what runners have left. They end when the result is dropped.
+fn spawn_reapers(pools: &[PoolRun], facts: &FactSink) -> JoinSet<Infallible> {
+    let mut reapers = JoinSet::new();
+    for PoolRun { pool, .. } in pools {
+        let (leftovers, forge, retry) = (pool.leftovers.clone(), pool.forge.clone(), pool.limits.cleanup);
+        let facts = facts.of_pool(pool);
+        reapers.spawn(async move { reap(&leftovers, &forge, retry, &facts).await });
     }
+    reapers
 }
 
 struct Orchestrator {
-    orchestration: Orchestration,
+    pools: Vec<RunningPool>,
+    budget: Budget,
+    environment: PathBuf,
     host: VmHost,
     facts: FactSink,
-    slots: Slots,
     roster: Roster,
     /// Copies of the facts that it decides by; see [`FactSink::with_decisive`].
     decisive: mpsc::UnboundedReceiver<FactRecord>,
-    /// None if the demand is static, or once the source of jobs is gone.
-    jobs: Option<DemandReceiver>,
-    tasks: JoinSet<LoopEnd>,
-    /// The slot of each task.
-    running: HashMap<Id, RunningSlot>,
+    /// None if the demand of all pools is static, or once the sources of jobs are gone.
+    demand: Option<DemandReceiver>,
+    tasks: Tasks,
     stop: Stop,
     /// The order that was passed on to all slots.
     ordered: StopOrder,
 }
 
-struct RunningSlot {
-    index: u32,
-    stop: StopSender,
-}
-
 /// The next thing that an orchestrator has to react to.
 enum OrchestratorInput {
     Fact(FactRecord),
-    Demand(Option<DemandEvent>),
+    Demand(Option<PoolDemand>),
     Ended(Result<(Id, LoopEnd), JoinError>),
     Ordered(StopOrder),
     Due,
@@ -116,29 +124,50 @@ enum OrchestratorInput {
 impl Orchestrator {
     async fn run(mut self) {
         loop {
-            let decision = decide(&self.orchestration.pool.spec.demand, &self.slots, Instant::now());
-            for order in decision.orders {
-                self.carry_out(order).await;
+            let decisions = self.decide(Instant::now());
+            let wake = decisions.iter().filter_map(|decision| decision.wake).min();
+            let is_finished = decisions.iter().all(|decision| decision.is_finished);
+            for (at, decision) in decisions.into_iter().enumerate() {
+                for order in decision.orders {
+                    self.carry_out(at, order).await;
+                }
             }
-            if decision.is_finished {
+            if is_finished {
                 return;
             }
-            match self.next_input(decision.wake).await {
+            match self.next_input(wake).await {
                 OrchestratorInput::Fact(record) => self.take_fact(&record),
-                OrchestratorInput::Demand(Some(event)) => self.take_demand(event).await,
+                OrchestratorInput::Demand(Some(demand)) => self.take_demand(demand).await,
                 OrchestratorInput::Demand(None) => {
-                    self.jobs = None;
-                    self.slots.take(DemandEvent::Closed);
+                    self.demand = None;
+                    self.pools.iter_mut().for_each(|pool| pool.slots.take(DemandEvent::Closed));
                 }
                 OrchestratorInput::Ended(ended) => self.take_end(ended).await,
                 OrchestratorInput::Ordered(order) => {
                     self.ordered = order;
-                    self.slots.close();
-                    self.running.values().for_each(|slot| slot.stop.order(order));
+                    self.pools.iter_mut().for_each(|pool| pool.slots.close());
+                    self.tasks.order_all(order);
                 }
                 OrchestratorInput::Due => {}
             }
         }
+    }
+
+    /// Decides for each pool, and leaves out the starts that the budget does not allow. These are decided again at the next
+    /// input, and room comes with one: the end of a slot. Only a pool that waits too long for its first machine needs a time.
+    fn decide(&mut self, now: Instant) -> Vec<Decision> {
+        let mut decisions: Vec<Decision> = self.pools.iter().map(|pool| pool.decide(now)).collect();
+        let pools = self.pools.iter_mut().zip(&decisions);
+        let claims: Vec<_> = pools.map(|(pool, decision)| pool.claim(decision, now)).collect();
+        let shares = budget::share(&self.budget, &claims, now);
+        for (decision, mut left) in decisions.iter_mut().zip(shares) {
+            decision.orders.retain(|order| {
+                let is_allowed = !order.is_start() || left > 0;
+                left -= u32::from(is_allowed && order.is_start());
+                is_allowed
+            });
+        }
+        decisions
     }
 
     async fn next_input(&mut self, wake: Option<Instant>) -> OrchestratorInput {
@@ -149,8 +178,8 @@ impl Orchestrator {
             }
         };
         let demand = async {
-            match &mut self.jobs {
-                Some(jobs) => jobs.recv().await,
+            match &mut self.demand {
+                Some(demand) => demand.recv().await,
                 None => std::future::pending().await,
             }
         };
@@ -159,136 +188,141 @@ impl Orchestrator {
             biased;
             order = self.stop.above(self.ordered) => OrchestratorInput::Ordered(order),
             Some(record) = self.decisive.recv() => OrchestratorInput::Fact(record),
-            event = demand => OrchestratorInput::Demand(event),
-            Some(ended) = self.tasks.join_next_with_id() => OrchestratorInput::Ended(ended),
+            demand = demand => OrchestratorInput::Demand(demand),
+            Some(ended) = self.tasks.ends.join_next_with_id() => OrchestratorInput::Ended(ended),
             () = due => OrchestratorInput::Due,
         }
     }
 
-    async fn carry_out(&mut self, order: Order) {
+    async fn carry_out(&mut self, at: usize, order: Order) {
+        let pool = &mut self.pools[at];
         match order {
-            Order::Start { index, job, is_awaited } => self.start(index, job, is_awaited).await,
-            Order::Reassign { index, job } => self.slots.reassigned(index, job),
-            Order::Stop { index } => {
-                self.slots.stopping(index);
-                let slot = self.running.values().find(|slot| slot.index == index);
-                slot.into_iter().for_each(|slot| slot.stop.order(StopOrder::Gently));
+            Order::Start { index, purpose, is_awaited } => {
+                let facts = self.facts.of_pool(&pool.pool);
+                let for_job = purpose.job().map(|job| job.job);
+                facts.of_loop(pool.first + index).tell(Fact::LoopStarted { for_job }).await;
+                let shared = (&self.host, &facts, &mut self.tasks);
+                pool.start(index, purpose, is_awaited, &self.environment, shared);
             }
-            Order::StopWaiting { index } => self.stop_waiting(index).await,
+            Order::Reassign { index, job } => pool.slots.reassigned(index, job),
+            Order::Retire { index } => {
+                pool.slots.retiring(index);
+                self.tasks.order(pool.first + index, StopOrder::WhenIdle);
+            }
+            Order::Stop { index } => {
+                pool.slots.stopping(index);
+                self.tasks.order(pool.first + index, StopOrder::Gently);
+            }
+            Order::StopWaiting { index } => self.stop_waiting(at, index).await,
         }
     }
 
-    async fn start(&mut self, index: u32, job: Option<JobDemand>, is_awaited: bool) {
-        let for_job = job.as_ref().map(|job| job.job);
-        self.facts.of_loop(index).tell(Fact::LoopStarted { for_job }).await;
-        let slot = self.slot(index, job.as_ref());
-        self.slots.started(index, job, is_awaited, Instant::now());
-        let (pool, host, facts) = (self.orchestration.pool.clone(), self.host.clone(), self.facts.clone());
-        let (sender, stop) = crate::stop::channel();
-        let task = self.tasks.spawn(async move { run_slot(&pool, &slot, &host, &facts, stop).await });
-        self.running.insert(task.id(), RunningSlot { index, stop: sender });
+    /// Returns the pool of a slot, and the slot's number in it. `index` is the slot's number in the process.
+    fn slot(&mut self, index: u32) -> (&mut RunningPool, u32) {
+        // The slots of the only pool may have any number.
+        let at = (index / SLOTS_MAX).min(u32::try_from(self.pools.len()).unwrap_or(1).saturating_sub(1));
+        let pool = &mut self.pools[at as usize];
+        let number = index - pool.first;
+        (pool, number)
     }
 
-    fn slot(&self, index: u32, job: Option<&JobDemand>) -> Slot {
-        let (pool, environment) = (&self.orchestration.pool, self.environment_of(index));
-        match job {
-            None => Slot { is_patient: true, ..Slot::new(pool, index, environment) },
-            Some(job) => Slot::for_job(pool, index, environment, job),
+    async fn take_demand(&mut self, demand: PoolDemand) {
+        let Some(pool) = self.pools.iter_mut().find(|pool| pool.name() == &*demand.pool) else { return };
+        if let DemandEvent::Ended(end) = &demand.event {
+            self.roster.tell(end, &self.facts.of_pool(&pool.pool)).await;
         }
-    }
-
-    fn environment_of(&self, index: u32) -> PathBuf {
-        environment_in(&self.orchestration.environment, &self.orchestration.pool.spec.prefix, index)
-    }
-
-    async fn take_demand(&mut self, event: DemandEvent) {
-        if let DemandEvent::Ended(end) = &event {
-            self.roster.tell(end, &self.facts).await;
-        }
-        self.slots.take(event);
+        pool.slots.take(demand.event);
     }
 
     fn take_fact(&mut self, record: &FactRecord) {
+        let (pool, number) = self.slot(record.loop_index);
         match &record.fact {
             Fact::Registering => {
-                self.slots.named(record.loop_index, record.name());
+                pool.slots.named(number, record.name());
                 record.runner.iter().for_each(|runner| self.roster.begun(record.loop_index, runner.clone()));
             }
-            Fact::RunnerUp => self.slots.not_awaited(record.loop_index),
+            Fact::RunnerUp => pool.slots.is_up(number, Instant::now()),
             _ => {}
         }
     }
 
     async fn take_end(&mut self, ended: Result<(Id, LoopEnd), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some(RunningSlot { index, .. }) = self.running.remove(&id) else { return };
+        let Some(RunningSlot { index, .. }) = self.tasks.running.remove(&id) else { return };
         self.roster.ended(index);
-        let mut facts = self.facts.of_loop(index);
+        let (is_stopping, facts) = (self.ordered != StopOrder::None, self.facts.clone());
+        let (pool, number) = self.slot(index);
+        let mut facts = facts.of_pool(&pool.pool).of_loop(index);
         let verdict = match ended {
             Ok((_, end)) => {
                 if let LoopEnd::Finished(RunnerEnd::MachineLost { exit }) = &end {
                     let message = format!("a machine has ended in the middle of its work: {exit}");
                     facts.tell(Fact::Warning { message }).await;
                 }
-                judge(&end, self.ordered != StopOrder::None)
+                judge(&end, is_stopping)
             }
             Err(error) => {
-                self.clear_up_after(index).await;
+                for (run, why) in recovery::sweep_loop(&pool.pool.runs, index, &pool.pool.forge).await.left {
+                    let message = format!("{} is left for now: {why}", run.display());
+                    pool.pool.leftovers.add(run);
+                    facts.tell(Fact::Warning { message }).await;
+                }
                 LoopResult::Failed(format!("it failed because of a bug in dayfly: {error}"))
             }
         };
-        match self.slots.ended(index, verdict, self.orchestration.rule, Instant::now()) {
-            Fate::Finished(how) => self.tell_end(index, how).await,
+        let fate = pool.slots.ended(number, verdict, pool.rule, Instant::now());
+        let is_reused = matches!(&fate, Fate::Replaced { .. }) && pool.slots.slots.contains_key(&number);
+        let how = match fate {
+            Fate::Finished(how) => how,
             Fate::Replaced { why, count, pause } => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                facts.tell(Fact::LoopReplaced { why, count, pause_ms }).await;
+                facts.tell(Fact::LoopReplaced { why: why.clone(), count, pause_ms }).await;
+                why
             }
             Fate::GaveUp(why) => {
                 facts.tell(Fact::GaveUp { why: why.clone() }).await;
-                self.tell_end(index, why).await;
+                why
             }
+        };
+        if !is_reused {
+            // The directory stays if it is not empty, because other contents are not this slot's.
+            let _ = std::fs::remove_dir(self.environment_of(index));
+            facts.tell(Fact::LoopEnded { how }).await;
         }
     }
 
-    async fn tell_end(&self, index: u32, how: String) {
-        // The directory stays if it is not empty, because other contents are not this slot's.
-        let _ = std::fs::remove_dir(self.environment_of(index));
-        self.facts.of_loop(index).tell(Fact::LoopEnded { how }).await;
+    fn environment_of(&mut self, index: u32) -> PathBuf {
+        let environment = self.environment.clone();
+        self.slot(index).0.environment_of(&environment, index)
     }
 
-    /// Removes the run of a loop that has panicked: its machine died with it, but its registration and files did not.
-    async fn clear_up_after(&mut self, index: u32) {
-        let sweep =
-            recovery::sweep_loop(&self.orchestration.pool.runs, index, &self.orchestration.pool.forge).await;
-        for (run, why) in sweep.left {
-            let message = format!("{} is left for now: {why}", run.display());
-            self.orchestration.pool.leftovers.add(run);
-            self.facts.of_loop(index).tell(Fact::Warning { message }).await;
-        }
-    }
-
-    async fn stop_waiting(&mut self, index: u32) {
-        let waited = self.slots.slots.get(&index).map(|slot| slot.start.elapsed()).unwrap_or_default();
-        self.slots.not_awaited(index);
+    async fn stop_waiting(&mut self, at: usize, number: u32) {
+        let pool = &mut self.pools[at];
+        let waited = pool.slots.slots.get(&number).map(|slot| slot.start.elapsed()).unwrap_or_default();
+        pool.slots.not_awaited(number);
+        let index = pool.first + number;
         let message = format!(
             "no runner of loop {index} is up after {} s; the next loop starts nevertheless",
             waited.as_secs()
         );
-        self.facts.of_loop(index).tell(Fact::Warning { message }).await;
+        self.facts.of_pool(&pool.pool).of_loop(index).tell(Fact::Warning { message }).await;
     }
 }
 
 /// Returns the meaning of a loop's end.
 fn judge(end: &LoopEnd, stopping: bool) -> LoopResult {
     match end {
-        LoopEnd::Finished(RunnerEnd::LifetimeOver) => LoopResult::Finished("its lifetime is over".to_owned()),
-        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => LoopResult::Finished(format!(
-            "its runners have ended; the machine of the last one was lost: {exit}"
-        )),
-        LoopEnd::Finished(_) => LoopResult::Finished("its runners have ended".to_owned()),
-        LoopEnd::Stopped => LoopResult::Finished("it was stopped".to_owned()),
-        LoopEnd::Broken if stopping => LoopResult::Finished("it was stopped".to_owned()),
-        LoopEnd::Failed(error) if stopping => LoopResult::Finished(format!("it was stopped; {error}")),
+        LoopEnd::Finished(RunnerEnd::LifetimeOver) => LoopResult::NoJob("its lifetime is over".to_owned()),
+        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => {
+            LoopResult::NoJob(format!("its runners have ended; the machine of the last one was lost: {exit}"))
+        }
+        LoopEnd::Finished(RunnerEnd::JobDone { .. }) => {
+            LoopResult::Finished("its runners have ended".to_owned())
+        }
+        LoopEnd::Finished(_) => LoopResult::NoJob("its runners have ended".to_owned()),
+        LoopEnd::Stopped => LoopResult::NoJob("it was stopped".to_owned()),
+        LoopEnd::Broken if stopping => LoopResult::NoJob("it was stopped".to_owned()),
+        LoopEnd::Failed(error) if stopping => LoopResult::NoJob(format!("it was stopped; {error}")),
         // Root in a VM can forge this end. It costs the loop a restart, and the other loops nothing.
         LoopEnd::Broken => {
             LoopResult::Failed("a program in its VM ended it without a request of this host".to_owned())

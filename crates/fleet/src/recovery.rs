@@ -39,7 +39,7 @@ pub(crate) enum RunSweepError {
     Forge { name: String, source: ForgeError },
     #[error("a job still runs in its machine")]
     Busy,
-    #[error("its registration is in {scope} at {forge}; a start for that forge and scope removes it")]
+    #[error("its registration is in {scope} at {forge}; a start for that forge, scope and prefix removes it")]
     OtherForge { scope: RunnerScope, forge: String },
     #[error(transparent)]
     Vm(#[from] dayfly_vm::LeftoverError),
@@ -49,13 +49,22 @@ pub(crate) enum RunSweepError {
     Folder(std::io::Error),
 }
 
+/// A forge, scope and prefix that a start serves, and the client with which it deletes registrations there.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// The client.
+    pub forge: Forge,
+    /// The forge, the scope and the prefix.
+    pub serves: Serves,
+}
+
 /// Removes abandoned instances under `state`: those of a private lab, because their registrations died with it, those
-/// without runs, and those that served the same forge, scope and prefix as this start. All others wait for a start of
+/// without runs, and those that served a forge, scope and prefix that this start serves. All others wait for a start of
 /// their own, because several systems may share a host.
 ///
 /// # Errors
 /// The folder of instances cannot be read. The errors of single runs are in [`Sweep::left`].
-pub async fn sweep(state: &Path, serving: Option<(&Forge, &Serves)>) -> Result<Sweep, SweepError> {
+pub async fn sweep(state: &Path, serving: &[Serving]) -> Result<Sweep, SweepError> {
     let mut sweep = Sweep::default();
     if let Err(error) = dayfly_vm::sweep_templates(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
@@ -114,33 +123,28 @@ pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep 
     sweep
 }
 
-fn is_ours(served: &Served, serving: Option<(&Forge, &Serves)>) -> bool {
+fn is_ours(served: &Served, serving: &[Serving]) -> bool {
     match served {
-        Served::Known(served) => served.private_lab || serving.is_some_and(|(_, serves)| serves == served),
+        Served::Known(served) => served
+            .iter()
+            .any(|one| one.private_lab || serving.iter().any(|own| own.serves.is_same_place(one))),
         Served::Nothing => false,
         // Each run says itself which forge it served.
         Served::Unreadable => true,
     }
 }
 
-/// Returns why a run of an instance with an unreadable record is left, if it is: its registration is at another forge than
-/// the one that this start serves.
-fn not_served(state: &RunnerState, serving: Option<&Serves>) -> Option<RunSweepError> {
-    let begun = state.begun.as_ref().filter(|_| state.registration != RegistrationState::None)?;
-    let is_served = serving.is_some_and(|serves| serves.forge == begun.forge && serves.scope == begun.scope);
-    (!is_served).then(|| RunSweepError::OtherForge { scope: begun.scope.clone(), forge: begun.forge.clone() })
-}
-
 async fn sweep_instance(
     abandoned: &Abandoned,
-    serving: Option<(&Forge, &Serves)>,
+    serving: &[Serving],
     sweep: &mut Sweep,
 ) -> Result<(), InstanceError> {
     let private_lab = abandoned.is_of_private_lab();
     for run in abandoned.runs()? {
-        let swept = match (&abandoned.served, private_lab) {
-            (Served::Unreadable, false) => sweep_run_of_unknown(&run, serving).await,
-            _ => sweep_run(&run, private_lab, serving.map(|(forge, _)| forge)).await,
+        let swept = if private_lab {
+            sweep_run(&run, true, None).await
+        } else {
+            sweep_run_of_a_forge(&run, serving).await
         };
         match swept {
             Ok(damaged) => {
@@ -153,15 +157,25 @@ async fn sweep_instance(
     Ok(())
 }
 
-/// Removes a run of an instance whose record is damaged, if the run's own journal says that this start serves it.
-async fn sweep_run_of_unknown(
-    run: &Path,
-    serving: Option<(&Forge, &Serves)>,
-) -> Result<Vec<PathBuf>, RunSweepError> {
-    match not_served(&RunnerState::of(&journal::read(run)?), serving.map(|(_, serves)| serves)) {
-        Some(error) => Err(error),
-        None => sweep_run(run, false, serving.map(|(forge, _)| forge)).await,
+/// Removes a run if this start serves the forge, the scope and the prefix of its registration, which its journal names.
+async fn sweep_run_of_a_forge(run: &Path, serving: &[Serving]) -> Result<Vec<PathBuf>, RunSweepError> {
+    let state = RunnerState::of(&journal::read(run)?);
+    let own = serving.iter().find(|own| has_registered(&state, &own.serves));
+    match (&state.begun, own) {
+        (Some(begun), None) if state.registration != RegistrationState::None => {
+            let (scope, forge) = (begun.scope.clone(), begun.forge.clone());
+            Err(RunSweepError::OtherForge { scope, forge })
+        }
+        _ => sweep_run(run, false, own.map(|own| &own.forge)).await,
     }
+}
+
+/// Returns true if a runner was registered at this forge, in this scope and with this prefix.
+fn has_registered(state: &RunnerState, serves: &Serves) -> bool {
+    let (Some(begun), Some(runner)) = (&state.begun, &state.runner) else { return false };
+    begun.forge == serves.forge
+        && begun.scope == serves.scope
+        && runner.name == runner.id.name(&serves.prefix)
 }
 
 async fn sweep_spare(spare: &Path) -> Result<Vec<PathBuf>, RunSweepError> {
@@ -215,6 +229,7 @@ mod tests {
 
     fn serves() -> Serves {
         Serves {
+            pool: None,
             forge: "http://127.0.0.1:1/api/v3/".to_owned(),
             scope: scope(),
             prefix: "p".to_owned(),
@@ -225,7 +240,7 @@ mod tests {
     /// Creates an instance whose process has exited, with one run that has these facts after the first one. Returns the
     /// instance's folder.
     fn abandoned_with(state: &Path, facts: &[Fact]) -> PathBuf {
-        let instance = Instance::create(state, serves()).expect("an instance");
+        let instance = Instance::create(state, vec![serves()]).expect("an instance");
         let machine = machine_of(&instance.runs().join("0-aaaaaaa"));
         std::fs::create_dir_all(&machine).expect("folder");
         let mut journal = Journal::open(machine.parent().expect("the run")).expect("journal");
@@ -252,8 +267,9 @@ mod tests {
                 let state = tempfile::tempdir().expect("folder");
                 let folder = abandoned_with(state.path(), &[Fact::StartingVm]);
                 std::fs::write(folder.join(&name), content).expect("damaged");
-                let forge = forge();
-                let sweep = sweep(state.path(), Some((&forge, &serves()))).await.expect("swept");
+                let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: serves() }])
+                    .await
+                    .expect("swept");
                 assert_eq!(sweep.damaged, [folder.join(&name)], "{content:?}");
                 assert_eq!((sweep.cleared.len(), sweep.left), (1, Vec::new()), "{name} {content:?}");
                 assert!(!folder.exists(), "{name} {content:?}");
@@ -267,8 +283,8 @@ mod tests {
             let state = tempfile::tempdir().expect("folder");
             let folder = abandoned_with(state.path(), &[]);
             std::fs::write(folder.join("runs/0-aaaaaaa").join(journal::FILE_NAME), content).expect("damaged");
-            let forge = forge();
-            let sweep = sweep(state.path(), Some((&forge, &serves()))).await.expect("swept");
+            let sweep =
+                sweep(state.path(), &[Serving { forge: forge(), serves: serves() }]).await.expect("swept");
             assert_eq!((sweep.cleared.len(), folder.exists()), (1, false), "{content:?}");
         }
     }
@@ -278,9 +294,30 @@ mod tests {
         let state = tempfile::tempdir().expect("folder");
         let folder = abandoned_with(state.path(), &[Fact::Registering]);
         std::fs::write(folder.join("instance.json"), "").expect("damaged");
-        let (forge, other) = (forge(), Serves { forge: "https://elsewhere/".to_owned(), ..serves() });
-        let sweep = sweep(state.path(), Some((&forge, &other))).await.expect("swept");
+        let other = Serves { forge: "https://elsewhere/".to_owned(), ..serves() };
+        let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: other }]).await.expect("swept");
         assert!(sweep.left[0].1.contains("is in o at http://127.0.0.1:1/"), "{:?}", sweep.left);
+        assert!(folder.exists());
+    }
+
+    #[tokio::test]
+    async fn a_start_removes_the_runs_of_its_own_pools_and_says_which_it_leaves() {
+        let state = tempfile::tempdir().expect("folder");
+        let folder = abandoned_with(state.path(), &[Fact::Registering]);
+        let other = Serves { prefix: "another".to_owned(), ..serves() };
+        let instance = |serves: &[Serves]| {
+            std::fs::write(folder.join("instance.json"), serde_json::to_vec(serves).expect("json"))
+                .expect("a record");
+        };
+        let serving = |serves: Serves| [Serving { forge: forge(), serves }];
+        instance(std::slice::from_ref(&other));
+        let swept = sweep(state.path(), &serving(serves())).await.expect("swept");
+        assert_eq!((swept.cleared.len(), swept.left), (0, Vec::new()), "another system of this host");
+        instance(&[other.clone(), serves()]);
+        let swept = sweep(state.path(), &serving(other)).await.expect("swept");
+        assert!(swept.left[0].1.contains("forge, scope and prefix"), "{:?}", swept.left);
+        let swept = sweep(state.path(), &serving(serves())).await.expect("swept");
+        assert!(swept.left[0].1.contains("cannot be deleted"), "the forge does not answer: {:?}", swept.left);
         assert!(folder.exists());
     }
 }

@@ -177,7 +177,7 @@ mod tests {
 
     fn record(id: &RunnerId, fact: Fact) -> FactRecord {
         let runner = Some(RunnerRef { id: id.clone(), name: id.to_string() });
-        FactRecord { at: Moment::of_ms(1), loop_index: 0, runner, fact }
+        FactRecord { at: Moment::of_ms(1), pool: None, loop_index: 0, runner, fact }
     }
 
     fn line(id: &RunnerId, text: String) -> FactRecord {

@@ -39,14 +39,18 @@ impl Slot {
         }
     }
 
+    /// Returns a slot for one runner, for any job of the pool.
+    pub fn for_one_runner(pool: &Pool, index: u32, environment: PathBuf) -> Self {
+        Self { repeat: NonZeroU32::new(1), ..Self::new(pool, index, environment) }
+    }
+
     /// Returns a slot for one runner, for a job that waits.
     pub fn for_job(pool: &Pool, index: u32, environment: PathBuf, job: &JobDemand) -> Self {
         Self {
             // The forge gets the id of the group; the name is for people.
             group: Group { id: job.group, ..pool.group.clone() },
             labels: job.runner_labels(),
-            repeat: NonZeroU32::new(1),
-            ..Self::new(pool, index, environment)
+            ..Self::for_one_runner(pool, index, environment)
         }
     }
 }

@@ -18,6 +18,9 @@ pub const FILE_NAME: &str = "status.json";
 /// The state of one loop and of its current runner. Its fields are published; the fold behind them is not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LoopStatus {
+    /// Name of the pool; none for a pool of a command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Progress of the current runner or of the loop.
     pub phase: Phase,
     /// Start of the phase, milliseconds since 1970-01-01 UTC.
@@ -95,6 +98,7 @@ impl Status {
 
 impl LoopStatus {
     fn take(&mut self, record: &FactRecord) {
+        self.pool.clone_from(&record.pool);
         let is_of_next = record.runner.is_some() && record.runner != self.state.runner;
         if is_of_next {
             self.state = RunnerState::default();
@@ -143,7 +147,7 @@ mod tests {
 
     fn record(runner: Option<&RunnerId>, fact: Fact) -> FactRecord {
         let runner = runner.map(|id| RunnerRef { id: id.clone(), name: format!("p-{id}") });
-        FactRecord { at: Moment::of_ms(7), loop_index: 1, runner, fact }
+        FactRecord { at: Moment::of_ms(7), pool: None, loop_index: 1, runner, fact }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The stream of facts: all loops of a process write, one reader passes them on.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use crate::fact::{Fact, FactRecord, Moment, RunnerRef};
+use crate::pool::Pool;
 use crate::runner_id::RunnerId;
 
 /// Most facts that wait for the reader. Lines beyond it are counted and dropped; all other facts wait.
@@ -20,6 +23,8 @@ pub struct FactWriter {
 /// The stream that all loops of a process share.
 #[derive(Debug, Clone)]
 pub struct FactSink {
+    /// The pool whose facts are written; none for a pool without a name.
+    pool: Option<Arc<str>>,
     sender: mpsc::Sender<FactRecord>,
     decisive: Option<mpsc::UnboundedSender<FactRecord>>,
 }
@@ -27,14 +32,19 @@ pub struct FactSink {
 /// Creates the stream.
 pub fn channel() -> (FactSink, mpsc::Receiver<FactRecord>) {
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-    (FactSink { sender, decisive: None }, receiver)
+    (FactSink { pool: None, sender, decisive: None }, receiver)
 }
 
 impl FactSink {
     /// Returns the same stream with a copy of each decisive fact for an orchestrator. Its queue needs no bound, because each
     /// runner has two such facts.
     pub(crate) fn with_decisive(&self, decisive: mpsc::UnboundedSender<FactRecord>) -> Self {
-        Self { sender: self.sender.clone(), decisive: Some(decisive) }
+        Self { decisive: Some(decisive), ..self.clone() }
+    }
+
+    /// Returns the same stream for the facts of a pool.
+    pub(crate) fn of_pool(&self, pool: &Pool) -> Self {
+        Self { pool: pool.spec.name.as_deref().map(Arc::from), ..self.clone() }
     }
 
     /// Returns the writer for the facts of one loop as a whole.
@@ -52,7 +62,13 @@ impl FactSink {
 impl FactWriter {
     /// Returns a fact of this writer's runner or loop, with the current time.
     pub(crate) fn record(&self, fact: Fact) -> FactRecord {
-        FactRecord { at: Moment::now(), loop_index: self.loop_index, runner: self.runner.clone(), fact }
+        FactRecord {
+            at: Moment::now(),
+            pool: self.sink.pool.as_deref().map(str::to_owned),
+            loop_index: self.loop_index,
+            runner: self.runner.clone(),
+            fact,
+        }
     }
 
     /// Sends a fact with the current time; see [`FactWriter::send`].

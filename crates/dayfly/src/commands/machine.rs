@@ -57,13 +57,13 @@ pub(crate) fn unchecked_host(places: &Places) -> VmHost {
 /// This host can run no machine, or none that isolates jobs of this forge well enough.
 pub(crate) async fn choose(
     places: &Places,
+    host: &VmHost,
     spec: &PoolSpec,
     is_lab: bool,
     quiet: bool,
-) -> Result<(VmHost, ChosenMachine)> {
-    let host = unchecked_host(places);
+) -> Result<ChosenMachine> {
     let wanted = &spec.machine;
-    let found = find(places, &host, wanted, quiet).await?;
+    let found = find(places, host, wanted, quiet).await?;
     let chosen = dayfly_vm::choose(wanted.driver, wanted.accel, is_lab, &found).map_err(Failure::cannot)?;
     let machine = match chosen.kind {
         DriverKind::Qemu => {
@@ -79,11 +79,11 @@ pub(crate) async fn choose(
         }
     };
     let explanation = match &machine.driver {
-        Driver::Qemu(_) => format!("qemu, {}", prove(&host, &machine, quiet).await?.explanation),
+        Driver::Qemu(_) => format!("qemu, {}", prove(host, &machine, quiet).await?.explanation),
         Driver::PodmanKrun(krun) | Driver::Krunvm(krun) => format!("{} of {}", chosen.kind, krun.image),
         Driver::Process(_) => "processes of this host".to_owned(),
     };
-    Ok((host, ChosenMachine { machine, explanation }))
+    Ok(ChosenMachine { machine, explanation })
 }
 
 /// Finds out which drivers this host can use. Boots a probe guest if only that shows whether KVM works: QEMU may be chosen,

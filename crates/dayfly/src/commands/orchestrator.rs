@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_fleet::demand::{Demand, StartOrder};
-use dayfly_fleet::orchestrator::{self, FailureRule, Orchestration, orchestrate};
+use dayfly_fleet::orchestrator::{self, Budget, FailureRule, Orchestration, PoolRun, orchestrate};
 use dayfly_host::retry;
 
 use super::runner::prepare::{self, Prepared};
@@ -38,7 +38,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let mut request = PoolRequest::read(&options, places)?;
     request.spec.demand = Demand::Static { runners: args.runners, start: start_order(&args) };
     let json = args.json || options.args.looping.json;
-    let Prepared { host, instance, pool } = prepare::prepare(places, request, json).await?;
+    let Prepared { host, instance, pools } = prepare::prepare(places, vec![request], json).await?;
     let environment = match args.environment.as_deref() {
         Some(folder) => make_environment(folder)?,
         None => instance.environment(),
@@ -47,7 +47,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
-    let orchestration = Orchestration { pool, rule, environment };
+    let pools = pools.into_iter().map(|pool| PoolRun { pool, rule }).collect();
+    let orchestration = Orchestration { pools, budget: Budget::default(), environment };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
     let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;

@@ -26,6 +26,12 @@ struct Row {
     status: Option<LoopStatus>,
 }
 
+impl Row {
+    fn pool(&self) -> Option<&str> {
+        self.status.as_ref()?.pool.as_deref()
+    }
+}
+
 pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
     let instances = instance::all(&places.state).map_err(Failure::cannot)?;
     let rows: Vec<Row> = instances.iter().flat_map(rows_of).collect();
@@ -43,15 +49,20 @@ fn rows_of(seen: &InstanceInfo) -> Vec<Row> {
     let name = seen.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // An instance that is just starting, or one from before status files existed, has no status.
     let status = Status::read(&seen.folder).ok().flatten();
-    let row = |index, loop_status| Row {
-        instance: name.clone(),
-        alive: seen.alive,
-        pid: status.as_ref().map(|status| status.pid),
-        forge: seen.serves.as_ref().map(|serves| serves.forge.clone()),
-        scope: seen.serves.as_ref().map(|serves| serves.scope.to_string()),
-        private_lab: seen.serves.as_ref().is_some_and(|serves| serves.private_lab),
-        index,
-        status: loop_status,
+    let row = |index, loop_status: Option<LoopStatus>| {
+        let pool = loop_status.as_ref().and_then(|status| status.pool.as_ref());
+        let of_pool = seen.serves.iter().find(|serves| serves.pool.as_ref() == pool);
+        let serves = of_pool.or_else(|| seen.serves.first());
+        Row {
+            instance: name.clone(),
+            alive: seen.alive,
+            pid: status.as_ref().map(|status| status.pid),
+            forge: serves.map(|serves| serves.forge.clone()),
+            scope: serves.map(|serves| serves.scope.to_string()),
+            private_lab: serves.is_some_and(|serves| serves.private_lab),
+            index,
+            status: loop_status,
+        }
     };
     match &status {
         Some(status) if !status.loops.is_empty() => {
@@ -63,20 +74,25 @@ fn rows_of(seen: &InstanceInfo) -> Vec<Row> {
 
 fn table(rows: &[Row]) {
     let now_ms = u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
-    let head = ["INSTANCE", "LOOP", "RUNNER", "STATE", "FOR", "JOBS", "VM", "SCOPE"].map(str::to_owned);
-    let cells: Vec<[String; 8]> =
-        std::iter::once(head).chain(rows.iter().map(|row| cells(row, now_ms))).collect();
-    let widths: Vec<usize> =
-        (0..8).map(|column| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let head = HEAD.map(str::to_owned);
+    let cells: Vec<_> = std::iter::once(head).chain(rows.iter().map(|row| cells(row, now_ms))).collect();
+    // Only a configuration file names pools.
+    let has_pools = rows.iter().any(|row| row.pool().is_some());
+    let shown: Vec<usize> = (0..HEAD.len()).filter(|&column| has_pools || HEAD[column] != "POOL").collect();
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<(usize, usize)> = shown.into_iter().map(|column| (column, width(column))).collect();
     for (number, row) in cells.iter().enumerate() {
         let padded: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            widths.iter().map(|&(column, width)| format!("{:width$}", row[column])).collect();
         let line = padded.join("  ").trim_end().to_owned();
         if number == 0 { printer::line(paint(style::HEAD, line)) } else { printer::line(line) }
     }
 }
 
-fn cells(row: &Row, now_ms: u64) -> [String; 8] {
+/// The columns of the table.
+const HEAD: [&str; 9] = ["INSTANCE", "POOL", "LOOP", "RUNNER", "STATE", "FOR", "JOBS", "VM", "SCOPE"];
+
+fn cells(row: &Row, now_ms: u64) -> [String; 9] {
     let nothing = || "-".to_owned();
     let Some(status) = &row.status else {
         let state = match (row.alive, row.private_lab) {
@@ -86,7 +102,9 @@ fn cells(row: &Row, now_ms: u64) -> [String; 8] {
         };
         let state = state.to_owned();
         let scope = row.scope.clone().unwrap_or_else(nothing);
-        return [row.instance.clone(), nothing(), nothing(), state, nothing(), nothing(), nothing(), scope];
+        let mut cells = HEAD.map(|_| nothing());
+        (cells[0], cells[4], cells[8]) = (row.instance.clone(), state, scope);
+        return cells;
     };
     let state = match (&status.job, row.alive) {
         (_, false) => "abandoned".to_owned(),
@@ -95,6 +113,7 @@ fn cells(row: &Row, now_ms: u64) -> [String; 8] {
     };
     [
         row.instance.clone(),
+        row.pool().unwrap_or("-").to_owned(),
         row.index.map_or_else(nothing, |index| index.to_string()),
         status.runner.clone().unwrap_or_else(nothing),
         state,
@@ -145,10 +164,10 @@ mod tests {
             status: Some(status),
         };
         let text = cells(&row, 61_000).join("|");
-        assert_eq!(text, "a|1|1-k3V9x0q|busy: build[31m a very long na|1m|3|42|o/r");
+        assert_eq!(text, "a|-|1|1-k3V9x0q|busy: build[31m a very long na|1m|3|42|o/r");
         row.alive = false;
-        assert_eq!(cells(&row, 0)[3], "abandoned");
+        assert_eq!(cells(&row, 0)[4], "abandoned");
         row.status = None;
-        assert_eq!(cells(&row, 0).join("|"), "a|-|-|abandoned|-|-|-|o/r");
+        assert_eq!(cells(&row, 0).join("|"), "a|-|-|-|abandoned|-|-|-|o/r");
     }
 }

@@ -11,17 +11,41 @@ use crate::job_end::JobEnd;
 
 /// Lifetime after which a slot counts as healthy, so that its earlier failures no longer count.
 pub(super) const HEALTHY: Duration = Duration::from_secs(600);
+/// Most jobs of a pool that are remembered. A job beyond them gets its runner once it is told again.
+const WAITING_MAX: usize = 10_000;
+
+/// The jobs that the runners of a slot are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Any job, for one runner after another: the demand is static.
+    Place,
+    /// Any job, for one runner: the pool is scaled.
+    Any,
+    /// This job, for one runner.
+    Job(JobDemand),
+}
+
+impl Purpose {
+    /// Returns the job that the slot is for.
+    pub(super) fn job(&self) -> Option<&JobDemand> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Place | Self::Any => None,
+        }
+    }
+}
 
 /// A place for one runner at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slot {
-    /// The job that its runner is for; none if the demand is static.
-    pub(super) job: Option<JobDemand>,
+    pub(super) purpose: Purpose,
     pub(super) stage: Stage,
     /// Time of its first start.
     pub(super) first_start: Instant,
     /// Time of its last start.
     pub(super) start: Instant,
+    /// Time from which its runner could take a job; none before.
+    pub(super) up: Option<Instant>,
     /// Name of its runner.
     pub(super) runner: Option<String>,
     /// Number of failures in a row.
@@ -37,6 +61,8 @@ pub(super) enum Stage {
     Runs,
     /// Its runner has a job.
     Taken,
+    /// It was ordered to end unless its runner has a job.
+    Retiring,
     /// It was ordered to stop.
     Stopping,
     /// It starts again at this time.
@@ -48,7 +74,7 @@ pub(super) enum Stage {
 impl Stage {
     /// Returns true if the slot has a loop.
     pub(super) fn is_alive(self) -> bool {
-        matches!(self, Self::Awaited | Self::Runs | Self::Taken | Self::Stopping)
+        matches!(self, Self::Awaited | Self::Runs | Self::Taken | Self::Retiring | Self::Stopping)
     }
 
     /// Returns true if the slot has a runner that waits for a job, or will have one.
@@ -80,6 +106,8 @@ pub struct FailureRule {
 pub(super) enum LoopResult {
     /// The slot is not replaced; the reason.
     Finished(String),
+    /// The slot is not replaced, and its last runner ended without a job; the reason.
+    NoJob(String),
     /// The loop has failed; the reason.
     Failed(String),
 }
@@ -89,7 +117,7 @@ pub(super) enum LoopResult {
 pub(super) enum Fate {
     /// The slot does not start again; the reason.
     Finished(String),
-    /// The slot starts again.
+    /// The slot, or for a scaled pool another one in its place, starts again.
     Replaced {
         /// The reason.
         why: String,
@@ -111,6 +139,14 @@ pub(super) struct Slots {
     pub(super) next: u32,
     /// Number of runners that ended without a job, for each job that has not settled.
     failures: HashMap<u64, u32>,
+    /// Number of jobs that are assigned to a scaled pool, if a source tells it.
+    pub(super) assigned: u32,
+    /// The minimum of idle runners, if a source has changed it.
+    pub(super) min_idle: Option<u32>,
+    /// Number of runners of a scaled pool that failed, in a row.
+    failed_in_a_row: u32,
+    /// No slot of a scaled pool starts before this time.
+    pub(super) not_before: Option<Instant>,
     /// True if nothing more is started.
     pub(super) closed: bool,
     /// True if no more jobs will come.
@@ -118,12 +154,13 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Notes that a slot was started, for a job if the demand is for jobs.
-    pub(super) fn started(&mut self, index: u32, job: Option<JobDemand>, is_awaited: bool, now: Instant) {
+    /// Notes that a slot was started.
+    pub(super) fn started(&mut self, index: u32, purpose: Purpose, is_awaited: bool, now: Instant) {
         let stage = if is_awaited { Stage::Awaited } else { Stage::Runs };
         let (first_start, failures) =
             self.slots.get(&index).map_or((now, 0), |slot| (slot.first_start, slot.failures));
-        self.slots.insert(index, Slot { job, stage, first_start, start: now, runner: None, failures });
+        let slot = Slot { purpose, stage, first_start, start: now, up: None, runner: None, failures };
+        self.slots.insert(index, slot);
         self.next = self.next.max(index + 1);
     }
 
@@ -131,13 +168,29 @@ impl Slots {
     pub(super) fn named(&mut self, index: u32, runner: &str) {
         if let Some(slot) = self.slots.get_mut(&index) {
             slot.runner = Some(runner.to_owned());
+            slot.up = None;
         }
+    }
+
+    /// Notes that a slot's runner is up.
+    pub(super) fn is_up(&mut self, index: u32, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.up = Some(now);
+        }
+        self.not_awaited(index);
     }
 
     /// Notes that other slots no longer wait for this one, because its runner is up or the wait was too long.
     pub(super) fn not_awaited(&mut self, index: u32) {
         if let Some(slot) = self.slots.get_mut(&index).filter(|slot| slot.stage == Stage::Awaited) {
             slot.stage = Stage::Runs;
+        }
+    }
+
+    /// Notes that a slot was ordered to end unless its runner has a job.
+    pub(super) fn retiring(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.stage = Stage::Retiring;
         }
     }
 
@@ -151,7 +204,7 @@ impl Slots {
     /// Notes that a slot's runner is for another job from now on.
     pub(super) fn reassigned(&mut self, index: u32, job: JobDemand) {
         if let Some(slot) = self.slots.get_mut(&index) {
-            slot.job = Some(job);
+            slot.purpose = Purpose::Job(job);
         }
     }
 
@@ -159,7 +212,8 @@ impl Slots {
     pub(super) fn take(&mut self, event: DemandEvent) {
         match event {
             DemandEvent::Queued(demand) => {
-                if !self.closed && !self.waiting.iter().any(|waiting| waiting.demand.job == demand.job) {
+                let is_known = self.waiting.iter().any(|waiting| waiting.demand.job == demand.job);
+                if !self.closed && !is_known && self.waiting.len() < WAITING_MAX {
                     self.waiting.push(Waiting { demand, not_before: None });
                 }
             }
@@ -167,12 +221,14 @@ impl Slots {
                 self.waiting.retain(|waiting| waiting.demand.job != job);
                 let by_name = |slot: &&mut Slot| slot.runner.as_deref() == Some(&runner);
                 if let Some(slot) = self.slots.values_mut().find(by_name)
-                    && slot.stage.is_free()
+                    && (slot.stage.is_free() || slot.stage == Stage::Retiring)
                 {
                     slot.stage = Stage::Taken;
                 }
             }
             DemandEvent::Ended(JobEnd { job, .. }) | DemandEvent::Settled { job } => self.settle(job),
+            DemandEvent::Assigned { jobs } => self.assigned = jobs,
+            DemandEvent::MinIdle(count) => self.min_idle = Some(count),
             DemandEvent::Closed => self.complete = true,
         }
     }
@@ -188,12 +244,19 @@ impl Slots {
             return Fate::Finished("it is not known".to_owned());
         };
         let stage = std::mem::replace(&mut slot.stage, Stage::Finished);
-        if let Some(job) = slot.job.clone() {
-            self.slots.remove(&index);
-            return self.ended_for_job(&job, stage, ended, rule, now);
+        match slot.purpose.clone() {
+            Purpose::Place => {}
+            Purpose::Any => {
+                self.slots.remove(&index);
+                return self.ended_for_any(stage, ended, rule, now);
+            }
+            Purpose::Job(job) => {
+                self.slots.remove(&index);
+                return self.ended_for_job(&job, stage, ended, rule, now);
+            }
         }
         let why = match ended {
-            LoopResult::Finished(how) => return Fate::Finished(how),
+            LoopResult::Finished(how) | LoopResult::NoJob(how) => return Fate::Finished(how),
             LoopResult::Failed(why) if self.closed => return Fate::Finished(why),
             LoopResult::Failed(why) => why,
         };
@@ -203,6 +266,30 @@ impl Slots {
         match rule.retry.pause_after(count) {
             Some(pause) => {
                 slot.stage = Stage::Paused(now + pause);
+                Fate::Replaced { why, count, pause }
+            }
+            None => Fate::GaveUp(why),
+        }
+    }
+
+    /// Takes in the end of a slot of a scaled pool. A runner that ended without a job although it was not ordered to is a
+    /// failure, and the pool starts the next one after a pause. It goes on with the pauses until a runner had a job.
+    fn ended_for_any(&mut self, stage: Stage, ended: LoopResult, rule: FailureRule, now: Instant) -> Fate {
+        let was_ordered = self.closed || matches!(stage, Stage::Retiring | Stage::Stopping);
+        let why = match ended {
+            LoopResult::Finished(how) => {
+                self.failed_in_a_row = 0;
+                self.not_before = None;
+                return Fate::Finished(how);
+            }
+            LoopResult::NoJob(how) | LoopResult::Failed(how) if was_ordered => return Fate::Finished(how),
+            LoopResult::NoJob(why) | LoopResult::Failed(why) => why,
+        };
+        self.failed_in_a_row += 1;
+        let count = self.failed_in_a_row;
+        match rule.retry.pause_after(count) {
+            Some(pause) => {
+                self.not_before = Some(now + pause);
                 Fate::Replaced { why, count, pause }
             }
             None => Fate::GaveUp(why),
@@ -224,7 +311,7 @@ impl Slots {
             return Fate::GaveUp(why.clone());
         }
         let how = match &ended {
-            LoopResult::Finished(how) | LoopResult::Failed(how) => how.clone(),
+            LoopResult::Finished(how) | LoopResult::NoJob(how) | LoopResult::Failed(how) => how.clone(),
         };
         let waits = self.waiting.iter_mut().find(|waiting| waiting.demand.job == job.job);
         let Some(waiting) = waits.filter(|_| stage.is_free()) else { return Fate::Finished(how) };
@@ -240,7 +327,7 @@ impl Slots {
                 self.settle(job.job);
                 Fate::GaveUp(match ended {
                     LoopResult::Failed(why) => why,
-                    LoopResult::Finished(_) => {
+                    LoopResult::Finished(_) | LoopResult::NoJob(_) => {
                         format!("{count} machines were started for a job, and none of them took it")
                     }
                 })

@@ -22,6 +22,9 @@ pub const GROUP_DEFAULT: &str = "Default";
 /// The description of a pool of runners. Secrets are not part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolSpec {
+    /// Its name in the configuration file; none for a pool that comes from a command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The forge's API.
     pub forge: ApiBase,
     /// Scope of the registrations.
@@ -58,6 +61,8 @@ pub struct PoolSpec {
     pub guest_settings: Vec<(String, String)>,
     /// True if the VM of a job that has ended stays, so that a person can inspect it.
     pub keep: bool,
+    /// Its weight if pools share a host that is too small for all of them.
+    pub weight: u32,
 }
 
 /// The way in which runners are registered.
@@ -113,6 +118,7 @@ impl PoolSpec {
     /// Returns the description of a pool of one runner, with defaults for everything but the arguments.
     pub fn new(forge: ApiBase, scope: RunnerScope, machine: MachineSpec) -> Self {
         Self {
+            name: None,
             forge,
             scope,
             group: GROUP_DEFAULT.to_owned(),
@@ -131,6 +137,7 @@ impl PoolSpec {
             verbose: 0,
             guest_settings: Vec::new(),
             keep: false,
+            weight: 1,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dayfly_fleet::demand::{DemandEvent, DemandSender, JobDemand};
+use dayfly_fleet::demand::{DemandEvent, JobDemand, PoolDemandSender};
 use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_fleet::orchestrator::orchestrate;
 use dayfly_fleet::stop::{StopOrder, StopSender};
@@ -36,7 +36,7 @@ enum DemoInput {
 struct Following {
     demo: Demo,
     progress: Progress,
-    jobs: DemandSender,
+    jobs: PoolDemandSender,
     stop: StopSender,
     /// The pool; none once it has ended.
     pool: Option<JoinHandle<()>>,
@@ -53,9 +53,11 @@ struct Following {
 impl Demo {
     /// Follows the run to its end.
     pub(super) async fn follow(self, signals: &mut Signals) -> Result<Outcome> {
-        let (jobs, demand) = dayfly_fleet::demand::channel();
+        let (senders, demand) = dayfly_fleet::demand::channel();
         let (stop_sender, stop) = dayfly_fleet::stop::channel();
-        let orchestration = self.orchestration();
+        let pool = self.pool_run();
+        let jobs = senders.of(&pool.pool.spec);
+        let orchestration = self.orchestration(pool);
         let (host, facts) = (self.host.clone(), self.facts.clone());
         let pool = tokio::spawn(async move {
             orchestrate(orchestration, &host, &facts, Some(demand), stop).await;
@@ -160,8 +162,7 @@ impl Following {
             }
             _ => return,
         };
-        // The error is ignored, because a pool that has ended needs no more jobs.
-        let _ = self.jobs.send(demand);
+        self.jobs.send(demand);
     }
 
     /// Takes in a fact of the pool. Returns a failure if the run cannot go on.

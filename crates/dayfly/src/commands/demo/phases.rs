@@ -245,7 +245,7 @@ mod tests {
     fn fleet(at_ms: u64, fact: Fact) -> FactRecord {
         let runner: RunnerId = "0-aaaaaaa".parse().expect("an id");
         let runner = RunnerRef { name: runner.name("demo"), id: runner };
-        FactRecord { at: Moment::of_ms(at_ms), loop_index: 0, runner: Some(runner), fact }
+        FactRecord { at: Moment::of_ms(at_ms), pool: None, loop_index: 0, runner: Some(runner), fact }
     }
 
     fn queued(job: u64) -> LabEventKind {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dayfly_fleet::demand::Demand;
 use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::instance::{Instance, Serves};
-use dayfly_fleet::orchestrator::{FailureRule, Orchestration};
+use dayfly_fleet::orchestrator::{Budget, FailureRule, Orchestration, PoolRun};
 use dayfly_fleet::pool::{Group, Limits, MachineSpec, Pool, PoolSpec, USER_DEFAULT};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery;
@@ -101,7 +101,7 @@ impl Demo {
         let accel = machine::prove(&host, &machine, view.is_json()).await?;
         view.fact("accel", &accel.explanation, json!({ "accel": accel.word, "why": accel.explanation }));
 
-        let swept = recovery::sweep(&places.state, None).await.map_err(Failure::cannot)?;
+        let swept = recovery::sweep(&places.state, &[]).await.map_err(Failure::cannot)?;
         for run in &swept.cleared {
             view.warning(&format!("removed the remains of an earlier demo in {}", run.display()));
         }
@@ -111,9 +111,14 @@ impl Demo {
                 "{record} could not be read, as after a power cut; it is removed with its run"
             ));
         }
-        let serves =
-            Serves { forge: String::new(), scope: scope(), prefix: PREFIX.to_owned(), private_lab: true };
-        let mut instance = Instance::create(&places.state, serves.clone()).map_err(Failure::cannot)?;
+        let serves = Serves {
+            pool: None,
+            forge: String::new(),
+            scope: scope(),
+            prefix: PREFIX.to_owned(),
+            private_lab: true,
+        };
+        let mut instance = Instance::create(&places.state, vec![serves.clone()]).map_err(Failure::cannot)?;
         host.spare_folder = Some(instance.spares());
         view.fact(
             "instance",
@@ -160,7 +165,7 @@ impl Demo {
     ) -> Result<(PrivateLab, LabEvents, u64)> {
         let lab = open_lab(instance).await?;
         instance
-            .serve(Serves { forge: lab.forge.base().url().to_string(), ..serves })
+            .serve(vec![Serves { forge: lab.forge.base().url().to_string(), ..serves }])
             .map_err(Failure::cannot)?;
         let forge = &lab.forge;
         let (owner, name) = (OWNER, REPOSITORY);
@@ -178,7 +183,7 @@ impl Demo {
     }
 
     /// Returns the demo's pool. Each slot gets the labels and the group of its job.
-    pub(super) fn orchestration(&self) -> Orchestration {
+    pub(super) fn pool_run(&self) -> PoolRun {
         let forge = self.lab.forge.clone();
         let spec = PoolSpec {
             prefix: PREFIX.to_owned(),
@@ -198,11 +203,12 @@ impl Demo {
             leftovers: Leftovers::default(),
             limits: Limits::default(),
         };
-        Orchestration {
-            rule: FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true },
-            pool,
-            environment: self.instance.environment(),
-        }
+        PoolRun { pool, rule: FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true } }
+    }
+
+    pub(super) fn orchestration(&self, pool: PoolRun) -> Orchestration {
+        let environment = self.instance.environment();
+        Orchestration { pools: vec![pool], budget: Budget::default(), environment }
     }
 }
 

@@ -23,17 +23,18 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let json = options.args.looping.json;
     let index = options.args.index.unwrap_or(0);
     let request = PoolRequest::read(&options, places)?;
-    let Prepared { host, instance, pool } = prepare::prepare(places, request, json).await?;
+    let Prepared { host, instance, pools } = prepare::prepare(places, vec![request], json).await?;
+    let pool = &pools[0];
     let mut pump = Pump::open(&places.state, &instance, json)?;
     // Another orchestrator may have created the directory, and then waits for the note in it that a runner is up.
     let given = options.args.looping.environment.clone();
     let leaves_tkn = given.is_some();
     let environment =
         given.unwrap_or_else(|| environment_in(&instance.environment(), &pool.spec.prefix, index));
-    let slot = Slot { leaves_tkn, ..Slot::new(&pool, index, environment) };
+    let slot = Slot { leaves_tkn, ..Slot::new(pool, index, environment) };
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let running = run_loop(&pool, &slot, &host, &facts, stop);
+    let running = run_loop(pool, &slot, &host, &facts, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     match (end, stopped_by) {

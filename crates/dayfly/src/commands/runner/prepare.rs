@@ -1,4 +1,4 @@
-//! Resolves the description of a pool: asks the forge, chooses a driver, removes the remains of earlier processes. Every
+//! Resolves the descriptions of pools: asks the forges, chooses drivers, removes the remains of earlier processes. Every
 //! problem that can be known before anything is created is reported here, as one error.
 
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec};
 use dayfly_fleet::reaper::Leftovers;
-use dayfly_fleet::recovery;
+use dayfly_fleet::recovery::{self, Serving};
 use dayfly_forge::{Forge, ForgeOptions};
 use dayfly_vm::VmHost;
+use secrecy::SecretString;
 
 use super::request::PoolRequest;
 use crate::commands::machine;
@@ -16,18 +17,68 @@ use crate::exit::{Failure, Result};
 use crate::settings::Places;
 use crate::{labels, proxy};
 
-/// A pool that is ready to run on this host.
+/// Pools that are ready to run on this host.
 pub(crate) struct Prepared {
     pub(crate) host: VmHost,
     pub(crate) instance: Instance,
-    pub(crate) pool: Pool,
+    /// The pools, in the order of the requests.
+    pub(crate) pools: Vec<Pool>,
 }
 
-/// Resolves a pool, and removes the remains of earlier processes.
+/// A pool whose forge has answered.
+struct KnownPool {
+    spec: PoolSpec,
+    forge: Forge,
+    is_lab: bool,
+    group: Group,
+    secret: Option<SecretString>,
+}
+
+/// Resolves pools, and removes the remains of earlier processes.
 ///
 /// # Errors
-/// The forge or this host cannot do what is requested. No instance is created then.
-pub(crate) async fn prepare(places: &Places, request: PoolRequest, quiet: bool) -> Result<Prepared> {
+/// A forge or this host cannot do what is requested. No instance is created then.
+pub(crate) async fn prepare(places: &Places, requests: Vec<PoolRequest>, quiet: bool) -> Result<Prepared> {
+    let mut known = Vec::new();
+    for request in requests {
+        known.push(ask_forge(request).await?);
+    }
+    let mut host = machine::unchecked_host(places);
+    let mut machines = Vec::new();
+    for pool in &known {
+        let made = machine::choose(places, &host, &pool.spec, pool.is_lab, quiet).await?;
+        match &pool.spec.name {
+            Some(name) => tracing::info!("machines of {name}: {}", made.explanation),
+            None => tracing::info!("machines: {}", made.explanation),
+        }
+        machines.push(made.machine);
+    }
+    let serves: Vec<Serves> = known.iter().map(|pool| Serves::of(&pool.spec, &pool.forge)).collect();
+    let serving = known.iter().zip(&serves);
+    let serving = serving.map(|(pool, serves)| Serving { forge: pool.forge.clone(), serves: serves.clone() });
+    clear_up(places, &serving.collect::<Vec<_>>()).await?;
+    let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
+    host.spare_folder = Some(instance.spares());
+    if quiet {
+        crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
+    }
+    let pools = known.into_iter().zip(machines).map(|(known, machine)| Pool {
+        labels: labels::all(known.spec.labels.clone(), &machine),
+        spec: Arc::new(known.spec),
+        forge: known.forge,
+        is_lab: known.is_lab,
+        group: known.group,
+        machine,
+        secret: known.secret,
+        runs: instance.runs(),
+        leftovers: Leftovers::default(),
+        limits: Limits::default(),
+    });
+    Ok(Prepared { pools: pools.collect(), host, instance })
+}
+
+/// Asks a pool's forge for everything that must be known before the first runner.
+async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
     let PoolRequest { spec, pat, secret, warnings } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -38,33 +89,7 @@ pub(crate) async fn prepare(places: &Places, request: PoolRequest, quiet: bool) 
     let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
     // A token that may create a registration token may register runners in both ways, and creating one changes nothing.
     forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
-    let (mut host, made) = machine::choose(places, &spec, is_lab, quiet).await?;
-    tracing::info!("machines: {}", made.explanation);
-    let serves = Serves {
-        forge: forge.base().url().to_string(),
-        scope: spec.scope.clone(),
-        prefix: spec.prefix.clone(),
-        private_lab: false,
-    };
-    clear_up(places, &forge, &serves).await?;
-    let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
-    host.spare_folder = Some(instance.spares());
-    if quiet {
-        crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
-    }
-    let pool = Pool {
-        labels: labels::all(spec.labels.clone(), &made.machine),
-        spec: Arc::new(spec),
-        forge,
-        is_lab,
-        group,
-        machine: made.machine,
-        secret,
-        runs: instance.runs(),
-        leftovers: Leftovers::default(),
-        limits: Limits::default(),
-    };
-    Ok(Prepared { host, instance, pool })
+    Ok(KnownPool { spec, forge, is_lab, group, secret })
 }
 
 async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {
@@ -85,8 +110,8 @@ pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
     Ok(())
 }
 
-async fn clear_up(places: &Places, forge: &Forge, serves: &Serves) -> Result<()> {
-    let sweep = recovery::sweep(&places.state, Some((forge, serves))).await.map_err(Failure::cannot)?;
+async fn clear_up(places: &Places, serving: &[Serving]) -> Result<()> {
+    let sweep = recovery::sweep(&places.state, serving).await.map_err(Failure::cannot)?;
     for run in sweep.cleared {
         tracing::info!("removed the remains of an earlier process in {}", run.display());
     }

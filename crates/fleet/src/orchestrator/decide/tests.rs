@@ -4,12 +4,13 @@ use std::time::Duration;
 use dayfly_host::retry::{RUNNER, RUNNER_OF_JOB, Retry};
 use proptest::prelude::*;
 
-use super::super::slots::{FailureRule, Fate, HEALTHY, LoopResult};
+use super::super::slots::{FailureRule, Fate, HEALTHY, LoopResult, Stage};
 use super::*;
-use crate::demand::DemandEvent;
+use crate::demand::{DemandEvent, Scale, StartOrder};
 use crate::job_end::tests::failed_on;
 
 const LIMIT: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_secs(600);
 
 /// Slots that carry out the orders of each decision.
 struct Pool {
@@ -33,6 +34,22 @@ impl Pool {
         Self { demand, slots: Slots::default(), now: Instant::now(), rule }
     }
 
+    fn scaled(min_idle: u32, max: u32) -> Self {
+        Self::of(Demand::Scaled(Scale { min_idle, max, idle_timeout: IDLE }), RUNNER)
+    }
+
+    /// Notes that the runners of all slots that start are up.
+    fn all_up(&mut self) {
+        for index in alive(&self.slots) {
+            self.slots.named(index, &format!("r{index}"));
+            self.slots.is_up(index, self.now);
+        }
+    }
+
+    fn assigned(&mut self, jobs: u32) {
+        self.slots.take(DemandEvent::Assigned { jobs });
+    }
+
     fn decide(&self) -> Decision {
         decide(&self.demand, &self.slots, self.now)
     }
@@ -42,9 +59,10 @@ impl Pool {
         let decision = self.decide();
         for order in &decision.orders {
             match order.clone() {
-                Order::Start { index, job, is_awaited } => {
-                    self.slots.started(index, job, is_awaited, self.now)
+                Order::Start { index, purpose, is_awaited } => {
+                    self.slots.started(index, purpose, is_awaited, self.now)
                 }
+                Order::Retire { index } => self.slots.retiring(index),
                 Order::Reassign { index, job } => self.slots.reassigned(index, job),
                 Order::Stop { index } => self.slots.stopping(index),
                 Order::StopWaiting { index } => self.slots.not_awaited(index),
@@ -56,7 +74,7 @@ impl Pool {
     /// Returns the slots that start now, each with its job.
     fn start(&mut self) -> Vec<(u32, Option<u64>)> {
         let started = self.act().into_iter().filter_map(|order| match order {
-            Order::Start { index, job, .. } => Some((index, job.map(|job| job.job))),
+            Order::Start { index, purpose, .. } => Some((index, purpose.job().map(|job| job.job))),
             _ => None,
         });
         started.collect()
@@ -123,7 +141,10 @@ fn the_wait_for_a_runner_has_a_limit() {
     pool.now += LIMIT / 2;
     assert_eq!(
         pool.act(),
-        [Order::StopWaiting { index: 1 }, Order::Start { index: 2, job: None, is_awaited: true }]
+        [
+            Order::StopWaiting { index: 1 },
+            Order::Start { index: 2, purpose: Purpose::Place, is_awaited: true }
+        ]
     );
 }
 
@@ -287,6 +308,93 @@ fn a_job_whose_runners_go_to_other_jobs_is_not_given_up() {
     assert_eq!(pool.start().len(), 1);
 }
 
+#[test]
+fn a_scaled_pool_goes_up_from_zero_and_back_to_zero() {
+    let mut pool = Pool::scaled(0, 3);
+    assert_eq!(pool.act(), []);
+    (1..=4).for_each(|job| pool.queue(job, &["a"]));
+    assert_eq!(pool.starts(), [1, 2, 3], "no more than its maximum");
+    pool.all_up();
+    pool.taken(1, "r2");
+    pool.taken(2, "r1");
+    assert!(pool.starts().is_empty());
+    for (job, index) in [(1, 2), (2, 1)] {
+        pool.settled(job);
+        assert_eq!(pool.end(index, finished()), Fate::Finished("x".to_owned()));
+    }
+    assert_eq!(pool.starts(), [1], "job 3 and job 4 wait, and a runner waits for one of them");
+    pool.settled(3);
+    pool.settled(4);
+    pool.all_up();
+    assert_eq!((pool.act(), pool.decide().wake), (vec![], Some(pool.now + IDLE)));
+    pool.now += IDLE;
+    assert_eq!(pool.act(), [Order::Retire { index: 1 }, Order::Retire { index: 3 }]);
+    assert_eq!(pool.act(), []);
+    for index in [1, 3] {
+        assert_eq!(pool.end(index, LoopResult::NoJob("x".to_owned())), Fate::Finished("x".to_owned()));
+    }
+    assert_eq!(pool.decide(), Decision { orders: vec![], wake: None, is_finished: false });
+    pool.slots.take(DemandEvent::Closed);
+    assert!(pool.decide().is_finished);
+}
+
+#[test]
+fn the_minimum_of_idle_runners_comes_on_top_of_the_jobs() {
+    let mut pool = Pool::scaled(2, 4);
+    assert_eq!(pool.starts(), [1, 2]);
+    pool.all_up();
+    pool.assigned(1);
+    assert_eq!(pool.starts(), [3]);
+    pool.all_up();
+    pool.taken(7, "r1");
+    assert!(pool.starts().is_empty(), "one has a job and two are idle");
+    pool.slots.take(DemandEvent::MinIdle(0));
+    pool.now += IDLE;
+    assert_eq!(pool.act(), [Order::Retire { index: 2 }, Order::Retire { index: 3 }]);
+}
+
+#[test]
+fn a_job_that_two_sources_tell_of_gets_one_runner() {
+    let mut pool = Pool::scaled(0, 9);
+    pool.assigned(2);
+    pool.queue(1, &["a"]);
+    pool.queue(1, &["a"]);
+    assert_eq!(pool.starts(), [1, 2]);
+    pool.all_up();
+    pool.taken(1, "r1");
+    assert!(pool.starts().is_empty());
+}
+
+#[test]
+fn a_runner_that_retires_counts_again_if_the_forge_gave_it_a_job() {
+    let mut pool = Pool::scaled(0, 2);
+    pool.assigned(1);
+    pool.starts();
+    pool.all_up();
+    pool.assigned(0);
+    pool.now += IDLE;
+    assert_eq!(pool.act(), [Order::Retire { index: 1 }]);
+    pool.taken(5, "r1");
+    pool.assigned(1);
+    assert_eq!(pool.act(), [], "the job has its runner");
+    assert_eq!(pool.end(1, finished()), Fate::Finished("x".to_owned()));
+}
+
+#[test]
+fn a_scaled_pool_pauses_after_a_runner_that_had_no_job_and_after_one_that_failed() {
+    let mut pool = Pool::scaled(1, 2);
+    for (count, end) in [(1, LoopResult::NoJob("x".to_owned())), (2, failed()), (3, failed())] {
+        assert_eq!(pool.starts(), [1]);
+        let pause = RUNNER.pause_after(count).expect("it never ends");
+        assert_eq!(pool.end(1, end), Fate::Replaced { why: "x".to_owned(), count, pause });
+        assert_eq!((pool.act(), pool.decide().wake), (vec![], Some(pool.now + pause)));
+        pool.now += pause;
+    }
+    assert_eq!(pool.starts(), [1]);
+    pool.end(1, finished());
+    assert_eq!(pool.starts(), [1], "a runner that had a job ends the pauses");
+}
+
 /// The rules of the shell version, written down as a state machine: the model of a static pool.
 struct Model {
     waiting: VecDeque<u32>,
@@ -374,6 +482,33 @@ fn job_inputs() -> impl Strategy<Value = Vec<JobInput>> {
     proptest::collection::vec(input, 0..120)
 }
 
+#[derive(Debug, Clone)]
+enum ScaledInput {
+    Queue(u64),
+    Assigned(u32),
+    MinIdle(u32),
+    Up,
+    Take(u64, prop::sample::Index),
+    Settle(u64),
+    End(prop::sample::Index, bool),
+    Pass(u64),
+}
+
+fn scaled_inputs() -> impl Strategy<Value = Vec<ScaledInput>> {
+    let index = any::<prop::sample::Index>;
+    let input = prop_oneof![
+        (0..12_u64).prop_map(ScaledInput::Queue),
+        (0..6_u32).prop_map(ScaledInput::Assigned),
+        (0..3_u32).prop_map(ScaledInput::MinIdle),
+        Just(ScaledInput::Up),
+        (0..12_u64, index()).prop_map(|(job, slot)| ScaledInput::Take(job, slot)),
+        (0..12_u64).prop_map(ScaledInput::Settle),
+        (index(), any::<bool>()).prop_map(|(slot, fails)| ScaledInput::End(slot, fails)),
+        (0..700_u64).prop_map(ScaledInput::Pass),
+    ];
+    proptest::collection::vec(input, 0..120)
+}
+
 /// Returns the slots with a loop, in the order of their numbers.
 fn alive(slots: &Slots) -> Vec<u32> {
     slots.slots.iter().filter(|(_, slot)| slot.stage.is_alive()).map(|(&index, _)| index).collect()
@@ -448,7 +583,7 @@ proptest! {
             prop_assert_eq!(pool.decide().orders, vec![], "a decision that was carried out is repeated");
             // Each free runner is for a job that waits, and no two are for the same one.
             let free: Vec<u64> = pool.slots.slots.values().filter(|slot| slot.stage.is_free())
-                .map(|slot| slot.job.as_ref().expect("a job").job).collect();
+                .map(|slot| slot.purpose.job().expect("a job").job).collect();
             let waiting: HashSet<u64> =
                 pool.slots.waiting.iter().map(|waiting| waiting.demand.job).collect();
             prop_assert!(free.iter().all(|job| waiting.contains(job)), "{:?} {:?}", free, waiting);
@@ -459,6 +594,55 @@ proptest! {
             for waiting in unserved {
                 prop_assert!(is_full || waiting.not_before.is_some_and(|at| at > pool.now), "{:?}", waiting);
             }
+        }
+    }
+
+    #[test]
+    fn a_scaled_pool_keeps_its_bounds_and_never_retires_a_runner_that_is_needed(
+        max in 1..6_u32,
+        inputs in scaled_inputs(),
+    ) {
+        let mut pool = Pool::scaled(1, max);
+        for input in inputs {
+            let running = alive(&pool.slots);
+            match input {
+                ScaledInput::Queue(job) => pool.queue(job, &["a"]),
+                ScaledInput::Assigned(jobs) => pool.assigned(jobs),
+                ScaledInput::MinIdle(count) => pool.slots.take(DemandEvent::MinIdle(count)),
+                ScaledInput::Settle(job) => pool.settled(job),
+                ScaledInput::Pass(seconds) => pool.now += Duration::from_secs(seconds),
+                _ if running.is_empty() => {}
+                ScaledInput::Up => pool.all_up(),
+                ScaledInput::Take(job, slot) => pool.taken(job, &format!("r{}", slot.get(&running))),
+                ScaledInput::End(slot, fails) => {
+                    pool.end(*slot.get(&running), if fails { failed() } else { finished() });
+                }
+            }
+            let stages = |pool: &Pool| -> HashMap<u32, Stage> {
+                pool.slots.slots.iter().map(|(&index, slot)| (index, slot.stage)).collect()
+            };
+            let before = stages(&pool);
+            let orders = pool.act();
+            let after = stages(&pool);
+            for order in &orders {
+                if let Order::Retire { index } = order {
+                    prop_assert_eq!(before[index], Stage::Runs);
+                }
+            }
+            prop_assert!(alive(&pool.slots).len() <= max as usize);
+            prop_assert_eq!(pool.decide().orders, vec![], "a decision that was carried out is repeated");
+            let count = |test: fn(Stage) -> bool| after.values().filter(|stage| test(**stage)).count();
+            let (free, busy) = (count(Stage::is_free), count(|stage| stage == Stage::Taken));
+            let min_idle = pool.slots.min_idle.unwrap_or(1) as usize;
+            let jobs = pool.slots.waiting.len().max((pool.slots.assigned as usize).saturating_sub(busy));
+            let wanted = (jobs + min_idle).min(max as usize - busy);
+            if orders.iter().any(|order| matches!(order, Order::Retire { .. })) {
+                prop_assert!(free >= wanted);
+            }
+            // A runner is missing only if there is no room, or during a pause.
+            let is_full = alive(&pool.slots).len() == max as usize;
+            let pauses = pool.slots.not_before.is_some_and(|at| at > pool.now);
+            prop_assert!(free >= wanted || is_full || pauses, "{} of {}", free, wanted);
         }
     }
 }

@@ -1,0 +1,55 @@
+//! As many alike runners as there are jobs, and some that wait for a job.
+
+use tokio::time::Instant;
+
+use super::{Decision, Order};
+use crate::demand::Scale;
+use crate::orchestrator::slots::{Purpose, Slots, Stage};
+
+/// Returns the orders for a scaled pool. Each job without a runner needs one that is free, and the minimum of idle runners
+/// comes on top. Runners above that number retire once they have been idle for their time, the longest idle first.
+pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
+    let count = |test: fn(Stage) -> bool| slots.slots.values().filter(|slot| test(slot.stage)).count();
+    let (alive, free) = (count(Stage::is_alive), count(Stage::is_free));
+    if slots.closed {
+        return Decision { orders: Vec::new(), wake: None, is_finished: alive == 0 };
+    }
+    let wanted = free_runners_wanted(scale, slots);
+    let is_finished = slots.complete && wanted == 0 && alive == 0;
+    if free >= wanted {
+        let (orders, wake) = retire(scale, slots, free - wanted, now);
+        return Decision { orders, wake, is_finished };
+    }
+    if let Some(wake) = slots.not_before.filter(|at| *at > now) {
+        return Decision { orders: Vec::new(), wake: Some(wake), is_finished };
+    }
+    let room = (scale.max as usize).saturating_sub(alive);
+    let unused = (1..).filter(|index| !slots.slots.contains_key(index));
+    let start = |index| Order::Start { index, purpose: Purpose::Any, is_awaited: false };
+    let orders = unused.take((wanted - free).min(room)).map(start).collect();
+    Decision { orders, wake: None, is_finished }
+}
+
+/// Returns the number of runners without a job that the pool should have, within its maximum.
+fn free_runners_wanted(scale: Scale, slots: &Slots) -> usize {
+    let busy = slots.slots.values().filter(|slot| slot.stage == Stage::Taken).count();
+    // Two sources may tell of the same jobs, one by their ids and one by their number, so the larger number counts.
+    let jobs = slots.waiting.len().max((slots.assigned as usize).saturating_sub(busy));
+    let min_idle = if slots.complete { 0 } else { slots.min_idle.unwrap_or(scale.min_idle) };
+    (jobs + min_idle as usize).min((scale.max as usize).saturating_sub(busy))
+}
+
+/// Returns orders to retire at most `surplus` runners that have been idle for their time, and the time of the next one.
+fn retire(scale: Scale, slots: &Slots, surplus: usize, now: Instant) -> (Vec<Order>, Option<Instant>) {
+    let mut idle: Vec<(Instant, u32)> = slots
+        .slots
+        .iter()
+        .filter(|(_, slot)| slot.stage.is_free())
+        .filter_map(|(&index, slot)| Some((slot.up? + scale.idle_timeout, index)))
+        .collect();
+    idle.sort_unstable();
+    idle.truncate(surplus);
+    let (due, later): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(at, _)| *at <= now);
+    let orders = due.into_iter().map(|(_, index)| Order::Retire { index }).collect();
+    (orders, later.first().map(|(at, _)| *at))
+}

@@ -1,0 +1,139 @@
+//! One pool of an orchestrator: its slots, and how they start.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use dayfly_vm::{Driver, VmHost};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+use super::budget::{Claim, Size};
+use super::decide::{Decision, Order, decide};
+use super::slots::{FailureRule, Purpose, Slots};
+use crate::LoopEnd;
+use crate::pool::Pool;
+use crate::runner_loop::run_slot;
+use crate::slot::{Slot, environment_in};
+use crate::stop::{StopOrder, StopSender};
+use crate::stream::FactSink;
+
+/// A pool to run.
+#[derive(Debug, Clone)]
+pub struct PoolRun {
+    /// The pool.
+    pub pool: Pool,
+    /// The rule for slots that fail.
+    pub rule: FailureRule,
+}
+
+/// The tasks of all slots, and the slot of each.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    pub(super) ends: JoinSet<LoopEnd>,
+    pub(super) running: HashMap<Id, RunningSlot>,
+}
+
+/// A slot whose loop runs.
+#[derive(Debug)]
+pub(super) struct RunningSlot {
+    /// Number of the slot in the process.
+    pub(super) index: u32,
+    stop: StopSender,
+}
+
+impl Tasks {
+    /// Passes an order on to the loop of a slot.
+    pub(super) fn order(&self, index: u32, order: StopOrder) {
+        self.running.values().filter(|slot| slot.index == index).for_each(|slot| slot.stop.order(order));
+    }
+
+    /// Passes an order on to all loops.
+    pub(super) fn order_all(&self, order: StopOrder) {
+        self.running.values().for_each(|slot| slot.stop.order(order));
+    }
+}
+
+/// A pool that runs.
+#[derive(Debug)]
+pub(super) struct RunningPool {
+    pub(super) pool: Pool,
+    pub(super) rule: FailureRule,
+    pub(super) slots: Slots,
+    /// Added to a slot's number in the pool, it is the slot's number in the process.
+    pub(super) first: u32,
+    /// Time since which it needs a machine and has none.
+    without_since: Option<Instant>,
+}
+
+impl RunningPool {
+    pub(super) fn new(run: PoolRun, first: u32) -> Self {
+        Self { pool: run.pool, rule: run.rule, slots: Slots::default(), first, without_since: None }
+    }
+
+    /// Returns the pool's name, for sources of demand.
+    pub(super) fn name(&self) -> &str {
+        self.pool.spec.name.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn decide(&self, now: Instant) -> Decision {
+        decide(&self.pool.spec.demand, &self.slots, now)
+    }
+
+    /// Returns the machines that the pool has, and those that a decision asks for.
+    pub(super) fn claim(&mut self, decision: &Decision, now: Instant) -> Claim {
+        let machines = self.slots.slots.values().filter(|slot| slot.stage.is_alive()).count();
+        let wanted = decision.orders.iter().filter(|order| order.is_start()).count();
+        let waits = machines == 0 && wanted > 0;
+        self.without_since = if waits { self.without_since.or(Some(now)) } else { None };
+        Claim {
+            weight: self.pool.spec.weight,
+            size: size_of(&self.pool),
+            machines: u32::try_from(machines).unwrap_or(u32::MAX),
+            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+            without_since: self.without_since,
+        }
+    }
+
+    /// Returns the environment directory of a slot.
+    pub(super) fn environment_of(&self, common: &Path, index: u32) -> PathBuf {
+        environment_in(common, &self.pool.spec.prefix, index)
+    }
+
+    /// Starts the loop of a slot. `number` is the slot's number in the pool.
+    pub(super) fn start(
+        &mut self,
+        number: u32,
+        purpose: Purpose,
+        is_awaited: bool,
+        environment: &Path,
+        (host, facts, tasks): (&VmHost, &FactSink, &mut Tasks),
+    ) {
+        let index = self.first + number;
+        let (pool, environment) = (&self.pool, self.environment_of(environment, index));
+        let slot = match &purpose {
+            Purpose::Place => Slot { is_patient: true, ..Slot::new(pool, index, environment) },
+            Purpose::Any => Slot::for_one_runner(pool, index, environment),
+            Purpose::Job(job) => Slot::for_job(pool, index, environment, job),
+        };
+        self.slots.started(number, purpose, is_awaited, Instant::now());
+        let (pool, host, facts) = (self.pool.clone(), host.clone(), facts.clone());
+        let (sender, stop) = crate::stop::channel();
+        let task = tasks.ends.spawn(async move { run_slot(&pool, &slot, &host, &facts, stop).await });
+        tasks.running.insert(task.id(), RunningSlot { index, stop: sender });
+    }
+}
+
+impl Order {
+    /// Returns true if the order starts a machine.
+    pub(super) fn is_start(&self) -> bool {
+        matches!(self, Self::Start { .. })
+    }
+}
+
+/// Returns the size of a pool's machines. Processes of this host are no machines.
+fn size_of(pool: &Pool) -> Size {
+    match pool.machine.driver {
+        Driver::Process(_) => Size::default(),
+        _ => Size { vcpus: pool.machine.cpus, memory_mib: pool.machine.memory_mib.into() },
+    }
+}
