@@ -25,7 +25,9 @@ impl Hub {
         std::thread::Builder::new().name("lab-state".to_owned()).spawn(move || {
             while let Some(work) = waiting.blocking_recv() {
                 let deliver = work(&mut state);
+                state.prepare_answers();
                 state.save();
+                state.send_answers();
                 deliver();
             }
         })?;

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use dayfly_host::file;
 
-use super::state::{Group, JobRecord, Registration, Repository, RunRecord, StoredEvent};
+use super::state::{
+    Group, JobRecord, Notice, Registration, Repository, RunRecord, ScaleSetRecord, StoredEvent,
+};
 
 /// One line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +40,10 @@ pub(crate) enum Record {
     /// The run and its jobs were removed.
     RunGone(u64),
     Job(JobRecord),
+    ScaleSet(ScaleSetRecord),
+    ScaleSetGone(u64),
+    /// Messages about jobs that the listener of a scale set has acknowledged.
+    Told(Vec<Notice>),
     /// The highest id that was assigned, so that no id is used twice.
     LastId(u64),
 }

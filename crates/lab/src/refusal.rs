@@ -9,7 +9,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// GitHub's `errors`: strings or objects.
     pub(crate) errors: Vec<Value>,
-    /// The broker's `errorKind`; empty elsewhere.
+    /// The broker's `errorKind`, or the exception of the Actions Service; empty elsewhere.
     pub(crate) kind: &'static str,
 }
 
@@ -28,8 +28,8 @@ impl Refusal {
         Self { errors, ..Self::new(422, "Validation Failed") }
     }
 
-    /// Returns an error of the broker. Runner apps decide by `kind`.
-    pub(crate) fn broker(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
+    /// Returns an error of the broker or of the Actions Service. Their clients decide by `kind`.
+    pub(crate) fn named(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
         Self { kind, ..Self::new(status, message) }
     }
 }

@@ -67,6 +67,13 @@ pub struct Limits {
     pub registration_idle: Duration,
     /// Idle time after which a persistent registration (for job after job) is removed.
     pub persistent_registration_idle: Duration,
+    /// Most scale sets.
+    pub scale_sets_max: usize,
+    /// Time after the last call of a scale set's listener after which its session ends. Until then no other listener can
+    /// open one.
+    pub listener_idle: Duration,
+    /// Most messages about jobs that wait for the listener of one scale set; the oldest are dropped first.
+    pub listener_notices_max: usize,
     /// Most connections at one time.
     pub connections_max: usize,
     /// How long a connection may stay open without a request.
@@ -97,6 +104,9 @@ impl Default for Limits {
             presence: Duration::from_secs(75),
             registration_idle: Duration::from_secs(24 * 3600),
             persistent_registration_idle: Duration::from_secs(14 * 24 * 3600),
+            scale_sets_max: 1000,
+            listener_idle: Duration::from_secs(240),
+            listener_notices_max: 20_000,
             connections_max: 4096,
             connection_idle: Duration::from_secs(120),
             requests_waiting_max: 1024,

@@ -26,8 +26,10 @@ pub(crate) enum Grant {
     Blob { job: u64, blob: Blob },
     /// For reading one job's log, through a signed address.
     Log { job: u64 },
-    /// For registering or removing runners of one scope.
+    /// For registering or removing runners of one scope, and for managing its scale sets.
     Registration { scope: Scope, purpose: Purpose },
+    /// For the message queue of a scale set, in one session.
+    Queue { scale_set: u64, session: String },
 }
 
 /// The purpose of a registration token.

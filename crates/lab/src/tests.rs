@@ -12,6 +12,7 @@ mod replay;
 mod rest;
 mod restart;
 mod runner;
+mod scale_set;
 mod schema;
 mod scope;
 mod summary;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::ExposeSecret as _;
 
-use super::reply::{BROKER, RESULTS, RUN_SERVICE, Rest, Service};
+use super::reply::{BROKER, Exception, RESULTS, RUN_SERVICE, Rest, Service};
 use crate::Lab;
 use crate::refusal::Refusal;
 use crate::signing::{Grant, Purpose};
@@ -35,6 +35,31 @@ impl RegistrationToken {
     pub(super) fn must_register(&self) -> Result<(), Refusal> {
         (self.purpose == Purpose::Register).then_some(()).ok_or_else(Refusal::not_found)
     }
+}
+
+/// A caller who may manage the scale sets and runners of this scope at the Actions Service. The token is the one that the
+/// caller registered with: `runner-registration` gives it back.
+pub(super) struct ServiceAdmin(pub(super) Scope);
+
+/// The listener of a scale set with the token of its message queue.
+pub(super) struct Listener {
+    scale_set: u64,
+    pub(super) session: String,
+}
+
+impl Listener {
+    /// Returns the session if the token is for this scale set, and if the address has the session's id in its query.
+    pub(super) fn session_of(&self, scale_set: u64, session: &str) -> Result<String, Refusal> {
+        if self.scale_set == scale_set && self.session.eq_ignore_ascii_case(session) {
+            Ok(self.session.clone())
+        } else {
+            Err(unauthorized_at_service())
+        }
+    }
+}
+
+fn unauthorized_at_service() -> Refusal {
+    Refusal::new(401, "The token is missing, too old or not for this")
 }
 
 /// A runner with its access token, which calls the broker.
@@ -74,6 +99,28 @@ impl FromRequestParts<Lab> for RegistrationToken {
                 Ok(Self { scope, purpose, text })
             }
             _ => Err(Rest(Refusal::not_found())),
+        }
+    }
+}
+
+impl FromRequestParts<Lab> for ServiceAdmin {
+    type Rejection = Exception;
+
+    async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Exception> {
+        match grant(parts, lab) {
+            Some(Grant::Registration { scope, purpose: Purpose::Register }) => Ok(Self(scope)),
+            _ => Err(Exception(unauthorized_at_service())),
+        }
+    }
+}
+
+impl FromRequestParts<Lab> for Listener {
+    type Rejection = Exception;
+
+    async fn from_request_parts(parts: &mut Parts, lab: &Lab) -> Result<Self, Exception> {
+        match grant(parts, lab) {
+            Some(Grant::Queue { scale_set, session }) => Ok(Self { scale_set, session }),
+            _ => Err(Exception(unauthorized_at_service())),
         }
     }
 }

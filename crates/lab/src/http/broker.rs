@@ -236,6 +236,6 @@ pub(super) async fn acknowledge(
     if lab.inner.hub.ask(known).await.map_err(broken)? {
         Ok(StatusCode::OK)
     } else {
-        Err(broken(Refusal::broker(404, "AcknowledgeJobNotFound", "The job is no longer this runner's")))
+        Err(broken(Refusal::named(404, "AcknowledgeJobNotFound", "The job is no longer this runner's")))
     }
 }

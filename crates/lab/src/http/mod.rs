@@ -1,7 +1,7 @@
 //! The lab's HTTP interface.
 //!
-//! `/api/v3` is GitHub's REST API in the form of GHES, `/runner` is protocol V2 for runner apps, `/lab/v1` is the lab's
-//! own interface. Handlers authenticate the caller, parse the request, call the state, and convert the result into an
+//! `/api/v3` is GitHub's REST API in the form of GHES, `/runner` is protocol V2 for runner apps and the service
+//! for scale sets, `/lab/v1` is the lab's own interface. Handlers authenticate the caller, parse the request, call the state, and convert the result into an
 //! answer. The state makes all decisions.
 
 mod auth;
@@ -19,6 +19,7 @@ mod result;
 mod run;
 mod run_service;
 mod runner;
+mod scale_set;
 mod scope;
 mod value;
 
@@ -97,6 +98,7 @@ fn runner_side() -> Router<Lab> {
         .route("/broker/_apis/distributedtask/pools/{pool}/messages", get(broker::message))
         .route("/broker/_apis/distributedtask/pools/{pool}/messages/{id}", delete(broker::old_acknowledge))
         .route("/broker/_apis/distributedtask/plans/{plan}/events", post(broker::old_complete))
+        .nest("/broker/_apis", scale_set::routes())
         .route("/broker/session", post(broker::open_session).delete(broker::close_session))
         .route("/broker/message", get(broker::message))
         .route("/broker/acknowledge", post(broker::acknowledge))

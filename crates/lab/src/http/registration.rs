@@ -60,7 +60,8 @@ struct Begin {
     runner_event: String,
 }
 
-/// `POST /actions/runner-registration`. github-act-runner 0.13.0 then opens its sessions at `url`.
+/// `POST /actions/runner-registration`. github-act-runner 0.13.0 then opens its sessions at `url`, and clients for scale
+/// sets find the Actions Service there (`super::scale_set`).
 pub(super) async fn begin(
     token: RegistrationToken,
     headers: HeaderMap,
@@ -128,6 +129,7 @@ pub(super) async fn register(
         work_folder: None,
         ephemeral: body.ephemeral,
         version: body.version.map(|version| version.chars().take(VERSION_LEN_MAX).collect()),
+        scale_set: None,
     };
     let enrol = move |state: &mut state::LabState| {
         let runner = if body.replace {

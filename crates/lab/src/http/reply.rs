@@ -13,6 +13,9 @@ use crate::refusal::Refusal;
 /// A refusal in the form of GitHub's REST API.
 pub(super) struct Rest(pub(super) Refusal);
 
+/// A refusal in the form of the Actions Service: an exception of .NET. Its clients look for a part of the type's name.
+pub(super) struct Exception(pub(super) Refusal);
+
 /// A refusal in the form of the services for runner apps. The text is the name of the service.
 pub(super) struct Service(pub(super) &'static str, pub(super) Refusal);
 
@@ -41,6 +44,43 @@ impl IntoResponse for Rest {
         if !self.0.errors.is_empty() {
             body["errors"] = Value::Array(self.0.errors);
         }
+        let mut response = (status, Json(body)).into_response();
+        challenge(status, &mut response);
+        response
+    }
+}
+
+impl From<Refusal> for Exception {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for Exception {
+    fn into_response(self) -> Response {
+        let Self(Refusal { message, errors, kind, .. }) = &self;
+        let status = match status(&self.0) {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        let kind = match (*kind, status) {
+            ("", StatusCode::UNAUTHORIZED) => "UnauthorizedRequestException",
+            ("", StatusCode::BAD_REQUEST) => "ArgumentException",
+            ("", _) => "VssServiceException",
+            (kind, _) => kind,
+        };
+        // The scale sets' errors were observed in the first space, the agents' in the second.
+        let space = if kind.starts_with("Runner") {
+            "GitHub.Actions.Runtime.WebApi"
+        } else {
+            "GitHub.DistributedTask.WebApi"
+        };
+        let errors: Vec<&str> = errors.iter().filter_map(Value::as_str).collect();
+        let message = [message.as_str()].into_iter().chain(errors).collect::<Vec<_>>().join(": ");
+        let body = json!({
+            "$id": "1", "innerException": null, "message": message, "typeName": format!("{space}.{kind}, {space}"),
+            "typeKey": kind, "errorCode": 0, "eventId": 3000,
+        });
         let mut response = (status, Json(body)).into_response();
         challenge(status, &mut response);
         response

@@ -14,7 +14,7 @@ use super::reply::{Rest, base, read};
 use super::scope::{InScope, Managed};
 use crate::refusal::Refusal;
 use crate::state::{self, Registration, RegistrationRequest};
-use crate::{Inner, Lab, check_runner_url};
+use crate::{Inner, Lab, Limits, check_runner_url};
 use dayfly_forge::jit::{CredentialsData, CredentialsFile, JitConfig, RsaParameters, RunnerFile};
 
 /// Labels that GitHub's own `config` adds; they are shown as `read-only`. A JIT config takes them like any other label.
@@ -43,10 +43,8 @@ pub(super) async fn jit(
     State(lab): State<Lab>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), Rest> {
-    let Inner { hub, keys, .. } = &*lab.inner;
     let JitBody { name, runner_group_id, labels, work_folder, runner_url } = read(&body)?;
-    let runner_url = runner_url.map(|url| check_runner_url(&url)).transpose();
-    let runner_url = runner_url.map_err(|error| Refusal::invalid([error.to_string()]))?;
+    let runner_url = checked_url(runner_url)?;
     let request = RegistrationRequest {
         scope,
         name,
@@ -55,22 +53,39 @@ pub(super) async fn jit(
         work_folder,
         ephemeral: true,
         version: None,
+        scale_set: None,
     };
+    let (config, registration) = mint(&lab, request, runner_url).await?;
+    let (now_ms, presence_ms) = (lab.inner.clock.now_ms(), presence_ms(&lab.inner.limits));
+    let runner = show(&state::Runner::new(registration), now_ms, presence_ms);
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"runner": runner, "encoded_jit_config": config.encode().expose_secret()})),
+    ))
+}
+
+/// Checks the address at which a runner will reach the lab.
+pub(super) fn checked_url(runner_url: Option<String>) -> Result<Option<String>, Refusal> {
+    let checked = runner_url.map(|url| check_runner_url(&url)).transpose();
+    checked.map_err(|error| Refusal::invalid([error.to_string()]))
+}
+
+/// Registers a runner with a new key and returns its JIT config, which leads to `runner_url` or to the lab's own choice.
+pub(super) async fn mint(
+    lab: &Lab,
+    request: RegistrationRequest,
+    runner_url: Option<String>,
+) -> Result<(JitConfig, Registration), Refusal> {
+    let Inner { hub, keys, .. } = &*lab.inner;
     let check = request.clone();
     hub.ask(move |state| state.check_registration(&check)).await??;
     let key = keys.take().await.ok_or_else(|| Refusal::new(500, "The lab can no longer create keys"))?;
     let register = move |state: &mut state::LabState| {
         let registration = state.register(request, key.public)?.registration.clone();
-        let (now_ms, presence_ms) = presence(state);
-        let shown = show(&state.runners[&registration.id], now_ms, presence_ms);
         let url = runner_url.unwrap_or_else(|| state.runner_url.clone());
-        Ok::<_, Refusal>((jit_config(&registration, key.private, state, &url), shown))
+        Ok::<_, Refusal>((jit_config(&registration, key.private, state, &url), registration))
     };
-    let (config, runner) = hub.ask(register).await??;
-    Ok((
-        StatusCode::CREATED,
-        Json(json!({"runner": runner, "encoded_jit_config": config.encode().expose_secret()})),
-    ))
+    hub.ask(register).await?
 }
 
 fn jit_config(
@@ -110,7 +125,11 @@ fn jit_config(
 }
 
 fn presence(state: &state::LabState) -> (i64, i64) {
-    (state.now_ms(), i64::try_from(state.limits.presence.as_millis()).unwrap_or(i64::MAX / 4))
+    (state.now_ms(), presence_ms(&state.limits))
+}
+
+fn presence_ms(limits: &Limits) -> i64 {
+    i64::try_from(limits.presence.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
 fn show(runner: &state::Runner, now_ms: i64, presence_ms: i64) -> Value {

@@ -23,6 +23,7 @@ use super::line::StepFeed;
 use super::repository::RepositoryName;
 use super::run::{StoredEvent, timestamp};
 use super::runner::millis;
+use super::scale_set::{JobOfScaleSet, NoticeKind};
 use super::step::{StepRecord, StepUpdate};
 use crate::event::LabEventKind;
 use crate::journal::Record;
@@ -76,6 +77,25 @@ pub(crate) struct JobRecord {
     /// The secrets that the job has added by `add-mask`, until it is over.
     #[serde(default, serialize_with = "exposed", skip_serializing_if = "Vec::is_empty")]
     pub(crate) masks: Vec<SecretString>,
+    /// The scale set that has acquired the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scale_set: Option<JobOfScaleSet>,
+}
+
+impl JobRecord {
+    /// Returns true if this scale set has acquired the job.
+    pub(super) fn of_scale_set(&self, id: u64) -> bool {
+        self.scale_set.is_some_and(|it| it.scale_set == id)
+    }
+}
+
+/// What a job requires of its runner.
+pub(super) struct WantedRunner {
+    pub(super) repository: RepositoryName,
+    pub(super) group: Option<u64>,
+    pub(super) labels: Vec<String>,
+    /// The scale set that has acquired the job, so that only its runners fit.
+    pub(super) scale_set: Option<u64>,
 }
 
 /// Writes secrets into the journal, which is a private file.
@@ -163,6 +183,7 @@ impl LabState {
             annotations: Vec::new(),
             completes_in_last_step: false,
             masks: Vec::new(),
+            scale_set: None,
         };
         self.record(&Record::Job(record.clone()));
         self.adopt_job(record);
@@ -201,16 +222,18 @@ impl LabState {
         }
     }
 
-    /// Returns what a job requires of a runner: its repository, group and labels. Returns `None` if the job is not
-    /// offered.
-    pub(super) fn wanted(&self, job: u64) -> Option<(RepositoryName, Option<u64>, Vec<String>)> {
+    /// Returns what a job requires of a runner. Returns `None` if the job is not offered.
+    pub(super) fn wanted(&self, job: u64) -> Option<WantedRunner> {
         let record = &self.jobs.get(&job)?.record;
         let entry = self.runs.get(&record.run)?;
         let runs_on = &entry.run.job(JobIndex(record.index))?.runs_on;
         let group_id = |name: &String| self.group_named(name).map_or(NO_GROUP, |group| group.id);
-        let group = runs_on.group.as_ref().map(group_id);
-        (record.hold == Hold::Offered)
-            .then(|| (entry.record.repository.clone(), group, runs_on.labels.clone()))
+        (record.hold == Hold::Offered).then(|| WantedRunner {
+            repository: entry.record.repository.clone(),
+            group: runs_on.group.as_ref().map(group_id),
+            labels: runs_on.labels.clone(),
+            scale_set: record.scale_set.map(|it| it.scale_set),
+        })
     }
 
     pub(super) fn queue_job(&mut self, job: u64) {
@@ -244,7 +267,15 @@ impl LabState {
         entry.record.runner = None;
         self.offered.insert(job);
         self.record_job(job);
+        self.offer_to_scale_sets(job);
         self.offer_to_runners(job);
+    }
+
+    /// Takes a job out of the queue of jobs that wait for a runner.
+    pub(super) fn take_off(&mut self, job: u64) {
+        if self.offered.remove(&job) {
+            self.withdraw_from_scale_sets(job);
+        }
     }
 
     /// Records that a runner was sent the job.
@@ -255,7 +286,7 @@ impl LabState {
         let (run, runner_name) = (entry.record.run, of_job.name.clone());
         entry.record.hold = Hold::Assigned { runner, until_ms };
         entry.record.runner = Some(of_job);
-        self.offered.remove(&job);
+        self.take_off(job);
         self.record_job(job);
         self.publish(run, LabEventKind::JobAssigned { job, runner, runner_name });
     }
@@ -272,7 +303,7 @@ impl LabState {
     }
 
     pub(super) fn withdraw_job(&mut self, job: u64) {
-        self.offered.remove(&job);
+        self.take_off(job);
         let Some(entry) = self.jobs.get_mut(&job) else { return };
         let hold = std::mem::replace(&mut entry.record.hold, Hold::Idle);
         if let Hold::Assigned { runner, .. } = hold {
@@ -291,7 +322,7 @@ impl LabState {
 
     /// Records that a job is over, regardless of the cause.
     pub(super) fn end_job(&mut self, job: u64, conclusion: Conclusion) {
-        self.offered.remove(&job);
+        self.take_off(job);
         let now_ms = self.now_ms();
         let name = self.name_of(job);
         let Some(entry) = self.jobs.get_mut(&job) else { return };
@@ -314,6 +345,7 @@ impl LabState {
             entry.mask = None;
             entry.record.masks.clear();
         }
+        self.note(job, NoticeKind::Completed);
         self.record_job(job);
         let remark = self.job_run(run, index).and_then(|(job, _)| job.remark.clone());
         self.publish(
@@ -354,6 +386,7 @@ impl LabState {
         // It has no token of the job yet.
         entry.mask = None;
         let runner_name = entry.record.runner.as_ref().map(|runner| runner.name.clone()).unwrap_or_default();
+        self.note(job, NoticeKind::Started);
         self.record_job(job);
         self.publish(run, LabEventKind::JobAcquired { job, runner, runner_name });
         self.advance(run, StoredEvent::Started { job: index });

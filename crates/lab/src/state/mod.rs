@@ -4,6 +4,7 @@
 //! ```text
 //! contents, dispatch --> runs --Action--> jobs --offer--> runners' polls
 //!                         ^                 |
+//!                         |                 |--offer--> scale sets' listeners --acquire--> their runners alone
 //!                         +-- StoredEvent --+-- acquire, renew, complete, steps, lines
 //! ```
 
@@ -17,6 +18,7 @@ mod registration;
 mod repository;
 mod run;
 mod runner;
+mod scale_set;
 mod scope;
 mod session;
 mod step;
@@ -24,6 +26,8 @@ mod summary;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+use tokio::sync::oneshot;
 
 use super::event::{EventBus, LabEventKind};
 use super::journal::{Journal, Record};
@@ -34,7 +38,7 @@ use super::signing::Signer;
 
 #[cfg(test)]
 pub(crate) use group::GROUPS_MAX;
-pub(crate) use group::Group;
+pub(crate) use group::{DEFAULT_GROUP, Group};
 use leaving::Leaving;
 
 pub(crate) use annotation::Annotation;
@@ -44,6 +48,10 @@ pub(crate) use registration::{Registration, RegistrationRequest};
 pub(crate) use repository::{Repository, RepositoryName};
 pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
 pub(crate) use runner::Runner;
+pub(crate) use scale_set::{
+    ListenerPoll, ListenerSession, Notice, NoticeKind, QueueMessage, ScaleSet, ScaleSetLabel, ScaleSetRecord,
+    ScaleSetRequest, scale_set_not_found,
+};
 pub(crate) use scope::Scope;
 pub(crate) use session::{Message, RunnerPoll, runner_not_found};
 pub(crate) use step::{StepRecord, StepUpdate};
@@ -73,6 +81,9 @@ pub(crate) struct LabState {
     pub(crate) groups: Vec<Group>,
     pub(crate) runners: BTreeMap<u64, Runner>,
     leaving: BTreeMap<u64, Leaving>,
+    pub(crate) scale_sets: BTreeMap<u64, ScaleSet>,
+    /// Answers to polls of listeners, which leave after the journal is written.
+    answers: Vec<(oneshot::Sender<QueueMessage>, QueueMessage)>,
     pub(crate) runs: BTreeMap<u64, RunEntry>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The jobs that wait for a runner, oldest first.
@@ -124,6 +135,7 @@ impl LabState {
         let mut records = vec![Record::LastId(self.last_id)];
         records.extend(self.groups.iter().cloned().map(Record::Group));
         records.extend(self.repositories.values().cloned().map(Record::Repository));
+        records.extend(self.scale_sets.values().map(|set| Record::ScaleSet(set.record.clone())));
         records.extend(self.runners.values().map(|runner| Record::Runner(runner.registration.clone())));
         for entry in self.runs.values() {
             records.push(Record::Run(entry.record.clone()));
@@ -147,5 +159,6 @@ impl LabState {
         self.tick_jobs();
         self.tick_runners();
         self.tick_leaving();
+        self.tick_listeners();
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::run::timestamp;
 use super::runner::millis;
-use super::{Group, Hold, JobRecord, LabState, RunEntry, Runner};
+use super::{Group, Hold, JobRecord, LabState, Notice, RunEntry, Runner, ScaleSet};
 use crate::error::LabError;
 use crate::event::EventBus;
 use crate::journal::{Journal, Record, private_file};
@@ -57,6 +57,8 @@ impl LabState {
             groups: Vec::new(),
             runners: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            scale_sets: BTreeMap::new(),
+            answers: Vec::new(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             offered: BTreeSet::new(),
@@ -82,6 +84,7 @@ impl LabState {
         self.jobs.retain(|_, job| self.runs.contains_key(&job.record.run));
         let jobs: Vec<u64> = self.jobs.keys().copied().collect();
         jobs.into_iter().for_each(|job| self.resume_job(job));
+        self.resume_scale_sets();
         self.compact();
     }
 
@@ -124,6 +127,21 @@ impl LabState {
             Record::Job(job) => {
                 stored.jobs.insert(job.id, job);
             }
+            Record::ScaleSet(record) => {
+                self.scale_sets.insert(record.id, ScaleSet::new(record));
+            }
+            Record::ScaleSetGone(id) => {
+                stored.last_id = stored.last_id.max(id);
+                self.scale_sets.remove(&id);
+            }
+            Record::Told(notices) => {
+                for Notice { job, kind } in notices {
+                    let of_set = stored.jobs.get_mut(&job).and_then(|job| job.scale_set.as_mut());
+                    if let Some(of_set) = of_set {
+                        of_set.mark_told(kind);
+                    }
+                }
+            }
             Record::LastId(id) => stored.last_id = stored.last_id.max(id),
         }
     }
@@ -134,6 +152,7 @@ impl LabState {
             self.repositories.values().flat_map(|it| it.workflows.values()).map(|file| file.id).max(),
             self.groups.iter().map(|group| group.id).max(),
             self.runners.keys().copied().max(),
+            self.scale_sets.keys().copied().max(),
             self.runs.keys().copied().max(),
         ];
         ids.into_iter().flatten().max().unwrap_or(0)

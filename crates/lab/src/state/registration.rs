@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LabState;
 use super::runner::Runner;
+use super::scale_set::scale_set_not_found;
 use super::scope::Scope;
 use crate::journal::Record;
 use crate::keys::PublicKey;
@@ -25,6 +26,8 @@ pub(crate) struct RegistrationRequest {
     /// True if the runner runs only one job.
     pub(crate) ephemeral: bool,
     pub(crate) version: Option<String>,
+    /// The scale set that creates the runner.
+    pub(crate) scale_set: Option<u64>,
 }
 
 /// A registration, as it is stored.
@@ -49,6 +52,9 @@ pub(crate) struct Registration {
     /// True if the registration is for one job. Journals from before persistent registrations existed lack this member.
     #[serde(default = "yes")]
     pub(crate) ephemeral: bool,
+    /// The scale set whose jobs the runner gets. `None` for an ordinary runner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scale_set: Option<u64>,
 }
 
 fn yes() -> bool {
@@ -88,6 +94,7 @@ impl LabState {
             session: None,
             used: false,
             ephemeral: request.ephemeral,
+            scale_set: request.scale_set,
         };
         self.record(&Record::Runner(registration.clone()));
         Ok(self.runners.entry(id).or_insert(Runner::new(registration)))
@@ -140,6 +147,9 @@ impl LabState {
             let label: String = label.chars().take(40).collect();
             return Err(Refusal::invalid([format!("\"{label}\" is no label")]));
         }
+        if let Some(id) = request.scale_set.filter(|id| !self.scale_sets.contains_key(id)) {
+            return Err(scale_set_not_found(id));
+        }
         if self.group(request.group_id).is_none() {
             return Err(Refusal::not_found());
         }
@@ -163,7 +173,8 @@ impl LabState {
     }
 }
 
-fn is_label(label: &str) -> bool {
+/// Returns true if the text can be a label.
+pub(super) fn is_label(label: &str) -> bool {
     !label.trim().is_empty()
         && label.len() <= LABEL_LEN_MAX
         && !label.contains(',')

@@ -83,7 +83,8 @@ impl From<StoredEvent> for RunEvent {
 }
 
 impl RunRecord {
-    fn path(&self) -> String {
+    /// Returns the path of the workflow file in its repository.
+    pub(super) fn path(&self) -> String {
         format!(".github/workflows/{}", self.file)
     }
 
@@ -224,7 +225,7 @@ impl LabState {
             self.jobs.values().filter(|job| job.record.run == id).map(|job| job.record.id).collect();
         for job in jobs {
             self.jobs.remove(&job);
-            self.offered.remove(&job);
+            self.take_off(job);
             self.logs.remove(job);
         }
         self.record(&Record::RunGone(id));

@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use super::job::WantedRunner;
 use super::registration::Registration;
-use super::repository::RepositoryName;
 use super::run::StoredEvent;
 use super::scope::Scope;
 use super::session::Message;
@@ -25,7 +25,7 @@ pub(super) struct Poll {
 }
 
 impl Runner {
-    pub(super) fn new(registration: Registration) -> Self {
+    pub(crate) fn new(registration: Registration) -> Self {
         Self { registration, job: None, seen_ms: 0, poll: None }
     }
 
@@ -43,12 +43,15 @@ impl Runner {
             && self.poll.as_ref().is_some_and(|poll| !poll.busy && !poll.reply.is_closed())
     }
 
-    pub(super) fn fits(&self, repository: &RepositoryName, group: Option<u64>, labels: &[String]) -> bool {
+    pub(super) fn fits(&self, wanted: &WantedRunner) -> bool {
         let registration = &self.registration;
+        if wanted.scale_set.is_some() || registration.scale_set.is_some() {
+            return wanted.scale_set == registration.scale_set;
+        }
         let has = |label: &String| registration.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
-        registration.scope.serves(repository)
-            && group.is_none_or(|group| group == registration.group_id)
-            && labels.iter().all(has)
+        registration.scope.serves(&wanted.repository)
+            && wanted.group.is_none_or(|group| group == registration.group_id)
+            && wanted.labels.iter().all(has)
     }
 
     /// Sends a message on the open poll. Returns false if no poll is open.

@@ -38,7 +38,7 @@ impl LabState {
         let runner = self.runners.get_mut(&id).ok_or_else(runner_not_found)?;
         if runner.registration.session.is_some() && runner.online(now_ms, presence_ms) {
             let message = "A session for this runner already exists.";
-            return Err(Refusal::broker(409, "RunnerSessionConflict", message));
+            return Err(Refusal::named(409, "RunnerSessionConflict", message));
         }
         let session = uuid::Uuid::new_v4().to_string();
         runner.registration.session = Some(session.clone());
@@ -74,7 +74,7 @@ impl LabState {
         if runner.registration.session.as_deref() != Some(poll.session.as_str()) {
             // github-act-runner 0.13.0 opens a new session when the text contains this exception of the old protocol.
             let message = "The session is not this runner's (TaskAgentSessionExpiredException)";
-            return Err(Refusal::broker(404, "RunnerSessionInvalid", message));
+            return Err(Refusal::named(404, "RunnerSessionInvalid", message));
         }
         let (reply, answer) = oneshot::channel();
         runner.seen_ms = now_ms;
@@ -159,9 +159,9 @@ impl LabState {
 
     /// Gives a job to a runner. Returns false if the job does not fit or the message could not be sent.
     fn give(&mut self, job: u64, id: u64) -> bool {
-        let Some((repository, group, labels)) = self.wanted(job) else { return false };
+        let Some(wanted) = self.wanted(job) else { return false };
         let Some(runner) = self.runners.get(&id) else { return false };
-        if !runner.takes_jobs() || !runner.fits(&repository, group, &labels) {
+        if !runner.takes_jobs() || !runner.fits(&wanted) {
             return false;
         }
         let request_id = self.jobs[&job].record.request_guid.clone();
@@ -181,5 +181,5 @@ impl LabState {
 /// registration is gone.
 pub(crate) fn runner_not_found() -> Refusal {
     let message = "The runner registration was deleted (TaskAgentSessionExpiredException)";
-    Refusal::broker(404, "RunnerNotFound", message)
+    Refusal::named(404, "RunnerNotFound", message)
 }

@@ -32,6 +32,16 @@ impl Conclusion {
         }
     }
 
+    /// Returns the word that runners and the service for scale sets use.
+    pub fn as_runner_word(self) -> &'static str {
+        match self {
+            Self::Success => "succeeded",
+            Self::Failure => "failed",
+            Self::Cancelled => "canceled",
+            Self::Skipped => "skipped",
+        }
+    }
+
     /// Parses the word of a runner's `completejob` (`succeeded`, `failed`, `canceled`, `skipped`) or GitHub's own word,
     /// ignoring case. Returns `None` for any other word.
     pub fn from_runner(word: &str) -> Option<Self> {
