@@ -119,9 +119,9 @@ impl Client {
         let mut patience = Patience::default();
         loop {
             let url = self.url(request.path)?;
-            match self.send_once(request, url).await {
+            match self.send_once(request, url.clone()).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => self.recover(&request, response, &mut patience).await?,
+                Ok(response) => self.recover(&request, &url, response, &mut patience).await?,
                 Err(error) if self.may_be_plain(&error) => self.state().is_plain = true,
                 Err(error) => match patience.after(Failure::Temporary) {
                     Next::Retry(pause) => tokio::time::sleep(pause).await,
@@ -158,12 +158,16 @@ impl Client {
     async fn recover(
         &self,
         request: &Request<'_>,
+        asked: &Url,
         response: Response,
         patience: &mut Patience,
     ) -> Result<(), RegistryError> {
         let failure = Failure::of_answer(response.status(), response.headers());
         match patience.after(failure) {
-            Next::Authenticate => self.authenticate(challenge(response.headers())).await?,
+            Next::Authenticate => {
+                self.refuse_foreign_challenge(asked, response.url())?;
+                self.authenticate(challenge(response.headers())).await?;
+            }
             Next::Retry(pause) => {
                 if matches!(failure, Failure::Busy { .. }) {
                     tracing::warn!("{} asks to come back in {} s: waiting", self.registry, pause.as_secs());
@@ -202,6 +206,19 @@ impl Client {
     fn denied(&self) -> RegistryError {
         let user = self.credential.as_ref().map(|credential| credential.user.clone());
         RegistryError::Denied { registry: self.registry.clone(), user }
+    }
+
+    /// Refuses a challenge that comes from the target of a redirect. Registries redirect to hosts of others, and an answer to
+    /// the challenge would give such a host the password (CVE-2020-15157 in containerd). No registry loses by this: the
+    /// client does not send an authorization to the target of a redirect anyway.
+    fn refuse_foreign_challenge(&self, asked: &Url, answered: &Url) -> Result<(), RegistryError> {
+        if asked.origin() == answered.origin() {
+            return Ok(());
+        }
+        let by = answered.origin().ascii_serialization();
+        Err(self.lied(format!(
+            "a redirect to {by}, which requires a login; logins are only sent to the registry"
+        )))
     }
 
     async fn authenticate(&self, challenge: Option<Challenge>) -> Result<(), RegistryError> {

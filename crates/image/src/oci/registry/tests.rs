@@ -248,6 +248,65 @@ async fn a_bearer_token_is_asked_for_this_repository_only() {
     assert_eq!(asked, 6, "only the first request was sent twice");
 }
 
+/// Returns access with a password for a registry, and the folder of its file.
+fn access_with_password(registry: &str) -> (RegistryAccess, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.json");
+    // user:secret
+    let auths = serde_json::json!({ "auths": { registry: { "auth": "dXNlcjpzZWNyZXQ=" } } });
+    std::fs::write(&file, auths.to_string()).expect("written");
+    (RegistryAccess { credentials: vec![file], ..RegistryAccess::default() }, folder)
+}
+
+#[tokio::test]
+async fn the_password_of_a_registry_is_not_sent_to_a_host_that_it_redirects_to() {
+    for kind in ["manifests", "blobs"] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let note = |seen: &Mutex<Vec<_>>, asked: &Asked| {
+            seen.lock()
+                .expect("seen")
+                .push((asked.path.clone(), asked.headers.contains_key("authorization")));
+        };
+        let by_tokens = Arc::clone(&seen);
+        let tokens = serve(Box::new(move |asked| {
+            note(&by_tokens, asked);
+            Some(answer(200, r#"{"token":"t0ken"}"#))
+        }));
+        let by_other = Arc::clone(&seen);
+        let other = serve(Box::new(move |asked| {
+            note(&by_other, asked);
+            let realm = format!("Bearer realm=\"http://127.0.0.1:{tokens}/token\"");
+            Some(answer(401, "{}").with("WWW-Authenticate", realm))
+        }));
+        let (name, _) = Stage::new().serve(move |asked| {
+            let to = format!("http://127.0.0.1:{other}/elsewhere");
+            asked.path.contains(kind).then(|| answer(307, "").with("Location", to))
+        });
+        let (access, _file) = access_with_password(name.registry());
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = pull(&access, &name, folder.path()).await.expect_err("refused").to_string();
+        assert!(
+            error.contains(&format!("a redirect to http://127.0.0.1:{other}, which requires")),
+            "{error}"
+        );
+        let seen = seen.lock().expect("seen").clone();
+        assert_eq!(seen, [("/elsewhere".to_owned(), false)], "{kind}: the redirect is followed, and no more");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_gets_its_password_at_its_own_address() {
+    let (name, log) = Stage::new().serve(|asked| {
+        let is_known =
+            asked.headers.get("authorization").is_some_and(|sent| sent == "Basic dXNlcjpzZWNyZXQ=");
+        (!is_known).then(|| answer(401, "{}").with("WWW-Authenticate", "Basic realm=\"x\""))
+    });
+    let (access, _file) = access_with_password(name.registry());
+    let folder = tempfile::tempdir().expect("a folder");
+    pull(&access, &name, folder.path()).await.expect("pulled");
+    assert_eq!(log.lock().expect("log").len(), 6, "only the first request was sent twice");
+}
+
 #[tokio::test]
 async fn a_token_is_asked_for_if_a_password_is_offered_too() {
     for in_one_header in [true, false] {
