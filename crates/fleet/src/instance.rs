@@ -6,6 +6,7 @@
 //!     instance.json   the forge, the scope and the prefix of each pool that it serves
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
+//!     reserve         space that ends of runners may use on a full disk
 //!     runs/<id>/      one folder per runner: journal, and vm/ with the machine's sockets, disk and console log
 //!     spares/<id>/    one folder per spare machine; it becomes the vm/ of a run
 //!     lab/            data of a lab that lives only as long as this process (`dayfly demo`)
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use dayfly_forge::{Forge, RunnerScope};
 use dayfly_host::file;
+use dayfly_host::reserve::Reserve;
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,8 @@ const LOCK: &str = "lock";
 const NEW_LOCK: &str = "lock.new";
 /// The record of what the instance serves.
 const RECORD: &str = "instance.json";
+/// The reserve of space.
+const RESERVE: &str = "reserve";
 
 /// Longest time that a process may take between the creation of its folder and of the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
@@ -344,6 +348,13 @@ fn new_lock(folder: &Path) -> Result<File, InstanceError> {
     lock.lock().map_err(failed("lock", &new))?;
     fs::rename(&new, &path).map_err(failed("name", &path))?;
     Ok(lock)
+}
+
+/// Returns the reserve of space of an instance, by its folder of runs. If the disk is full when a runner ends, the reserve is
+/// removed, so that the journal can be written; the runner's scratch disk then frees more. Nothing depends on it: without a
+/// journal a runner is removed as well.
+pub(crate) fn reserve_of(runs: &Path) -> Reserve {
+    Reserve::at(runs.with_file_name(RESERVE))
 }
 
 /// Returns the folder of a run's machine. It is a separate folder, so that a rename makes a spare's folder the machine's.

@@ -53,6 +53,8 @@ pub enum JournalError {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// True if the last write has failed, and may have left a part of its line.
+    is_torn: bool,
 }
 
 impl Journal {
@@ -70,7 +72,7 @@ impl Journal {
             end_torn_line(&path, file)
         });
         match file {
-            Ok(file) => Ok(Self { path, file }),
+            Ok(file) => Ok(Self { path, file, is_torn: false }),
             Err(source) => Err(JournalError::Io { what: "open", path, source }),
         }
     }
@@ -82,8 +84,13 @@ impl Journal {
     pub fn write(&mut self, record: &FactRecord) -> Result<(), JournalError> {
         let mut line = serde_json::to_vec(record).map_err(|error| self.error(error.into()))?;
         line.push(b'\n');
+        if std::mem::replace(&mut self.is_torn, true) {
+            line.insert(0, b'\n');
+        }
         // One write for the whole line, so that a reader never sees half of it unless the disk is full.
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(|error| self.error(error))
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(|error| self.error(error))?;
+        self.is_torn = false;
+        Ok(())
     }
 
     fn error(&self, source: io::Error) -> JournalError {
@@ -168,7 +175,7 @@ impl Journal {
     pub(crate) fn on_a_full_disk() -> Self {
         let path = PathBuf::from("/dev/full");
         let file = OpenOptions::new().write(true).open(&path).expect("open");
-        Self { path, file }
+        Self { path, file, is_torn: false }
     }
 }
 

@@ -9,7 +9,7 @@ use dayfly_forge::{Forge, ForgeError, RunnerScope};
 use dayfly_vm::EnvironmentDir;
 
 use crate::fact::RegistrationEnd;
-use crate::instance::{self, Abandoned, InstanceError, Served, Serves, machine_of};
+use crate::instance::{self, Abandoned, InstanceError, Served, Serves, machine_of, reserve_of};
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState};
@@ -140,6 +140,8 @@ async fn sweep_instance(
     sweep: &mut Sweep,
 ) -> Result<(), InstanceError> {
     let private_lab = abandoned.is_of_private_lab();
+    // The process may have died because the disk is full, and what follows needs some space.
+    reserve_of(&abandoned.folder.join("runs")).release();
     for run in abandoned.runs()? {
         let swept = if private_lab {
             sweep_run(&run, true, None).await

@@ -2,6 +2,7 @@
 //!
 //! - [`file`] replaces a small file in one step;
 //! - [`stage`] builds a folder under a lock and publishes it by one rename;
+//! - [`reserve`] keeps space for the end of what fills the disk;
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
 //! - [`descriptors`] raises the limit of open files;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod digest;
 pub mod file;
+pub mod reserve;
 pub mod retry;
 pub mod space;
 pub mod stage;

@@ -26,6 +26,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dayfly_host::reserve::Reserve;
 use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
@@ -33,6 +34,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use crate::fact::{Fact, FactRecord};
+use crate::instance::reserve_of;
 use crate::journal::{self, Journal, JournalError};
 use crate::pool::Pool;
 use crate::runner_id::RunnerId;
@@ -99,7 +101,10 @@ pub(crate) async fn run_one(
         result = run.live() => result,
     };
     let up_for = run.up_since.map(|since| since.elapsed());
-    EndedRunner { result: run.end(result).await, up_for }
+    let result = run.end(result).await;
+    // Its end may have used the reserve, and has freed space.
+    reserve_of(&pool.runs).keep();
+    EndedRunner { result, up_for }
 }
 
 impl<'a> Run<'a> {
@@ -113,6 +118,7 @@ impl<'a> Run<'a> {
         let id = RunnerId::random(slot.index);
         let folder = pool.runs.join(id.as_str());
         make_folder(&folder)?;
+        reserve_of(&pool.runs).keep();
         Self::begin_in(folder.clone(), id, (pool, slot, host), facts, stop).inspect_err(|_| {
             // Nothing exists that its journal would describe, and a full disk would otherwise collect such folders.
             let _ = std::fs::remove_dir_all(&folder);
@@ -185,10 +191,12 @@ impl<'a> Run<'a> {
     }
 
     /// Records a fact of the runner's end, without sending it. If the journal cannot be written, e.g. because the disk is
-    /// full, the end goes on, because it frees space.
+    /// full, the instance's reserve of space is given up for it. If that does not help, the end goes on, because it frees space.
     async fn record_end(&mut self, fact: Fact) -> FactRecord {
         let record = self.facts.record(fact);
-        if let Some(error) = take_end(&mut self.journal, &mut self.state, &record) {
+        if let Some(error) =
+            take_end(&mut self.journal, &mut self.state, &record, &reserve_of(&self.pool.runs))
+        {
             let message = format!("{error}; the runner is removed nevertheless");
             let warning = self.facts.record(Fact::Warning { message });
             self.facts.send(warning).await;
@@ -216,8 +224,16 @@ impl<'a> Run<'a> {
 
 /// Takes a fact of the runner's end into its state, whether or not the journal can be written. Returns the journal's error.
 /// A later start that reads the journal without this fact repeats a step, which changes nothing.
-fn take_end(journal: &mut Journal, state: &mut RunnerState, record: &FactRecord) -> Option<JournalError> {
-    let written = if record.fact.is_durable() { journal.write(record) } else { Ok(()) };
+fn take_end(
+    journal: &mut Journal,
+    state: &mut RunnerState,
+    record: &FactRecord,
+    reserve: &Reserve,
+) -> Option<JournalError> {
+    let mut written = if record.fact.is_durable() { journal.write(record) } else { Ok(()) };
+    if written.is_err() && reserve.release() {
+        written = journal.write(record);
+    }
     state.take(record);
     written.err()
 }
@@ -232,6 +248,7 @@ fn make_folder(path: &Path) -> Result<(), RunnerError> {
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "a thread enters a namespace")]
 mod tests {
     use super::*;
     use crate::fact::RegistrationEnd;
@@ -251,10 +268,64 @@ mod tests {
             Fact::DeletingRegistration,
             Fact::RegistrationEnded { how: RegistrationEnd::Deleted },
         ] {
-            let error =
-                take_end(&mut journal, &mut state, &record(fact)).expect("the disk is full").to_string();
+            let error = take_end(
+                &mut journal,
+                &mut state,
+                &record(fact),
+                &reserve_of(Path::new("/nonexistent/runs")),
+            )
+            .expect("the disk is full")
+            .to_string();
             assert!(error.contains("No space left on device"), "{error}");
         }
         assert!(state.is_over(), "its folder is removed: {state:?}");
+    }
+
+    /// Runs work in a folder that is a file system of 4 MiB. Other users than root skip it, because only root may mount one.
+    fn on_small_disk(work: impl FnOnce(&Path) + Send + 'static) {
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().to_owned();
+        let done = std::thread::spawn(move || {
+            // SAFETY: the thread keeps no descriptor whose meaning depends on a mount namespace, and exits after this.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+                .expect("a namespace");
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private");
+            mount("tmpfs", &path, "tmpfs", MountFlags::empty(), c"size=4m").expect("a small file system");
+            work(&path);
+        });
+        done.join().expect("no panic");
+    }
+
+    #[test]
+    fn the_reserve_is_given_up_for_the_journal_of_a_runner_that_ends_on_a_full_disk() {
+        on_small_disk(|disk| {
+            let runs = disk.join("runs");
+            let run = runs.join("0-aaaaaaa");
+            std::fs::create_dir_all(&run).expect("folder");
+            let reserve = reserve_of(&runs);
+            reserve.keep();
+            let mut journal = Journal::open(&run).expect("a journal");
+            let mut state = RunnerState::default();
+            for begun in [Fact::Registering, Fact::Registered { registration: 7 }, Fact::StartingVm] {
+                journal.write(&record(begun.clone())).expect("written");
+                state.take(&record(begun));
+            }
+            let mut filler = std::fs::File::create(disk.join("filler")).expect("created");
+            while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
+            // Longer than what is left of the journal's last block, so that a part of the first line is written.
+            let gone = Fact::VmGone { exit: "x".repeat(10_000) };
+            for fact in [Fact::DestroyingVm, gone, Fact::DeletingRegistration] {
+                let error = take_end(&mut journal, &mut state, &record(fact), &reserve);
+                assert!(error.is_none(), "{error:?}");
+            }
+            assert!(!reserve.release(), "it was given up");
+            let read = RunnerState::of(&journal::read(&run).expect("read"));
+            assert_eq!((read.vm, read.registration), (state.vm, state.registration));
+            assert_eq!(read.vm, crate::state::VmState::None);
+        });
     }
 }
