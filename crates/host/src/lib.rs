@@ -3,6 +3,7 @@
 //! - [`file`] replaces a small file in one step;
 //! - [`stage`] builds a folder under a lock and publishes it by one rename;
 //! - [`reserve`] keeps space for the end of what fills the disk;
+//! - [`open`] opens files that others may have put there;
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
 //! - [`descriptors`] raises the limit of open files;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
@@ -14,6 +15,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod digest;
 pub mod file;
+pub mod open;
 pub mod reserve;
 pub mod retry;
 pub mod space;

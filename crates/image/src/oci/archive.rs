@@ -15,6 +15,7 @@ use super::media::{self, CONFIG_LENGTH_MAX, Config, Document, MANIFEST_LENGTH_MA
 use super::tar::{Kind, Reader, TarError};
 use super::{Digest, ImageName, RunConfig};
 use dayfly_host::digest::hexadecimal;
+use dayfly_host::open;
 
 /// Most files of an archive.
 const FILES_MAX: usize = 100_000;
@@ -86,7 +87,7 @@ impl Files {
     /// Finds the places of an archive's files. Reads only the headers.
     fn of_archive(path: &Path) -> Result<Self, ArchiveError> {
         let io_error = |source| ArchiveError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io_error)?;
+        let file = open::regular(path).map_err(io_error)?;
         let length = file.metadata().map_err(io_error)?.len();
         let places = places(file, length).map_err(|error| match error {
             TarError::Io(source) => io_error(source),
@@ -101,17 +102,18 @@ impl Files {
         ArchiveError::Content { path: self.base.clone(), what: what.into() }
     }
 
-    /// Returns the path of the file that contains `name`, the offset in it, and the length.
+    /// Returns the path of the file that contains `name`, the offset in it, and the length. The file of a folder is regular and
+    /// in the folder now. If its owner replaces it before it is read, its digest proves the change.
     fn find(&self, name: &str) -> Result<(PathBuf, u64, u64), ArchiveError> {
         let missing = || self.content(format!("{} is not in it", name.escape_debug()));
         let Some(places) = &self.places else {
-            // Names in folders are digests and fixed names, so that none leads outside the folder.
             let path = self.base.join(name);
-            let length = std::fs::metadata(&path).map_err(|source| match source.kind() {
+            let opened = open::regular_below(&self.base, name).and_then(|file| file.metadata());
+            let metadata = opened.map_err(|source| match source.kind() {
                 io::ErrorKind::NotFound => missing(),
                 _ => ArchiveError::Io { path: path.clone(), source },
             })?;
-            return Ok((path, 0, length.len()));
+            return Ok((path, 0, metadata.len()));
         };
         let mut name = clean(name.as_bytes()).ok_or_else(missing)?;
         for _ in 0..FOLLOWED_MAX {
@@ -137,7 +139,10 @@ impl Files {
             )));
         }
         let read = || {
-            let mut file = File::open(&path)?;
+            let mut file = match &self.places {
+                Some(_) => open::regular(&path)?,
+                None => open::regular_below(&self.base, name)?,
+            };
             file.seek(SeekFrom::Start(offset))?;
             let mut bytes = Vec::new();
             file.take(length).read_to_end(&mut bytes)?;
@@ -391,6 +396,41 @@ mod tests {
                 .expect_err("refused")
                 .starts_with("cannot read /nonexistent/x")
         );
+    }
+
+    /// Writes a layout into a folder.
+    fn layout_folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, content) in layout_files() {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+            std::fs::write(path, content).expect("written");
+        }
+        folder
+    }
+
+    #[test]
+    fn a_folder_whose_links_lead_elsewhere_or_whose_files_are_fifos_is_refused() {
+        let of = |folder: &tempfile::TempDir| open_text(&format!("oci:{}:v1", folder.path().display()));
+        of(&layout_folder()).expect("readable");
+        let blobs = |folder: &Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(folder.join("blobs/sha256")).expect("read");
+            entries.map(|entry| entry.expect("entry").path()).collect()
+        };
+        for index in 0..3 {
+            let (folder, elsewhere) = (layout_folder(), tempfile::tempdir().expect("a folder"));
+            let blob = &blobs(folder.path())[index];
+            let outside = elsewhere.path().join("outside");
+            std::fs::rename(blob, &outside).expect("moved");
+            std::os::unix::fs::symlink(&outside, blob).expect("linked");
+            let error = of(&folder).expect_err("a link");
+            assert!(error.contains("a link leads out of the folder"), "{error}");
+            std::fs::remove_file(blob).expect("removed");
+            let made = std::process::Command::new("mkfifo").arg(blob).status().expect("mkfifo");
+            assert!(made.success());
+            let error = of(&folder).expect_err("a FIFO");
+            assert!(error.contains("it is no regular file"), "{error}");
+        }
     }
 
     #[test]

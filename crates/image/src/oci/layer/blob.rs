@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use super::super::Digest;
+use dayfly_host::open;
 
 /// Largest Zstandard window that is accepted, as a power of two: 128 MiB, which `zstd --long=27` and `--ultra -22` use and
 /// every decoder takes unasked.
@@ -40,7 +41,7 @@ impl LayerBlob {
     }
 
     fn stored(&self) -> io::Result<io::Take<File>> {
-        let mut file = File::open(&self.path)?;
+        let mut file = open::regular(&self.path)?;
         file.seek(SeekFrom::Start(self.offset))?;
         Ok(file.take(self.length))
     }
