@@ -57,7 +57,7 @@ impl Image {
     }
 
     /// Opens the root file system under a shared lock. The image cannot be removed while this file or a copy of its
-    /// descriptor is open, even if only a VMM that outlived dayfly has it.
+    /// descriptor is open, unless a holder of a copy gives the lock up.
     ///
     /// # Errors
     /// The file is gone, is being removed, or cannot be read.

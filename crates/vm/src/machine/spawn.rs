@@ -54,6 +54,8 @@ pub(crate) struct Vmm {
     pub(crate) drains: JoinSet<()>,
     /// The task that forwards the machine's port. It ends when this is dropped.
     forward: JoinSet<()>,
+    /// The lock that keeps the machine's image from being removed.
+    _image_lock: Option<OwnedFd>,
     ended: bool,
     detached: Arc<AtomicBool>,
 }
@@ -68,6 +70,7 @@ impl Vmm {
             monitor: None,
             drains: JoinSet::new(),
             forward: JoinSet::new(),
+            _image_lock: None,
             ended: false,
             detached: Arc::clone(detached),
         }
@@ -241,6 +244,7 @@ impl Recipe {
         let process = Process::new(launched.child)?;
         let mut vmm = Vmm::new(process, connections.agent, detached);
         vmm.servers = servers;
+        vmm._image_lock = self.files.image_lock()?;
         vmm.monitor = Some(Monitor::start(connections.monitor, self.command.number(DescriptorRole::State)));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
