@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 
 use super::error::step;
-use super::{NetworkError, nft, rules};
+use super::{NetworkError, nft, rules, upkeep};
 
 /// The switch of the calling thread's namespace.
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -22,6 +22,7 @@ pub(super) fn enable() -> Result<(), NetworkError> {
         links.into_iter().filter(|link| link != "lo" && !link.starts_with(rules::LINK_PREFIX)).collect();
     if !outer.is_empty() {
         nft::run("the guard of this host", &rules::guard(&outer))?;
+        upkeep::keep_guard(&outer);
     }
     fs::write(SWITCH, "1").map_err(step("turn net.ipv4.ip_forward on"))?;
     tracing::info!(

@@ -29,6 +29,7 @@ mod rules;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

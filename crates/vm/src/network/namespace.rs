@@ -18,6 +18,7 @@ use super::error::step;
 use super::netlink::{Netlink, Route};
 use super::record::NetworkRecord;
 use super::rules::{self, LINK_PREFIX, NamespaceRules, Reachable, TAP, UPLINK};
+use super::upkeep::{self, Upheld};
 use super::{NetworkError, forwarding, lock, nft, tap};
 
 /// Longest name of a link, bytes.
@@ -41,18 +42,22 @@ pub(crate) struct Attachment {
     pub(crate) tap: OwnedFd,
     /// The listener on the forwarded port.
     pub(crate) listener: Option<TcpListener>,
+    /// Keeps the host's rules for the machine.
+    _upheld: Upheld,
 }
 
 /// Creates a network, in a thread that enters its namespace and exits there. Takes about 20 ms. After a failure,
 /// [`super::remove`] removes the parts that were created.
 pub(super) fn make(request: NamespaceRequest) -> Result<Attachment, NetworkError> {
     // A new thread starts in the namespace of the thread that creates it, i.e. in the host's.
-    std::thread::Builder::new()
+    let made = std::thread::Builder::new()
         .name("network".to_owned())
         .spawn(move || enter_and_make(&request))
         .map_err(step("start a thread"))?
         .join()
-        .unwrap_or_else(|_| Err(step("make all of it")(io::Error::other("its thread has panicked"))))
+        .unwrap_or_else(|_| Err(step("make all of it")(io::Error::other("its thread has panicked"))))?;
+    upkeep::start().map_err(step("start a thread"))?;
+    Ok(made)
 }
 
 fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError> {
@@ -67,7 +72,7 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     let own = host.own_addresses().map_err(step("list this host's addresses"))?;
     let shared = lock::acquire()?;
     forwarding::enable()?;
-    nft::run("this host", &rules::host(&link, &request.reachable))?;
+    nft::run("this host", &rules::host(&[(link.as_str(), request.reachable.as_slice())]))?;
     enter_namespace()?;
     let inside = Netlink::open().map_err(step("open a netlink socket"))?;
     inside.add_veth(UPLINK, &link, host_namespace.as_fd()).map_err(step("make the link to this host"))?;
@@ -83,7 +88,7 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
         .map(|port| TcpListener::bind(SocketAddr::from((GATEWAY, port))))
         .transpose()
         .map_err(step("listen on the forwarded port"))?;
-    Ok(Attachment { tap, listener })
+    Ok(Attachment { tap, listener, _upheld: upkeep::uphold(&link, &request.reachable) })
 }
 
 fn enter_namespace() -> Result<(), NetworkError> {

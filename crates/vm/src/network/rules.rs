@@ -182,14 +182,16 @@ table ip dayfly {{
     )
 }
 
-/// Returns the rules of this host. They are the same for all its VMs, except for the set `reachable`. Each call fills the
-/// chains anew in one transaction. This restores chains that another program has flushed, and does not disturb other VMs.
+/// Returns the rules of this host, with the exceptions of these links. The rules are the same for all its VMs, except for the
+/// set `reachable`. Each call fills the chains anew in one transaction. This restores chains that another program has flushed,
+/// and does not disturb other VMs.
 ///
 /// The rules also shut the addresses of this host, because only the host knows all of them at any time, public ones
 /// included, and the broadcast addresses of its networks, at which it and its neighbours listen. They act before any
 /// translation of addresses, which leads to containers whose ports this host publishes.
-pub(super) fn host(link: &str, reachable: &[Reachable]) -> String {
-    let elements = elements(link, reachable);
+pub(super) fn host(machines: &[(&str, &[Reachable])]) -> String {
+    let elements: Vec<String> = machines.iter().map(|(link, reachable)| elements(link, reachable)).collect();
+    let elements = elements.join(", ");
     format!(
         "add table ip dayfly
 add set ip dayfly reachable {{ typeof iifname . ip daddr . ip protocol . th dport; }}
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_host_forwards_for_its_machines_only_and_is_shut_to_them() {
-        insta::assert_snapshot!(host("dayfly123456789", &reachable()));
+        insta::assert_snapshot!(host(&[("dayfly123456789", reachable().as_slice())]));
         insta::assert_snapshot!(forget("dayfly123456789", &reachable()), @r#"delete element ip dayfly reachable { "dayfly123456789" . 1.1.1.1 . udp . 53, "dayfly123456789" . 1.1.1.1 . tcp . 53, "dayfly123456789" . 192.0.2.7 . tcp . 443 }"#);
         insta::assert_snapshot!(guard(&["eth0".to_owned(), "eth1".to_owned()]));
     }

@@ -283,6 +283,42 @@ fn a_machine_stays_shut_if_another_program_flushes_the_hosts_rules() {
     record::remove(folder.path()).unwrap();
 }
 
+#[test]
+fn the_hosts_rules_are_restored_while_a_machine_runs_if_another_program_removes_them() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let host = Netlink::open().unwrap();
+    make_world(&["203.0.113.80".parse().unwrap()]);
+    serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
+    let network = wish(&["203.0.113.1:80"], "1.1.1.1", None);
+    let folder = tempfile::tempdir().unwrap();
+    let Connection::Own(made) = super::connect(&network, folder.path()).unwrap() else { panic!() };
+    let guest = Guest::new(made.tap.try_clone().unwrap());
+    // An address that the host gets after the machine has started is shut by the host's rules alone.
+    host.add_address(host.index("up0").unwrap(), Ipv4Addr::new(192, 0, 2, 2), 32).unwrap();
+    let is_as_ordered = || {
+        let (open, own) = (guest.reaches("203.0.113.80:80"), guest.reaches("203.0.113.1:80"));
+        open.as_deref() == Some("world")
+            && own.as_deref() == Some("host.")
+            && guest.reaches("192.0.2.2:80").is_none()
+    };
+    assert!(is_as_ordered());
+    assert!(!super::upkeep::restore().unwrap(), "nothing is missing");
+    for removal in ["flush ruleset\n", "flush table ip dayfly\n", "flush set ip dayfly reachable\n"] {
+        super::nft::run("a test", removal).unwrap();
+        assert!(!is_as_ordered(), "{removal}");
+        assert!(super::upkeep::restore().unwrap(), "{removal}");
+        assert!(is_as_ordered(), "{removal}");
+        assert!(tables().contains("table ip dayfly-guard\n"), "{}", tables());
+        assert!(!super::upkeep::restore().unwrap(), "all is there again");
+    }
+    record::remove(folder.path()).unwrap();
+    assert!(!super::upkeep::restore().unwrap(), "no machine needs them");
+    assert!(!tables().contains("table ip dayfly\n"), "{}", tables());
+}
+
 /// The request of `address` for the hardware address of 10.0.2.2 (RFC 826).
 fn arp_request(address: Ipv4Addr) -> Vec<u8> {
     const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
