@@ -7,11 +7,12 @@
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
 //! - [`descriptors`] raises the limit of open files;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
-//! - [`tool`] runs a program with a time limit.
+//! - [`tool`] runs a program with a time limit; [`confine`] runs one that works on the bytes of strangers.
 //!
 //! This crate knows neither images nor machines.
 
 pub mod clock;
+pub mod confine;
 pub mod descriptors;
 pub mod digest;
 pub mod file;

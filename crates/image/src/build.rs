@@ -13,6 +13,7 @@ use std::process::Command;
 
 use super::apt;
 use super::command::{Step, mortal};
+use super::converter;
 use super::debian;
 use super::error::failed;
 use super::manifest::{FORMAT, FileDigest, Manifest};
@@ -21,6 +22,7 @@ use super::progress::Waiter;
 use super::runner_app::{self, RunnerApp, runner_app};
 use super::store::{INITRAMFS, KERNEL, LOG, ROOT};
 use super::{Cancel, Image, ImageError, Progress, Store, modules, packages, recipe};
+use crate::oci::layer::Attributes;
 use dayfly_guest::os_release::OsRelease;
 use dayfly_host::clock::now_s;
 use dayfly_host::digest::{digest_of, digest_of_file, id_of};
@@ -29,6 +31,8 @@ use dayfly_host::tool::{self, Reach};
 
 /// Free space that a build needs: room for the unpacked packages and for the image.
 const FREE_MIB_MIN: u64 = 3 * 1024;
+/// Memory of `mksquashfs`, beside its lists of files.
+const SQUASH_MEMORY: &str = "256M";
 /// Debian's keys, from debian-archive-keyring.
 pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The package with which the user of jobs is created, whatever list is installed.
@@ -193,7 +197,13 @@ impl Builder<'_> {
         let sources = work.join("sources.list");
         fs::write(&sources, apt::for_suite(&self.inputs.suite, self.host))
             .map_err(failed("write", &sources))?;
-        let commands = vec![self.mmdebstrap(work, &sources), self.mksquashfs()];
+        let root = self.path(ROOT);
+        let (mksquashfs, squashfs) = converter::mksquashfs(
+            &root,
+            SQUASH_MEMORY,
+            &Attributes { mode: 0o755, ..Attributes::default() },
+        )?;
+        let commands = vec![self.mmdebstrap(work, &sources), mksquashfs];
         let step = Step {
             program: "mmdebstrap or mksquashfs",
             package: "mmdebstrap squashfs-tools",
@@ -202,7 +212,8 @@ impl Builder<'_> {
             log: &mut log,
             progress: self.progress,
         };
-        step.run(commands)
+        step.run(commands)?;
+        squashfs.take_back().map_err(failed("take back", &root))
     }
 
     fn mmdebstrap(&self, work: &Path, sources: &Path) -> Command {
@@ -238,20 +249,6 @@ impl Builder<'_> {
         command.arg(suite).arg("-").arg(sources);
         // The unpacked tree is in the stage, so that it is removed with the stage.
         command.env("TMPDIR", work).env("LC_ALL", "C.UTF-8").current_dir("/");
-        command
-    }
-
-    fn mksquashfs(&self) -> Command {
-        let mut command = mortal("mksquashfs", Reach::Host, false);
-        // Under emulation, LZ4 is unpacked several times faster than Zstandard, for a third more space.
-        command.arg("-").arg(self.path(ROOT)).args([
-            "-tar",
-            "-comp",
-            "lz4",
-            "-noappend",
-            "-no-progress",
-            "-quiet",
-        ]);
         command
     }
 

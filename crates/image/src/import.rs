@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use super::additions;
 use super::build::digests_of;
 use super::command::{Step, mortal};
+use super::converter;
 use super::error::{failed, is_full};
 use super::kernel::{self, KernelBundle};
 use super::manifest::{FORMAT, Manifest, Origin, RunnerAppManifest};
@@ -461,7 +462,11 @@ impl Importer<'_> {
         // Errors are ignored, because a longer pipe only saves time.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_LENGTH);
         let cancel = self.settings.build.cancel.clone();
-        let command = mksquashfs(tree, &stage.path().join(ROOT));
+        let root = stage.path().join(ROOT);
+        let of_root = tree.attributes("").cloned().unwrap_or_default();
+        let (mut command, squashfs) = converter::mksquashfs(&root, SQUASH_MEMORY, &of_root)?;
+        // The root's time remains the time of the build, because mksquashfs 4.5.1 has no option for it that works with archives.
+        command.args(["-mkfs-time", "0"]);
         let step = Step {
             program: "mksquashfs",
             package: "squashfs-tools",
@@ -481,6 +486,7 @@ impl Importer<'_> {
         let fed = fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (squashed, fed) {
             (Ok(()), Ok(emission)) => {
+                squashfs.take_back().map_err(failed("take back", &root))?;
                 let _ = writeln!(log, "{} entries, {} bytes of files", emission.entries, emission.bytes);
                 Ok(())
             }
@@ -684,18 +690,4 @@ impl KernelOf {
             }
         }
     }
-}
-
-fn mksquashfs(tree: &Tree, to: &Path) -> std::process::Command {
-    let mut command = mortal("mksquashfs", Reach::Host, false);
-    command.arg("-").arg(to);
-    // As for built images, because LZ4 is unpacked several times faster than Zstandard under emulation.
-    command.args(["-tar", "-comp", "lz4", "-mem", SQUASH_MEMORY, "-noappend", "-no-progress", "-quiet"]);
-    // mksquashfs ignores an archive's entry for the root itself.
-    let root = tree.attributes("").cloned().unwrap_or_default();
-    command.arg("-root-mode").arg(format!("{:o}", root.mode));
-    command.arg("-root-uid").arg(root.uid.to_string()).arg("-root-gid").arg(root.gid.to_string());
-    // The root's time remains the time of the build, because mksquashfs 4.5.1 has no option for it that works with archives.
-    command.args(["-mkfs-time", "0"]);
-    command
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::build::mode_of;
+use super::converter;
 use super::debian::{self, Fetch};
 use super::error::failed;
 use super::once::{Once, read_manifest, write_manifest};
@@ -21,7 +22,6 @@ use super::{BuildSettings, ImageError, Progress, modules};
 use crate::oci::tar::Kind;
 use dayfly_host::digest::{digest_of, id_of};
 use dayfly_host::stage::Stage;
-use dayfly_host::tool::{self, Reach};
 
 /// Version of this builder. It is raised if a change here gives another bundle for the same package.
 const VERSION: &str = "2";
@@ -105,8 +105,7 @@ fn make(
     stage: &Stage,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ImageError> {
-    let depmod = DEPMOD.iter().map(Path::new).find(|program| program.is_file());
-    let depmod = depmod.ok_or(ImageError::NoProgram { program: "depmod", package: "kmod" })?;
+    let depmod = depmod().ok_or(ImageError::NoProgram { program: "depmod", package: "kmod" })?;
     let fetch = Fetch {
         settings,
         suite: &suite,
@@ -121,8 +120,7 @@ fn make(
     fs::remove_file(&archive).map_err(failed("remove", &archive))?;
     let folder = base.join("lib/modules");
     let kernel = modules::release_in(&folder, "modules.builtin")?;
-    let depended = tool::command(depmod, Reach::Host).arg("-b").arg(&base).arg(&kernel).output();
-    let output = depended.map_err(failed("run", depmod))?;
+    let output = converter::depmod(depmod, &base, &kernel)?;
     if !output.status.success() {
         let tail = String::from_utf8_lossy(&output.stderr).into_owned();
         let (phase, status) = ("packing the kernel's modules", output.status.to_string());
@@ -134,6 +132,11 @@ fn make(
         fs::set_permissions(&path, mode_of(name)).map_err(failed("set the mode of", &path))?;
     }
     write_manifest(stage.path(), &KernelManifest { id: id.to_owned(), suite, kernel })
+}
+
+/// Returns the path of `depmod`, if this host has it.
+pub(super) fn depmod() -> Option<&'static Path> {
+    DEPMOD.iter().map(Path::new).find(|program| program.is_file())
 }
 
 /// Extracts the kernel, its modules and its configuration from the packages. The configuration is stored beside the modules,

@@ -20,6 +20,7 @@ mod apt;
 mod background;
 mod build;
 mod command;
+mod converter;
 mod debian;
 mod error;
 mod gc;

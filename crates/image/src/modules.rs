@@ -2,15 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::Stdio;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 use super::ImageError;
+use super::converter::filter;
 use super::error::failed;
-use dayfly_host::tool::{self, Reach};
 
 /// Names of the modules that a machine boots with. All others are loaded from the root file system.
 const NEEDED: &[&str] = &[
@@ -30,8 +29,8 @@ const NEEDED: &[&str] = &[
 const WANTED: &[&str] = &["crc32c_generic", "crc32c_intel"];
 /// Longest chain of dependencies. The lists name all dependencies of a module, so that two would suffice.
 const DEPTH_MAX: usize = 32;
-/// Longest module, unpacked, bytes.
-const MODULE_LENGTH_MAX: u64 = 64 * 1024 * 1024;
+/// Longest module in its file, bytes.
+const MODULE_LENGTH_MAX: u64 = super::converter::FILTERED_LENGTH_MAX;
 /// Name of the list by which init loads the modules.
 const ORDER: &str = "modules.order-for-boot";
 
@@ -108,8 +107,7 @@ pub(super) fn write_initramfs(folder: &Path, to: &Path) -> Result<String, ImageE
     };
     let order = Tree::parse(&read("modules.dep")?, &read("modules.builtin")?).load_order()?;
     let archive = archive(&kernel, &release, &order)?;
-    let packed =
-        run_filter("zstd", &["-q", "-19", "-c"], &archive).map_err(failed("compress with zstd", to))?;
+    let packed = filter("zstd", &["-q", "-19", "-c"], &archive).map_err(failed("compress with zstd", to))?;
     fs::write(to, packed).map_err(failed("write", to))?;
     Ok(release)
 }
@@ -163,33 +161,10 @@ fn plain_module(path: &Path) -> io::Result<Vec<u8>> {
     }
     let content = fs::read(path)?;
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("xz") => run_filter("xz", &["-dc"], &content),
-        Some("zst") => run_filter("zstd", &["-q", "-dc"], &content),
+        Some("xz") => filter("xz", &["-T1", "-dc"], &content),
+        Some("zst") => filter("zstd", &["-q", "-dc"], &content),
         _ => Ok(content),
     }
-}
-
-/// Sends bytes through a program and returns its output.
-fn run_filter(program: &str, args: &[&str], input: &[u8]) -> io::Result<Vec<u8>> {
-    let mut child = tool::command(program, Reach::Host)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let mut output = Vec::new();
-    let read = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // Write errors are ignored, because a program that exits early reports the reason by its status.
-            stdin.map(|mut stdin| stdin.write_all(input))
-        });
-        // Dropped at the limit, so that a program with more output fails and exits.
-        stdout.map_or(Ok(0), |stdout| stdout.take(MODULE_LENGTH_MAX).read_to_end(&mut output))
-    });
-    let status = child.wait()?;
-    read?;
-    if status.success() { Ok(output) } else { Err(io::Error::other(format!("{program}: {status}"))) }
 }
 
 /// A cpio archive. It gets an entry for each parent folder of its files.
@@ -274,7 +249,7 @@ kernel/crypto/crc32c_generic.ko.xz:
             fs::create_dir_all(path.parent().expect("parent")).expect("folders");
             let content = b"module".to_vec();
             let content =
-                if file.ends_with("xz") { run_filter("xz", &["-c"], &content).expect("xz") } else { content };
+                if file.ends_with("xz") { filter("xz", &["-c"], &content).expect("xz") } else { content };
             fs::write(&path, content).expect("write");
             order.push(file.to_owned());
         }

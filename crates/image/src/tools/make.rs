@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_guest::environment::TOOLS;
 
+use super::super::converter;
 use super::super::debian::{self, Fetch};
 use super::super::error::failed;
 use super::super::{BuildSettings, ImageError, Progress, packages};
@@ -16,7 +17,6 @@ use super::elf::Linkage;
 use super::table::{Part, wanted};
 use crate::oci::tar::Kind;
 use dayfly_host::stage::{make_folder, remove_tree};
-use dayfly_host::tool::{self, Reach};
 
 const PHASE: &str = "making tools that fit any image";
 /// The loader, and the folders in which Debian has it and other libraries.
@@ -76,7 +76,7 @@ pub(super) fn make(
 
 /// Runs `patchelf`, on a file if one is given, and returns its output.
 fn patchelf(arguments: &[&str], file: Option<&Path>) -> Result<String, ImageError> {
-    let output = tool::command("patchelf", Reach::Host).args(arguments).args(file).output();
+    let output = converter::patchelf(arguments, file);
     let file = file.unwrap_or(Path::new("nothing"));
     let output = output.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ImageError::NoProgram { program: "patchelf", package: "patchelf" },
