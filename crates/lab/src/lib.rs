@@ -73,6 +73,13 @@ pub(crate) struct Inner {
     events: broadcast::Sender<Arc<LabEvent>>,
 }
 
+impl Inner {
+    /// Returns the address at which guests reach the lab if it listens on this port.
+    pub(crate) fn runner_url_at(&self, port: u16) -> String {
+        self.runner_url.clone().unwrap_or_else(|| format!("http://10.0.2.2:{port}"))
+    }
+}
+
 impl std::fmt::Debug for Lab {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lab").field("runner_url", &self.inner.runner_url).finish_non_exhaustive()
@@ -133,7 +140,7 @@ impl Lab {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), LabError> {
         let port = listener.local_addr().map_err(LabError::Listener)?.port();
-        let url = self.inner.runner_url.clone().unwrap_or_else(|| format!("http://10.0.2.2:{port}"));
+        let url = self.inner.runner_url_at(port);
         let start = move |state: &mut LabState| {
             state.runner_url = url;
             state.tick();

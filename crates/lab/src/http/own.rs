@@ -22,7 +22,11 @@ pub(super) struct Challenge {
 }
 
 /// `GET /lab/v1/proof?nonce=`: proves to a caller who can read the lab's files that this is a lab. The call needs no
-/// authentication, because the caller must not send a secret to a host that has not proven itself.
+/// authentication, because the caller must not send a secret to a host that has not proven itself. So it costs no turn of the
+/// thread that owns the state, and any number of such calls leaves the queue to the others.
+///
+/// It tells the path of the token's file, because the caller can know it from nowhere else. A machine that asks learns the name
+/// of a folder of the host, and nothing that opens it: the file is for its owner alone.
 pub(super) async fn prove(
     State(lab): State<Lab>,
     Extension(LocalAddress(local)): Extension<LocalAddress>,
@@ -31,7 +35,7 @@ pub(super) async fn prove(
     let nonce = proof::Nonce::parse(&challenge.nonce)
         .ok_or_else(|| Refusal::new(400, "nonce must be 64 lower-case hexadecimal digits"))?;
     let token_file = lab.inner.token_file.clone().ok_or_else(Refusal::not_found)?;
-    let runner_url = lab.inner.hub.ask(|state| state.runner_url.clone()).await?;
+    let runner_url = lab.inner.runner_url_at(local.port());
     let mac = proof::mac(lab.inner.token.expose_secret(), &nonce, local, &runner_url);
     Ok(Json(proof::ProofAnswer { lab: "dayfly".to_owned(), token_file, runner_url, mac }))
 }

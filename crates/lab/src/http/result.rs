@@ -12,11 +12,10 @@ use super::reply::{RESULTS, Service, base, read};
 use crate::Lab;
 use crate::refusal::Refusal;
 use crate::signing::{Blob, Grant};
-use crate::state::{SUMMARY_BYTES_MAX, StepUpdate};
+use crate::state::{GUID_LEN_MAX, SUMMARY_BYTES_MAX, StepUpdate};
 
 /// How long an upload address is valid.
 const UPLOAD_SECONDS: i64 = 3600;
-const GUID_LEN_MAX: usize = 64;
 
 fn broken(refusal: Refusal) -> Service {
     Service(RESULTS, refusal)
@@ -140,7 +139,7 @@ pub(super) async fn steps(
 ) -> Result<Json<Value>, Service> {
     let update: StepsUpdate = read(&body).map_err(broken)?;
     let said = |time: Option<String>| time.filter(|time| !time.is_empty());
-    let steps = update.steps.into_iter().filter(|step| step.external_id.len() <= GUID_LEN_MAX).map(|step| {
+    let steps = update.steps.into_iter().map(|step| {
         let completed_at = said(step.completed_at);
         let conclusion = match step.conclusion {
             2 => Some("success"),

@@ -54,7 +54,7 @@ pub(crate) use scale_set::{
 };
 pub(crate) use scope::Scope;
 pub(crate) use session::{Message, RunnerPoll, runner_not_found};
-pub(crate) use step::{StepRecord, StepUpdate};
+pub(crate) use step::{GUID_LEN_MAX, StepRecord, StepUpdate};
 pub(crate) use summary::{SUMMARY_BYTES_MAX, step_summaries};
 
 /// Growth of the journal, in bytes, after which it is rewritten with the current state only.

@@ -10,6 +10,10 @@ use crate::workflow::Conclusion;
 
 const STEPS_MAX: usize = 2000;
 const NAME_LEN_MAX: usize = 1000;
+/// Longest time: one with nanoseconds and an offset has 35 bytes.
+const TIME_LEN_MAX: usize = 40;
+/// Longest GUID, bytes. Runner apps write them with 36.
+pub(crate) const GUID_LEN_MAX: usize = 64;
 
 /// A step, as its runner reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +32,9 @@ fn first_line(name: &str) -> String {
     name.trim_start().split(['\r', '\n']).next().unwrap_or_default().trim_end().to_owned()
 }
 
+/// Returns true if a text is a time of ordinary length. A time may have a comment of any length in brackets (RFC 9557).
 fn is_time(text: &str) -> bool {
-    text.parse::<jiff::Timestamp>().is_ok()
+    text.len() <= TIME_LEN_MAX && text.parse::<jiff::Timestamp>().is_ok()
 }
 
 /// A runner's report of a step.
@@ -85,7 +90,7 @@ impl LabState {
         };
         let Some(mask) = &entry.mask else { return };
         let (run, mut news) = (entry.record.run, Vec::new());
-        for mut update in updates {
+        for mut update in updates.into_iter().filter(|update| update.guid.len() <= GUID_LEN_MAX) {
             update.name = cut(first_line(&mask.apply(&update.name)), NAME_LEN_MAX);
             // A time is the runner's text, too.
             update.started_at = update.started_at.filter(|time| is_time(time));
@@ -125,7 +130,21 @@ impl LabState {
 
 #[cfg(test)]
 mod tests {
-    use super::first_line;
+    use super::{first_line, is_time};
+
+    #[test]
+    fn a_time_has_a_bounded_length() {
+        for time in
+            ["2024-01-01T00:00:00Z", "2024-01-01T00:00:00.1234567Z", "2024-01-01T00:00:00.123456789+00:00"]
+        {
+            assert!(is_time(time), "{time}");
+        }
+        for comment in ["u-ca=gregory".to_owned(), format!("x-{}=a", "abcdefgh-".repeat(100_000))] {
+            let time = format!("2024-01-01T00:00:00.123456789+00:00[{comment}]");
+            assert!(!is_time(&time), "{} bytes", time.len());
+        }
+        assert!(!is_time("today"));
+    }
 
     #[test]
     fn the_name_of_a_step_is_one_line() {
