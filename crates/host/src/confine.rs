@@ -122,7 +122,8 @@ pub fn take_back_tree(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let metadata = std::fs::symlink_metadata(&path)?;
-        if !metadata.is_dir() && !(metadata.is_file() && metadata.nlink() == 1) {
+        let is_own = metadata.is_dir() || (metadata.is_file() && metadata.nlink() == 1);
+        if !is_own {
             return Err(io::Error::other(format!(
                 "{} is neither a folder nor a file of its own",
                 path.display()
