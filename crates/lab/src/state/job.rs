@@ -89,7 +89,7 @@ impl JobRecord {
     }
 }
 
-/// What a job requires of its runner.
+/// The requirements of a job for its runner.
 pub(super) struct WantedRunner {
     pub(super) repository: RepositoryName,
     pub(super) group: Option<u64>,

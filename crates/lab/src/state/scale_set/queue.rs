@@ -29,7 +29,7 @@ pub(super) struct JobQueue {
     unoffered: BTreeSet<u64>,
     /// The jobs that the scale set has acquired and that are not over.
     assigned: BTreeSet<u64>,
-    /// What the next messages are about.
+    /// The events that the next messages contain, oldest first.
     notices: VecDeque<Notice>,
     /// The messages that were sent and not deleted, oldest first.
     sent: VecDeque<Sent>,
@@ -47,7 +47,7 @@ struct OpenPoll {
     reply: oneshot::Sender<QueueMessage>,
 }
 
-/// What a listener says when it polls.
+/// The parameters of a listener's poll.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ListenerPoll {
     /// The last message that it has seen; 0 for none.

@@ -31,7 +31,7 @@ struct Listener {
     queue_url: String,
     token: String,
     session: String,
-    /// What the session said when it was opened.
+    /// The answer that opened the session.
     opened: Value,
 }
 

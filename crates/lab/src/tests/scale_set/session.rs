@@ -121,7 +121,7 @@ async fn a_listener_goes_on_after_the_lab_was_killed() {
     listener.delete(again["messageId"].as_u64().unwrap()).await;
     runner.complete("succeeded", json!({})).await.unwrap();
 
-    // What the listener has not read of finished jobs survives too.
+    // Unread messages about finished jobs survive too.
     let old = bench.url.clone();
     let bench = bench.killed_and_opened().await;
     listener.moved(&old, &bench.url);
