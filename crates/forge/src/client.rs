@@ -1,11 +1,10 @@
-//! [`Forge`]: a connection pool, an address and a token.
+//! [`Forge`]: a connection pool, an address and a credential.
 
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use super::address::ApiBase;
+use super::credential::Credential;
 use super::error::ForgeError;
 use super::{request, tls};
 
@@ -13,17 +12,20 @@ use super::{request, tls};
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A forge and the token for it. Clones share their connections.
+/// A forge and the credential for it. Clones share their connections.
 #[derive(Clone)]
 pub struct Forge {
     pub(crate) http: reqwest::Client,
     base: ApiBase,
-    pub(crate) token: SecretString,
+    credential: Credential,
 }
 
 impl fmt::Debug for Forge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forge").field("base", &self.base).field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("Forge")
+            .field("base", &self.base)
+            .field("credential", &self.credential)
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,8 +51,8 @@ impl Forge {
     ///
     /// # Errors
     /// [`ForgeError::NoCertificates`] for an https address if the host has no certificate authority.
-    pub fn new(base: ApiBase, token: impl Into<SecretString>) -> Result<Self, ForgeError> {
-        Self::with_options(base, token, &ForgeOptions::default())
+    pub fn new(base: ApiBase, credential: impl Into<Credential>) -> Result<Self, ForgeError> {
+        Self::with_options(base, credential, &ForgeOptions::default())
     }
 
     /// Creates a client for the forge at `base`. It sends nothing yet.
@@ -60,7 +62,7 @@ impl Forge {
     /// [`Self::new`].
     pub fn with_options(
         base: ApiBase,
-        token: impl Into<SecretString>,
+        credential: impl Into<Credential>,
         options: &ForgeOptions,
     ) -> Result<Self, ForgeError> {
         let client = |source| ForgeError::Client { source };
@@ -76,7 +78,7 @@ impl Forge {
         if let Some(proxy) = options.proxy.clone().filter(|_| !base.is_loopback()) {
             builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(client)?);
         }
-        Ok(Self { http: builder.build().map_err(client)?, base, token: token.into() })
+        Ok(Self { http: builder.build().map_err(client)?, base, credential: credential.into() })
     }
 
     /// Returns the address of the REST API.
@@ -84,12 +86,17 @@ impl Forge {
         &self.base
     }
 
-    /// Checks that the forge answers and accepts the token.
+    /// Returns the credential, which also counts the calls.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Checks that the forge answers and accepts the credential.
     ///
     /// # Errors
     /// See [`ForgeError`].
     pub async fn check(&self) -> Result<(), ForgeError> {
-        let call = request::Call::get("check the token", self.base.join("")?);
+        let call = request::Call::get("check the credential", self.base.join("")?);
         self.send(call).await.map(drop)
     }
 }

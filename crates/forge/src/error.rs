@@ -1,9 +1,11 @@
 //! Errors of calls to a forge.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::app::AppError;
 use crate::jit::JitError;
 
 /// Errors of calls to a forge.
@@ -82,8 +84,17 @@ pub enum ForgeError {
         /// The permission that the call needs, if it is known.
         needs: Option<String>,
     },
+    /// A GitHub App has no token for the call, or its token is not accepted.
+    #[error("cannot {what}: {source}")]
+    App {
+        /// The action that failed, in words that follow "cannot".
+        what: String,
+        /// The cause. Calls that waited for the same token share it.
+        #[source]
+        source: Arc<AppError>,
+    },
     /// 403: the token is valid, but it may not do this.
-    #[error("cannot {what}: the token may not do that ({message}){}", right("; ", .needs))]
+    #[error("cannot {what}: the token may not do that ({message}){}{}", right("; ", .needs), acceptance(.message))]
     Forbidden {
         /// The action that failed, in words that follow "cannot".
         what: String,
@@ -127,6 +138,17 @@ pub enum ForgeError {
         what: String,
         /// The message of the forge.
         message: String,
+        /// How long to wait before the next call.
+        wait: Duration,
+    },
+    /// The call was not sent, because the rest of the credential's calls is kept for more important ones, or because the
+    /// forge has demanded a pause.
+    #[error("cannot {what} now: dayfly holds the call back, because {why}; try again in {} s", .wait.as_secs().max(1))]
+    Shed {
+        /// The action that was not begun, in words that follow "cannot".
+        what: String,
+        /// The reason.
+        why: String,
         /// How long to wait before the next call.
         wait: Duration,
     },
@@ -190,12 +212,37 @@ pub enum ForgeError {
 impl ForgeError {
     /// Returns true if the same call may succeed later, because the cause is the connection, the forge or its rate limit.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Connection { .. } | Self::RateLimited { .. } | Self::Server { .. })
+        match self {
+            Self::Connection { .. } | Self::RateLimited { .. } | Self::Shed { .. } | Self::Server { .. } => {
+                true
+            }
+            Self::App { source, .. } => source.is_temporary(),
+            _ => false,
+        }
+    }
+
+    /// Adds the permission that the call needs, unless the forge has named one itself.
+    pub(super) fn needing(mut self, right: &str) -> Self {
+        if let Self::Unauthorized { needs, .. }
+        | Self::Forbidden { needs, .. }
+        | Self::NotFound { needs, .. } = &mut self
+        {
+            needs.get_or_insert_with(|| right.to_owned());
+        }
+        self
     }
 }
 
 fn right(joint: &str, needs: &Option<String>) -> String {
     needs.as_ref().map(|needs| format!("{joint}it needs {needs}")).unwrap_or_default()
+}
+
+/// Returns what else a missing permission of a GitHub App may lack. GitHub calls an App an integration.
+fn acceptance(message: &str) -> &'static str {
+    match message.contains("by integration") {
+        true => "; the owner of an installation must accept a permission that its App was given later",
+        false => "",
+    }
 }
 
 fn listed(errors: &[String]) -> String {

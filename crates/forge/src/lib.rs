@@ -1,17 +1,22 @@
 //! A client of GitHub-like forges: GitHub, GHES and the lab. It registers runners and starts workflows.
 //!
-//! - [`Forge`] is the client: the address of a forge and a token;
+//! - [`Forge`] is the client: the address of a forge and a [`Credential`];
+//! - [`Credential`] is a token or a GitHub App, with a budget of calls that all clients share;
 //! - [`jit`] reads and writes JIT configs, which make a program a runner;
 //! - [`proof`] lets a lab prove that it runs on this host; the lab implements the other half.
 //!
 //! The client repeats a call a few times if the connection or the forge fails and if repeating it does no harm. It requests a JIT
-//! config only once, because the first call may have registered a runner although its answer was lost.
+//! config only once, because the first call may have registered a runner although its answer was lost. It holds calls back if
+//! the forge's limits demand it, the least important ones first ([`Importance`]).
 //!
 //! This crate has no code for virtual machines. It prints nothing and does not read the environment.
 
 mod address;
 mod answer;
+mod app;
+mod budget;
 mod client;
+mod credential;
 mod error;
 pub mod jit;
 mod lab;
@@ -29,7 +34,10 @@ mod workflow;
 
 pub use address::ApiBase;
 pub use answer::{GithubJob, GithubRun, GithubRunner, GithubStep, RunnerLabel};
+pub use app::{AppError, AppKey, AppKeyError, GithubApp};
+pub use budget::{CallCounts, CallEnd, Importance, RateLimit, Usage};
 pub use client::{Forge, ForgeOptions};
+pub use credential::Credential;
 pub use error::ForgeError;
 pub use lab::ProvenLab;
 pub use registration::RegistrationToken;

@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::Forge;
+use super::budget::Importance;
 use super::error::ForgeError;
 use super::request::Call;
 use super::scope::RunnerScope;
@@ -41,7 +42,8 @@ impl Forge {
     pub async fn registration_token(&self, scope: &RunnerScope) -> Result<RegistrationToken, ForgeError> {
         let url = self.base().join(&format!("{}/actions/runners/registration-token", scope.api_path()))?;
         let call = Call::new(format!("make a registration token for {scope}"), Method::POST, url);
-        self.send(call.repeatable()).await.map_err(|error| needing_right(error, scope))?.json()
+        let call = call.repeatable().importance(Importance::Register);
+        self.send(call).await.map_err(|error| needing_right(error, scope))?.json()
     }
 
     /// Returns the id of a runner group by its name, ignoring case. A repository has only `Default`.
@@ -89,14 +91,8 @@ impl Forge {
 }
 
 /// Adds to an error the permission that managing runners of `scope` needs, unless the forge has named one itself.
-pub(super) fn needing_right(mut error: ForgeError, scope: &RunnerScope) -> ForgeError {
-    if let ForgeError::Unauthorized { needs, .. }
-    | ForgeError::Forbidden { needs, .. }
-    | ForgeError::NotFound { needs, .. } = &mut error
-    {
-        needs.get_or_insert_with(|| scope.needed_right().to_owned());
-    }
-    error
+pub(super) fn needing_right(error: ForgeError, scope: &RunnerScope) -> ForgeError {
+    error.needing(scope.needed_right())
 }
 
 #[cfg(test)]
@@ -111,7 +107,7 @@ mod tests {
     #[test]
     fn a_refusal_says_which_right_is_needed() {
         let repository = RunnerScope::Repository { owner: "o".into(), name: "r".into() };
-        insta::assert_snapshot!(needing_right(refused(None), &repository), @r#"cannot register the runner "a" at o/r: not found (Not Found); check the names, and that the token may see it: it needs the classic scope "repo" or the fine-grained repository permission "Administration" (write)"#);
+        insta::assert_snapshot!(needing_right(refused(None), &repository), @r#"cannot register the runner "a" at o/r: not found (Not Found); check the names, and that the token may see it: it needs the classic scope "repo", or the repository permission "Administration" (write) of a fine-grained token or a GitHub App"#);
         let organization = RunnerScope::Organization("o".into());
         assert!(needing_right(refused(None), &organization).to_string().contains("admin:org"));
         let enterprise = RunnerScope::Enterprise("e".into());

@@ -1,17 +1,19 @@
-//! Sends a call, repeats it if that is harmless, and reads the answer.
+//! Sends a call when the budget allows it, repeats it if that is harmless, and reads the answer.
 
 use std::net::SocketAddr;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use super::Forge;
+use super::budget::{AnswerLimits, CallEnd, Importance, Lane, chance};
 use super::error::ForgeError;
-use super::retry::{rate_limit, wait_before_next};
+use super::retry::wait_before_next;
 use super::tls::is_of_certificate;
 
 /// Longest answer that is read, in bytes. Logs have their own bound.
@@ -25,27 +27,57 @@ const REDIRECTS_MAX: usize = 5;
 pub(super) struct Call {
     /// The action of the call, in words that follow "cannot".
     pub(super) what: String,
-    method: Method,
     url: Url,
     body: Option<Value>,
     /// True if the call may be repeated after its answer was lost.
     repeatable: bool,
     pub(super) answer_bytes_max: usize,
-    /// True if the call is sent without the token, because the host is not trusted yet.
-    anonymous: bool,
+    proof: Proof,
+    lane: Lane,
+}
+
+/// The proof of a call's right. It also decides which host may receive the call.
+#[derive(Clone)]
+enum Proof {
+    /// The token of the client's credential, for the forge's REST API, within the budget of the credential.
+    Credential,
+    /// None, because the forge's host is not trusted yet.
+    Anonymous,
+    /// Another token, which has limits of its own.
+    Service(ServiceToken),
+}
+
+/// A token that is not the credential's, and the only address to which it is sent.
+#[derive(Clone)]
+struct ServiceToken {
+    scheme: &'static str,
+    token: SecretString,
+    /// Calls go to the scheme, host and port of this address only.
+    holder: Url,
+}
+
+impl ServiceToken {
+    /// Returns the value of the header. A token that no header can hold becomes an empty one, which every server refuses.
+    fn header(&self) -> HeaderValue {
+        let text = format!("{} {}", self.scheme, self.token.expose_secret());
+        let mut value = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        value.set_sensitive(true);
+        value
+    }
 }
 
 impl Call {
     pub(super) fn new(what: impl Into<String>, method: Method, url: Url) -> Self {
         let repeatable = method != Method::POST;
+        let importance = if method == Method::GET { Importance::Look } else { Importance::Essential };
         Self {
             what: what.into(),
-            method,
             url,
             body: None,
             repeatable,
             answer_bytes_max: ANSWER_BYTES_MAX,
-            anonymous: false,
+            proof: Proof::Credential,
+            lane: Lane { importance, method },
         }
     }
 
@@ -63,7 +95,19 @@ impl Call {
     }
 
     pub(super) fn anonymous(self) -> Self {
-        Self { anonymous: true, ..self }
+        Self { proof: Proof::Anonymous, ..self }
+    }
+
+    /// Sends the call with another token than the credential's, and only to the scheme, host and port of `holder`.
+    pub(super) fn service_token(self, scheme: &'static str, token: &SecretString, holder: &Url) -> Self {
+        let service = ServiceToken { scheme, token: token.clone(), holder: holder.clone() };
+        Self { proof: Proof::Service(service), ..self }
+    }
+
+    /// Sets the importance. Without it, a GET is a look at something, and every other call is essential.
+    pub(super) fn importance(mut self, importance: Importance) -> Self {
+        self.lane.importance = importance;
+        self
     }
 
     pub(super) fn answer_bytes_max(self, answer_bytes_max: usize) -> Self {
@@ -78,6 +122,7 @@ pub(super) struct ApiAnswer {
     pub(super) body: Vec<u8>,
     /// The address of the other end of the connection. `None` if the answer came after a redirect.
     pub(super) peer: Option<SocketAddr>,
+    limits: AnswerLimits,
     what: String,
 }
 
@@ -85,6 +130,11 @@ impl ApiAnswer {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ForgeError> {
         serde_json::from_slice(&self.body)
             .map_err(|error| ForgeError::BadAnswer { what: self.what.clone(), why: error.to_string() })
+    }
+
+    /// Returns the server's time in seconds since 1970, from the header `date`.
+    pub(super) fn server_time_s(&self) -> Option<i64> {
+        AnswerLimits::date_s(&self.headers)
     }
 
     /// Returns the address of the next page of a list.
@@ -97,32 +147,72 @@ impl ApiAnswer {
 }
 
 impl Forge {
-    /// Sends a call, and repeats it after a wait if that is harmless and may help.
+    /// Sends a call when the budget allows it, and repeats it after a wait if that is harmless and may help. A call whose
+    /// token the forge does not accept is sent once more if there is another token, because such a call was not carried out.
     pub(super) async fn send(&self, call: Call) -> Result<ApiAnswer, ForgeError> {
-        let mut calls = 0;
+        let (mut calls, mut is_token_new, mut last) = (0, false, None);
         loop {
+            let (token, permit) = match self.admit(&call).await {
+                Ok(admitted) => admitted,
+                // The forge's own reason says more than that there is no room for another attempt.
+                Err(error) => return Err(last.unwrap_or(error)),
+            };
             calls += 1;
-            let error = match self.send_once(&call).await {
+            let error = match self.send_once(&call, token.as_ref()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let chance = f64::from(rand::random::<u16>()) / f64::from(u16::MAX);
-            match wait_before_next(calls, &error, chance) {
+            drop(permit);
+            if let (ForgeError::Unauthorized { .. }, Some(token), Proof::Credential) =
+                (&error, &token, &call.proof)
+            {
+                if !std::mem::replace(&mut is_token_new, true) && self.credential().refused(token) {
+                    continue;
+                }
+                return Err(self.credential().explain(error));
+            }
+            match wait_before_next(calls, &error, chance()) {
                 Some(wait) if call.repeatable => tokio::time::sleep(wait).await,
                 _ => return Err(error),
+            }
+            last = Some(error);
+        }
+    }
+
+    /// Waits until a call may be sent. Returns its token, and a permit that it holds until its end.
+    async fn admit(
+        &self,
+        call: &Call,
+    ) -> Result<(Option<SecretString>, Option<SemaphorePermit<'_>>), ForgeError> {
+        match &call.proof {
+            Proof::Anonymous | Proof::Service(_) => Ok((None, None)),
+            Proof::Credential => {
+                let what = || call.what.clone();
+                let credential = self.credential();
+                let token = credential
+                    .bearer(self)
+                    .await
+                    .map_err(|source| ForgeError::App { what: what(), source })?;
+                let permit = credential.budget().admit(&call.lane).await;
+                let permit = permit.map_err(|shed| ForgeError::Shed {
+                    what: what(),
+                    why: shed.why,
+                    wait: shed.wait,
+                })?;
+                Ok((Some(token), Some(permit)))
             }
         }
     }
 
     /// Sends a call. Follows redirects of a GET to the same host. Any other redirect is an error: the HTTP client would
     /// follow a redirected DELETE as a GET, whose success is none of the deletion.
-    async fn send_once(&self, call: &Call) -> Result<ApiAnswer, ForgeError> {
+    async fn send_once(&self, call: &Call, token: Option<&SecretString>) -> Result<ApiAnswer, ForgeError> {
         let mut url = call.url.clone();
         for redirects in 0..=REDIRECTS_MAX {
-            let mut answer = self.send_to(call, &url).await?;
+            let mut answer = self.send_to(call, &url, token).await?;
             answer.peer = answer.peer.filter(|_| redirects == 0);
             match redirect_target(&answer, &url) {
-                Some(target) if call.method == Method::GET && self.base().same_origin(&target) => {
+                Some(target) if call.lane.method == Method::GET && self.may_receive(call, &target) => {
                     url = target
                 }
                 Some(target) => {
@@ -137,8 +227,28 @@ impl Forge {
         Err(ForgeError::BadAnswer { what: call.what.clone(), why })
     }
 
-    async fn send_to(&self, call: &Call, url: &Url) -> Result<ApiAnswer, ForgeError> {
+    /// Returns true if the proof of a call may be sent to `url`.
+    fn may_receive(&self, call: &Call, url: &Url) -> bool {
+        match &call.proof {
+            Proof::Credential | Proof::Anonymous => self.base().same_origin(url),
+            Proof::Service(service) => service.holder.origin() == url.origin(),
+        }
+    }
+
+    /// Sends a request to an address, reads the answer, and enters both into the credential's budget.
+    async fn send_to(
+        &self,
+        call: &Call,
+        url: &Url,
+        token: Option<&SecretString>,
+    ) -> Result<ApiAnswer, ForgeError> {
+        if !self.may_receive(call, url) {
+            let why = "it leads to another host".to_owned();
+            return Err(ForgeError::BadAnswer { what: call.what.clone(), why });
+        }
+        let budget = self.credential().budget();
         let lost = |source: reqwest::Error| {
+            budget.count(call.lane.importance, CallEnd::Lost);
             let (what, url) = (call.what.clone(), self.base().url().to_string());
             let source = source.without_url();
             match is_of_certificate(&source) {
@@ -146,33 +256,57 @@ impl Forge {
                 false => ForgeError::Connection { what, url, source },
             }
         };
-        if !self.base().same_origin(url) {
-            let why = "it leads to another host".to_owned();
-            return Err(ForgeError::BadAnswer { what: call.what.clone(), why });
-        }
-        let mut request = self
-            .http
-            .request(call.method.clone(), url.clone())
-            .header("accept", "application/vnd.github+json")
-            .header("x-github-api-version", "2022-11-28");
-        if !call.anonymous {
-            request = request.bearer_auth(self.token.expose_secret());
-        }
-        if let Some(body) = &call.body {
-            request = request.json(body);
-        }
-        let mut response = request.send().await.map_err(lost)?;
+        let mut response = self.request(call, url, token).send().await.map_err(lost)?;
         let peer = response.remote_addr();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {
             if body.len() + piece.len() > call.answer_bytes_max {
+                budget.count(call.lane.importance, CallEnd::Failed);
                 let why = format!("it has more than {} bytes", call.answer_bytes_max);
                 return Err(ForgeError::BadAnswer { what: call.what.clone(), why });
             }
             body.extend_from_slice(&piece);
         }
-        Ok(ApiAnswer { status, headers, body, peer, what: call.what.clone() })
+        let limits = self.enter(call, status, &headers, &body);
+        Ok(ApiAnswer { status, headers, body, peer, limits, what: call.what.clone() })
+    }
+
+    fn request(&self, call: &Call, url: &Url, token: Option<&SecretString>) -> reqwest::RequestBuilder {
+        let mut request = self
+            .http
+            .request(call.lane.method.clone(), url.clone())
+            .header("accept", "application/vnd.github+json")
+            .header("x-github-api-version", "2022-11-28");
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        if let Proof::Service(service) = &call.proof {
+            request = request.header(AUTHORIZATION, service.header());
+        }
+        match &call.body {
+            Some(body) => request.json(body),
+            None => request,
+        }
+    }
+
+    /// Reads the limits of an answer, and stores what they say about the credential.
+    fn enter(&self, call: &Call, status: u16, headers: &HeaderMap, body: &[u8]) -> AnswerLimits {
+        let host_s = dayfly_host::clock::now_s();
+        let message = if matches!(status, 403 | 429) { ErrorBody::read(body).message } else { String::new() };
+        let limits = AnswerLimits::read(status, headers, &message, host_s);
+        if let Some(forge_s) = AnswerLimits::date_s(headers) {
+            self.credential().compare_clocks(forge_s, host_s);
+        }
+        match &call.proof {
+            Proof::Credential => self.credential().budget().learn(&call.lane, status, &limits),
+            Proof::Anonymous | Proof::Service(_) => {
+                let end = CallEnd::of(status, limits.demanded.is_some());
+                self.credential().budget().count(call.lane.importance, end);
+            }
+        }
+        tracing::trace!(what = call.what, status, ?limits, "the forge answered");
+        limits
     }
 }
 
@@ -200,19 +334,23 @@ struct ErrorBody {
     errors: Vec<Value>,
 }
 
+impl ErrorBody {
+    fn read(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+}
+
 /// Converts an answer without a success status into an error.
 fn refusal(answer: &ApiAnswer) -> ForgeError {
-    let body: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body = ErrorBody::read(&answer.body);
     let text = if body.message.is_empty() { format!("HTTP {}", answer.status) } else { body.message };
     let message: String = text.chars().take(MESSAGE_LEN_MAX).collect();
     let what = answer.what.clone();
-    let headers: Vec<(&str, &str)> =
-        answer.headers.iter().filter_map(|(key, value)| Some((key.as_str(), value.to_str().ok()?))).collect();
-    if let Some(wait) = rate_limit(answer.status, &headers, &message, dayfly_host::clock::now_s()) {
-        return ForgeError::RateLimited { what, message, wait };
+    if let Some(demanded) = answer.limits.demanded {
+        return ForgeError::RateLimited { what, message, wait: demanded.time() };
     }
-    let needs = headers.iter().find(|(key, _)| *key == "x-accepted-github-permissions");
-    let needs = needs.map(|(_, value)| value.chars().take(MESSAGE_LEN_MAX).collect());
+    let needs = answer.headers.get("x-accepted-github-permissions").and_then(|value| value.to_str().ok());
+    let needs = needs.map(|value| value.chars().take(MESSAGE_LEN_MAX).collect());
     match answer.status {
         401 => ForgeError::Unauthorized { what, message, needs },
         403 => ForgeError::Forbidden { what, message, needs },

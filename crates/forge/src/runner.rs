@@ -107,7 +107,7 @@ impl Forge {
         match self.send(Call::get(format!("look up the runner {id} at {scope}"), url)).await {
             Ok(answer) => Ok(Some(answer.json()?)),
             Err(ForgeError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(needing_right(error, scope)),
         }
     }
 
@@ -150,7 +150,8 @@ impl Forge {
             let Some(page_url) = url else { break };
             let call = Call::get(what.clone(), page_url);
             let most = call.answer_bytes_max.min(room);
-            let answer = self.send(call.answer_bytes_max(most)).await?;
+            let answer =
+                self.send(call.answer_bytes_max(most)).await.map_err(|error| needing_right(error, scope))?;
             room -= answer.body.len();
             // Runners come and go between two requests, so the same runner may be on two pages.
             let page = answer.json::<Page>()?.runners;
@@ -176,7 +177,7 @@ impl Forge {
             }
             Err(ForgeError::NotFound { .. }) => Ok(Deletion::Gone),
             Err(ForgeError::Invalid { .. }) => Ok(Deletion::Busy),
-            Err(error) => Err(error),
+            Err(error) => Err(needing_right(error, scope)),
         }
     }
 }

@@ -145,10 +145,12 @@ impl RunnerScope {
     pub(super) fn needed_right(&self) -> &'static str {
         match self {
             Self::Repository { .. } => {
-                "the classic scope \"repo\" or the fine-grained repository permission \"Administration\" (write)"
+                "the classic scope \"repo\", or the repository permission \"Administration\" (write) of a fine-grained token or \
+                 a GitHub App"
             }
             Self::Organization(_) => {
-                "the classic scope \"admin:org\" or the fine-grained organisation permission \"Self-hosted runners\" (write)"
+                "the classic scope \"admin:org\", or the organisation permission \"Self-hosted runners\" (write) of a \
+                 fine-grained token or a GitHub App"
             }
             Self::Enterprise(_) => "the classic scope \"manage_runners:enterprise\"",
         }

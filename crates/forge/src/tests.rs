@@ -2,7 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod app;
+mod limits;
 mod prove;
 mod redirect;
+mod rsa_key;
+pub(crate) mod scripted;
 mod server;
 mod tls;
+
+pub(crate) use rsa_key::{pem, rsa_key};

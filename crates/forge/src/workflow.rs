@@ -15,6 +15,11 @@ use super::request::Call;
 
 const LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 const PAGES_MAX: usize = 100;
+/// The permissions for runs and jobs (docs.github.com, "REST API endpoints for workflow runs").
+const READING_JOBS: &str = "the classic scope \"repo\" if the repository is private, or the repository permission \"Actions\" \
+                            (read) of a fine-grained token or a GitHub App";
+const STEERING_RUNS: &str = "the classic scope \"repo\", or the repository permission \"Actions\" (write) of a fine-grained \
+                             token or a GitHub App";
 
 /// The parameters of a new run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,7 +122,8 @@ impl Forge {
             body["any_event"] = true.into();
         }
         let what = format!("start the workflow {file} of {owner}/{repo}");
-        let answer = self.send(Call::new(&what, Method::POST, self.base().join(&path)?).body(body)).await?;
+        let call = Call::new(&what, Method::POST, self.base().join(&path)?).body(body);
+        let answer = self.send(call).await.map_err(|error| error.needing(STEERING_RUNS))?;
         if answer.status == 204 {
             let why = "it does not name the run".to_owned();
             return Err(ForgeError::BadAnswer { what, why });
@@ -131,7 +137,8 @@ impl Forge {
     /// See [`ForgeError`].
     pub async fn run(&self, owner: &str, repo: &str, id: u64) -> Result<GithubRun, ForgeError> {
         let url = self.base().join(&format!("repos/{}/{}/actions/runs/{id}", part(owner), part(repo)))?;
-        self.send(Call::get(format!("look up the run {id} of {owner}/{repo}"), url)).await?.json()
+        let call = Call::get(format!("look up the run {id} of {owner}/{repo}"), url);
+        self.send(call).await.map_err(|error| error.needing(READING_JOBS))?.json()
     }
 
     /// Returns the jobs of a run that exist so far.
@@ -154,7 +161,8 @@ impl Forge {
             let Some(page_url) = url else { break };
             let answer = self
                 .send(Call::get(format!("list the jobs of the run {run} of {owner}/{repo}"), page_url))
-                .await?;
+                .await
+                .map_err(|error| error.needing(READING_JOBS))?;
             jobs.extend(answer.json::<Page>()?.jobs);
             url = answer.next_page();
         }
@@ -169,7 +177,8 @@ impl Forge {
         let url =
             self.base().join(&format!("repos/{}/{}/actions/jobs/{job}/logs", part(owner), part(repo)))?;
         let call = Call::get(format!("read the log of the job {job} of {owner}/{repo}"), url);
-        let answer = self.send(call.answer_bytes_max(LOG_BYTES_MAX)).await?;
+        let answer = self.send(call.answer_bytes_max(LOG_BYTES_MAX)).await;
+        let answer = answer.map_err(|error| error.needing(READING_JOBS))?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
@@ -197,7 +206,7 @@ impl Forge {
         match self.send(call).await {
             Ok(_) => Ok(true),
             Err(ForgeError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(error.needing(STEERING_RUNS)),
         }
     }
 }

@@ -1,0 +1,209 @@
+//! The budget of a credential: how many calls a forge still allows, which of them go first, and how many were made.
+//!
+//! GitHub limits the calls of a credential in two ways (docs.github.com, "Rate limits for the REST API"). The primary limit
+//! is a number of calls per hour and resource, which the headers of each answer report. The secondary limits are a number of
+//! simultaneous calls, 900 points per minute, and whatever else GitHub finds too much; an answer with 403 or 429 reports
+//! them, often with `retry-after`. `Ledger::decide` is the one rule for all of them, and it is pure:
+//!
+//! ```text
+//! headers of each answer ──> Ledger ──> decide(importance, now) ──> go
+//!                                                               ├─> wait until   (bounded by the importance)
+//!                                                               └─> shed until   (an error)
+//! ```
+//!
+//! A GHES and the lab send no such headers; then nothing is held back unless they refuse a call.
+
+mod counts;
+mod headers;
+mod ledger;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use counts::{CallCounts, CallEnd};
+pub(crate) use headers::AnswerLimits;
+pub(crate) use ledger::Lane;
+use ledger::{Ask, Decision, Ledger};
+
+/// Most calls of one credential at a time. GitHub allows 100, REST and GraphQL together, also for other users of the
+/// credential.
+const CALLS_AT_ONCE: usize = 50;
+
+/// How important a call is. If calls have to be held back, the least important ones are held back first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Importance {
+    /// A search for work that other sources may report as well.
+    Poll,
+    /// A look at runners, groups or jobs.
+    Look,
+    /// A registration token, or another preparation of a registration.
+    Register,
+    /// A JIT config that a job waits for, or a deletion, without which a machine or a registration would stay.
+    Essential,
+}
+
+impl Importance {
+    /// All of them, the least important first.
+    pub const ALL: [Self; 4] = [Self::Poll, Self::Look, Self::Register, Self::Essential];
+
+    /// Returns the share of an hour's calls, in percent, that is kept for more important calls.
+    fn reserve_percent(self) -> u64 {
+        match self {
+            Self::Poll => 30,
+            Self::Look => 15,
+            Self::Register => 5,
+            Self::Essential => 0,
+        }
+    }
+
+    /// Returns the longest time that a call waits before it is shed.
+    fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Poll => 0,
+            Self::Look => 10,
+            Self::Register => 30,
+            Self::Essential => 60,
+        })
+    }
+
+    /// Returns the time over which waiting calls are spread after a limit has ended.
+    fn spread(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Poll => 8,
+            Self::Look => 4,
+            Self::Register => 2,
+            Self::Essential => 1,
+        })
+    }
+}
+
+/// The state of one of the forge's limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The name of the limit (`core`, `actions_runner_registration`, ...).
+    pub resource: String,
+    /// Calls per hour.
+    pub limit: u64,
+    /// Calls that are left until the reset.
+    pub remaining: u64,
+    /// Calls that were used since the last reset, also by other programs with this credential.
+    pub used: u64,
+    /// Time until the reset.
+    pub resets_in: Duration,
+}
+
+/// What a credential has used, and what it has left.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    /// The calls of this process.
+    pub calls: CallCounts,
+    /// Number of calls that had to wait.
+    pub delayed: u64,
+    /// The forge's limits, as far as answers have reported them.
+    pub limits: Vec<RateLimit>,
+    /// Time until the forge accepts calls again, if it has refused one because of a limit.
+    pub blocked_for: Option<Duration>,
+}
+
+/// The reason why a call is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shed {
+    pub(crate) why: String,
+    pub(crate) wait: Duration,
+}
+
+/// The budget of a credential. All clients with the credential share it.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    ledger: Mutex<Ledger>,
+    at_once: Semaphore,
+}
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self { ledger: Mutex::new(Ledger::default()), at_once: Semaphore::new(CALLS_AT_ONCE) }
+    }
+
+    /// Waits until a call may be sent, at most as long as its importance allows. The permit is to be held during the call.
+    ///
+    /// # Errors
+    /// [`Shed`] if that would take longer.
+    pub(crate) async fn admit(&self, lane: &Lane) -> Result<SemaphorePermit<'_>, Shed> {
+        let importance = lane.importance;
+        let latest = Instant::now() + importance.patience();
+        let mut ask = Ask { lane, points: lane.points(), latest, chance: chance() };
+        let mut delayed = false;
+        loop {
+            let now = Instant::now();
+            let decision = self.ledger().admit(&ask, now, &mut delayed);
+            match decision {
+                Decision::Go => break,
+                Decision::WaitUntil(then) => tokio::time::sleep_until(then.into()).await,
+                Decision::Shed { until, why } => {
+                    return Err(Shed { why, wait: until.saturating_duration_since(now) });
+                }
+            }
+            // The points are spent, and the time that they cost is over.
+            ask.points = 0;
+        }
+        match tokio::time::timeout_at(latest.into(), self.at_once.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                self.count(importance, CallEnd::Shed);
+                let why = format!("{CALLS_AT_ONCE} calls of this credential are on their way");
+                Err(Shed { why, wait: Duration::from_secs(1) })
+            }
+        }
+    }
+
+    /// Stores what an answer says about limits, and counts the call.
+    pub(crate) fn learn(&self, lane: &Lane, status: u16, limits: &AnswerLimits) {
+        self.ledger().learn(lane, limits, Instant::now());
+        self.count(lane.importance, CallEnd::of(status, limits.demanded.is_some()));
+    }
+
+    /// Counts a call.
+    pub(crate) fn count(&self, importance: Importance, end: CallEnd) {
+        self.ledger().count(importance, end);
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.ledger().usage(Instant::now())
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns a random number between 0 and 1, with which callers that failed at the same time are spread.
+pub(crate) fn chance() -> f64 {
+    f64::from(rand::random::<u16>()) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use reqwest::Method;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_calls_are_on_their_way_than_a_forge_allows() {
+        let budget = Budget::new();
+        let poll = Lane { importance: Importance::Poll, method: Method::GET };
+        let mut permits = Vec::new();
+        for _ in 0..CALLS_AT_ONCE {
+            permits.push(budget.admit(&poll).await.unwrap());
+        }
+        assert_eq!(
+            budget.admit(&poll).await.unwrap_err().why,
+            "50 calls of this credential are on their way"
+        );
+        assert_eq!(budget.usage().calls.of(Importance::Poll, CallEnd::Shed), 1);
+        permits.pop();
+        drop(budget.admit(&poll).await.unwrap());
+    }
+}

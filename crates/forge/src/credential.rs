@@ -1,0 +1,147 @@
+//! [`Credential`]: the right to make calls, and the budget that comes with it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use secrecy::SecretString;
+
+use super::Forge;
+use super::app::{AppError, AppTokens, GithubApp};
+use super::budget::{Budget, Usage};
+use super::error::ForgeError;
+
+/// Differences between the clocks of this host and a forge up to this are normal.
+const CLOCK_TOLERANCE_S: u64 = 30;
+
+/// A credential for one forge: a personal access token, or an installation of a GitHub App. Clones share the budget of calls
+/// and an App's tokens, so all clients of a process that use the same credential must have clones of one value.
+#[derive(Clone)]
+pub struct Credential(Arc<Inner>);
+
+struct Inner {
+    kind: Kind,
+    budget: Budget,
+    /// Seconds by which this host's clock is ahead of the forge's, by the last answer.
+    ahead_s: AtomicI64,
+}
+
+enum Kind {
+    Token(SecretString),
+    App(Box<AppTokens>),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.kind {
+            Kind::Token(token) => f.debug_tuple("Token").field(token).finish(),
+            Kind::App(tokens) => f.debug_tuple("App").field(&tokens.app().id()).finish(),
+        }
+    }
+}
+
+impl Credential {
+    fn new(kind: Kind) -> Self {
+        Self(Arc::new(Inner { kind, budget: Budget::new(), ahead_s: AtomicI64::new(0) }))
+    }
+
+    /// Creates a credential of a token: a personal access token, classic or fine-grained, or a lab's token.
+    pub fn token(token: impl Into<SecretString>) -> Self {
+        Self::new(Kind::Token(token.into()))
+    }
+
+    /// Creates a credential of an installation of a GitHub App.
+    pub fn app(app: GithubApp) -> Self {
+        Self::of_tokens(AppTokens::new(app))
+    }
+
+    pub(super) fn of_tokens(tokens: AppTokens) -> Self {
+        Self::new(Kind::App(Box::new(tokens)))
+    }
+
+    /// Returns the calls that this process has made with the credential, and what is left of its limits.
+    pub fn usage(&self) -> Usage {
+        self.0.budget.usage()
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    /// Returns the token for the next call. `forge` is the client that asks; an App's token may have to be requested.
+    pub(super) async fn bearer(&self, forge: &Forge) -> Result<SecretString, Arc<AppError>> {
+        match &self.0.kind {
+            Kind::Token(token) => Ok(token.clone()),
+            Kind::App(tokens) => tokens.token(forge).await,
+        }
+    }
+
+    /// Takes note that the forge does not accept a token. Returns true if the call may succeed with another one.
+    pub(super) fn refused(&self, token: &SecretString) -> bool {
+        match &self.0.kind {
+            Kind::Token(_) => false,
+            Kind::App(tokens) => tokens.refused(token),
+        }
+    }
+
+    /// Converts the refusal of a call's token into the error of the credential.
+    pub(super) fn explain(&self, error: ForgeError) -> ForgeError {
+        match (error, &self.0.kind) {
+            (ForgeError::Unauthorized { what, message, .. }, Kind::App(tokens)) => {
+                let app = tokens.app().id().to_owned();
+                ForgeError::App { what, source: Arc::new(AppError::TokenRefused { app, message }) }
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// Stores the time of an answer, in seconds since 1970 by the forge's clock and by this host's.
+    pub(super) fn compare_clocks(&self, forge_s: i64, host_s: i64) {
+        self.0.ahead_s.store(host_s.saturating_sub(forge_s), Ordering::Relaxed);
+    }
+
+    /// Returns the seconds by which this host's clock is ahead of the forge's; zero if that is no cause of trouble.
+    pub(super) fn ahead_s(&self) -> i64 {
+        let ahead_s = self.0.ahead_s.load(Ordering::Relaxed);
+        if ahead_s.unsigned_abs() > CLOCK_TOLERANCE_S { ahead_s } else { 0 }
+    }
+}
+
+impl From<SecretString> for Credential {
+    fn from(token: SecretString) -> Self {
+        Self::token(token)
+    }
+}
+
+impl From<&str> for Credential {
+    fn from(token: &str) -> Self {
+        Self::token(token)
+    }
+}
+
+impl From<GithubApp> for Credential {
+    fn from(app: GithubApp) -> Self {
+        Self::app(app)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debugging_output_shows_no_token() {
+        assert!(!format!("{:?}", Credential::token("ghp_XXXX")).contains("ghp"));
+    }
+
+    #[test]
+    fn small_differences_of_clocks_do_not_count() {
+        let credential = Credential::token("x");
+        for (forge_s, host_s, ahead_s) in
+            [(100, 130, 0), (100, 131, 31), (131, 100, -31), (i64::MIN, 1, i64::MAX)]
+        {
+            credential.compare_clocks(forge_s, host_s);
+            assert_eq!(credential.ahead_s(), ahead_s);
+        }
+    }
+}
