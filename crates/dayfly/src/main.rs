@@ -48,8 +48,8 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         }
         Command::Token(args) => {
             log::start(&args.log, if common.verbose > 0 { common.verbose } else { args.verbosity })?;
-            let pat_is_an_argument = cli::is_argument(&matches, "pat");
-            block_on(&common, async |_| commands::token::run(&args, pat_is_an_argument).await)
+            let is_argument = |id: &str| cli::is_argument(&matches, id);
+            block_on(&common, async |_| commands::token::run(&args, is_argument).await)
         }
         Command::Demo(args) => logged(&common, async |places| commands::demo::run(places, args).await),
         Command::Ps(args) => logged(&common, async |places| commands::ps::run(places, &args)),

@@ -4,7 +4,10 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 16] = [
+const OF_HOST: [&str; 19] = [
+    "APP_ID",
+    "APP_INSTALLATION",
+    "APP_KEY_FILE",
     "CPUS",
     "DIR",
     "DNS",

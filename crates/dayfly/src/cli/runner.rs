@@ -109,6 +109,15 @@ pub(crate) struct ForgeArgs {
     /// File that contains the token; only its owner may be able to read it
     #[arg(long, value_name = "FILE")]
     pub(crate) pat_file: Option<PathBuf>,
+    /// GitHub App in place of a token: its app id or client id
+    #[arg(long, env = "RUNNER_APP_ID", value_name = "ID")]
+    pub(crate) app_id: Option<String>,
+    /// Installation of the GitHub App [default: the one for the owner of the runners]
+    #[arg(long, env = "RUNNER_APP_INSTALLATION", value_name = "ID")]
+    pub(crate) app_installation: Option<u64>,
+    /// File that contains the private key of the GitHub App; only its owner may be able to read it
+    #[arg(long, env = "RUNNER_APP_KEY_FILE", value_name = "FILE")]
+    pub(crate) app_key_file: Option<PathBuf>,
     /// How to register runners [default: jit, or token if RUNNER_EPHEMERAL is 0]
     #[arg(long, value_enum)]
     pub(crate) registration: Option<RegistrationWord>,

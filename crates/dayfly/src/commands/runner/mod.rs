@@ -1,5 +1,6 @@
 //! `dayfly runner`: runs one slot without an orchestrator.
 
+pub(crate) mod credential;
 pub(crate) mod prepare;
 pub(crate) mod pump;
 pub(crate) mod request;

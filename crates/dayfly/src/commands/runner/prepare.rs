@@ -79,15 +79,15 @@ pub(crate) async fn prepare(places: &Places, requests: Vec<PoolRequest>, quiet: 
 
 /// Asks a pool's forge for everything that must be known before the first runner.
 async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
-    let PoolRequest { spec, pat, secret, warnings } = request;
+    let PoolRequest { spec, credential, secret, warnings } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     let options = ForgeOptions { proxy: proxy::of(spec.forge.url())?, ..ForgeOptions::default() };
-    let forge = Forge::with_options(spec.forge.clone(), pat, &options).map_err(Failure::cannot)?;
+    let forge = Forge::with_options(spec.forge.clone(), credential, &options).map_err(Failure::cannot)?;
     let is_lab = forge.prove_lab().await.map_err(Failure::cannot)?.is_some();
     let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
-    // A token that may create a registration token may register runners in both ways, and creating one changes nothing.
+    // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
     forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
     Ok(KnownPool { spec, forge, is_lab, group, secret })
 }

@@ -1,17 +1,16 @@
 //! Reads a pool from a loop's options, and checks them before anything is created and before any request to the forge.
 
-use std::fs;
-use std::io::Read as _;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_fleet::pool::{MachineSpec, PoolSpec, Registration};
-use dayfly_forge::{ApiBase, RunnerScope};
+use dayfly_forge::{ApiBase, Credential, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::{Entrypoint, Mount};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
+use super::credential::{CredentialOptions, credential};
 use crate::cli::{LoopOptions, RegistrationWord};
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
@@ -19,15 +18,12 @@ use crate::settings::Places;
 /// Longest secret of the handshake; the file that carries it back holds 4 KiB.
 const SECRET_LENGTH_MAX: usize = 1024;
 
-/// Longest file with the forge's token, bytes. GitHub's tokens have less than 300.
-const PAT_FILE_MAX: u64 = 4096;
-
 /// The checked options of a loop: a pool, and the secrets and warnings that are not part of its description.
 #[derive(Debug)]
 pub(crate) struct PoolRequest {
     pub(crate) spec: PoolSpec,
-    /// The token of the forge.
-    pub(crate) pat: SecretString,
+    /// The credential for the forge.
+    pub(crate) credential: Credential,
     /// The secret of the handshake; none: a random one for each runner.
     pub(crate) secret: Option<SecretString>,
     /// Warnings about allowed but unwise options.
@@ -68,9 +64,9 @@ impl PoolRequest {
             guest_settings: guest_settings.collect(),
             ..PoolSpec::new(forge, scope, MachineSpec { driver, ..args.machine.spec() })
         };
-        let pat = pat(options, &mut warnings)?;
+        let credential = credential(&credential_options(options), &spec.scope, &mut warnings)?;
         let secret = args.looping.secret.as_deref().map(secret).transpose()?;
-        Ok(Self { spec, pat, secret, warnings })
+        Ok(Self { spec, credential, secret, warnings })
     }
 }
 
@@ -109,65 +105,17 @@ fn registration(
     }
 }
 
-/// Returns the forge's token. An argument wins over a file, and both win over the variable.
-fn pat(options: &LoopOptions, warnings: &mut Vec<String>) -> Result<SecretString> {
+fn credential_options(options: &LoopOptions) -> CredentialOptions<'_> {
     let forge = &options.args.forge;
-    let is_argument = options.is_argument("pat");
-    if is_argument {
-        warnings.push(
-            "-T: every user of this host can read the token among the arguments; give it by RUNNER_PAT or --pat-file"
-                .to_owned(),
-        );
+    CredentialOptions {
+        prefix: "RUNNER",
+        pat: forge.pat.as_ref(),
+        pat_file: forge.pat_file.as_deref(),
+        app_id: forge.app_id.as_deref(),
+        app_installation: forge.app_installation,
+        app_key_file: forge.app_key_file.as_deref(),
+        is_argument: Box::new(|id| options.is_argument(id)),
     }
-    read_pat(forge.pat.as_ref(), is_argument, forge.pat_file.as_deref(), "RUNNER_PAT")
-}
-
-/// Returns the forge's token: from the argument, else from the file, else from the variable.
-pub(crate) fn read_pat(
-    given: Option<&SecretString>,
-    is_argument: bool,
-    file: Option<&Path>,
-    variable: &str,
-) -> Result<SecretString> {
-    let text = match (given, file) {
-        (Some(given), None) => given.clone(),
-        (Some(given), Some(_)) if is_argument => given.clone(),
-        (_, Some(file)) => read_pat_file(file)?,
-        (None, None) => {
-            return Err(Failure::usage("no token for the forge's API was given")
-                .hint(format!("set {variable}, or give --pat-file FILE")));
-        }
-    };
-    let token = text.expose_secret().trim();
-    if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Failure::usage("the token for the forge's API must be one word"));
-    }
-    Ok(token.into())
-}
-
-/// Reads the token from a file that only its owner, and no other user of this host, can read. Pipes have no mode that counts.
-fn read_pat_file(file: &Path) -> Result<SecretString> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let failed = |error| Failure::usage(format!("cannot read the token from {}: {error}", file.display()));
-    let mut opened = fs::File::open(file).map_err(failed)?;
-    let metadata = opened.metadata().map_err(failed)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if metadata.is_file() && mode & 0o077 != 0 {
-        let whose = format!(
-            "cannot use the token in {}: its mode {mode:04o} lets other users read it",
-            file.display()
-        );
-        return Err(Failure::usage(whose).hint(format!("chmod 600 {}", file.display())));
-    }
-    let own = rustix::process::geteuid().as_raw();
-    if metadata.is_file() && metadata.uid() != own && metadata.uid() != 0 {
-        let owner = metadata.uid();
-        let whose = format!("cannot use the token in {}: it belongs to the user {owner}", file.display());
-        return Err(Failure::usage(whose).hint(format!("chown {own} {}", file.display())));
-    }
-    let mut text = String::new();
-    opened.by_ref().take(PAT_FILE_MAX).read_to_string(&mut text).map_err(failed)?;
-    Ok(text.into())
 }
 
 fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
@@ -233,8 +181,6 @@ fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -248,41 +194,6 @@ mod tests {
         assert_eq!(registration(token, true).expect("good"), (Registration::Token { ephemeral: true }, 0));
         assert_eq!(registration(None, false).expect("good"), (Registration::Token { ephemeral: false }, 1));
         assert_eq!(registration(jit, false).expect_err("refused").code(), 2);
-    }
-
-    #[test]
-    fn an_argument_wins_over_a_file_and_a_file_over_the_variable() {
-        let folder = tempfile::tempdir().expect("folder");
-        let file = folder.path().join("pat");
-        fs::write(&file, "from-file\n").expect("write");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
-        let read = |given: Option<&str>, is_argument, file| {
-            let given = given.map(SecretString::from);
-            read_pat(given.as_ref(), is_argument, file, "RUNNER_PAT")
-                .map(|token| token.expose_secret().to_owned())
-        };
-        assert_eq!(read(Some("a"), true, Some(&file)).expect("good"), "a");
-        assert_eq!(read(Some("v"), false, Some(&file)).expect("good"), "from-file");
-        assert_eq!(read(Some("v"), false, None).expect("good"), "v");
-        assert_eq!(read(None, false, None).expect_err("none").code(), 2);
-        assert_eq!(read(Some("two words"), true, None).expect_err("refused").code(), 2);
-    }
-
-    #[test]
-    fn a_token_in_a_file_that_others_can_read_is_refused_with_the_remedy() {
-        let folder = tempfile::tempdir().expect("folder");
-        let file = folder.path().join("pat");
-        fs::write(&file, "from-file\n").expect("write");
-        for (mode, is_good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o622, false)]
-        {
-            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("mode");
-            let read = read_pat(None, false, Some(&file), "RUNNER_PAT");
-            assert_eq!(read.is_ok(), is_good, "{mode:o}");
-            if let Err(error) = read {
-                assert!(error.to_string().contains(&format!("its mode {mode:04o}")), "{error}");
-            }
-        }
-        assert!(read_pat(None, false, Some(Path::new("/dev/null")), "RUNNER_PAT").is_err(), "it is empty");
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! Reads the credential for a forge from a command's options: a token, or a GitHub App.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use dayfly_forge::{AppKey, Credential, GithubApp, RunnerScope};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::exit::{Failure, Result};
+
+/// Longest file with the forge's token, bytes. GitHub's personal tokens have less than 300.
+const PAT_FILE_MAX: u64 = 4096;
+/// Longest file with a private key, bytes. A key of 4096 bits has about 3300.
+const KEY_FILE_MAX: u64 = 16 * 1024;
+
+/// The options of a command that name a credential.
+pub(crate) struct CredentialOptions<'a> {
+    /// The first word of the command's variables: `RUNNER` or `TOKEN`.
+    pub(crate) prefix: &'static str,
+    pub(crate) pat: Option<&'a SecretString>,
+    pub(crate) pat_file: Option<&'a Path>,
+    pub(crate) app_id: Option<&'a str>,
+    pub(crate) app_installation: Option<u64>,
+    pub(crate) app_key_file: Option<&'a Path>,
+    /// Returns true if an option is on the command line, and not only in a variable.
+    pub(crate) is_argument: Box<dyn Fn(&str) -> bool + 'a>,
+}
+
+/// Returns the credential for the forge. A token and an App exclude each other, but arguments of one win over variables of
+/// the other.
+///
+/// # Errors
+/// Neither or both are given, or what is given cannot be used.
+pub(crate) fn credential(
+    options: &CredentialOptions<'_>,
+    scope: &RunnerScope,
+    warnings: &mut Vec<String>,
+) -> Result<Credential> {
+    let prefix = options.prefix;
+    let has_token = options.pat.is_some() || options.pat_file.is_some();
+    let has_app =
+        options.app_id.is_some() || options.app_installation.is_some() || options.app_key_file.is_some();
+    let is_argument = |ids: &[&str]| ids.iter().any(|id| (options.is_argument)(id));
+    let token_is_argument = is_argument(&["pat", "pat_file"]);
+    let app_is_argument = is_argument(&["app_id", "app_installation", "app_key_file"]);
+    match (has_token, has_app) {
+        (true, false) => token(options, warnings),
+        (false, true) => app(options, scope),
+        (true, true) if token_is_argument && !app_is_argument => token(options, warnings),
+        (true, true) if app_is_argument && !token_is_argument => app(options, scope),
+        (true, true) => {
+            Err(Failure::usage("a token and a GitHub App were given, but one credential is needed").hint(format!(
+                "give either {prefix}_PAT or --pat-file, or --app-id and --app-key-file ({prefix}_APP_ID, \
+                 {prefix}_APP_KEY_FILE)"
+            )))
+        }
+        (false, false) => Err(Failure::usage("no token for the forge's API was given").hint(format!(
+            "set {prefix}_PAT, give --pat-file FILE, or give --app-id ID and --app-key-file FILE for a GitHub App"
+        ))),
+    }
+}
+
+/// Returns the credential of the token: from the argument, else from the file, else from the variable.
+fn token(options: &CredentialOptions<'_>, warnings: &mut Vec<String>) -> Result<Credential> {
+    let is_argument = (options.is_argument)("pat");
+    if is_argument {
+        warnings.push(format!(
+            "-T: every user of this host can read the token among the arguments; give it by {}_PAT or --pat-file",
+            options.prefix
+        ));
+    }
+    let text = match (options.pat, options.pat_file) {
+        (Some(given), None) => given.clone(),
+        (Some(given), Some(_)) if is_argument => given.clone(),
+        (_, Some(file)) => read_private(file, "token", PAT_FILE_MAX)?,
+        (None, None) => SecretString::default(),
+    };
+    let token = text.expose_secret().trim();
+    if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Failure::usage("the token for the forge's API must be one word"));
+    }
+    Ok(Credential::token(token))
+}
+
+/// Returns the credential of the GitHub App.
+fn app(options: &CredentialOptions<'_>, scope: &RunnerScope) -> Result<Credential> {
+    let missing = |option: &str, variable: &str| {
+        Failure::usage(format!("the GitHub App lacks {option}"))
+            .hint(format!("give {option}, or set {}_{variable}", options.prefix))
+    };
+    let id = options.app_id.ok_or_else(|| missing("--app-id ID", "APP_ID"))?;
+    let file = options.app_key_file.ok_or_else(|| missing("--app-key-file FILE", "APP_KEY_FILE"))?;
+    let pem = read_private(file, "private key", KEY_FILE_MAX)?;
+    let key = AppKey::from_pem(pem);
+    let key = key.map_err(|error| Failure::usage(format!("cannot use {}: {error}", file.display())))?;
+    let app = GithubApp::new(id, key, vec![scope.clone()]).map_err(Failure::usage)?;
+    Ok(Credential::app(match options.app_installation {
+        Some(installation) => app.installation(installation),
+        None => app,
+    }))
+}
+
+/// Reads a secret from a file that only its owner, and no other user of this host, can read. Pipes have no mode that counts.
+fn read_private(file: &Path, what: &str, bytes_max: u64) -> Result<SecretString> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let failed = |error| Failure::usage(format!("cannot read the {what} from {}: {error}", file.display()));
+    let mut opened = fs::File::open(file).map_err(failed)?;
+    let metadata = opened.metadata().map_err(failed)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        let whose = format!(
+            "cannot use the {what} in {}: its mode {mode:04o} lets other users read it",
+            file.display()
+        );
+        return Err(Failure::usage(whose).hint(format!("chmod 600 {}", file.display())));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.is_file() && metadata.uid() != own && metadata.uid() != 0 {
+        let owner = metadata.uid();
+        let whose = format!("cannot use the {what} in {}: it belongs to the user {owner}", file.display());
+        return Err(Failure::usage(whose).hint(format!("chown {own} {}", file.display())));
+    }
+    let mut text = String::new();
+    opened.by_ref().take(bytes_max).read_to_string(&mut text).map_err(failed)?;
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests;
