@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::app::AppError;
 use crate::jit::JitError;
+use crate::scale_set::ServiceFault;
 
 /// Errors of calls to a forge.
 #[derive(Debug, Error)]
@@ -92,6 +93,14 @@ pub enum ForgeError {
         /// The cause. Calls that waited for the same token share it.
         #[source]
         source: Arc<AppError>,
+    },
+    /// 401 of a service that the forge has named, or of its queue: its token has ended, or it is not known there yet.
+    #[error("cannot {what}: the service does not accept the token that the forge made for it ({message})")]
+    ServiceToken {
+        /// The action that failed, in words that follow "cannot".
+        what: String,
+        /// The message of the service.
+        message: String,
     },
     /// 403: the token is valid, but it may not do this.
     #[error("cannot {what}: the token may not do that ({message}){}{}", right("; ", .needs), acceptance(.message))]
@@ -195,7 +204,30 @@ pub enum ForgeError {
         status: u16,
         /// The message of the forge.
         message: String,
+        /// How long to wait before the next call, if the forge says so (`retry-after`).
+        wait: Option<Duration>,
     },
+    /// The Actions Service refuses a call about a scale set, for a reason that dayfly knows.
+    #[error("cannot {what}: {message}")]
+    Service {
+        /// The action that failed, in words that follow "cannot".
+        what: String,
+        /// The message of the service.
+        message: String,
+        /// The reason.
+        fault: ServiceFault,
+    },
+    /// The answer does not come within the time that the caller can wait.
+    #[error("cannot {what} within {} s", .limit.as_secs())]
+    TooLate {
+        /// The action that failed, in words that follow "cannot".
+        what: String,
+        /// The time limit.
+        limit: Duration,
+    },
+    /// The error of an attempt that several callers have waited for.
+    #[error(transparent)]
+    Shared(Arc<ForgeError>),
     /// The answer does not have the form that the API documents.
     #[error("cannot {what}: the forge's answer is not understood: {why}")]
     BadAnswer {
@@ -212,12 +244,22 @@ pub enum ForgeError {
 impl ForgeError {
     /// Returns true if the same call may succeed later, because the cause is the connection, the forge or its rate limit.
     pub fn is_temporary(&self) -> bool {
-        match self {
-            Self::Connection { .. } | Self::RateLimited { .. } | Self::Shed { .. } | Self::Server { .. } => {
-                true
-            }
+        match self.cause() {
+            Self::Connection { .. }
+            | Self::RateLimited { .. }
+            | Self::Shed { .. }
+            | Self::Server { .. }
+            | Self::TooLate { .. } => true,
             Self::App { source, .. } => source.is_temporary(),
             _ => false,
+        }
+    }
+
+    /// Returns the error itself, or the one that it shares with other callers.
+    pub(crate) fn cause(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.cause(),
+            error => error,
         }
     }
 

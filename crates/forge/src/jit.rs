@@ -211,47 +211,50 @@ fn text_or_bool<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Str
     })
 }
 
+/// Returns a JIT config for tests, whose numbers are no key.
+#[cfg(test)]
+pub(crate) fn sample(server: &str) -> JitConfig {
+    let number = || SecretString::from("c2VjcmV0LW51bWJlcg==");
+    JitConfig {
+        runner: RunnerFile {
+            agent_id: "7".into(),
+            agent_name: "vm-1".into(),
+            pool_id: "1".into(),
+            pool_name: "Default".into(),
+            disable_update: "True".into(),
+            ephemeral: "True".into(),
+            server_url: server.into(),
+            work_folder: "_work".into(),
+            git_hub_url: "http://10.0.2.2:8099/o/r".into(),
+            use_v2_flow: "True".into(),
+            server_url_v2: server.into(),
+        },
+        credentials: CredentialsFile {
+            scheme: "OAuth".into(),
+            data: CredentialsData {
+                client_id: "c92f91d8-1656-4b10-9624-c573de4acadb".into(),
+                authorization_url: "http://10.0.2.2:8099/oauth/token".into(),
+                require_fips_cryptography: "True".into(),
+            },
+        },
+        key: RsaParameters {
+            d: number(),
+            dp: number(),
+            dq: number(),
+            exponent: "AQAB".to_owned(),
+            inverse_q: number(),
+            modulus: "bW9kdWx1cw==".to_owned(),
+            p: number(),
+            q: number(),
+        },
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::sample as config;
     use super::*;
-
-    fn config(server: &str) -> JitConfig {
-        let number = || SecretString::from("c2VjcmV0LW51bWJlcg==");
-        JitConfig {
-            runner: RunnerFile {
-                agent_id: "7".into(),
-                agent_name: "vm-1".into(),
-                pool_id: "1".into(),
-                pool_name: "Default".into(),
-                disable_update: "True".into(),
-                ephemeral: "True".into(),
-                server_url: server.into(),
-                work_folder: "_work".into(),
-                git_hub_url: "http://10.0.2.2:8099/o/r".into(),
-                use_v2_flow: "True".into(),
-                server_url_v2: server.into(),
-            },
-            credentials: CredentialsFile {
-                scheme: "OAuth".into(),
-                data: CredentialsData {
-                    client_id: "c92f91d8-1656-4b10-9624-c573de4acadb".into(),
-                    authorization_url: "http://10.0.2.2:8099/oauth/token".into(),
-                    require_fips_cryptography: "True".into(),
-                },
-            },
-            key: RsaParameters {
-                d: number(),
-                dp: number(),
-                dq: number(),
-                exponent: "AQAB".to_owned(),
-                inverse_q: number(),
-                modulus: "bW9kdWx1cw==".to_owned(),
-                p: number(),
-                q: number(),
-            },
-        }
-    }
 
     #[test]
     fn a_config_survives_encoding_and_decoding() {

@@ -3,6 +3,7 @@
 //! - [`Forge`] is the client: the address of a forge and a [`Credential`];
 //! - [`Credential`] is a token or a GitHub App, with a budget of calls that all clients share;
 //! - [`jit`] reads and writes JIT configs, which make a program a runner;
+//! - [`scale_set`] speaks the protocol of scale sets, which tells how many runners a forge needs;
 //! - [`proof`] lets a lab prove that it runs on this host; the lab implements the other half.
 //!
 //! The client repeats a call a few times if the connection or the forge fails and if repeating it does no harm. It requests a JIT
@@ -26,6 +27,7 @@ mod request;
 mod retry;
 mod runner;
 mod running_lab;
+pub mod scale_set;
 mod scope;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! Sends a call when the budget allows it, repeats it if that is harmless, and reads the answer.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
@@ -14,13 +16,20 @@ use super::Forge;
 use super::budget::{AnswerLimits, CallEnd, Importance, Lane, chance};
 use super::error::ForgeError;
 use super::retry::wait_before_next;
+use super::scale_set::ServiceFault;
 use super::tls::is_of_certificate;
 
 /// Longest answer that is read, in bytes. Logs have their own bound.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const MESSAGE_LEN_MAX: usize = 500;
+/// Shortest token that is hidden in the texts of errors. A shorter one would hide parts of words, and no forge makes one.
+const HIDDEN_LEN_MIN: usize = 4;
 /// Most redirects that are followed for one call.
 const REDIRECTS_MAX: usize = 5;
+/// Accepted form of the REST API's answers.
+const ACCEPT: &str = "application/vnd.github+json";
+/// The mark that some services put before their JSON (RFC 3629, section 6).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A call to a forge.
 #[derive(Clone)]
@@ -34,6 +43,11 @@ pub(super) struct Call {
     pub(super) answer_bytes_max: usize,
     proof: Proof,
     lane: Lane,
+    accept: &'static str,
+    /// A header of this call alone.
+    header: Option<(&'static str, String)>,
+    /// Time limit, if it is not the client's.
+    timeout: Option<Duration>,
 }
 
 /// The proof of a call's right. It also decides which host may receive the call.
@@ -43,7 +57,7 @@ enum Proof {
     Credential,
     /// None, because the forge's host is not trusted yet.
     Anonymous,
-    /// Another token, which has limits of its own.
+    /// A token of a service that the forge has named, for that service. It has limits of its own.
     Service(ServiceToken),
 }
 
@@ -78,6 +92,9 @@ impl Call {
             answer_bytes_max: ANSWER_BYTES_MAX,
             proof: Proof::Credential,
             lane: Lane { importance, method },
+            accept: ACCEPT,
+            header: None,
+            timeout: None,
         }
     }
 
@@ -92,6 +109,11 @@ impl Call {
     /// Marks a POST as harmless to repeat.
     pub(super) fn repeatable(self) -> Self {
         Self { repeatable: true, ..self }
+    }
+
+    /// Marks a call as one whose failure the caller handles itself.
+    pub(super) fn once(self) -> Self {
+        Self { repeatable: false, ..self }
     }
 
     pub(super) fn anonymous(self) -> Self {
@@ -110,8 +132,43 @@ impl Call {
         self
     }
 
+    pub(super) fn accept(self, accept: &'static str) -> Self {
+        Self { accept, ..self }
+    }
+
+    pub(super) fn header(self, name: &'static str, value: String) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    pub(super) fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
     pub(super) fn answer_bytes_max(self, answer_bytes_max: usize) -> Self {
         Self { answer_bytes_max, ..self }
+    }
+
+    /// Returns true if the budget of the credential decides when the call is sent.
+    fn has_budget(&self) -> bool {
+        matches!(self.proof, Proof::Credential)
+    }
+
+    /// Returns the token of a service that the call sends.
+    fn service_token_text(&self) -> Option<&SecretString> {
+        match &self.proof {
+            Proof::Service(service) => Some(&service.token),
+            Proof::Credential | Proof::Anonymous => None,
+        }
+    }
+
+    /// Converts the refusal of a service's token, which is not a token that the user could replace.
+    fn explain(&self, error: ForgeError) -> ForgeError {
+        match (error, &self.proof) {
+            (ForgeError::Unauthorized { what, message, .. }, Proof::Service(_)) => {
+                ForgeError::ServiceToken { what, message }
+            }
+            (error, _) => error,
+        }
     }
 }
 
@@ -128,13 +185,27 @@ pub(super) struct ApiAnswer {
 
 impl ApiAnswer {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ForgeError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ForgeError::BadAnswer { what: self.what.clone(), why: error.to_string() })
+        serde_json::from_slice(self.json_bytes()).map_err(|error| self.bad(error.to_string()))
+    }
+
+    /// Returns the body without a byte order mark.
+    pub(super) fn json_bytes(&self) -> &[u8] {
+        without_mark(&self.body)
+    }
+
+    /// Returns an error that says why the answer is not understood.
+    pub(super) fn bad(&self, why: impl Into<String>) -> ForgeError {
+        ForgeError::BadAnswer { what: self.what.clone(), why: why.into() }
     }
 
     /// Returns the server's time in seconds since 1970, from the header `date`.
     pub(super) fn server_time_s(&self) -> Option<i64> {
         AnswerLimits::date_s(&self.headers)
+    }
+
+    fn has_plain_text(&self) -> bool {
+        let kind = self.headers.get("content-type").and_then(|value| value.to_str().ok());
+        kind.is_some_and(|kind| kind.starts_with("text/plain"))
     }
 
     /// Returns the address of the next page of a list.
@@ -171,7 +242,7 @@ impl Forge {
                 }
                 return Err(self.credential().explain(error));
             }
-            match wait_before_next(calls, &error, chance()) {
+            match wait_before_next(calls, &error, call.has_budget(), chance()) {
                 Some(wait) if call.repeatable => tokio::time::sleep(wait).await,
                 _ => return Err(error),
             }
@@ -220,7 +291,10 @@ impl Forge {
                     return Err(ForgeError::Redirected { what, status, target: shown_address(&target) });
                 }
                 None if (200..300).contains(&answer.status) => return Ok(answer),
-                None => return Err(refusal(&answer)),
+                None => {
+                    let token = token.or(call.service_token_text());
+                    return Err(call.explain(refusal(&answer, token)));
+                }
             }
         }
         let why = format!("it redirects more than {REDIRECTS_MAX} times");
@@ -249,7 +323,11 @@ impl Forge {
         let budget = self.credential().budget();
         let lost = |source: reqwest::Error| {
             budget.count(call.lane.importance, CallEnd::Lost);
-            let (what, url) = (call.what.clone(), self.base().url().to_string());
+            let url = match &call.proof {
+                Proof::Credential | Proof::Anonymous => self.base().url().to_string(),
+                Proof::Service(service) => service.holder.origin().ascii_serialization(),
+            };
+            let what = call.what.clone();
             let source = source.without_url();
             match is_of_certificate(&source) {
                 true => ForgeError::Certificate { what, url, source },
@@ -276,13 +354,19 @@ impl Forge {
         let mut request = self
             .http
             .request(call.lane.method.clone(), url.clone())
-            .header("accept", "application/vnd.github+json")
+            .header("accept", call.accept)
             .header("x-github-api-version", "2022-11-28");
         if let Some(token) = token {
             request = request.bearer_auth(token.expose_secret());
         }
         if let Proof::Service(service) = &call.proof {
             request = request.header(AUTHORIZATION, service.header());
+        }
+        if let Some((name, value)) = &call.header {
+            request = request.header(*name, value);
+        }
+        if let Some(timeout) = call.timeout {
+            request = request.timeout(timeout);
         }
         match &call.body {
             Some(body) => request.json(body),
@@ -293,7 +377,8 @@ impl Forge {
     /// Reads the limits of an answer, and stores what they say about the credential.
     fn enter(&self, call: &Call, status: u16, headers: &HeaderMap, body: &[u8]) -> AnswerLimits {
         let host_s = dayfly_host::clock::now_s();
-        let message = if matches!(status, 403 | 429) { ErrorBody::read(body).message } else { String::new() };
+        let is_refusal = matches!(status, 403 | 429);
+        let message = if is_refusal { String::from_utf8_lossy(body) } else { Cow::default() };
         let limits = AnswerLimits::read(status, headers, &message, host_s);
         if let Some(forge_s) = AnswerLimits::date_s(headers) {
             self.credential().compare_clocks(forge_s, host_s);
@@ -317,7 +402,7 @@ fn redirect_target(answer: &ApiAnswer, url: &Url) -> Option<Url> {
 }
 
 /// Returns an address for an error: without a query, which may hold a signature, and without credentials.
-fn shown_address(url: &Url) -> String {
+pub(super) fn shown_address(url: &Url) -> String {
     let mut shown = url.clone();
     shown.set_query(None);
     shown.set_fragment(None);
@@ -332,22 +417,45 @@ struct ErrorBody {
     message: String,
     #[serde(default)]
     errors: Vec<Value>,
+    /// The type of the error; only the Actions Service sends it.
+    #[serde(default, rename = "typeName")]
+    type_name: String,
 }
 
 impl ErrorBody {
-    fn read(body: &[u8]) -> Self {
-        serde_json::from_slice(body).unwrap_or_default()
+    /// Reads the body of an error. The Actions Service also sends a message as plain text. `token` is hidden, because a
+    /// server may repeat the request.
+    fn read(answer: &ApiAnswer, token: Option<&SecretString>) -> Self {
+        let mut text = String::from_utf8_lossy(answer.json_bytes()).into_owned();
+        let token = token.map(|token| token.expose_secret());
+        if let Some(token) = token.filter(|token| token.len() >= HIDDEN_LEN_MIN) {
+            text = text.replace(token, "***");
+        }
+        if answer.has_plain_text() {
+            return Self { message: text.trim().replace(char::is_control, " "), ..Self::default() };
+        }
+        serde_json::from_str(&text).unwrap_or_default()
     }
 }
 
-/// Converts an answer without a success status into an error.
-fn refusal(answer: &ApiAnswer) -> ForgeError {
-    let body = ErrorBody::read(&answer.body);
+/// Returns JSON without the byte order mark that may precede it.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
+}
+
+/// Converts an answer without a success status into an error. `token` is the token that the call has sent.
+fn refusal(answer: &ApiAnswer, token: Option<&SecretString>) -> ForgeError {
+    let body = ErrorBody::read(answer, token);
     let text = if body.message.is_empty() { format!("HTTP {}", answer.status) } else { body.message };
     let message: String = text.chars().take(MESSAGE_LEN_MAX).collect();
     let what = answer.what.clone();
     if let Some(demanded) = answer.limits.demanded {
         return ForgeError::RateLimited { what, message, wait: demanded.time() };
+    }
+    if let Some(fault) = ServiceFault::of(answer.status, &body.type_name) {
+        // The errors of the service are sentences.
+        let message = message.trim_end_matches('.').to_owned();
+        return ForgeError::Service { what, message, fault };
     }
     let needs = answer.headers.get("x-accepted-github-permissions").and_then(|value| value.to_str().ok());
     let needs = needs.map(|value| value.chars().take(MESSAGE_LEN_MAX).collect());
@@ -359,7 +467,7 @@ fn refusal(answer: &ApiAnswer) -> ForgeError {
         400 | 413 | 422 => {
             ForgeError::Invalid { what, message, errors: body.errors.iter().map(error_text).collect() }
         }
-        status => ForgeError::Server { what, status, message },
+        status => ForgeError::Server { what, status, message, wait: answer.limits.retry_after },
     }
 }
 

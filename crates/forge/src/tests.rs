@@ -7,6 +7,7 @@ mod limits;
 mod prove;
 mod redirect;
 mod rsa_key;
+mod scale_set;
 pub(crate) mod scripted;
 mod server;
 mod tls;

@@ -17,6 +17,17 @@ pub struct Retry {
 
 /// A call of a forge that may succeed later. A demanded wait (`retry-after`) comes in place of the pause.
 pub const FORGE_CALL: Retry = growing(Duration::from_millis(250), Duration::from_secs(1), 4);
+/// The first use of a registration token, which not all servers of the forge may know yet. The official client of scale sets
+/// (github.com/actions/scaleset 0.4.0) tries as often.
+pub const NEW_TOKEN: Retry = growing(Duration::from_secs(1), Duration::from_secs(8), 5);
+/// A scale set that cannot be served, because its forge fails or refuses. Its pool never gives up.
+pub const SCALE_SET: Retry = RUNNER;
+/// A scale set that another session holds. If the holder was killed, the forge ends its session after some minutes.
+pub const TAKEN_SCALE_SET: Retry =
+    Retry { first: Duration::from_secs(30), factor: 1, limit: Duration::from_secs(30), attempts: None };
+/// A poll of a scale set that the forge answers at once although there is nothing new, instead of holding it for a minute.
+pub const SHORT_POLL: Retry =
+    Retry { first: Duration::from_secs(1), factor: 2, limit: Duration::from_secs(10), attempts: None };
 /// A request to a registry. Waits that the registry demands do not count as failures.
 pub const REGISTRY_REQUEST: Retry = growing(Duration::from_millis(500), Duration::from_secs(2), 4);
 /// A download that was cut. A new byte ends the row of failures.

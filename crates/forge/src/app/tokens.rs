@@ -205,10 +205,10 @@ impl AppTokens {
     fn explain(&self, error: ForgeError, forge: &Forge, installation: Option<u64>) -> AppError {
         let app = self.app.id.clone();
         match (error, installation) {
-            (ForgeError::Unauthorized { message, .. }, _) if is_about_time(&message) => {
+            (ForgeError::ServiceToken { message, .. }, _) if is_about_time(&message) => {
                 AppError::Clock { app, message, ahead_s: forge.credential().ahead_s() }
             }
-            (ForgeError::Unauthorized { message, .. }, _) => AppError::WrongKey { app, message },
+            (ForgeError::ServiceToken { message, .. }, _) => AppError::WrongKey { app, message },
             (ForgeError::NotFound { message, .. }, None) => {
                 let scope = self.app.serves.first().map(ToString::to_string).unwrap_or_default();
                 AppError::NotInstalled { app, scope, message }

@@ -19,6 +19,8 @@ pub(crate) struct AnswerLimits {
     pub(crate) primary: Option<PrimaryLimit>,
     /// The wait that the answer demands, if the forge has refused the call because of a limit.
     pub(crate) demanded: Option<DemandedWait>,
+    /// The wait that the answer states, whether it refuses the call because of a limit or for another reason.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// The primary limit after a call.
@@ -90,7 +92,8 @@ impl AnswerLimits {
             (None, Some(reset_s)) => DemandedWait::Primary(seconds(reset_s.saturating_sub(now_s), 1)),
             (None, None) => DemandedWait::Unstated,
         };
-        Self { primary, demanded: is_limited.then_some(demanded) }
+        let retry_after = retry_after.map(|wait| seconds(wait, 1));
+        Self { primary, demanded: is_limited.then_some(demanded), retry_after }
     }
 
     /// Returns the time of an answer by the forge's clock, in seconds since 1970.

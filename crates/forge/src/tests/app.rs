@@ -217,7 +217,7 @@ async fn a_forge_that_does_not_answer_is_a_temporary_error() {
     let forge = Forge::new(ApiBase::from_host_or_url("http://127.0.0.1:1").unwrap(), app()).unwrap();
     let error = forge.list_runners(&scope()).await.unwrap_err();
     assert!(matches!(&error, ForgeError::App { .. }) && error.is_temporary(), "{error}");
-    assert!(error.to_string().contains("http://127.0.0.1:1/"), "{error}");
+    assert!(error.to_string().contains("http://127.0.0.1:1 does not answer"), "{error}");
 }
 
 #[tokio::test]

@@ -23,11 +23,12 @@ fn answer(limit: u64, remaining: u64, reset_s: u64, now_s: u64) -> AnswerLimits 
             resets_in: Duration::from_secs(reset_s - now_s),
         }),
         demanded: None,
+        retry_after: None,
     }
 }
 
 fn refused(demanded: DemandedWait) -> AnswerLimits {
-    AnswerLimits { primary: None, demanded: Some(demanded) }
+    AnswerLimits { primary: None, demanded: Some(demanded), retry_after: None }
 }
 
 fn decide(ledger: &Ledger, importance: Importance, now: Instant) -> Decision {
