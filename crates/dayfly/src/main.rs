@@ -69,13 +69,13 @@ async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outco
         ImageCommand::Pull { name, fetch, json } => {
             unless_stopped(image::pull(places, &name, fetch, json)).await
         }
-        ImageCommand::Ls { json } => image::ls(places, json),
+        ImageCommand::Ls { json } => image::ls::run(places, json),
         ImageCommand::Inspect { image, json } => image::inspect::run(places, &image, json),
         ImageCommand::Check(args) => unless_stopped(image::check::run(places, args)).await,
         ImageCommand::Rm { id } => image::rm(places, &id),
         ImageCommand::Gc { keep_bytes, json } => image::gc(places, keep_bytes, json),
-        ImageCommand::Kernel { json } => unless_stopped(image::kernel(places, json)).await,
-        ImageCommand::Tools { json } => unless_stopped(image::tools(places, json)).await,
+        ImageCommand::Kernel(args) => unless_stopped(image::kernel(places, args)).await,
+        ImageCommand::Tools(args) => unless_stopped(image::tools(places, args)).await,
         ImageCommand::RunnerApp => image::runner_app(places).await,
     }
 }

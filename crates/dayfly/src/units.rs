@@ -1,5 +1,9 @@
 //! Formats sizes, ages and ids for people.
 
+use std::time::Duration;
+
+use dayfly_image::Age;
+
 /// Characters of an id in tables and messages.
 const ID_LENGTH: usize = 12;
 
@@ -11,6 +15,20 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 /// Returns the age of something that was created at `created_s`, seconds since the epoch.
 pub(crate) fn age(created_s: i64) -> String {
     let seconds = dayfly_host::clock::now_s().saturating_sub(created_s).max(0);
+    span(Duration::from_secs(seconds.unsigned_abs()))
+}
+
+/// Returns the age at `now_s` of something whose time may be in the future, as after the clock was set back.
+pub(crate) fn age_at(now_s: i64, created_s: i64) -> String {
+    match Age::at(now_s, created_s) {
+        Age::Past(age) => span(age),
+        Age::Future(ahead) => format!("in {}", span(ahead)),
+    }
+}
+
+/// Returns a time in its largest unit that fits.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
@@ -40,5 +58,6 @@ mod tests {
         assert_eq!(age(now_s + 60), "0 s");
         assert_eq!(age(now_s - 5 * 60), "5 min");
         assert_eq!(age(now_s - 50 * 3600), "2 days");
+        assert_eq!((age_at(100, 40), age_at(100, 160)), ("1 min".to_owned(), "in 1 min".to_owned()));
     }
 }

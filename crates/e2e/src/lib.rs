@@ -133,6 +133,8 @@ impl Dayfly {
             .env("DAYFLY_STATE", prepared("DAYFLY_STATE"))
             .env("TMPDIR", &temporary)
             .env("NO_COLOR", "1")
+            // The tests of a long run must not get another image half way.
+            .env("RUNNER_MAX_AGE", "never")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

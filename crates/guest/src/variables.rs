@@ -4,7 +4,7 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 19] = [
+const OF_HOST: [&str; 20] = [
     "APP_ID",
     "APP_INSTALLATION",
     "APP_KEY_FILE",
@@ -15,6 +15,7 @@ const OF_HOST: [&str; 19] = [
     "ENVIRONMENT",
     "IMAGE",
     "LOG",
+    "MAX_AGE",
     "MEMORY",
     "MOUNT",
     "PAT",

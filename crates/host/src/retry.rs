@@ -51,6 +51,15 @@ pub const FORK: Retry = growing(Duration::ZERO, Duration::ZERO, 2);
 pub const TEMPLATE: Retry =
     Retry { first: Duration::from_secs(600), factor: 1, limit: Duration::from_secs(600), attempts: None };
 
+/// The building of an image or of a part of it that has become too old. The old one serves meanwhile, so that there is no
+/// hurry; a mirror that is down for a day costs few attempts.
+pub const IMAGE_REFRESH: Retry = Retry {
+    first: Duration::from_secs(600),
+    factor: 2,
+    limit: Duration::from_secs(6 * 3600),
+    attempts: None,
+};
+
 const fn growing(first: Duration, limit: Duration, attempts: u32) -> Retry {
     Retry { first, factor: 2, limit, attempts: Some(attempts) }
 }

@@ -400,8 +400,11 @@ mod tests {
             ("git", files(&["bin/git", "lib/git-core/git", "lib/git-core/git-add"])),
         ];
         let tools = tools.map(|(name, files)| (name.to_owned(), files)).into_iter().collect();
-        let manifest = tools::ToolsManifest { id: String::new(), suite: String::new(), tools };
-        Tools { folder: folder.to_owned(), manifest }
+        let (id, suite) = (String::new(), String::new());
+        let manifest = tools::ToolsManifest { id, suite, tools, generation: 0, created_s: 1 };
+        fs::write(folder.join("manifest.json"), "{}").expect("written");
+        let in_use = crate::in_use::InUse::of(folder).expect("locked").expect("there");
+        Tools { folder: folder.to_owned(), manifest, in_use }
     }
 
     #[test]

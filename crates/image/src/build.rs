@@ -10,12 +10,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use super::age::Age;
 use super::apt;
 use super::command::{Step, mortal};
 use super::converter;
 use super::debian;
 use super::error::failed;
+use super::generations::inputs_of;
 use super::manifest::{FORMAT, FileDigest, Manifest};
 use super::once::write_manifest;
 use super::progress::Waiter;
@@ -56,8 +59,19 @@ pub struct BuildSettings {
     pub extra: bool,
     /// Folders that may contain Go, best first: usually the search path.
     pub go_folders: Vec<PathBuf>,
+    /// Age at which an image, a kernel or tools of this host are built anew in place of being returned. None: never.
+    pub max_age: Option<Duration>,
+    /// True if the build leaves the processors to other work, for [`crate::in_background`].
+    pub gently: bool,
     /// Stops the build.
     pub cancel: Cancel,
+}
+
+impl BuildSettings {
+    /// Returns true if something that was built at `created_s` is not to be used any more.
+    pub(super) fn is_too_old(&self, created_s: i64) -> bool {
+        self.max_age.is_some_and(|max_age| Age::at(now_s(), created_s).reaches(max_age))
+    }
 }
 
 /// All inputs of an image.
@@ -65,7 +79,8 @@ struct Inputs {
     suite: String,
     packages: packages::Packages,
     runner_app: RunnerApp,
-    digest: String,
+    /// Digest of all of them.
+    recipe: String,
 }
 
 impl Inputs {
@@ -85,7 +100,7 @@ impl Inputs {
         let runner_app = runner_app(settings, progress)?;
         let names = |names: &[String]| names.join(" ");
         // Only the names count, so that a comment in the list does not change the digest.
-        let digest = digest_of(&[
+        let recipe = digest_of(&[
             recipe::BUILDER_VERSION,
             &suite,
             &names(&packages.needed),
@@ -96,36 +111,50 @@ impl Inputs {
             &runner_app.manifest.sha256,
             recipe::STANDBY,
         ]);
-        Ok(Self { suite, packages, runner_app, digest })
+        Ok(Self { suite, packages, runner_app, recipe })
     }
 }
 
-/// Returns the image of these settings from the store, or builds it (takes one to four minutes and blocks). Other builds of
-/// the same image wait for this one. If the build stops early, all of its files are removed.
+/// Returns the newest image of these settings from the store. Builds one if there is none, or if it is older than the settings
+/// allow (takes one to four minutes and blocks). Other builds of the same image wait for this one. If the build stops early,
+/// all of its files are removed.
 ///
 /// # Errors
 /// See [`ImageError`].
 pub fn build(settings: &BuildSettings, progress: &mut dyn FnMut(Progress)) -> Result<Image, ImageError> {
     let host = OsRelease::of_this_system();
     let inputs = Inputs::gather(settings, progress)?;
-    let id = id_of(&inputs.digest);
     let store = Store::new(&settings.state);
-    if let Some(image) = store.get_of(&inputs.digest)? {
-        return Ok(image);
+    let newest = store.generations(&inputs.recipe).into_iter().next();
+    if let Some(image) = newest.as_ref().filter(|image| !settings.is_too_old(image.manifest().created_s)) {
+        return Ok(image.clone());
     }
+    let generation = newest.map_or(0, |image| image.manifest().generation.saturating_add(1));
+    let digest = inputs_of(&inputs.recipe, generation);
+    let id = id_of(&digest);
     let what = format!("image {id}");
     let mut waiter = Waiter { what: &what, cancel: &settings.cancel, progress };
     let claim = Claim::wait(store.folder(), &id, &mut waiter)?;
-    if let Some(image) = store.get_of(&inputs.digest)? {
+    // Another process may have built it in the meantime.
+    if let Some(image) = store.get_of(&digest)? {
         return Ok(image);
     }
     check_space(store.folder())?;
     let stage = claim.stage()?;
-    let built = Builder { settings, host: &host, inputs: &inputs, id: &id, stage: &stage, progress }.run();
-    built.map_err(|error| explain(error, store.folder()))?;
+    let mut builder = Builder {
+        settings,
+        host: &host,
+        inputs: &inputs,
+        digest: &digest,
+        generation,
+        stage: &stage,
+        progress,
+    };
+    builder.run().map_err(|error| explain(error, store.folder()))?;
     stage.finish()?;
+    store.remove_outlived_or_warn(&inputs.recipe);
     store
-        .get_of(&inputs.digest)?
+        .get_of(&digest)?
         .ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
 }
 
@@ -161,7 +190,9 @@ struct Builder<'a> {
     settings: &'a BuildSettings,
     host: &'a OsRelease,
     inputs: &'a Inputs,
-    id: &'a str,
+    /// Digest of the inputs and the generation.
+    digest: &'a str,
+    generation: u32,
     stage: &'a Stage,
     progress: &'a mut dyn FnMut(Progress),
 }
@@ -257,8 +288,8 @@ impl Builder<'_> {
         let files = digests_of(self.stage.path())?;
         let manifest = Manifest {
             format: FORMAT,
-            id: self.id.to_owned(),
-            inputs: self.inputs.digest.clone(),
+            id: id_of(self.digest),
+            inputs: self.digest.to_owned(),
             suite: self.inputs.suite.clone(),
             kernel,
             created_s: now_s(),
@@ -266,6 +297,8 @@ impl Builder<'_> {
             files,
             packages,
             origin: None,
+            recipe: self.inputs.recipe.clone(),
+            generation: self.generation,
         };
         write_manifest(self.stage.path(), &manifest)
     }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The id of an imported image is the digest of its layers' digests, of its run configuration, and of the host's additions.
-//! Two names with the same layers and run configuration give one image.
+//! Two names with the same layers and run configuration give one image. If the host has newer bundles (kernel, tools) than
+//! those in an image, the next import of its name gives the next generation of that image.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -22,8 +23,10 @@ use super::build::digests_of;
 use super::command::{Step, mortal};
 use super::converter;
 use super::error::{failed, is_full};
+use super::generations::inputs_of;
+use super::in_use::InUse;
 use super::kernel::{self, KernelBundle};
-use super::manifest::{FORMAT, Manifest, Origin, RunnerAppManifest};
+use super::manifest::{Bundles, FORMAT, Manifest, Origin, RunnerAppManifest};
 use super::names::{Known, Names};
 use super::once::write_manifest;
 use super::progress::Waiter;
@@ -197,8 +200,11 @@ impl Importer<'_> {
             None => self.known()?,
         };
         let is_settled = name.digest().is_some() || self.settings.policy != PullPolicy::Always;
+        let is_outdated = known.as_ref().map(|image| self.is_outdated(image)).transpose()?.unwrap_or(false);
         match known {
-            Some(image) if is_settled => return Ok(Imported { image, warnings: Vec::new() }),
+            Some(image) if self.settings.policy == PullPolicy::Never || (is_settled && !is_outdated) => {
+                return Ok(Imported { image, warnings: Vec::new() });
+            }
             None if self.settings.policy == PullPolicy::Never => {
                 return Err(ImageError::NotPulled { name: name.to_string() });
             }
@@ -206,11 +212,34 @@ impl Importer<'_> {
         }
         match (self.pull(name), known) {
             (Ok(image), _) => Ok(Imported { image, warnings: Vec::new() }),
-            (Err(PullError::Registry(error)), Some(image)) if error.is_of_registry() => {
-                let warning = format!("{error}; the image {name} of an earlier pull is taken");
+            (Err(error), Some(image)) if error.leaves_the_image(is_outdated) => {
+                let why = match error {
+                    PullError::Registry(error) => error.to_string(),
+                    PullError::Image(error) => error.to_string(),
+                };
+                let warning = format!("{why}; the image {name} of an earlier pull is taken");
                 Ok(Imported { image, warnings: vec![warning] })
             }
             (Err(error), _) => Err(self.of_pull(error)),
+        }
+    }
+
+    /// Returns true if this host has newer bundles than those in an image.
+    fn is_outdated(&self, image: &Image) -> Result<bool, ImageError> {
+        let Some(bundles) = image.manifest().bundles() else { return Ok(false) };
+        let build = &self.settings.build;
+        let newest = Bundles {
+            kernel_s: kernel::newest(build)?.map(|kernel| kernel.created_s),
+            tools_s: tools::newest(build)?.map(|tools| tools.created_s),
+        };
+        Ok(bundles.are_older_than(newest))
+    }
+
+    /// Returns the image of a digest as [`Self::of_digest`] does, unless it is outdated.
+    fn current_of_digest(&self, digest: &Digest) -> Result<Option<Image>, ImageError> {
+        match self.of_digest(digest)? {
+            Some(image) if !self.is_outdated(&image)? => Ok(Some(image)),
+            _ => Ok(None),
         }
     }
 
@@ -234,7 +263,7 @@ impl Importer<'_> {
         let cancel = self.settings.build.cancel.clone();
         let look = registry::look(&self.settings.access, name);
         let remote: Remote = runtime.block_on(until_cancelled(look, &|| cancel.is_cancelled()))?;
-        if let Some(image) = self.of_digest(&remote.digest)? {
+        if let Some(image) = self.current_of_digest(&remote.digest)? {
             self.remember(&remote.digest, &image)?;
             return Ok(image);
         }
@@ -247,7 +276,12 @@ impl Importer<'_> {
         };
         let is_cancelled = || cancel.is_cancelled();
         let pulled = runtime.block_on(remote.pull(&blobs, &self.platform, &is_cancelled, &mut tell))?;
-        let opened = Opened { digest: remote.digest, layers: pulled.layers, run: pulled.run };
+        let opened = Opened {
+            digest: remote.digest,
+            layers: pulled.layers,
+            run: pulled.run,
+            created_s: pulled.created_s,
+        };
         Ok(self.convert(&opened)?)
     }
 
@@ -281,7 +315,7 @@ impl Importer<'_> {
         let program = tool::find(&self.settings.tool_folders, "podman");
         let program = program.ok_or(ImageError::NoProgram { program: "podman", package: "podman" })?;
         if let Some(digest) = self.podman_id(&program, name)?
-            && let Some(image) = self.of_digest(&digest)?
+            && let Some(image) = self.current_of_digest(&digest)?
         {
             self.remember(&digest, &image)?;
             return Ok(image);
@@ -320,29 +354,34 @@ impl Importer<'_> {
         let run = serde_json::to_string(&opened.run).map_err(|error| self.failed(error))?;
         let mut parts = vec![self.options.as_str(), run.as_str()];
         parts.extend(opened.layers.iter().map(|layer| layer.diff_id.as_str()));
-        let inputs = digest_of(&parts);
-        let id = id_of(&inputs);
-        let image = match self.store.get_of(&inputs)? {
-            Some(image) => image,
-            None => self.make(opened, &id, &inputs)?,
+        let recipe = digest_of(&parts);
+        let image = match self.store.generations(&recipe).into_iter().next() {
+            Some(image) if !self.is_outdated(&image)? => image,
+            older => {
+                let next = older.map_or(0, |image| image.manifest().generation.saturating_add(1));
+                self.make(opened, &recipe, next)?
+            }
         };
         self.remember(&opened.digest, &image)?;
         Ok(image)
     }
 
-    fn make(&mut self, opened: &Opened, id: &str, inputs: &str) -> Result<Image, ImageError> {
+    fn make(&mut self, opened: &Opened, recipe: &str, generation: u32) -> Result<Image, ImageError> {
+        let inputs = inputs_of(recipe, generation);
+        let id = id_of(&inputs);
         let what = format!("image {id}");
         let mut waiter = Waiter { what: &what, cancel: &self.settings.build.cancel, progress: self.progress };
-        let claim = Claim::wait(self.store.folder(), id, &mut waiter)?;
-        if let Some(image) = self.store.get_of(inputs)? {
+        let claim = Claim::wait(self.store.folder(), &id, &mut waiter)?;
+        if let Some(image) = self.store.get_of(&inputs)? {
             return Ok(image);
         }
         let stage = claim.stage()?;
         let conversion = self.layers(opened, &stage)?;
-        self.describe(opened, &stage, id, inputs, conversion)?;
+        self.describe(opened, &stage, (recipe, generation), conversion)?;
         stage.finish()?;
+        self.store.remove_outlived_or_warn(recipe);
         self.store
-            .get_of(inputs)?
+            .get_of(&inputs)?
             .ok_or_else(|| ImageError::Unusable { what: "another process removed it".to_owned() })
     }
 
@@ -373,6 +412,8 @@ impl Importer<'_> {
             Ok(own) => KernelOf::Image(own),
             Err(why) => {
                 let bundle = kernel::kernel(&self.settings.build, self.progress)?;
+                conversion.bundles.kernel_s = Some(bundle.manifest.created_s);
+                conversion.in_use.push(bundle.in_use());
                 conversion.added.push(format!("kernel {} ({why})", bundle.manifest.kernel));
                 KernelOf::Host(bundle)
             }
@@ -406,6 +447,8 @@ impl Importer<'_> {
                 },
             })?;
             additions::add_tools(tree, &bundle, &names).map_err(refused(self.name))?;
+            conversion.bundles.tools_s = Some(bundle.manifest.created_s);
+            conversion.in_use.push(bundle.in_use());
             let shown = additions::shown(&names).join(", ");
             conversion.added.push(format!("{shown} (of Debian {})", bundle.manifest.suite));
         }
@@ -435,6 +478,7 @@ impl Importer<'_> {
             let RunnerAppManifest { name, version, .. } = &app.manifest;
             conversion.added.push(format!("runner app {name} {version}"));
             conversion.runner_app = Some(app.manifest);
+            conversion.in_use.push(app.in_use);
         }
         let left_out = additions::add_environment(tree, run_env).map_err(refused())?;
         conversion.lacks.extend(left_out.into_iter().map(|name| format!("the variable {name}")));
@@ -505,8 +549,7 @@ impl Importer<'_> {
         &mut self,
         opened: &Opened,
         stage: &Stage,
-        id: &str,
-        inputs: &str,
+        (recipe, generation): (&str, u32),
         conversion: Conversion,
     ) -> Result<(), ImageError> {
         (self.progress)(Progress::Phase { name: "taking digests" });
@@ -519,11 +562,14 @@ impl Importer<'_> {
             added: conversion.added,
             lacks: conversion.lacks,
             devices_left_out: conversion.devices,
+            created_s: opened.created_s,
+            bundles: Some(conversion.bundles),
         };
+        let inputs = inputs_of(recipe, generation);
         let manifest = Manifest {
             format: FORMAT,
-            id: id.to_owned(),
-            inputs: inputs.to_owned(),
+            id: id_of(&inputs),
+            inputs,
             suite: conversion.suite,
             kernel: conversion.kernel,
             created_s: now_s(),
@@ -531,6 +577,8 @@ impl Importer<'_> {
             files: digests_of(stage.path())?,
             packages: Default::default(),
             origin: Some(origin),
+            recipe: recipe.to_owned(),
+            generation,
         };
         write_manifest(stage.path(), &manifest)
     }
@@ -546,6 +594,18 @@ fn refused(image: &ImageName) -> impl FnOnce(String) -> ImageError {
 enum PullError {
     Registry(RegistryError),
     Image(ImageError),
+}
+
+impl PullError {
+    /// Returns true if the image of an earlier pull can be used in place of a new one: the registry does not answer, or the
+    /// image would only get newer bundles.
+    fn leaves_the_image(&self, is_outdated: bool) -> bool {
+        match self {
+            Self::Registry(RegistryError::Cancelled) | Self::Image(ImageError::Cancelled) => false,
+            Self::Registry(error) => is_outdated || error.is_of_registry(),
+            Self::Image(_) => is_outdated,
+        }
+    }
 }
 
 impl From<RegistryError> for PullError {
@@ -584,6 +644,9 @@ struct Conversion {
     /// The runner app that was added; none if the image has its own.
     runner_app: Option<RunnerAppManifest>,
     devices: u64,
+    bundles: Bundles,
+    /// Keeps the bundles whose files are read until all of them are in the image.
+    in_use: Vec<InUse>,
     added: Vec<String>,
     lacks: Vec<String>,
 }

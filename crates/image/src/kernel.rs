@@ -16,13 +16,17 @@ use super::build::mode_of;
 use super::converter;
 use super::debian::{self, Fetch};
 use super::error::failed;
+use super::in_use::InUse;
 use super::once::{Once, read_manifest, write_manifest};
+use super::series::{self, Generation, Series};
 use super::store::{INITRAMFS, KERNEL};
 use super::{BuildSettings, ImageError, Progress, modules};
 use crate::oci::tar::Kind;
-use dayfly_host::digest::{digest_of, id_of};
+use dayfly_host::clock::now_s;
 use dayfly_host::stage::Stage;
 
+/// Name of the folder of kernels in the state folder.
+pub(super) const KERNELS: &str = "kernels";
 /// Version of this builder. It is raised if a change here gives another bundle for the same package.
 const VERSION: &str = "2";
 /// Debian's kernel for virtual machines, which has no drivers for other hardware.
@@ -35,12 +39,13 @@ pub(super) const CONFIG: &str = "config";
 const DEPMOD: [&str; 2] = ["/usr/sbin/depmod", "/sbin/depmod"];
 
 /// A kernel that can boot any image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct KernelBundle {
     /// Its folder.
     pub folder: PathBuf,
     /// Its manifest.
     pub manifest: KernelManifest,
+    in_use: InUse,
 }
 
 /// The manifest of a kernel bundle.
@@ -52,9 +57,20 @@ pub struct KernelManifest {
     pub suite: String,
     /// Release of the kernel, e.g. `6.1.0-56-cloud-amd64`.
     pub kernel: String,
+    /// Number of bundles that were built before this one and became too old.
+    #[serde(default)]
+    pub generation: u32,
+    /// Time of the build, seconds since 1970-01-01 UTC.
+    #[serde(default)]
+    pub created_s: i64,
 }
 
 impl KernelBundle {
+    /// Returns the lock that keeps it.
+    pub(super) fn in_use(&self) -> InUse {
+        self.in_use.clone()
+    }
+
     pub(super) fn kernel(&self) -> PathBuf {
         self.folder.join(KERNEL)
     }
@@ -69,8 +85,8 @@ impl KernelBundle {
     }
 }
 
-/// Returns the kernel for images that have none, from the state folder. Builds it if needed (takes half a minute and
-/// downloads 40 MB).
+/// Returns the newest kernel for images that have none, from the state folder. Builds one if there is none, or if it is older
+/// than the settings allow (takes half a minute and downloads 40 MB).
 ///
 /// # Errors
 /// See [`ImageError`].
@@ -78,37 +94,47 @@ pub fn kernel(
     settings: &BuildSettings,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<KernelBundle, ImageError> {
-    let suite = debian::suite(settings);
-    let id = id_of_suite(&suite);
-    let once = Once { settings, store: "kernels", id: &id, what: "the kernel" };
-    once.get(progress, open, |stage, progress| make(settings, suite, &id, stage, progress))
+    let series = series_of(settings);
+    let once = Once { settings, store: KERNELS, what: "the kernel" };
+    once.newest(&series, progress, open, |stage, generation, progress| {
+        let kernel = make(settings, stage, progress)?;
+        let (id, suite) = (series.id(generation), debian::suite(settings));
+        let manifest = KernelManifest { id, suite, kernel, generation, created_s: now_s() };
+        write_manifest(stage.path(), &manifest)
+    })
 }
 
-/// Returns the id of the bundle that [`kernel`] would return.
+/// Returns the id of the first of the bundles that [`kernel`] returns.
 pub(super) fn id(settings: &BuildSettings) -> String {
-    id_of_suite(&debian::suite(settings))
+    series_of(settings).id(0)
 }
 
-fn id_of_suite(suite: &str) -> String {
-    id_of(&digest_of(&[VERSION, PACKAGE, suite]))
+/// Returns the bundle that [`kernel`] would return whatever its age; none if there is none.
+pub(super) fn newest(settings: &BuildSettings) -> Result<Option<Generation>, ImageError> {
+    series_of(settings).newest()
+}
+
+fn series_of(settings: &BuildSettings) -> Series {
+    Series::new(&settings.state, KERNELS, &[VERSION, PACKAGE, &debian::suite(settings)])
 }
 
 fn open(folder: &Path) -> Result<Option<KernelBundle>, ImageError> {
-    let manifest = read_manifest(folder)?;
-    Ok(manifest.map(|manifest| KernelBundle { folder: folder.to_owned(), manifest }))
+    let Some(in_use) = InUse::of(folder)? else { return Ok(None) };
+    let Some(mut manifest) = read_manifest::<KernelManifest>(folder)? else { return Ok(None) };
+    manifest.created_s = series::created_s(folder, manifest.created_s);
+    Ok(Some(KernelBundle { folder: folder.to_owned(), manifest, in_use }))
 }
 
+/// Fills the bundle's folder, and returns the release of the kernel.
 fn make(
     settings: &BuildSettings,
-    suite: String,
-    id: &str,
     stage: &Stage,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(), ImageError> {
+) -> Result<String, ImageError> {
     let depmod = depmod().ok_or(ImageError::NoProgram { program: "depmod", package: "kmod" })?;
     let fetch = Fetch {
         settings,
-        suite: &suite,
+        suite: &debian::suite(settings),
         packages: &[PACKAGE.to_owned()],
         phase: "fetching the kernel's package",
         folder: stage.path(),
@@ -131,7 +157,7 @@ fn make(
         let path = stage.path().join(name);
         fs::set_permissions(&path, mode_of(name)).map_err(failed("set the mode of", &path))?;
     }
-    write_manifest(stage.path(), &KernelManifest { id: id.to_owned(), suite, kernel })
+    Ok(kernel)
 }
 
 /// Returns the path of `depmod`, if this host has it.

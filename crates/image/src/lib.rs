@@ -13,9 +13,10 @@
 //!
 //! An id is the digest of all inputs. For a built image they are suite, package list, scripts, runner app, and the builder's
 //! version; for an imported image, its layers and the host's additions. The same inputs give the same id, so that nothing is
-//! built twice.
+//! built twice. Only age is no input: [`keep_fresh`] builds the next generation of the same inputs, which has an id of its own.
 
 mod additions;
+mod age;
 mod apt;
 mod background;
 mod build;
@@ -24,8 +25,10 @@ mod converter;
 mod debian;
 mod error;
 mod gc;
+mod generations;
 mod go;
 mod import;
+mod in_use;
 mod kernel;
 mod manifest;
 mod modules;
@@ -35,21 +38,26 @@ mod once;
 mod packages;
 mod progress;
 mod recipe;
+mod refresh;
 mod resolver;
 mod runner_app;
+mod series;
 mod store;
 mod tools;
 
+pub use age::{Age, MAX_AGE_DEFAULT};
 pub use background::in_background;
 pub use build::{BuildSettings, build};
 pub use error::ImageError;
 pub use gc::Collected;
 pub use go::Go;
 pub use import::{ImportSettings, Imported, PullPolicy, import};
+pub use in_use::InUse;
 pub use kernel::{KernelBundle, KernelManifest, kernel};
-pub use manifest::{FileDigest, Manifest, Origin, RunnerAppManifest};
+pub use manifest::{Bundles, FileDigest, Manifest, Origin, RunnerAppManifest};
 pub use progress::{Cancel, Progress};
-pub use resolver::ImageResolver;
+pub use refresh::{AgingPart, Part, Refresh, aging, keep_fresh};
+pub use resolver::{Accept, ImageResolver};
 pub use runner_app::{RunnerApp, runner_app};
 pub use store::{Image, Store};
 pub use tools::{Tools, ToolsManifest, is_tool, tools};

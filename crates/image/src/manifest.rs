@@ -36,6 +36,16 @@ pub struct Manifest {
     /// The source of an imported image. None if the image was built on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Digest of the inputs that all generations of this image share. Empty if it is `inputs`; see [`Self::recipe`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub recipe: String,
+    /// Number of images of the same recipe that were built before this one and became too old.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
+}
+
+fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }
 
 /// The source of an imported image, and the changes that the import made.
@@ -55,6 +65,34 @@ pub struct Origin {
     pub lacks: Vec<String>,
     /// Number of device nodes in its layers. They are left out, because machines get theirs from their kernel.
     pub devices_left_out: u64,
+    /// Time at which it was created, by its own configuration, seconds since 1970-01-01 UTC. None if the configuration does
+    /// not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_s: Option<i64>,
+    /// The bundles of this host in it. None in manifests of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundles: Option<Bundles>,
+}
+
+/// The times at which the bundles in an image were built, seconds since 1970-01-01 UTC. None: there is none in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bundles {
+    /// The kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_s: Option<i64>,
+    /// The tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools_s: Option<i64>,
+}
+
+impl Bundles {
+    /// Returns true if this host has a newer bundle than one of these. `newest` are the times of the host's bundles.
+    pub(super) fn are_older_than(self, newest: Self) -> bool {
+        let is_older = |in_image: Option<i64>, newest: Option<i64>| {
+            in_image.zip(newest).is_some_and(|(in_image, newest)| in_image < newest)
+        };
+        is_older(self.kernel_s, newest.kernel_s) || is_older(self.tools_s, newest.tools_s)
+    }
 }
 
 /// A runner app in an image.
@@ -90,9 +128,53 @@ impl Manifest {
         }
     }
 
+    /// Returns the digest of the inputs that all generations of this image share.
+    #[must_use]
+    pub fn recipe(&self) -> &str {
+        if self.recipe.is_empty() { &self.inputs } else { &self.recipe }
+    }
+
+    /// Returns the time that its packages are from, seconds since 1970-01-01 UTC: for a built image the time of the build,
+    /// when the package index was read; for an imported one the time in its own configuration, if that says one.
+    #[must_use]
+    pub fn packages_s(&self) -> Option<i64> {
+        match &self.origin {
+            Some(origin) => origin.created_s,
+            None => Some(self.created_s),
+        }
+    }
+
+    /// Returns the bundles of this host in it, for an imported image.
+    pub(super) fn bundles(&self) -> Option<Bundles> {
+        // Earlier versions did not write which bundles they added, but added none that was built later.
+        let unknown = Bundles { kernel_s: Some(self.created_s), tools_s: Some(self.created_s) };
+        self.origin.as_ref().map(|origin| origin.bundles.unwrap_or(unknown))
+    }
+
     /// Returns the length of all files, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_outdated_if_one_of_its_own_bundles_has_a_successor() {
+        let bundles = |kernel_s, tools_s| Bundles { kernel_s, tools_s };
+        for (in_image, newest, outdated) in [
+            (bundles(Some(5), Some(5)), bundles(Some(5), Some(5)), false),
+            (bundles(Some(5), Some(5)), bundles(Some(5), Some(6)), true),
+            (bundles(Some(5), None), bundles(Some(6), None), true),
+            (bundles(None, None), bundles(Some(6), Some(6)), false),
+            // Its own were removed, or this one was built before the clock was set back.
+            (bundles(Some(5), Some(5)), bundles(None, None), false),
+            (bundles(Some(5), Some(5)), bundles(Some(4), Some(4)), false),
+        ] {
+            assert_eq!(in_image.are_older_than(newest), outdated, "{in_image:?} {newest:?}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Builds the parts that images are made with (runner app, kernel, tools) at first use, and stores them in the state folder.
+//! Builds the parts that images are made with (runner app, kernel, tools) at first use, or if they are too old, and stores
+//! them in the state folder.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::failed;
 use super::progress::Waiter;
+use super::series::Series;
 use super::store::MANIFEST;
 use super::{BuildSettings, ImageError, Progress};
 use dayfly_host::stage::{Claim, Stage};
@@ -17,7 +19,6 @@ pub(super) struct Once<'a> {
     pub(super) settings: &'a BuildSettings,
     /// Name of the folder of such parts in the state folder.
     pub(super) store: &'a str,
-    pub(super) id: &'a str,
     /// Name of the part in messages.
     pub(super) what: &'a str,
 }
@@ -27,17 +28,18 @@ impl Once<'_> {
     /// builds that need the part wait. If `make` fails, its half-built folder is removed.
     pub(super) fn get<T>(
         &self,
+        id: &str,
         progress: &mut dyn FnMut(Progress),
         open: impl Fn(&Path) -> Result<Option<T>, ImageError>,
         make: impl FnOnce(&Stage, &mut dyn FnMut(Progress)) -> Result<(), ImageError>,
     ) -> Result<T, ImageError> {
         let store = self.settings.state.join(self.store);
-        let folder = store.join(self.id);
+        let folder = store.join(id);
         if let Some(made) = open(&folder)? {
             return Ok(made);
         }
         let mut waiter = Waiter { what: self.what, cancel: &self.settings.cancel, progress };
-        let claim = Claim::wait(&store, self.id, &mut waiter)?;
+        let claim = Claim::wait(&store, id, &mut waiter)?;
         // Another process may have built it in the meantime.
         if let Some(made) = open(&folder)? {
             return Ok(made);
@@ -48,6 +50,31 @@ impl Once<'_> {
         let gone =
             || ImageError::Unusable { what: format!("{} was removed right after it was built", self.what) };
         open(&folder)?.ok_or_else(gone)
+    }
+
+    /// Returns the newest part of a series. If there is none, or if it is older than the settings allow, calls `make` with the
+    /// number of the next one. Processes that need the next one at once build it once, and the one before stays until it is
+    /// complete.
+    pub(super) fn newest<T>(
+        &self,
+        series: &Series,
+        progress: &mut dyn FnMut(Progress),
+        open: impl Fn(&Path) -> Result<Option<T>, ImageError>,
+        make: impl FnOnce(&Stage, u32, &mut dyn FnMut(Progress)) -> Result<(), ImageError>,
+    ) -> Result<T, ImageError> {
+        let newest = series.newest()?;
+        if let Some(newest) = newest.filter(|newest| !self.settings.is_too_old(newest.created_s))
+            && let Some(made) = open(&series.folder().join(series.id(newest.number)))?
+        {
+            return Ok(made);
+        }
+        let next = newest.map_or(0, |newest| newest.number.saturating_add(1));
+        let made =
+            self.get(&series.id(next), progress, open, |stage, progress| make(stage, next, progress))?;
+        if let Err(error) = series.remove_older() {
+            tracing::warn!("the predecessors of {} are not removed: {error}", self.what);
+        }
+        Ok(made)
     }
 }
 
@@ -66,4 +93,102 @@ pub(super) fn write_manifest<M: Serialize>(folder: &Path, manifest: &M) -> Resul
     let path = folder.join(MANIFEST);
     let text = serde_json::to_vec_pretty(manifest).map_err(|error| failed("write", &path)(error.into()))?;
     fs::write(&path, text).map_err(failed("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::super::Cancel;
+    use super::*;
+
+    fn settings(state: &Path, max_age: Option<Duration>) -> BuildSettings {
+        BuildSettings {
+            state: state.to_owned(),
+            suite: None,
+            packages: None,
+            extra: false,
+            go_folders: Vec::new(),
+            max_age,
+            gently: false,
+            cancel: Cancel::default(),
+        }
+    }
+
+    /// Returns the content of the newest part. `make` fills a new one.
+    fn newest(settings: &BuildSettings, make: &dyn Fn(&Stage, u32)) -> String {
+        let series = Series::new(&settings.state, "parts", &["inputs"]);
+        let once = Once { settings, store: "parts", what: "a part" };
+        let open = |folder: &Path| Ok(fs::read_to_string(folder.join("content")).ok());
+        let made = once.newest(&series, &mut |_| {}, open, |stage, number, _| {
+            make(stage, number);
+            write_manifest(stage.path(), &serde_json::json!({ "generation": number, "created_s": 1000 }))
+        });
+        made.expect("a part")
+    }
+
+    fn write(stage: &Stage, number: u32) {
+        fs::write(stage.path().join("content"), format!("part {number}")).expect("written");
+    }
+
+    fn never(_: &Stage, number: u32) {
+        panic!("part {number} is built for nothing");
+    }
+
+    #[test]
+    fn a_part_that_is_too_old_is_built_anew_and_the_old_one_goes() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (whatever, young) =
+            (settings(state.path(), None), settings(state.path(), Some(Duration::from_secs(60))));
+        assert_eq!(newest(&whatever, &write), "part 0");
+        assert_eq!(newest(&whatever, &never), "part 0");
+        assert_eq!(newest(&young, &write), "part 1");
+        assert_eq!(newest(&whatever, &never), "part 1");
+        let parts = fs::read_dir(state.path().join("parts")).expect("read").flatten();
+        assert_eq!(parts.filter(|entry| entry.file_name() != ".build").count(), 1);
+    }
+
+    const HALF_WAY: &str = "DAYFLY_TEST_HALF_WAY";
+
+    /// The builder that the next test kills.
+    #[test]
+    fn a_builder_half_way_if_asked() {
+        let Some(state) = std::env::var_os(HALF_WAY).map(PathBuf::from) else { return };
+        newest(&settings(&state, Some(Duration::from_secs(60))), &|stage, number| {
+            write(stage, number);
+            std::thread::sleep(Duration::from_secs(60));
+        });
+    }
+
+    #[test]
+    fn a_killed_builder_leaves_the_old_part_serving_and_the_next_one_builds_it() {
+        let state = tempfile::tempdir().expect("a folder");
+        let whatever = settings(state.path(), None);
+        assert_eq!(newest(&whatever, &write), "part 0");
+        let mut builder = Command::new(std::env::current_exe().expect("a path"))
+            .args(["once::tests::a_builder_half_way_if_asked", "--exact", "--nocapture"])
+            .env(HALF_WAY, state.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("started");
+        let series = Series::new(state.path(), "parts", &["inputs"]);
+        let half = series.folder().join(".build").join(series.id(1)).join("content");
+        let began = Instant::now();
+        while !half.exists() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the builder does not begin");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(newest(&whatever, &never), "part 0");
+        // The standard library kills by SIGKILL.
+        builder.kill().expect("killed");
+        builder.wait().expect("ended");
+        assert_eq!(newest(&whatever, &never), "part 0");
+        let young = settings(state.path(), Some(Duration::from_secs(60)));
+        assert_eq!(newest(&young, &write), "part 1");
+        assert_eq!(newest(&whatever, &never), "part 1");
+        let left = fs::read_dir(series.folder().join(".build")).expect("read").count();
+        assert_eq!(left, 0, "half of a part is left");
+    }
 }

@@ -1,24 +1,36 @@
-//! Resolves an image name anew for each machine, because the tag may have moved since the last one.
+//! Resolves an image name anew for each machine, because the tag may have moved since the last one, or the built-in image may
+//! have been built anew.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::background::in_background;
-use super::{Image, ImageError, ImportSettings, Imported, Progress, Store, import};
+use super::{BuildSettings, Image, ImageError, ImportSettings, Imported, Progress, Store, build, import};
 use crate::oci::ImageName;
 
 /// Time without a lookup after one that failed, because otherwise each machine would wait for a registry that is down.
 const REST: Duration = Duration::from_secs(30);
 
-/// An image name and the image that it last resolved to. Clones share one state.
+/// Accepts an image, or says why it cannot be used.
+pub type Accept<'a> = &'a (dyn Fn(&Image) -> Result<(), ImageError> + Sync);
+
+/// An image name, or the built-in image, and the image that it last resolved to. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct ImageResolver(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    name: ImageName,
-    settings: ImportSettings,
+    wanted: Wanted,
     last: Mutex<Last>,
+}
+
+/// The image that is resolved.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// The image of a name.
+    Named { name: ImageName, settings: Box<ImportSettings> },
+    /// The image that these settings build.
+    BuiltIn(BuildSettings),
 }
 
 /// The images that a name resolved to last.
@@ -28,6 +40,8 @@ struct Last {
     /// The image before `image`.
     before: Option<Image>,
     asked_again: Option<Instant>,
+    /// The recipe of the built-in image, as this host last built it.
+    recipe: Option<String>,
 }
 
 impl Last {
@@ -50,13 +64,38 @@ impl Last {
 impl ImageResolver {
     /// Creates a resolver of this name. `settings` say how to look it up; their `cancel` is ignored.
     pub fn new(name: ImageName, settings: ImportSettings) -> Self {
-        let last = Mutex::default();
-        Self(Arc::new(Inner { name, settings, last }))
+        Self::of(Wanted::Named { name, settings: Box::new(settings) })
     }
 
-    /// Returns the name.
-    pub fn name(&self) -> &ImageName {
-        &self.0.name
+    /// Creates a resolver of the built-in image: the newest one of these settings, whatever its age. If there is none, it is
+    /// built. The `cancel` of the settings is ignored.
+    pub fn built_in(settings: BuildSettings) -> Self {
+        Self::of(Wanted::BuiltIn(BuildSettings { max_age: None, ..settings }))
+    }
+
+    fn of(wanted: Wanted) -> Self {
+        Self(Arc::new(Inner { wanted, last: Mutex::default() }))
+    }
+
+    /// Returns the name, as shown to users.
+    pub fn name(&self) -> String {
+        match &self.0.wanted {
+            Wanted::Named { name, .. } => name.to_string(),
+            Wanted::BuiltIn(_) => "the built-in image".to_owned(),
+        }
+    }
+
+    /// Returns the image that is resolved.
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.0.wanted
+    }
+
+    /// Returns the settings of builds.
+    pub(super) fn build_settings(&self) -> &BuildSettings {
+        match &self.0.wanted {
+            Wanted::Named { settings, .. } => &settings.build,
+            Wanted::BuiltIn(settings) => settings,
+        }
     }
 
     /// Returns the id of the image that the name last resolved to.
@@ -70,23 +109,29 @@ impl ImageResolver {
     }
 
     /// Resolves the name and imports the image if it is new. If that fails or `accept` refuses the image, returns the last
-    /// image with a warning, and makes no other lookup for half a minute. Dropping the future cancels the work.
+    /// image with a warning, and makes no other lookup for half a minute. If `accept` refuses the built-in image, returns the
+    /// one that it was before. Dropping the future cancels the work.
     ///
     /// # Errors
     /// The lookup failed and there is no last image; see [`ImageError`].
     pub async fn resolve(
         &self,
         tell: &mut (dyn FnMut(Progress) + Send),
-        accept: &(dyn Fn(&Image) -> Result<(), ImageError> + Sync),
+        accept: Accept<'_>,
     ) -> Result<Imported, ImageError> {
         if let Some(image) = self.last_while_resting() {
             return Ok(Imported { image, warnings: Vec::new() });
         }
-        let (name, settings) = (self.0.name.clone(), self.0.settings.clone());
-        let imported = in_background(self.0.settings.build.clone(), tell, move |build, progress| {
-            import(&ImportSettings { build: build.clone(), ..settings }, &name, progress)
-        });
-        let imported = imported.await.and_then(|imported| accept(&imported.image).map(|()| imported));
+        let imported = match &self.0.wanted {
+            Wanted::Named { name, settings } => {
+                let (name, settings) = (name.clone(), ImportSettings::clone(settings));
+                let imported = in_background(settings.build.clone(), tell, move |build, progress| {
+                    import(&ImportSettings { build: build.clone(), ..settings }, &name, progress)
+                });
+                imported.await.and_then(|imported| accept(&imported.image).map(|()| imported))
+            }
+            Wanted::BuiltIn(settings) => self.newest_built_in(settings, tell, accept).await,
+        };
         match (imported, self.last_one()) {
             (Ok(imported), _) => {
                 let rest = (!imported.warnings.is_empty()).then(|| Instant::now() + REST);
@@ -104,16 +149,44 @@ impl ImageResolver {
         }
     }
 
+    /// Returns the newest acceptable generation of the built-in image. Builds one if there is none.
+    async fn newest_built_in(
+        &self,
+        settings: &BuildSettings,
+        tell: &mut (dyn FnMut(Progress) + Send),
+        accept: Accept<'_>,
+    ) -> Result<Imported, ImageError> {
+        let mut images = self.built_in_generations();
+        if images.is_empty() {
+            let built =
+                in_background(settings.clone(), tell, |settings, progress| build(settings, progress)).await?;
+            self.adopt(&built);
+            images = self.built_in_generations();
+        }
+        first_accepted(images, accept)
+    }
+
+    /// Follows the recipe of this image from now on, because it is what this host builds now.
+    pub(super) fn adopt(&self, built: &Image) {
+        self.lock().recipe = Some(built.manifest().recipe().to_owned());
+    }
+
+    /// Returns the generations of the built-in image in the store, the newest first; none if it was never resolved.
+    pub(super) fn built_in_generations(&self) -> Vec<Image> {
+        let recipe = self.lock().recipe.clone();
+        recipe.map(|recipe| self.store().generations(&recipe)).unwrap_or_default()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Last> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn store(&self) -> Store {
-        Store::new(&self.0.settings.build.state)
+        Store::new(&self.build_settings().state)
     }
 
     /// Returns the last image, if the store still has it.
-    fn last_one(&self) -> Option<Image> {
+    pub(super) fn last_one(&self) -> Option<Image> {
         let last = self.lock().image.clone()?;
         self.store().get(last.id()).ok().flatten()
     }
@@ -124,10 +197,70 @@ impl ImageResolver {
     }
 }
 
+/// Returns the first image that is accepted, with a warning for each one that was refused before it.
+fn first_accepted(images: Vec<Image>, accept: Accept<'_>) -> Result<Imported, ImageError> {
+    let mut refused = Vec::new();
+    for image in images {
+        match accept(&image) {
+            Ok(()) => {
+                let warn =
+                    |error: &ImageError| format!("{error}; the image {} before it is taken", image.id());
+                let warnings = refused.iter().map(warn).collect();
+                return Ok(Imported { image, warnings });
+            }
+            Err(error) => refused.push(error),
+        }
+    }
+    let gone = || ImageError::Unusable { what: "another process removed it".to_owned() };
+    Err(refused.into_iter().next().unwrap_or_else(gone))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::Cancel;
+    use super::super::generations::tests::put_generation;
     use super::super::store::tests::put;
     use super::*;
+
+    fn built_in(state: &std::path::Path) -> ImageResolver {
+        ImageResolver::built_in(BuildSettings {
+            state: state.to_owned(),
+            suite: None,
+            packages: None,
+            extra: false,
+            go_folders: Vec::new(),
+            max_age: None,
+            gently: false,
+            cancel: Cancel::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn each_machine_gets_the_newest_built_in_image_and_an_unusable_one_gives_way_to_the_one_before() {
+        let state = tempfile::tempdir().expect("a folder");
+        let store = Store::new(state.path());
+        let resolver = built_in(state.path());
+        resolver.adopt(&put_generation(&store, 1, 100, Duration::ZERO));
+        let resolve = async |refused: &str| {
+            let refused = refused.to_owned();
+            let accept = move |image: &Image| match image.id() == refused {
+                true => Err(ImageError::Broken { id: image.id().to_owned(), why: "no shell".to_owned() }),
+                false => Ok(()),
+            };
+            resolver.resolve(&mut |_| {}, &accept).await
+        };
+        assert_eq!(resolve("").await.expect("the first").image.id(), "aa111");
+        put_generation(&store, 2, 200, Duration::ZERO);
+        assert_eq!(resolve("").await.expect("the second").image.id(), "aa112");
+        assert_eq!(resolver.last_id().as_deref(), Some("aa112"));
+        let before = resolve("aa112").await.expect("the first again");
+        assert_eq!((before.image.id(), before.warnings.len()), ("aa111", 1));
+        assert!(
+            before.warnings[0].ends_with("no shell; the image aa111 before it is taken"),
+            "{:?}",
+            before.warnings
+        );
+    }
 
     #[test]
     fn an_image_of_no_use_gives_way_to_the_one_before_it() {

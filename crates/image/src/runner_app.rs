@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::command::{Step, mortal};
 use super::error::failed;
+use super::in_use::InUse;
 use super::manifest::RunnerAppManifest;
 use super::once::{Once, read_manifest, write_manifest};
 use super::{BuildSettings, Go, ImageError, Progress, recipe};
@@ -13,6 +14,8 @@ use dayfly_host::digest::{digest_of, digest_of_file, id_of};
 use dayfly_host::stage::Stage;
 use dayfly_host::tool::Reach;
 
+/// Name of the folder of runner apps in the state folder.
+pub(super) const RUNNER_APPS: &str = "runner-apps";
 /// Name of the program.
 pub(super) const PROGRAM: &str = "github-act-runner";
 /// Its module.
@@ -23,7 +26,7 @@ pub(super) const STANDBY: &str = "act-standby";
 const STANDBY_PACKAGE: &str = "./standby";
 
 /// A built runner app.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RunnerApp {
     /// The program: static, for x86-64.
     pub program: PathBuf,
@@ -31,6 +34,8 @@ pub struct RunnerApp {
     pub standby: PathBuf,
     /// Its manifest.
     pub manifest: RunnerAppManifest,
+    /// Keeps it from being removed.
+    pub in_use: InUse,
 }
 
 /// Returns the runner app. Builds it if it does not exist yet (takes a minute and downloads from Go's module proxy).
@@ -43,8 +48,8 @@ pub fn runner_app(
 ) -> Result<RunnerApp, ImageError> {
     let go = Go::find(&settings.go_folders)?;
     let id = id_of_version(&go.version);
-    let once = Once { settings, store: "runner-apps", id: &id, what: "the runner app" };
-    once.get(progress, open, |stage, progress| {
+    let once = Once { settings, store: RUNNER_APPS, what: "the runner app" };
+    once.get(&id, progress, open, |stage, progress| {
         progress(Progress::Phase { name: "building the runner app" });
         build(settings, &go, stage, progress)
     })
@@ -64,8 +69,9 @@ fn open(folder: &Path) -> Result<Option<RunnerApp>, ImageError> {
     if !program.is_file() || !standby.is_file() {
         return Ok(None);
     }
+    let Some(in_use) = InUse::of(folder)? else { return Ok(None) };
     let manifest = read_manifest(folder)?;
-    Ok(manifest.map(|manifest| RunnerApp { program, standby, manifest }))
+    Ok(manifest.map(|manifest| RunnerApp { program, standby, manifest, in_use }))
 }
 
 fn build(

@@ -1,16 +1,16 @@
 //! The store of complete images.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ImageError;
 use super::error::failed;
+use super::in_use::{lock_to_use, remove_unused};
 use super::manifest::{FORMAT, Manifest};
 use super::names::Names;
 use dayfly_host::digest::id_of;
-use dayfly_host::stage;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const ROOT: &str = "root.squashfs";
@@ -63,10 +63,7 @@ impl Image {
     /// The file is gone, is being removed, or cannot be read.
     pub fn open_root(&self) -> io::Result<File> {
         let file = File::open(self.root())?;
-        file.try_lock_shared().map_err(|error| match error {
-            TryLockError::Error(error) => error,
-            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::NotFound, "it is being removed"),
-        })?;
+        lock_to_use(&file)?;
         // If the image was removed before the file was locked, its name no longer exists.
         if self.root().exists() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
@@ -117,7 +114,7 @@ impl Store {
         Ok(images)
     }
 
-    fn open(folder: &Path) -> Result<Option<Image>, ImageError> {
+    pub(super) fn open(folder: &Path) -> Result<Option<Image>, ImageError> {
         let path = folder.join(MANIFEST);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -200,33 +197,18 @@ impl Store {
     /// # Errors
     /// A machine uses it, or a file cannot be removed.
     pub fn remove(&self, image: &Image) -> Result<(), ImageError> {
-        let root = image.root();
-        // Held until the image is removed, so that no machine starts from half of it.
-        let _lock = match File::open(&root) {
-            Ok(file) => match file.try_lock() {
-                Ok(()) => Some(file),
-                Err(TryLockError::WouldBlock) => return Err(ImageError::InUse { id: image.id().to_owned() }),
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &root)(error)),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("open", &root)(error)),
-        };
-        // A rename removes the image in one step. The next build removes the remains of an interrupted removal.
-        let aside = stage::folder_of(&self.folder).join(format!("removed-{}", image.id()));
-        stage::remove_tree(&aside)?;
-        stage::make_folder(&stage::folder_of(&self.folder))?;
-        match fs::rename(image.folder(), &aside) {
-            // Another process removed the image after this one found it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed.map_err(failed("remove", image.folder()))?,
+        let forget = || Names::new(&self.folder).forget(image.id());
+        match remove_unused(&self.folder, image.folder(), &image.root(), &forget)? {
+            true => Ok(()),
+            false => Err(ImageError::InUse { id: image.id().to_owned() }),
         }
-        Names::new(&self.folder).forget(image.id())?;
-        Ok(stage::remove_tree(&aside)?)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use dayfly_host::stage;
+
     use super::*;
     use crate::manifest::RunnerAppManifest;
 
@@ -247,6 +229,8 @@ pub(crate) mod tests {
             files: Default::default(),
             packages: Default::default(),
             origin: None,
+            recipe: String::new(),
+            generation: 0,
         }
     }
 

@@ -36,6 +36,8 @@ fn main() -> ExitCode {
         packages: None,
         extra: false,
         go_folders: std::env::split_paths(&search).collect(),
+        max_age: None,
+        gently: false,
         cancel: Cancel::default(),
     };
     for check in dayfly_vm::host::facts(&host, &settings.go_folders, None, None) {

@@ -9,7 +9,7 @@ use crate::fork::template::TemplateSettings;
 use crate::forward::Forward;
 use crate::machine::StartError;
 use crate::mount::Mount;
-use dayfly_image::{Image, ImageResolver};
+use dayfly_image::{Image, ImageResolver, InUse};
 use secrecy::SecretString;
 
 /// The size and the driver of a machine: the settings that many machines share.
@@ -59,10 +59,12 @@ pub struct KrunSettings {
 }
 
 /// The settings of the `process` driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ProcessSettings {
     /// Path of the runner app's program on this host.
     pub app: PathBuf,
+    /// Keeps the program from being removed as long as machines may start it; none if it is no program of the state folder.
+    pub in_use: Option<InUse>,
 }
 
 /// The settings of the `qemu` driver.

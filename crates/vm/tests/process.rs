@@ -21,7 +21,7 @@ use dayfly_vm::{Driver, Exit, ProcessSettings, StartError, Vm, VmEvent, destroy_
 use stage::*;
 
 async fn start(stage: &Stage) -> Vm {
-    let settings = ProcessSettings { app: stage.path("app.sh") };
+    let settings = ProcessSettings { app: stage.path("app.sh"), in_use: None };
     dayfly_vm::start(&stage.host(), stage.spec(Driver::Process(settings)), &stage.path("run")).await.unwrap()
 }
 
@@ -171,7 +171,7 @@ async fn what_a_killed_host_has_left_is_found_and_destroyed() {
 async fn be_host(root: &str) {
     let root = std::path::Path::new(root);
     let stage = Stage::new("0-abc", "");
-    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: root.join("app.sh") }));
+    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: root.join("app.sh"), in_use: None }));
     spec.name = "m".to_owned();
     spec.environment = root.join("environment");
     let mut vm = dayfly_vm::start(&stage.host(), spec, &root.join("run")).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_program_of_its_own_is_started_and_mounts_are_refused() {
     let stage = Stage::new("0-abc", UNTIL_STOPPED);
     let local = stage.path("tools");
     fs::copy(guest_binary(), local.join("dayfly-guest")).unwrap();
-    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: stage.path("app.sh") }));
+    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: stage.path("app.sh"), in_use: None }));
     spec.mounts = vec![format!("{}:/local:ro", local.display()).parse().unwrap()];
     spec.entrypoint.program = Some("/local/dayfly-guest".into());
     let mut vm = dayfly_vm::start(&stage.host(), spec.clone(), &stage.path("run")).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_
     let opened = fs::File::open(&path).unwrap();
     fs::copy("/bin/false", stage.path("newer")).unwrap();
     fs::rename(stage.path("newer"), &path).unwrap();
-    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: stage.path("app.sh") }));
+    let mut spec = stage.spec(Driver::Process(ProcessSettings { app: stage.path("app.sh"), in_use: None }));
     spec.machine.guest_binary = format!("/proc/self/fd/{}", opened.as_raw_fd()).into();
     let mut vm = dayfly_vm::start(&stage.host(), spec, &stage.path("run")).await.unwrap();
     events_until(&mut vm, line("Listening")).await;

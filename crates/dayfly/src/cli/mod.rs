@@ -5,6 +5,7 @@ mod parse;
 pub(crate) mod runner;
 pub(crate) mod short_help;
 mod switch;
+mod time;
 pub(crate) mod token;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use dayfly_vm::{AccelChoice, DriverKind};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{LoopCommand, RegistrationWord, RunnerArgs};
+pub(crate) use time::MaxAge;
 pub(crate) use token::TokenArgs;
 
 /// Run each CI job in a machine of its own, for one job.
@@ -198,12 +200,13 @@ pub(crate) struct MachineArgs {
 }
 
 impl MachineArgs {
-    /// Returns the description of a machine that the options give, for any driver.
+    /// Returns the description of a machine that the options give, for any driver, with an image of any age.
     pub(crate) fn spec(&self) -> MachineSpec {
         MachineSpec {
             driver: None,
             image: self.image.clone(),
             fetch: self.fetch.spec(),
+            max_age: None,
             cpus: self.cpus,
             memory_mib: self.memory,
             disk_gib: self.disk,
@@ -267,7 +270,7 @@ pub(crate) struct LabServeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Build the built-in image from Debian packages, unless it exists
+    /// Build the built-in image from Debian packages, unless it exists and is young enough
     Build(ImageBuildArgs),
     /// Fetch an image from a registry, an archive or podman's store, and convert it for machines
     Pull {
@@ -279,7 +282,7 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List the images
+    /// List the images, and how old their packages are
     Ls {
         /// Print JSON instead of a table
         #[arg(long)]
@@ -309,21 +312,30 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Build the kernel for images that have none, unless it exists
-    Kernel {
-        /// Print JSON instead of text
-        #[arg(long)]
-        json: bool,
-    },
-    /// Build the tools for images that lack them (Docker, git, sudo), unless they exist
-    Tools {
-        /// Print JSON instead of text
-        #[arg(long)]
-        json: bool,
-    },
+    /// Build the kernel for images that have none, unless it exists and is young enough
+    Kernel(BundleArgs),
+    /// Build the tools for images that lack them (Docker, git, sudo), unless they exist and are young enough
+    Tools(BundleArgs),
     /// Print the path of the runner app for images, and build it if it is missing (internal)
     #[command(hide = true)]
     RunnerApp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleArgs {
+    #[command(flatten)]
+    pub(crate) again: AgainArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// When something that exists is built anew.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct AgainArgs {
+    /// Build it anew if it is at least this old, e.g. 7d, 12h; never: only if it is missing
+    #[arg(long, default_value = "never", value_name = "TIME|never")]
+    pub(crate) max_age: MaxAge,
 }
 
 #[derive(Debug, Args)]
@@ -337,6 +349,8 @@ pub(crate) struct ImageBuildArgs {
     /// Also install the languages of `images/debian/extra.txt`: Java, Go, PHP, Ruby, Rust, clang
     #[arg(long)]
     pub(crate) extra: bool,
+    #[command(flatten)]
+    pub(crate) again: AgainArgs,
     /// Print one JSON object per line instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -415,26 +429,11 @@ pub(crate) struct TemplateBuildArgs {
     #[arg(long)]
     pub(crate) again: bool,
     /// Rebuild the template at this interval, e.g. 6h, until stopped
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = time::parse_time)]
     pub(crate) refresh_every: Option<std::time::Duration>,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Parses a number with its unit: s, m, h or d.
-fn parse_time(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("{text:?} is no time: a number and s, m, h or d, such as 6h");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().ok().filter(|&number| number > 0).ok_or_else(wrong)?;
-    Ok(std::time::Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?))
 }
 
 #[derive(Debug, Args)]
@@ -467,6 +466,9 @@ pub(crate) struct DoctorArgs {
         value_name = "DRIVER"
     )]
     pub(crate) driver: Option<DriverKind>,
+    /// Age of the built-in image, the kernel and the tools from which on to warn; never: not at all
+    #[arg(long, env = "RUNNER_MAX_AGE", default_value = "7d", value_name = "TIME|never")]
+    pub(crate) max_age: MaxAge,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::MachineArgs;
 use super::switch::Switch;
+use super::time::MaxAge;
 
 /// The options of a loop, from its own command line or from that of an orchestrator.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +27,16 @@ pub(crate) struct RunnerArgs {
         help_heading = "Machines"
     )]
     pub(crate) runtime: Option<String>,
+    /// Age at which packages are built anew in the background: those of the built-in image, or the kernel and the tools that
+    /// dayfly has added to an image from elsewhere; e.g. 12h, and 0 or never for not at all
+    #[arg(
+        long,
+        env = "RUNNER_MAX_AGE",
+        default_value = "7d",
+        value_name = "TIME|never",
+        help_heading = "Machines"
+    )]
+    pub(crate) max_age: MaxAge,
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
     #[command(flatten)]

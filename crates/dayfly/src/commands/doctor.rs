@@ -1,20 +1,24 @@
 //! `dayfly doctor`: checks this host and prints the command that fixes each problem.
 
-use dayfly_image::Store;
+use dayfly_host::clock::now_s;
+use dayfly_image::{Age, AgingPart, Part, Store};
 use dayfly_vm::host::{Check, CheckState, facts};
 use dayfly_vm::{AccelChoice, AccelReport, ProbeGuest, StartError, Trust, VmHost};
 
+use super::image::build_settings;
 use super::machine::{probe_task, unchecked_host};
-use crate::cli::DoctorArgs;
+use crate::cli::{DoctorArgs, MaxAge};
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, paint, style};
 use crate::settings::Places;
+use crate::units::span;
 
 pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     let host = unchecked_host(places);
     let probed = probe(places, &host, args.json).await;
     let mut checks = facts(&host, &places.search_path, probed.as_ref(), args.driver);
     checks.push(guest_binary(places));
+    checks.extend(ages(places, args.max_age));
     if args.json {
         printer::json(&checks);
     } else {
@@ -60,6 +64,41 @@ fn guest_binary(places: &Places) -> Check {
     }
 }
 
+/// Checks the ages of the built-in image, the kernel and the tools, as far as this host has them.
+fn ages(places: &Places, max_age: MaxAge) -> Vec<Check> {
+    match dayfly_image::aging(&build_settings(places)) {
+        Ok(parts) => parts.iter().map(|part| age(part, now_s(), max_age)).collect(),
+        Err(error) => {
+            vec![Check { name: "images", state: CheckState::Warn, seen: error.to_string(), mend: None }]
+        }
+    }
+}
+
+fn age(AgingPart { part, created_s }: &AgingPart, now_s: i64, max_age: MaxAge) -> Check {
+    let name = part.name();
+    let command = match part {
+        Part::BuiltInImage => "build",
+        Part::Kernel => "kernel",
+        Part::Tools => "tools",
+    };
+    let mend = Some(format!("dayfly image {command} --max-age {max_age}"));
+    match (Age::at(now_s, *created_s), max_age.0) {
+        (Age::Past(age), Some(limit)) if age >= limit => {
+            let seen = format!("its packages are {} old (limit: {})", span(age), span(limit));
+            Check { name, state: CheckState::Warn, seen, mend }
+        }
+        (Age::Past(age), _) => {
+            let seen = format!("its packages are {} old", span(age));
+            Check { name, state: CheckState::Ok, seen, mend: None }
+        }
+        (Age::Future(ahead), _) => {
+            let seen =
+                format!("this host's clock is {} behind its build; it counts as new until then", span(ahead));
+            Check { name, state: CheckState::Warn, seen, mend: None }
+        }
+    }
+}
+
 fn show(check: &Check, width: usize) {
     let (style, word) = match check.state {
         CheckState::Ok => (style::GOOD, "ok     "),
@@ -71,5 +110,36 @@ fn show(check: &Check, width: usize) {
     let is_problem = matches!(check.state, CheckState::Warn | CheckState::Missing);
     if let Some(mend) = check.mend.as_ref().filter(|_| is_problem) {
         printer::line(format_args!("        {:width$}  {} {mend}", "", paint(style::DIM, "fix it:")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_older_than_the_limit_is_named_with_the_command_that_builds_it_anew() {
+        const DAY_S: i64 = 86400;
+        let now_s = 100 * DAY_S;
+        let week: MaxAge = "7d".parse().expect("an age");
+        let check = |part, days: i64, max_age| {
+            let Check { name, state, seen, mend } =
+                age(&AgingPart { part, created_s: now_s - days * DAY_S }, now_s, max_age);
+            format!("{name}: {state:?}: {seen}{}", mend.map(|mend| format!(" -> {mend}")).unwrap_or_default())
+        };
+        let lines = [
+            check(Part::BuiltInImage, 6, week),
+            check(Part::BuiltInImage, 7, week),
+            check(Part::Tools, 30, week),
+            check(Part::Kernel, 30, MaxAge(None)),
+            check(Part::Kernel, -3, week),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        built-in image: Ok: its packages are 6 days old
+        built-in image: Warn: its packages are 7 days old (limit: 7 days) -> dayfly image build --max-age 7d
+        tools for images: Warn: its packages are 30 days old (limit: 7 days) -> dayfly image tools --max-age 7d
+        kernel for images: Ok: its packages are 30 days old
+        kernel for images: Warn: this host's clock is 3 days behind its build; it counts as new until then
+        ");
     }
 }

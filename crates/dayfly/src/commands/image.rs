@@ -1,25 +1,27 @@
-//! `dayfly image build|pull|ls|inspect|rm|gc|kernel|tools`: manages the images that machines boot.
+//! `dayfly image build|pull|rm|kernel|tools`: manages the images that machines boot.
 
 pub(crate) mod check;
 mod choose;
 pub(crate) mod inspect;
+pub(crate) mod ls;
 mod progress;
 
 use dayfly_image::{BuildSettings, Image, Manifest, Store, is_tool};
 use serde_json::{Value, json};
 
-use crate::cli::{FetchArgs, ImageBuildArgs};
+use crate::cli::{BundleArgs, FetchArgs, ImageBuildArgs};
 use crate::exit::{Failure, Outcome, Result};
-use crate::printer::{self, paint, style};
+use crate::printer;
 use crate::settings::Places;
-use crate::units::{age, mebibytes, short_id};
-pub(crate) use choose::{ChosenImage, choose, host_runner_app};
-use choose::{build_settings, by_word};
+use crate::units::{mebibytes, short_id};
+use choose::by_word;
+pub(crate) use choose::{ChosenImage, build_settings, choose, host_runner_app};
 use progress::building;
 
 pub(crate) async fn build(places: &Places, args: ImageBuildArgs) -> Result<Outcome> {
-    let ImageBuildArgs { suite, packages, extra, json } = args;
-    let settings = BuildSettings { suite, packages, extra, ..build_settings(places) };
+    let ImageBuildArgs { suite, packages, extra, again, json } = args;
+    let max_age = again.max_age.0;
+    let settings = BuildSettings { suite, packages, extra, max_age, ..build_settings(places) };
     show(&building(settings, "image", json, dayfly_image::build).await?, json);
     Ok(Outcome::Success)
 }
@@ -41,25 +43,27 @@ fn show(image: &Image, json: bool) {
     }
 }
 
-pub(crate) async fn kernel(places: &Places, json: bool) -> Result<Outcome> {
-    let bundle = building(build_settings(places), "kernel", json, dayfly_image::kernel).await?;
+pub(crate) async fn kernel(places: &Places, BundleArgs { again, json }: BundleArgs) -> Result<Outcome> {
+    let settings = BuildSettings { max_age: again.max_age.0, ..build_settings(places) };
+    let bundle = building(settings, "kernel", json, dayfly_image::kernel).await?;
     let manifest = &bundle.manifest;
     if json {
         printer::json(&json!({ "id": manifest.id, "suite": manifest.suite, "kernel": manifest.kernel,
-            "folder": bundle.folder }));
+            "created_s": manifest.created_s, "folder": bundle.folder }));
     } else {
         printer::line(format_args!("Linux {} (Debian {})", manifest.kernel, manifest.suite));
     }
     Ok(Outcome::Success)
 }
 
-pub(crate) async fn tools(places: &Places, json: bool) -> Result<Outcome> {
-    let tools = building(build_settings(places), "tools", json, dayfly_image::tools).await?;
+pub(crate) async fn tools(places: &Places, BundleArgs { again, json }: BundleArgs) -> Result<Outcome> {
+    let settings = BuildSettings { max_age: again.max_age.0, ..build_settings(places) };
+    let tools = building(settings, "tools", json, dayfly_image::tools).await?;
     let manifest = &tools.manifest;
     let names: Vec<&str> = manifest.tools.keys().map(String::as_str).collect();
     if json {
         printer::json(&json!({ "id": manifest.id, "suite": manifest.suite, "tools": names,
-            "folder": tools.folder }));
+            "created_s": manifest.created_s, "folder": tools.folder }));
     } else {
         printer::line(format_args!("{} (Debian {})", names.join(", "), manifest.suite));
     }
@@ -94,49 +98,6 @@ pub(crate) fn gc(places: &Places, keep_bytes: u64, json: bool) -> Result<Outcome
     Ok(Outcome::Success)
 }
 
-pub(crate) fn ls(places: &Places, json: bool) -> Result<Outcome> {
-    let store = Store::new(&places.state);
-    let images = store.list().map_err(Failure::cannot)?;
-    if json {
-        let with_names = |image: &Image| {
-            let mut value = describe(image);
-            value["names"] = json!(store.names_of(image));
-            value
-        };
-        printer::json(&images.iter().map(with_names).collect::<Vec<_>>());
-    } else if images.is_empty() {
-        printer::note(format_args!(
-            "no images in {}; `dayfly image build` builds one",
-            places.state.display()
-        ));
-    } else {
-        printer::line(paint(
-            style::HEAD,
-            "id            system            kernel                 size     age      names",
-        ));
-        for image in &images {
-            let manifest = image.manifest();
-            printer::line(format_args!(
-                "{:12}  {:16}  {:21}  {:>7}  {:7}  {}",
-                short_id(image.id()),
-                manifest.suite,
-                manifest.kernel,
-                mebibytes(manifest.bytes()),
-                age(manifest.created_s),
-                names_text(&store, image),
-            ));
-        }
-    }
-    Ok(Outcome::Success)
-}
-
-fn names_text(store: &Store, image: &Image) -> String {
-    match image.manifest().origin {
-        Some(_) => store.names_of(image).join(", "),
-        None => "(built here)".to_owned(),
-    }
-}
-
 pub(crate) fn rm(places: &Places, id: &str) -> Result<Outcome> {
     let store = Store::new(&places.state);
     let image = store.find(id).map_err(Failure::cannot)?;
@@ -146,7 +107,7 @@ pub(crate) fn rm(places: &Places, id: &str) -> Result<Outcome> {
 }
 
 pub(crate) async fn runner_app(places: &Places) -> Result<Outcome> {
-    printer::line(host_runner_app(places, false).await?.display());
+    printer::line(host_runner_app(places, false).await?.program.display());
     Ok(Outcome::Success)
 }
 
@@ -183,9 +144,11 @@ pub(crate) fn summary(image: &Image) -> String {
 /// Describes an image as JSON.
 pub(crate) fn describe(image: &Image) -> Value {
     let manifest = image.manifest();
+    let pulled_s = manifest.origin.as_ref().map(|_| manifest.created_s);
     json!({
         "id": image.id(), "suite": manifest.suite, "kernel": manifest.kernel, "bytes": manifest.bytes(),
-        "created_s": manifest.created_s, "runner_app": manifest.runner_app, "folder": image.folder(),
+        "created_s": manifest.created_s, "packages_s": manifest.packages_s(), "pulled_s": pulled_s,
+        "generation": manifest.generation, "runner_app": manifest.runner_app, "folder": image.folder(),
         "origin": manifest.origin,
     })
 }

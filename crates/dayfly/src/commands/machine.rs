@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dayfly_fleet::pool::{MachineSpec, PoolSpec};
+use dayfly_image::Image;
 use dayfly_vm::{
     Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProbeGuest, ProcessSettings,
     QemuSettings, TemplateSettings, Trust, UsableDrivers, VmHost, WarmUp,
@@ -73,9 +74,9 @@ pub(crate) async fn choose(
         DriverKind::PodmanKrun => krun(places, wanted, Driver::PodmanKrun)?,
         DriverKind::Krunvm => krun(places, wanted, Driver::Krunvm)?,
         DriverKind::Process => {
-            let driver =
-                Driver::Process(ProcessSettings { app: image::host_runner_app(places, quiet).await? });
-            of_size(places, wanted, driver)?
+            let app = image::host_runner_app(places, quiet).await?;
+            let settings = ProcessSettings { app: app.program, in_use: Some(app.in_use) };
+            of_size(places, wanted, Driver::Process(settings))?
         }
     };
     let explanation = match &machine.driver {
@@ -96,7 +97,7 @@ async fn find(places: &Places, host: &VmHost, spec: &MachineSpec, quiet: bool) -
     if !probes {
         return dayfly_vm::find(host, None).await.map_err(Failure::cannot);
     }
-    let image = image::choose(places, spec.image.as_deref(), spec.fetch, quiet).await?.image;
+    let image = image::choose(places, spec.image.as_deref(), spec.fetch, quiet, &|_| Ok(())).await?.image;
     let guest_binary = places.guest_binary()?;
     let guest =
         ProbeGuest { image: &image, guest_binary: &guest_binary, cpu_model: spec.cpu_model.as_deref() };
@@ -128,9 +129,11 @@ pub(crate) async fn settings(
             spec.memory_mib
         )));
     }
+    let guest_binary = places.guest_binary()?;
+    let accept = |image: &Image| dayfly_vm::check::refuse_broken(image, &guest_binary);
     let image::ChosenImage { image, source } =
-        image::choose(places, spec.image.as_deref(), spec.fetch, quiet).await?;
-    dayfly_vm::check::refuse_broken(&image, &places.guest_binary()?).map_err(Failure::cannot)?;
+        image::choose(places, spec.image.as_deref(), spec.fetch, quiet, &accept).await?;
+    accept(&image).map_err(Failure::cannot)?;
     let template = template(spec, user)?;
     let (disk_mib, accel) = (spec.disk_gib * 1024, spec.accel);
     let cpu_model = spec.cpu_model.clone();

@@ -10,6 +10,7 @@ use dayfly_host::retry;
 
 use super::runner::prepare::{self, Prepared};
 use super::runner::pump::Pump;
+use super::runner::refresh;
 use super::runner::request::PoolRequest;
 use crate::cli::{LoopOptions, OrchestratorArgs};
 use crate::exit::{Failure, Outcome, Result};
@@ -47,9 +48,10 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
-    let pools = pools.into_iter().map(|pool| PoolRun { pool, rule }).collect();
-    let orchestration = Orchestration { pools, budget: Budget::default(), environment };
+    let runs = pools.iter().map(|pool| PoolRun { pool: pool.clone(), rule }).collect();
+    let orchestration = Orchestration { pools: runs, budget: Budget::default(), environment };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
+    let running = refresh::beside(&pools, json, running);
     let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))

@@ -87,6 +87,8 @@ pub struct MachineSpec {
     pub image: Option<String>,
     /// Rules for fetching the image.
     pub fetch: FetchSpec,
+    /// Age at which this host builds the image, or its parts, anew in the background; none: never.
+    pub max_age: Option<Duration>,
     /// Virtual CPUs.
     pub cpus: u32,
     /// Memory, MiB.
@@ -152,6 +154,7 @@ mod tests {
             driver: Some(DriverKind::PodmanKrun),
             image: Some("ubuntu:24.04".into()),
             fetch: FetchSpec { pull: PullPolicy::Missing, add_tools: true },
+            max_age: Some(Duration::from_secs(86400)),
             cpus: 2,
             memory_mib: 1024,
             disk_gib: 32,

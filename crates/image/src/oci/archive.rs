@@ -33,6 +33,8 @@ pub(crate) struct Opened {
     pub(crate) layers: Vec<LayerBlob>,
     /// Its run configuration.
     pub(crate) run: RunConfig,
+    /// Time of its creation, by its configuration, seconds since 1970-01-01 UTC.
+    pub(crate) created_s: Option<i64>,
 }
 
 /// An error of reading an image from a file or folder.
@@ -251,7 +253,8 @@ fn layout(files: &Files, tag: Option<&str>, platform: &Platform) -> Result<Opene
     config.check(manifest.layers.len()).map_err(of_media)?;
     let layers = manifest.layers.iter().zip(&config.diff_ids);
     let layers = layers.map(|(layer, diff_id)| files.layer(&blob_name(&layer.digest), diff_id));
-    Ok(Opened { digest, layers: layers.collect::<Result<_, _>>()?, run: config.run })
+    let layers = layers.collect::<Result<_, _>>()?;
+    Ok(Opened { digest, layers, run: config.run, created_s: config.created_s })
 }
 
 /// Opens the output of `docker save`.
@@ -292,7 +295,7 @@ fn saved(files: &Files, name: Option<&str>, platform: &Platform) -> Result<Opene
     config.check(saved.layers.len()).map_err(of_media)?;
     let layers = saved.layers.iter().zip(&config.diff_ids);
     let layers = layers.map(|(layer, diff_id)| files.layer(layer, diff_id)).collect::<Result<_, _>>()?;
-    Ok(Opened { digest, layers, run: config.run })
+    Ok(Opened { digest, layers, run: config.run, created_s: config.created_s })
 }
 
 /// Returns true if two names are the same after defaults are added.

@@ -88,6 +88,8 @@ pub(crate) struct Manifest {
 pub(crate) struct Config {
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) run: RunConfig,
+    /// Time of its creation, seconds since 1970-01-01 UTC; none if it does not say one.
+    pub(crate) created_s: Option<i64>,
 }
 
 /// The run configuration of an image.
@@ -280,6 +282,8 @@ impl Config {
             platform: Platform,
             #[serde(default)]
             config: Option<RunConfig>,
+            #[serde(default)]
+            created: serde_json::Value,
             #[serde(default, deserialize_with = "or_default")]
             rootfs: RootFs,
         }
@@ -302,7 +306,8 @@ impl Config {
         if whole.rootfs.diff_ids.is_empty() {
             return Err(MediaError::Unusable("it has no layers".to_owned()));
         }
-        Ok(Self { diff_ids: whole.rootfs.diff_ids, run: whole.config.unwrap_or_default() })
+        let created_s = whole.created.as_str().and_then(time_of);
+        Ok(Self { diff_ids: whole.rootfs.diff_ids, run: whole.config.unwrap_or_default(), created_s })
     }
 
     /// Checks that there is a digest for each layer.
@@ -315,9 +320,33 @@ impl Config {
     }
 }
 
+/// Parses a time of RFC 3339. Tools that build reproducible images write the years 1 or 1970, which say nothing.
+fn time_of(text: &str) -> Option<i64> {
+    let seconds = text.parse::<jiff::Timestamp>().ok()?.as_second();
+    (seconds > 0).then_some(seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_creation_is_read_as_tools_write_it_and_is_no_reason_to_refuse_an_image() {
+        let host = Platform::of_host();
+        let created = |value: serde_json::Value| {
+            let config = serde_json::json!({ "architecture": host.architecture, "os": "linux", "created": value,
+                "rootfs": { "diff_ids": [digest("0")] } });
+            Config::parse(config.to_string().as_bytes(), &host).expect("readable").created_s
+        };
+        assert_eq!(created("2025-06-01T10:00:00Z".into()), Some(1_748_772_000));
+        assert_eq!(created("2025-06-01T12:00:00.123456789+02:00".into()), Some(1_748_772_000));
+        for says_nothing in ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "yesterday", ""] {
+            assert_eq!(created(says_nothing.into()), None, "{says_nothing}");
+        }
+        for wrong in [serde_json::json!(null), serde_json::json!(7), serde_json::json!({})] {
+            assert_eq!(created(wrong), None);
+        }
+    }
 
     fn digest(digit: &str) -> String {
         format!("sha256:{}", digit.repeat(64))

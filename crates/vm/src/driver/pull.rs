@@ -9,7 +9,7 @@ use crate::machine::StartError;
 use crate::spec::{Driver, Machine, QemuSettings};
 use crate::vm_host::VmHost;
 use dayfly_host::tool::{self, Invocation};
-use dayfly_image::{Image, ImageError, ImageResolver, Imported, Progress, Store};
+use dayfly_image::{Accept, Image, ImageError, ImageResolver, Imported, Progress, Store};
 
 /// Longest time that the search for a local image may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
@@ -67,14 +67,18 @@ async fn look_again(
     limit: Duration,
     tell: &mut (dyn FnMut(Pulling) + Send),
 ) -> Result<(), StartError> {
-    let Some(source) = &settings.source else { return Ok(()) };
+    let Some(source) = &settings.source else {
+        // So that neither a collection nor a successor takes the image for unused.
+        Store::new(&host.state).touch(&settings.image);
+        return Ok(());
+    };
     let before = source.last_id();
     let accept = |image: &Image| check::refuse_broken(image, guest_binary);
     let imported = tokio::time::timeout(limit, follow(source, tell, &accept)).await;
     let Imported { image, warnings } = match imported {
         Ok(imported) => imported?,
         Err(_) => {
-            let error = ImageError::TooLong { name: source.name().to_string(), limit_s: limit.as_secs() };
+            let error = ImageError::TooLong { name: source.name(), limit_s: limit.as_secs() };
             let there = image_there(&Store::new(&host.state), before.as_deref(), &settings.image);
             let Some(image) = there else { return Err(error.into()) };
             accept(&image)?;
@@ -86,7 +90,7 @@ async fn look_again(
     }
     if let Some(before) = before.filter(|before| before != image.id()) {
         host.templates.supersede(&before);
-        tell(Pulling::Changed { name: source.name().to_string(), image: image.id().to_owned() });
+        tell(Pulling::Changed { name: source.name(), image: image.id().to_owned() });
     }
     settings.image = image;
     Ok(())
@@ -106,7 +110,7 @@ fn taken_as_it_is(error: &dyn std::error::Error) -> String {
 async fn follow(
     source: &ImageResolver,
     tell: &mut (dyn FnMut(Pulling) + Send),
-    accept: &(dyn Fn(&Image) -> Result<(), ImageError> + Sync),
+    accept: Accept<'_>,
 ) -> Result<Imported, ImageError> {
     let mut pulls = false;
     let mut tell_phase = |progress| match progress {

@@ -94,7 +94,8 @@ impl Demo {
         );
         let mut host = machine::host(places)?;
         let machine_spec = args.machine.spec();
-        let machine = machine::settings(places, &machine_spec, USER_DEFAULT, view.is_json()).await?;
+        let mut machine = machine::settings(places, &machine_spec, USER_DEFAULT, view.is_json()).await?;
+        keep_built_in(&mut machine, &machine_spec);
         if let Driver::Qemu(qemu) = &machine.driver {
             view.fact("image", &image::summary(&qemu.image), image::describe(&qemu.image));
         }
@@ -209,6 +210,17 @@ impl Demo {
     pub(super) fn orchestration(&self, pool: PoolRun) -> Orchestration {
         let environment = self.instance.environment();
         Orchestration { pools: vec![pool], budget: Budget::default(), environment }
+    }
+}
+
+/// Keeps the built-in image that the demo has begun with. A demo lasts for minutes: a build in the background would take the
+/// processors from its machines and be stopped at its end, and a successor that another process has built would have the next
+/// job wait for a new template. So a demo has no `--max-age` either.
+fn keep_built_in(machine: &mut Machine, spec: &MachineSpec) {
+    if let Driver::Qemu(qemu) = &mut machine.driver
+        && spec.image.is_none()
+    {
+        qemu.source = None;
     }
 }
 

@@ -43,7 +43,9 @@ pub(crate) async fn run(places: &Places, args: ImageCheckArgs) -> Result<Outcome
 
 async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(Image, Report)> {
     let host = machine::host(places)?;
-    let image = super::choose(places, args.image.as_deref(), args.fetch.spec(), args.json).await?.image;
+    let chosen =
+        super::choose(places, args.image.as_deref(), args.fetch.spec(), args.json, &|_| Ok(())).await?;
+    let image = chosen.image;
     let checked = image.clone();
     let (accel, guest_binary) = (args.accel.choice(), places.guest_binary()?);
     let driver = Driver::Qemu(QemuSettings {

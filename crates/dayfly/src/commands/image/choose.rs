@@ -1,10 +1,9 @@
 //! Finds, fetches and builds the image, the kernel and the runner app that machines need.
 
-use std::path::PathBuf;
-
 use dayfly_image::oci::ImageName;
 use dayfly_image::{
-    BuildSettings, Cancel, Image, ImageError, ImageResolver, ImportSettings, Imported, Store,
+    Accept, BuildSettings, Cancel, Image, ImageError, ImageResolver, ImportSettings, Imported, RunnerApp,
+    Store,
 };
 
 use super::progress::{ImageProgress, building};
@@ -19,17 +18,21 @@ pub(crate) struct ChosenImage {
     pub(crate) source: Option<ImageResolver>,
 }
 
-/// Returns the requested image, or the built-in one if none is requested.
+/// Returns the requested image, or the newest built-in one that is accepted if none is requested. Builds the built-in image if
+/// it is missing.
 pub(crate) async fn choose(
     places: &Places,
     wanted: Option<&str>,
-    fetch: FetchSpec,
+    rules: FetchSpec,
     quiet: bool,
+    accept: Accept<'_>,
 ) -> Result<ChosenImage> {
-    match wanted {
-        Some(wanted) => by_word(places, wanted, fetch, quiet).await,
-        None => Ok(ChosenImage { image: built_in(places, quiet).await?, source: None }),
-    }
+    let Some(wanted) = wanted else {
+        let source = ImageResolver::built_in(build_settings(places));
+        let image = fetch(&source, "image", quiet, accept).await?;
+        return Ok(ChosenImage { image, source: Some(source) });
+    };
+    by_word(places, wanted, rules, quiet).await
 }
 
 /// Returns the image with this id, folder or name. An image that is given by name is fetched.
@@ -46,14 +49,16 @@ pub(super) async fn by_word(
     }
     let name = wanted.parse().map_err(|error| Failure::usage(error).hint(NAMES_HINT))?;
     let source = source(places, name, rules)?;
+    let title = format!("image {}", source.name());
     // The hint also helps with a mistyped id, which is parsed as the name of a repository.
-    let image = fetch(&source, quiet).await.map_err(|failure| failure.hint(NAMES_HINT))?;
+    let image =
+        fetch(&source, &title, quiet, &|_| Ok(())).await.map_err(|failure| failure.hint(NAMES_HINT))?;
     Ok(ChosenImage { image, source: Some(source) })
 }
 
-async fn fetch(source: &ImageResolver, quiet: bool) -> Result<Image> {
-    let mut shown = ImageProgress::of(&format!("image {}", source.name()), quiet);
-    let imported = source.resolve(&mut |step| shown.take(step), &|_| Ok(())).await;
+async fn fetch(source: &ImageResolver, title: &str, quiet: bool, accept: Accept<'_>) -> Result<Image> {
+    let mut shown = ImageProgress::of(title, quiet);
+    let imported = source.resolve(&mut |step| shown.take(step), accept).await;
     let Imported { image, warnings } = imported.map_err(Failure::cannot)?;
     shown.done();
     warnings.iter().for_each(printer::warning);
@@ -88,24 +93,21 @@ fn source(places: &Places, name: ImageName, rules: FetchSpec) -> Result<ImageRes
     Ok(ImageResolver::new(name, ImportSettings { build, access, policy, add_tools, tool_folders, tool_env }))
 }
 
-/// Returns the built-in image, and builds it if it is missing.
-async fn built_in(places: &Places, quiet: bool) -> Result<Image> {
-    building(build_settings(places), "image", quiet, dayfly_image::build).await
-}
-
 /// Returns the runner app for processes of this host, and builds it if it is missing.
-pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<PathBuf> {
-    Ok(building(build_settings(places), "runner app", quiet, dayfly_image::runner_app).await?.program)
+pub(crate) async fn host_runner_app(places: &Places, quiet: bool) -> Result<RunnerApp> {
+    building(build_settings(places), "runner app", quiet, dayfly_image::runner_app).await
 }
 
 /// Returns the settings of builds for this host.
-pub(super) fn build_settings(places: &Places) -> BuildSettings {
+pub(crate) fn build_settings(places: &Places) -> BuildSettings {
     BuildSettings {
         state: places.state.clone(),
         suite: None,
         packages: None,
         extra: false,
         go_folders: places.search_path.clone(),
+        max_age: None,
+        gently: false,
         cancel: Cancel::default(),
     }
 }

@@ -40,6 +40,11 @@ fn rows(store: &Store, image: &Image) -> Vec<(&'static str, String)> {
         ("names", store.names_of(image).join(", ")),
         ("runner app", format!("{} {}", app.name, app.version).trim().to_owned()),
     ];
+    if let Some(made_s) = manifest.packages_s() {
+        rows.push(("packages", format!("{} old", age(made_s))));
+    }
+    let stored = if manifest.origin.is_some() { "pulled" } else { "built" };
+    rows.push((stored, format!("{} ago", age(manifest.created_s))));
     if let Some(Origin { digest, layers, run, added, lacks, devices_left_out, .. }) = &manifest.origin {
         let left_out = Some(devices_left_out).filter(|&&nodes| nodes > 0);
         rows.extend([

@@ -3,6 +3,7 @@
 pub(crate) mod credential;
 pub(crate) mod prepare;
 pub(crate) mod pump;
+pub(crate) mod refresh;
 pub(crate) mod request;
 
 use dayfly_fleet::fact::FactRecord;
@@ -35,7 +36,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let slot = Slot { leaves_tkn, ..Slot::new(pool, index, environment) };
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let running = run_loop(pool, &slot, &host, &facts, stop);
+    let running = refresh::beside(&pools, json, run_loop(pool, &slot, &host, &facts, stop));
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance).await?;
     match (end, stopped_by) {

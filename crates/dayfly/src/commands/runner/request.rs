@@ -48,6 +48,7 @@ impl PoolRequest {
         let named = args.runtime.as_deref().filter(|word| !["", "auto"].contains(word));
         let driver = named.map(str::parse).transpose().map_err(Failure::usage)?;
         let guest_settings = std::env::vars().filter(|(name, value)| variables::is_for_guest(name, value));
+        let machine = MachineSpec { driver, max_age: args.max_age.0, ..args.machine.spec() };
         let spec = PoolSpec {
             group: args.forge.group.clone(),
             labels: labels(&args.forge.labels)?,
@@ -62,7 +63,7 @@ impl PoolRequest {
             update: args.guest.update,
             verbose: options.verbosity(),
             guest_settings: guest_settings.collect(),
-            ..PoolSpec::new(forge, scope, MachineSpec { driver, ..args.machine.spec() })
+            ..PoolSpec::new(forge, scope, machine)
         };
         let credential = credential(&credential_options(options), &spec.scope, &mut warnings)?;
         let secret = args.looping.secret.as_deref().map(secret).transpose()?;

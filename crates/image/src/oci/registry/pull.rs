@@ -65,6 +65,8 @@ pub(crate) struct Pulled {
     pub(crate) layers: Vec<LayerBlob>,
     /// Its run configuration.
     pub(crate) run: RunConfig,
+    /// Time of its creation, by its configuration, seconds since 1970-01-01 UTC.
+    pub(crate) created_s: Option<i64>,
 }
 
 /// Resolves a name with one request (`HEAD`), which registries with a rate limit do not count.
@@ -213,7 +215,7 @@ impl Remote {
             length: layer.size,
             diff_id,
         });
-        Ok(Pulled { layers: layers.collect(), run: config.run })
+        Ok(Pulled { layers: layers.collect(), run: config.run, created_s: config.created_s })
     }
 
     /// Returns the manifest for a platform. Its digest is checked.

@@ -210,7 +210,7 @@ pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Op
 
 /// Prepares the template of machines of this kind: opens it, builds it, or waits while another process builds it. Without a
 /// template machines are booted, and an event gives the reason. If the template with the warm-up fails, the one without is
-/// tried. If an imported image yields no template, the image is checked.
+/// tried. If an image that was imported or built anew yields no template, the image is checked.
 ///
 /// # Errors
 /// The image is broken: no machine of it could run a job. Its source then returns to the previous image.
@@ -230,7 +230,8 @@ pub async fn prepare(
     }
     let Driver::Qemu(settings) = &machine.driver else { return Ok(()) };
     let (Some(template), image) = (&settings.template, &settings.image) else { return Ok(()) };
-    if !has_failed || image.manifest().origin.is_none() {
+    let manifest = image.manifest();
+    if !has_failed || (manifest.origin.is_none() && manifest.generation == 0) {
         return Ok(());
     }
     let looked = check::check_unasked(host, machine, &template.user).await;
