@@ -73,7 +73,7 @@ async fn run_image(places: &Places, command: ImageCommand) -> exit::Result<Outco
         ImageCommand::Inspect { image, json } => image::inspect::run(places, &image, json),
         ImageCommand::Check(args) => unless_stopped(image::check::run(places, args)).await,
         ImageCommand::Rm { id } => image::rm(places, &id),
-        ImageCommand::Gc { keep_bytes, json } => image::gc(places, keep_bytes, json),
+        ImageCommand::Gc { keep_bytes, dry_run, json } => image::gc::run(places, keep_bytes, dry_run, json),
         ImageCommand::Kernel(args) => unless_stopped(image::kernel(places, args)).await,
         ImageCommand::Tools(args) => unless_stopped(image::tools(places, args)).await,
         ImageCommand::RunnerApp => image::runner_app(places).await,

@@ -1,33 +1,112 @@
-//! Makes room for new images: removes pulled layers, then the least recently used images.
+//! Makes room for new images: removes pulled layers, then the images and the parts of images that were unused for the longest
+//! time.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::failed;
+use super::in_use::{is_in_use, remove_bundle};
+use super::kernel::KERNELS;
+use super::runner_app::RUNNER_APPS;
+use super::store::MANIFEST;
+use super::tools::TOOLS;
 use super::{Image, ImageError, Store};
 use dayfly_host::stage;
+
+/// A kind of things that a collection removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A pulled layer. It only saves a download, so layers go before everything else.
+    Layer,
+    /// An image.
+    Image,
+    /// Tools for images that lack them.
+    Tools,
+    /// A kernel for images that have none.
+    Kernel,
+    /// A runner app.
+    RunnerApp,
+}
+
+/// The bundles that images are made with, and the names of their folders in the state folder.
+const BUNDLES: [(Kind, &str); 3] =
+    [(Kind::Tools, TOOLS), (Kind::Kernel, KERNELS), (Kind::RunnerApp, RUNNER_APPS)];
+
+/// A thing that a collection may remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its id.
+    pub id: String,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Time of its last use; for a layer, of its pull.
+    pub used: Option<SystemTime>,
+}
 
 /// The result of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Collected {
-    /// Ids and lengths, in bytes, of the removed images.
-    pub images: Vec<(String, u64)>,
-    /// Number of removed layers. Pulled layers only save a download.
-    pub layers: usize,
-    /// Length of the removed layers, bytes.
-    pub layer_bytes: u64,
-    /// Ids of images that were not removed because machines use them.
-    pub in_use: Vec<String>,
-    /// Length of the remaining images and layers, bytes.
+    /// The removed items.
+    pub removed: Vec<Item>,
+    /// The items that would have been removed, but are in use by a process. Layers that a pull needs are not listed.
+    pub in_use: Vec<Item>,
+    /// Length of everything that is left, bytes.
     pub left_bytes: u64,
+}
+
+impl Collected {
+    /// Returns the removed items of a kind.
+    pub fn removed_of(&self, kind: Kind) -> impl Iterator<Item = &Item> {
+        self.removed.iter().filter(move |item| item.kind == kind)
+    }
+}
+
+/// Decides what goes: layers first, then the rest, each the least recently used first, until the rest has at most `keep`
+/// bytes. `remove` removes an item, or returns false if it is in use.
+fn collect(
+    mut items: Vec<Item>,
+    keep: u64,
+    remove: &mut dyn FnMut(&Item) -> Result<bool, ImageError>,
+) -> Result<Collected, ImageError> {
+    items.sort_by(|one, other| {
+        let rank = |item: &Item| (item.kind != Kind::Layer, item.used);
+        rank(one).cmp(&rank(other)).then_with(|| (one.kind, &one.id).cmp(&(other.kind, &other.id)))
+    });
+    let left_bytes = items.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
+    let mut collected = Collected { left_bytes, ..Collected::default() };
+    for item in items {
+        if collected.left_bytes <= keep {
+            break;
+        }
+        if remove(&item)? {
+            collected.left_bytes = collected.left_bytes.saturating_sub(item.bytes);
+            collected.removed.push(item);
+        } else if item.kind != Kind::Layer {
+            collected.in_use.push(item);
+        }
+    }
+    Ok(collected)
 }
 
 /// A lock that keeps all layers while some of them are pulled or read.
 #[derive(Debug)]
 pub(super) struct LayersInUse {
     _lock: File,
+}
+
+/// The lock of a collection on all layers.
+enum LayersLock {
+    /// Nothing has asked for it yet.
+    Unasked,
+    Held {
+        _lock: File,
+    },
+    /// Another process pulls or reads layers.
+    InUse,
 }
 
 impl Store {
@@ -50,154 +129,133 @@ impl Store {
         File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open", &path))
     }
 
-    /// Removes layers, oldest first, then images that no machine uses, least recently used first, until the rest has at most
-    /// `keep` bytes.
+    /// Removes layers, oldest first, then images, tools, kernels and runner apps that no process uses, least recently used
+    /// first, until the rest has at most `keep` bytes.
     ///
     /// # Errors
     /// Something cannot be read or removed.
     pub fn gc(&self, keep: u64) -> Result<Collected, ImageError> {
-        let mut images = self.list()?;
-        images.sort_by_key(|image| fs::metadata(image.root()).and_then(|file| file.modified()).ok());
-        let layers = self.layers()?;
-        let total = |sizes: &mut dyn Iterator<Item = u64>| sizes.sum::<u64>();
-        let mut collected = Collected {
-            left_bytes: total(&mut images.iter().map(|image| image.manifest().bytes()))
-                + total(&mut layers.iter().map(|layer| layer.bytes)),
-            ..Collected::default()
-        };
-        self.collect_layers(layers, keep, &mut collected)?;
-        for image in images {
-            if collected.left_bytes <= keep {
-                break;
-            }
-            match self.remove(&image) {
-                Ok(()) => {
-                    let bytes = image.manifest().bytes();
-                    collected.left_bytes = collected.left_bytes.saturating_sub(bytes);
-                    collected.images.push((image.id().to_owned(), bytes));
+        let mut layers = LayersLock::Unasked;
+        collect(self.items()?, keep, &mut |item| match item.kind {
+            Kind::Layer => {
+                let is_free = self.are_layers_free(&mut layers)?;
+                if is_free {
+                    stage::remove_tree(&self.blobs().join(&item.id))?;
                 }
-                Err(ImageError::InUse { id }) => collected.in_use.push(id),
-                Err(error) => return Err(error),
+                Ok(is_free)
             }
-        }
-        Ok(collected)
+            Kind::Image => match self.get(&item.id)?.map(|image| self.remove(&image)) {
+                Some(Err(ImageError::InUse { .. })) => Ok(false),
+                Some(removed) => removed.map(|()| true),
+                // Another process has removed it.
+                None => Ok(true),
+            },
+            kind => remove_bundle(&self.bundles(kind), &item.id),
+        })
     }
 
-    fn collect_layers(
-        &self,
-        layers: Vec<Layer>,
-        keep: u64,
-        collected: &mut Collected,
-    ) -> Result<(), ImageError> {
-        if layers.is_empty() || collected.left_bytes <= keep {
-            return Ok(());
-        }
-        let lock = self.layers_lock()?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            // Another process pulls or reads layers.
-            Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &self.blobs())(error)),
-        }
-        for layer in layers {
-            if collected.left_bytes <= keep {
-                break;
-            }
-            stage::remove_tree(&self.blobs().join(&layer.name))?;
-            collected.left_bytes = collected.left_bytes.saturating_sub(layer.bytes);
-            collected.layers += 1;
-            collected.layer_bytes += layer.bytes;
-        }
-        Ok(())
+    /// Returns what [`Self::gc`] would remove now.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn gc_preview(&self, keep: u64) -> Result<Collected, ImageError> {
+        let mut layers = LayersLock::Unasked;
+        collect(self.items()?, keep, &mut |item| match item.kind {
+            Kind::Layer => self.are_layers_free(&mut layers),
+            Kind::Image => match self.get(&item.id)? {
+                Some(image) => is_in_use(&image.root()).map(|is_used| !is_used),
+                None => Ok(true),
+            },
+            kind => is_in_use(&self.bundles(kind).join(&item.id).join(MANIFEST)).map(|is_used| !is_used),
+        })
     }
 
-    /// Returns the pulled layers, the oldest first.
-    fn layers(&self) -> Result<Vec<Layer>, ImageError> {
-        let folder = self.blobs();
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed("read", &folder))?,
-        };
-        let mut layers: Vec<Layer> = entries.flatten().filter_map(|entry| Layer::of(&entry.path())).collect();
-        layers.sort_by_key(|layer| layer.pulled);
-        Ok(layers)
+    /// Locks the layers at the first call, and returns whether that succeeded.
+    fn are_layers_free(&self, layers: &mut LayersLock) -> Result<bool, ImageError> {
+        if let LayersLock::Unasked = layers {
+            let lock = self.layers_lock()?;
+            *layers = match lock.try_lock() {
+                Ok(()) => LayersLock::Held { _lock: lock },
+                Err(TryLockError::WouldBlock) => LayersLock::InUse,
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &self.blobs())(error)),
+            };
+        }
+        Ok(matches!(layers, LayersLock::Held { .. }))
+    }
+
+    /// Returns everything that a collection may remove.
+    fn items(&self) -> Result<Vec<Item>, ImageError> {
+        let used = |image: &Image| fs::metadata(image.root()).and_then(|root| root.modified()).ok();
+        let images = self.list()?.into_iter().map(|image| Item {
+            kind: Kind::Image,
+            id: image.id().to_owned(),
+            bytes: image.manifest().bytes(),
+            used: used(&image),
+        });
+        let mut items: Vec<Item> = images.collect();
+        items.extend(entries_of(&self.blobs())?.iter().filter_map(|folder| layer(folder)));
+        for (kind, _) in BUNDLES {
+            let folder = self.bundles(kind);
+            // Behind a link are the bundles of another state, which collects them itself.
+            if !folder.is_symlink() {
+                items.extend(entries_of(&folder)?.iter().filter_map(|folder| bundle(kind, folder)));
+            }
+        }
+        Ok(items)
+    }
+
+    /// Returns the folder of the bundles of a kind.
+    fn bundles(&self, kind: Kind) -> PathBuf {
+        let name = BUNDLES.iter().find(|(known, _)| *known == kind).map_or("", |(_, name)| name);
+        self.folder().with_file_name(name)
     }
 }
 
-struct Layer {
-    name: String,
-    bytes: u64,
-    pulled: Option<SystemTime>,
+/// Returns the paths in a folder; none if it does not exist.
+fn entries_of(folder: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            let entries = entries.map_err(failed("read", folder))?;
+            Ok(entries.flatten().map(|entry| entry.path()).collect())
+        }
+    }
 }
 
-impl Layer {
-    fn of(folder: &Path) -> Option<Self> {
-        // A partial layer counts too, whether its pull is still running or was interrupted.
-        let blob = ["blob", "blob.part"].iter().find_map(|name| fs::metadata(folder.join(name)).ok())?;
-        let name = folder.file_name()?.to_str()?.to_owned();
-        Some(Self { name, bytes: blob.len(), pulled: blob.modified().ok() })
+fn id_of_folder(folder: &Path) -> Option<String> {
+    folder.file_name()?.to_str().map(str::to_owned)
+}
+
+fn layer(folder: &Path) -> Option<Item> {
+    // A partial layer counts too, whether its pull is still running or was interrupted.
+    let blob = ["blob", "blob.part"].iter().find_map(|name| fs::metadata(folder.join(name)).ok())?;
+    let id = id_of_folder(folder)?;
+    Some(Item { kind: Kind::Layer, id, bytes: blob.len(), used: blob.modified().ok() })
+}
+
+fn bundle(kind: Kind, folder: &Path) -> Option<Item> {
+    // A folder without a manifest is no bundle.
+    let manifest = fs::metadata(folder.join(MANIFEST)).ok()?;
+    Some(Item { kind, id: id_of_folder(folder)?, bytes: length_of(folder), used: manifest.modified().ok() })
+}
+
+/// Returns the length of all files in a folder, bytes.
+fn length_of(folder: &Path) -> u64 {
+    let mut folders = vec![folder.to_owned()];
+    let mut length: u64 = 0;
+    while let Some(folder) = folders.pop() {
+        // Files that disappear meanwhile are removed by another process, and have no length any more.
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else {
+                length = length.saturating_add(metadata.len());
+            }
+        }
     }
+    length
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::FileDigest;
-    use super::super::store::tests::manifest;
-    use super::super::store::{MANIFEST, ROOT};
-    use super::*;
-
-    fn put(store: &Store, id: &str, bytes: u64, age_s: u64) -> Image {
-        let folder = store.folder().join(id);
-        fs::create_dir_all(&folder).expect("folder");
-        let mut manifest = manifest(id, 1);
-        manifest.files.insert(ROOT.to_owned(), FileDigest { bytes, sha256: String::new() });
-        fs::write(folder.join(ROOT), "x").expect("root");
-        fs::write(folder.join(MANIFEST), serde_json::to_vec(&manifest).expect("json")).expect("write");
-        let root = File::options().write(true).open(folder.join(ROOT)).expect("root");
-        root.set_modified(SystemTime::now() - Duration::from_secs(age_s)).expect("time");
-        store.find(id).expect("there")
-    }
-
-    fn put_layer(store: &Store, name: &str, bytes: usize) {
-        let folder = store.blobs().join(name);
-        fs::create_dir_all(&folder).expect("folder");
-        fs::write(folder.join("blob"), vec![0; bytes]).expect("blob");
-    }
-
-    #[test]
-    fn what_was_not_used_for_the_longest_time_goes_first_and_what_runs_stays() {
-        let state = tempfile::tempdir().expect("folder");
-        let store = Store::new(state.path());
-        let old = put(&store, "aa", 100, 300);
-        put(&store, "bb", 100, 200);
-        put(&store, "cc", 100, 100);
-        put_layer(&store, "11", 50);
-        let used = old.open_root().expect("in use");
-        assert_eq!(
-            store.gc(1000).expect("nothing to do"),
-            Collected { left_bytes: 350, ..Collected::default() }
-        );
-        let collected = store.gc(150).expect("collected");
-        assert_eq!((collected.layers, collected.layer_bytes), (1, 50));
-        assert_eq!(collected.images, [("bb".to_owned(), 100), ("cc".to_owned(), 100)]);
-        assert_eq!((collected.in_use, collected.left_bytes), (vec!["aa".to_owned()], 100));
-        drop(used);
-        let newer = put(&store, "dd", 100, 250);
-        store.touch(&newer);
-        store.touch(&old);
-        assert_eq!(store.gc(100).expect("collected").images, [("dd".to_owned(), 100)]);
-    }
-
-    #[test]
-    fn layers_stay_while_somebody_pulls() {
-        let state = tempfile::tempdir().expect("folder");
-        let store = Store::new(state.path());
-        put_layer(&store, "11", 50);
-        let pulling = store.use_layers().expect("locked");
-        assert_eq!(store.gc(0).expect("nothing may go").layers, 0);
-        drop(pulling);
-        assert_eq!(store.gc(0).expect("collected").layers, 1);
-    }
-}
+mod tests;

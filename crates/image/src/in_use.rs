@@ -45,6 +45,15 @@ fn lock_alone(path: &Path) -> Result<Option<File>, TryLockError> {
     }
 }
 
+/// Returns true if a process uses the folder that this file stands for.
+pub(super) fn is_in_use(lock: &Path) -> Result<bool, ImageError> {
+    match lock_alone(lock) {
+        Ok(_) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(failed("lock", lock)(error)),
+    }
+}
+
 /// Removes a folder of a store unless a process uses it, i.e. has locked the file `lock` in it. Calls `forget` between the
 /// moment in which the folder is gone and the moment in which the lock is. Returns false if the folder is in use.
 pub(super) fn remove_unused(

@@ -49,7 +49,7 @@ pub use age::{Age, MAX_AGE_DEFAULT};
 pub use background::in_background;
 pub use build::{BuildSettings, build};
 pub use error::ImageError;
-pub use gc::Collected;
+pub use gc::{Collected, Item, Kind};
 pub use go::Go;
 pub use import::{ImportSettings, Imported, PullPolicy, import};
 pub use in_use::InUse;

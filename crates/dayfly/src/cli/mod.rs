@@ -303,11 +303,15 @@ pub(crate) enum ImageCommand {
         /// Id of the image, or the beginning of the id
         id: String,
     },
-    /// Remove the pulled layers and images that were unused for the longest time; images of machines stay
+    /// Remove pulled layers, then the images, tools, kernels and runner apps that were unused for the longest time; those that
+    /// a process uses stay
     Gc {
-        /// Bytes that layers and images may take together
+        /// Bytes that all of them may take together
         #[arg(long, value_name = "N", default_value_t = 20 << 30)]
         keep_bytes: u64,
+        /// Print what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 mod choose;
+pub(crate) mod gc;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 mod progress;
@@ -67,34 +68,6 @@ pub(crate) async fn tools(places: &Places, BundleArgs { again, json }: BundleArg
     } else {
         printer::line(format_args!("{} (Debian {})", names.join(", "), manifest.suite));
     }
-    Ok(Outcome::Success)
-}
-
-pub(crate) fn gc(places: &Places, keep_bytes: u64, json: bool) -> Result<Outcome> {
-    let collected = Store::new(&places.state).gc(keep_bytes).map_err(Failure::cannot)?;
-    if json {
-        let images: Vec<Value> =
-            collected.images.iter().map(|(id, bytes)| json!({ "id": id, "bytes": bytes })).collect();
-        printer::json(
-            &json!({ "images": images, "layers": collected.layers, "layer_bytes": collected.layer_bytes,
-            "in_use": collected.in_use, "left_bytes": collected.left_bytes }),
-        );
-        return Ok(Outcome::Success);
-    }
-    if collected.layers > 0 {
-        printer::line(format_args!(
-            "removed {} layers, {}",
-            collected.layers,
-            mebibytes(collected.layer_bytes)
-        ));
-    }
-    for (id, bytes) in &collected.images {
-        printer::line(format_args!("removed {}, {}", short_id(id), mebibytes(*bytes)));
-    }
-    for id in &collected.in_use {
-        printer::note(format_args!("{} stays: a machine uses it", short_id(id)));
-    }
-    printer::line(format_args!("{} left", mebibytes(collected.left_bytes)));
     Ok(Outcome::Success)
 }
 
