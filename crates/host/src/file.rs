@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,6 +23,36 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// As for [`replace`].
 pub fn replace_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     replace_with(path, content, Flush::BeforeReturn)
+}
+
+/// Says what happens to a file that exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It is replaced.
+    Replace,
+    /// It stays, and writing is an error.
+    Keep,
+}
+
+/// Creates a file that every user may read (mode 0644, whatever the umask is), or replaces it, like [`replace_durably`].
+///
+/// # Errors
+/// As for [`replace`]; and [`io::ErrorKind::AlreadyExists`] if the file exists and has to stay, even if another process has
+/// just created it.
+pub fn publish(path: &Path, content: &[u8], existing: Existing) -> io::Result<()> {
+    let new = new_name(path);
+    let written = write_new(&new, content, Flush::BeforeReturn)
+        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o644)));
+    let published = written.and_then(|()| match existing {
+        Existing::Replace => fs::rename(&new, path),
+        // A link, unlike a rename, never replaces anything.
+        Existing::Keep => fs::hard_link(&new, path),
+    });
+    if published.is_err() || existing == Existing::Keep {
+        let _ = fs::remove_file(&new);
+    }
+    published?;
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -79,7 +109,6 @@ mod tests {
 
     #[test]
     fn a_file_is_created_and_replaced_and_is_its_owners_alone() {
-        use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("counts.json");
         replace(&path, b"one").expect("create");
@@ -87,6 +116,20 @@ mod tests {
         assert_eq!(fs::read(&path).expect("read"), b"two");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(names(folder.path()), ["counts.json"]);
+    }
+
+    #[test]
+    fn a_published_file_is_for_everyone_and_is_replaced_only_if_it_may_be() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("dayfly.toml");
+        publish(&path, b"one", Existing::Keep).expect("create");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o644);
+        let refusal = publish(&path, b"two", Existing::Keep).expect_err("it is there");
+        assert_eq!(refusal.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).expect("read"), b"one");
+        publish(&path, b"two", Existing::Replace).expect("replace");
+        assert_eq!(fs::read(&path).expect("read"), b"two");
+        assert_eq!(names(folder.path()), ["dayfly.toml"]);
     }
 
     #[test]
