@@ -4,11 +4,14 @@
 
 mod cli;
 mod commands;
+mod config;
+mod defaults;
 mod exit;
 mod labels;
 mod log;
 mod printer;
 mod proxy;
+mod rules;
 mod settings;
 mod signals;
 mod units;
@@ -50,6 +53,10 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
             log::start(&args.log, if common.verbose > 0 { common.verbose } else { args.verbosity })?;
             let is_argument = |id: &str| cli::is_argument(&matches, id);
             block_on(&common, async |_| commands::token::run(&args, is_argument).await)
+        }
+        Command::Init(args) => commands::init::run(&args).map(ExitCode::from),
+        Command::Validate(args) => {
+            commands::validate::run(&Places::resolve(&common)?, &args).map(ExitCode::from)
         }
         Command::Demo(args) => logged(&common, async |places| commands::demo::run(places, args).await),
         Command::Ps(args) => logged(&common, async |places| commands::ps::run(places, &args)),

@@ -47,6 +47,19 @@ pub(crate) fn json(value: &impl serde::Serialize) {
     }
 }
 
+/// Prints rows below a heading, in columns as wide as their widest cell.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for (number, row) in rows.iter().enumerate() {
+        let padded: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let text = padded.join("  ").trim_end().to_owned();
+        if number == 0 { line(paint(style::HEAD, text)) } else { line(text) }
+    }
+}
+
 /// Prints a line about the progress to standard error.
 pub(crate) fn note(text: impl Display) {
     anstream::eprintln!("{text}");
@@ -60,9 +73,14 @@ pub(crate) fn warning(text: impl Display) {
 /// Prints an error, and the hint if there is one.
 pub(crate) fn error(text: impl Display, hint: Option<&str>) {
     anstream::eprintln!("{}: {text}", paint(style::BAD, "error"));
-    if let Some(hint) = hint {
-        anstream::eprintln!("{}: {hint}", paint(style::NAME, "hint"));
+    if let Some(text) = hint {
+        self::hint(text);
     }
+}
+
+/// Prints what to do about a problem.
+pub(crate) fn hint(text: impl Display) {
+    anstream::eprintln!("{}: {text}", paint(style::NAME, "hint"));
 }
 
 /// Returns the columns of the terminal on standard output; none if it is no terminal.

@@ -119,6 +119,11 @@ impl Places {
         })
     }
 
+    /// Returns the folder of the guest binary, whether the binary exists or not.
+    pub(crate) fn guest_folder(&self) -> PathBuf {
+        self.guest_binary.path.parent().unwrap_or(Path::new("/")).to_owned()
+    }
+
     /// Returns the path that the guest binary was opened by.
     ///
     /// # Errors

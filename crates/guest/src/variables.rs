@@ -68,7 +68,8 @@ fn is_secret_word(word: &str) -> bool {
 }
 
 /// Returns true if the value contains a token at the start of a word, or a PEM block.
-fn looks_secret(value: &str) -> bool {
+#[must_use]
+pub fn looks_secret(value: &str) -> bool {
     let is_word_start = |at: usize| !value[..at].ends_with(|before: char| before.is_ascii_alphanumeric());
     value.contains("-----BEGIN ")
         || TOKEN_PREFIXES.iter().any(|prefix| value.match_indices(prefix).any(|(at, _)| is_word_start(at)))

@@ -45,7 +45,7 @@ pub use launch::{LaunchError, Launcher};
 pub use machine::{Exit, LeftoverError, StartError, StartedFrom, Vm, VmEvent, destroy_leftover};
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
-pub use pace::NoMemory;
+pub use pace::{NoMemory, OVERCOMMIT};
 pub use spec::{
     Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,
 };

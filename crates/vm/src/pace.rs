@@ -19,7 +19,7 @@ const RESERVE_MIB: u64 = 256;
 const START_MIB: u64 = 96;
 /// Default of [`VmHost::overcommit`](crate::VmHost::overcommit). Jobs rarely use the whole size at the same time, and a
 /// machine that waits for a job uses some 3 %.
-pub(crate) const OVERCOMMIT: u64 = 3;
+pub const OVERCOMMIT: u64 = 3;
 /// Longest time that a start waits for memory.
 const MEMORY_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time that work that can wait waits for a calm host.

@@ -1,11 +1,11 @@
 //! The command line: parsed arguments only. [`crate::commands`] resolves them to settings.
 
+mod config;
 pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
 pub(crate) mod short_help;
 mod switch;
-mod time;
 pub(crate) mod token;
 
 use std::net::SocketAddr;
@@ -13,14 +13,19 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dayfly_fleet::pool::{FetchSpec, MachineSpec};
+use dayfly_fleet::pool::{DNS_DEFAULT, FetchSpec, MachineSpec, USER_DEFAULT};
 use dayfly_image::PullPolicy;
 use dayfly_vm::{AccelChoice, DriverKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::config::{MaxAge, Time};
+use crate::{defaults, rules};
+
+pub(crate) use config::{InitArgs, ValidateArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{LoopCommand, RegistrationWord, RunnerArgs};
-pub(crate) use time::MaxAge;
 pub(crate) use token::TokenArgs;
 
 /// Run each CI job in a machine of its own, for one job.
@@ -67,6 +72,10 @@ pub(crate) enum Command {
     Runner(Box<RunnerArgs>),
     /// Print a registration token, for a runner that you start yourself
     Token(TokenArgs),
+    /// Write a configuration file with one pool, from answers or options
+    Init(Box<InitArgs>),
+    /// Check a configuration file and show its pools
+    Validate(ValidateArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
     /// Print the log of a runner, also after its end
@@ -98,7 +107,8 @@ pub(crate) enum Command {
 }
 
 /// The accelerator of machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Accel {
     /// KVM if a probe machine boots with it, else emulation
     Auto,
@@ -120,7 +130,8 @@ impl Accel {
 }
 
 /// When dayfly asks a registry for an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Pull {
     /// Before each runner; if the registry does not answer, the local image is used
     Always,
@@ -130,8 +141,20 @@ pub(crate) enum Pull {
     Never,
 }
 
+impl Pull {
+    /// Returns the rule that the word names.
+    pub(crate) fn policy(self) -> PullPolicy {
+        match self {
+            Self::Always => PullPolicy::Always,
+            Self::Missing => PullPolicy::Missing,
+            Self::Never => PullPolicy::Never,
+        }
+    }
+}
+
 /// The parts that dayfly adds to an image from elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum ImageTools {
     /// Those of Docker's engine, git, sudo, curl, tar, gzip, bash and certificate authorities that it lacks
     Missing,
@@ -153,12 +176,7 @@ pub(crate) struct FetchArgs {
 impl FetchArgs {
     /// Returns the rules that the options describe.
     pub(crate) fn spec(self) -> FetchSpec {
-        let pull = match self.pull {
-            Pull::Always => PullPolicy::Always,
-            Pull::Missing => PullPolicy::Missing,
-            Pull::Never => PullPolicy::Never,
-        };
-        FetchSpec { pull, add_tools: self.image_tools == ImageTools::Missing }
+        FetchSpec { pull: self.pull.policy(), add_tools: self.image_tools == ImageTools::Missing }
     }
 }
 
@@ -167,13 +185,13 @@ impl FetchArgs {
 #[command(next_help_heading = "Machines")]
 pub(crate) struct MachineArgs {
     /// Virtual CPUs of each machine
-    #[arg(short, long, env = "RUNNER_CPUS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(short, long, env = "RUNNER_CPUS", default_value_t = defaults::CPUS, value_parser = clap::value_parser!(u32).range(1..=i64::from(defaults::CPUS_MAX)))]
     pub(crate) cpus: u32,
     /// Memory of each machine, MiB
-    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = defaults::MEMORY_MIB, value_parser = clap::value_parser!(u32).range(1..=i64::from(defaults::MEMORY_MIB_MAX)))]
     pub(crate) memory: u32,
     /// Scratch disk of each machine, GiB (sparse: only written blocks take space)
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(long, default_value_t = defaults::DISK_GIB, value_parser = clap::value_parser!(u64).range(1..=defaults::DISK_GIB_MAX))]
     pub(crate) disk: u64,
     /// Image to boot: any image name that docker or podman accept, or an id of `dayfly image ls`
     /// [default: the built-in image, built if it is missing]
@@ -185,14 +203,14 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
     /// Processor model of emulated machines, as QEMU names it (`qemu-system-x86_64 -cpu help`) [default: Nehalem-v1]
-    #[arg(long, env = "RUNNER_CPU_MODEL", value_name = "MODEL", value_parser = parse_cpu_model)]
+    #[arg(long, env = "RUNNER_CPU_MODEL", value_name = "MODEL", value_parser = rules::cpu_model)]
     pub(crate) cpu_model: Option<String>,
     /// Boot each machine; without it, machines are forked from a template, a frozen machine in which Docker and the runner
     /// app already run
     #[arg(long, env = "RUNNER_COLD", value_parser = FalseyValueParser::new())]
     pub(crate) cold: bool,
     /// Number of forks that are kept ready; each one saves time and costs memory
-    #[arg(long, env = "RUNNER_SPARE", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256))]
+    #[arg(long, env = "RUNNER_SPARE", default_value_t = defaults::SPARES, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(defaults::SPARES_MAX)))]
     pub(crate) spare: u32,
     /// Script that runs in the template before it is frozen, as the user of jobs, with network and without secrets
     #[arg(long = "warm-up", env = "RUNNER_WARMUP", value_name = "FILE")]
@@ -367,10 +385,10 @@ pub(crate) struct ImageCheckArgs {
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
     /// User that jobs run as
-    #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
+    #[arg(short, long, env = "RUNNER_USER", default_value = USER_DEFAULT)]
     pub(crate) user: String,
     /// Memory of the machine, MiB
-    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..=1_048_576))]
+    #[arg(short, long, env = "RUNNER_MEMORY", default_value_t = defaults::MEMORY_MIB, value_parser = clap::value_parser!(u32).range(i64::from(defaults::QEMU_MEMORY_MIB_MIN)..=i64::from(defaults::MEMORY_MIB_MAX)))]
     pub(crate) memory: u32,
     /// Accelerator of the machine
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
@@ -424,17 +442,17 @@ pub(crate) struct TemplateBuildArgs {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
     /// DNS server of the machine during the warm-up
-    #[arg(short, long, env = "RUNNER_DNS", default_value = "1.1.1.1", value_name = "ADDRESS")]
+    #[arg(short, long, env = "RUNNER_DNS", default_value_t = DNS_DEFAULT, value_name = "ADDRESS")]
     pub(crate) dns: std::net::IpAddr,
     /// User that jobs run as
-    #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
+    #[arg(short, long, env = "RUNNER_USER", default_value = USER_DEFAULT)]
     pub(crate) user: String,
     /// Build the template even if it exists; runners use the old one until the new one is complete
     #[arg(long)]
     pub(crate) again: bool,
     /// Rebuild the template at this interval, e.g. 6h, until stopped
-    #[arg(long, value_name = "TIME", value_parser = time::parse_time)]
-    pub(crate) refresh_every: Option<std::time::Duration>,
+    #[arg(long, value_name = "TIME")]
+    pub(crate) refresh_every: Option<Time>,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -485,31 +503,6 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Parses a processor model with features, e.g. `max,-smap`. QEMU rejects an unknown model when the probe guest boots.
-fn parse_cpu_model(text: &str) -> Result<String, String> {
-    let may_be = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | '=' | '+');
-    match text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(may_be) {
-        true => Ok(text.to_owned()),
-        false => Err("expected a model of `qemu-system-x86_64 -cpu help`, e.g. max or max,-smap".to_owned()),
-    }
-}
-
-/// The default prefix of the names of machines and registrations.
-const PREFIX_DEFAULT: &str = "GH-runner";
-
-/// Longest prefix: a name is the prefix and `-<loop, at most three digits>-<7 characters>`, and has at most 64 characters.
-const PREFIX_LENGTH_MAX: usize = 52;
-
-fn parse_prefix(text: &str) -> Result<String, String> {
-    let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if text.is_empty() || text.len() > PREFIX_LENGTH_MAX || !valid || text.starts_with(['-', '.']) {
-        return Err(format!(
-            "expected 1 to {PREFIX_LENGTH_MAX} letters, digits, -, _ or ., beginning with a letter or digit"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -546,13 +539,5 @@ mod tests {
         assert_eq!(parse_assignment("a="), Ok(("a".to_owned(), String::new())));
         assert!(parse_assignment("=b").is_err());
         assert!(parse_assignment("a").is_err());
-    }
-
-    #[test]
-    fn a_prefix_that_makes_a_bad_host_name_is_refused() {
-        for text in ["", "-a", "a b", "a/b", &"a".repeat(53)] {
-            assert!(parse_prefix(text).is_err(), "{text}");
-        }
-        assert!(parse_prefix("GH-runner").is_ok());
     }
 }

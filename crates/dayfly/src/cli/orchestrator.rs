@@ -6,15 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::switch::Switch;
-
-/// Most loops of one orchestrator, because their numbers have three digits in the names of their environment directories.
-const LOOPS_MAX: i64 = 999;
+use crate::{defaults, rules};
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct OrchestratorArgs {
     /// Number of loops, each of which creates one runner after another
-    #[arg(short = 'n', long, env = "ORCHESTRATOR_RUNNERS", default_value_t = 1, value_parser = parse_loops)]
+    #[arg(short = 'n', long, env = "ORCHESTRATOR_RUNNERS", default_value_t = defaults::RUNNERS, value_parser = parse_loops)]
     pub(crate) runners: u32,
     /// Seconds between the starts of loops, if the loops are not isolated
     #[arg(short, long, env = "ORCHESTRATOR_SLEEP", default_value_t = 30, value_name = "SECONDS")]
@@ -40,8 +38,8 @@ pub(crate) struct OrchestratorArgs {
         short,
         long,
         env = "ORCHESTRATOR_PREFIX",
-        default_value = super::PREFIX_DEFAULT,
-        value_parser = super::parse_prefix
+        default_value = defaults::PREFIX,
+        value_parser = rules::prefix
     )]
     pub(crate) prefix: String,
     /// Driver of the machines: qemu, podman-krun, krunvm, process [default: the best that works on this host]
@@ -57,7 +55,7 @@ pub(crate) struct OrchestratorArgs {
     #[arg(long, env = "ORCHESTRATOR_ENVIRONMENT", value_name = "DIR")]
     pub(crate) environment: Option<PathBuf>,
     /// Number of loops that may start at once
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    #[arg(long, default_value_t = defaults::PARALLEL_START, value_parser = clap::value_parser!(u32).range(1..=i64::from(defaults::STARTS_MAX)), value_name = "N")]
     pub(crate) parallel_start: u32,
     /// Print each event on standard output, as one JSON object per line
     #[arg(long)]
@@ -74,14 +72,15 @@ pub(crate) struct OrchestratorArgs {
 }
 
 fn parse_loops(text: &str) -> Result<u32, String> {
-    match text.parse::<i64>() {
-        Ok(loops @ 1..=LOOPS_MAX) => u32::try_from(loops).map_err(|error| error.to_string()),
-        Ok(_) => Err(format!(
-            "an orchestrator has 1 to {LOOPS_MAX} loops, since their numbers have three digits; start several \
-             orchestrators for more"
-        )),
-        Err(error) => Err(error.to_string()),
-    }
+    let loops: i64 = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    let allowed = u32::try_from(loops).ok().filter(|loops| (1..=defaults::RUNNERS_MAX).contains(loops));
+    allowed.ok_or_else(|| {
+        format!(
+            "an orchestrator has 1 to {} loops, since their numbers have three digits; start several orchestrators for \
+             more",
+            defaults::RUNNERS_MAX
+        )
+    })
 }
 
 /// Variables of an orchestrator that have no option.

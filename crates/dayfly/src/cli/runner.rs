@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
+use dayfly_fleet::pool::{DNS_DEFAULT, GROUP_DEFAULT, USER_DEFAULT};
+use schemars::JsonSchema;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 use super::MachineArgs;
 use super::switch::Switch;
-use super::time::MaxAge;
+use crate::config::MaxAge;
+use crate::{defaults, rules};
 
 /// The options of a loop, from its own command line or from that of an orchestrator.
 #[derive(Debug, Clone, Args)]
@@ -32,7 +36,7 @@ pub(crate) struct RunnerArgs {
     #[arg(
         long,
         env = "RUNNER_MAX_AGE",
-        default_value = "7d",
+        default_value = defaults::MAX_AGE,
         value_name = "TIME|never",
         help_heading = "Machines"
     )]
@@ -59,7 +63,7 @@ pub(crate) struct RunnerArgs {
 #[command(next_help_heading = "Inside the machines")]
 pub(crate) struct GuestArgs {
     /// DNS server of the machines
-    #[arg(short, long, env = "RUNNER_DNS", default_value = "1.1.1.1", value_name = "ADDRESS")]
+    #[arg(short, long, env = "RUNNER_DNS", default_value_t = DNS_DEFAULT, value_name = "ADDRESS")]
     pub(crate) dns: IpAddr,
     /// Share a folder or file of this host with the machines; may be given several times (variable: one per line)
     #[arg(
@@ -80,7 +84,7 @@ pub(crate) struct GuestArgs {
     #[arg(long, env = "RUNNER_ENTRYPOINT", value_name = "FILE")]
     pub(crate) entrypoint: Option<PathBuf>,
     /// User that jobs run as
-    #[arg(short, long, env = "RUNNER_USER", default_value = "runner")]
+    #[arg(short, long, env = "RUNNER_USER", default_value = USER_DEFAULT)]
     pub(crate) user: String,
     /// Let the runner app update itself
     #[arg(short = 'U', long, env = "RUNNER_UPDATE", value_parser = FalseyValueParser::new())]
@@ -97,7 +101,7 @@ pub(crate) struct ForgeArgs {
         long = "github",
         visible_alias = "forge",
         env = "RUNNER_GITHUB",
-        default_value = "github.com",
+        default_value = defaults::FORGE_HOST,
         value_name = "FORGE"
     )]
     pub(crate) forge: String,
@@ -108,7 +112,7 @@ pub(crate) struct ForgeArgs {
     #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "NAME")]
     pub(crate) principal: Option<String>,
     /// Runner group, by name; a repository has only Default
-    #[arg(short = 'G', long, env = "RUNNER_GROUP", default_value = "Default")]
+    #[arg(short = 'G', long, env = "RUNNER_GROUP", default_value = GROUP_DEFAULT)]
     pub(crate) group: String,
     /// Labels to add to self-hosted, Linux and the architecture, separated by commas
     /// [default: krun, the distribution, dayfly]
@@ -148,7 +152,8 @@ pub(crate) struct ForgeArgs {
 }
 
 /// The way in which runners are registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum RegistrationWord {
     /// This host registers the runner; the machine gets an identity for one job
     Jit,
@@ -177,7 +182,7 @@ pub(crate) struct LoopArgs {
     #[arg(short = 'S', long, env = "RUNNER_SECRET", hide_env_values = true)]
     pub(crate) secret: Option<String>,
     /// Prefix of the names of machines and registrations
-    #[arg(long, env = "RUNNER_PREFIX", default_value = super::PREFIX_DEFAULT, value_parser = super::parse_prefix)]
+    #[arg(long, env = "RUNNER_PREFIX", default_value = defaults::PREFIX, value_parser = rules::prefix)]
     pub(crate) prefix: String,
     /// Environment directory of the loop [default: a folder of this process, removed at its end]
     #[arg(long, env = "RUNNER_ENVIRONMENT", value_name = "DIR")]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use secrecy::SecretString;
 
+use crate::defaults;
+
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct TokenArgs {
@@ -14,7 +16,7 @@ pub(crate) struct TokenArgs {
         long = "github",
         visible_alias = "forge",
         env = "TOKEN_GITHUB",
-        default_value = "github.com",
+        default_value = defaults::FORGE_HOST,
         value_name = "FORGE"
     )]
     pub(crate) forge: String,

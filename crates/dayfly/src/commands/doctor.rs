@@ -7,7 +7,8 @@ use dayfly_vm::{AccelChoice, AccelReport, ProbeGuest, StartError, Trust, VmHost}
 
 use super::image::build_settings;
 use super::machine::{probe_task, unchecked_host};
-use crate::cli::{DoctorArgs, MaxAge};
+use crate::cli::DoctorArgs;
+use crate::config::MaxAge;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, paint, style};
 use crate::settings::Places;

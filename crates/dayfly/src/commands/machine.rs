@@ -12,13 +12,12 @@ use dayfly_vm::{
 use super::image;
 use crate::exit::{Failure, Result};
 use crate::printer::{self, Task};
+use crate::rules;
 use crate::settings::Places;
 
 /// The default image of the krun drivers, as in the shell version.
 const KRUN_IMAGE: &str = "ghcr.io/efrecon/runner-krunvm-ubuntu:main";
 
-/// Least memory of a QEMU machine, MiB: kernel, Docker, runner app, and space for a job.
-const QEMU_MEMORY_MIN: u32 = 512;
 /// Largest warm-up script, bytes.
 const WARM_UP_MAX: u64 = 256 * 1024;
 
@@ -123,12 +122,7 @@ pub(crate) async fn settings(
     user: &str,
     quiet: bool,
 ) -> Result<Machine> {
-    if spec.memory_mib < QEMU_MEMORY_MIN {
-        return Err(Failure::usage(format!(
-            "{} MiB of memory are too few: a machine with Docker and a runner needs {QEMU_MEMORY_MIN} to boot",
-            spec.memory_mib
-        )));
-    }
+    rules::qemu_memory(spec.memory_mib).map_err(Failure::usage)?;
     let guest_binary = places.guest_binary()?;
     let accept = |image: &Image| dayfly_vm::check::refuse_broken(image, &guest_binary);
     let image::ChosenImage { image, source } =

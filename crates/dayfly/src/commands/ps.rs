@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::PsArgs;
 use crate::exit::{Failure, Outcome, Result};
-use crate::printer::{self, paint, style};
+use crate::printer;
 use crate::settings::Places;
 
 /// One loop of one instance.
@@ -74,23 +74,21 @@ fn rows_of(seen: &InstanceInfo) -> Vec<Row> {
 
 fn table(rows: &[Row]) {
     let now_ms = u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
-    let head = HEAD.map(str::to_owned);
-    let cells: Vec<_> = std::iter::once(head).chain(rows.iter().map(|row| cells(row, now_ms))).collect();
+    let cells = rows.iter().map(|row| cells(row, now_ms));
     // Only a configuration file names pools.
-    let has_pools = rows.iter().any(|row| row.pool().is_some());
-    let shown: Vec<usize> = (0..HEAD.len()).filter(|&column| has_pools || HEAD[column] != "POOL").collect();
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<(usize, usize)> = shown.into_iter().map(|column| (column, width(column))).collect();
-    for (number, row) in cells.iter().enumerate() {
-        let padded: Vec<String> =
-            widths.iter().map(|&(column, width)| format!("{:width$}", row[column])).collect();
-        let line = padded.join("  ").trim_end().to_owned();
-        if number == 0 { printer::line(paint(style::HEAD, line)) } else { printer::line(line) }
+    if rows.iter().any(|row| row.pool().is_some()) {
+        printer::table(HEAD, cells);
+    } else {
+        printer::table(without_pool(HEAD), cells.map(without_pool));
     }
 }
 
 /// The columns of the table.
 const HEAD: [&str; 9] = ["INSTANCE", "POOL", "LOOP", "RUNNER", "STATE", "FOR", "JOBS", "VM", "SCOPE"];
+
+fn without_pool<T>([instance, _, index, runner, state, since, jobs, vm, scope]: [T; 9]) -> [T; 8] {
+    [instance, index, runner, state, since, jobs, vm, scope]
+}
 
 fn cells(row: &Row, now_ms: u64) -> [String; 9] {
     let nothing = || "-".to_owned();

@@ -22,7 +22,7 @@ pub(crate) async fn build(places: &Places, args: TemplateBuildArgs) -> Result<Ou
     loop {
         build_once(places, &args).await?;
         let Some(every) = args.refresh_every else { return Ok(Outcome::Success) };
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(every.0).await;
     }
 }
 

@@ -1,13 +1,12 @@
 //! Reads the credential for a forge from a command's options: a token, or a GitHub App.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 
 use dayfly_forge::{AppKey, Credential, GithubApp, RunnerScope};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::exit::{Failure, Result};
+use crate::rules;
 
 /// Longest file with the forge's token, bytes. GitHub's personal tokens have less than 300.
 const PAT_FILE_MAX: u64 = 4096;
@@ -73,7 +72,7 @@ fn token(options: &CredentialOptions<'_>, warnings: &mut Vec<String>) -> Result<
     let text = match (options.pat, options.pat_file) {
         (Some(given), None) => given.clone(),
         (Some(given), Some(_)) if is_argument => given.clone(),
-        (_, Some(file)) => read_private(file, "token", PAT_FILE_MAX)?,
+        (_, Some(file)) => rules::read_secret_file(file, "token", PAT_FILE_MAX)?,
         (None, None) => SecretString::default(),
     };
     let token = text.expose_secret().trim();
@@ -91,7 +90,7 @@ fn app(options: &CredentialOptions<'_>, scope: &RunnerScope) -> Result<Credentia
     };
     let id = options.app_id.ok_or_else(|| missing("--app-id ID", "APP_ID"))?;
     let file = options.app_key_file.ok_or_else(|| missing("--app-key-file FILE", "APP_KEY_FILE"))?;
-    let pem = read_private(file, "private key", KEY_FILE_MAX)?;
+    let pem = rules::read_secret_file(file, "private key", KEY_FILE_MAX)?;
     let key = AppKey::from_pem(pem);
     let key = key.map_err(|error| Failure::usage(format!("cannot use {}: {error}", file.display())))?;
     let app = GithubApp::new(id, key, vec![scope.clone()]).map_err(Failure::usage)?;
@@ -99,31 +98,6 @@ fn app(options: &CredentialOptions<'_>, scope: &RunnerScope) -> Result<Credentia
         Some(installation) => app.installation(installation),
         None => app,
     }))
-}
-
-/// Reads a secret from a file that only its owner, and no other user of this host, can read. Pipes have no mode that counts.
-fn read_private(file: &Path, what: &str, bytes_max: u64) -> Result<SecretString> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let failed = |error| Failure::usage(format!("cannot read the {what} from {}: {error}", file.display()));
-    let mut opened = fs::File::open(file).map_err(failed)?;
-    let metadata = opened.metadata().map_err(failed)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if metadata.is_file() && mode & 0o077 != 0 {
-        let whose = format!(
-            "cannot use the {what} in {}: its mode {mode:04o} lets other users read it",
-            file.display()
-        );
-        return Err(Failure::usage(whose).hint(format!("chmod 600 {}", file.display())));
-    }
-    let own = rustix::process::geteuid().as_raw();
-    if metadata.is_file() && metadata.uid() != own && metadata.uid() != 0 {
-        let owner = metadata.uid();
-        let whose = format!("cannot use the {what} in {}: it belongs to the user {owner}", file.display());
-        return Err(Failure::usage(whose).hint(format!("chown {own} {}", file.display())));
-    }
-    let mut text = String::new();
-    opened.by_ref().take(bytes_max).read_to_string(&mut text).map_err(failed)?;
-    Ok(text.into())
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
 //! Reads a pool from a loop's options, and checks them before anything is created and before any request to the forge.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use dayfly_fleet::pool::{MachineSpec, PoolSpec, Registration};
+use dayfly_fleet::pool::{MachineSpec, PoolSpec};
 use dayfly_forge::{ApiBase, Credential, RunnerScope};
 use dayfly_guest::variables;
-use dayfly_vm::{Entrypoint, Mount};
+use dayfly_vm::Mount;
 use secrecy::SecretString;
 
 use super::credential::{CredentialOptions, credential};
-use crate::cli::{LoopOptions, RegistrationWord};
+use crate::cli::LoopOptions;
 use crate::exit::{Failure, Result};
+use crate::rules;
 use crate::settings::Places;
 
 /// Longest secret of the handshake; the file that carries it back holds 4 KiB.
@@ -39,11 +40,19 @@ impl PoolRequest {
         let args = &options.args;
         let forge = ApiBase::from_host_or_url(&args.forge.forge).map_err(Failure::usage)?;
         let mut warnings = Vec::new();
-        let registration = registration(args.forge.registration, args.forge.ephemeral, &mut warnings)?;
+        let ephemeral = args.forge.ephemeral;
+        let registration = rules::registration(args.forge.registration, ephemeral)
+            .map_err(|why| Failure::usage(format!("RUNNER_EPHEMERAL=0: {why}")))?;
+        if !ephemeral {
+            warnings.push(
+                "RUNNER_EPHEMERAL=0: one job after another runs in the same machine, and finds the files of earlier jobs"
+                    .to_owned(),
+            );
+        }
         let scope = scope(&args.forge.scope, args.forge.principal.as_deref())?;
         let (dir, guest_dir) = (args.guest.dir.as_deref(), args.guest.guest_dir.as_deref());
         let mut mounts = mounts(&args.guest.mounts)?;
-        let entrypoint = entrypoint(args.guest.entrypoint.clone(), dir);
+        let entrypoint = rules::entrypoint(args.guest.entrypoint.clone(), dir, Vec::new());
         mounts.extend(dir.map(|dir| guest_programs(dir, guest_dir, places)).transpose()?);
         let named = args.runtime.as_deref().filter(|word| !["", "auto"].contains(word));
         let driver = named.map(str::parse).transpose().map_err(Failure::usage)?;
@@ -51,7 +60,7 @@ impl PoolRequest {
         let machine = MachineSpec { driver, max_age: args.max_age.0, ..args.machine.spec() };
         let spec = PoolSpec {
             group: args.forge.group.clone(),
-            labels: labels(&args.forge.labels)?,
+            labels: rules::labels(&args.forge.labels).map_err(Failure::usage)?,
             registration,
             prefix: args.looping.prefix.clone(),
             repeat: u32::try_from(args.looping.repeat).ok().and_then(NonZeroU32::new),
@@ -86,26 +95,6 @@ pub(crate) fn scope(word: &str, principal: Option<&str>) -> Result<RunnerScope> 
     RunnerScope::parse(word, principal).map_err(Failure::usage)
 }
 
-fn registration(
-    word: Option<RegistrationWord>,
-    ephemeral: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Registration> {
-    if !ephemeral {
-        warnings.push(
-            "RUNNER_EPHEMERAL=0: one job after another runs in the same machine, and finds the files of earlier jobs"
-                .to_owned(),
-        );
-    }
-    match (word, ephemeral) {
-        (Some(RegistrationWord::Jit), false) => Err(Failure::usage(
-            "a JIT config is for one job: --registration jit and RUNNER_EPHEMERAL=0 exclude each other",
-        )),
-        (Some(RegistrationWord::Jit) | None, true) => Ok(Registration::Jit),
-        (Some(RegistrationWord::Token) | None, ephemeral) => Ok(Registration::Token { ephemeral }),
-    }
-}
-
 fn credential_options(options: &LoopOptions) -> CredentialOptions<'_> {
     let forge = &options.args.forge;
     CredentialOptions {
@@ -117,21 +106,6 @@ fn credential_options(options: &LoopOptions) -> CredentialOptions<'_> {
         app_key_file: forge.app_key_file.as_deref(),
         is_argument: Box::new(|id| options.is_argument(id)),
     }
-}
-
-fn labels(given: &[String]) -> Result<Option<Vec<String>>> {
-    let labels: Vec<String> =
-        given.iter().map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect();
-    if let Some(label) = labels.iter().find(|label| label.len() > 256 || label.chars().any(char::is_control))
-    {
-        return Err(Failure::usage(format!(
-            "\"{label}\" is no label: 256 bytes at most, without control characters"
-        )));
-    }
-    if labels.len() > 97 {
-        return Err(Failure::usage("a runner has at most 100 labels, and three of them are fixed"));
-    }
-    Ok(Some(labels).filter(|labels| !labels.is_empty()))
 }
 
 fn secret(text: &str) -> Result<SecretString> {
@@ -148,54 +122,25 @@ fn mounts(texts: &[String]) -> Result<Vec<Mount>> {
     given
         .map(|text| {
             let mount: Mount = text.parse().map_err(Failure::usage)?;
-            if mount.host.exists() {
-                return Ok(mount);
-            }
-            Err(Failure::usage(format!("the mount {text}: {} is not there", mount.host.display())))
+            rules::mount_is_there(&mount).map_err(Failure::usage)?;
+            Ok(mount)
         })
         .collect()
 }
 
-/// Returns the entrypoint as the machine sees it: the requested one, or the guest binary in the folder of `-D`.
-fn entrypoint(given: Option<PathBuf>, dir: Option<&Path>) -> Entrypoint {
-    let program = given.or_else(|| dir.map(|dir| dir.join("dayfly-guest")));
-    Entrypoint { program, args: Vec::new() }
-}
-
 /// Returns the mount for `-D`: this host's folder of guest programs, at that path.
 fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Result<Mount> {
-    if !dir.is_absolute() {
-        return Err(Failure::usage(format!(
-            "-D {}: the directory in the machine must be absolute",
-            dir.display()
-        )));
-    }
     let host = match guest_dir {
         Some(folder) => std::path::absolute(folder).map_err(Failure::usage)?,
         None => places.guest_binary_path()?.parent().unwrap_or(Path::new("/")).to_owned(),
     };
-    if !host.is_dir() {
-        return Err(Failure::usage(format!("the folder of guest programs {} is not there", host.display())));
-    }
-    Ok(Mount { host, guest: dir.to_owned(), options: vec!["ro".to_owned()] })
+    rules::guest_programs_are_there(&host).map_err(Failure::usage)?;
+    rules::guest_programs(dir, host).map_err(|why| Failure::usage(format!("-D {why}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_runner_for_many_jobs_registers_itself() {
-        let registration = |word, ephemeral| {
-            let mut warnings = Vec::new();
-            registration(word, ephemeral, &mut warnings).map(|registration| (registration, warnings.len()))
-        };
-        let (jit, token) = (Some(RegistrationWord::Jit), Some(RegistrationWord::Token));
-        assert_eq!(registration(None, true).expect("good"), (Registration::Jit, 0));
-        assert_eq!(registration(token, true).expect("good"), (Registration::Token { ephemeral: true }, 0));
-        assert_eq!(registration(None, false).expect("good"), (Registration::Token { ephemeral: false }, 1));
-        assert_eq!(registration(jit, false).expect_err("refused").code(), 2);
-    }
 
     #[test]
     fn a_scope_needs_a_principal() {
@@ -206,19 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_whose_host_side_is_missing_is_told() {
-        let error = mounts(&["/nonexistent/x:/y".to_owned()]).expect_err("refused");
-        assert_eq!(error.to_string(), "the mount /nonexistent/x:/y: /nonexistent/x is not there");
+    fn lines_without_a_mount_are_skipped() {
         assert_eq!(mounts(&["/:/y:ro".to_owned(), "  ".to_owned()]).expect("good").len(), 1);
-    }
-
-    #[test]
-    fn the_entrypoint_is_the_one_asked_for_or_the_one_in_the_mounted_folder() {
-        let program = |given: Option<&str>, dir: Option<&str>| {
-            entrypoint(given.map(PathBuf::from), dir.map(Path::new)).program
-        };
-        assert_eq!(program(None, None), None);
-        assert_eq!(program(None, Some("/local")), Some("/local/dayfly-guest".into()));
-        assert_eq!(program(Some("/x"), Some("/local")), Some("/x".into()));
+        assert_eq!(mounts(&["/nonexistent/x:/y".to_owned()]).expect_err("refused").code(), 2);
     }
 }

@@ -1,0 +1,69 @@
+//! The text of a generated file.
+
+use super::Plan;
+use crate::config::{DemandWord, schema};
+use crate::defaults;
+
+/// Returns a text as a TOML string. JSON writes strings as TOML reads them.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+/// Returns the text of the file.
+pub(super) fn render(plan: &Plan) -> String {
+    let Plan { scope, demand, max, .. } = plan;
+    let credential: String =
+        plan.credential.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let (forge, principal, pool) = (quoted(&plan.forge), quoted(&plan.principal), quoted(&plan.pool));
+    let (table, scope, demand_word) = (table_name(&plan.pool), scope.as_str(), demand.as_str());
+    let demand_lines = of_demand(*demand);
+    let (cpus, memory, disk) = (defaults::CPUS, defaults::MEMORY_MIB, defaults::DISK_GIB);
+    format!(
+        r#"#:schema {schema}
+# The configuration of `dayfly orchestrator`. `dayfly validate` checks it; docs/pools.md explains all keys.
+# It holds no secret, and everyone may read it.
+
+[forges.main]
+url = {forge}
+# The credential: a file of mode 0600, a variable (token_env), a systemd credential (token_credential),
+# or a GitHub App (app_id, key_file).
+{credential}
+[pools.{table}]
+forge = "main"
+scope = "{scope}"                  # repo, org or enterprise
+principal = {principal}
+labels = [{pool}]         # beside self-hosted, Linux and the architecture
+demand = "{demand_word}"
+{demand_lines}max = {max}                       # most machines at once
+
+# The machine of each job.
+cpus = {cpus}
+memory = "{memory}MiB"
+disk = "{disk}GiB"                  # only written blocks take space
+# image = "ubuntu:24.04"        # any OCI image (default: the built-in image)
+# spares = 1                    # forks that are kept ready: each one saves time and costs memory
+
+# timeouts = {{ idle = "10m", job = "6h" }}
+
+# [host]
+# max_machines = 16             # of all pools together
+# vcpu_overcommit = 2.0         # virtual CPUs for each processor
+"#,
+        schema = schema::ADDRESS
+    )
+}
+
+/// Returns the pool's name as a part of a table's name.
+fn table_name(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
+}
+
+fn of_demand(demand: DemandWord) -> &'static str {
+    match demand {
+        DemandWord::Static => "# static: max runners are kept, whether there are jobs or not\n",
+        DemandWord::ScaleSet | DemandWord::Webhook | DemandWord::Poll => {
+            "min_idle = 0                    # runners that wait without a job, so that the next job starts at once\n"
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The checks of a file that was read, and its conversion to [`Config`]: names, references, numbers that must fit each other.
+//!
+//! A check that compares several keys is left out if one of them could not be read, because the default that stands in its
+//! place was not meant.
+
+mod budget;
+mod forge;
+mod pool;
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+
+use super::file::{ConfigFile, HostFile};
+use super::problem::Problem;
+use super::reader::{Positions, join};
+use super::resolved::{Config, HostBudget, PoolConfig};
+use super::{HostSize, Surroundings};
+use crate::exit::Failure;
+
+/// Longest name of a pool or a forge, bytes.
+const NAME_LENGTH_MAX: usize = 32;
+
+/// The problems that the checks find, and what they need to find them.
+struct Findings<'a> {
+    positions: &'a Positions,
+    around: &'a Surroundings,
+    problems: Vec<Problem>,
+}
+
+impl Findings<'_> {
+    /// Adds an error about a key's value.
+    fn error(&mut self, key: &str, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(Problem::error(key, self.positions.value(key), message).hint(hint));
+    }
+
+    /// Returns the number of errors so far.
+    fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.is_error()).count()
+    }
+
+    /// Adds a warning about a key's value.
+    fn warning(&mut self, key: &str, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(Problem::warning(key, self.positions.value(key), message).hint(hint));
+    }
+
+    /// Returns a value, or adds the reason why there is none.
+    fn take<T>(&mut self, key: &str, value: Result<T, impl ToString>) -> Option<T> {
+        value.map_err(|why| self.error(key, why.to_string(), None)).ok()
+    }
+
+    /// Adds a warning if something that the file names is not as it must be on this host, unless the file is for another one.
+    fn on_this_host(&mut self, key: &str, check: impl FnOnce() -> Result<(), Failure>) {
+        if !self.around.is_this_host {
+            return;
+        }
+        if let Err(why) = check() {
+            self.warning(key, why.to_string(), why.what_to_do().map(str::to_owned));
+        }
+    }
+
+    /// Checks that a path of this host is absolute, because a service has no folder that others would expect.
+    fn absolute(&mut self, key: &str, path: Option<&PathBuf>) -> Option<PathBuf> {
+        let path = path?;
+        if path.is_absolute() {
+            return Some(path.clone());
+        }
+        self.error(key, format!("the path {:?} must be absolute", path.display().to_string()), None);
+        None
+    }
+
+    /// Checks the name of a pool or a forge.
+    fn name(&mut self, table: &str, name: &str) -> bool {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let is_good = (1..=NAME_LENGTH_MAX).contains(&name.len())
+            && name.bytes().all(is_plain)
+            && !name.starts_with('-');
+        if !is_good {
+            let key = join(table, name);
+            let message = format!("a name must have 1 to {NAME_LENGTH_MAX} letters, digits, - or _");
+            self.problems.push(Problem::error(&key, self.positions.name(&key), message));
+        }
+        is_good
+    }
+}
+
+/// Checks a file. Returns the configuration if there are only warnings.
+pub(super) fn check(
+    file: &ConfigFile,
+    positions: &Positions,
+    around: &Surroundings,
+) -> (Option<Config>, Vec<Problem>) {
+    let mut findings = Findings { positions, around, problems: Vec::new() };
+    let forges = forge::check(file, &mut findings);
+    let mut pools: Vec<PoolConfig> = Vec::new();
+    for (name, pool) in &file.pools {
+        pools.extend(pool::check(name, pool, file, &forges, &mut findings));
+    }
+    if file.pools.is_empty() && !positions.is_unread("pools") {
+        let hint = "add a table [pools.NAME] with forge and principal; `dayfly init` writes one".to_owned();
+        findings.error("pools", "there is no pool", Some(hint));
+    }
+    pool::same_scale_sets(&pools, &mut findings);
+    let budget = host(&file.host, &mut findings);
+    if let Some(budget) = &budget {
+        budget::check(&pools, budget, around.size, &mut findings);
+    }
+    let problems = findings.problems;
+    let config =
+        budget.map(|host| Config { forges: forges.into_iter().flat_map(whole).collect(), pools, host });
+    (config, problems)
+}
+
+/// Returns a forge that has no problem.
+fn whole<T>((name, forge): (String, Option<T>)) -> Option<(String, T)> {
+    forge.map(|forge| (name, forge))
+}
+
+fn host(file: &HostFile, findings: &mut Findings<'_>) -> Option<HostBudget> {
+    let reserve = file.disk_reserve.map(|size| size.in_mib(u64::MAX));
+    let disk_reserve_mib = match reserve {
+        Some(size) => Some(findings.take("host.disk_reserve", size)?),
+        None => None,
+    };
+    Some(HostBudget {
+        vcpu_overcommit: file.vcpu_overcommit,
+        memory_overcommit: file.memory_overcommit,
+        max_machines: file.max_machines,
+        max_starts: file.max_starts,
+        disk_reserve_mib,
+    })
+}
+
+/// The checked forges by name; none for one that has a problem.
+type Forges = IndexMap<String, Option<super::resolved::ForgeConfig>>;

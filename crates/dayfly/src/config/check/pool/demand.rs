@@ -1,0 +1,170 @@
+//! The checks of a pool's demand, and of the numbers that go with it.
+
+use std::collections::HashSet;
+
+use dayfly_fleet::demand::{Demand, StartOrder};
+use dayfly_fleet::pool::Registration;
+
+use super::Table;
+use crate::config::pool_file::{DemandWord, PoolFile};
+use crate::config::schedule::{Period, Schedule};
+use crate::config::size_label::SizeLabel;
+use crate::rules;
+
+/// Longest name of a scale set. It is a label of its runners, too.
+const SCALE_SET_LENGTH_MAX: usize = 64;
+
+/// Returns the sources, each once.
+pub(super) fn sources(table: &mut Table<'_, '_>) -> Vec<DemandWord> {
+    let given = table.pool.demand.to_vec();
+    let mut sources: Vec<DemandWord> = Vec::new();
+    for source in given {
+        if sources.contains(&source) {
+            table.error("demand", format!("{} is there twice", source.as_str()), None);
+        } else {
+            sources.push(source);
+        }
+    }
+    if sources.is_empty() {
+        table.error("demand", "at least one source of demand is needed", None);
+    }
+    if sources.len() > 1 && sources.contains(&DemandWord::Static) {
+        let message = "static always keeps max runners, so that another source has nothing to add";
+        let hint = "for runners that wait without a job, leave static out and give min_idle".to_owned();
+        table.error("demand", message, Some(hint));
+    }
+    sources
+}
+
+/// Returns the demand as the fleet knows it.
+pub(super) fn of_spec(pool: &PoolFile, sources: &[DemandWord]) -> Demand {
+    if sources != [DemandWord::Static] {
+        return Demand::Jobs { max: pool.max };
+    }
+    let start = match pool.start.pause {
+        Some(pause) => StartOrder::Paused(pause.0),
+        None => StartOrder::Isolated { parallel: pool.start.parallel, limit: pool.start.limit.0 },
+    };
+    Demand::Static { runners: pool.max, start }
+}
+
+/// Checks the keys that have a meaning for one kind of demand only, and that the minimum fits.
+pub(super) fn numbers(table: &mut Table<'_, '_>, sources: &[DemandWord]) {
+    if !table.are_read(&["demand"]) {
+        return;
+    }
+    let (is_static, meaning) = match sources.contains(&DemandWord::Static) {
+        true => (true, "has no meaning with the demand static, which always keeps max runners"),
+        false => (false, "has a meaning only with the demand static"),
+    };
+    let odd: &[&str] = if is_static { &["min_idle", "schedule", "sizes"] } else { &["repeat", "start"] };
+    for key in odd.iter().filter(|key| table.has(key)).copied().collect::<Vec<_>>() {
+        table.error(key, format!("{key} {meaning}"), None);
+    }
+    let start = table.key("start");
+    let parts = ["parallel", "limit"].map(|key| format!("{start}.{key}"));
+    if let Some(part) = parts
+        .iter()
+        .find(|part| table.findings.positions.has(part))
+        .filter(|_| table.pool.start.pause.is_some())
+    {
+        table.findings.error(part, "a pause between starts excludes parallel and limit", None);
+    }
+    if !is_static && table.are_read(&["max", "min_idle"]) && table.pool.min_idle > table.pool.max {
+        let (min_idle, max) = (table.pool.min_idle, table.pool.max);
+        table.error("min_idle", format!("min_idle = {min_idle} is more than max = {max}"), None);
+    }
+}
+
+/// Returns the schedule.
+pub(super) fn schedule(table: &mut Table<'_, '_>) -> Schedule {
+    let max = table.pool.max;
+    let is_comparable = table.are_read(&["max"]);
+    let mut entries = Vec::new();
+    for (index, entry) in table.pool.schedule.iter().enumerate() {
+        entries.extend(table.take(&format!("schedule[{index}].time_zone"), Period::new(entry)));
+        if is_comparable && entry.min_idle > max {
+            let message = format!("min_idle = {} is more than max = {max}", entry.min_idle);
+            table.error(&format!("schedule[{index}].min_idle"), message, None);
+        }
+    }
+    Schedule { entries }
+}
+
+/// Returns the name of the scale set, if the pool has one.
+pub(super) fn scale_set(table: &mut Table<'_, '_>, name: &str, sources: &[DemandWord]) -> Option<String> {
+    let given = table.pool.scale_set.as_deref();
+    if !sources.contains(&DemandWord::ScaleSet) {
+        if table.has("scale_set") && table.are_read(&["demand"]) {
+            table.error("scale_set", "scale_set has a meaning only with the demand scale-set", None);
+        }
+        return None;
+    }
+    let name = given.unwrap_or(name);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !(1..=SCALE_SET_LENGTH_MAX).contains(&name.len()) || !name.bytes().all(is_plain) {
+        let message = format!(
+            "{name:?} is no name of a scale set: 1 to {SCALE_SET_LENGTH_MAX} letters, digits, -, _ or ."
+        );
+        table.error("scale_set", message, None);
+    }
+    Some(name.to_owned())
+}
+
+/// Returns the sizes that jobs may ask for.
+pub(super) fn sizes(table: &mut Table<'_, '_>, sources: &[DemandWord]) -> Vec<SizeLabel> {
+    let mut seen = HashSet::new();
+    let mut sizes = Vec::new();
+    for (index, size) in table.pool.sizes.iter().enumerate() {
+        let key = format!("sizes[{index}]");
+        let Some(size) = table.take(&key, size.parse::<SizeLabel>()) else { continue };
+        if !seen.insert((size.cpus, size.memory_mib)) {
+            table.error(&key, format!("{size} is there twice"), None);
+        }
+        sizes.push(size);
+    }
+    let labels: Vec<String> =
+        table.pool.labels.iter().cloned().chain(sizes.iter().map(ToString::to_string)).collect();
+    // A scale set has the labels of all of its sizes.
+    if sources.contains(&DemandWord::ScaleSet)
+        && rules::labels(&table.pool.labels).is_ok()
+        && !sizes.is_empty()
+    {
+        let _ = table.take("sizes", rules::labels(&labels));
+    }
+    sizes
+}
+
+/// Returns the way in which runners are registered.
+pub(super) fn registration(table: &mut Table<'_, '_>, sources: &[DemandWord]) -> Option<Registration> {
+    let pool = table.pool;
+    if !table.are_read(&["registration", "ephemeral", "demand"]) {
+        return None;
+    }
+    let registration = table.take("registration", rules::registration(pool.registration, pool.ephemeral))?;
+    let is_static = sources == [DemandWord::Static];
+    match registration {
+        Registration::Token { ephemeral: false } if !is_static => {
+            table.error(
+                "ephemeral",
+                "only a runner of the demand static can run one job after another",
+                None,
+            );
+        }
+        Registration::Token { .. } if sources.contains(&DemandWord::ScaleSet) => {
+            table.error(
+                "registration",
+                "a scale set gives its runners JIT configs, not registration tokens",
+                None,
+            );
+        }
+        Registration::Token { ephemeral: false } => {
+            let key = table.key("ephemeral");
+            let message =
+                "one job after another runs in the same machine, and finds the files of earlier jobs";
+            table.findings.warning(&key, message, None);
+        }
+        Registration::Jit | Registration::Token { .. } => {}
+    }
+    Some(registration)
+}

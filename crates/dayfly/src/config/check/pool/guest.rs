@@ -1,0 +1,65 @@
+//! The checks of what a pool's machines see: mounts, the folder of guest programs, settings.
+
+use std::path::Path;
+
+use dayfly_guest::variables;
+use dayfly_vm::{Entrypoint, Mount};
+
+use super::Table;
+use crate::config::pool_file::PoolFile;
+use crate::config::{reader, secret};
+use crate::exit::Failure;
+use crate::rules;
+
+/// Returns all mounts, that of the folder of guest programs among them.
+pub(super) fn mounts(table: &mut Table<'_, '_>) -> Option<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for (index, text) in table.pool.mounts.iter().enumerate() {
+        let name = format!("mounts[{index}]");
+        let Some(mount) = table.take(&name, text.parse::<Mount>()) else { continue };
+        let key = table.key(&name);
+        table.findings.on_this_host(&key, || rules::mount_is_there(&mount).map_err(Failure::usage));
+        mounts.push(mount);
+    }
+    if let Some(dir) = table.pool.dir.clone() {
+        mounts.push(guest_programs(table, &dir)?);
+    } else if table.has("guest_dir") && table.are_read(&["dir"]) {
+        table.error("guest_dir", "guest_dir has a meaning only with dir", None);
+    }
+    Some(mounts)
+}
+
+fn guest_programs(table: &mut Table<'_, '_>, dir: &Path) -> Option<Mount> {
+    let key = table.key("guest_dir");
+    let folder = match table.findings.absolute(&key, table.pool.guest_dir.as_ref()) {
+        Some(folder) => folder,
+        None if table.has("guest_dir") => return None,
+        None => table.findings.around.guest_folder.clone(),
+    };
+    let key = if table.has("guest_dir") { key } else { table.key("dir") };
+    table.findings.on_this_host(&key, || rules::guest_programs_are_there(&folder).map_err(Failure::usage));
+    table.take("dir", rules::guest_programs(dir, folder))
+}
+
+/// Returns the entrypoint as the machine sees it.
+pub(super) fn entrypoint(pool: &PoolFile) -> Entrypoint {
+    rules::entrypoint(pool.entrypoint.clone(), pool.dir.as_deref(), pool.entrypoint_args.clone())
+}
+
+/// Checks that all settings may reach a job.
+pub(super) fn settings(table: &mut Table<'_, '_>) {
+    let settings = table.pool.settings.iter();
+    let refused: Vec<String> = settings
+        .filter(|(name, value)| !variables::is_for_guest(name, value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in refused {
+        let key = reader::join(&table.key("settings"), &name);
+        let message = if secret::looks_like_one(&table.pool.settings[&name]) {
+            "a secret must not be in this file; give it to jobs by the forge's own secrets"
+        } else {
+            "this cannot be a setting: names begin with RUNNER_, and are neither settings of the host nor secrets"
+        };
+        table.findings.error(&key, message, None);
+    }
+}

@@ -1,0 +1,110 @@
+//! The configuration after all checks: what an orchestrator runs from. Secrets are not part of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dayfly_fleet::pool::PoolSpec;
+use dayfly_forge::ApiBase;
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use super::pool_file::DemandWord;
+use super::schedule::Schedule;
+use super::size_label::SizeLabel;
+
+/// A checked configuration.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Config {
+    /// The forges, by name.
+    pub(crate) forges: IndexMap<String, ForgeConfig>,
+    /// The pools, in the order of the file. Each refers to a forge that is there.
+    pub(crate) pools: Vec<PoolConfig>,
+    /// The share of this host that all pools together may use.
+    pub(crate) host: HostBudget,
+}
+
+/// A forge.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ForgeConfig {
+    /// Its API.
+    pub(crate) url: ApiBase,
+    /// Where its credential is found. The credential itself is read at the start.
+    pub(crate) credential: Credential,
+}
+
+/// The place of a forge's credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Credential {
+    /// A file with a token, which only its owner may be able to read.
+    TokenFile(PathBuf),
+    /// The name of an environment variable with a token.
+    TokenEnv(String),
+    /// The name of a file with a token in `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
+    #[serde(rename = "token_credential")]
+    Systemd(String),
+    /// A GitHub App.
+    App {
+        /// Its id.
+        id: u64,
+        /// The id of its installation; none: that of the pool's owner.
+        installation: Option<u64>,
+        /// A file with its private key, which only its owner may be able to read.
+        key_file: PathBuf,
+    },
+}
+
+/// A pool.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PoolConfig {
+    /// Its name.
+    pub(crate) name: String,
+    /// Name of its forge in [`Config::forges`].
+    pub(crate) forge: String,
+    /// The description of its runners. Its demand is [`dayfly_fleet::demand::Demand::Static`] only for the source `static`.
+    pub(crate) spec: PoolSpec,
+    /// The sources of its demand: at least one, each once, and `static` only alone.
+    pub(crate) sources: Vec<DemandWord>,
+    /// Name of its scale set; none without the source `scale-set`.
+    pub(crate) scale_set: Option<String>,
+    /// Idle runners that are kept ready, if no entry of the schedule holds; 0 for the source `static`.
+    pub(crate) min_idle: u32,
+    /// Most runners.
+    pub(crate) max: u32,
+    /// The times at which another minimum holds.
+    pub(crate) schedule: Schedule,
+    /// The limits of the phases of a runner.
+    pub(crate) timeouts: Timeouts,
+    /// The share of the pool if the host has not enough for all.
+    pub(crate) weight: u32,
+    /// Sizes that a job may ask for by label, beside the pool's own.
+    pub(crate) sizes: Vec<SizeLabel>,
+}
+
+/// The limits of the phases of a runner; none: the default, see [`super::pool_file::TimeoutsFile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Timeouts {
+    /// From the start of the machine until the agent's hello.
+    pub(crate) boot: Option<Duration>,
+    /// From the agent's hello until the runner app is about to start.
+    pub(crate) registration: Option<Duration>,
+    /// Without a job.
+    pub(crate) idle: Option<Duration>,
+    /// Of a job.
+    pub(crate) job: Option<Duration>,
+}
+
+/// The share of this host that all pools together may use; none: no such limit.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub(crate) struct HostBudget {
+    /// Virtual CPUs of all machines for each processor of the host.
+    pub(crate) vcpu_overcommit: Option<f64>,
+    /// Memory of all machines, as a multiple of the host's memory.
+    pub(crate) memory_overcommit: Option<f64>,
+    /// Most machines.
+    pub(crate) max_machines: Option<u32>,
+    /// Most machines that start at once.
+    pub(crate) max_starts: Option<u32>,
+    /// Space that stays free on the disk of the state folder, MiB.
+    pub(crate) disk_reserve_mib: Option<u64>,
+}

@@ -1,0 +1,304 @@
+//! What users read about a file that is wrong.
+
+use super::{around, messages, parse, pool, problems, read};
+
+#[test]
+fn all_problems_of_a_file_are_told_at_once_with_their_places() {
+    insta::assert_snapshot!(problems(
+        r#"
+[forges.main]
+url = "https://github.com/acme"
+token_file = "pat"
+
+[forges.mian]
+token_env = "A"
+token_credential = "b"
+
+[pools.build]
+forge = "man"
+scope = "repository"
+principal = "acme"
+lables = ["x"]
+demand = ["scale-set", "webhok"]
+min_idle = 9
+max = 8
+cpus = 65
+memory = "2GB"
+disk = 32
+timeouts = { boot = "soon", job = "6h" }
+
+[[pools.build.schedule]]
+days = ["monday"]
+from = "8:00"
+min_idle = 1
+
+[pools."bad name"]
+forge = "main"
+
+[hosts]
+max_machines = 1
+"#
+    ));
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_shown() {
+    let text = r#"
+[forges.a]
+token = "ghp_SECRET"
+[forges.b]
+token_env = "ghp_SECRET"
+[forges.c]
+private_key = """
+-----BEGIN RSA PRIVATE KEY-----
+SECRET
+-----END RSA PRIVATE KEY-----
+"""
+[forges.d]
+app_id = "ghp_SECRET"
+[forges.e]
+github_pat_SECRET = 1
+[pools.p]
+forge = "a"
+principal = "acme/app"
+settings = { RUNNER_NOTE = "ghp_SECRET" }
+"#;
+    let shown = problems(text);
+    assert!(!shown.contains("SECRET"), "{shown}");
+    insta::assert_snapshot!(shown);
+    let broken = problems("[forges.c]\nkey = \"\"\"\n-----BEGIN RSA PRIVATE KEY-----\nSECRET\\q\n");
+    assert!(!broken.is_empty() && !broken.contains("SECRET"), "{broken}");
+    let broken = problems("[forges.a]\ntoken = SECRET SECRET\n");
+    assert!(!broken.is_empty() && !broken.contains("SECRET"), "{broken}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_every_place() {
+    insta::assert_snapshot!(problems("[pools.a\nforge = \n[pools.b]\nforge = \"x\"\nforge = \"y\"\n"));
+}
+
+#[test]
+fn a_file_that_is_no_text_is_told_with_its_place() {
+    let findings = parse("f.toml", b"a = 1\nb = \xff\n", &around()).findings;
+    assert_eq!(findings.len(), 1);
+    assert_eq!((findings[0].line, findings[0].column), (2, 5));
+    assert_eq!(findings[0].message, "the file is not UTF-8 text");
+}
+
+#[test]
+fn an_empty_file_has_no_pool() {
+    let findings = read("").findings;
+    assert_eq!((findings.len(), findings[0].line, findings[0].column), (1, 1, 1));
+    assert_eq!(findings[0].message, "there is no pool");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_causes_no_other_problem() {
+    assert_eq!(messages("demand = \"scale-set\"\nmin_idle = 4\nmax = \"many\"").len(), 1);
+    assert_eq!(messages("demand = \"scaleset\"\nmin_idle = 4\nmax = 8").len(), 1);
+    assert_eq!(messages("scope = \"organization\"\ngroup = \"x\"").len(), 1);
+    let text = "[forges]\nmain = 1\n[pools.p]\nforge = \"main\"\nprincipal = \"a/b\"\n";
+    assert_eq!(read(text).findings.len(), 1);
+}
+
+#[test]
+fn a_forge_has_exactly_one_way_to_authenticate() {
+    let forge = |keys: &str| {
+        let text = format!("[forges.m]\n{keys}\n[pools.p]\nforge = \"m\"\nprincipal = \"a/b\"\n");
+        read(&text).findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("; ")
+    };
+    for good in [
+        "token_file = \"/t\"",
+        "token_env = \"T\"",
+        "token_credential = \"t\"",
+        "app_id = 1\nkey_file = \"/k\"",
+    ] {
+        assert_eq!(forge(good), "");
+    }
+    assert_eq!(forge(""), "there is no way to authenticate at this forge");
+    assert_eq!(
+        forge("token_file = \"/t\"\napp_id = 1\nkey_file = \"/k\""),
+        "token_file and app_id are two ways to authenticate, and one is needed"
+    );
+    assert_eq!(forge("app_id = 1"), "a GitHub App needs its private key: the key key_file is missing");
+    assert_eq!(
+        forge("token_env = \"T\"\nkey_file = \"/k\""),
+        "key_file is for a GitHub App, and there is no app_id"
+    );
+    assert_eq!(forge("token_file = \"pat\""), "the path \"pat\" must be absolute");
+    assert_eq!(
+        forge("token_credential = \"../x\""),
+        "\"../x\" is no name: 1 to 128 letters, digits, _, - or ."
+    );
+}
+
+#[test]
+fn keys_without_a_meaning_are_refused() {
+    assert_eq!(
+        messages("min_idle = 1\nsizes = [\"dayfly-1cpu-1gb\"]"),
+        [
+            "pools.p.min_idle: min_idle has no meaning with the demand static, which always keeps max runners",
+            "pools.p.sizes: sizes has no meaning with the demand static, which always keeps max runners",
+        ]
+    );
+    assert_eq!(
+        messages(
+            "demand = \"poll\"\nrepeat = 1\nscale_set = \"x\"\nguest_dir = \"/x\"\nstart = { pause = \"1s\" }"
+        ),
+        [
+            "pools.p.repeat: repeat has a meaning only with the demand static",
+            "pools.p.scale_set: scale_set has a meaning only with the demand scale-set",
+            "pools.p.guest_dir: guest_dir has a meaning only with dir",
+            "pools.p.start: start has a meaning only with the demand static",
+        ]
+    );
+    assert_eq!(
+        messages("start = { pause = \"1s\", parallel = 2 }"),
+        ["pools.p.start.parallel: a pause between starts excludes parallel and limit"]
+    );
+}
+
+#[test]
+fn sources_that_exclude_each_other_are_refused() {
+    let one = |keys: &str| {
+        let mut found = messages(keys);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    };
+    assert!(one("demand = [\"poll\", \"static\"]").contains("another source has nothing to add"));
+    assert!(one("demand = [\"poll\", \"poll\"]").contains("poll is there twice"));
+    assert!(one("demand = []").contains("at least one source"));
+    assert!(one("demand = \"scale-set\"\nregistration = \"token\"").contains("JIT configs"));
+    assert!(one("demand = \"poll\"\nephemeral = false").contains("only a runner of the demand static"));
+    assert!(one("registration = \"jit\"\nephemeral = false").contains("a JIT config is for one job"));
+    assert!(one("ephemeral = false").contains("finds the files of earlier jobs"), "a warning");
+    assert!(read(&pool("ephemeral = false")).config.is_some());
+}
+
+#[test]
+fn values_are_checked_as_those_of_options_are() {
+    for (keys, message) in [
+        ("labels = [\"a\\nb\"]", "is no label"),
+        ("prefix = \"-x\"", "expected 1 to 52 letters"),
+        ("memory = \"256MiB\"", "256 MiB of memory are too few"),
+        ("memory = \"2TiB\"", "2TiB is not between 1 MiB and 1048576 MiB"),
+        ("disk = \"1536MiB\"", "1536MiB is no whole number of GiB"),
+        ("cpu_model = \"-x\"", "expected a model"),
+        ("mounts = [\"/a:/b\", \"x:/y\"]", "\"x\" is not an absolute path"),
+        ("dir = \"local\"", "must be absolute"),
+        ("driver = \"docker\"", "is no driver"),
+        ("settings = { RUNNER_PAT = \"x\" }", "this cannot be a setting"),
+        ("group = \"x\"", "a repository knows only the runner group Default"),
+        ("max = 1000", "1000 must be between 1 and 999"),
+        ("dns = \"one\"", "invalid IP address"),
+        ("warm_up = \"w.sh\"", "must be absolute"),
+        ("demand = \"poll\"\nsizes = [\"big\"]", "is no label of a size"),
+        ("demand = \"poll\"\nsizes = [\"dayfly-1cpu-1gb\", \"dayfly-1cpu-1gb\"]", "is there twice"),
+        (
+            "demand = \"poll\"\nschedule = [{ from = \"08:00\", to = \"09:00\", min_idle = 2 }]",
+            "min_idle = 2 is more than max = 1",
+        ),
+        (
+            "demand = \"poll\"\nschedule = [{ from = \"08:00\", to = \"09:00\" }]",
+            "the key min_idle is missing",
+        ),
+    ] {
+        let found = messages(keys);
+        assert!(found.len() == 1 && found[0].contains(message), "{keys}: {found:?}");
+    }
+    assert!(messages("memory = \"256MiB\"\ndriver = \"krunvm\"").is_empty());
+}
+
+#[test]
+fn a_problem_in_a_list_is_at_its_element() {
+    let findings = read(&pool("mounts = [\"/a:/b\", \"x:/y\"]")).findings;
+    assert_eq!(
+        (findings[0].key.as_str(), findings[0].line, findings[0].column),
+        ("pools.p.mounts[1]", 6, 20)
+    );
+}
+
+#[test]
+fn two_pools_cannot_have_one_scale_set() {
+    let pool = |name: &str, keys: &str| {
+        format!(
+            "[pools.{name}]\nforge = \"m\"\nscope = \"org\"\nprincipal = \"Acme\"\ndemand = \"scale-set\"\n{keys}\n"
+        )
+    };
+    let both = |first: &str, second: &str| {
+        let text = format!("[forges.m]\ntoken_env = \"T\"\n{}{}", pool("a", first), pool("b", second));
+        read(&text).findings.into_iter().map(|finding| (finding.line, finding.message)).collect::<Vec<_>>()
+    };
+    assert!(both("", "").is_empty());
+    assert!(both("scale_set = \"x\"", "scale_set = \"x\"\ngroup = \"other\"").is_empty());
+    let found = both("scale_set = \"x\"", "scale_set = \"X\"");
+    assert_eq!(
+        found,
+        [(14, "the pool a has the scale set \"X\" too: same forge, scope, owner and group".to_owned())]
+    );
+}
+
+#[test]
+fn a_pool_that_the_budget_can_never_hold_is_an_error() {
+    let found = |keys: &str, host: &str| messages(&format!("{keys}\n[host]\n{host}"));
+    assert_eq!(found("max = 4\ncpus = 2", "vcpu_overcommit = 2\nmax_machines = 4"), [""; 0]);
+    assert_eq!(
+        found("max = 4\ncpus = 3", "vcpu_overcommit = 2.0\nmax_machines = 3"),
+        [
+            "pools.p.max: 4 machines of this pool can never run at once: max_machines = 3 allows 3",
+            "pools.p.max: 4 machines of this pool can never run at once: they have 12 virtual CPUs, and 4 processors with vcpu_overcommit = 2 allow 8",
+        ]
+    );
+    let too_large = "pools.p.max: 7 machines of this pool can never run at once: they have 57344 MiB of memory, and 16384 MiB with memory_overcommit = 3 allow 49152";
+    assert_eq!(found("max = 7\nmemory = \"8GiB\"", ""), [too_large]);
+    assert_eq!(found("max = 7\nmemory = \"8GiB\"", "memory_overcommit = 4"), [""; 0]);
+    let one_size = found("demand = \"poll\"\nsizes = [\"dayfly-1cpu-64gb\"]", "");
+    assert!(one_size[0].contains("they have 65536 MiB"), "{one_size:?}");
+}
+
+#[test]
+fn files_that_are_missing_on_this_host_are_warnings() {
+    let text = r#"
+[forges.m]
+token_file = "/nonexistent/token"
+[pools.p]
+forge = "m"
+principal = "a/b"
+mounts = ["/nonexistent/x:/y"]
+dir = "/local"
+[pools.q]
+forge = "m"
+principal = "a/b"
+warm_up = "/nonexistent/w"
+"#;
+    let here =
+        super::Surroundings { is_this_host: true, guest_folder: "/nonexistent/guest".into(), ..around() };
+    let reading = parse("f.toml", text.as_bytes(), &here);
+    assert!(reading.config.is_some());
+    let warnings: Vec<String> =
+        reading.findings.iter().map(|finding| format!("{}: {}", finding.line, finding.message)).collect();
+    insta::assert_snapshot!(warnings.join("\n"));
+    assert!(read(text).findings.is_empty(), "on another host they may be there");
+}
+
+#[test]
+fn keys_about_forks_are_a_warning_if_machines_are_booted() {
+    for (keys, why) in [
+        ("spares = 1\ncold = true", "cold machines are booted"),
+        ("spares = 1\nmounts = [\"/a:/b\"]", "machines with mounts are booted"),
+        ("spares = 1\ndir = \"/local\"", "machines with mounts are booted"),
+        ("spares = 1\ndriver = \"krunvm\"", "only qemu forks machines"),
+    ] {
+        assert_eq!(messages(keys), [format!("pools.p.spares: this has no effect, because {why}")]);
+        assert!(read(&pool(keys)).config.is_some(), "{keys}");
+    }
+    assert_eq!(messages("spares = 1"), [""; 0]);
+}
+
+#[test]
+fn a_forge_without_pools_is_a_warning() {
+    let text = format!("{}\n[forges.spare]\ntoken_env = \"T\"\n", pool(""));
+    let reading = read(&text);
+    assert!(reading.config.is_some());
+    assert_eq!(reading.findings[0].message, "no pool uses this forge");
+}

@@ -1,0 +1,47 @@
+//! The defaults and bounds of what users may set, each of them once: the options of commands and the keys of the
+//! configuration file both take them from here.
+//!
+//! Defaults that the fleet knows too (DNS server, user, group) are its own constants.
+
+/// Address of the forge that the file uses if it names none.
+pub(crate) const FORGE_URL: &str = "https://github.com";
+/// The same forge, as the options of the shell version name it.
+pub(crate) const FORGE_HOST: &str = "github.com";
+
+/// Virtual CPUs of a machine.
+pub(crate) const CPUS: u32 = 2;
+/// Most virtual CPUs of a machine.
+pub(crate) const CPUS_MAX: u32 = 64;
+/// Memory of a machine, MiB.
+pub(crate) const MEMORY_MIB: u32 = 1024;
+/// Most memory of a machine, MiB.
+pub(crate) const MEMORY_MIB_MAX: u32 = 1_048_576;
+/// Least memory of a QEMU machine, MiB: kernel, Docker, runner app, and space for a job.
+pub(crate) const QEMU_MEMORY_MIB_MIN: u32 = 512;
+/// Scratch disk of a machine, GiB.
+pub(crate) const DISK_GIB: u64 = 32;
+/// Largest scratch disk, GiB.
+pub(crate) const DISK_GIB_MAX: u64 = 4096;
+/// Number of forks that are kept ready.
+pub(crate) const SPARES: u32 = 0;
+/// Most forks that are kept ready.
+pub(crate) const SPARES_MAX: u32 = 256;
+
+/// Age at which an image that dayfly builds is built anew.
+pub(crate) const MAX_AGE: &str = "7d";
+
+/// Prefix of the names of machines and registrations.
+pub(crate) const PREFIX: &str = "GH-runner";
+/// Number of runners of a pool, and of loops of an orchestrator.
+pub(crate) const RUNNERS: u32 = 1;
+/// Most runners of a pool, because the numbers of loops have three digits in the names of their environment directories.
+pub(crate) const RUNNERS_MAX: u32 = 999;
+/// Number of loops of a static demand that start at once.
+pub(crate) const PARALLEL_START: u32 = 1;
+/// Most machines that may start at once.
+pub(crate) const STARTS_MAX: u32 = 64;
+/// Most detailed verbosity of an entrypoint.
+pub(crate) const VERBOSITY_MAX: u8 = 3;
+
+/// The configuration file.
+pub(crate) const CONFIG_FILE: &str = "/etc/dayfly/dayfly.toml";
