@@ -3,6 +3,8 @@
 //!
 //! Defaults that the fleet knows too (DNS server, user, group) are its own constants.
 
+use std::time::Duration;
+
 /// Address of the forge that the file uses if it names none.
 pub(crate) const FORGE_URL: &str = "https://github.com";
 /// The same forge, as the options of the shell version name it.
@@ -36,6 +38,8 @@ pub(crate) const PREFIX: &str = "GH-runner";
 pub(crate) const RUNNERS: u32 = 1;
 /// Most runners of a pool, because the numbers of loops have three digits in the names of their environment directories.
 pub(crate) const RUNNERS_MAX: u32 = 999;
+/// Time after which an idle runner goes that no job needs, and that is above the minimum.
+pub(crate) const IDLE: Duration = Duration::from_secs(600);
 /// Number of loops of a static demand that start at once.
 pub(crate) const PARALLEL_START: u32 = 1;
 /// Most machines that may start at once.

@@ -77,6 +77,11 @@ impl Failure {
         self
     }
 
+    /// Puts the place of the problem before the error.
+    pub(crate) fn at(self, place: &str) -> Self {
+        Self { error: format!("{place}: {}", self.error).into(), ..self }
+    }
+
     /// Returns the hint.
     pub(crate) fn what_to_do(&self) -> Option<&str> {
         self.hint.as_deref()

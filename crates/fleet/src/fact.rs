@@ -146,6 +146,20 @@ pub enum Fact {
         /// Time until the next start, milliseconds.
         pause_ms: u64,
     },
+    /// A source of the pool's demand is ready. The number of the loop is the pool's first one, which no slot has.
+    SourceReady {
+        /// The kind of the source, e.g. "scale set".
+        source: String,
+        /// The text for people.
+        message: String,
+    },
+    /// A source of the pool's demand is in trouble, and goes on by itself.
+    SourceTrouble {
+        /// The kind of the source.
+        source: String,
+        /// The problem, and the step that follows.
+        message: String,
+    },
     /// No further runner is created for a job, or for a slot.
     GaveUp {
         /// The reason.
@@ -440,6 +454,8 @@ pub(crate) mod tests {
             Fact::LoopStarted { for_job: Some(6) },
             Fact::LoopEnded { how: text() },
             Fact::LoopReplaced { why: why.clone(), count: 1, pause_ms: 1000 },
+            Fact::SourceReady { source: text(), message: text() },
+            Fact::SourceTrouble { source: text(), message: text() },
             Fact::GaveUp { why: why.clone() },
             Fact::Retrying { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::ImagePhase { phase: text() },

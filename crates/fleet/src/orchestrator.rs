@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::demand::{DemandEvent, DemandReceiver, PoolDemand};
+use crate::demand::{self, DemandEvent, DemandReceiver, PoolDemand};
 use crate::fact::{Fact, FactRecord};
 use crate::reaper::reap;
 use crate::stop::{Stop, StopOrder};
@@ -45,7 +45,7 @@ pub const UP_LIMIT: Duration = Duration::from_secs(300);
 pub const SLOTS_MAX: u32 = 1000;
 
 /// The pools to run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Orchestration {
     /// The pools. Each has a name of its own if there are several.
     pub pools: Vec<PoolRun>,
@@ -55,21 +55,29 @@ pub struct Orchestration {
     pub environment: PathBuf,
 }
 
-/// Runs the slots of pools until their demand is over and all slots have ended. `demand` brings the jobs; `stop` stops all
-/// slots.
+/// Runs the slots of pools until their demand is over and all slots have ended. `jobs` brings the jobs that the caller knows
+/// of; `stop` stops all slots and sources.
 pub async fn orchestrate(
     orchestration: Orchestration,
     host: &VmHost,
     facts: &FactSink,
-    demand: Option<DemandReceiver>,
+    jobs: Option<DemandReceiver>,
     stop: Stop,
 ) {
     let Orchestration { pools, budget, environment } = orchestration;
     let (decisive_sender, decisive) = mpsc::unbounded_channel();
     let _reapers = spawn_reapers(&pools, facts);
-    let firsts = (0..).step_by(SLOTS_MAX as usize);
+    let (sender, receiver) = demand::channel();
+    let mut sources = JoinSet::new();
+    let mut running = Vec::new();
+    for (run, first) in pools.into_iter().zip((0..).step_by(SLOTS_MAX as usize)) {
+        demand::start(run.sources, (&run.pool, first), &sender, (facts, &stop), &mut sources);
+        running.push(RunningPool::new(run.pool, run.rule, first));
+    }
+    drop(sender);
+    let demand = jobs.or_else(|| (!sources.is_empty()).then_some(receiver));
     let orchestrator = Orchestrator {
-        pools: pools.into_iter().zip(firsts).map(|(pool, first)| RunningPool::new(pool, first)).collect(),
+        pools: running,
         budget,
         environment,
         host: host.clone(),
@@ -82,6 +90,8 @@ pub async fn orchestrate(
         ordered: StopOrder::None,
     };
     orchestrator.run().await;
+    // The end of a session at the forge has a limit of its own.
+    while sources.join_next().await.is_some() {}
 }
 
 /// Starts the tasks that remove what runners have left. They end when the result is dropped.

@@ -14,6 +14,7 @@ use dayfly_host::retry::{self, Retry};
 use dayfly_vm::Machine;
 use secrecy::SecretString;
 
+use crate::demand::ScaleSetRegistrar;
 use crate::reaper::Leftovers;
 
 pub use spec::{DNS_DEFAULT, FetchSpec, GROUP_DEFAULT, MachineSpec, PoolSpec, Registration, USER_DEFAULT};
@@ -25,6 +26,8 @@ pub struct Pool {
     pub spec: Arc<PoolSpec>,
     /// The client of its forge.
     pub forge: Forge,
+    /// The place at which a JIT config comes from.
+    pub registrar: Registrar,
     /// True if the forge was proven to be a lab of this host.
     pub is_lab: bool,
     /// The runner group, looked up at the forge.
@@ -41,6 +44,15 @@ pub struct Pool {
     pub leftovers: Leftovers,
     /// Limits of the waits for the forge, the registry and the VMs.
     pub limits: Limits,
+}
+
+/// The place at the forge where a runner gets its JIT config.
+#[derive(Debug, Clone)]
+pub enum Registrar {
+    /// The REST API, with the runner's own labels and group.
+    Rest,
+    /// The pool's scale set, which has the labels and the group.
+    ScaleSet(ScaleSetRegistrar),
 }
 
 /// A runner group.

@@ -113,6 +113,14 @@ impl RunnerScope {
         }
     }
 
+    /// Returns the owner: the user or organisation of a repository, else the organisation or enterprise itself.
+    pub fn owner(&self) -> &str {
+        match self {
+            Self::Repository { owner, .. } => owner,
+            Self::Organization(name) | Self::Enterprise(name) => name,
+        }
+    }
+
     /// Returns its kind.
     pub fn kind(&self) -> ScopeKind {
         match self {

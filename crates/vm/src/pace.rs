@@ -108,12 +108,16 @@ impl HostMemory {
 
 impl Default for Pace {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { turns: Arc::new(Semaphore::new(cores)) }
+        Self::of(std::thread::available_parallelism().map_or(1, usize::from))
     }
 }
 
 impl Pace {
+    /// Returns so many turns; at least one.
+    pub(crate) fn of(turns: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(turns.max(1))) }
+    }
+
     /// Waits for a turn, and then for memory for a machine of this size, for at most a minute. Machines that other turns
     /// start at the same moment are not counted yet, so the limit can be exceeded by as many as there are turns.
     pub(crate) async fn enter(&self, size_mib: u32, overcommit: u64) -> Result<Turn, NoMemory> {

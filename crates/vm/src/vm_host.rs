@@ -126,6 +126,11 @@ impl VmHost {
         }
     }
 
+    /// Sets the most machines that start at once; none: as many as there are processors. Call it before the first start.
+    pub fn limit_starts(&mut self, most: Option<usize>) {
+        self.pace = most.map_or_else(Pace::default, Pace::of);
+    }
+
     /// Finds a tool of this host.
     pub(crate) fn tool(&self, name: &'static str, mend: &'static str) -> Result<Invocation, StartError> {
         match tool::find(&self.tool_folders, name) {

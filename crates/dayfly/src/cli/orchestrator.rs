@@ -11,6 +11,10 @@ use crate::{defaults, rules};
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct OrchestratorArgs {
+    /// Configuration file with the pools to run, in place of the options for one pool
+    /// [default: /etc/dayfly/dayfly.toml, if it exists and no other option names the owner of runners]
+    #[arg(long, env = "ORCHESTRATOR_CONFIG", value_name = "FILE", conflicts_with = "runner")]
+    pub(crate) config: Option<PathBuf>,
     /// Number of loops, each of which creates one runner after another
     #[arg(short = 'n', long, env = "ORCHESTRATOR_RUNNERS", default_value_t = defaults::RUNNERS, value_parser = parse_loops)]
     pub(crate) runners: u32,

@@ -23,19 +23,47 @@ pub(crate) struct Config {
     pub(crate) host: HostBudget,
 }
 
+impl Config {
+    /// Returns the keys of the file that have a meaning, but that this version of dayfly does not serve yet.
+    pub(crate) fn not_served(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for pool in &self.pools {
+            let mut add =
+                |key: &str| all.push(format!("pools.{}.{key} is not served by this version", pool.name));
+            let other = [DemandWord::Webhook, DemandWord::Poll];
+            pool.sources.iter().filter(|source| other.contains(source)).for_each(|source| {
+                add(&format!("demand = \"{}\"", source.as_str()));
+            });
+            if !pool.sizes.is_empty() {
+                add("sizes");
+            }
+            if pool.timeouts.boot.is_some() {
+                add("timeouts.boot");
+            }
+            if pool.timeouts.idle.is_some() && pool.sources == [DemandWord::Static] {
+                add("timeouts.idle with the demand static");
+            }
+        }
+        if self.host.disk_reserve_mib.is_some() {
+            all.push("host.disk_reserve is not served by this version".to_owned());
+        }
+        all
+    }
+}
+
 /// A forge.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ForgeConfig {
     /// Its API.
     pub(crate) url: ApiBase,
     /// Where its credential is found. The credential itself is read at the start.
-    pub(crate) credential: Credential,
+    pub(crate) credential: CredentialPlace,
 }
 
 /// The place of a forge's credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Credential {
+pub(crate) enum CredentialPlace {
     /// A file with a token, which only its owner may be able to read.
     TokenFile(PathBuf),
     /// The name of an environment variable with a token.

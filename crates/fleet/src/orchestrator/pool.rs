@@ -11,6 +11,7 @@ use super::budget::{Claim, Size};
 use super::decide::{Decision, Order, decide};
 use super::slots::{FailureRule, Purpose, Slots};
 use crate::LoopEnd;
+use crate::demand::Source;
 use crate::pool::Pool;
 use crate::runner_loop::run_slot;
 use crate::slot::{Slot, environment_in};
@@ -18,12 +19,14 @@ use crate::stop::{StopOrder, StopSender};
 use crate::stream::FactSink;
 
 /// A pool to run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PoolRun {
     /// The pool.
     pub pool: Pool,
     /// The rule for slots that fail.
     pub rule: FailureRule,
+    /// The sources of its demand; none if the demand is static, or if its jobs come from the caller.
+    pub sources: Vec<Source>,
 }
 
 /// The tasks of all slots, and the slot of each.
@@ -66,8 +69,8 @@ pub(super) struct RunningPool {
 }
 
 impl RunningPool {
-    pub(super) fn new(run: PoolRun, first: u32) -> Self {
-        Self { pool: run.pool, rule: run.rule, slots: Slots::default(), first, without_since: None }
+    pub(super) fn new(pool: Pool, rule: FailureRule, first: u32) -> Self {
+        Self { pool, rule, slots: Slots::default(), first, without_since: None }
     }
 
     /// Returns the pool's name, for sources of demand.

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_forge::ForgeError;
 use dayfly_guest::envfile::EnvFileError;
 use dayfly_guest::runner_app::JobResult;
 use dayfly_vm::{LeftoverError, StartError};
 
+use crate::demand::RegisterError;
 use crate::journal::JournalError;
 
 /// The end of a runner.
@@ -42,7 +42,7 @@ pub enum RunnerError {
         /// Name of the runner.
         name: String,
         /// Cause.
-        source: ForgeError,
+        source: RegisterError,
     },
     /// The VM cannot be started.
     #[error(transparent)]

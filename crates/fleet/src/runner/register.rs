@@ -1,11 +1,12 @@
 //! The registration of a runner at its forge.
 
-use dayfly_forge::{ForgeError, JitRequest, NewRunner, RegistrationToken};
+use dayfly_forge::{JitRequest, NewRunner, RegistrationToken};
 
 use super::reach::Reach;
 use super::{Run, RunnerError};
+use crate::demand::RegisterError;
 use crate::fact::Fact;
-use crate::pool::Registration;
+use crate::pool::{Registrar, Registration};
 
 /// The secret with which the entrypoint identifies itself at the forge.
 pub(super) enum Credentials {
@@ -23,22 +24,31 @@ impl Run<'_> {
             Registration::Jit => self.register_by_jit(reach).await,
             Registration::Token { .. } => {
                 let token = self.pool.forge.registration_token(&self.pool.spec.scope).await;
-                token.map(Credentials::Token).map_err(|source| self.refused(source))
+                token.map(Credentials::Token).map_err(|source| self.refused(source.into()))
             }
         }
     }
 
     async fn register_by_jit(&mut self, reach: &Reach) -> Result<Credentials, RunnerError> {
-        let request = JitRequest {
-            name: self.name.clone(),
-            group_id: self.slot.group.id,
-            labels: self.slot.labels.clone(),
-            work_folder: "_work".to_owned(),
-            // Only a lab needs the address at which its runners reach it.
-            runner_url: self.pool.is_lab.then(|| reach.url.clone()),
+        // Only a lab needs the address at which its runners reach it.
+        let runner_url = self.pool.is_lab.then(|| reach.url.clone());
+        let new_runner = match &self.pool.registrar {
+            Registrar::Rest => {
+                let request = JitRequest {
+                    name: self.name.clone(),
+                    group_id: self.slot.group.id,
+                    labels: self.slot.labels.clone(),
+                    work_folder: "_work".to_owned(),
+                    runner_url,
+                };
+                let answer = self.pool.forge.generate_jit_config(&self.pool.spec.scope, &request).await;
+                answer.map_err(|source| self.refused(source.into()))?
+            }
+            Registrar::ScaleSet(registrar) => {
+                let answer = registrar.register(&self.name, runner_url.as_deref()).await;
+                answer.map_err(|source| self.refused(source))?
+            }
         };
-        let answer = self.pool.forge.generate_jit_config(&self.pool.spec.scope, &request).await;
-        let new_runner = answer.map_err(|source| self.refused(source))?;
         self.registered(new_runner.runner_id).await?;
         Ok(Credentials::Jit(Box::new(new_runner)))
     }
@@ -60,7 +70,7 @@ impl Run<'_> {
         self.tell(Fact::Registered { registration }).await
     }
 
-    fn refused(&self, source: ForgeError) -> RunnerError {
+    fn refused(&self, source: RegisterError) -> RunnerError {
         RunnerError::Register { name: self.name.clone(), source }
     }
 }

@@ -44,7 +44,7 @@ pub use demand::{ScaleSetDemand, ScaleSetStatistics};
 pub use fault::ServiceFault;
 pub use listener::{ScaleSetListener, ScaleSetSpec};
 pub use message::{RunnerOfJob, ScaleSetJob, ScaleSetJobEvent, ScaleSetMessage};
-pub use runner::ScaleSetRunner;
+pub use runner::{NewScaleSetRunner, ScaleSetRunner};
 pub use session::ScaleSetSession;
 pub use update::{ListenerTrouble, ReadyScaleSet, ScaleSetUpdate};
 pub use wire::{ScaleSet, ScaleSetLabel};

@@ -27,6 +27,18 @@ pub struct ScaleSetRunner {
     pub runner_scale_set_id: Option<u64>,
 }
 
+/// The properties of a new runner of a scale set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewScaleSetRunner<'a> {
+    /// Its name. Each attempt needs a new one.
+    pub name: &'a str,
+    /// The work folder of its jobs, usually `_work`.
+    pub work_folder: &'a str,
+    /// The address at which this runner reaches the lab, if it is not the lab's usual one. Only the lab knows this
+    /// member; it is not sent if it is `None`.
+    pub runner_url: Option<&'a str>,
+}
+
 impl ScaleSetClient {
     /// Registers a runner of a scale set and returns what its app needs. If the name belongs to another runner of the same
     /// scale set, which a lost answer may have left, that runner is removed and the call is sent once more. Otherwise the
@@ -38,10 +50,10 @@ impl ScaleSetClient {
     pub async fn register_runner(
         &self,
         scale_set: u64,
-        name: &str,
-        work_folder: &str,
+        runner: &NewScaleSetRunner<'_>,
     ) -> Result<NewRunner, ForgeError> {
-        let taken = match self.generate_jit_config(scale_set, name, work_folder).await {
+        let name = runner.name;
+        let taken = match self.generate_jit_config(scale_set, runner).await {
             Err(error @ ForgeError::Service { fault: ServiceFault::RunnerExists, .. }) => error,
             outcome => return outcome,
         };
@@ -51,14 +63,13 @@ impl ScaleSetClient {
                 return Err(taken);
             }
         }
-        self.generate_jit_config(scale_set, name, work_folder).await
+        self.generate_jit_config(scale_set, runner).await
     }
 
     async fn generate_jit_config(
         &self,
         scale_set: u64,
-        name: &str,
-        work_folder: &str,
+        runner: &NewScaleSetRunner<'_>,
     ) -> Result<NewRunner, ForgeError> {
         #[derive(Deserialize)]
         struct Registered {
@@ -66,9 +77,13 @@ impl ScaleSetClient {
             #[serde(rename = "encodedJITConfig")]
             encoded: SecretString,
         }
+        let NewScaleSetRunner { name, work_folder, runner_url } = *runner;
         let what = self.what(&format!("register the runner \"{name}\" in"), scale_set);
         let call = ServiceCall::new(what, Method::POST, format!("{PATH}/{scale_set}/generatejitconfig"));
-        let body = json!({"name": name, "workFolder": work_folder});
+        let mut body = json!({"name": name, "workFolder": work_folder});
+        if let Some(runner_url) = runner_url {
+            body["runner_url"] = json!(runner_url);
+        }
         let Registered { runner, encoded } = self.send(call.body(body)).await?.json()?;
         let config = JitConfig::decode(encoded.expose_secret())?;
         Ok(NewRunner { runner_id: runner.id, encoded, config })

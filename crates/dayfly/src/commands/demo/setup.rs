@@ -7,7 +7,7 @@ use dayfly_fleet::demand::Demand;
 use dayfly_fleet::fact::FactRecord;
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::orchestrator::{Budget, FailureRule, Orchestration, PoolRun};
-use dayfly_fleet::pool::{Group, Limits, MachineSpec, Pool, PoolSpec, USER_DEFAULT};
+use dayfly_fleet::pool::{Group, Limits, MachineSpec, Pool, PoolSpec, Registrar, USER_DEFAULT};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery;
 use dayfly_fleet::run_log::RunLogs;
@@ -195,6 +195,7 @@ impl Demo {
         let pool = Pool {
             spec: Arc::new(spec),
             forge,
+            registrar: Registrar::Rest,
             is_lab: true,
             group: Group::default_group(),
             labels: Vec::new(),
@@ -204,7 +205,8 @@ impl Demo {
             leftovers: Leftovers::default(),
             limits: Limits::default(),
         };
-        PoolRun { pool, rule: FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true } }
+        let rule = FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true };
+        PoolRun { pool, rule, sources: Vec::new() }
     }
 
     pub(super) fn orchestration(&self, pool: PoolRun) -> Orchestration {

@@ -69,12 +69,27 @@ fn token(options: &CredentialOptions<'_>, warnings: &mut Vec<String>) -> Result<
             options.prefix
         ));
     }
-    let text = match (options.pat, options.pat_file) {
-        (Some(given), None) => given.clone(),
-        (Some(given), Some(_)) if is_argument => given.clone(),
-        (_, Some(file)) => rules::read_secret_file(file, "token", PAT_FILE_MAX)?,
-        (None, None) => SecretString::default(),
-    };
+    match (options.pat, options.pat_file) {
+        (Some(given), None) => token_of(given.clone()),
+        (Some(given), Some(_)) if is_argument => token_of(given.clone()),
+        (_, Some(file)) => token_in(file),
+        (None, None) => token_of(SecretString::default()),
+    }
+}
+
+/// Returns the credential of a token in a file that only its owner can read.
+///
+/// # Errors
+/// The file cannot be read, is open to others, or does not hold one word.
+pub(crate) fn token_in(file: &Path) -> Result<Credential> {
+    token_of(rules::read_secret_file(file, "token", PAT_FILE_MAX)?)
+}
+
+/// Returns the credential of a token.
+///
+/// # Errors
+/// The text is not one word.
+pub(crate) fn token_of(text: SecretString) -> Result<Credential> {
     let token = text.expose_secret().trim();
     if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(Failure::usage("the token for the forge's API must be one word"));
@@ -90,11 +105,24 @@ fn app(options: &CredentialOptions<'_>, scope: &RunnerScope) -> Result<Credentia
     };
     let id = options.app_id.ok_or_else(|| missing("--app-id ID", "APP_ID"))?;
     let file = options.app_key_file.ok_or_else(|| missing("--app-key-file FILE", "APP_KEY_FILE"))?;
-    let pem = rules::read_secret_file(file, "private key", KEY_FILE_MAX)?;
+    app_of(id, options.app_installation, file, vec![scope.clone()])
+}
+
+/// Returns the credential of a GitHub App whose private key is in a file. `scopes` have the same owner.
+///
+/// # Errors
+/// The file cannot be read, is open to others, or holds no key; or a scope is an enterprise.
+pub(crate) fn app_of(
+    id: &str,
+    installation: Option<u64>,
+    key_file: &Path,
+    scopes: Vec<RunnerScope>,
+) -> Result<Credential> {
+    let pem = rules::read_secret_file(key_file, "private key", KEY_FILE_MAX)?;
     let key = AppKey::from_pem(pem);
-    let key = key.map_err(|error| Failure::usage(format!("cannot use {}: {error}", file.display())))?;
-    let app = GithubApp::new(id, key, vec![scope.clone()]).map_err(Failure::usage)?;
-    Ok(Credential::app(match options.app_installation {
+    let key = key.map_err(|error| Failure::usage(format!("cannot use {}: {error}", key_file.display())))?;
+    let app = GithubApp::new(id, key, scopes).map_err(Failure::usage)?;
+    Ok(Credential::app(match installation {
         Some(installation) => app.installation(installation),
         None => app,
     }))

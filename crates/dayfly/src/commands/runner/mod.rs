@@ -26,6 +26,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let index = options.args.index.unwrap_or(0);
     let request = PoolRequest::read(&options, places)?;
     let Prepared { host, instance, pools } = prepare::prepare(places, vec![request], json).await?;
+    let pools: Vec<_> = pools.into_iter().map(|prepared| prepared.pool).collect();
     let pool = &pools[0];
     let mut pump = Pump::open(&places.state, &instance, json)?;
     // Another orchestrator may have created the directory, and then waits for the note in it that a runner is up.

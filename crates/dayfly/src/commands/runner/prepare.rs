@@ -3,16 +3,20 @@
 
 use std::sync::Arc;
 
+use dayfly_fleet::demand::{self, MinIdleSchedule, ScaleSetRegistrar, ScaleSetSource, Source};
 use dayfly_fleet::instance::{Instance, Serves};
-use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec};
+use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery::{self, Serving};
+use dayfly_forge::scale_set::{ScaleSetClient, ScaleSetSpec};
 use dayfly_forge::{Forge, ForgeOptions};
-use dayfly_vm::VmHost;
+use dayfly_vm::{Machine, VmHost};
+use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::request::PoolRequest;
+use super::request::{PoolRequest, ScaleSetRequest};
 use crate::commands::machine;
+use crate::config::Schedule;
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
 use crate::{labels, proxy};
@@ -22,7 +26,13 @@ pub(crate) struct Prepared {
     pub(crate) host: VmHost,
     pub(crate) instance: Instance,
     /// The pools, in the order of the requests.
-    pub(crate) pools: Vec<Pool>,
+    pub(crate) pools: Vec<PreparedPool>,
+}
+
+/// A pool, and the sources of its demand.
+pub(crate) struct PreparedPool {
+    pub(crate) pool: Pool,
+    pub(crate) sources: Vec<Source>,
 }
 
 /// A pool whose forge has answered.
@@ -32,6 +42,9 @@ struct KnownPool {
     is_lab: bool,
     group: Group,
     secret: Option<SecretString>,
+    scale_set: Option<ScaleSetRequest>,
+    schedule: Option<(Schedule, u32)>,
+    limits: Limits,
 }
 
 /// Resolves pools, and removes the remains of earlier processes.
@@ -62,24 +75,62 @@ pub(crate) async fn prepare(places: &Places, requests: Vec<PoolRequest>, quiet: 
     if quiet {
         crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
     }
-    let pools = known.into_iter().zip(machines).map(|(known, machine)| Pool {
-        labels: labels::all(known.spec.labels.clone(), &machine),
+    let pools = known.into_iter().zip(machines).map(|(known, machine)| pool(known, machine, &instance));
+    Ok(Prepared { pools: pools.collect(), host, instance })
+}
+
+fn pool(known: KnownPool, machine: Machine, instance: &Instance) -> PreparedPool {
+    let labels = labels::all(known.spec.labels.clone(), &machine);
+    let mut sources = Vec::new();
+    let registrar = match &known.scale_set {
+        Some(request) => {
+            let (source, registrar) = scale_set(&known, request, &labels);
+            sources.push(Source::ScaleSet(Box::new(source)));
+            Registrar::ScaleSet(registrar)
+        }
+        None => Registrar::Rest,
+    };
+    sources.extend(known.schedule.map(|(schedule, otherwise)| {
+        let now = move || schedule.min_idle_at(Timestamp::now(), otherwise);
+        Source::Schedule(MinIdleSchedule::new(Box::new(now)))
+    }));
+    let pool = Pool {
+        labels,
         spec: Arc::new(known.spec),
         forge: known.forge,
+        registrar,
         is_lab: known.is_lab,
         group: known.group,
         machine,
         secret: known.secret,
         runs: instance.runs(),
         leftovers: Leftovers::default(),
-        limits: Limits::default(),
-    });
-    Ok(Prepared { pools: pools.collect(), host, instance })
+        limits: known.limits,
+    };
+    PreparedPool { pool, sources }
+}
+
+/// Returns the scale set of a pool. Jobs may ask for it by its name and by the labels of the pool's runners.
+fn scale_set(
+    known: &KnownPool,
+    request: &ScaleSetRequest,
+    labels: &[String],
+) -> (ScaleSetSource, ScaleSetRegistrar) {
+    let is_named = labels.iter().any(|label| label.eq_ignore_ascii_case(&request.name));
+    let own = (!is_named).then(|| request.name.clone());
+    let spec = ScaleSetSpec {
+        name: request.name.clone(),
+        group: known.group.name.clone(),
+        labels: own.into_iter().chain(labels.iter().cloned()).collect(),
+        owner: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let client = ScaleSetClient::new(known.forge.clone(), known.spec.scope.clone());
+    demand::scale_set(client, spec, request.capacity)
 }
 
 /// Asks a pool's forge for everything that must be known before the first runner.
 async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
-    let PoolRequest { spec, credential, secret, warnings } = request;
+    let PoolRequest { spec, credential, secret, warnings, scale_set, schedule, limits } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -89,7 +140,7 @@ async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
     let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
     // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
     forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
-    Ok(KnownPool { spec, forge, is_lab, group, secret })
+    Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, schedule, limits })
 }
 
 async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {

@@ -93,6 +93,8 @@ fn tell(record: &FactRecord) {
                 pause_ms / 1000
             );
         }
+        Fact::SourceReady { source, message } => tracing::info!("{source}: {message}"),
+        Fact::SourceTrouble { source, message } => tracing::warn!("{source}: {message}"),
         Fact::GaveUp { why } => tracing::warn!("no further runner: {why}"),
         Fact::Retrying { why, count, pause_ms } => {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);

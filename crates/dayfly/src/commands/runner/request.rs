@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use dayfly_fleet::pool::{MachineSpec, PoolSpec};
+use dayfly_fleet::pool::{Limits, MachineSpec, PoolSpec};
 use dayfly_forge::{ApiBase, Credential, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::Mount;
@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use super::credential::{CredentialOptions, credential};
 use crate::cli::LoopOptions;
+use crate::config::Schedule;
 use crate::exit::{Failure, Result};
 use crate::rules;
 use crate::settings::Places;
@@ -29,9 +30,37 @@ pub(crate) struct PoolRequest {
     pub(crate) secret: Option<SecretString>,
     /// Warnings about allowed but unwise options.
     pub(crate) warnings: Vec<String>,
+    /// The scale set that feeds the pool.
+    pub(crate) scale_set: Option<ScaleSetRequest>,
+    /// The schedule of the minimum of idle runners, and the minimum at other times.
+    pub(crate) schedule: Option<(Schedule, u32)>,
+    /// Limits of the waits for the forge, the registry and the VMs.
+    pub(crate) limits: Limits,
+}
+
+/// A scale set that feeds a pool.
+#[derive(Debug, Clone)]
+pub(crate) struct ScaleSetRequest {
+    /// Its name.
+    pub(crate) name: String,
+    /// The most jobs that it may have at once.
+    pub(crate) capacity: u32,
 }
 
 impl PoolRequest {
+    /// Returns a request for a pool that no source feeds.
+    pub(crate) fn new(spec: PoolSpec, credential: Credential) -> Self {
+        Self {
+            spec,
+            credential,
+            secret: None,
+            warnings: Vec::new(),
+            scale_set: None,
+            schedule: None,
+            limits: Limits::default(),
+        }
+    }
+
     /// Checks options.
     ///
     /// # Errors
@@ -76,7 +105,7 @@ impl PoolRequest {
         };
         let credential = credential(&credential_options(options), &spec.scope, &mut warnings)?;
         let secret = args.looping.secret.as_deref().map(secret).transpose()?;
-        Ok(Self { spec, credential, secret, warnings })
+        Ok(Self { secret, warnings, ..Self::new(spec, credential) })
     }
 }
 

@@ -4,7 +4,7 @@ use dayfly_forge::ApiBase;
 
 use super::{Findings, Forges};
 use crate::config::file::{ConfigFile, ForgeFile};
-use crate::config::resolved::{Credential, ForgeConfig};
+use crate::config::resolved::{CredentialPlace, ForgeConfig};
 use crate::config::{reader, secret};
 use crate::rules;
 
@@ -35,7 +35,7 @@ fn one(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<Fo
     Some(ForgeConfig { url: url?, credential: credential? })
 }
 
-fn credential(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<Credential> {
+fn credential(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<CredentialPlace> {
     let key = |name: &str| format!("{table}.{name}");
     let positions = findings.positions;
     let given: Vec<&str> = WAYS.into_iter().filter(|way| positions.has(&key(way))).collect();
@@ -63,27 +63,27 @@ fn credential(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Op
         ["token_file"] => {
             let file = findings.absolute(&key("token_file"), forge.token_file.as_ref())?;
             findings.on_this_host(&key("token_file"), || rules::secret_file(&file));
-            Some(Credential::TokenFile(file))
+            Some(CredentialPlace::TokenFile(file))
         }
         ["token_env"] => {
-            plain(&key("token_env"), forge.token_env.as_ref()?, findings).map(Credential::TokenEnv)
+            plain(&key("token_env"), forge.token_env.as_ref()?, findings).map(CredentialPlace::TokenEnv)
         }
         ["token_credential"] => {
             let name = forge.token_credential.as_ref()?;
-            plain(&key("token_credential"), name, findings).map(Credential::Systemd)
+            plain(&key("token_credential"), name, findings).map(CredentialPlace::Systemd)
         }
         [_] => app(table, forge, findings),
     }
 }
 
-fn app(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<Credential> {
+fn app(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<CredentialPlace> {
     let (id_key, file_key) = (format!("{table}.app_id"), format!("{table}.key_file"));
     if !findings.positions.has(&file_key) {
         findings.error(&id_key, "a GitHub App needs its private key: the key key_file is missing", None);
     }
     let key_file = findings.absolute(&file_key, forge.key_file.as_ref())?;
     findings.on_this_host(&file_key, || rules::secret_file(&key_file));
-    Some(Credential::App { id: forge.app_id?, installation: forge.installation, key_file })
+    Some(CredentialPlace::App { id: forge.app_id?, installation: forge.installation, key_file })
 }
 
 /// Checks the name of a variable or a credential. It must not be the secret itself, nor lead to another folder.

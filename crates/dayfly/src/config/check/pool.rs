@@ -82,7 +82,7 @@ fn whole(name: &str, table: &mut Table<'_, '_>, file: &ConfigFile, forges: &Forg
     demand::numbers(table, &sources);
     let scale_set = demand::scale_set(table, name, &sources);
     let sizes = demand::sizes(table, &sources);
-    let spec = spec(table, forge, scope, machine, &sources);
+    let spec = spec(name, table, forge, scope, machine, &sources);
     Some(PoolConfig {
         name: name.to_owned(),
         forge: pool.forge.clone(),
@@ -171,6 +171,7 @@ fn why_no_forks(pool: &PoolFile) -> Option<&'static str> {
 
 /// Returns the description of a pool's runners.
 fn spec(
+    name: &str,
     table: &mut Table<'_, '_>,
     forge: Option<&ForgeConfig>,
     scope: Option<RunnerScope>,
@@ -184,6 +185,8 @@ fn spec(
     let mounts = guest::mounts(table);
     guest::settings(table);
     Some(PoolSpec {
+        name: Some(name.to_owned()),
+        weight: pool.weight,
         group: pool.group.clone(),
         labels: labels?,
         registration: registration?,

@@ -26,7 +26,7 @@ fn a_pool_without_keys_is_what_a_loop_without_options_is() {
     assert_eq!(spec.verbose, LoopOptions::new(*args, 0, &clap::ArgMatches::default()).verbosity());
     let scope = RunnerScope::Repository { owner: "acme".into(), name: "app".into() };
     let fleets = PoolSpec::new(spec.forge.clone(), scope, spec.machine.clone());
-    assert_eq!(*spec, PoolSpec { demand: spec.demand, ..fleets });
+    assert_eq!(*spec, PoolSpec { name: spec.name.clone(), demand: spec.demand, ..fleets });
     assert_eq!(config.pools[0].max, defaults::RUNNERS);
 }
 
@@ -65,7 +65,7 @@ fn keys_of(table: &str) -> Vec<&'static str> {
 
 #[test]
 fn the_start_order_of_a_static_pool_is_that_of_an_orchestrator() {
-    use dayfly_fleet::demand::{Demand, StartOrder};
+    use dayfly_fleet::demand::{Demand, Scale, StartOrder};
     use dayfly_fleet::orchestrator::UP_LIMIT;
     use std::time::Duration;
     let demand = |keys: &str| read(&pool(keys)).config.expect(keys).pools[0].spec.demand;
@@ -73,7 +73,7 @@ fn the_start_order_of_a_static_pool_is_that_of_an_orchestrator() {
     assert_eq!(demand("max = 3"), Demand::Static { runners: 3, start: isolated });
     let paused = StartOrder::Paused(Duration::from_secs(30));
     assert_eq!(demand("start = { pause = \"30s\" }"), Demand::Static { runners: 1, start: paused });
-    assert_eq!(demand("demand = \"poll\"\nmax = 3"), Demand::Jobs { max: 3 });
+    assert_eq!(demand("demand = \"poll\"\nmax = 3"), Demand::Scaled(Scale { min_idle: 0, max: 3, idle_timeout: defaults::IDLE }));
 }
 
 #[test]

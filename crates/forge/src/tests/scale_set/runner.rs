@@ -4,12 +4,16 @@ use serde_json::json;
 
 use super::http::Reply;
 use super::service::{AGENTS, SETS, Service, refusal};
-use crate::scale_set::{NewScaleSet, ScaleSetClient};
+use crate::scale_set::{NewScaleSet, NewScaleSetRunner, ScaleSetClient};
 use crate::{Deletion, ForgeError};
 
 async fn scale_set(client: &ScaleSetClient) -> u64 {
     let new = NewScaleSet { name: "vm".into(), group_id: 1, labels: Vec::new() };
     client.create_scale_set(&new).await.unwrap().id
+}
+
+fn vm_1(work_folder: &str) -> NewScaleSetRunner<'_> {
+    NewScaleSetRunner { name: "vm-1", work_folder, runner_url: None }
 }
 
 fn taken() -> Reply {
@@ -25,7 +29,7 @@ async fn a_runner_is_registered_found_and_removed() {
     let service = Service::start().await;
     let client = service.client();
     let set = scale_set(&client).await;
-    let made = client.register_runner(set, "vm-1", "_work").await.unwrap();
+    let made = client.register_runner(set, &vm_1("_work")).await.unwrap();
     assert_eq!(made.config.runner.agent_name, "vm-1");
     let found = client.find_runner("vm-1").await.unwrap().unwrap();
     assert_eq!((found.id, found.runner_scale_set_id), (made.runner_id, Some(set)));
@@ -60,13 +64,13 @@ async fn a_name_that_an_own_runner_has_left_is_freed() {
     let set = scale_set(&client).await;
     service.state().runners.insert(77, json!({"id": 77, "name": "vm-1", "runnerScaleSetId": set}));
     service.script(jit(set), taken());
-    assert!(client.register_runner(set, "vm-1", "").await.is_ok());
+    assert!(client.register_runner(set, &vm_1("")).await.is_ok());
     assert_eq!(service.requests(&format!("DELETE {AGENTS}/77")).len(), 1);
     assert_eq!(service.requests(&jit(set)).len(), 2);
 
     service.script(jit(set), taken());
     service.script(jit(set), taken());
-    assert!(client.register_runner(set, "vm-1", "").await.is_err(), "it is freed only once");
+    assert!(client.register_runner(set, &vm_1("")).await.is_err(), "it is freed only once");
     assert_eq!(service.requests(&jit(set)).len(), 4);
 }
 
@@ -79,7 +83,7 @@ async fn a_name_of_another_scale_set_or_of_a_busy_runner_is_left_alone() {
     for owner in [json!(set + 1), json!(0), json!(null)] {
         service.state().runners.insert(77, json!({"id": 77, "name": "vm-1", "runnerScaleSetId": owner}));
         service.script(jit(set), taken());
-        texts.push(client.register_runner(set, "vm-1", "").await.unwrap_err().to_string());
+        texts.push(client.register_runner(set, &vm_1("")).await.unwrap_err().to_string());
     }
     texts.dedup();
     insta::assert_snapshot!(texts.join("\n"), @r#"cannot register the runner "vm-1" in the scale set 3 of o: Already exists - A runner with the name vm-1 already exists"#);
@@ -88,7 +92,7 @@ async fn a_name_of_another_scale_set_or_of_a_busy_runner_is_left_alone() {
     service.state().runners.insert(77, json!({"id": 77, "name": "vm-1", "runnerScaleSetId": set}));
     service.script(jit(set), taken());
     service.script(format!("DELETE {AGENTS}/77"), refusal(409, "JobStillRunningException", "busy"));
-    assert!(client.register_runner(set, "vm-1", "").await.is_err());
+    assert!(client.register_runner(set, &vm_1("")).await.is_err());
     assert_eq!(service.requests(&jit(set)).len(), 4, "a busy runner keeps its name");
 }
 
@@ -102,11 +106,11 @@ async fn a_registration_whose_answer_is_lost_is_not_repeated() {
     {
         service.script(jit(set), reply);
         let before = service.requests(&jit(set)).len();
-        let error = client.register_runner(set, "vm-1", "").await.unwrap_err();
+        let error = client.register_runner(set, &vm_1("")).await.unwrap_err();
         assert!(error.is_temporary(), "{error}");
         assert_eq!(service.requests(&jit(set)).len(), before + 1);
     }
-    let error = client.register_runner(set + 1, "vm-1", "").await.unwrap_err();
+    let error = client.register_runner(set + 1, &vm_1("")).await.unwrap_err();
     assert!(matches!(error, ForgeError::Service { .. }), "{error}");
     insta::assert_snapshot!(error, @r#"cannot register the runner "vm-1" in the scale set 4 of o: No runner scale set found with identifier 4"#);
 }

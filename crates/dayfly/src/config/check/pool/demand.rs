@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use dayfly_fleet::demand::{Demand, StartOrder};
+use dayfly_fleet::demand::{Demand, Scale, StartOrder};
 use dayfly_fleet::pool::Registration;
 
 use super::Table;
 use crate::config::pool_file::{DemandWord, PoolFile};
 use crate::config::schedule::{Period, Schedule};
 use crate::config::size_label::SizeLabel;
-use crate::rules;
+use crate::{defaults, rules};
 
 /// Longest name of a scale set. It is a label of its runners, too.
 const SCALE_SET_LENGTH_MAX: usize = 64;
@@ -39,7 +39,8 @@ pub(super) fn sources(table: &mut Table<'_, '_>) -> Vec<DemandWord> {
 /// Returns the demand as the fleet knows it.
 pub(super) fn of_spec(pool: &PoolFile, sources: &[DemandWord]) -> Demand {
     if sources != [DemandWord::Static] {
-        return Demand::Jobs { max: pool.max };
+        let idle_timeout = pool.timeouts.idle.map_or(defaults::IDLE, |time| time.0);
+        return Demand::Scaled(Scale { min_idle: pool.min_idle, max: pool.max, idle_timeout });
     }
     let start = match pool.start.pause {
         Some(pause) => StartOrder::Paused(pause.0),

@@ -1,0 +1,231 @@
+//! A scale set as the source of a pool's demand, and as the place where its runners are registered.
+//!
+//! The number of runners follows from the number of assigned jobs alone. The messages about single jobs may be lost or come
+//! twice, so they only name the runner that has a job.
+
+use std::time::Duration;
+
+use dayfly_forge::scale_set::{
+    NewScaleSetRunner, RunnerOfJob, ScaleSetClient, ScaleSetDemand, ScaleSetJob, ScaleSetJobEvent,
+    ScaleSetListener, ScaleSetSpec, ScaleSetUpdate,
+};
+use dayfly_forge::{ForgeError, NewRunner};
+use tokio::sync::watch;
+
+use crate::demand::{DemandEvent, PoolDemandSender};
+use crate::fact::Fact;
+use crate::job_end::{JobConclusion, JobEnd};
+use crate::stop::{Stop, StopOrder};
+use crate::stream::FactWriter;
+
+/// Longest wait of a runner for the scale set that it is registered in. The listener needs a few calls for it.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// The word for this source in facts.
+const SOURCE: &str = "scale set";
+
+/// A scale set that feeds a pool.
+#[derive(Debug)]
+pub struct ScaleSetSource {
+    listener: ScaleSetListener,
+    /// The most jobs that the pool may have at once.
+    capacity: u32,
+    id: watch::Sender<Option<u64>>,
+}
+
+/// Registers the runners of a pool in its scale set.
+#[derive(Debug, Clone)]
+pub struct ScaleSetRegistrar {
+    client: ScaleSetClient,
+    name: String,
+    id: watch::Receiver<Option<u64>>,
+}
+
+/// The reason why a runner is not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// The listener has not found or created the scale set yet.
+    #[error("the scale set \"{name}\" is not ready after {} s; the forge's answer to its listener is in the log", limit.as_secs())]
+    NotReady {
+        /// Its name.
+        name: String,
+        /// The time that was waited.
+        limit: Duration,
+    },
+    /// The forge has refused the runner.
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
+}
+
+impl RegisterError {
+    /// Returns true if another attempt may succeed.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::NotReady { .. } => true,
+            Self::Forge(error) => error.is_temporary(),
+        }
+    }
+}
+
+/// Creates the source and the registrar of a pool that has at most `capacity` jobs at once. Neither sends anything yet.
+pub fn scale_set(
+    client: ScaleSetClient,
+    spec: ScaleSetSpec,
+    capacity: u32,
+) -> (ScaleSetSource, ScaleSetRegistrar) {
+    let (sender, id) = watch::channel(None);
+    let registrar = ScaleSetRegistrar { client: client.clone(), name: spec.name.clone(), id };
+    let listener = ScaleSetListener::new(client, spec);
+    (ScaleSetSource { listener, capacity, id: sender }, registrar)
+}
+
+impl ScaleSetSource {
+    /// Passes the demand on until a stop order, and ends the session.
+    pub(super) async fn run(mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
+        loop {
+            let stopped = async {
+                stop.above(StopOrder::None).await;
+            };
+            let Some(update) = self.listener.next(self.capacity, stopped).await else { break };
+            match update {
+                ScaleSetUpdate::Ready(ready) => {
+                    self.id.send_replace(Some(ready.scale_set.id));
+                    let is_whole = ready.missing_labels.is_empty();
+                    facts.tell(fact(ready.to_string(), !is_whole)).await;
+                }
+                ScaleSetUpdate::Demand(news) => {
+                    events(&news).for_each(|event| demand.send(event));
+                    for unread in news.unread {
+                        facts.tell(fact(unread, true)).await;
+                    }
+                }
+                ScaleSetUpdate::Trouble(trouble) => facts.tell(fact(trouble.to_string(), true)).await,
+            }
+        }
+        if let Err(error) = self.listener.close().await {
+            facts.tell(fact(error.to_string(), true)).await;
+        }
+    }
+}
+
+fn fact(message: String, is_trouble: bool) -> Fact {
+    let source = SOURCE.to_owned();
+    if is_trouble { Fact::SourceTrouble { source, message } } else { Fact::SourceReady { source, message } }
+}
+
+/// Returns the changes of a pool's demand.
+fn events(news: &ScaleSetDemand) -> impl Iterator<Item = DemandEvent> {
+    let assigned = DemandEvent::Assigned { jobs: news.statistics.total_assigned_jobs };
+    // A runner that has its job counts as busy before the jobs are counted.
+    news.events.iter().filter_map(event).chain([assigned])
+}
+
+fn event(event: &ScaleSetJobEvent) -> Option<DemandEvent> {
+    match event {
+        // The number of assigned jobs says both.
+        ScaleSetJobEvent::Available(_) | ScaleSetJobEvent::Assigned(_) => None,
+        ScaleSetJobEvent::Started(job, runner) => {
+            Some(DemandEvent::Taken { job: id_of(job), runner: runner.name.clone() })
+        }
+        ScaleSetJobEvent::Completed { job, result, runner } => Some(completed(job, result, runner.as_ref())),
+    }
+}
+
+fn completed(job: &ScaleSetJob, result: &str, runner: Option<&RunnerOfJob>) -> DemandEvent {
+    match (conclusion(result), runner) {
+        (Some(conclusion), Some(runner)) => DemandEvent::Ended(JobEnd {
+            job: id_of(job),
+            name: job.job_display_name.clone(),
+            runner: runner.name.clone(),
+            conclusion,
+            annotations: Vec::new(),
+        }),
+        _ => DemandEvent::Settled { job: id_of(job) },
+    }
+}
+
+/// Returns the id that tells the events of one request for a runner from those of others.
+fn id_of(job: &ScaleSetJob) -> u64 {
+    job.runner_request_id.unsigned_abs()
+}
+
+/// Returns the conclusion for a result; none for a word that is not known.
+fn conclusion(result: &str) -> Option<JobConclusion> {
+    Some(match result.to_ascii_lowercase().as_str() {
+        "succeeded" | "succeededwithissues" => JobConclusion::Success,
+        "failed" | "abandoned" => JobConclusion::Failure,
+        "canceled" | "cancelled" => JobConclusion::Cancelled,
+        "skipped" => JobConclusion::Skipped,
+        _ => return None,
+    })
+}
+
+impl ScaleSetRegistrar {
+    /// Registers a runner, once its scale set is ready. `runner_url` is the address at which the runner reaches a lab.
+    ///
+    /// # Errors
+    /// The scale set is not ready within a minute, or the forge refuses.
+    pub(crate) async fn register(
+        &self,
+        name: &str,
+        runner_url: Option<&str>,
+    ) -> Result<NewRunner, RegisterError> {
+        let mut id = self.id.clone();
+        let ready = tokio::time::timeout(READY_LIMIT, id.wait_for(Option::is_some)).await;
+        let scale_set = ready.ok().and_then(|ready| *ready.ok()?);
+        let not_ready = || RegisterError::NotReady { name: self.name.clone(), limit: READY_LIMIT };
+        let scale_set = scale_set.ok_or_else(not_ready)?;
+        let runner = NewScaleSetRunner { name, work_folder: "_work", runner_url };
+        Ok(self.client.register_runner(scale_set, &runner).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dayfly_forge::scale_set::ScaleSetStatistics;
+
+    use super::*;
+
+    fn job(request: i64) -> ScaleSetJob {
+        serde_json::from_value(serde_json::json!({"runnerRequestId": request, "jobDisplayName": "build"}))
+            .expect("a job")
+    }
+
+    fn runner() -> RunnerOfJob {
+        RunnerOfJob { id: 5, name: "p-1-aaaaaaa".to_owned() }
+    }
+
+    #[test]
+    fn only_the_number_of_assigned_jobs_asks_for_runners() {
+        let statistics: ScaleSetStatistics =
+            serde_json::from_value(serde_json::json!({"totalAssignedJobs": 7})).expect("statistics");
+        let news = vec![
+            ScaleSetJobEvent::Available(job(1)),
+            ScaleSetJobEvent::Assigned(job(2)),
+            ScaleSetJobEvent::Started(job(3), runner()),
+            ScaleSetJobEvent::Completed { job: job(4), result: "canceled".to_owned(), runner: None },
+        ];
+        let demand = ScaleSetDemand { statistics, events: news, unread: Vec::new() };
+        let expected = [
+            DemandEvent::Taken { job: 3, runner: runner().name },
+            DemandEvent::Settled { job: 4 },
+            DemandEvent::Assigned { jobs: 7 },
+        ];
+        assert_eq!(events(&demand).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_end_of_a_job_is_told_in_the_forges_words_and_an_unknown_word_settles_it() {
+        let end = |result: &str| completed(&job(1), result, Some(&runner()));
+        for (result, expected) in [
+            ("succeeded", JobConclusion::Success),
+            ("Failed", JobConclusion::Failure),
+            ("abandoned", JobConclusion::Failure),
+            ("canceled", JobConclusion::Cancelled),
+            ("skipped", JobConclusion::Skipped),
+        ] {
+            let DemandEvent::Ended(end) = end(result) else { panic!("{result} is not an end") };
+            assert_eq!((end.conclusion, end.name.as_str()), (expected, "build"), "{result}");
+        }
+        assert_eq!(end("eaten"), DemandEvent::Settled { job: 1 });
+    }
+}
