@@ -82,7 +82,7 @@ impl ScaleSetClient {
         let call = ServiceCall::new(what, Method::POST, format!("{PATH}/{scale_set}/generatejitconfig"));
         let mut body = json!({"name": name, "workFolder": work_folder});
         if let Some(runner_url) = runner_url {
-            body["runner_url"] = json!(runner_url);
+            body["runnerUrl"] = json!(runner_url);
         }
         let Registered { runner, encoded } = self.send(call.body(body)).await?.json()?;
         let config = JitConfig::decode(encoded.expose_secret())?;
