@@ -73,7 +73,10 @@ fn the_start_order_of_a_static_pool_is_that_of_an_orchestrator() {
     assert_eq!(demand("max = 3"), Demand::Static { runners: 3, start: isolated });
     let paused = StartOrder::Paused(Duration::from_secs(30));
     assert_eq!(demand("start = { pause = \"30s\" }"), Demand::Static { runners: 1, start: paused });
-    assert_eq!(demand("demand = \"poll\"\nmax = 3"), Demand::Scaled(Scale { min_idle: 0, max: 3, idle_timeout: defaults::IDLE }));
+    assert_eq!(
+        demand("demand = \"poll\"\nmax = 3"),
+        Demand::Scaled(Scale { min_idle: 0, max: 3, idle_timeout: defaults::IDLE })
+    );
 }
 
 #[test]
