@@ -21,6 +21,7 @@ mod credential;
 mod error;
 pub mod jit;
 mod lab;
+mod open_jobs;
 pub mod proof;
 mod registration;
 mod request;
@@ -42,6 +43,7 @@ pub use client::{Forge, ForgeOptions};
 pub use credential::Credential;
 pub use error::ForgeError;
 pub use lab::ProvenLab;
+pub use open_jobs::OpenJobs;
 pub use registration::RegistrationToken;
 /// The type of a forge's address.
 pub use reqwest::Url;

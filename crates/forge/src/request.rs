@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -48,6 +48,8 @@ pub(super) struct Call {
     header: Option<(&'static str, String)>,
     /// Time limit, if it is not the client's.
     timeout: Option<Duration>,
+    /// The mark of the answer that the caller knows. Status 304 says that it has not changed, which is a success.
+    etag: Option<String>,
 }
 
 /// The proof of a call's right. It also decides which host may receive the call.
@@ -95,6 +97,7 @@ impl Call {
             accept: ACCEPT,
             header: None,
             timeout: None,
+            etag: None,
         }
     }
 
@@ -142,6 +145,11 @@ impl Call {
 
     pub(super) fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Asks for the answer unless it is the one with this mark.
+    pub(super) fn unless(self, etag: Option<String>) -> Self {
+        Self { etag, ..self }
     }
 
     pub(super) fn answer_bytes_max(self, answer_bytes_max: usize) -> Self {
@@ -291,6 +299,7 @@ impl Forge {
                     return Err(ForgeError::Redirected { what, status, target: shown_address(&target) });
                 }
                 None if (200..300).contains(&answer.status) => return Ok(answer),
+                None if answer.status == 304 && call.etag.is_some() => return Ok(answer),
                 None => {
                     let token = token.or(call.service_token_text());
                     return Err(call.explain(refusal(&answer, token)));
@@ -364,6 +373,9 @@ impl Forge {
         }
         if let Some((name, value)) = &call.header {
             request = request.header(*name, value);
+        }
+        if let Some(etag) = &call.etag {
+            request = request.header(IF_NONE_MATCH, etag);
         }
         if let Some(timeout) = call.timeout {
             request = request.timeout(timeout);

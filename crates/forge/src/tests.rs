@@ -4,6 +4,7 @@
 
 mod app;
 mod limits;
+mod open_jobs;
 mod prove;
 mod redirect;
 mod rsa_key;

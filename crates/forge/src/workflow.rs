@@ -16,7 +16,7 @@ use super::request::Call;
 const LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 const PAGES_MAX: usize = 100;
 /// The permissions for runs and jobs (docs.github.com, "REST API endpoints for workflow runs").
-const READING_JOBS: &str = "the classic scope \"repo\" if the repository is private, or the repository permission \"Actions\" \
+pub(super) const READING_JOBS: &str = "the classic scope \"repo\" if the repository is private, or the repository permission \"Actions\" \
                             (read) of a fine-grained token or a GitHub App";
 const STEERING_RUNS: &str = "the classic scope \"repo\", or the repository permission \"Actions\" (write) of a fine-grained \
                              token or a GitHub App";

@@ -14,6 +14,8 @@ pub(crate) struct Request {
     pub(crate) line: String,
     /// The token of the header `authorization`.
     pub(crate) bearer: String,
+    /// The mark of the answer that the client knows.
+    pub(crate) if_none_match: String,
     pub(crate) body: Value,
 }
 
@@ -81,12 +83,14 @@ async fn serve(
 ) -> Option<()> {
     let mut stream = BufReader::new(stream);
     let (mut line, mut bearer, mut len) = (String::new(), String::new(), 0);
+    let mut if_none_match = String::new();
     stream.read_line(&mut line).await.ok()?;
     loop {
         let mut header = String::new();
         stream.read_line(&mut header).await.ok()?;
         match header.trim_end().split_once(": ") {
             Some(("authorization", value)) => bearer = value.trim_start_matches("Bearer ").to_owned(),
+            Some(("if-none-match", value)) => if_none_match = value.to_owned(),
             Some(("content-length", value)) => len = value.parse().unwrap(),
             Some(_) => {}
             None => break,
@@ -95,7 +99,8 @@ async fn serve(
     let mut body = vec![0; len];
     stream.read_exact(&mut body).await.ok()?;
     let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
-    let request = Request { line, bearer, body: serde_json::from_slice(&body).unwrap_or_default() };
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let request = Request { line, bearer, if_none_match, body };
     let reply = answer(&request);
     seen.lock().unwrap().push(request);
     tokio::time::sleep(reply.delay).await;
