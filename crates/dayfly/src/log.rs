@@ -1,5 +1,5 @@
 //! Writes log lines for people. The user chooses the destination (`-l`) and the level (`-v`). A line of a loop names the loop
-//! as `runner-<LOOP>`.
+//! as `runner-<LOOP>`, or as `<POOL>/<LOOP>` if its pool has a name.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anstyle::Style;
+use dayfly_fleet::fact::FactRecord;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
@@ -16,9 +17,15 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::exit::{Failure, Result};
 use crate::printer::style;
 
-/// Returns a span for the work of a loop; log lines inside it name the loop.
-pub(crate) fn loop_span(index: u32) -> tracing::Span {
-    tracing::error_span!("loop", message = %format_args!("runner-{index}"))
+/// Returns a span for a fact; log lines inside it name its loop, or its pool if it concerns the pool as a whole.
+pub(crate) fn span_of(record: &FactRecord) -> tracing::Span {
+    let index = record.loop_index;
+    let name = match &record.pool {
+        Some(pool) if record.is_of_pool() => pool.clone(),
+        Some(pool) => format!("{pool}/{index}"),
+        None => format!("runner-{index}"),
+    };
+    tracing::error_span!("loop", message = %name)
 }
 
 /// Starts the log. Level 0 logs warnings and errors; 1 adds info, 2 debug, 3 trace.

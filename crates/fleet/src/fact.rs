@@ -105,6 +105,11 @@ pub struct RunnerRef {
 }
 
 impl FactRecord {
+    /// Returns true if the fact concerns a pool as a whole, and no loop of it.
+    pub fn is_of_pool(&self) -> bool {
+        self.runner.is_none() && self.fact.is_of_pool()
+    }
+
     /// Returns the name of the runner's VM and registration; empty if the fact concerns a loop as a whole.
     pub fn name(&self) -> &str {
         self.runner.as_ref().map_or("", |runner| &runner.name)
@@ -412,6 +417,22 @@ impl Fact {
         matches!(
             self,
             Self::Begun { .. } | Self::StartingVm | Self::DestroyingVm | Self::DeletingRegistration
+        )
+    }
+
+    /// Returns true for the facts that concern a pool as a whole if they have no runner. The number of their loop is the
+    /// pool's first one, which no slot has.
+    fn is_of_pool(&self) -> bool {
+        matches!(
+            self,
+            Self::SourceReady { .. }
+                | Self::SourceTrouble { .. }
+                | Self::TemplateBuilding { .. }
+                | Self::TemplateWaiting { .. }
+                | Self::TemplateLine { .. }
+                | Self::TemplateBuilt { .. }
+                | Self::TemplateFailed { .. }
+                | Self::Cold { .. }
         )
     }
 

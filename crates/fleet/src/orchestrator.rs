@@ -9,6 +9,7 @@
 //! A slot is a task of its own, so that a panic in one never touches another. The task is also the seam for other engines:
 //! a slot gets its settings and a stop order, and returns facts and an end. All decisions are in [`decide`] and [`budget`], without I/O.
 
+mod ahead;
 mod budget;
 mod decide;
 mod pool;
@@ -68,10 +69,11 @@ pub async fn orchestrate(
     let (decisive_sender, decisive) = mpsc::unbounded_channel();
     let _reapers = spawn_reapers(&pools, facts);
     let (sender, receiver) = demand::channel();
-    let mut sources = JoinSet::new();
+    let (mut sources, mut preparing) = (JoinSet::new(), JoinSet::new());
     let mut running = Vec::new();
     for (run, first) in pools.into_iter().zip((0..).step_by(SLOTS_MAX as usize)) {
         demand::start(run.sources, (&run.pool, first), &sender, (facts, &stop), &mut sources);
+        ahead::start((&run.pool, first), host, (facts, &stop), &mut preparing);
         running.push(RunningPool::new(run.pool, run.rule, first));
     }
     drop(sender);

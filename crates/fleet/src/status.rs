@@ -66,8 +66,7 @@ impl Status {
     /// Takes in a fact. Returns true if the published status has changed.
     pub fn take(&mut self, record: &FactRecord) -> bool {
         // The forge's report may be about a runner before the current one, and changes nothing that is published.
-        let is_of_no_loop = matches!(record.fact, Fact::SourceReady { .. } | Fact::SourceTrouble { .. });
-        if is_of_no_loop || matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
+        if record.is_of_pool() || matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
             return false;
         }
         let status = self.loops.entry(record.loop_index).or_default();

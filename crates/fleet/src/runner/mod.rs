@@ -44,6 +44,8 @@ use crate::stop::{Stop, StopOrder};
 use crate::stream::{FactSink, FactWriter};
 
 pub use error::{RunnerEnd, RunnerError};
+pub(crate) use prepare::network_of_template;
+pub(crate) use relay::Relay;
 
 /// Length of the secret that proves who wrote a `.brk` or `.trm`.
 const SECRET_LENGTH: usize = 32;

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::relay::Relay;
 use super::{Run, RunnerEnd, RunnerError};
 use crate::fact::Fact;
+use crate::pool::PoolSpec;
 
 impl Run<'_> {
     /// Prepares the template. Breaks if the loop is stopped meanwhile. The runner's lifetime counts from the end on.
     pub(super) async fn prepare(&mut self) -> Result<ControlFlow<RunnerEnd>, RunnerError> {
         let spec = &self.pool.spec;
-        let network = Network { egress: Egress::Open, dns: spec.dns, forward: None, allow: Vec::new() };
+        let network = network_of_template(spec);
         let relay = Relay::new();
         let mut tell = relay.teller();
         let preparing = dayfly_vm::prepare(self.host, &self.machine, &network, &spec.mounts, &mut tell);
@@ -24,6 +25,11 @@ impl Run<'_> {
         self.lifetime_ends = spec.lifetime.map(|lifetime| Instant::now() + lifetime);
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// Returns the network of a template's machine, which reaches the internet and nothing of this host.
+pub(crate) fn network_of_template(spec: &PoolSpec) -> Network {
+    Network { egress: Egress::Open, dns: spec.dns, forward: None, allow: Vec::new() }
 }
 
 impl From<Preparing> for Fact {

@@ -13,19 +13,19 @@ use crate::stream::FactWriter;
 const MESSAGES_MAX: usize = 256;
 
 /// The queue of a step's messages.
-pub(super) struct Relay<M> {
+pub(crate) struct Relay<M> {
     sender: mpsc::Sender<M>,
     receiver: mpsc::Receiver<M>,
 }
 
 impl<M> Relay<M> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         Self { sender, receiver }
     }
 
     /// Returns the function that a step calls with each message.
-    pub(super) fn teller(&self) -> impl FnMut(M) + Send + use<M>
+    pub(crate) fn teller(&self) -> impl FnMut(M) + Send + use<M>
     where
         M: Send,
     {
@@ -36,7 +36,7 @@ impl<M> Relay<M> {
     }
 
     /// Waits for the step. Breaks if the loop is stopped before.
-    pub(super) async fn wait<T>(
+    pub(crate) async fn wait<T>(
         mut self,
         step: impl Future<Output = T>,
         facts: &mut FactWriter,

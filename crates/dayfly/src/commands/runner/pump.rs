@@ -50,7 +50,7 @@ impl Pump {
         if self.json {
             printer::json(record);
         }
-        log::loop_span(record.loop_index).in_scope(|| tell(record));
+        log::span_of(record).in_scope(|| tell(record));
         if let Err(error) = self.logs.take(record) {
             self.trouble("the log of a runner", &error);
         }
@@ -85,7 +85,8 @@ impl Pump {
 
 /// Writes a fact as a log line.
 fn tell(record: &FactRecord) {
-    let name = record.name();
+    // Facts of a pool or a loop as a whole have no runner.
+    let of = record.runner.as_ref().map(|runner| format!("{}: ", runner.name)).unwrap_or_default();
     match &record.fact {
         Fact::LoopReplaced { why, count, pause_ms } => {
             tracing::warn!(
@@ -100,58 +101,58 @@ fn tell(record: &FactRecord) {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);
         }
         Fact::Warning { message } => tracing::warn!("{message}"),
-        Fact::VmRestarted { reason } => tracing::warn!("{name}: machine started once again: {reason}"),
-        Fact::LinesDropped { count } => tracing::warn!("{name}: {count} lines were dropped"),
+        Fact::VmRestarted { reason } => tracing::warn!("{of}machine started once again: {reason}"),
+        Fact::LinesDropped { count } => tracing::warn!("{of}{count} lines were dropped"),
         Fact::LoopStarted { .. } => tracing::info!("loop started"),
         Fact::LoopEnded { how } => tracing::info!("loop ended: {how}"),
-        Fact::Registered { registration } => tracing::info!("{name}: registered (id {registration})"),
+        Fact::Registered { registration } => tracing::info!("{of}registered (id {registration})"),
         Fact::TemplateBuilding { template } => {
-            tracing::info!("{name}: building template {template}, from which machines are forked");
+            tracing::info!("{of}building template {template}, from which machines are forked");
         }
         Fact::TemplateWaiting { template } => {
-            tracing::info!("{name}: waiting for template {template}, which is being built");
+            tracing::info!("{of}waiting for template {template}, which is being built");
         }
-        Fact::TemplateLine { text } => tracing::debug!("{name}: in the template: {text}"),
+        Fact::TemplateLine { text } => tracing::debug!("{of}in the template: {text}"),
         Fact::TemplateBuilt { template, took_ms, bytes } => {
-            tracing::info!("{name}: template {template} built in {took_ms} ms ({} MiB)", bytes >> 20);
+            tracing::info!("{of}template {template} built in {took_ms} ms ({} MiB)", bytes >> 20);
         }
         Fact::TemplateFailed { template, reason } => {
-            tracing::warn!("{name}: no template {template}, machines are booted: {reason}");
+            tracing::warn!("{of}no template {template}, machines are booted: {reason}");
         }
-        Fact::Cold { reason } => tracing::warn!("{name}: machine is booted: {reason}"),
+        Fact::Cold { reason } => tracing::warn!("{of}machine is booted: {reason}"),
         Fact::VmmStarted { pid, from, .. } => {
-            tracing::info!("{name}: machine started ({}, process {pid})", from.as_str());
+            tracing::info!("{of}machine started ({}, process {pid})", from.as_str());
         }
-        Fact::AgentHello => tracing::info!("{name}: machine is up"),
-        Fact::RunnerUp => tracing::info!("{name}: runner starts"),
-        Fact::Listening => tracing::info!("{name}: runner waits for a job"),
-        Fact::JobStarted { job } => tracing::info!("{name}: job {job} started"),
-        Fact::JobFinished { result } => tracing::info!("{name}: job ended: {result:?}"),
+        Fact::AgentHello => tracing::info!("{of}machine is up"),
+        Fact::RunnerUp => tracing::info!("{of}runner starts"),
+        Fact::Listening => tracing::info!("{of}runner waits for a job"),
+        Fact::JobStarted { job } => tracing::info!("{of}job {job} started"),
+        Fact::JobFinished { result } => tracing::info!("{of}job ended: {result:?}"),
         Fact::JobConcluded { job, conclusion, .. } => {
-            tracing::info!("{name}: the forge says that job {job} ended: {}", conclusion.as_str());
+            tracing::info!("{of}the forge says that job {job} ended: {}", conclusion.as_str());
         }
-        Fact::Stopping { reason } => tracing::info!("{name}: is being stopped: {reason}"),
-        Fact::VmGone { exit } => tracing::info!("{name}: machine is gone ({exit})"),
-        Fact::VmKept { folder } => tracing::info!("{name}: machine is kept in {}", folder.display()),
-        Fact::RegistrationEnded { how } => tracing::info!("{name}: registration {}", how.as_str()),
-        Fact::Ended => tracing::info!("{name}: runner has ended"),
+        Fact::Stopping { reason } => tracing::info!("{of}is being stopped: {reason}"),
+        Fact::VmGone { exit } => tracing::info!("{of}machine is gone ({exit})"),
+        Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),
+        Fact::RegistrationEnded { how } => tracing::info!("{of}registration {}", how.as_str()),
+        Fact::Ended => tracing::info!("{of}runner has ended"),
         Fact::EntrypointExited { code, signal } => {
-            tracing::debug!("{name}: entrypoint ended (status {code:?}, signal {signal:?})");
+            tracing::debug!("{of}entrypoint ended (status {code:?}, signal {signal:?})");
         }
         Fact::Milestone { milestone: Milestone::DockerReady, .. } => {
-            tracing::debug!("{name}: Docker answers");
+            tracing::debug!("{of}Docker answers");
         }
         Fact::Milestone { milestone, uptime_ms } => {
-            tracing::debug!("{name}: {milestone:?} after {uptime_ms} ms");
+            tracing::debug!("{of}{milestone:?} after {uptime_ms} ms");
         }
-        Fact::ImagePhase { phase } => tracing::info!("{name}: image: {phase}"),
+        Fact::ImagePhase { phase } => tracing::info!("{of}image: {phase}"),
         Fact::ImageChanged { name: image_name, image } => {
-            tracing::info!("{name}: {image_name} is another image than before, {image}");
+            tracing::info!("{of}{image_name} is another image than before, {image}");
         }
-        Fact::Pulled => tracing::debug!("{name}: image is at hand"),
-        Fact::Registering => tracing::debug!("{name}: registering"),
-        Fact::Line { source, text } => tracing::debug!("{name}: {source:?}: {text}"),
-        Fact::Cut { why } => tracing::debug!("{name}: its log ends here: {why}"),
+        Fact::Pulled => tracing::debug!("{of}image is at hand"),
+        Fact::Registering => tracing::debug!("{of}registering"),
+        Fact::Line { source, text } => tracing::debug!("{of}{source:?}: {text}"),
+        Fact::Cut { why } => tracing::debug!("{of}its log ends here: {why}"),
         Fact::Begun { .. } | Fact::StartingVm | Fact::DestroyingVm | Fact::DeletingRegistration => {}
     }
 }
