@@ -4,6 +4,9 @@ use super::Plan;
 use crate::config::{DemandWord, schema};
 use crate::defaults;
 
+/// The column of comments behind values.
+const COMMENT_COLUMN: usize = 32;
+
 /// Returns a text as a TOML string. JSON writes strings as TOML reads them.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
@@ -18,7 +21,7 @@ pub(super) fn render(plan: &Plan) -> String {
     let (table, scope, demand_word) = (table_name(&plan.pool), scope.as_str(), demand.as_str());
     let demand_lines = of_demand(*demand);
     let (cpus, memory, disk) = (defaults::CPUS, defaults::MEMORY_MIB, defaults::DISK_GIB);
-    format!(
+    let text = format!(
         r#"#:schema {schema}
 # The configuration of `dayfly orchestrator`. `dayfly validate` checks it; docs/pools.md explains all keys.
 # It holds no secret, and everyone may read it.
@@ -30,27 +33,36 @@ url = {forge}
 {credential}
 [pools.{table}]
 forge = "main"
-scope = "{scope}"                  # repo, org or enterprise
+scope = "{scope}"	# repo, org or enterprise
 principal = {principal}
-labels = [{pool}]         # beside self-hosted, Linux and the architecture
+labels = [{pool}]	# beside self-hosted, Linux and the architecture
 demand = "{demand_word}"
-{demand_lines}max = {max}                       # most machines at once
+{demand_lines}max = {max}	# most machines at once
 
 # The machine of each job.
 cpus = {cpus}
 memory = "{memory}MiB"
-disk = "{disk}GiB"                  # only written blocks take space
-# image = "ubuntu:24.04"        # any OCI image (default: the built-in image)
-# spares = 1                    # forks that are kept ready: each one saves time and costs memory
+disk = "{disk}GiB"	# only written blocks take space
+# image = "ubuntu:24.04"	# any OCI image (default: the built-in image)
+# spares = 1	# forks that are kept ready: each one saves time and costs memory
 
 # timeouts = {{ idle = "10m", job = "6h" }}
 
 # [host]
-# max_machines = 16             # of all pools together
-# vcpu_overcommit = 2.0         # virtual CPUs for each processor
+# max_machines = 16	# of all pools together
+# vcpu_overcommit = 2.0	# virtual CPUs for each processor
 "#,
         schema = schema::ADDRESS
-    )
+    );
+    text.lines().map(|line| aligned(line) + "\n").collect()
+}
+
+/// Returns a line whose comment, which a tab precedes, begins in the common column.
+fn aligned(line: &str) -> String {
+    match line.split_once('\t') {
+        Some((code, comment)) => format!("{code:COMMENT_COLUMN$}{comment}"),
+        None => line.to_owned(),
+    }
 }
 
 /// Returns the pool's name as a part of a table's name.
@@ -63,7 +75,7 @@ fn of_demand(demand: DemandWord) -> &'static str {
     match demand {
         DemandWord::Static => "# static: max runners are kept, whether there are jobs or not\n",
         DemandWord::ScaleSet | DemandWord::Webhook | DemandWord::Poll => {
-            "min_idle = 0                    # runners that wait without a job, so that the next job starts at once\n"
+            "min_idle = 0\t# runners that wait without a job, so that the next job starts at once\n"
         }
     }
 }
