@@ -141,3 +141,26 @@ async fn two_pools_of_forked_machines_share_a_host_and_one_keeps_a_runner_ready(
     assert_eq!(lab.registrations().await, Vec::<String>::new());
     lab.stop();
 }
+
+#[tokio::test]
+async fn the_lists_of_a_repositorys_jobs_bring_a_pool_up_and_it_takes_no_other_jobs() {
+    let lab = LabProcess::start();
+    let config = Config::new(
+        &lab,
+        "[pools.polled]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = 'poll'\nlabels = ['polled']\nmax = 2\n\
+         driver = 'process'\ntimeouts = { idle = '1s' }\n",
+    );
+    let other = lab.dispatch(&jobs("[self-hosted, another]", 1, "echo done")).await;
+    let run = lab.dispatch(&jobs("[self-hosted, Polled]", 2, "echo done")).await;
+    let mut orchestrator = config.orchestrator();
+    let ready = orchestrator.wait_for_event("source_ready");
+    assert_eq!((ready["pool"].as_str(), ready["source"].as_str()), (Some("polled"), Some("poll")));
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    scaled_down(&lab).await;
+    lab.cancel(other).await;
+    orchestrator.signal(Signal::TERM);
+    let ended = orchestrator.wait();
+    ended.assert_status(143).assert_nothing_left();
+    assert_eq!(ended.events_of("loop_started").len(), 2, "one runner for each of its two jobs");
+    lab.stop();
+}

@@ -4,6 +4,7 @@
 //! the deliveries of a webhook, the answers of a poll. Another source is another sender of the same events. Several sources
 //! may feed one pool, because the same job has the same id in each of them, and a number of jobs is not added to them.
 
+mod poll;
 mod scale_set;
 mod source;
 
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::job_end::JobEnd;
 use crate::pool::PoolSpec;
 
+pub use poll::PollSource;
 pub use scale_set::{RegisterError, ScaleSetRegistrar, ScaleSetSource, scale_set};
 pub(crate) use source::start;
 pub use source::{MinIdleNow, MinIdleSchedule, Source};

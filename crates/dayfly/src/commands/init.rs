@@ -155,7 +155,7 @@ mod tests {
         for options in [
             "--principal acme/app",
             "--principal acme/app --scope repo --token-file /etc/t --demand scale-set --max 4",
-            "--principal acme --demand poll --token-env GITHUB_TOKEN",
+            "--principal acme/app --demand poll --token-env GITHUB_TOKEN",
             "--principal big-corp --scope enterprise --demand webhook --token-credential token",
             "--principal acme --demand static --max 999 --app-id 7 --key-file key.pem --forge https://ghes.example",
             "--principal acme --app-id 7 --installation 8 --key-file /k.pem --pool linux-big",

@@ -30,10 +30,9 @@ impl Config {
         for pool in &self.pools {
             let mut add =
                 |key: &str| all.push(format!("pools.{}.{key} is not served by this version", pool.name));
-            let other = [DemandWord::Webhook, DemandWord::Poll];
-            pool.sources.iter().filter(|source| other.contains(source)).for_each(|source| {
-                add(&format!("demand = \"{}\"", source.as_str()));
-            });
+            if pool.sources.contains(&DemandWord::Webhook) {
+                add("demand = \"webhook\"");
+            }
             if !pool.sizes.is_empty() {
                 add("sizes");
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::poll::PollSource;
 use super::scale_set::ScaleSetSource;
 use super::{DemandEvent, DemandSender, PoolDemandSender};
 use crate::pool::Pool;
@@ -19,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(10);
 pub enum Source {
     /// A scale set.
     ScaleSet(Box<ScaleSetSource>),
+    /// The lists of a repository's jobs.
+    Poll(Box<PollSource>),
     /// A schedule of the minimum of idle runners.
     Schedule(MinIdleSchedule),
 }
@@ -63,6 +66,7 @@ impl Source {
     async fn run(self, demand: PoolDemandSender, mut facts: FactWriter, stop: Stop) {
         match self {
             Self::ScaleSet(source) => source.run(&demand, &mut facts, stop).await,
+            Self::Poll(source) => source.run(&demand, &mut facts, stop).await,
             Self::Schedule(schedule) => schedule.run(&demand, stop).await,
         }
     }

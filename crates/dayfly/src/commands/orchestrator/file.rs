@@ -11,7 +11,9 @@ use super::Plan;
 use crate::commands::runner::credential;
 use crate::commands::runner::request::{PoolRequest, ScaleSetRequest};
 use crate::commands::validate;
-use crate::config::{self, Config, CredentialPlace, HostBudget, HostSize, PoolConfig, Surroundings};
+use crate::config::{
+    self, Config, CredentialPlace, DemandWord, HostBudget, HostSize, PoolConfig, Surroundings,
+};
 use crate::exit::{Failure, Result};
 use crate::rules;
 use crate::settings::Places;
@@ -70,8 +72,9 @@ fn credentials(config: &Config) -> Result<HashMap<Holder, Credential>> {
     }
     let read = |(holder, scopes): (Holder, Vec<RunnerScope>)| {
         let place = &config.forges[&holder.0].credential;
-        let read =
-            credential_of(place, scopes).map_err(|failure| failure.at(&format!("forges.{}", holder.0)))?;
+        let reads_jobs = config.pools.iter().any(|pool| self::holder(pool) == holder && polls(pool));
+        let read = credential_of(place, scopes, reads_jobs)
+            .map_err(|failure| failure.at(&format!("forges.{}", holder.0)))?;
         Ok((holder, read))
     };
     scopes.into_iter().map(read).collect()
@@ -81,7 +84,11 @@ fn holder(pool: &PoolConfig) -> Holder {
     (pool.forge.clone(), pool.spec.scope.owner().to_lowercase())
 }
 
-fn credential_of(place: &CredentialPlace, scopes: Vec<RunnerScope>) -> Result<Credential> {
+fn polls(pool: &PoolConfig) -> bool {
+    pool.sources.contains(&DemandWord::Poll)
+}
+
+fn credential_of(place: &CredentialPlace, scopes: Vec<RunnerScope>, reads_jobs: bool) -> Result<Credential> {
     match place {
         CredentialPlace::TokenFile(file) => credential::token_in(file),
         CredentialPlace::TokenEnv(name) => {
@@ -98,7 +105,8 @@ fn credential_of(place: &CredentialPlace, scopes: Vec<RunnerScope>) -> Result<Cr
             credential::token_in(&Path::new(&folder).join(name))
         }
         CredentialPlace::App { id, installation, key_file } => {
-            credential::app_of(&id.to_string(), *installation, key_file, scopes)
+            let app = credential::app_of(&id.to_string(), *installation, key_file, scopes)?;
+            Ok(Credential::app(if reads_jobs { app.reading_jobs() } else { app }))
         }
     }
 }
@@ -118,6 +126,7 @@ fn request(pool: &PoolConfig, credentials: &HashMap<Holder, Credential>) -> Resu
     let schedule = (!pool.schedule.entries.is_empty()).then(|| (pool.schedule.clone(), pool.min_idle));
     Ok(PoolRequest {
         scale_set,
+        polls: polls(pool),
         schedule,
         limits,
         ..PoolRequest::new(pool.spec.clone(), credentials[&holder(pool)].clone())

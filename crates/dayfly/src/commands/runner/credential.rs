@@ -105,10 +105,10 @@ fn app(options: &CredentialOptions<'_>, scope: &RunnerScope) -> Result<Credentia
     };
     let id = options.app_id.ok_or_else(|| missing("--app-id ID", "APP_ID"))?;
     let file = options.app_key_file.ok_or_else(|| missing("--app-key-file FILE", "APP_KEY_FILE"))?;
-    app_of(id, options.app_installation, file, vec![scope.clone()])
+    app_of(id, options.app_installation, file, vec![scope.clone()]).map(Credential::app)
 }
 
-/// Returns the credential of a GitHub App whose private key is in a file. `scopes` have the same owner.
+/// Returns a GitHub App whose private key is in a file. `scopes` have the same owner.
 ///
 /// # Errors
 /// The file cannot be read, is open to others, or holds no key; or a scope is an enterprise.
@@ -117,15 +117,15 @@ pub(crate) fn app_of(
     installation: Option<u64>,
     key_file: &Path,
     scopes: Vec<RunnerScope>,
-) -> Result<Credential> {
+) -> Result<GithubApp> {
     let pem = rules::read_secret_file(key_file, "private key", KEY_FILE_MAX)?;
     let key = AppKey::from_pem(pem);
     let key = key.map_err(|error| Failure::usage(format!("cannot use {}: {error}", key_file.display())))?;
     let app = GithubApp::new(id, key, scopes).map_err(Failure::usage)?;
-    Ok(Credential::app(match installation {
+    Ok(match installation {
         Some(installation) => app.installation(installation),
         None => app,
-    }))
+    })
 }
 
 #[cfg(test)]

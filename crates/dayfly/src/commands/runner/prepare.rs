@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use dayfly_fleet::demand::{self, MinIdleSchedule, ScaleSetRegistrar, ScaleSetSource, Source};
+use dayfly_fleet::demand::{self, MinIdleSchedule, PollSource, ScaleSetRegistrar, ScaleSetSource, Source};
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery::{self, Serving};
 use dayfly_forge::scale_set::{ScaleSetClient, ScaleSetSpec};
-use dayfly_forge::{Forge, ForgeOptions};
+use dayfly_forge::{Forge, ForgeOptions, OpenJobs, RunnerScope};
 use dayfly_vm::{Machine, VmHost};
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -43,6 +43,7 @@ struct KnownPool {
     group: Group,
     secret: Option<SecretString>,
     scale_set: Option<ScaleSetRequest>,
+    polls: bool,
     schedule: Option<(Schedule, u32)>,
     limits: Limits,
 }
@@ -90,6 +91,10 @@ fn pool(known: KnownPool, machine: Machine, instance: &Instance) -> PreparedPool
         }
         None => Registrar::Rest,
     };
+    if let (true, RunnerScope::Repository { owner, name }) = (known.polls, &known.spec.scope) {
+        let jobs = OpenJobs::new(known.forge.clone(), owner, name);
+        sources.push(Source::Poll(Box::new(PollSource::new(jobs, labels.clone()))));
+    }
     sources.extend(known.schedule.map(|(schedule, otherwise)| {
         let now = move || schedule.min_idle_at(Timestamp::now(), otherwise);
         Source::Schedule(MinIdleSchedule::new(Box::new(now)))
@@ -130,7 +135,7 @@ fn scale_set(
 
 /// Asks a pool's forge for everything that must be known before the first runner.
 async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
-    let PoolRequest { spec, credential, secret, warnings, scale_set, schedule, limits } = request;
+    let PoolRequest { spec, credential, secret, warnings, scale_set, polls, schedule, limits } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -140,7 +145,7 @@ async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
     let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
     // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
     forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
-    Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, schedule, limits })
+    Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, polls, schedule, limits })
 }
 
 async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {

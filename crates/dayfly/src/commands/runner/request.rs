@@ -32,6 +32,8 @@ pub(crate) struct PoolRequest {
     pub(crate) warnings: Vec<String>,
     /// The scale set that feeds the pool.
     pub(crate) scale_set: Option<ScaleSetRequest>,
+    /// True if the lists of the repository's jobs feed the pool.
+    pub(crate) polls: bool,
     /// The schedule of the minimum of idle runners, and the minimum at other times.
     pub(crate) schedule: Option<(Schedule, u32)>,
     /// Limits of the waits for the forge, the registry and the VMs.
@@ -56,6 +58,7 @@ impl PoolRequest {
             secret: None,
             warnings: Vec::new(),
             scale_set: None,
+            polls: false,
             schedule: None,
             limits: Limits::default(),
         }

@@ -165,6 +165,8 @@ fn sources_that_exclude_each_other_are_refused() {
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
     };
+    let of_org = messages("scope = \"org\"\ndemand = \"poll\"");
+    assert!(of_org.iter().any(|message| message.contains("jobs of one repository")), "{of_org:?}");
     assert!(one("demand = [\"poll\", \"static\"]").contains("another source has nothing to add"));
     assert!(one("demand = [\"poll\", \"poll\"]").contains("poll is there twice"));
     assert!(one("demand = []").contains("at least one source"));

@@ -6,7 +6,7 @@ use dayfly_fleet::demand::{Demand, Scale, StartOrder};
 use dayfly_fleet::pool::Registration;
 
 use super::Table;
-use crate::config::pool_file::{DemandWord, PoolFile};
+use crate::config::pool_file::{DemandWord, PoolFile, ScopeWord};
 use crate::config::schedule::{Period, Schedule};
 use crate::config::size_label::SizeLabel;
 use crate::{defaults, rules};
@@ -31,6 +31,15 @@ pub(super) fn sources(table: &mut Table<'_, '_>) -> Vec<DemandWord> {
     if sources.len() > 1 && sources.contains(&DemandWord::Static) {
         let message = "static always keeps max runners, so that another source has nothing to add";
         let hint = "for runners that wait without a job, leave static out and give min_idle".to_owned();
+        table.error("demand", message, Some(hint));
+    }
+    if sources.contains(&DemandWord::Poll)
+        && table.are_read(&["scope"])
+        && table.pool.scope != ScopeWord::Repo
+    {
+        let message =
+            "poll reads the jobs of one repository, and a forge has no list of those of an organisation";
+        let hint = "use scale-set, or a pool for each repository".to_owned();
         table.error("demand", message, Some(hint));
     }
     sources

@@ -1,0 +1,169 @@
+//! The lists of a repository's jobs as a source of a pool's demand. It also finds the jobs that another source has missed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use dayfly_forge::{GithubJob, OpenJobs};
+use dayfly_host::retry::RUNNER;
+use rand::RngExt as _;
+
+use crate::demand::{DemandEvent, JobDemand, PoolDemandSender};
+use crate::fact::Fact;
+use crate::stop::{Stop, StopOrder};
+use crate::stream::FactWriter;
+
+/// Time between two looks. A look whose answers have not changed costs nothing of the rate limit.
+const PACE: Duration = Duration::from_secs(15);
+/// The word for this source in facts.
+const SOURCE: &str = "poll";
+
+/// A repository whose jobs feed a pool.
+#[derive(Debug)]
+pub struct PollSource {
+    jobs: OpenJobs,
+    fold: JobFold,
+}
+
+impl PollSource {
+    /// Creates a source for the jobs that a runner with these labels can run.
+    pub fn new(jobs: OpenJobs, labels: Vec<String>) -> Self {
+        Self { jobs, fold: JobFold { labels, known: HashMap::new() } }
+    }
+
+    /// Passes changes on until a stop order.
+    pub(super) async fn run(mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
+        let mut failures = 0;
+        let mut is_told = false;
+        loop {
+            let looked = tokio::select! {
+                biased;
+                _ = stop.above(StopOrder::None) => return,
+                looked = self.jobs.look() => looked,
+            };
+            let pause = match looked {
+                Ok(jobs) => {
+                    self.fold.changes(&jobs).into_iter().for_each(|event| demand.send(event));
+                    if failures > 0 || !is_told {
+                        let message = format!("reads the jobs every {} s", PACE.as_secs());
+                        facts.tell(Fact::SourceReady { source: SOURCE.to_owned(), message }).await;
+                    }
+                    (failures, is_told) = (0, true);
+                    PACE
+                }
+                Err(error) => {
+                    failures += 1;
+                    let pause = RUNNER.pause_after(failures).unwrap_or(RUNNER.limit).max(PACE);
+                    let message = format!("{error}; next look in {} s", pause.as_secs());
+                    facts.tell(Fact::SourceTrouble { source: SOURCE.to_owned(), message }).await;
+                    pause
+                }
+            };
+            // Many pools that start together must not ask together for ever.
+            let spread = rand::rng().random_range(0.9..1.1);
+            tokio::select! {
+                _ = stop.above(StopOrder::None) => return,
+                () = tokio::time::sleep(pause.mul_f64(spread)) => {}
+            }
+        }
+    }
+}
+
+/// The jobs of the last look that concern a pool. Pure.
+#[derive(Debug)]
+struct JobFold {
+    /// The labels of the pool's runners.
+    labels: Vec<String>,
+    /// The open jobs, each with the name of its runner if it has one.
+    known: HashMap<u64, Option<String>>,
+}
+
+impl JobFold {
+    /// Takes in all open jobs. Returns the changes since the last look.
+    fn changes(&mut self, open: &[GithubJob]) -> Vec<DemandEvent> {
+        let mut events = Vec::new();
+        let mut known = HashMap::new();
+        for job in open.iter().filter(|job| self.fits(job)) {
+            let runner =
+                job.runner_name.clone().filter(|name| job.status == "in_progress" && !name.is_empty());
+            let before = self.known.get(&job.id);
+            match &runner {
+                None if before != Some(&None) => events.push(DemandEvent::Queued(demand(job))),
+                Some(name) if before != Some(&runner) => {
+                    events.push(DemandEvent::Taken { job: job.id, runner: name.clone() });
+                }
+                _ => {}
+            }
+            known.insert(job.id, runner);
+        }
+        let gone = self.known.keys().filter(|job| !known.contains_key(job));
+        events.extend(gone.map(|&job| DemandEvent::Settled { job }));
+        self.known = known;
+        events
+    }
+
+    /// Returns true if the pool's runners can run a job: GitHub compares labels without regard to case, and a runner needs all
+    /// labels of the job.
+    fn fits(&self, job: &GithubJob) -> bool {
+        let has = |label: &String| self.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
+        !job.labels.is_empty() && job.labels.iter().all(has)
+    }
+}
+
+fn demand(job: &GithubJob) -> JobDemand {
+    // The list does not name the group, and all runners of a scaled pool are alike.
+    JobDemand { job: job.id, labels: job.labels.clone(), group: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(id: u64, status: &str, labels: &[&str], runner: Option<&str>) -> GithubJob {
+        let job = serde_json::json!({
+            "id": id, "run_id": 1, "name": "a", "status": status, "conclusion": null,
+            "labels": labels, "runner_name": runner,
+        });
+        serde_json::from_value(job).expect("a job")
+    }
+
+    fn fold() -> JobFold {
+        let labels = ["self-hosted", "Linux", "build"].map(str::to_owned).to_vec();
+        JobFold { labels, known: HashMap::new() }
+    }
+
+    fn queued(id: u64, labels: &[&str]) -> DemandEvent {
+        DemandEvent::Queued(demand(&job(id, "queued", labels, None)))
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut fold = fold();
+        let waiting = job(1, "queued", &["self-hosted", "BUILD"], Some(""));
+        assert_eq!(fold.changes(std::slice::from_ref(&waiting)), [queued(1, &["self-hosted", "BUILD"])]);
+        assert_eq!(fold.changes(&[waiting]), []);
+        let running = job(1, "in_progress", &["self-hosted", "BUILD"], Some("p-1-aaaaaaa"));
+        let taken = DemandEvent::Taken { job: 1, runner: "p-1-aaaaaaa".to_owned() };
+        assert_eq!(fold.changes(std::slice::from_ref(&running)), [taken]);
+        assert_eq!(fold.changes(&[running]), []);
+        assert_eq!(fold.changes(&[]), [DemandEvent::Settled { job: 1 }]);
+        assert_eq!(fold.changes(&[]), []);
+    }
+
+    #[test]
+    fn a_job_that_the_forge_queues_again_waits_again() {
+        let mut fold = fold();
+        fold.changes(&[job(1, "in_progress", &["build"], Some("p-1-aaaaaaa"))]);
+        assert_eq!(fold.changes(&[job(1, "queued", &["build"], None)]), [queued(1, &["build"])]);
+    }
+
+    #[test]
+    fn jobs_that_other_runners_are_for_are_no_demand() {
+        let mut fold = fold();
+        let others = [
+            job(1, "queued", &["build", "gpu"], None),
+            job(2, "queued", &["ubuntu-latest"], None),
+            job(3, "queued", &[], None),
+        ];
+        assert_eq!(fold.changes(&others), []);
+    }
+}
