@@ -1,6 +1,6 @@
 //! The slots of a pool and the jobs that wait: the state that [`super::decide`] decides about. Pure: time is passed in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use dayfly_host::retry::Retry;
@@ -13,6 +13,8 @@ use crate::job_end::JobEnd;
 pub(super) const HEALTHY: Duration = Duration::from_secs(600);
 /// Most jobs of a pool that are remembered. A job beyond them gets its runner once it is told again.
 const WAITING_MAX: usize = 10_000;
+/// Time within which each source reports that a job has ended. The slowest looks every quarter of a minute.
+const REPORT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The jobs that the runners of a slot are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +145,9 @@ pub(super) struct Slots {
     pub(super) assigned: u32,
     /// The minimum of idle runners, if a source has changed it.
     pub(super) min_idle: Option<u32>,
+    /// Runners of a scaled pool that had a job which no source has reported yet: such a job still seems to wait. Each is
+    /// forgotten at its time.
+    unreported: VecDeque<Instant>,
     /// Number of runners of a scaled pool that failed, in a row.
     failed_in_a_row: u32,
     /// No slot of a scaled pool starts before this time.
@@ -218,7 +223,12 @@ impl Slots {
                 }
             }
             DemandEvent::Taken { job, runner } => {
+                let is_known = self.slots.values().any(|slot| slot.runner.as_deref() == Some(&runner));
+                let count = self.waiting.len();
                 self.waiting.retain(|waiting| waiting.demand.job != job);
+                if !is_known && self.waiting.len() < count {
+                    self.unreported.pop_front();
+                }
                 let by_name = |slot: &&mut Slot| slot.runner.as_deref() == Some(&runner);
                 if let Some(slot) = self.slots.values_mut().find(by_name)
                     && (slot.stage.is_free() || slot.stage == Stage::Retiring)
@@ -227,14 +237,30 @@ impl Slots {
                 }
             }
             DemandEvent::Ended(JobEnd { job, .. }) | DemandEvent::Settled { job } => self.settle(job),
-            DemandEvent::Assigned { jobs } => self.assigned = jobs,
+            DemandEvent::Assigned { jobs } => {
+                self.assigned = jobs;
+                // The number is newer than the end of the job, unless lists tell of the jobs too.
+                if self.waiting.is_empty() {
+                    self.unreported.clear();
+                }
+            }
             DemandEvent::MinIdle(count) => self.min_idle = Some(count),
             DemandEvent::Closed => self.complete = true,
         }
     }
 
+    /// Returns the number of jobs that seem to wait although a runner has had them, and the time at which one is forgotten.
+    pub(super) fn unreported(&self, now: Instant) -> (usize, Option<Instant>) {
+        let left = || self.unreported.iter().filter(|at| **at > now);
+        (left().count(), left().min().copied())
+    }
+
     fn settle(&mut self, job: u64) {
+        let count = self.waiting.len();
         self.waiting.retain(|waiting| waiting.demand.job != job);
+        if self.waiting.len() < count {
+            self.unreported.pop_front();
+        }
         self.failures.remove(&job);
     }
 
@@ -280,6 +306,10 @@ impl Slots {
             LoopResult::Finished(how) => {
                 self.failed_in_a_row = 0;
                 self.not_before = None;
+                self.unreported.retain(|at| *at > now);
+                if stage != Stage::Taken {
+                    self.unreported.push_back(now + REPORT_LIMIT);
+                }
                 return Fate::Finished(how);
             }
             LoopResult::NoJob(how) | LoopResult::Failed(how) if was_ordered => return Fate::Finished(how),

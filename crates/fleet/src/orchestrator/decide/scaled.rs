@@ -14,11 +14,12 @@ pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
     if slots.closed {
         return Decision { orders: Vec::new(), wake: None, is_finished: alive == 0 };
     }
-    let wanted = free_runners_wanted(scale, slots);
+    let (unreported, forgotten) = slots.unreported(now);
+    let wanted = free_runners_wanted(scale, slots, unreported);
     let is_finished = slots.complete && wanted == 0 && alive == 0;
     if free >= wanted {
-        let (orders, wake) = retire(scale, slots, free - wanted, now);
-        return Decision { orders, wake, is_finished };
+        let (orders, retired) = retire(scale, slots, free - wanted, now);
+        return Decision { orders, wake: [retired, forgotten].into_iter().flatten().min(), is_finished };
     }
     if let Some(wake) = slots.not_before.filter(|at| *at > now) {
         return Decision { orders: Vec::new(), wake: Some(wake), is_finished };
@@ -27,14 +28,16 @@ pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
     let unused = (1..).filter(|index| !slots.slots.contains_key(index));
     let start = |index| Order::Start { index, purpose: Purpose::Any, is_awaited: false };
     let orders = unused.take((wanted - free).min(room)).map(start).collect();
-    Decision { orders, wake: None, is_finished }
+    Decision { orders, wake: forgotten, is_finished }
 }
 
-/// Returns the number of runners without a job that the pool should have, within its maximum.
-fn free_runners_wanted(scale: Scale, slots: &Slots) -> usize {
+/// Returns the number of runners without a job that the pool should have, within its maximum. `unreported` jobs have had their
+/// runner.
+fn free_runners_wanted(scale: Scale, slots: &Slots, unreported: usize) -> usize {
     let busy = slots.slots.values().filter(|slot| slot.stage == Stage::Taken).count();
     // Two sources may tell of the same jobs, one by their ids and one by their number, so the larger number counts.
     let jobs = slots.waiting.len().max((slots.assigned as usize).saturating_sub(busy));
+    let jobs = jobs.saturating_sub(unreported);
     let min_idle = if slots.complete { 0 } else { slots.min_idle.unwrap_or(scale.min_idle) };
     (jobs + min_idle as usize).min((scale.max as usize).saturating_sub(busy))
 }

@@ -381,6 +381,30 @@ fn a_runner_that_retires_counts_again_if_the_forge_gave_it_a_job() {
 }
 
 #[test]
+fn a_job_that_has_ended_gets_no_second_runner_while_its_source_is_late() {
+    let mut pool = Pool::scaled(0, 2);
+    pool.queue(1, &["a"]);
+    pool.queue(2, &["a"]);
+    assert_eq!(pool.starts(), [1, 2]);
+    pool.all_up();
+    pool.end(1, finished());
+    pool.end(2, finished());
+    assert_eq!(pool.act(), [], "both jobs had a runner");
+    pool.queue(3, &["a"]);
+    assert_eq!(pool.starts(), [1], "a new job has none");
+    pool.settled(1);
+    pool.taken(2, "r2");
+    assert_eq!(pool.act(), []);
+    // The word of a runner is a hint, so it is forgotten if no source confirms it.
+    pool.queue(4, &["a"]);
+    assert_eq!(pool.starts(), [2]);
+    pool.end(2, finished());
+    assert_eq!(pool.act(), []);
+    pool.now = pool.decide().wake.expect("a time");
+    assert_eq!(pool.starts(), [2], "no source has said that a job has ended");
+}
+
+#[test]
 fn a_scaled_pool_pauses_after_a_runner_that_had_no_job_and_after_one_that_failed() {
     let mut pool = Pool::scaled(1, 2);
     for (count, end) in [(1, LoopResult::NoJob("x".to_owned())), (2, failed()), (3, failed())] {
@@ -635,6 +659,7 @@ proptest! {
             let (free, busy) = (count(Stage::is_free), count(|stage| stage == Stage::Taken));
             let min_idle = pool.slots.min_idle.unwrap_or(1) as usize;
             let jobs = pool.slots.waiting.len().max((pool.slots.assigned as usize).saturating_sub(busy));
+            let jobs = jobs.saturating_sub(pool.slots.unreported(pool.now).0);
             let wanted = (jobs + min_idle).min(max as usize - busy);
             if orders.iter().any(|order| matches!(order, Order::Retire { .. })) {
                 prop_assert!(free >= wanted);
