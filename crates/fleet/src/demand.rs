@@ -111,7 +111,7 @@ pub enum DemandEvent {
         /// The job.
         job: u64,
     },
-    /// So many jobs are assigned to the pool, whether they have a runner yet or not. Jobs that other events tell of are
+    /// So many jobs are assigned to the pool, whether they have a runner yet or not. Jobs that other events report are
     /// among them.
     Assigned {
         /// The number of jobs.

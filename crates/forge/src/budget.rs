@@ -94,7 +94,7 @@ pub struct RateLimit {
     pub resets_in: Duration,
 }
 
-/// What a credential has used, and what it has left.
+/// The calls that a credential has used, and those that it has left.
 #[derive(Debug, Clone, Default)]
 pub struct Usage {
     /// The calls of this process.

@@ -115,8 +115,8 @@ fn no_follow() -> i32 {
 /// Takes back a folder that a converter has written into, with all that is in it.
 ///
 /// # Errors
-/// There is something other than folders and files with one name each. Such a thing (a link, most of all) would lead whoever
-/// reads the folder to the files of others.
+/// There is something other than folders and files with one name each. Such a thing (a link, most of all) would lead a
+/// reader of the folder to the files of others.
 pub fn take_back_tree(folder: &Path) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     for entry in std::fs::read_dir(folder)? {

@@ -21,7 +21,7 @@ const MAX: u32 = 4;
 /// Name of the pool.
 const POOL: &str = "build";
 
-/// What the file will say.
+/// The values of the file.
 #[derive(Debug)]
 struct Plan {
     forge: String,

@@ -42,7 +42,7 @@ use problem::Problem;
 /// Largest file, bytes.
 const FILE_SIZE_MAX: u64 = 1024 * 1024;
 
-/// What a file is checked against, beside its own content.
+/// The facts about a host that a file is checked against.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     /// True if the file is for this host: files that it names are then looked for.

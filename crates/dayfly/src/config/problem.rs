@@ -1,4 +1,4 @@
-//! What is wrong with a file: each problem has a place, and is shown with its line. Secrets in such a line are hidden.
+//! The problems of a file: each has a place, and is shown with its line. Secrets in such a line are hidden.
 
 use std::fmt;
 use std::ops::Range;

@@ -11,7 +11,7 @@ use crate::job_end::JobEnd;
 
 /// Lifetime after which a slot counts as healthy, so that its earlier failures no longer count.
 pub(super) const HEALTHY: Duration = Duration::from_secs(600);
-/// Most jobs of a pool that are remembered. A job beyond them gets its runner once it is told again.
+/// Most jobs of a pool that are remembered. A job beyond them gets its runner once a source reports it again.
 const WAITING_MAX: usize = 10_000;
 /// Time within which each source reports that a job has ended. The slowest looks every quarter of a minute.
 const REPORT_LIMIT: Duration = Duration::from_secs(60);
@@ -239,7 +239,7 @@ impl Slots {
             DemandEvent::Ended(JobEnd { job, .. }) | DemandEvent::Settled { job } => self.settle(job),
             DemandEvent::Assigned { jobs } => {
                 self.assigned = jobs;
-                // The number is newer than the end of the job, unless lists tell of the jobs too.
+                // The number is newer than the end of the job, unless lists report the jobs too.
                 if self.waiting.is_empty() {
                     self.unreported.clear();
                 }

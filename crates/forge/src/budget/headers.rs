@@ -12,7 +12,7 @@ const TIME_MAX_S: i64 = 24 * 3600;
 /// minute).
 const SECONDARY_WAIT: Duration = Duration::from_secs(60);
 
-/// What an answer says about limits.
+/// The limits that an answer states.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AnswerLimits {
     /// The primary limit that the call was counted for.

@@ -1,4 +1,4 @@
-//! What is known about a credential's limits, and the decision whether a call may be sent. Everything here is pure: the
+//! The known limits of a credential, and the decision whether a call may be sent. Everything here is pure: the
 //! caller passes in time and randomness.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What the keys of a file mean for the fleet.
+//! The meaning of the keys of a file for the fleet.
 
 use clap::Parser as _;
 use dayfly_fleet::pool::{MachineSpec, PoolSpec};

@@ -1,4 +1,4 @@
-//! What users read about a file that is wrong.
+//! The messages about a file that is wrong.
 
 use super::{around, messages, parse, pool, problems, read};
 

@@ -35,7 +35,7 @@ pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
 /// runner.
 fn free_runners_wanted(scale: Scale, slots: &Slots, unreported: usize) -> usize {
     let busy = slots.slots.values().filter(|slot| slot.stage == Stage::Taken).count();
-    // Two sources may tell of the same jobs, one by their ids and one by their number, so the larger number counts.
+    // Two sources may report the same jobs, one by their ids and one by their number, so the larger number counts.
     let jobs = slots.waiting.len().max((slots.assigned as usize).saturating_sub(busy));
     let jobs = jobs.saturating_sub(unreported);
     let min_idle = if slots.complete { 0 } else { slots.min_idle.unwrap_or(scale.min_idle) };
