@@ -8,6 +8,7 @@ use dayfly_forge::ApiBase;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::HostSize;
 use super::pool_file::DemandWord;
 use super::schedule::Schedule;
 use super::size_label::SizeLabel;
@@ -119,6 +120,28 @@ pub(crate) struct Timeouts {
     pub(crate) idle: Option<Duration>,
     /// Of a job.
     pub(crate) job: Option<Duration>,
+}
+
+impl HostBudget {
+    /// Returns the most virtual CPUs of all machines on a host of this size; none: no limit.
+    pub(crate) fn vcpus(&self, size: HostSize) -> Option<u64> {
+        self.vcpu_overcommit.map(|factor| times(size.cpus.into(), factor))
+    }
+
+    /// Returns the most memory of all machines on a host of this size, MiB.
+    pub(crate) fn memory_mib(&self, size: HostSize) -> u64 {
+        times(size.memory_mib, self.memory_factor())
+    }
+
+    /// Returns the memory of all machines as a multiple of the host's memory.
+    pub(crate) fn memory_factor(&self) -> f64 {
+        self.memory_overcommit.unwrap_or(dayfly_vm::OVERCOMMIT as f64)
+    }
+}
+
+/// Multiplies, rounded down. Sizes of hosts are far from the numbers that a float cannot hold.
+fn times(number: u64, factor: f64) -> u64 {
+    (number as f64 * factor) as u64
 }
 
 /// The share of this host that all pools together may use; none: no such limit.

@@ -9,7 +9,7 @@ use crate::config::size_label::SizeLabel;
 struct Exceeded {
     /// The key of `[host]` that sets it.
     key: &'static str,
-    /// What the pool needs, and what there is.
+    /// The numbers: those of the pool, and the limit.
     numbers: String,
 }
 
@@ -48,19 +48,17 @@ fn exceeded(pool: &PoolConfig, budget: &HostBudget, size: HostSize) -> Vec<Excee
     let (cpus, memory_mib) =
         (most(machine.cpus, |size| size.cpus), most(machine.memory_mib, |size| size.memory_mib));
     let mut all = Vec::new();
-    if let Some(factor) = budget.vcpu_overcommit {
-        let limit = (f64::from(size.cpus) * factor).floor();
-        if cpus as f64 > limit {
-            let numbers = format!(
-                "they have {cpus} virtual CPUs, and {} processors with vcpu_overcommit = {factor} allow {limit}",
-                size.cpus
-            );
-            all.push(Exceeded { key: "vcpu_overcommit", numbers });
-        }
+    if let (Some(factor), Some(limit)) = (budget.vcpu_overcommit, budget.vcpus(size))
+        && cpus > limit
+    {
+        let numbers = format!(
+            "they have {cpus} virtual CPUs, and {} processors with vcpu_overcommit = {factor} allow {limit}",
+            size.cpus
+        );
+        all.push(Exceeded { key: "vcpu_overcommit", numbers });
     }
-    let factor = budget.memory_overcommit.unwrap_or(dayfly_vm::OVERCOMMIT as f64);
-    let limit = (size.memory_mib as f64 * factor).floor();
-    if memory_mib as f64 > limit {
+    let (factor, limit) = (budget.memory_factor(), budget.memory_mib(size));
+    if memory_mib > limit {
         let numbers = format!(
             "they have {memory_mib} MiB of memory, and {} MiB with memory_overcommit = {factor} allow {limit}",
             size.memory_mib
