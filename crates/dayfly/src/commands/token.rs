@@ -1,13 +1,13 @@
 //! `dayfly token`: prints a registration token.
 
-use dayfly_forge::{ApiBase, Forge, ForgeOptions, RunnerScope};
+use dayfly_forge::{ApiBase, RunnerScope};
 use secrecy::ExposeSecret as _;
 
 use super::runner::credential::{CredentialOptions, credential};
 use super::runner::request;
 use crate::cli::TokenArgs;
 use crate::exit::{Failure, Outcome, Result};
-use crate::{printer, proxy};
+use crate::printer;
 
 pub(crate) async fn run(args: &TokenArgs, is_argument: impl Fn(&str) -> bool) -> Result<Outcome> {
     let base = ApiBase::with_version(&args.forge, &args.api_version).map_err(Failure::usage)?;
@@ -26,8 +26,7 @@ pub(crate) async fn run(args: &TokenArgs, is_argument: impl Fn(&str) -> bool) ->
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let options = ForgeOptions { proxy: proxy::of(base.url())?, ..ForgeOptions::default() };
-    let forge = Forge::with_options(base, credential, &options).map_err(Failure::cannot)?;
+    let forge = request::forge_client(base, credential)?;
     let token = forge.registration_token(&scope).await.map_err(Failure::cannot)?;
     tracing::info!("the token of {scope} is valid until {}", token.expires_at);
     if args.json {

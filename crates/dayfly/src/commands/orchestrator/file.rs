@@ -5,11 +5,12 @@ use std::path::Path;
 
 use dayfly_fleet::orchestrator::Budget;
 use dayfly_fleet::pool::Limits;
-use dayfly_forge::{Credential, RunnerScope};
+use dayfly_forge::scale_set::ScaleSetClient;
+use dayfly_forge::{Credential, Forge, RunnerScope};
 
 use super::Plan;
 use crate::commands::runner::credential;
-use crate::commands::runner::request::{PoolRequest, ScaleSetRequest};
+use crate::commands::runner::request::{PoolRequest, ScaleSetRequest, forge_client};
 use crate::commands::validate;
 use crate::config::{
     self, Config, CredentialPlace, DemandWord, HostBudget, HostSize, PoolConfig, Surroundings,
@@ -35,22 +36,19 @@ pub(super) fn read(places: &Places, file: &Path) -> Result<Plan> {
     if let Some(why) = config.not_served().first() {
         return Err(Failure::usage(format!("{}: {why}", file.display())));
     }
-    let credentials = credentials(&config)?;
-    let pools = config.pools.iter().map(|pool| request(pool, &credentials)).collect::<Result<_>>()?;
+    let mut clients = Clients::new(&config)?;
+    let pools = config.pools.iter().map(|pool| request(pool, &mut clients)).collect::<Result<_>>()?;
     Ok(plan(pools, &config.host, around.size))
 }
 
 fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> Plan {
-    // Sizes of hosts are far from the numbers that a float cannot hold.
-    let times = |number: u64, factor: f64| (number as f64 * factor) as u64;
-    let vcpus = size.zip(host.vcpu_overcommit).map(|(size, factor)| times(size.cpus.into(), factor));
-    let memory_factor = host.memory_overcommit.unwrap_or(dayfly_vm::OVERCOMMIT as f64);
+    let vcpus = size.and_then(|size| host.vcpus(size));
     Plan {
         pools,
         budget: Budget {
             machines: host.max_machines,
             vcpus: vcpus.map(|vcpus| u32::try_from(vcpus).unwrap_or(u32::MAX)),
-            memory_mib: size.map(|size| times(size.memory_mib, memory_factor)),
+            memory_mib: size.map(|size| host.memory_mib(size)),
         },
         memory_overcommit: host.memory_overcommit.map(|factor| factor.ceil() as u64),
         max_starts: host.max_starts.and_then(|count| usize::try_from(count).ok()),
@@ -61,23 +59,34 @@ fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> P
 /// A forge's name in the file, and the owner of runners there: an installation of a GitHub App serves one owner.
 type Holder = (String, String);
 
-/// Reads the credential of each forge and owner once, so that all of its pools share its budget of calls.
-fn credentials(config: &Config) -> Result<HashMap<Holder, Credential>> {
-    let mut scopes: HashMap<Holder, Vec<RunnerScope>> = HashMap::new();
-    for pool in &config.pools {
-        let all = scopes.entry(holder(pool)).or_default();
-        if !all.contains(&pool.spec.scope) {
-            all.push(pool.spec.scope.clone());
-        }
+/// The clients of all pools. Pools that can share one do, and with it its connections, its tokens and its budget of calls.
+struct Clients {
+    forges: HashMap<Holder, Forge>,
+    scale_sets: HashMap<(Holder, RunnerScope), ScaleSetClient>,
+}
+
+impl Clients {
+    /// Creates the client of each forge and owner, with the credential that the file names.
+    fn new(config: &Config) -> Result<Self> {
+        let mut pools: HashMap<Holder, Vec<&PoolConfig>> = HashMap::new();
+        config.pools.iter().for_each(|pool| pools.entry(holder(pool)).or_default().push(pool));
+        let client = |(holder, pools): (Holder, Vec<&PoolConfig>)| {
+            let forge = &config.forges[&holder.0];
+            let credential = credential_of(&forge.credential, &pools)
+                .map_err(|failure| failure.at(&format!("forges.{}", holder.0)))?;
+            Ok((holder, forge_client(forge.url.clone(), credential)?))
+        };
+        Ok(Self { forges: pools.into_iter().map(client).collect::<Result<_>>()?, scale_sets: HashMap::new() })
     }
-    let read = |(holder, scopes): (Holder, Vec<RunnerScope>)| {
-        let place = &config.forges[&holder.0].credential;
-        let reads_jobs = config.pools.iter().any(|pool| self::holder(pool) == holder && polls(pool));
-        let read = credential_of(place, scopes, reads_jobs)
-            .map_err(|failure| failure.at(&format!("forges.{}", holder.0)))?;
-        Ok((holder, read))
-    };
-    scopes.into_iter().map(read).collect()
+
+    fn scale_set(&mut self, pool: &PoolConfig) -> Option<ScaleSetRequest> {
+        let name = pool.scale_set.clone()?;
+        let (holder, scope) = (holder(pool), pool.spec.scope.clone());
+        let forge = &self.forges[&holder];
+        let client = self.scale_sets.entry((holder, scope.clone()));
+        let client = client.or_insert_with(|| ScaleSetClient::new(forge.clone(), scope)).clone();
+        Some(ScaleSetRequest { client, name, capacity: pool.max })
+    }
 }
 
 fn holder(pool: &PoolConfig) -> Holder {
@@ -88,7 +97,8 @@ fn polls(pool: &PoolConfig) -> bool {
     pool.sources.contains(&DemandWord::Poll)
 }
 
-fn credential_of(place: &CredentialPlace, scopes: Vec<RunnerScope>, reads_jobs: bool) -> Result<Credential> {
+/// Reads a credential for pools of one owner.
+fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> Result<Credential> {
     match place {
         CredentialPlace::TokenFile(file) => credential::token_in(file),
         CredentialPlace::TokenEnv(name) => {
@@ -105,13 +115,20 @@ fn credential_of(place: &CredentialPlace, scopes: Vec<RunnerScope>, reads_jobs: 
             credential::token_in(&Path::new(&folder).join(name))
         }
         CredentialPlace::App { id, installation, key_file } => {
+            let mut scopes: Vec<RunnerScope> = Vec::new();
+            for scope in pools.iter().map(|pool| &pool.spec.scope) {
+                if !scopes.contains(scope) {
+                    scopes.push(scope.clone());
+                }
+            }
             let app = credential::app_of(&id.to_string(), *installation, key_file, scopes)?;
+            let reads_jobs = pools.iter().any(|pool| polls(pool));
             Ok(Credential::app(if reads_jobs { app.reading_jobs() } else { app }))
         }
     }
 }
 
-fn request(pool: &PoolConfig, credentials: &HashMap<Holder, Credential>) -> Result<PoolRequest> {
+fn request(pool: &PoolConfig, clients: &mut Clients) -> Result<PoolRequest> {
     for mount in &pool.spec.mounts {
         let missing = |why| Failure::usage(why).at(&format!("pools.{}.mounts", pool.name));
         rules::mount_is_there(mount).map_err(missing)?;
@@ -122,13 +139,12 @@ fn request(pool: &PoolConfig, credentials: &HashMap<Holder, Credential>) -> Resu
         job: pool.timeouts.job.unwrap_or(defaults.job),
         ..defaults
     };
-    let scale_set = pool.scale_set.clone().map(|name| ScaleSetRequest { name, capacity: pool.max });
     let schedule = (!pool.schedule.entries.is_empty()).then(|| (pool.schedule.clone(), pool.min_idle));
     Ok(PoolRequest {
-        scale_set,
+        scale_set: clients.scale_set(pool),
         polls: polls(pool),
         schedule,
         limits,
-        ..PoolRequest::new(pool.spec.clone(), credentials[&holder(pool)].clone())
+        ..PoolRequest::new(pool.spec.clone(), clients.forges[&holder(pool)].clone())
     })
 }

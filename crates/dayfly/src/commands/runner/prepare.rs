@@ -8,8 +8,8 @@ use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery::{self, Serving};
-use dayfly_forge::scale_set::{ScaleSetClient, ScaleSetSpec};
-use dayfly_forge::{Forge, ForgeOptions, OpenJobs, RunnerScope};
+use dayfly_forge::scale_set::ScaleSetSpec;
+use dayfly_forge::{Forge, OpenJobs, RunnerScope};
 use dayfly_vm::{Machine, VmHost};
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -18,8 +18,8 @@ use super::request::{PoolRequest, ScaleSetRequest};
 use crate::commands::machine;
 use crate::config::Schedule;
 use crate::exit::{Failure, Result};
+use crate::labels;
 use crate::settings::Places;
-use crate::{labels, proxy};
 
 /// Pools that are ready to run on this host.
 pub(crate) struct Prepared {
@@ -129,18 +129,15 @@ fn scale_set(
         labels: own.into_iter().chain(labels.iter().cloned()).collect(),
         owner: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    let client = ScaleSetClient::new(known.forge.clone(), known.spec.scope.clone());
-    demand::scale_set(client, spec, request.capacity)
+    demand::scale_set(request.client.clone(), spec, request.capacity)
 }
 
 /// Asks a pool's forge for everything that must be known before the first runner.
 async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
-    let PoolRequest { spec, credential, secret, warnings, scale_set, polls, schedule, limits } = request;
+    let PoolRequest { spec, forge, secret, warnings, scale_set, polls, schedule, limits } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let options = ForgeOptions { proxy: proxy::of(spec.forge.url())?, ..ForgeOptions::default() };
-    let forge = Forge::with_options(spec.forge.clone(), credential, &options).map_err(Failure::cannot)?;
     let is_lab = forge.prove_lab().await.map_err(Failure::cannot)?.is_some();
     let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
     // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dayfly_fleet::pool::{Limits, MachineSpec, PoolSpec};
-use dayfly_forge::{ApiBase, Credential, RunnerScope};
+use dayfly_forge::scale_set::ScaleSetClient;
+use dayfly_forge::{ApiBase, Credential, Forge, ForgeOptions, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::Mount;
 use secrecy::SecretString;
@@ -14,8 +15,8 @@ use super::credential::{CredentialOptions, credential};
 use crate::cli::LoopOptions;
 use crate::config::Schedule;
 use crate::exit::{Failure, Result};
-use crate::rules;
 use crate::settings::Places;
+use crate::{proxy, rules};
 
 /// Longest secret of the handshake; the file that carries it back holds 4 KiB.
 const SECRET_LENGTH_MAX: usize = 1024;
@@ -24,8 +25,8 @@ const SECRET_LENGTH_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct PoolRequest {
     pub(crate) spec: PoolSpec,
-    /// The credential for the forge.
-    pub(crate) credential: Credential,
+    /// The client of its forge. Pools with one credential have clones of one client, which share connections.
+    pub(crate) forge: Forge,
     /// The secret of the handshake; none: a random one for each runner.
     pub(crate) secret: Option<SecretString>,
     /// Warnings about allowed but unwise options.
@@ -43,6 +44,8 @@ pub(crate) struct PoolRequest {
 /// A scale set that feeds a pool.
 #[derive(Debug, Clone)]
 pub(crate) struct ScaleSetRequest {
+    /// The client. All scale sets of a scope share it, and with it one token of the service.
+    pub(crate) client: ScaleSetClient,
     /// Its name.
     pub(crate) name: String,
     /// The most jobs that it may have at once.
@@ -51,10 +54,10 @@ pub(crate) struct ScaleSetRequest {
 
 impl PoolRequest {
     /// Returns a request for a pool that no source feeds.
-    pub(crate) fn new(spec: PoolSpec, credential: Credential) -> Self {
+    pub(crate) fn new(spec: PoolSpec, forge: Forge) -> Self {
         Self {
             spec,
-            credential,
+            forge,
             secret: None,
             warnings: Vec::new(),
             scale_set: None,
@@ -108,8 +111,18 @@ impl PoolRequest {
         };
         let credential = credential(&credential_options(options), &spec.scope, &mut warnings)?;
         let secret = args.looping.secret.as_deref().map(secret).transpose()?;
-        Ok(Self { secret, warnings, ..Self::new(spec, credential) })
+        let forge = forge_client(spec.forge.clone(), credential)?;
+        Ok(Self { secret, warnings, ..Self::new(spec, forge) })
     }
+}
+
+/// Creates the client of a forge, with the proxy of the environment. It sends nothing yet.
+///
+/// # Errors
+/// The proxy's address is invalid, or an https address has no certificate authorities.
+pub(crate) fn forge_client(base: ApiBase, credential: Credential) -> Result<Forge> {
+    let options = ForgeOptions { proxy: proxy::of(base.url())?, ..ForgeOptions::default() };
+    Forge::with_options(base, credential, &options).map_err(Failure::cannot)
 }
 
 impl LoopOptions {
