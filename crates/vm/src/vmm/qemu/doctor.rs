@@ -2,6 +2,7 @@
 
 use super::probe::AccelReport;
 use super::program;
+use super::threads::TcgThreads;
 use crate::accel::Accel;
 use crate::host::Check;
 use crate::machine::StartError;
@@ -12,7 +13,8 @@ use dayfly_host::tool::{self, Reach};
 /// Checks QEMU and the accelerators. `probed` is the result of a probe guest, if one was booted.
 pub(crate) fn checks(host: &VmHost, probed: Option<&Result<AccelReport, StartError>>) -> Vec<Check> {
     let mut checks = installed(host);
-    checks.extend(accelerator(probed));
+    let threads = host.qemu().map_or(TcgThreads::Multi, |path| TcgThreads::of(&path));
+    checks.extend(accelerator(probed, threads));
     checks
 }
 
@@ -37,7 +39,7 @@ fn installed(host: &VmHost) -> Vec<Check> {
 }
 
 /// Reports whether the probe guest booted with KVM and, if it did not, whether it booted under emulation.
-fn accelerator(probed: Option<&Result<AccelReport, StartError>>) -> Vec<Check> {
+fn accelerator(probed: Option<&Result<AccelReport, StartError>>, threads: TcgThreads) -> Vec<Check> {
     const EMULATED: &str = "machines are emulated: slow, and no security boundary";
     let kvm = |seen: &str| {
         let mend = kvm::usable().err().map(|unusable| unusable.mend());
@@ -46,7 +48,14 @@ fn accelerator(probed: Option<&Result<AccelReport, StartError>>) -> Vec<Check> {
     match probed {
         Some(Ok(AccelReport { accel: Accel::Kvm, seen, .. })) => vec![Check::ok("kvm", seen)],
         Some(Ok(AccelReport { accel: Accel::Tcg, seen, boots: true, .. })) => {
-            vec![kvm(seen), Check::ok("emulation", "a probe guest booted")]
+            let emulation = match threads {
+                TcgThreads::Multi => "a probe guest booted",
+                TcgThreads::Single => {
+                    "a probe guest booted; QEMU before 8.1 runs the virtual CPUs of a machine in turn, because its threads \
+                     are not sound"
+                }
+            };
+            vec![kvm(seen), Check::ok("emulation", emulation)]
         }
         Some(Ok(AccelReport { accel: Accel::Tcg, seen, boots: false, .. })) => vec![
             kvm("not known"),
@@ -78,7 +87,7 @@ mod tests {
     #[test]
     fn what_a_probe_guest_showed_is_told_for_each_accelerator_that_was_tried() {
         let shown = |probed: Result<AccelReport, StartError>| {
-            let checks = accelerator(Some(&probed)).into_iter();
+            let checks = accelerator(Some(&probed), TcgThreads::Multi).into_iter();
             checks.map(|check| (check.name, check.state)).collect::<Vec<_>>()
         };
         let answer = |accel| Ok(AccelReport { accel, seen: "x".to_owned(), boots: true, warning: None });

@@ -14,6 +14,7 @@ pub(crate) mod probe;
 mod program;
 mod qmp;
 mod sightings;
+mod threads;
 mod tsc;
 
 pub(crate) use census::committed_mib;

@@ -161,9 +161,9 @@ fn machine(builder: &mut Builder, needs: &VmmNeeds<'_>) {
     builder.option(
         "-accel",
         match needs.platform.accel {
-            Accel::Kvm => "kvm",
+            Accel::Kvm => "kvm".to_owned(),
             // By default, the cache of translated code takes up to 1 GiB in each VMM.
-            Accel::Tcg => "tcg,thread=multi,tb-size=256",
+            Accel::Tcg => format!("tcg,thread={},tb-size=256", needs.platform.tcg_threads.as_str()),
         },
     );
     builder.option("-cpu", needs.platform.cpu_model.clone());
@@ -207,6 +207,7 @@ fn escape(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Platform;
+    use super::super::threads::TcgThreads;
     use super::*;
 
     /// Returns the command line as a person would type it, one option per line.
@@ -225,7 +226,9 @@ mod tests {
 
     fn platform(accel: Accel) -> Platform {
         let firmware = Firmware::Qboot("/usr/share/qemu/qboot.rom".into());
-        Platform::of("/usr/bin/qemu-system-x86_64".into(), firmware, accel, None)
+        let platform = Platform::of("/usr/bin/qemu-system-x86_64".into(), firmware, accel, None);
+        // The command line must not depend on the host's QEMU.
+        Platform { tcg_threads: TcgThreads::Multi, ..platform }
     }
 
     fn needs(platform: &Platform, boot: Boot) -> VmmNeeds<'_> {
@@ -280,6 +283,13 @@ mod tests {
         let template = devices(Boot::Template { card: NetworkCard::User });
         assert!(template.len() > 4);
         assert_eq!(template, devices(Boot::Fork { card: NetworkCard::User }));
+    }
+
+    #[test]
+    fn a_qemu_whose_threads_are_not_sound_emulates_all_cpus_in_one() {
+        let platform = Platform { tcg_threads: TcgThreads::Single, ..platform(Accel::Tcg) };
+        let args = plan(&needs(&platform, Boot::Probe)).args.join(" ");
+        assert!(args.contains("-accel tcg,thread=single,"), "{args}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::firmware::Firmware;
+use super::threads::TcgThreads;
 use crate::accel::Accel;
 use crate::machine::StartError;
 use crate::vm_host::Limits;
@@ -33,6 +34,8 @@ pub(crate) struct Platform {
     pub(crate) accel: Accel,
     /// The processor model, in QEMU's syntax.
     pub(super) cpu_model: String,
+    /// The threads of the virtual CPUs of an emulated machine.
+    pub(super) tcg_threads: TcgThreads,
     /// The factor by which this host boots a guest more slowly than an ordinary host; at least 1.
     pub(super) slowness: f64,
 }
@@ -40,11 +43,12 @@ pub(crate) struct Platform {
 impl Platform {
     /// Returns the platform of an ordinary host. `cpu_model` is that of emulated machines, by default [`EMULATED_MODEL`].
     pub(super) fn of(qemu: PathBuf, firmware: Firmware, accel: Accel, cpu_model: Option<&str>) -> Self {
-        let cpu_model = match accel {
-            Accel::Kvm => HOST_MODEL,
-            Accel::Tcg => cpu_model.unwrap_or(EMULATED_MODEL),
+        let tcg_threads = match accel {
+            Accel::Kvm => TcgThreads::Multi,
+            Accel::Tcg => TcgThreads::of(&qemu),
         };
-        Self { qemu, firmware, accel, cpu_model: cpu_model.to_owned(), slowness: 1.0 }
+        let cpu_model = guest_model(accel, cpu_model).to_owned();
+        Self { qemu, firmware, accel, cpu_model, tcg_threads, slowness: 1.0 }
     }
 
     /// Returns this platform for a host on which a probe guest took `hello_ms` milliseconds until its hello.
@@ -73,6 +77,14 @@ impl Platform {
     /// Returns the limits that apply on this host at its current load.
     pub(crate) fn limits(&self, limits: &Limits) -> Limits {
         limits.stretched(self.slowness * load_factor())
+    }
+}
+
+/// Returns the processor model of a machine. `emulated` is the one that the user has chosen for emulated machines.
+pub(super) fn guest_model(accel: Accel, emulated: Option<&str>) -> &str {
+    match accel {
+        Accel::Kvm => HOST_MODEL,
+        Accel::Tcg => emulated.unwrap_or(EMULATED_MODEL),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::firmware::Firmware;
-use super::platform::Platform;
+use super::platform::guest_model;
 use crate::accel::Accel;
 use dayfly_host::digest::digest_of_program;
 use dayfly_host::file;
@@ -65,7 +65,7 @@ pub(super) fn key(qemu: &Path, accel: Accel, cpu_model: Option<&str>) -> std::io
         digests.push(digest_of_program(&file)?);
     }
     let short = |digest: &String| digest.get(..16).unwrap_or(digest).to_owned();
-    let guest = Platform::of(qemu.to_owned(), Firmware::Default, accel, cpu_model).cpu_model;
+    let guest = guest_model(accel, cpu_model);
     Ok(format!(
         "{accel}; {}; {}; {}; {guest}",
         system.release().to_string_lossy(),
