@@ -4,22 +4,26 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 20] = [
+const OF_HOST: [&str; 24] = [
     "APP_ID",
     "APP_INSTALLATION",
     "APP_KEY_FILE",
+    "COLD",
     "CPUS",
+    "CPU_MODEL",
     "DIR",
     "DNS",
     "ENTRYPOINT",
     "ENVIRONMENT",
     "IMAGE",
+    "IMAGE_TOOLS",
     "LOG",
     "MAX_AGE",
     "MEMORY",
     "MOUNT",
     "PAT",
     "PREFIX",
+    "PULL",
     "REPEAT",
     "RUNTIME",
     "SPARE",

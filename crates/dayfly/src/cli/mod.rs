@@ -505,7 +505,10 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory as _;
+    use dayfly_guest::variables::is_for_guest;
 
     use super::*;
 
@@ -531,6 +534,22 @@ mod tests {
         for meaning in ["- 1: When the previous one has a runner", "- 0: At a fixed interval"] {
             assert!(orchestrator.contains(meaning), "{orchestrator}");
         }
+    }
+
+    /// Returns the names of all `RUNNER_` variables that options of a command and of its subcommands take.
+    fn runner_variables(command: &clap::Command) -> BTreeSet<String> {
+        let own = command.get_arguments().filter_map(|option| option.get_env()?.to_str());
+        let own = own.filter(|name| name.starts_with("RUNNER_")).map(str::to_owned);
+        own.chain(command.get_subcommands().flat_map(runner_variables)).collect()
+    }
+
+    #[test]
+    fn only_the_variables_that_the_entrypoint_takes_reach_jobs() {
+        let taken = ["EPHEMERAL", "GITHUB", "GROUP", "LABELS", "PRINCIPAL", "SCOPE", "UPDATE", "USER", "VERBOSE"]
+            .map(|name| format!("RUNNER_{name}"));
+        let all = runner_variables(&Cli::command());
+        let reach_jobs: Vec<&String> = all.iter().filter(|name| is_for_guest(name, "1")).collect();
+        assert_eq!(reach_jobs, taken.iter().collect::<Vec<_>>(), "the rest is the host's (guest::variables)");
     }
 
     #[test]
