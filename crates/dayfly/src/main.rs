@@ -14,6 +14,8 @@ mod proxy;
 mod rules;
 mod settings;
 mod signals;
+#[cfg(test)]
+mod test_forge;
 mod units;
 
 use std::process::ExitCode;
@@ -65,6 +67,12 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Lab(LabCommand::Serve(args)) => logged(&common, async |_| commands::lab::serve(args).await),
         Command::Image(command) => logged(&common, async |places| run_image(places, command).await),
         Command::Template(command) => logged(&common, async |places| run_template(places, command).await),
+        Command::Doctor(args) if args.at_forge => {
+            let is_argument = |id: &str| cli::is_argument(&matches, id);
+            logged(&common, async |places| {
+                unless_stopped(commands::doctor::run_at_forge(places, &args, is_argument)).await
+            })
+        }
         Command::Doctor(args) => logged(&common, async |places| commands::doctor::run(places, &args).await),
     }
 }

@@ -14,10 +14,12 @@ mod tokens;
 pub use error::AppError;
 pub use key::{AppKey, AppKeyError};
 pub(crate) use tokens::AppTokens;
+pub use tokens::Installation;
 
 use serde_json::{Value, json};
 
-use super::scope::RunnerScope;
+use super::permission::{Access, ForgeUse, Permission};
+use super::scope::{RunnerScope, ScopeKind};
 
 /// Longest id of an App or a client. GitHub's have at most 20 characters.
 const ID_LEN_MAX: usize = 100;
@@ -79,8 +81,8 @@ impl GithubApp {
     /// given more: "Administration" alone can delete every repository that the App is installed for.
     fn restriction(&self) -> Value {
         let mut permissions = serde_json::Map::new();
-        for (name, access) in self.permissions() {
-            permissions.insert(name.to_owned(), access.into());
+        for permission in self.permissions() {
+            permissions.insert(permission.name.to_owned(), permission.access.word().into());
         }
         let mut body = json!({ "permissions": permissions });
         let names: Option<Vec<&str>> = self.serves.iter().map(repository).collect();
@@ -90,30 +92,31 @@ impl GithubApp {
         body
     }
 
-    /// Returns the permissions that the use needs, by the names of the API.
-    fn permissions(&self) -> Vec<(&'static str, &'static str)> {
-        let serves = |is: fn(&RunnerScope) -> bool| self.serves.iter().any(is);
-        let mut permissions = Vec::new();
-        if serves(|scope| matches!(scope, RunnerScope::Repository { .. })) {
-            permissions.push(("administration", "write"));
-        }
-        if serves(|scope| matches!(scope, RunnerScope::Organization(_))) {
-            permissions.push(("organization_self_hosted_runners", "write"));
-        }
-        if self.reads_jobs {
-            permissions.push(("actions", "read"));
-        }
-        permissions
+    /// Returns the permissions that the use needs.
+    fn permissions(&self) -> Vec<Permission> {
+        self.uses().filter_map(ForgeUse::permission).collect()
+    }
+
+    fn uses(&self) -> impl Iterator<Item = ForgeUse> {
+        let kinds = [ScopeKind::Repository, ScopeKind::Organization];
+        let served = kinds.into_iter().filter(|kind| self.serves.iter().any(|scope| scope.kind() == *kind));
+        served.map(ForgeUse::Runners).chain(self.reads_jobs.then_some(ForgeUse::Jobs))
     }
 
     /// Returns the permissions that the use needs, by the names of the settings page.
     fn permissions_in_words(&self) -> String {
-        let words = self.permissions().into_iter().map(|(name, _)| match name {
-            "administration" => {
-                "\"Administration\" (repository permission, read and write) to manage runners of a repository"
-            }
-            "actions" => "\"Actions\" (repository permission, read) to find waiting jobs",
-            _ => "\"Self-hosted runners\" (organisation permission, read and write) to manage runners of an organisation",
+        let words = self.uses().filter_map(|one| {
+            let Permission { title, level, access, .. } = one.permission()?;
+            let access = match access {
+                Access::Read => "read",
+                Access::Write => "read and write",
+            };
+            let purpose = match one {
+                ForgeUse::Runners(ScopeKind::Organization) => "to manage runners of an organisation",
+                ForgeUse::Runners(_) => "to manage runners of a repository",
+                ForgeUse::Jobs => "to find waiting jobs",
+            };
+            Some(format!("\"{title}\" ({} permission, {access}) {purpose}", level.word()))
         });
         words.collect::<Vec<_>>().join(", ")
     }

@@ -4,15 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Forge;
 use super::app::{AppError, AppTokens, GithubApp};
 use super::budget::{Budget, Usage};
 use super::error::ForgeError;
+use super::proof;
 
 /// Differences between the clocks of this host and a forge up to this are normal.
 const CLOCK_TOLERANCE_S: u64 = 30;
+/// No answer has told the forge's time yet.
+const NO_DATE: i64 = i64::MIN;
 
 /// A credential for one forge: a personal access token, or an installation of a GitHub App. Clones share the budget of calls
 /// and an App's tokens, so all clients of a process that use the same credential must have clones of one value.
@@ -22,8 +25,26 @@ pub struct Credential(Arc<Inner>);
 struct Inner {
     kind: Kind,
     budget: Budget,
-    /// Seconds by which this host's clock is ahead of the forge's, by the last answer.
+    /// Seconds by which this host's clock is ahead of the forge's, by the last answer with a date; [`NO_DATE`] before it.
     ahead_s: AtomicI64,
+}
+
+/// The kind of a credential, as far as its text shows it
+/// (<https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// A classic personal access token, whose scopes the forge states in each answer.
+    Classic,
+    /// A fine-grained personal access token. The forge does not state its permissions.
+    FineGrained,
+    /// A token that an OAuth app, an App for a user, or an installation has made elsewhere; it ends soon.
+    OfApp,
+    /// The token of a lab, which may do everything there.
+    Lab,
+    /// A token of a form that is not known, such as those of old GHES.
+    Other,
+    /// A GitHub App with its private key.
+    App,
 }
 
 enum Kind {
@@ -42,7 +63,7 @@ impl fmt::Debug for Credential {
 
 impl Credential {
     fn new(kind: Kind) -> Self {
-        Self(Arc::new(Inner { kind, budget: Budget::new(), ahead_s: AtomicI64::new(0) }))
+        Self(Arc::new(Inner { kind, budget: Budget::new(), ahead_s: AtomicI64::new(NO_DATE) }))
     }
 
     /// Creates a credential of a token: a personal access token, classic or fine-grained, or a lab's token.
@@ -62,6 +83,35 @@ impl Credential {
     /// Returns the calls that this process has made with the credential, and what is left of its limits.
     pub fn usage(&self) -> Usage {
         self.0.budget.usage()
+    }
+
+    /// Returns the kind of the credential.
+    pub fn kind(&self) -> CredentialKind {
+        let token = match &self.0.kind {
+            Kind::Token(token) => token.expose_secret(),
+            Kind::App(_) => return CredentialKind::App,
+        };
+        let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| token.starts_with(prefix));
+        match token {
+            _ if begins(&["ghp_"]) => CredentialKind::Classic,
+            _ if begins(&["github_pat_"]) => CredentialKind::FineGrained,
+            _ if begins(&["gho_", "ghu_", "ghs_"]) => CredentialKind::OfApp,
+            _ if proof::is_token(token) => CredentialKind::Lab,
+            _ => CredentialKind::Other,
+        }
+    }
+
+    /// Returns the seconds by which this host's clock is ahead of the forge's, by the last answer that had a date.
+    pub fn clock_ahead_s(&self) -> Option<i64> {
+        Some(self.0.ahead_s.load(Ordering::Relaxed)).filter(|ahead_s| *ahead_s != NO_DATE)
+    }
+
+    /// Returns the tokens of the GitHub App, if the credential is one.
+    pub(super) fn app_tokens(&self) -> Option<&AppTokens> {
+        match &self.0.kind {
+            Kind::Token(_) => None,
+            Kind::App(tokens) => Some(tokens),
+        }
     }
 
     pub(super) fn budget(&self) -> &Budget {
@@ -102,8 +152,7 @@ impl Credential {
 
     /// Returns the seconds by which this host's clock is ahead of the forge's; zero if that is no cause of trouble.
     pub(super) fn ahead_s(&self) -> i64 {
-        let ahead_s = self.0.ahead_s.load(Ordering::Relaxed);
-        if ahead_s.unsigned_abs() > CLOCK_TOLERANCE_S { ahead_s } else { 0 }
+        self.clock_ahead_s().filter(|ahead_s| ahead_s.unsigned_abs() > CLOCK_TOLERANCE_S).unwrap_or(0)
     }
 }
 
@@ -135,8 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_of_a_token_is_known_by_its_beginning() {
+        let kind = |token: &str| Credential::token(token).kind();
+        assert_eq!(kind("ghp_XXXX"), CredentialKind::Classic);
+        assert_eq!(kind("github_pat_XXXX"), CredentialKind::FineGrained);
+        assert_eq!(kind("ghs_XXXX"), CredentialKind::OfApp);
+        assert_eq!(kind(&proof::new_token()), CredentialKind::Lab);
+        assert_eq!(kind("0123456789abcdef"), CredentialKind::Other);
+    }
+
+    #[test]
     fn small_differences_of_clocks_do_not_count() {
         let credential = Credential::token("x");
+        assert_eq!((credential.clock_ahead_s(), credential.ahead_s()), (None, 0));
         for (forge_s, host_s, ahead_s) in
             [(100, 130, 0), (100, 131, 31), (131, 100, -31), (i64::MIN, 1, i64::MAX)]
         {

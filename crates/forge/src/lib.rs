@@ -2,6 +2,7 @@
 //!
 //! - [`Forge`] is the client: the address of a forge and a [`Credential`];
 //! - [`Credential`] is a token or a GitHub App, with a budget of calls that all clients share;
+//! - [`ForgeUse`] is the table of the permissions that each use needs;
 //! - [`jit`] reads and writes JIT configs, which make a program a runner;
 //! - [`scale_set`] speaks the protocol of scale sets, which tells how many runners a forge needs;
 //! - [`proof`] lets a lab prove that it runs on this host; the lab implements the other half.
@@ -19,9 +20,11 @@ mod budget;
 mod client;
 mod credential;
 mod error;
+mod examine;
 pub mod jit;
 mod lab;
 mod open_jobs;
+mod permission;
 pub mod proof;
 mod registration;
 mod request;
@@ -37,13 +40,15 @@ mod workflow;
 
 pub use address::ApiBase;
 pub use answer::{GithubJob, GithubRun, GithubRunner, GithubStep, RunnerLabel};
-pub use app::{AppError, AppKey, AppKeyError, GithubApp};
+pub use app::{AppError, AppKey, AppKeyError, GithubApp, Installation};
 pub use budget::{CallCounts, CallEnd, Importance, RateLimit, Usage};
 pub use client::{Forge, ForgeOptions};
-pub use credential::Credential;
+pub use credential::{Credential, CredentialKind};
 pub use error::ForgeError;
+pub use examine::{Place, TokenFacts};
 pub use lab::ProvenLab;
 pub use open_jobs::OpenJobs;
+pub use permission::{Access, ForgeUse, Permission, PermissionLevel};
 pub use registration::RegistrationToken;
 /// The type of a forge's address.
 pub use reqwest::Url;

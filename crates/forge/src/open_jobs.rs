@@ -14,8 +14,8 @@ use super::address::part;
 use super::answer::{GithubJob, GithubRun};
 use super::budget::Importance;
 use super::error::ForgeError;
+use super::permission::ForgeUse;
 use super::request::Call;
-use super::workflow::READING_JOBS;
 
 /// Most runs whose jobs are read in one look. GitHub lists the newest first, so the oldest are left out.
 const RUNS_MAX: usize = 500;
@@ -124,7 +124,8 @@ impl OpenJobs {
         let known = self.known.get(url);
         let etag = known.and_then(|known| known.etag.clone());
         let call = Call::get(what, url.clone()).importance(Importance::Poll).unless(etag);
-        let answer = self.forge.send(call).await.map_err(|error| error.needing(READING_JOBS))?;
+        let answer =
+            self.forge.send(call).await.map_err(|error| error.needing(&ForgeUse::Jobs.needed_right()))?;
         if let (304, Some(known)) = (answer.status, known) {
             return Ok(known.clone());
         }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::Forge;
 use super::budget::Importance;
 use super::error::ForgeError;
+use super::permission::ForgeUse;
 use super::request::Call;
 use super::scope::RunnerScope;
 
@@ -92,7 +93,7 @@ impl Forge {
 
 /// Adds to an error the permission that managing runners of `scope` needs, unless the forge has named one itself.
 pub(super) fn needing_right(error: ForgeError, scope: &RunnerScope) -> ForgeError {
-    error.needing(scope.needed_right())
+    error.needing(&ForgeUse::Runners(scope.kind()).needed_right())
 }
 
 #[cfg(test)]

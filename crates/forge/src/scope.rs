@@ -147,22 +147,6 @@ impl RunnerScope {
             Self::Enterprise(name) => format!("enterprises/{}", part(name)),
         }
     }
-
-    /// Returns the permission that a token needs to manage runners of this scope (docs.github.com, "REST API endpoints
-    /// for self-hosted runners").
-    pub(super) fn needed_right(&self) -> &'static str {
-        match self {
-            Self::Repository { .. } => {
-                "the classic scope \"repo\", or the repository permission \"Administration\" (write) of a fine-grained token or \
-                 a GitHub App"
-            }
-            Self::Organization(_) => {
-                "the classic scope \"admin:org\", or the organisation permission \"Self-hosted runners\" (write) of a \
-                 fine-grained token or a GitHub App"
-            }
-            Self::Enterprise(_) => "the classic scope \"manage_runners:enterprise\"",
-        }
-    }
 }
 
 /// Writes the principal: `owner/name`, or the single name.

@@ -11,13 +11,13 @@ use super::Forge;
 use super::address::part;
 use super::answer::{GithubJob, GithubRun};
 use super::error::ForgeError;
+use super::permission::ForgeUse;
 use super::request::Call;
 
 const LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 const PAGES_MAX: usize = 100;
-/// The permissions for runs and jobs (docs.github.com, "REST API endpoints for workflow runs").
-pub(super) const READING_JOBS: &str = "the classic scope \"repo\" if the repository is private, or the repository permission \"Actions\" \
-                            (read) of a fine-grained token or a GitHub App";
+/// The permission for starting and cancelling runs, which only the tests of a lab do (docs.github.com, "REST API endpoints for
+/// workflow runs").
 const STEERING_RUNS: &str = "the classic scope \"repo\", or the repository permission \"Actions\" (write) of a fine-grained \
                              token or a GitHub App";
 
@@ -138,7 +138,7 @@ impl Forge {
     pub async fn run(&self, owner: &str, repo: &str, id: u64) -> Result<GithubRun, ForgeError> {
         let url = self.base().join(&format!("repos/{}/{}/actions/runs/{id}", part(owner), part(repo)))?;
         let call = Call::get(format!("look up the run {id} of {owner}/{repo}"), url);
-        self.send(call).await.map_err(|error| error.needing(READING_JOBS))?.json()
+        self.send(call).await.map_err(|error| error.needing(&ForgeUse::Jobs.needed_right()))?.json()
     }
 
     /// Returns the jobs of a run that exist so far.
@@ -162,7 +162,7 @@ impl Forge {
             let answer = self
                 .send(Call::get(format!("list the jobs of the run {run} of {owner}/{repo}"), page_url))
                 .await
-                .map_err(|error| error.needing(READING_JOBS))?;
+                .map_err(|error| error.needing(&ForgeUse::Jobs.needed_right()))?;
             jobs.extend(answer.json::<Page>()?.jobs);
             url = answer.next_page();
         }
@@ -178,7 +178,7 @@ impl Forge {
             self.base().join(&format!("repos/{}/{}/actions/jobs/{job}/logs", part(owner), part(repo)))?;
         let call = Call::get(format!("read the log of the job {job} of {owner}/{repo}"), url);
         let answer = self.send(call.answer_bytes_max(LOG_BYTES_MAX)).await;
-        let answer = answer.map_err(|error| error.needing(READING_JOBS))?;
+        let answer = answer.map_err(|error| error.needing(&ForgeUse::Jobs.needed_right()))?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 

@@ -1,5 +1,6 @@
 //! Checks of this host for `dayfly doctor`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,7 @@ pub fn distribution() -> Option<String> {
 pub enum CheckState {
     /// Everything is as it should be.
     Ok,
-    /// Something is missing that only a driver needs that the user has not chosen.
+    /// Something is missing that only a driver needs that the user has not chosen, or it cannot be found out here.
     Note,
     /// It works, but not as well as it could.
     Warn,
@@ -36,34 +37,34 @@ pub enum CheckState {
     Missing,
 }
 
-/// One checked property of this host.
+/// One checked property, of this host or of a forge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// Name of the property.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Result of the check.
     pub state: CheckState,
     /// Description of what the check found, for people.
     pub seen: String,
-    /// The command that fixes the problem, if there is one.
+    /// The command, or the action, that fixes the problem, if there is one.
     pub mend: Option<String>,
 }
 
 impl Check {
     pub(crate) fn ok(name: &'static str, seen: impl Into<String>) -> Self {
-        Self { name, state: CheckState::Ok, seen: seen.into(), mend: None }
+        Self { name: name.into(), state: CheckState::Ok, seen: seen.into(), mend: None }
     }
 
     fn note(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
-        Self { name, state: CheckState::Note, seen: seen.into(), mend: Some(mend.to_owned()) }
+        Self { name: name.into(), state: CheckState::Note, seen: seen.into(), mend: Some(mend.to_owned()) }
     }
 
     pub(crate) fn warn(name: &'static str, seen: impl Into<String>, mend: Option<&str>) -> Self {
-        Self { name, state: CheckState::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
+        Self { name: name.into(), state: CheckState::Warn, seen: seen.into(), mend: mend.map(str::to_owned) }
     }
 
     pub(crate) fn missing(name: &'static str, seen: impl Into<String>, mend: &str) -> Self {
-        Self { name, state: CheckState::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
+        Self { name: name.into(), state: CheckState::Missing, seen: seen.into(), mend: Some(mend.to_owned()) }
     }
 }
 

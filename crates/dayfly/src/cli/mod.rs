@@ -25,7 +25,7 @@ use crate::{defaults, rules};
 pub(crate) use config::{InitArgs, ValidateArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
-pub(crate) use runner::{LoopCommand, RegistrationWord, RunnerArgs};
+pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
 pub(crate) use token::TokenArgs;
 
 /// Run each CI job in a machine of its own, for one job.
@@ -491,10 +491,26 @@ pub(crate) struct DoctorArgs {
     /// Age of the built-in image, the kernel and the tools from which on to warn; never: not at all
     #[arg(long, env = "RUNNER_MAX_AGE", default_value = "7d", value_name = "TIME|never")]
     pub(crate) max_age: MaxAge,
+    /// Check the forges and their credentials in place of this host: which permission is missing for which use. Nothing is
+    /// created there
+    #[arg(id = "at_forge", long = "forge", help_heading = AT_FORGE)]
+    pub(crate) at_forge: bool,
+    /// Configuration file whose forges and pools to check
+    /// [default: /etc/dayfly/dayfly.toml, if it exists and no other option names the owner of runners]
+    #[arg(long, requires = "at_forge", value_name = "FILE", help_heading = AT_FORGE)]
+    pub(crate) config: Option<PathBuf>,
+    /// Forge to check without a configuration file: a host or a URL
+    #[arg(short = 'g', long = "github", env = "RUNNER_GITHUB", default_value = defaults::FORGE_HOST, value_name = "FORGE", help_heading = AT_FORGE)]
+    pub(crate) address: String,
+    #[command(flatten, next_help_heading = AT_FORGE)]
+    pub(crate) access: AccessArgs,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// The heading of the options for the check of forges.
+const AT_FORGE: &str = "Forges";
 
 fn parse_assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -545,8 +561,9 @@ mod tests {
 
     #[test]
     fn only_the_variables_that_the_entrypoint_takes_reach_jobs() {
-        let taken = ["EPHEMERAL", "GITHUB", "GROUP", "LABELS", "PRINCIPAL", "SCOPE", "UPDATE", "USER", "VERBOSE"]
-            .map(|name| format!("RUNNER_{name}"));
+        let taken =
+            ["EPHEMERAL", "GITHUB", "GROUP", "LABELS", "PRINCIPAL", "SCOPE", "UPDATE", "USER", "VERBOSE"]
+                .map(|name| format!("RUNNER_{name}"));
         let all = runner_variables(&Cli::command());
         let reach_jobs: Vec<&String> = all.iter().filter(|name| is_for_guest(name, "1")).collect();
         assert_eq!(reach_jobs, taken.iter().collect::<Vec<_>>(), "the rest is the host's (guest::variables)");

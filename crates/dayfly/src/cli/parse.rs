@@ -140,7 +140,7 @@ mod tests {
     fn the_original_systems_command_line_is_read() {
         let options = options("-T ghp_XXXX -p efrecon/gh-runner-krunvm -r 1 -k 40").expect("good");
         assert!(options.is_argument("pat") && options.is_argument("repeat") && !options.is_argument("scope"));
-        assert_eq!(options.args.forge.principal.as_deref(), Some("efrecon/gh-runner-krunvm"));
+        assert_eq!(options.args.forge.access.principal.as_deref(), Some("efrecon/gh-runner-krunvm"));
         assert_eq!((options.args.looping.repeat, options.args.looping.terminate), (1, Some(40)));
     }
 

@@ -105,34 +105,12 @@ pub(crate) struct ForgeArgs {
         value_name = "FORGE"
     )]
     pub(crate) forge: String,
-    /// Scope of the runners: repo, org or enterprise (the first three letters suffice)
-    #[arg(short, long, env = "RUNNER_SCOPE", default_value = "repo")]
-    pub(crate) scope: String,
-    /// Owner of the runners: OWNER/REPO, or the name of the organisation or enterprise
-    #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "NAME")]
-    pub(crate) principal: Option<String>,
-    /// Runner group, by name; a repository has only Default
-    #[arg(short = 'G', long, env = "RUNNER_GROUP", default_value = GROUP_DEFAULT)]
-    pub(crate) group: String,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
     /// Labels to add to self-hosted, Linux and the architecture, separated by commas
     /// [default: krun, the distribution, dayfly]
     #[arg(short = 'L', long, env = "RUNNER_LABELS", value_delimiter = ',', value_name = "LABELS")]
     pub(crate) labels: Vec<String>,
-    /// Token for the forge's API; prefer RUNNER_PAT or --pat-file, because every user of this host can read arguments
-    #[arg(short = 'T', long = "pat", visible_alias = "token", env = "RUNNER_PAT", hide_env_values = true)]
-    pub(crate) pat: Option<SecretString>,
-    /// File that contains the token; only its owner may be able to read it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pat_file: Option<PathBuf>,
-    /// GitHub App in place of a token: its app id or client id
-    #[arg(long, env = "RUNNER_APP_ID", value_name = "ID")]
-    pub(crate) app_id: Option<String>,
-    /// Installation of the GitHub App [default: the one for the owner of the runners]
-    #[arg(long, env = "RUNNER_APP_INSTALLATION", value_name = "ID")]
-    pub(crate) app_installation: Option<u64>,
-    /// File that contains the private key of the GitHub App; only its owner may be able to read it
-    #[arg(long, env = "RUNNER_APP_KEY_FILE", value_name = "FILE")]
-    pub(crate) app_key_file: Option<PathBuf>,
     /// How to register runners [default: jit, or token if RUNNER_EPHEMERAL is 0]
     #[arg(long, value_enum)]
     pub(crate) registration: Option<RegistrationWord>,
@@ -149,6 +127,42 @@ pub(crate) struct ForgeArgs {
         value_name = "0|1"
     )]
     pub(crate) ephemeral: bool,
+}
+
+/// The owner of runners at a forge, and the credential for it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AccessArgs {
+    /// Scope of the runners: repo, org or enterprise (the first three letters suffice)
+    #[arg(short, long, env = "RUNNER_SCOPE", default_value = "repo")]
+    pub(crate) scope: String,
+    /// Owner of the runners: OWNER/REPO, or the name of the organisation or enterprise
+    #[arg(short, long, env = "RUNNER_PRINCIPAL", value_name = "NAME")]
+    pub(crate) principal: Option<String>,
+    /// Runner group, by name; a repository has only Default
+    #[arg(short = 'G', long, env = "RUNNER_GROUP", default_value = GROUP_DEFAULT)]
+    pub(crate) group: String,
+    /// Token for the forge's API; prefer RUNNER_PAT or --pat-file, because every user of this host can read arguments
+    #[arg(short = 'T', long = "pat", visible_alias = "token", env = "RUNNER_PAT", hide_env_values = true)]
+    pub(crate) pat: Option<SecretString>,
+    /// File that contains the token; only its owner may be able to read it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pat_file: Option<PathBuf>,
+    /// GitHub App in place of a token: its app id or client id
+    #[arg(long, env = "RUNNER_APP_ID", value_name = "ID")]
+    pub(crate) app_id: Option<String>,
+    /// Installation of the GitHub App [default: the one for the owner of the runners]
+    #[arg(long, env = "RUNNER_APP_INSTALLATION", value_name = "ID")]
+    pub(crate) app_installation: Option<u64>,
+    /// File that contains the private key of the GitHub App; only its owner may be able to read it
+    #[arg(long, env = "RUNNER_APP_KEY_FILE", value_name = "FILE")]
+    pub(crate) app_key_file: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    /// Returns true if the options name the owner of runners.
+    pub(crate) fn names_owner(&self) -> bool {
+        self.principal.as_deref().is_some_and(|principal| !principal.is_empty())
+    }
 }
 
 /// The way in which runners are registered.

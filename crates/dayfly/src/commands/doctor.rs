@@ -1,4 +1,6 @@
-//! `dayfly doctor`: checks this host and prints the command that fixes each problem.
+//! `dayfly doctor`: checks this host, or with `--forge` the forges, and prints how to fix each problem.
+
+mod forge;
 
 use dayfly_host::clock::now_s;
 use dayfly_image::{Age, AgingPart, Part, Store};
@@ -20,18 +22,33 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     let mut checks = facts(&host, &places.search_path, probed.as_ref(), args.driver);
     checks.push(guest_binary(places));
     checks.extend(ages(places, args.max_age));
-    if args.json {
+    report(&checks, args.json, "this host lacks something that dayfly needs")
+}
+
+/// Checks the forges and their credentials. `is_argument` tells whether an option is on the command line.
+pub(crate) async fn run_at_forge(
+    places: &Places,
+    args: &DoctorArgs,
+    is_argument: impl Fn(&str) -> bool,
+) -> Result<Outcome> {
+    let checks = forge::checks(places, args, is_argument).await?;
+    report(&checks, args.json, "dayfly cannot do at the forge what it is set up for")
+}
+
+/// Prints the checks. `failure` is the error if something is missing.
+fn report(checks: &[Check], json: bool, failure: &'static str) -> Result<Outcome> {
+    if json {
         printer::json(&checks);
     } else {
-        let width = checks.iter().map(|check| check.name.len()).max().unwrap_or_default();
-        for check in &checks {
-            show(check, width);
+        let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
+        for check in checks {
+            printer::line(shown(check, width));
         }
     }
-    if checks.iter().any(|check| check.state == CheckState::Missing) {
-        return Err(Failure::cannot("this host lacks something that dayfly needs"));
+    match checks.iter().any(|check| check.state == CheckState::Missing) {
+        true => Err(Failure::cannot(failure)),
+        false => Ok(Outcome::Success),
     }
-    Ok(Outcome::Success)
 }
 
 /// Boots a probe guest if there is an image to boot it from, so that the results for KVM and emulation come from a real boot.
@@ -51,13 +68,13 @@ async fn probe(
 fn guest_binary(places: &Places) -> Check {
     match places.guest_binary_path() {
         Ok(path) => Check {
-            name: "guest binary",
+            name: "guest binary".into(),
             state: CheckState::Ok,
             seen: path.display().to_string(),
             mend: None,
         },
         Err(failure) => Check {
-            name: "guest binary",
+            name: "guest binary".into(),
             state: CheckState::Missing,
             seen: failure.to_string(),
             mend: Some("make build".to_owned()),
@@ -70,13 +87,18 @@ fn ages(places: &Places, max_age: MaxAge) -> Vec<Check> {
     match dayfly_image::aging(&build_settings(places)) {
         Ok(parts) => parts.iter().map(|part| age(part, now_s(), max_age)).collect(),
         Err(error) => {
-            vec![Check { name: "images", state: CheckState::Warn, seen: error.to_string(), mend: None }]
+            vec![Check {
+                name: "images".into(),
+                state: CheckState::Warn,
+                seen: error.to_string(),
+                mend: None,
+            }]
         }
     }
 }
 
 fn age(AgingPart { part, created_s }: &AgingPart, now_s: i64, max_age: MaxAge) -> Check {
-    let name = part.name();
+    let name = part.name().into();
     let command = match part {
         Part::BuiltInImage => "build",
         Part::Kernel => "kernel",
@@ -100,17 +122,18 @@ fn age(AgingPart { part, created_s }: &AgingPart, now_s: i64, max_age: MaxAge) -
     }
 }
 
-fn show(check: &Check, width: usize) {
+fn shown(check: &Check, width: usize) -> String {
     let (style, word) = match check.state {
         CheckState::Ok => (style::GOOD, "ok     "),
         CheckState::Note => (style::DIM, "note   "),
         CheckState::Warn => (style::WARN, "warning"),
         CheckState::Missing => (style::BAD, "missing"),
     };
-    printer::line(format_args!("{} {:width$}  {}", paint(style, word), check.name, check.seen));
+    let seen = format!("{} {:width$}  {}", paint(style, word), check.name, check.seen);
     let is_problem = matches!(check.state, CheckState::Warn | CheckState::Missing);
-    if let Some(mend) = check.mend.as_ref().filter(|_| is_problem) {
-        printer::line(format_args!("        {:width$}  {} {mend}", "", paint(style::DIM, "fix it:")));
+    match check.mend.as_ref().filter(|_| is_problem) {
+        Some(mend) => format!("{seen}\n        {:width$}  {} {mend}", "", paint(style::DIM, "fix it:")),
+        None => seen,
     }
 }
 

@@ -59,7 +59,8 @@ fn summary(config: &Config) -> String {
     format!("ok: {}, {}", count(config.pools.len(), "pool"), count(config.forges.len(), "forge"))
 }
 
-fn count(number: usize, noun: &str) -> String {
+/// Returns a number with its noun, in the plural if it has to be.
+pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

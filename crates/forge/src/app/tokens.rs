@@ -1,6 +1,7 @@
 //! The tokens of an App's installation: requested once for all callers, renewed before they end, replaced if the forge
 //! refuses one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use serde::Deserialize;
 
 use super::super::Forge;
 use super::super::error::ForgeError;
+use super::super::permission::{Access, Permission};
 use super::super::request::Call;
+use super::super::scope::RunnerScope;
 use super::{AppError, GithubApp};
 
 /// How long before its end a token is renewed.
@@ -52,9 +55,32 @@ struct TokenAnswer {
     expires_at: jiff::Timestamp,
 }
 
+/// An installation of a GitHub App.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Installation {
+    /// Its id.
+    pub id: u64,
+    /// The permissions that its owner has granted, by the names of the API, each with its access.
+    #[serde(default)]
+    pub permissions: BTreeMap<String, String>,
+    /// Its settings page.
+    #[serde(default)]
+    pub html_url: Option<String>,
+    /// The time of its suspension; `None` if it is not suspended.
+    #[serde(default)]
+    pub suspended_at: Option<String>,
+}
+
+impl Installation {
+    /// Returns the access that the installation has by a permission; `None` if it lacks the permission.
+    pub fn access(&self, permission: &Permission) -> Option<Access> {
+        self.permissions.get(permission.name).and_then(|word| Access::parse(word))
+    }
+}
+
 #[derive(Deserialize)]
-struct InstallationAnswer {
-    id: u64,
+struct AppAnswer {
+    name: String,
 }
 
 impl AppTokens {
@@ -176,12 +202,50 @@ impl AppTokens {
 
     async fn find_installation(&self, forge: &Forge, assertion: &SecretString) -> Result<u64, AppError> {
         let scope = self.app.serves.first().ok_or(AppError::NoScope)?;
-        let path = format!("{}/installation", scope.api_path());
-        let call = self.call("find the installation", Method::GET, forge, &path, assertion)?;
-        let answer = Box::pin(forge.send(call)).await.map_err(|error| self.explain(error, forge, None))?;
-        let id = answer.json::<InstallationAnswer>()?.id;
+        let id = self.look_up_installation(forge, scope, assertion).await?.id;
         self.state().found = Some(id);
         Ok(id)
+    }
+
+    /// Returns the installation that a scope belongs to.
+    pub(crate) async fn installation(
+        &self,
+        forge: &Forge,
+        scope: &RunnerScope,
+    ) -> Result<Installation, AppError> {
+        self.look_up_installation(forge, scope, &self.assertion_by_the_forge(forge)?).await
+    }
+
+    async fn look_up_installation(
+        &self,
+        forge: &Forge,
+        scope: &RunnerScope,
+        assertion: &SecretString,
+    ) -> Result<Installation, AppError> {
+        let path = format!("{}/installation", scope.api_path());
+        let call = self.call("find the installation", Method::GET, forge, &path, assertion)?;
+        let answer = Box::pin(forge.send(call)).await;
+        let answer = answer.map_err(|error| match error {
+            ForgeError::NotFound { message, .. } => {
+                AppError::NotInstalled { app: self.app.id.clone(), scope: scope.to_string(), message }
+            }
+            error => self.explain(error, forge, None),
+        })?;
+        Ok(answer.json()?)
+    }
+
+    /// Returns the App's name.
+    pub(crate) async fn name(&self, forge: &Forge) -> Result<String, AppError> {
+        let assertion = self.assertion_by_the_forge(forge)?;
+        let call = self.call("look up the name", Method::GET, forge, "app", &assertion)?;
+        let answer = Box::pin(forge.send(call)).await.map_err(|error| self.explain(error, forge, None))?;
+        Ok(answer.json::<AppAnswer>()?.name)
+    }
+
+    /// Signs an assertion for the time of the forge, as far as an answer has told it.
+    fn assertion_by_the_forge(&self, forge: &Forge) -> Result<SecretString, AppError> {
+        let now_s = dayfly_host::clock::now_s().saturating_sub(forge.credential().ahead_s());
+        Ok(self.app.key.assertion(&self.app.id, now_s)?)
     }
 
     fn call(
@@ -209,10 +273,6 @@ impl AppTokens {
                 AppError::Clock { app, message, ahead_s: forge.credential().ahead_s() }
             }
             (ForgeError::ServiceToken { message, .. }, _) => AppError::WrongKey { app, message },
-            (ForgeError::NotFound { message, .. }, None) => {
-                let scope = self.app.serves.first().map(ToString::to_string).unwrap_or_default();
-                AppError::NotInstalled { app, scope, message }
-            }
             (ForgeError::NotFound { message, .. }, Some(installation)) => {
                 AppError::NoInstallation { app, installation, message }
             }

@@ -57,7 +57,7 @@ fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> P
 }
 
 /// A forge's name in the file, and the owner of runners there: an installation of a GitHub App serves one owner.
-type Holder = (String, String);
+pub(crate) type Holder = (String, String);
 
 /// The clients of all pools. Pools that can share one do, and with it its connections, its tokens and its budget of calls.
 struct Clients {
@@ -89,7 +89,7 @@ impl Clients {
     }
 }
 
-fn holder(pool: &PoolConfig) -> Holder {
+pub(crate) fn holder(pool: &PoolConfig) -> Holder {
     (pool.forge.clone(), pool.spec.scope.owner().to_lowercase())
 }
 
@@ -98,7 +98,7 @@ fn polls(pool: &PoolConfig) -> bool {
 }
 
 /// Reads a credential for pools of one owner.
-fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> Result<Credential> {
+pub(crate) fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> Result<Credential> {
     match place {
         CredentialPlace::TokenFile(file) => credential::token_in(file),
         CredentialPlace::TokenEnv(name) => {

@@ -35,8 +35,7 @@ pub(crate) fn hand_down(args: &OrchestratorArgs, verbose: u8, options: &mut Loop
 /// file counts if it is there and the options name no owner of runners.
 pub(super) fn config_file(args: &OrchestratorArgs, options: &LoopOptions) -> Option<PathBuf> {
     let usual = Path::new(defaults::CONFIG_FILE);
-    let names_owner = options.args.forge.principal.as_deref().is_some_and(|principal| !principal.is_empty());
-    let is_usual = args.runner.is_empty() && !names_owner && usual.exists();
+    let is_usual = args.runner.is_empty() && !options.args.forge.access.names_owner() && usual.exists();
     args.config.clone().or_else(|| is_usual.then(|| usual.to_owned()))
 }
 

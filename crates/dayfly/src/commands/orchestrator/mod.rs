@@ -1,7 +1,7 @@
 //! `dayfly orchestrator`: runs the slots of pools side by side. The pools come from a configuration file, or one static pool
 //! from the options.
 
-mod file;
+pub(crate) mod file;
 mod flags;
 
 use std::path::PathBuf;

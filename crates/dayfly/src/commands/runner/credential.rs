@@ -5,6 +5,7 @@ use std::path::Path;
 use dayfly_forge::{AppKey, Credential, GithubApp, RunnerScope};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::cli::AccessArgs;
 use crate::exit::{Failure, Result};
 use crate::rules;
 
@@ -24,6 +25,21 @@ pub(crate) struct CredentialOptions<'a> {
     pub(crate) app_key_file: Option<&'a Path>,
     /// Returns true if an option is on the command line, and not only in a variable.
     pub(crate) is_argument: Box<dyn Fn(&str) -> bool + 'a>,
+}
+
+impl<'a> CredentialOptions<'a> {
+    /// Returns the options whose variables begin with `RUNNER`.
+    pub(crate) fn of(access: &'a AccessArgs, is_argument: impl Fn(&str) -> bool + 'a) -> Self {
+        Self {
+            prefix: "RUNNER",
+            pat: access.pat.as_ref(),
+            pat_file: access.pat_file.as_deref(),
+            app_id: access.app_id.as_deref(),
+            app_installation: access.app_installation,
+            app_key_file: access.app_key_file.as_deref(),
+            is_argument: Box::new(is_argument),
+        }
+    }
 }
 
 /// Returns the credential for the forge. A token and an App exclude each other, but arguments of one win over variables of

@@ -73,6 +73,7 @@ impl PoolRequest {
     /// The first problem that was found.
     pub(crate) fn read(options: &LoopOptions, places: &Places) -> Result<Self> {
         let args = &options.args;
+        let access = &args.forge.access;
         let forge = ApiBase::from_host_or_url(&args.forge.forge).map_err(Failure::usage)?;
         let mut warnings = Vec::new();
         let ephemeral = args.forge.ephemeral;
@@ -84,7 +85,7 @@ impl PoolRequest {
                     .to_owned(),
             );
         }
-        let scope = scope(&args.forge.scope, args.forge.principal.as_deref())?;
+        let scope = scope(&access.scope, access.principal.as_deref())?;
         let (dir, guest_dir) = (args.guest.dir.as_deref(), args.guest.guest_dir.as_deref());
         let mut mounts = mounts(&args.guest.mounts)?;
         let entrypoint = rules::entrypoint(args.guest.entrypoint.clone(), dir, Vec::new());
@@ -94,7 +95,7 @@ impl PoolRequest {
         let guest_settings = std::env::vars().filter(|(name, value)| variables::is_for_guest(name, value));
         let machine = MachineSpec { driver, max_age: args.max_age.0, ..args.machine.spec() };
         let spec = PoolSpec {
-            group: args.forge.group.clone(),
+            group: access.group.clone(),
             labels: rules::labels(&args.forge.labels).map_err(Failure::usage)?,
             registration,
             prefix: args.looping.prefix.clone(),
@@ -109,7 +110,11 @@ impl PoolRequest {
             guest_settings: guest_settings.collect(),
             ..PoolSpec::new(forge, scope, machine)
         };
-        let credential = credential(&credential_options(options), &spec.scope, &mut warnings)?;
+        let credential = credential(
+            &CredentialOptions::of(access, |id| options.is_argument(id)),
+            &spec.scope,
+            &mut warnings,
+        )?;
         let secret = args.looping.secret.as_deref().map(secret).transpose()?;
         let forge = forge_client(spec.forge.clone(), credential)?;
         Ok(Self { secret, warnings, ..Self::new(spec, forge) })
@@ -138,19 +143,6 @@ pub(crate) fn scope(word: &str, principal: Option<&str>) -> Result<RunnerScope> 
             .hint("give -p OWNER/REPO for a repository, else -p NAME with -s org or -s enterprise"));
     };
     RunnerScope::parse(word, principal).map_err(Failure::usage)
-}
-
-fn credential_options(options: &LoopOptions) -> CredentialOptions<'_> {
-    let forge = &options.args.forge;
-    CredentialOptions {
-        prefix: "RUNNER",
-        pat: forge.pat.as_ref(),
-        pat_file: forge.pat_file.as_deref(),
-        app_id: forge.app_id.as_deref(),
-        app_installation: forge.app_installation,
-        app_key_file: forge.app_key_file.as_deref(),
-        is_argument: Box::new(|id| options.is_argument(id)),
-    }
 }
 
 fn secret(text: &str) -> Result<SecretString> {

@@ -21,7 +21,7 @@ fn a_pool_without_keys_is_what_a_loop_without_options_is() {
     assert_eq!((spec.dns, &spec.user, spec.update), (args.guest.dns, &args.guest.user, args.guest.update));
     assert_eq!(
         (&spec.group, spec.forge.clone()),
-        (&args.forge.group, ApiBase::from_host_or_url(&args.forge.forge).expect("a forge"))
+        (&args.forge.access.group, ApiBase::from_host_or_url(&args.forge.forge).expect("a forge"))
     );
     assert_eq!(spec.verbose, LoopOptions::new(*args, 0, &clap::ArgMatches::default()).verbosity());
     let scope = RunnerScope::Repository { owner: "acme".into(), name: "app".into() };

@@ -1,0 +1,122 @@
+//! The credentials to check, each with the uses that pools make of it.
+
+use dayfly_fleet::pool::GROUP_DEFAULT;
+use dayfly_forge::{ApiBase, Forge, RunnerScope};
+
+use crate::cli::DoctorArgs;
+use crate::commands::orchestrator::file::{Holder, credential_of, holder};
+use crate::commands::runner::credential::{CredentialOptions, credential};
+use crate::commands::runner::request::{self, forge_client};
+use crate::commands::validate;
+use crate::config::{self, Config, DemandWord, PoolConfig, Surroundings};
+use crate::defaults;
+use crate::exit::{Failure, Result};
+use crate::settings::Places;
+use std::path::Path;
+
+/// A credential at a forge.
+pub(super) struct Subject {
+    /// Begins the name of each check: the forge's name in the file, a colon and a blank; empty without a file.
+    pub(super) prefix: String,
+    /// The client, or the reason why the credential cannot be read.
+    pub(super) forge: Result<Forge>,
+    /// The owners of runners.
+    pub(super) owners: Vec<Owner>,
+}
+
+/// An owner of runners, and the uses that all pools together make of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) scope: RunnerScope,
+    /// The groups of its runners, without the default one.
+    pub(super) groups: Vec<String>,
+    /// True if a pool has a scale set.
+    pub(super) scale_set: bool,
+    /// True if a pool reads its jobs, or gets events about them.
+    pub(super) jobs: bool,
+}
+
+impl Owner {
+    fn new(scope: RunnerScope) -> Self {
+        Self { scope, groups: Vec::new(), scale_set: false, jobs: false }
+    }
+
+    fn add_group(&mut self, group: &str) {
+        if !group.eq_ignore_ascii_case(GROUP_DEFAULT) && !self.groups.iter().any(|known| known == group) {
+            self.groups.push(group.to_owned());
+        }
+    }
+}
+
+/// Returns the subjects of the configuration file; without a file, the one of the options.
+///
+/// # Errors
+/// The file has errors, which are printed, or the options are wrong.
+pub(super) fn read(
+    places: &Places,
+    args: &DoctorArgs,
+    is_argument: impl Fn(&str) -> bool,
+) -> Result<Vec<Subject>> {
+    let usual = Path::new(defaults::CONFIG_FILE);
+    let usual = (!args.access.names_owner() && usual.exists()).then_some(usual);
+    match args.config.as_deref().or(usual) {
+        Some(file) => of_file(places, file),
+        None => of_options(args, is_argument).map(|subject| vec![subject]),
+    }
+}
+
+fn of_options(args: &DoctorArgs, is_argument: impl Fn(&str) -> bool) -> Result<Subject> {
+    let base = ApiBase::from_host_or_url(&args.address).map_err(Failure::usage)?;
+    let mut owner = Owner::new(request::scope(&args.access.scope, args.access.principal.as_deref())?);
+    owner.add_group(&args.access.group);
+    let mut warnings = Vec::new();
+    let options = CredentialOptions::of(&args.access, is_argument);
+    let credential = credential(&options, &owner.scope, &mut warnings)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(Subject { prefix: String::new(), forge: forge_client(base, credential), owners: vec![owner] })
+}
+
+fn of_file(places: &Places, file: &Path) -> Result<Vec<Subject>> {
+    let reading = config::read(file, &Surroundings::this_host(places))?;
+    reading.findings.iter().for_each(validate::show);
+    let errors = reading.errors();
+    let config = reading.config.ok_or_else(|| {
+        Failure::usage(format!("{} has {}", file.display(), validate::count(errors, "error")))
+    })?;
+    Ok(of_config(&config))
+}
+
+/// Returns a subject for each forge and owner, because an installation of a GitHub App serves one owner.
+pub(super) fn of_config(config: &Config) -> Vec<Subject> {
+    let mut holders: Vec<(Holder, Vec<&PoolConfig>)> = Vec::new();
+    for pool in &config.pools {
+        let holder = holder(pool);
+        match holders.iter_mut().find(|(known, _)| *known == holder) {
+            Some((_, pools)) => pools.push(pool),
+            None => holders.push((holder, vec![pool])),
+        }
+    }
+    let subject = |((name, _), pools): (Holder, Vec<&PoolConfig>)| {
+        let forge = &config.forges[&name];
+        let client = credential_of(&forge.credential, &pools)
+            .and_then(|credential| forge_client(forge.url.clone(), credential));
+        Subject { prefix: format!("{name}: "), forge: client, owners: owners(&pools) }
+    };
+    holders.into_iter().map(subject).collect()
+}
+
+fn owners(pools: &[&PoolConfig]) -> Vec<Owner> {
+    let mut owners: Vec<Owner> = Vec::new();
+    for pool in pools {
+        let scope = &pool.spec.scope;
+        let at = owners.iter().position(|owner| owner.scope == *scope).unwrap_or_else(|| {
+            owners.push(Owner::new(scope.clone()));
+            owners.len() - 1
+        });
+        let owner = &mut owners[at];
+        owner.add_group(&pool.spec.group);
+        owner.scale_set |= pool.sources.contains(&DemandWord::ScaleSet);
+        owner.jobs |= pool.sources.contains(&DemandWord::Poll);
+    }
+    owners
+}
