@@ -57,6 +57,7 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
             block_on(&common, async |_| commands::token::run(&args, is_argument).await)
         }
         Command::Init(args) => commands::init::run(&args).map(ExitCode::from),
+        Command::App(command) => logged(&common, async |_| unless_stopped(commands::app::run(command)).await),
         Command::Validate(args) => {
             commands::validate::run(&Places::resolve(&common)?, &args).map(ExitCode::from)
         }

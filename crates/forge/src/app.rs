@@ -9,10 +9,12 @@
 
 mod error;
 mod key;
+mod manifest;
 mod tokens;
 
 pub use error::AppError;
 pub use key::{AppKey, AppKeyError};
+pub use manifest::{AppManifest, NewApp};
 pub(crate) use tokens::AppTokens;
 pub use tokens::Installation;
 

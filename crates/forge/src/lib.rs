@@ -40,7 +40,7 @@ mod workflow;
 
 pub use address::ApiBase;
 pub use answer::{GithubJob, GithubRun, GithubRunner, GithubStep, RunnerLabel};
-pub use app::{AppError, AppKey, AppKeyError, GithubApp, Installation};
+pub use app::{AppError, AppKey, AppKeyError, AppManifest, GithubApp, Installation, NewApp};
 pub use budget::{CallCounts, CallEnd, Importance, RateLimit, Usage};
 pub use client::{Forge, ForgeOptions};
 pub use credential::{Credential, CredentialKind};

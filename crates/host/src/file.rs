@@ -55,6 +55,19 @@ pub fn publish(path: &Path, content: &[u8], existing: Existing) -> io::Result<()
     path.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Creates a file with mode 0600, and returns after the content and the name are on the disk.
+///
+/// # Errors
+/// As for [`replace`]; and [`io::ErrorKind::AlreadyExists`] if the file exists, even if another process has just created it.
+pub fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = new_name(path);
+    // A link, unlike a rename, never replaces anything.
+    let created = write_new(&new, content, Flush::BeforeReturn).and_then(|()| fs::hard_link(&new, path));
+    let _ = fs::remove_file(&new);
+    created?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Flush {
     Never,
@@ -130,6 +143,20 @@ mod tests {
         publish(&path, b"two", Existing::Replace).expect("replace");
         assert_eq!(fs::read(&path).expect("read"), b"two");
         assert_eq!(names(folder.path()), ["dayfly.toml"]);
+    }
+
+    #[test]
+    fn a_private_file_is_its_owners_alone_and_replaces_none() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("app.pem");
+        create_private(&path, b"one").expect("create");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        let refusal = create_private(&path, b"two").expect_err("it is there");
+        assert_eq!(refusal.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            (fs::read(&path).expect("read"), names(folder.path())),
+            (b"one".to_vec(), vec!["app.pem".to_owned()])
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command line: parsed arguments only. [`crate::commands`] resolves them to settings.
 
+mod app;
 mod config;
 pub(crate) mod orchestrator;
 mod parse;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{MaxAge, Time};
 use crate::{defaults, rules};
 
+pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use config::{InitArgs, ValidateArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -74,6 +76,9 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Write a configuration file with one pool, from answers or options
     Init(Box<InitArgs>),
+    /// Create the GitHub App that dayfly uses in place of a token
+    #[command(subcommand)]
+    App(AppCommand),
     /// Check a configuration file and show its pools
     Validate(ValidateArgs),
     /// List the loops, runners and machines of this host

@@ -3,6 +3,8 @@
 mod ask;
 mod template;
 
+pub(crate) use template::quoted;
+
 use std::io::{IsTerminal as _, stderr, stdin};
 use std::path::{Path, PathBuf};
 
@@ -82,7 +84,7 @@ fn credential(args: &InitArgs) -> Vec<(&'static str, String)> {
     let path = |path: &Path| {
         // A service is not started in the folder of the user who wrote the file.
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        template::quoted(&absolute.display().to_string())
+        quoted(&absolute.display().to_string())
     };
     if let (Some(id), Some(key)) = (args.app_id, &args.key_file) {
         let installation = args.installation.map(|id| ("installation", id.to_string()));
@@ -93,8 +95,8 @@ fn credential(args: &InitArgs) -> Vec<(&'static str, String)> {
             .collect();
     }
     let one = match (&args.token_env, &args.token_credential) {
-        (Some(name), _) => ("token_env", template::quoted(name)),
-        (None, Some(name)) => ("token_credential", template::quoted(name)),
+        (Some(name), _) => ("token_env", quoted(name)),
+        (None, Some(name)) => ("token_credential", quoted(name)),
         (None, None) => ("token_file", path(args.token_file.as_deref().unwrap_or(Path::new(TOKEN_FILE)))),
     };
     vec![one]

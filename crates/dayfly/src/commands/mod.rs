@@ -1,6 +1,7 @@
 //! One file per command. Its arguments are defined in [`crate::cli`]; its `run` returns how it ended.
 
 mod annotation;
+pub(crate) mod app;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;

@@ -8,7 +8,7 @@ use crate::defaults;
 const COMMENT_COLUMN: usize = 32;
 
 /// Returns a text as a TOML string. JSON writes strings as TOML reads them.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
