@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use dayfly_host::file;
 
 use super::state::{
-    Group, JobRecord, Notice, Registration, Repository, RunRecord, ScaleSetRecord, StoredEvent,
+    App, Group, JobRecord, Notice, Registration, Repository, RunRecord, ScaleSetRecord, StoredEvent,
 };
 
 /// One line of the journal.
@@ -29,6 +29,7 @@ use super::state::{
 pub(crate) enum Record {
     Repository(Repository),
     Group(Group),
+    App(App),
     Runner(Registration),
     RunnerGone(u64),
     Run(RunRecord),

@@ -1,7 +1,7 @@
 //! The lab: a GitHub-compatible forge of dayfly's own, for trying, testing and load.
 //!
 //! ```text
-//!  people, dayfly          /api/v3/...  REST as GHES: workflows, runs, jobs, logs, runners, JIT configs
+//!  people, dayfly          /api/v3/...  REST as GHES: workflows, runs, jobs, logs, runners, JIT configs, Apps
 //!        \                 /lab/v1/...  the lab's own: the stream of events, summaries of jobs
 //!         listener (http) -----------------> hub (one thread) -> state -> journal, logs
 //!        /                 /runner/...  protocol V2: OAuth, session, messages, run service, results, live feed
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! One thread owns the state ([`hub`]). The handlers send it work and wait for the answer. State that must outlive a
-//! restart is written to the journal before the answer is sent. Every call needs the admin token, a runner's token or a
-//! job's token.
+//! restart is written to the journal before the answer is sent. Every call needs the admin token, a token
+//! or the signature of a GitHub App, a runner's token or a job's token; only the code of a new App is its own proof.
 //!
 //! Protocol facts were read in actions/runner 2.336.0 and observed with github-act-runner 0.13.0; the comments say which.
 
@@ -23,6 +23,7 @@ mod journal;
 mod keys;
 mod log_file;
 mod mask;
+mod pem;
 mod refusal;
 mod server;
 mod settings;

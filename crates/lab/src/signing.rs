@@ -4,6 +4,8 @@
 //! stores nothing about them, so they outlive a restart of the lab. They are JWTs because actions/runner decodes the
 //! job's token and fails on any other form.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub(crate) enum Grant {
     Log { job: u64 },
     /// For registering or removing runners of one scope, and for managing its scale sets.
     Registration { scope: Scope, purpose: Purpose },
+    /// For an installation of a GitHub App: calls that its permissions allow, for these repositories or all.
+    App { permissions: BTreeMap<String, String>, repositories: Option<Vec<String>> },
     /// For the message queue of a scale set, in one session.
     Queue { scale_set: u64, session: String },
 }

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::ExposeSecret as _;
 
+use super::CalledPath;
+use super::permission::AppRights;
 use super::reply::{BROKER, Exception, RESULTS, RUN_SERVICE, Rest, Service};
 use crate::Lab;
 use crate::refusal::Refusal;
@@ -14,7 +16,8 @@ use crate::signing::{Grant, Purpose};
 use crate::state::Scope;
 use subtle::ConstantTimeEq as _;
 
-/// A caller with the admin token, given as `Bearer`, `token` or the password of HTTP basic authentication.
+/// A caller with the admin token, given as `Bearer`, `token` or the password of HTTP basic authentication; or with the token of
+/// an App's installation, if its permissions allow the call.
 pub(super) struct Admin;
 
 /// A runner app with a token for registering or removing runners of one scope. The header's scheme is `RemoteAuth`
@@ -82,9 +85,15 @@ impl FromRequestParts<Lab> for Admin {
             return Err(Rest(Refusal::new(401, "Requires authentication")));
         };
         if given.as_bytes().ct_eq(lab.inner.token.expose_secret().as_bytes()).into() {
-            Ok(Self)
-        } else {
-            Err(Rest(Refusal::new(401, "Bad credentials")))
+            return Ok(Self);
+        }
+        let path = parts.extensions.get::<CalledPath>().map(|CalledPath(path)| path.as_str());
+        match (lab.inner.signer.check(&given, lab.inner.clock.now_ms()), path) {
+            (Some(Grant::App { permissions, repositories }), Some(path)) => {
+                AppRights { permissions, repositories }.check(&parts.method, path)?;
+                Ok(Self)
+            }
+            _ => Err(Rest(Refusal::new(401, "Bad credentials"))),
         }
     }
 }
@@ -133,7 +142,7 @@ pub(super) fn is_remote_auth(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the secret of an `Authorization` header.
-fn credential(headers: &HeaderMap) -> Option<String> {
+pub(super) fn credential(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = text.split_once(' ')?;
     match scheme.to_ascii_lowercase().as_str() {

@@ -1,9 +1,10 @@
 //! The lab's HTTP interface.
 //!
 //! `/api/v3` is GitHub's REST API in the form of GHES, `/runner` is protocol V2 for runner apps and the service
-//! for scale sets, `/lab/v1` is the lab's own interface. Handlers authenticate the caller, parse the request, call the state, and convert the result into an
+//! for scale sets, `/settings/apps/new` takes the manifests of GitHub Apps, `/lab/v1` is the lab's own interface. Handlers authenticate the caller, parse the request, call the state, and convert the result into an
 //! answer. The state makes all decisions.
 
+mod app;
 mod auth;
 mod broker;
 mod content;
@@ -13,6 +14,8 @@ mod group;
 mod oauth;
 mod own;
 mod page;
+mod permission;
+mod place;
 mod registration;
 mod reply;
 mod result;
@@ -42,6 +45,8 @@ pub(super) fn router(lab: Lab) -> Router {
         .route("/api/v3/", get(run::root))
         .nest("/api/v3", rest())
         .nest("/runner", runner_side())
+        .route("/settings/apps/new", post(app::take_manifest))
+        .route("/organizations/{org}/settings/apps/new", post(app::take_manifest))
         .route("/lab/v1/proof", get(own::prove))
         .route("/lab/v1/runners/{id}", delete(own::runner_lost))
         .route("/lab/v1/jobs/{id}/summary", get(own::summary))
@@ -69,6 +74,13 @@ fn rest() -> Router<Lab> {
         .route("/repos/{owner}/{repo}/check-runs/{id}/annotations", get(run::annotations))
         .route("/repos/{owner}/{repo}/actions/variables/{name}", put(value::put_variable))
         .route("/repos/{owner}/{repo}/actions/secrets/{name}", put(value::put_secret))
+        .route("/repos/{owner}/{repo}", get(place::get))
+        .route("/repos/{owner}/{repo}/installation", get(app::installation))
+        .route("/orgs/{org}", get(place::get))
+        .route("/orgs/{org}/installation", get(app::installation))
+        .route("/app", get(app::get))
+        .route("/app/installations/{id}/access_tokens", post(app::access_token))
+        .route("/app-manifests/{code}/conversions", post(app::convert))
         .route("/actions/runner-registration", post(registration::begin))
         .route("/actions/runners/register", post(registration::register))
         .nest("/repos/{owner}/{repo}", of_scope())
@@ -85,6 +97,7 @@ fn of_scope() -> Router<Lab> {
         .route("/actions/runners/remove-token", post(registration::remove_token))
         .route("/actions/runners/{id}", get(runner::get).delete(runner::delete))
         .route("/actions/runner-groups", get(group::list).post(group::make))
+        .route("/actions/permissions", get(place::actions))
 }
 
 /// Returns the routes for runner apps. The results service is at `/runner/results/twirp/...`; github-act-runner 0.13.0
@@ -114,8 +127,14 @@ fn runner_side() -> Router<Lab> {
         .route("/feed", get(feed::feed))
 }
 
-/// Adds GitHub's headers to every answer.
-async fn mark(request: Request, next: Next) -> Response {
+/// The whole path of a request. The routers below see only their part of it.
+#[derive(Debug, Clone)]
+struct CalledPath(String);
+
+/// Notes the path of each request, and adds GitHub's headers to its answer.
+async fn mark(mut request: Request, next: Next) -> Response {
+    let path = CalledPath(request.uri().path().to_owned());
+    request.extensions_mut().insert(path);
     let mut response = next.run(request).await;
     // axum's own limits answer in plain text.
     let is_plain = response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json");

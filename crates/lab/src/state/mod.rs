@@ -9,6 +9,7 @@
 //! ```
 
 mod annotation;
+mod app;
 mod group;
 mod job;
 mod leaving;
@@ -42,6 +43,8 @@ pub(crate) use group::{DEFAULT_GROUP, Group};
 use leaving::Leaving;
 
 pub(crate) use annotation::Annotation;
+use app::WaitingManifests;
+pub(crate) use app::{App, AppManifest};
 pub(crate) use job::{Completion, Hold, Job, JobRecord};
 pub(crate) use open::read_or_make;
 pub(crate) use registration::{Registration, RegistrationRequest};
@@ -79,6 +82,9 @@ pub(crate) struct LabState {
     last_id: u64,
     pub(crate) repositories: BTreeMap<String, Repository>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) apps: Vec<App>,
+    /// Manifests of Apps whose code was not used. They do not outlive the process.
+    manifests: WaitingManifests,
     pub(crate) runners: BTreeMap<u64, Runner>,
     leaving: BTreeMap<u64, Leaving>,
     pub(crate) scale_sets: BTreeMap<u64, ScaleSet>,
@@ -134,6 +140,7 @@ impl LabState {
     fn compact(&mut self) {
         let mut records = vec![Record::LastId(self.last_id)];
         records.extend(self.groups.iter().cloned().map(Record::Group));
+        records.extend(self.apps.iter().cloned().map(Record::App));
         records.extend(self.repositories.values().cloned().map(Record::Repository));
         records.extend(self.scale_sets.values().map(|set| Record::ScaleSet(set.record.clone())));
         records.extend(self.runners.values().map(|runner| Record::Runner(runner.registration.clone())));

@@ -55,6 +55,8 @@ impl LabState {
             last_id: 0,
             repositories: BTreeMap::new(),
             groups: Vec::new(),
+            apps: Vec::new(),
+            manifests: Default::default(),
             runners: BTreeMap::new(),
             leaving: BTreeMap::new(),
             scale_sets: BTreeMap::new(),
@@ -96,6 +98,10 @@ impl LabState {
             Record::Group(group) => {
                 self.groups.retain(|known| known.id != group.id);
                 self.groups.push(group);
+            }
+            Record::App(app) => {
+                self.apps.retain(|known| known.id != app.id);
+                self.apps.push(app);
             }
             Record::Runner(registration) => {
                 self.runners.insert(registration.id, Runner::new(registration));
@@ -151,6 +157,7 @@ impl LabState {
             self.repositories.values().map(|repository| repository.id).max(),
             self.repositories.values().flat_map(|it| it.workflows.values()).map(|file| file.id).max(),
             self.groups.iter().map(|group| group.id).max(),
+            self.apps.iter().map(|app| app.id).max(),
             self.runners.keys().copied().max(),
             self.scale_sets.keys().copied().max(),
             self.runs.keys().copied().max(),

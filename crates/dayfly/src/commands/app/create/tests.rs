@@ -6,7 +6,7 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::{AppCommand, Cli, Command};
-use crate::test_forge::TestForge;
+use crate::test_forge::{TestForge, TestLab, exchange};
 
 fn args(options: &str) -> AppCreateArgs {
     let words = ["dayfly", "app", "create"].into_iter().chain(options.split_whitespace());
@@ -57,17 +57,9 @@ impl Page {
     }
 }
 
-/// Sends a request, and returns the status and the whole answer.
 async fn get(url: &str, path: &str, host: &str) -> (u16, String) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream =
-        tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.expect("connect");
-    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, answer)
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    exchange(url, &request).await
 }
 
 /// Answers one good code as a forge does.
@@ -108,6 +100,28 @@ async fn a_browser_that_confirms_leads_to_an_app_whose_key_is_stored() {
     let key = std::fs::read_to_string(folder.path().join("app.pem")).expect("the key");
     assert_eq!(key, "-----BEGIN RSA PRIVATE KEY-----\nABC\n-----END RSA PRIVATE KEY-----\n");
     assert_eq!(forge.requests(), ["POST /api/v3/app-manifests/good-code/conversions"]);
+}
+
+#[tokio::test]
+async fn the_form_of_the_page_creates_an_app_at_a_lab_whose_key_works() {
+    let (lab, folder) = (TestLab::start().await, tempfile::tempdir().expect("folder"));
+    let page = Page::open(plan(&format!("-g {} --organization acme", lab.url), folder.path()), LONG).await;
+    let (_, form) = page.get("/").await;
+    let between = |from: &str| {
+        let text = form.split_once(from).expect(from).1.split_once('"').expect("its end").0;
+        text.replace("&quot;", "\"").replace("&#39;", "'").replace("&amp;", "&")
+    };
+    let target = lab.send_form(&between("form action=\""), &between("name=\"manifest\" value=\"")).await;
+    let path = target.strip_prefix(&page.url).expect("back to the page");
+    assert_eq!(page.get(path).await.0, 200);
+    let stored = page.outcome.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    let scope = dayfly_forge::RunnerScope::parse("repo", "acme/app").expect("a scope");
+    let key_file = folder.path().join("app.pem");
+    let id = stored.app.id.to_string();
+    let app = crate::commands::runner::credential::app_of(&id, None, &key_file, vec![scope.clone()]);
+    let base = ApiBase::from_host_or_url(&lab.url).expect("an address");
+    let forge = forge_client(base, Credential::app(app.expect("a good key"))).expect("a client");
+    forge.registration_token(&scope).await.expect("the permission to register runners");
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use dayfly_forge::{ApiBase, Credential};
+use dayfly_forge::{ApiBase, AppKey, AppManifest, Credential, GithubApp, ScopeKind};
 use serde_json::json;
 
 use super::*;
 use crate::config::{self, Surroundings};
-use crate::test_forge::{Answer, TestForge};
+use crate::test_forge::{Answer, TestForge, TestLab};
 
 fn owner(scope: &str, principal: &str) -> Owner {
     Owner {
@@ -104,6 +104,33 @@ async fn the_scope_that_a_classic_token_lacks_is_named() {
     .await;
     let owners = vec![owner("repo", "acme/app"), owner("org", "acme"), owner("ent", "big")];
     insta::assert_snapshot!(report(&forge.url, "ghp_x", owners).await);
+}
+
+#[tokio::test]
+async fn the_permission_that_an_app_lacks_is_named_and_the_rest_is_still_checked() {
+    let lab = TestLab::start().await;
+    let manifest = AppManifest {
+        name: "dayfly".to_owned(),
+        organization: None,
+        uses: vec![ForgeUse::Runners(ScopeKind::Repository)],
+        webhook: None,
+    };
+    let base = ApiBase::from_host_or_url(&lab.url).expect("an address");
+    let anonymous = Forge::new(base.clone(), "").expect("a client");
+    let created = anonymous.convert_manifest(&lab.code(&manifest).await).await.expect("an App");
+    let report = async |reads_jobs: bool| {
+        let key = AppKey::from_pem(created.pem.clone()).expect("a key");
+        let scope = RunnerScope::parse("repo", "acme/app").expect("a scope");
+        let app = GithubApp::new(&created.id.to_string(), key, vec![scope]).expect("an App");
+        let app = if reads_jobs { app.reading_jobs() } else { app };
+        let forge = Forge::new(base.clone(), Credential::app(app)).map_err(Failure::cannot);
+        let owners = vec![Owner { jobs: reads_jobs, ..owner("repo", "acme/app") }];
+        let subject = Subject { prefix: String::new(), forge, owners };
+        let report = text(&examine(&subject, Duration::from_secs(20)).await, &lab.url);
+        report.replace(&format!(" {} ", created.id), " ID ").replace(&format!("/{}", created.id), "/ID")
+    };
+    insta::assert_snapshot!(report(false).await);
+    insta::assert_snapshot!(report(true).await);
 }
 
 #[tokio::test]
