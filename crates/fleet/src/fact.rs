@@ -291,6 +291,15 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "is_zero")]
         annotations_left_out: u64,
     },
+    /// The machine's memory was used up, and its kernel has killed a process.
+    OutOfMemory {
+        /// Name of the process, as the guest reports it.
+        process: String,
+        /// The memory that it used, MiB.
+        used_mib: u64,
+        /// The memory of the machine, MiB.
+        memory_mib: u64,
+    },
     /// A line of the guest's output.
     Line {
         /// The program that printed it.
@@ -515,6 +524,7 @@ pub(crate) mod tests {
                     .to_vec(),
                 annotations_left_out: 2,
             },
+            Fact::OutOfMemory { process: text(), used_mib: 800, memory_mib: 1024 },
             Fact::Line { source: Source::Entrypoint, text: text() },
             Fact::LinesDropped { count: 5 },
             Fact::Cut { why },

@@ -17,6 +17,7 @@
 mod children;
 mod docker;
 mod identity;
+mod out_of_memory;
 mod outbox;
 mod port;
 mod prepare;
@@ -133,6 +134,12 @@ impl Agent {
     pub(crate) fn start_docker(&self) {
         let agent = self.clone();
         std::thread::spawn(move || docker::run(&agent));
+    }
+
+    /// Reports each process that the kernel kills because the machine's memory is used up.
+    pub(crate) fn watch_memory(&self) {
+        let agent = self.clone();
+        std::thread::spawn(move || out_of_memory::watch(&agent));
     }
 
     /// Offers a shell on the console until the machine is powered off.

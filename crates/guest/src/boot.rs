@@ -112,6 +112,7 @@ fn start() -> Result<std::convert::Infallible, BootError> {
     let agent = agent::Agent::new(personal).map_err(at("cannot open", Path::new("/dev/urandom")))?;
     agent.reached(dayfly_guest::protocol::Milestone::Mounts);
     agent.open_port();
+    agent.watch_memory();
     network::configure()?;
     agent.reached(dayfly_guest::protocol::Milestone::Network);
     if options.docker {

@@ -26,7 +26,7 @@ pub(crate) fn with_descendants(root: Pid) -> Vec<Pid> {
 }
 
 /// Parses the parent's id from a process's `stat`. The name in the second field may contain spaces and parentheses.
-fn parse_parent(stat: &str) -> Option<i32> {
+pub(crate) fn parse_parent(stat: &str) -> Option<i32> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }

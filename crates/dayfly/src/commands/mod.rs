@@ -13,6 +13,7 @@ mod machine;
 pub(crate) mod orchestrator;
 pub(crate) mod ps;
 pub(crate) mod runner;
+mod sentence;
 pub(crate) mod template;
 pub(crate) mod token;
 pub(crate) mod trace;

@@ -377,6 +377,9 @@ impl Run<'_> {
             VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message } => {
                 Fact::Warning { message }
             }
+            VmEvent::OutOfMemory { process, used_mib, memory_mib } => {
+                Fact::OutOfMemory { process, used_mib, memory_mib }
+            }
             VmEvent::Line { source, text } => {
                 self.observe(&text, stage).await?;
                 if counts(source, &text) {

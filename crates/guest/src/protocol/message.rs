@@ -180,6 +180,15 @@ pub enum GuestMessage {
         /// The failure and its reason, with the daemon's last lines.
         reason: String,
     },
+    /// The machine's memory was used up, and the kernel has killed a process.
+    OutOfMemory {
+        /// Name of the process.
+        process: String,
+        /// The memory that it used, MiB.
+        used_mib: u64,
+        /// The memory of the machine, MiB.
+        memory_mib: u64,
+    },
     /// Something else has failed, but the machine may still be usable.
     Fault {
         /// The failure, its place, and its cause.

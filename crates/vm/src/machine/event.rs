@@ -63,6 +63,15 @@ pub enum VmEvent {
         /// The failure and its reason.
         reason: String,
     },
+    /// The machine's memory was used up, and its kernel has killed a process.
+    OutOfMemory {
+        /// Name of the process, as the guest reports it.
+        process: String,
+        /// The memory that it used, MiB.
+        used_mib: u64,
+        /// The memory of the machine, MiB.
+        memory_mib: u64,
+    },
     /// Something failed, but the machine may still be usable.
     Fault {
         /// The failure and its reason.

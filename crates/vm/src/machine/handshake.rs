@@ -195,6 +195,11 @@ impl Handshake {
                     self.take_fault(reason).map(|reason| Action::Tell(VmEvent::DockerFailed { reason }));
                 told.into_iter().chain(self.start_if_ready()).collect()
             }
+            GuestMessage::OutOfMemory { process, used_mib, memory_mib } => {
+                let told = self.take_fault(process);
+                let event = |process| VmEvent::OutOfMemory { process, used_mib, memory_mib };
+                told.map(|process| Action::Tell(event(process))).into_iter().collect()
+            }
             GuestMessage::Fault { message } => {
                 let told = self.take_fault(message).map(|message| Action::Tell(VmEvent::Fault { message }));
                 told.into_iter().collect()

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::notes::{ShownMarks, annotation_of, summary};
 use super::phases::{JobReport, Progress};
 use crate::commands::annotation;
+use crate::commands::sentence::out_of_memory;
 use crate::printer::{self, paint, style};
 
 /// Widest column of job names. A longer name moves its line to the right.
@@ -169,15 +170,17 @@ impl View {
             Fact::RunnerUp => "runner starts".to_owned(),
             Fact::Stopping { reason } => format!("runner is being stopped: {reason}"),
             Fact::VmGone { .. } => "machine is gone".to_owned(),
-            Fact::Warning { message } => {
-                return self.say(
-                    job.unwrap_or_default(),
-                    format_args!("{}: {message}", paint(style::WARN, "warning")),
-                );
+            Fact::OutOfMemory { process, used_mib, memory_mib } => {
+                return self.warn(job, &out_of_memory(process, *used_mib, *memory_mib));
             }
+            Fact::Warning { message } => return self.warn(job, message),
             _ => return,
         };
         self.say(job.unwrap_or(record.name()), paint(style::DIM, text));
+    }
+
+    fn warn(&mut self, job: Option<&str>, message: &str) {
+        self.say(job.unwrap_or_default(), format_args!("{}: {message}", paint(style::WARN, "warning")));
     }
 
     /// Prints an annotation unless the log has shown all that it says.

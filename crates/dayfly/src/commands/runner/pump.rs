@@ -11,6 +11,7 @@ use dayfly_fleet::status::Status;
 use dayfly_guest::protocol::Milestone;
 use tokio::time::Instant;
 
+use crate::commands::sentence::out_of_memory;
 use crate::exit::{Failure, Result};
 use crate::{log, printer};
 
@@ -101,6 +102,9 @@ fn tell(record: &FactRecord) {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);
         }
         Fact::Warning { message } => tracing::warn!("{message}"),
+        Fact::OutOfMemory { process, used_mib, memory_mib } => {
+            tracing::warn!("{of}{}", out_of_memory(process, *used_mib, *memory_mib));
+        }
         Fact::VmRestarted { reason } => tracing::warn!("{of}machine started once again: {reason}"),
         Fact::LinesDropped { count } => tracing::warn!("{of}{count} lines were dropped"),
         Fact::LoopStarted { .. } => tracing::info!("loop started"),
