@@ -116,6 +116,7 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
         machine: Machine {
             cpus: 2,
             memory_mib: 1024,
+            boot_limit: None,
             guest_binary: binary.with_file_name("dayfly-guest"),
             driver: Driver::Qemu(QemuSettings {
                 disk_mib: 4096,

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
             machine: Machine {
                 cpus: 2,
                 memory_mib: 2048,
+                boot_limit: None,
                 guest_binary,
                 driver: Driver::Qemu(QemuSettings {
                     disk_mib: 32 * 1024,

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let machine = Machine {
         cpus: 2,
         memory_mib: 1024,
+        boot_limit: None,
         guest_binary,
         driver: Driver::Qemu(QemuSettings {
             disk_mib: 32 * 1024,

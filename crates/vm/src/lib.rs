@@ -42,7 +42,9 @@ pub use environment::{EnvironmentDir, EnvironmentError};
 pub use fork::{Spares, template};
 pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
-pub use machine::{Exit, LeftoverError, StartError, StartedFrom, Vm, VmEvent, destroy_leftover};
+pub use machine::{
+    DISK_RESERVE_MIB, Exit, LeftoverError, StartError, StartedFrom, Vm, VmEvent, destroy_leftover,
+};
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;
 pub use pace::{NoMemory, OVERCOMMIT};

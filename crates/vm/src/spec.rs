@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::accel::AccelChoice;
 use crate::driver::{DriverKind, podman};
@@ -19,6 +20,8 @@ pub struct Machine {
     pub cpus: u32,
     /// Memory, MiB.
     pub memory_mib: u32,
+    /// Longest time from the start of a boot until the agent's hello; none: it follows from the speed of this host.
+    pub boot_limit: Option<Duration>,
     /// The static guest binary, which the machine gets at its start.
     pub guest_binary: PathBuf,
     /// The driver that creates the machine, and that driver's settings.

@@ -74,7 +74,7 @@ fn mounting(host: &VmHost, spec: &VmSpec, plan: mounted::Plan, kind: MachineReco
         plan,
         kind,
         lock: None,
-        hello_limit: host.limits.hello_krun,
+        hello_limit: spec.machine.boot_limit.unwrap_or(host.limits.hello_krun),
     }
 }
 
@@ -123,7 +123,7 @@ async fn start_process(
         env: process::entrypoint_env(&folders),
         dns: None,
         shell: false,
-        hello_limit: host.limits.hello_kvm,
+        hello_limit: spec.machine.boot_limit.unwrap_or(host.limits.hello_kvm),
         fork_limit: host.limits.fork,
         docker_limit: None,
     };

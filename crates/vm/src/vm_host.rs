@@ -8,7 +8,7 @@ use crate::accel::Accel;
 use crate::fork::Spares;
 use crate::fork::template::Templates;
 use crate::launch::Launcher;
-use crate::machine::StartError;
+use crate::machine::{DISK_RESERVE_MIB, StartError};
 use crate::pace::{OVERCOMMIT, Pace};
 use crate::vmm;
 use dayfly_host::tool::{self, Invocation};
@@ -40,6 +40,8 @@ pub struct VmHost {
     /// How many times as large as this host's memory its machines may be together. A new machine needs the same share of
     /// its size as available memory, except for the only machine of a host.
     pub overcommit: u64,
+    /// Space that stays free on the disk of the machines' folders, MiB. No machine is started if less is free.
+    pub disk_reserve_mib: u64,
     pub(crate) pace: Pace,
     /// Held while a probe guest boots, so that concurrent starts boot one probe guest and share its result.
     pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
@@ -121,6 +123,7 @@ impl VmHost {
             spares: Spares::default(),
             spare_folder: None,
             overcommit: OVERCOMMIT,
+            disk_reserve_mib: DISK_RESERVE_MIB,
             pace: Pace::default(),
             probing: Arc::default(),
         }

@@ -100,6 +100,7 @@ impl Setting {
             machine: Machine {
                 cpus: 1,
                 memory_mib: 256,
+                boot_limit: None,
                 guest_binary: self.folder.path().join("guest"),
                 driver: Driver::Qemu(QemuSettings {
                     disk_mib: 256,

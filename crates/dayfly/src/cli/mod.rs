@@ -233,6 +233,7 @@ impl MachineArgs {
             cpus: self.cpus,
             memory_mib: self.memory,
             disk_gib: self.disk,
+            boot_limit: None,
             accel: self.accel.choice(),
             cpu_model: self.cpu_model.clone(),
             cold: self.cold,

@@ -160,7 +160,13 @@ fn krun(places: &Places, spec: &MachineSpec, driver: fn(KrunSettings) -> Driver)
 }
 
 fn of_size(places: &Places, spec: &MachineSpec, driver: Driver) -> Result<Machine> {
-    Ok(Machine { cpus: spec.cpus, memory_mib: spec.memory_mib, guest_binary: places.guest_binary()?, driver })
+    Ok(Machine {
+        cpus: spec.cpus,
+        memory_mib: spec.memory_mib,
+        boot_limit: spec.boot_limit,
+        guest_binary: places.guest_binary()?,
+        driver,
+    })
 }
 
 /// The accelerator of machines, and the reason for it.

@@ -301,6 +301,7 @@ impl PoolFile {
             cpus: self.cpus,
             memory_mib,
             disk_gib,
+            boot_limit: self.timeouts.boot.map(|Time(limit)| limit),
             accel: self.accel.choice(),
             cpu_model: self.cpu_model.clone(),
             cold: self.cold,

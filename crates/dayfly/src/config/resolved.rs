@@ -37,15 +37,9 @@ impl Config {
             if !pool.sizes.is_empty() {
                 add("sizes");
             }
-            if pool.timeouts.boot.is_some() {
-                add("timeouts.boot");
-            }
             if pool.timeouts.idle.is_some() && pool.sources == [DemandWord::Static] {
                 add("timeouts.idle with the demand static");
             }
-        }
-        if self.host.disk_reserve_mib.is_some() {
-            all.push("host.disk_reserve is not served by this version".to_owned());
         }
         all
     }
@@ -109,11 +103,10 @@ pub(crate) struct PoolConfig {
     pub(crate) sizes: Vec<SizeLabel>,
 }
 
-/// The limits of the phases of a runner; none: the default, see [`super::pool_file::TimeoutsFile`].
+/// The limits of the phases of a runner, except for the boot, which the description has; none: the default, see
+/// [`super::pool_file::TimeoutsFile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct Timeouts {
-    /// From the start of the machine until the agent's hello.
-    pub(crate) boot: Option<Duration>,
     /// From the agent's hello until the runner app is about to start.
     pub(crate) registration: Option<Duration>,
     /// Without a job.

@@ -45,7 +45,7 @@ impl Stage {
             template: Some(template),
         });
         let guest_binary = binary.with_file_name("dayfly-guest");
-        let machine = Machine { cpus: cpus()?, memory_mib: 1024, guest_binary, driver };
+        let machine = Machine { cpus: cpus()?, memory_mib: 1024, boot_limit: None, guest_binary, driver };
         let network =
             Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
         Ok(Self { folder, host, machine, network })

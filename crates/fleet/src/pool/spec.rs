@@ -95,6 +95,8 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// Scratch disk, GiB.
     pub disk_gib: u64,
+    /// Longest time from the start of a boot until the agent's hello; none: it follows from the speed of this host.
+    pub boot_limit: Option<Duration>,
     /// The requested accelerator.
     pub accel: AccelChoice,
     /// Processor model of emulated machines, as QEMU names it; none: a model that QEMU emulates correctly.
@@ -158,6 +160,7 @@ mod tests {
             cpus: 2,
             memory_mib: 1024,
             disk_gib: 32,
+            boot_limit: Some(Duration::from_secs(120)),
             accel: AccelChoice::Auto,
             cpu_model: None,
             cold: false,

@@ -24,6 +24,8 @@ pub(super) struct MachineParts {
     pub(super) cpus: u32,
     pub(super) memory_mib: u32,
     pub(super) disk_mib: u64,
+    /// Space that must be free on this host before the disk is created, MiB.
+    pub(super) disk_reserve_mib: u64,
     pub(super) image: Image,
     pub(super) guest_binary: PathBuf,
     pub(super) run_dir: PathBuf,
@@ -49,6 +51,7 @@ impl MachineParts {
             cpus: blueprint.cpus,
             memory_mib: blueprint.memory_mib,
             disk_mib: blueprint.disk_mib,
+            disk_reserve_mib: host.disk_reserve_mib,
             image: blueprint.image.clone(),
             guest_binary: blueprint.guest_binary.clone(),
             run_dir: run_dir.to_owned(),
@@ -78,7 +81,11 @@ impl MachineParts {
 
     /// Returns the recipe of a cold boot, and creates an empty scratch disk.
     pub(super) fn cold(&self) -> Result<Recipe, StartError> {
-        let scratch = disks::make_scratch(&self.run_dir.join(record::SCRATCH_DISK), self.disk_mib)?;
+        let scratch = disks::make_scratch(
+            &self.run_dir.join(record::SCRATCH_DISK),
+            self.disk_mib,
+            self.disk_reserve_mib,
+        )?;
         let files = VmmFiles::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
         let shares = self.shares.as_ref().map_or(0, |shares| shares.list.len());
         let boot = Boot::Cold { card: self.card(), shares };
@@ -87,7 +94,7 @@ impl MachineParts {
 
     /// Returns the recipe of the machine that becomes a template, and creates its scratch disk.
     pub(super) fn template(&self, disk: &Path, memory: VmmFiles) -> Result<Recipe, StartError> {
-        let scratch = disks::make_scratch(disk, self.disk_mib)?;
+        let scratch = disks::make_scratch(disk, self.disk_mib, self.disk_reserve_mib)?;
         let boot = VmmFiles::to_boot(&self.image, &self.guest_binary)?.with_root(&self.image)?;
         let files = boot.with(DescriptorRole::ScratchDisk, scratch).and(memory);
         self.recipe(Boot::Template { card: self.card() }, files)
@@ -100,7 +107,11 @@ impl MachineParts {
             let path = template.folder().to_owned();
             move |source| StartError::Io { what, path, source }
         };
-        let scratch = disks::make_overlay(&self.run_dir.join(record::SCRATCH_DISK), self.disk_mib)?;
+        let scratch = disks::make_overlay(
+            &self.run_dir.join(record::SCRATCH_DISK),
+            self.disk_mib,
+            self.disk_reserve_mib,
+        )?;
         let files = VmmFiles::default()
             .with_root(&self.image)?
             .with(

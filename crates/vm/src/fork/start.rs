@@ -37,7 +37,7 @@ pub(crate) async fn start(
         shares: shares.as_ref().map(Shares::told).unwrap_or_default(),
         dns: network::name_server(&spec.network),
         shell: spec.shell,
-        hello_limit: limits.hello(platform.accel),
+        hello_limit: spec.machine.boot_limit.unwrap_or_else(|| limits.hello(platform.accel)),
         fork_limit: limits.fork,
         docker_limit: settings.image.manifest().has_docker().then_some(limits.docker),
     };
@@ -50,6 +50,7 @@ pub(crate) async fn start(
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
         disk_mib: settings.disk_mib,
+        disk_reserve_mib: host.disk_reserve_mib,
         image: settings.image,
         guest_binary: spec.machine.guest_binary,
         run_dir: run_dir.to_owned(),

@@ -12,14 +12,15 @@ use std::process::{Command, Stdio};
 use super::StartError;
 use crate::vmm::overlay;
 
-/// Space that must be free before a machine is started, MiB. A job that fills its disk up to this amount still works.
-const FREE_MIB_MIN: u64 = 1024;
+/// Default of [`VmHost::disk_reserve_mib`](crate::VmHost::disk_reserve_mib). A job that fills its disk up to this amount still
+/// works.
+pub const DISK_RESERVE_MIB: u64 = 1024;
 /// Paths where e2fsprogs installs the program. Its folder is not in every user's search path.
 const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
 
-/// Creates the disk and opens it. Replaces an existing file.
-pub(crate) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartError> {
-    check_space(path)?;
+/// Creates the disk and opens it. Replaces an existing file. `reserve_mib` must be free before.
+pub(crate) fn make_scratch(path: &Path, size_mib: u64, reserve_mib: u64) -> Result<File, StartError> {
+    check_space(path, reserve_mib)?;
     let failed = |reason: String| StartError::Disk { path: path.to_owned(), reason };
     let file = OpenOptions::new()
         .read(true)
@@ -51,9 +52,9 @@ pub(crate) fn make_scratch(path: &Path, size_mib: u64) -> Result<File, StartErro
     Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// Creates the overlay of a fork and opens it. Replaces an existing file.
-pub(crate) fn make_overlay(path: &Path, size_mib: u64) -> Result<File, StartError> {
-    check_space(path)?;
+/// Creates the overlay of a fork and opens it. Replaces an existing file. `reserve_mib` must be free before.
+pub(crate) fn make_overlay(path: &Path, size_mib: u64, reserve_mib: u64) -> Result<File, StartError> {
+    check_space(path, reserve_mib)?;
     overlay::make(path, size_mib * 1024 * 1024).map_err(|source| StartError::Io {
         what: "make the overlay",
         path: path.to_owned(),
@@ -61,15 +62,15 @@ pub(crate) fn make_overlay(path: &Path, size_mib: u64) -> Result<File, StartErro
     })
 }
 
-fn check_space(path: &Path) -> Result<(), StartError> {
+fn check_space(path: &Path, needed_mib: u64) -> Result<(), StartError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let free_mib = dayfly_host::space::free_mib(folder).map_err(|source| StartError::Io {
         what: "look at the space of",
         path: folder.to_owned(),
         source,
     })?;
-    if free_mib < FREE_MIB_MIN {
-        return Err(StartError::NoSpace { path: folder.to_owned(), free_mib, needed_mib: FREE_MIB_MIN });
+    if free_mib < needed_mib {
+        return Err(StartError::NoSpace { path: folder.to_owned(), free_mib, needed_mib });
     }
     Ok(())
 }
@@ -84,13 +85,18 @@ mod tests {
     fn a_disk_of_32_gibibytes_takes_next_to_nothing() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("scratch.img");
-        let file = make_scratch(&path, 32 * 1024).expect("make");
+        let file = make_scratch(&path, 32 * 1024, 1).expect("make");
         let metadata = file.metadata().expect("metadata");
         assert_eq!(metadata.len(), 32 << 30);
         assert!(metadata.blocks() * 512 < 4 << 20, "{} KiB", metadata.blocks() / 2);
         assert_eq!(metadata.mode() & 0o777, 0o600);
-        make_scratch(&path, 256).expect("replaces it");
+        make_scratch(&path, 256, 1).expect("replaces it");
         assert_eq!(std::fs::metadata(&path).expect("metadata").len(), 256 << 20);
+        let refused = make_overlay(&path, 256, 1 << 40).expect_err("no disk has an exbibyte");
+        assert!(
+            matches!(refused, StartError::NoSpace { needed_mib, .. } if needed_mib == 1 << 40),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -108,7 +114,7 @@ mod tests {
             mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private");
             let folder = path.parent().expect("a folder");
             mount("tmpfs", folder, "tmpfs", MountFlags::empty(), c"size=16m").expect("a small file system");
-            [make_scratch(&path, 256), make_overlay(&path, 256)]
+            [make_scratch(&path, 256, DISK_RESERVE_MIB), make_overlay(&path, 256, DISK_RESERVE_MIB)]
                 .map(|made| made.expect_err("no space").to_string())
         })
         .join()

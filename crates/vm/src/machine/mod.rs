@@ -36,6 +36,7 @@ mod supervisor;
 mod tree;
 
 pub(crate) use create::{Mounting, start_mounted};
+pub use disks::DISK_RESERVE_MIB;
 pub use error::{LeftoverError, StartError};
 pub use event::{StartedFrom, VmEvent};
 pub use exit::Exit;

@@ -80,7 +80,13 @@ impl Stage {
         VmSpec {
             name: format!("GH-runner-{}", self.id),
             runner_id: self.id.clone(),
-            machine: Machine { cpus: 2, memory_mib: 512, guest_binary: guest_binary(), driver },
+            machine: Machine {
+                cpus: 2,
+                memory_mib: 512,
+                boot_limit: None,
+                guest_binary: guest_binary(),
+                driver,
+            },
             network: Network {
                 egress: Egress::Open,
                 dns: [1, 1, 1, 1].into(),

@@ -56,7 +56,7 @@ async fn look(places: &Places, args: &ImageCheckArgs) -> Result<(Image, Report)>
         cpu_model: None,
         template: None,
     });
-    let machine = Machine { cpus: 2, memory_mib: args.memory, guest_binary, driver };
+    let machine = Machine { cpus: 2, memory_mib: args.memory, boot_limit: None, guest_binary, driver };
     let task = Task::begin("booting and checking the image", args.json);
     let report = dayfly_vm::check::check(&host, &machine, &args.user).await.map_err(Failure::cannot)?;
     task.done("done");

@@ -51,6 +51,7 @@ fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> P
             memory_mib: size.map(|size| host.memory_mib(size)),
         },
         memory_overcommit: host.memory_overcommit.map(|factor| factor.ceil() as u64),
+        disk_reserve_mib: host.disk_reserve_mib,
         max_starts: host.max_starts.and_then(|count| usize::try_from(count).ok()),
         environment: None,
     }

@@ -47,6 +47,7 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
         pools: vec![request],
         budget: Budget::default(),
         memory_overcommit: None,
+        disk_reserve_mib: None,
         max_starts: None,
         environment: args.environment.as_deref().map(make_environment).transpose()?,
     })

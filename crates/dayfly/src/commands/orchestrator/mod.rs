@@ -25,6 +25,8 @@ struct Plan {
     budget: Budget,
     /// How many times as large as this host's memory all machines may be; none: the default.
     memory_overcommit: Option<u64>,
+    /// Space that stays free on the disk of the state folder, MiB; none: the default.
+    disk_reserve_mib: Option<u64>,
     /// Most machines that start at once; none: the number of processors.
     max_starts: Option<usize>,
     /// The common environment directory; none: that of the instance.
@@ -41,6 +43,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let Prepared { mut host, instance, pools } = prepare::prepare(places, plan.pools, json).await?;
     host.limit_starts(plan.max_starts);
     host.overcommit = plan.memory_overcommit.unwrap_or(host.overcommit);
+    host.disk_reserve_mib = plan.disk_reserve_mib.unwrap_or(host.disk_reserve_mib);
     let mut pump = Pump::open(&places.state, &instance, json)?;
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();

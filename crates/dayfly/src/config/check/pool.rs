@@ -209,7 +209,6 @@ fn spec(
 fn timeouts(pool: &PoolFile) -> Timeouts {
     let limits = pool.timeouts;
     Timeouts {
-        boot: limits.boot.map(|time| time.0),
         registration: limits.registration.map(|time| time.0),
         idle: limits.idle.map(|time| time.0),
         job: limits.job.map(|time| time.0),
