@@ -1,12 +1,14 @@
-//! A lab and the programs of others: GitHub's own client for scale sets (github.com/actions/scaleset 0.4.0, MIT).
+//! A lab and its clients: GitHub's own client for scale sets (github.com/actions/scaleset 0.4.0, MIT), and dayfly's.
 //!
 //! `scripts/peers` builds the Go program in `scale-set/`, which contains that client and its listener. It is built before
 //! the tests, because they run without a network.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod own;
+
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -52,6 +54,45 @@ async fn lab(folder: &TempDir) -> (Lab, String) {
     (lab, url)
 }
 
+/// Light runners in this process.
+struct Runners {
+    settings: Settings,
+    running: JoinSet<Exit>,
+    stop: watch::Sender<bool>,
+    started: usize,
+}
+
+impl Runners {
+    fn new(folder: &Path) -> Self {
+        let settings = Settings {
+            env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
+            pause: Duration::from_millis(20),
+            ..Settings::new(folder.join("app"))
+        };
+        Self { settings, running: JoinSet::new(), stop: watch::channel(false).0, started: 0 }
+    }
+
+    /// Returns the number of runners that were started.
+    fn len(&self) -> usize {
+        self.started
+    }
+
+    fn start(&mut self, config: JitConfig) {
+        let (settings, stopped) = (self.settings.clone(), self.stop.subscribe());
+        self.running.spawn(async move { run(config, &settings, &|_| {}, stopped).await });
+        self.started += 1;
+    }
+
+    /// Waits for the ends of all runners.
+    async fn ends(&mut self) -> Vec<Exit> {
+        let mut ends = Vec::new();
+        while let Some(exit) = tokio::time::timeout(PATIENCE, self.running.join_next()).await.unwrap() {
+            ends.push(exit.unwrap());
+        }
+        ends
+    }
+}
+
 /// Runs all scenarios of the Go program in a scope. Its runners are light ones in this process.
 async fn play(scope: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -66,19 +107,11 @@ async fn play(scope: &str) {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
-    let settings = Settings {
-        env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
-        pause: Duration::from_millis(20),
-        ..Settings::new(folder.path().join("app"))
-    };
-    let (_stop, stopped) = watch::channel(false);
-    let (mut runners, mut steps) = (JoinSet::new(), Vec::new());
+    let (mut runners, mut steps) = (Runners::new(folder.path()), Vec::new());
     while let Some(line) = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap() {
         let line: Value = serde_json::from_str(&line).unwrap();
         if let Some(config) = line["start_runner"].as_str() {
-            let config = JitConfig::decode(config).unwrap();
-            let (settings, stopped) = (settings.clone(), stopped.clone());
-            runners.spawn(async move { run(config, &settings, &|_| {}, stopped).await });
+            runners.start(JitConfig::decode(config).unwrap());
         } else {
             steps.push(line);
         }
@@ -89,9 +122,7 @@ async fn play(scope: &str) {
     let played: BTreeSet<&str> = steps.iter().map(|step| step["scenario"].as_str().unwrap()).collect();
     assert_eq!(played, BTreeSet::from(SCENARIOS), "{scope}");
     assert_eq!(runners.len(), 3, "{scope}: one runner for each job");
-    while let Some(exit) = tokio::time::timeout(PATIENCE, runners.join_next()).await.unwrap() {
-        assert_eq!(exit.unwrap(), Exit::Success, "{scope}");
-    }
+    assert_eq!(runners.ends().await, vec![Exit::Success; 3], "{scope}");
 }
 
 #[tokio::test]
