@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measured")]
 
 mod containers;
+mod demand;
 mod figures;
 mod images;
 mod jobs;
@@ -22,7 +23,7 @@ use machines::Stage;
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, official, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, demand, official, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -40,6 +41,9 @@ struct Args {
     /// Archive of the official runner app (actions-runner-linux-x64-*.tar.gz), measured in the group `official` too
     #[arg(long, env = "ACTIONS_RUNNER")]
     actions_runner: Option<PathBuf>,
+    /// GitHub's client for scale sets (`scripts/peers`), measured in the group `demand` too
+    #[arg(long, env = "DAYFLY_TEST_SCALE_SET_PEER")]
+    scale_set_peer: Option<PathBuf>,
     /// The program; the guest binary is beside it
     #[arg(long, env = "DAYFLY_BINARY")]
     binary: PathBuf,
@@ -85,6 +89,13 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     }
     // The group `images` needs no template.
     if "images" == args.only {
+        return figures::print(&begin, &figures, args.json);
+    }
+    // The runners of the group `demand` are processes, and its burst of machines builds its own template.
+    if wants("demand") {
+        figures.extend(demand::measure(args.scale_set_peer.as_deref(), args.samples).await?);
+    }
+    if "demand" == args.only {
         return figures::print(&begin, &figures, args.json);
     }
     // The group `official` has an image and a template of its own.

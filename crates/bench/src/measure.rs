@@ -224,7 +224,7 @@ async fn idle_cpu(pids: &[u32]) -> Result<Vec<f64>, Error> {
 }
 
 /// Returns the CPU time of all threads of a process in seconds. Reads `schedstat`, because ticks would be too coarse.
-fn cpu_seconds(pid: u32) -> Result<f64, Error> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64, Error> {
     let mut nanoseconds = 0.0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longest time that one run of dayfly may take in a test. A run needs far less even on a loaded host.
+/// Longest time that one run of dayfly may take, unless [`Dayfly::within`] allows more. A run needs far less even on a loaded host.
 const RUN_LIMIT: Duration = Duration::from_secs(600);
 
 /// Returns the value of an environment variable. If it is not set, the panic message says how to set it.
@@ -105,6 +105,7 @@ impl Default for OwnState {
 pub struct Dayfly {
     command: Command,
     folder: TempDir,
+    limit: Duration,
 }
 
 /// The result of a command that has exited.
@@ -138,7 +139,7 @@ impl Dayfly {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self { command, folder }
+        Self { command, folder, limit: RUN_LIMIT }
     }
 
     /// Creates a `dayfly demo --json` command for this workflow, with one machine at a time.
@@ -152,6 +153,12 @@ impl Dayfly {
     /// Sets an environment variable.
     pub fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(key, value);
+        self
+    }
+
+    /// Sets the longest time that the run may take.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -180,6 +187,7 @@ impl Dayfly {
             seen: String::new(),
             stderr,
             folder: self.folder,
+            limit: self.limit,
             began: Instant::now(),
         }
     }
@@ -214,6 +222,7 @@ pub struct Running {
     seen: String,
     stderr: std::thread::JoinHandle<String>,
     folder: TempDir,
+    limit: Duration,
     began: Instant,
 }
 
@@ -226,7 +235,7 @@ impl Running {
     /// Waits for the first line of JSON for which `wanted` returns true, and returns it.
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let left = RUN_LIMIT.saturating_sub(self.began.elapsed());
+            let left = self.limit.saturating_sub(self.began.elapsed());
             let Ok(line) = self.lines.recv_timeout(left) else {
                 let _ = self.child.0.kill();
                 let _ = self.child.0.wait();
@@ -261,11 +270,11 @@ impl Running {
 
     /// Waits until the process exits.
     pub fn wait(mut self) -> Ended {
-        while let Ok(line) = self.lines.recv_timeout(RUN_LIMIT.saturating_sub(self.began.elapsed())) {
+        while let Ok(line) = self.lines.recv_timeout(self.limit.saturating_sub(self.began.elapsed())) {
             self.seen.push_str(&line);
             self.seen.push('\n');
         }
-        if self.began.elapsed() >= RUN_LIMIT {
+        if self.began.elapsed() >= self.limit {
             let _ = self.child.0.kill();
         }
         let status = self.child.0.wait().expect("its status");

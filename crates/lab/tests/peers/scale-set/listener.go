@@ -38,6 +38,17 @@ func (c *check) listener() {
 	c.expect("the statistics are empty", err, func() bool { return *after.Statistics == scaleset.RunnerScaleSetStatistic{} }, after.Statistics)
 }
 
+// holdSet runs the listener of a scale set that gets no jobs.
+func (c *check) holdSet() {
+	set, remove := c.newSet()
+	defer remove()
+	s, end := c.newSession(set)
+	defer end()
+	l, err := listener.New(s, listener.Config{ScaleSetID: set.ID, MaxRunners: jobs})
+	c.report("create listener", nil, err)
+	_ = l.Run(c.ctx, &scaler{check: c, set: set})
+}
+
 // scaler starts one runner per assigned job. The listener calls it from one goroutine.
 type scaler struct {
 	*check  `json:"-"`

@@ -25,6 +25,7 @@ var (
 	repo  = flag.String("repo", "", "OWNER/REPO whose workflows queue the jobs; the scope's runners serve it")
 	only  = flag.String("only", "", "comma-separated scenarios (default: all)")
 	limit = flag.Duration("deadline", time.Minute, "limit for the whole run")
+	hold  = flag.Bool("hold", false, "run no scenario, but the listener of one scale set until the deadline")
 )
 
 // jobs is the number of jobs that a scenario queues.
@@ -55,6 +56,10 @@ func main() {
 		os.Exit(2)
 	}
 	c := &check{ctx: ctx, client: client}
+	if *hold {
+		c.play(c.holdSet)
+		return
+	}
 	for _, s := range []struct {
 		name string
 		run  func()

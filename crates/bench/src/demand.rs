@@ -1,0 +1,262 @@
+//! Measures an orchestrator that follows the demand: its cost with many runners, its delay, its throughput, a burst.
+//!
+//! All programs are the real ones. Except for the burst of machines, runners are processes of this host with the light
+//! runner as their app, so that a thousand of them fit.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dayfly_e2e::lab::LabProcess;
+use dayfly_e2e::{Dayfly, Running, image};
+use dayfly_lab::LabEventKind;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::Error;
+use crate::figures::Figure;
+use crate::measure::{cpu_seconds, pss_mib};
+
+/// Longest time that one orchestrator may run.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// How long processor time is measured.
+const IDLE: Duration = Duration::from_secs(60);
+/// Numbers of idle runners, each in pools of [`POOL`].
+const RUNNERS: [u32; 2] = [200, 1000];
+/// Runners of one pool.
+const POOL: u32 = 200;
+/// Jobs of the measurement of throughput; a matrix of GitHub has at most 256.
+const JOBS: u32 = 256;
+/// Runners of the burst.
+const BURST: u32 = 30;
+
+/// A configuration file for a lab, with an installation of the light runner.
+struct Stage {
+    lab: LabProcess,
+    folder: TempDir,
+}
+
+impl Stage {
+    fn new() -> Result<Self, Error> {
+        let (lab, folder) = (LabProcess::start(), tempfile::tempdir()?);
+        let token = folder.path().join("token");
+        fs::write(&token, &lab.token)?;
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
+        dayfly_light_runner::install(&light_runner()?, &folder.path().join("app"))?;
+        Ok(Self { lab, folder })
+    }
+
+    /// Starts an orchestrator with these tables of pools.
+    fn orchestrator(&self, pools: &str) -> Result<Running, Error> {
+        let (path, token) = (self.folder.path().join("dayfly.toml"), self.folder.path().join("token"));
+        let forge = format!("[forges.lab]\nurl = {:?}\ntoken_file = {token:?}\n", self.lab.url);
+        fs::write(&path, forge + pools)?;
+        let arguments = ["orchestrator", "--json", "--config", &path.display().to_string()];
+        Ok(Dayfly::new(arguments).within(LIMIT).start())
+    }
+
+    /// Returns the table of a pool of processes.
+    fn pool(&self, name: &str, rest: &str) -> String {
+        let app = self.folder.path().join("app");
+        format!(
+            "[pools.{name}]\nforge = 'lab'\nprincipal = 'o/r'\ndriver = 'process'\nlabels = ['{name}']\nprefix = '{name}'\n\
+             settings = {{ RUNNER_INSTALL = {app:?} }}\n{rest}\n"
+        )
+    }
+
+    /// Dispatches jobs. Returns their run, and the lab's time of the dispatch, ms.
+    async fn dispatch(&self, labels: &str, count: u32) -> (u64, i64) {
+        let numbers: Vec<String> = (1..=count).map(|number| number.to_string()).collect();
+        let workflow = format!(
+            "on: push\njobs:\n  a:\n    runs-on: {labels}\n    strategy: {{ matrix: {{ n: [{}] }} }}\n    steps:\n      - run: 'true'\n",
+            numbers.join(", ")
+        );
+        let run = self.lab.dispatch(&workflow).await;
+        let mut events = self.lab.events_of(run).await;
+        loop {
+            let event = events.next().await;
+            if let LabEventKind::RunCreated { .. } = event.kind {
+                return (run, event.at_ms);
+            }
+        }
+    }
+
+    async fn succeeds(&self, run: u64) -> Result<(), Error> {
+        match self.lab.conclusion_of(run).await.as_str() {
+            "success" => Ok(()),
+            other => Err(format!("the jobs ended with {other}").into()),
+        }
+    }
+}
+
+/// Returns the program `light-runner`, which cargo builds beside this one.
+fn light_runner() -> Result<PathBuf, Error> {
+    let program = std::env::current_exe()?.with_file_name("light-runner");
+    if program.is_file() { Ok(program) } else { Err(format!("{} is missing", program.display()).into()) }
+}
+
+pub(crate) async fn measure(peer: Option<&Path>, samples: u32) -> Result<Vec<Figure>, Error> {
+    let mut figures = listeners(peer).await?;
+    figures.extend(throughput().await?);
+    for runners in RUNNERS {
+        figures.extend(idle(runners, samples).await?);
+    }
+    figures.push(burst().await?);
+    Ok(figures)
+}
+
+/// Returns the memory of a process, MiB, and the part of a core that it takes.
+async fn cost(pid: u32) -> Result<(f64, f64), Error> {
+    let (before, began) = (cpu_seconds(pid)?, Instant::now());
+    tokio::time::sleep(IDLE).await;
+    let part = (cpu_seconds(pid)? - before) / began.elapsed().as_secs_f64();
+    Ok((pss_mib(pid)?, part))
+}
+
+fn end(orchestrator: Running) {
+    // The second signal ends the runners at once.
+    orchestrator.signal(Signal::TERM);
+    orchestrator.signal(Signal::TERM);
+    orchestrator.wait();
+}
+
+/// Compares an orchestrator that holds one scale set with GitHub's own listener, at the same time.
+async fn listeners(peer: Option<&Path>) -> Result<Vec<Figure>, Error> {
+    let stage = Stage::new()?;
+    let mut orchestrator = stage.orchestrator(&stage.pool("one", "demand = 'scale-set'"))?;
+    orchestrator.wait_for_event("source_ready");
+    let theirs = peer.map(|peer| Peer::hold(peer, &stage.lab)).transpose()?;
+    let their_cost = async {
+        match &theirs {
+            Some(peer) => Some(cost(peer.0.id()).await),
+            None => None,
+        }
+    };
+    let (ours, theirs_cost) = tokio::join!(cost(orchestrator.pid()), their_cost);
+    let (memory, cpu) = ours?;
+    let mut figures = vec![
+        Figure::of("orchestrator with one scale set: memory (PSS)", "MiB", "< the next", vec![memory]),
+        Figure::of("orchestrator with one scale set: CPU", "core", "< the next", vec![cpu]),
+    ];
+    if let Some(cost) = theirs_cost {
+        let (memory, cpu) = cost?;
+        figures.push(Figure::of("GitHub's own listener: memory (PSS)", "MiB", "-", vec![memory]));
+        figures.push(Figure::of("GitHub's own listener: CPU", "core", "-", vec![cpu]));
+    }
+    drop(theirs);
+    end(orchestrator);
+    stage.lab.stop();
+    Ok(figures)
+}
+
+/// GitHub's listener, which holds a scale set of its own until it is dropped.
+struct Peer(Child);
+
+impl Peer {
+    fn hold(program: &Path, lab: &LabProcess) -> Result<Self, Error> {
+        let mut command = Command::new(program);
+        command.args(["-host", &lab.url, "-scope", "o/r", "-hold", "-deadline", "10m"]);
+        let peer = command.env("TOKEN", &lab.token).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        Ok(Self(peer))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Measures an orchestrator with this number of registered runners that wait: its cost, and its delay for one job more.
+async fn idle(runners: u32, samples: u32) -> Result<Vec<Figure>, Error> {
+    let stage = Stage::new()?;
+    let waiting = format!("max = {POOL}\nstart = {{ parallel = 16 }}");
+    let mut pools: String =
+        (0..runners / POOL).map(|number| stage.pool(&format!("idle{number}"), &waiting)).collect();
+    pools += &stage.pool("next", "demand = 'scale-set'\nmax = 4\ntimeouts = { idle = '1s' }");
+    let mut orchestrator = stage.orchestrator(&pools)?;
+    orchestrator.wait_for_event("source_ready");
+    let begin = pss_mib(orchestrator.pid())?;
+    for _ in 0..runners {
+        orchestrator.wait_for_event("listening");
+    }
+    let (memory, cpu) = cost(orchestrator.pid()).await?;
+    let mut delays = Vec::new();
+    for _ in 0..samples {
+        let (run, dispatched) = stage.dispatch("next", 1).await;
+        let started = orchestrator
+            .wait_for("a start", |fact| fact["event"] == "loop_started" && fact["pool"] == "next");
+        delays.push(started["at_ms"].as_f64().unwrap_or(f64::NAN) - dispatched as f64);
+        stage.succeeds(run).await?;
+        orchestrator.wait_for("its end", |fact| fact["event"] == "loop_ended" && fact["pool"] == "next");
+    }
+    end(orchestrator);
+    stage.lab.stop();
+    let each = (memory - begin) / f64::from(runners);
+    let names = match runners {
+        1000 => NAMES_OF_1000,
+        _ => NAMES_OF_200,
+    };
+    Ok(vec![
+        Figure::of(names[0], "MiB", "64 MiB of 1000", vec![memory]),
+        Figure::of(names[1], "MiB", "2 MiB", vec![each]),
+        Figure::of(names[2], "core", "0.03 core of 1000", vec![cpu]),
+        Figure::of(names[3], "ms", "5 ms", delays),
+    ])
+}
+
+const NAMES_OF_200: [&str; 4] = [
+    "orchestrator with 200 waiting runners: memory (PSS)",
+    "the same for each of them",
+    "orchestrator with 200 waiting runners: CPU",
+    "with 200 waiting runners: job dispatched -> runner asked for, through a scale set",
+];
+const NAMES_OF_1000: [&str; 4] = [
+    "orchestrator with 1000 waiting runners: memory (PSS)",
+    "the same for each of them",
+    "orchestrator with 1000 waiting runners: CPU",
+    "with 1000 waiting runners: job dispatched -> runner asked for, through a scale set",
+];
+
+/// Measures how many jobs go through lab and orchestrator in a minute.
+async fn throughput() -> Result<Vec<Figure>, Error> {
+    let stage = Stage::new()?;
+    let mut orchestrator = stage.orchestrator(&stage.pool("many", "demand = 'scale-set'\nmax = 16"))?;
+    orchestrator.wait_for_event("source_ready");
+    let began = Instant::now();
+    let (run, _) = stage.dispatch("many", JOBS).await;
+    stage.succeeds(run).await?;
+    let a_minute = f64::from(JOBS) / began.elapsed().as_secs_f64() * 60.0;
+    end(orchestrator);
+    stage.lab.stop();
+    Ok(vec![Figure::of("jobs through lab and orchestrator in a minute", "", "600", vec![a_minute])])
+}
+
+/// Measures a pool of forked machines that comes up from zero for many jobs at once.
+async fn burst() -> Result<Figure, Error> {
+    let stage = Stage::new()?;
+    let table = format!(
+        "[pools.burst]\nforge = 'lab'\nprincipal = 'o/r'\nimage = '{}'\ndemand = 'scale-set'\nmax = {BURST}\nprefix = 'burst'\n\
+         [host]\nmemory_overcommit = 8.0\n",
+        image()
+    );
+    let mut orchestrator = stage.orchestrator(&table)?;
+    orchestrator.wait_for_event("source_ready");
+    // The pool's template is prepared at the start.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (run, _) = stage.dispatch("burst", 1).await;
+    stage.succeeds(run).await?;
+    let (run, dispatched) = stage.dispatch("burst", BURST).await;
+    let mut last = f64::NAN;
+    for _ in 0..BURST {
+        let listening = orchestrator.wait_for_event("listening");
+        last = (listening["at_ms"].as_f64().unwrap_or(f64::NAN) - dispatched as f64) / 1000.0;
+    }
+    stage.succeeds(run).await?;
+    end(orchestrator);
+    stage.lab.stop();
+    Ok(Figure::of("burst: 30 jobs dispatched -> 30 forked machines wait for them", "s", "20 s", vec![last]))
+}
