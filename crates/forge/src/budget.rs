@@ -30,6 +30,8 @@ use ledger::{Ask, Decision, Ledger};
 /// Most calls of one credential at a time. GitHub allows 100, REST and GraphQL together, also for other users of the
 /// credential.
 const CALLS_AT_ONCE: usize = 50;
+/// Most of them that only look for something. If such calls hang, registrations and deletions still go through.
+const LOOKS_AT_ONCE: usize = 35;
 
 /// How important a call is. If calls have to be held back, the least important ones are held back first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +49,11 @@ pub enum Importance {
 impl Importance {
     /// All of them, the least important first.
     pub const ALL: [Self; 4] = [Self::Poll, Self::Look, Self::Register, Self::Essential];
+
+    /// Returns true if the call changes nothing at the forge.
+    fn is_look(self) -> bool {
+        self <= Self::Look
+    }
 
     /// Returns the share of an hour's calls, in percent, that is kept for more important calls.
     fn reserve_percent(self) -> u64 {
@@ -119,18 +126,30 @@ pub(crate) struct Shed {
 pub(crate) struct Budget {
     ledger: Mutex<Ledger>,
     at_once: Semaphore,
+    looks_at_once: Semaphore,
+}
+
+/// The right to send a call, which ends with the call.
+#[derive(Debug)]
+pub(crate) struct CallPermit<'a> {
+    _look: Option<SemaphorePermit<'a>>,
+    _call: SemaphorePermit<'a>,
 }
 
 impl Budget {
     pub(crate) fn new() -> Self {
-        Self { ledger: Mutex::new(Ledger::default()), at_once: Semaphore::new(CALLS_AT_ONCE) }
+        Self {
+            ledger: Mutex::new(Ledger::default()),
+            at_once: Semaphore::new(CALLS_AT_ONCE),
+            looks_at_once: Semaphore::new(LOOKS_AT_ONCE),
+        }
     }
 
     /// Waits until a call may be sent, at most as long as its importance allows. The permit is to be held during the call.
     ///
     /// # Errors
     /// [`Shed`] if that would take longer.
-    pub(crate) async fn admit(&self, lane: &Lane) -> Result<SemaphorePermit<'_>, Shed> {
+    pub(crate) async fn admit(&self, lane: &Lane) -> Result<CallPermit<'_>, Shed> {
         let importance = lane.importance;
         let latest = Instant::now() + importance.patience();
         let mut ask = Ask { lane, points: lane.points(), latest, chance: chance() };
@@ -148,14 +167,24 @@ impl Budget {
             // The points are spent, and the time that they cost is over.
             ask.points = 0;
         }
-        match tokio::time::timeout_at(latest.into(), self.at_once.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => {
+        match tokio::time::timeout_at(latest.into(), self.permit(importance)).await {
+            Ok(Some(permit)) => Ok(permit),
+            Ok(None) | Err(_) => {
                 self.count(importance, CallEnd::Shed);
-                let why = format!("{CALLS_AT_ONCE} calls of this credential are on their way");
+                let most = if importance.is_look() { LOOKS_AT_ONCE } else { CALLS_AT_ONCE };
+                let why = format!("{most} calls of this credential are on their way");
                 Err(Shed { why, wait: Duration::from_secs(1) })
             }
         }
+    }
+
+    /// Waits for a permit. Returns `None` never, because no semaphore is closed.
+    async fn permit(&self, importance: Importance) -> Option<CallPermit<'_>> {
+        let look = match importance.is_look() {
+            true => Some(self.looks_at_once.acquire().await.ok()?),
+            false => None,
+        };
+        Some(CallPermit { _look: look, _call: self.at_once.acquire().await.ok()? })
     }
 
     /// Stores what an answer says about limits, and counts the call.
@@ -190,20 +219,27 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn no_more_calls_are_on_their_way_than_a_forge_allows() {
-        let budget = Budget::new();
-        let poll = Lane { importance: Importance::Poll, method: Method::GET };
+    fn lane(importance: Importance) -> Lane {
+        Lane { importance, method: Method::GET }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_look_for_something_leave_room_for_those_that_change_something() {
+        let (budget, poll, essential) = (Budget::new(), lane(Importance::Poll), lane(Importance::Essential));
         let mut permits = Vec::new();
-        for _ in 0..CALLS_AT_ONCE {
+        for _ in 0..LOOKS_AT_ONCE {
             permits.push(budget.admit(&poll).await.unwrap());
         }
-        assert_eq!(
-            budget.admit(&poll).await.unwrap_err().why,
-            "50 calls of this credential are on their way"
-        );
+        let refused = "35 calls of this credential are on their way";
+        assert_eq!(budget.admit(&poll).await.unwrap_err().why, refused);
+        assert_eq!(budget.admit(&lane(Importance::Look)).await.unwrap_err().why, refused);
+        for _ in LOOKS_AT_ONCE..CALLS_AT_ONCE {
+            permits.push(budget.admit(&essential).await.unwrap());
+        }
+        let refused = "50 calls of this credential are on their way";
+        assert_eq!(budget.admit(&essential).await.unwrap_err().why, refused);
         assert_eq!(budget.usage().calls.of(Importance::Poll, CallEnd::Shed), 1);
-        permits.pop();
+        permits.remove(0);
         drop(budget.admit(&poll).await.unwrap());
     }
 }

@@ -10,10 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::SemaphorePermit;
 
 use super::Forge;
-use super::budget::{AnswerLimits, CallEnd, Importance, Lane, chance};
+use super::budget::{AnswerLimits, CallEnd, CallPermit, Importance, Lane, chance};
 use super::error::ForgeError;
 use super::retry::wait_before_next;
 use super::scale_set::ServiceFault;
@@ -259,10 +258,7 @@ impl Forge {
     }
 
     /// Waits until a call may be sent. Returns its token, and a permit that it holds until its end.
-    async fn admit(
-        &self,
-        call: &Call,
-    ) -> Result<(Option<SecretString>, Option<SemaphorePermit<'_>>), ForgeError> {
+    async fn admit(&self, call: &Call) -> Result<(Option<SecretString>, Option<CallPermit<'_>>), ForgeError> {
         match &call.proof {
             Proof::Anonymous | Proof::Service(_) => Ok((None, None)),
             Proof::Credential => {
