@@ -41,7 +41,7 @@ struct Args {
     /// Archive of the official runner app (actions-runner-linux-x64-*.tar.gz), measured in the group `official` too
     #[arg(long, env = "ACTIONS_RUNNER")]
     actions_runner: Option<PathBuf>,
-    /// GitHub's client for scale sets (`scripts/peers`), measured in the group `demand` too
+    /// GitHub's client for scale sets (`scripts/peers scale-set`), measured in the group `demand` too
     #[arg(long, env = "DAYFLY_TEST_SCALE_SET_PEER")]
     scale_set_peer: Option<PathBuf>,
     /// The program; the guest binary is beside it

@@ -18,6 +18,7 @@ mod permission;
 mod place;
 mod registration;
 mod reply;
+mod repository;
 mod result;
 mod run;
 mod run_service;

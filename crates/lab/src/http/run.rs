@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::auth::Admin;
 use super::page::PageQuery;
 use super::reply::{Rest, base, read, time};
+use super::repository::{node_id, repository, user};
 use crate::Lab;
 use crate::refusal::Refusal;
 use crate::signing::Grant;
@@ -91,9 +92,12 @@ fn show_run(entry: &RunEntry, state: &state::LabState, base: &str) -> Value {
         (None, Some(_)) => "in_progress",
         (None, None) => "queued",
     };
+    let RepositoryName { owner, name: short, .. } = &record.repository;
+    let repository = repository(record.repository_id, owner, short, base);
     let branch = record.git_ref.strip_prefix("refs/heads/").unwrap_or(&record.git_ref);
     json!({
         "id": id,
+        "node_id": node_id("WorkflowRun", id),
         "name": entry.run.workflow().display_name(),
         "display_title": entry.run.display_title(),
         "path": format!(".github/workflows/{}", record.file),
@@ -108,12 +112,20 @@ fn show_run(entry: &RunEntry, state: &state::LabState, base: &str) -> Value {
         "url": url,
         "html_url": format!("{base}/{name}/actions/runs/{id}"),
         "jobs_url": format!("{url}/jobs"),
+        "logs_url": format!("{url}/logs"),
         "cancel_url": format!("{url}/cancel"),
-        "actor": {"login": "dayfly", "id": 1},
+        "rerun_url": format!("{url}/rerun"),
+        "artifacts_url": format!("{url}/artifacts"),
+        "check_suite_url": format!("{base}/api/v3/repos/{name}/check-suites/{id}"),
+        "workflow_url": format!("{base}/api/v3/repos/{name}/actions/workflows/{}", record.workflow_id),
+        "pull_requests": [],
+        "head_commit": null,
+        "actor": user("dayfly", base),
         "created_at": time(record.created_ms),
         "run_started_at": time(record.created_ms),
         "updated_at": time(last.unwrap_or(record.created_ms)),
-        "repository": {"id": record.repository_id, "name": record.repository.name, "full_name": name},
+        "repository": repository,
+        "head_repository": repository,
     })
 }
 

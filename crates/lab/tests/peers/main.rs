@@ -1,10 +1,12 @@
-//! A lab and its clients: GitHub's own client for scale sets (github.com/actions/scaleset 0.4.0, MIT), and dayfly's.
+//! A lab and its clients: GitHub's own client for scale sets (github.com/actions/scaleset 0.4.0, MIT), GitHub's own client of
+//! the REST API (Octokit, MIT), and dayfly's.
 //!
 //! `scripts/peers` builds the Go program in `scale-set/`, which contains that client and its listener. It is built before
 //! the tests, because they run without a network.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod octokit;
 mod own;
 
 use std::collections::BTreeSet;
@@ -31,10 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SCENARIOS: [&str; 9] =
     ["cancelled", "capacity", "gone", "jit", "listener", "queue", "refresh", "scale-set", "session"];
 
-fn peer() -> PathBuf {
-    let path = std::env::var_os(PEER).map(PathBuf::from).filter(|path| path.is_file());
+/// Returns the path that a variable holds. If there is nothing, the panic message says how to set it.
+fn prepared(variable: &str, program: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
     path.unwrap_or_else(|| {
-        panic!("{PEER} must be the path of the Go program: export {PEER}=$(scripts/peers)")
+        panic!("build the program of others: export {variable}=$(scripts/peers {program})")
     })
 }
 
@@ -97,7 +100,7 @@ impl Runners {
 async fn play(scope: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (lab, url) = lab(&folder).await;
-    let mut program = Command::new(peer())
+    let mut program = Command::new(prepared(PEER, "scale-set"))
         .args(["-host", &url, "-scope", scope, "-repo", "o/r", "-deadline", "110s"])
         .env_clear()
         .env("TOKEN", lab.token().expose_secret())
