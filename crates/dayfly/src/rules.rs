@@ -148,6 +148,33 @@ pub(crate) fn read_secret_file(file: &Path, what: &str, bytes_max: u64) -> Resul
     Ok(text.into())
 }
 
+/// Longest file of certificate authorities, bytes. In base64 it has to fit into a machine's settings.
+const AUTHORITIES_BYTES_MAX: u64 = 32 * 1024;
+
+/// Reads the certificates of authorities, in PEM form.
+///
+/// # Errors
+/// There is no such file, it is too long, or it holds no certificate, or a private key, which would reach every machine.
+pub(crate) fn authorities(file: &Path) -> Result<String, Failure> {
+    let refused =
+        |why: &str| Failure::usage(format!("cannot use the authorities in {}: {why}", file.display()));
+    let opened = File::open(file).map_err(|error| refused(&error.to_string()))?;
+    let mut text = String::new();
+    let read = opened.take(AUTHORITIES_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| refused(&error.to_string()))?;
+    if text.len() as u64 > AUTHORITIES_BYTES_MAX {
+        return Err(refused("it has more than 32 KiB")
+            .hint("name a file with your own authorities only; the machines' images have the public ones"));
+    }
+    if text.contains("PRIVATE KEY-----") {
+        return Err(refused("it holds a private key, which every machine would get"));
+    }
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(refused("it holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
+    }
+    Ok(text)
+}
+
 /// Checks that a file with a secret exists, and that no other user can read it. Does not read it.
 ///
 /// # Errors

@@ -1,6 +1,8 @@
-//! Tests of jobs that ask much of their machine: a node of a cluster in a container, and a process that uses up the memory.
+//! Tests of jobs that ask much of their machine: a node of a cluster in a container, a process that uses up the memory, a way
+//! to the world through a proxy.
 
 use dayfly_e2e::Dayfly;
+use dayfly_e2e::lab::LabProcess;
 
 /// A job with a container like the nodes that kind makes: privileged, with control groups and mounts of its own.
 const NODE: &str = r#"
@@ -82,4 +84,52 @@ fn a_process_that_uses_up_the_memory_is_named_in_the_log_and_nothing_else_dies()
     let mib = |key: &str| details[key].as_u64().expect("a number");
     assert_eq!(details["process"], "tail");
     assert!((200..mib("memory_mib")).contains(&mib("used_mib")) && mib("memory_mib") < 600, "{details}");
+}
+
+/// Prints the places in which programs look for proxies and authorities.
+const WAY_OUT: &str = r#"
+on: push
+jobs:
+  look:
+    runs-on: [self-hosted, outside]
+    steps:
+      - run: |
+          echo "proxies $https_proxy $HTTPS_PROXY $http_proxy without $no_proxy"
+          echo "docker $(jq -r .proxies.default.httpsProxy ~/.docker/config.json) for $(stat -c %U ~/.docker/config.json)"
+          line=$(sed -n 2p "$NODE_EXTRA_CA_CERTS")
+          echo "bundle $(grep -cF "$line" /etc/ssl/certs/ca-certificates.crt)"
+          sudo update-ca-certificates >update.log 2>&1
+          grep -qF "$line" /etc/ssl/certs/ca-certificates.crt && echo "still there"
+"#;
+
+#[tokio::test]
+async fn proxies_and_authorities_of_the_users_own_are_where_programs_look_for_them() {
+    let lab = LabProcess::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = folder.path().join("ca.pem");
+    // One of this host's authorities, which a machine of this distribution trusts already.
+    let bundle =
+        std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").expect("this host's authorities");
+    let (first, _) = bundle.split_once("-----END CERTIFICATE-----").expect("a certificate");
+    std::fs::write(&authority, format!("{first}-----END CERTIFICATE-----\n")).expect("written");
+    let run = lab.dispatch(WAY_OUT).await;
+    let runner = lab
+        .runner_command(["-r", "1", "-L", "outside", "--ca-file", &authority.display().to_string()])
+        .env("RUNNER_HTTP_PROXY", "http://198.51.100.7:3128")
+        .env("RUNNER_HTTPS_PROXY", "198.51.100.7:3129")
+        .env("RUNNER_NO_PROXY", ".example")
+        .start();
+    // The runner app reaches the lab without the proxy, which is not there.
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    let log = lab.logs_of(run).await.remove(0).1;
+    for expected in [
+        "proxies 198.51.100.7:3129 198.51.100.7:3129 http://198.51.100.7:3128 without .example,10.0.2.2",
+        "docker 198.51.100.7:3129 for runner",
+        "bundle 2",
+        "still there",
+    ] {
+        assert!(log.lines().any(|line| line.ends_with(expected)), "no \"{expected}\" in:\n{log}");
+    }
+    runner.wait().assert_status(0).assert_nothing_left();
+    lab.stop();
 }

@@ -4,10 +4,11 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 24] = [
+const OF_HOST: [&str; 25] = [
     "APP_ID",
     "APP_INSTALLATION",
     "APP_KEY_FILE",
+    "CA_FILE",
     "COLD",
     "CPUS",
     "CPU_MODEL",
@@ -31,8 +32,9 @@ const OF_HOST: [&str; 24] = [
     "WARMUP",
 ];
 
-/// Secrets that the loop itself writes for each runner, and never takes from its own environment. They end with the runner.
-const OF_RUNNER: [&str; 3] = ["JITCONFIG", "SECRET", "TOKEN"];
+/// Settings that the loop itself writes for each runner, and never takes from its own environment: secrets, which end with the
+/// runner, and certificate authorities.
+const OF_RUNNER: [&str; 4] = ["CA", "JITCONFIG", "SECRET", "TOKEN"];
 
 /// Words, also in the plural, that mark a variable as a long-lived secret if its name contains them.
 const SECRET_WORDS: [&str; 6] = ["CREDENTIAL", "KEY", "PASSWD", "PASSWORD", "PAT", "PRIVATE"];

@@ -156,6 +156,9 @@ pub(crate) struct AccessArgs {
     /// File that contains the private key of the GitHub App; only its owner may be able to read it
     #[arg(long, env = "RUNNER_APP_KEY_FILE", value_name = "FILE")]
     pub(crate) app_key_file: Option<PathBuf>,
+    /// File with certificates of authorities (PEM) that are trusted beside the system's, also in the machines
+    #[arg(long, env = "RUNNER_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl AccessArgs {

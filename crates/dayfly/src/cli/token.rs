@@ -41,6 +41,9 @@ pub(crate) struct TokenArgs {
     /// File that contains the private key of the GitHub App; only its owner may be able to read it
     #[arg(long, env = "TOKEN_APP_KEY_FILE", value_name = "FILE")]
     pub(crate) app_key_file: Option<PathBuf>,
+    /// File with certificates of authorities (PEM) that are trusted beside the system's
+    #[arg(long, env = "TOKEN_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// API version in the path, for forges other than github.com
     #[arg(long, env = "TOKEN_API_VERSION", default_value = "v3", value_name = "VERSION")]
     pub(crate) api_version: String,

@@ -7,7 +7,7 @@ use super::runner::credential::{CredentialOptions, credential};
 use super::runner::request;
 use crate::cli::TokenArgs;
 use crate::exit::{Failure, Outcome, Result};
-use crate::printer;
+use crate::{printer, rules};
 
 pub(crate) async fn run(args: &TokenArgs, is_argument: impl Fn(&str) -> bool) -> Result<Outcome> {
     let base = ApiBase::with_version(&args.forge, &args.api_version).map_err(Failure::usage)?;
@@ -26,7 +26,8 @@ pub(crate) async fn run(args: &TokenArgs, is_argument: impl Fn(&str) -> bool) ->
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let forge = request::forge_client(base, credential)?;
+    let authorities = args.ca_file.as_deref().map(rules::authorities).transpose()?;
+    let forge = request::forge_client(base, credential, authorities.as_deref())?;
     let token = forge.registration_token(&scope).await.map_err(Failure::cannot)?;
     tracing::info!("the token of {scope} is valid until {}", token.expires_at);
     if args.json {

@@ -43,6 +43,9 @@ pub(crate) struct ForgeFile {
     pub(crate) installation: Option<u64>,
     /// File that contains the App's private key (PEM); only its owner may be able to read it (mode 0600).
     pub(crate) key_file: Option<PathBuf>,
+    /// File with certificates of authorities (PEM) that dayfly and the machines trust beside those of the system: for a GitHub
+    /// Enterprise Server with an authority of its own, or a proxy that opens TLS.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Default for ForgeFile {
@@ -55,6 +58,7 @@ impl Default for ForgeFile {
             app_id: None,
             installation: None,
             key_file: None,
+            ca_file: None,
         }
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct ForgeConfig {
     pub(crate) url: ApiBase,
     /// Where its credential is found. The credential itself is read at the start.
     pub(crate) credential: CredentialPlace,
+    /// A file of certificate authorities that are trusted beside the system's. It is read at the start.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// The place of a forge's credential.

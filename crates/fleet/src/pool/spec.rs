@@ -57,6 +57,9 @@ pub struct PoolSpec {
     pub update: bool,
     /// Verbosity of the entrypoint, 0 to 3.
     pub verbose: u8,
+    /// Certificates of authorities that the machines trust beside those of their image, in PEM form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
     /// The user's own settings for the entrypoint and the jobs: `RUNNER_` variables that are not the host's.
     pub guest_settings: Vec<(String, String)>,
     /// True if the VM of a job that has ended stays, so that a person can inspect it.
@@ -139,6 +142,7 @@ impl PoolSpec {
             user: USER_DEFAULT.to_owned(),
             update: false,
             verbose: 0,
+            authorities: None,
             guest_settings: Vec::new(),
             keep: false,
             weight: 1,

@@ -2,9 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use dayfly_forge::Url;
 use dayfly_vm::Forward;
 
 use super::{Run, RunnerError};
+
+/// The settings of the guest that name a proxy.
+const PROXIES: [&str; 2] = ["RUNNER_HTTP_PROXY", "RUNNER_HTTPS_PROXY"];
+/// The setting of the guest that lists the hosts without a proxy.
+pub(super) const NO_PROXY: &str = "RUNNER_NO_PROXY";
 
 /// The way from a VM to the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +36,33 @@ impl Reach {
             None => Self { url: web_url.to_owned(), forward: None, allow: addresses.to_vec() },
         }
     }
+
+    /// Returns the hosts without a proxy if the user's settings name one: the user's, and a forge on this host, which no proxy
+    /// reaches.
+    pub(super) fn no_proxy(&self, settings: &[(String, String)]) -> Option<String> {
+        let has_proxy = PROXIES.iter().any(|name| value(settings, name).is_some());
+        if !has_proxy || self.forward.is_none() {
+            return None;
+        }
+        let host = Url::parse(&self.url).ok()?.host_str()?.to_owned();
+        Some(value(settings, NO_PROXY).map_or_else(|| host.clone(), |hosts| format!("{hosts},{host}")))
+    }
+}
+
+/// Returns the value of a setting unless it is empty.
+fn value<'a>(settings: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = settings.iter().find(|(own, _)| own == name);
+    found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+}
+
+/// Returns the hosts and ports of the proxies that the settings name.
+fn proxies(settings: &[(String, String)]) -> Vec<(String, u16)> {
+    let address = |proxy: &str| {
+        let url = if proxy.contains("://") { proxy.to_owned() } else { format!("http://{proxy}") };
+        let url = Url::parse(&url).ok()?;
+        Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
+    };
+    PROXIES.iter().filter_map(|name| address(value(settings, name)?)).collect()
 }
 
 impl Run<'_> {
@@ -47,7 +80,14 @@ impl Run<'_> {
             return Err(self.no_address(host, "it has none"));
         }
         let loopback_host = self.pool.machine.driver.kind().loopback_host();
-        Ok(Reach::of(&self.pool.forge.base().web_url(), port, &addresses, loopback_host))
+        let mut reach = Reach::of(&self.pool.forge.base().web_url(), port, &addresses, loopback_host);
+        for (host, port) in proxies(&self.pool.spec.guest_settings) {
+            // A proxy may be in a private network, which is shut otherwise.
+            let found = tokio::net::lookup_host((host.as_str(), port)).await;
+            let found = found.map_err(|error| self.no_address(&host, &error.to_string()))?;
+            reach.allow.extend(found.filter(|address| !reach.allow.contains(address)).collect::<Vec<_>>());
+        }
+        Ok(reach)
     }
 
     fn no_address(&self, host: &str, problem: &str) -> RunnerError {
@@ -72,5 +112,32 @@ mod tests {
         let reach = Reach::of("https://ghes.example", 443, &there, guest_view);
         assert_eq!((reach.url.as_str(), reach.forward), ("https://ghes.example", None));
         assert_eq!(reach.allow, there);
+    }
+
+    fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_proxies_that_the_settings_name_are_known_by_host_and_port() {
+        let both = settings(&[
+            ("RUNNER_HTTP_PROXY", "http://user:word@proxy.example:3128/"),
+            ("RUNNER_HTTPS_PROXY", "[fd00::1]:8080"),
+        ]);
+        assert_eq!(proxies(&both), [("proxy.example".to_owned(), 3128), ("fd00::1".to_owned(), 8080)]);
+        assert_eq!(proxies(&settings(&[("RUNNER_HTTP_PROXY", ""), ("RUNNER_HTTPS_PROXY", "::")])), []);
+    }
+
+    #[test]
+    fn a_forge_on_this_host_is_reached_without_a_proxy() {
+        let here = ["127.0.0.1:8080".parse().expect("an address")];
+        let reach = Reach::of("http://localhost:8080", 8080, &here, [10, 0, 2, 2].into());
+        let proxy = ("RUNNER_HTTP_PROXY", "proxy:3128");
+        assert_eq!(reach.no_proxy(&settings(&[proxy])).as_deref(), Some("10.0.2.2"));
+        let listed = settings(&[proxy, (NO_PROXY, ".example.com")]);
+        assert_eq!(reach.no_proxy(&listed).as_deref(), Some(".example.com,10.0.2.2"));
+        assert_eq!(reach.no_proxy(&settings(&[(NO_PROXY, "x")])), None);
+        let elsewhere = Reach { forward: None, ..reach };
+        assert_eq!(elsewhere.no_proxy(&listed), None);
     }
 }

@@ -1,10 +1,12 @@
 //! Starts a runner's VM with its environment, its network and its mounts.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use dayfly_guest::envfile;
 use dayfly_vm::{Egress, Network, VmSpec};
 use secrecy::ExposeSecret as _;
 
-use super::reach::Reach;
+use super::reach::{NO_PROXY, Reach};
 use super::register::Credentials;
 use super::{Run, RunnerError};
 use crate::fact::Fact;
@@ -67,6 +69,10 @@ impl Run<'_> {
             Credentials::Jit(new_runner) => ("RUNNER_JITCONFIG", new_runner.encoded.expose_secret()),
             Credentials::Token(token) => ("RUNNER_TOKEN", token.token.expose_secret()),
         });
+        let authorities = spec.authorities.as_ref().map(|pem| BASE64.encode(pem));
+        ours.extend(authorities.as_deref().map(|pem| ("RUNNER_CA", pem)));
+        let no_proxy = reach.no_proxy(&spec.guest_settings);
+        ours.extend(no_proxy.as_deref().map(|hosts| (NO_PROXY, hosts)));
         let users = spec.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));
         let users: Vec<_> = users.cloned().collect();
         let ours = ours.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));

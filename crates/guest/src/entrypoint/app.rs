@@ -76,6 +76,10 @@ impl App {
         if let Some(configure) = &mut app.configure {
             crate::image_env::apply(configure);
         }
+        settings.outside.apply(&mut app.launch);
+        if let Some(configure) = &mut app.configure {
+            settings.outside.apply(configure);
+        }
         app.launch.set_all(settings.for_jobs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let jit_config = match &settings.task {
             Task::Jit { config, .. } => Some(config),
@@ -151,6 +155,15 @@ impl App {
             write_file(&self.launch.folder, file.name(), jit_config.file(file), self.account.as_ref())?;
         }
         Ok(())
+    }
+
+    /// Installs the user's proxies and authorities. Outside of a dayfly machine nothing is changed.
+    pub(super) fn open_way_out(&self, settings: &Settings) -> Result<(), AppError> {
+        let home = self.launch.value("HOME").unwrap_or("/root");
+        match folders::is_machine() {
+            true => settings.outside.install(Path::new("/"), Path::new(home), self.account.as_ref()),
+            false => Ok(()),
+        }
     }
 
     /// Sets the app's runtime up for a short life, unless the app runs already. Returns the problems. Outside of a dayfly

@@ -66,6 +66,7 @@ impl Run<'_> {
                 false => self.log.detail(&unusable.to_string()),
             }
         }
+        app.open_way_out(self.settings)?;
         self.check_work_folder(&app);
         for problem in app.tune() {
             self.log.detail(&problem);

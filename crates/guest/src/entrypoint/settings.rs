@@ -5,6 +5,7 @@
 //! runs as the current user, whatever the env file says.
 
 use super::options::Options;
+use super::outside::Outside;
 use super::registration::{self, RegistrationError};
 use crate::options::{Given, is_on};
 use dayfly_guest::envfile::{EnvFileError, Variables};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 const TOKEN_LENGTH_MAX: usize = 1024;
 
 /// Variables without an option, with their meaning.
-pub(super) const VARIABLES: [(&str, &str); 7] = [
+pub(super) const VARIABLES: [(&str, &str); 10] = [
     ("RUNNER_DOCKER", "1: start the container engine (1 where docker is in PATH)"),
     ("RUNNER_INSTALL", "where the runner app is installed, or runner-<version> folders with it"),
     ("RUNNER_WORKDIR", "where jobs work"),
@@ -27,6 +28,9 @@ pub(super) const VARIABLES: [(&str, &str); 7] = [
     ("RUNNER_DEFAULT_LABELS", "labels of a runner that is given none"),
     ("RUNNER_DISTRO", "distribution, a label of a runner that is given none"),
     ("RUNNER_CONTAINERS_CONFDIR", "configuration of the container engine"),
+    ("RUNNER_HTTP_PROXY", "proxy of the runner app, of jobs and of Docker's client for http"),
+    ("RUNNER_HTTPS_PROXY", "the same for https"),
+    ("RUNNER_NO_PROXY", "hosts and domains that are reached without a proxy"),
 ];
 
 /// The sources of a value, except for the defaults.
@@ -145,6 +149,8 @@ pub(super) struct Settings {
     pub(super) containers_conf: PathBuf,
     /// Variables that the user has set for jobs.
     pub(super) for_jobs: Vec<(String, String)>,
+    /// The way from jobs to the world.
+    pub(super) outside: Outside,
     pub(super) environment: PathBuf,
     /// Path of the `.tkn` note; `None`: the usual path, if there is an environment directory.
     pub(super) tkn: Option<PathBuf>,
@@ -184,6 +190,8 @@ pub(super) enum SettingsError {
         "settings: no registration: no env file at {}, no -t TOKEN, no -T PAT, and no -- COMMAND", .0.display()
     )]
     NoRegistration(PathBuf),
+    #[error("settings: RUNNER_CA is not base64: {0}")]
+    Authorities(base64::DecodeError),
     #[error("settings: {0}")]
     Registration(#[from] RegistrationError),
 }
@@ -211,6 +219,7 @@ impl Settings {
             work_folder: layers.in_force("RUNNER_WORKDIR").into(),
             containers_conf: layers.in_force("RUNNER_CONTAINERS_CONFDIR").into(),
             for_jobs: for_jobs(layers),
+            outside: Outside::resolve(|variable| layers.get(variable)).map_err(SettingsError::Authorities)?,
             environment: environment_directory(options),
             tkn: path("RUNNER_TOKENFILE"),
             app: app(layers),

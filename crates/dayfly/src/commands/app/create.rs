@@ -138,7 +138,7 @@ fn steps(plan: &Plan, url: &Url) -> String {
 
 /// Serves the page, waits for the browser, and stores what the forge answers.
 pub(super) async fn by_browser(plan: &Plan, port: u16, timeout: Duration, json: bool) -> Result<Outcome> {
-    let forge = forge_client(plan.base.clone(), Credential::token(""))?;
+    let forge = forge_client(plan.base.clone(), Credential::token(""), None)?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
         let failure = Failure::cannot(format!("cannot listen on 127.0.0.1:{port}: {error}"));
         match error.kind() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use dayfly_fleet::orchestrator::Budget;
-use dayfly_fleet::pool::Limits;
+use dayfly_fleet::pool::{Limits, PoolSpec};
 use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::{Credential, Forge, RunnerScope};
 
@@ -13,7 +13,7 @@ use crate::commands::runner::credential;
 use crate::commands::runner::request::{PoolRequest, ScaleSetRequest, forge_client};
 use crate::commands::validate;
 use crate::config::{
-    self, Config, CredentialPlace, DemandWord, HostBudget, HostSize, PoolConfig, Surroundings,
+    self, Config, CredentialPlace, DemandWord, ForgeConfig, HostBudget, HostSize, PoolConfig, Surroundings,
 };
 use crate::exit::{Failure, Result};
 use crate::rules;
@@ -37,7 +37,8 @@ pub(super) fn read(places: &Places, file: &Path) -> Result<Plan> {
         return Err(Failure::usage(format!("{}: {why}", file.display())));
     }
     let mut clients = Clients::new(&config)?;
-    let pools = config.pools.iter().map(|pool| request(pool, &mut clients)).collect::<Result<_>>()?;
+    let pools =
+        config.pools.iter().map(|pool| request(pool, &config, &mut clients)).collect::<Result<_>>()?;
     Ok(plan(pools, &config.host, around.size))
 }
 
@@ -75,7 +76,8 @@ impl Clients {
             let forge = &config.forges[&holder.0];
             let credential = credential_of(&forge.credential, &pools)
                 .map_err(|failure| failure.at(&format!("forges.{}", holder.0)))?;
-            Ok((holder, forge_client(forge.url.clone(), credential)?))
+            let authorities = authorities(forge)?;
+            Ok((holder, forge_client(forge.url.clone(), credential, authorities.as_deref())?))
         };
         Ok(Self { forges: pools.into_iter().map(client).collect::<Result<_>>()?, scale_sets: HashMap::new() })
     }
@@ -129,7 +131,12 @@ pub(crate) fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> R
     }
 }
 
-fn request(pool: &PoolConfig, clients: &mut Clients) -> Result<PoolRequest> {
+/// Reads the certificate authorities that a forge needs beside those of the system.
+pub(crate) fn authorities(forge: &ForgeConfig) -> Result<Option<String>> {
+    forge.ca_file.as_deref().map(rules::authorities).transpose()
+}
+
+fn request(pool: &PoolConfig, config: &Config, clients: &mut Clients) -> Result<PoolRequest> {
     for mount in &pool.spec.mounts {
         let missing = |why| Failure::usage(why).at(&format!("pools.{}.mounts", pool.name));
         rules::mount_is_there(mount).map_err(missing)?;
@@ -140,12 +147,13 @@ fn request(pool: &PoolConfig, clients: &mut Clients) -> Result<PoolRequest> {
         job: pool.timeouts.job.unwrap_or(defaults.job),
         ..defaults
     };
+    let spec = PoolSpec { authorities: authorities(&config.forges[&pool.forge])?, ..pool.spec.clone() };
     let schedule = (!pool.schedule.entries.is_empty()).then(|| (pool.schedule.clone(), pool.min_idle));
     Ok(PoolRequest {
         scale_set: clients.scale_set(pool),
         polls: polls(pool),
         schedule,
         limits,
-        ..PoolRequest::new(pool.spec.clone(), clients.forges[&holder(pool)].clone())
+        ..PoolRequest::new(spec, clients.forges[&holder(pool)].clone())
     })
 }

@@ -107,6 +107,7 @@ impl PoolRequest {
             user: args.guest.user.clone(),
             update: args.guest.update,
             verbose: options.verbosity(),
+            authorities: args.forge.access.ca_file.as_deref().map(rules::authorities).transpose()?,
             guest_settings: guest_settings.collect(),
             ..PoolSpec::new(forge, scope, machine)
         };
@@ -116,17 +117,25 @@ impl PoolRequest {
             &mut warnings,
         )?;
         let secret = args.looping.secret.as_deref().map(secret).transpose()?;
-        let forge = forge_client(spec.forge.clone(), credential)?;
+        let forge = forge_client(spec.forge.clone(), credential, spec.authorities.as_deref())?;
         Ok(Self { secret, warnings, ..Self::new(spec, forge) })
     }
 }
 
-/// Creates the client of a forge, with the proxy of the environment. It sends nothing yet.
+/// Creates the client of a forge, with the proxy of the environment. It sends nothing yet. `authorities` are trusted beside the
+/// system's.
 ///
 /// # Errors
 /// The proxy's address is invalid, or an https address has no certificate authorities.
-pub(crate) fn forge_client(base: ApiBase, credential: Credential) -> Result<Forge> {
-    let options = ForgeOptions { proxy: proxy::of(base.url())?, ..ForgeOptions::default() };
+pub(crate) fn forge_client(
+    base: ApiBase,
+    credential: Credential,
+    authorities: Option<&str>,
+) -> Result<Forge> {
+    let options = ForgeOptions {
+        proxy: proxy::of(base.url())?,
+        extra_authorities: authorities.map(|pem| pem.as_bytes().to_vec()),
+    };
     Forge::with_options(base, credential, &options).map_err(Failure::cannot)
 }
 

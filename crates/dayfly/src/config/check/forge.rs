@@ -32,7 +32,11 @@ pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Forges {
 fn one(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<ForgeConfig> {
     let url = findings.take(&format!("{table}.url"), ApiBase::from_host_or_url(&forge.url));
     let credential = credential(table, forge, findings);
-    Some(ForgeConfig { url: url?, credential: credential? })
+    let ca_file = findings.absolute(&format!("{table}.ca_file"), forge.ca_file.as_ref());
+    if let Some(file) = &ca_file {
+        findings.on_this_host(&format!("{table}.ca_file"), || rules::authorities(file).map(drop));
+    }
+    Some(ForgeConfig { url: url?, credential: credential?, ca_file })
 }
 
 fn credential(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<CredentialPlace> {

@@ -30,7 +30,7 @@ struct Page {
 
 impl Page {
     async fn open(plan: Plan, timeout: Duration) -> Self {
-        let forge = forge_client(plan.base.clone(), Credential::token("")).expect("a client");
+        let forge = forge_client(plan.base.clone(), Credential::token(""), None).expect("a client");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (callbacks, mut given) = mpsc::channel(1);
@@ -120,7 +120,7 @@ async fn the_form_of_the_page_creates_an_app_at_a_lab_whose_key_works() {
     let id = stored.app.id.to_string();
     let app = crate::commands::runner::credential::app_of(&id, None, &key_file, vec![scope.clone()]);
     let base = ApiBase::from_host_or_url(&lab.url).expect("an address");
-    let forge = forge_client(base, Credential::app(app.expect("a good key"))).expect("a client");
+    let forge = forge_client(base, Credential::app(app.expect("a good key")), None).expect("a client");
     forge.registration_token(&scope).await.expect("the permission to register runners");
 }
 

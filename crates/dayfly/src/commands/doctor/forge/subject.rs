@@ -4,14 +4,14 @@ use dayfly_fleet::pool::GROUP_DEFAULT;
 use dayfly_forge::{ApiBase, Forge, RunnerScope};
 
 use crate::cli::DoctorArgs;
-use crate::commands::orchestrator::file::{Holder, credential_of, holder};
+use crate::commands::orchestrator::file::{Holder, authorities, credential_of, holder};
 use crate::commands::runner::credential::{CredentialOptions, credential};
 use crate::commands::runner::request::{self, forge_client};
 use crate::commands::validate;
 use crate::config::{self, Config, DemandWord, PoolConfig, Surroundings};
-use crate::defaults;
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
+use crate::{defaults, rules};
 use std::path::Path;
 
 /// A credential at a forge.
@@ -73,7 +73,9 @@ fn of_options(args: &DoctorArgs, is_argument: impl Fn(&str) -> bool) -> Result<S
     let options = CredentialOptions::of(&args.access, is_argument);
     let credential = credential(&options, &owner.scope, &mut warnings)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(Subject { prefix: String::new(), forge: forge_client(base, credential), owners: vec![owner] })
+    let authorities = args.access.ca_file.as_deref().map(rules::authorities).transpose()?;
+    let forge = forge_client(base, credential, authorities.as_deref());
+    Ok(Subject { prefix: String::new(), forge, owners: vec![owner] })
 }
 
 fn of_file(places: &Places, file: &Path) -> Result<Vec<Subject>> {
@@ -98,8 +100,10 @@ pub(super) fn of_config(config: &Config) -> Vec<Subject> {
     }
     let subject = |((name, _), pools): (Holder, Vec<&PoolConfig>)| {
         let forge = &config.forges[&name];
-        let client = credential_of(&forge.credential, &pools)
-            .and_then(|credential| forge_client(forge.url.clone(), credential));
+        let client = credential_of(&forge.credential, &pools).and_then(|credential| {
+            let authorities = authorities(forge)?;
+            forge_client(forge.url.clone(), credential, authorities.as_deref())
+        });
         Subject { prefix: format!("{name}: "), forge: client, owners: owners(&pools) }
     };
     holders.into_iter().map(subject).collect()
