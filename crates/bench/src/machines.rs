@@ -73,9 +73,9 @@ impl Times {
 
 impl Stage {
     pub(crate) fn new(state: &Path, binary: &Path, image: &str) -> Result<Self, Error> {
-        let mut stage = machines::Stage::new(state, binary, image, TemplateSettings::default())?;
+        let stage = machines::Stage::new(state, binary, image, TemplateSettings::default())?;
         // The machines stay idle, so only the memory that they take matters.
-        stage.host.overcommit = u64::MAX;
+        stage.host.limit_memory(Some(u64::MAX));
         Ok(Self(stage))
     }
 

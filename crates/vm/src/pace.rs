@@ -5,7 +5,8 @@
 //! are not much larger together than its memory. So a burst gets slower instead of causing the kernel to kill processes.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +18,7 @@ use crate::vmm;
 const RESERVE_MIB: u64 = 256;
 /// Memory that a machine takes until it is up, MiB. Measured: a fork takes a third of it.
 const START_MIB: u64 = 96;
-/// Default of [`VmHost::overcommit`](crate::VmHost::overcommit). Jobs rarely use the whole size at the same time, and a
+/// Default of [`VmHost::limit_memory`](crate::VmHost::limit_memory). Jobs rarely use the whole size at the same time, and a
 /// machine that waits for a job uses some 3 %.
 pub const OVERCOMMIT: u64 = 3;
 /// Longest time that a start waits for memory.
@@ -31,16 +32,42 @@ const CPU_PRESSURE_MAX: f64 = 60.0;
 /// The same limit for memory.
 const MEMORY_PRESSURE_MAX: f64 = 10.0;
 
-/// The turns for starting machines. All clones share them.
+/// The turns for starting machines, and the limit of their memory. All clones share them, so that a new limit counts for all.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
+pub(crate) struct Pace(Arc<Limits>);
+
+#[derive(Debug)]
+struct Limits {
     turns: Arc<Semaphore>,
+    most: Mutex<MostTurns>,
+    /// How many times as large as this host's memory its machines may be together.
+    overcommit: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct MostTurns {
+    count: usize,
+    /// Turns that are taken and exceed a new, lower count. They are not given back.
+    excess: usize,
 }
 
 /// The right to start a machine, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+    limits: Arc<Limits>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut most = self.limits.most.lock().unwrap_or_else(PoisonError::into_inner);
+        if most.excess > 0
+            && let Some(permit) = self.permit.take()
+        {
+            most.excess -= 1;
+            permit.forget();
+        }
+    }
 }
 
 /// Why there is no memory for one more machine. All sizes are MiB.
@@ -108,27 +135,55 @@ impl HostMemory {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self::of(std::thread::available_parallelism().map_or(1, usize::from))
+        Self::of(processors())
     }
 }
 
 impl Pace {
     /// Returns so many turns; at least one.
     pub(crate) fn of(turns: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(turns.max(1))) }
+        let count = turns.max(1);
+        Self(Arc::new(Limits {
+            turns: Arc::new(Semaphore::new(count)),
+            most: Mutex::new(MostTurns { count, excess: 0 }),
+            overcommit: AtomicU64::new(OVERCOMMIT),
+        }))
+    }
+
+    /// Sets the number of turns; none: that of the processors. Turns that are taken stay taken.
+    pub(crate) fn limit_turns(&self, turns: Option<usize>) {
+        let count = turns.unwrap_or_else(processors).max(1);
+        let mut most = self.0.most.lock().unwrap_or_else(PoisonError::into_inner);
+        if count > most.count {
+            let more = count - most.count;
+            let kept = more.min(most.excess);
+            most.excess -= kept;
+            self.0.turns.add_permits(more - kept);
+        } else {
+            let fewer = most.count - count;
+            most.excess += fewer - self.0.turns.forget_permits(fewer);
+        }
+        most.count = count;
+    }
+
+    /// Sets how many times as large as this host's memory its machines may be together; none: three times.
+    pub(crate) fn limit_memory(&self, overcommit: Option<u64>) {
+        self.0.overcommit.store(overcommit.unwrap_or(OVERCOMMIT), Ordering::Relaxed);
     }
 
     /// Waits for a turn, and then for memory for a machine of this size, for at most a minute. Machines that other turns
     /// start at the same moment are not counted yet, so the limit can be exceeded by as many as there are turns.
-    pub(crate) async fn enter(&self, size_mib: u32, overcommit: u64) -> Result<Turn, NoMemory> {
+    pub(crate) async fn enter(&self, size_mib: u32) -> Result<Turn, NoMemory> {
         // The semaphore is never closed.
-        let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.0.turns).acquire_owned().await.ok();
+        let turn = Turn { permit, limits: Arc::clone(&self.0) };
         let end = Instant::now() + MEMORY_LIMIT;
         loop {
             // This reads a file of each process, which can block.
             let memory = tokio::task::spawn_blocking(HostMemory::look).await.ok().flatten();
+            let overcommit = self.0.overcommit.load(Ordering::Relaxed);
             let Some(reason) = memory.and_then(|memory| memory.refuses(size_mib.into(), overcommit)) else {
-                return Ok(Turn { _permit: permit });
+                return Ok(turn);
             };
             if Instant::now() >= end {
                 return Err(reason);
@@ -139,13 +194,17 @@ impl Pace {
 
     /// Waits for a turn for work that can wait, until a turn is free and the host is calm. If the host does not become calm
     /// within 20 s, it waits for a turn nevertheless.
-    pub(crate) async fn enter_when_calm(&self, size_mib: u32, overcommit: u64) -> Result<Turn, NoMemory> {
+    pub(crate) async fn enter_when_calm(&self, size_mib: u32) -> Result<Turn, NoMemory> {
         let end = Instant::now() + CALM_LIMIT;
-        while Instant::now() < end && (self.turns.available_permits() == 0 || !is_calm()) {
+        while Instant::now() < end && (self.0.turns.available_permits() == 0 || !is_calm()) {
             tokio::time::sleep(LOOK).await;
         }
-        self.enter(size_mib, overcommit).await
+        self.enter(size_mib).await
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Parses a size of `/proc/meminfo`, in MiB.
@@ -217,12 +276,28 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_start_at_once_than_there_are_turns() {
-        let pace = Pace { turns: Arc::new(Semaphore::new(2)) };
-        let first = pace.enter(1, OVERCOMMIT).await.expect("memory");
-        let _second = pace.enter(1, OVERCOMMIT).await.expect("memory");
-        let third = tokio::time::timeout(Duration::from_millis(50), pace.enter(1, OVERCOMMIT)).await;
+        let pace = Pace::of(2);
+        let first = pace.enter(1).await.expect("memory");
+        let _second = pace.enter(1).await.expect("memory");
+        let third = tokio::time::timeout(Duration::from_millis(50), pace.enter(1)).await;
         assert!(third.is_err());
         drop(first);
-        pace.enter(1, OVERCOMMIT).await.expect("memory");
+        pace.enter(1).await.expect("memory");
+    }
+
+    #[tokio::test]
+    async fn a_new_number_of_turns_counts_also_for_those_that_are_taken() {
+        let pace = Pace::of(3);
+        let free = || pace.0.turns.available_permits();
+        let (first, second) = (pace.enter(1).await.expect("memory"), pace.enter(1).await.expect("memory"));
+        pace.clone().limit_turns(Some(1));
+        assert_eq!(free(), 0);
+        drop(first);
+        assert_eq!(free(), 0, "one is still taken");
+        pace.limit_turns(Some(2));
+        assert_eq!(free(), 1);
+        pace.limit_turns(Some(1));
+        drop(second);
+        assert_eq!(free(), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::accel::Accel;
@@ -9,7 +10,7 @@ use crate::fork::Spares;
 use crate::fork::template::Templates;
 use crate::launch::Launcher;
 use crate::machine::{DISK_RESERVE_MIB, StartError};
-use crate::pace::{OVERCOMMIT, Pace};
+use crate::pace::Pace;
 use crate::vmm;
 use dayfly_host::tool::{self, Invocation};
 
@@ -37,11 +38,8 @@ pub struct VmHost {
     pub spares: Spares,
     /// The folder that contains the folders of spare machines. If it is `None`, no spares are created.
     pub spare_folder: Option<PathBuf>,
-    /// How many times as large as this host's memory its machines may be together. A new machine needs the same share of
-    /// its size as available memory, except for the only machine of a host.
-    pub overcommit: u64,
-    /// Space that stays free on the disk of the machines' folders, MiB. No machine is started if less is free.
-    pub disk_reserve_mib: u64,
+    /// Space that stays free on the disk of the machines' folders, MiB.
+    disk_reserve_mib: Arc<AtomicU64>,
     pub(crate) pace: Pace,
     /// Held while a probe guest boots, so that concurrent starts boot one probe guest and share its result.
     pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
@@ -122,16 +120,33 @@ impl VmHost {
             templates: Templates::default(),
             spares: Spares::default(),
             spare_folder: None,
-            overcommit: OVERCOMMIT,
-            disk_reserve_mib: DISK_RESERVE_MIB,
+            disk_reserve_mib: Arc::new(AtomicU64::new(DISK_RESERVE_MIB)),
             pace: Pace::default(),
             probing: Arc::default(),
         }
     }
 
-    /// Sets the most machines that start at once; none: as many as there are processors. Call it before the first start.
-    pub fn limit_starts(&mut self, most: Option<usize>) {
-        self.pace = most.map_or_else(Pace::default, Pace::of);
+    /// Sets the most machines that start at once; none: as many as there are processors. It counts for all copies of this
+    /// host, and machines that are starting go on.
+    pub fn limit_starts(&self, most: Option<usize>) {
+        self.pace.limit_turns(most);
+    }
+
+    /// Sets how many times as large as this host's memory its machines may be together; none: three times. A new machine needs
+    /// the same share of its size as available memory, except for the only machine of a host. It counts for all copies of
+    /// this host.
+    pub fn limit_memory(&self, overcommit: Option<u64>) {
+        self.pace.limit_memory(overcommit);
+    }
+
+    /// Sets the space that stays free on the disk of the machines' folders, MiB; none: [`DISK_RESERVE_MIB`]. No machine is
+    /// started if less is free. It counts for all copies of this host.
+    pub fn reserve_disk(&self, reserve_mib: Option<u64>) {
+        self.disk_reserve_mib.store(reserve_mib.unwrap_or(DISK_RESERVE_MIB), Ordering::Relaxed);
+    }
+
+    pub(crate) fn disk_reserve_mib(&self) -> u64 {
+        self.disk_reserve_mib.load(Ordering::Relaxed)
     }
 
     /// Finds a tool of this host.

@@ -44,7 +44,7 @@ impl StartSource for ForkOrigin {
         match self.plan {
             StartPlan::Spare { .. } => Ok(None),
             StartPlan::Fork { .. } | StartPlan::Boot { .. } => {
-                Ok(Some(self.host.pace.enter(self.parts.memory_mib, self.host.overcommit).await?))
+                Ok(Some(self.host.pace.enter(self.parts.memory_mib).await?))
             }
         }
     }

@@ -51,7 +51,7 @@ impl MachineParts {
             cpus: blueprint.cpus,
             memory_mib: blueprint.memory_mib,
             disk_mib: blueprint.disk_mib,
-            disk_reserve_mib: host.disk_reserve_mib,
+            disk_reserve_mib: host.disk_reserve_mib(),
             image: blueprint.image.clone(),
             guest_binary: blueprint.guest_binary.clone(),
             run_dir: run_dir.to_owned(),

@@ -180,7 +180,7 @@ impl Spares {
 async fn make_one(spares: Spares, host: VmHost, request: SpareRequest, pause: Duration) {
     // The machine that needed a spare starts first.
     tokio::time::sleep(pause).await;
-    let made = match host.pace.enter_when_calm(request.base.blueprint.memory_mib, host.overcommit).await {
+    let made = match host.pace.enter_when_calm(request.base.blueprint.memory_mib).await {
         Ok(turn) => Spare::make(&host, &request, turn).await,
         Err(error) => Err(error.into()),
     };

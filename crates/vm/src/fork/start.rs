@@ -50,7 +50,7 @@ pub(crate) async fn start(
         cpus: spec.machine.cpus,
         memory_mib: spec.machine.memory_mib,
         disk_mib: settings.disk_mib,
-        disk_reserve_mib: host.disk_reserve_mib,
+        disk_reserve_mib: host.disk_reserve_mib(),
         image: settings.image,
         guest_binary: spec.machine.guest_binary,
         run_dir: run_dir.to_owned(),

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use super::StartError;
 use crate::vmm::overlay;
 
-/// Default of [`VmHost::disk_reserve_mib`](crate::VmHost::disk_reserve_mib). A job that fills its disk up to this amount still
+/// Default of [`VmHost::reserve_disk`](crate::VmHost::reserve_disk). A job that fills its disk up to this amount still
 /// works.
 pub const DISK_RESERVE_MIB: u64 = 1024;
 /// Paths where e2fsprogs installs the program. Its folder is not in every user's search path.

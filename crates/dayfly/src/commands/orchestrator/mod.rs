@@ -40,10 +40,10 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         Some(file) => file::read(places, &file)?,
         None => flags::read(places, &args, &options)?,
     };
-    let Prepared { mut host, instance, pools } = prepare::prepare(places, plan.pools, json).await?;
+    let Prepared { host, instance, pools } = prepare::prepare(places, plan.pools, json).await?;
     host.limit_starts(plan.max_starts);
-    host.overcommit = plan.memory_overcommit.unwrap_or(host.overcommit);
-    host.disk_reserve_mib = plan.disk_reserve_mib.unwrap_or(host.disk_reserve_mib);
+    host.limit_memory(plan.memory_overcommit);
+    host.reserve_disk(plan.disk_reserve_mib);
     let mut pump = Pump::open(&places.state, &instance, json)?;
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();

@@ -107,7 +107,7 @@ async fn freeze_one(
     let TemplateFiles { memory, state, recipe, log } =
         MachineParts::blocking(&parts, move |parts| TemplateFiles::make(parts, &files)).await?;
     let outputs = Outputs::new();
-    let turn = host.pace.enter(blueprint.memory_mib, host.overcommit).await.map_err(StartError::from)?;
+    let turn = host.pace.enter(blueprint.memory_mib).await.map_err(StartError::from)?;
     let vmm = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await.map_err(StartError::from)?;
     let limits = blueprint.platform.limits(&host.limits);
     let hello_limit = limits.hello(blueprint.platform.accel);
