@@ -74,6 +74,15 @@ impl GithubApp {
         Self { reads_jobs: true, ..self }
     }
 
+    /// Returns true if both are the same App with the same key, and this one's tokens serve for everything that the other's do.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.installation == other.installation
+            && other.serves.iter().all(|scope| self.serves.contains(scope))
+            && (self.reads_jobs || !other.reads_jobs)
+            && self.key.is_same(&other.key)
+    }
+
     /// Returns the app id or client id.
     pub fn id(&self) -> &str {
         &self.id
@@ -157,6 +166,16 @@ mod tests {
         insta::assert_snapshot!(repository.restriction(), @r#"{"permissions":{"administration":"write"},"repositories":["r"]}"#);
         let both = app(&[("org", "o"), ("repo", "o/r")]).unwrap().reading_jobs();
         insta::assert_snapshot!(both.restriction(), @r#"{"permissions":{"administration":"write","organization_self_hosted_runners":"write","actions":"read"}}"#);
+    }
+
+    #[test]
+    fn an_app_covers_itself_with_less_use_and_no_other_one() {
+        let one = app(&[("repo", "o/r")]).unwrap();
+        let two = app(&[("repo", "o/r"), ("repo", "o/s")]).unwrap();
+        assert!(two.covers(&one) && !one.covers(&two));
+        let reading = one.clone().reading_jobs();
+        assert!(reading.covers(&one) && !one.covers(&reading));
+        assert!(!one.clone().installation(3).covers(&one));
     }
 
     #[test]

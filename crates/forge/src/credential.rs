@@ -1,8 +1,8 @@
 //! [`Credential`]: the right to make calls, and the budget that comes with it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -23,7 +23,7 @@ const NO_DATE: i64 = i64::MIN;
 pub struct Credential(Arc<Inner>);
 
 struct Inner {
-    kind: Kind,
+    kind: RwLock<Arc<Kind>>,
     budget: Budget,
     /// Seconds by which this host's clock is ahead of the forge's, by the last answer with a date; [`NO_DATE`] before it.
     ahead_s: AtomicI64,
@@ -49,12 +49,12 @@ pub enum CredentialKind {
 
 enum Kind {
     Token(SecretString),
-    App(Box<AppTokens>),
+    App(Arc<AppTokens>),
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.kind {
+        match &*self.secret() {
             Kind::Token(token) => f.debug_tuple("Token").field(token).finish(),
             Kind::App(tokens) => f.debug_tuple("App").field(&tokens.app().id()).finish(),
         }
@@ -63,7 +63,35 @@ impl fmt::Debug for Credential {
 
 impl Credential {
     fn new(kind: Kind) -> Self {
+        let kind = RwLock::new(Arc::new(kind));
         Self(Arc::new(Inner { kind, budget: Budget::new(), ahead_s: AtomicI64::new(NO_DATE) }))
+    }
+
+    /// Returns the secret that is in use.
+    fn secret(&self) -> Arc<Kind> {
+        self.0.kind.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns true if this credential has the same secret as another one, and can do everything that the other one can.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (&*self.secret(), &*other.secret()) {
+            (Kind::Token(one), Kind::Token(other)) => one.expose_secret() == other.expose_secret(),
+            (Kind::App(one), Kind::App(other)) => one.app().covers(other.app()),
+            _ => false,
+        }
+    }
+
+    /// Uses the secret of another credential from now on, in all clones. Returns a credential with the secret that was used
+    /// before. The budget of calls stays.
+    pub fn adopt(&self, other: &Self) -> Self {
+        let kind = other.secret();
+        let before =
+            std::mem::replace(&mut *self.0.kind.write().unwrap_or_else(PoisonError::into_inner), kind);
+        Self(Arc::new(Inner {
+            kind: RwLock::new(before),
+            budget: Budget::new(),
+            ahead_s: AtomicI64::new(NO_DATE),
+        }))
     }
 
     /// Creates a credential of a token: a personal access token, classic or fine-grained, or a lab's token.
@@ -77,7 +105,7 @@ impl Credential {
     }
 
     pub(super) fn of_tokens(tokens: AppTokens) -> Self {
-        Self::new(Kind::App(Box::new(tokens)))
+        Self::new(Kind::App(Arc::new(tokens)))
     }
 
     /// Returns the calls that this process has made with the credential, and what is left of its limits.
@@ -87,7 +115,8 @@ impl Credential {
 
     /// Returns the kind of the credential.
     pub fn kind(&self) -> CredentialKind {
-        let token = match &self.0.kind {
+        let secret = self.secret();
+        let token = match &*secret {
             Kind::Token(token) => token.expose_secret(),
             Kind::App(_) => return CredentialKind::App,
         };
@@ -107,10 +136,10 @@ impl Credential {
     }
 
     /// Returns the tokens of the GitHub App, if the credential is one.
-    pub(super) fn app_tokens(&self) -> Option<&AppTokens> {
-        match &self.0.kind {
+    pub(super) fn app_tokens(&self) -> Option<Arc<AppTokens>> {
+        match &*self.secret() {
             Kind::Token(_) => None,
-            Kind::App(tokens) => Some(tokens),
+            Kind::App(tokens) => Some(Arc::clone(tokens)),
         }
     }
 
@@ -120,7 +149,7 @@ impl Credential {
 
     /// Returns the token for the next call. `forge` is the client that asks; an App's token may have to be requested.
     pub(super) async fn bearer(&self, forge: &Forge) -> Result<SecretString, Arc<AppError>> {
-        match &self.0.kind {
+        match &*self.secret() {
             Kind::Token(token) => Ok(token.clone()),
             Kind::App(tokens) => tokens.token(forge).await,
         }
@@ -128,7 +157,7 @@ impl Credential {
 
     /// Takes note that the forge does not accept a token. Returns true if the call may succeed with another one.
     pub(super) fn refused(&self, token: &SecretString) -> bool {
-        match &self.0.kind {
+        match &*self.secret() {
             Kind::Token(_) => false,
             Kind::App(tokens) => tokens.refused(token),
         }
@@ -136,7 +165,7 @@ impl Credential {
 
     /// Converts the refusal of a call's token into the error of the credential.
     pub(super) fn explain(&self, error: ForgeError) -> ForgeError {
-        match (error, &self.0.kind) {
+        match (error, &*self.secret()) {
             (ForgeError::Unauthorized { what, message, .. }, Kind::App(tokens)) => {
                 let app = tokens.app().id().to_owned();
                 ForgeError::App { what, source: Arc::new(AppError::TokenRefused { app, message }) }
@@ -181,6 +210,24 @@ mod tests {
     #[test]
     fn debugging_output_shows_no_token() {
         assert!(!format!("{:?}", Credential::token("ghp_XXXX")).contains("ghp"));
+    }
+
+    #[tokio::test]
+    async fn all_clones_use_an_adopted_secret_until_the_old_one_comes_back() {
+        let forge = |credential: &Credential| {
+            let base = crate::ApiBase::from_host_or_url("http://127.0.0.1:1").expect("an address");
+            Forge::new(base, credential.clone()).expect("a client")
+        };
+        let bearer = async |credential: &Credential| {
+            credential.bearer(&forge(credential)).await.expect("a token").expose_secret().to_owned()
+        };
+        let (used, fresh) = (Credential::token("old"), Credential::token("new"));
+        let clone = used.clone();
+        assert!(!used.covers(&fresh));
+        let before = used.adopt(&fresh);
+        assert_eq!((bearer(&clone).await.as_str(), clone.covers(&fresh)), ("new", true));
+        used.adopt(&before);
+        assert_eq!(bearer(&clone).await, "old");
     }
 
     #[test]

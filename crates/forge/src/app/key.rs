@@ -67,6 +67,11 @@ impl AppKey {
         key.pair().map(|_| key)
     }
 
+    /// Returns true if both were read from the same text.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+
     fn pair(&self) -> Result<RsaKeyPair, AppKeyError> {
         let pem = self.0.expose_secret();
         if pem.contains("ENCRYPTED") {
