@@ -5,6 +5,7 @@
 //! - [`reserve`] keeps space for the end of what fills the disk;
 //! - [`open`] opens files that others may have put there;
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
+//! - [`socket`] has Unix sockets whose path may have any length;
 //! - [`descriptors`] raises the limit of open files;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
 //! - [`tool`] runs a program with a time limit; [`confine`] runs one that works on the bytes of strangers.
@@ -19,6 +20,7 @@ pub mod file;
 pub mod open;
 pub mod reserve;
 pub mod retry;
+pub mod socket;
 pub mod space;
 pub mod stage;
 pub mod tool;

@@ -26,7 +26,6 @@ mod network;
 mod pace;
 mod process;
 mod readiness;
-mod socket;
 mod spec;
 mod start;
 mod throttle;

@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use dayfly_host::socket::SocketFolder;
+
 use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
 use crate::launch::{self, LaunchError, LaunchOrder, Launched, NetworkPlace, User};
 use crate::process::Process;
-use crate::socket::SocketFolder;
 use crate::virtiofs::{self, Share, Shares};
 
 /// Number of the descriptor that is a server's listening socket.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dayfly_guest::protocol::GuestMessage;
+use dayfly_host::socket::SocketFolder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -22,7 +23,6 @@ use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, User};
 use crate::network::Connection;
 use crate::process::{Ending, Process};
-use crate::socket::SocketFolder;
 use crate::virtiofs::Shares;
 use crate::vmm::{self, DescriptorRole, Monitor, MonitorEvent, VmmCommand, VmmFiles};
 

@@ -8,6 +8,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use dayfly_host::socket::SocketFolder;
+use dayfly_host::tool::Invocation;
 use rustix::process::Signal;
 
 use super::record::{self, MachineRecord};
@@ -19,8 +21,6 @@ use crate::driver::process::{Folders, agent_args};
 use crate::launch::LaunchError;
 use crate::pace::Turn;
 use crate::process::Process;
-use crate::socket::SocketFolder;
-use dayfly_host::tool::Invocation;
 
 /// Everything that the agent is started from.
 #[derive(Debug)]

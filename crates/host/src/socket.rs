@@ -14,20 +14,26 @@ use rustix::fs::{AtFlags, OFlags};
 
 /// An open folder that sockets are created in.
 #[derive(Debug)]
-pub(crate) struct SocketFolder {
+pub struct SocketFolder {
     folder: File,
 }
 
 impl SocketFolder {
     /// Opens an existing folder.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let flags = (OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC).bits();
         let folder = std::fs::OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
         Ok(Self { folder })
     }
 
-    /// Listens on a socket of this name. It replaces the socket that an earlier VMM has left there.
-    pub(crate) fn listen(&self, name: &str) -> io::Result<OwnedFd> {
+    /// Listens on a socket of this name. It replaces the socket that an earlier process has left there.
+    ///
+    /// # Errors
+    /// The socket cannot be created.
+    pub fn listen(&self, name: &str) -> io::Result<OwnedFd> {
         match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
@@ -36,13 +42,19 @@ impl SocketFolder {
     }
 
     /// Connects to the socket of this name.
-    pub(crate) async fn connect(&self, name: &str) -> io::Result<tokio::net::UnixStream> {
+    ///
+    /// # Errors
+    /// There is no such socket, or no process listens on it.
+    pub async fn connect(&self, name: &str) -> io::Result<tokio::net::UnixStream> {
         tokio::net::UnixStream::connect(self.path_of(name)).await
     }
 
     /// Returns both ends of a connection: a listening socket on which one connection waits, and that connection. No other
     /// process can connect, because the name is removed.
-    pub(crate) fn listen_and_connect(&self, name: &str) -> io::Result<(OwnedFd, OwnedFd)> {
+    ///
+    /// # Errors
+    /// The socket cannot be created.
+    pub fn listen_and_connect(&self, name: &str) -> io::Result<(OwnedFd, OwnedFd)> {
         let listener = self.listen(name)?;
         let connection = UnixStream::connect(self.path_of(name));
         rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())?;
