@@ -18,7 +18,7 @@ use crate::vmm::probe;
 use dayfly_host::retry;
 use dayfly_image::ImageError;
 
-/// Time without use after which the template of an image that has a successor is closed.
+/// Time without use after which a template is closed that may have lost its last user.
 const UNWANTED: Duration = Duration::from_secs(600);
 
 /// The templates that a process has opened. Copies share the same templates.
@@ -51,6 +51,8 @@ enum TemplateState {
         wanted: Instant,
         /// True if the name of its image now leads to another image.
         is_superseded: bool,
+        /// True if a user is gone, and no machine has wanted the template since.
+        is_in_doubt: bool,
     },
     /// The template could not be built.
     Failed { at: Instant, reason: String },
@@ -60,7 +62,13 @@ enum TemplateState {
 
 impl TemplateState {
     fn opened(template: Arc<Opened>) -> Self {
-        Self::Opened { template, failures: 0, wanted: Instant::now(), is_superseded: false }
+        Self::Opened {
+            template,
+            failures: 0,
+            wanted: Instant::now(),
+            is_superseded: false,
+            is_in_doubt: false,
+        }
     }
 }
 
@@ -76,8 +84,8 @@ impl Templates {
         for blueprint in blueprints {
             let id = &blueprint.id;
             let reason = match slots.get_mut(id).map(|slot| &mut slot.state) {
-                Some(TemplateState::Opened { template, wanted, .. }) => {
-                    *wanted = Instant::now();
+                Some(TemplateState::Opened { template, wanted, is_in_doubt, .. }) => {
+                    (*wanted, *is_in_doubt) = (Instant::now(), false);
                     return Ok(Arc::clone(template));
                 }
                 Some(TemplateState::Failed { reason, .. }) => {
@@ -138,21 +146,31 @@ impl Templates {
         }
     }
 
-    fn want(&self, id: &TemplateId) {
-        if let Some(TemplateState::Opened { wanted, .. }) =
-            self.lock().get_mut(id).map(|slot| &mut slot.state)
-        {
-            *wanted = Instant::now();
+    /// Has the templates closed that no machine wants any more, and their spares removed, because a pool is gone that may have
+    /// been their only user. One that is wanted later is opened again.
+    pub fn user_is_gone(&self) {
+        for slot in self.lock().values_mut() {
+            if let TemplateState::Opened { is_in_doubt, .. } = &mut slot.state {
+                *is_in_doubt = true;
+            }
         }
     }
 
-    /// Closes the templates of images that have a successor, if they were not wanted for a while, because they occupy
-    /// memory of this host. A template that is wanted later is opened again.
-    fn close_superseded(&self, now: Instant) -> Vec<TemplateId> {
+    fn want(&self, id: &TemplateId) {
+        if let Some(TemplateState::Opened { wanted, is_in_doubt, .. }) =
+            self.lock().get_mut(id).map(|slot| &mut slot.state)
+        {
+            (*wanted, *is_in_doubt) = (Instant::now(), false);
+        }
+    }
+
+    /// Closes the templates that may have lost their last user, if they were not wanted for a while, because they occupy memory
+    /// of this host. A template that is wanted later is opened again.
+    fn close_unwanted(&self, now: Instant) -> Vec<TemplateId> {
         let mut slots = self.lock();
         let is_unwanted = |slot: &TemplateSlot| match slot.state {
-            TemplateState::Opened { wanted, is_superseded, .. } => {
-                is_superseded && now.saturating_duration_since(wanted) > UNWANTED
+            TemplateState::Opened { wanted, is_superseded, is_in_doubt, .. } => {
+                (is_superseded || is_in_doubt) && now.saturating_duration_since(wanted) > UNWANTED
             }
             _ => false,
         };
@@ -310,10 +328,10 @@ pub(in crate::fork) async fn blueprints(
     Ok(Forkable::From(all))
 }
 
-/// Closes unused templates of images that have a successor, and removes their spares.
-fn close_superseded(host: &VmHost) {
-    for id in host.templates.close_superseded(Instant::now()) {
-        tracing::debug!("template {id} is closed: its image has a successor");
+/// Closes the templates that have lost their last user, and removes their spares.
+fn close_unwanted(host: &VmHost) {
+    for id in host.templates.close_unwanted(Instant::now()) {
+        tracing::debug!("template {id} is closed: its image has a successor, or its pool is gone");
         host.spares.forget(&id);
     }
 }
@@ -348,7 +366,7 @@ async fn get_ready(
                 templates.set(id, TemplateState::opened(template));
             }
             templates.want(id);
-            close_superseded(host);
+            close_unwanted(host);
             true
         }
         Err(error) => {
@@ -381,11 +399,16 @@ mod tests {
             manifest.id
         });
         let later = Instant::now() + UNWANTED + Duration::from_secs(1);
-        assert!(templates.close_superseded(later).is_empty());
+        assert!(templates.close_unwanted(later).is_empty());
         templates.supersede("image of aa11");
-        assert!(templates.close_superseded(Instant::now()).is_empty(), "somebody may want it still");
-        assert_eq!(templates.close_superseded(later).as_slice(), std::slice::from_ref(&old));
+        assert!(templates.close_unwanted(Instant::now()).is_empty(), "somebody may want it still");
+        assert_eq!(templates.close_unwanted(later).as_slice(), std::slice::from_ref(&old));
         assert!(templates.opened(&old).is_none() && templates.opened(&new).is_some());
-        assert!(templates.close_superseded(later).is_empty());
+        assert!(templates.close_unwanted(later).is_empty());
+        templates.user_is_gone();
+        templates.want(&new);
+        assert!(templates.close_unwanted(later).is_empty(), "another user has wanted it");
+        templates.user_is_gone();
+        assert_eq!(templates.close_unwanted(later), [new]);
     }
 }
