@@ -58,18 +58,19 @@ impl Retirement {
     }
 
     /// Takes in the forge's answer. `is_up` is false if the runner app was not up yet: it may register itself later.
+    /// `has_one_job` is false if the runner has one job after another: it is asked for again, because it may be idle between two.
     pub(super) fn take(
         &mut self,
         answer: &RetirementAnswer,
-        is_up: bool,
+        (is_up, has_one_job): (bool, bool),
         retry: Retry,
         now: Instant,
     ) -> RetirementStep {
         match answer.as_ref().map(|outcome| outcome.how) {
             Ok(RegistrationEnd::Deleted) => RetirementStep::End,
-            Ok(RegistrationEnd::Busy) => RetirementStep::GoOn,
+            Ok(RegistrationEnd::Busy) if has_one_job => RetirementStep::GoOn,
             Ok(RegistrationEnd::Gone) if is_up => RetirementStep::LookCloser,
-            Ok(RegistrationEnd::Gone) | Err(_) => {
+            Ok(RegistrationEnd::Busy | RegistrationEnd::Gone) | Err(_) => {
                 self.attempts += 1;
                 self.next = retry.pause_after(self.attempts).map(|pause| now + pause);
                 RetirementStep::GoOn
@@ -110,7 +111,7 @@ mod tests {
     async fn only_a_registration_that_was_deleted_ends_a_runner() {
         let now = Instant::now();
         let mut retirement = Retirement::default();
-        let mut take = |how, is_up| retirement.take(&answered(how), is_up, CLEANUP, now);
+        let mut take = |how, is_up| retirement.take(&answered(how), (is_up, true), CLEANUP, now);
         assert_eq!(take(RegistrationEnd::Deleted, true), RetirementStep::End);
         assert_eq!(take(RegistrationEnd::Busy, true), RetirementStep::GoOn);
         assert_eq!(take(RegistrationEnd::Gone, true), RetirementStep::LookCloser);
@@ -126,8 +127,17 @@ mod tests {
         retirement.asked();
         assert_eq!(retirement.next(), None);
         for seconds in [15, 30, 60] {
-            retirement.take(&answered(RegistrationEnd::Gone), false, CLEANUP, now);
+            retirement.take(&answered(RegistrationEnd::Gone), (false, true), CLEANUP, now);
             assert_eq!(retirement.next(), Some(now + Duration::from_secs(seconds)));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runner_that_has_one_job_after_another_is_retired_between_two() {
+        let now = Instant::now();
+        let mut retirement = Retirement::default();
+        let busy = answered(RegistrationEnd::Busy);
+        assert_eq!(retirement.take(&busy, (true, false), CLEANUP, now), RetirementStep::GoOn);
+        assert_eq!(retirement.next(), Some(now + Duration::from_secs(15)));
     }
 }

@@ -15,6 +15,7 @@ use super::liveness::{Liveness, LivenessRule, RegistrationAnswer, Verdict};
 use super::retire::{Retirement, RetirementAnswer, RetirementStep};
 use super::{Run, RunnerEnd, RunnerError};
 use crate::fact::{Fact, RegistrationEnd, StartKind};
+use crate::pool::Registration;
 use crate::state::JobState;
 use crate::stop::StopOrder;
 
@@ -271,7 +272,9 @@ impl Run<'_> {
         mut stage: Stage,
     ) -> Result<Stage, RunnerError> {
         let now = Instant::now();
-        match retirement.take(answer, self.state.was_up(), self.pool.limits.cleanup, now) {
+        let has_one_job = self.pool.spec.registration != Registration::Token { ephemeral: false };
+        let about = (self.state.was_up(), has_one_job);
+        match retirement.take(answer, about, self.pool.limits.cleanup, now) {
             RetirementStep::End => {
                 self.tell(Fact::RegistrationEnded { how: RegistrationEnd::Deleted }).await?;
                 self.ask_to_end(RunnerEnd::Stopped, StopOrder::WhenIdle, "no job needs it").await
