@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 0 | success |
 //! | 1 | the run did not succeed: a job failed or was cancelled |
-//! | 2 | wrong usage, or a workflow that is refused |
+//! | 2 | wrong usage, or a workflow or configuration file that is refused |
 //! | 3 | this host or the forge cannot do what was requested |
 //! | 130, 143 | stopped by SIGINT (Ctrl-C) or SIGTERM |
 

@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod config;
+mod control;
 mod defaults;
 mod exit;
 mod labels;
@@ -63,6 +64,7 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         }
         Command::Demo(args) => logged(&common, async |places| commands::demo::run(places, args).await),
         Command::Ps(args) => logged(&common, async |places| commands::ps::run(places, &args)),
+        Command::Reload(args) => logged(&common, async |places| commands::reload::run(places, &args).await),
         Command::Logs(args) => logged(&common, async |places| commands::logs::run(places, &args).await),
         Command::Trace(args) => logged(&common, async |places| commands::trace::run(places, &args)),
         Command::Lab(LabCommand::Serve(args)) => logged(&common, async |_| commands::lab::serve(args).await),

@@ -8,8 +8,20 @@ use crate::exit::{Failure, Outcome, Result, Signal};
 pub(crate) struct Signals {
     interrupt: Stream,
     terminate: Stream,
-    hang_up: Stream,
-    heeds_hang_up: bool,
+    /// None if SIGHUP does not stop the command.
+    hang_up: Option<Stream>,
+}
+
+/// The stream of SIGHUP of a command that reads its configuration again.
+pub(crate) struct HangUps(Stream);
+
+impl HangUps {
+    /// Waits for the next SIGHUP. Cancel-safe.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
 }
 
 impl Signals {
@@ -20,17 +32,31 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).map_err(Failure::cannot)?,
             terminate: signal(SignalKind::terminate()).map_err(Failure::cannot)?,
-            hang_up: signal(SignalKind::hangup()).map_err(Failure::cannot)?,
-            heeds_hang_up: !ignores_hang_up(&status),
+            hang_up: match ignores_hang_up(&status) {
+                true => None,
+                false => Some(signal(SignalKind::hangup()).map_err(Failure::cannot)?),
+            },
         })
+    }
+
+    /// Takes SIGHUP out of the signals that stop the command, whether or not it was ignored.
+    pub(crate) fn take_hang_ups(&mut self) -> Result<HangUps> {
+        self.hang_up = None;
+        signal(SignalKind::hangup()).map(HangUps).map_err(Failure::cannot)
     }
 
     /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(stream) => stream.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.hang_up.recv(), if self.heeds_hang_up => Signal::HangUp,
+            _ = hang_up => Signal::HangUp,
         }
     }
 }
@@ -64,8 +90,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_terminal_stops_in_an_orderly_way() {
-        let mut signals = Signals { heeds_hang_up: true, ..Signals::take_over().expect("taken over") };
+        let hang_up = Some(signal(SignalKind::hangup()).expect("a stream"));
+        let mut signals = Signals { hang_up, ..Signals::take_over().expect("taken over") };
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("sent");
         assert_eq!(signals.next().await, Signal::HangUp);
+        let mut reloads = signals.take_hang_ups().expect("a stream");
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("sent");
+        reloads.next().await;
+        let stopped = tokio::time::timeout(std::time::Duration::from_millis(50), signals.next()).await;
+        assert!(stopped.is_err(), "it no longer stops the command");
     }
 }

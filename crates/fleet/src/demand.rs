@@ -8,19 +8,17 @@ mod poll;
 mod scale_set;
 mod source;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::job_end::JobEnd;
-use crate::pool::PoolSpec;
 
 pub use poll::PollSource;
 pub use scale_set::{RegisterError, ScaleSetRegistrar, ScaleSetSource, scale_set};
-pub(crate) use source::start;
 pub use source::{MinIdleNow, MinIdleSchedule, Source};
+pub(crate) use source::{Predecessors, start};
 
 /// The demand of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,8 +124,9 @@ pub enum DemandEvent {
 /// A change of the demand of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolDemand {
-    /// Name of the pool; empty for a pool that has none.
-    pub pool: Arc<str>,
+    /// Number of the pool, from 0 in the order in which the orchestrator got them. Two pools may have the same name while one of
+    /// them drains.
+    pub pool: u32,
     /// The change.
     pub event: DemandEvent,
 }
@@ -141,7 +140,7 @@ pub struct DemandSender {
 /// The sending end, for the sources of one pool.
 #[derive(Debug, Clone)]
 pub struct PoolDemandSender {
-    pool: Arc<str>,
+    pool: u32,
     sender: mpsc::UnboundedSender<PoolDemand>,
 }
 
@@ -156,18 +155,15 @@ pub fn channel() -> (DemandSender, DemandReceiver) {
 }
 
 impl DemandSender {
-    /// Returns the sending end for one pool.
-    pub fn of(&self, pool: &PoolSpec) -> PoolDemandSender {
-        PoolDemandSender {
-            pool: pool.name.as_deref().unwrap_or_default().into(),
-            sender: self.sender.clone(),
-        }
+    /// Returns the sending end for one pool; see [`PoolDemand::pool`].
+    pub fn of(&self, pool: u32) -> PoolDemandSender {
+        PoolDemandSender { pool, sender: self.sender.clone() }
     }
 }
 
 impl PoolDemandSender {
     /// Sends a change. A source that sends after the orchestrator's end is ignored.
     pub fn send(&self, event: DemandEvent) {
-        let _ = self.sender.send(PoolDemand { pool: Arc::clone(&self.pool), event });
+        let _ = self.sender.send(PoolDemand { pool: self.pool, event });
     }
 }

@@ -165,6 +165,14 @@ pub enum Fact {
         /// The problem, and the step that follows.
         message: String,
     },
+    /// A reload has added the pool.
+    PoolAdded,
+    /// A reload has changed numbers of the pool, which count from now on.
+    PoolAdjusted,
+    /// A reload has removed the pool or replaced it by another one: no runner starts, and those that run end with their job.
+    PoolDraining,
+    /// The last runner of a pool that drained has ended. The numbers of its loops are free for another pool.
+    PoolDrained,
     /// No further runner is created for a job, or for a slot.
     GaveUp {
         /// The reason.
@@ -436,6 +444,10 @@ impl Fact {
             self,
             Self::SourceReady { .. }
                 | Self::SourceTrouble { .. }
+                | Self::PoolAdded
+                | Self::PoolAdjusted
+                | Self::PoolDraining
+                | Self::PoolDrained
                 | Self::TemplateBuilding { .. }
                 | Self::TemplateWaiting { .. }
                 | Self::TemplateLine { .. }
@@ -486,6 +498,10 @@ pub(crate) mod tests {
             Fact::LoopReplaced { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::SourceReady { source: text(), message: text() },
             Fact::SourceTrouble { source: text(), message: text() },
+            Fact::PoolAdded,
+            Fact::PoolAdjusted,
+            Fact::PoolDraining,
+            Fact::PoolDrained,
             Fact::GaveUp { why: why.clone() },
             Fact::Retrying { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::ImagePhase { phase: text() },

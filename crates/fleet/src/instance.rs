@@ -4,6 +4,7 @@
 //!   instances/<random>/
 //!     lock            held (flock) as long as the process lives
 //!     instance.json   the forge, the scope and the prefix of each pool that it serves
+//!     control.sock    requests to an orchestrator that runs from a file
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
 //!     reserve         space that ends of runners may use on a full disk

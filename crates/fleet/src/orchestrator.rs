@@ -11,12 +11,12 @@
 
 mod ahead;
 mod budget;
+mod change;
 mod decide;
 mod pool;
 mod roster;
 mod slots;
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,13 +25,13 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::demand::{self, DemandEvent, DemandReceiver, PoolDemand};
+use crate::demand::{self, DemandEvent, DemandReceiver, DemandSender, PoolDemand, Predecessors};
 use crate::fact::{Fact, FactRecord};
-use crate::reaper::reap;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
 use crate::{LoopEnd, RunnerEnd, recovery};
 pub use budget::Budget;
+pub use change::{CHANGES_MAX, Changes, PoolChange};
 use decide::{Decision, Order};
 pub use pool::PoolRun;
 use pool::{RunningPool, RunningSlot, Tasks};
@@ -54,6 +54,9 @@ pub struct Orchestration {
     pub budget: Budget,
     /// The common environment directory.
     pub environment: PathBuf,
+    /// Changes of the pools while they run; none: they stay as they are, and [`orchestrate`] returns once their demand is
+    /// over. With changes, only a stop order ends it, because a change may bring new demand.
+    pub changes: Option<mpsc::Receiver<Changes>>,
 }
 
 /// Runs the slots of pools until their demand is over and all slots have ended. `jobs` brings the jobs that the caller knows
@@ -65,46 +68,34 @@ pub async fn orchestrate(
     jobs: Option<DemandReceiver>,
     stop: Stop,
 ) {
-    let Orchestration { pools, budget, environment } = orchestration;
+    let Orchestration { pools, budget, environment, changes } = orchestration;
     let (decisive_sender, decisive) = mpsc::unbounded_channel();
-    let _reapers = spawn_reapers(&pools, facts);
     let (sender, receiver) = demand::channel();
-    let (mut sources, mut preparing) = (JoinSet::new(), JoinSet::new());
-    let mut running = Vec::new();
-    for (run, first) in pools.into_iter().zip((0..).step_by(SLOTS_MAX as usize)) {
-        demand::start(run.sources, (&run.pool, first), &sender, (facts, &stop), &mut sources);
-        ahead::start((&run.pool, first), host, (facts, &stop), &mut preparing);
-        running.push(RunningPool::new(run.pool, run.rule, first));
-    }
-    drop(sender);
-    let demand = jobs.or_else(|| (!sources.is_empty()).then_some(receiver));
-    let orchestrator = Orchestrator {
-        pools: running,
+    let mut orchestrator = Orchestrator {
+        pools: Vec::new(),
         budget,
         environment,
         host: host.clone(),
         facts: facts.with_decisive(decisive_sender),
         roster: Roster::default(),
         decisive,
-        demand,
+        demand: Some(jobs.unwrap_or(receiver)),
+        sender,
+        changes,
+        added: 0,
         tasks: Tasks::default(),
+        beside: Beside::default(),
+        ending: Predecessors::new(),
         stop,
         ordered: StopOrder::None,
     };
-    orchestrator.run().await;
-    // The end of a session at the forge has a limit of its own.
-    while sources.join_next().await.is_some() {}
-}
-
-/// Starts the tasks that remove what runners have left. They end when the result is dropped.
-fn spawn_reapers(pools: &[PoolRun], facts: &FactSink) -> JoinSet<Infallible> {
-    let mut reapers = JoinSet::new();
-    for PoolRun { pool, .. } in pools {
-        let (leftovers, forge, retry) = (pool.leftovers.clone(), pool.forge.clone(), pool.limits.cleanup);
-        let facts = facts.of_pool(pool);
-        reapers.spawn(async move { reap(&leftovers, &forge, retry, &facts).await });
+    for run in pools {
+        orchestrator.add(run, &Predecessors::new());
     }
-    reapers
+    orchestrator.run().await;
+    // A pool that is gone stops its sources. The end of a session at the forge has a limit of its own.
+    orchestrator.pools.clear();
+    while orchestrator.beside.sources.join_next().await.is_some() {}
 }
 
 struct Orchestrator {
@@ -116,17 +107,37 @@ struct Orchestrator {
     roster: Roster,
     /// Copies of the facts that it decides by; see [`FactSink::with_decisive`].
     decisive: mpsc::UnboundedReceiver<FactRecord>,
-    /// None if the demand of all pools is static, or once the sources of jobs are gone.
+    /// None once the caller's jobs are over.
     demand: Option<DemandReceiver>,
+    /// For the sources of further pools.
+    sender: DemandSender,
+    changes: Option<mpsc::Receiver<Changes>>,
+    /// Number of pools that it has got.
+    added: u32,
     tasks: Tasks,
+    beside: Beside,
+    /// The sources of pools that drain, until they have ended.
+    ending: Predecessors,
     stop: Stop,
     /// The order that was passed on to all slots.
     ordered: StopOrder,
 }
 
+/// The tasks beside the slots.
+#[derive(Debug, Default)]
+struct Beside {
+    /// The sources of demand.
+    sources: JoinSet<()>,
+    /// The preparations of templates.
+    preparing: JoinSet<()>,
+    /// They remove what runners have left.
+    reapers: JoinSet<()>,
+}
+
 /// The next thing that an orchestrator has to react to.
 enum OrchestratorInput {
     Fact(FactRecord),
+    Changes(Option<Changes>),
     Demand(Option<PoolDemand>),
     Ended(Result<(Id, LoopEnd), JoinError>),
     Ordered(StopOrder),
@@ -134,21 +145,24 @@ enum OrchestratorInput {
 }
 
 impl Orchestrator {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
             let decisions = self.decide(Instant::now());
             let wake = decisions.iter().filter_map(|decision| decision.wake).min();
-            let is_finished = decisions.iter().all(|decision| decision.is_finished);
+            let finished: Vec<bool> = decisions.iter().map(|decision| decision.is_finished).collect();
             for (at, decision) in decisions.into_iter().enumerate() {
                 for order in decision.orders {
                     self.carry_out(at, order).await;
                 }
             }
-            if is_finished {
+            if self.changes.is_none() && finished.iter().all(|is_finished| *is_finished) {
                 return;
             }
+            self.remove_drained(&finished).await;
             match self.next_input(wake).await {
                 OrchestratorInput::Fact(record) => self.take_fact(&record),
+                OrchestratorInput::Changes(Some(changes)) => self.take_changes(changes).await,
+                OrchestratorInput::Changes(None) => self.changes = None,
                 OrchestratorInput::Demand(Some(demand)) => self.take_demand(demand).await,
                 OrchestratorInput::Demand(None) => {
                     self.demand = None;
@@ -157,7 +171,12 @@ impl Orchestrator {
                 OrchestratorInput::Ended(ended) => self.take_end(ended).await,
                 OrchestratorInput::Ordered(order) => {
                     self.ordered = order;
-                    self.pools.iter_mut().for_each(|pool| pool.slots.close());
+                    // Further changes are refused.
+                    self.changes = None;
+                    for pool in &mut self.pools {
+                        pool.slots.close();
+                        pool.sources.order(order);
+                    }
                     self.tasks.order_all(order);
                 }
                 OrchestratorInput::Due => {}
@@ -168,6 +187,7 @@ impl Orchestrator {
     /// Decides for each pool, and leaves out the starts that the budget does not allow. These are decided again at the next
     /// input, and room comes with one: the end of a slot. Only a pool that waits too long for its first machine needs a time.
     fn decide(&mut self, now: Instant) -> Vec<Decision> {
+        pool::count_busy_elsewhere(&mut self.pools);
         let mut decisions: Vec<Decision> = self.pools.iter().map(|pool| pool.decide(now)).collect();
         let pools = self.pools.iter_mut().zip(&decisions);
         let claims: Vec<_> = pools.map(|(pool, decision)| pool.claim(decision, now)).collect();
@@ -195,11 +215,18 @@ impl Orchestrator {
                 None => std::future::pending().await,
             }
         };
+        let changes = async {
+            match &mut self.changes {
+                Some(changes) => changes.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // In this order, so that a slot whose runner took a job is known as such when its loop ends.
             biased;
             order = self.stop.above(self.ordered) => OrchestratorInput::Ordered(order),
             Some(record) = self.decisive.recv() => OrchestratorInput::Fact(record),
+            changes = changes => OrchestratorInput::Changes(changes),
             demand = demand => OrchestratorInput::Demand(demand),
             Some(ended) = self.tasks.ends.join_next_with_id() => OrchestratorInput::Ended(ended),
             () = due => OrchestratorInput::Due,
@@ -230,24 +257,35 @@ impl Orchestrator {
     }
 
     /// Returns the pool of a slot, and the slot's number in it. `index` is the slot's number in the process.
-    fn slot(&mut self, index: u32) -> (&mut RunningPool, u32) {
+    fn slot(&mut self, index: u32) -> Option<(&mut RunningPool, u32)> {
         // The slots of the only pool may have any number.
-        let at = (index / SLOTS_MAX).min(u32::try_from(self.pools.len()).unwrap_or(1).saturating_sub(1));
-        let pool = &mut self.pools[at as usize];
+        let is_only = self.pools.len() == 1;
+        let holds = |pool: &&mut RunningPool| {
+            let number = index.checked_sub(pool.first);
+            number.is_some_and(|number| is_only || number < SLOTS_MAX)
+        };
+        let pool = self.pools.iter_mut().find(holds)?;
         let number = index - pool.first;
-        (pool, number)
+        Some((pool, number))
     }
 
     async fn take_demand(&mut self, demand: PoolDemand) {
-        let Some(pool) = self.pools.iter_mut().find(|pool| pool.name() == &*demand.pool) else { return };
+        let Some(pool) = self.pools.iter_mut().find(|pool| pool.number == demand.pool) else { return };
         if let DemandEvent::Ended(end) = &demand.event {
             self.roster.tell(end, &self.facts.of_pool(&pool.pool)).await;
         }
+        let taken = matches!(demand.event, DemandEvent::Taken { .. }).then(|| demand.event.clone());
         pool.slots.take(demand.event);
+        let name = pool.name().to_owned();
+        if let Some(taken) = taken {
+            // The source may tell of a runner that the pool's predecessor has started.
+            let draining = self.pools.iter_mut().filter(|pool| pool.slots.is_draining && pool.name() == name);
+            draining.for_each(|pool| pool.slots.take(taken.clone()));
+        }
     }
 
     fn take_fact(&mut self, record: &FactRecord) {
-        let (pool, number) = self.slot(record.loop_index);
+        let Some((pool, number)) = self.slot(record.loop_index) else { return };
         match &record.fact {
             Fact::Registering => {
                 pool.slots.named(number, record.name());
@@ -263,7 +301,8 @@ impl Orchestrator {
         let Some(RunningSlot { index, .. }) = self.tasks.running.remove(&id) else { return };
         self.roster.ended(index);
         let (is_stopping, facts) = (self.ordered != StopOrder::None, self.facts.clone());
-        let (pool, number) = self.slot(index);
+        let environment = self.environment.clone();
+        let Some((pool, number)) = self.slot(index) else { return };
         let mut facts = facts.of_pool(&pool.pool).of_loop(index);
         let verdict = match ended {
             Ok((_, end)) => {
@@ -298,14 +337,9 @@ impl Orchestrator {
         };
         if !is_reused {
             // The directory stays if it is not empty, because other contents are not this slot's.
-            let _ = std::fs::remove_dir(self.environment_of(index));
+            let _ = std::fs::remove_dir(pool.environment_of(&environment, index));
             facts.tell(Fact::LoopEnded { how }).await;
         }
-    }
-
-    fn environment_of(&mut self, index: u32) -> PathBuf {
-        let environment = self.environment.clone();
-        self.slot(index).0.environment_of(&environment, index)
     }
 
     async fn stop_waiting(&mut self, at: usize, number: u32) {

@@ -21,6 +21,7 @@ const RUNS_MAX: usize = 1000;
 pub struct Leftovers {
     runs: Arc<Mutex<Vec<PathBuf>>>,
     added: Arc<Notify>,
+    removed: Arc<Notify>,
 }
 
 impl Leftovers {
@@ -39,6 +40,14 @@ impl Leftovers {
 
     fn remove(&self, run: &PathBuf) {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != run);
+        self.removed.notify_one();
+    }
+
+    /// Waits until the list is empty.
+    async fn emptied(&self) {
+        while !self.all().is_empty() {
+            self.removed.notified().await;
+        }
     }
 }
 
@@ -59,6 +68,24 @@ pub(crate) async fn reap(leftovers: &Leftovers, forge: &Forge, retry: Retry, fac
         if reap_once(leftovers, forge, facts).await {
             failures = 0;
         }
+    }
+}
+
+/// Does the same as [`reap`] until the pool of the runs is over and the list is empty.
+pub(crate) async fn reap_until(
+    over: impl Future<Output = ()>,
+    leftovers: &Leftovers,
+    forge: &Forge,
+    retry: Retry,
+    facts: &FactSink,
+) {
+    let done = async {
+        over.await;
+        leftovers.emptied().await;
+    };
+    tokio::select! {
+        () = done => {}
+        never = reap(leftovers, forge, retry, facts) => match never {},
     }
 }
 

@@ -9,6 +9,7 @@ use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::{Fact, FactRecord, Moment};
+use crate::orchestrator::SLOTS_MAX;
 pub use crate::state::Phase;
 use crate::state::{JobState, RunnerState, VmState};
 
@@ -65,6 +66,12 @@ impl Status {
 
     /// Takes in a fact. Returns true if the published status has changed.
     pub fn take(&mut self, record: &FactRecord) -> bool {
+        if record.fact == Fact::PoolDrained {
+            let count = self.loops.len();
+            let first = record.loop_index;
+            self.loops.retain(|index, _| !(first..first + SLOTS_MAX).contains(index));
+            return self.loops.len() < count;
+        }
         // The forge's report may be about a runner before the current one, and changes nothing that is published.
         if record.is_of_pool() || matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
             return false;
@@ -187,6 +194,19 @@ mod tests {
         assert_eq!((paused.phase, paused.failures), (Phase::Pausing, 1));
         assert_eq!(paused.trouble.as_deref(), Some("no forge"));
         assert_eq!(paused.runner.as_deref(), Some(runner.as_str()));
+    }
+
+    #[test]
+    fn the_loops_of_a_pool_that_has_drained_are_forgotten() {
+        let mut status = Status::default();
+        for loop_index in [1, 1000, 1001, 1999, 2000] {
+            let started = record(None, Fact::LoopStarted { for_job: None });
+            status.take(&FactRecord { loop_index, ..started });
+        }
+        let drained = FactRecord { loop_index: 1000, ..record(None, Fact::PoolDrained) };
+        assert!(status.take(&drained));
+        assert_eq!(status.loops.keys().copied().collect::<Vec<_>>(), [1, 2000]);
+        assert!(!status.take(&drained));
     }
 
     #[test]

@@ -42,6 +42,18 @@ impl StopSender {
     }
 }
 
+impl StopSender {
+    /// Returns true if all receiving ends are dropped, because everything that they could stop has ended.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.0.receiver_count() == 0
+    }
+
+    /// Waits until all receiving ends are dropped.
+    pub(crate) async fn ended(&self) {
+        self.0.closed().await;
+    }
+}
+
 impl Stop {
     /// Returns the order in force.
     pub fn order(&self) -> StopOrder {
@@ -75,6 +87,16 @@ mod tests {
         sender.order(StopOrder::AtOnce);
         sender.order(StopOrder::Gently);
         assert_eq!(stop.above(StopOrder::None).await, StopOrder::AtOnce);
+    }
+
+    #[tokio::test]
+    async fn a_sender_knows_when_everything_has_ended() {
+        let (sender, stop) = channel();
+        let other = stop.clone();
+        drop(stop);
+        assert!(!sender.is_ended());
+        let (ended, ()) = tokio::join!(async { sender.ended().await }, async { drop(other) });
+        assert_eq!((ended, sender.is_ended()), ((), true));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! `dayfly validate` and `dayfly init`: the configuration file.
+//! `dayfly validate`, `dayfly init` and `dayfly reload`: the configuration file.
 
 use std::path::PathBuf;
 
@@ -21,6 +21,16 @@ pub(crate) struct ValidateArgs {
     /// Print the JSON schema of the file, for editors, and check nothing
     #[arg(long, conflicts_with_all = ["file", "json", "other_host"])]
     pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// Only the orchestrator that runs from this file [default: all that run from a file]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -24,7 +24,7 @@ use crate::config::{MaxAge, Time};
 use crate::{defaults, rules};
 
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
-pub(crate) use config::{InitArgs, ValidateArgs};
+pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     App(AppCommand),
     /// Check a configuration file and show its pools
     Validate(ValidateArgs),
+    /// Have the orchestrators of this host read their configuration file again, and show what has changed
+    Reload(ReloadArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
     /// Print the log of a runner, also after its end

@@ -11,7 +11,8 @@ use crate::{defaults, rules};
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct OrchestratorArgs {
-    /// Configuration file with the pools to run, in place of the options for one pool
+    /// Configuration file with the pools to run, in place of the options for one pool; `dayfly reload` and SIGHUP have it read
+    /// again
     /// [default: /etc/dayfly/dayfly.toml, if it exists and no other option names the owner of runners]
     #[arg(long, env = "ORCHESTRATOR_CONFIG", value_name = "FILE", conflicts_with = "runner")]
     pub(crate) config: Option<PathBuf>,

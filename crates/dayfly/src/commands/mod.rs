@@ -12,6 +12,7 @@ pub(crate) mod logs;
 mod machine;
 pub(crate) mod orchestrator;
 pub(crate) mod ps;
+pub(crate) mod reload;
 pub(crate) mod runner;
 mod sentence;
 pub(crate) mod template;

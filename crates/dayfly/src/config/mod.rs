@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use file::ConfigFile;
 pub(crate) use pool_file::{DemandWord, ScopeWord};
 pub(crate) use problem::{Finding, Severity};
-pub(crate) use resolved::{Config, CredentialPlace, ForgeConfig, HostBudget, PoolConfig};
+pub(crate) use resolved::{Config, CredentialPlace, ForgeConfig, HostBudget, PoolConfig, Timeouts};
 pub(crate) use schedule::Schedule;
 pub(crate) use value::{MaxAge, Time};
 

@@ -79,7 +79,7 @@ pub(crate) enum CredentialPlace {
 }
 
 /// A pool.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct PoolConfig {
     /// Its name.
     pub(crate) name: String,

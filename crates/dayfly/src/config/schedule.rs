@@ -108,14 +108,14 @@ impl JsonSchema for ClockTime {
 }
 
 /// A schedule that was checked: its time zones are known.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct Schedule {
     /// The entries, in the order of the file.
     pub(crate) entries: Vec<Period>,
 }
 
 /// A checked entry of a schedule.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Period {
     days: Vec<Day>,
     from: ClockTime,

@@ -28,7 +28,7 @@ const SOURCE: &str = "scale set";
 pub struct ScaleSetSource {
     listener: ScaleSetListener,
     /// The most jobs that the pool may have at once.
-    capacity: u32,
+    capacity: watch::Receiver<u32>,
     id: watch::Sender<Option<u64>>,
 }
 
@@ -66,11 +66,12 @@ impl RegisterError {
     }
 }
 
-/// Creates the source and the registrar of a pool that has at most `capacity` jobs at once. Neither sends anything yet.
+/// Creates the source and the registrar of a pool that has at most `capacity` jobs at once, which may change. Neither sends
+/// anything yet.
 pub fn scale_set(
     client: ScaleSetClient,
     spec: ScaleSetSpec,
-    capacity: u32,
+    capacity: watch::Receiver<u32>,
 ) -> (ScaleSetSource, ScaleSetRegistrar) {
     let (sender, id) = watch::channel(None);
     let registrar = ScaleSetRegistrar { client: client.clone(), name: spec.name.clone(), id };
@@ -82,10 +83,19 @@ impl ScaleSetSource {
     /// Passes the demand on until a stop order, and ends the session.
     pub(super) async fn run(mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
         loop {
-            let stopped = async {
-                stop.above(StopOrder::None).await;
+            let capacity = *self.capacity.borrow_and_update();
+            let interrupted = async {
+                tokio::select! {
+                    _ = stop.above(StopOrder::None) => {}
+                    Ok(()) = self.capacity.changed() => {}
+                }
             };
-            let Some(update) = self.listener.next(self.capacity, stopped).await else { break };
+            let update = self.listener.next(capacity, interrupted).await;
+            let update = match update {
+                Some(update) => update,
+                None if stop.order() == StopOrder::None => continue,
+                None => break,
+            };
             match update {
                 ScaleSetUpdate::Ready(ready) => {
                     self.id.send_replace(Some(ready.scale_set.id));

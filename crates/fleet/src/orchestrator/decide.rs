@@ -28,7 +28,7 @@ pub(super) enum Order {
         /// The job.
         job: JobDemand,
     },
-    /// End a slot unless its runner has a job. The forge decides, because only the forge knows.
+    /// End a slot unless its runner has a job, and start no other runner in it. The forge decides, because only it knows.
     Retire {
         /// Number of the slot.
         index: u32,
@@ -58,11 +58,22 @@ pub(super) struct Decision {
 
 /// Returns the orders that the demand, the slots and the time require.
 pub(super) fn decide(demand: &Demand, slots: &Slots, now: Instant) -> Decision {
+    if slots.is_draining {
+        return drain(slots);
+    }
     match demand {
         Demand::Static { runners, start } => stationary::decide(*runners, *start, slots, now),
         Demand::Jobs { max } => jobs::decide(*max, slots, now),
         Demand::Scaled(scale) => scaled::decide(*scale, slots, now),
     }
+}
+
+/// Returns the orders for a pool whose demand is over: runners without a job end, and the others end with their job.
+fn drain(slots: &Slots) -> Decision {
+    let free = slots.slots.iter().filter(|(_, slot)| slot.stage.is_free());
+    let orders = free.map(|(&index, _)| Order::Retire { index }).collect();
+    let is_finished = !slots.slots.values().any(|slot| slot.stage.is_alive());
+    Decision { orders, wake: None, is_finished }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dayfly_vm::{Driver, VmHost};
 use tokio::task::{Id, JoinSet};
@@ -11,8 +12,8 @@ use super::budget::{Claim, Size};
 use super::decide::{Decision, Order, decide};
 use super::slots::{FailureRule, Purpose, Slots};
 use crate::LoopEnd;
-use crate::demand::Source;
-use crate::pool::Pool;
+use crate::demand::{Demand, Source};
+use crate::pool::{Pool, PoolSpec};
 use crate::runner_loop::run_slot;
 use crate::slot::{Slot, environment_in};
 use crate::stop::{StopOrder, StopSender};
@@ -62,20 +63,38 @@ pub(super) struct RunningPool {
     pub(super) pool: Pool,
     pub(super) rule: FailureRule,
     pub(super) slots: Slots,
+    /// Its number, from 0 in the order in which the orchestrator got the pools.
+    pub(super) number: u32,
     /// Added to a slot's number in the pool, it is the slot's number in the process.
     pub(super) first: u32,
+    /// Stops its sources. They have ended if it has no receiver.
+    pub(super) sources: Arc<StopSender>,
+    /// Dropped with the pool, it ends the task that removes what its runners have left, once there is nothing.
+    _life: StopSender,
     /// Time since which it needs a machine and has none.
     without_since: Option<Instant>,
 }
 
 impl RunningPool {
-    pub(super) fn new(pool: Pool, rule: FailureRule, first: u32) -> Self {
-        Self { pool, rule, slots: Slots::default(), first, without_since: None }
+    pub(super) fn new(
+        pool: Pool,
+        rule: FailureRule,
+        (number, first): (u32, u32),
+        sources: StopSender,
+        life: StopSender,
+    ) -> Self {
+        let sources = Arc::new(sources);
+        Self { pool, rule, slots: Slots::default(), number, first, sources, _life: life, without_since: None }
     }
 
     /// Returns the pool's name, for sources of demand.
     pub(super) fn name(&self) -> &str {
         self.pool.spec.name.as_deref().unwrap_or_default()
+    }
+
+    /// Replaces its numbers. The runners that it has are not touched.
+    pub(super) fn adjust(&mut self, demand: Demand, weight: u32) {
+        self.pool.spec = Arc::new(PoolSpec { demand, weight, ..PoolSpec::clone(&self.pool.spec) });
     }
 
     pub(super) fn decide(&self, now: Instant) -> Decision {
@@ -123,6 +142,16 @@ impl RunningPool {
         let (sender, stop) = crate::stop::channel();
         let task = tasks.ends.spawn(async move { run_slot(&pool, &slot, &host, &facts, stop).await });
         tasks.running.insert(task.id(), RunningSlot { index, stop: sender });
+    }
+}
+
+/// Notes for each pool the jobs that runners of a draining pool of the same name have. The forge still counts them.
+pub(super) fn count_busy_elsewhere(pools: &mut [RunningPool]) {
+    let draining = pools.iter().filter(|pool| pool.slots.is_draining);
+    let busy: Vec<(String, u32)> = draining.map(|pool| (pool.name().to_owned(), pool.slots.busy())).collect();
+    for pool in pools.iter_mut().filter(|pool| !pool.slots.is_draining) {
+        let same = busy.iter().filter(|(name, _)| name == pool.name());
+        pool.slots.busy_elsewhere = same.map(|(_, busy)| busy).sum();
     }
 }
 

@@ -152,8 +152,12 @@ pub(super) struct Slots {
     failed_in_a_row: u32,
     /// No slot of a scaled pool starts before this time.
     pub(super) not_before: Option<Instant>,
+    /// Number of the assigned jobs that runners of a draining pool have, which had the same sources before.
+    pub(super) busy_elsewhere: u32,
     /// True if nothing more is started.
     pub(super) closed: bool,
+    /// True if runners without a job end too. The pool is closed then.
+    pub(super) is_draining: bool,
     /// True if no more jobs will come.
     pub(super) complete: bool,
 }
@@ -271,6 +275,12 @@ impl Slots {
         };
         let stage = std::mem::replace(&mut slot.stage, Stage::Finished);
         match slot.purpose.clone() {
+            // The pool has got smaller, and may get larger again.
+            Purpose::Place if stage == Stage::Retiring => {
+                self.slots.remove(&index);
+                let (LoopResult::Finished(how) | LoopResult::NoJob(how) | LoopResult::Failed(how)) = ended;
+                return Fate::Finished(how);
+            }
             Purpose::Place => {}
             Purpose::Any => {
                 self.slots.remove(&index);
@@ -363,6 +373,18 @@ impl Slots {
                 })
             }
         }
+    }
+
+    /// Drains the pool: it is closed, and its runners without a job end.
+    pub(super) fn drain(&mut self) {
+        self.close();
+        self.is_draining = true;
+    }
+
+    /// Returns the number of runners that have a job, as far as the sources have told.
+    pub(super) fn busy(&self) -> u32 {
+        let busy = self.slots.values().filter(|slot| slot.stage == Stage::Taken).count();
+        u32::try_from(busy).unwrap_or(u32::MAX)
     }
 
     /// Closes the pool: no slot starts any more, and slots that pause have ended.

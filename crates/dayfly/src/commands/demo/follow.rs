@@ -56,7 +56,7 @@ impl Demo {
         let (senders, demand) = dayfly_fleet::demand::channel();
         let (stop_sender, stop) = dayfly_fleet::stop::channel();
         let pool = self.pool_run();
-        let jobs = senders.of(&pool.pool.spec);
+        let jobs = senders.of(0);
         let orchestration = self.orchestration(pool);
         let (host, facts) = (self.host.clone(), self.facts.clone());
         let pool = tokio::spawn(async move {

@@ -211,7 +211,7 @@ impl Demo {
 
     pub(super) fn orchestration(&self, pool: PoolRun) -> Orchestration {
         let environment = self.instance.environment();
-        Orchestration { pools: vec![pool], budget: Budget::default(), environment }
+        Orchestration { pools: vec![pool], budget: Budget::default(), environment, changes: None }
     }
 }
 

@@ -4,48 +4,52 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use dayfly_fleet::orchestrator::Budget;
-use dayfly_fleet::pool::{Limits, PoolSpec};
+use dayfly_fleet::pool::Limits;
 use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::{Credential, Forge, RunnerScope};
 
-use super::Plan;
+use super::HostShare;
 use crate::commands::runner::credential;
 use crate::commands::runner::request::{PoolRequest, ScaleSetRequest, forge_client};
-use crate::commands::validate;
 use crate::config::{
-    self, Config, CredentialPlace, DemandWord, ForgeConfig, HostBudget, HostSize, PoolConfig, Surroundings,
+    self, Config, CredentialPlace, DemandWord, Finding, ForgeConfig, HostBudget, HostSize, PoolConfig,
+    Surroundings,
 };
 use crate::exit::{Failure, Result};
 use crate::rules;
 use crate::settings::Places;
 
-/// Reads the pools of a file.
+/// A file that was read and checked.
+pub(super) struct FileConfig {
+    pub(super) config: Config,
+    /// The share of this host.
+    pub(super) share: HostShare,
+}
+
+/// Reads a file. `show` gets each problem of it.
 ///
 /// # Errors
-/// The file has errors, asks for something that this version cannot do, or names a credential that cannot be used. All errors
-/// of the file itself are printed.
-pub(super) fn read(places: &Places, file: &Path) -> Result<Plan> {
+/// The file has errors, or asks for something that this version cannot do.
+pub(super) fn read(places: &Places, file: &Path, show: impl FnMut(&Finding)) -> Result<FileConfig> {
     let around = Surroundings::this_host(places);
     let reading = config::read(file, &around)?;
-    reading.findings.iter().for_each(validate::show);
+    reading.findings.iter().for_each(show);
     let errors = reading.errors();
-    let config = reading.config.ok_or_else(|| {
+    let mut config = reading.config.ok_or_else(|| {
         Failure::usage(format!("{} has {errors} errors", file.display()))
             .hint(format!("dayfly validate {}", file.display()))
     })?;
     if let Some(why) = config.not_served().first() {
         return Err(Failure::usage(format!("{}: {why}", file.display())));
     }
-    let mut clients = Clients::new(&config)?;
-    let pools =
-        config.pools.iter().map(|pool| request(pool, &config, &mut clients)).collect::<Result<_>>()?;
-    Ok(plan(pools, &config.host, around.size))
+    trust(&mut config)?;
+    let share = share(&config.host, around.size);
+    Ok(FileConfig { config, share })
 }
 
-fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> Plan {
+fn share(host: &HostBudget, size: Option<HostSize>) -> HostShare {
     let vcpus = size.and_then(|size| host.vcpus(size));
-    Plan {
-        pools,
+    HostShare {
         budget: Budget {
             machines: host.max_machines,
             vcpus: vcpus.map(|vcpus| u32::try_from(vcpus).unwrap_or(u32::MAX)),
@@ -54,7 +58,6 @@ fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> P
         memory_overcommit: host.memory_overcommit.map(|factor| factor.ceil() as u64),
         disk_reserve_mib: host.disk_reserve_mib,
         max_starts: host.max_starts.and_then(|count| usize::try_from(count).ok()),
-        environment: None,
     }
 }
 
@@ -62,24 +65,76 @@ fn plan(pools: Vec<PoolRequest>, host: &HostBudget, size: Option<HostSize>) -> P
 pub(crate) type Holder = (String, String);
 
 /// The clients of all pools. Pools that can share one do, and with it its connections, its tokens and its budget of calls.
-struct Clients {
+pub(super) struct Clients {
     forges: HashMap<Holder, Forge>,
     scale_sets: HashMap<(Holder, RunnerScope), ScaleSetClient>,
 }
 
+/// The clients for a changed file. Pools that go on keep theirs.
+pub(super) struct Renewal {
+    pub(super) clients: Clients,
+    /// The secrets that have changed.
+    pub(super) secrets: Vec<NewSecret>,
+}
+
+/// A secret that replaces the one of a client in use.
+pub(super) struct NewSecret {
+    pub(super) used: Credential,
+    /// A client with the new secret.
+    pub(super) fresh: Forge,
+    /// The scopes that it must serve.
+    pub(super) scopes: Vec<RunnerScope>,
+}
+
 impl Clients {
     /// Creates the client of each forge and owner, with the credential that the file names.
-    fn new(config: &Config) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A credential cannot be read.
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        Self::with(config, &[])
+    }
+
+    /// `earlier` are pools whose runners may still have to be removed with the credentials of the file.
+    fn with(config: &Config, earlier: &[&PoolConfig]) -> Result<Self> {
         let mut pools: HashMap<Holder, Vec<&PoolConfig>> = HashMap::new();
         config.pools.iter().for_each(|pool| pools.entry(holder(pool)).or_default().push(pool));
+        for pool in earlier {
+            pools.entry(holder(pool)).and_modify(|pools| pools.push(pool));
+        }
         let client = |(holder, pools): (Holder, Vec<&PoolConfig>)| {
             let forge = &config.forges[&holder.0];
             let credential = credential_of(&forge.credential, &pools)
                 .map_err(|failure| failure.at(&format!("forges.{}", holder.0)))?;
-            let authorities = authorities(forge)?;
-            Ok((holder, forge_client(forge.url.clone(), credential, authorities.as_deref())?))
+            // Pools of one forge trust the same ones, and those of the file come first.
+            let authorities = pools.first().and_then(|pool| pool.spec.authorities.as_deref());
+            Ok((holder, forge_client(forge.url.clone(), credential, authorities)?))
         };
         Ok(Self { forges: pools.into_iter().map(client).collect::<Result<_>>()?, scale_sets: HashMap::new() })
+    }
+
+    /// Returns the clients for a changed file, of which `running` are the pools that run.
+    ///
+    /// # Errors
+    /// A credential cannot be read.
+    pub(super) fn renew(&self, config: &Config, running: &[&PoolConfig]) -> Result<Renewal> {
+        let mut clients = Self::with(config, running)?;
+        let mut secrets = Vec::new();
+        for (holder, client) in &mut clients.forges {
+            let trusts_the_same =
+                trusted(running.iter().copied(), holder) == trusted(config.pools.iter(), holder);
+            let same = self.forges.get(holder).filter(|used| used.base() == client.base() && trusts_the_same);
+            let Some(used) = same.cloned() else { continue };
+            let fresh = std::mem::replace(client, used.clone());
+            if !used.credential().covers(fresh.credential()) {
+                let pools = config.pools.iter().filter(|pool| self::holder(pool) == *holder);
+                let used = used.credential().clone();
+                secrets.push(NewSecret { used, fresh, scopes: scopes(pools) });
+            }
+            let of_holder = self.scale_sets.iter().filter(|((one, _), _)| one == holder);
+            clients.scale_sets.extend(of_holder.map(|(key, client)| (key.clone(), client.clone())));
+        }
+        Ok(Renewal { clients, secrets })
     }
 
     fn scale_set(&mut self, pool: &PoolConfig) -> Option<ScaleSetRequest> {
@@ -118,12 +173,7 @@ pub(crate) fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> R
             credential::token_in(&Path::new(&folder).join(name))
         }
         CredentialPlace::App { id, installation, key_file } => {
-            let mut scopes: Vec<RunnerScope> = Vec::new();
-            for scope in pools.iter().map(|pool| &pool.spec.scope) {
-                if !scopes.contains(scope) {
-                    scopes.push(scope.clone());
-                }
-            }
+            let scopes = scopes(pools.iter().copied());
             let app = credential::app_of(&id.to_string(), *installation, key_file, scopes)?;
             let reads_jobs = pools.iter().any(|pool| polls(pool));
             Ok(Credential::app(if reads_jobs { app.reading_jobs() } else { app }))
@@ -136,7 +186,35 @@ pub(crate) fn authorities(forge: &ForgeConfig) -> Result<Option<String>> {
     forge.ca_file.as_deref().map(rules::authorities).transpose()
 }
 
-fn request(pool: &PoolConfig, config: &Config, clients: &mut Clients) -> Result<PoolRequest> {
+/// Returns the authorities that the pools of a holder trust. Pools of one forge trust the same ones.
+fn trusted<'a>(mut pools: impl Iterator<Item = &'a PoolConfig>, holder: &Holder) -> Option<&'a str> {
+    pools.find(|pool| self::holder(pool) == *holder)?.spec.authorities.as_deref()
+}
+
+/// Gives each pool the authorities of its forge, so that a change of them is a change of the pool.
+fn trust(config: &mut Config) -> Result<()> {
+    for pool in &mut config.pools {
+        let read = authorities(&config.forges[&pool.forge]);
+        pool.spec.authorities = read.map_err(|failure| failure.at(&format!("forges.{}", pool.forge)))?;
+    }
+    Ok(())
+}
+
+fn scopes<'a>(pools: impl Iterator<Item = &'a PoolConfig>) -> Vec<RunnerScope> {
+    let mut scopes: Vec<RunnerScope> = Vec::new();
+    for scope in pools.map(|pool| &pool.spec.scope) {
+        if !scopes.contains(scope) {
+            scopes.push(scope.clone());
+        }
+    }
+    scopes
+}
+
+/// Returns the request for a pool.
+///
+/// # Errors
+/// A mount is not there.
+pub(super) fn request(pool: &PoolConfig, clients: &mut Clients) -> Result<PoolRequest> {
     for mount in &pool.spec.mounts {
         let missing = |why| Failure::usage(why).at(&format!("pools.{}.mounts", pool.name));
         rules::mount_is_there(mount).map_err(missing)?;
@@ -147,13 +225,63 @@ fn request(pool: &PoolConfig, config: &Config, clients: &mut Clients) -> Result<
         job: pool.timeouts.job.unwrap_or(defaults.job),
         ..defaults
     };
-    let spec = PoolSpec { authorities: authorities(&config.forges[&pool.forge])?, ..pool.spec.clone() };
-    let schedule = (!pool.schedule.entries.is_empty()).then(|| (pool.schedule.clone(), pool.min_idle));
+    // Also without entries, because a reload may bring some, or another minimum.
+    let is_static = pool.sources == [DemandWord::Static];
+    let schedule = (!is_static).then(|| (pool.schedule.clone(), pool.min_idle));
     Ok(PoolRequest {
         scale_set: clients.scale_set(pool),
         polls: polls(pool),
         schedule,
         limits,
-        ..PoolRequest::new(spec, clients.forges[&holder(pool)].clone())
+        ..PoolRequest::new(pool.spec.clone(), clients.forges[&holder(pool)].clone())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Returns a file with two pools of one owner, whose token is in a file.
+    fn config(folder: &Path, url: &str, token: &str) -> Config {
+        let path = folder.join("token");
+        std::fs::write(&path, token).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        let pool = |name: &str| format!("[pools.{name}]\nforge = 'main'\nprincipal = 'o/{name}'\n");
+        let text = format!("[forges.main]\nurl = '{url}'\ntoken_file = {path:?}\n{}{}", pool("a"), pool("b"));
+        let around = Surroundings { is_this_host: false, size: None, guest_folder: "/".into() };
+        config::parse("dayfly.toml", text.as_bytes(), &around).config.expect("good")
+    }
+
+    fn only(clients: &Clients) -> &Forge {
+        assert_eq!(clients.forges.len(), 1);
+        clients.forges.values().next().expect("one")
+    }
+
+    #[test]
+    fn a_changed_token_replaces_the_one_in_use_and_another_address_gets_a_client_of_its_own() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (url, other) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
+        let before = config(folder.path(), url, "old");
+        let clients = Clients::new(&before).expect("clients");
+        let used = only(&clients).credential().clone();
+        let running: Vec<_> = before.pools.iter().collect();
+
+        let same = clients.renew(&config(folder.path(), url, "old"), &running).expect("clients");
+        assert!(same.secrets.is_empty());
+
+        let renewal = clients.renew(&config(folder.path(), url, "new"), &running).expect("clients");
+        let [secret] = &renewal.secrets[..] else { panic!("{} secrets", renewal.secrets.len()) };
+        assert_eq!(secret.scopes.len(), 2);
+        assert!(only(&renewal.clients).credential().covers(&used), "the old one until the new one was tried");
+        secret.used.adopt(secret.fresh.credential());
+        for clients in [&clients, &renewal.clients] {
+            assert!(only(clients).credential().covers(secret.fresh.credential()));
+        }
+
+        let moved = clients.renew(&config(folder.path(), other, "third"), &running).expect("clients");
+        assert!(moved.secrets.is_empty(), "the old address never gets the new token");
+        assert!(!only(&moved.clients).credential().covers(&used));
+    }
 }

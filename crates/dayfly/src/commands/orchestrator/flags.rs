@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_fleet::demand::{Demand, StartOrder};
-use dayfly_fleet::orchestrator::{Budget, UP_LIMIT};
+use dayfly_fleet::orchestrator::UP_LIMIT;
 
-use super::Plan;
+use super::{HostShare, Plan};
 use crate::cli::{LoopOptions, OrchestratorArgs};
 use crate::commands::runner::request::PoolRequest;
 use crate::defaults;
@@ -45,10 +45,7 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
     request.spec.demand = Demand::Static { runners: args.runners, start: start_order(args) };
     Ok(Plan {
         pools: vec![request],
-        budget: Budget::default(),
-        memory_overcommit: None,
-        disk_reserve_mib: None,
-        max_starts: None,
+        share: HostShare::default(),
         environment: args.environment.as_deref().map(make_environment).transpose()?,
     })
 }

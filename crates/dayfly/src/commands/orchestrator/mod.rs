@@ -3,25 +3,40 @@
 
 pub(crate) mod file;
 mod flags;
+mod reload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dayfly_fleet::orchestrator::{Budget, FailureRule, Orchestration, PoolRun, orchestrate};
+use dayfly_fleet::orchestrator::{Budget, CHANGES_MAX, FailureRule, Orchestration, PoolRun, orchestrate};
 use dayfly_host::retry;
+use tokio::sync::mpsc;
 
-use super::runner::prepare::{self, Prepared};
+use super::runner::prepare::{self, Prepared, PreparedPool};
 use super::runner::pump::Pump;
-use super::runner::refresh;
+use super::runner::refresh::Keepers;
 use super::runner::request::PoolRequest;
+use super::validate;
 use crate::cli::{LoopOptions, OrchestratorArgs};
-use crate::exit::{Outcome, Result};
+use crate::config::Config;
+use crate::control;
+use crate::exit::{Failure, Outcome, Result};
 use crate::settings::Places;
 use crate::signals::Signals;
+use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
+use reload::{FilePool, PoolText, RunningFile, Triggers};
 
 /// The pools to run, and their share of the host.
 struct Plan {
     pools: Vec<PoolRequest>,
+    share: HostShare,
+    /// The common environment directory; none: that of the instance.
+    environment: Option<PathBuf>,
+}
+
+/// The share of this host that all pools together may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct HostShare {
     budget: Budget,
     /// How many times as large as this host's memory all machines may be; none: the default.
     memory_overcommit: Option<u64>,
@@ -29,35 +44,83 @@ struct Plan {
     disk_reserve_mib: Option<u64>,
     /// Most machines that start at once; none: the number of processors.
     max_starts: Option<usize>,
-    /// The common environment directory; none: that of the instance.
-    environment: Option<PathBuf>,
 }
 
 pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOptions) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
     let json = args.json || options.args.looping.json;
-    let plan = match flags::config_file(&args, &options) {
-        Some(file) => file::read(places, &file)?,
-        None => flags::read(places, &args, &options)?,
+    let (plan, file) = match flags::config_file(&args, &options) {
+        Some(path) => {
+            // Before the file is read, so that no change of it is missed.
+            let hang_ups = signals.take_hang_ups()?;
+            let (plan, config, clients) = plan_of(places, &path)?;
+            (plan, Some((std::path::absolute(path).map_err(Failure::cannot)?, config, clients, hang_ups)))
+        }
+        None => (flags::read(places, &args, &options)?, None),
     };
-    let Prepared { host, instance, pools } = prepare::prepare(places, plan.pools, json).await?;
-    host.limit_starts(plan.max_starts);
-    host.limit_memory(plan.memory_overcommit);
-    host.reserve_disk(plan.disk_reserve_mib);
+    let Prepared { host, mut instance, pools } = prepare::prepare(places, plan.pools, json).await?;
+    host.limit_starts(plan.share.max_starts);
+    host.limit_memory(plan.share.memory_overcommit);
+    host.reserve_disk(plan.share.disk_reserve_mib);
     let mut pump = Pump::open(&places.state, &instance, json)?;
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
     let resolved: Vec<_> = pools.iter().map(|prepared| prepared.pool.clone()).collect();
-    let runs = pools.into_iter().map(|one| PoolRun { pool: one.pool, rule, sources: one.sources });
+    let keepers = Keepers::of(&resolved, json);
+    let (pools, controls): (Vec<_>, Vec<_>) = pools.into_iter().map(run_of).unzip();
+    let (changes_sender, changes) = mpsc::channel(CHANGES_MAX);
     let orchestration = Orchestration {
-        pools: runs.collect(),
-        budget: plan.budget,
+        pools,
+        budget: plan.share.budget,
         environment: plan.environment.unwrap_or_else(|| instance.environment()),
+        changes: file.is_some().then_some(changes),
     };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
-    let running = refresh::beside(&resolved, json, running);
-    let ((), stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
+    let stopped_by = match file {
+        Some((path, config, clients, hang_ups)) => {
+            let (asks, served) = control::serve(instance.folder())?;
+            let texts = config.pools.into_iter().map(PoolText::read);
+            let pools = texts.zip(resolved).zip(controls);
+            let pools = pools.map(|((text, pool), controls)| FilePool { text, pool, controls });
+            let file = RunningFile {
+                path,
+                pools: pools.collect(),
+                clients,
+                places,
+                json,
+                host: &host,
+                instance: &mut instance,
+                keepers,
+                changes: changes_sender,
+            };
+            let reloading = file.serve(Triggers { hang_ups, asks });
+            let running = async {
+                tokio::select! {
+                    () = running => {}
+                    never = reloading => match never {},
+                    never = served => match never {},
+                }
+            };
+            super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1
+        }
+        None => super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1,
+    };
     prepare::close(&host, instance).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
+}
+
+/// Reads the pools of a file, and prints its problems.
+fn plan_of(places: &Places, path: &Path) -> Result<(Plan, Config, Clients)> {
+    let FileConfig { config, share } = file::read(places, path, validate::show)?;
+    let mut clients = Clients::new(&config)?;
+    let pools = config.pools.iter().map(|pool| file::request(pool, &mut clients));
+    let plan = Plan { pools: pools.collect::<Result<_>>()?, share, environment: None };
+    Ok((plan, config, clients))
+}
+
+/// Returns what an orchestrator gets of a pool, and what a reload needs of it.
+fn run_of(prepared: PreparedPool) -> (PoolRun, prepare::Controls) {
+    let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
+    let PreparedPool { pool, sources, controls } = prepared;
+    (PoolRun { pool, rule, sources }, controls)
 }

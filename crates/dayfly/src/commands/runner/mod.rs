@@ -18,6 +18,7 @@ use crate::settings::Places;
 use crate::signals::Signals;
 use prepare::Prepared;
 use pump::Pump;
+use refresh::Keepers;
 use request::PoolRequest;
 
 pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome> {
@@ -37,8 +38,10 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let slot = Slot { leaves_tkn, ..Slot::new(pool, index, environment) };
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
-    let running = refresh::beside(&pools, json, run_loop(pool, &slot, &host, &facts, stop));
+    let keepers = Keepers::of(&pools, json);
+    let running = run_loop(pool, &slot, &host, &facts, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
+    drop(keepers);
     prepare::close(&host, instance).await?;
     match (end, stopped_by) {
         (LoopEnd::Failed(error), _) => Err(Failure::cannot(error)),

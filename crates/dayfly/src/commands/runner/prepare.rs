@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use dayfly_fleet::demand::{self, MinIdleSchedule, PollSource, ScaleSetRegistrar, ScaleSetSource, Source};
+use dayfly_fleet::demand::{
+    self, MinIdleNow, MinIdleSchedule, PollSource, ScaleSetRegistrar, ScaleSetSource, Source,
+};
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
@@ -13,6 +15,7 @@ use dayfly_forge::{Forge, OpenJobs, RunnerScope};
 use dayfly_vm::{Machine, VmHost};
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 use super::request::{PoolRequest, ScaleSetRequest};
 use crate::commands::machine;
@@ -29,10 +32,35 @@ pub(crate) struct Prepared {
     pub(crate) pools: Vec<PreparedPool>,
 }
 
-/// A pool, and the sources of its demand.
+/// A pool, the sources of its demand, and their controls.
 pub(crate) struct PreparedPool {
     pub(crate) pool: Pool,
     pub(crate) sources: Vec<Source>,
+    pub(crate) controls: Controls,
+}
+
+/// Replaces the numbers that the sources of a running pool work with.
+#[derive(Default)]
+pub(crate) struct Controls {
+    min_idle: Option<watch::Sender<MinIdleNow>>,
+    /// The most jobs of its scale set.
+    capacity: Option<watch::Sender<u32>>,
+}
+
+impl Controls {
+    /// Replaces the schedule, the minimum of idle runners at other times, and the most runners.
+    pub(crate) fn set(&self, schedule: Schedule, min_idle: u32, max: u32) {
+        if let Some(sender) = &self.min_idle {
+            drop(sender.send_replace(min_idle_now(schedule, min_idle)));
+        }
+        if let Some(sender) = &self.capacity {
+            sender.send_if_modified(|capacity| std::mem::replace(capacity, max) != max);
+        }
+    }
+}
+
+fn min_idle_now(schedule: Schedule, otherwise: u32) -> MinIdleNow {
+    Box::new(move || schedule.min_idle_at(Timestamp::now(), otherwise))
 }
 
 /// A pool whose forge has answered.
@@ -53,39 +81,90 @@ struct KnownPool {
 /// # Errors
 /// A forge or this host cannot do what is requested. No instance is created then.
 pub(crate) async fn prepare(places: &Places, requests: Vec<PoolRequest>, quiet: bool) -> Result<Prepared> {
-    let mut known = Vec::new();
-    for request in requests {
-        known.push(ask_forge(request).await?);
-    }
     let mut host = machine::unchecked_host(places);
-    let mut machines = Vec::new();
-    for pool in &known {
-        let made = machine::choose(places, &host, &pool.spec, pool.is_lab, quiet).await?;
-        match &pool.spec.name {
-            Some(name) => tracing::info!("machines of {name}: {}", made.explanation),
-            None => tracing::info!("machines: {}", made.explanation),
-        }
-        machines.push(made.machine);
-    }
-    let serves: Vec<Serves> = known.iter().map(|pool| Serves::of(&pool.spec, &pool.forge)).collect();
-    let serving = known.iter().zip(&serves);
-    let serving = serving.map(|(pool, serves)| Serving { forge: pool.forge.clone(), serves: serves.clone() });
-    clear_up(places, &serving.collect::<Vec<_>>()).await?;
+    let resolved = resolve(places, &host, requests, quiet).await?;
+    clear_up(places, &serving(&resolved)).await?;
+    let serves = resolved.iter().map(ResolvedPool::serves).collect();
     let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
     host.spare_folder = Some(instance.spares());
     if quiet {
         crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
     }
-    let pools = known.into_iter().zip(machines).map(|(known, machine)| pool(known, machine, &instance));
-    Ok(Prepared { pools: pools.collect(), host, instance })
+    let pools = resolved.into_iter().map(|resolved| pool(resolved, &instance)).collect();
+    Ok(Prepared { pools, host, instance })
 }
 
-fn pool(known: KnownPool, machine: Machine, instance: &Instance) -> PreparedPool {
+/// Resolves further pools for an instance that runs, and removes the remains of earlier processes that served the same places.
+///
+/// # Errors
+/// As for [`prepare`]. Nothing was changed then.
+pub(crate) async fn prepare_more(
+    places: &Places,
+    host: &VmHost,
+    instance: &mut Instance,
+    requests: Vec<PoolRequest>,
+    quiet: bool,
+) -> Result<Vec<PreparedPool>> {
+    let resolved = resolve(places, host, requests, quiet).await?;
+    clear_up(places, &serving(&resolved)).await?;
+    // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they
+    // may have runners for as long as jobs last.
+    let mut serves: Vec<Serves> = resolved.iter().map(ResolvedPool::serves).collect();
+    let earlier = instance.serves().iter().filter(|earlier| !serves.contains(earlier));
+    let earlier: Vec<Serves> = earlier.cloned().collect();
+    serves.extend(earlier);
+    instance.serve(serves).map_err(Failure::cannot)?;
+    Ok(resolved.into_iter().map(|resolved| pool(resolved, instance)).collect())
+}
+
+/// A pool whose forge has answered, and its machine.
+struct ResolvedPool {
+    known: KnownPool,
+    machine: Machine,
+}
+
+impl ResolvedPool {
+    fn serves(&self) -> Serves {
+        Serves::of(&self.known.spec, &self.known.forge)
+    }
+}
+
+/// Asks the forges of pools, and then chooses their machines, which may build an image.
+async fn resolve(
+    places: &Places,
+    host: &VmHost,
+    requests: Vec<PoolRequest>,
+    quiet: bool,
+) -> Result<Vec<ResolvedPool>> {
+    let mut all = Vec::new();
+    for request in requests {
+        all.push(ask_forge(request).await?);
+    }
+    let mut resolved = Vec::new();
+    for known in all {
+        let made = machine::choose(places, host, &known.spec, known.is_lab, quiet).await?;
+        match &known.spec.name {
+            Some(name) => tracing::info!("machines of {name}: {}", made.explanation),
+            None => tracing::info!("machines: {}", made.explanation),
+        }
+        resolved.push(ResolvedPool { known, machine: made.machine });
+    }
+    Ok(resolved)
+}
+
+fn serving(resolved: &[ResolvedPool]) -> Vec<Serving> {
+    let one = |pool: &ResolvedPool| Serving { forge: pool.known.forge.clone(), serves: pool.serves() };
+    resolved.iter().map(one).collect()
+}
+
+fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> PreparedPool {
     let labels = labels::all(known.spec.labels.clone(), &machine);
-    let mut sources = Vec::new();
+    let (mut sources, mut controls) = (Vec::new(), Controls::default());
     let registrar = match &known.scale_set {
         Some(request) => {
-            let (source, registrar) = scale_set(&known, request, &labels);
+            let (sender, capacity) = watch::channel(request.capacity);
+            let (source, registrar) = scale_set(&known, request, capacity, &labels);
+            controls.capacity = Some(sender);
             sources.push(Source::ScaleSet(Box::new(source)));
             Registrar::ScaleSet(registrar)
         }
@@ -95,10 +174,11 @@ fn pool(known: KnownPool, machine: Machine, instance: &Instance) -> PreparedPool
         let jobs = OpenJobs::new(known.forge.clone(), owner, name);
         sources.push(Source::Poll(Box::new(PollSource::new(jobs, labels.clone()))));
     }
-    sources.extend(known.schedule.map(|(schedule, otherwise)| {
-        let now = move || schedule.min_idle_at(Timestamp::now(), otherwise);
-        Source::Schedule(MinIdleSchedule::new(Box::new(now)))
-    }));
+    if let Some((schedule, otherwise)) = known.schedule {
+        let (source, sender) = MinIdleSchedule::new(min_idle_now(schedule, otherwise));
+        controls.min_idle = Some(sender);
+        sources.push(Source::Schedule(source));
+    }
     let pool = Pool {
         labels,
         spec: Arc::new(known.spec),
@@ -112,13 +192,14 @@ fn pool(known: KnownPool, machine: Machine, instance: &Instance) -> PreparedPool
         leftovers: Leftovers::default(),
         limits: known.limits,
     };
-    PreparedPool { pool, sources }
+    PreparedPool { pool, sources, controls }
 }
 
 /// Returns the scale set of a pool. Jobs may ask for it by its name and by the labels of the pool's runners.
 fn scale_set(
     known: &KnownPool,
     request: &ScaleSetRequest,
+    capacity: watch::Receiver<u32>,
     labels: &[String],
 ) -> (ScaleSetSource, ScaleSetRegistrar) {
     let is_named = labels.iter().any(|label| label.eq_ignore_ascii_case(&request.name));
@@ -129,7 +210,7 @@ fn scale_set(
         labels: own.into_iter().chain(labels.iter().cloned()).collect(),
         owner: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    demand::scale_set(request.client.clone(), spec, request.capacity)
+    demand::scale_set(request.client.clone(), spec, capacity)
 }
 
 /// Asks a pool's forge for everything that must be known before the first runner.

@@ -97,6 +97,12 @@ fn tell(record: &FactRecord) {
         }
         Fact::SourceReady { source, message } => tracing::info!("{source}: {message}"),
         Fact::SourceTrouble { source, message } => tracing::warn!("{source}: {message}"),
+        Fact::PoolAdded => tracing::info!("pool added"),
+        Fact::PoolAdjusted => tracing::info!("pool adjusted"),
+        Fact::PoolDraining => {
+            tracing::info!("pool drains: its idle runners end now, the others with their job")
+        }
+        Fact::PoolDrained => tracing::info!("pool has drained"),
         Fact::GaveUp { why } => tracing::warn!("no further runner: {why}"),
         Fact::Retrying { why, count, pause_ms } => {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);

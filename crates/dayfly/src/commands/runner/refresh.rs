@@ -1,36 +1,61 @@
 //! Keeps the image of a pool fresh while its loops run, and tells about it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dayfly_fleet::pool::Pool;
 use dayfly_image::{Refresh, keep_fresh};
 use dayfly_vm::{Driver, QemuSettings};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::printer;
 use crate::units::span;
 
-/// Runs `work`, and meanwhile builds the images of the pools, or their parts, anew when they reach a pool's limit. Returns
-/// when the work is done, whatever is being built.
-pub(crate) async fn beside<T>(pools: &[Pool], json: bool, work: impl Future<Output = T>) -> T {
-    let mut kept = HashSet::new();
-    let mut keepers = JoinSet::new();
-    for pool in pools {
-        let Driver::Qemu(QemuSettings { source: Some(source), .. }) = &pool.machine.driver else { continue };
-        let machine = &pool.spec.machine;
-        let Some(max_age) = machine.max_age else { continue };
-        // Pools of the same image need one keeper.
-        if kept.insert((machine.image.clone(), max_age)) {
-            let source = source.clone();
-            keepers.spawn(async move {
-                let mut tell = |message: Refresh| tell(&message, max_age, json);
-                match keep_fresh(&source, max_age, &mut tell).await {}
-            });
-        }
+/// The image of a pool, and the age at which it is built anew.
+type Kept = (Option<String>, Duration);
+
+/// Builds the images of pools, or their parts, anew when they reach a pool's limit, until this is dropped.
+pub(crate) struct Keepers {
+    json: bool,
+    kept: HashMap<Kept, AbortHandle>,
+    tasks: JoinSet<()>,
+}
+
+impl Keepers {
+    /// Begins with these pools.
+    pub(crate) fn of<'a>(pools: impl IntoIterator<Item = &'a Pool>, json: bool) -> Self {
+        let mut keepers = Self { json, kept: HashMap::new(), tasks: JoinSet::new() };
+        keepers.serve(pools);
+        keepers
     }
-    work.await
+
+    /// Serves these pools from now on. A build for an image that none of them has is given up.
+    pub(crate) fn serve<'a>(&mut self, pools: impl IntoIterator<Item = &'a Pool>) {
+        let mut before = std::mem::take(&mut self.kept);
+        for pool in pools {
+            let Driver::Qemu(QemuSettings { source: Some(source), .. }) = &pool.machine.driver else {
+                continue;
+            };
+            let machine = &pool.spec.machine;
+            let Some(max_age) = machine.max_age else { continue };
+            // Pools of the same image need one keeper.
+            let key = (machine.image.clone(), max_age);
+            if self.kept.contains_key(&key) {
+                continue;
+            }
+            let keeper = before.remove(&key).unwrap_or_else(|| {
+                let (source, json) = (source.clone(), self.json);
+                self.tasks.spawn(async move {
+                    let mut tell = |message: Refresh| tell(&message, max_age, json);
+                    match keep_fresh(&source, max_age, &mut tell).await {}
+                })
+            });
+            self.kept.insert(key, keeper);
+        }
+        before.values().for_each(AbortHandle::abort);
+        while self.tasks.try_join_next().is_some() {}
+    }
 }
 
 fn tell(message: &Refresh, max_age: Duration, json: bool) {

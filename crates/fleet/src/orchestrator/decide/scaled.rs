@@ -34,12 +34,13 @@ pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
 /// Returns the number of runners without a job that the pool should have, within its maximum. `unreported` jobs have had their
 /// runner.
 fn free_runners_wanted(scale: Scale, slots: &Slots, unreported: usize) -> usize {
-    let busy = slots.slots.values().filter(|slot| slot.stage == Stage::Taken).count();
+    let busy = slots.busy();
     // Two sources may report the same jobs, one by their ids and one by their number, so the larger number counts.
-    let jobs = slots.waiting.len().max((slots.assigned as usize).saturating_sub(busy));
+    let assigned = slots.assigned.saturating_sub(busy + slots.busy_elsewhere);
+    let jobs = slots.waiting.len().max(assigned as usize);
     let jobs = jobs.saturating_sub(unreported);
     let min_idle = if slots.complete { 0 } else { slots.min_idle.unwrap_or(scale.min_idle) };
-    (jobs + min_idle as usize).min((scale.max as usize).saturating_sub(busy))
+    (jobs + min_idle as usize).min(scale.max.saturating_sub(busy) as usize)
 }
 
 /// Returns orders to retire at most `surplus` runners that have been idle for their time, and the time of the next one.

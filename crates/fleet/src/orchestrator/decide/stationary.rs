@@ -13,9 +13,11 @@ pub(super) fn decide(runners: u32, start: StartOrder, slots: &Slots, now: Instan
         return Decision { orders: Vec::new(), wake: None, is_finished: !is_alive };
     }
     let mut orders = late(start, slots, now);
-    let mut wakes: Vec<Instant> = slots.slots.values().filter_map(|slot| wake_of(start, slot, now)).collect();
+    let mut wakes: Vec<Instant> =
+        counted(runners, slots).filter_map(|(_, slot)| wake_of(start, slot, now)).collect();
+    orders.extend(surplus(runners, slots).map(|index| Order::Retire { index }));
     // A slot that is replaced waits for no other one.
-    orders.extend(due(slots, now).map(|index| Order::Start {
+    orders.extend(due(runners, slots, now).map(|index| Order::Start {
         index,
         purpose: Purpose::Place,
         is_awaited: false,
@@ -49,7 +51,7 @@ pub(super) fn decide(runners: u32, start: StartOrder, slots: &Slots, now: Instan
         StartOrder::Isolated { .. } => wakes.extend(wake.filter(|_| !fresh.is_empty())),
         StartOrder::Paused(_) => wakes.extend(wake.filter(|_| !is_last)),
     }
-    let is_over = slots.slots.values().all(|slot| slot.stage == Stage::Finished);
+    let is_over = !is_alive && counted(runners, slots).all(|(_, slot)| slot.stage == Stage::Finished);
     Decision { orders, wake: wakes.into_iter().min(), is_finished: fresh.is_empty() && is_over }
 }
 
@@ -61,10 +63,21 @@ fn late(start: StartOrder, slots: &Slots, now: Instant) -> Vec<Order> {
     late.map(|(&index, _)| Order::StopWaiting { index }).collect()
 }
 
+/// Returns the slots that the pool should have, among those that it has.
+fn counted(runners: u32, slots: &Slots) -> impl Iterator<Item = (u32, &Slot)> {
+    slots.slots.range(..=runners).map(|(&index, slot)| (index, slot))
+}
+
+/// Returns the slots that the pool has too many, because its number was larger before, and that were not told so yet.
+fn surplus(runners: u32, slots: &Slots) -> impl Iterator<Item = u32> {
+    let beyond = slots.slots.range(runners.saturating_add(1)..);
+    beyond.filter(|(_, slot)| slot.stage.is_free()).map(|(&index, _)| index)
+}
+
 /// Returns the slots whose pause is over.
-fn due(slots: &Slots, now: Instant) -> impl Iterator<Item = u32> {
+fn due(runners: u32, slots: &Slots, now: Instant) -> impl Iterator<Item = u32> {
     let is_due = move |slot: &Slot| matches!(slot.stage, Stage::Paused(until) if until <= now);
-    slots.slots.iter().filter(move |(_, slot)| is_due(slot)).map(|(&index, _)| index)
+    counted(runners, slots).filter(move |(_, slot)| is_due(slot)).map(|(index, _)| index)
 }
 
 /// Returns the next time after `now` at which a slot needs a decision.

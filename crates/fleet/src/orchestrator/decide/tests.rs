@@ -419,6 +419,87 @@ fn a_scaled_pool_pauses_after_a_runner_that_had_no_job_and_after_one_that_failed
     assert_eq!(pool.starts(), [1], "a runner that had a job ends the pauses");
 }
 
+#[test]
+fn a_pool_that_drains_retires_its_idle_runners_and_ends_with_the_last_job() {
+    let mut pool = Pool::scaled(1, 4);
+    pool.assigned(2);
+    assert_eq!(pool.starts(), [1, 2, 3]);
+    pool.all_up();
+    pool.taken(7, "r2");
+    pool.slots.drain();
+    assert_eq!(pool.act(), [Order::Retire { index: 1 }, Order::Retire { index: 3 }]);
+    assert_eq!(pool.act(), [], "each is told once");
+    pool.assigned(4);
+    pool.queue(9, &["a"]);
+    assert_eq!(pool.act(), [], "new jobs are for another pool");
+    pool.end(1, LoopResult::NoJob("x".to_owned()));
+    pool.end(3, finished());
+    assert!(!pool.decide().is_finished, "runner 2 has a job");
+    assert_eq!(pool.end(2, finished()), Fate::Finished("x".to_owned()));
+    assert!(pool.decide().is_finished);
+}
+
+#[test]
+fn a_static_pool_that_drains_starts_no_slot_that_waits_or_pauses() {
+    let mut pool = Pool::isolated(4, 2);
+    assert_eq!(pool.starts(), [1, 2]);
+    pool.end(1, failed());
+    pool.slots.drain();
+    pool.now += HEALTHY;
+    assert_eq!(pool.act(), [Order::Retire { index: 2 }]);
+    pool.end(2, LoopResult::NoJob("x".to_owned()));
+    assert_eq!(pool.decide(), Decision { orders: vec![], wake: None, is_finished: true });
+}
+
+#[test]
+fn a_static_pool_gets_smaller_from_its_end_and_larger_again() {
+    let smaller =
+        |runners| Demand::Static { runners, start: StartOrder::Isolated { parallel: 9, limit: LIMIT } };
+    let mut pool = Pool::isolated(4, 9);
+    assert_eq!(pool.starts(), [1, 2, 3, 4]);
+    (1..=4).for_each(|index| pool.slots.not_awaited(index));
+    pool.end(4, failed());
+    pool.demand = smaller(2);
+    assert_eq!(pool.act(), [Order::Retire { index: 3 }]);
+    pool.now += HEALTHY;
+    assert_eq!(
+        pool.decide(),
+        Decision { orders: vec![], wake: None, is_finished: false },
+        "4 pauses for ever"
+    );
+    pool.demand = smaller(4);
+    assert_eq!(pool.starts(), [4], "3 still ends");
+    assert_eq!(pool.end(3, LoopResult::NoJob("x".to_owned())), Fate::Finished("x".to_owned()));
+    assert_eq!(pool.starts(), [3]);
+    pool.end(1, finished());
+    assert!(pool.starts().is_empty(), "a slot that has created its number of runners stays finished");
+}
+
+#[test]
+fn the_jobs_that_the_runners_of_a_pools_predecessor_have_need_no_other_runner() {
+    let mut pool = Pool::scaled(0, 9);
+    pool.slots.busy_elsewhere = 2;
+    pool.assigned(3);
+    assert_eq!(pool.starts(), [1]);
+    pool.slots.busy_elsewhere = 0;
+    pool.assigned(1);
+    assert!(pool.starts().is_empty());
+}
+
+#[test]
+fn a_scaled_pool_with_a_smaller_maximum_retires_idle_runners_only() {
+    let mut pool = Pool::scaled(0, 3);
+    pool.assigned(3);
+    pool.starts();
+    pool.all_up();
+    pool.taken(1, "r1");
+    pool.taken(2, "r2");
+    pool.demand = Demand::Scaled(Scale { min_idle: 0, max: 1, idle_timeout: IDLE });
+    pool.now += IDLE;
+    assert_eq!(pool.act(), [Order::Retire { index: 3 }]);
+    assert!(pool.starts().is_empty());
+}
+
 /// The rules of the shell version, written down as a state machine: the model of a static pool.
 struct Model {
     waiting: VecDeque<u32>,

@@ -1,0 +1,245 @@
+//! Reads the configuration file again while its pools run, and takes over what has changed.
+//!
+//! ```text
+//!   SIGHUP ────────┐                 a failure in one of these steps changes nothing
+//!   control.sock ──┴──> read ──> difference (pure) ──> try new secrets ──> prepare new pools ──> changes ──> orchestrator
+//! ```
+
+mod difference;
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+
+use dayfly_fleet::instance::Instance;
+use dayfly_fleet::orchestrator::{Changes, PoolChange};
+use dayfly_fleet::pool::Pool;
+use dayfly_forge::Credential;
+use dayfly_vm::VmHost;
+use tokio::sync::mpsc;
+
+use super::file::{self, Clients, NewSecret, Renewal};
+use super::{HostShare, run_of};
+use crate::commands::runner::prepare::{self, Controls, PreparedPool};
+use crate::commands::runner::refresh::Keepers;
+use crate::config::{Finding, Severity};
+use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request};
+use crate::exit::{Failure, Result};
+use crate::printer;
+use crate::settings::Places;
+use crate::signals::HangUps;
+pub(super) use difference::PoolText;
+
+/// The requests for a reload.
+pub(super) struct Triggers {
+    pub(super) hang_ups: HangUps,
+    pub(super) asks: mpsc::Receiver<Ask>,
+}
+
+/// A pool of the file that runs, and does not drain.
+pub(super) struct FilePool {
+    pub(super) text: PoolText,
+    pub(super) pool: Pool,
+    pub(super) controls: Controls,
+}
+
+/// The file that an orchestrator runs from, and everything that a reload changes.
+pub(super) struct RunningFile<'a> {
+    pub(super) path: PathBuf,
+    pub(super) pools: Vec<FilePool>,
+    pub(super) clients: Clients,
+    pub(super) places: &'a Places,
+    pub(super) json: bool,
+    pub(super) host: &'a VmHost,
+    pub(super) instance: &'a mut Instance,
+    pub(super) keepers: Keepers,
+    pub(super) changes: mpsc::Sender<Changes>,
+}
+
+impl RunningFile<'_> {
+    /// Serves requests, one after another, until it is dropped.
+    pub(super) async fn serve(mut self, mut triggers: Triggers) -> Infallible {
+        loop {
+            tokio::select! {
+                () = triggers.hang_ups.next() => drop(self.reload().await),
+                Some(Ask { request, answer }) = triggers.asks.recv() => {
+                    let Request::Reload { config } = request;
+                    let is_other = config.is_some_and(|config| !is_same_file(&config, &self.path));
+                    // An asker that has gone away reads the outcome in the log.
+                    let _ = answer.send(match is_other {
+                        true => Answer::OtherFile { file: self.path.clone() },
+                        false => self.reload().await,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reloads the file, and tells the outcome in the log.
+    async fn reload(&mut self) -> Answer {
+        let mut problems = Vec::new();
+        let late = |_| {
+            let limit = RELOAD_LIMIT.as_secs() / 60;
+            Err(Failure::cannot(format!("its pools could not be prepared within {limit} minutes")))
+        };
+        let taken =
+            tokio::time::timeout(RELOAD_LIMIT, self.take_over(&mut problems)).await.unwrap_or_else(late);
+        let file = self.path.clone();
+        let answer = match taken {
+            Ok(pools) => Answer::Reloaded { file, pools, problems },
+            Err(failure) => {
+                let hint = failure.what_to_do().map(str::to_owned);
+                Answer::Refused { file, why: failure.to_string(), hint, problems }
+            }
+        };
+        tell(&answer, self.json);
+        answer
+    }
+
+    /// Takes the file over.
+    ///
+    /// # Errors
+    /// The file has errors, a new secret does not work, or a new pool cannot be prepared. Nothing has changed then.
+    async fn take_over(&mut self, problems: &mut Vec<FileProblem>) -> Result<PoolChanges> {
+        let file = file::read(self.places, &self.path, |finding| problems.push(problem(finding)))?;
+        let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
+        let Renewal { mut clients, secrets } = self.clients.renew(&file.config, &running)?;
+        let found: Vec<PoolText> = file.config.pools.into_iter().map(PoolText::read).collect();
+        let difference = difference::between(self.pools.iter().map(|pool| &pool.text), &found);
+        let adopted = Adopted::try_secrets(secrets).await?;
+        let begins = |text: &&PoolText| {
+            [&difference.added, &difference.replaced].iter().any(|names| names.contains(&text.config.name))
+        };
+        let requests = found.iter().filter(begins).map(|text| file::request(&text.config, &mut clients));
+        let requests = requests.collect::<Result<Vec<_>>>()?;
+        let prepared = match requests.is_empty() {
+            true => Vec::new(),
+            false => {
+                prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?
+            }
+        };
+        self.make(&difference, found, prepared, file.share).await?;
+        adopted.keep();
+        self.clients = clients;
+        Ok(difference)
+    }
+
+    /// Makes the changes. `prepared` are the pools that begin, in the order of the file.
+    ///
+    /// # Errors
+    /// The orchestrator is stopping.
+    async fn make(
+        &mut self,
+        difference: &PoolChanges,
+        found: Vec<PoolText>,
+        prepared: Vec<PreparedPool>,
+        share: HostShare,
+    ) -> Result<()> {
+        let ends = difference.removed.iter().chain(&difference.replaced);
+        let mut changes: Changes = ends.map(|pool| PoolChange::Drain { pool: pool.clone() }).collect();
+        changes.push(PoolChange::Budget(share.budget));
+        let (mut begun, mut runs) = (Vec::new(), Vec::new());
+        for prepared in prepared {
+            let pool = prepared.pool.clone();
+            let (run, controls) = run_of(prepared);
+            runs.push(PoolChange::Add(Box::new(run)));
+            begun.push((pool, controls));
+        }
+        changes.extend(runs);
+        let adjusted = |text: &&PoolText| difference.adjusted.contains(&text.config.name);
+        changes.extend(found.iter().filter(adjusted).map(|text| PoolChange::Adjust {
+            pool: text.config.name.clone(),
+            demand: text.config.spec.demand,
+            weight: text.config.spec.weight,
+        }));
+        self.changes.send(changes).await.map_err(|_| Failure::cannot("the orchestrator is stopping"))?;
+        self.host.limit_starts(share.max_starts);
+        self.host.limit_memory(share.memory_overcommit);
+        self.host.reserve_disk(share.disk_reserve_mib);
+        self.note(difference, found, begun);
+        self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
+        Ok(())
+    }
+
+    /// Notes the pools that run now, and sets the numbers of their sources. `begun` are those that begin.
+    fn note(&mut self, difference: &PoolChanges, found: Vec<PoolText>, begun: Vec<(Pool, Controls)>) {
+        let mut before = std::mem::take(&mut self.pools);
+        let mut begun = begun.into_iter();
+        for text in found {
+            let name = &text.config.name;
+            let stays = difference.unchanged.contains(name) || difference.adjusted.contains(name);
+            let at = before.iter().position(|pool| stays && pool.text.config.name == *name);
+            let (pool, controls) = match at.map(|at| before.swap_remove(at)) {
+                Some(pool) => (pool.pool, pool.controls),
+                None => match begun.next() {
+                    Some(begun) => begun,
+                    None => continue,
+                },
+            };
+            if difference.adjusted.contains(name) {
+                controls.set(text.config.schedule.clone(), text.config.min_idle, text.config.max);
+            }
+            self.pools.push(FilePool { text, pool, controls });
+        }
+    }
+}
+
+/// New secrets that are in use. The old ones come back when this is dropped.
+struct Adopted(Vec<(Credential, Credential)>);
+
+impl Adopted {
+    /// Tries new secrets at their forges, and then uses them.
+    ///
+    /// # Errors
+    /// A forge does not answer, or refuses one of them.
+    async fn try_secrets(secrets: Vec<NewSecret>) -> Result<Self> {
+        for secret in &secrets {
+            for scope in &secret.scopes {
+                // It needs the right that every registration needs, and changes nothing.
+                secret.fresh.registration_token(scope).await.map_err(Failure::cannot)?;
+            }
+        }
+        let adopt = |secret: NewSecret| {
+            let before = secret.used.adopt(secret.fresh.credential());
+            (secret.used, before)
+        };
+        Ok(Self(secrets.into_iter().map(adopt).collect()))
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(used, before)| drop(used.adopt(&before)));
+    }
+}
+
+fn problem(finding: &Finding) -> FileProblem {
+    let is_error = finding.severity == Severity::Error;
+    FileProblem { is_error, text: finding.to_string(), hint: finding.hint.clone() }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let resolved = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    resolved(one) == resolved(other)
+}
+
+/// Tells the outcome of a reload: in the log, and as JSON if events are printed.
+fn tell(answer: &Answer, json: bool) {
+    if json && let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(answer) {
+        let event = [("event".to_owned(), serde_json::Value::from("reload"))];
+        printer::json(&event.into_iter().chain(fields).collect::<serde_json::Map<_, _>>());
+    }
+    match answer {
+        Answer::Reloaded { file, pools, .. } => tracing::info!("{} is reloaded: {pools}", file.display()),
+        Answer::Refused { file, why, problems, .. } => {
+            for problem in problems.iter().filter(|problem| problem.is_error) {
+                tracing::warn!("{}", problem.text);
+            }
+            tracing::warn!("{} is refused, and nothing has changed: {why}", file.display());
+        }
+        Answer::OtherFile { .. } | Answer::Failed { .. } => {}
+    }
+}

@@ -1,0 +1,145 @@
+//! `dayfly reload`: tells the orchestrators of this host that run from a file to read it again, and shows what has changed.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use dayfly_fleet::instance::{self, InstanceInfo};
+use dayfly_fleet::status::Status;
+use serde::Serialize;
+
+use crate::cli::ReloadArgs;
+use crate::control::{self, Answer, FileProblem, PoolChanges, Request};
+use crate::exit::{Failure, Outcome, Result};
+use crate::printer;
+use crate::settings::Places;
+
+/// The answer of one orchestrator.
+#[derive(Debug, Serialize)]
+struct Row {
+    instance: String,
+    pid: Option<u32>,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+pub(crate) async fn run(places: &Places, args: &ReloadArgs) -> Result<Outcome> {
+    let config = args.config.as_deref().map(std::path::absolute).transpose().map_err(Failure::usage)?;
+    let instances = instance::all(&places.state).map_err(Failure::cannot)?;
+    // The lock says that the process lives, and only one that runs from a file has the socket.
+    let orchestrators = instances.iter().filter(|one| one.alive && control::is_there(&one.folder));
+    let mut rows = Vec::new();
+    for one in orchestrators {
+        rows.extend(ask(one, config.as_ref()).await);
+    }
+    if args.json {
+        printer::json(&rows);
+    } else {
+        rows.iter().for_each(show);
+    }
+    conclude(&rows, config.as_ref())
+}
+
+/// Asks an orchestrator to reload; none if it runs from another file.
+async fn ask(one: &InstanceInfo, config: Option<&PathBuf>) -> Option<Row> {
+    let request = Request::Reload { config: config.cloned() };
+    let answer = match control::ask(&one.folder, &request).await {
+        Ok(Answer::OtherFile { .. }) => return None,
+        Ok(answer) => answer,
+        Err(error) => Answer::Failed { why: format!("no answer on its control socket: {error}") },
+    };
+    let instance = one.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let pid = Status::read(&one.folder).ok().flatten().map(|status| status.pid);
+    Some(Row { instance, pid, answer })
+}
+
+fn show(row: &Row) {
+    match &row.answer {
+        Answer::Reloaded { file, pools, problems } => {
+            problems.iter().for_each(show_problem);
+            printer::line(format_args!("{}: {}: {pools}", row.instance, file.display()));
+        }
+        Answer::Refused { file, why, hint, problems } => {
+            problems.iter().for_each(show_problem);
+            let text =
+                format!("{}: {} is refused, and nothing has changed: {why}", row.instance, file.display());
+            printer::error(text, hint.as_deref());
+        }
+        Answer::Failed { why } => printer::error(format_args!("{}: {why}", row.instance), None),
+        Answer::OtherFile { .. } => {}
+    }
+}
+
+fn show_problem(problem: &FileProblem) {
+    if problem.is_error {
+        printer::error(&problem.text, problem.hint.as_deref());
+    } else {
+        printer::warning(&problem.text);
+        problem.hint.iter().for_each(printer::hint);
+    }
+}
+
+/// Returns the end of the command: a refused file is wrong usage, and without any orchestrator nothing could be done.
+fn conclude(rows: &[Row], config: Option<&PathBuf>) -> Result<Outcome> {
+    let is = |test: fn(&Answer) -> bool| rows.iter().any(|row| test(&row.answer));
+    if rows.is_empty() {
+        let from = config.map_or_else(|| "a file".to_owned(), |config| config.display().to_string());
+        return Err(Failure::cannot(format!("no orchestrator of this host runs from {from}"))
+            .hint("dayfly ps lists the loops that run here; --state names their state folder"));
+    }
+    if is(|answer| matches!(answer, Answer::Refused { .. })) {
+        return Err(Failure::usage("a file was refused; its pools run on as before"));
+    }
+    if is(|answer| matches!(answer, Answer::Failed { .. })) {
+        return Err(Failure::cannot("an orchestrator did not reload its file"));
+    }
+    Ok(Outcome::Success)
+}
+
+impl fmt::Display for PoolChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("added", &self.added),
+            ("replaced", &self.replaced),
+            ("adjusted", &self.adjusted),
+            ("removed", &self.removed),
+            ("unchanged", &self.unchanged),
+        ];
+        let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
+        let text: Vec<String> = parts.map(|(word, names)| format!("{word} {}", names.join(", "))).collect();
+        f.write_str(&text.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(answer: Answer) -> Row {
+        Row { instance: "a".to_owned(), pid: Some(1), answer }
+    }
+
+    #[test]
+    fn the_status_says_whether_a_file_was_refused_or_no_orchestrator_runs() {
+        let pools = PoolChanges {
+            added: vec!["a".into(), "b".into()],
+            removed: vec!["c".into()],
+            ..Default::default()
+        };
+        assert_eq!(pools.to_string(), "added a, b; removed c");
+        let good = || row(Answer::Reloaded { file: "/x".into(), pools: pools.clone(), problems: Vec::new() });
+        let why = || "no".to_owned();
+        let refused =
+            || row(Answer::Refused { file: "/x".into(), why: why(), hint: None, problems: Vec::new() });
+        let failed = || row(Answer::Failed { why: why() });
+        assert_eq!(conclude(&[good()], None).expect("good"), Outcome::Success);
+        assert_eq!(conclude(&[good(), refused(), failed()], None).expect_err("refused").code(), 2);
+        assert_eq!(conclude(&[good(), failed()], None).expect_err("failed").code(), 3);
+        let none = conclude(&[], Some(&"/y".into())).expect_err("none");
+        assert_eq!(
+            (none.code(), none.to_string().as_str()),
+            (3, "no orchestrator of this host runs from /y")
+        );
+        let json = serde_json::to_value(good()).expect("json");
+        assert_eq!((&json["outcome"], &json["added"][1]), (&"reloaded".into(), &"b".into()));
+    }
+}

@@ -1,0 +1,190 @@
+//! The control socket of an orchestrator that runs from a file: `control.sock` in the folder of its instance, mode 0600.
+//!
+//! ```text
+//!   dayfly reload ──> {"request":"reload"} ──> control.sock ──> Ask ──> the orchestrator
+//!                 <── {"outcome":"reloaded", ...} <──────────── Answer ──┘
+//! ```
+//!
+//! A connection carries one request and one answer, each a line of JSON of bounded length and time. Another command is another
+//! variant of [`Request`].
+
+mod client;
+mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use client::{ask, is_there};
+pub(crate) use server::{Ask, serve};
+
+/// Name of the socket in an instance's folder.
+const SOCKET: &str = "control.sock";
+/// Longest request, bytes.
+const REQUEST_MAX: u64 = 64 * 1024;
+/// Longest answer, bytes. It may quote the lines of fifty problems.
+const ANSWER_MAX: u64 = 1024 * 1024;
+/// Longest time for the bytes of a request or of an answer.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest reload. It may have to fetch images, as the start of an orchestrator does.
+pub(crate) const RELOAD_LIMIT: Duration = Duration::from_secs(3600);
+/// Longest wait for an answer.
+const ANSWER_LIMIT: Duration = RELOAD_LIMIT.saturating_add(Duration::from_secs(60));
+
+/// A request to an orchestrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Read the configuration file again. An orchestrator that runs from another file than `config` does nothing.
+    Reload {
+        /// The file, as an absolute path; none: whichever it runs from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// The answer of an orchestrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// The file was taken over.
+    Reloaded {
+        /// The file.
+        file: PathBuf,
+        /// The fate of each pool.
+        #[serde(flatten)]
+        pools: PoolChanges,
+        /// Problems of the file that are no errors.
+        #[serde(default)]
+        problems: Vec<FileProblem>,
+    },
+    /// The file was refused, and nothing has changed.
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        why: String,
+        /// The remedy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+        /// The problems of the file.
+        #[serde(default)]
+        problems: Vec<FileProblem>,
+    },
+    /// The orchestrator runs from another file than the request names.
+    OtherFile {
+        /// Its file.
+        file: PathBuf,
+    },
+    /// The request was not carried out.
+    Failed {
+        /// The reason.
+        why: String,
+    },
+}
+
+/// The names of a file's pools, by what a reload has done with them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct PoolChanges {
+    /// New pools.
+    pub(crate) added: Vec<String>,
+    /// Pools that drain, each with a new one of the same name beside it.
+    pub(crate) replaced: Vec<String>,
+    /// Pools whose numbers have changed.
+    pub(crate) adjusted: Vec<String>,
+    /// Pools that drain because they are no longer in the file.
+    pub(crate) removed: Vec<String>,
+    /// Pools that were not touched.
+    pub(crate) unchanged: Vec<String>,
+}
+
+/// A problem of a file, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileProblem {
+    /// True if the file is refused for it.
+    pub(crate) is_error: bool,
+    /// Its place and its description.
+    pub(crate) text: String,
+    /// The remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    fn refused() -> Answer {
+        let problem = FileProblem { is_error: true, text: "x:1:1: no".to_owned(), hint: None };
+        Answer::Refused { file: "/x".into(), why: "no".to_owned(), hint: None, problems: vec![problem] }
+    }
+
+    /// Serves a socket, and answers each request with its debugging text.
+    async fn with_server<T>(test: impl AsyncFnOnce(&std::path::Path) -> T) -> T {
+        let folder = tempfile::tempdir().expect("folder");
+        let (mut asks, served) = serve(folder.path()).expect("a socket");
+        let answering = async {
+            while let Some(Ask { request, answer }) = asks.recv().await {
+                let Request::Reload { config } = request;
+                let reply = config.map_or_else(refused, |file| Answer::OtherFile { file });
+                answer.send(reply).expect("the asker waits");
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            result = test(folder.path()) => result,
+            never = served => match never {},
+            () = answering => unreachable!("it answers for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_gets_its_answer_and_only_the_owner_can_ask() {
+        use std::os::unix::fs::PermissionsExt as _;
+        with_server(async |folder| {
+            assert!(is_there(folder));
+            let mode = std::fs::metadata(folder.join(SOCKET)).expect("a socket").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            let ask = async |config| ask(folder, &Request::Reload { config }).await.expect("an answer");
+            assert_eq!(ask(None).await, refused());
+            assert_eq!(ask(Some("/y".into())).await, Answer::OtherFile { file: "/y".into() });
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_understood_or_too_long_is_answered_with_the_reason() {
+        with_server(async |folder| {
+            let sent = async |bytes: &[u8]| {
+                let mut stream =
+                    tokio::net::UnixStream::connect(folder.join(SOCKET)).await.expect("connected");
+                let _ = stream.write_all(bytes).await;
+                let mut answer = String::new();
+                let _ = stream.read_to_string(&mut answer).await;
+                answer
+            };
+            let answer = sent(b"{\"request\":\"fly\"}\n").await;
+            assert!(
+                answer.starts_with("{\"outcome\":\"failed\",\"why\":\"unknown variant `fly`"),
+                "{answer}"
+            );
+            let long = vec![b' '; usize::try_from(REQUEST_MAX).expect("small")];
+            let answer = sent(&long).await;
+            assert!(answer.starts_with("{\"outcome\":\"failed\",\"why\":\"EOF"), "{answer}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_process_gives_an_error() {
+        let folder = tempfile::tempdir().expect("folder");
+        assert!(!is_there(folder.path()));
+        let request = Request::Reload { config: None };
+        assert!(ask(folder.path(), &request).await.is_err());
+        drop(serve(folder.path()).expect("a socket"));
+        assert!(ask(folder.path(), &request).await.is_err());
+    }
+}

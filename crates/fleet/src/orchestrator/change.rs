@@ -1,0 +1,140 @@
+//! Changes of the pools while they run: a pool comes, goes, or gets other numbers.
+
+use tokio::task::JoinSet;
+
+use super::pool::{PoolRun, RunningPool};
+use super::{Budget, Orchestrator, SLOTS_MAX, ahead};
+use crate::demand::{self, Demand, Predecessors};
+use crate::fact::Fact;
+use crate::reaper::reap_until;
+use crate::stop::{self, StopOrder};
+
+/// Most sets of changes that wait for an orchestrator. It takes each at once.
+pub const CHANGES_MAX: usize = 16;
+
+/// Changes that an orchestrator makes together, in this order.
+pub type Changes = Vec<PoolChange>;
+
+/// A change of the pools. A name means the pool of that name that does not drain.
+#[derive(Debug)]
+pub enum PoolChange {
+    /// Drain a pool: its sources and its idle runners end, its busy runners end with their job, and no other one starts.
+    Drain {
+        /// Its name.
+        pool: String,
+    },
+    /// Start a pool. Its sources begin once those of all pools that drain have ended.
+    Add(Box<PoolRun>),
+    /// Change the numbers of a pool.
+    Adjust {
+        /// Its name.
+        pool: String,
+        /// Its demand, of the same kind as before.
+        demand: Demand,
+        /// Its weight.
+        weight: u32,
+    },
+    /// Replace the limits for all machines together.
+    Budget(Budget),
+}
+
+impl Orchestrator {
+    /// Makes changes.
+    pub(super) async fn take_changes(&mut self, changes: Changes) {
+        let mut before = self.ending_sources();
+        for change in changes {
+            match change {
+                PoolChange::Budget(budget) => self.budget = budget,
+                PoolChange::Drain { pool } => {
+                    let Some(pool) = self.live(&pool) else { continue };
+                    pool.slots.drain();
+                    pool.sources.order(StopOrder::Gently);
+                    before.push(pool.sources.clone());
+                    let first = pool.first;
+                    self.tell(first, Fact::PoolDraining).await;
+                }
+                PoolChange::Add(run) => {
+                    let first = self.add(*run, &before);
+                    self.tell(first, Fact::PoolAdded).await;
+                }
+                PoolChange::Adjust { pool, demand, weight } => {
+                    let Some(pool) = self.live(&pool) else { continue };
+                    pool.adjust(demand, weight);
+                    let first = pool.first;
+                    self.tell(first, Fact::PoolAdjusted).await;
+                }
+            }
+        }
+        self.ending = before;
+    }
+
+    /// Starts a pool: its sources after those of `before`, and everything that its slots need. Returns the number before that
+    /// of its first slot.
+    pub(super) fn add(&mut self, run: PoolRun, before: &Predecessors) -> u32 {
+        let PoolRun { pool, rule, sources } = run;
+        let first = free_range(&self.pools.iter().map(|pool| pool.first).collect::<Vec<_>>());
+        let (source_stop, stop) = stop::channel();
+        let (life, mut over) = stop::channel();
+        let beside = &mut self.beside;
+        [&mut beside.sources, &mut beside.preparing, &mut beside.reapers].into_iter().for_each(forget_ended);
+        let number = self.added;
+        self.added += 1;
+        let demand = self.sender.of(number);
+        demand::start(sources, (&pool, first), (&demand, before), (&self.facts, &stop), &mut beside.sources);
+        ahead::start((&pool, first), &self.host, (&self.facts, &stop), &mut beside.preparing);
+        let (leftovers, forge, retry) = (pool.leftovers.clone(), pool.forge.clone(), pool.limits.cleanup);
+        let facts = self.facts.of_pool(&pool);
+        beside.reapers.spawn(async move {
+            let over = async {
+                over.above(StopOrder::None).await;
+            };
+            reap_until(over, &leftovers, &forge, retry, &facts).await;
+        });
+        self.pools.push(RunningPool::new(pool, rule, (number, first), source_stop, life));
+        first
+    }
+
+    /// Removes the pools that have drained.
+    pub(super) async fn remove_drained(&mut self, finished: &[bool]) {
+        let pools = self.pools.iter().zip(finished);
+        let over: Vec<u32> = pools
+            .filter(|(pool, is_finished)| pool.slots.is_draining && **is_finished)
+            .map(|(pool, _)| pool.first)
+            .collect();
+        for first in over {
+            self.tell(first, Fact::PoolDrained).await;
+            self.pools.retain(|pool| pool.first != first);
+            self.host.templates.user_is_gone();
+        }
+    }
+
+    /// Returns the sources that were told to end and have not ended.
+    fn ending_sources(&mut self) -> Predecessors {
+        let mut ending = std::mem::take(&mut self.ending);
+        ending.retain(|sources| !sources.is_ended());
+        ending
+    }
+
+    fn live(&mut self, name: &str) -> Option<&mut RunningPool> {
+        self.pools.iter_mut().find(|pool| pool.name() == name && !pool.slots.is_draining)
+    }
+
+    /// Tells a fact of the pool whose slots begin at this number.
+    async fn tell(&self, first: u32, fact: Fact) {
+        let Some(pool) = self.pools.iter().find(|pool| pool.first == first) else { return };
+        self.facts.of_pool(&pool.pool).of_loop(first).tell(fact).await;
+    }
+}
+
+/// Returns the lowest number at which the slots of another pool can begin.
+fn free_range(used: &[u32]) -> u32 {
+    (0..).step_by(SLOTS_MAX as usize).find(|first| !used.contains(first)).unwrap_or(u32::MAX)
+}
+
+/// Drops the results of tasks that have ended.
+fn forget_ended(tasks: &mut JoinSet<()>) {
+    while tasks.try_join_next().is_some() {}
+}
+
+#[cfg(test)]
+mod tests;
