@@ -22,13 +22,29 @@ struct Config {
 impl Config {
     fn new(lab: &LabProcess, pools: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        // Jobs of another user wait for files in it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let token = folder.path().join("token");
         fs::write(&token, &lab.token).expect("the token");
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("its mode");
-        let (url, path) = (&lab.url, folder.path().join("dayfly.toml"));
+        let path = folder.path().join("dayfly.toml");
+        let config = Self { folder, path };
+        config.write(lab, pools);
+        config
+    }
+
+    /// Replaces the file.
+    fn write(&self, lab: &LabProcess, pools: &str) {
+        let (url, token) = (&lab.url, self.folder.path().join("token"));
         let text = format!("[forges.lab]\nurl = {url:?}\ntoken_file = {token:?}\n{pools}");
-        fs::write(&path, text).expect("the file");
-        Self { folder, path }
+        fs::write(&self.path, text).expect("the file");
+    }
+
+    /// Runs `dayfly reload` for the file, and returns its exit status and the answer of its orchestrator.
+    fn reload(&self) -> (Option<i32>, serde_json::Value) {
+        let ended = Dayfly::new(["reload", "--json", "--config", &self.path.display().to_string()]).run();
+        let mut answers = ended.events().pop().expect("a line");
+        (ended.status, answers[0].take())
     }
 
     fn orchestrator(&self) -> Running {
@@ -162,5 +178,116 @@ async fn the_lists_of_a_repositorys_jobs_bring_a_pool_up_and_it_takes_no_other_j
     let ended = orchestrator.wait();
     ended.assert_status(143).assert_nothing_left();
     assert_eq!(ended.events_of("loop_started").len(), 2, "one runner for each of its two jobs");
+    lab.stop();
+}
+
+/// Returns the table of a pool of processes with a scale set of its own name.
+fn plain_pool(name: &str, more: &str) -> String {
+    format!(
+        "[pools.{name}]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = 'scale-set'\nmax = 2\ndriver = 'process'\n\
+         prefix = '{name}'\n{more}\n"
+    )
+}
+
+/// Waits for an event of a pool.
+fn wait_for_event_of(orchestrator: &mut Running, pool: &str, event: &str) -> serde_json::Value {
+    let what = format!("{event} of {pool}");
+    orchestrator.wait_for(&what, |value| value["event"] == event && value["pool"] == pool)
+}
+
+/// Returns the names of the registered runners whose names begin with this word.
+async fn registered(lab: &LabProcess, prefix: &str) -> Vec<String> {
+    lab.registrations().await.into_iter().filter(|name| name.starts_with(prefix)).collect()
+}
+
+#[tokio::test]
+async fn a_reload_adds_and_drains_pools_and_leaves_the_others_alone() {
+    let lab = LabProcess::start();
+    let stays = plain_pool("stays", "min_idle = 1");
+    let goes = plain_pool("goes", "min_idle = 1");
+    let config = Config::new(&lab, &format!("{stays}{goes}"));
+    let mut orchestrator = config.orchestrator();
+    for _ in 0..2 {
+        orchestrator.wait_for_event("listening");
+    }
+    let idle = registered(&lab, "stays").await;
+    assert_eq!(idle.len(), 1, "{idle:?}");
+    let gate = config.folder.path().join("gate");
+    let run = lab.dispatch(&jobs("goes", 1, &format!("until test -e {gate:?}; do sleep 0.1; done"))).await;
+    wait_for_event_of(&mut orchestrator, "goes", "job_started");
+
+    // A bad file, and one whose pool cannot be prepared, change nothing and say why.
+    config.write(&lab, &format!("{stays}{}", plain_pool("comes", "memroy = '1GiB'")));
+    let (status, refused) = config.reload();
+    assert_eq!((status, refused["outcome"].as_str()), (Some(2), Some("refused")), "{refused}");
+    let problem = refused["problems"][0]["text"].as_str().expect("a problem");
+    assert!(problem.contains("pools.comes.memroy: unknown key"), "{problem}");
+    config.write(&lab, &format!("{stays}{}", plain_pool("comes", "mounts = ['/nonexistent/folder:/x']")));
+    let (status, refused) = config.reload();
+    assert_eq!(status, Some(2), "{refused}");
+    assert!(refused["why"].as_str().is_some_and(|why| why.contains("/nonexistent/folder")), "{refused}");
+
+    config.write(&lab, &format!("{stays}{}", plain_pool("comes", "")));
+    let (status, reloaded) = config.reload();
+    assert_eq!((status, reloaded["outcome"].as_str()), (Some(0), Some("reloaded")), "{reloaded}");
+    for (what, pool) in [("added", "comes"), ("removed", "goes"), ("unchanged", "stays")] {
+        assert_eq!(reloaded[what], serde_json::json!([pool]), "{reloaded}");
+    }
+    let added = lab.dispatch(&jobs("comes", 1, "echo done")).await;
+    assert_eq!(lab.conclusion_of(added).await, "success");
+    assert_eq!(registered(&lab, "stays").await, idle, "its runner waits on");
+
+    // The job of the pool that drains goes on, no other runner waits there, and the pool is gone after the job.
+    fs::write(&gate, "").expect("the gate");
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    wait_for_event_of(&mut orchestrator, "goes", "pool_drained");
+    assert_eq!(registered(&lab, "goes").await, Vec::<String>::new());
+    let run = lab.dispatch(&jobs("stays", 1, "echo done")).await;
+    assert_eq!(lab.conclusion_of(run).await, "success");
+
+    orchestrator.signal(Signal::TERM);
+    let ended = orchestrator.wait();
+    ended.assert_status(143).assert_nothing_left();
+    let troubles: Vec<_> = ended.events_of("source_trouble");
+    assert!(troubles.is_empty(), "{troubles:?}");
+    assert_eq!(lab.registrations().await, Vec::<String>::new());
+    let ended = Dayfly::new(["reload", "--config", &config.path.display().to_string()]).run();
+    ended.assert_status(3);
+    assert!(ended.stderr.contains("no orchestrator of this host runs from"), "{}", ended.stderr);
+    lab.stop();
+}
+
+#[tokio::test]
+async fn a_hang_up_replaces_a_pool_that_has_changed_beside_its_last_job() {
+    let lab = LabProcess::start();
+    let config = Config::new(&lab, &plain_pool("plain", "min_idle = 1"));
+    let mut orchestrator = config.orchestrator();
+    orchestrator.wait_for_event("listening");
+    let gate = config.folder.path().join("gate");
+    let run = lab.dispatch(&jobs("plain", 1, &format!("until test -e {gate:?}; do sleep 0.1; done"))).await;
+    wait_for_event_of(&mut orchestrator, "plain", "job_started");
+
+    // Numbers change in place: a second runner waits, and none ends.
+    config.write(&lab, &plain_pool("plain", "min_idle = 1\nweight = 2"));
+    orchestrator.signal(Signal::HUP);
+    let reload = orchestrator.wait_for_event("reload");
+    assert_eq!(reload["adjusted"], serde_json::json!(["plain"]), "{reload}");
+
+    // Another label makes another pool of the same name, which has the same scale set.
+    config.write(&lab, &plain_pool("plain", "min_idle = 1\nlabels = ['more']"));
+    orchestrator.signal(Signal::HUP);
+    let reload = orchestrator.wait_for_event("reload");
+    assert_eq!(reload["replaced"], serde_json::json!(["plain"]), "{reload}");
+    let is_new = |fact: &serde_json::Value| fact["loop"].as_u64().is_some_and(|index| index > 1000);
+    orchestrator.wait_for("a runner of the new pool", |fact| fact["event"] == "listening" && is_new(fact));
+    let next = lab.dispatch(&jobs("plain", 1, "echo done")).await;
+    assert_eq!(lab.conclusion_of(next).await, "success", "while the old pool still has its job");
+    fs::write(&gate, "").expect("the gate");
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    wait_for_event_of(&mut orchestrator, "plain", "pool_drained");
+    orchestrator.signal(Signal::TERM);
+    let ended = orchestrator.wait();
+    ended.assert_status(143).assert_nothing_left();
+    assert_eq!(lab.registrations().await, Vec::<String>::new());
     lab.stop();
 }
