@@ -5,6 +5,7 @@
 //! - [`ForgeUse`] is the table of the permissions that each use needs;
 //! - [`jit`] reads and writes JIT configs, which make a program a runner;
 //! - [`scale_set`] speaks the protocol of scale sets, which tells how many runners a forge needs;
+//! - [`webhook`] takes the deliveries by which a forge reports each change of a job;
 //! - [`proof`] lets a lab prove that it runs on this host; the lab implements the other half.
 //!
 //! The client repeats a call a few times if the connection or the forge fails and if repeating it does no harm. It requests a JIT
@@ -36,6 +37,7 @@ mod scope;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub mod webhook;
 mod workflow;
 
 pub use address::ApiBase;
