@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use dayfly_host::file;
 
 use super::state::{
-    App, Group, JobRecord, Notice, Registration, Repository, RunRecord, ScaleSetRecord, StoredEvent,
+    App, Group, HookRecord, JobRecord, Notice, Registration, Repository, RunRecord, ScaleSetRecord,
+    StoredEvent,
 };
 
 /// One line of the journal.
@@ -43,6 +44,8 @@ pub(crate) enum Record {
     Job(JobRecord),
     ScaleSet(ScaleSetRecord),
     ScaleSetGone(u64),
+    Hook(HookRecord),
+    HookGone(u64),
     /// Messages about jobs that the listener of a scale set has acknowledged.
     Told(Vec<Notice>),
     /// The highest id that was assigned, so that no id is used twice.

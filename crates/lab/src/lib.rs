@@ -5,7 +5,8 @@
 //!        \                 /lab/v1/...  the lab's own: the stream of events, summaries of jobs
 //!         listener (http) -----------------> hub (one thread) -> state -> journal, logs
 //!        /                 /runner/...  protocol V2: OAuth, session, messages, run service, results, live feed
-//!  runner apps                                          \-> events -> subscribers
+//!  runner apps                                          |-> events -> subscribers
+//!                                                       \-> deliveries -> webhooks
 //! ```
 //!
 //! One thread owns the state ([`hub`]). The handlers send it work and wait for the answer. State that must outlive a
@@ -17,6 +18,7 @@
 mod error;
 mod event;
 pub mod expression;
+mod hook_sender;
 mod http;
 mod hub;
 mod journal;
@@ -38,7 +40,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 pub use dayfly_forge::proof::TOKEN_FILE;
 pub use error::LabError;
@@ -70,6 +72,8 @@ pub(crate) struct Inner {
     pub(crate) signer: signing::Signer,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    /// Wakes the task that sends the deliveries of webhooks.
+    pub(crate) hook_work: Arc<Notify>,
     runner_url: Option<String>,
     events: broadcast::Sender<Arc<LabEvent>>,
 }
@@ -116,6 +120,7 @@ impl Lab {
             limits: settings.limits.clone(),
             runner_url,
             events: state.bus.sender(),
+            hook_work: Arc::clone(&state.hook_work),
             hub: Hub::start(state).map_err(LabError::Thread)?,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -152,6 +157,7 @@ impl Lab {
         tokio::select! {
             () = serving => Ok(()),
             error = ticking => Err(error),
+            never = hook_sender::send_for_ever(self) => match never {},
         }
     }
 

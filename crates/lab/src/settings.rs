@@ -74,6 +74,14 @@ pub struct Limits {
     pub listener_idle: Duration,
     /// Most messages about jobs that wait for the listener of one scale set; the oldest are dropped first.
     pub listener_notices_max: usize,
+    /// Most webhooks.
+    pub hooks_max: usize,
+    /// Most deliveries of one webhook that wait because earlier ones have no answer yet. Those above it fail.
+    pub hook_deliveries_waiting_max: usize,
+    /// Most deliveries of one webhook that are stored for its list, and that can be sent again.
+    pub hook_deliveries_kept_max: usize,
+    /// How long the receiver of a delivery may take to answer. GitHub waits as long.
+    pub hook_answer: Duration,
     /// Most connections at one time.
     pub connections_max: usize,
     /// How long a connection may stay open without a request.
@@ -107,6 +115,10 @@ impl Default for Limits {
             scale_sets_max: 1000,
             listener_idle: Duration::from_secs(240),
             listener_notices_max: 20_000,
+            hooks_max: 100,
+            hook_deliveries_waiting_max: 250,
+            hook_deliveries_kept_max: 500,
+            hook_answer: Duration::from_secs(10),
             connections_max: 4096,
             connection_idle: Duration::from_secs(120),
             requests_waiting_max: 1024,

@@ -11,6 +11,7 @@ mod content;
 mod event;
 mod feed;
 mod group;
+mod hook;
 mod oauth;
 mod own;
 mod page;
@@ -84,8 +85,8 @@ fn rest() -> Router<Lab> {
         .route("/app-manifests/{code}/conversions", post(app::convert))
         .route("/actions/runner-registration", post(registration::begin))
         .route("/actions/runners/register", post(registration::register))
-        .nest("/repos/{owner}/{repo}", of_scope())
-        .nest("/orgs/{org}", of_scope())
+        .nest("/repos/{owner}/{repo}", of_scope().merge(hook::routes()))
+        .nest("/orgs/{org}", of_scope().merge(hook::routes()))
         .nest("/enterprises/{enterprise}", of_scope())
 }
 

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
+pub(super) use crate::state::github_time as time;
 
 /// A refusal in the form of GitHub's REST API.
 pub(super) struct Rest(pub(super) Refusal);
@@ -117,11 +118,6 @@ pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
         errors: vec![error.to_string().into()],
         ..Refusal::new(422, "Invalid request.")
     })
-}
-
-/// Formats milliseconds since 1970 as GitHub writes times.
-pub(super) fn time(ms: i64) -> String {
-    crate::state::timestamp(ms / 1000 * 1000).to_string()
 }
 
 /// Returns the address at which the caller reached the lab. Links and the addresses that a runner calls next begin with

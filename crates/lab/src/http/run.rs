@@ -17,7 +17,6 @@ use crate::Lab;
 use crate::refusal::Refusal;
 use crate::signing::Grant;
 use crate::state::{self, Dispatch, Job, RepositoryName, RunEntry};
-use crate::workflow::{JobIndex, JobState};
 
 /// How long the address of a log is valid, as at GitHub.
 const LOG_ADDRESS_SECONDS: i64 = 60;
@@ -129,61 +128,6 @@ fn show_run(entry: &RunEntry, state: &state::LabState, base: &str) -> Value {
     })
 }
 
-fn show_job(job: &Job, state: &state::LabState, base: &str) -> Option<Value> {
-    let record = &job.record;
-    let run = state.runs.get(&record.run)?;
-    let job_run = run.run.job(JobIndex(record.index))?;
-    let name = run.record.repository.full_name();
-    let url = format!("{base}/api/v3/repos/{name}/actions/jobs/{}", record.id);
-    let status = match job_run.state {
-        JobState::Waiting => "pending",
-        JobState::Queued { .. } => "queued",
-        JobState::Running { .. } | JobState::Cancelling { .. } => "in_progress",
-        JobState::Completed { .. } => "completed",
-    };
-    let step = |(place, step): (usize, &state::StepRecord)| {
-        let status = match (&step.conclusion, &step.started_at) {
-            (Some(_), _) => "completed",
-            (None, Some(_)) => "in_progress",
-            (None, None) => "queued",
-        };
-        json!({
-            "number": place + 1, "name": step.name, "status": status, "conclusion": step.conclusion,
-            "started_at": step.started_at, "completed_at": step.completed_at,
-        })
-    };
-    let runner = record.runner.as_ref();
-    Some(json!({
-        "id": record.id,
-        "run_id": record.run,
-        "run_url": format!("{base}/api/v3/repos/{name}/actions/runs/{}", record.run),
-        "run_attempt": 1,
-        "node_id": format!("job-{}", record.id),
-        "head_sha": run.record.sha,
-        "head_branch": run.record.git_ref.strip_prefix("refs/heads/").unwrap_or(&run.record.git_ref),
-        "url": url,
-        "html_url": format!("{base}/{name}/actions/runs/{}/job/{}", record.run, record.id),
-        "check_run_url": format!("{base}/api/v3/repos/{name}/check-runs/{}", record.id),
-        "name": job_run.name,
-        "workflow_name": run.run.workflow().display_name(),
-        "status": status,
-        "conclusion": job_run.conclusion().map(|conclusion| conclusion.as_str()),
-        "created_at": time(record.created_ms),
-        "started_at": time(record.started_ms.unwrap_or(record.created_ms)),
-        "completed_at": record.completed_ms.map(time),
-        "labels": job_run.runs_on.labels,
-        "runner_id": runner.map(|runner| runner.id),
-        "runner_name": runner.map(|runner| runner.name.clone()),
-        "runner_group_id": runner.map(|runner| runner.group_id),
-        "runner_group_name": runner.map(|runner| runner.group_name.clone()),
-        "steps": record.steps.iter().enumerate().map(step).collect::<Vec<_>>(),
-        // Members of the lab only. GitHub has annotations for the first, and nothing for the others.
-        "remark": job_run.remark,
-        "group": job_run.runs_on.group,
-        "summary_url": format!("{base}/lab/v1/jobs/{}/summary", record.id),
-    }))
-}
-
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
     status: Option<String>,
@@ -265,7 +209,7 @@ pub(super) async fn jobs(
     let collect = move |state: &mut state::LabState| {
         let entry = state.run(&name, id)?;
         let found: Vec<&Job> = entry.jobs.iter().filter_map(|id| state.jobs.get(id)).collect();
-        let shown = found.iter().skip(skip).take(size).filter_map(|job| show_job(job, state, &base));
+        let shown = found.iter().skip(skip).take(size).filter_map(|job| state.show_job(job, &base));
         Ok::<_, Refusal>((found.len(), shown.collect::<Vec<_>>()))
     };
     let (total, jobs) = lab.inner.hub.ask(collect).await??;
@@ -288,7 +232,7 @@ pub(super) async fn job(
     let ((name, id), base) = (parse(path)?, base(&headers));
     let find = move |state: &mut state::LabState| {
         let job = find_job(state, &name, id)?;
-        show_job(job, state, &base).ok_or_else(Refusal::not_found)
+        state.show_job(job, &base).ok_or_else(Refusal::not_found)
     };
     Ok(Json(lab.inner.hub.ask(find).await??))
 }

@@ -257,6 +257,7 @@ impl LabState {
             }
         };
         self.publish(run, LabEventKind::JobQueued { job, key, name, labels, group, group_id });
+        self.tell_hooks(job, "queued");
         self.offer(job);
     }
 
@@ -355,6 +356,7 @@ impl LabState {
                 _ => LabEventKind::JobCompleted { job, name, conclusion, remark },
             },
         );
+        self.tell_hooks(job, "completed");
     }
 
     /// Gives a job to the runner that was sent it, and returns the job's message, only once. `url` is the address at
@@ -390,6 +392,7 @@ impl LabState {
         self.record_job(job);
         self.publish(run, LabEventKind::JobAcquired { job, runner, runner_name });
         self.advance(run, StoredEvent::Started { job: index });
+        self.tell_hooks(job, "in_progress");
         Ok(message)
     }
 

@@ -6,12 +6,16 @@
 //!                         ^                 |
 //!                         |                 |--offer--> scale sets' listeners --acquire--> their runners alone
 //!                         +-- StoredEvent --+-- acquire, renew, complete, steps, lines
+//!                                           |
+//!                                           +-- queued, in progress, completed --> deliveries of webhooks
 //! ```
 
 mod annotation;
 mod app;
 mod group;
+mod hook;
 mod job;
+mod job_view;
 mod leaving;
 mod line;
 mod open;
@@ -28,7 +32,7 @@ mod summary;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::event::{EventBus, LabEventKind};
 use super::journal::{Journal, Record};
@@ -45,11 +49,12 @@ use leaving::Leaving;
 pub(crate) use annotation::Annotation;
 use app::WaitingManifests;
 pub(crate) use app::{App, AppManifest};
+pub(crate) use hook::{Answer, ContentType, Delivery, Hook, HookRecord, HookSend, NewHook};
 pub(crate) use job::{Completion, Hold, Job, JobRecord};
 pub(crate) use open::read_or_make;
 pub(crate) use registration::{Registration, RegistrationRequest};
 pub(crate) use repository::{Repository, RepositoryName};
-pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, timestamp};
+pub(crate) use run::{Dispatch, RunEntry, RunRecord, StoredEvent, github_time, timestamp};
 pub(crate) use runner::Runner;
 pub(crate) use scale_set::{
     ListenerPoll, ListenerSession, Notice, NoticeKind, QueueMessage, ScaleSet, ScaleSetLabel, ScaleSetRecord,
@@ -90,6 +95,9 @@ pub(crate) struct LabState {
     pub(crate) scale_sets: BTreeMap<u64, ScaleSet>,
     /// Answers to polls of listeners, which leave after the journal is written.
     answers: Vec<(oneshot::Sender<QueueMessage>, QueueMessage)>,
+    pub(crate) hooks: BTreeMap<u64, Hook>,
+    /// Wakes the task that sends deliveries.
+    pub(crate) hook_work: Arc<Notify>,
     pub(crate) runs: BTreeMap<u64, RunEntry>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     /// The jobs that wait for a runner, oldest first.
@@ -143,6 +151,7 @@ impl LabState {
         records.extend(self.apps.iter().cloned().map(Record::App));
         records.extend(self.repositories.values().cloned().map(Record::Repository));
         records.extend(self.scale_sets.values().map(|set| Record::ScaleSet(set.record.clone())));
+        records.extend(self.hooks.values().map(|hook| Record::Hook(hook.record.clone())));
         records.extend(self.runners.values().map(|runner| Record::Runner(runner.registration.clone())));
         for entry in self.runs.values() {
             records.push(Record::Run(entry.record.clone()));

@@ -5,10 +5,11 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::run::timestamp;
 use super::runner::millis;
-use super::{Group, Hold, JobRecord, LabState, Notice, RunEntry, Runner, ScaleSet};
+use super::{Group, Hold, Hook, JobRecord, LabState, Notice, RunEntry, Runner, ScaleSet};
 use crate::error::LabError;
 use crate::event::EventBus;
 use crate::journal::{Journal, Record, private_file};
@@ -60,6 +61,8 @@ impl LabState {
             runners: BTreeMap::new(),
             leaving: BTreeMap::new(),
             scale_sets: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            hook_work: Arc::default(),
             answers: Vec::new(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
@@ -140,6 +143,13 @@ impl LabState {
                 stored.last_id = stored.last_id.max(id);
                 self.scale_sets.remove(&id);
             }
+            Record::Hook(record) => {
+                self.hooks.insert(record.id, Hook::new(record));
+            }
+            Record::HookGone(id) => {
+                stored.last_id = stored.last_id.max(id);
+                self.hooks.remove(&id);
+            }
             Record::Told(notices) => {
                 for Notice { job, kind } in notices {
                     let of_set = stored.jobs.get_mut(&job).and_then(|job| job.scale_set.as_mut());
@@ -160,6 +170,7 @@ impl LabState {
             self.apps.iter().map(|app| app.id).max(),
             self.runners.keys().copied().max(),
             self.scale_sets.keys().copied().max(),
+            self.hooks.keys().copied().max(),
             self.runs.keys().copied().max(),
         ];
         ids.into_iter().flatten().max().unwrap_or(0)

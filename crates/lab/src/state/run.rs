@@ -17,7 +17,7 @@ use crate::workflow::{
 
 const REF_LEN_MAX: usize = 255;
 /// The user who does everything in the lab.
-const ACTOR: &str = "dayfly";
+pub(super) const ACTOR: &str = "dayfly";
 
 /// The parameters of a dispatch.
 #[derive(Debug, Clone, Default)]
@@ -98,15 +98,21 @@ impl RunRecord {
         Ok(Run::start(Arc::new(workflow), request, timestamp(self.created_ms)))
     }
 
+    /// Returns the repository as events show it.
+    pub(super) fn show_repository(&self) -> serde_json::Value {
+        let (id, name) = (self.repository_id, &self.repository);
+        serde_json::json!({
+            "id": id, "name": name.name, "full_name": name.full_name(), "private": true,
+            "owner": {"login": name.owner, "id": id}, "default_branch": "main",
+        })
+    }
+
     fn github(&self, workflow: &Workflow) -> GithubContext {
-        let (owner, full_name) = (&self.repository.owner, self.repository.full_name());
+        let full_name = self.repository.full_name();
         let mut event = serde_json::json!({
             "ref": self.git_ref,
             "workflow": self.path(),
-            "repository": {
-                "id": self.repository_id, "name": self.repository.name, "full_name": full_name, "private": true,
-                "owner": {"login": owner, "id": self.repository_id}, "default_branch": "main",
-            },
+            "repository": self.show_repository(),
             "sender": {"login": ACTOR, "id": 1},
         });
         if let Some(trigger) =
@@ -328,4 +334,9 @@ fn full_ref(git_ref: &str) -> Result<String, Refusal> {
 /// Converts a time of the lab's clock for the pure parts of the code.
 pub(crate) fn timestamp(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
+}
+
+/// Formats milliseconds since 1970 as GitHub writes times.
+pub(crate) fn github_time(ms: i64) -> String {
+    timestamp(ms / 1000 * 1000).to_string()
 }
