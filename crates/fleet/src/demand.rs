@@ -4,9 +4,11 @@
 //! the deliveries of a webhook, the answers of a poll. Another source is another sender of the same events. Several sources
 //! may feed one pool, because the same job has the same id in each of them, and a number of jobs is not added to them.
 
+mod labels;
 mod poll;
 mod scale_set;
 mod source;
+mod webhook;
 
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ pub use poll::PollSource;
 pub use scale_set::{RegisterError, ScaleSetRegistrar, ScaleSetSource, scale_set};
 pub use source::{MinIdleNow, MinIdleSchedule, Source};
 pub(crate) use source::{Predecessors, start};
+pub use webhook::{WEBHOOK, WebhookSource};
 
 /// The demand of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

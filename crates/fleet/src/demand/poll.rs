@@ -6,9 +6,12 @@ use std::time::Duration;
 use dayfly_forge::{GithubJob, OpenJobs};
 use dayfly_host::retry::RUNNER;
 use rand::RngExt as _;
+use tokio::sync::mpsc;
 
+use crate::demand::labels::PoolLabels;
 use crate::demand::{DemandEvent, JobDemand, PoolDemandSender};
 use crate::fact::Fact;
+use crate::job_end::JobEnd;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactWriter;
 
@@ -22,12 +25,21 @@ const SOURCE: &str = "poll";
 pub struct PollSource {
     jobs: OpenJobs,
     fold: JobFold,
+    /// The changes that another source of the pool has reported.
+    reported: Option<mpsc::Receiver<DemandEvent>>,
 }
 
 impl PollSource {
     /// Creates a source for the jobs that a runner with these labels can run.
     pub fn new(jobs: OpenJobs, labels: Vec<String>) -> Self {
-        Self { jobs, fold: JobFold { labels, known: HashMap::new() } }
+        let fold = JobFold { labels: PoolLabels(labels), known: HashMap::new(), learned: HashMap::new() };
+        Self { jobs, fold, reported: None }
+    }
+
+    /// Also checks the jobs that another source of the pool has reported: one that is not in the lists is settled.
+    pub fn checking(mut self, reported: mpsc::Receiver<DemandEvent>) -> Self {
+        self.reported = Some(reported);
+        self
     }
 
     /// Passes changes on until a stop order.
@@ -35,6 +47,9 @@ impl PollSource {
         let mut failures = 0;
         let mut is_told = false;
         loop {
+            let reported =
+                self.reported.iter_mut().flat_map(|reported| std::iter::from_fn(|| reported.try_recv().ok()));
+            self.fold.learn(reported);
             let looked = tokio::select! {
                 biased;
                 _ = stop.above(StopOrder::None) => return,
@@ -71,18 +86,42 @@ impl PollSource {
 /// The jobs of the last look that concern a pool. Pure.
 #[derive(Debug)]
 struct JobFold {
-    /// The labels of the pool's runners.
-    labels: Vec<String>,
+    labels: PoolLabels,
     /// The open jobs, each with the name of its runner if it has one.
     known: HashMap<u64, Option<String>>,
+    /// The jobs that another source has reported since the last look began, each with the name of its runner. The lists may
+    /// lack them for a moment, so they count as known one look later.
+    learned: HashMap<u64, Option<String>>,
 }
 
 impl JobFold {
+    /// Takes in what another source has reported, before a look begins.
+    fn learn(&mut self, reported: impl Iterator<Item = DemandEvent>) {
+        for (job, runner) in self.learned.drain() {
+            self.known.entry(job).or_insert(runner);
+        }
+        for event in reported {
+            match event {
+                DemandEvent::Queued(demand) => {
+                    self.learned.insert(demand.job, None);
+                }
+                DemandEvent::Taken { job, runner } => {
+                    self.learned.insert(job, Some(runner));
+                }
+                DemandEvent::Ended(JobEnd { job, .. }) | DemandEvent::Settled { job } => {
+                    self.learned.remove(&job);
+                    self.known.remove(&job);
+                }
+                DemandEvent::Assigned { .. } | DemandEvent::MinIdle(_) | DemandEvent::Closed => {}
+            }
+        }
+    }
+
     /// Takes in all open jobs. Returns the changes since the last look.
     fn changes(&mut self, open: &[GithubJob]) -> Vec<DemandEvent> {
         let mut events = Vec::new();
         let mut known = HashMap::new();
-        for job in open.iter().filter(|job| self.fits(job)) {
+        for job in open.iter().filter(|job| self.labels.fit(&job.labels)) {
             let runner =
                 job.runner_name.clone().filter(|name| job.status == "in_progress" && !name.is_empty());
             let before = self.known.get(&job.id);
@@ -99,13 +138,6 @@ impl JobFold {
         events.extend(gone.map(|&job| DemandEvent::Settled { job }));
         self.known = known;
         events
-    }
-
-    /// Returns true if the pool's runners can run a job: GitHub compares labels without regard to case, and a runner needs all
-    /// labels of the job.
-    fn fits(&self, job: &GithubJob) -> bool {
-        let has = |label: &String| self.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
-        !job.labels.is_empty() && job.labels.iter().all(has)
     }
 }
 
@@ -127,8 +159,8 @@ mod tests {
     }
 
     fn fold() -> JobFold {
-        let labels = ["self-hosted", "Linux", "build"].map(str::to_owned).to_vec();
-        JobFold { labels, known: HashMap::new() }
+        let labels = PoolLabels(["self-hosted", "Linux", "build"].map(str::to_owned).to_vec());
+        JobFold { labels, known: HashMap::new(), learned: HashMap::new() }
     }
 
     fn queued(id: u64, labels: &[&str]) -> DemandEvent {
@@ -154,6 +186,19 @@ mod tests {
         let mut fold = fold();
         fold.changes(&[job(1, "in_progress", &["build"], Some("p-1-aaaaaaa"))]);
         assert_eq!(fold.changes(&[job(1, "queued", &["build"], None)]), [queued(1, &["build"])]);
+    }
+
+    #[test]
+    fn a_job_that_another_source_has_reported_is_settled_if_two_looks_do_not_find_it() {
+        let mut fold = fold();
+        fold.learn([queued(1, &["build"]), queued(2, &["build"])].into_iter());
+        assert_eq!(fold.changes(&[]), [], "the lists may lack it for a moment");
+        fold.learn(std::iter::empty());
+        let waiting = job(2, "queued", &["build"], None);
+        assert_eq!(fold.changes(std::slice::from_ref(&waiting)), [DemandEvent::Settled { job: 1 }]);
+        fold.learn([DemandEvent::Settled { job: 2 }, queued(3, &["build"])].into_iter());
+        fold.learn([DemandEvent::Settled { job: 3 }].into_iter());
+        assert_eq!(fold.changes(&[]), [], "both are settled already");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::poll::PollSource;
 use super::scale_set::ScaleSetSource;
+use super::webhook::WebhookSource;
 use super::{DemandEvent, PoolDemandSender};
 use crate::pool::Pool;
 use crate::stop::{Stop, StopOrder, StopSender};
@@ -29,6 +30,8 @@ pub enum Source {
     ScaleSet(Box<ScaleSetSource>),
     /// The lists of a repository's jobs.
     Poll(Box<PollSource>),
+    /// The deliveries of a webhook.
+    Webhook(Box<WebhookSource>),
     /// A schedule of the minimum of idle runners.
     Schedule(MinIdleSchedule),
 }
@@ -77,6 +80,7 @@ impl Source {
         match self {
             Self::ScaleSet(source) => source.run(&demand, &mut facts, stop).await,
             Self::Poll(source) => source.run(&demand, &mut facts, stop).await,
+            Self::Webhook(source) => source.run(&demand, &mut facts, stop).await,
             Self::Schedule(schedule) => schedule.run(&demand, stop).await,
         }
     }

@@ -366,6 +366,25 @@ fn a_job_that_two_sources_tell_of_gets_one_runner() {
 }
 
 #[test]
+fn a_job_whose_changes_two_sources_report_counts_once() {
+    let mut pool = Pool::scaled(0, 9);
+    pool.queue(7, &["a"]);
+    pool.queue(7, &["a"]);
+    assert_eq!(pool.starts(), [1]);
+    pool.all_up();
+    pool.taken(7, "r1");
+    pool.taken(7, "r1");
+    assert_eq!(pool.act(), []);
+    // A webhook says how it ended, and the lists of jobs that it is gone.
+    pool.slots.take(DemandEvent::Ended(failed_on("r1", 0)));
+    pool.settled(7);
+    pool.end(1, finished());
+    assert_eq!(pool.act(), []);
+    pool.queue(8, &["a"]);
+    assert_eq!(pool.starts(), [1], "neither report counts against another job");
+}
+
+#[test]
 fn a_runner_that_retires_counts_again_if_the_forge_gave_it_a_job() {
     let mut pool = Pool::scaled(0, 2);
     pool.assigned(1);
