@@ -47,5 +47,14 @@ pub(crate) const STARTS_MAX: u32 = 64;
 /// Most detailed verbosity of an entrypoint.
 pub(crate) const VERBOSITY_MAX: u8 = 3;
 
+/// Address and port of the server for webhooks.
+pub(crate) const WEBHOOK_LISTEN: &str = "127.0.0.1:9440";
+/// Path of a webhook's address.
+pub(crate) const WEBHOOK_PATH: &str = "/webhook";
+/// Most deliveries of webhooks a second. Each job has three.
+pub(crate) const WEBHOOK_RATE: u32 = 100;
+/// Largest limit for the deliveries of webhooks a second.
+pub(crate) const WEBHOOK_RATE_MAX: u32 = 10_000;
+
 /// The configuration file.
 pub(crate) const CONFIG_FILE: &str = "/etc/dayfly/dayfly.toml";

@@ -184,6 +184,19 @@ pub(crate) fn secret_file(file: &Path) -> Result<(), Failure> {
     is_the_owners_alone(file, "secret", &fs::metadata(file).map_err(failed)?)
 }
 
+/// Checks that a file exists. `what` is the word for it.
+///
+/// # Errors
+/// It does not exist, or is no file.
+pub(crate) fn is_there(file: &Path, what: &str) -> Result<(), Failure> {
+    let found = fs::metadata(file).map_err(|error| error.to_string());
+    match found {
+        Ok(found) if !found.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::usage(format!("the {what} {} is a folder", file.display()))),
+        Err(why) => Err(Failure::usage(format!("cannot read the {what} {}: {why}", file.display()))),
+    }
+}
+
 /// Checks owner and mode of a file with a secret. Pipes have no mode that counts.
 fn is_the_owners_alone(file: &Path, what: &str, metadata: &Metadata) -> Result<(), Failure> {
     if !metadata.is_file() {

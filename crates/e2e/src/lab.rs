@@ -127,6 +127,16 @@ impl LabProcess {
         self.forge.dispatch(&self.owner, &self.repository, "ci.yml", &dispatch).await.expect("a run")
     }
 
+    /// Creates a webhook of its repository, which tells an address each change of a job.
+    pub async fn make_hook(&self, address: &str, secret: &str) {
+        let hooks = format!("api/v3/repos/{}/hooks", self.principal);
+        let url = reqwest::Url::parse(&self.url).and_then(|url| url.join(&hooks)).expect("an address");
+        let config = serde_json::json!({"url": address, "content_type": "json", "secret": secret});
+        let body = serde_json::json!({"name": "web", "events": ["workflow_job"], "config": config});
+        let made = http().post(url).bearer_auth(&self.token).body(body.to_string()).send().await;
+        assert_eq!(made.expect("an answer").status().as_u16(), 201);
+    }
+
     /// Cancels a run.
     pub async fn cancel(&self, run: u64) {
         assert!(self.forge.cancel_run(&self.owner, &self.repository, run).await.expect("cancel"));

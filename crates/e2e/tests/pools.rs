@@ -1,4 +1,5 @@
-//! Tests of pools from a configuration file, fed by a scale set of the lab: the real `dayfly`, its listener, and its runners.
+//! Tests of pools from a configuration file, fed by the lab (a scale set, lists of jobs, a webhook): the real `dayfly`, its
+//! sources of demand, and its runners.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -48,7 +49,11 @@ impl Config {
     }
 
     fn orchestrator(&self) -> Running {
-        Dayfly::new(["orchestrator", "--json", "--config", &self.path.display().to_string()]).start()
+        self.command().start()
+    }
+
+    fn command(&self) -> Dayfly {
+        Dayfly::new(["orchestrator", "--json", "--config", &self.path.display().to_string()])
     }
 }
 
@@ -289,5 +294,43 @@ async fn a_hang_up_replaces_a_pool_that_has_changed_beside_its_last_job() {
     let ended = orchestrator.wait();
     ended.assert_status(143).assert_nothing_left();
     assert_eq!(lab.registrations().await, Vec::<String>::new());
+    lab.stop();
+}
+
+#[tokio::test]
+async fn a_webhook_brings_a_pool_of_forked_machines_up_from_zero_and_back_to_zero() {
+    const SECRET: &str = "of-the-webhook";
+    let lab = LabProcess::start();
+    let image = image();
+    let config = Config::new(
+        &lab,
+        &format!(
+            "[webhook]\nlisten = '127.0.0.1:0'\nsecret_env = 'WEBHOOK_SECRET'\n\
+             [pools.hooked]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = 'webhook'\nlabels = ['hooked']\nmax = 2\n\
+             accel = 'tcg'\nimage = '{image}'\nprefix = 'hooked'\ntimeouts = {{ idle = '1s' }}\n"
+        ),
+    );
+    let mut orchestrator = config.command().env("WEBHOOK_SECRET", SECRET).start();
+    let ready = orchestrator.wait_for_event("source_ready");
+    assert_eq!((ready["pool"].as_str(), ready["source"].as_str()), (Some("hooked"), Some("webhook")));
+    let address = ready["message"].as_str().and_then(|message| message.split(' ').next_back());
+    lab.make_hook(address.expect("the server's address"), SECRET).await;
+    assert_eq!(lab.registrations().await, Vec::<String>::new(), "no job, no runner");
+    let other = lab.dispatch(&jobs("[self-hosted, another]", 1, "echo done")).await;
+    let run = lab.dispatch(&jobs("[self-hosted, Hooked]", 2, "docker version")).await;
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    scaled_down(&lab).await;
+    lab.cancel(other).await;
+    orchestrator.signal(Signal::TERM);
+    let ended = orchestrator.wait();
+    ended.assert_status(143).assert_nothing_left();
+    assert_eq!(ended.events_of("loop_started").len(), 2, "one runner for each of its two jobs");
+    let started = ended.events_of("vmm_started");
+    assert!(started.iter().any(|fact| fact["from"] == "fork"), "{started:?}");
+    let concluded = ended.events_of("job_concluded");
+    assert_eq!(concluded.len(), 2, "the forge's word about each job: {concluded:?}");
+    assert!(concluded.iter().all(|fact| fact["conclusion"] == "success" && fact["pool"] == "hooked"));
+    assert!(ended.events_of("source_trouble").is_empty(), "{:?}", ended.events_of("source_trouble"));
+    assert!(!ended.stdout.contains(SECRET) && !ended.stderr.contains(SECRET));
     lab.stop();
 }

@@ -130,7 +130,13 @@ fn next_steps(args: &InitArgs, name: &str) -> String {
             format!("put the token into {} (mode 0600)", file.display())
         }
     };
-    format!("next: {secret}, then `dayfly validate {name}`")
+    let webhook = match args.demand {
+        Some(DemandWord::Webhook) => {
+            ", `openssl rand -hex 32` into /etc/dayfly/webhook-secret (mode 0600), and create the webhook (docs/scale-sets.md)"
+        }
+        _ => "",
+    };
+    format!("next: {secret}{webhook}, then `dayfly validate {name}`")
 }
 
 #[cfg(test)]
@@ -158,7 +164,8 @@ mod tests {
             "--principal acme/app",
             "--principal acme/app --scope repo --token-file /etc/t --demand scale-set --max 4",
             "--principal acme/app --demand poll --token-env GITHUB_TOKEN",
-            "--principal big-corp --scope enterprise --demand webhook --token-credential token",
+            "--principal big-corp --scope enterprise --demand scale-set --token-credential token",
+            "--principal acme/app --demand webhook",
             "--principal acme --demand static --max 999 --app-id 7 --key-file key.pem --forge https://ghes.example",
             "--principal acme --app-id 7 --installation 8 --key-file /k.pem --pool linux-big",
         ] {
@@ -173,6 +180,23 @@ mod tests {
                 reading.findings
             );
             assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o644);
+        }
+    }
+
+    #[test]
+    fn a_webhook_has_a_fallback_if_the_scope_allows_one_and_else_a_warning() {
+        for (options, demand, warnings) in [
+            ("--principal acme/app", "demand = [\"webhook\", \"poll\"]\n", 0),
+            ("--principal big-corp --scope enterprise", "demand = \"webhook\"\n", 1),
+        ] {
+            let folder = tempfile::tempdir().expect("folder");
+            let (end, file) = init(folder.path(), &format!("{options} --demand webhook"));
+            end.expect(options);
+            let text = fs::read_to_string(&file).expect("read");
+            assert!(text.contains(demand) && text.contains("[webhook]\n"), "{text}");
+            let around = Surroundings { is_this_host: false, size: None, guest_folder: "/".into() };
+            let reading = config::read(&file, &around).expect("read");
+            assert_eq!((reading.errors(), reading.findings.len()), (0, warnings), "{:?}", reading.findings);
         }
     }
 

@@ -6,6 +6,7 @@
 mod budget;
 mod forge;
 mod pool;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -105,9 +106,14 @@ pub(super) fn check(
     if let Some(budget) = &budget {
         budget::check(&pools, budget, around.size, &mut findings);
     }
+    let webhook = webhook::check(file, &mut findings);
     let problems = findings.problems;
-    let config =
-        budget.map(|host| Config { forges: forges.into_iter().flat_map(whole).collect(), pools, host });
+    let config = budget.map(|host| Config {
+        forges: forges.into_iter().flat_map(whole).collect(),
+        pools,
+        host,
+        webhook,
+    });
     (config, problems)
 }
 

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::pool_file::PoolFile;
 use super::value::Size;
+use super::webhook_file::WebhookFile;
 use crate::defaults;
 
 /// The configuration of `dayfly orchestrator`: forges, pools of runners, and the share of this host that they may use.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "the tables forges, pools and host")]
+#[serde(default, deny_unknown_fields, expecting = "the tables forges, pools, host and webhook")]
 #[schemars(title = "dayfly.toml")]
 pub(crate) struct ConfigFile {
     /// The forges, by a name that pools refer to.
@@ -21,6 +22,8 @@ pub(crate) struct ConfigFile {
     pub(crate) pools: IndexMap<String, PoolFile>,
     /// The share of this host that all pools together may use.
     pub(crate) host: HostFile,
+    /// The server for webhooks of the forges; pools with the demand webhook need it.
+    pub(crate) webhook: Option<WebhookFile>,
 }
 
 /// A forge, and how to authenticate at it: by one of token_file, token_env, token_credential, or app_id with key_file.

@@ -23,6 +23,7 @@ mod size_label;
 #[cfg(test)]
 mod tests;
 mod value;
+mod webhook_file;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -31,7 +32,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use file::ConfigFile;
 pub(crate) use pool_file::{DemandWord, ScopeWord};
 pub(crate) use problem::{Finding, Severity};
-pub(crate) use resolved::{Config, CredentialPlace, ForgeConfig, HostBudget, PoolConfig, Timeouts};
+pub(crate) use resolved::{
+    CertificatePlace, Config, CredentialPlace, ForgeConfig, HostBudget, PoolConfig, SecretPlace, Timeouts,
+    WebhookConfig,
+};
 pub(crate) use schedule::Schedule;
 pub(crate) use value::{MaxAge, Time};
 

@@ -233,9 +233,11 @@ fn unknown_key(at: &str, key: &Spanned<DeString<'_>>, table: Known) -> Problem {
     let name = key.get_ref();
     if secret::is_its_key(name) || secret::looks_like_one(name) {
         let why = "a secret must not be in this file, because the file may be read by others and kept in a repository";
-        return Problem::error(at, key.span(), why).hint(Some(
-            "use token_file, token_env or token_credential; for a GitHub App, app_id and key_file".to_owned(),
-        ));
+        let places = match table.keys().any(|key| key == "secret_file") {
+            true => "use secret_file, secret_env or secret_credential",
+            false => "use token_file, token_env or token_credential; for a GitHub App, app_id and key_file",
+        };
+        return Problem::error(at, key.span(), why).hint(Some(places.to_owned()));
     }
     let near = nearest(name, table.keys()).map(did_you_mean);
     let all = || format!("the keys here are {}", table.keys().collect::<Vec<_>>().join(", "));

@@ -1,5 +1,7 @@
 //! The configuration after all checks: what an orchestrator runs from. Secrets are not part of it.
 
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) pools: Vec<PoolConfig>,
     /// The share of this host that all pools together may use.
     pub(crate) host: HostBudget,
+    /// The server for webhooks; there is one if a pool has the source `webhook`.
+    pub(crate) webhook: Option<WebhookConfig>,
 }
 
 impl Config {
@@ -31,9 +35,6 @@ impl Config {
         for pool in &self.pools {
             let mut add =
                 |key: &str| all.push(format!("pools.{}.{key} is not served by this version", pool.name));
-            if pool.sources.contains(&DemandWord::Webhook) {
-                add("demand = \"webhook\"");
-            }
             if !pool.sizes.is_empty() {
                 add("sizes");
             }
@@ -76,6 +77,43 @@ pub(crate) enum CredentialPlace {
         /// A file with its private key, which only its owner may be able to read.
         key_file: PathBuf,
     },
+}
+
+/// The server for webhooks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct WebhookConfig {
+    /// The address that it listens at.
+    pub(crate) listen: SocketAddr,
+    /// Path of the webhook's address.
+    pub(crate) path: String,
+    /// Where the secret of the webhook is found. The secret itself is read at the start.
+    pub(crate) secret: SecretPlace,
+    /// The certificate; none: the server speaks HTTP.
+    pub(crate) certificate: Option<CertificatePlace>,
+    /// Most requests a second in the long run.
+    pub(crate) rate_limit: NonZeroU32,
+}
+
+/// The place of a secret that is one text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SecretPlace {
+    /// A file, which only its owner may be able to read.
+    File(PathBuf),
+    /// The name of an environment variable.
+    Env(String),
+    /// The name of a file in `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
+    #[serde(rename = "credential")]
+    Systemd(String),
+}
+
+/// The files of a server's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct CertificatePlace {
+    /// The certificate with its chain.
+    pub(crate) cert_file: PathBuf,
+    /// Its private key, in a file that only its owner may be able to read.
+    pub(crate) key_file: PathBuf,
 }
 
 /// A pool.

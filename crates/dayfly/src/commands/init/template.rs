@@ -1,11 +1,19 @@
 //! The text of a generated file.
 
 use super::Plan;
-use crate::config::{DemandWord, schema};
+use crate::config::{DemandWord, ScopeWord, schema};
 use crate::defaults;
 
 /// The column of comments behind values.
 const COMMENT_COLUMN: usize = 32;
+
+/// The server for webhooks, if one feeds the pool.
+const WEBHOOK: &str = r#"
+# The server for the webhook, which docs/scale-sets.md tells how to create at the forge.
+[webhook]
+listen = "127.0.0.1:9440"	# behind a proxy with TLS; or another address with cert_file and key_file
+secret_file = "/etc/dayfly/webhook-secret"	# of mode 0600
+"#;
 
 /// Returns a text as a TOML string. JSON writes strings as TOML reads them.
 pub(crate) fn quoted(text: &str) -> String {
@@ -18,7 +26,14 @@ pub(super) fn render(plan: &Plan) -> String {
     let credential: String =
         plan.credential.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let (forge, principal, pool) = (quoted(&plan.forge), quoted(&plan.principal), quoted(&plan.pool));
-    let (table, scope, demand_word) = (table_name(&plan.pool), scope.as_str(), demand.as_str());
+    let table = table_name(&plan.pool);
+    let (demand_value, webhook) = match demand {
+        // A repository has lists of jobs, in which the jobs of lost deliveries are.
+        DemandWord::Webhook if *scope == ScopeWord::Repo => (r#"["webhook", "poll"]"#.to_owned(), WEBHOOK),
+        DemandWord::Webhook => (quoted(demand.as_str()), WEBHOOK),
+        DemandWord::Static | DemandWord::ScaleSet | DemandWord::Poll => (quoted(demand.as_str()), ""),
+    };
+    let scope = scope.as_str();
     let demand_lines = of_demand(*demand);
     let (cpus, memory, disk) = (defaults::CPUS, defaults::MEMORY_MIB, defaults::DISK_GIB);
     let text = format!(
@@ -36,7 +51,7 @@ forge = "main"
 scope = "{scope}"	# repo, org or enterprise
 principal = {principal}
 labels = [{pool}]	# beside self-hosted, Linux and the architecture
-demand = "{demand_word}"
+demand = {demand_value}
 {demand_lines}max = {max}	# most machines at once
 
 # The machine of each job.
@@ -51,7 +66,7 @@ disk = "{disk}GiB"	# only written blocks take space
 # [host]
 # max_machines = 16	# of all pools together
 # vcpu_overcommit = 2.0	# virtual CPUs for each processor
-"#,
+{webhook}"#,
         schema = schema::ADDRESS
     );
     text.lines().map(|line| aligned(line) + "\n").collect()

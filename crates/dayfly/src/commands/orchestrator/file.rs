@@ -1,23 +1,28 @@
 //! The pools of a configuration file, with the credentials that it names.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dayfly_fleet::orchestrator::Budget;
 use dayfly_fleet::pool::Limits;
 use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::{Credential, Forge, RunnerScope};
+use secrecy::SecretString;
 
 use super::HostShare;
+use super::webhook::WebhookSubscriber;
 use crate::commands::runner::credential;
 use crate::commands::runner::request::{PoolRequest, ScaleSetRequest, forge_client};
 use crate::config::{
     self, Config, CredentialPlace, DemandWord, Finding, ForgeConfig, HostBudget, HostSize, PoolConfig,
-    Surroundings,
+    SecretPlace, Surroundings,
 };
 use crate::exit::{Failure, Result};
 use crate::rules;
 use crate::settings::Places;
+
+/// Longest file with a secret that is one text, bytes.
+const SECRET_FILE_MAX: u64 = 4096;
 
 /// A file that was read and checked.
 pub(super) struct FileConfig {
@@ -68,6 +73,8 @@ pub(crate) type Holder = (String, String);
 pub(super) struct Clients {
     forges: HashMap<Holder, Forge>,
     scale_sets: HashMap<(Holder, RunnerScope), ScaleSetClient>,
+    /// None if the file has no server for webhooks.
+    webhook: Option<WebhookSubscriber>,
 }
 
 /// The clients for a changed file. Pools that go on keep theirs.
@@ -91,12 +98,12 @@ impl Clients {
     ///
     /// # Errors
     /// A credential cannot be read.
-    pub(super) fn new(config: &Config) -> Result<Self> {
-        Self::with(config, &[])
+    pub(super) fn new(config: &Config, webhook: Option<WebhookSubscriber>) -> Result<Self> {
+        Self::with(config, &[], webhook)
     }
 
     /// `earlier` are pools whose runners may still have to be removed with the credentials of the file.
-    fn with(config: &Config, earlier: &[&PoolConfig]) -> Result<Self> {
+    fn with(config: &Config, earlier: &[&PoolConfig], webhook: Option<WebhookSubscriber>) -> Result<Self> {
         let mut pools: HashMap<Holder, Vec<&PoolConfig>> = HashMap::new();
         config.pools.iter().for_each(|pool| pools.entry(holder(pool)).or_default().push(pool));
         for pool in earlier {
@@ -110,7 +117,8 @@ impl Clients {
             let authorities = pools.first().and_then(|pool| pool.spec.authorities.as_deref());
             Ok((holder, forge_client(forge.url.clone(), credential, authorities)?))
         };
-        Ok(Self { forges: pools.into_iter().map(client).collect::<Result<_>>()?, scale_sets: HashMap::new() })
+        let forges = pools.into_iter().map(client).collect::<Result<_>>()?;
+        Ok(Self { forges, scale_sets: HashMap::new(), webhook })
     }
 
     /// Returns the clients for a changed file, of which `running` are the pools that run.
@@ -118,7 +126,7 @@ impl Clients {
     /// # Errors
     /// A credential cannot be read.
     pub(super) fn renew(&self, config: &Config, running: &[&PoolConfig]) -> Result<Renewal> {
-        let mut clients = Self::with(config, running)?;
+        let mut clients = Self::with(config, running, self.webhook.clone())?;
         let mut secrets = Vec::new();
         for (holder, client) in &mut clients.forges {
             let trusts_the_same =
@@ -155,6 +163,34 @@ fn polls(pool: &PoolConfig) -> bool {
     pool.sources.contains(&DemandWord::Poll)
 }
 
+fn takes_webhooks(pool: &PoolConfig) -> bool {
+    pool.sources.contains(&DemandWord::Webhook)
+}
+
+/// Reads a secret that is one text. `what` is the word for it.
+///
+/// # Errors
+/// It is not there, or others can read it.
+pub(super) fn secret_at(place: &SecretPlace, what: &str) -> Result<SecretString> {
+    match place {
+        SecretPlace::File(file) => rules::read_secret_file(file, what, SECRET_FILE_MAX),
+        SecretPlace::Env(name) => {
+            let missing = |_| Failure::usage(format!("the variable {name} holds no {what}"));
+            Ok(std::env::var(name).map_err(missing)?.into())
+        }
+        SecretPlace::Systemd(name) => rules::read_secret_file(&systemd_file(name)?, what, SECRET_FILE_MAX),
+    }
+}
+
+/// Returns the file of a systemd credential.
+fn systemd_file(name: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+        Failure::usage("CREDENTIALS_DIRECTORY is not set, which systemd sets for a service with credentials")
+            .hint(format!("add LoadCredential={name}:FILE to the service"))
+    })?;
+    Ok(Path::new(&folder).join(name))
+}
+
 /// Reads a credential for pools of one owner.
 pub(crate) fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> Result<Credential> {
     match place {
@@ -163,15 +199,7 @@ pub(crate) fn credential_of(place: &CredentialPlace, pools: &[&PoolConfig]) -> R
             let missing = |_| Failure::usage(format!("the variable {name} holds no token"));
             credential::token_of(std::env::var(name).map_err(missing)?.into())
         }
-        CredentialPlace::Systemd(name) => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                Failure::usage(
-                    "CREDENTIALS_DIRECTORY is not set, which systemd sets for a service with credentials",
-                )
-                .hint(format!("add LoadCredential={name}:FILE to the service"))
-            })?;
-            credential::token_in(&Path::new(&folder).join(name))
-        }
+        CredentialPlace::Systemd(name) => credential::token_in(&systemd_file(name)?),
         CredentialPlace::App { id, installation, key_file } => {
             let scopes = scopes(pools.iter().copied());
             let app = credential::app_of(&id.to_string(), *installation, key_file, scopes)?;
@@ -228,7 +256,9 @@ pub(super) fn request(pool: &PoolConfig, clients: &mut Clients) -> Result<PoolRe
     // Also without entries, because a reload may bring some, or another minimum.
     let is_static = pool.sources == [DemandWord::Static];
     let schedule = (!is_static).then(|| (pool.schedule.clone(), pool.min_idle));
+    let webhook = clients.webhook.as_ref().filter(|_| takes_webhooks(pool));
     Ok(PoolRequest {
+        webhook: webhook.map(WebhookSubscriber::request),
         scale_set: clients.scale_set(pool),
         polls: polls(pool),
         schedule,
@@ -264,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let (url, other) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
         let before = config(folder.path(), url, "old");
-        let clients = Clients::new(&before).expect("clients");
+        let clients = Clients::new(&before, None).expect("clients");
         let used = only(&clients).credential().clone();
         let running: Vec<_> = before.pools.iter().collect();
 

@@ -47,6 +47,7 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
         pools: vec![request],
         share: HostShare::default(),
         environment: args.environment.as_deref().map(make_environment).transpose()?,
+        webhook: None,
     })
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod file;
 mod flags;
 mod reload;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,7 @@ use crate::signals::Signals;
 use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
 use reload::{FilePool, PoolText, RunningFile, Triggers};
+use webhook::Webhook;
 
 /// The pools to run, and their share of the host.
 struct Plan {
@@ -32,6 +34,8 @@ struct Plan {
     share: HostShare,
     /// The common environment directory; none: that of the instance.
     environment: Option<PathBuf>,
+    /// The server for webhooks, if the file has one.
+    webhook: Option<Webhook>,
 }
 
 /// The share of this host that all pools together may use.
@@ -58,6 +62,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         }
         None => (flags::read(places, &args, &options)?, None),
     };
+    // It serves at once, because the first machines take their time, and a delivery is sent once.
+    let serving = plan.webhook.map(Webhook::start);
     let Prepared { host, mut instance, pools } = prepare::prepare(places, plan.pools, json).await?;
     host.limit_starts(plan.share.max_starts);
     host.limit_memory(plan.share.memory_overcommit);
@@ -76,6 +82,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         changes: file.is_some().then_some(changes),
     };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
+    let running = webhook::beside(serving, &facts, running);
     let stopped_by = match file {
         Some((path, config, clients, hang_ups)) => {
             let (asks, served) = control::serve(instance.folder())?;
@@ -86,6 +93,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
                 path,
                 pools: pools.collect(),
                 clients,
+                webhook: config.webhook,
                 places,
                 json,
                 host: &host,
@@ -112,9 +120,11 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
 /// Reads the pools of a file, and prints its problems.
 fn plan_of(places: &Places, path: &Path) -> Result<(Plan, Config, Clients)> {
     let FileConfig { config, share } = file::read(places, path, validate::show)?;
-    let mut clients = Clients::new(&config)?;
+    // Also if no pool takes webhooks yet, because a reload may bring one.
+    let webhook = config.webhook.as_ref().map(webhook::listen).transpose()?;
+    let mut clients = Clients::new(&config, webhook.as_ref().map(Webhook::subscriber))?;
     let pools = config.pools.iter().map(|pool| file::request(pool, &mut clients));
-    let plan = Plan { pools: pools.collect::<Result<_>>()?, share, environment: None };
+    let plan = Plan { pools: pools.collect::<Result<_>>()?, share, environment: None, webhook };
     Ok((plan, config, clients))
 }
 

@@ -21,7 +21,7 @@ use super::file::{self, Clients, NewSecret, Renewal};
 use super::{HostShare, run_of};
 use crate::commands::runner::prepare::{self, Controls, PreparedPool};
 use crate::commands::runner::refresh::Keepers;
-use crate::config::{Finding, Severity};
+use crate::config::{Finding, Severity, WebhookConfig};
 use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request};
 use crate::exit::{Failure, Result};
 use crate::printer;
@@ -47,6 +47,8 @@ pub(super) struct RunningFile<'a> {
     pub(super) path: PathBuf,
     pub(super) pools: Vec<FilePool>,
     pub(super) clients: Clients,
+    /// The server for webhooks, which a reload does not change.
+    pub(super) webhook: Option<WebhookConfig>,
     pub(super) places: &'a Places,
     pub(super) json: bool,
     pub(super) host: &'a VmHost,
@@ -101,6 +103,10 @@ impl RunningFile<'_> {
     /// The file has errors, a new secret does not work, or a new pool cannot be prepared. Nothing has changed then.
     async fn take_over(&mut self, problems: &mut Vec<FileProblem>) -> Result<PoolChanges> {
         let file = file::read(self.places, &self.path, |finding| problems.push(problem(finding)))?;
+        if file.config.webhook != self.webhook {
+            return Err(Failure::usage("the table webhook has changed, and is read at the start only")
+                .hint("start the orchestrator again; until then, leave the table as it was"));
+        }
         let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
         let Renewal { mut clients, secrets } = self.clients.renew(&file.config, &running)?;
         let found: Vec<PoolText> = file.config.pools.into_iter().map(PoolText::read).collect();

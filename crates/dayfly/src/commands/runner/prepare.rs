@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dayfly_fleet::demand::{
-    self, MinIdleNow, MinIdleSchedule, PollSource, ScaleSetRegistrar, ScaleSetSource, Source,
+    self, MinIdleNow, MinIdleSchedule, PollSource, ScaleSetRegistrar, ScaleSetSource, Source, WebhookSource,
 };
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
@@ -15,14 +15,17 @@ use dayfly_forge::{Forge, OpenJobs, RunnerScope};
 use dayfly_vm::{Machine, VmHost};
 use jiff::Timestamp;
 use secrecy::SecretString;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::request::{PoolRequest, ScaleSetRequest};
+use super::request::{PoolRequest, ScaleSetRequest, WebhookRequest};
 use crate::commands::machine;
 use crate::config::Schedule;
 use crate::exit::{Failure, Result};
 use crate::labels;
 use crate::settings::Places;
+
+/// Most changes that a webhook has reported and that wait for the next look at the lists of jobs.
+const COPIES_MAX: usize = 4096;
 
 /// Pools that are ready to run on this host.
 pub(crate) struct Prepared {
@@ -72,6 +75,7 @@ struct KnownPool {
     secret: Option<SecretString>,
     scale_set: Option<ScaleSetRequest>,
     polls: bool,
+    webhook: Option<WebhookRequest>,
     schedule: Option<(Schedule, u32)>,
     limits: Limits,
 }
@@ -170,10 +174,19 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
         }
         None => Registrar::Rest,
     };
-    if let (true, RunnerScope::Repository { owner, name }) = (known.polls, &known.spec.scope) {
-        let jobs = OpenJobs::new(known.forge.clone(), owner, name);
-        sources.push(Source::Poll(Box::new(PollSource::new(jobs, labels.clone()))));
+    let mut poll = poll(&known, &labels);
+    if let Some(WebhookRequest { queue, url }) = known.webhook {
+        let mut webhook = WebhookSource::new(queue, url, known.spec.scope.clone(), labels.clone());
+        if known.scale_set.is_some() {
+            webhook = webhook.without_ends();
+        }
+        if let Some(checking) = poll.take() {
+            let (copies, reported) = mpsc::channel(COPIES_MAX);
+            (webhook, poll) = (webhook.checked_by(copies), Some(checking.checking(reported)));
+        }
+        sources.push(Source::Webhook(Box::new(webhook)));
     }
+    sources.extend(poll.map(|poll| Source::Poll(Box::new(poll))));
     if let Some((schedule, otherwise)) = known.schedule {
         let (source, sender) = MinIdleSchedule::new(min_idle_now(schedule, otherwise));
         controls.min_idle = Some(sender);
@@ -193,6 +206,15 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
         limits: known.limits,
     };
     PreparedPool { pool, sources, controls }
+}
+
+fn poll(known: &KnownPool, labels: &[String]) -> Option<PollSource> {
+    match &known.spec.scope {
+        RunnerScope::Repository { owner, name } if known.polls => {
+            Some(PollSource::new(OpenJobs::new(known.forge.clone(), owner, name), labels.to_vec()))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the scale set of a pool. Jobs may ask for it by its name and by the labels of the pool's runners.
@@ -215,7 +237,7 @@ fn scale_set(
 
 /// Asks a pool's forge for everything that must be known before the first runner.
 async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
-    let PoolRequest { spec, forge, secret, warnings, scale_set, polls, schedule, limits } = request;
+    let PoolRequest { spec, forge, secret, warnings, scale_set, polls, webhook, schedule, limits } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -223,7 +245,7 @@ async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
     let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
     // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
     forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
-    Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, polls, schedule, limits })
+    Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, polls, webhook, schedule, limits })
 }
 
 async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {

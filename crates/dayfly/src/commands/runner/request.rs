@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dayfly_fleet::pool::{Limits, MachineSpec, PoolSpec};
 use dayfly_forge::scale_set::ScaleSetClient;
+use dayfly_forge::webhook::WebhookQueue;
 use dayfly_forge::{ApiBase, Credential, Forge, ForgeOptions, RunnerScope};
 use dayfly_guest::variables;
 use dayfly_vm::Mount;
@@ -35,6 +36,8 @@ pub(crate) struct PoolRequest {
     pub(crate) scale_set: Option<ScaleSetRequest>,
     /// True if the lists of the repository's jobs feed the pool.
     pub(crate) polls: bool,
+    /// The deliveries of webhooks that feed the pool.
+    pub(crate) webhook: Option<WebhookRequest>,
     /// The schedule of the minimum of idle runners, and the minimum at other times.
     pub(crate) schedule: Option<(Schedule, u32)>,
     /// Limits of the waits for the forge, the registry and the VMs.
@@ -52,6 +55,15 @@ pub(crate) struct ScaleSetRequest {
     pub(crate) capacity: u32,
 }
 
+/// The deliveries of webhooks that feed a pool.
+#[derive(Debug)]
+pub(crate) struct WebhookRequest {
+    /// The queue, which a server fills from the start, so that no delivery is lost while the pool is prepared.
+    pub(crate) queue: WebhookQueue,
+    /// Address of the server.
+    pub(crate) url: String,
+}
+
 impl PoolRequest {
     /// Returns a request for a pool that no source feeds.
     pub(crate) fn new(spec: PoolSpec, forge: Forge) -> Self {
@@ -62,6 +74,7 @@ impl PoolRequest {
             warnings: Vec::new(),
             scale_set: None,
             polls: false,
+            webhook: None,
             schedule: None,
             limits: Limits::default(),
         }

@@ -91,7 +91,7 @@ fn app(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<Cr
 }
 
 /// Checks the name of a variable or a credential. It must not be the secret itself, nor lead to another folder.
-fn plain(key: &str, name: &str, findings: &mut Findings<'_>) -> Option<String> {
+pub(super) fn plain(key: &str, name: &str, findings: &mut Findings<'_>) -> Option<String> {
     if secret::looks_like_one(name) {
         let message = "this is a token itself; the name of the place that holds it is needed";
         findings.error(key, message, None);

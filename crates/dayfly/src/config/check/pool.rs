@@ -80,6 +80,7 @@ fn whole(name: &str, table: &mut Table<'_, '_>, file: &ConfigFile, forges: &Forg
     let sources = demand::sources(table);
     let schedule = demand::schedule(table);
     demand::numbers(table, &sources);
+    demand::webhook(table, file, &sources);
     let scale_set = demand::scale_set(table, name, &sources);
     let sizes = demand::sizes(table, &sources);
     let spec = spec(name, table, forge, scope, machine, &sources);

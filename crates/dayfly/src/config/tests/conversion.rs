@@ -40,15 +40,17 @@ fn every_key_reaches_its_place() {
 fn the_file_of_the_tests_has_every_key() {
     let (_, positions, problems) = super::super::reader::read(WHOLE);
     assert!(problems.is_empty(), "{problems:?}");
-    let tables = ["forges.main", "forges.lab", "pools.build", "pools.old", "host"];
-    for table in ["forges.main", "pools.build", "pools.build.timeouts", "pools.old.start", "host"] {
+    let tables = ["forges.main", "forges.lab", "pools.build", "pools.old", "host", "webhook"];
+    for table in ["forges.main", "pools.build", "pools.build.timeouts", "pools.old.start", "host", "webhook"]
+    {
         for key in keys_of(table) {
             let kind = table.split('.').next().expect("one");
             let rest: Vec<&str> = table.split('.').skip(2).collect();
             let of_kind = tables.iter().filter(|table| table.starts_with(kind));
             let mut places = of_kind.map(|table| [&[*table], &rest[..], &[key]].concat().join("."));
-            // A pause excludes the other keys of the start order, and there is one credential.
-            let is_elsewhere = ["pause", "token_file", "token_env"].contains(&key);
+            // A pause excludes the other keys of the start order, and there is one credential and one secret.
+            let is_elsewhere =
+                ["pause", "token_file", "token_env", "secret_env", "secret_credential"].contains(&key);
             assert!(is_elsewhere || places.any(|place| has(&positions, &place)), "{table}.{key}");
         }
     }

@@ -178,6 +178,84 @@ fn sources_that_exclude_each_other_are_refused() {
 }
 
 #[test]
+fn a_webhook_needs_a_server_with_a_secret_and_with_tls_unless_it_is_on_loopback() {
+    let found = |keys: &str| {
+        let demand = "demand = [\"webhook\", \"poll\"]";
+        let webhook = if keys.is_empty() { String::new() } else { format!("[webhook]\n{keys}") };
+        messages(&format!("{demand}\n{webhook}"))
+    };
+    let secret = "secret_file = \"/s\"";
+    for good in [
+        secret.to_owned(),
+        "secret_env = \"S\"\nlisten = \"[::1]:80\"\npath = \"/\"".to_owned(),
+        "secret_credential = \"s\"\nlisten = \"0.0.0.0:80\"\nbehind_proxy = true".to_owned(),
+        format!("{secret}\nlisten = \"[::]:443\"\ncert_file = \"/c\"\nkey_file = \"/k\""),
+    ] {
+        assert_eq!(found(&good), [""; 0], "{good}");
+    }
+    let keys = [
+        "",
+        "path = \"/x\"",
+        "secret_file = \"s\"",
+        "secret_file = \"/s\"\nsecret_env = \"S\"",
+        "secret_env = \"ghp_x\"",
+        "secret_file = \"/s\"\nlisten = \"[::]:9440\"",
+        "secret_file = \"/s\"\nlisten = \"::ffff:10.0.0.1\"",
+        "secret_file = \"/s\"\nlisten = \"localhost:80\"",
+        "secret_file = \"/s\"\npath = \"hook\"",
+        "secret_file = \"/s\"\npath = \"/a?b\"",
+        "secret_file = \"/s\"\ncert_file = \"/c\"",
+        "secret_file = \"/s\"\nkey_file = \"/k\"",
+        "secret_file = \"/s\"\ncert_file = \"c\"\nkey_file = \"/k\"",
+        "secret_file = \"/s\"\nrate_limit = 0",
+        "secret = \"S3CRET\"",
+    ];
+    let all: Vec<String> = keys.iter().map(|keys| found(keys).join("\n")).collect();
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    pools.p.demand: the demand webhook needs a server, and there is no table [webhook]
+    webhook: the webhook has no secret, so anyone could send deliveries
+    webhook.secret_file: the path "s" must be absolute
+    webhook.secret_env: secret_file and secret_env are two places of the secret, and one is needed
+    webhook.secret_env: this is a token itself; the name of the place that holds it is needed
+    webhook.listen: [::]:9440 is not loopback, and without TLS everyone on the way can read the deliveries
+    webhook.listen: "::ffff:10.0.0.1" is no address with a port, such as 127.0.0.1:9440 or [::]:9440
+    webhook.listen: "localhost:80" is no address with a port, such as 127.0.0.1:9440 or [::]:9440
+    webhook.path: "hook" is no path: / and at most 200 letters, digits, -, ., _, ~ or /
+    webhook.path: "/a?b" is no path: / and at most 200 letters, digits, -, ., _, ~ or /
+    webhook.cert_file: the certificate needs its private key: the key key_file is missing
+    webhook.key_file: the private key needs its certificate: the key cert_file is missing
+    webhook.cert_file: the path "c" must be absolute
+    webhook.rate_limit: 0 must be between 1 and 10000
+    webhook: the webhook has no secret, so anyone could send deliveries
+    webhook.secret: a secret must not be in this file, because the file may be read by others and kept in a repository
+    "#);
+}
+
+#[test]
+fn a_webhook_alone_is_a_warning_because_a_lost_delivery_is_not_sent_again() {
+    let webhook = "[webhook]\nsecret_env = \"S\"";
+    for (keys, hint) in [
+        ("demand = \"webhook\"", Some("add the fallback")),
+        ("demand = \"webhook\"\nscope = \"enterprise\"\nprincipal = \"acme\"", Some("use scale-set")),
+        ("demand = [\"webhook\", \"poll\"]", None),
+        ("demand = [\"webhook\", \"scale-set\"]", None),
+    ] {
+        let text = pool(&format!("{keys}\n{webhook}"));
+        let text = if keys.contains("principal") {
+            text.replacen("principal = \"acme/app\"\n", "", 1)
+        } else {
+            text
+        };
+        let reading = read(&text);
+        assert!(reading.config.is_some(), "{:?}", reading.findings);
+        let hints: Vec<_> = reading.findings.iter().filter_map(|finding| finding.hint.as_deref()).collect();
+        assert_eq!(hints.len(), usize::from(hint.is_some()), "{keys}: {:?}", reading.findings);
+        assert!(hint.is_none_or(|hint| hints[0].starts_with(hint)), "{hints:?}");
+    }
+    assert_eq!(messages(webhook), ["webhook: no pool has the demand webhook"]);
+}
+
+#[test]
 fn values_are_checked_as_those_of_options_are() {
     for (keys, message) in [
         ("labels = [\"a\\nb\"]", "is no label"),

@@ -67,7 +67,7 @@ impl Stage {
         let hook = server.url();
         tasks.spawn(server.serve(mpsc::channel(1).0, std::future::pending()));
         let (sender, demand) = mpsc::unbounded_channel();
-        let sender = PoolDemandSender { pool: "p".into(), sender };
+        let sender = PoolDemandSender { pool: 0, sender };
         let (sink, facts) = crate::stream::channel();
         let (stop, stopped) = stop::channel();
         let source = tokio::spawn(async move { source.run(&sender, &mut sink.of_loop(0), stopped).await });

@@ -6,6 +6,7 @@ use dayfly_fleet::demand::{Demand, Scale, StartOrder};
 use dayfly_fleet::pool::Registration;
 
 use super::Table;
+use crate::config::file::ConfigFile;
 use crate::config::pool_file::{DemandWord, PoolFile, ScopeWord};
 use crate::config::schedule::{Period, Schedule};
 use crate::config::size_label::SizeLabel;
@@ -43,6 +44,32 @@ pub(super) fn sources(table: &mut Table<'_, '_>) -> Vec<DemandWord> {
         table.error("demand", message, Some(hint));
     }
     sources
+}
+
+/// Checks that a pool with the source `webhook` has a server for it, and another source for deliveries that are lost.
+pub(super) fn webhook(table: &mut Table<'_, '_>, file: &ConfigFile, sources: &[DemandWord]) {
+    if !sources.contains(&DemandWord::Webhook) {
+        return;
+    }
+    if file.webhook.is_none() && !table.findings.positions.has("webhook") {
+        let hint = "add a table [webhook] with secret_file = \"/etc/dayfly/webhook-secret\"".to_owned();
+        table.error(
+            "demand",
+            "the demand webhook needs a server, and there is no table [webhook]",
+            Some(hint),
+        );
+    }
+    if sources == [DemandWord::Webhook] && table.are_read(&["scope"]) {
+        let hint = match table.pool.scope {
+            ScopeWord::Repo => "add the fallback: demand = [\"webhook\", \"poll\"]",
+            ScopeWord::Org | ScopeWord::Enterprise => {
+                "use scale-set; or a pool for each repository with demand = [\"webhook\", \"poll\"]"
+            }
+        };
+        let message = "a forge sends a lost delivery only once, so that its job would wait without a runner";
+        let key = table.key("demand");
+        table.findings.warning(&key, message, Some(hint.to_owned()));
+    }
 }
 
 /// Returns the demand as the fleet knows it.
