@@ -65,6 +65,8 @@ impl Setting {
         }
         fs::write(path.join("share/qemu/qboot.rom"), "qboot").unwrap();
         let setting = Self { folder };
+        // It has no version, as a program that is no QEMU.
+        let script = script.replacen("#!/bin/sh\n", "#!/bin/sh\n[ \"$1\" != --version ] || exit 0\n", 1);
         fs::write(setting.vmm(), script).unwrap();
         fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o755)).unwrap();
         setting

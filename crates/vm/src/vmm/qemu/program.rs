@@ -1,6 +1,9 @@
 //! Finds QEMU's program.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::machine::StartError;
 use dayfly_host::tool::{self, Reach};
@@ -9,6 +12,10 @@ use dayfly_host::tool::{self, Reach};
 const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/opt/qemu/bin", "/usr/libexec"];
 /// Name of QEMU's program.
 const NAME: &str = "qemu-system-x86_64";
+/// Longest time that QEMU may take to print its version. It takes some 20 ms on a quiet host.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+/// Most bytes of its answer that are read.
+const VERSION_BYTES_MAX: u64 = 4096;
 /// Command that installs QEMU.
 pub(super) const MEND: &str = "apt-get install qemu-system-x86";
 
@@ -25,9 +32,43 @@ pub(crate) fn find(chosen: Option<&Path>) -> Result<PathBuf, StartError> {
     found.ok_or_else(|| StartError::NoTool { tool: NAME, looked: looked(), mend: MEND })
 }
 
-/// Returns QEMU's version, from the first line of `--version`.
+/// Returns QEMU's version, from the first line of `--version`. A program that does not answer in time has none.
 pub(super) fn version(qemu: &Path) -> Option<String> {
-    let output = tool::command(qemu, Reach::Host).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
+    let mut command = tool::command(qemu, Reach::Host);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let begin = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if begin.elapsed() > VERSION_LIMIT {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let mut text = String::new();
+    child.stdout.take()?.take(VERSION_BYTES_MAX).read_to_string(&mut text).ok()?;
     Some(text.lines().next()?.trim_start_matches("QEMU emulator version ").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_tell_its_version_has_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of = |script: &str| {
+            let path = folder.path().join(script.len().to_string());
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+            version(&path)
+        };
+        assert_eq!(of("echo 'QEMU emulator version 9.2.1 (x)'; echo more").as_deref(), Some("9.2.1 (x)"));
+        assert_eq!(of("exit 1"), None);
+        assert_eq!(of("exec sleep 600"), None);
+        assert_eq!(version(&folder.path().join("none")), None);
+    }
 }
