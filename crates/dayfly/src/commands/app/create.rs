@@ -79,7 +79,14 @@ impl Plan {
         let web = self.base.web_url();
         let url = if web == FORGE_URL { String::new() } else { format!("url = {}\n", quoted(&web)) };
         let key_file = quoted(&self.files.key.display().to_string());
-        format!("[forges.main]\n{url}app_id = {app_id}\nkey_file = {key_file}")
+        let webhook = match &self.manifest.webhook {
+            Some(_) => {
+                let secret_file = quoted(&self.files.webhook_secret.display().to_string());
+                format!("\n\n[webhook]\nlisten = \"127.0.0.1:9440\"\nsecret_file = {secret_file}")
+            }
+            None => String::new(),
+        };
+        format!("[forges.main]\n{url}app_id = {app_id}\nkey_file = {key_file}{webhook}")
     }
 }
 
