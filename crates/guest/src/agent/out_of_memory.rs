@@ -90,8 +90,8 @@ fn memory_mib(meminfo: &str) -> u64 {
     total.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() >> 10
 }
 
-/// Writes a line to the standard error of a process, or of its parent if it has none any more. Only a pipe is written to:
-/// it leads to the program that shows the output.
+/// Writes a line to the standard error of a process, or of its parent if it has none any more. Only a pipe or a terminal is
+/// written to: it leads to the program that shows the output.
 fn write_to_output_of(pid: u32, text: &str) {
     let line = format!("\ndayfly: {text}\n");
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -100,9 +100,10 @@ fn write_to_output_of(pid: u32, text: &str) {
         // A full pipe must not stop the agent.
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let Ok(pipe) = rustix::fs::open(format!("/proc/{pid}/fd/2"), flags, Mode::empty()) else { continue };
-        let is_pipe = rustix::fs::fstat(&pipe)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-        if is_pipe && rustix::io::write(&pipe, line.as_bytes()).is_ok() {
+        let is_shown = rustix::fs::fstat(&pipe).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::Fifo || rustix::termios::isatty(&pipe)
+        });
+        if is_shown && rustix::io::write(&pipe, line.as_bytes()).is_ok() {
             return;
         }
     }
