@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::delivery::JobDelivery;
+use super::refusal::Refusal;
 
 /// Most deliveries that wait for a pool. Its reader only compares labels, so they wait for moments.
 const QUEUE_LENGTH: usize = 1024;
@@ -25,13 +27,27 @@ impl WebhookQueues {
         WebhookQueue(receiver)
     }
 
-    /// Puts a delivery into each queue that has room. Returns false if one has none, or if all pools are gone because the
-    /// process stops: a delivery that comes again is taken by those pools alone that have not seen it.
-    pub(super) fn offer(&self, delivery: &Arc<JobDelivery>) -> bool {
+    /// Puts a delivery into each queue that has room.
+    ///
+    /// # Errors
+    /// A queue has none, or all pools are gone because the process stops. A delivery that comes again is taken by those pools
+    /// alone that have not seen it.
+    pub(super) fn offer(&self, delivery: &Arc<JobDelivery>) -> Result<(), Refusal> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.retain(|queue| !queue.is_closed());
-        let full = queues.iter().filter(|queue| queue.try_send(Arc::clone(delivery)).is_err()).count();
-        full == 0 && !queues.is_empty()
+        let (mut taken, mut full) = (false, false);
+        queues.retain(|queue| match queue.try_send(Arc::clone(delivery)) {
+            Err(TrySendError::Closed(_)) => false,
+            sent => {
+                taken |= sent.is_ok();
+                full |= sent.is_err();
+                true
+            }
+        });
+        match (full, taken) {
+            (true, _) => Err(Refusal::Full),
+            (false, true) => Ok(()),
+            (false, false) => Err(Refusal::NoPool),
+        }
     }
 }
 

@@ -26,14 +26,17 @@ pub(super) enum Refusal {
     Signature,
     /// A signed body that is no delivery.
     NoDelivery,
-    /// The queue of a pool is full, or there is no pool any more.
+    /// The queue of a pool is full.
     Full,
+    /// No pool takes deliveries, because the process stops or its file has no such pool.
+    NoPool,
     /// More connections at once than are allowed.
     Connection,
 }
 
 impl Refusal {
-    /// The reasons that are reported. Strangers who look for other programs at the port are no trouble.
+    /// The reasons that are reported. Strangers who look for other programs at the port are no trouble, nor is an end that
+    /// was ordered.
     const REPORTED: [Self; 7] = [
         Self::Rate,
         Self::TooLong,
@@ -54,7 +57,7 @@ impl Refusal {
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::Signature => StatusCode::UNAUTHORIZED,
             Self::NoDelivery => StatusCode::BAD_REQUEST,
-            Self::Full | Self::Connection => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::NoPool | Self::Connection => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -71,6 +74,7 @@ impl Refusal {
             }
             Self::NoDelivery => "that are signed, but no delivery of a webhook",
             Self::Full => "that a pool could not take",
+            Self::NoPool => "that no pool takes",
             Self::Connection => "at more connections than are allowed at once",
         }
     }

@@ -244,8 +244,10 @@ impl Shared {
         match delivery.map_err(|error| (Refusal::NoDelivery, format!("refused: {error}")))? {
             Webhook::Ping => Ok("accepted: the webhook works".to_owned()),
             Webhook::Other => Ok("accepted, but of no interest: dayfly needs workflow_job events".to_owned()),
-            Webhook::Job(job) if self.queues.offer(&job) => Ok("accepted".to_owned()),
-            Webhook::Job(_) => Err(refused(Refusal::Full)),
+            Webhook::Job(job) => match self.queues.offer(&job) {
+                Ok(()) => Ok("accepted".to_owned()),
+                Err(refusal) => Err(refused(refusal)),
+            },
         }
     }
 }
