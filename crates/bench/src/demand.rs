@@ -248,6 +248,7 @@ async fn burst() -> Result<Figure, Error> {
     // The pool's template is prepared at the start.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (run, _) = stage.dispatch("burst", 1).await;
+    orchestrator.wait_for_event("listening");
     stage.succeeds(run).await?;
     let (run, dispatched) = stage.dispatch("burst", BURST).await;
     let mut last = f64::NAN;
