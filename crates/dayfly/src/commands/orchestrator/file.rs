@@ -221,9 +221,14 @@ fn trusted<'a>(mut pools: impl Iterator<Item = &'a PoolConfig>, holder: &Holder)
 
 /// Gives each pool the authorities of its forge, so that a change of them is a change of the pool.
 fn trust(config: &mut Config) -> Result<()> {
-    for pool in &mut config.pools {
-        let read = authorities(&config.forges[&pool.forge]);
-        pool.spec.authorities = read.map_err(|failure| failure.at(&format!("forges.{}", pool.forge)))?;
+    for (name, forge) in &config.forges {
+        if config.pools.iter().all(|pool| pool.forge != *name) {
+            continue;
+        }
+        let read = authorities(forge).map_err(|failure| failure.at(&format!("forges.{name}")))?;
+        for pool in config.pools.iter_mut().filter(|pool| pool.forge == *name) {
+            pool.spec.authorities.clone_from(&read);
+        }
     }
     Ok(())
 }
