@@ -43,7 +43,7 @@ impl WebhookSource {
         Self { queue, url, fold: WebhookFold::new(scope, PoolLabels(labels)), copies: None }
     }
 
-    /// Leaves it to another source of the pool to report how jobs ended, because each end is told once.
+    /// Leaves it to another source of the pool to report how jobs ended, because each end is reported once.
     pub fn without_ends(mut self) -> Self {
         self.fold.tells_ends = false;
         self

@@ -161,7 +161,7 @@ fn is_this_host(host: &str) -> bool {
     matches!(name, "127.0.0.1" | "localhost")
 }
 
-/// Serves the page until `end` is told. Returns when the answers in progress are sent.
+/// Serves the page until `end` completes. Returns when the answers in progress are sent.
 pub(super) async fn serve(listener: TcpListener, router: Router, end: oneshot::Receiver<()>) {
     let mut end = std::pin::pin!(end);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All calls only read; for a GitHub App a token is requested, which ends by itself. Whether a fine-grained token may register
-//! runners cannot be read, and is told so.
+//! runners cannot be read, and is reported so.
 
 mod subject;
 #[cfg(test)]
@@ -27,10 +27,10 @@ use verdict::{Evidence, Verdict};
 
 /// Longest time that the checks of one credential may take.
 const SUBJECT_TIME_MAX: Duration = Duration::from_secs(120);
-/// Difference between the clocks from which on it is told, and the one that runner apps refuse (actions/runner 2.336.0: "more than
+/// Difference between the clocks that is reported, and the one that runner apps refuse (actions/runner 2.336.0: "more than
 /// five minutes"), in seconds.
 const CLOCK_DIFFERENCE_S: (u64, u64) = (30, 300);
-/// Share of an hour's calls, in percent, below which the rest is told as a problem. dayfly holds back looks at runners then.
+/// Share of an hour's calls, in percent, below which the rest is reported as a problem. dayfly holds back looks at runners then.
 const CALLS_LEFT_PERCENT_MIN: u64 = 15;
 
 /// Checks the forges of the configuration file, or the one of the options.
