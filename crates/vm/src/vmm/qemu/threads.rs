@@ -25,7 +25,7 @@ impl TcgThreads {
     /// Older versions translate a page before they watch it for writes, so a thread may keep a translation of bytes that
     /// another thread has just replaced. A kernel that changes a branch of its own puts a breakpoint there for a moment; a
     /// virtual CPU that keeps the breakpoint panics ("Oops: int3 ... Fatal exception in interrupt"). With QEMU 7.2 and
-    /// Linux 6.12, 2 of some 60 machines did while they booted. One thread never does, and on a host whose processors are
+    /// Linux 6.12, 1 of 26 machines did while it booted. In one thread none was seen to, and on a host whose processors are
     /// all busy it is faster too, because no virtual CPU waits for another one that has lost its processor.
     pub(super) fn of(qemu: &Path) -> Self {
         static KNOWN: Mutex<Option<HashMap<String, TcgThreads>>> = Mutex::new(None);
