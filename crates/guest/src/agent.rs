@@ -11,8 +11,7 @@
 //! ```
 //!
 //! A host may disconnect at any time, and another one may connect. The agent repeats facts (milestones, files, faults, the
-//! entrypoint's exit) to each host that says hello. Lines of output are sent once: a new host gets only those that are
-//! still queued.
+//! entrypoint's exit) to each host that says hello, and the last lines of output from the one on that the host names.
 
 mod children;
 mod docker;
@@ -188,13 +187,13 @@ impl Agent {
 
     fn handle(&self, message: HostMessage) {
         match message {
-            HostMessage::Hello { version, epoch } => {
+            HostMessage::Hello { version, epoch, lines_seen } => {
                 if version != VERSION {
                     self.fault(format!(
                         "the host speaks version {version} of the protocol, this guest {VERSION}"
                     ));
                 }
-                self.outbox.greet(epoch);
+                self.outbox.greet(epoch, lines_seen);
             }
             HostMessage::Identify(identity) => self.identify(&identity),
             HostMessage::PutFile { name, content } => self.put_file(&name, &content),
@@ -362,6 +361,7 @@ impl Agent {
         }
         *current = Some(start.runner_id.clone());
         drop(current);
+        self.outbox.entrypoint_started();
         if let Err(error) = self.try_start_entrypoint(start) {
             self.fault(format!("cannot start the entrypoint: {error}"));
             self.outbox.fact(GuestMessage::EntrypointExited { code: Some(127), signal: None });

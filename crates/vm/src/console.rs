@@ -190,7 +190,7 @@ impl Lines {
             text.push_str(" (cut)");
         }
         // If the owner is gone, the line is lost.
-        let _ = self.events.send(VmEvent::Line { source: Source::Entrypoint, text }).await;
+        let _ = self.events.send(VmEvent::Line { number: 0, source: Source::Entrypoint, text }).await;
     }
 }
 

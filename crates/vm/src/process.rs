@@ -1,19 +1,33 @@
-//! Child processes by descriptor, so that a wait or a kill never hits another process that got the same number.
+//! Processes by descriptor, so that a wait or a kill never hits another process that got the same number.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
-/// A child process.
+/// Longest time that a killed process which another process has started may take to exit. Freeing gigabytes of memory takes
+/// a moment.
+const REAP_LIMIT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// A process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    parent: Parent,
     descriptor: AsyncFd<OwnedFd>,
     kill_signal: Signal,
+}
+
+/// The process that has started a process, and that learns its exit status.
+#[derive(Debug)]
+enum Parent {
+    /// This process.
+    This(Child),
+    /// An earlier process, which has died.
+    Earlier { pid: u32 },
 }
 
 /// How a process stopped.
@@ -23,6 +37,8 @@ pub(crate) enum Ending {
     Exited(i32),
     /// This signal killed the process.
     Signalled(i32),
+    /// The process has exited. Only the process that has started it could learn its status.
+    Unknown,
 }
 
 impl Process {
@@ -33,13 +49,19 @@ impl Process {
             .map_err(io::Error::from)
             .and_then(crate::readiness::readable);
         match descriptor {
-            Ok(descriptor) => Ok(Self { child, descriptor, kill_signal: Signal::KILL }),
+            Ok(descriptor) => Ok(Self { parent: Parent::This(child), descriptor, kill_signal: Signal::KILL }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(error)
             }
         }
+    }
+
+    /// Takes over a process that an earlier process has started.
+    pub(crate) fn of_earlier(pid: u32, descriptor: OwnedFd) -> io::Result<Self> {
+        let descriptor = crate::readiness::readable(descriptor)?;
+        Ok(Self { parent: Parent::Earlier { pid }, descriptor, kill_signal: Signal::KILL })
     }
 
     /// Makes [`Process::kill`] send another signal, for a process that then kills others and exits after them.
@@ -49,15 +71,23 @@ impl Process {
 
     /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        match &self.parent {
+            Parent::This(child) => child.id(),
+            Parent::Earlier { pid } => *pid,
+        }
     }
 
     /// Waits until the process has exited. Cancel-safe, and may be called again.
     pub(crate) async fn wait(&mut self) -> io::Result<Ending> {
         loop {
             let mut ready = self.descriptor.readable().await?;
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.into());
+            match &mut self.parent {
+                Parent::This(child) => {
+                    if let Some(status) = child.try_wait()? {
+                        return Ok(status.into());
+                    }
+                }
+                Parent::Earlier { .. } => return Ok(Ending::Unknown),
             }
             ready.clear_ready();
         }
@@ -65,22 +95,32 @@ impl Process {
 
     /// Returns true if the process has exited. Its status remains available to [`Process::wait`].
     pub(crate) fn has_ended(&self) -> bool {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let id = WaitId::PidFd(self.descriptor.get_ref().as_fd());
-        !matches!(rustix::process::waitid(id, look), Ok(None))
+        self.exits_within(Timespec { tv_sec: 0, tv_nsec: 0 })
+    }
+
+    /// Waits for the process to exit. The descriptor of a process is readable from then on.
+    fn exits_within(&self, limit: Timespec) -> bool {
+        let mut descriptors = [PollFd::new(self.descriptor.get_ref(), PollFlags::IN)];
+        !matches!(poll(&mut descriptors, Some(&limit)), Ok(0))
     }
 
     /// Blocks until a process that was just killed has exited, for an owner that cannot use `await`. Takes milliseconds.
     pub(crate) fn reap(&mut self) {
-        if let Err(error) = self.child.wait() {
-            tracing::debug!(pid = self.child.id(), "cannot wait for a process: {error}");
+        let has_exited = matches!(self.parent, Parent::This(_)) || self.exits_within(REAP_LIMIT);
+        let reaped = match &mut self.parent {
+            Parent::This(child) => child.wait().map(drop),
+            Parent::Earlier { .. } if has_exited => Ok(()),
+            Parent::Earlier { .. } => Err(io::ErrorKind::TimedOut.into()),
+        };
+        if let Err(error) = reaped {
+            tracing::debug!(pid = self.id(), "cannot wait for a process: {error}");
         }
     }
 
     /// Kills the process. Does nothing if it has already exited.
     pub(crate) fn kill(&self) {
         if let Err(error) = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), self.kill_signal) {
-            tracing::debug!(pid = self.child.id(), "cannot kill a process: {error}");
+            tracing::debug!(pid = self.id(), "cannot kill a process: {error}");
         }
     }
 }
@@ -106,6 +146,20 @@ mod tests {
             let child = Command::new("sh").args(["-c", script]).spawn().expect("spawn");
             assert_eq!(Process::new(child).expect("process").wait().await.expect("wait"), ending);
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_of_an_earlier_process_is_seen_without_its_status() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("spawn");
+        let pid = Pid::from_child(&child);
+        let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor");
+        let mut process = Process::of_earlier(child.id(), descriptor).expect("process");
+        assert_eq!((process.id(), process.has_ended()), (child.id(), false));
+        process.kill();
+        assert_eq!(process.wait().await.expect("wait"), Ending::Unknown);
+        process.reap();
+        assert!(process.has_ended());
+        child.wait().expect("reaped");
     }
 
     #[tokio::test]

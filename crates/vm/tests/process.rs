@@ -13,11 +13,13 @@ mod harness;
 mod stage;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use dayfly_vm::{Driver, Exit, ProcessSettings, StartError, Vm, VmEvent, destroy_leftover};
+use dayfly_vm::{Driver, Exit, ProcessSettings, StartError, TakeOver, Vm, VmEvent, destroy_leftover};
 use stage::*;
 
 async fn start(stage: &Stage) -> Vm {
@@ -143,16 +145,9 @@ async fn many_at_once_do_not_disturb_each_other() {
 async fn what_a_killed_host_has_left_is_found_and_destroyed() {
     let stage = Stage::new("0-abc", "");
     script(&stage.path("app.sh"), &daemons(&stage));
-    let root = stage.path("");
-    let mut host = Command::new(std::env::current_exe().unwrap())
-        .arg("host")
-        .arg(&root)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let host = other_host(&stage, "host");
     until("the daemon runs", || processes_with("a-daemon").len() == 1).await;
-    host.kill().unwrap();
-    host.wait().unwrap();
+    kill(host).await;
     let run_dir = stage.path("run");
     let record = fs::read(run_dir.join("vmm.json")).unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
@@ -167,15 +162,92 @@ async fn what_a_killed_host_has_left_is_found_and_destroyed() {
     assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }
 
-/// Runs as the host process that the test kills.
-async fn be_host(root: &str) {
-    let root = std::path::Path::new(root);
+/// Starts a host process that a test can kill. It starts the machine of the stage, or takes it over.
+fn other_host(stage: &Stage, role: &str) -> std::process::Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg(role).arg(stage.path("")).stdin(Stdio::null()).spawn().unwrap()
+}
+
+async fn kill(mut host: std::process::Child) {
+    host.kill().unwrap();
+    host.wait().unwrap();
+}
+
+/// Returns the lines that host processes have kept, with their numbers.
+fn kept(root: &Path) -> Vec<(u64, String)> {
+    let text = fs::read_to_string(root.join("kept")).unwrap_or_default();
+    // The last line may be cut.
+    let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')?.split_once(' '));
+    lines.map(|(number, text)| (number.parse().unwrap(), text.to_owned())).collect()
+}
+
+/// Takes over the machine of a stage after the last line that was kept.
+async fn take_over(root: &Path) -> Option<Vm> {
+    let lines_seen = kept(root).last().map_or(0, |(number, _)| *number);
+    let environment = root.join("environment");
+    let machine = TakeOver { runner_id: "0-abc".to_owned(), environment, lines_seen, forward: None };
+    dayfly_vm::take_over(machine, &root.join("run")).await.unwrap()
+}
+
+/// Runs as a host process that the test kills. Keeps the lines of the machine in a file.
+async fn be_host(role: &str, root: &Path) {
+    let mut vm = match role {
+        "host" => start_in(root).await,
+        _ => take_over(root).await.expect("the machine lives"),
+    };
+    let mut file = fs::File::options().create(true).append(true).open(root.join("kept")).unwrap();
+    while let Some(event) = vm.next_event().await {
+        if let VmEvent::Line { number, text, .. } = event {
+            file.write_all(format!("{number} {text}\n").as_bytes()).unwrap();
+        }
+    }
+}
+
+async fn start_in(root: &Path) -> Vm {
     let stage = Stage::new("0-abc", "");
     let mut spec = stage.spec(Driver::Process(ProcessSettings { app: root.join("app.sh"), in_use: None }));
     spec.name = "m".to_owned();
     spec.environment = root.join("environment");
-    let mut vm = dayfly_vm::start(&stage.host(), spec, &root.join("run")).await.unwrap();
-    while vm.next_event().await.is_some() {}
+    dayfly_vm::start(&stage.host(), spec, &root.join("run")).await.unwrap()
+}
+
+/// Number of lines that the app prints before it waits. They fit into what an agent keeps.
+const BURST: u64 = 500;
+
+async fn a_machine_whose_host_is_killed_again_and_again_is_taken_over_without_a_lost_line() {
+    let stage = Stage::new("0-abc", "");
+    let root = stage.path("");
+    let go = root.join("go").display().to_string();
+    script(
+        &stage.path("app.sh"),
+        &format!(
+            "trap 'exit 0' TERM\nn=0\nfor round in 1 2 3; do\n  while :; do n=$((n+1)); echo \"count $n\"; \
+             [ $((n % {BURST})) = 0 ] && break; done\n  while [ ! -e {go}$round ]; do sleep 0.02; done\ndone\n"
+        ),
+    );
+    let counted = || {
+        let kept = kept(&root);
+        let counts = kept.iter().filter_map(|(_, text)| text.split_once("count ")?.1.parse().ok());
+        counts.collect::<Vec<u64>>()
+    };
+    let mut host = other_host(&stage, "host");
+    for round in 1..=3 {
+        until("a part of the lines is kept", || counted().len() as u64 > (round - 1) * BURST + BURST / 5)
+            .await;
+        kill(host).await;
+        host = other_host(&stage, "heir");
+        until("the rest is kept", || counted().len() as u64 >= round * BURST).await;
+        fs::write(format!("{go}{round}"), "").unwrap();
+    }
+    kill(host).await;
+    let mut vm = take_over(&root).await.expect("it lives, or its agent does");
+    let seen = events_until(&mut vm, |event| exit_code(event).is_some()).await;
+    assert!(matches!(seen[..2], [VmEvent::TakenOver { .. }, VmEvent::Hello]), "{seen:?}");
+    assert_eq!(counted(), (1..=3 * BURST).collect::<Vec<_>>(), "each line came once, in its order");
+    assert!(matches!(vm.stop(PATIENCE).await, Exit::Unobserved { .. } | Exit::PoweredOff));
+    vm.destroy().await.unwrap();
+    assert_eq!(stage.left(), ["vmm.log"]);
+    assert!(take_over(&root).await.is_none(), "nothing is left to be taken over");
 }
 
 async fn a_program_of_its_own_is_started_and_mounts_are_refused() {
@@ -211,8 +283,8 @@ async fn a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if args.first().is_some_and(|arg| arg == "host") {
-        runtime.block_on(be_host(&args[1]));
+    if let [role @ ("host" | "heir"), root] = &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        runtime.block_on(be_host(role, Path::new(root)));
         return ExitCode::SUCCESS;
     }
     if args.iter().any(|arg| arg == "--list") {
@@ -227,6 +299,7 @@ fn main() -> ExitCode {
         a_job_sees_its_own_processes_and_ends_with_its_code
         many_at_once_do_not_disturb_each_other
         what_a_killed_host_has_left_is_found_and_destroyed
+        a_machine_whose_host_is_killed_again_and_again_is_taken_over_without_a_lost_line
         a_program_of_its_own_is_started_and_mounts_are_refused
         a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_one
     }

@@ -18,6 +18,9 @@ pub enum HostMessage {
         version: u32,
         /// Grows with each connection that the host makes to this machine.
         epoch: u64,
+        /// Number of the last line that a host has kept; 0 if there is none. The agent sends the lines after it again.
+        #[serde(default)]
+        lines_seen: u64,
     },
     /// Prepare everything that any runner needs, and nothing that belongs to one runner. The machine answers with
     /// [`GuestMessage::Prepared`]; then it is frozen, and others are forked from it. Legal once, before any
@@ -130,6 +133,9 @@ pub enum GuestMessage {
         epoch: u64,
         /// Version of the guest binary.
         build: String,
+        /// True once an entrypoint was started.
+        #[serde(default)]
+        started: bool,
     },
     /// The machine has reached a milestone.
     Milestone {
@@ -148,15 +154,12 @@ pub enum GuestMessage {
     },
     /// A line of output, without its line end, cut after 8 KiB.
     Line {
+        /// Its number, from 1 on. Missing numbers are lines that were dropped, because the host did not keep up.
+        number: u64,
         /// The program that printed it.
         source: Source,
         /// The text, invalid UTF-8 replaced.
         text: String,
-    },
-    /// Lines were dropped since the last one, because the host did not keep up.
-    LinesDropped {
-        /// Number of lines.
-        count: u64,
     },
     /// The entrypoint has exited. Exactly one of the two fields is set.
     EntrypointExited {

@@ -30,7 +30,7 @@ pub use message::*;
 
 /// Version of the protocol. Host and guest come from one build, so their versions must be equal. A difference is an
 /// error and is not negotiated.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Name of the virtio-serial port, which the guest finds under `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "dayfly.agent";

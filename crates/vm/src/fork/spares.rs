@@ -235,7 +235,7 @@ impl Spare {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let link = self.vmm.link.as_mut().ok_or_else(ended)?;
         link.send(&HostMessage::Identify(identity(NEUTRAL_HOSTNAME, None, false)))?;
-        link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 })?;
+        link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1, lines_seen: 0 })?;
         loop {
             match link.next().await? {
                 GuestMessage::Hello { version, .. } if version != protocol::VERSION => {

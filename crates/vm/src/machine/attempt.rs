@@ -18,6 +18,8 @@ use crate::vmm::{MonitorEvent, ShutdownCause};
 const BOOTS: u32 = 2;
 /// Time between asking the VMM to quit and killing it.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
+/// Longest time that a machine which is taken over may take to answer: as long as any guest may be silent.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(300);
 /// Longest time that a killed VMM is waited for.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -52,6 +54,8 @@ pub(super) struct Attempt {
     /// Content of the last `.trm` that was carried.
     pub(super) trm_sent: Option<String>,
     pub(super) pulse: Pulse,
+    /// True if the agent is not spoken with, so that its silence means nothing.
+    pub(super) is_let_be: bool,
     /// The host's clock when the guest's clock was set last, or the pulse checked it.
     pub(super) clock: ClockOffset,
 }
@@ -92,6 +96,8 @@ impl AfterAttempt {
             _ if is_up => Self::Finished,
             (_, Some(EndReason::Ordered)) => Self::Finished,
             (InitialState::Fork | InitialState::Spare, _) => Self::BootInstead,
+            // A job may have run in it, so it is not started again.
+            (InitialState::TakenOver { .. }, _) => Self::Finished,
             (InitialState::Boot, Some(EndReason::HelloMissed)) if boots < BOOTS => Self::BootAgain,
             (InitialState::Boot, Some(EndReason::HelloMissed)) => Self::GivenUp,
             (InitialState::Boot, None) if boots < BOOTS && matches!(exit, Exit::Panicked { .. }) => {
@@ -112,12 +118,14 @@ impl Attempt {
             hello_limit: match start {
                 InitialState::Boot => role.hello_limit,
                 InitialState::Fork | InitialState::Spare => role.fork_limit,
+                InitialState::TakenOver { .. } => TAKE_OVER_LIMIT,
             },
             end: None,
             shutdown: None,
             disk_failure: None,
             trm_sent: None,
             pulse: Pulse::new(role.hello_limit, Instant::now()),
+            is_let_be: false,
             clock: ClockOffset::now(),
         }
     }
@@ -160,6 +168,17 @@ impl Attempt {
         }
     }
 
+    /// Returns true if an earlier process has started the machine.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.handshake.is_taken_over()
+    }
+
+    /// Speaks no more with the agent.
+    pub(super) fn let_be(&mut self) {
+        self.vmm.link = None;
+        self.is_let_be = true;
+    }
+
     pub(super) fn kill(&mut self, reason: EndReason) {
         self.vmm.process.kill();
         let demand = self.end.map_or(ExitDemand::None, |end| end.demand).then_kill();
@@ -189,6 +208,7 @@ impl Attempt {
     pub(super) fn deadline(&self, role: &MachineRole) -> Option<Instant> {
         match self.end.map(|end| end.step) {
             Some(EndStep::PoweringOff(at) | EndStep::Quitting(at) | EndStep::Killed(at)) => Some(at),
+            None if self.is_let_be => None,
             None if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
             None if self.handshake.waits_for_docker() => {
                 role.docker_limit.map(|docker| self.started_at + self.hello_limit + docker)
@@ -256,6 +276,8 @@ mod tests {
             (InitialState::Boot, false, Some(EndReason::Paused), 1, Finished),
             (InitialState::Fork, false, Some(EndReason::Paused), 0, BootInstead),
             (InitialState::Boot, true, Some(EndReason::Ordered), 1, Finished),
+            (InitialState::TakenOver { epoch: 2, lines_seen: 0 }, false, hung, 0, Finished),
+            (InitialState::TakenOver { epoch: 2, lines_seen: 0 }, false, None, 0, Finished),
         ] {
             let after = AfterAttempt::of(start, is_up, reason, &Exit::PoweredOff, boots);
             assert_eq!(after, expected, "{start:?} {reason:?} {boots}");

@@ -108,6 +108,9 @@ pub enum StartError {
         /// The reason.
         reason: String,
     },
+    /// The machine was started by an earlier process, and its parts are not known to this one.
+    #[error("the machine has ended, and only the process that had started it could start it again")]
+    Vanished,
     /// An operation on a file of the run failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {

@@ -25,6 +25,11 @@ pub enum VmEvent {
         /// The kernel, template or spare that the machine was started from.
         from: StartedFrom,
     },
+    /// This process has taken the machine over from one that died.
+    TakenOver {
+        /// Id of the VMM's process.
+        pid: u32,
+    },
     /// The machine was to be forked, but is booted.
     Cold {
         /// The reason.
@@ -46,6 +51,8 @@ pub enum VmEvent {
     },
     /// A line of output.
     Line {
+        /// Its number, by which the next process finds the lines that this one has not kept; 0 if the machine has no agent.
+        number: u64,
         /// The program that printed it.
         source: Source,
         /// The text from the guest, with line ends in it made visible.

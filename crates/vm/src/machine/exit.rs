@@ -63,6 +63,8 @@ pub enum Exit {
         /// The protocol version of this program.
         host: u32,
     },
+    /// The machine was taken over, and the process that died had started no runner in it. The machine was killed.
+    NeverStarted,
     /// The VMM exited with an error.
     Failed {
         /// The VMM's exit status.
@@ -102,6 +104,9 @@ impl std::fmt::Display for Exit {
                 f,
                 "the guest binary speaks version {guest} of the protocol, this program {host}; build both again"
             ),
+            Self::NeverStarted => f.write_str(
+                "an earlier process of dayfly died before it had started a runner in the machine, so it was killed",
+            ),
             Self::Failed { code } => write!(f, "the VMM failed with exit status {code}"),
             Self::Signalled { signal } => write!(f, "the VMM was killed from outside by signal {signal}"),
         }
@@ -125,6 +130,8 @@ pub(super) enum EndReason {
     WrongVersion(u32),
     /// The VMM refused to restore a fork, in which nothing ever runs then.
     NotRestored,
+    /// The machine is taken over, and the process that died has started no entrypoint in it.
+    NeverStarted,
 }
 
 /// The supervisor's action to make the process exit.
@@ -186,9 +193,14 @@ pub(super) fn classify(ending: io::Result<Ending>, evidence: &ExitEvidence) -> E
             Exit::Paused { reason: evidence.disk_failure.clone().unwrap_or_else(unknown) }
         }
         (Some(EndReason::Silent(limit)), Ok(_)) => Exit::Silent { limit },
+        (Some(EndReason::NeverStarted), Ok(_)) => Exit::NeverStarted,
         (_, Ok(Ending::Signalled(_))) if evidence.demand.is_kill() => Exit::Killed,
         (_, Ok(Ending::Signalled(signal))) => Exit::Signalled { signal },
-        (_, Ok(Ending::Exited(0))) => match evidence.shutdown {
+        (_, Ok(Ending::Unknown)) if evidence.demand.is_kill() => Exit::Killed,
+        (_, Ok(Ending::Unknown)) if evidence.shutdown.is_none() && !evidence.demand.asks_to_quit() => {
+            Exit::Unobserved { reason: "an earlier process of dayfly has started it".to_owned() }
+        }
+        (_, Ok(Ending::Exited(0) | Ending::Unknown)) => match evidence.shutdown {
             Some(ShutdownCause::GuestReset) => match evidence.panic_message.clone() {
                 Some(message) => Exit::Panicked { message },
                 None => Exit::Reset,
@@ -221,6 +233,9 @@ mod tests {
             (Ending::Exited(0), demand(ExitDemand::QuitThenKill), Exit::Quit),
             (Ending::Exited(0), demand(ExitDemand::Kill), Exit::PoweredOff),
             (Ending::Exited(1), ExitEvidence::default(), Exit::Failed { code: 1 }),
+            (Ending::Unknown, told(ShutdownCause::Other), Exit::PoweredOff),
+            (Ending::Unknown, demand(ExitDemand::Quit), Exit::Quit),
+            (Ending::Unknown, demand(ExitDemand::Kill), Exit::Killed),
             (Ending::Signalled(9), demand(ExitDemand::Kill), Exit::Killed),
             (Ending::Signalled(9), demand(ExitDemand::QuitThenKill), Exit::Killed),
             (Ending::Signalled(9), demand(ExitDemand::Quit), Exit::Signalled { signal: 9 }),
@@ -239,6 +254,7 @@ mod tests {
         };
         let host = protocol::VERSION;
         assert_eq!(killed(EndReason::WrongVersion(3)), Exit::WrongVersion { guest: 3, host });
+        assert_eq!(killed(EndReason::NeverStarted), Exit::NeverStarted);
         assert_eq!(killed(EndReason::NoBootDevice), Exit::NoBootDevice);
         insta::assert_snapshot!(killed(EndReason::Paused), @"the VMM paused the machine for good: it reported no failed disk, so its accelerator may have failed");
         let limit = Duration::from_secs(300);

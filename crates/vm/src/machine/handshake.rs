@@ -25,7 +25,12 @@ pub(super) enum Action {
     /// Send an event to the owner.
     Tell(VmEvent),
     /// Say hello.
-    Greet,
+    Greet {
+        /// Number of this connection to the machine.
+        epoch: u64,
+        /// Number of the last line that was kept.
+        lines_seen: u64,
+    },
     /// Send a new identity.
     Identify,
     /// Send the time.
@@ -44,6 +49,10 @@ pub(super) enum Action {
         /// The guest's version.
         version: u32,
     },
+    /// Speak no more with the agent. The machine goes on, because a job may run in it.
+    LetBe,
+    /// Stop, because the process that died has started no entrypoint in the machine, and the settings for one died with it.
+    NeverStarted,
 }
 
 /// The state of a machine when its start began.
@@ -56,7 +65,17 @@ pub(super) enum InitialState {
     Fork,
     /// It was frozen in the same state, and has answered a host since.
     Spare,
+    /// It runs, and the process that had started it has died.
+    TakenOver {
+        /// Number of this connection, which is larger than that of the process that died.
+        epoch: u64,
+        /// Number of the last line that the process that died has kept.
+        lines_seen: u64,
+    },
 }
+
+/// The number of the only connection of a machine that this process starts.
+const FIRST_EPOCH: u64 = 1;
 
 impl From<&StartedFrom> for InitialState {
     fn from(from: &StartedFrom) -> Self {
@@ -95,6 +114,8 @@ pub(super) struct Handshake {
     faults: u32,
     /// Number of files that the guest has sent.
     files: u32,
+    /// Number of the last line; none if the machine had lines before that no number is known of.
+    last_line: Option<u64>,
 }
 
 impl Handshake {
@@ -103,8 +124,14 @@ impl Handshake {
         let entrypoint = match start {
             InitialState::Boot if has_docker => EntrypointStage::AwaitsDocker,
             InitialState::Boot | InitialState::Fork | InitialState::Spare => EntrypointStage::AwaitsIdentity,
+            InitialState::TakenOver { .. } => EntrypointStage::Started,
         };
-        Self { start, entrypoint, ..Self::default() }
+        let last_line = match start {
+            InitialState::Boot | InitialState::Fork => Some(0),
+            InitialState::Spare => None,
+            InitialState::TakenOver { lines_seen, .. } => Some(lines_seen),
+        };
+        Self { start, entrypoint, last_line, ..Self::default() }
     }
 
     /// Returns true once the entrypoint was started.
@@ -115,10 +142,12 @@ impl Handshake {
     /// Returns the actions that come first, whether or not the machine runs already. All other actions wait until the
     /// machine has its identity.
     pub(super) fn begin(&mut self) -> Vec<Action> {
+        let greet = Action::Greet { epoch: FIRST_EPOCH, lines_seen: 0 };
         match self.start {
-            InitialState::Boot => vec![Action::Greet],
+            InitialState::Boot => vec![greet],
             // In this order, the guest answers with its hello and `Identified` at once.
-            InitialState::Fork => vec![Action::Identify, Action::Greet],
+            InitialState::Fork => vec![Action::Identify, greet],
+            InitialState::TakenOver { epoch, lines_seen } => vec![Action::Greet { epoch, lines_seen }],
             // Not greeted, because the agent answers a hello with its earlier milestones, and the `Identified` of the
             // spare's former identity would be among them.
             InitialState::Spare => vec![Action::Identify],
@@ -127,7 +156,16 @@ impl Handshake {
 
     /// Returns true if the machine has answered enough to count as up.
     pub(super) fn is_up(&self) -> bool {
-        self.greeted && (self.start == InitialState::Boot || self.reached.contains(&Milestone::Identified))
+        let is_identified = match self.start {
+            InitialState::Boot | InitialState::TakenOver { .. } => true,
+            InitialState::Fork | InitialState::Spare => self.reached.contains(&Milestone::Identified),
+        };
+        self.greeted && is_identified
+    }
+
+    /// Returns true if an earlier process has started the machine.
+    pub(super) fn is_taken_over(&self) -> bool {
+        matches!(self.start, InitialState::TakenOver { .. })
     }
 
     /// Returns true if the agent has said hello.
@@ -157,6 +195,35 @@ impl Handshake {
 
     /// Returns the actions that follow from a message of the guest. `id` is the runner's id.
     pub(super) fn take(&mut self, message: GuestMessage, id: &str) -> Vec<Action> {
+        match self.start {
+            InitialState::TakenOver { epoch, .. } if !self.greeted => self.take_first(&message, epoch),
+            _ => self.take_next(message, id),
+        }
+    }
+
+    /// Returns the actions that follow from a message before the hello of a machine that is taken over. Messages for the
+    /// process that died may still be on the way; the agent repeats those that count.
+    fn take_first(&mut self, message: &GuestMessage, expected: u64) -> Vec<Action> {
+        let &GuestMessage::Hello { version, epoch, started, .. } = message else { return Vec::new() };
+        if epoch != expected {
+            return Vec::new();
+        }
+        self.greeted = true;
+        if version != protocol::VERSION {
+            let message = format!(
+                "the machine speaks version {version} of the protocol, this program {}: it goes on without being watched \
+                 until the forge reports that its runner is gone",
+                protocol::VERSION
+            );
+            return vec![Action::Tell(VmEvent::Fault { message }), Action::LetBe];
+        }
+        if !started {
+            return vec![Action::NeverStarted];
+        }
+        vec![Action::Tell(VmEvent::Hello), Action::SetClock]
+    }
+
+    fn take_next(&mut self, message: GuestMessage, id: &str) -> Vec<Action> {
         match message {
             GuestMessage::Hello { version, .. } if version != protocol::VERSION => {
                 vec![Action::WrongVersion { version }]
@@ -167,20 +234,15 @@ impl Handshake {
                 // A fork has its identity already, but the time in it is as old as the wait in the queue.
                 let next = match self.start {
                     InitialState::Boot => Action::Identify,
-                    InitialState::Fork | InitialState::Spare => Action::SetClock,
+                    InitialState::Fork | InitialState::Spare | InitialState::TakenOver { .. } => {
+                        Action::SetClock
+                    }
                 };
                 vec![Action::Tell(VmEvent::Hello), next]
             }
             GuestMessage::Milestone { milestone, uptime_ms } => self.take_milestone(milestone, uptime_ms),
             GuestMessage::File { name, content } => self.take_file(&name, content, id).into_iter().collect(),
-            GuestMessage::Line { source, text } => {
-                let text = one_line(&cut(text, LINE_BYTES_MAX));
-                vec![Action::Tell(VmEvent::Line { source, text })]
-            }
-            GuestMessage::LinesDropped { count } => {
-                let text = format!("({count} lines were not kept)");
-                vec![Action::Tell(VmEvent::Line { source: Source::Agent, text })]
-            }
+            GuestMessage::Line { number, source, text } => self.take_line(number, source, text),
             GuestMessage::EntrypointExited { .. } if self.entrypoint != EntrypointStage::Started => {
                 Vec::new()
             }
@@ -207,6 +269,19 @@ impl Handshake {
         }
     }
 
+    /// Returns the events for a line. Missing numbers are lines that the guest has dropped.
+    fn take_line(&mut self, number: u64, source: Source, text: String) -> Vec<Action> {
+        let missing = self.last_line.map_or(0, |last| number.saturating_sub(last.saturating_add(1)));
+        let gap = (missing > 0).then(|| VmEvent::Line {
+            number: number - 1,
+            source: Source::Agent,
+            text: format!("({missing} lines were not kept)"),
+        });
+        self.last_line = Some(number);
+        let text = one_line(&cut(text, LINE_BYTES_MAX));
+        gap.into_iter().chain([VmEvent::Line { number, source, text }]).map(Action::Tell).collect()
+    }
+
     /// Returns the text of a fault, bounded, unless the guest has sent too many of them.
     fn take_fault(&mut self, message: String) -> Option<String> {
         self.faults = self.faults.saturating_add(1);
@@ -230,7 +305,8 @@ impl Handshake {
     }
 
     fn take_milestone(&mut self, milestone: Milestone, uptime_ms: u64) -> Vec<Action> {
-        if !self.reached.insert(milestone) {
+        // A machine that is taken over repeats the milestones of its start.
+        if self.is_taken_over() || !self.reached.insert(milestone) {
             return Vec::new();
         }
         if milestone == Milestone::DockerReady {
@@ -284,7 +360,7 @@ mod tests {
     use super::*;
 
     fn hello() -> GuestMessage {
-        GuestMessage::Hello { version: protocol::VERSION, epoch: 1, build: "x".to_owned() }
+        GuestMessage::Hello { version: protocol::VERSION, epoch: 1, build: "x".to_owned(), started: false }
     }
 
     fn reached(milestone: Milestone) -> GuestMessage {
@@ -319,7 +395,8 @@ mod tests {
     #[test]
     fn a_fork_is_told_who_it_is_at_once_and_starts_nothing_before_it_has_taken_that_on() {
         let mut handshake = Handshake::of(InitialState::Fork, true);
-        assert_eq!(handshake.begin(), [Action::Identify, Action::Greet]);
+        let greet = Action::Greet { epoch: 1, lines_seen: 0 };
+        assert_eq!(handshake.begin(), [Action::Identify, greet.clone()]);
         assert!(!handshake.waits_for_docker());
         assert_eq!(acts(&mut handshake, hello()), [Action::SetClock]);
         for milestone in [Milestone::Network, Milestone::DockerReady] {
@@ -328,7 +405,7 @@ mod tests {
         assert!(handshake.greeted() && !handshake.is_up());
         assert_eq!(acts(&mut handshake, reached(Milestone::Identified)), [Action::Start]);
         assert!(handshake.is_up());
-        assert_eq!(Handshake::default().begin(), [Action::Greet]);
+        assert_eq!(Handshake::default().begin(), [greet]);
     }
 
     #[test]
@@ -418,17 +495,80 @@ mod tests {
             [Action::Tell(VmEvent::Line { text, .. } | VmEvent::Fault { message: text })] => text.clone(),
             actions => panic!("{actions:?}"),
         };
-        let line = told(GuestMessage::Line { source: Source::Agent, text: forged.to_owned() });
+        let line = told(GuestMessage::Line { number: 1, source: Source::Agent, text: forged.to_owned() });
         assert_eq!(line, "x\u{240d}\u{240a}2026-01-01T00:00:00Z  INFO the job has ended");
         assert_eq!(told(fault(forged)), "x\n    2026-01-01T00:00:00Z  INFO the job has ended");
     }
 
     #[test]
     fn a_line_that_no_agent_sends_is_cut() {
-        let line = GuestMessage::Line { source: Source::Agent, text: "x".repeat(100_000) };
+        let line = GuestMessage::Line { number: 1, source: Source::Agent, text: "x".repeat(100_000) };
         let actions = Handshake::default().take(line, "0-a");
         let [Action::Tell(VmEvent::Line { text, .. })] = &actions[..] else { panic!("{actions:?}") };
         assert_eq!((text.len(), text.ends_with("x (cut)")), (8 * 1024 + 6, true));
+    }
+
+    fn line(number: u64) -> GuestMessage {
+        GuestMessage::Line { number, source: Source::Docker, text: format!("line {number}") }
+    }
+
+    fn texts(actions: &[Action]) -> Vec<String> {
+        let text = |action: &Action| match action {
+            Action::Tell(VmEvent::Line { number, text, .. }) => Some(format!("{number}: {text}")),
+            _ => None,
+        };
+        actions.iter().filter_map(text).collect()
+    }
+
+    #[test]
+    fn missing_numbers_of_lines_are_lines_that_were_dropped() {
+        let mut handshake = Handshake::of(InitialState::Fork, false);
+        assert_eq!(texts(&handshake.take(line(1), "0-a")), ["1: line 1"]);
+        let told = texts(&handshake.take(line(5), "0-a"));
+        assert_eq!(told, ["4: (3 lines were not kept)", "5: line 5"]);
+        // A spare had lines before it became this machine.
+        let mut spare = Handshake::of(InitialState::Spare, false);
+        assert_eq!(texts(&spare.take(line(9), "0-a")), ["9: line 9"]);
+        // A guest may number its lines as it likes.
+        for number in [0, u64::MAX, 1, u64::MAX] {
+            assert!(!texts(&handshake.take(line(number), "0-a")).is_empty());
+        }
+    }
+
+    fn hello_again(version: u32, epoch: u64, started: bool) -> GuestMessage {
+        GuestMessage::Hello { version, epoch, build: "x".to_owned(), started }
+    }
+
+    #[test]
+    fn a_machine_that_is_taken_over_goes_on_with_the_line_after_the_last_one_that_was_kept() {
+        let mut handshake = Handshake::of(InitialState::TakenOver { epoch: 7, lines_seen: 3 }, true);
+        assert_eq!(handshake.begin(), [Action::Greet { epoch: 7, lines_seen: 3 }]);
+        assert!(handshake.has_started() && !handshake.is_up() && !handshake.waits_for_docker());
+        // These were sent to the process that died.
+        for late in [line(6), reached(Milestone::DockerReady), hello_again(protocol::VERSION, 1, true)] {
+            assert_eq!(handshake.take(late, "0-a"), []);
+        }
+        let told = handshake.take(hello_again(protocol::VERSION, 7, true), "0-a");
+        assert_eq!(told, [Action::Tell(VmEvent::Hello), Action::SetClock]);
+        assert!(handshake.is_up());
+        assert_eq!(handshake.take(reached(Milestone::Identified), "0-a"), [], "it starts nothing again");
+        assert_eq!(texts(&handshake.take(line(4), "0-a")), ["4: line 4"]);
+        let exited = GuestMessage::EntrypointExited { code: Some(0), signal: None };
+        assert_eq!(handshake.take(exited, "0-a").len(), 1);
+    }
+
+    #[test]
+    fn a_machine_that_is_taken_over_before_its_entrypoint_was_started_is_stopped() {
+        let mut handshake = Handshake::of(InitialState::TakenOver { epoch: 7, lines_seen: 0 }, false);
+        let told = handshake.take(hello_again(protocol::VERSION, 7, false), "0-a");
+        assert_eq!(told, [Action::NeverStarted]);
+    }
+
+    #[test]
+    fn a_machine_that_an_earlier_version_has_started_is_not_stopped() {
+        let mut handshake = Handshake::of(InitialState::TakenOver { epoch: 7, lines_seen: 0 }, false);
+        let told = handshake.take(hello_again(protocol::VERSION - 1, 7, false), "0-a");
+        assert!(matches!(told[..], [Action::Tell(VmEvent::Fault { .. }), Action::LetBe]), "{told:?}");
     }
 
     #[test]
@@ -446,7 +586,7 @@ mod tests {
 
     #[test]
     fn a_guest_of_another_build_is_not_served() {
-        let message = GuestMessage::Hello { version: 999, epoch: 0, build: String::new() };
+        let message = GuestMessage::Hello { version: 999, epoch: 0, build: String::new(), started: false };
         assert_eq!(Handshake::default().take(message, "x"), [Action::WrongVersion { version: 999 }]);
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! The supervisor owns the machine's state; all other code sends orders or reads events. [`supervisor`] is for machines
 //! with an agent, [`mounted`] for machines that share their environment directory. If this process dies, the machine lives
-//! on. A later process finds it by the record in the run folder ([`record`]), which is written before the machine exists.
+//! on. A later process finds it by the record in the run folder ([`record`]), which is written before the machine exists, and
+//! takes it over ([`take_over`]) or removes it.
 
 mod attempt;
 mod create;
@@ -33,6 +34,7 @@ mod source;
 pub(crate) mod spawn;
 mod supervise;
 mod supervisor;
+mod take_over;
 mod tree;
 
 pub(crate) use create::{Mounting, start_mounted};
@@ -49,4 +51,5 @@ pub use record::destroy_leftover;
 pub(crate) use source::{StartSource, Started};
 pub(crate) use supervise::supervise;
 pub(crate) use supervisor::MachineRole;
+pub use take_over::{TakeOver, TakeOverError, is_alive, take_over};
 pub(crate) use tree::TreeRecipe;

@@ -158,6 +158,31 @@ impl MachineRecord {
     }
 }
 
+/// What the record of a run folder leads to.
+#[derive(Debug)]
+pub(super) enum Recorded {
+    /// There is no record that can be read, or its process has exited.
+    Gone,
+    /// A process that lives.
+    Lives {
+        pid: u32,
+        descriptor: OwnedFd,
+        /// True if the process is a keeper.
+        is_keeper: bool,
+    },
+    /// A machine that a tool has created.
+    OfTool,
+}
+
+/// Finds the machine of a run folder.
+pub(super) fn find(run_dir: &Path) -> Result<Recorded, LeftoverError> {
+    let Found::Record(record) = MachineRecord::read(run_dir, RECORD)? else { return Ok(Recorded::Gone) };
+    let MachineRecordKind::Process(process) = record.kind else { return Ok(Recorded::OfTool) };
+    let opened = process.open().map_err(|source| at("find the process of", run_dir, source))?;
+    let ProcessId { pid, is_keeper, .. } = process;
+    Ok(opened.map_or(Recorded::Gone, |descriptor| Recorded::Lives { pid, descriptor, is_keeper }))
+}
+
 /// The content of a record's file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<R> {

@@ -76,6 +76,12 @@ impl Vmm {
         }
     }
 
+    /// Forwards the connections of a listener in the machine's network.
+    pub(super) fn forward_to(&mut self, listener: TcpListener, to: SocketAddr) -> io::Result<()> {
+        self.forward.spawn(serve_forward(listener, to)?);
+        Ok(())
+    }
+
     /// Marks the process as exited, so that it is not killed on drop. Stops the servers and the forwarding.
     pub(crate) fn settle(&mut self) {
         self.ended = true;
@@ -255,7 +261,7 @@ impl Recipe {
             None => self.network_listener().transpose()?,
         };
         if let (Some(listener), Some(to)) = (listener, self.forward.map(|forward| forward.to)) {
-            vmm.forward.spawn(serve_forward(listener, to)?);
+            vmm.forward_to(listener, to)?;
         }
         Ok(vmm)
     }

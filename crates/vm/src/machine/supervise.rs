@@ -1,4 +1,4 @@
-//! Starts a machine with an agent.
+//! Starts the task that owns a machine with an agent.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::handle::Supervising;
 use super::source::StartSource;
 use super::spawn::Outputs;
-use super::supervisor::{MachineRole, Supervisor};
+use super::supervisor::{Beginning, MachineRole, Supervisor};
 use super::{StartError, Vm, record};
 use crate::environment::EnvironmentDir;
 
@@ -37,6 +37,17 @@ pub(crate) async fn supervise(
             return Err(error);
         }
     };
+    Ok(own((source, Beginning::Start(started)), role, environment, run_dir, (outputs, detached)))
+}
+
+/// Starts the task that owns a machine whose process runs.
+pub(super) fn own(
+    (source, begin): (impl StartSource, Beginning),
+    role: MachineRole,
+    environment: EnvironmentDir,
+    run_dir: PathBuf,
+    (outputs, detached): (Outputs, Arc<AtomicBool>),
+) -> Vm {
     let (event_sender, events) = mpsc::channel(EVENTS_MAX);
     let (orders, order_receiver) = mpsc::channel(4);
     let supervisor = Supervisor {
@@ -48,6 +59,6 @@ pub(crate) async fn supervise(
         orders: order_receiver,
         detached: Arc::clone(&detached),
     };
-    let supervisor = Supervising::Running(tokio::spawn(supervisor.run(started)));
-    Ok(Vm { events, orders, supervisor, outputs, run_dir, detached })
+    let supervisor = Supervising::Running(tokio::spawn(supervisor.run(begin)));
+    Vm { events, orders, supervisor, outputs, run_dir, detached }
 }

@@ -55,6 +55,25 @@ pub(crate) struct MachineRole {
     pub(crate) docker_limit: Option<Duration>,
 }
 
+impl MachineRole {
+    /// Returns the role of a machine in which the entrypoint was started already, so that only its agent is spoken with.
+    pub(super) fn of_running(runner_id: String) -> Self {
+        Self {
+            hostname: String::new(),
+            runner_id,
+            settings: SecretString::default(),
+            entrypoint: Entrypoint::default(),
+            shares: Vec::new(),
+            env: Vec::new(),
+            dns: None,
+            shell: false,
+            hello_limit: Duration::ZERO,
+            fork_limit: Duration::ZERO,
+            docker_limit: None,
+        }
+    }
+}
+
 /// Owner of a machine. See the diagram of the parent module.
 #[derive(Debug)]
 pub(super) struct Supervisor<S> {
@@ -66,6 +85,19 @@ pub(super) struct Supervisor<S> {
     pub(super) orders: mpsc::Receiver<VmOrder>,
     /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
+}
+
+/// The way in which this process gets a machine.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// It has started the machine.
+    Start(Started),
+    /// It takes the machine over from a process that died.
+    TakeOver {
+        vmm: Vmm,
+        /// Number of the last line that the process that died has kept.
+        lines_seen: u64,
+    },
 }
 
 /// The next thing that happened to a machine, before it is handled.
@@ -89,8 +121,8 @@ async fn end_is_wanted(orders: &mut mpsc::Receiver<VmOrder>, detached: &AtomicBo
 
 impl<S: StartSource> Supervisor<S> {
     /// Runs the machine until it has ended. The last event is [`VmEvent::Gone`].
-    pub(super) async fn run(mut self, started: Started) -> Exit {
-        let exit = self.live(started).await;
+    pub(super) async fn run(mut self, begin: Beginning) -> Exit {
+        let exit = self.live(begin).await;
         // Dropped on a blocking thread: this closes the last descriptor of the network card, whose removal takes the kernel
         // a while.
         let source = self.source;
@@ -100,17 +132,11 @@ impl<S: StartSource> Supervisor<S> {
         exit
     }
 
-    async fn live(&mut self, mut started: Started) -> Exit {
+    async fn live(&mut self, mut begin: Beginning) -> Exit {
         let mut boots = 0;
         loop {
-            let start = InitialState::from(&started.from);
+            let (start, mut attempt) = self.begin(begin).await;
             boots += u32::from(start == InitialState::Boot);
-            if let Some(reason) = started.cold {
-                self.tell(VmEvent::Cold { reason }).await;
-            }
-            let pid = started.vmm.process.id();
-            self.tell(VmEvent::VmmStarted { pid, from: started.from }).await;
-            let mut attempt = Attempt::new(started.vmm, started.turn, start, &self.role);
             let exit = self.watch(&mut attempt).await;
             match AfterAttempt::of(start, attempt.is_up(), attempt.reason(), &exit, boots) {
                 AfterAttempt::Finished => return exit,
@@ -135,11 +161,29 @@ impl<S: StartSource> Supervisor<S> {
                 Ok(turn) => self.source.spawn(turn, &self.outputs, &self.detached).await,
                 Err(error) => Err(error),
             };
-            started = match spawned {
-                Ok(started) => started,
+            begin = match spawned {
+                Ok(started) => Beginning::Start(started),
                 Err(error) => return Exit::NotStarted { reason: error.to_string() },
             };
         }
+    }
+
+    async fn begin(&self, begin: Beginning) -> (InitialState, Attempt) {
+        let (start, vmm, turn) = match begin {
+            Beginning::Start(Started { vmm, from, turn, cold }) => {
+                if let Some(reason) = cold {
+                    self.tell(VmEvent::Cold { reason }).await;
+                }
+                let start = InitialState::from(&from);
+                self.tell(VmEvent::VmmStarted { pid: vmm.process.id(), from }).await;
+                (start, vmm, turn)
+            }
+            Beginning::TakeOver { vmm, lines_seen } => {
+                self.tell(VmEvent::TakenOver { pid: vmm.process.id() }).await;
+                (InitialState::TakenOver { epoch: unix_time_ns(), lines_seen }, vmm, None)
+            }
+        };
+        (start, Attempt::new(vmm, turn, start, &self.role))
     }
 
     fn why_unusable(&self, attempt: &Attempt, exit: &Exit) -> String {
@@ -257,8 +301,8 @@ impl<S: StartSource> Supervisor<S> {
         for action in actions {
             match action {
                 Action::Tell(event) => self.tell(event).await,
-                Action::Greet => {
-                    attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
+                Action::Greet { epoch, lines_seen } => {
+                    attempt.send(&HostMessage::Hello { version: protocol::VERSION, epoch, lines_seen });
                 }
                 Action::Identify => {
                     let MachineRole { hostname, dns, shell, .. } = &self.role;
@@ -272,6 +316,8 @@ impl<S: StartSource> Supervisor<S> {
                     }
                 }
                 Action::WrongVersion { version } => attempt.kill(EndReason::WrongVersion(version)),
+                Action::LetBe => attempt.let_be(),
+                Action::NeverStarted => attempt.kill(EndReason::NeverStarted),
             }
         }
     }
@@ -329,6 +375,7 @@ impl<S: StartSource> Supervisor<S> {
                 let listens = !self.events.is_closed() && self.events.capacity() >= EVENTS_PER_MESSAGE;
                 attempt.beat(listens);
             }
+            None if attempt.is_taken_over() => attempt.kill(EndReason::Silent(attempt.hello_limit)),
             None => attempt.kill(EndReason::HelloMissed),
         }
         None
@@ -422,7 +469,12 @@ mod tests {
     async fn answer(agent: tokio::net::UnixStream, pongs: usize, reports: Arc<Mutex<Vec<String>>>) {
         let (mut reader, mut writer) = agent.into_split();
         let (mut decoder, mut encoder, mut pings) = (Decoder::new(), Encoder::new(), 0);
-        let hello = GuestMessage::Hello { version: protocol::VERSION, epoch: 1, build: String::new() };
+        let hello = GuestMessage::Hello {
+            version: protocol::VERSION,
+            epoch: 1,
+            build: String::new(),
+            started: false,
+        };
         writer.write_all(&encoder.encode(&hello).expect("encode")).await.expect("write");
         let mut buffer = vec![0; 4096];
         while let Ok(count @ 1..) = reader.read(&mut buffer).await {
@@ -504,7 +556,7 @@ mod tests {
             orders: order_receiver,
             detached,
         };
-        let exit = supervisor.run(started).await;
+        let exit = supervisor.run(Beginning::Start(started)).await;
         let mut origins = Vec::new();
         while let Some(event) = events.recv().await {
             if let VmEvent::VmmStarted { from, .. } = event {
@@ -614,7 +666,8 @@ mod tests {
             orders,
             detached,
         };
-        let exit = supervisor.run(Started { vmm, from: StartedFrom::Boot, turn: None, cold: None }).await;
+        let started = Started { vmm, from: StartedFrom::Boot, turn: None, cold: None };
+        let exit = supervisor.run(Beginning::Start(started)).await;
         insta::assert_snapshot!(exit, @"the VMM paused the machine for good: No space left on device");
         let mut faults = Vec::new();
         while let Some(event) = events.recv().await {

@@ -26,6 +26,7 @@ mod netlink;
 mod nft;
 mod record;
 mod rules;
+mod take_over;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub(crate) use doctor::checks;
 pub use error::NetworkError;
 pub(crate) use namespace::Attachment;
 pub(crate) use record::remove;
+pub(crate) use take_over::take_over;
 
 use crate::spec::{Egress, Network};
 use crate::vmm::NetworkCard;

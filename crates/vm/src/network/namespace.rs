@@ -43,7 +43,7 @@ pub(crate) struct Attachment {
     /// The listener on the forwarded port.
     pub(crate) listener: Option<TcpListener>,
     /// Keeps the host's rules for the machine.
-    _upheld: Upheld,
+    pub(super) _upheld: Upheld,
 }
 
 /// Creates a network, in a thread that enters its namespace and exits there. Takes about 20 ms. After a failure,

@@ -31,7 +31,7 @@ impl NetworkRecord {
         file::replace_durably(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
     }
 
-    fn read(run_dir: &Path) -> io::Result<Found<Self>> {
+    pub(super) fn read(run_dir: &Path) -> io::Result<Found<Self>> {
         match std::fs::read(run_dir.join(RECORD)) {
             Ok(text) => Ok(serde_json::from_slice(&text).map_or(Found::Unreadable, Found::Record)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),

@@ -237,6 +237,34 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
     record::remove(folder.path()).unwrap();
 }
 
+#[test]
+fn the_network_of_a_machine_is_taken_over_with_its_forwarded_port_and_its_rules() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["203.0.113.80".parse().unwrap()]);
+    let folder = tempfile::tempdir().unwrap();
+    let network = wish(&[], "10.53.0.53", Some(4321));
+    let Connection::Own(made) = super::connect(&network, folder.path()).unwrap() else { panic!() };
+    // It holds the card as a VMM does. Everything of the process that had made the network is gone then.
+    let card = std::process::Stdio::from(made.tap.try_clone().unwrap());
+    let mut vmm = std::process::Command::new("sleep").arg("60").stdin(card).spawn().unwrap();
+    drop(made);
+    let pid = rustix::process::Pid::from_child(&vmm);
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let taken =
+        super::take_over(folder.path(), (vmm.id(), &process), Some(4321)).unwrap().expect("a network");
+    serve(taken.listener.unwrap(), "forge");
+    let guest = Guest::new(taken.tap);
+    assert_eq!(guest.reaches("10.0.2.2:4321").as_deref(), Some("forge"), "the forwarded port");
+    assert_eq!(guest.reaches("203.0.113.80:80").as_deref(), Some("world"));
+    vmm.kill().unwrap();
+    vmm.wait().unwrap();
+    record::remove(folder.path()).unwrap();
+    assert!(super::take_over(folder.path(), (vmm.id(), &process), None).unwrap().is_none(), "it is removed");
+}
+
 /// Creates a machine's network in the calling thread's namespace, and a guest on its card.
 fn guest_with(network: &Network) -> (tempfile::TempDir, Guest) {
     let folder = tempfile::tempdir().unwrap();

@@ -179,7 +179,7 @@ impl TemplateBuild {
         blueprint: &Blueprint,
         tell: &mut (dyn FnMut(Preparing) + Send),
     ) -> Result<(), BuildError> {
-        self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 });
+        self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1, lines_seen: 0 });
         let (hello, docker) = (self.hello_limit, self.limits.template);
         self.until("its agent said no hello", Instant::now() + hello, hello, tell, |message| match message {
             GuestMessage::Hello { version, .. } if *version != protocol::VERSION => {
@@ -224,7 +224,7 @@ impl TemplateBuild {
     async fn rehearse(&mut self, tell: &mut (dyn FnMut(Preparing) + Send)) -> Result<(), BuildError> {
         let (limit, end) = (REHEARSAL_LIMIT, Instant::now() + REHEARSAL_LIMIT);
         self.send(&HostMessage::Identify(identity(NEUTRAL_HOSTNAME, None, false)));
-        self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 2 });
+        self.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 2, lines_seen: 0 });
         self.until("it took on no identity", end, limit, tell, |message| match message {
             GuestMessage::Milestone { milestone: Milestone::Identified, .. } => Some(Ok(())),
             GuestMessage::Fault { message: reason } | GuestMessage::DockerFailed { reason } => {
@@ -264,12 +264,12 @@ impl TemplateBuild {
             let Ok(message) = message else { return Err(self.ended(what).await) };
             self.said_hello |= matches!(message, GuestMessage::Hello { .. });
             match message {
-                GuestMessage::Line { source: Source::WarmUp, ref text } => {
+                GuestMessage::Line { source: Source::WarmUp, ref text, .. } => {
                     self.remember(text);
                     tell(Preparing::Line(text.clone()));
                 }
                 // The reason why no runner app waits, which slows down every fork.
-                GuestMessage::Line { source: Source::Agent, ref text } => {
+                GuestMessage::Line { source: Source::Agent, ref text, .. } => {
                     self.write_log(text);
                     tell(Preparing::Line(text.clone()));
                 }

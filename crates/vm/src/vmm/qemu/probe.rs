@@ -434,7 +434,7 @@ async fn greet(recipe: Arc<Recipe>, limit: Duration) -> GuestBoot {
 /// Waits for the hello; none if the guest can no longer say hello.
 async fn hello(vmm: &mut Vmm, outputs: &Outputs) -> Option<()> {
     let link = vmm.link.as_mut()?;
-    link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1 }).ok()?;
+    link.send(&HostMessage::Hello { version: protocol::VERSION, epoch: 1, lines_seen: 0 }).ok()?;
     loop {
         tokio::select! {
             message = link.next() => match message {
