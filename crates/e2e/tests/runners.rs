@@ -137,7 +137,7 @@ async fn an_idle_runner_is_ended_by_the_handshake_and_a_cancelled_job_ends() {
 }
 
 #[tokio::test]
-async fn after_kill_9_the_next_loop_of_the_repository_clears_up() {
+async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_its_job_goes_on() {
     let lab = LabProcess::start();
     let state = OwnState::new();
     let loop_of = |arguments: &[&str]| {
@@ -147,21 +147,51 @@ async fn after_kill_9_the_next_loop_of_the_repository_clears_up() {
     };
     let mut killed = loop_of(&[]);
     let instance = killed.wait_for_event("instance")["folder"].as_str().expect("a folder").to_owned();
-    let name = killed.wait_for_event("runner_up")["name"].as_str().expect("a name").to_owned();
+    let name = killed.wait_for_event("listening")["name"].as_str().expect("a name").to_owned();
     killed.signal(Signal::KILL);
     killed.wait();
-    assert_eq!(processes_naming(&name).len(), 1, "the machine survives its loop");
+    let machine = processes_naming(&name);
+    assert_eq!(machine.len(), 1, "the machine survives its loop");
     assert_eq!(lab.registrations().await.as_slice(), std::slice::from_ref(&name));
 
-    let mut next = loop_of(&["-r", "1"]);
-    next.wait_for_event("registered");
-    assert_eq!(processes_naming(&name), Vec::<u32>::new(), "its machine is gone");
-    assert!(!lab.registrations().await.contains(&name), "its registration is gone");
-    assert!(!std::path::Path::new(&instance).exists(), "its folder is gone");
-    next.signal(Signal::INT);
-    next.wait().assert_status(130).assert_nothing_left();
+    // The runner waits for a job.
+    let mut second = loop_of(&[]);
+    let taken = second.wait_for_event("vm_taken_over");
+    assert_eq!((taken["name"].as_str(), taken["phase"].as_str()), (Some(name.as_str()), Some("idle")));
+    assert_eq!(processes_naming(&name), machine, "it is the same machine");
+    assert!(!std::path::Path::new(&instance).exists(), "the folder of the killed process is gone");
+    let run = lab
+        .dispatch(
+            "on: push\njobs: { a: { runs-on: here, steps: [{ run: \"for i in $(seq 12); do echo step $i; sleep 1; \
+             done\" }] } }",
+        )
+        .await;
+    second.wait_for_event("job_started");
+    second.signal(Signal::KILL);
+    second.wait();
+
+    // The runner has a job.
+    let mut third = loop_of(&["-r", "1"]);
+    let taken = third.wait_for_event("vm_taken_over");
+    assert_eq!((taken["name"].as_str(), taken["phase"].as_str()), (Some(name.as_str()), Some("busy")));
+    assert_eq!(processes_naming(&name), machine, "it is the same machine");
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    let ended = third.wait();
+    ended.assert_status(0).assert_nothing_left();
+    assert_eq!(ended.events_of("registered").len(), 0, "it has created no other runner");
     assert_eq!(lab.registrations().await, Vec::<String>::new());
+    assert_eq!(numbers_of_lines(&state, &name), Vec::<u64>::new(), "lines that are missing or came twice");
     lab.stop();
+}
+
+/// Returns the numbers of the lines in the log of a runner that do not follow the line before them.
+fn numbers_of_lines(state: &OwnState, name: &str) -> Vec<u64> {
+    let ended = Dayfly::new(["logs", name, "--json"]).env("DAYFLY_STATE", state.path()).run();
+    let numbers: Vec<u64> =
+        ended.events_of("line").iter().filter_map(|line| line["number"].as_u64()).collect();
+    assert!(numbers.len() > 3, "{numbers:?}");
+    let odd = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+    odd.map(|pair| pair[1]).collect()
 }
 
 #[test]

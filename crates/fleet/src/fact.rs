@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job_end::{Annotation, JobConclusion};
 use crate::runner_id::RunnerId;
+use crate::state::Phase;
 
 /// Version of the vocabulary; every journal begins with it. A reader refuses a journal of another version.
 pub const VERSION: u32 = 1;
@@ -130,6 +131,11 @@ pub enum Fact {
         forge: String,
         /// The scope of the registration.
         scope: RunnerScope,
+    },
+    /// This process takes the runner over from one that died. Intent: it is in the journal only.
+    Resuming {
+        /// The loop's environment directory from here on.
+        environment: PathBuf,
     },
     /// The loop starts.
     LoopStarted {
@@ -257,6 +263,19 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         template: Option<String>,
     },
+    /// The machine of a process that died is taken over. The fields are what that process knew of the runner.
+    VmTakenOver {
+        /// Id of the VMM's process.
+        pid: u32,
+        /// The runner's progress.
+        phase: Phase,
+        /// The registration's id at the forge, if it was known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        registration: Option<u64>,
+        /// Name of its job, if it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<String>,
+    },
     /// The agent never said hello, so the VM was killed and started again.
     VmRestarted {
         /// The reason.
@@ -310,6 +329,9 @@ pub enum Fact {
     },
     /// A line of the guest's output.
     Line {
+        /// Its number, by which a later process finds the lines that this one has not written; 0 if lines have none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        number: u64,
         /// The program that printed it.
         source: Source,
         /// The text.
@@ -433,7 +455,24 @@ impl Fact {
     pub fn is_intent(&self) -> bool {
         matches!(
             self,
-            Self::Begun { .. } | Self::StartingVm | Self::DestroyingVm | Self::DeletingRegistration
+            Self::Begun { .. }
+                | Self::Resuming { .. }
+                | Self::StartingVm
+                | Self::DestroyingVm
+                | Self::DeletingRegistration
+        )
+    }
+
+    /// Returns true for the facts that a process which takes the runner over wants to know. They are in the journal, but are
+    /// not flushed: only if this host goes on running, there is a machine to be taken over.
+    pub(crate) fn is_noted(&self) -> bool {
+        matches!(
+            self,
+            Self::AgentHello
+                | Self::RunnerUp
+                | Self::Listening
+                | Self::JobStarted { .. }
+                | Self::JobFinished { .. }
         )
     }
 
@@ -492,6 +531,7 @@ pub(crate) mod tests {
         let (why, reason, template) = (text(), text(), text());
         vec![
             Fact::Begun { version: VERSION, environment: "/e".into(), forge: "http://f/".to_owned(), scope },
+            Fact::Resuming { environment: "/f".into() },
             Fact::LoopStarted { for_job: None },
             Fact::LoopStarted { for_job: Some(6) },
             Fact::LoopEnded { how: text() },
@@ -516,6 +556,7 @@ pub(crate) mod tests {
             Fact::TemplateFailed { template: template.clone(), reason: reason.clone() },
             Fact::Cold { reason: reason.clone() },
             Fact::StartingVm,
+            Fact::VmTakenOver { pid: 3, phase: Phase::Busy, registration: Some(7), job: Some(text()) },
             Fact::VmmStarted { pid: 3, from: StartKind::Boot, template: None },
             Fact::VmmStarted { pid: 3, from: StartKind::Fork, template: Some(template.clone()) },
             Fact::VmmStarted { pid: 3, from: StartKind::Spare, template: Some(template) },
@@ -541,7 +582,7 @@ pub(crate) mod tests {
                 annotations_left_out: 2,
             },
             Fact::OutOfMemory { process: text(), used_mib: 800, memory_mib: 1024 },
-            Fact::Line { source: Source::Entrypoint, text: text() },
+            Fact::Line { number: 4, source: Source::Entrypoint, text: text() },
             Fact::LinesDropped { count: 5 },
             Fact::Cut { why },
             Fact::Stopping { reason },

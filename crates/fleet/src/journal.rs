@@ -17,6 +17,9 @@ pub const FILE_NAME: &str = "journal.jsonl";
 /// Longest journal that is read, bytes. A run writes some dozens of short lines.
 const READ_MAX: u64 = 1024 * 1024;
 
+/// Length of a journal up to which facts that are not durable are written, bytes. A guest can cause one each second.
+const NOTED_MAX: u64 = READ_MAX / 2;
+
 /// Most characters of an unknown fact's name that an error shows.
 const EVENT_SHOWN_MAX: usize = 40;
 
@@ -82,15 +85,32 @@ impl Journal {
     /// # Errors
     /// The line cannot be written; the caller must then not do what the fact announces.
     pub fn write(&mut self, record: &FactRecord) -> Result<(), JournalError> {
+        self.append(record)?;
+        self.file.sync_data().map_err(|error| self.error(error))
+    }
+
+    fn append(&mut self, record: &FactRecord) -> Result<(), JournalError> {
         let mut line = serde_json::to_vec(record).map_err(|error| self.error(error.into()))?;
         line.push(b'\n');
         if std::mem::replace(&mut self.is_torn, true) {
             line.insert(0, b'\n');
         }
         // One write for the whole line, so that a reader never sees half of it unless the disk is full.
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(|error| self.error(error))?;
+        self.file.write_all(&line).map_err(|error| self.error(error))?;
         self.is_torn = false;
         Ok(())
+    }
+
+    /// Appends a fact without flushing it, if there is room. It is there after the death of this process, but may be lost with
+    /// the host, and with it the machine that it is about.
+    ///
+    /// # Errors
+    /// As for [`Journal::write`].
+    pub fn note(&mut self, record: &FactRecord) -> Result<(), JournalError> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() > NOTED_MAX => Ok(()),
+            _ => self.append(record),
+        }
     }
 
     fn error(&self, source: io::Error) -> JournalError {

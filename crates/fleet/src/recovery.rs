@@ -2,6 +2,10 @@
 //!
 //! The registration is deleted first, so that no running job is killed: if it is deleted or gone, the machine is destroyed
 //! too. If the forge calls it busy, a job runs in the machine, and the run is left alone.
+//!
+//! A run whose machine lives is not removed if this start serves its place: an heir takes it over ([`inherit`]).
+
+mod inherit;
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +16,29 @@ use crate::fact::RegistrationEnd;
 use crate::instance::{self, Abandoned, InstanceError, Served, Serves, machine_of, reserve_of};
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
-use crate::state::{RegistrationState, RunnerState};
+use crate::state::{RegistrationState, RunnerState, VmState};
+pub use inherit::{Heir, Inherited};
 
 /// The result of a sweep.
 #[derive(Debug, Default)]
 pub struct Sweep {
     /// Runs whose machine, registration and files are removed.
-    pub cleared: Vec<PathBuf>,
+    pub cleared: Vec<ClearedRun>,
+    /// Runs that the heir takes over, with the number of the place in `serving` that they belong to.
+    pub inherited: Vec<(usize, Inherited)>,
     /// Runs that were left, with the reason.
     pub left: Vec<(PathBuf, String)>,
     /// Records that could not be read, as after a power cut, and were removed with what is left of their runs.
     pub damaged: Vec<PathBuf>,
+}
+
+/// A run that was removed.
+#[derive(Debug)]
+pub struct ClearedRun {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Name of the job that was lost with its machine: the process that died had not seen the job's end.
+    pub lost_job: Option<String>,
 }
 
 /// The folder of instances cannot be read.
@@ -60,11 +76,11 @@ pub struct Serving {
 
 /// Removes abandoned instances under `state`: those of a private lab, because their registrations died with it, those
 /// without runs, and those that served a forge, scope and prefix that this start serves. All others wait for a start of
-/// their own, because several systems may share a host.
+/// their own, because several systems may share a host. Runs whose machine lives go to `heir`, if there is one.
 ///
 /// # Errors
 /// The folder of instances cannot be read. The errors of single runs are in [`Sweep::left`].
-pub async fn sweep(state: &Path, serving: &[Serving]) -> Result<Sweep, SweepError> {
+pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Result<Sweep, SweepError> {
     let mut sweep = Sweep::default();
     if let Err(error) = dayfly_vm::sweep_templates(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
@@ -86,7 +102,7 @@ pub async fn sweep(state: &Path, serving: &[Serving]) -> Result<Sweep, SweepErro
         if !abandoned.runs()?.is_empty() && !is_ours(&abandoned.served, serving) {
             continue;
         }
-        sweep_instance(&abandoned, serving, &mut sweep).await?;
+        sweep_instance(&abandoned, serving, heir, &mut sweep).await?;
         let folder = abandoned.folder.clone();
         let damaged = (abandoned.served == Served::Unreadable).then(|| abandoned.record());
         match abandoned.remove() {
@@ -115,7 +131,7 @@ pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep 
         match sweep_run(&run, false, Some(forge)).await {
             Ok(damaged) => {
                 sweep.damaged.extend(damaged);
-                sweep.cleared.push(run);
+                sweep.cleared.push(ClearedRun { folder: run, lost_job: None });
             }
             Err(error) => sweep.left.push((run, error.to_string())),
         }
@@ -137,12 +153,20 @@ fn is_ours(served: &Served, serving: &[Serving]) -> bool {
 async fn sweep_instance(
     abandoned: &Abandoned,
     serving: &[Serving],
+    heir: Option<&Heir>,
     sweep: &mut Sweep,
 ) -> Result<(), InstanceError> {
     let private_lab = abandoned.is_of_private_lab();
     // The process may have died because the disk is full, and what follows needs some space.
     reserve_of(&abandoned.folder.join("runs")).release();
     for run in abandoned.runs()? {
+        if let Some(heir) = heir.filter(|_| !private_lab)
+            && let Ok(Some(inherited)) = heir.inherit(&run, serving, sweep.inherited.len())
+        {
+            sweep.inherited.push(inherited);
+            continue;
+        }
+        let lost_job = lost_job(&run);
         let swept = if private_lab {
             sweep_run(&run, true, None).await
         } else {
@@ -151,7 +175,7 @@ async fn sweep_instance(
         match swept {
             Ok(damaged) => {
                 sweep.damaged.extend(damaged);
-                sweep.cleared.push(run);
+                sweep.cleared.push(ClearedRun { folder: run, lost_job });
             }
             Err(error) => sweep.left.push((run, error.to_string())),
         }
@@ -159,10 +183,16 @@ async fn sweep_instance(
     Ok(())
 }
 
+/// Returns the name of the job that a runner had when its process died.
+fn lost_job(run: &Path) -> Option<String> {
+    let state = RunnerState::of(&journal::read(run).ok()?);
+    state.job.running().filter(|_| state.vm != VmState::None).map(str::to_owned)
+}
+
 /// Removes a run if this start serves the forge, the scope and the prefix of its registration, which its journal names.
 async fn sweep_run_of_a_forge(run: &Path, serving: &[Serving]) -> Result<Vec<PathBuf>, RunSweepError> {
     let state = RunnerState::of(&journal::read(run)?);
-    let own = serving.iter().find(|own| has_registered(&state, &own.serves));
+    let own = serving.iter().find(|own| is_registered_at(&state, &own.serves));
     match (&state.begun, own) {
         (Some(begun), None) if state.registration != RegistrationState::None => {
             let (scope, forge) = (begun.scope.clone(), begun.forge.clone());
@@ -173,7 +203,7 @@ async fn sweep_run_of_a_forge(run: &Path, serving: &[Serving]) -> Result<Vec<Pat
 }
 
 /// Returns true if a runner was registered at this forge, in this scope and with this prefix.
-fn has_registered(state: &RunnerState, serves: &Serves) -> bool {
+fn is_registered_at(state: &RunnerState, serves: &Serves) -> bool {
     let (Some(begun), Some(runner)) = (&state.begun, &state.runner) else { return false };
     begun.forge == serves.forge
         && begun.scope == serves.scope
@@ -229,7 +259,7 @@ mod tests {
         RunnerScope::Organization("o".to_owned())
     }
 
-    fn serves() -> Serves {
+    pub(super) fn serves() -> Serves {
         Serves {
             pool: None,
             forge: "http://127.0.0.1:1/api/v3/".to_owned(),
@@ -241,7 +271,7 @@ mod tests {
 
     /// Creates an instance whose process has exited, with one run that has these facts after the first one. Returns the
     /// instance's folder.
-    fn abandoned_with(state: &Path, facts: &[Fact]) -> PathBuf {
+    pub(super) fn abandoned_with(state: &Path, facts: &[Fact]) -> PathBuf {
         let instance = Instance::create(state, vec![serves()]).expect("an instance");
         let machine = machine_of(&instance.runs().join("0-aaaaaaa"));
         std::fs::create_dir_all(&machine).expect("folder");
@@ -254,7 +284,7 @@ mod tests {
     }
 
     /// A forge that does not answer: no test needs it.
-    fn forge() -> Forge {
+    pub(super) fn forge() -> Forge {
         let base = dayfly_forge::ApiBase::from_host_or_url("http://127.0.0.1:1").expect("an address");
         Forge::new(base, "x").expect("a client")
     }
@@ -269,7 +299,7 @@ mod tests {
                 let state = tempfile::tempdir().expect("folder");
                 let folder = abandoned_with(state.path(), &[Fact::StartingVm]);
                 std::fs::write(folder.join(&name), content).expect("damaged");
-                let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: serves() }])
+                let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: serves() }], None)
                     .await
                     .expect("swept");
                 assert_eq!(sweep.damaged, [folder.join(&name)], "{content:?}");
@@ -285,8 +315,9 @@ mod tests {
             let state = tempfile::tempdir().expect("folder");
             let folder = abandoned_with(state.path(), &[]);
             std::fs::write(folder.join("runs/0-aaaaaaa").join(journal::FILE_NAME), content).expect("damaged");
-            let sweep =
-                sweep(state.path(), &[Serving { forge: forge(), serves: serves() }]).await.expect("swept");
+            let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: serves() }], None)
+                .await
+                .expect("swept");
             assert_eq!((sweep.cleared.len(), folder.exists()), (1, false), "{content:?}");
         }
     }
@@ -297,7 +328,8 @@ mod tests {
         let folder = abandoned_with(state.path(), &[Fact::Registering]);
         std::fs::write(folder.join("instance.json"), "").expect("damaged");
         let other = Serves { forge: "https://elsewhere/".to_owned(), ..serves() };
-        let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: other }]).await.expect("swept");
+        let sweep =
+            sweep(state.path(), &[Serving { forge: forge(), serves: other }], None).await.expect("swept");
         assert!(sweep.left[0].1.contains("is in o at http://127.0.0.1:1/"), "{:?}", sweep.left);
         assert!(folder.exists());
     }
@@ -313,12 +345,12 @@ mod tests {
         };
         let serving = |serves: Serves| [Serving { forge: forge(), serves }];
         instance(std::slice::from_ref(&other));
-        let swept = sweep(state.path(), &serving(serves())).await.expect("swept");
+        let swept = sweep(state.path(), &serving(serves()), None).await.expect("swept");
         assert_eq!((swept.cleared.len(), swept.left), (0, Vec::new()), "another system of this host");
         instance(&[other.clone(), serves()]);
-        let swept = sweep(state.path(), &serving(other)).await.expect("swept");
+        let swept = sweep(state.path(), &serving(other), None).await.expect("swept");
         assert!(swept.left[0].1.contains("forge, scope and prefix"), "{:?}", swept.left);
-        let swept = sweep(state.path(), &serving(serves())).await.expect("swept");
+        let swept = sweep(state.path(), &serving(serves()), None).await.expect("swept");
         assert!(swept.left[0].1.contains("cannot be deleted"), "the forge does not answer: {:?}", swept.left);
         assert!(folder.exists());
     }

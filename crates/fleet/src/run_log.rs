@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -29,6 +29,8 @@ const FORGE_ROOM: u64 = 128 * 1024;
 /// Room before those for the lines of the runner app's own log files, which come after a failure, bytes. All other lines
 /// leave it free, so that a job which prints too much does not hide why it failed.
 const APP_LOG_ROOM: u64 = 1024 * 1024;
+/// Length of a log's end in which its last line is looked for, bytes.
+const TAIL: u64 = 512 * 1024;
 /// Most logs in the folder.
 const FILES_MAX: usize = 500;
 
@@ -148,6 +150,24 @@ pub fn path_of(folder: &Path, runner: &str) -> PathBuf {
     folder.join(format!("{runner}.jsonl"))
 }
 
+/// Returns the number of the last line in a runner's log; 0 if it has none. A process that takes the runner over goes on with
+/// the line after it.
+pub(crate) fn last_line(state: &Path, runner: &str) -> u64 {
+    let tail = (|| {
+        let mut file = File::open(path_of(&state.join(FOLDER), runner))?;
+        file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(TAIL)))?;
+        let mut tail = Vec::new();
+        file.take(TAIL).read_to_end(&mut tail)?;
+        io::Result::Ok(tail)
+    })();
+    let tail = tail.unwrap_or_default();
+    let number = |line: &[u8]| match serde_json::from_slice::<FactRecord>(line).ok()?.fact {
+        Fact::Line { number, .. } => Some(number),
+        _ => None,
+    };
+    tail.split(|byte| *byte == b'\n').filter_map(number).max().unwrap_or_default()
+}
+
 /// Removes the oldest logs beyond `most`.
 fn prune(folder: &Path, most: usize) -> io::Result<()> {
     let mut logs: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder)?
@@ -181,7 +201,24 @@ mod tests {
     }
 
     fn line(id: &RunnerId, text: String) -> FactRecord {
-        record(id, Fact::Line { source: dayfly_guest::protocol::Source::Entrypoint, text })
+        record(id, Fact::Line { number: 1, source: dayfly_guest::protocol::Source::Entrypoint, text })
+    }
+
+    #[test]
+    fn the_last_line_of_a_log_is_found_by_its_number() {
+        let state = tempfile::tempdir().expect("folder");
+        let id = RunnerId::random(0);
+        assert_eq!(last_line(state.path(), id.as_str()), 0, "there is no log");
+        let mut logs = RunLogs::open(state.path()).expect("open");
+        let text = || "x".repeat(8 * 1024);
+        for number in 1..=200 {
+            let source = dayfly_guest::protocol::Source::Entrypoint;
+            logs.take(&record(&id, Fact::Line { number, source, text: text() })).expect("write");
+        }
+        logs.take(&record(&id, Fact::Listening)).expect("write");
+        let mut file = OpenOptions::new().append(true).open(path_of(&state.path().join(FOLDER), id.as_str()));
+        file.as_mut().expect("open").write_all(b"{\"at_ms\":1,\"event\":\"li").expect("write");
+        assert_eq!(last_line(state.path(), id.as_str()), 200);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use dayfly_vm::VmHost;
 use crate::fact::Fact;
 use crate::pool::Pool;
 use crate::reaper::reap;
-use crate::runner::{EndedRunner, RunnerEnd, RunnerError, run_one};
+use crate::recovery::Inherited;
+use crate::runner::{EndedRunner, RunnerEnd, RunnerError, run_inherited, run_one};
 use crate::slot::Slot;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
@@ -27,19 +28,24 @@ pub enum LoopEnd {
     Failed(RunnerError),
 }
 
-/// Runs a loop that no orchestrator runs to its end. Sends the facts of its runners to `facts`; `stop` ends it.
-pub async fn run_loop(pool: &Pool, slot: &Slot, host: &VmHost, facts: &FactSink, stop: Stop) -> LoopEnd {
+/// Runs a loop that no orchestrator runs to its end. Its first runner is the inherited one, if there is one. Sends the facts of
+/// its runners to `facts`; `stop` ends it.
+pub async fn run_loop(
+    (pool, slot, host): (&Pool, &Slot, &VmHost),
+    inherited: Option<Inherited>,
+    facts: &FactSink,
+    stop: Stop,
+) -> LoopEnd {
     tokio::select! {
-        end = run_slot(pool, slot, host, facts, stop) => end,
+        end = run_slot((pool, slot, host), inherited, facts, stop) => end,
         never = reap(&pool.leftovers, &pool.forge, pool.limits.cleanup, facts) => match never {},
     }
 }
 
 /// Runs a slot to its end.
 pub(crate) async fn run_slot(
-    pool: &Pool,
-    slot: &Slot,
-    host: &VmHost,
+    (pool, slot, host): (&Pool, &Slot, &VmHost),
+    mut inherited: Option<Inherited>,
     facts: &FactSink,
     mut stop: Stop,
 ) -> LoopEnd {
@@ -48,7 +54,10 @@ pub(crate) async fn run_slot(
     // A limited number of runners is tried once each, unless the slot is patient.
     let tries_again = slot.repeat.is_none() || slot.is_patient;
     loop {
-        let EndedRunner { result, up_for } = run_one(pool, slot, host, facts, &stop).await;
+        let EndedRunner { result, up_for } = match inherited.take() {
+            Some(inherited) => run_inherited(&inherited, (pool, slot, host), facts, &stop).await,
+            None => run_one(pool, slot, host, facts, &stop).await,
+        };
         let failed = match result {
             Ok(RunnerEnd::Stopped) => return LoopEnd::Stopped,
             Ok(RunnerEnd::Broken) => return LoopEnd::Broken,

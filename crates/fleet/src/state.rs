@@ -159,6 +159,14 @@ impl JobState {
             Self::None | Self::Runs { .. } => None,
         }
     }
+
+    /// Returns the name of the job that the runner has.
+    pub fn running(&self) -> Option<&str> {
+        match self {
+            Self::Runs { name } => Some(name),
+            Self::None | Self::Ended { .. } => None,
+        }
+    }
 }
 
 impl RunnerState {
@@ -178,6 +186,22 @@ impl RunnerState {
             Fact::Begun { environment, forge, scope, .. } => {
                 let (environment, forge, scope) = (environment.clone(), forge.clone(), scope.clone());
                 self.begun = Some(Begun { environment, forge, scope });
+            }
+            Fact::Resuming { environment } => {
+                if let Some(begun) = &mut self.begun {
+                    begun.environment.clone_from(environment);
+                }
+            }
+            Fact::VmTakenOver { pid, phase, registration, job } => {
+                self.vm = VmState::Runs { pid: *pid };
+                self.phase = *phase;
+                self.registration = registration.map_or(self.registration, RegistrationState::Exists);
+                if matches!(phase, Phase::Starting | Phase::Idle | Phase::Busy) {
+                    self.app = AppState::Up;
+                }
+                if let Some(name) = job {
+                    self.job = JobState::Runs { name: name.clone() };
+                }
             }
             Fact::Registering => self.registration = RegistrationState::Requested,
             Fact::Registered { registration } => self.registration = RegistrationState::Exists(*registration),
@@ -283,7 +307,7 @@ mod tests {
                 .iter()
                 .map(|pick| pick.get(&all).clone())
                 .flat_map(|fact| match fact {
-                    Fact::VmmStarted { .. } => vec![Fact::StartingVm, fact],
+                    Fact::VmmStarted { .. } | Fact::VmTakenOver { .. } => vec![Fact::Registered { registration: 7 }, Fact::StartingVm, fact],
                     fact => vec![fact],
                 })
                 .collect();

@@ -112,7 +112,7 @@ mod tests {
         let id = RunnerId::random(0);
         let mut facts = sink.of(0, &id, "x");
         for _ in 0..QUEUE_LENGTH + 10 {
-            facts.tell(Fact::Line { source: Source::Agent, text: "flood".to_owned() }).await;
+            facts.tell(Fact::Line { number: 1, source: Source::Agent, text: "flood".to_owned() }).await;
         }
         for _ in 0..QUEUE_LENGTH {
             receiver.recv().await.expect("a line");

@@ -7,6 +7,7 @@ use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::machines::enter_network_namespace;
 use dayfly_e2e::{Dayfly, OwnState, Running, processes_holding};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::dice::Dice;
 use crate::footprint::assert_no_network_of_a_machine;
@@ -49,10 +50,14 @@ async fn orchestrators_are_killed(times: u32) {
         assert_eq!(killed.wait().status, None, "it was killed");
     }
     let mut last = orchestrator(&lab, &state);
+    // A runner that was idle when its orchestrator was killed says so no more.
+    let is_idle = |event: &Value| {
+        event["event"] == "listening" || (event["event"] == "vm_taken_over" && event["phase"] == "idle")
+    };
     for _ in 0..2 {
-        last.wait_for_event("listening");
+        last.wait_for("an idle runner", is_idle);
     }
-    assert_eq!(lab.registrations().await.len(), 2, "registrations of the killed orchestrators are gone");
+    assert_eq!(lab.registrations().await.len(), 2, "no other registration of a killed orchestrator is left");
     assert_eq!(instances(&state).len(), 1, "folders of the killed orchestrators are gone");
     let run = lab.dispatch(HELLO).await;
     assert_eq!(lab.conclusion_of(run).await, "success");

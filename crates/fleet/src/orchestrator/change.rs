@@ -71,7 +71,7 @@ impl Orchestrator {
     /// Starts a pool: its sources after those of `before`, and everything that its slots need. Returns the number before that
     /// of its first slot.
     pub(super) fn add(&mut self, run: PoolRun, before: &Predecessors) -> u32 {
-        let PoolRun { pool, rule, sources } = run;
+        let PoolRun { pool, rule, sources, inherited } = run;
         let first = free_range(&self.pools.iter().map(|pool| pool.first).collect::<Vec<_>>());
         let (source_stop, stop) = stop::channel();
         let (life, mut over) = stop::channel();
@@ -90,7 +90,13 @@ impl Orchestrator {
             };
             reap_until(over, &leftovers, &forge, retry, &facts).await;
         });
-        self.pools.push(RunningPool::new(pool, rule, (number, first), source_stop, life));
+        let mut running = RunningPool::new(pool, rule, (number, first), source_stop, life);
+        for inherited in inherited {
+            let (runner, facts) = (inherited.runner.clone(), self.facts.of_pool(&running.pool));
+            let number = running.inherit(inherited, &self.environment, (&self.host, &facts, &mut self.tasks));
+            self.roster.begun(first + number, runner);
+        }
+        self.pools.push(running);
         first
     }
 

@@ -8,12 +8,14 @@ use dayfly_vm::{Driver, VmHost};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
+use super::SLOTS_MAX;
 use super::budget::{Claim, Size};
 use super::decide::{Decision, Order, decide};
 use super::slots::{FailureRule, Purpose, Slots};
 use crate::LoopEnd;
 use crate::demand::{Demand, Source};
 use crate::pool::{Pool, PoolSpec};
+use crate::recovery::Inherited;
 use crate::runner_loop::run_slot;
 use crate::slot::{Slot, environment_in};
 use crate::stop::{StopOrder, StopSender};
@@ -28,6 +30,8 @@ pub struct PoolRun {
     pub rule: FailureRule,
     /// The sources of its demand; none if the demand is static, or if its jobs come from the caller.
     pub sources: Vec<Source>,
+    /// The runners that it takes over from a process that died.
+    pub inherited: Vec<Inherited>,
 }
 
 /// The tasks of all slots, and the slot of each.
@@ -130,17 +134,50 @@ impl RunningPool {
         environment: &Path,
         (host, facts, tasks): (&VmHost, &FactSink, &mut Tasks),
     ) {
+        self.slots.started(number, purpose.clone(), is_awaited, Instant::now());
+        self.spawn(number, &purpose, None, environment, (host, facts, tasks));
+    }
+
+    /// Starts the loop of a slot that takes a runner over. Returns the slot's number in the pool: that of the loop that had the
+    /// runner, if it is free.
+    pub(super) fn inherit(
+        &mut self,
+        inherited: Inherited,
+        environment: &Path,
+        shared: (&VmHost, &FactSink, &mut Tasks),
+    ) -> u32 {
+        let is_free =
+            |number: &u32| (1..SLOTS_MAX).contains(number) && !self.slots.slots.contains_key(number);
+        let earlier = inherited.index.checked_sub(self.first).filter(is_free);
+        let number = earlier.or_else(|| (1..SLOTS_MAX).find(is_free)).unwrap_or(SLOTS_MAX);
+        let purpose = match self.pool.spec.demand {
+            Demand::Static { runners, .. } if number <= runners => Purpose::Place,
+            _ => Purpose::Any,
+        };
+        self.slots.inherited(number, purpose.clone(), &inherited, Instant::now());
+        self.spawn(number, &purpose, Some(inherited), environment, shared);
+        number
+    }
+
+    fn spawn(
+        &self,
+        number: u32,
+        purpose: &Purpose,
+        inherited: Option<Inherited>,
+        environment: &Path,
+        (host, facts, tasks): (&VmHost, &FactSink, &mut Tasks),
+    ) {
         let index = self.first + number;
         let (pool, environment) = (&self.pool, self.environment_of(environment, index));
-        let slot = match &purpose {
+        let slot = match purpose {
             Purpose::Place => Slot { is_patient: true, ..Slot::new(pool, index, environment) },
             Purpose::Any => Slot::for_one_runner(pool, index, environment),
             Purpose::Job(job) => Slot::for_job(pool, index, environment, job),
         };
-        self.slots.started(number, purpose, is_awaited, Instant::now());
         let (pool, host, facts) = (self.pool.clone(), host.clone(), facts.clone());
         let (sender, stop) = crate::stop::channel();
-        let task = tasks.ends.spawn(async move { run_slot(&pool, &slot, &host, &facts, stop).await });
+        let run = async move { run_slot((&pool, &slot, &host), inherited, &facts, stop).await };
+        let task = tasks.ends.spawn(run);
         tasks.running.insert(task.id(), RunningSlot { index, stop: sender });
     }
 }

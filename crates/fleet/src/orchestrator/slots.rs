@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::demand::{DemandEvent, JobDemand};
 use crate::job_end::JobEnd;
+use crate::recovery::Inherited;
 
 /// Lifetime after which a slot counts as healthy, so that its earlier failures no longer count.
 pub(super) const HEALTHY: Duration = Duration::from_secs(600);
@@ -171,6 +172,19 @@ impl Slots {
         let slot = Slot { purpose, stage, first_start, start: now, up: None, runner: None, failures };
         self.slots.insert(index, slot);
         self.next = self.next.max(index + 1);
+    }
+
+    /// Notes that a slot has taken a runner over. A runner that has a job counts as taken, because no source may tell that
+    /// again.
+    pub(super) fn inherited(&mut self, index: u32, purpose: Purpose, inherited: &Inherited, now: Instant) {
+        self.started(index, purpose, false, now);
+        self.named(index, &inherited.runner.name);
+        if inherited.was_up {
+            self.is_up(index, now);
+        }
+        if let Some(slot) = self.slots.get_mut(&index).filter(|_| inherited.has_job) {
+            slot.stage = Stage::Taken;
+        }
     }
 
     /// Notes the name of a slot's runner.

@@ -104,6 +104,11 @@ pub enum RunnerError {
     /// The environment directory cannot be used.
     #[error(transparent)]
     Environment(#[from] dayfly_vm::EnvironmentError),
+    /// The machine of a process that died cannot be taken over.
+    #[error(
+        "a runner of an earlier process goes on without being watched, until the forge says that it has no job: {0}"
+    )]
+    TakeOver(#[from] dayfly_vm::TakeOverError),
     /// The address of the forge is not found.
     #[error("the machine of {name} could not reach the forge: the address of {host} is not found: {problem}")]
     Address {
@@ -122,7 +127,11 @@ impl RunnerError {
         match self {
             Self::Register { source, .. } => source.is_temporary(),
             Self::Start(error) => error.is_transient(),
-            Self::NoHello { .. } | Self::NotUp { .. } | Self::App { .. } | Self::Address { .. } => true,
+            Self::NoHello { .. }
+            | Self::NotUp { .. }
+            | Self::App { .. }
+            | Self::Address { .. }
+            | Self::TakeOver(_) => true,
             Self::EnvFile { .. }
             | Self::Leftover(_)
             | Self::State { .. }

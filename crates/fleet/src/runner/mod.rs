@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   Run::begin ──> pull ──> prepare ──> register ──> start ──> watch ──> end
-//!     folder,       image    template    JIT config   .env,     .tkn,     entrypoint stopped or ended,
-//!     journal                            or token,    VM        events    VM destroyed, registration deleted,
-//!                                        journalled                       folder removed
+//!     folder,       image    template    JIT config   .env,   │ .tkn,     entrypoint stopped or ended,
+//!     journal                            or token,    VM      │ events    VM destroyed, registration deleted,
+//!                                        journalled           │           folder removed
+//!   Run::resume ──> take over ────────────────────────────────┘
+//!     the folder and the journal of a process that died
 //! ```
 //!
 //! Every step can fail, and each failure goes through `end`, the only place that removes things. A step is reported as a
@@ -18,6 +20,7 @@ mod pull;
 mod reach;
 mod register;
 mod relay;
+mod resume;
 mod retire;
 mod start;
 mod watch;
@@ -26,11 +29,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dayfly_host::file;
 use dayfly_host::reserve::Reserve;
 use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use crate::fact::{Fact, FactRecord};
@@ -43,9 +47,15 @@ use crate::state::RunnerState;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::{FactSink, FactWriter};
 
+use watch::Stage;
+
 pub use error::{RunnerEnd, RunnerError};
 pub(crate) use prepare::network_of_template;
 pub(crate) use relay::Relay;
+pub(crate) use resume::run_inherited;
+
+/// Name of the file in the run's folder that holds the secret, for a process that takes the runner over.
+const SECRET_FILE: &str = "secret";
 
 /// Length of the secret that proves who wrote a `.brk` or `.trm`.
 const SECRET_LENGTH: usize = 32;
@@ -102,10 +112,15 @@ pub(crate) async fn run_one(
         _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),
         result = run.live() => result,
     };
+    end(run, result).await
+}
+
+async fn end(run: Run<'_>, result: Result<RunnerEnd, RunnerError>) -> EndedRunner {
     let up_for = run.up_since.map(|since| since.elapsed());
+    let runs = run.pool.runs.clone();
     let result = run.end(result).await;
     // Its end may have used the reserve, and has freed space.
-    reserve_of(&pool.runs).keep();
+    reserve_of(&runs).keep();
     EndedRunner { result, up_for }
 }
 
@@ -144,16 +159,19 @@ impl<'a> Run<'a> {
         journal.write(&begun)?;
         state.take(&begun);
         make_folder(&environment)?;
-        let random = || {
-            let letters = rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from);
-            letters.collect::<String>().into()
-        };
+        let secret = pool.secret.clone().unwrap_or_else(random_secret);
+        let path = folder.join(SECRET_FILE);
+        file::replace(&path, secret.expose_secret().as_bytes()).map_err(|source| RunnerError::State {
+            what: "write",
+            path,
+            source,
+        })?;
         Ok(Self {
             pool,
             slot,
             host,
             environment: EnvironmentDir::open(&environment, id.as_str())?,
-            secret: pool.secret.clone().unwrap_or_else(random),
+            secret,
             journal,
             state,
             facts,
@@ -177,6 +195,9 @@ impl<'a> Run<'a> {
         let record = self.facts.record(fact);
         if record.fact.is_durable() {
             self.journal.write(&record)?;
+        } else if record.fact.is_noted() {
+            // A process that takes the runner over knows less without it, and asks the forge.
+            let _ = self.journal.note(&record);
         }
         self.state.take(&record);
         Ok(record)
@@ -220,8 +241,13 @@ impl<'a> Run<'a> {
         let credentials = self.register(&reach).await?;
         self.start(&credentials, &reach).await?;
         drop(credentials);
-        self.watch().await
+        self.watch(Stage::Booting).await
     }
+}
+
+fn random_secret() -> SecretString {
+    let letters = rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from);
+    letters.collect::<String>().into()
 }
 
 /// Takes a fact of the runner's end into its state, whether or not the journal can be written. Returns the journal's error.

@@ -91,7 +91,7 @@ struct Questions {
 }
 
 /// The stage of a watched runner. Each stage but `Up` has a deadline.
-enum Stage {
+pub(super) enum Stage {
     /// The agent has not said hello. The VM's supervisor has the deadline.
     Booting,
     /// The agent has said hello; the entrypoint's note `.tkn` is awaited.
@@ -103,6 +103,18 @@ enum Stage {
 }
 
 impl Stage {
+    /// Returns the stage of a runner that is taken over while its app is up. The forge is asked at once, because the runner may
+    /// have got a job, or may be gone, while no process watched it.
+    pub(super) fn up_already(rule: LivenessRule, has_job: bool) -> Self {
+        let now = Instant::now();
+        let mut liveness = Liveness::new(rule, 0.0, now);
+        liveness.look_now(now);
+        if has_job {
+            liveness.job_started(now);
+        }
+        Self::Up(Box::new(liveness))
+    }
+
     fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Booting | Self::Up(_) => None,
@@ -139,9 +151,8 @@ impl Stage {
 
 impl Run<'_> {
     /// Passes on the events of the machine until the runner ends.
-    pub(super) async fn watch(&mut self) -> Result<RunnerEnd, RunnerError> {
+    pub(super) async fn watch(&mut self, mut stage: Stage) -> Result<RunnerEnd, RunnerError> {
         let mut lines = LastLines::default();
-        let mut stage = Stage::Booting;
         let mut questions = Questions::default();
         let mut retirement = Retirement::default();
         loop {
@@ -236,7 +247,7 @@ impl Run<'_> {
         }
     }
 
-    fn liveness_rule(&self) -> LivenessRule {
+    pub(super) fn liveness_rule(&self) -> LivenessRule {
         let limits = &self.pool.limits;
         LivenessRule {
             pace: limits.registration_pace,
@@ -373,6 +384,12 @@ impl Run<'_> {
                 };
                 Fact::VmmStarted { pid, from, template }
             }
+            VmEvent::TakenOver { pid } => Fact::VmTakenOver {
+                pid,
+                phase: self.state.phase,
+                registration: self.state.registration.id(),
+                job: self.state.job.running().map(str::to_owned),
+            },
             VmEvent::Cold { reason } => Fact::Cold { reason },
             VmEvent::Restarted { reason } => Fact::VmRestarted { reason },
             VmEvent::Hello => Fact::AgentHello,
@@ -383,12 +400,12 @@ impl Run<'_> {
             VmEvent::OutOfMemory { process, used_mib, memory_mib } => {
                 Fact::OutOfMemory { process, used_mib, memory_mib }
             }
-            VmEvent::Line { source, text } => {
+            VmEvent::Line { number, source, text } => {
                 self.observe(&text, stage).await?;
                 if counts(source, &text) {
                     lines.push(&text);
                 }
-                Fact::Line { source, text }
+                Fact::Line { number, source, text }
             }
             VmEvent::EntrypointExited { code, signal } => {
                 self.tell(Fact::EntrypointExited { code, signal }).await?;

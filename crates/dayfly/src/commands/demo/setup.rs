@@ -102,9 +102,10 @@ impl Demo {
         let accel = machine::prove(&host, &machine, view.is_json()).await?;
         view.fact("accel", &accel.explanation, json!({ "accel": accel.word, "why": accel.explanation }));
 
-        let swept = recovery::sweep(&places.state, &[]).await.map_err(Failure::cannot)?;
+        let swept = recovery::sweep(&places.state, &[], None).await.map_err(Failure::cannot)?;
         for run in &swept.cleared {
-            view.warning(&format!("removed the remains of an earlier demo in {}", run.display()));
+            let folder = run.folder.display();
+            view.warning(&format!("removed the remains of an earlier demo in {folder}"));
         }
         for record in &swept.damaged {
             let record = record.display();
@@ -206,7 +207,7 @@ impl Demo {
             limits: Limits::default(),
         };
         let rule = FailureRule { retry: retry::RUNNER_OF_JOB, is_strict: true };
-        PoolRun { pool, rule, sources: Vec::new() }
+        PoolRun { pool, rule, sources: Vec::new(), inherited: Vec::new() }
     }
 
     pub(super) fn orchestration(&self, pool: PoolRun) -> Orchestration {

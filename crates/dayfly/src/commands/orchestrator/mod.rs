@@ -64,7 +64,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     // It serves at once, because the first machines take their time, and a delivery is sent once.
     let serving = plan.webhook.map(Webhook::start);
-    let Prepared { host, mut instance, pools } = prepare::prepare(places, plan.pools, json).await?;
+    let Prepared { host, mut instance, pools } = prepare::prepare(places, plan.pools, None, json).await?;
     host.limit_starts(plan.share.max_starts);
     host.limit_memory(plan.share.memory_overcommit);
     host.reserve_disk(plan.share.disk_reserve_mib);
@@ -131,6 +131,6 @@ fn plan_of(places: &Places, path: &Path) -> Result<(Plan, Config, Clients)> {
 /// Returns what an orchestrator gets of a pool, and what a reload needs of it.
 fn run_of(prepared: PreparedPool) -> (PoolRun, prepare::Controls) {
     let rule = FailureRule { retry: retry::RUNNER, is_strict: false };
-    let PreparedPool { pool, sources, controls } = prepared;
-    (PoolRun { pool, rule, sources }, controls)
+    let PreparedPool { pool, sources, controls, inherited } = prepared;
+    (PoolRun { pool, rule, sources, inherited }, controls)
 }

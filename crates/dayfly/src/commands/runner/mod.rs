@@ -26,7 +26,9 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let json = options.args.looping.json;
     let index = options.args.index.unwrap_or(0);
     let request = PoolRequest::read(&options, places)?;
-    let Prepared { host, instance, pools } = prepare::prepare(places, vec![request], json).await?;
+    let Prepared { host, instance, mut pools } =
+        prepare::prepare(places, vec![request], Some(index), json).await?;
+    let inherited = pools[0].inherited.pop();
     let pools: Vec<_> = pools.into_iter().map(|prepared| prepared.pool).collect();
     let pool = &pools[0];
     let mut pump = Pump::open(&places.state, &instance, json)?;
@@ -39,7 +41,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let keepers = Keepers::of(&pools, json);
-    let running = run_loop(pool, &slot, &host, &facts, stop);
+    let running = run_loop((pool, &slot, &host), inherited, &facts, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
     drop(keepers);
     prepare::close(&host, instance).await?;

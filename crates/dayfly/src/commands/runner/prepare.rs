@@ -9,7 +9,7 @@ use dayfly_fleet::demand::{
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
-use dayfly_fleet::recovery::{self, Serving};
+use dayfly_fleet::recovery::{self, Heir, Inherited, Serving};
 use dayfly_forge::scale_set::ScaleSetSpec;
 use dayfly_forge::{Forge, OpenJobs, RunnerScope};
 use dayfly_vm::{Machine, VmHost};
@@ -40,6 +40,8 @@ pub(crate) struct PreparedPool {
     pub(crate) pool: Pool,
     pub(crate) sources: Vec<Source>,
     pub(crate) controls: Controls,
+    /// The runners of a process that died, which the pool takes over.
+    pub(crate) inherited: Vec<Inherited>,
 }
 
 /// Replaces the numbers that the sources of a running pool work with.
@@ -80,22 +82,35 @@ struct KnownPool {
     limits: Limits,
 }
 
-/// Resolves pools, and removes the remains of earlier processes.
+/// Resolves pools, and takes over or removes the remains of earlier processes. If a loop is given, only a runner of that loop is
+/// taken over.
 ///
 /// # Errors
-/// A forge or this host cannot do what is requested. No instance is created then.
-pub(crate) async fn prepare(places: &Places, requests: Vec<PoolRequest>, quiet: bool) -> Result<Prepared> {
+/// A forge or this host cannot do what is requested. No instance is left then.
+pub(crate) async fn prepare(
+    places: &Places,
+    requests: Vec<PoolRequest>,
+    only: Option<u32>,
+    quiet: bool,
+) -> Result<Prepared> {
     let mut host = machine::unchecked_host(places);
     let resolved = resolve(places, &host, requests, quiet).await?;
-    clear_up(places, &serving(&resolved)).await?;
     let serves = resolved.iter().map(ResolvedPool::serves).collect();
     let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
+    let heir = only.map_or_else(|| Heir::of_all(&instance), |index| Heir::of_loop(&instance, index));
+    let inherited = match clear_up(places, &serving(&resolved), &heir).await {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            // It may have taken runs over, which a later start then takes over from it.
+            let _ = instance.remove();
+            return Err(error);
+        }
+    };
     host.spare_folder = Some(instance.spares());
     if quiet {
         crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
     }
-    let pools = resolved.into_iter().map(|resolved| pool(resolved, &instance)).collect();
-    Ok(Prepared { pools, host, instance })
+    Ok(Prepared { pools: pools(resolved, &instance, inherited), host, instance })
 }
 
 /// Resolves further pools for an instance that runs, and removes the remains of earlier processes that served the same places.
@@ -110,7 +125,7 @@ pub(crate) async fn prepare_more(
     quiet: bool,
 ) -> Result<Vec<PreparedPool>> {
     let resolved = resolve(places, host, requests, quiet).await?;
-    clear_up(places, &serving(&resolved)).await?;
+    let inherited = clear_up(places, &serving(&resolved), &Heir::of_all(instance)).await?;
     // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they
     // may have runners for as long as jobs last.
     let mut serves: Vec<Serves> = resolved.iter().map(ResolvedPool::serves).collect();
@@ -118,7 +133,7 @@ pub(crate) async fn prepare_more(
     let earlier: Vec<Serves> = earlier.cloned().collect();
     serves.extend(earlier);
     instance.serve(serves).map_err(Failure::cannot)?;
-    Ok(resolved.into_iter().map(|resolved| pool(resolved, instance)).collect())
+    Ok(pools(resolved, instance, inherited))
 }
 
 /// A pool whose forge has answered, and its machine.
@@ -159,6 +174,18 @@ async fn resolve(
 fn serving(resolved: &[ResolvedPool]) -> Vec<Serving> {
     let one = |pool: &ResolvedPool| Serving { forge: pool.known.forge.clone(), serves: pool.serves() };
     resolved.iter().map(one).collect()
+}
+
+fn pools(
+    resolved: Vec<ResolvedPool>,
+    instance: &Instance,
+    inherited: Vec<(usize, Inherited)>,
+) -> Vec<PreparedPool> {
+    let mut pools: Vec<_> = resolved.into_iter().map(|resolved| pool(resolved, instance)).collect();
+    for (place, inherited) in inherited {
+        pools[place].inherited.push(inherited);
+    }
+    pools
 }
 
 fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> PreparedPool {
@@ -205,7 +232,7 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
         leftovers: Leftovers::default(),
         limits: known.limits,
     };
-    PreparedPool { pool, sources, controls }
+    PreparedPool { pool, sources, controls, inherited: Vec::new() }
 }
 
 fn poll(known: &KnownPool, labels: &[String]) -> Option<PollSource> {
@@ -266,10 +293,18 @@ pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
     Ok(())
 }
 
-async fn clear_up(places: &Places, serving: &[Serving]) -> Result<()> {
-    let sweep = recovery::sweep(&places.state, serving).await.map_err(Failure::cannot)?;
+/// Removes the remains of earlier processes, and returns the runs that go on, with the number of their pool.
+async fn clear_up(places: &Places, serving: &[Serving], heir: &Heir) -> Result<Vec<(usize, Inherited)>> {
+    let sweep = recovery::sweep(&places.state, serving, Some(heir)).await.map_err(Failure::cannot)?;
     for run in sweep.cleared {
-        tracing::info!("removed the remains of an earlier process in {}", run.display());
+        tracing::info!("removed the remains of an earlier process in {}", run.folder.display());
+        if let Some(job) = run.lost_job {
+            tracing::warn!("the job \"{job}\" was lost with its machine, while no process of dayfly ran");
+        }
+    }
+    for (_, inherited) in &sweep.inherited {
+        let busy = if inherited.has_job { ", which has a job" } else { "" };
+        tracing::info!("taking over {}{busy}, from a process that has died", inherited.runner.name);
     }
     for record in sweep.damaged {
         tracing::warn!(
@@ -280,5 +315,5 @@ async fn clear_up(places: &Places, serving: &[Serving]) -> Result<()> {
     for (run, why) in sweep.left {
         tracing::warn!("{} is not removed: {why}", run.display());
     }
-    Ok(())
+    Ok(sweep.inherited)
 }

@@ -133,6 +133,9 @@ fn tell(record: &FactRecord) {
         Fact::VmmStarted { pid, from, .. } => {
             tracing::info!("{of}machine started ({}, process {pid})", from.as_str());
         }
+        Fact::VmTakenOver { pid, phase, .. } => {
+            tracing::info!("{of}machine taken over (process {pid}), {}", phase.as_str());
+        }
         Fact::AgentHello => tracing::info!("{of}machine is up"),
         Fact::RunnerUp => tracing::info!("{of}runner starts"),
         Fact::Listening => tracing::info!("{of}runner waits for a job"),
@@ -161,8 +164,12 @@ fn tell(record: &FactRecord) {
         }
         Fact::Pulled => tracing::debug!("{of}image is at hand"),
         Fact::Registering => tracing::debug!("{of}registering"),
-        Fact::Line { source, text } => tracing::debug!("{of}{source:?}: {text}"),
+        Fact::Line { source, text, .. } => tracing::debug!("{of}{source:?}: {text}"),
         Fact::Cut { why } => tracing::debug!("{of}its log ends here: {why}"),
-        Fact::Begun { .. } | Fact::StartingVm | Fact::DestroyingVm | Fact::DeletingRegistration => {}
+        Fact::Begun { .. }
+        | Fact::Resuming { .. }
+        | Fact::StartingVm
+        | Fact::DestroyingVm
+        | Fact::DeletingRegistration => {}
     }
 }

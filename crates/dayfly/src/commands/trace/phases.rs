@@ -65,6 +65,7 @@ fn ending_at(fact: &Fact) -> Option<(&'static str, Party)> {
         Fact::Registered { .. } => ("registration", Party::Forge),
         Fact::VmmStarted { .. } => ("network, jail, VMM", Party::Host),
         Fact::VmRestarted { .. } => ("a start that failed", Party::Machine),
+        Fact::VmTakenOver { .. } => ("until another process took it over", Party::Host),
         Fact::AgentHello => ("machine until its agent's hello", Party::Machine),
         Fact::Milestone { milestone: Milestone::DockerReady, .. } => ("Docker", Party::Machine),
         Fact::Milestone { milestone: Milestone::Identified, .. } => ("identity", Party::Machine),

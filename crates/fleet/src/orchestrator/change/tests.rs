@@ -68,6 +68,7 @@ fn idle_pool(name: &str, state: &Path) -> PoolChange {
         },
         rule: FailureRule { retry: RUNNER, is_strict: false },
         sources: vec![Source::Schedule(schedule)],
+        inherited: Vec::new(),
     }))
 }
 
