@@ -32,12 +32,14 @@ pub(crate) enum Signal {
     Terminate,
     /// SIGHUP.
     HangUp,
+    /// SIGUSR2: the runners go on, for the next start.
+    HandOver,
 }
 
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         Self::from(match outcome {
-            Outcome::Success => 0,
+            Outcome::Success | Outcome::StoppedBy(Signal::HandOver) => 0,
             Outcome::NotSucceeded => 1,
             Outcome::StoppedBy(Signal::Interrupt) => 130,
             Outcome::StoppedBy(Signal::Terminate) => 143,

@@ -10,6 +10,8 @@ pub(crate) struct Signals {
     terminate: Stream,
     /// None if SIGHUP does not stop the command.
     hang_up: Option<Stream>,
+    /// None if the command has no runners to hand over.
+    hand_over: Option<Stream>,
 }
 
 /// The stream of SIGHUP of a command that reads its configuration again.
@@ -36,7 +38,14 @@ impl Signals {
                 true => None,
                 false => Some(signal(SignalKind::hangup()).map_err(Failure::cannot)?),
             },
+            hand_over: None,
         })
+    }
+
+    /// Adds SIGUSR2, which ends the command and leaves its runners to its next start.
+    pub(crate) fn with_hand_over(self) -> Result<Self> {
+        let stream = signal(SignalKind::user_defined2()).map_err(Failure::cannot)?;
+        Ok(Self { hand_over: Some(stream), ..self })
     }
 
     /// Takes SIGHUP out of the signals that stop the command, whether or not it was ignored.
@@ -47,17 +56,20 @@ impl Signals {
 
     /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
-        let hang_up = async {
-            match &mut self.hang_up {
-                Some(stream) => stream.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
-            _ = hang_up => Signal::HangUp,
+            _ = next_of(&mut self.hang_up) => Signal::HangUp,
+            _ = next_of(&mut self.hand_over) => Signal::HandOver,
         }
+    }
+}
+
+/// Waits for the next signal of a stream; for ever if there is none.
+async fn next_of(stream: &mut Option<Stream>) -> Option<()> {
+    match stream {
+        Some(stream) => stream.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -137,7 +137,8 @@ async fn an_idle_runner_is_ended_by_the_handshake_and_a_cancelled_job_ends() {
 }
 
 #[tokio::test]
-async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_its_job_goes_on() {
+async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_after_a_hand_over_its_job_goes_on()
+ {
     let lab = LabProcess::start();
     let state = OwnState::new();
     let loop_of = |arguments: &[&str]| {
@@ -167,8 +168,11 @@ async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_
         )
         .await;
     second.wait_for_event("job_started");
-    second.signal(Signal::KILL);
-    second.wait();
+    // As an upgrade does it: the process ends, and its runners go on.
+    second.signal(Signal::USR2);
+    let ended = second.wait();
+    ended.assert_status(0);
+    assert_eq!(ended.events_of("vm_handed_over").len(), 1);
 
     // The runner has a job.
     let mut third = loop_of(&["-r", "1"]);

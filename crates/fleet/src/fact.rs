@@ -366,6 +366,8 @@ pub enum Fact {
         /// The way in which the VMM ended.
         exit: String,
     },
+    /// The VM goes on without this process, which ends. The next start takes it over.
+    VmHandedOver,
     /// The VM was left running, as requested.
     VmKept {
         /// The folder of its run.
@@ -589,6 +591,7 @@ pub(crate) mod tests {
             Fact::EntrypointExited { code: Some(0), signal: None },
             Fact::DestroyingVm,
             Fact::VmGone { exit: text() },
+            Fact::VmHandedOver,
             Fact::VmKept { folder: "/k".into() },
             Fact::DeletingRegistration,
             Fact::RegistrationEnded { how: RegistrationEnd::Deleted },

@@ -131,6 +131,7 @@ fn length_max(record: &FactRecord) -> u64 {
         | Fact::Stopping { .. }
         | Fact::EntrypointExited { .. }
         | Fact::VmGone { .. }
+        | Fact::VmHandedOver
         | Fact::VmKept { .. }
         | Fact::RegistrationEnded { .. } => LENGTH_MAX - LAST_ROOM,
         Fact::JobConcluded { .. } => LENGTH_MAX - LAST_ROOM - END_ROOM,

@@ -63,6 +63,8 @@ pub struct RunnerState {
     pub registration: RegistrationState,
     /// Its VM.
     pub vm: VmState,
+    /// True once the agent in the VM has said hello.
+    pub has_answered: bool,
     /// The runner app in the VM.
     pub app: AppState,
     /// Its job.
@@ -210,7 +212,8 @@ impl RunnerState {
             }
             Fact::StartingVm => self.vm = VmState::MayRun,
             Fact::VmmStarted { pid, .. } => self.vm = VmState::Runs { pid: *pid },
-            Fact::VmGone { .. } => self.vm = VmState::None,
+            Fact::VmGone { .. } => (self.vm, self.has_answered) = (VmState::None, false),
+            Fact::AgentHello => self.has_answered = true,
             Fact::RunnerUp => self.app = AppState::Up,
             Fact::EntrypointExited { .. } => {
                 self.app = AppState::Exited { was_up: self.app == AppState::Up };
@@ -225,6 +228,12 @@ impl RunnerState {
     /// Returns true if no VM and no registration of the runner can exist.
     pub fn is_over(&self) -> bool {
         self.vm == VmState::None && self.registration == RegistrationState::None
+    }
+
+    /// Returns true if another process could take the runner over: a job may run in its VM, and its agent has answered. An
+    /// agent that has not may never do so, because a fork that was not told where its state is runs nothing.
+    pub fn can_be_taken_over(&self) -> bool {
+        self.registration != RegistrationState::None && self.vm != VmState::None && self.has_answered
     }
 
     /// Returns true if the runner app was about to start, whether or not it has exited since.
@@ -247,7 +256,9 @@ fn phase_after(fact: &Fact) -> Option<Phase> {
         Fact::RunnerUp => Phase::Starting,
         Fact::Listening => Phase::Idle,
         Fact::JobStarted { .. } => Phase::Busy,
-        Fact::Stopping { .. } | Fact::EntrypointExited { .. } | Fact::VmGone { .. } => Phase::Ending,
+        Fact::Stopping { .. } | Fact::EntrypointExited { .. } | Fact::VmGone { .. } | Fact::VmHandedOver => {
+            Phase::Ending
+        }
         Fact::Retrying { .. } | Fact::LoopReplaced { .. } => Phase::Pausing,
         Fact::LoopEnded { .. } | Fact::GaveUp { .. } => Phase::Ended,
         _ => return None,

@@ -179,7 +179,7 @@ mod tests {
         let next = &status.loops[&1];
         assert_eq!((next.phase, next.jobs, next.vmm, &next.job), (Phase::Preparing, 1, None, &None));
         assert_eq!(next.runner.as_deref(), Some(second.as_str()));
-        assert!(!status.take(&record(Some(&second), Fact::AgentHello)));
+        assert!(!status.take(&record(Some(&second), Fact::Pulled)), "it is preparing already");
         assert!(!status.take(&record(Some(&first), failed_on("p", 0).fact())), "a late report");
         assert_eq!(status.loops[&1].runner.as_deref(), Some(second.as_str()));
     }

@@ -15,6 +15,9 @@ pub enum StopOrder {
     Gently,
     /// Kill the VM; its registration and its files are still removed.
     AtOnce,
+    /// End the loop at once, and leave a runner whose machine has answered to the next start of a process, which takes it over.
+    /// Its job goes on.
+    HandOver,
 }
 
 /// The sending end of stop orders.

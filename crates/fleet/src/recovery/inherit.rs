@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{RunSweepError, Serving, is_registered_at};
-use crate::fact::{Fact, RunnerRef};
+use crate::fact::RunnerRef;
 use crate::instance::{Instance, machine_of};
 use crate::journal;
-use crate::state::{RegistrationState, RunnerState, VmState};
+use crate::state::RunnerState;
 
 /// The instance that takes runs over.
 #[derive(Debug)]
@@ -57,10 +57,7 @@ impl Heir {
         let (Some(first), Some(runner)) = (records.first(), state.runner.clone()) else { return Ok(None) };
         let index = first.loop_index;
         let is_wanted = self.only.is_none_or(|only| only == index && before == 0);
-        let may_have_job = state.registration != RegistrationState::None && state.vm != VmState::None;
-        // A machine that has not answered may never do so: a fork that was not told where its state is runs nothing.
-        let has_answered = records.iter().any(|record| record.fact == Fact::AgentHello);
-        if !is_wanted || !may_have_job || !has_answered || !dayfly_vm::is_alive(&machine_of(run))? {
+        if !is_wanted || !state.can_be_taken_over() || !dayfly_vm::is_alive(&machine_of(run))? {
             return Ok(None);
         }
         let is_there = |own: &Serving| is_registered_at(&state, &own.serves);
@@ -81,6 +78,7 @@ mod tests {
     use super::super::tests::{abandoned_with, forge, serves};
     use super::super::{Serving, sweep};
     use super::*;
+    use crate::fact::Fact;
 
     /// Writes the record of a machine whose process is this one.
     fn record_of(machine: &Path, pid: u32) {

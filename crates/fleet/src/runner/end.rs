@@ -33,6 +33,18 @@ impl Run<'_> {
         Ok(end)
     }
 
+    /// Leaves the runner to the next start of a process. A runner that could not be taken over ends.
+    pub(super) async fn hand_over(mut self) -> Result<RunnerEnd, RunnerError> {
+        let stopped = Ok(RunnerEnd::Stopped);
+        if !self.state.can_be_taken_over() {
+            return self.end(stopped).await;
+        }
+        let Some(vm) = self.vm.take() else { return self.end(stopped).await };
+        vm.let_go().await;
+        self.tell(Fact::VmHandedOver).await?;
+        stopped
+    }
+
     async fn end_vm(&mut self, keep: bool) -> Result<(), RunnerError> {
         let Some(mut vm) = self.vm.take() else { return self.end_vm_that_did_not_start().await };
         if keep {
@@ -43,7 +55,7 @@ impl Run<'_> {
         // Once the entrypoint has exited, the machine's only possible work is a write to a mount.
         let has_exited = matches!(self.state.app, AppState::Exited { .. });
         let has_more = self.state.was_up() && !(has_exited && self.pool.spec.mounts.is_empty());
-        let exit = if self.stop.order() == StopOrder::AtOnce || !has_more {
+        let exit = if self.stop.order() >= StopOrder::AtOnce || !has_more {
             vm.kill().await
         } else {
             vm.stop(self.pool.limits.power_off).await

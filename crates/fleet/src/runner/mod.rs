@@ -117,6 +117,9 @@ pub(crate) async fn run_one(
 
 async fn end(run: Run<'_>, result: Result<RunnerEnd, RunnerError>) -> EndedRunner {
     let up_for = run.up_since.map(|since| since.elapsed());
+    if matches!(result, Ok(RunnerEnd::Stopped)) && run.stop.order() == StopOrder::HandOver {
+        return EndedRunner { result: run.hand_over().await, up_for };
+    }
     let runs = run.pool.runs.clone();
     let result = run.end(result).await;
     // Its end may have used the reserve, and has freed space.

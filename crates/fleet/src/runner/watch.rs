@@ -178,7 +178,7 @@ impl Run<'_> {
                         stage = Stage::Up(Box::new(liveness));
                     }
                 }
-                RunInput::Ordered(StopOrder::AtOnce) => return Ok(RunnerEnd::Stopped),
+                RunInput::Ordered(StopOrder::AtOnce | StopOrder::HandOver) => return Ok(RunnerEnd::Stopped),
                 RunInput::Ordered(StopOrder::WhenIdle) => retirement.order(Instant::now()),
                 RunInput::RetirementDue => {
                     self.try_to_retire(&mut retirement, &mut questions.retirement)?;

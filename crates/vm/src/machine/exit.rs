@@ -27,6 +27,8 @@ pub enum Exit {
     Quit,
     /// The VMM was killed on behalf of the owner.
     Killed,
+    /// The machine goes on, and this process owns it no longer.
+    LetGo,
     /// The agent never said hello. The machine was killed each time.
     NoHello {
         /// The number of starts.
@@ -85,6 +87,7 @@ impl std::fmt::Display for Exit {
             Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
             Self::Quit => f.write_str("the VMM was asked to quit"),
             Self::Killed => f.write_str("the VMM was killed"),
+            Self::LetGo => f.write_str("the machine goes on without this process"),
             Self::NoHello { attempts, limit } => write!(
                 f,
                 "the agent in the machine said no hello within {} s, {attempts} times; look at the console's last lines, \

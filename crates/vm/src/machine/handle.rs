@@ -12,7 +12,8 @@ use super::spawn::Outputs;
 use super::supervisor::VmOrder;
 use super::{Exit, LeftoverError, VmEvent, record};
 
-/// The handle of a machine. Dropping the handle kills the machine, unless [`Vm::detach`] was called.
+/// The handle of a machine. Dropping the handle kills the machine, unless [`Vm::detach`] was called, or a panic drops it: then the
+/// machine is let go, because a job in it is not to blame for a bug in this program.
 #[derive(Debug)]
 pub struct Vm {
     pub(super) events: mpsc::Receiver<VmEvent>,
@@ -100,8 +101,22 @@ impl Vm {
         record::destroy_leftover(&self.run_dir).await.map(drop)
     }
 
+    /// Lets the machine go: it lives on, its sockets are free, and another owner may take it over ([`super::take_over`]).
+    pub async fn let_go(mut self) {
+        let _ = self.orders.try_send(VmOrder::LetGo);
+        self.finish().await;
+    }
+
     /// Detaches the machine, so that it outlives this process. Its forwarded port works only as long as this process runs.
     pub fn detach(self) {
         self.detached.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.orders.try_send(VmOrder::LetGo);
+        }
     }
 }

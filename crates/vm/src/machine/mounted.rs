@@ -193,6 +193,10 @@ impl Mounted {
             match self.next_input(&mut running, &mut state).await {
                 MountedInput::Ended(ending) => return self.settle(running, state, ending).await,
                 MountedInput::Ordered(Some(VmOrder::Stop(grace))) => self.stop(&mut state, grace),
+                MountedInput::Ordered(Some(VmOrder::LetGo)) => {
+                    self.detached.store(true, Ordering::Relaxed);
+                    return Exit::LetGo;
+                }
                 // No more orders can arrive, because the machine was detached.
                 MountedInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 MountedInput::Ordered(Some(VmOrder::Kill) | None) => {

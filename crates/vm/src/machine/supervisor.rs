@@ -31,6 +31,8 @@ pub(super) enum VmOrder {
     Stop(Duration),
     /// Kill the VMM at once.
     Kill,
+    /// Own the machine no longer. It goes on.
+    LetGo,
 }
 
 /// The settings that a machine gets from the host, and its time limits.
@@ -138,6 +140,9 @@ impl<S: StartSource> Supervisor<S> {
             let (start, mut attempt) = self.begin(begin).await;
             boots += u32::from(start == InitialState::Boot);
             let exit = self.watch(&mut attempt).await;
+            if exit == Exit::LetGo {
+                return exit;
+            }
             match AfterAttempt::of(start, attempt.is_up(), attempt.reason(), &exit, boots) {
                 AfterAttempt::Finished => return exit,
                 AfterAttempt::BootInstead => self.source.fork_failed(&self.why_unusable(&attempt, &exit)),
@@ -211,6 +216,10 @@ impl<S: StartSource> Supervisor<S> {
                 }
                 SupervisorInput::Monitor(event) => self.take_monitor_event(attempt, event).await,
                 SupervisorInput::Ordered(Some(VmOrder::Stop(grace))) => attempt.stop(grace),
+                SupervisorInput::Ordered(Some(VmOrder::LetGo)) => {
+                    self.detached.store(true, Ordering::Relaxed);
+                    return Exit::LetGo;
+                }
                 // No more orders can arrive, because the machine was detached.
                 SupervisorInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 SupervisorInput::Ordered(Some(VmOrder::Kill) | None) => attempt.kill(EndReason::Ordered),

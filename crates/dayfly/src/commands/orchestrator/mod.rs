@@ -51,7 +51,7 @@ struct HostShare {
 }
 
 pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOptions) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
+    let mut signals = Signals::take_over()?.with_hand_over()?;
     let json = args.json || options.args.looping.json;
     let (plan, file) = match flags::config_file(&args, &options) {
         Some(path) => {
@@ -113,7 +113,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         }
         None => super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1,
     };
-    prepare::close(&host, instance).await?;
+    prepare::close(&host, instance, stopped_by).await?;
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
 }
 

@@ -22,7 +22,7 @@ use refresh::Keepers;
 use request::PoolRequest;
 
 pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome> {
-    let mut signals = Signals::take_over()?;
+    let mut signals = Signals::take_over()?.with_hand_over()?;
     let json = options.args.looping.json;
     let index = options.args.index.unwrap_or(0);
     let request = PoolRequest::read(&options, places)?;
@@ -44,7 +44,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let running = run_loop((pool, &slot, &host), inherited, &facts, stop);
     let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
     drop(keepers);
-    prepare::close(&host, instance).await?;
+    prepare::close(&host, instance, stopped_by).await?;
     match (end, stopped_by) {
         (LoopEnd::Failed(error), _) => Err(Failure::cannot(error)),
         (_, Some(signal)) => Ok(Outcome::StoppedBy(signal)),
@@ -56,6 +56,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
 }
 
 /// Passes facts and signals on until `running` has ended. The first signal stops the runners gently, the second one at once.
+/// SIGUSR2 hands them over to the next start.
 pub(crate) async fn follow<T>(
     running: impl Future<Output = T>,
     signals: &mut Signals,
@@ -69,7 +70,11 @@ pub(crate) async fn follow<T>(
         tokio::select! {
             biased;
             signal = signals.next() => {
-                sender.order(if stopped_by.is_none() { StopOrder::Gently } else { StopOrder::AtOnce });
+                sender.order(match signal {
+                    Signal::HandOver => StopOrder::HandOver,
+                    _ if stopped_by.is_none() => StopOrder::Gently,
+                    _ => StopOrder::AtOnce,
+                });
                 stopped_by = stopped_by.or(Some(signal));
             }
             Some(record) = stream.recv() => pump.take(&record),

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::request::{PoolRequest, ScaleSetRequest, WebhookRequest};
 use crate::commands::machine;
 use crate::config::Schedule;
-use crate::exit::{Failure, Result};
+use crate::exit::{Failure, Result, Signal};
 use crate::labels;
 use crate::settings::Places;
 
@@ -283,12 +283,19 @@ async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {
     })
 }
 
-/// Destroys the spares, and removes the instance's folder unless it holds something that a later start must remove.
-pub(crate) async fn close(host: &VmHost, instance: Instance) -> Result<()> {
+/// Destroys the spares, and removes the instance's folder unless it holds something that a later start must remove, or runners
+/// that were handed over to it.
+pub(crate) async fn close(host: &VmHost, instance: Instance, stopped_by: Option<Signal>) -> Result<()> {
     host.spares.end().await;
     let folder = instance.folder().to_owned();
-    if !instance.remove().map_err(Failure::cannot)? {
-        tracing::warn!("{} is not removed yet; the next start removes it", folder.display());
+    match (instance.remove().map_err(Failure::cannot)?, stopped_by) {
+        (true, _) => {}
+        (false, Some(Signal::HandOver)) => {
+            tracing::info!(
+                "the runners go on; the next start with the same forge, scope and prefix takes them over"
+            );
+        }
+        (false, _) => tracing::warn!("{} is not removed yet; the next start removes it", folder.display()),
     }
     Ok(())
 }

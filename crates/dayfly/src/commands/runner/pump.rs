@@ -146,6 +146,7 @@ fn tell(record: &FactRecord) {
         }
         Fact::Stopping { reason } => tracing::info!("{of}is being stopped: {reason}"),
         Fact::VmGone { exit } => tracing::info!("{of}machine is gone ({exit})"),
+        Fact::VmHandedOver => tracing::info!("{of}goes on; the next start takes it over"),
         Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),
         Fact::RegistrationEnded { how } => tracing::info!("{of}registration {}", how.as_str()),
         Fact::Ended => tracing::info!("{of}runner has ended"),
