@@ -18,7 +18,7 @@ use crate::stream::FactWriter;
 /// Time between two looks. A look whose answers have not changed costs nothing of the rate limit.
 const PACE: Duration = Duration::from_secs(15);
 /// The word for this source in facts.
-const SOURCE: &str = "poll";
+pub(super) const POLL: &str = "poll";
 
 /// A repository whose jobs feed a pool.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl PollSource {
     }
 
     /// Passes changes on until a stop order.
-    pub(super) async fn run(mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
+    pub(super) async fn run(&mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
         let mut failures = 0;
         let mut is_told = false;
         loop {
@@ -60,7 +60,7 @@ impl PollSource {
                     self.fold.changes(&jobs).into_iter().for_each(|event| demand.send(event));
                     if failures > 0 || !is_told {
                         let message = format!("reads the jobs every {} s", PACE.as_secs());
-                        facts.tell(Fact::SourceReady { source: SOURCE.to_owned(), message }).await;
+                        facts.tell(Fact::SourceReady { source: POLL.to_owned(), message }).await;
                     }
                     (failures, is_told) = (0, true);
                     PACE
@@ -69,7 +69,7 @@ impl PollSource {
                     failures += 1;
                     let pause = RUNNER.pause_after(failures).unwrap_or(RUNNER.limit).max(PACE);
                     let message = format!("{error}; next look in {} s", pause.as_secs());
-                    facts.tell(Fact::SourceTrouble { source: SOURCE.to_owned(), message }).await;
+                    facts.tell(Fact::SourceTrouble { source: POLL.to_owned(), message }).await;
                     pause
                 }
             };

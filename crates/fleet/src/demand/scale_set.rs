@@ -21,7 +21,7 @@ use crate::stream::FactWriter;
 /// Longest wait of a runner for the scale set that it is registered in. The listener needs a few calls for it.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// The word for this source in facts.
-const SOURCE: &str = "scale set";
+pub(super) const SCALE_SET: &str = "scale set";
 
 /// A scale set that feeds a pool.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub fn scale_set(
 
 impl ScaleSetSource {
     /// Passes the demand on until a stop order, and ends the session.
-    pub(super) async fn run(mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
+    pub(super) async fn run(&mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
         loop {
             let capacity = *self.capacity.borrow_and_update();
             let interrupted = async {
@@ -118,7 +118,7 @@ impl ScaleSetSource {
 }
 
 fn fact(message: String, is_trouble: bool) -> Fact {
-    let source = SOURCE.to_owned();
+    let source = SCALE_SET.to_owned();
     if is_trouble { Fact::SourceTrouble { source, message } } else { Fact::SourceReady { source, message } }
 }
 

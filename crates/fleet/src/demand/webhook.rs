@@ -56,7 +56,7 @@ impl WebhookSource {
     }
 
     /// Passes changes on until a stop order.
-    pub(super) async fn run(mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
+    pub(super) async fn run(&mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
         let message = format!("takes the jobs of {} from the deliveries at {}", self.fold.scope(), self.url);
         facts.tell(Fact::SourceReady { source: WEBHOOK.to_owned(), message }).await;
         let mut looks = tokio::time::interval(LOOK);

@@ -168,10 +168,10 @@ impl ScaleSetListener {
     ///
     /// # Errors
     /// [`ForgeError::TooLate`] after 15 s. For the rest see [`ForgeError`]. The forge ends the session after some minutes.
-    pub async fn close(self) -> Result<(), ForgeError> {
-        let session = match self.phase {
+    pub async fn close(&mut self) -> Result<(), ForgeError> {
+        let session = match std::mem::replace(&mut self.phase, Phase::NoScaleSet) {
             Phase::Stale(session) | Phase::Live(session, _) => Some(session),
-            Phase::NoScaleSet | Phase::NoSession(_) => self.abandoned,
+            Phase::NoScaleSet | Phase::NoSession(_) => self.abandoned.take(),
         };
         let Some(session) = session else { return Ok(()) };
         let what = format!("end the session of the scale set \"{}\"", self.spec.name);

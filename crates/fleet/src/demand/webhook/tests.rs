@@ -63,7 +63,7 @@ impl Stage {
         let any_port = "127.0.0.1:0".parse().expect("an address");
         let server = WebhookServer::bind(any_port, options, queues.clone()).expect("a port");
         let labels = ["self-hosted", "big"].map(str::to_owned).to_vec();
-        let source = WebhookSource::new(queues.subscribe(), server.url(), scope(), labels);
+        let mut source = WebhookSource::new(queues.subscribe(), server.url(), scope(), labels);
         let hook = server.url();
         tasks.spawn(server.serve(mpsc::channel(1).0, std::future::pending()));
         let (sender, demand) = mpsc::unbounded_channel();
