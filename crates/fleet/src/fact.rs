@@ -173,12 +173,22 @@ pub enum Fact {
     },
     /// A reload has added the pool.
     PoolAdded,
-    /// A reload has changed numbers of the pool, which count from now on.
+    /// A reload or an administrator has changed numbers of the pool, which count from now on.
     PoolAdjusted,
-    /// A reload has removed the pool or replaced it by another one: no runner starts, and those that run end with their job.
+    /// An administrator has paused the pool: no runner starts, and those that run end with their job. Jobs are counted.
+    PoolPaused,
+    /// The pause of the pool has ended.
+    PoolResumed,
+    /// A reload has removed the pool or replaced it by another one, or an administrator drains it: no runner starts, and those
+    /// that run end with their job.
     PoolDraining,
     /// The last runner of a pool that drained has ended. The numbers of its loops are free for another pool.
     PoolDrained,
+    /// So many jobs of the pool wait for a runner. It is told if the number has changed.
+    JobsWaiting {
+        /// The number.
+        count: u32,
+    },
     /// No further runner is created for a job, or for a slot.
     GaveUp {
         /// The reason.
@@ -487,8 +497,11 @@ impl Fact {
                 | Self::SourceTrouble { .. }
                 | Self::PoolAdded
                 | Self::PoolAdjusted
+                | Self::PoolPaused
+                | Self::PoolResumed
                 | Self::PoolDraining
                 | Self::PoolDrained
+                | Self::JobsWaiting { .. }
                 | Self::TemplateBuilding { .. }
                 | Self::TemplateWaiting { .. }
                 | Self::TemplateLine { .. }
@@ -542,8 +555,11 @@ pub(crate) mod tests {
             Fact::SourceTrouble { source: text(), message: text() },
             Fact::PoolAdded,
             Fact::PoolAdjusted,
+            Fact::PoolPaused,
+            Fact::PoolResumed,
             Fact::PoolDraining,
             Fact::PoolDrained,
+            Fact::JobsWaiting { count: 8 },
             Fact::GaveUp { why: why.clone() },
             Fact::Retrying { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::ImagePhase { phase: text() },

@@ -55,7 +55,7 @@ pub struct Orchestration {
     /// The common environment directory.
     pub environment: PathBuf,
     /// Changes of the pools while they run; none: they stay as they are, and [`orchestrate`] returns once their demand is
-    /// over. With changes, only a stop order ends it, because a change may bring new demand.
+    /// over. With changes, only a stop order or [`PoolChange::End`] ends it, because a change may bring new demand.
     pub changes: Option<mpsc::Receiver<Changes>>,
 }
 
@@ -147,7 +147,9 @@ enum OrchestratorInput {
 impl Orchestrator {
     async fn run(&mut self) {
         loop {
-            let decisions = self.decide(Instant::now());
+            let now = Instant::now();
+            let decisions = self.decide(now);
+            self.tell_waiting(now).await;
             let wake = decisions.iter().filter_map(|decision| decision.wake).min();
             let finished: Vec<bool> = decisions.iter().map(|decision| decision.is_finished).collect();
             for (at, decision) in decisions.into_iter().enumerate() {
@@ -155,10 +157,10 @@ impl Orchestrator {
                     self.carry_out(at, order).await;
                 }
             }
+            self.remove_drained(&finished).await;
             if self.changes.is_none() && finished.iter().all(|is_finished| *is_finished) {
                 return;
             }
-            self.remove_drained(&finished).await;
             match self.next_input(wake).await {
                 OrchestratorInput::Fact(record) => self.take_fact(&record),
                 OrchestratorInput::Changes(Some(changes)) => self.take_changes(changes).await,

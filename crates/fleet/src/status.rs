@@ -47,6 +47,32 @@ pub struct LoopStatus {
     pub state: RunnerState,
 }
 
+/// What a pool does with its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolState {
+    /// It runs them.
+    #[default]
+    Running,
+    /// It starts no runner until it is resumed.
+    Paused,
+    /// It starts no runner, and ends with its last one.
+    Draining,
+}
+
+/// The state of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name. A pool that drains may have the name of another one.
+    pub name: Option<String>,
+    /// What it does with its jobs.
+    pub state: PoolState,
+    /// Start of that state, milliseconds since 1970-01-01 UTC.
+    pub since_ms: u64,
+    /// Jobs that wait for a runner.
+    pub waiting: u32,
+}
+
 /// The state of all loops of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -56,30 +82,65 @@ pub struct Status {
     pub began_ms: u64,
     /// The loops by their number.
     pub loops: BTreeMap<u32, LoopStatus>,
+    /// The pools that are paused, drain, or have jobs that wait, by the number before that of their first loop.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<u32, PoolStatus>,
 }
 
 impl Status {
     /// Returns the status of this process before its first loop.
     pub fn begin() -> Self {
-        Self { pid: std::process::id(), began_ms: Moment::now().ms(), loops: BTreeMap::new() }
+        Self { pid: std::process::id(), began_ms: Moment::now().ms(), ..Self::default() }
     }
 
     /// Takes in a fact. Returns true if the published status has changed.
     pub fn take(&mut self, record: &FactRecord) -> bool {
         if record.fact == Fact::PoolDrained {
-            let count = self.loops.len();
+            let count = self.loops.len() + self.pools.len();
             let first = record.loop_index;
-            self.loops.retain(|index, _| !(first..first + SLOTS_MAX).contains(index));
-            return self.loops.len() < count;
+            self.loops.retain(|&index, _| first_of(index) != first);
+            self.pools.remove(&first);
+            return self.loops.len() + self.pools.len() < count;
+        }
+        if record.is_of_pool() {
+            return self.take_of_pool(record);
         }
         // The forge's report may be about a runner before the current one, and changes nothing that is published.
-        if record.is_of_pool() || matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
+        if matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
             return false;
         }
         let status = self.loops.entry(record.loop_index).or_default();
         let before = status.clone();
         status.take(record);
         *status != before
+    }
+
+    /// Takes in a fact of a pool as a whole.
+    fn take_of_pool(&mut self, record: &FactRecord) -> bool {
+        let before = self.pools.remove(&record.loop_index);
+        let mut pool = before.clone().unwrap_or_default();
+        let state = match record.fact {
+            Fact::PoolPaused => PoolState::Paused,
+            Fact::PoolDraining => PoolState::Draining,
+            Fact::PoolAdded | Fact::PoolResumed => PoolState::Running,
+            _ => pool.state,
+        };
+        if state != pool.state {
+            (pool.state, pool.since_ms) = (state, record.at.ms());
+        }
+        if let Fact::JobsWaiting { count } = record.fact {
+            pool.waiting = count;
+        }
+        if pool.state != PoolState::Running || pool.waiting > 0 {
+            pool.name.clone_from(&record.pool);
+            self.pools.insert(record.loop_index, pool);
+        }
+        self.pools.get(&record.loop_index) != before.as_ref()
+    }
+
+    /// Returns the state of the pool that a loop belongs to; none if it runs and no job waits.
+    pub fn pool_of(&self, loop_index: u32) -> Option<&PoolStatus> {
+        self.pools.get(&first_of(loop_index))
     }
 
     /// Writes the status into an instance's folder, whole or not at all.
@@ -101,6 +162,11 @@ impl Status {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the number before that of the first loop of the pool that a loop belongs to.
+fn first_of(loop_index: u32) -> u32 {
+    loop_index - loop_index % SLOTS_MAX
 }
 
 impl LoopStatus {
@@ -207,6 +273,29 @@ mod tests {
         assert!(status.take(&drained));
         assert_eq!(status.loops.keys().copied().collect::<Vec<_>>(), [1, 2000]);
         assert!(!status.take(&drained));
+    }
+
+    #[test]
+    fn a_pool_is_listed_while_it_is_paused_or_drains_or_has_jobs_that_wait() {
+        let mut status = Status::default();
+        let mut take = |loop_index, fact| {
+            let pool = Some("a".to_owned());
+            let is_changed = status.take(&FactRecord { loop_index, pool, ..record(None, fact) });
+            let found = status.pool_of(loop_index + 7).map(|pool| (pool.state, pool.waiting));
+            assert!(status.loops.is_empty(), "no loop has the number of a pool");
+            (is_changed, found)
+        };
+        let waiting = |count| Fact::JobsWaiting { count };
+        assert_eq!(take(1000, Fact::PoolAdjusted), (false, None));
+        assert_eq!(take(1000, waiting(2)), (true, Some((PoolState::Running, 2))));
+        assert_eq!(take(1000, Fact::PoolPaused), (true, Some((PoolState::Paused, 2))));
+        assert_eq!(take(1000, Fact::PoolPaused), (false, Some((PoolState::Paused, 2))));
+        assert_eq!(take(1000, waiting(0)), (true, Some((PoolState::Paused, 0))));
+        assert_eq!(take(1000, Fact::PoolResumed), (true, None));
+        assert_eq!(take(1000, Fact::PoolDraining), (true, Some((PoolState::Draining, 0))));
+        assert_eq!(take(2000, Fact::PoolPaused), (true, Some((PoolState::Paused, 0))));
+        assert_eq!(take(1000, Fact::PoolDrained), (true, None));
+        assert_eq!(status.pools[&2000].name.as_deref(), Some("a"));
     }
 
     #[test]

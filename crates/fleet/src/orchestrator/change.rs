@@ -1,13 +1,16 @@
 //! Changes of the pools while they run: a pool comes, goes, or gets other numbers.
 
+use std::sync::Arc;
+
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::pool::{PoolRun, RunningPool};
 use super::{Budget, Orchestrator, SLOTS_MAX, ahead};
 use crate::demand::{self, Demand, Predecessors};
 use crate::fact::Fact;
 use crate::reaper::reap_until;
-use crate::stop::{self, StopOrder};
+use crate::stop::{self, StopOrder, StopSender};
 
 /// Most sets of changes that wait for an orchestrator. It takes each at once.
 pub const CHANGES_MAX: usize = 16;
@@ -34,8 +37,20 @@ pub enum PoolChange {
         /// Its weight.
         weight: u32,
     },
+    /// Pause a pool: its idle runners end, its busy runners end with their job, and no other one starts. Its sources go on.
+    Pause {
+        /// Its name.
+        pool: String,
+    },
+    /// End the pause of a pool.
+    Resume {
+        /// Its name.
+        pool: String,
+    },
     /// Replace the limits for all machines together.
     Budget(Budget),
+    /// Drain all pools, and end after the last runner. Further changes are refused.
+    End,
 }
 
 impl Orchestrator {
@@ -46,12 +61,17 @@ impl Orchestrator {
             match change {
                 PoolChange::Budget(budget) => self.budget = budget,
                 PoolChange::Drain { pool } => {
-                    let Some(pool) = self.live(&pool) else { continue };
-                    pool.slots.drain();
-                    pool.sources.order(StopOrder::Gently);
-                    before.push(pool.sources.clone());
-                    let first = pool.first;
-                    self.tell(first, Fact::PoolDraining).await;
+                    let Some(first) = self.live(&pool).map(|pool| pool.first) else { continue };
+                    before.extend(self.drain(first).await);
+                }
+                PoolChange::Pause { pool } => self.set_paused(&pool, true).await,
+                PoolChange::Resume { pool } => self.set_paused(&pool, false).await,
+                PoolChange::End => {
+                    let live = self.pools.iter().filter(|pool| !pool.slots.is_draining);
+                    for first in live.map(|pool| pool.first).collect::<Vec<_>>() {
+                        before.extend(self.drain(first).await);
+                    }
+                    self.changes = None;
                 }
                 PoolChange::Add(run) => {
                     let first = self.add(*run, &before);
@@ -98,6 +118,32 @@ impl Orchestrator {
         }
         self.pools.push(running);
         first
+    }
+
+    /// Drains the pool whose slots begin at this number. Returns its sources, which end.
+    async fn drain(&mut self, first: u32) -> Option<Arc<StopSender>> {
+        let pool = self.pools.iter_mut().find(|pool| pool.first == first)?;
+        pool.slots.drain();
+        pool.sources.order(StopOrder::Gently);
+        let sources = pool.sources.clone();
+        self.tell(first, Fact::PoolDraining).await;
+        Some(sources)
+    }
+
+    /// Pauses or resumes a pool, unless it is so already.
+    async fn set_paused(&mut self, pool: &str, is_paused: bool) {
+        let Some(pool) = self.live(pool).filter(|pool| pool.slots.is_paused != is_paused) else { return };
+        pool.slots.is_paused = is_paused;
+        let first = pool.first;
+        self.tell(first, if is_paused { Fact::PoolPaused } else { Fact::PoolResumed }).await;
+    }
+
+    /// Tells the number of jobs that wait, of each pool for which it has changed.
+    pub(super) async fn tell_waiting(&mut self, now: Instant) {
+        let news = self.pools.iter_mut().filter_map(|pool| Some((pool.first, pool.news_of_waiting(now)?)));
+        for (first, count) in news.collect::<Vec<_>>() {
+            self.tell(first, Fact::JobsWaiting { count }).await;
+        }
     }
 
     /// Removes the pools that have drained.

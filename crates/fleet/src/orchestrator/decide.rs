@@ -61,6 +61,9 @@ pub(super) fn decide(demand: &Demand, slots: &Slots, now: Instant) -> Decision {
     if slots.is_draining {
         return drain(slots);
     }
+    if slots.is_paused && !slots.closed {
+        return Decision { is_finished: false, ..drain(slots) };
+    }
     match demand {
         Demand::Static { runners, start } => stationary::decide(*runners, *start, slots, now),
         Demand::Jobs { max } => jobs::decide(*max, slots, now),
@@ -68,7 +71,7 @@ pub(super) fn decide(demand: &Demand, slots: &Slots, now: Instant) -> Decision {
     }
 }
 
-/// Returns the orders for a pool whose demand is over: runners without a job end, and the others end with their job.
+/// Returns the orders for a pool that starts no runner: those without a job end, and the others end with their job.
 fn drain(slots: &Slots) -> Decision {
     let free = slots.slots.iter().filter(|(_, slot)| slot.stage.is_free());
     let orders = free.map(|(&index, _)| Order::Retire { index }).collect();

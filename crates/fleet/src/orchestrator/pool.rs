@@ -77,6 +77,8 @@ pub(super) struct RunningPool {
     _life: StopSender,
     /// Time since which it needs a machine and has none.
     without_since: Option<Instant>,
+    /// The number of jobs that wait, as the last fact about it says.
+    told_waiting: u32,
 }
 
 impl RunningPool {
@@ -88,7 +90,17 @@ impl RunningPool {
         life: StopSender,
     ) -> Self {
         let sources = Arc::new(sources);
-        Self { pool, rule, slots: Slots::default(), number, first, sources, _life: life, without_since: None }
+        Self {
+            pool,
+            rule,
+            slots: Slots::default(),
+            number,
+            first,
+            sources,
+            _life: life,
+            without_since: None,
+            told_waiting: 0,
+        }
     }
 
     /// Returns the pool's name, for sources of demand.
@@ -99,6 +111,14 @@ impl RunningPool {
     /// Replaces its numbers. The runners that it has are not touched.
     pub(super) fn adjust(&mut self, demand: Demand, weight: u32) {
         self.pool.spec = Arc::new(PoolSpec { demand, weight, ..PoolSpec::clone(&self.pool.spec) });
+    }
+
+    /// Returns the number of jobs that wait for its runners, if it has changed since the last call. A pool without a name, which
+    /// is no pool of a file, has none.
+    pub(super) fn news_of_waiting(&mut self, now: Instant) -> Option<u32> {
+        self.pool.spec.name.as_ref()?;
+        let count = self.slots.jobs_waiting(now);
+        (std::mem::replace(&mut self.told_waiting, count) != count).then_some(count)
     }
 
     pub(super) fn decide(&self, now: Instant) -> Decision {

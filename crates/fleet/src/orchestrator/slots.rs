@@ -159,6 +159,8 @@ pub(super) struct Slots {
     pub(super) closed: bool,
     /// True if runners without a job end too. The pool is closed then.
     pub(super) is_draining: bool,
+    /// True if an administrator has paused the pool: nothing is started, and runners without a job end. Jobs are counted.
+    pub(super) is_paused: bool,
     /// True if no more jobs will come.
     pub(super) complete: bool,
 }
@@ -271,6 +273,19 @@ impl Slots {
     pub(super) fn unreported(&self, now: Instant) -> (usize, Option<Instant>) {
         let left = || self.unreported.iter().filter(|at| **at > now);
         (left().count(), left().min().copied())
+    }
+
+    /// Returns the number of jobs that no runner has, as far as the sources have told. `unreported` jobs have had theirs.
+    pub(super) fn jobs_without_runner(&self, unreported: usize) -> usize {
+        // Two sources may report the same jobs, one by their ids and one by their number, so the larger number counts.
+        let assigned = self.assigned.saturating_sub(self.busy() + self.busy_elsewhere);
+        self.waiting.len().max(assigned as usize).saturating_sub(unreported)
+    }
+
+    /// Returns the number of jobs that wait for a runner of the pool.
+    pub(super) fn jobs_waiting(&self, now: Instant) -> u32 {
+        let jobs = if self.closed { 0 } else { self.jobs_without_runner(self.unreported(now).0) };
+        u32::try_from(jobs).unwrap_or(u32::MAX)
     }
 
     fn settle(&mut self, job: u64) {

@@ -99,6 +99,11 @@ fn tell(record: &FactRecord) {
         Fact::SourceTrouble { source, message } => tracing::warn!("{source}: {message}"),
         Fact::PoolAdded => tracing::info!("pool added"),
         Fact::PoolAdjusted => tracing::info!("pool adjusted"),
+        Fact::PoolPaused => {
+            tracing::info!("pool is paused: its idle runners end now, the others with their job")
+        }
+        Fact::PoolResumed => tracing::info!("pool is resumed"),
+        Fact::JobsWaiting { count } => tracing::debug!("{count} jobs wait for a runner"),
         Fact::PoolDraining => {
             tracing::info!("pool drains: its idle runners end now, the others with their job")
         }

@@ -79,41 +79,104 @@ async fn next_of(facts: &mut mpsc::Receiver<FactRecord>) -> (String, u32, Fact) 
     (record.pool.unwrap_or_default(), record.loop_index, record.fact)
 }
 
+/// An orchestrator that runs without pools at first.
+struct Stage {
+    state: tempfile::TempDir,
+    changes: mpsc::Sender<Changes>,
+    facts: mpsc::Receiver<FactRecord>,
+    stop: StopSender,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let state = tempfile::tempdir().expect("a folder");
+        let launcher = Launcher { program: "/nonexistent".into(), args: Vec::new() };
+        let host = VmHost::new(state.path().to_owned(), launcher);
+        let (sink, facts) = crate::stream::channel();
+        let (stop_sender, stop) = crate::stop::channel();
+        let (changes, receiver) = mpsc::channel(CHANGES_MAX);
+        let orchestration = Orchestration {
+            pools: Vec::new(),
+            budget: Budget::default(),
+            environment: state.path().join("environment"),
+            changes: Some(receiver),
+        };
+        let running = tokio::spawn(async move { orchestrate(orchestration, &host, &sink, None, stop).await });
+        Self { state, changes, facts, stop: stop_sender, running }
+    }
+
+    fn add(&self, name: &str) -> PoolChange {
+        idle_pool(name, self.state.path())
+    }
+
+    async fn change(&self, changes: Changes) {
+        self.changes.send(changes).await.expect("it runs");
+    }
+
+    /// Waits for the next fact, which is this one about this pool.
+    async fn expect(&mut self, name: &str, first: u32, fact: Fact) {
+        assert_eq!(next_of(&mut self.facts).await, (name.to_owned(), first, fact));
+    }
+
+    /// Waits for the orchestrator's end.
+    async fn ended(self) {
+        tokio::time::timeout(Duration::from_secs(60), self.running)
+            .await
+            .expect("in time")
+            .expect("no panic");
+        assert!(self.changes.send(Vec::new()).await.is_err(), "it has ended");
+    }
+}
+
 #[tokio::test]
 async fn pools_come_and_go_until_a_stop_order() {
-    let state = tempfile::tempdir().expect("a folder");
-    let launcher = Launcher { program: "/nonexistent".into(), args: Vec::new() };
-    let host = VmHost::new(state.path().to_owned(), launcher);
-    let (sink, mut facts) = crate::stream::channel();
-    let (stop_sender, stop) = crate::stop::channel();
-    let (changes, receiver) = mpsc::channel(CHANGES_MAX);
-    let orchestration = Orchestration {
-        pools: Vec::new(),
-        budget: Budget::default(),
-        environment: state.path().join("environment"),
-        changes: Some(receiver),
-    };
-    let running = tokio::spawn(async move { orchestrate(orchestration, &host, &sink, None, stop).await });
-    let mut expect = async |name: &str, first, fact| {
-        assert_eq!(next_of(&mut facts).await, (name.to_owned(), first, fact));
-    };
+    let mut stage = Stage::new();
     let drain = |name: &str| PoolChange::Drain { pool: name.to_owned() };
-    let add = |name: &str| idle_pool(name, state.path());
-
-    changes.send(vec![add("a"), add("b")]).await.expect("it runs");
-    expect("a", 0, Fact::PoolAdded).await;
-    expect("b", 1000, Fact::PoolAdded).await;
+    stage.change(vec![stage.add("a"), stage.add("b")]).await;
+    stage.expect("a", 0, Fact::PoolAdded).await;
+    stage.expect("b", 1000, Fact::PoolAdded).await;
     // A pool that drains has its numbers until its end, also if another one has its name by then.
-    changes.send(vec![drain("a"), add("a"), drain("nothing")]).await.expect("it runs");
-    expect("a", 0, Fact::PoolDraining).await;
-    expect("a", 2000, Fact::PoolAdded).await;
-    expect("a", 0, Fact::PoolDrained).await;
+    stage.change(vec![drain("a"), stage.add("a"), drain("nothing")]).await;
+    stage.expect("a", 0, Fact::PoolDraining).await;
+    stage.expect("a", 2000, Fact::PoolAdded).await;
+    stage.expect("a", 0, Fact::PoolDrained).await;
     let adjust = PoolChange::Adjust { pool: "a".to_owned(), demand: Demand::Scaled(SCALE), weight: 2 };
-    changes.send(vec![adjust, add("c")]).await.expect("it runs");
-    expect("a", 2000, Fact::PoolAdjusted).await;
-    expect("c", 0, Fact::PoolAdded).await;
+    stage.change(vec![adjust, stage.add("c")]).await;
+    stage.expect("a", 2000, Fact::PoolAdjusted).await;
+    stage.expect("c", 0, Fact::PoolAdded).await;
+    stage.stop.order(StopOrder::Gently);
+    stage.ended().await;
+}
 
-    stop_sender.order(StopOrder::Gently);
-    running.await.expect("no panic");
-    assert!(changes.send(Vec::new()).await.is_err(), "it has ended");
+#[tokio::test]
+async fn a_pool_that_is_paused_twice_says_so_once_and_its_end_needs_no_resumption() {
+    let mut stage = Stage::new();
+    let pause = |name: &str| PoolChange::Pause { pool: name.to_owned() };
+    let resume = |name: &str| PoolChange::Resume { pool: name.to_owned() };
+    stage.change(vec![stage.add("a"), stage.add("b"), pause("a"), pause("a"), pause("nothing")]).await;
+    stage.expect("a", 0, Fact::PoolAdded).await;
+    stage.expect("b", 1000, Fact::PoolAdded).await;
+    stage.expect("a", 0, Fact::PoolPaused).await;
+    stage.change(vec![resume("b"), resume("a"), resume("a"), pause("b")]).await;
+    stage.expect("a", 0, Fact::PoolResumed).await;
+    stage.expect("b", 1000, Fact::PoolPaused).await;
+    stage.change(vec![PoolChange::Drain { pool: "b".to_owned() }]).await;
+    stage.expect("b", 1000, Fact::PoolDraining).await;
+    stage.expect("b", 1000, Fact::PoolDrained).await;
+    stage.stop.order(StopOrder::Gently);
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn an_end_drains_all_pools_and_then_the_orchestrator() {
+    let mut stage = Stage::new();
+    stage.change(vec![stage.add("a"), stage.add("b"), PoolChange::End]).await;
+    stage.expect("a", 0, Fact::PoolAdded).await;
+    stage.expect("b", 1000, Fact::PoolAdded).await;
+    stage.expect("a", 0, Fact::PoolDraining).await;
+    stage.expect("b", 1000, Fact::PoolDraining).await;
+    stage.expect("a", 0, Fact::PoolDrained).await;
+    stage.expect("b", 1000, Fact::PoolDrained).await;
+    stage.ended().await;
 }

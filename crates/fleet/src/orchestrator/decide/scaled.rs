@@ -15,7 +15,7 @@ pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
         return Decision { orders: Vec::new(), wake: None, is_finished: alive == 0 };
     }
     let (unreported, forgotten) = slots.unreported(now);
-    let wanted = free_runners_wanted(scale, slots, unreported);
+    let wanted = free_runners_wanted(scale, slots, slots.jobs_without_runner(unreported));
     let is_finished = slots.complete && wanted == 0 && alive == 0;
     if free >= wanted {
         let (orders, retired) = retire(scale, slots, free - wanted, now);
@@ -31,16 +31,10 @@ pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
     Decision { orders, wake: forgotten, is_finished }
 }
 
-/// Returns the number of runners without a job that the pool should have, within its maximum. `unreported` jobs have had their
-/// runner.
-fn free_runners_wanted(scale: Scale, slots: &Slots, unreported: usize) -> usize {
-    let busy = slots.busy();
-    // Two sources may report the same jobs, one by their ids and one by their number, so the larger number counts.
-    let assigned = slots.assigned.saturating_sub(busy + slots.busy_elsewhere);
-    let jobs = slots.waiting.len().max(assigned as usize);
-    let jobs = jobs.saturating_sub(unreported);
+/// Returns the number of runners without a job that the pool should have for so many jobs, within its maximum.
+fn free_runners_wanted(scale: Scale, slots: &Slots, jobs: usize) -> usize {
     let min_idle = if slots.complete { 0 } else { slots.min_idle.unwrap_or(scale.min_idle) };
-    (jobs + min_idle as usize).min(scale.max.saturating_sub(busy) as usize)
+    (jobs + min_idle as usize).min(scale.max.saturating_sub(slots.busy()) as usize)
 }
 
 /// Returns orders to retire at most `surplus` runners that have been idle for their time, and the time of the next one.

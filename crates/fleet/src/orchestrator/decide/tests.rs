@@ -1,3 +1,5 @@
+mod pause;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
