@@ -1,8 +1,9 @@
 //! The control socket of an orchestrator that runs from a file: `control.sock` in the folder of its instance, mode 0600.
 //!
 //! ```text
-//!   dayfly reload ──> {"request":"reload"} ──> control.sock ──> Ask ──> the orchestrator
-//!                 <── {"outcome":"reloaded", ...} <──────────── Answer ──┘
+//!   dayfly reload  ──> {"request":"reload"} ──> control.sock ──> Ask ──> the orchestrator
+//!   dayfly pause a ──> {"request":"steer","order":"pause","pools":["a"]} ──┐
+//!                  <── {"outcome":"steered","changed":["a"], ...} <─────── Answer
 //! ```
 //!
 //! A connection carries one request and one answer, each a line of JSON of bounded length and time. Another command is another
@@ -11,7 +12,7 @@
 mod client;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ const REQUEST_MAX: u64 = 64 * 1024;
 /// Longest answer, bytes. It may quote the lines of fifty problems.
 const ANSWER_MAX: u64 = 1024 * 1024;
 /// Longest time for the bytes of a request or of an answer.
-const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
 /// Longest reload. It may have to fetch images, as the start of an orchestrator does.
 pub(crate) const RELOAD_LIMIT: Duration = Duration::from_secs(3600);
 /// Longest wait for an answer.
@@ -41,6 +42,54 @@ pub(crate) enum Request {
         /// The file, as an absolute path; none: whichever it runs from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         config: Option<PathBuf>,
+    },
+    /// Carry out the order of an administrator. It counts until the orchestrator ends.
+    Steer {
+        /// As for [`Request::Reload`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<PathBuf>,
+        /// The order.
+        #[serde(flatten)]
+        order: PoolOrder,
+    },
+}
+
+impl Request {
+    /// Returns the file of the orchestrator that the request is for; none: any.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        match self {
+            Self::Reload { config } | Self::Steer { config, .. } => config.as_deref(),
+        }
+    }
+}
+
+/// An order of an administrator for pools. A pool that is as it is ordered to be is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub(crate) enum PoolOrder {
+    /// Start no runner, and end those that have no job. Jobs are counted.
+    Pause {
+        /// The pools; none: all that run.
+        pools: Vec<String>,
+    },
+    /// End a pause, or start pools again that were drained.
+    Resume {
+        /// The pools; none: all that are paused or drained.
+        pools: Vec<String>,
+    },
+    /// End the pools, each with its last job.
+    Drain {
+        /// The pools; none: all, and then the orchestrator ends.
+        pools: Vec<String>,
+    },
+    /// Change the numbers of a pool until the next reload.
+    Scale {
+        /// The pool.
+        pool: String,
+        /// Most runners; none: as before.
+        max: Option<u32>,
+        /// Idle runners that are kept ready; none: as before.
+        min_idle: Option<u32>,
     },
 }
 
@@ -59,7 +108,15 @@ pub(crate) enum Answer {
         #[serde(default)]
         problems: Vec<FileProblem>,
     },
-    /// The file was refused, and nothing has changed.
+    /// An order was carried out.
+    Steered {
+        /// The file that the orchestrator runs from.
+        file: PathBuf,
+        /// The fate of each pool.
+        #[serde(flatten)]
+        steered: Steered,
+    },
+    /// The file or the order was refused, and nothing has changed.
     Refused {
         /// The file.
         file: PathBuf,
@@ -97,6 +154,26 @@ pub(crate) struct PoolChanges {
     pub(crate) removed: Vec<String>,
     /// Pools that were not touched.
     pub(crate) unchanged: Vec<String>,
+    /// Those of the pools above that an administrator has paused, and that stay so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) still_paused: Vec<String>,
+    /// Pools that an administrator has drained, and that the file still has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) still_drained: Vec<String>,
+}
+
+/// The consequence of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Steered {
+    /// The names of the pools that it has changed.
+    pub(crate) changed: Vec<String>,
+    /// The names of those that were so already.
+    pub(crate) already: Vec<String>,
+    /// True if the orchestrator ends with the last runner.
+    pub(crate) ends: bool,
+    /// What the administrator has to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
 }
 
 /// A problem of a file, for people.
@@ -127,10 +204,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let (mut asks, served) = serve(folder.path()).expect("a socket");
         let answering = async {
-            while let Some(Ask { request, answer }) = asks.recv().await {
-                let Request::Reload { config } = request;
-                let reply = config.map_or_else(refused, |file| Answer::OtherFile { file });
+            while let Some(Ask { request, answer, written }) = asks.recv().await {
+                let reply = match request {
+                    Request::Reload { config } => {
+                        config.map_or_else(refused, |file| Answer::OtherFile { file })
+                    }
+                    Request::Steer { order, .. } => Answer::Failed { why: format!("{order:?}") },
+                };
                 answer.send(reply).expect("the asker waits");
+                assert!(written.await.is_err(), "it says nothing, and ends");
             }
             std::future::pending().await
         };
@@ -176,6 +258,36 @@ mod tests {
             assert!(answer.starts_with("{\"outcome\":\"failed\",\"why\":\"EOF"), "{answer}");
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn the_lines_of_orders_are_frozen_and_what_is_written_is_read_back() {
+        let names = || vec!["a".to_owned()];
+        let scale = PoolOrder::Scale { pool: "a".to_owned(), max: Some(4), min_idle: None };
+        let config = || Some("/x".into());
+        for (request, line) in [
+            (Request::Reload { config: None }, r#"{"request":"reload"}"#),
+            (
+                Request::Steer { config: None, order: PoolOrder::Pause { pools: names() } },
+                r#"{"request":"steer","order":"pause","pools":["a"]}"#,
+            ),
+            (
+                Request::Steer { config: config(), order: PoolOrder::Drain { pools: Vec::new() } },
+                r#"{"request":"steer","config":"/x","order":"drain","pools":[]}"#,
+            ),
+            (
+                Request::Steer { config: None, order: scale },
+                r#"{"request":"steer","order":"scale","pool":"a","max":4,"min_idle":null}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&request).expect("json"), line);
+            assert_eq!(serde_json::from_str::<Request>(line).expect("a request"), request);
+        }
+        let steered = Steered { changed: names(), ..Steered::default() };
+        let answer = Answer::Steered { file: "/x".into(), steered };
+        let line = serde_json::to_string(&answer).expect("json");
+        assert_eq!(line, r#"{"outcome":"steered","file":"/x","changed":["a"],"already":[],"ends":false}"#);
+        assert_eq!(serde_json::from_str::<Answer>(&line).expect("an answer"), answer);
     }
 
     #[tokio::test]

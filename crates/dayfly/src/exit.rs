@@ -3,7 +3,7 @@
 //! | status | meaning |
 //! | --- | --- |
 //! | 0 | success |
-//! | 1 | the run did not succeed: a job failed or was cancelled |
+//! | 1 | the run did not succeed: a job failed or was cancelled; or a wait has reached its limit |
 //! | 2 | wrong usage, or a workflow or configuration file that is refused |
 //! | 3 | this host or the forge cannot do what was requested |
 //! | 130, 143 | stopped by SIGINT (Ctrl-C) or SIGTERM |
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 pub(crate) enum Outcome {
     /// Status 0.
     Success,
-    /// Status 1: the run did not succeed.
+    /// Status 1: the run did not succeed, or a wait has reached its limit.
     NotSucceeded,
     /// Status 128 + the signal's number.
     StoppedBy(Signal),
@@ -87,6 +87,11 @@ impl Failure {
     /// Returns the hint.
     pub(crate) fn what_to_do(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Returns true if the request is wrong.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self.kind, Kind::Usage)
     }
 
     /// Returns the exit status.

@@ -21,6 +21,14 @@ const LABELS_MAX: usize = 97;
 /// Longest label, bytes.
 const LABEL_LENGTH_MAX: usize = 256;
 
+/// Checks a minimum of idle runners of a pool that has at most `max`.
+///
+/// # Errors
+/// It is larger.
+pub(crate) fn min_idle_fits(min_idle: u32, max: u32) -> Result<(), String> {
+    if min_idle > max { Err(format!("min_idle = {min_idle} is more than max = {max}")) } else { Ok(()) }
+}
+
 /// Returns the way in which runners are registered.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
 pub(crate) mod short_help;
+mod steer;
 mod switch;
 pub(crate) mod token;
 
@@ -28,6 +29,7 @@ pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
+pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;
 
 /// Run each CI job in a machine of its own, for one job.
@@ -83,6 +85,14 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Have the orchestrators of this host read their configuration file again, and show what has changed
     Reload(ReloadArgs),
+    /// Start no runner in some pools until they are resumed; jobs that run go on
+    Pause(PoolsArgs),
+    /// Start runners again in pools that were paused or drained
+    Resume(PoolsArgs),
+    /// End some pools, or the whole orchestrator, each with its last job
+    Drain(DrainArgs),
+    /// Change how many runners a pool has, until the next reload or restart
+    Scale(ScaleArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
     /// Print the log of a runner, also after its end

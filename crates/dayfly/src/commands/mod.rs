@@ -15,6 +15,7 @@ pub(crate) mod ps;
 pub(crate) mod reload;
 pub(crate) mod runner;
 mod sentence;
+pub(crate) mod steer;
 pub(crate) mod template;
 pub(crate) mod token;
 pub(crate) mod trace;

@@ -1,7 +1,8 @@
-//! `dayfly ps`: lists the loops, runners and VMs of every instance of this host.
+//! `dayfly ps`: lists the loops, runners and VMs of every instance of this host, and the pools that are paused, drain, or have
+//! jobs that wait.
 
 use dayfly_fleet::instance::{self, InstanceInfo};
-use dayfly_fleet::status::{LoopStatus, Status};
+use dayfly_fleet::status::{LoopStatus, PoolState, PoolStatus, Status};
 use serde::Serialize;
 
 use crate::cli::PsArgs;
@@ -9,7 +10,7 @@ use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
 use crate::settings::Places;
 
-/// One loop of one instance.
+/// One loop of one instance, or one of its pools.
 #[derive(Debug, Serialize)]
 struct Row {
     instance: String,
@@ -22,13 +23,59 @@ struct Row {
     private_lab: bool,
     #[serde(rename = "loop")]
     index: Option<u32>,
+    /// None if the pool runs and no job waits for it.
+    #[serde(flatten)]
+    mark: Option<PoolMark>,
+    /// None for a loop.
+    #[serde(flatten)]
+    whole_pool: Option<WholePool>,
     #[serde(flatten)]
     status: Option<LoopStatus>,
 }
 
+/// The state of a pool; also beside each of its loops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct PoolMark {
+    pool_state: PoolState,
+    /// Jobs that wait for a runner of the pool.
+    waiting: u32,
+}
+
+/// A pool that has a row of its own.
+#[derive(Debug, Serialize)]
+struct WholePool {
+    pool: Option<String>,
+    /// Start of its state, milliseconds since 1970-01-01 UTC.
+    since_ms: u64,
+}
+
 impl Row {
     fn pool(&self) -> Option<&str> {
-        self.status.as_ref()?.pool.as_deref()
+        let of_pool = self.whole_pool.as_ref().and_then(|whole| whole.pool.as_deref());
+        of_pool.or_else(|| self.status.as_ref()?.pool.as_deref())
+    }
+}
+
+impl From<&PoolStatus> for PoolMark {
+    fn from(pool: &PoolStatus) -> Self {
+        Self { pool_state: pool.state, waiting: pool.waiting }
+    }
+}
+
+impl PoolMark {
+    /// Returns the state in words.
+    fn text(&self) -> String {
+        let jobs = match self.waiting {
+            0 => None,
+            1 => Some("1 job waits".to_owned()),
+            count => Some(format!("{count} jobs wait")),
+        };
+        let state = match self.pool_state {
+            PoolState::Running => None,
+            PoolState::Paused => Some("paused".to_owned()),
+            PoolState::Draining => Some("draining".to_owned()),
+        };
+        state.into_iter().chain(jobs).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -46,29 +93,43 @@ pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
 }
 
 fn rows_of(seen: &InstanceInfo) -> Vec<Row> {
-    let name = seen.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // An instance that is just starting, or one from before status files existed, has no status.
-    let status = Status::read(&seen.folder).ok().flatten();
-    let row = |index, loop_status: Option<LoopStatus>| {
-        let pool = loop_status.as_ref().and_then(|status| status.pool.as_ref());
-        let of_pool = seen.serves.iter().find(|serves| serves.pool.as_ref() == pool);
-        let serves = of_pool.or_else(|| seen.serves.first());
-        Row {
-            instance: name.clone(),
-            alive: seen.alive,
-            pid: status.as_ref().map(|status| status.pid),
-            forge: serves.map(|serves| serves.forge.clone()),
-            scope: serves.map(|serves| serves.scope.to_string()),
-            private_lab: serves.is_some_and(|serves| serves.private_lab),
-            index,
-            status: loop_status,
-        }
+    let Some(status) = Status::read(&seen.folder).ok().flatten() else {
+        return vec![blank(seen, None, None)];
     };
-    match &status {
-        Some(status) if !status.loops.is_empty() => {
-            status.loops.iter().map(|(&index, status)| row(Some(index), Some(status.clone()))).collect()
-        }
-        _ => vec![row(None, None)],
+    let blank = |pool: Option<&String>| blank(seen, Some(status.pid), pool);
+    let pools = status.pools.iter().map(|(&first, pool)| {
+        let whole_pool = WholePool { pool: pool.name.clone(), since_ms: pool.since_ms };
+        (first, Row { mark: Some(pool.into()), whole_pool: Some(whole_pool), ..blank(pool.name.as_ref()) })
+    });
+    let loops = status.loops.iter().map(|(&index, one)| {
+        let mark = status.pool_of(index).map(PoolMark::from);
+        (index, Row { index: Some(index), mark, status: Some(one.clone()), ..blank(one.pool.as_ref()) })
+    });
+    // A pool comes before its loops.
+    let mut rows: Vec<(u32, Row)> = pools.chain(loops).collect();
+    rows.sort_by_key(|(number, row)| (*number, row.index));
+    match rows.is_empty() {
+        true => vec![blank(None)],
+        false => rows.into_iter().map(|(_, row)| row).collect(),
+    }
+}
+
+/// Returns a row of an instance without a state.
+fn blank(seen: &InstanceInfo, pid: Option<u32>, pool: Option<&String>) -> Row {
+    let of_pool = seen.serves.iter().find(|serves| serves.pool.as_ref() == pool);
+    let serves = of_pool.or_else(|| seen.serves.first());
+    Row {
+        instance: super::reload::name_of(seen),
+        alive: seen.alive,
+        pid,
+        forge: serves.map(|serves| serves.forge.clone()),
+        scope: serves.map(|serves| serves.scope.to_string()),
+        private_lab: serves.is_some_and(|serves| serves.private_lab),
+        index: None,
+        mark: None,
+        whole_pool: None,
+        status: None,
     }
 }
 
@@ -92,6 +153,20 @@ fn without_pool<T>([instance, _, index, runner, state, since, jobs, vm, scope]: 
 
 fn cells(row: &Row, now_ms: u64) -> [String; 9] {
     let nothing = || "-".to_owned();
+    let since = |ms: u64| age(now_ms.saturating_sub(ms) / 1000);
+    if let (Some(whole), Some(mark)) = (&row.whole_pool, &row.mark) {
+        let state = if row.alive { mark.text() } else { "abandoned".to_owned() };
+        let mut cells = HEAD.map(|_| nothing());
+        cells[0].clone_from(&row.instance);
+        cells[1] = whole.pool.clone().unwrap_or_else(nothing);
+        cells[4] = state;
+        // The number of jobs has no beginning.
+        if mark.pool_state != PoolState::Running {
+            cells[5] = since(whole.since_ms);
+        }
+        cells[8] = row.scope.clone().unwrap_or_else(nothing);
+        return cells;
+    }
     let Some(status) = &row.status else {
         let state = match (row.alive, row.private_lab) {
             (false, _) => "abandoned",
@@ -115,7 +190,7 @@ fn cells(row: &Row, now_ms: u64) -> [String; 9] {
         row.index.map_or_else(nothing, |index| index.to_string()),
         status.runner.clone().unwrap_or_else(nothing),
         state,
-        age(now_ms.saturating_sub(status.since_ms) / 1000),
+        since(status.since_ms),
         status.jobs.to_string(),
         status.vmm.map_or_else(nothing, |pid| pid.to_string()),
         row.scope.clone().unwrap_or_else(nothing),
@@ -159,6 +234,8 @@ mod tests {
             scope: Some("o/r".into()),
             private_lab: false,
             index: Some(1),
+            mark: None,
+            whole_pool: None,
             status: Some(status),
         };
         let text = cells(&row, 61_000).join("|");
@@ -167,5 +244,45 @@ mod tests {
         assert_eq!(cells(&row, 0)[4], "abandoned");
         row.status = None;
         assert_eq!(cells(&row, 0).join("|"), "a|-|-|-|abandoned|-|-|-|o/r");
+    }
+
+    /// Returns the rows of an instance with this status.
+    fn rows(status: &Status) -> Vec<Row> {
+        let folder = tempfile::tempdir().expect("folder");
+        status.write(folder.path()).expect("written");
+        rows_of(&InstanceInfo { folder: folder.path().to_owned(), serves: Vec::new(), alive: true })
+    }
+
+    #[test]
+    fn a_pool_that_is_paused_or_drains_is_marked_whether_it_has_loops_or_not() {
+        let pool = |name: &str, state, waiting| {
+            let name = Some(name.to_owned());
+            PoolStatus { name, state, since_ms: 1000, waiting }
+        };
+        let a_loop = |name: &str| LoopStatus { pool: Some(name.to_owned()), ..LoopStatus::default() };
+        let mut status = Status::default();
+        status.loops.insert(1, a_loop("a"));
+        status.loops.insert(1001, a_loop("b"));
+        status.pools.insert(0, pool("a", PoolState::Draining, 0));
+        status.pools.insert(2000, pool("c", PoolState::Paused, 3));
+        status.pools.insert(3000, pool("d", PoolState::Running, 1));
+        let rows = rows(&status);
+        let shown = |row: &Row| cells(row, 61_000)[1..6].join("|");
+        assert_eq!(
+            rows.iter().map(shown).collect::<Vec<_>>(),
+            [
+                "a|-|-|draining|1m",
+                "a|1|-|preparing|1m",
+                "b|1001|-|preparing|1m",
+                "c|-|-|paused, 3 jobs wait|1m",
+                "d|-|-|1 job waits|-",
+            ]
+        );
+        let json = |row: &Row| serde_json::to_value(row).expect("json");
+        let paused = json(&rows[3]);
+        assert_eq!((&paused["pool"], &paused["pool_state"]), (&"c".into(), &"paused".into()));
+        assert_eq!((&paused["waiting"], &paused["loop"]), (&3.into(), &serde_json::Value::Null));
+        assert_eq!(json(&rows[1])["pool_state"], "draining");
+        assert_eq!(json(&rows[2]).get("pool_state"), None);
     }
 }

@@ -15,11 +15,11 @@ use crate::settings::Places;
 
 /// The answer of one orchestrator.
 #[derive(Debug, Serialize)]
-struct Row {
-    instance: String,
+pub(super) struct Row {
+    pub(super) instance: String,
     pid: Option<u32>,
     #[serde(flatten)]
-    answer: Answer,
+    pub(super) answer: Answer,
 }
 
 pub(crate) async fn run(places: &Places, args: &ReloadArgs) -> Result<Outcome> {
@@ -28,8 +28,9 @@ pub(crate) async fn run(places: &Places, args: &ReloadArgs) -> Result<Outcome> {
     // The lock says that the process lives, and only one that runs from a file has the socket.
     let orchestrators = instances.iter().filter(|one| one.alive && control::is_there(&one.folder));
     let mut rows = Vec::new();
+    let request = Request::Reload { config: config.clone() };
     for one in orchestrators {
-        rows.extend(ask(one, config.as_ref()).await);
+        rows.extend(ask(one, &request).await);
     }
     if args.json {
         printer::json(&rows);
@@ -39,17 +40,20 @@ pub(crate) async fn run(places: &Places, args: &ReloadArgs) -> Result<Outcome> {
     conclude(&rows, config.as_ref())
 }
 
-/// Asks an orchestrator to reload; none if it runs from another file.
-async fn ask(one: &InstanceInfo, config: Option<&PathBuf>) -> Option<Row> {
-    let request = Request::Reload { config: config.cloned() };
-    let answer = match control::ask(&one.folder, &request).await {
+/// Returns the name of an instance.
+pub(super) fn name_of(one: &InstanceInfo) -> String {
+    one.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Sends a request to an orchestrator, and returns its answer; none if it runs from another file.
+pub(super) async fn ask(one: &InstanceInfo, request: &Request) -> Option<Row> {
+    let answer = match control::ask(&one.folder, request).await {
         Ok(Answer::OtherFile { .. }) => return None,
         Ok(answer) => answer,
         Err(error) => Answer::Failed { why: format!("no answer on its control socket: {error}") },
     };
-    let instance = one.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let pid = Status::read(&one.folder).ok().flatten().map(|status| status.pid);
-    Some(Row { instance, pid, answer })
+    Some(Row { instance: name_of(one), pid, answer })
 }
 
 fn show(row: &Row) {
@@ -65,7 +69,7 @@ fn show(row: &Row) {
             printer::error(text, hint.as_deref());
         }
         Answer::Failed { why } => printer::error(format_args!("{}: {why}", row.instance), None),
-        Answer::OtherFile { .. } => {}
+        Answer::OtherFile { .. } | Answer::Steered { .. } => {}
     }
 }
 
@@ -103,6 +107,8 @@ impl fmt::Display for PoolChanges {
             ("adjusted", &self.adjusted),
             ("removed", &self.removed),
             ("unchanged", &self.unchanged),
+            ("still paused", &self.still_paused),
+            ("still drained", &self.still_drained),
         ];
         let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
         let text: Vec<String> = parts.map(|(word, names)| format!("{word} {}", names.join(", "))).collect();

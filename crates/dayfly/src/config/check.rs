@@ -117,6 +117,19 @@ pub(super) fn check(
     (config, problems)
 }
 
+/// Returns the errors that a file would have if it had a pool with these numbers: each with its hint.
+pub(super) fn errors_of_numbers(
+    pool: &PoolConfig,
+    host: &HostBudget,
+    around: &Surroundings,
+) -> Vec<(String, Option<String>)> {
+    let positions = Positions::default();
+    let mut findings = Findings { positions: &positions, around, problems: Vec::new() };
+    budget::check(std::slice::from_ref(pool), host, around.size, &mut findings);
+    let errors = findings.problems.into_iter().filter(Problem::is_error);
+    errors.map(|problem| (problem.message, problem.hint)).collect()
+}
+
 /// Returns a forge that has no problem.
 fn whole<T>((name, forge): (String, Option<T>)) -> Option<(String, T)> {
     forge.map(|forge| (name, forge))

@@ -116,6 +116,15 @@ pub(crate) fn read(path: &Path, around: &Surroundings) -> Result<Reading, Failur
     Ok(parse(&path.display().to_string(), &bytes, around))
 }
 
+/// Returns the errors that a file would have if it had a pool with these numbers: each with its hint.
+pub(crate) fn errors_of_numbers(
+    pool: &PoolConfig,
+    host: &HostBudget,
+    around: &Surroundings,
+) -> Vec<(String, Option<String>)> {
+    check::errors_of_numbers(pool, host, around)
+}
+
 /// Reads and checks the content of a file that messages call `name`.
 pub(crate) fn parse(name: &str, bytes: &[u8], around: &Surroundings) -> Reading {
     let text = match str::from_utf8(bytes) {

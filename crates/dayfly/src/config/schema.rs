@@ -141,7 +141,7 @@ fn collect_words(schema: &'static Value, words: &mut Vec<&'static str>) {
 }
 
 /// Returns the known word that is most like a given one, if one is like it at all.
-pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The time that a comparison takes grows with both lengths.
     let plain = |word: &str| word.chars().take(64).collect::<String>().to_lowercase().replace('_', "-");
     let given = plain(given);

@@ -26,6 +26,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Ask {
     pub(crate) request: Request,
     pub(crate) answer: oneshot::Sender<Answer>,
+    /// Ends once the answer was written, or could not be.
+    pub(crate) written: oneshot::Receiver<Infallible>,
 }
 
 /// Creates the control socket in an instance's folder. Returns the requests, and the task that serves them until it is dropped.
@@ -85,8 +87,9 @@ async fn talk(mut stream: UnixStream, asks: &mpsc::Sender<Ask>) -> io::Result<()
     let mut line = Vec::new();
     let mut bounded = BufReader::new((&mut stream).take(REQUEST_MAX));
     timeout(TRANSFER_LIMIT, bounded.read_until(b'\n', &mut line)).await??;
+    let (_until_written, written) = oneshot::channel();
     let answer = match serde_json::from_slice(&line) {
-        Ok(request) => answer_of(request, asks).await,
+        Ok(request) => answer_of(request, written, asks).await,
         Err(error) => Answer::Failed { why: error.to_string() },
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -94,10 +97,14 @@ async fn talk(mut stream: UnixStream, asks: &mpsc::Sender<Ask>) -> io::Result<()
     timeout(TRANSFER_LIMIT, stream.write_all(&text)).await?
 }
 
-async fn answer_of(request: Request, asks: &mpsc::Sender<Ask>) -> Answer {
+async fn answer_of(
+    request: Request,
+    written: oneshot::Receiver<Infallible>,
+    asks: &mpsc::Sender<Ask>,
+) -> Answer {
     let failed = |why: &str| Answer::Failed { why: why.to_owned() };
     let (sender, answer) = oneshot::channel();
-    if asks.try_send(Ask { request, answer: sender }).is_err() {
+    if asks.try_send(Ask { request, answer: sender, written }).is_err() {
         return failed("too many other requests wait");
     }
     match timeout(ANSWER_LIMIT, answer).await {

@@ -4,6 +4,7 @@
 pub(crate) mod file;
 mod flags;
 mod reload;
+mod steer;
 mod webhook;
 
 use std::path::{Path, PathBuf};
@@ -88,10 +89,14 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
             let (asks, served) = control::serve(instance.folder())?;
             let texts = config.pools.into_iter().map(PoolText::read);
             let pools = texts.zip(resolved).zip(controls);
-            let pools = pools.map(|((text, pool), controls)| FilePool { text, pool, controls });
+            let pools =
+                pools.map(|((text, pool), controls)| FilePool { text, pool, controls, is_paused: false });
             let file = RunningFile {
                 path,
                 pools: pools.collect(),
+                drained: Vec::new(),
+                is_ending: false,
+                host_budget: config.host,
                 clients,
                 webhook: config.webhook,
                 places,

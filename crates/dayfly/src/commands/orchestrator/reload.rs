@@ -21,8 +21,8 @@ use super::file::{self, Clients, NewSecret, Renewal};
 use super::{HostShare, run_of};
 use crate::commands::runner::prepare::{self, Controls, PreparedPool};
 use crate::commands::runner::refresh::Keepers;
-use crate::config::{Finding, Severity, WebhookConfig};
-use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request};
+use crate::config::{Finding, HostBudget, Severity, WebhookConfig};
+use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request, TRANSFER_LIMIT};
 use crate::exit::{Failure, Result};
 use crate::printer;
 use crate::settings::Places;
@@ -40,12 +40,20 @@ pub(super) struct FilePool {
     pub(super) text: PoolText,
     pub(super) pool: Pool,
     pub(super) controls: Controls,
+    /// True if an administrator has paused it.
+    pub(super) is_paused: bool,
 }
 
 /// The file that an orchestrator runs from, and everything that a reload changes.
 pub(super) struct RunningFile<'a> {
     pub(super) path: PathBuf,
     pub(super) pools: Vec<FilePool>,
+    /// The pools of the file that an administrator has drained.
+    pub(super) drained: Vec<PoolText>,
+    /// True if all pools drain for good.
+    pub(super) is_ending: bool,
+    /// The share of the host, as the file gives it.
+    pub(super) host_budget: HostBudget,
     pub(super) clients: Clients,
     /// The server for webhooks, which a reload does not change.
     pub(super) webhook: Option<WebhookConfig>,
@@ -63,16 +71,27 @@ impl RunningFile<'_> {
         loop {
             tokio::select! {
                 () = triggers.hang_ups.next() => drop(self.reload().await),
-                Some(Ask { request, answer }) = triggers.asks.recv() => {
-                    let Request::Reload { config } = request;
-                    let is_other = config.is_some_and(|config| !is_same_file(&config, &self.path));
+                Some(Ask { request, answer, written }) = triggers.asks.recv() => {
+                    let was_ending = self.is_ending;
                     // An asker that has gone away reads the outcome in the log.
-                    let _ = answer.send(match is_other {
-                        true => Answer::OtherFile { file: self.path.clone() },
-                        false => self.reload().await,
-                    });
+                    let _ = answer.send(self.answer(request).await);
+                    if self.is_ending && !was_ending {
+                        // Without a runner the process ends at once, and would take the answer with it.
+                        let _ = tokio::time::timeout(TRANSFER_LIMIT, written).await;
+                        self.end().await;
+                    }
                 }
             }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Answer {
+        if request.config().is_some_and(|config| !is_same_file(config, &self.path)) {
+            return Answer::OtherFile { file: self.path.clone() };
+        }
+        match request {
+            Request::Reload { .. } => self.reload().await,
+            Request::Steer { order, .. } => self.steer(order).await,
         }
     }
 
@@ -109,8 +128,13 @@ impl RunningFile<'_> {
         }
         let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
         let Renewal { mut clients, secrets } = self.clients.renew(&file.config, &running)?;
-        let found: Vec<PoolText> = file.config.pools.into_iter().map(PoolText::read).collect();
-        let difference = difference::between(self.pools.iter().map(|pool| &pool.text), &found);
+        let host_budget = file.config.host;
+        let is_drained = |text: &PoolText| self.drained.iter().any(|one| one.config.name == text.config.name);
+        let texts = file.config.pools.into_iter().map(PoolText::read);
+        let (drained, found): (Vec<_>, Vec<_>) = texts.partition(is_drained);
+        let mut difference = difference::between(self.pools.iter().map(|pool| &pool.text), &found);
+        difference.still_drained = drained.iter().map(|text| text.config.name.clone()).collect();
+        difference.still_paused = still_paused(&self.pools, &found);
         let adopted = Adopted::try_secrets(secrets).await?;
         let begins = |text: &&PoolText| {
             [&difference.added, &difference.replaced].iter().any(|names| names.contains(&text.config.name))
@@ -125,7 +149,7 @@ impl RunningFile<'_> {
         };
         self.make(&difference, found, prepared, file.share).await?;
         adopted.keep();
-        self.clients = clients;
+        (self.clients, self.drained, self.host_budget) = (clients, drained, host_budget);
         Ok(difference)
     }
 
@@ -151,6 +175,9 @@ impl RunningFile<'_> {
             begun.push((pool, controls));
         }
         changes.extend(runs);
+        let is_replaced = |pool: &&String| difference.replaced.contains(pool);
+        let paused = difference.still_paused.iter().filter(is_replaced);
+        changes.extend(paused.map(|pool| PoolChange::Pause { pool: pool.clone() }));
         let adjusted = |text: &&PoolText| difference.adjusted.contains(&text.config.name);
         changes.extend(found.iter().filter(adjusted).map(|text| PoolChange::Adjust {
             pool: text.config.name.clone(),
@@ -184,9 +211,17 @@ impl RunningFile<'_> {
             if difference.adjusted.contains(name) {
                 controls.set(text.config.schedule.clone(), text.config.min_idle, text.config.max);
             }
-            self.pools.push(FilePool { text, pool, controls });
+            let is_paused = difference.still_paused.contains(name);
+            self.pools.push(FilePool { text, pool, controls, is_paused });
         }
     }
+}
+
+/// Returns the names of the pools that are paused and that the file still has.
+fn still_paused(running: &[FilePool], found: &[PoolText]) -> Vec<String> {
+    let is_found = |name: &String| found.iter().any(|text| text.config.name == *name);
+    let paused = running.iter().filter(|pool| pool.is_paused).map(|pool| &pool.text.config.name);
+    paused.filter(|name| is_found(name)).cloned().collect()
 }
 
 /// New secrets that are in use. The old ones come back when this is dropped.
@@ -246,6 +281,6 @@ fn tell(answer: &Answer, json: bool) {
             }
             tracing::warn!("{} is refused, and nothing has changed: {why}", file.display());
         }
-        Answer::OtherFile { .. } | Answer::Failed { .. } => {}
+        Answer::OtherFile { .. } | Answer::Steered { .. } | Answer::Failed { .. } => {}
     }
 }

@@ -156,6 +156,7 @@ mod tests {
             adjusted: Vec::new(),
             removed: names(&["a"]),
             unchanged: names(&["b"]),
+            ..PoolChanges::default()
         };
         assert_eq!(changes, expected);
     }

@@ -107,9 +107,8 @@ pub(super) fn numbers(table: &mut Table<'_, '_>, sources: &[DemandWord]) {
     {
         table.findings.error(part, "a pause between starts excludes parallel and limit", None);
     }
-    if !is_static && table.are_read(&["max", "min_idle"]) && table.pool.min_idle > table.pool.max {
-        let (min_idle, max) = (table.pool.min_idle, table.pool.max);
-        table.error("min_idle", format!("min_idle = {min_idle} is more than max = {max}"), None);
+    if !is_static && table.are_read(&["max", "min_idle"]) {
+        let _ = table.take("min_idle", rules::min_idle_fits(table.pool.min_idle, table.pool.max));
     }
 }
 
@@ -120,9 +119,9 @@ pub(super) fn schedule(table: &mut Table<'_, '_>) -> Schedule {
     let mut entries = Vec::new();
     for (index, entry) in table.pool.schedule.iter().enumerate() {
         entries.extend(table.take(&format!("schedule[{index}].time_zone"), Period::new(entry)));
-        if is_comparable && entry.min_idle > max {
-            let message = format!("min_idle = {} is more than max = {max}", entry.min_idle);
-            table.error(&format!("schedule[{index}].min_idle"), message, None);
+        if is_comparable {
+            let key = format!("schedule[{index}].min_idle");
+            let _ = table.take(&key, rules::min_idle_fits(entry.min_idle, max));
         }
     }
     Schedule { entries }

@@ -1,0 +1,284 @@
+//! Carries out the orders of an administrator for the pools of a file: `dayfly pause`, `resume`, `drain` and `scale`.
+//!
+//! ```text
+//!              pause                  drain
+//!   running <─────────> paused ────────────────> drained (no pool of the orchestrator any more)
+//!      ^       resume      │                        │
+//!      └───────────────────┴──────── resume ────────┘
+//! ```
+//!
+//! The orders count until the orchestrator ends. A reload leaves pools paused and drained, and brings the file's numbers back.
+
+mod numbers;
+
+use dayfly_fleet::orchestrator::{Changes, PoolChange};
+
+use super::file;
+use super::reload::{FilePool, PoolText, RunningFile};
+use super::run_of;
+use crate::commands::runner::prepare::{self, PreparedPool};
+use crate::config::schema::nearest;
+use crate::config::{self, Surroundings};
+use crate::control::{Answer, PoolOrder, RELOAD_LIMIT, Steered};
+use crate::exit::{Failure, Result};
+use numbers::{notes_of_numbers, scaled};
+
+/// What a pool of the file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PoolFate {
+    Running,
+    Paused,
+    Drained,
+}
+
+impl RunningFile<'_> {
+    /// Carries out an order, wholly or not at all.
+    pub(super) async fn steer(&mut self, order: PoolOrder) -> Answer {
+        let done = match order {
+            _ if self.is_ending => self.steer_to_the_end(&order),
+            PoolOrder::Pause { pools } => self.pause(&pools).await,
+            PoolOrder::Resume { pools } => self.resume(&pools).await,
+            PoolOrder::Drain { pools } if pools.is_empty() => Ok(self.drain_all()),
+            PoolOrder::Drain { pools } => self.drain(&pools).await,
+            PoolOrder::Scale { pool, max, min_idle } => self.scale(&pool, max, min_idle).await,
+        };
+        let file = self.path.clone();
+        match done {
+            Ok(steered) => Answer::Steered { file, steered },
+            Err(failure) if failure.is_usage() => {
+                let hint = failure.what_to_do().map(str::to_owned);
+                Answer::Refused { file, why: failure.to_string(), hint, problems: Vec::new() }
+            }
+            Err(failure) => Answer::Failed { why: failure.to_string() },
+        }
+    }
+
+    /// Returns the answer to an order that comes after all pools were told to drain.
+    fn steer_to_the_end(&self, order: &PoolOrder) -> Result<Steered> {
+        match order {
+            PoolOrder::Drain { .. } => {
+                let already = self.pools_by_fate().into_iter().map(|(name, _)| name).collect();
+                Ok(Steered { already, ends: true, ..Steered::default() })
+            }
+            _ => Err(Failure::cannot("all pools drain, and the orchestrator ends with the last runner")),
+        }
+    }
+
+    async fn pause(&mut self, pools: &[String]) -> Result<Steered> {
+        let named = named(&self.pools_by_fate(), pools, PoolFate::Drained)?;
+        if let Some((name, _)) = named.iter().find(|(_, fate)| *fate == PoolFate::Drained) {
+            return Err(is_drained(name));
+        }
+        let (already, changed) = split(named, PoolFate::Paused);
+        self.send(changed.iter().map(|pool| PoolChange::Pause { pool: pool.clone() }).collect()).await?;
+        self.mark(&changed, true);
+        let notes =
+            vec!["a pool that is paused runs again after `dayfly resume`, or after a restart".to_owned()];
+        Ok(Steered { changed, already, notes, ends: false })
+    }
+
+    async fn resume(&mut self, pools: &[String]) -> Result<Steered> {
+        let named = named(&self.pools_by_fate(), pools, PoolFate::Running)?;
+        let (already, changed) = split(named, PoolFate::Running);
+        let (drained, paused): (Vec<_>, Vec<_>) = changed
+            .iter()
+            .cloned()
+            .partition(|name| self.drained.iter().any(|text| text.config.name == *name));
+        let texts: Vec<PoolText> =
+            self.drained.iter().filter(|text| drained.contains(&text.config.name)).cloned().collect();
+        let prepared = self.prepare(&texts).await?;
+        let mut changes: Changes =
+            paused.iter().map(|pool| PoolChange::Resume { pool: pool.clone() }).collect();
+        let mut begun = Vec::new();
+        for (text, prepared) in texts.into_iter().zip(prepared) {
+            let pool = prepared.pool.clone();
+            let (run, controls) = run_of(prepared);
+            changes.push(PoolChange::Add(Box::new(run)));
+            begun.push(FilePool { text, pool, controls, is_paused: false });
+        }
+        self.send(changes).await?;
+        self.mark(&paused, false);
+        self.drained.retain(|text| !drained.contains(&text.config.name));
+        self.pools.extend(begun);
+        self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
+        let notes = if changed.is_empty() && already.is_empty() {
+            vec!["no pool is paused or drained".to_owned()]
+        } else {
+            Vec::new()
+        };
+        Ok(Steered { changed, already, notes, ends: false })
+    }
+
+    async fn drain(&mut self, pools: &[String]) -> Result<Steered> {
+        let (already, changed) =
+            split(named(&self.pools_by_fate(), pools, PoolFate::Drained)?, PoolFate::Drained);
+        self.send(changed.iter().map(|pool| PoolChange::Drain { pool: pool.clone() }).collect()).await?;
+        let (drained, left) = std::mem::take(&mut self.pools)
+            .into_iter()
+            .partition::<Vec<_>, _>(|pool| changed.contains(&pool.text.config.name));
+        self.pools = left;
+        self.drained.extend(drained.into_iter().map(|pool| pool.text));
+        self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
+        let notes =
+            vec!["a pool that has drained runs again after `dayfly resume`, or after a restart".to_owned()];
+        Ok(Steered { changed, already, notes, ends: false })
+    }
+
+    /// Decides to drain all pools for good; see [`Self::end`].
+    fn drain_all(&mut self) -> Steered {
+        self.is_ending = true;
+        let (already, changed) = split(self.pools_by_fate(), PoolFate::Drained);
+        Steered { changed, already, ends: true, notes: Vec::new() }
+    }
+
+    /// Drains all pools, and has the orchestrator end with the last runner.
+    pub(super) async fn end(&self) {
+        if self.send(vec![PoolChange::End]).await.is_err() {
+            tracing::info!("all runners are being stopped already");
+        }
+    }
+
+    async fn scale(&mut self, pool: &str, max: Option<u32>, min_idle: Option<u32>) -> Result<Steered> {
+        let names = [pool.to_owned()];
+        if named(&self.pools_by_fate(), &names, PoolFate::Drained)?
+            .iter()
+            .any(|(_, fate)| *fate == PoolFate::Drained)
+        {
+            return Err(is_drained(pool));
+        }
+        let Some(at) = self.pools.iter().position(|one| one.text.config.name == pool) else {
+            return Err(Failure::usage(format!("there is no pool {pool:?}")));
+        };
+        let before = &self.pools[at].text.config;
+        let after = scaled(before, max, min_idle)?;
+        let around = Surroundings::this_host(self.places);
+        if let Some((why, hint)) =
+            config::errors_of_numbers(&after, &self.host_budget, &around).into_iter().next()
+        {
+            let failure = Failure::usage(why);
+            return Err(hint.into_iter().fold(failure, Failure::hint));
+        }
+        let notes = notes_of_numbers(&after);
+        if after == *before {
+            return Ok(Steered { already: names.to_vec(), notes, ..Steered::default() });
+        }
+        let (demand, weight) = (after.spec.demand, after.spec.weight);
+        self.send(vec![PoolChange::Adjust { pool: pool.to_owned(), demand, weight }]).await?;
+        let one = &mut self.pools[at];
+        one.controls.set(after.schedule.clone(), after.min_idle, after.max);
+        // A reload compares the file with these numbers, so that it brings its own ones back.
+        one.text.config = after;
+        Ok(Steered { changed: names.to_vec(), notes, ..Steered::default() })
+    }
+
+    /// Returns all pools of the file with their fates.
+    fn pools_by_fate(&self) -> Vec<(String, PoolFate)> {
+        let fate = |pool: &FilePool| if pool.is_paused { PoolFate::Paused } else { PoolFate::Running };
+        let pools = self.pools.iter().map(|pool| (pool.text.config.name.clone(), fate(pool)));
+        let drained = self.drained.iter().map(|text| (text.config.name.clone(), PoolFate::Drained));
+        pools.chain(drained).collect()
+    }
+
+    fn mark(&mut self, names: &[String], is_paused: bool) {
+        let named = self.pools.iter_mut().filter(|pool| names.contains(&pool.text.config.name));
+        named.for_each(|pool| pool.is_paused = is_paused);
+    }
+
+    async fn send(&self, changes: Changes) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.changes.send(changes).await.map_err(|_| Failure::cannot("the orchestrator is stopping"))
+    }
+
+    /// Prepares pools that have drained, as a start of the orchestrator does.
+    ///
+    /// # Errors
+    /// A forge or this host cannot do what is requested. Nothing has changed then.
+    async fn prepare(&mut self, texts: &[PoolText]) -> Result<Vec<PreparedPool>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let requests = texts.iter().map(|text| file::request(&text.config, &mut self.clients));
+        let requests = requests.collect::<Result<Vec<_>>>()?;
+        let preparing = prepare::prepare_more(self.places, self.host, self.instance, requests, self.json);
+        tokio::time::timeout(RELOAD_LIMIT, preparing).await.unwrap_or_else(|_| {
+            let limit = RELOAD_LIMIT.as_secs() / 60;
+            Err(Failure::cannot(format!("the pools could not be prepared within {limit} minutes")))
+        })
+    }
+}
+
+/// Returns the pools of these names with their fates, each once; all but those of one fate if no name is given.
+///
+/// # Errors
+/// There is no such pool.
+fn named(all: &[(String, PoolFate)], names: &[String], but: PoolFate) -> Result<Vec<(String, PoolFate)>> {
+    if names.is_empty() {
+        return Ok(all.iter().filter(|(_, fate)| *fate != but).cloned().collect());
+    }
+    if let Some(unknown) = names.iter().find(|name| all.iter().all(|(known, _)| known != *name)) {
+        let known: Vec<&str> = all.iter().map(|(known, _)| known.as_str()).collect();
+        let near = nearest(unknown, known.iter().copied()).map(|near| format!("did you mean {near}?"));
+        let hint = near.unwrap_or_else(|| format!("the pools are {}", known.join(", ")));
+        return Err(Failure::usage(format!("there is no pool {unknown:?}")).hint(hint));
+    }
+    Ok(all.iter().filter(|(known, _)| names.contains(known)).cloned().collect())
+}
+
+/// Returns the names of the pools that have a fate already, and of the others.
+fn split(pools: Vec<(String, PoolFate)>, fate: PoolFate) -> (Vec<String>, Vec<String>) {
+    let (already, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|(_, one)| *one == fate);
+    let names = |pools: Vec<(String, PoolFate)>| pools.into_iter().map(|(name, _)| name).collect();
+    (names(already), names(others))
+}
+
+fn is_drained(name: &str) -> Failure {
+    Failure::usage(format!("the pool {name} was drained"))
+        .hint(format!("dayfly resume {name} starts it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools() -> Vec<(String, PoolFate)> {
+        let fates = [PoolFate::Running, PoolFate::Paused, PoolFate::Drained];
+        ["build", "test", "old"].map(str::to_owned).into_iter().zip(fates).collect()
+    }
+
+    /// Returns the names of the pools that are so already, and of those that the order changes.
+    fn parts(names: &[&str], but: PoolFate, fate: PoolFate) -> (Vec<String>, Vec<String>) {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        split(named(&pools(), &names, but).expect("known"), fate)
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn an_order_without_names_is_for_all_pools_that_it_can_change() {
+        let pause = parts(&[], PoolFate::Drained, PoolFate::Paused);
+        assert_eq!(pause, (names(&["test"]), names(&["build"])), "a drained pool is left alone");
+        let resume = parts(&[], PoolFate::Running, PoolFate::Running);
+        assert_eq!(resume, (names(&[]), names(&["test", "old"])));
+    }
+
+    #[test]
+    fn an_order_that_is_repeated_changes_nothing_and_names_count_once() {
+        let again = parts(&["test", "test"], PoolFate::Drained, PoolFate::Paused);
+        assert_eq!(again, (names(&["test"]), names(&[])));
+    }
+
+    #[test]
+    fn an_unknown_pool_is_refused_with_the_nearest_name_or_with_all() {
+        let refused = |name: &str| {
+            let failure = named(&pools(), &["test".to_owned(), name.to_owned()], PoolFate::Drained)
+                .expect_err("not known");
+            (failure.code(), format!("{failure}; {}", failure.what_to_do().unwrap_or_default()))
+        };
+        assert_eq!(refused("biuld"), (2, "there is no pool \"biuld\"; did you mean build?".to_owned()));
+        assert_eq!(refused("x"), (2, "there is no pool \"x\"; the pools are build, test, old".to_owned()));
+    }
+}
