@@ -13,6 +13,7 @@ mod log;
 mod printer;
 mod proxy;
 mod rules;
+mod service;
 mod settings;
 mod signals;
 #[cfg(test)]

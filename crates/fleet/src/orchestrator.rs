@@ -13,6 +13,7 @@ mod ahead;
 mod budget;
 mod change;
 mod decide;
+mod heartbeat;
 mod pool;
 mod roster;
 mod slots;
@@ -33,6 +34,7 @@ use crate::{LoopEnd, RunnerEnd, recovery};
 pub use budget::Budget;
 pub use change::{CHANGES_MAX, Changes, PoolChange};
 use decide::{Decision, Order};
+pub use heartbeat::Heartbeat;
 pub use pool::PoolRun;
 use pool::{RunningPool, RunningSlot, Tasks};
 use roster::Roster;
@@ -57,6 +59,8 @@ pub struct Orchestration {
     /// Changes of the pools while they run; none: they stay as they are, and [`orchestrate`] returns once their demand is
     /// over. With changes, only a stop order or [`PoolChange::End`] ends it, because a change may bring new demand.
     pub changes: Option<mpsc::Receiver<Changes>>,
+    /// The sign of life for a watchdog.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// Runs the slots of pools until their demand is over and all slots have ended. `jobs` brings the jobs that the caller knows
@@ -68,7 +72,7 @@ pub async fn orchestrate(
     jobs: Option<DemandReceiver>,
     stop: Stop,
 ) {
-    let Orchestration { pools, budget, environment, changes } = orchestration;
+    let Orchestration { pools, budget, environment, changes, heartbeat } = orchestration;
     let (decisive_sender, decisive) = mpsc::unbounded_channel();
     let (sender, receiver) = demand::channel();
     let mut orchestrator = Orchestrator {
@@ -82,6 +86,7 @@ pub async fn orchestrate(
         demand: Some(jobs.unwrap_or(receiver)),
         sender,
         changes,
+        heartbeat,
         added: 0,
         tasks: Tasks::default(),
         beside: Beside::default(),
@@ -112,6 +117,7 @@ struct Orchestrator {
     /// For the sources of further pools.
     sender: DemandSender,
     changes: Option<mpsc::Receiver<Changes>>,
+    heartbeat: Option<Heartbeat>,
     /// Number of pools that it has got.
     added: u32,
     tasks: Tasks,
@@ -150,7 +156,8 @@ impl Orchestrator {
             let now = Instant::now();
             let decisions = self.decide(now);
             self.tell_waiting(now).await;
-            let wake = decisions.iter().filter_map(|decision| decision.wake).min();
+            let next_beat = self.heartbeat.as_mut().map(|heartbeat| heartbeat.beat(now));
+            let wake = decisions.iter().filter_map(|decision| decision.wake).chain(next_beat).min();
             let finished: Vec<bool> = decisions.iter().map(|decision| decision.is_finished).collect();
             for (at, decision) in decisions.into_iter().enumerate() {
                 for order in decision.orders {

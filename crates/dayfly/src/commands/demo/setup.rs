@@ -212,7 +212,13 @@ impl Demo {
 
     pub(super) fn orchestration(&self, pool: PoolRun) -> Orchestration {
         let environment = self.instance.environment();
-        Orchestration { pools: vec![pool], budget: Budget::default(), environment, changes: None }
+        Orchestration {
+            pools: vec![pool],
+            budget: Budget::default(),
+            environment,
+            changes: None,
+            heartbeat: None,
+        }
     }
 }
 

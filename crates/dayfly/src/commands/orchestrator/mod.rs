@@ -9,7 +9,9 @@ mod webhook;
 
 use std::path::{Path, PathBuf};
 
-use dayfly_fleet::orchestrator::{Budget, CHANGES_MAX, FailureRule, Orchestration, PoolRun, orchestrate};
+use dayfly_fleet::orchestrator::{
+    Budget, CHANGES_MAX, FailureRule, Heartbeat, Orchestration, PoolRun, orchestrate,
+};
 use dayfly_host::retry;
 use tokio::sync::mpsc;
 
@@ -22,6 +24,7 @@ use crate::cli::{LoopOptions, OrchestratorArgs};
 use crate::config::Config;
 use crate::control;
 use crate::exit::{Failure, Outcome, Result};
+use crate::service::Service;
 use crate::settings::Places;
 use crate::signals::Signals;
 use file::{Clients, FileConfig};
@@ -54,6 +57,7 @@ struct HostShare {
 pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOptions) -> Result<Outcome> {
     let mut signals = Signals::take_over()?.with_hand_over()?;
     let json = args.json || options.args.looping.json;
+    let (service, service_end) = Service::start();
     let (plan, file) = match flags::config_file(&args, &options) {
         Some(path) => {
             // Before the file is read, so that no change of it is missed.
@@ -69,7 +73,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     host.limit_starts(plan.share.max_starts);
     host.limit_memory(plan.share.memory_overcommit);
     host.reserve_disk(plan.share.disk_reserve_mib);
-    let mut pump = Pump::open(&places.state, &instance, json)?;
+    let mut pump = Pump::open(&places.state, &instance, json)?.reporting_to(service.clone());
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let resolved: Vec<_> = pools.iter().map(|prepared| prepared.pool.clone()).collect();
@@ -81,6 +85,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         budget: plan.share.budget,
         environment: plan.environment.unwrap_or_else(|| instance.environment()),
         changes: file.is_some().then_some(changes),
+        heartbeat: heartbeat(&service),
     };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
     let running = webhook::beside(serving, &facts, running);
@@ -105,6 +110,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
                 instance: &mut instance,
                 keepers,
                 changes: changes_sender,
+                service: service.clone(),
             };
             let reloading = file.serve(Triggers { hang_ups, asks });
             let running = async {
@@ -114,12 +120,24 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
                     never = served => match never {},
                 }
             };
+            service.ready();
             super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1
         }
-        None => super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1,
+        None => {
+            service.ready();
+            super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1
+        }
     };
     prepare::close(&host, instance, stopped_by).await?;
+    drop((service, pump));
+    service_end.wait();
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
+}
+
+/// Returns the sign of life for the service manager's watchdog, twice in each of its intervals.
+fn heartbeat(service: &Service) -> Option<Heartbeat> {
+    let (interval, service) = (service.watchdog()?, service.clone());
+    Some(Heartbeat::new(interval / 2, move || service.alive()))
 }
 
 /// Reads the pools of a file, and prints its problems.

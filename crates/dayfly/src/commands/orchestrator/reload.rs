@@ -25,6 +25,7 @@ use crate::config::{Finding, HostBudget, Severity, WebhookConfig};
 use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request, TRANSFER_LIMIT};
 use crate::exit::{Failure, Result};
 use crate::printer;
+use crate::service::Service;
 use crate::settings::Places;
 use crate::signals::HangUps;
 pub(super) use difference::PoolText;
@@ -63,6 +64,7 @@ pub(super) struct RunningFile<'a> {
     pub(super) instance: &'a mut Instance,
     pub(super) keepers: Keepers,
     pub(super) changes: mpsc::Sender<Changes>,
+    pub(super) service: Service,
 }
 
 impl RunningFile<'_> {
@@ -97,6 +99,7 @@ impl RunningFile<'_> {
 
     /// Reloads the file, and tells the outcome in the log.
     async fn reload(&mut self) -> Answer {
+        self.service.reloading();
         let mut problems = Vec::new();
         let late = |_| {
             let limit = RELOAD_LIMIT.as_secs() / 60;
@@ -112,6 +115,7 @@ impl RunningFile<'_> {
                 Answer::Refused { file, why: failure.to_string(), hint, problems }
             }
         };
+        self.service.ready();
         tell(&answer, self.json);
         answer
     }

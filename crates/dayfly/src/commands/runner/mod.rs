@@ -70,6 +70,7 @@ pub(crate) async fn follow<T>(
         tokio::select! {
             biased;
             signal = signals.next() => {
+                pump.stopping();
                 sender.order(match signal {
                     Signal::HandOver => StopOrder::HandOver,
                     _ if stopped_by.is_none() => StopOrder::Gently,

@@ -7,12 +7,13 @@ use std::time::Duration;
 use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_fleet::instance::Instance;
 use dayfly_fleet::run_log::RunLogs;
-use dayfly_fleet::status::Status;
+use dayfly_fleet::status::{Phase, PoolState, Status};
 use dayfly_guest::protocol::Milestone;
 use tokio::time::Instant;
 
 use crate::commands::sentence::out_of_memory;
 use crate::exit::{Failure, Result};
+use crate::service::Service;
 use crate::{log, printer};
 
 /// Shortest time between two writes of the status, because facts come in bursts.
@@ -26,6 +27,9 @@ pub(crate) struct Pump {
     folder: PathBuf,
     write_status_at: Option<Instant>,
     troubled: bool,
+    service: Service,
+    /// The last line of text for the service manager.
+    told: String,
 }
 
 impl Pump {
@@ -41,9 +45,21 @@ impl Pump {
             folder: instance.folder().to_owned(),
             write_status_at: None,
             troubled: false,
+            service: Service::default(),
+            told: String::new(),
         };
         pump.status.write(&pump.folder).map_err(Failure::cannot)?;
         Ok(pump)
+    }
+
+    /// Reports the state to a service manager too.
+    pub(crate) fn reporting_to(self, service: Service) -> Self {
+        Self { service, ..self }
+    }
+
+    /// Reports that the process stops.
+    pub(crate) fn stopping(&self) {
+        self.service.stopping();
     }
 
     /// Passes a fact on to all readers.
@@ -74,6 +90,11 @@ impl Pump {
         if let Err(error) = self.status.write(&self.folder) {
             self.trouble("the status", &error);
         }
+        let text = summary(&self.status);
+        if text != self.told {
+            self.service.status(text.clone());
+            self.told = text;
+        }
     }
 
     /// Warns once, for example of a full disk. The loops go on without the file.
@@ -82,6 +103,25 @@ impl Pump {
             tracing::warn!("{what} cannot be written: {error}");
         }
     }
+}
+
+/// Returns the state in a line, as `systemctl status` shows it.
+fn summary(status: &Status) -> String {
+    let runners =
+        status.loops.values().filter(|one| one.runner.is_some() && one.phase != Phase::Ended).count();
+    let jobs = status.loops.values().filter(|one| one.job.is_some()).count();
+    let waiting: u32 = status.pools.values().map(|pool| pool.waiting).sum();
+    let pools = |state| {
+        let pools = status.pools.values().filter(move |pool| pool.state == state);
+        pools.filter_map(|pool| pool.name.as_deref()).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!("{runners} runners, {jobs} jobs run, {waiting} wait");
+    for (word, names) in [("paused", pools(PoolState::Paused)), ("draining", pools(PoolState::Draining))] {
+        if !names.is_empty() {
+            text.push_str(&format!("; {word}: {names}"));
+        }
+    }
+    text
 }
 
 /// Writes a fact as a log line.
@@ -177,5 +217,27 @@ fn tell(record: &FactRecord) {
         | Fact::StartingVm
         | Fact::DestroyingVm
         | Fact::DeletingRegistration => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dayfly_fleet::status::{LoopStatus, PoolStatus};
+
+    use super::*;
+
+    #[test]
+    fn the_line_for_the_service_manager_counts_runners_and_names_the_pools_that_stand_still() {
+        let mut status = Status::default();
+        assert_eq!(summary(&status), "0 runners, 0 jobs run, 0 wait");
+        let runner = Some("1-aaaaaaa".to_owned());
+        let idle = LoopStatus { runner, phase: Phase::Idle, ..LoopStatus::default() };
+        let busy = LoopStatus { job: Some("x".to_owned()), ..idle.clone() };
+        let ended = LoopStatus { phase: Phase::Ended, ..idle.clone() };
+        status.loops.extend([(1, idle), (2, busy), (3, ended)]);
+        let paused =
+            PoolStatus { name: Some("a".to_owned()), state: PoolState::Paused, since_ms: 1, waiting: 4 };
+        status.pools.insert(0, paused);
+        assert_eq!(summary(&status), "2 runners, 1 jobs run, 4 wait; paused: a");
     }
 }

@@ -101,6 +101,7 @@ impl Stage {
             budget: Budget::default(),
             environment: state.path().join("environment"),
             changes: Some(receiver),
+            heartbeat: None,
         };
         let running = tokio::spawn(async move { orchestrate(orchestration, &host, &sink, None, stop).await });
         Self { state, changes, facts, stop: stop_sender, running }
