@@ -1,6 +1,9 @@
 //! Tests of pools from a configuration file, fed by the lab (a scale set, lists of jobs, a webhook): the real `dayfly`, its
 //! sources of demand, and its runners.
 
+#[path = "pools/steer.rs"]
+mod steer;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

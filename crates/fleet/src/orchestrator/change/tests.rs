@@ -8,7 +8,7 @@ use dayfly_image::PullPolicy;
 use dayfly_vm::{AccelChoice, Driver, KrunSettings, Launcher, Machine, VmHost};
 use tokio::sync::mpsc;
 
-use super::super::{CHANGES_MAX, FailureRule, Orchestration, orchestrate};
+use super::super::{CHANGES_MAX, FailureRule, Heartbeat, Orchestration, orchestrate};
 use super::*;
 use crate::demand::{MinIdleSchedule, Scale, Source};
 use crate::fact::FactRecord;
@@ -90,6 +90,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with_heartbeat(None)
+    }
+
+    fn with_heartbeat(heartbeat: Option<Heartbeat>) -> Self {
         let state = tempfile::tempdir().expect("a folder");
         let launcher = Launcher { program: "/nonexistent".into(), args: Vec::new() };
         let host = VmHost::new(state.path().to_owned(), launcher);
@@ -101,7 +105,7 @@ impl Stage {
             budget: Budget::default(),
             environment: state.path().join("environment"),
             changes: Some(receiver),
-            heartbeat: None,
+            heartbeat,
         };
         let running = tokio::spawn(async move { orchestrate(orchestration, &host, &sink, None, stop).await });
         Self { state, changes, facts, stop: stop_sender, running }
@@ -180,4 +184,23 @@ async fn an_end_drains_all_pools_and_then_the_orchestrator() {
     stage.expect("a", 0, Fact::PoolDrained).await;
     stage.expect("b", 1000, Fact::PoolDrained).await;
     stage.ended().await;
+}
+
+#[tokio::test]
+async fn an_orchestrator_without_anything_to_do_still_gives_signs_of_life_until_its_end() {
+    let (sender, mut beats) = mpsc::unbounded_channel();
+    let beat = move || {
+        let _ = sender.send(());
+    };
+    let mut stage = Stage::with_heartbeat(Some(Heartbeat::new(Duration::from_millis(5), beat)));
+    for _ in 0..5 {
+        let beaten = tokio::time::timeout(Duration::from_secs(60), beats.recv()).await;
+        assert_eq!(beaten.expect("in time"), Some(()));
+    }
+    stage.change(vec![stage.add("a"), PoolChange::End]).await;
+    for fact in [Fact::PoolAdded, Fact::PoolDraining, Fact::PoolDrained] {
+        stage.expect("a", 0, fact).await;
+    }
+    stage.ended().await;
+    while beats.recv().await.is_some() {}
 }
