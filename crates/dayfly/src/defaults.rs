@@ -26,6 +26,8 @@ pub(crate) const DISK_GIB: u64 = 32;
 pub(crate) const DISK_GIB_MAX: u64 = 4096;
 /// Number of forks that are kept ready.
 pub(crate) const SPARES: u32 = 0;
+/// Most sizes of a pool beside its own. Each has a template and, for scale sets, a session.
+pub(crate) const SIZES_MAX: usize = 16;
 /// Most forks that are kept ready.
 pub(crate) const SPARES_MAX: u32 = 256;
 

@@ -209,6 +209,39 @@ async fn registered(lab: &LabProcess, prefix: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_job_gets_the_size_that_its_label_names_and_idle_runners_make_room_for_it() {
+    let lab = LabProcess::start();
+    let sized = |sizes: &str| plain_pool("sized", &format!("min_idle = 2\nsizes = [{sizes}]"));
+    let config = Config::new(&lab, &sized("'dayfly-2cpu-1gb', 'dayfly-1cpu-1gb'"));
+    let mut orchestrator = config.orchestrator();
+    for _ in 0..2 {
+        wait_for_event_of(&mut orchestrator, "sized", "listening");
+    }
+    // Both places are taken by idle runners of the pool's own size.
+    for (labels, count) in [("dayfly-2cpu-1gb", 3), ("sized-dayfly-1cpu-1gb", 1), ("[self-hosted, sized]", 2)]
+    {
+        let run = lab.dispatch(&jobs(labels, count, "echo done")).await;
+        assert_eq!(lab.conclusion_of(run).await, "success", "{labels}");
+    }
+    config.write(&lab, &sized("'dayfly-2cpu-1gb'"));
+    let (status, reloaded) = config.reload();
+    assert_eq!(status, Some(0), "{reloaded}");
+    assert_eq!(reloaded["removed"], serde_json::json!(["sized (dayfly-1cpu-1gb)"]), "{reloaded}");
+    assert_eq!(reloaded["unchanged"], serde_json::json!(["sized", "sized (dayfly-2cpu-1gb)"]), "{reloaded}");
+    wait_for_event_of(&mut orchestrator, "sized (dayfly-1cpu-1gb)", "pool_drained");
+    orchestrator.signal(Signal::TERM);
+    let ended = orchestrator.wait();
+    ended.assert_status(143).assert_nothing_left();
+    let facts = ended.events();
+    for (pool, jobs) in [("sized", 2), ("sized (dayfly-2cpu-1gb)", 3), ("sized (dayfly-1cpu-1gb)", 1)] {
+        let of_pool = |fact: &&serde_json::Value| fact["event"] == "job_concluded" && fact["pool"] == pool;
+        assert_eq!(facts.iter().filter(of_pool).count(), jobs, "{pool}");
+    }
+    assert_eq!(most_at_once(&facts), 2, "the maximum of all sizes together");
+    lab.stop();
+}
+
+#[tokio::test]
 async fn a_reload_adds_and_drains_pools_and_leaves_the_others_alone() {
     let lab = LabProcess::start();
     let stays = plain_pool("stays", "min_idle = 1");

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::job_end::JobEnd;
 
+pub use labels::PoolLabels;
 pub use poll::PollSource;
 pub use scale_set::{RegisterError, ScaleSetRegistrar, ScaleSetSource, scale_set};
 pub use source::{MinIdleNow, MinIdleSchedule, Source};

@@ -13,6 +13,7 @@ mod ahead;
 mod budget;
 mod change;
 mod decide;
+mod family;
 mod heartbeat;
 mod pool;
 mod roster;
@@ -197,6 +198,7 @@ impl Orchestrator {
     /// input, and room comes with one: the end of a slot. Only a pool that waits too long for its first machine needs a time.
     fn decide(&mut self, now: Instant) -> Vec<Decision> {
         pool::count_busy_elsewhere(&mut self.pools);
+        family::settle(&mut self.pools, now);
         let mut decisions: Vec<Decision> = self.pools.iter().map(|pool| pool.decide(now)).collect();
         let pools = self.pools.iter_mut().zip(&decisions);
         let claims: Vec<_> = pools.map(|(pool, decision)| pool.claim(decision, now)).collect();

@@ -37,7 +37,7 @@ pub(crate) fn run(places: &Places, args: &ValidateArgs) -> Result<Outcome> {
     if !args.json {
         printer::line(summary(&config));
         let head = ["POOL", "FORGE", "OWNER", "DEMAND", "RUNNERS", "IDLE NOW", "MACHINE", "IMAGE"];
-        printer::table(head, config.pools.iter().map(|pool| row(&config, pool, Timestamp::now())));
+        printer::table(head, rows(&config, Timestamp::now()));
     }
     Ok(Outcome::Success)
 }
@@ -64,6 +64,11 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Returns a row for each pool and each of its sizes.
+fn rows(config: &Config, now: Timestamp) -> impl Iterator<Item = [String; 8]> {
+    config.pools.iter().flat_map(PoolConfig::by_size).map(move |pool| row(config, &pool, now))
+}
+
 /// Returns the cells of a pool: what its keys and the defaults mean together.
 fn row(config: &Config, pool: &PoolConfig, now: Timestamp) -> [String; 8] {
     let spec = &pool.spec;
@@ -73,11 +78,6 @@ fn row(config: &Config, pool: &PoolConfig, now: Timestamp) -> [String; 8] {
     let idle = if is_static { pool.max } else { pool.schedule.min_idle_at(now, pool.min_idle) };
     let sources: Vec<&str> = pool.sources.iter().map(|source| source.as_str()).collect();
     let machine = &spec.machine;
-    let sizes = if pool.sizes.is_empty() {
-        String::new()
-    } else {
-        format!(" (and {})", count(pool.sizes.len(), "size"))
-    };
     [
         pool.name.clone(),
         forge,
@@ -85,7 +85,7 @@ fn row(config: &Config, pool: &PoolConfig, now: Timestamp) -> [String; 8] {
         sources.join(","),
         runners,
         idle.to_string(),
-        format!("{} vCPUs, {} MiB, {} GiB{sizes}", machine.cpus, machine.memory_mib, machine.disk_gib),
+        format!("{} vCPUs, {} MiB, {} GiB", machine.cpus, machine.memory_mib, machine.disk_gib),
         machine.image.clone().unwrap_or_else(|| "default".to_owned()),
     ]
 }
@@ -121,13 +121,14 @@ mod tests {
         let config = config::parse("dayfly.toml", text.as_bytes(), &around).config.expect("good");
         assert_eq!(summary(&config), "ok: 2 pools, 1 forge");
         let monday: Timestamp = "2026-01-05T12:00Z".parse().expect("a time");
-        let rows: Vec<String> =
-            config.pools.iter().map(|pool| row(&config, pool, monday).join(" | ")).collect();
+        let rows: Vec<String> = rows(&config, monday).map(|row| row.join(" | ")).collect();
         assert_eq!(
             rows,
             [
                 "build | https://ghes.example | acme/app | scale-set,poll | 0-8 | 3 | \
-                 2 vCPUs, 2048 MiB, 32 GiB (and 1 size) | default",
+                 2 vCPUs, 2048 MiB, 32 GiB | default",
+                "build (dayfly-4cpu-8gb) | https://ghes.example | acme/app | scale-set,poll | 0-8 | 0 | \
+                 4 vCPUs, 8192 MiB, 32 GiB | default",
                 "old | https://ghes.example | acme/old | static | 1 | 1 | 2 vCPUs, 1024 MiB, 32 GiB | ubuntu:24.04",
             ]
         );

@@ -52,7 +52,7 @@ pub(crate) struct PoolFile {
     pub(crate) memory: Size,
     /// Scratch disk of each machine (sparse: only written blocks take space).
     pub(crate) disk: Size,
-    /// Other sizes that a job may ask for by a label, e.g. dayfly-4cpu-8gb: 4 virtual CPUs and 8 GiB of memory.
+    /// Other sizes that a job may ask for by a label, with no other label beside it: dayfly-4cpu-8gb is 4 virtual CPUs and 8 GiB of memory.
     pub(crate) sizes: Vec<String>,
     /// Image to boot: any image name that docker or podman accept, or an id of `dayfly image ls` (default: the built-in image).
     pub(crate) image: Option<String>,

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dayfly_fleet::pool::PoolSpec;
+use dayfly_fleet::demand::{Demand, Scale};
+use dayfly_fleet::pool::{MachineSpec, PoolSpec};
 use dayfly_forge::ApiBase;
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -33,13 +34,9 @@ impl Config {
     pub(crate) fn not_served(&self) -> Vec<String> {
         let mut all = Vec::new();
         for pool in &self.pools {
-            let mut add =
-                |key: &str| all.push(format!("pools.{}.{key} is not served by this version", pool.name));
-            if !pool.sizes.is_empty() {
-                add("sizes");
-            }
             if pool.timeouts.idle.is_some() && pool.sources == [DemandWord::Static] {
-                add("timeouts.idle with the demand static");
+                let key = "timeouts.idle with the demand static";
+                all.push(format!("pools.{}.{key} is not served by this version", pool.name));
             }
         }
         all
@@ -141,6 +138,48 @@ pub(crate) struct PoolConfig {
     pub(crate) weight: u32,
     /// Sizes that a job may ask for by label, beside the pool's own.
     pub(crate) sizes: Vec<SizeLabel>,
+}
+
+impl PoolConfig {
+    /// Returns the pool with its own size, and a pool for each other size: a machine, a template and a scale set have one size.
+    pub(crate) fn by_size(&self) -> Vec<Self> {
+        let own = Self { sizes: Vec::new(), ..self.clone() };
+        let others = self.sizes.iter().map(|&size| own.of_size(size));
+        std::iter::once(own.clone()).chain(others).collect()
+    }
+
+    /// Returns the name by which a job asks for a size of this pool, while other pools may have the size too. It is the name
+    /// of the size's scale set.
+    pub(crate) fn name_of_size(&self, size: SizeLabel) -> String {
+        format!("{}-{size}", self.scale_set.as_deref().unwrap_or(&self.name))
+    }
+
+    /// Returns the pool for a size. A forge gives a runner, or a scale set, each job whose labels are among its own. So it has
+    /// none but those that name the size, and a job that asks for no size fits only the pool itself.
+    fn of_size(&self, size: SizeLabel) -> Self {
+        let (name, own) = (format!("{} ({size})", self.name), self.name_of_size(size));
+        let demand = match self.spec.demand {
+            Demand::Scaled(scale) => Demand::Scaled(Scale { min_idle: 0, ..scale }),
+            other => other,
+        };
+        let SizeLabel { cpus, memory_mib } = size;
+        let spec = PoolSpec {
+            name: Some(name.clone()),
+            size_of: Some(self.name.clone()),
+            labels: Some(vec![own.clone(), size.to_string()]),
+            machine: MachineSpec { cpus, memory_mib, spares: 0, ..self.spec.machine.clone() },
+            demand,
+            ..self.spec.clone()
+        };
+        Self {
+            name,
+            spec,
+            scale_set: self.scale_set.is_some().then_some(own),
+            min_idle: 0,
+            schedule: Schedule::default(),
+            ..self.clone()
+        }
+    }
 }
 
 /// The limits of the phases of a runner, except for the boot, which the description has; none: the default, see

@@ -1,6 +1,6 @@
 //! The lists of a repository's jobs as a source of a pool's demand. It also finds the jobs that another source has missed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use dayfly_forge::{GithubJob, OpenJobs};
@@ -31,9 +31,8 @@ pub struct PollSource {
 
 impl PollSource {
     /// Creates a source for the jobs that a runner with these labels can run.
-    pub fn new(jobs: OpenJobs, labels: Vec<String>) -> Self {
-        let fold = JobFold { labels: PoolLabels(labels), known: HashMap::new(), learned: HashMap::new() };
-        Self { jobs, fold, reported: None }
+    pub fn new(jobs: OpenJobs, labels: PoolLabels) -> Self {
+        Self { jobs, fold: JobFold::new(labels), reported: None }
     }
 
     /// Also checks the jobs that another source of the pool has reported: one that is not in the lists is settled.
@@ -58,6 +57,9 @@ impl PollSource {
             let pause = match looked {
                 Ok(jobs) => {
                     self.fold.changes(&jobs).into_iter().for_each(|event| demand.send(event));
+                    for message in self.fold.mistakes(&jobs) {
+                        facts.tell(Fact::SourceTrouble { source: POLL.to_owned(), message }).await;
+                    }
                     if failures > 0 || !is_told {
                         let message = format!("reads the jobs every {} s", PACE.as_secs());
                         facts.tell(Fact::SourceReady { source: POLL.to_owned(), message }).await;
@@ -92,9 +94,25 @@ struct JobFold {
     /// The jobs that another source has reported since the last look began, each with the name of its runner. The lists may
     /// lack them for a moment, so they count as known one look later.
     learned: HashMap<u64, Option<String>>,
+    /// The open jobs whose labels were said to be a mistake.
+    mistaken: HashSet<u64>,
 }
 
 impl JobFold {
+    fn new(labels: PoolLabels) -> Self {
+        Self { labels, known: HashMap::new(), learned: HashMap::new(), mistaken: HashSet::new() }
+    }
+
+    /// Takes in all open jobs. Returns a text about each new one that can never have a runner of the pool, although it asks for
+    /// its size.
+    fn mistakes(&mut self, open: &[GithubJob]) -> Vec<String> {
+        let waiting = open.iter().filter(|job| job.status == "queued");
+        let all = waiting.filter_map(|job| Some((job.id, self.labels.mistake(job.id, &job.labels)?)));
+        let all: HashMap<u64, String> = all.collect();
+        let before = std::mem::replace(&mut self.mistaken, all.keys().copied().collect());
+        all.into_iter().filter(|(job, _)| !before.contains(job)).map(|(_, message)| message).collect()
+    }
+
     /// Takes in what another source has reported, before a look begins.
     fn learn(&mut self, reported: impl Iterator<Item = DemandEvent>) {
         for (job, runner) in self.learned.drain() {
@@ -159,8 +177,8 @@ mod tests {
     }
 
     fn fold() -> JobFold {
-        let labels = PoolLabels(["self-hosted", "Linux", "build"].map(str::to_owned).to_vec());
-        JobFold { labels, known: HashMap::new(), learned: HashMap::new() }
+        let labels = ["self-hosted", "Linux", "build"].map(str::to_owned).to_vec();
+        JobFold::new(PoolLabels::of_pool(labels))
     }
 
     fn queued(id: u64, labels: &[&str]) -> DemandEvent {
@@ -179,6 +197,17 @@ mod tests {
         assert_eq!(fold.changes(&[running]), []);
         assert_eq!(fold.changes(&[]), [DemandEvent::Settled { job: 1 }]);
         assert_eq!(fold.changes(&[]), []);
+    }
+
+    #[test]
+    fn a_job_that_asks_for_a_size_and_for_more_is_said_once() {
+        let mut fold = JobFold::new(PoolLabels::of_size(vec!["dayfly-4cpu-8gb".to_owned()]));
+        let wrong = [job(1, "queued", &["self-hosted", "dayfly-4cpu-8gb"], None)];
+        assert_eq!(fold.changes(&wrong), []);
+        assert_eq!((fold.mistakes(&wrong).len(), fold.mistakes(&wrong).len()), (1, 0));
+        let right = [job(2, "queued", &["dayfly-4cpu-8gb"], None)];
+        assert_eq!(fold.changes(&right), [queued(2, &["dayfly-4cpu-8gb"])]);
+        assert!(fold.mistakes(&right).is_empty());
     }
 
     #[test]

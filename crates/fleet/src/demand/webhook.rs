@@ -39,8 +39,8 @@ pub struct WebhookSource {
 impl WebhookSource {
     /// Creates a source for the jobs of a scope that a runner with these labels can run. `url` is the address of the server
     /// that fills the queue.
-    pub fn new(queue: WebhookQueue, url: String, scope: RunnerScope, labels: Vec<String>) -> Self {
-        Self { queue, url, fold: WebhookFold::new(scope, PoolLabels(labels)), copies: None }
+    pub fn new(queue: WebhookQueue, url: String, scope: RunnerScope, labels: PoolLabels) -> Self {
+        Self { queue, url, fold: WebhookFold::new(scope, labels), copies: None }
     }
 
     /// Leaves it to another source of the pool to report how jobs ended, because each end is reported once.
@@ -64,7 +64,14 @@ impl WebhookSource {
             let events = tokio::select! {
                 biased;
                 _ = stop.above(StopOrder::None) => return,
-                Some(delivery) = self.queue.next() => self.fold.changes(&delivery, Instant::now()),
+                Some(delivery) = self.queue.next() => {
+                    // Lists of the jobs have it too, and their source says it once.
+                    let mistake = self.fold.mistake(&delivery).filter(|_| self.copies.is_none());
+                    if let Some(message) = mistake {
+                        facts.tell(Fact::SourceTrouble { source: WEBHOOK.to_owned(), message }).await;
+                    }
+                    self.fold.changes(&delivery, Instant::now())
+                }
                 at = looks.tick() => self.fold.forget(at),
             };
             for event in events {

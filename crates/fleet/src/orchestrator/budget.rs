@@ -4,6 +4,9 @@
 //! host for its weight, as in weighted dominant resource fairness (Ghodsi et al., NSDI 2011). A pool whose machines are too
 //! large for what is free does not hold the others up, unless it has waited for minutes without a single machine: then
 //! nothing else starts until there is room for it.
+//!
+//! A pool and its sizes are a family: they count as one pool, and have one maximum. Within it the next machine goes to the
+//! size that has the fewest, jobs come before idle runners, and no idle runner takes a place that a job waits for.
 
 use std::time::Duration;
 
@@ -40,8 +43,21 @@ pub(super) struct Claim {
     pub(super) machines: u32,
     /// Further machines that it needs now.
     pub(super) wanted: u32,
+    /// Those of them that jobs wait for; the others would be idle.
+    pub(super) for_jobs: u32,
+    /// The family that it belongs to; none if it shares nothing but the host.
+    pub(super) family: Option<Family>,
     /// Time since which it needs a machine and has none.
     pub(super) without_since: Option<Instant>,
+}
+
+/// Pools that have one maximum and one weight together: a pool and its sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Family {
+    /// Its number.
+    pub(super) number: usize,
+    /// Most machines of all its pools.
+    pub(super) max: u32,
 }
 
 /// Parts of a budget that are in use.
@@ -89,44 +105,98 @@ impl Usage {
 
 /// Returns how many machines each pool may start now.
 pub(super) fn share(budget: &Budget, claims: &[Claim], now: Instant) -> Vec<u32> {
-    let mut granted = vec![0; claims.len()];
-    let mut used =
-        claims.iter().map(|claim| Usage::of(claim.size, claim.machines)).fold(Usage::default(), Usage::plus);
-    if let Some(starving) = starving(claims, now) {
-        let one = used.plus(Usage::of(claims[starving].size, 1));
-        if !one.fits(budget) {
-            return granted;
+    let used = claims.iter().map(|claim| Usage::of(claim.size, claim.machines));
+    let mut round =
+        Round { claims, granted: vec![0; claims.len()], used: used.fold(Usage::default(), Usage::plus) };
+    if let Some(starving) = round.starving(now) {
+        if !round.with_one_more(starving).fits(budget) {
+            return round.granted;
         }
-        (granted[starving], used) = (1, one);
+        round.grant(starving);
     }
-    while let Some(next) = neediest(budget, claims, &granted, used) {
-        granted[next] += 1;
-        used = used.plus(Usage::of(claims[next].size, 1));
+    while let Some(next) = round.neediest(budget, now) {
+        round.grant(next);
     }
-    granted
+    round.granted
 }
 
-/// Returns the pool that has waited longest for its first machine, if it has waited too long.
-fn starving(claims: &[Claim], now: Instant) -> Option<usize> {
-    let waits =
-        |claim: &Claim| claim.without_since.filter(|since| claim.wanted > 0 && *since + STARVING <= now);
-    let waiting = claims.iter().enumerate().filter_map(|(index, claim)| Some((waits(claim)?, index)));
-    waiting.min().map(|(_, index)| index)
+/// The claims, and what was granted of them so far.
+struct Round<'a> {
+    claims: &'a [Claim],
+    granted: Vec<u32>,
+    used: Usage,
 }
 
-/// Returns the pool with the least share for its weight among those whose next machine fits.
-fn neediest(budget: &Budget, claims: &[Claim], granted: &[u32], used: Usage) -> Option<usize> {
-    let open = claims.iter().enumerate().filter(|(index, claim)| {
-        granted[*index] < claim.wanted && used.plus(Usage::of(claim.size, 1)).fits(budget)
-    });
-    open.min_by_key(|(index, claim)| {
-        let machines = claim.machines + granted[*index];
-        let share = Usage::of(claim.size, machines).dominant(budget);
-        // By number too, because machines count as nothing if there is no limit.
-        let weight = u128::from(claim.weight.max(1));
-        (share * 1_000_000 / weight, u128::from(machines) * 1_000_000 / weight)
-    })
-    .map(|(index, _)| index)
+impl Round<'_> {
+    fn with_one_more(&self, index: usize) -> Usage {
+        self.used.plus(Usage::of(self.claims[index].size, 1))
+    }
+
+    fn grant(&mut self, index: usize) {
+        self.used = self.with_one_more(index);
+        self.granted[index] += 1;
+    }
+
+    /// Returns the pool that has waited longest for its first machine, if it has waited too long.
+    fn starving(&self, now: Instant) -> Option<usize> {
+        let claims = self.claims.iter().enumerate().filter(|(_, claim)| claim.wanted > 0);
+        let waiting = claims.filter_map(|(index, claim)| Some((claim.without_since?, index)));
+        waiting
+            .filter(|(since, index)| *since + STARVING <= now && self.has_place(*index))
+            .min()
+            .map(|(_, index)| index)
+    }
+
+    /// Returns the pool with the least share for its weight among those whose next machine fits.
+    fn neediest(&self, budget: &Budget, now: Instant) -> Option<usize> {
+        let is_open = |index: &usize| {
+            self.granted[*index] < self.claims[*index].wanted
+                && self.has_place(*index)
+                && self.with_one_more(*index).fits(budget)
+        };
+        (0..self.claims.len()).filter(is_open).min_by_key(|&index| {
+            let claim = &self.claims[index];
+            let (usage, machines) =
+                self.family_of(index).fold((Usage::default(), 0), |(usage, machines), at| {
+                    let count = self.machines(at);
+                    (usage.plus(Usage::of(self.claims[at].size, count)), machines + u128::from(count))
+                });
+            // By number too, because machines count as nothing if there is no limit.
+            let weight = u128::from(claim.weight.max(1));
+            let share = (usage.dominant(budget) * 1_000_000 / weight, machines * 1_000_000 / weight);
+            let since = claim.without_since.unwrap_or(now);
+            (share, !self.is_for_job(index), self.machines(index), since)
+        })
+    }
+
+    fn machines(&self, index: usize) -> u32 {
+        self.claims[index].machines.saturating_add(self.granted[index])
+    }
+
+    /// Returns true if a job waits for the next machine of a pool.
+    fn is_for_job(&self, index: usize) -> bool {
+        self.granted[index] < self.claims[index].for_jobs
+    }
+
+    /// Returns the pools of a pool's family, itself included.
+    fn family_of(&self, index: usize) -> impl Iterator<Item = usize> {
+        let number = |claim: &Claim| claim.family.map(|family| family.number);
+        let own = number(&self.claims[index]);
+        let is_same = move |at: usize| at == index || (own.is_some() && number(&self.claims[at]) == own);
+        (0..self.claims.len()).filter(move |at| is_same(*at))
+    }
+
+    /// Returns true if the family of a pool may have another machine. An idle runner leaves the places for jobs.
+    fn has_place(&self, index: usize) -> bool {
+        let Some(family) = self.claims[index].family else { return true };
+        let taken = self.family_of(index).map(|at| u64::from(self.machines(at))).sum::<u64>();
+        let jobs = self.family_of(index).map(|at| {
+            let claim = &self.claims[at];
+            u64::from(claim.for_jobs.saturating_sub(self.granted[at]))
+        });
+        let kept = if self.is_for_job(index) { 0 } else { jobs.sum() };
+        taken + kept < u64::from(family.max)
+    }
 }
 
 #[cfg(test)]
@@ -143,7 +213,7 @@ mod tests {
     }
 
     fn claim(weight: u32, size: Size, machines: u32, wanted: u32) -> Claim {
-        Claim { weight, size, machines, wanted, without_since: None }
+        Claim { weight, size, machines, wanted, for_jobs: wanted, family: None, without_since: None }
     }
 
     #[test]
@@ -177,6 +247,41 @@ mod tests {
         assert_eq!(share(&budget(), &[claim(1, SMALL, 0, 4), large(STARVING)], now), [0, 1]);
     }
 
+    /// A pool of weight 1 with small machines and its size with large ones, in a family with this maximum.
+    fn family(max: u32, own: Claim, of_size: Claim) -> [Claim; 2] {
+        let family = Some(Family { number: 0, max });
+        [own, of_size].map(|claim| Claim { family, ..claim })
+    }
+
+    #[test]
+    fn a_pool_and_its_sizes_have_one_maximum_and_one_weight() {
+        let now = Instant::now();
+        let unlimited = Budget::default();
+        let claims = family(5, claim(1, SMALL, 2, 9), claim(1, LARGE, 0, 9));
+        assert_eq!(share(&unlimited, &claims, now), [1, 2], "the size with fewer machines goes first");
+        assert_eq!(share(&unlimited, &family(2, claims[0], claims[1]), now), [0, 0]);
+        let [own, of_size] = family(100, claim(1, SMALL, 0, 9), claim(1, SMALL, 0, 9));
+        assert_eq!(share(&budget(), &[own, of_size, claim(1, SMALL, 0, 9)], now), [2, 2, 4]);
+    }
+
+    #[test]
+    fn idle_runners_come_after_the_jobs_of_other_sizes_and_leave_them_their_places() {
+        let now = Instant::now();
+        let idle = Claim { for_jobs: 0, ..claim(1, SMALL, 0, 3) };
+        assert_eq!(share(&budget(), &family(3, idle, claim(1, SMALL, 1, 1)), now), [1, 1]);
+        let no_room = Budget { vcpus: Some(4), ..budget() };
+        assert_eq!(share(&no_room, &family(1, idle, claim(1, LARGE, 0, 1)), now), [0, 0]);
+    }
+
+    #[test]
+    fn of_two_sizes_without_a_machine_the_one_that_waits_longer_goes_first() {
+        let now = Instant::now();
+        let since = |seconds| now.checked_sub(Duration::from_secs(seconds));
+        let waits = |seconds| Claim { without_since: since(seconds), ..claim(1, SMALL, 0, 1) };
+        assert_eq!(share(&Budget::default(), &family(1, waits(1), waits(2)), now), [0, 1]);
+        assert_eq!(share(&Budget::default(), &family(1, waits(2), waits(1)), now), [1, 0]);
+    }
+
     fn claims() -> impl Strategy<Value = Vec<Claim>> {
         let claim = (1..5_u32, 1..9_u32, 1..5_u64, 0..20_u32).prop_map(|(weight, vcpus, gib, wanted)| {
             claim(weight, Size { vcpus, memory_mib: gib * 1024 }, 0, wanted)
@@ -203,13 +308,22 @@ mod tests {
         }
 
         #[test]
-        fn no_pool_starves_while_others_always_want_more(claims in claims(), seed in 0..1000_usize) {
-            // Every pool can run at least one machine alone, and always wants more. In each step one machine ends.
+        fn no_pool_starves_while_others_always_want_more(
+            claims in claims(),
+            seed in 0..1000_usize,
+            family_max in 1..4_u32,
+        ) {
+            // Every pool can run at least one machine alone, and always wants more. In each step one machine ends. Every
+            // second pool is of a family.
             let budget = Budget { machines: Some(12), vcpus: Some(9), memory_mib: Some(8 * 1024) };
-            let mut claims: Vec<Claim> = claims.into_iter().map(|claim| Claim { wanted: 5, ..claim }).collect();
+            let family = |index: usize| (index % 2 == 1).then_some(Family { number: 1, max: family_max });
+            let claims = claims.into_iter().enumerate();
+            let mut claims: Vec<Claim> = claims
+                .map(|(index, claim)| Claim { wanted: 5, for_jobs: 5, family: family(index), ..claim })
+                .collect();
             let mut now = Instant::now();
             let mut has_run = vec![false; claims.len()];
-            for step in 0..600 {
+            for step in 0..1200 {
                 let granted = share(&budget, &claims, now);
                 for (index, claim) in claims.iter_mut().enumerate() {
                     claim.machines += granted[index];
@@ -217,6 +331,8 @@ mod tests {
                     claim.without_since =
                         if claim.machines > 0 { None } else { claim.without_since.or(Some(now)) };
                 }
+                let of_family = claims.iter().filter(|claim| claim.family.is_some());
+                prop_assert!(of_family.map(|claim| claim.machines).sum::<u32>() <= family_max);
                 let first = (seed + step) % claims.len();
                 let busy = (0..claims.len()).map(|offset| (first + offset) % claims.len());
                 if let Some(index) = busy.into_iter().find(|index| claims[*index].machines > 0) {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::slots::{Purpose, Slots};
 use crate::demand::{Demand, JobDemand};
+pub(super) use scaled::wanted_for_jobs;
 
 /// An order to the orchestrator.
 #[derive(Debug, Clone, PartialEq, Eq)]

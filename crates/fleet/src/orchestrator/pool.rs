@@ -9,8 +9,8 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 use super::SLOTS_MAX;
-use super::budget::{Claim, Size};
-use super::decide::{Decision, Order, decide};
+use super::budget::{Claim, Family, Size};
+use super::decide::{Decision, Order, decide, wanted_for_jobs};
 use super::slots::{FailureRule, Purpose, Slots};
 use crate::LoopEnd;
 use crate::demand::{Demand, Source};
@@ -79,6 +79,8 @@ pub(super) struct RunningPool {
     without_since: Option<Instant>,
     /// The number of jobs that wait, as the last fact about it says.
     told_waiting: u32,
+    /// The family that it belongs to; none without sizes.
+    pub(super) family: Option<Family>,
 }
 
 impl RunningPool {
@@ -100,6 +102,7 @@ impl RunningPool {
             _life: life,
             without_since: None,
             told_waiting: 0,
+            family: None,
         }
     }
 
@@ -127,15 +130,24 @@ impl RunningPool {
 
     /// Returns the machines that the pool has, and those that a decision asks for.
     pub(super) fn claim(&mut self, decision: &Decision, now: Instant) -> Claim {
-        let machines = self.slots.slots.values().filter(|slot| slot.stage.is_alive()).count();
-        let wanted = decision.orders.iter().filter(|order| order.is_start()).count();
+        let machines = self.slots.alive();
+        let starts = decision.orders.iter().filter(|order| order.is_start()).count();
+        let wanted = u32::try_from(starts).unwrap_or(u32::MAX);
+        let for_jobs = match self.pool.spec.demand {
+            Demand::Scaled(scale) => {
+                wanted_for_jobs(scale, &self.slots, now).saturating_sub(self.slots.free()).min(wanted)
+            }
+            Demand::Static { .. } | Demand::Jobs { .. } => wanted,
+        };
         let waits = machines == 0 && wanted > 0;
         self.without_since = if waits { self.without_since.or(Some(now)) } else { None };
         Claim {
             weight: self.pool.spec.weight,
             size: size_of(&self.pool),
-            machines: u32::try_from(machines).unwrap_or(u32::MAX),
-            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+            machines,
+            wanted,
+            for_jobs,
+            family: self.family,
             without_since: self.without_since,
         }
     }

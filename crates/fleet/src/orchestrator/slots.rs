@@ -155,6 +155,8 @@ pub(super) struct Slots {
     pub(super) not_before: Option<Instant>,
     /// Number of the assigned jobs that runners of a draining pool have, which had the same sources before.
     pub(super) busy_elsewhere: u32,
+    /// Number of idle runners of a scaled pool that go at once, because another size of the pool needs their places for jobs.
+    pub(super) yielded: u32,
     /// True if nothing more is started.
     pub(super) closed: bool,
     /// True if runners without a job end too. The pool is closed then.
@@ -412,8 +414,22 @@ impl Slots {
 
     /// Returns the number of runners that have a job, as far as the sources have told.
     pub(super) fn busy(&self) -> u32 {
-        let busy = self.slots.values().filter(|slot| slot.stage == Stage::Taken).count();
-        u32::try_from(busy).unwrap_or(u32::MAX)
+        self.count(|stage| stage == Stage::Taken)
+    }
+
+    /// Returns the number of runners that wait for a job, or will.
+    pub(super) fn free(&self) -> u32 {
+        self.count(Stage::is_free)
+    }
+
+    /// Returns the number of all runners.
+    pub(super) fn alive(&self) -> u32 {
+        self.count(Stage::is_alive)
+    }
+
+    fn count(&self, test: fn(Stage) -> bool) -> u32 {
+        let count = self.slots.values().filter(|slot| test(slot.stage)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Closes the pool: no slot starts any more, and slots that pause have ended.

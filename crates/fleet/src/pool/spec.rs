@@ -25,6 +25,10 @@ pub struct PoolSpec {
     /// Its name in the configuration file; none for a pool that comes from a command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Name of the pool that it is a size of; none for a pool of its own. A pool and its sizes have one maximum and one weight
+    /// together. The runners of a size have the labels of the size alone, without the three that every other runner has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_of: Option<String>,
     /// The forge's API.
     pub forge: ApiBase,
     /// Scope of the registrations.
@@ -126,6 +130,7 @@ impl PoolSpec {
     pub fn new(forge: ApiBase, scope: RunnerScope, machine: MachineSpec) -> Self {
         Self {
             name: None,
+            size_of: None,
             forge,
             scope,
             group: GROUP_DEFAULT.to_owned(),

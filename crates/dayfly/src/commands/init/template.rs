@@ -15,6 +15,9 @@ listen = "127.0.0.1:9440"	# behind a proxy with TLS; or another address with cer
 secret_file = "/etc/dayfly/webhook-secret"	# of mode 0600
 "#;
 
+/// The sizes, for a pool that can have some.
+const SIZES: &str = "# sizes = [\"dayfly-4cpu-8gb\"]\t# other sizes, for jobs with such a label alone: runs-on: dayfly-4cpu-8gb\n";
+
 /// Returns a text as a TOML string. JSON writes strings as TOML reads them.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
@@ -35,6 +38,7 @@ pub(super) fn render(plan: &Plan) -> String {
     };
     let scope = scope.as_str();
     let demand_lines = of_demand(*demand);
+    let sizes = if *demand == DemandWord::Static { "" } else { SIZES };
     let (cpus, memory, disk) = (defaults::CPUS, defaults::MEMORY_MIB, defaults::DISK_GIB);
     let text = format!(
         r#"#:schema {schema}
@@ -58,7 +62,7 @@ demand = {demand_value}
 cpus = {cpus}
 memory = "{memory}MiB"
 disk = "{disk}GiB"	# only written blocks take space
-# image = "ubuntu:24.04"	# any OCI image (default: the built-in image)
+{sizes}# image = "ubuntu:24.04"	# any OCI image (default: the built-in image)
 # spares = 1	# forks that are kept ready: each one saves time and costs memory
 
 # timeouts = {{ idle = "10m", job = "6h" }}

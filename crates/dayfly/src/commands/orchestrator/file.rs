@@ -48,6 +48,7 @@ pub(super) fn read(places: &Places, file: &Path, show: impl FnMut(&Finding)) -> 
         return Err(Failure::usage(format!("{}: {why}", file.display())));
     }
     trust(&mut config)?;
+    config.pools = config.pools.iter().flat_map(PoolConfig::by_size).collect();
     let share = share(&config.host, around.size);
     Ok(FileConfig { config, share })
 }

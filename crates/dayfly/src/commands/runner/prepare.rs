@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use dayfly_fleet::demand::{
-    self, MinIdleNow, MinIdleSchedule, PollSource, ScaleSetRegistrar, ScaleSetSource, Source, WebhookSource,
+    self, MinIdleNow, MinIdleSchedule, PollSource, PoolLabels, ScaleSetRegistrar, ScaleSetSource, Source,
+    WebhookSource,
 };
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
@@ -189,7 +190,7 @@ fn pools(
 }
 
 fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> PreparedPool {
-    let labels = labels::all(known.spec.labels.clone(), &machine);
+    let (labels, of_jobs) = labels_of(&known.spec, &machine);
     let (mut sources, mut controls) = (Vec::new(), Controls::default());
     let registrar = match &known.scale_set {
         Some(request) => {
@@ -201,9 +202,9 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
         }
         None => Registrar::Rest,
     };
-    let mut poll = poll(&known, &labels);
+    let mut poll = poll(&known, &of_jobs);
     if let Some(WebhookRequest { queue, url }) = known.webhook {
-        let mut webhook = WebhookSource::new(queue, url, known.spec.scope.clone(), labels.clone());
+        let mut webhook = WebhookSource::new(queue, url, known.spec.scope.clone(), of_jobs);
         if known.scale_set.is_some() {
             webhook = webhook.without_ends();
         }
@@ -235,10 +236,22 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
     PreparedPool { pool, sources, controls, inherited: Vec::new() }
 }
 
-fn poll(known: &KnownPool, labels: &[String]) -> Option<PollSource> {
+/// Returns the labels of a pool's runners, also for the sources that compare them with those of jobs.
+fn labels_of(spec: &PoolSpec, machine: &Machine) -> (Vec<String>, PoolLabels) {
+    let given = spec.labels.clone();
+    if spec.size_of.is_some() {
+        // With more labels, it would also get jobs that ask for no size.
+        let labels = given.unwrap_or_default();
+        return (labels.clone(), PoolLabels::of_size(labels));
+    }
+    let labels = labels::all(given, machine);
+    (labels.clone(), PoolLabels::of_pool(labels))
+}
+
+fn poll(known: &KnownPool, labels: &PoolLabels) -> Option<PollSource> {
     match &known.spec.scope {
         RunnerScope::Repository { owner, name } if known.polls => {
-            Some(PollSource::new(OpenJobs::new(known.forge.clone(), owner, name), labels.to_vec()))
+            Some(PollSource::new(OpenJobs::new(known.forge.clone(), owner, name), labels.clone()))
         }
         _ => None,
     }

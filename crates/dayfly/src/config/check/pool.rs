@@ -82,9 +82,9 @@ fn whole(name: &str, table: &mut Table<'_, '_>, file: &ConfigFile, forges: &Forg
     demand::numbers(table, &sources);
     demand::webhook(table, file, &sources);
     let scale_set = demand::scale_set(table, name, &sources);
-    let sizes = demand::sizes(table, &sources);
+    let sizes = demand::sizes(table);
     let spec = spec(name, table, forge, scope, machine, &sources);
-    Some(PoolConfig {
+    let config = PoolConfig {
         name: name.to_owned(),
         forge: pool.forge.clone(),
         spec: spec?,
@@ -96,7 +96,9 @@ fn whole(name: &str, table: &mut Table<'_, '_>, file: &ConfigFile, forges: &Forg
         timeouts: timeouts(pool),
         weight: pool.weight,
         sizes,
-    })
+    };
+    demand::names_of_sizes(table, &config);
+    Some(config)
 }
 
 fn forge<'f>(table: &mut Table<'_, '_>, file: &ConfigFile, forges: &'f Forges) -> Option<&'f ForgeConfig> {
@@ -219,13 +221,15 @@ fn timeouts(pool: &PoolFile) -> Timeouts {
 /// Refuses pools that would share a scale set: a forge gives the jobs of one to a single listener.
 pub(super) fn same_scale_sets(pools: &[PoolConfig], findings: &mut Findings<'_>) {
     let mut seen = IndexMap::new();
-    for pool in pools {
-        let Some(name) = &pool.scale_set else { continue };
+    let all = pools.iter().flat_map(|pool| pool.by_size().into_iter().map(move |of_size| (pool, of_size)));
+    for (pool, of_size) in all {
+        let Some(name) = of_size.scale_set else { continue };
         let spec = &pool.spec;
         let place =
             [spec.scope.to_string(), spec.group.clone(), name.clone()].map(|word| word.to_lowercase());
-        let first = *seen.entry((spec.forge.url().clone(), spec.scope.kind(), place)).or_insert(&pool.name);
-        if *first != pool.name {
+        let place = (spec.forge.url().clone(), spec.scope.kind(), place);
+        let first = seen.entry(place).or_insert(of_size.name.clone());
+        if *first != of_size.name {
             let table = join("pools", &pool.name);
             let message = format!(
                 "the pool {first} has the scale set {name:?} too: same forge, scope, owner and group"

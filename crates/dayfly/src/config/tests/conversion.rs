@@ -82,6 +82,29 @@ fn the_start_order_of_a_static_pool_is_that_of_an_orchestrator() {
 }
 
 #[test]
+fn each_size_of_a_pool_is_a_pool_with_another_machine_and_no_label_but_its_own() {
+    use dayfly_fleet::demand::Demand;
+    let keys = "demand = \"scale-set\"\nmax = 3\nmin_idle = 2\nspares = 1\nlabels = [\"fast\"]\n\
+                schedule = [{ from = \"08:00\", to = \"09:00\", min_idle = 1 }]\n\
+                sizes = [\"dayfly-4cpu-8gb\"]";
+    let pools = read(&pool(keys)).config.expect(keys).pools[0].by_size();
+    let [own, of_size] = &pools[..] else { panic!("{} pools", pools.len()) };
+    assert_eq!((own.name.as_str(), own.scale_set.as_deref()), ("p", Some("p")));
+    assert_eq!((own.min_idle, own.spec.size_of.as_deref(), own.sizes.len()), (2, None, 0));
+    assert_eq!(of_size.name, "p (dayfly-4cpu-8gb)");
+    assert_eq!(of_size.scale_set.as_deref(), Some("p-dayfly-4cpu-8gb"));
+    let spec = &of_size.spec;
+    assert_eq!((spec.name.as_ref(), spec.size_of.as_deref()), (Some(&of_size.name), Some("p")));
+    assert_eq!(spec.labels.as_deref().unwrap_or_default(), ["p-dayfly-4cpu-8gb", "dayfly-4cpu-8gb"]);
+    assert_eq!((spec.machine.cpus, spec.machine.memory_mib, spec.machine.spares), (4, 8192, 0));
+    let Demand::Scaled(scale) = spec.demand else { panic!("{:?}", spec.demand) };
+    assert_eq!((scale.min_idle, scale.max, of_size.min_idle, of_size.max), (0, 3, 0, 3));
+    assert!(of_size.schedule.entries.is_empty());
+    let polled = read(&pool("demand = \"poll\"\nsizes = [\"dayfly-1cpu-1gb\"]")).config.expect("good");
+    assert_eq!(polled.pools[0].by_size()[1].scale_set, None);
+}
+
+#[test]
 fn the_scale_set_has_the_name_of_the_pool_unless_the_file_says_otherwise() {
     let name = |keys: &str| read(&pool(keys)).config.expect(keys).pools[0].scale_set.clone();
     assert_eq!(name("demand = \"scale-set\"").as_deref(), Some("p"));

@@ -275,6 +275,14 @@ fn values_are_checked_as_those_of_options_are() {
         ("demand = \"poll\"\nsizes = [\"big\"]", "is no label of a size"),
         ("demand = \"poll\"\nsizes = [\"dayfly-1cpu-1gb\", \"dayfly-1cpu-1gb\"]", "is there twice"),
         (
+            "demand = \"poll\"\nlabels = [\"Dayfly-1cpu-1gb\"]\nsizes = [\"dayfly-1cpu-1gb\"]",
+            "is one of the labels too",
+        ),
+        (
+            "demand = \"scale-set\"\nscale_set = \"a-scale-set-with-a-name-that-is-long-enough-by-itself\"\nsizes = [\"dayfly-1cpu-1gb\"]",
+            "is longer than 64 characters",
+        ),
+        (
             "demand = \"poll\"\nschedule = [{ from = \"08:00\", to = \"09:00\", min_idle = 2 }]",
             "min_idle = 2 is more than max = 1",
         ),
@@ -287,6 +295,9 @@ fn values_are_checked_as_those_of_options_are() {
         assert!(found.len() == 1 && found[0].contains(message), "{keys}: {found:?}");
     }
     assert!(messages("memory = \"256MiB\"\ndriver = \"krunvm\"").is_empty());
+    let sizes: Vec<String> = (1..=17).map(|cpus| format!("\"dayfly-{cpus}cpu-1gb\"")).collect();
+    let found = messages(&format!("demand = \"poll\"\nsizes = [{}]", sizes.join(", ")));
+    assert_eq!(found, ["pools.p.sizes: 17 sizes are too many: each has a template of its own"]);
 }
 
 #[test]
@@ -311,6 +322,9 @@ fn two_pools_cannot_have_one_scale_set() {
     };
     assert!(both("", "").is_empty());
     assert!(both("scale_set = \"x\"", "scale_set = \"x\"\ngroup = \"other\"").is_empty());
+    let sizes = "scale_set = \"x\"\nsizes = [\"dayfly-1cpu-1gb\"]";
+    let found = both(sizes, "scale_set = \"x-dayfly-1cpu-1gb\"");
+    assert!(found[0].1.starts_with("the pool a (dayfly-1cpu-1gb) has the scale set"), "{found:?}");
     let found = both("scale_set = \"x\"", "scale_set = \"X\"");
     assert_eq!(
         found,
@@ -332,8 +346,16 @@ fn a_pool_that_the_budget_can_never_hold_is_an_error() {
     let too_large = "pools.p.max: 7 machines of this pool can never run at once: they have 57344 MiB of memory, and 16384 MiB with memory_overcommit = 3 allow 49152";
     assert_eq!(found("max = 7\nmemory = \"8GiB\"", ""), [too_large]);
     assert_eq!(found("max = 7\nmemory = \"8GiB\"", "memory_overcommit = 4"), [""; 0]);
-    let one_size = found("demand = \"poll\"\nsizes = [\"dayfly-1cpu-64gb\"]", "");
-    assert!(one_size[0].contains("they have 65536 MiB"), "{one_size:?}");
+    assert_eq!(
+        found(
+            "demand = \"poll\"\nsizes = [\"dayfly-1cpu-1gb\", \"dayfly-9cpu-64gb\"]",
+            "vcpu_overcommit = 2"
+        ),
+        [
+            "pools.p.sizes[1]: a machine of the size dayfly-9cpu-64gb can never run: it has 9 virtual CPUs, and 4 processors with vcpu_overcommit = 2 allow 8",
+            "pools.p.sizes[1]: a machine of the size dayfly-9cpu-64gb can never run: it has 65536 MiB of memory, and 16384 MiB with memory_overcommit = 3 allow 49152",
+        ]
+    );
 }
 
 #[test]

@@ -108,10 +108,21 @@ impl WebhookFold {
         .collect()
     }
 
+    /// Returns a text about a queued job that can never have a runner of the pool, although it asks for its size.
+    pub(super) fn mistake(&self, delivery: &JobDelivery) -> Option<String> {
+        let is_queued = delivery.action == JobAction::Queued && self.serves(delivery);
+        self.labels.mistake(delivery.job, &delivery.labels).filter(|_| is_queued)
+    }
+
     /// Returns true if the pool's runners serve the repository of a delivery and may run its job. A runner may also get a job
     /// that asks for a group alone; such a job is noticed once it is taken.
     fn concerns(&self, delivery: &JobDelivery, stage: Stage) -> bool {
-        let serves = match &self.scope {
+        let fits = self.labels.fit(&delivery.labels) || (stage > Stage::Queued && delivery.labels.is_empty());
+        self.serves(delivery) && fits
+    }
+
+    fn serves(&self, delivery: &JobDelivery) -> bool {
+        match &self.scope {
             RunnerScope::Repository { owner, name } => {
                 owner.eq_ignore_ascii_case(&delivery.owner) && name.eq_ignore_ascii_case(&delivery.repository)
             }
@@ -119,9 +130,7 @@ impl WebhookFold {
             RunnerScope::Enterprise(name) => {
                 delivery.enterprise.as_ref().is_some_and(|enterprise| enterprise.eq_ignore_ascii_case(name))
             }
-        };
-        let fits = self.labels.fit(&delivery.labels) || (stage > Stage::Queued && delivery.labels.is_empty());
-        serves && fits
+        }
     }
 
     /// Remembers a delivery. Returns false if it is known.

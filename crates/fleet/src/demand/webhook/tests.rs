@@ -62,7 +62,7 @@ impl Stage {
         let queues = WebhookQueues::default();
         let any_port = "127.0.0.1:0".parse().expect("an address");
         let server = WebhookServer::bind(any_port, options, queues.clone()).expect("a port");
-        let labels = ["self-hosted", "big"].map(str::to_owned).to_vec();
+        let labels = PoolLabels::of_pool(["self-hosted", "big"].map(str::to_owned).to_vec());
         let mut source = WebhookSource::new(queues.subscribe(), server.url(), scope(), labels);
         let hook = server.url();
         tasks.spawn(server.serve(mpsc::channel(1).0, std::future::pending()));

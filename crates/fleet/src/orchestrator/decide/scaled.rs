@@ -4,18 +4,20 @@ use tokio::time::Instant;
 
 use super::{Decision, Order};
 use crate::demand::Scale;
-use crate::orchestrator::slots::{Purpose, Slots, Stage};
+use crate::orchestrator::slots::{Purpose, Slots};
 
 /// Returns the orders for a scaled pool. Each job without a runner needs one that is free, and the minimum of idle runners
 /// comes on top. Runners above that number retire once they have been idle for their time, the longest idle first.
 pub(super) fn decide(scale: Scale, slots: &Slots, now: Instant) -> Decision {
-    let count = |test: fn(Stage) -> bool| slots.slots.values().filter(|slot| test(slot.stage)).count();
-    let (alive, free) = (count(Stage::is_alive), count(Stage::is_free));
+    let (alive, free) = (slots.alive() as usize, slots.free() as usize);
     if slots.closed {
         return Decision { orders: Vec::new(), wake: None, is_finished: alive == 0 };
     }
     let (unreported, forgotten) = slots.unreported(now);
     let wanted = free_runners_wanted(scale, slots, slots.jobs_without_runner(unreported));
+    // They are not replaced until the other size has its machines.
+    let wanted =
+        if slots.yielded > 0 { wanted.min(free.saturating_sub(slots.yielded as usize)) } else { wanted };
     let is_finished = slots.complete && wanted == 0 && alive == 0;
     if free >= wanted {
         let (orders, retired) = retire(scale, slots, free - wanted, now);
@@ -37,7 +39,16 @@ fn free_runners_wanted(scale: Scale, slots: &Slots, jobs: usize) -> usize {
     (jobs + min_idle as usize).min(scale.max.saturating_sub(slots.busy()) as usize)
 }
 
-/// Returns orders to retire at most `surplus` runners that have been idle for their time, and the time of the next one.
+/// Returns the number of free runners that a scaled pool needs for its jobs now: not for its minimum of idle ones, and no
+/// further ones during a pause after failures.
+pub(in crate::orchestrator) fn wanted_for_jobs(scale: Scale, slots: &Slots, now: Instant) -> u32 {
+    let is_pausing = slots.not_before.is_some_and(|at| at > now);
+    let most = if is_pausing { slots.free() } else { scale.max.saturating_sub(slots.busy()) };
+    slots.jobs_waiting(now).min(most)
+}
+
+/// Returns orders to retire at most `surplus` runners that have been idle for their time, and the time of the next one. Those
+/// whose places another size of the pool needs go at once.
 fn retire(scale: Scale, slots: &Slots, surplus: usize, now: Instant) -> (Vec<Order>, Option<Instant>) {
     let mut idle: Vec<(Instant, u32)> = slots
         .slots
@@ -47,7 +58,9 @@ fn retire(scale: Scale, slots: &Slots, surplus: usize, now: Instant) -> (Vec<Ord
         .collect();
     idle.sort_unstable();
     idle.truncate(surplus);
-    let (due, later): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(at, _)| *at <= now);
-    let orders = due.into_iter().map(|(_, index)| Order::Retire { index }).collect();
+    let yielded = (slots.yielded as usize).min(idle.len());
+    let due = idle.iter().take_while(|(at, _)| *at <= now).count().max(yielded);
+    let later = idle.split_off(due);
+    let orders = idle.into_iter().map(|(_, index)| Order::Retire { index }).collect();
     (orders, later.first().map(|(at, _)| *at))
 }

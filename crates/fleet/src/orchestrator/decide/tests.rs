@@ -356,6 +356,28 @@ fn the_minimum_of_idle_runners_comes_on_top_of_the_jobs() {
 }
 
 #[test]
+fn idle_runners_go_at_once_if_another_size_needs_their_places_and_come_back_later() {
+    let mut pool = Pool::scaled(2, 3);
+    assert_eq!(pool.starts(), [1, 2]);
+    pool.all_up();
+    pool.slots.yielded = 1;
+    assert_eq!(pool.act(), [Order::Retire { index: 1 }], "the longest idle one, before its time");
+    pool.end(1, LoopResult::NoJob("it was stopped".to_owned()));
+    pool.slots.yielded = 0;
+    assert_eq!(pool.starts(), [1], "the minimum holds again");
+}
+
+#[test]
+fn a_runner_that_is_not_up_yet_gives_up_its_place_once_it_is() {
+    let mut pool = Pool::scaled(1, 1);
+    pool.start();
+    pool.slots.yielded = 1;
+    assert!(pool.act().is_empty(), "the forge may not know it yet");
+    pool.all_up();
+    assert_eq!(pool.act(), [Order::Retire { index: 1 }]);
+}
+
+#[test]
 fn a_job_that_two_sources_tell_of_gets_one_runner() {
     let mut pool = Pool::scaled(0, 9);
     pool.assigned(2);

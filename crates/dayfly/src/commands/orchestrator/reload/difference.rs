@@ -81,7 +81,7 @@ mod tests {
         let around = Surroundings { is_this_host: false, size: None, guest_folder: "/".into() };
         let reading = config::parse("dayfly.toml", format!("{FORGES}{text}").as_bytes(), &around);
         let config = reading.config.unwrap_or_else(|| panic!("{:?}", reading.findings));
-        config.pools.into_iter().map(PoolText::read).collect()
+        config.pools.iter().flat_map(config::PoolConfig::by_size).map(PoolText::read).collect()
     }
 
     /// Returns what becomes of the pool `a` if these lines are added to it.
@@ -137,6 +137,25 @@ mod tests {
             assert_eq!(fate("", after), "replaced", "{after}");
         }
         assert_eq!(fate("", "# a comment\n"), "unchanged");
+    }
+
+    #[test]
+    fn a_changed_list_of_sizes_changes_only_those_that_come_and_go() {
+        let pool = |lines: &str| {
+            pools(&format!(
+                "[pools.a]\nforge = 'main'\nprincipal = 'o/r'\ndemand = 'scale-set'\nmax = 2\n{lines}\n"
+            ))
+        };
+        let before = pool("sizes = ['dayfly-1cpu-1gb', 'dayfly-2cpu-2gb']");
+        let changes = between(before.iter(), &pool("sizes = ['dayfly-4cpu-4gb', 'dayfly-2cpu-2gb']"));
+        assert_eq!(changes.unchanged, ["a", "a (dayfly-2cpu-2gb)"]);
+        assert_eq!(
+            (&changes.added[..], &changes.removed[..]),
+            (&["a (dayfly-4cpu-4gb)".to_owned()][..], &["a (dayfly-1cpu-1gb)".to_owned()][..],)
+        );
+        assert_eq!((changes.adjusted.len(), changes.replaced.len()), (0, 0));
+        let larger = pool("sizes = ['dayfly-1cpu-1gb', 'dayfly-2cpu-2gb']\nweight = 2");
+        assert_eq!(between(before.iter(), &larger).adjusted.len(), 3, "each has the new numbers");
     }
 
     #[test]

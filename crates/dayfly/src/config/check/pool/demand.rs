@@ -8,6 +8,7 @@ use dayfly_fleet::pool::Registration;
 use super::Table;
 use crate::config::file::ConfigFile;
 use crate::config::pool_file::{DemandWord, PoolFile, ScopeWord};
+use crate::config::resolved::PoolConfig;
 use crate::config::schedule::{Period, Schedule};
 use crate::config::size_label::SizeLabel;
 use crate::{defaults, rules};
@@ -148,27 +149,41 @@ pub(super) fn scale_set(table: &mut Table<'_, '_>, name: &str, sources: &[Demand
 }
 
 /// Returns the sizes that jobs may ask for.
-pub(super) fn sizes(table: &mut Table<'_, '_>, sources: &[DemandWord]) -> Vec<SizeLabel> {
+pub(super) fn sizes(table: &mut Table<'_, '_>) -> Vec<SizeLabel> {
+    let given = &table.pool.sizes;
+    if given.len() > defaults::SIZES_MAX {
+        let message = format!("{} sizes are too many: each has a template of its own", given.len());
+        table.error("sizes", message, Some(format!("a pool has {} sizes at most", defaults::SIZES_MAX)));
+    }
     let mut seen = HashSet::new();
     let mut sizes = Vec::new();
-    for (index, size) in table.pool.sizes.iter().enumerate() {
+    for (index, size) in given.iter().enumerate() {
         let key = format!("sizes[{index}]");
         let Some(size) = table.take(&key, size.parse::<SizeLabel>()) else { continue };
-        if !seen.insert((size.cpus, size.memory_mib)) {
+        let label = size.to_string();
+        if !seen.insert(label.clone()) {
             table.error(&key, format!("{size} is there twice"), None);
+        }
+        if table.pool.labels.iter().any(|own| own.trim().eq_ignore_ascii_case(&label)) {
+            let message =
+                format!("{size} is one of the labels too, so that a job with it may get either size");
+            table.error(&key, message, Some("leave it out of labels".to_owned()));
         }
         sizes.push(size);
     }
-    let labels: Vec<String> =
-        table.pool.labels.iter().cloned().chain(sizes.iter().map(ToString::to_string)).collect();
-    // A scale set has the labels of all of its sizes.
-    if sources.contains(&DemandWord::ScaleSet)
-        && rules::labels(&table.pool.labels).is_ok()
-        && !sizes.is_empty()
-    {
-        let _ = table.take("sizes", rules::labels(&labels));
-    }
     sizes
+}
+
+/// Checks that the name of each size's scale set is not too long.
+pub(super) fn names_of_sizes(table: &mut Table<'_, '_>, pool: &PoolConfig) {
+    let names = pool.sizes.iter().map(|&size| pool.name_of_size(size));
+    let Some(longest) = names.max_by_key(String::len) else { return };
+    if pool.scale_set.is_some() && longest.len() > SCALE_SET_LENGTH_MAX {
+        let message = format!(
+            "the scale set of a size would be {longest}, which is longer than {SCALE_SET_LENGTH_MAX} characters"
+        );
+        table.error("sizes", message, Some("give the pool a shorter scale_set".to_owned()));
+    }
 }
 
 /// Returns the way in which runners are registered.

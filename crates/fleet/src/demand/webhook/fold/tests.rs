@@ -9,7 +9,10 @@ use super::*;
 const RUNNER: &str = "p-1-aaaaaaa";
 
 fn fold_of(scope: RunnerScope) -> WebhookFold {
-    WebhookFold::new(scope, PoolLabels(["self-hosted", "Linux", "build"].map(str::to_owned).to_vec()))
+    WebhookFold::new(
+        scope,
+        PoolLabels::of_pool(["self-hosted", "Linux", "build"].map(str::to_owned).to_vec()),
+    )
 }
 
 fn fold() -> WebhookFold {
@@ -44,6 +47,18 @@ fn took(job: u64) -> DemandEvent {
 fn ended(job: u64, conclusion: JobConclusion) -> DemandEvent {
     let (name, runner) = ("a".to_owned(), RUNNER.to_owned());
     DemandEvent::Ended(JobEnd { job, name, runner, conclusion, annotations: Vec::new() })
+}
+
+#[test]
+fn a_job_that_asks_for_a_size_and_for_more_is_a_mistake_if_the_pool_serves_its_repository() {
+    let size = PoolLabels::of_size(vec!["dayfly-4cpu-8gb".to_owned()]);
+    let scope = |name: &str| RunnerScope::Repository { owner: "acme".into(), name: name.into() };
+    let labels = ["self-hosted", "dayfly-4cpu-8gb"].map(str::to_owned).to_vec();
+    let wrong = |action| JobDelivery { labels: labels.clone(), ..delivery("1", 7, action) };
+    let fold = WebhookFold::new(scope("app"), size.clone());
+    assert!(fold.mistake(&wrong(JobAction::Queued)).is_some_and(|text| text.contains("the job 7 asks for")));
+    assert_eq!(fold.mistake(&wrong(JobAction::Completed)), None);
+    assert_eq!(WebhookFold::new(scope("other"), size).mistake(&wrong(JobAction::Queued)), None);
 }
 
 #[test]
