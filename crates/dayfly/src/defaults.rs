@@ -42,6 +42,8 @@ pub(crate) const RUNNERS: u32 = 1;
 pub(crate) const RUNNERS_MAX: u32 = 999;
 /// Time after which an idle runner goes that no job needs, and that is above the minimum.
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
+/// Least time after which an idle runner of a static demand goes. The next one costs a start and calls of the forge.
+pub(crate) const STATIC_IDLE_MIN: Duration = Duration::from_secs(60);
 /// Number of loops of a static demand that start at once.
 pub(crate) const PARALLEL_START: u32 = 1;
 /// Most machines that may start at once.

@@ -189,6 +189,33 @@ async fn the_lists_of_a_repositorys_jobs_bring_a_pool_up_and_it_takes_no_other_j
     lab.stop();
 }
 
+#[tokio::test]
+async fn a_runner_of_a_static_pool_that_waits_too_long_makes_room_for_a_fresh_one() {
+    let lab = LabProcess::start();
+    let config = Config::new(
+        &lab,
+        "[pools.always]\nforge = 'lab'\nprincipal = 'o/r'\nlabels = ['always']\ndriver = 'process'\n\
+         timeouts = { idle = '1m' }\n",
+    );
+    let mut orchestrator = config.orchestrator();
+    orchestrator.wait_for_event("listening");
+    let first = lab.registrations().await;
+    let stopping = orchestrator.wait_for_event("stopping");
+    assert_eq!(stopping["reason"].as_str(), Some("it has waited for a job for 60 s"));
+    orchestrator.wait_for_event("listening");
+    let second = lab.registrations().await;
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second);
+    let run = lab.dispatch(&jobs("always", 1, "echo done")).await;
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    orchestrator.signal(Signal::TERM);
+    let ended = orchestrator.wait();
+    ended.assert_status(143).assert_nothing_left();
+    assert!(ended.events_of("loop_replaced").is_empty(), "it is no failure");
+    assert!(ended.events_of("retrying").is_empty(), "it is no failure");
+    lab.stop();
+}
+
 /// Returns the table of a pool of processes with a scale set of its own name.
 fn plain_pool(name: &str, more: &str) -> String {
     format!(

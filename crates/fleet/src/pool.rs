@@ -93,6 +93,9 @@ pub struct Limits {
     pub registration_gone: Duration,
     /// Longest job.
     pub job: Duration,
+    /// Time after which a runner that waits for a job makes room for a fresh one in its slot; none: it waits for ever. For
+    /// runners whose number follows the jobs, [`crate::demand::Scale::idle_timeout`] holds instead.
+    pub idle: Option<Duration>,
     /// The rule for the next runner after one that failed before its app was up, or ended without a job soon after.
     pub retry: Retry,
     /// The rule for removing what a runner has left because the forge did not answer.
@@ -118,6 +121,7 @@ impl Default for Limits {
             // GitHub ends a job of a self-hosted runner after five days (docs.github.com, "Actions limits"). One hour more, so
             // that the forge ends the job and not the host.
             job: Duration::from_secs((5 * 24 + 1) * 3600),
+            idle: None,
             retry: retry::RUNNER,
             cleanup: retry::CLEANUP,
             settled: Duration::from_secs(60),

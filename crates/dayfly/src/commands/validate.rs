@@ -31,9 +31,6 @@ pub(crate) fn run(places: &Places, args: &ValidateArgs) -> Result<Outcome> {
     let Reading { config: Some(config), .. } = reading else {
         return Err(Failure::usage(format!("{} has {}", args.file.display(), count(errors, "error"))));
     };
-    for why in config.not_served() {
-        printer::warning(format_args!("{why}: `dayfly orchestrator` refuses the file"));
-    }
     if !args.json {
         printer::line(summary(&config));
         let head = ["POOL", "FORGE", "OWNER", "DEMAND", "RUNNERS", "IDLE NOW", "MACHINE", "IMAGE"];

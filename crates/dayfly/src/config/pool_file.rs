@@ -266,7 +266,7 @@ pub(crate) struct TimeoutsFile {
     pub(crate) boot: Option<Time>,
     /// From the agent's answer until the runner app is about to start (default: 3m).
     pub(crate) registration: Option<Time>,
-    /// Without a job that needs it, above the minimum (default: 10m). The registration is removed first.
+    /// Without a job that needs it, above the minimum (default: 10m). With the demand static, a fresh runner then takes its place (default: never). The registration is removed first.
     pub(crate) idle: Option<Time>,
     /// Of a job (default: 121h, an hour more than GitHub's own limit).
     pub(crate) job: Option<Time>,

@@ -29,20 +29,6 @@ pub(crate) struct Config {
     pub(crate) webhook: Option<WebhookConfig>,
 }
 
-impl Config {
-    /// Returns the keys of the file that have a meaning, but that this version of dayfly does not serve yet.
-    pub(crate) fn not_served(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for pool in &self.pools {
-            if pool.timeouts.idle.is_some() && pool.sources == [DemandWord::Static] {
-                let key = "timeouts.idle with the demand static";
-                all.push(format!("pools.{}.{key} is not served by this version", pool.name));
-            }
-        }
-        all
-    }
-}
-
 /// A forge.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ForgeConfig {
@@ -188,7 +174,7 @@ impl PoolConfig {
 pub(crate) struct Timeouts {
     /// From the agent's hello until the runner app is about to start.
     pub(crate) registration: Option<Duration>,
-    /// Without a job.
+    /// Without a job. A runner of the source `static` then makes room for a fresh one.
     pub(crate) idle: Option<Duration>,
     /// Of a job.
     pub(crate) job: Option<Duration>,

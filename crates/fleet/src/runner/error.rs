@@ -29,6 +29,8 @@ pub enum RunnerEnd {
     Stopped,
     /// The loop stopped it because its lifetime was over.
     LifetimeOver,
+    /// The loop ended it because it had waited too long for a job. Its registration was deleted before.
+    Idle,
     /// A program in the VM ended it by a `.brk` with the right secret.
     Broken,
 }

@@ -1,6 +1,6 @@
 //! Finds runners that keep their machine although their job is over: their registration is gone, or their job runs for longer
 //! than a forge lets a job run. The guest's word does not count, because a job can stop the entrypoint, and a runner app can
-//! hang after its job.
+//! hang after its job. Also finds runners that seem to wait for a job for too long; the forge then decides whether they do.
 
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ pub(super) struct LivenessRule {
     pub(super) after_job: Duration,
     pub(super) gone: Duration,
     pub(super) job: Duration,
+    pub(super) idle: Option<Duration>,
 }
 
 /// The state from which the loop decides if a runner whose app is up is alive. Pure: time is passed in.
@@ -66,13 +67,16 @@ pub(super) struct Liveness {
     /// Time since which the runner has a job. The app's lines and the forge's answers start it; only the forge ends it,
     /// because a job can print the app's lines.
     busy_since: Option<Instant>,
+    /// Time since which the runner waits for a job, as far as is known.
+    idle_since: Option<Instant>,
 }
 
 impl Liveness {
     /// Returns the state of a runner that is up now. `chance`, between 0 and 1, spreads the questions of many runners.
     pub(super) fn new(rule: LivenessRule, chance: f64, now: Instant) -> Self {
         let first = rule.pace.mul_f64(0.5 + chance / 2.0);
-        Self { rule, next: now + first, hurry_from: now, gone_since: None, busy_since: None }
+        let (gone_since, busy_since, idle_since) = (None, None, Some(now));
+        Self { rule, next: now + first, hurry_from: now, gone_since, busy_since, idle_since }
     }
 
     /// Returns the time of the next question to the forge.
@@ -85,15 +89,28 @@ impl Liveness {
         self.busy_since.map(|since| since + self.rule.job)
     }
 
+    /// Returns the time at which the runner has waited for a job for too long, if it waits for one.
+    pub(super) fn idle_ends(&self) -> Option<Instant> {
+        Some(self.idle_since? + self.rule.idle?)
+    }
+
+    /// Notes that the forge is being asked to delete the registration of a runner that waits. If the forge does not answer, or
+    /// says that the runner has a job, it is asked again after as long a wait.
+    pub(super) fn idle_ended(&mut self, now: Instant) {
+        self.idle_since = Some(now);
+    }
+
     /// Notes that the app reports a job.
     pub(super) fn job_started(&mut self, now: Instant) {
         self.busy_since.get_or_insert(now);
+        self.idle_since = None;
     }
 
     /// Notes that the app reports the end of a job. The machine usually ends within seconds; if it does not, the forge is
     /// asked.
     pub(super) fn job_finished(&mut self, now: Instant) {
         self.next = self.next.min(self.hurry_from.max(now + self.rule.after_job));
+        self.idle_since = Some(now);
     }
 
     /// Makes the next question due now.
@@ -113,6 +130,7 @@ impl Liveness {
             RegistrationAnswer::Exists { busy } => {
                 self.gone_since = None;
                 self.busy_since = busy.then(|| self.busy_since.unwrap_or(now));
+                self.idle_since = (!busy).then(|| self.idle_since.unwrap_or(now));
                 self.next = now + self.rule.pace;
             }
             RegistrationAnswer::Gone => {
@@ -147,6 +165,7 @@ mod tests {
         after_job: Duration::from_secs(15),
         gone: Duration::from_secs(120),
         job: Duration::from_secs(5 * 24 * 3600),
+        idle: Some(Duration::from_secs(600)),
     };
 
     /// Plays the answers, each at the time of its question. Returns the seconds of the questions and the verdict.
@@ -231,5 +250,26 @@ mod tests {
         assert_eq!(liveness.job_ends(), Some(Instant::now() + RULE.job));
         liveness.take(Exists { busy: false }, Instant::now());
         assert_eq!(liveness.job_ends(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runner_is_idle_from_its_start_and_from_the_end_of_each_job() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut liveness = Liveness::new(RULE, 0.5, begin);
+        assert_eq!(liveness.idle_ends(), Some(at(600)));
+        liveness.job_started(at(10));
+        assert_eq!(liveness.idle_ends(), None);
+        liveness.job_finished(at(100));
+        assert_eq!(liveness.idle_ends(), Some(at(700)), "it may have one job after another");
+        liveness.take(Exists { busy: true }, at(200));
+        assert_eq!(liveness.idle_ends(), None, "the forge knows better");
+        liveness.take(Exists { busy: false }, at(300));
+        liveness.take(Exists { busy: false }, at(400));
+        assert_eq!(liveness.idle_ends(), Some(at(900)));
+        liveness.idle_ended(at(900));
+        assert_eq!(liveness.idle_ends(), Some(at(1500)), "the next attempt is not at once");
+        let patient = Liveness::new(LivenessRule { idle: None, ..RULE }, 0.5, begin);
+        assert_eq!(patient.idle_ends(), None);
     }
 }

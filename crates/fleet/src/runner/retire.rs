@@ -1,4 +1,4 @@
-//! Ends a runner that has no job, because no job needs it any more or because its pool drains.
+//! Ends a runner that has no job, because no job needs it any more, because its pool drains, or because it has waited too long.
 //!
 //! Only the forge knows if a runner has a job, and it can give it one at any moment. So the loop deletes the registration
 //! first: the forge refuses that while the runner has a job. The runner then ends after its job, because no other one starts.
@@ -87,6 +87,14 @@ impl Run<'_> {
         attempts: &mut JoinSet<RetirementAnswer>,
     ) -> Result<(), RunnerError> {
         retirement.asked();
+        self.try_to_unregister(attempts)
+    }
+
+    /// Begins to delete the registration, unless the forge says that the runner has a job.
+    pub(super) fn try_to_unregister(
+        &mut self,
+        attempts: &mut JoinSet<RetirementAnswer>,
+    ) -> Result<(), RunnerError> {
         self.record(Fact::DeletingRegistration)?;
         let (forge, scope) = (self.pool.forge.clone(), self.pool.spec.scope.clone());
         let (name, state) = (self.name.clone(), self.state.registration);

@@ -81,6 +81,8 @@ enum RunInput {
     JobLimitPassed,
     RetirementDue,
     Retired(RetirementAnswer),
+    IdleTooLong,
+    Unregistered(RetirementAnswer),
 }
 
 /// The questions to the forge that have no answer yet, at most one of each kind. They are given up when this is dropped.
@@ -88,6 +90,18 @@ enum RunInput {
 struct Questions {
     registration: JoinSet<RegistrationAnswer>,
     retirement: JoinSet<RetirementAnswer>,
+    idle: JoinSet<RetirementAnswer>,
+}
+
+/// The times of the checks of a runner that is up; none if a check is not due.
+#[derive(Default)]
+struct Checks {
+    /// Of the next question about the registration.
+    question: Option<Instant>,
+    /// Of the end of a job that is too long.
+    job_ends: Option<Instant>,
+    /// Of the end of a wait for a job that is too long.
+    idle_ends: Option<Instant>,
 }
 
 /// The stage of a watched runner. Each stage but `Up` has a deadline.
@@ -130,11 +144,14 @@ impl Stage {
         }
     }
 
-    /// Returns the times of the next question about the registration and of the end of a job that is too long.
-    fn checks(&self) -> (Option<Instant>, Option<Instant>) {
+    fn checks(&self) -> Checks {
         match self {
-            Self::Up(liveness) => (Some(liveness.next_question()), liveness.job_ends()),
-            Self::Booting | Self::Starting { .. } | Self::Ending { .. } => (None, None),
+            Self::Up(liveness) => Checks {
+                question: Some(liveness.next_question()),
+                job_ends: liveness.job_ends(),
+                idle_ends: liveness.idle_ends(),
+            },
+            Self::Booting | Self::Starting { .. } | Self::Ending { .. } => Checks::default(),
         }
     }
 
@@ -186,6 +203,13 @@ impl Run<'_> {
                 RunInput::Retired(answer) => {
                     stage = self.take_retirement(&answer, &mut retirement, stage).await?;
                 }
+                RunInput::IdleTooLong => {
+                    if let Stage::Up(liveness) = &mut stage {
+                        liveness.idle_ended(Instant::now());
+                        self.try_to_unregister(&mut questions.idle)?;
+                    }
+                }
+                RunInput::Unregistered(answer) => stage = self.take_end_of_idleness(&answer, stage).await?,
                 RunInput::Ordered(order) => {
                     stage = self.ask_to_end(RunnerEnd::Stopped, order, "the loop was stopped").await?;
                 }
@@ -228,7 +252,7 @@ impl Run<'_> {
         questions: &mut Questions,
     ) -> RunInput {
         let Some(vm) = self.vm.as_mut() else { return RunInput::Vm(None) };
-        let (question, job_ends) = stage.checks();
+        let Checks { question, job_ends, idle_ends } = stage.checks();
         let is_asked = !questions.registration.is_empty();
         let known = if retirement.is_ordered() { StopOrder::WhenIdle } else { StopOrder::None };
         tokio::select! {
@@ -244,6 +268,8 @@ impl Run<'_> {
             () = until(job_ends) => RunInput::JobLimitPassed,
             () = until(retirement.next()) => RunInput::RetirementDue,
             Some(Ok(answer)) = questions.retirement.join_next() => RunInput::Retired(answer),
+            () = until(idle_ends) => RunInput::IdleTooLong,
+            Some(Ok(answer)) = questions.idle.join_next() => RunInput::Unregistered(answer),
         }
     }
 
@@ -254,6 +280,7 @@ impl Run<'_> {
             after_job: limits.registration_after_job,
             gone: limits.registration_gone,
             job: limits.job,
+            idle: limits.idle,
         }
     }
 
@@ -297,6 +324,28 @@ impl Run<'_> {
                 Ok(stage)
             }
             RetirementStep::GoOn => Ok(stage),
+        }
+    }
+
+    /// Takes in the forge's answer about a runner that seems to have waited too long.
+    async fn take_end_of_idleness(
+        &mut self,
+        answer: &RetirementAnswer,
+        mut stage: Stage,
+    ) -> Result<Stage, RunnerError> {
+        match (answer.as_ref().map(|outcome| outcome.how), &mut stage) {
+            (Ok(RegistrationEnd::Deleted), _) => {
+                self.tell(Fact::RegistrationEnded { how: RegistrationEnd::Deleted }).await?;
+                let seconds = self.pool.limits.idle.unwrap_or_default().as_secs();
+                let reason = format!("it has waited for a job for {seconds} s");
+                self.ask_to_end(RunnerEnd::Idle, stage.order(), &reason).await
+            }
+            (Ok(RegistrationEnd::Gone), Stage::Up(liveness)) => {
+                liveness.look_now(Instant::now());
+                Ok(stage)
+            }
+            // It has a job, or is asked about again.
+            _ => Ok(stage),
         }
     }
 

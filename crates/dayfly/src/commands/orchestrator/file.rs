@@ -34,7 +34,7 @@ pub(super) struct FileConfig {
 /// Reads a file. `show` gets each problem of it.
 ///
 /// # Errors
-/// The file has errors, or asks for something that this version cannot do.
+/// The file has errors.
 pub(super) fn read(places: &Places, file: &Path, show: impl FnMut(&Finding)) -> Result<FileConfig> {
     let around = Surroundings::this_host(places);
     let reading = config::read(file, &around)?;
@@ -44,9 +44,6 @@ pub(super) fn read(places: &Places, file: &Path, show: impl FnMut(&Finding)) -> 
         Failure::usage(format!("{} has {errors} errors", file.display()))
             .hint(format!("dayfly validate {}", file.display()))
     })?;
-    if let Some(why) = config.not_served().first() {
-        return Err(Failure::usage(format!("{}: {why}", file.display())));
-    }
     trust(&mut config)?;
     config.pools = config.pools.iter().flat_map(PoolConfig::by_size).collect();
     let share = share(&config.host, around.size);
@@ -254,13 +251,14 @@ pub(super) fn request(pool: &PoolConfig, clients: &mut Clients) -> Result<PoolRe
         rules::mount_is_there(mount).map_err(missing)?;
     }
     let defaults = Limits::default();
+    let is_static = pool.sources == [DemandWord::Static];
     let limits = Limits {
         runner_up: pool.timeouts.registration.unwrap_or(defaults.runner_up),
         job: pool.timeouts.job.unwrap_or(defaults.job),
+        idle: pool.timeouts.idle.filter(|_| is_static),
         ..defaults
     };
     // Also without entries, because a reload may bring some, or another minimum.
-    let is_static = pool.sources == [DemandWord::Static];
     let schedule = (!is_static).then(|| (pool.schedule.clone(), pool.min_idle));
     let webhook = clients.webhook.as_ref().filter(|_| takes_webhooks(pool));
     Ok(PoolRequest {

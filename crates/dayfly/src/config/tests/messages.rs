@@ -269,6 +269,7 @@ fn values_are_checked_as_those_of_options_are() {
         ("driver = \"docker\"", "is no driver"),
         ("settings = { RUNNER_PAT = \"x\" }", "this cannot be a setting"),
         ("group = \"x\"", "a repository knows only the runner group Default"),
+        ("timeouts = { idle = \"59s\" }", "59s is too short for the demand static"),
         ("max = 1000", "1000 must be between 1 and 999"),
         ("dns = \"one\"", "invalid IP address"),
         ("warm_up = \"w.sh\"", "must be absolute"),

@@ -7,7 +7,7 @@ use std::path::Path;
 use dayfly_fleet::demand::Demand;
 use dayfly_fleet::pool::PoolSpec;
 
-use crate::config::{PoolConfig, Schedule, Timeouts};
+use crate::config::{DemandWord, PoolConfig, Schedule, Timeouts};
 use crate::control::PoolChanges;
 
 /// Most bytes of a warm-up script that are compared. A longer script is refused.
@@ -43,7 +43,9 @@ impl PoolText {
 fn without_numbers(pool: &PoolConfig) -> PoolConfig {
     // The sources say whether the demand is static.
     let spec = PoolSpec { demand: Demand::Jobs { max: 0 }, weight: 0, ..pool.spec.clone() };
-    let timeouts = Timeouts { idle: None, ..pool.timeouts };
+    // The places of a static pool have it from their start on.
+    let idle = pool.timeouts.idle.filter(|_| pool.sources == [DemandWord::Static]);
+    let timeouts = Timeouts { idle, ..pool.timeouts };
     let schedule = Schedule::default();
     PoolConfig { spec, timeouts, schedule, min_idle: 0, max: 0, weight: 0, ..pool.clone() }
 }
@@ -130,6 +132,7 @@ mod tests {
             "lifetime = '1h'",
             "repeat = 3",
             "timeouts = { job = '1h' }",
+            "timeouts = { idle = '1h' }",
             "timeouts = { registration = '1m' }",
             "settings = { RUNNER_X = 'y' }",
             "prefix = 'other'",

@@ -99,6 +99,12 @@ pub(super) fn numbers(table: &mut Table<'_, '_>, sources: &[DemandWord]) {
     for key in odd.iter().filter(|key| table.has(key)).copied().collect::<Vec<_>>() {
         table.error(key, format!("{key} {meaning}"), None);
     }
+    let idle = table.pool.timeouts.idle.filter(|_| is_static);
+    if let Some(idle) = idle.filter(|idle| idle.0 < defaults::STATIC_IDLE_MIN) {
+        let message =
+            format!("{idle} is too short for the demand static, which starts a fresh runner at once");
+        table.error("timeouts.idle", message, Some("give at least 1m, or leave it out".to_owned()));
+    }
     let start = table.key("start");
     let parts = ["parallel", "limit"].map(|key| format!("{start}.{key}"));
     if let Some(part) = parts
