@@ -15,6 +15,7 @@ mod change;
 mod decide;
 mod family;
 mod heartbeat;
+mod neighbours;
 mod pool;
 mod roster;
 mod slots;
@@ -36,6 +37,7 @@ pub use budget::Budget;
 pub use change::{CHANGES_MAX, Changes, PoolChange};
 use decide::{Decision, Order};
 pub use heartbeat::Heartbeat;
+use neighbours::Neighbours;
 pub use pool::PoolRun;
 use pool::{RunningPool, RunningSlot, Tasks};
 use roster::Roster;
@@ -53,7 +55,7 @@ pub const SLOTS_MAX: u32 = 1000;
 pub struct Orchestration {
     /// The pools. Each has a name of its own if there are several.
     pub pools: Vec<PoolRun>,
-    /// The limits for all their machines together.
+    /// The limits for all their machines together, and for those of other processes.
     pub budget: Budget,
     /// The common environment directory.
     pub environment: PathBuf,
@@ -79,6 +81,7 @@ pub async fn orchestrate(
     let mut orchestrator = Orchestrator {
         pools: Vec::new(),
         budget,
+        neighbours: Neighbours::default(),
         environment,
         host: host.clone(),
         facts: facts.with_decisive(decisive_sender),
@@ -107,6 +110,7 @@ pub async fn orchestrate(
 struct Orchestrator {
     pools: Vec<RunningPool>,
     budget: Budget,
+    neighbours: Neighbours,
     environment: PathBuf,
     host: VmHost,
     facts: FactSink,
@@ -155,7 +159,7 @@ impl Orchestrator {
     async fn run(&mut self) {
         loop {
             let now = Instant::now();
-            let decisions = self.decide(now);
+            let decisions = self.decide(now).await;
             self.tell_waiting(now).await;
             let next_beat = self.heartbeat.as_mut().map(|heartbeat| heartbeat.beat(now));
             let wake = decisions.iter().filter_map(|decision| decision.wake).chain(next_beat).min();
@@ -195,15 +199,19 @@ impl Orchestrator {
     }
 
     /// Decides for each pool, and leaves out the starts that the budget does not allow. These are decided again at the next
-    /// input, and room comes with one: the end of a slot. Only a pool that waits too long for its first machine needs a time.
-    fn decide(&mut self, now: Instant) -> Vec<Decision> {
+    /// input, and room comes with one: the end of a slot. Only the machines of other processes end without an input.
+    async fn decide(&mut self, now: Instant) -> Vec<Decision> {
         pool::count_busy_elsewhere(&mut self.pools);
         family::settle(&mut self.pools, now);
         let mut decisions: Vec<Decision> = self.pools.iter().map(|pool| pool.decide(now)).collect();
         let pools = self.pools.iter_mut().zip(&decisions);
         let claims: Vec<_> = pools.map(|(pool, decision)| pool.claim(decision, now)).collect();
-        let shares = budget::share(&self.budget, &claims, now);
-        for (decision, mut left) in decisions.iter_mut().zip(shares) {
+        let budget = self.neighbours.leave(self.budget, &claims, now).await;
+        let shares = budget::share(&budget, &claims, now);
+        for ((decision, claim), mut left) in decisions.iter_mut().zip(&claims).zip(shares) {
+            if left < claim.wanted {
+                decision.wake = [decision.wake, self.neighbours.next_look()].into_iter().flatten().min();
+            }
             decision.orders.retain(|order| {
                 let is_allowed = !order.is_start() || left > 0;
                 left -= u32::from(is_allowed && order.is_start());

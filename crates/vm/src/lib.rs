@@ -55,3 +55,4 @@ pub use start::start;
 pub use template::{Preparing, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates};
 pub use vm_host::{Limits, VmHost};
 pub use vmm::probe::{AccelReport, ProbeGuest, Trust, answer as probe, is_known as is_probed, sweep_probes};
+pub use vmm::{MachineSizes, machines_of_others};

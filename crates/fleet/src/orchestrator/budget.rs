@@ -10,20 +10,33 @@
 
 use std::time::Duration;
 
+use dayfly_vm::MachineSizes;
 use tokio::time::Instant;
 
 /// Time after which a pool that has no machine, because none fits, takes precedence over all others.
 const STARVING: Duration = Duration::from_secs(300);
 
-/// The limits for all machines of a process together; none: no limit.
+/// The limits for all machines together; none: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Budget {
-    /// Number of machines.
+    /// Number of machines of this process.
     pub machines: Option<u32>,
-    /// Virtual CPUs.
+    /// Virtual CPUs of the machines of this host.
     pub vcpus: Option<u32>,
-    /// Memory, MiB.
+    /// Memory of the machines of this host, MiB.
     pub memory_mib: Option<u64>,
+}
+
+impl Budget {
+    /// Returns what machines of other processes leave of it.
+    pub(super) fn beside(self, others: MachineSizes) -> Self {
+        let vcpus = u32::try_from(others.vcpus).unwrap_or(u32::MAX);
+        Self {
+            machines: self.machines,
+            vcpus: self.vcpus.map(|limit| limit.saturating_sub(vcpus)),
+            memory_mib: self.memory_mib.map(|limit| limit.saturating_sub(others.memory_mib)),
+        }
+    }
 }
 
 /// The size of each machine of a pool.
@@ -108,7 +121,7 @@ pub(super) fn share(budget: &Budget, claims: &[Claim], now: Instant) -> Vec<u32>
     let used = claims.iter().map(|claim| Usage::of(claim.size, claim.machines));
     let mut round =
         Round { claims, granted: vec![0; claims.len()], used: used.fold(Usage::default(), Usage::plus) };
-    if let Some(starving) = round.starving(now) {
+    if let Some(starving) = round.starving(budget, now) {
         if !round.with_one_more(starving).fits(budget) {
             return round.granted;
         }
@@ -137,14 +150,15 @@ impl Round<'_> {
         self.granted[index] += 1;
     }
 
-    /// Returns the pool that has waited longest for its first machine, if it has waited too long.
-    fn starving(&self, now: Instant) -> Option<usize> {
-        let claims = self.claims.iter().enumerate().filter(|(_, claim)| claim.wanted > 0);
-        let waiting = claims.filter_map(|(index, claim)| Some((claim.without_since?, index)));
-        waiting
-            .filter(|(since, index)| *since + STARVING <= now && self.has_place(*index))
-            .min()
-            .map(|(_, index)| index)
+    /// Returns the pool that has waited longest for its first machine, if it has waited too long. A machine that does not fit
+    /// beside those of other processes holds nothing up, because the pools here cannot make room for it.
+    fn starving(&self, budget: &Budget, now: Instant) -> Option<usize> {
+        let waiting = self.claims.iter().enumerate().filter_map(|(index, claim)| {
+            let since = claim.without_since.filter(|since| claim.wanted > 0 && *since + STARVING <= now)?;
+            let is_possible = self.has_place(index) && Usage::of(claim.size, 1).fits(budget);
+            is_possible.then_some((since, index))
+        });
+        waiting.min().map(|(_, index)| index)
     }
 
     /// Returns the pool with the least share for its weight among those whose next machine fits.
@@ -223,6 +237,17 @@ mod tests {
     }
 
     #[test]
+    fn machines_of_other_processes_leave_less() {
+        let others = MachineSizes { vcpus: 5, memory_mib: 1024 };
+        let left = budget().beside(others);
+        assert_eq!(left, Budget { machines: Some(100), vcpus: Some(3), memory_mib: Some(63 * 1024) });
+        assert_eq!(share(&left, &[claim(1, SMALL, 1, 9)], Instant::now()), [2]);
+        let full = budget().beside(MachineSizes { vcpus: u64::MAX, memory_mib: u64::MAX });
+        assert_eq!(share(&full, &[claim(1, SMALL, 0, 9)], Instant::now()), [0]);
+        assert_eq!(Budget::default().beside(others), Budget::default());
+    }
+
+    #[test]
     fn machines_are_shared_by_weight() {
         let claims = [claim(1, SMALL, 0, 20), claim(3, SMALL, 0, 20)];
         assert_eq!(share(&budget(), &claims, Instant::now()), [2, 6]);
@@ -245,6 +270,8 @@ mod tests {
         assert_eq!(share(&budget(), &[claim(1, SMALL, 1, 4), large(short)], now), [4, 0]);
         assert_eq!(share(&budget(), &[claim(1, SMALL, 1, 4), large(STARVING)], now), [0, 0]);
         assert_eq!(share(&budget(), &[claim(1, SMALL, 0, 4), large(STARVING)], now), [0, 1]);
+        let left = budget().beside(MachineSizes { vcpus: 1, memory_mib: 0 });
+        assert_eq!(share(&left, &[claim(1, SMALL, 1, 4), large(STARVING)], now), [4, 0], "it cannot fit");
     }
 
     /// A pool of weight 1 with small machines and its size with large ones, in a family with this maximum.

@@ -15,7 +15,7 @@
 //! - **plan**: turns [`VmmNeeds`] into a [`VmmCommand`], pure ([`plan`]),
 //! - **monitor**: pauses, resumes, freezes and quits a running VMM, restores a fork, and reports why the machine stops
 //!   ([`Monitor`]),
-//! - **census**: the memory of all machines that run on this host ([`committed_mib`]),
+//! - **census**: the sizes of all machines that run on this host ([`committed_mib`], [`machines_of_others`]),
 //! - **snapshot**: the memory of a template in the form that its forks map ([`memory`]), and a fork's disk over the
 //!   template's ([`overlay`]),
 //! - **words**: its name, and what its firmware prints if it finds no kernel, in messages for people ([`NAME`],
@@ -39,3 +39,4 @@ pub(crate) use qemu::{
     NOT_FROZEN, Platform, ShutdownCause, checks, committed_mib, find_program, memory, overlay, plan, probe,
     tsc_khz,
 };
+pub use qemu::{MachineSizes, machines_of_others};

@@ -18,6 +18,7 @@ mod threads;
 mod tsc;
 
 pub(crate) use census::committed_mib;
+pub use census::{MachineSizes, machines_of_others};
 pub(crate) use doctor::checks;
 pub(crate) use firmware::{NO_BOOT_DEVICE, NO_KERNEL_FOUND};
 pub(crate) use monitor::{FreezeError, Monitor, MonitorEvent, NOT_EXITED, NOT_FROZEN, ShutdownCause};
