@@ -199,7 +199,8 @@ impl Orchestrator {
     }
 
     /// Decides for each pool, and leaves out the starts that the budget does not allow. These are decided again at the next
-    /// input, and room comes with one: the end of a slot. Only the machines of other processes end without an input.
+    /// input, and room comes with one: the end of a slot. Only the machines of other processes end without an input, and idle
+    /// runners give up their places after some time.
     async fn decide(&mut self, now: Instant) -> Vec<Decision> {
         pool::count_busy_elsewhere(&mut self.pools);
         family::settle(&mut self.pools, now);
@@ -208,9 +209,18 @@ impl Orchestrator {
         let claims: Vec<_> = pools.map(|(pool, decision)| pool.claim(decision, now)).collect();
         let budget = self.neighbours.leave(self.budget, &claims, now).await;
         let shares = budget::share(&budget, &claims, now);
+        let yielded = budget::yielded(&budget, &claims, &shares, now);
+        for ((pool, decision), yielded) in self.pools.iter_mut().zip(&mut decisions).zip(yielded) {
+            if yielded > 0 {
+                pool.slots.yielded = pool.slots.yielded.max(yielded);
+                *decision = pool.decide(now);
+            }
+        }
         for ((decision, claim), mut left) in decisions.iter_mut().zip(&claims).zip(shares) {
             if left < claim.wanted {
-                decision.wake = [decision.wake, self.neighbours.next_look()].into_iter().flatten().min();
+                let patience = budget::loses_patience(claim).filter(|at| *at > now);
+                let wakes = [decision.wake, self.neighbours.next_look(), patience];
+                decision.wake = wakes.into_iter().flatten().min();
             }
             decision.orders.retain(|order| {
                 let is_allowed = !order.is_start() || left > 0;

@@ -3,7 +3,7 @@
 //! Pools that ask for more machines than fit get them by turns: the next machine goes to the pool that has the least of the
 //! host for its weight, as in weighted dominant resource fairness (Ghodsi et al., NSDI 2011). A pool whose machines are too
 //! large for what is free does not hold the others up, unless it has waited for minutes without a single machine: then
-//! nothing else starts until there is room for it.
+//! nothing else starts until there is room for it. Idle runners make room sooner.
 //!
 //! A pool and its sizes are a family: they count as one pool, and have one maximum. Within it the next machine goes to the
 //! size that has the fewest, jobs come before idle runners, and no idle runner takes a place that a job waits for.
@@ -15,6 +15,10 @@ use tokio::time::Instant;
 
 /// Time after which a pool that has no machine, because none fits, takes precedence over all others.
 const STARVING: Duration = Duration::from_secs(300);
+
+/// Time for which a pool waits for its first machine before idle runners of other pools make room for it. Often a job ends
+/// sooner.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The limits for all machines together; none: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +62,10 @@ pub(super) struct Claim {
     pub(super) wanted: u32,
     /// Those of them that jobs wait for; the others would be idle.
     pub(super) for_jobs: u32,
+    /// Machines that it has and that no job needs.
+    pub(super) idle: u32,
+    /// Machines that it has and that are about to end.
+    pub(super) leaving: u32,
     /// The family that it belongs to; none if it shares nothing but the host.
     pub(super) family: Option<Family>,
     /// Time since which it needs a machine and has none.
@@ -99,6 +107,14 @@ impl Usage {
         }
     }
 
+    fn minus(self, other: Self) -> Self {
+        Self {
+            machines: self.machines.saturating_sub(other.machines),
+            vcpus: self.vcpus.saturating_sub(other.vcpus),
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+        }
+    }
+
     fn fits(self, budget: &Budget) -> bool {
         budget.machines.is_none_or(|limit| self.machines <= limit.into())
             && budget.vcpus.is_none_or(|limit| self.vcpus <= limit.into())
@@ -118,19 +134,46 @@ impl Usage {
 
 /// Returns how many machines each pool may start now.
 pub(super) fn share(budget: &Budget, claims: &[Claim], now: Instant) -> Vec<u32> {
-    let used = claims.iter().map(|claim| Usage::of(claim.size, claim.machines));
-    let mut round =
-        Round { claims, granted: vec![0; claims.len()], used: used.fold(Usage::default(), Usage::plus) };
-    if let Some(starving) = round.starving(budget, now) {
+    let mut round = Round::begin(claims);
+    if let Some(starving) = round.longest_waiting(budget, STARVING, now) {
         if !round.with_one_more(starving).fits(budget) {
             return round.granted;
         }
         round.grant(starving);
     }
-    while let Some(next) = round.neediest(budget, now) {
+    let is_patient = round.longest_waiting(budget, PATIENCE, now).is_none();
+    while let Some(next) = round.neediest(budget, is_patient, now) {
         round.grant(next);
     }
     round.granted
+}
+
+/// Returns how many idle runners each pool gives up, so that there is room for a job of the pool that has waited longest for
+/// its first machine: a minimum of idle runners never keeps the jobs of another pool waiting for ever. `granted` are the
+/// machines that start now.
+pub(super) fn yielded(budget: &Budget, claims: &[Claim], granted: &[u32], now: Instant) -> Vec<u32> {
+    let none = vec![0; claims.len()];
+    let mut round = Round::begin(claims);
+    let waiting = round.longest_waiting(budget, PATIENCE, now).filter(|&index| granted[index] == 0);
+    let Some(waiting) = waiting else { return none };
+    (0..claims.len()).for_each(|index| (0..granted[index]).for_each(|_| round.grant(index)));
+    let leaving = claims.iter().map(|claim| Usage::of(claim.size, claim.leaving));
+    let mut used = round.with_one_more(waiting).minus(leaving.fold(Usage::default(), Usage::plus));
+    let mut all = none.clone();
+    while !used.fits(budget) {
+        let idle = |&index: &usize| claims[index].idle.saturating_sub(all[index]);
+        let most = (0..claims.len()).filter(|index| *index != waiting && idle(index) > 0).max_by_key(idle);
+        // Machines with a job are in the way.
+        let Some(index) = most else { return none };
+        used = used.minus(Usage::of(claims[index].size, 1));
+        all[index] += 1;
+    }
+    all
+}
+
+/// Returns the time from which idle runners of other pools make room for a pool that has no machine.
+pub(super) fn loses_patience(claim: &Claim) -> Option<Instant> {
+    claim.without_since.map(|since| since + PATIENCE)
 }
 
 /// The claims, and what was granted of them so far.
@@ -140,7 +183,12 @@ struct Round<'a> {
     used: Usage,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    fn begin(claims: &'a [Claim]) -> Self {
+        let used = claims.iter().map(|claim| Usage::of(claim.size, claim.machines));
+        Self { claims, granted: vec![0; claims.len()], used: used.fold(Usage::default(), Usage::plus) }
+    }
+
     fn with_one_more(&self, index: usize) -> Usage {
         self.used.plus(Usage::of(self.claims[index].size, 1))
     }
@@ -150,21 +198,23 @@ impl Round<'_> {
         self.granted[index] += 1;
     }
 
-    /// Returns the pool that has waited longest for its first machine, if it has waited too long. A machine that does not fit
-    /// beside those of other processes holds nothing up, because the pools here cannot make room for it.
-    fn starving(&self, budget: &Budget, now: Instant) -> Option<usize> {
+    /// Returns the pool that has waited longest for its first machine, if it has waited for this time. A machine that does not
+    /// fit beside those of other processes holds nothing up, because the pools here cannot make room for it.
+    fn longest_waiting(&self, budget: &Budget, time: Duration, now: Instant) -> Option<usize> {
         let waiting = self.claims.iter().enumerate().filter_map(|(index, claim)| {
-            let since = claim.without_since.filter(|since| claim.wanted > 0 && *since + STARVING <= now)?;
+            let since = claim.without_since.filter(|since| claim.for_jobs > 0 && *since + time <= now)?;
             let is_possible = self.has_place(index) && Usage::of(claim.size, 1).fits(budget);
             is_possible.then_some((since, index))
         });
         waiting.min().map(|(_, index)| index)
     }
 
-    /// Returns the pool with the least share for its weight among those whose next machine fits.
-    fn neediest(&self, budget: &Budget, now: Instant) -> Option<usize> {
+    /// Returns the pool with the least share for its weight among those whose next machine fits. `with_idle` is false if no
+    /// idle runner starts, because a job waits for room.
+    fn neediest(&self, budget: &Budget, with_idle: bool, now: Instant) -> Option<usize> {
         let is_open = |index: &usize| {
             self.granted[*index] < self.claims[*index].wanted
+                && (with_idle || self.is_for_job(*index))
                 && self.has_place(*index)
                 && self.with_one_more(*index).fits(budget)
         };
@@ -214,160 +264,4 @@ impl Round<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SMALL: Size = Size { vcpus: 1, memory_mib: 1024 };
-    const LARGE: Size = Size { vcpus: 8, memory_mib: 8192 };
-
-    fn budget() -> Budget {
-        Budget { machines: Some(100), vcpus: Some(8), memory_mib: Some(64 * 1024) }
-    }
-
-    fn claim(weight: u32, size: Size, machines: u32, wanted: u32) -> Claim {
-        Claim { weight, size, machines, wanted, for_jobs: wanted, family: None, without_since: None }
-    }
-
-    #[test]
-    fn without_limits_each_pool_gets_what_it_needs() {
-        let claims = [claim(1, SMALL, 3, 4), claim(2, LARGE, 0, 500)];
-        assert_eq!(share(&Budget::default(), &claims, Instant::now()), [4, 500]);
-    }
-
-    #[test]
-    fn machines_of_other_processes_leave_less() {
-        let others = MachineSizes { vcpus: 5, memory_mib: 1024 };
-        let left = budget().beside(others);
-        assert_eq!(left, Budget { machines: Some(100), vcpus: Some(3), memory_mib: Some(63 * 1024) });
-        assert_eq!(share(&left, &[claim(1, SMALL, 1, 9)], Instant::now()), [2]);
-        let full = budget().beside(MachineSizes { vcpus: u64::MAX, memory_mib: u64::MAX });
-        assert_eq!(share(&full, &[claim(1, SMALL, 0, 9)], Instant::now()), [0]);
-        assert_eq!(Budget::default().beside(others), Budget::default());
-    }
-
-    #[test]
-    fn machines_are_shared_by_weight() {
-        let claims = [claim(1, SMALL, 0, 20), claim(3, SMALL, 0, 20)];
-        assert_eq!(share(&budget(), &claims, Instant::now()), [2, 6]);
-        let claims = [claim(1, SMALL, 6, 20), claim(1, SMALL, 0, 20)];
-        assert_eq!(share(&budget(), &claims, Instant::now()), [0, 2], "the other pool has its share already");
-    }
-
-    #[test]
-    fn a_share_that_is_not_needed_goes_to_the_others() {
-        let claims = [claim(1, SMALL, 0, 1), claim(1, SMALL, 0, 20)];
-        assert_eq!(share(&budget(), &claims, Instant::now()), [1, 7]);
-    }
-
-    #[test]
-    fn a_pool_of_large_machines_waits_for_room_and_after_some_time_the_others_wait_for_it() {
-        let now = Instant::now();
-        let since = |age: Duration| Some(now.checked_sub(age).expect("the host is up for longer"));
-        let large = |age| Claim { without_since: since(age), ..claim(1, LARGE, 0, 1) };
-        let short = Duration::from_secs(1);
-        assert_eq!(share(&budget(), &[claim(1, SMALL, 1, 4), large(short)], now), [4, 0]);
-        assert_eq!(share(&budget(), &[claim(1, SMALL, 1, 4), large(STARVING)], now), [0, 0]);
-        assert_eq!(share(&budget(), &[claim(1, SMALL, 0, 4), large(STARVING)], now), [0, 1]);
-        let left = budget().beside(MachineSizes { vcpus: 1, memory_mib: 0 });
-        assert_eq!(share(&left, &[claim(1, SMALL, 1, 4), large(STARVING)], now), [4, 0], "it cannot fit");
-    }
-
-    /// A pool of weight 1 with small machines and its size with large ones, in a family with this maximum.
-    fn family(max: u32, own: Claim, of_size: Claim) -> [Claim; 2] {
-        let family = Some(Family { number: 0, max });
-        [own, of_size].map(|claim| Claim { family, ..claim })
-    }
-
-    #[test]
-    fn a_pool_and_its_sizes_have_one_maximum_and_one_weight() {
-        let now = Instant::now();
-        let unlimited = Budget::default();
-        let claims = family(5, claim(1, SMALL, 2, 9), claim(1, LARGE, 0, 9));
-        assert_eq!(share(&unlimited, &claims, now), [1, 2], "the size with fewer machines goes first");
-        assert_eq!(share(&unlimited, &family(2, claims[0], claims[1]), now), [0, 0]);
-        let [own, of_size] = family(100, claim(1, SMALL, 0, 9), claim(1, SMALL, 0, 9));
-        assert_eq!(share(&budget(), &[own, of_size, claim(1, SMALL, 0, 9)], now), [2, 2, 4]);
-    }
-
-    #[test]
-    fn idle_runners_come_after_the_jobs_of_other_sizes_and_leave_them_their_places() {
-        let now = Instant::now();
-        let idle = Claim { for_jobs: 0, ..claim(1, SMALL, 0, 3) };
-        assert_eq!(share(&budget(), &family(3, idle, claim(1, SMALL, 1, 1)), now), [1, 1]);
-        let no_room = Budget { vcpus: Some(4), ..budget() };
-        assert_eq!(share(&no_room, &family(1, idle, claim(1, LARGE, 0, 1)), now), [0, 0]);
-    }
-
-    #[test]
-    fn of_two_sizes_without_a_machine_the_one_that_waits_longer_goes_first() {
-        let now = Instant::now();
-        let since = |seconds| now.checked_sub(Duration::from_secs(seconds));
-        let waits = |seconds| Claim { without_since: since(seconds), ..claim(1, SMALL, 0, 1) };
-        assert_eq!(share(&Budget::default(), &family(1, waits(1), waits(2)), now), [0, 1]);
-        assert_eq!(share(&Budget::default(), &family(1, waits(2), waits(1)), now), [1, 0]);
-    }
-
-    fn claims() -> impl Strategy<Value = Vec<Claim>> {
-        let claim = (1..5_u32, 1..9_u32, 1..5_u64, 0..20_u32).prop_map(|(weight, vcpus, gib, wanted)| {
-            claim(weight, Size { vcpus, memory_mib: gib * 1024 }, 0, wanted)
-        });
-        proptest::collection::vec(claim, 1..6)
-    }
-
-    proptest! {
-        #[test]
-        fn the_budget_holds_and_nothing_that_fits_is_left_waiting(claims in claims(), vcpus in 1..40_u32) {
-            let budget = Budget { machines: Some(30), vcpus: Some(vcpus), memory_mib: Some(32 * 1024) };
-            let granted = share(&budget, &claims, Instant::now());
-            let usage = |granted: &[u32]| {
-                let each = claims.iter().zip(granted).map(|(claim, &count)| Usage::of(claim.size, count));
-                each.fold(Usage::default(), Usage::plus)
-            };
-            prop_assert!(usage(&granted).fits(&budget));
-            for (index, claim) in claims.iter().enumerate() {
-                prop_assert!(granted[index] <= claim.wanted);
-                let mut more = granted.clone();
-                more[index] += 1;
-                prop_assert!(granted[index] == claim.wanted || !usage(&more).fits(&budget));
-            }
-        }
-
-        #[test]
-        fn no_pool_starves_while_others_always_want_more(
-            claims in claims(),
-            seed in 0..1000_usize,
-            family_max in 1..4_u32,
-        ) {
-            // Every pool can run at least one machine alone, and always wants more. In each step one machine ends. Every
-            // second pool is of a family.
-            let budget = Budget { machines: Some(12), vcpus: Some(9), memory_mib: Some(8 * 1024) };
-            let family = |index: usize| (index % 2 == 1).then_some(Family { number: 1, max: family_max });
-            let claims = claims.into_iter().enumerate();
-            let mut claims: Vec<Claim> = claims
-                .map(|(index, claim)| Claim { wanted: 5, for_jobs: 5, family: family(index), ..claim })
-                .collect();
-            let mut now = Instant::now();
-            let mut has_run = vec![false; claims.len()];
-            for step in 0..1200 {
-                let granted = share(&budget, &claims, now);
-                for (index, claim) in claims.iter_mut().enumerate() {
-                    claim.machines += granted[index];
-                    has_run[index] |= claim.machines > 0;
-                    claim.without_since =
-                        if claim.machines > 0 { None } else { claim.without_since.or(Some(now)) };
-                }
-                let of_family = claims.iter().filter(|claim| claim.family.is_some());
-                prop_assert!(of_family.map(|claim| claim.machines).sum::<u32>() <= family_max);
-                let first = (seed + step) % claims.len();
-                let busy = (0..claims.len()).map(|offset| (first + offset) % claims.len());
-                if let Some(index) = busy.into_iter().find(|index| claims[*index].machines > 0) {
-                    claims[index].machines -= 1;
-                }
-                now += Duration::from_secs(5);
-            }
-            prop_assert!(has_run.iter().all(|has| *has), "{:?}", claims);
-        }
-    }
-}
+mod tests;

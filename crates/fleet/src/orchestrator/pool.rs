@@ -133,12 +133,15 @@ impl RunningPool {
         let machines = self.slots.alive();
         let starts = decision.orders.iter().filter(|order| order.is_start()).count();
         let wanted = u32::try_from(starts).unwrap_or(u32::MAX);
-        let for_jobs = match self.pool.spec.demand {
+        let (slots, free) = (&self.slots, self.slots.free());
+        let (for_jobs, idle) = match self.pool.spec.demand {
             Demand::Scaled(scale) => {
-                wanted_for_jobs(scale, &self.slots, now).saturating_sub(self.slots.free()).min(wanted)
+                let needed = wanted_for_jobs(scale, slots, now);
+                (needed.saturating_sub(free).min(wanted), free.saturating_sub(needed))
             }
-            Demand::Static { .. } | Demand::Jobs { .. } => wanted,
+            Demand::Static { .. } | Demand::Jobs { .. } => (wanted, 0),
         };
+        let leaving = machines.saturating_sub(slots.busy()).saturating_sub(free);
         let waits = machines == 0 && wanted > 0;
         self.without_since = if waits { self.without_since.or(Some(now)) } else { None };
         Claim {
@@ -147,6 +150,8 @@ impl RunningPool {
             machines,
             wanted,
             for_jobs,
+            idle,
+            leaving,
             family: self.family,
             without_since: self.without_since,
         }

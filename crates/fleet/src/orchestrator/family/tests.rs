@@ -50,6 +50,8 @@ impl Model {
             machines,
             wanted,
             for_jobs: self.waiting.saturating_sub(self.free).min(wanted),
+            idle: 0,
+            leaving: 0,
             family: Some(Family { number: 0, max }),
             without_since: self.without_since,
         }
