@@ -102,6 +102,7 @@ pub(super) fn check(
         findings.error("pools", "there is no pool", Some(hint));
     }
     pool::same_scale_sets(&pools, &mut findings);
+    pool::same_sizes(&pools, &mut findings);
     let budget = host(&file.host, &mut findings);
     if let Some(budget) = &budget {
         budget::check(&pools, budget, around.size, &mut findings);

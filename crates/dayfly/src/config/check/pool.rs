@@ -242,3 +242,24 @@ pub(super) fn same_scale_sets(pools: &[PoolConfig], findings: &mut Findings<'_>)
         }
     }
 }
+
+/// Warns about pools of one place that have a size in common: a job that asks for it alone may run in either, and lists of jobs
+/// and webhooks report it to both.
+pub(super) fn same_sizes(pools: &[PoolConfig], findings: &mut Findings<'_>) {
+    let mut seen = IndexMap::new();
+    for pool in pools {
+        for (index, &size) in pool.sizes.iter().enumerate() {
+            let scope = pool.spec.scope.to_string().to_lowercase();
+            let place = (pool.spec.forge.url().clone(), pool.spec.scope.kind(), scope, size.to_string());
+            let first = *seen.entry(place).or_insert(&pool.name);
+            if *first != pool.name {
+                let key = format!("{}.sizes[{index}]", join("pools", &pool.name));
+                let message = format!(
+                    "the pool {first} has the size {size} too, and a job with this label may get either"
+                );
+                let hint = format!("in workflows, runs-on: {} means this pool", pool.name_of_size(size));
+                findings.warning(&key, message, Some(hint));
+            }
+        }
+    }
+}

@@ -334,6 +334,27 @@ fn two_pools_cannot_have_one_scale_set() {
 }
 
 #[test]
+fn a_size_that_two_pools_of_one_place_have_is_a_warning() {
+    let pool = |name: &str, owner: &str| {
+        format!(
+            "[pools.{name}]\nforge = \"m\"\nprincipal = \"{owner}/x\"\ndemand = \"poll\"\nsizes = [\"dayfly-1cpu-1gb\"]\n"
+        )
+    };
+    let both = |first: &str, second: &str| {
+        read(&format!("[forges.m]\ntoken_env = \"T\"\n{}{}", pool("a", first), pool("b", second)))
+    };
+    assert!(both("acme", "other").findings.is_empty());
+    let reading = both("acme", "ACME");
+    let [finding] = &reading.findings[..] else { panic!("{:?}", reading.findings) };
+    assert_eq!(
+        finding.message,
+        "the pool a has the size dayfly-1cpu-1gb too, and a job with this label may get either"
+    );
+    assert_eq!(finding.hint.as_deref(), Some("in workflows, runs-on: b-dayfly-1cpu-1gb means this pool"));
+    assert!(reading.config.is_some());
+}
+
+#[test]
 fn a_pool_that_the_budget_can_never_hold_is_an_error() {
     let found = |keys: &str, host: &str| messages(&format!("{keys}\n[host]\n{host}"));
     assert_eq!(found("max = 4\ncpus = 2", "vcpu_overcommit = 2\nmax_machines = 4"), [""; 0]);
