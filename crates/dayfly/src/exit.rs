@@ -6,11 +6,15 @@
 //! | 1 | the run did not succeed: a job failed or was cancelled; or a wait has reached its limit |
 //! | 2 | wrong usage, or a workflow or configuration file that is refused |
 //! | 3 | this host or the forge cannot do what was requested |
+//! | 75 | the runners go on; the next start takes them over (SIGUSR2) |
 //! | 130, 143 | stopped by SIGINT (Ctrl-C) or SIGTERM |
 
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
+
+/// The status after SIGUSR2: "try again", EX_TEMPFAIL in sysexits.h. A service manager starts dayfly again because of it.
+const HANDED_OVER: u8 = 75;
 
 /// The end of a command that could do what was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +43,12 @@ pub(crate) enum Signal {
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         Self::from(match outcome {
-            Outcome::Success | Outcome::StoppedBy(Signal::HandOver) => 0,
+            Outcome::Success => 0,
             Outcome::NotSucceeded => 1,
             Outcome::StoppedBy(Signal::Interrupt) => 130,
             Outcome::StoppedBy(Signal::Terminate) => 143,
             Outcome::StoppedBy(Signal::HangUp) => 129,
+            Outcome::StoppedBy(Signal::HandOver) => HANDED_OVER,
         })
     }
 }

@@ -171,7 +171,7 @@ async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_
     // As an upgrade does it: the process ends, and its runners go on.
     second.signal(Signal::USR2);
     let ended = second.wait();
-    ended.assert_status(0);
+    ended.assert_status(75);
     assert_eq!(ended.events_of("vm_handed_over").len(), 1);
 
     // The runner has a job.

@@ -122,6 +122,7 @@ fn the_unit_ends_no_machine_with_its_orchestrator_and_knows_its_exit_statuses() 
         ("Restart", "on-failure"),
         ("SuccessExitStatus", "143"),
         ("RestartPreventExitStatus", "2"),
+        ("RestartForceExitStatus", "75"),
     ] {
         assert_eq!(settings[key], [value], "{key}");
     }
