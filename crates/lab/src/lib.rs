@@ -25,6 +25,7 @@ mod journal;
 mod keys;
 mod log_file;
 mod mask;
+mod nearest;
 mod pem;
 mod refusal;
 mod server;

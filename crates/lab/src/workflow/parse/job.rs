@@ -4,8 +4,9 @@ use super::super::diagnostic::Position;
 use super::super::model::{Defaults, Job, RunsOnTemplate};
 use super::super::token::{Token, TokenKind};
 use super::super::yaml::{Entry, Node, NodeKind, Scalar};
-use super::fields::{Fields, Key, Support, nearest};
+use super::fields::{Fields, Key, Support};
 use super::{Reader, place};
+use crate::nearest::nearest;
 
 const JOB_KEYS: &[Key] = &[
     Key::new("name", Support::Read),

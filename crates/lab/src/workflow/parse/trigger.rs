@@ -6,7 +6,8 @@ use super::super::diagnostic::Position;
 use super::super::model::{Input, InputKind, Trigger};
 use super::super::yaml::{Entry, Node, NodeKind, Scalar};
 use super::Reader;
-use super::fields::{Key, Support, nearest};
+use super::fields::{Key, Support};
+use crate::nearest::nearest;
 
 /// The events that GitHub starts workflows for (actions/languageservices, `workflow-v1.0.json`, "on-strict").
 const EVENTS: [&str; 37] = [
