@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use secrecy::SecretString;
+use serde_json::Value;
 
 use super::Forge;
+use super::address::part;
 use super::error::ForgeError;
 use super::request::Call;
 use super::running_lab::{Disbelief, token_of_running_lab};
 use crate::proof::{Nonce, ProofAnswer, mac};
 use subtle::ConstantTimeEq as _;
 
+/// Path of the fault desk, from the address of the REST API.
+const FAULTS: &str = "../../lab/v1/faults";
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
 /// Longest time to read the files that an answer names. They may be on a file system that does not respond.
 const FILES_WAIT: Duration = Duration::from_secs(5);
@@ -32,6 +37,23 @@ impl Forge {
     /// # Errors
     /// A temporary [`ForgeError`], for example if the forge does not answer.
     pub async fn prove_lab(&self) -> Result<Option<ProvenLab>, ForgeError> {
+        Ok(self.proof_of_lab().await?.map(|(lab, _)| lab))
+    }
+
+    /// Returns a client with the admin token of a lab, if the forge proves that it is a lab on this host whose files this user
+    /// may read. Returns `None` otherwise.
+    ///
+    /// # Errors
+    /// A temporary [`ForgeError`], for example if the forge does not answer.
+    pub async fn as_admin_of_lab(&self) -> Result<Option<Self>, ForgeError> {
+        match self.proof_of_lab().await? {
+            Some((_, token)) => Self::new(self.base().clone(), token).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the proven lab and its admin token.
+    async fn proof_of_lab(&self) -> Result<Option<(ProvenLab, SecretString)>, ForgeError> {
         if self.base().url().scheme() != "http" {
             return Ok(None);
         }
@@ -50,14 +72,14 @@ impl Forge {
             let token = token_of_running_lab(&given.token_file)?;
             let right = mac(&token, &nonce, peer, &given.runner_url);
             if right.as_bytes().ct_eq(given.mac.as_bytes()).into() {
-                Ok(())
+                Ok(SecretString::from(token))
             } else {
                 Err(Disbelief::WrongMac)
             }
         });
         let forge = self.base().url();
         match tokio::time::timeout(FILES_WAIT, check).await {
-            Ok(Ok(Ok(()))) => Ok(Some(ProvenLab { runner_url })),
+            Ok(Ok(Ok(token))) => Ok(Some((ProvenLab { runner_url }, token))),
             Ok(Ok(Err(disbelief))) => {
                 tracing::warn!(%forge, %disbelief, "the forge claims to be a lab on this host but does not prove it");
                 Ok(None)
@@ -67,6 +89,36 @@ impl Forge {
                 Ok(None)
             }
         }
+    }
+
+    /// Returns the rules of a lab's fault desk, as the lab writes them.
+    ///
+    /// # Errors
+    /// See [`ForgeError`]. All calls of the fault desk need the lab's admin token.
+    pub async fn lab_faults(&self) -> Result<Value, ForgeError> {
+        let url = self.base().join(FAULTS)?;
+        self.send(Call::get("list the faults of the lab", url)).await?.json()
+    }
+
+    /// Adds a rule to a lab's fault desk, and returns it as the lab writes it.
+    ///
+    /// # Errors
+    /// See [`ForgeError`].
+    pub async fn add_lab_fault(&self, spec: Value) -> Result<Value, ForgeError> {
+        let call = Call::new("order a fault from the lab", Method::POST, self.base().join(FAULTS)?);
+        self.send(call.body(spec)).await?.json()
+    }
+
+    /// Removes the rules of a fault from a lab's fault desk, or all of them. Returns their number.
+    ///
+    /// # Errors
+    /// See [`ForgeError`].
+    pub async fn clear_lab_faults(&self, fault: Option<&str>) -> Result<u64, ForgeError> {
+        let query = fault.map(|fault| format!("?fault={}", part(fault))).unwrap_or_default();
+        let url = self.base().join(&format!("{FAULTS}{query}"))?;
+        let answer = self.send(Call::new("clear the faults of the lab", Method::DELETE, url)).await?;
+        let cleared = answer.json::<Value>()?["cleared"].as_u64();
+        cleared.ok_or_else(|| answer.bad("it does not say how many rules were cleared"))
     }
 
     /// Reports to a lab that the machine of a runner is gone. The lab then ends the runner's job at once and removes its
