@@ -51,9 +51,22 @@ pub enum ForgeError {
         #[source]
         source: reqwest::Error,
     },
-    /// The forge did not answer, or the connection broke.
+    /// The forge did not answer, or the connection broke before its answer.
     #[error("cannot {what}: {url} does not answer; is the forge running, and is this its address?")]
     Connection {
+        /// The action that failed, in words that follow "cannot".
+        what: String,
+        /// The address.
+        url: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The connection broke in the middle of the answer, so the call may have been carried out.
+    #[error(
+        "cannot {what}: the answer of {url} broke off in the middle; a proxy on the way may cut answers that take a minute"
+    )]
+    Cut {
         /// The action that failed, in words that follow "cannot".
         what: String,
         /// The address.
@@ -246,6 +259,7 @@ impl ForgeError {
     pub fn is_temporary(&self) -> bool {
         match self.cause() {
             Self::Connection { .. }
+            | Self::Cut { .. }
             | Self::RateLimited { .. }
             | Self::Shed { .. }
             | Self::Server { .. }

@@ -339,11 +339,15 @@ impl Forge {
                 false => ForgeError::Connection { what, url, source },
             }
         };
+        let cut = |source| match lost(source) {
+            ForgeError::Connection { what, url, source } => ForgeError::Cut { what, url, source },
+            error => error,
+        };
         let mut response = self.request(call, url, token).send().await.map_err(lost)?;
         let peer = response.remote_addr();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(lost)? {
+        while let Some(piece) = response.chunk().await.map_err(cut)? {
             if body.len() + piece.len() > call.answer_bytes_max {
                 budget.count(call.lane.importance, CallEnd::Failed);
                 let why = format!("it has more than {} bytes", call.answer_bytes_max);
