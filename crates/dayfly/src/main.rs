@@ -73,6 +73,9 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Logs(args) => logged(&common, async |places| commands::logs::run(places, &args).await),
         Command::Trace(args) => logged(&common, async |places| commands::trace::run(places, &args)),
         Command::Lab(LabCommand::Serve(args)) => logged(&common, async |_| commands::lab::serve(args).await),
+        Command::Lab(LabCommand::Fault(args)) => {
+            logged(&common, async |_| unless_stopped(commands::lab::fault::run(args)).await)
+        }
         Command::Image(command) => logged(&common, async |places| run_image(places, command).await),
         Command::Template(command) => logged(&common, async |places| run_template(places, command).await),
         Command::Doctor(args) if args.at_forge => {

@@ -29,6 +29,14 @@ pub enum LabError {
         /// The given address.
         url: String,
     },
+    /// An order for a fault cannot be carried out.
+    #[error("the fault \"{spec}\" cannot be ordered: {why}")]
+    Fault {
+        /// The order.
+        spec: String,
+        /// The reason.
+        why: String,
+    },
     /// A thread cannot be started.
     #[error("the lab cannot start a thread")]
     Thread(#[source] io::Error),

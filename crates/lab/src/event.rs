@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use crate::fault::{Fault, Operation};
 use crate::workflow::Conclusion;
 
 /// An event.
@@ -15,9 +16,9 @@ pub struct LabEvent {
     pub seq: u64,
     /// The time, in milliseconds since 1970, by the lab's clock.
     pub at_ms: i64,
-    /// The repository, `owner/name`.
+    /// The repository, `owner/name`. Empty if the event is about no run.
     pub repository: String,
-    /// The run's id.
+    /// The run's id. 0 if the event is about no run.
     pub run: u64,
     /// The kind of the event, with its details.
     #[serde(flatten)]
@@ -161,6 +162,19 @@ pub enum LabEventKind {
     RunCompleted {
         /// The outcome.
         conclusion: Conclusion,
+    },
+    /// The fault desk has made a failure happen.
+    FaultInjected {
+        /// The fault.
+        fault: Fault,
+        /// The operation at which it happened.
+        operation: Operation,
+        /// The request, as method and path; for a fault inside of the lab, the runner, job, session or delivery.
+        request: String,
+        /// The number of the rule.
+        rule: u64,
+        /// How many times the rule has made it happen, with this one.
+        count: u64,
     },
 }
 

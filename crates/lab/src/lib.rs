@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  people, dayfly          /api/v3/...  REST as GHES: workflows, runs, jobs, logs, runners, JIT configs, Apps
-//!        \                 /lab/v1/...  the lab's own: the stream of events, summaries of jobs
+//!        \                 /lab/v1/...  the lab's own: the stream of events, summaries of jobs, the fault desk
 //!         listener (http) -----------------> hub (one thread) -> state -> journal, logs
 //!        /                 /runner/...  protocol V2: OAuth, session, messages, run service, results, live feed
 //!  runner apps                                          |-> events -> subscribers
@@ -18,6 +18,7 @@
 mod error;
 mod event;
 pub mod expression;
+pub mod fault;
 mod hook_sender;
 mod http;
 mod hub;
@@ -37,6 +38,7 @@ mod tests;
 pub mod workflow;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -75,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     /// Wakes the task that sends the deliveries of webhooks.
     pub(crate) hook_work: Arc<Notify>,
+    /// True if the fault desk has rules for calls.
+    pub(crate) has_faults_of_calls: Arc<AtomicBool>,
     runner_url: Option<String>,
     events: broadcast::Sender<Arc<LabEvent>>,
 }
@@ -122,6 +126,7 @@ impl Lab {
             runner_url,
             events: state.bus.sender(),
             hook_work: Arc::clone(&state.hook_work),
+            has_faults_of_calls: state.faults.has_rules_for_calls(),
             hub: Hub::start(state).map_err(LabError::Thread)?,
         };
         Ok(Self { inner: Arc::new(inner) })

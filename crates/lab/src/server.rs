@@ -4,14 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::response::Response;
 use axum::{Extension, Router};
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::fault::Dropped;
 use super::settings::Limits;
 
 /// Longest time that answers in progress may take at shutdown; long polls and streams are cut after it.
@@ -23,8 +29,35 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LocalAddress(pub(super) SocketAddr);
 
-fn service(router: Router, local: SocketAddr) -> TowerToHyperService<Router> {
-    TowerToHyperService::new(router.layer(Extension(LocalAddress(local))))
+/// The fault desk has dropped the reply.
+#[derive(Debug, Error)]
+#[error("the reply is dropped")]
+struct ReplyDropped;
+
+/// Answers the requests of one connection. An error makes hyper close the connection without a reply.
+struct Answering(TowerToHyperService<Router>);
+
+impl Answering {
+    fn new(router: Router, local: SocketAddr) -> Self {
+        Self(TowerToHyperService::new(router.layer(Extension(LocalAddress(local)))))
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Answering {
+    type Response = Response;
+    type Error = ReplyDropped;
+    type Future = BoxFuture<'static, Result<Response, ReplyDropped>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) if response.extensions().get::<Dropped>().is_some() => Err(ReplyDropped),
+                Ok(response) => Ok(response),
+                Err(never) => match never {},
+            }
+        })
+    }
 }
 
 /// Serves `router` until `shutdown` completes.
@@ -55,7 +88,7 @@ pub(super) async fn serve(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.connection_idle)
-            .serve_connection(TokioIo::new(stream), service(router.clone(), local))
+            .serve_connection(TokioIo::new(stream), Answering::new(router.clone(), local))
             .with_upgrades();
         let mut stopped = stopped.clone();
         connections.spawn(async move {

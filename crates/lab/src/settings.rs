@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::fault::FaultSpec;
+
 /// Settings for [`Lab::open`](super::Lab::open).
 #[derive(Debug, Clone)]
 pub struct LabSettings {
@@ -21,6 +23,10 @@ pub struct LabSettings {
     pub limits: Limits,
     /// The clock. Tests use their own.
     pub clock: Clock,
+    /// The seed of the fault desk. `None` means a random one, which the desk reports.
+    pub fault_seed: Option<u64>,
+    /// The first rules of the fault desk.
+    pub faults: Vec<FaultSpec>,
 }
 
 impl LabSettings {
@@ -32,6 +38,8 @@ impl LabSettings {
             token: None,
             limits: Limits::default(),
             clock: Clock::system(),
+            fault_seed: None,
+            faults: Vec::new(),
         }
     }
 }

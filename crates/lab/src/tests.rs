@@ -4,6 +4,7 @@
 
 mod app;
 mod bench;
+mod fault;
 mod hook;
 mod job;
 mod log;

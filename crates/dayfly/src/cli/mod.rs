@@ -2,6 +2,7 @@
 
 mod app;
 mod config;
+mod lab;
 pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
@@ -10,7 +11,6 @@ mod steer;
 mod switch;
 pub(crate) mod token;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
@@ -26,6 +26,7 @@ use crate::{defaults, rules};
 
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
+pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
@@ -99,7 +100,7 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show how long each phase of a runner took
     Trace(TraceArgs),
-    /// Run the built-in forge
+    /// Run the built-in forge, and order failures of it
     #[command(subcommand)]
     Lab(LabCommand),
     /// Manage the images that machines boot
@@ -280,28 +281,6 @@ pub(crate) struct DemoArgs {
     pub(crate) secrets: Vec<String>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum LabCommand {
-    /// Serve a GitHub-compatible forge on this host
-    Serve(LabServeArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LabServeArgs {
-    /// Address and port to listen on; port 0 chooses a free port
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
-    pub(crate) listen: SocketAddr,
-    /// Folder of repositories, runs and logs
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Address to write into JIT configs [default: 10.0.2.2 and the port, at which machines of this host reach it]
-    #[arg(long, value_name = "URL")]
-    pub(crate) runner_url: Option<String>,
-    /// Print JSON lines instead of text; the first one is {"event":"listening","url":..,"token":..}
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

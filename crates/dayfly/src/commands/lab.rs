@@ -1,5 +1,7 @@
 //! `dayfly lab serve`: runs the built-in forge as a separate server.
 
+pub(crate) mod fault;
+
 use dayfly_lab::{Lab, LabSettings, TOKEN_FILE};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -12,7 +14,12 @@ use crate::signals::Signals;
 
 pub(crate) async fn serve(args: LabServeArgs) -> Result<Outcome> {
     let mut signals = Signals::take_over()?;
-    let settings = LabSettings { runner_url: args.runner_url, ..LabSettings::new(&args.data) };
+    let settings = LabSettings {
+        runner_url: args.runner_url,
+        fault_seed: args.fault_seed,
+        faults: args.faults,
+        ..LabSettings::new(&args.data)
+    };
     let lab = Lab::open(settings).map_err(Failure::cannot)?;
     let listener = tokio::net::TcpListener::bind(args.listen).await.map_err(|error| {
         let failure = Failure::cannot(format!("cannot listen on {}: {error}", args.listen));

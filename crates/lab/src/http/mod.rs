@@ -9,6 +9,7 @@ mod auth;
 mod broker;
 mod content;
 mod event;
+mod fault;
 mod feed;
 mod group;
 mod hook;
@@ -32,13 +33,15 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 
 use super::Lab;
+use super::fault::play;
 use super::refusal::Refusal;
 use reply::Rest;
+pub(super) use reply::refused;
 
 /// Returns the router with all addresses of the lab.
 pub(super) fn router(lab: Lab) -> Router {
@@ -53,10 +56,12 @@ pub(super) fn router(lab: Lab) -> Router {
         .route("/lab/v1/runners/{id}", delete(own::runner_lost))
         .route("/lab/v1/jobs/{id}/summary", get(own::summary))
         .route("/lab/v1/events", get(event::stream))
+        .route("/lab/v1/faults", get(fault::list).post(fault::add).delete(fault::clear))
         .route("/lab/v1/logs/{token}", get(run::signed_log))
         .fallback(|| async { Rest(Refusal::not_found()) })
         .method_not_allowed_fallback(|| async { Rest(Refusal::not_found()) })
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn_with_state(lab.clone(), play))
         .layer(from_fn(mark))
         .with_state(lab)
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::Lab;
 use crate::keys::read_assertion;
 use crate::signing::Grant;
+use crate::state::LabState;
 
 /// Lifetime of an access token, as at GitHub.
 const TOKEN_SECONDS: i64 = 3600;
@@ -47,13 +48,18 @@ async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, Stri
     let unknown =
         || ("invalid_client", "The runner registration was deleted or has another public key".to_owned());
     let client = claims.iss.clone();
-    let key = lab.inner.hub.ask(move |state| state.client_key(&client)).await;
-    let key = key.map_err(|refusal| ("server_error", refusal.message))?;
+    let find = move |state: &mut LabState| {
+        let key = state.client_key(&client);
+        let skew_s = if key.is_some() { state.clock_skew_s(&client) } else { 0 };
+        (key, skew_s)
+    };
+    let found = lab.inner.hub.ask(find).await;
+    let (key, skew_s) = found.map_err(|refusal| ("server_error", refusal.message))?;
     let (runner, public_key) = key.ok_or_else(unknown)?;
     if !public_key.signed(&assertion) {
         return Err(unknown());
     }
-    let now_ms = lab.inner.clock.now_ms();
+    let now_ms = lab.inner.clock.now_ms() + skew_s * 1000;
     let now = now_ms / 1000;
     if claims.exp < now - SKEW_SECONDS || claims.nbf > now + SKEW_SECONDS {
         // actions/runner recognises this text as an error of the clock, reports it and tries again.
@@ -63,7 +69,7 @@ async fn exchange(lab: &Lab, body: &Bytes) -> Result<String, (&'static str, Stri
             format!("The assertion is too old or too new. Current server time is {time}."),
         ));
     }
-    Ok(lab.inner.signer.issue(Grant::Runner { runner }, now_ms, TOKEN_SECONDS))
+    Ok(lab.inner.signer.issue(Grant::Runner { runner }, lab.inner.clock.now_ms(), TOKEN_SECONDS))
 }
 
 /// Parses `application/x-www-form-urlencoded`.

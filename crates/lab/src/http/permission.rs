@@ -87,6 +87,7 @@ mod tests {
             (Method::POST, "/api/v3/enterprises/e/actions/runners/registration-token", 403),
             (Method::POST, "/settings/apps/new", 403),
             (Method::DELETE, "/lab/v1/runners/7", 403),
+            (Method::POST, "/lab/v1/faults", 403),
         ] {
             assert_eq!(status(&all, method.clone(), path), expected, "{method} {path}");
         }

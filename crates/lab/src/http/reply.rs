@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::fault::Side;
 use crate::refusal::Refusal;
 pub(super) use crate::state::github_time as time;
 
@@ -26,6 +27,15 @@ pub(super) const RESULTS: &str = "actions-results-service";
 
 fn status(refusal: &Refusal) -> StatusCode {
     StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Returns a refusal in the form of the interface that was called.
+pub(crate) fn refused(side: Side, refusal: Refusal) -> Response {
+    match side {
+        Side::Rest | Side::Inside => Rest(refusal).into_response(),
+        Side::Service => Exception(refusal).into_response(),
+        Side::Runner => Service(BROKER, refusal).into_response(),
+    }
 }
 
 impl From<Refusal> for Rest {

@@ -12,6 +12,7 @@ use super::auth::Admin;
 use super::page::PageQuery;
 use super::reply::{Rest, base, read};
 use super::scope::{InScope, Managed};
+use crate::fault::Call;
 use crate::refusal::Refusal;
 use crate::state::{self, Registration, RegistrationRequest};
 use crate::{Inner, Lab, Limits, check_runner_url};
@@ -78,10 +79,10 @@ pub(super) async fn mint(
 ) -> Result<(JitConfig, Registration), Refusal> {
     let Inner { hub, keys, .. } = &*lab.inner;
     let check = request.clone();
-    hub.ask(move |state| state.check_registration(&check)).await??;
+    hub.ask(move |state| state.check_jit(&check)).await??;
     let key = keys.take().await.ok_or_else(|| Refusal::new(500, "The lab can no longer create keys"))?;
     let register = move |state: &mut state::LabState| {
-        let registration = state.register(request, key.public)?.registration.clone();
+        let registration = state.register_by_jit(request, key.public)?;
         let url = runner_url.unwrap_or_else(|| state.runner_url.clone());
         Ok::<_, Refusal>((jit_config(&registration, key.private, state, &url), registration))
     };
@@ -222,6 +223,6 @@ pub(super) async fn delete(
     Path(Id { id }): Path<Id>,
 ) -> Result<StatusCode, Rest> {
     let id = number(&id)?;
-    lab.inner.hub.ask(move |state| state.delete_runner(&scope, id)).await??;
+    lab.inner.hub.ask(move |state| state.delete_runner_by(Call::DELETE_RUNNER, &scope, id)).await??;
     Ok(StatusCode::NO_CONTENT)
 }

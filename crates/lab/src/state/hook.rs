@@ -14,11 +14,15 @@ use serde_json::{Value, json};
 use super::LabState;
 use super::run::ACTOR;
 use super::scope::Scope;
+use crate::fault::{Call, Fault};
 use crate::journal::Record;
 use crate::refusal::Refusal;
 
 /// The event about jobs.
 const JOB_EVENT: &str = "workflow_job";
+
+/// Longest time that a delivery waits for the next one, which it is sent after.
+const HELD_MS: i64 = 5000;
 
 /// The form of a delivery's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +76,8 @@ pub(crate) struct Hook {
     /// The ids of the deliveries that are not sent yet, oldest first.
     waiting: VecDeque<u64>,
     is_sending: bool,
+    /// A delivery that waits for the next one, so that it is sent after it, and the end of that wait.
+    held: Option<(u64, i64)>,
 }
 
 /// A delivery.
@@ -112,7 +118,7 @@ pub(crate) struct HookSend {
 
 impl Hook {
     pub(super) fn new(record: HookRecord) -> Self {
-        Self { record, deliveries: VecDeque::new(), waiting: VecDeque::new(), is_sending: false }
+        Self { record, deliveries: VecDeque::new(), waiting: VecDeque::new(), is_sending: false, held: None }
     }
 }
 
@@ -215,7 +221,56 @@ impl LabState {
             at_ms,
             answer: None,
         };
+        if event == JOB_EVENT {
+            self.deliver_job(hook, delivery);
+        } else {
+            self.enqueue(hook, delivery);
+        }
+    }
+
+    /// Puts a delivery about a job into the queue of its hook, unless the fault desk has other plans.
+    fn deliver_job(&mut self, hook: u64, mut delivery: Delivery) {
+        let subject = format!("delivery {} to hook {hook}", delivery.guid);
+        let holds_one = self.hooks.get(&hook).is_some_and(|hook| hook.held.is_some());
+        let mut happens = |fault| self.fault(fault, Call::WEBHOOK, || subject.clone()).is_some();
+        if happens(Fault::WebhookLoss) {
+            let status = "lost by the fault desk".to_owned();
+            delivery.answer = Some(Answer { status_code: 0, status, duration_ms: 0 });
+        } else if !holds_one && happens(Fault::WebhookReorder) {
+            return self.hold(hook, delivery);
+        } else if happens(Fault::WebhookDuplicate) {
+            let id = self.new_id();
+            self.enqueue(hook, Delivery { id, ..delivery.clone() });
+        }
         self.enqueue(hook, delivery);
+        self.release(hook);
+    }
+
+    /// Holds a delivery back until the next one of its hook is in the queue.
+    fn hold(&mut self, hook: u64, delivery: Delivery) {
+        let until_ms = self.now_ms() + HELD_MS;
+        if let Some(hook) = self.hooks.get_mut(&hook) {
+            hook.held = Some((delivery.id, until_ms));
+            hook.deliveries.push_back(delivery);
+        }
+    }
+
+    /// Puts the delivery that is held back into the queue.
+    fn release(&mut self, hook: u64) {
+        let Some(hook) = self.hooks.get_mut(&hook) else { return };
+        let held = hook.held.take().map(|(held, _)| held);
+        if let Some(held) = held.filter(|held| hook.deliveries.iter().any(|known| known.id == *held)) {
+            hook.waiting.push_back(held);
+            self.hook_work.notify_one();
+        }
+    }
+
+    /// Sends deliveries that were held back for too long.
+    pub(super) fn tick_hooks(&mut self) {
+        let now_ms = self.now_ms();
+        let is_due = |hook: &&Hook| hook.held.is_some_and(|(_, until_ms)| until_ms <= now_ms);
+        let due: Vec<u64> = self.hooks.values().filter(is_due).map(|hook| hook.record.id).collect();
+        due.into_iter().for_each(|hook| self.release(hook));
     }
 
     /// Puts a delivery into the queue of its hook. It fails at once if the queue is full.
@@ -223,7 +278,9 @@ impl LabState {
         let (waiting_max, kept_max) =
             (self.limits.hook_deliveries_waiting_max, self.limits.hook_deliveries_kept_max.max(1));
         let Some(hook) = self.hooks.get_mut(&hook) else { return };
-        if hook.waiting.len() >= waiting_max {
+        if delivery.answer.is_some() {
+            // It is lost, so that the list alone has it.
+        } else if hook.waiting.len() >= waiting_max {
             let status = "not sent: too many earlier deliveries wait for their answers".to_owned();
             delivery.answer = Some(Answer { status_code: 0, status, duration_ms: 0 });
         } else {

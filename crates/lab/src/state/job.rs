@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::LabState;
 use super::annotation::{self, Annotation};
 use super::group::{DEFAULT_GROUP, NO_GROUP};
+use super::job_fault::JobFault;
 use super::line::StepFeed;
 use super::repository::RepositoryName;
 use super::run::{StoredEvent, timestamp};
@@ -134,6 +135,8 @@ pub(crate) struct Job {
     pub(super) is_unmaskable: bool,
     /// The step into whose log the runner app writes the lines of its own last step, after it has begun.
     pub(super) completing: Option<String>,
+    /// The fault that the job has been chosen for.
+    pub(super) fault: Option<JobFault>,
 }
 
 /// A request to the runner to stop the job.
@@ -152,6 +155,7 @@ impl Job {
             mask: None,
             is_unmaskable: false,
             completing: None,
+            fault: None,
         }
     }
 }
@@ -258,6 +262,7 @@ impl LabState {
         };
         self.publish(run, LabEventKind::JobQueued { job, key, name, labels, group, group_id });
         self.tell_hooks(job, "queued");
+        self.choose_job_fault(job);
         self.offer(job);
     }
 
@@ -583,6 +588,7 @@ impl LabState {
             match record.hold {
                 Hold::Assigned { runner, .. } => {
                     self.release_runner(runner);
+                    self.end_lost_message(job);
                     self.offer(job);
                 }
                 _ => {

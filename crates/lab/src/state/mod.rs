@@ -12,9 +12,11 @@
 
 mod annotation;
 mod app;
+mod fault;
 mod group;
 mod hook;
 mod job;
+mod job_fault;
 mod job_view;
 mod leaving;
 mod line;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
 use super::event::{EventBus, LabEventKind};
+use super::fault::{Call, Fault, FaultDesk};
 use super::journal::{Journal, Record};
 use super::log_file::LogFiles;
 use super::mask::SecretSet;
@@ -70,6 +73,9 @@ const JOURNAL_GROWTH_BYTES: u64 = 16 * 1024 * 1024;
 /// Time between two attempts to write the whole state after the disk was full.
 const JOURNAL_RETRY_MS: i64 = 5000;
 
+/// The greatest whole number up to which floating point has all whole numbers (IEEE 754, binary64).
+const LARGE_ID: u64 = 1 << 53;
+
 /// The complete state of the lab.
 pub(crate) struct LabState {
     pub(crate) clock: Clock,
@@ -79,6 +85,7 @@ pub(crate) struct LabState {
     /// at its end.
     pub(crate) runner_url: String,
     pub(crate) bus: EventBus,
+    pub(crate) faults: FaultDesk,
     pub(crate) logs: LogFiles,
     journal: Journal,
     journal_base_bytes: u64,
@@ -115,6 +122,10 @@ impl LabState {
     }
 
     fn new_id(&mut self) -> u64 {
+        let is_small = self.last_id < LARGE_ID;
+        if is_small && self.fault(Fault::LargeIds, Call::NEW_ID, || "the next id".to_owned()).is_some() {
+            self.last_id = LARGE_ID;
+        }
         self.last_id += 1;
         self.last_id
     }
@@ -173,6 +184,8 @@ impl LabState {
     pub(crate) fn tick(&mut self) {
         self.tick_runs();
         self.tick_jobs();
+        self.tick_job_faults();
+        self.tick_hooks();
         self.tick_runners();
         self.tick_leaving();
         self.tick_listeners();

@@ -12,12 +12,14 @@ use super::runner::millis;
 use super::{Group, Hold, Hook, JobRecord, LabState, Notice, RunEntry, Runner, ScaleSet};
 use crate::error::LabError;
 use crate::event::EventBus;
+use crate::fault::FaultDesk;
 use crate::journal::{Journal, Record, private_file};
 use crate::log_file::LogFiles;
 use crate::settings::LabSettings;
 use crate::signing::Signer;
 use dayfly_host::digest::hexadecimal;
 use dayfly_host::file;
+use serde_json::Value;
 
 #[derive(Default)]
 struct Stored {
@@ -49,6 +51,7 @@ impl LabState {
             signer: Signer::new(key_bytes(&key)),
             runner_url: settings.runner_url.as_deref().unwrap_or_default().trim_end_matches('/').to_owned(),
             bus: EventBus::new(settings.limits.events_waiting_max, settings.limits.events_kept_max),
+            faults: FaultDesk::new(settings.fault_seed.unwrap_or_else(rand::random)),
             logs: LogFiles::new(logs),
             journal,
             journal_base_bytes: 0,
@@ -71,6 +74,12 @@ impl LabState {
             _lock: lock,
         };
         state.recall(records);
+        for spec in &settings.faults {
+            state.add_fault(spec.clone()).map_err(|refusal| LabError::Fault {
+                spec: spec.to_string(),
+                why: refusal.errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
+            })?;
+        }
         Ok(state)
     }
 

@@ -6,6 +6,7 @@ use super::LabState;
 use super::runner::Runner;
 use super::scale_set::scale_set_not_found;
 use super::scope::Scope;
+use crate::fault::{Call, Fault};
 use crate::journal::Record;
 use crate::keys::PublicKey;
 use crate::refusal::Refusal;
@@ -100,6 +101,22 @@ impl LabState {
         Ok(self.runners.entry(id).or_insert(Runner::new(registration)))
     }
 
+    /// Registers a runner that gets a JIT config. The caller has generated its key.
+    pub(crate) fn register_by_jit(
+        &mut self,
+        request: RegistrationRequest,
+        public_key: PublicKey,
+    ) -> Result<Registration, Refusal> {
+        let (call, name) = (jit_call(&request), request.name.clone());
+        let registration = self.register(request, public_key)?.registration.clone();
+        let life = self.fault(Fault::RegistrationExpiry, call, || format!("runner {name}"));
+        if let (Some(seconds), Some(runner)) = (life, self.runners.get_mut(&registration.id)) {
+            let life_ms = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 4);
+            runner.expires_ms = Some(registration.created_ms.saturating_add(life_ms));
+        }
+        Ok(registration)
+    }
+
     /// Registers a runner and replaces an idle one of the same name, if there is one. The new runner gets a new id, so
     /// that the credentials of the old one become useless. `known` is the id that the caller expects the old one to have.
     pub(crate) fn register_or_replace(
@@ -119,13 +136,22 @@ impl LabState {
         self.register(request, public_key)
     }
 
-    /// Returns an error if a registration is not possible. Also called before a key is used for it.
-    pub(crate) fn check_registration(&self, request: &RegistrationRequest) -> Result<(), Refusal> {
+    /// Returns an error if a JIT config is not possible. Called before a key is used for it.
+    pub(crate) fn check_jit(&mut self, request: &RegistrationRequest) -> Result<(), Refusal> {
+        self.check_registration(request)?;
+        let name = &request.name;
+        match self.fault(Fault::NameConflict, jit_call(request), || format!("runner {name}")) {
+            Some(_) => Err(name_taken(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns an error if a registration is not possible.
+    fn check_registration(&self, request: &RegistrationRequest) -> Result<(), Refusal> {
         self.check_form(request)?;
         let name = &request.name;
         if self.runner_named(&request.scope, name).is_some() {
-            let message = format!("Already exists - A runner with the name {name} already exists.");
-            return Err(Refusal::new(409, message));
+            return Err(name_taken(name));
         }
         let runners_max = self.limits.runners_max;
         if self.runners.len() >= runners_max {
@@ -165,12 +191,27 @@ impl LabState {
         registrations.find(|it| it.scope.same(scope) && it.name == name).map(|it| it.id)
     }
 
+    /// Returns by how many seconds the clock of the token endpoint is ahead for this caller.
+    pub(crate) fn clock_skew_s(&mut self, client_id: &str) -> i64 {
+        let skew = self.fault(Fault::ClockSkew, Call::OAUTH, || format!("client {client_id}"));
+        skew.and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0)
+    }
+
     /// Returns the runner with this client id and the key that must verify its assertions.
     pub(crate) fn client_key(&self, client_id: &str) -> Option<(u64, PublicKey)> {
         let mut registrations = self.runners.values().map(|runner| &runner.registration);
         let registration = registrations.find(|it| it.client_id.eq_ignore_ascii_case(client_id))?;
         Some((registration.id, registration.public_key.clone()))
     }
+}
+
+/// Returns the call that requests a JIT config for this runner.
+fn jit_call(request: &RegistrationRequest) -> Call {
+    if request.scale_set.is_some() { Call::SERVICE_JIT } else { Call::JIT }
+}
+
+fn name_taken(name: &str) -> Refusal {
+    Refusal::new(409, format!("Already exists - A runner with the name {name} already exists."))
 }
 
 /// Returns true if the text can be a label.

@@ -8,6 +8,7 @@ use super::run::StoredEvent;
 use super::scope::Scope;
 use super::session::Message;
 use super::{Hold, LabState};
+use crate::fault::{Call, Fault};
 use crate::journal::Record;
 use crate::refusal::Refusal;
 
@@ -17,6 +18,8 @@ pub(crate) struct Runner {
     pub(crate) job: Option<u64>,
     pub(super) seen_ms: i64,
     pub(super) poll: Option<Poll>,
+    /// Time at which the registration is removed if the runner has no job then.
+    pub(super) expires_ms: Option<i64>,
 }
 
 pub(super) struct Poll {
@@ -26,7 +29,7 @@ pub(super) struct Poll {
 
 impl Runner {
     pub(crate) fn new(registration: Registration) -> Self {
-        Self { registration, job: None, seen_ms: 0, poll: None }
+        Self { registration, job: None, seen_ms: 0, poll: None, expires_ms: None }
     }
 
     fn polls(&self) -> bool {
@@ -67,8 +70,17 @@ impl LabState {
         runner.ok_or_else(Refusal::not_found)
     }
 
+    /// Deletes a registration for a caller. Returns an error if the runner has acquired a job, or if the fault desk says so.
+    pub(crate) fn delete_runner_by(&mut self, call: Call, scope: &Scope, id: u64) -> Result<(), Refusal> {
+        let name = self.runner(scope, id)?.registration.name.clone();
+        if self.fault(Fault::BusyDelete, call, || format!("runner {name}")).is_some() {
+            return Err(still_running(&name));
+        }
+        self.delete_runner(scope, id)
+    }
+
     /// Deletes a registration. Returns an error if the runner has acquired a job.
-    pub(crate) fn delete_runner(&mut self, scope: &Scope, id: u64) -> Result<(), Refusal> {
+    pub(super) fn delete_runner(&mut self, scope: &Scope, id: u64) -> Result<(), Refusal> {
         let runner = self.runner(scope, id)?;
         if let Some(job) = runner.job.and_then(|job| self.jobs.get(&job)) {
             // A job that was sent but not acquired yet goes back into the queue.
@@ -78,11 +90,7 @@ impl LabState {
                 self.offer(job);
                 return Ok(());
             }
-            let name = &runner.registration.name;
-            return Err(Refusal::new(
-                422,
-                format!("Bad request - Runner \"{name}\" is still running a job\""),
-            ));
+            return Err(still_running(&runner.registration.name));
         }
         self.remove_runner(id);
         Ok(())
@@ -129,9 +137,10 @@ impl LabState {
         let persistent_ms = millis(self.limits.persistent_registration_idle);
         let idle = |runner: &&Runner| {
             let idle_ms = if runner.registration.ephemeral { ephemeral_ms } else { persistent_ms };
-            runner.job.is_none()
-                && !runner.polls()
-                && now_ms - runner.seen_ms.max(runner.registration.created_ms) > idle_ms
+            let is_expired = runner.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms);
+            let is_unused =
+                !runner.polls() && now_ms - runner.seen_ms.max(runner.registration.created_ms) > idle_ms;
+            runner.job.is_none() && (is_expired || is_unused)
         };
         let old: Vec<u64> = self.runners.values().filter(idle).map(|runner| runner.registration.id).collect();
         old.into_iter().for_each(|id| self.remove_runner(id));
@@ -165,6 +174,10 @@ impl LabState {
             runner.job = None;
         }
     }
+}
+
+fn still_running(name: &str) -> Refusal {
+    Refusal::new(422, format!("Bad request - Runner \"{name}\" is still running a job\""))
 }
 
 pub(super) fn millis(duration: std::time::Duration) -> i64 {

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::registration::Registration;
 use super::runner::{Poll, millis};
 use super::{Hold, LabState};
+use crate::fault::{Call, Fault};
 use crate::refusal::Refusal;
 
 /// Time after which a cancellation is sent again if the runner still polls.
@@ -35,12 +36,15 @@ impl LabState {
         version: Option<String>,
     ) -> Result<(String, Registration), Refusal> {
         let (now_ms, presence_ms) = (self.now_ms(), millis(self.limits.presence));
-        let runner = self.runners.get_mut(&id).ok_or_else(runner_not_found)?;
-        if runner.registration.session.is_some() && runner.online(now_ms, presence_ms) {
+        let runner = self.runners.get(&id).ok_or_else(runner_not_found)?;
+        let is_taken = runner.registration.session.is_some() && runner.online(now_ms, presence_ms);
+        let subject = || format!("runner {id}");
+        if is_taken || self.fault(Fault::SessionConflict, Call::RUNNER_SESSION, subject).is_some() {
             let message = "A session for this runner already exists.";
             return Err(Refusal::named(409, "RunnerSessionConflict", message));
         }
         let session = uuid::Uuid::new_v4().to_string();
+        let runner = self.runners.get_mut(&id).ok_or_else(runner_not_found)?;
         runner.registration.session = Some(session.clone());
         runner.registration.version = version.or(runner.registration.version.take());
         if runner.registration.os == "unknown" {
@@ -97,7 +101,7 @@ impl LabState {
     fn remind(&mut self, id: u64, job: u64, busy: bool) {
         let Some(entry) = self.jobs.get(&job) else { return };
         match entry.record.hold {
-            Hold::Assigned { .. } if !busy => {
+            Hold::Assigned { .. } if !busy && !entry.loses_message() => {
                 let request_id = entry.record.request_guid.clone();
                 self.tell_job(id, request_id);
             }
@@ -161,11 +165,12 @@ impl LabState {
     fn give(&mut self, job: u64, id: u64) -> bool {
         let Some(wanted) = self.wanted(job) else { return false };
         let Some(runner) = self.runners.get(&id) else { return false };
-        if !runner.takes_jobs() || !runner.fits(&wanted) {
+        let entry = &self.jobs[&job];
+        if !runner.takes_jobs() || !runner.fits(&wanted) || entry.is_kept_back() {
             return false;
         }
-        let request_id = self.jobs[&job].record.request_guid.clone();
-        if !self.tell_job(id, request_id) {
+        let (request_id, is_lost) = (entry.record.request_guid.clone(), entry.loses_message());
+        if !is_lost && !self.tell_job(id, request_id) {
             return false;
         }
         if let Some(runner) = self.runners.get_mut(&id) {

@@ -37,15 +37,28 @@ impl Bench {
         Self::open(tempfile::tempdir().unwrap(), limits, Clock::system()).await
     }
 
-    async fn open(folder: TempDir, limits: Limits, clock: Clock) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+    /// Opens a lab whose fault desk has this seed and this rule.
+    pub(super) async fn seeded(seed: u64, fault: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let settings = LabSettings {
-            runner_url: Some(url.clone()),
-            limits,
-            clock: clock.clone(),
+            fault_seed: Some(seed),
+            faults: vec![fault.parse().unwrap()],
+            limits: Limits { keys_ready: 1, ..Limits::default() },
             ..LabSettings::new(folder.path())
         };
+        Self::serve(folder, settings).await
+    }
+
+    async fn open(folder: TempDir, limits: Limits, clock: Clock) -> Self {
+        let settings = LabSettings { limits, clock, ..LabSettings::new(folder.path()) };
+        Self::serve(folder, settings).await
+    }
+
+    async fn serve(folder: TempDir, settings: LabSettings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let settings = LabSettings { runner_url: Some(url.clone()), ..settings };
+        let clock = settings.clock.clone();
         // The previous lab may need a moment to release the folder.
         let mut tries = 0;
         let lab = loop {

@@ -15,19 +15,19 @@ use tokio::sync::mpsc;
 
 use super::bench::{Bench, ONE_JOB};
 
-const HOOKS: &str = "/api/v3/repos/o/r/hooks";
+pub(super) const HOOKS: &str = "/api/v3/repos/o/r/hooks";
 
-type Received = (HeaderMap, Bytes);
+pub(super) type Received = (HeaderMap, Bytes);
 
 /// A receiver of deliveries, which answers with the status that the test sets; 0: it does not answer.
-struct Receiver {
+pub(super) struct Receiver {
     url: String,
     status: Arc<Mutex<u16>>,
     received: mpsc::UnboundedReceiver<Received>,
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (sender, received) = mpsc::unbounded_channel();
@@ -38,12 +38,12 @@ impl Receiver {
         Self { url, status, received }
     }
 
-    async fn next(&mut self) -> Received {
+    pub(super) async fn next(&mut self) -> Received {
         tokio::time::timeout(Duration::from_secs(20), self.received.recv()).await.unwrap().unwrap()
     }
 
     /// Returns the next event about a job, and checks its signature.
-    async fn job(&mut self, secret: &str) -> JobDelivery {
+    pub(super) async fn job(&mut self, secret: &str) -> JobDelivery {
         let (headers, body) = self.next().await;
         match read(&headers, &body, secret) {
             Webhook::Job(job) => (*job).clone(),
@@ -69,7 +69,7 @@ async fn take(
     }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap())
 }
 
@@ -91,7 +91,7 @@ fn hook(url: &str, content_type: &str) -> Value {
 }
 
 /// Creates a hook, and takes its ping from the receiver.
-async fn make(bench: &Bench, path: &str, receiver: &mut Receiver, content_type: &str) -> u64 {
+pub(super) async fn make(bench: &Bench, path: &str, receiver: &mut Receiver, content_type: &str) -> u64 {
     let (status, made) = bench.call(Method::POST, path, Some(hook(&receiver.url, content_type))).await;
     assert_eq!(status, 201, "{made}");
     let (headers, body) = receiver.next().await;
@@ -100,7 +100,7 @@ async fn make(bench: &Bench, path: &str, receiver: &mut Receiver, content_type: 
 }
 
 /// Returns the list of a hook's deliveries, once it has this length.
-async fn deliveries(bench: &Bench, hook: u64, count: usize) -> Vec<Value> {
+pub(super) async fn deliveries(bench: &Bench, hook: u64, count: usize) -> Vec<Value> {
     for _ in 0..200 {
         let (_, list) =
             bench.call(Method::GET, &format!("{HOOKS}/{hook}/deliveries?per_page=100"), None).await;

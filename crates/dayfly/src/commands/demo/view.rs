@@ -140,7 +140,9 @@ impl View {
             LabEventKind::RunCompleted { conclusion } => {
                 self.say("", format_args!("run {}", coloured(&conclusion.to_string())));
             }
-            LabEventKind::JobAssigned { .. } | LabEventKind::StepCompleted { .. } => {}
+            LabEventKind::JobAssigned { .. }
+            | LabEventKind::StepCompleted { .. }
+            | LabEventKind::FaultInjected { .. } => {}
         }
     }
 

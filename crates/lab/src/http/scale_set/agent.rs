@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{list_of, number};
 use crate::Lab;
+use crate::fault::Call;
 use crate::http::auth::ServiceAdmin;
 use crate::http::reply::{Exception, read};
 use crate::http::runner::{checked_url, mint};
@@ -110,7 +111,9 @@ pub(super) async fn remove(
     Path((_, id)): Path<(String, String)>,
 ) -> Result<StatusCode, Exception> {
     let number: u64 = id.parse().map_err(|_| not_found(&id))?;
-    let removed = lab.inner.hub.ask(move |state| state.delete_runner(&scope, number)).await?;
+    let remove =
+        move |state: &mut LabState| state.delete_runner_by(Call::SERVICE_DELETE_RUNNER, &scope, number);
+    let removed = lab.inner.hub.ask(remove).await?;
     removed.map_err(|refusal| match refusal.status {
         404 => not_found(&id),
         _ => Refusal::named(400, "TaskAgentJobStillRunningException", refusal.message),

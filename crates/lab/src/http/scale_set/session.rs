@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 
 use super::{SCALE_SETS, number, show};
 use crate::Lab;
+use crate::fault::Call;
 use crate::http::auth::ServiceAdmin;
 use crate::http::reply::{Exception, base, read};
 use crate::refusal::Refusal;
 use crate::signing::Grant;
 use crate::state::{LabState, ListenerSession, Scope};
 
-/// Lifetime of the token for the message queue. Its listener renews it after a 401.
-const TOKEN_SECONDS: i64 = 3600;
 const OWNER_LEN_MAX: usize = 100;
 
 #[derive(Deserialize)]
@@ -38,7 +37,7 @@ pub(super) async fn open(
     let owner = open.owner_name.chars().take(OWNER_LEN_MAX).collect();
     let open = move |state: &mut LabState| {
         let session = state.open_listener_session(&scope, id, owner)?;
-        show_session(state, &scope, id, &session, &base)
+        show_session(state, Call::SESSION, &scope, id, &session, &base)
     };
     Ok(Json(lab.inner.hub.ask(open).await??))
 }
@@ -53,7 +52,7 @@ pub(super) async fn refresh(
     let (id, base) = (number(&id)?, base(&headers));
     let refresh = move |state: &mut LabState| {
         let session = state.listener_session(&scope, id, &session)?;
-        show_session(state, &scope, id, &session, &base)
+        show_session(state, Call::REFRESH_SESSION, &scope, id, &session, &base)
     };
     Ok(Json(lab.inner.hub.ask(refresh).await??))
 }
@@ -70,12 +69,14 @@ pub(super) async fn close(
 }
 
 fn show_session(
-    state: &LabState,
+    state: &mut LabState,
+    call: Call,
     scope: &Scope,
     id: u64,
     session: &ListenerSession,
     base: &str,
 ) -> Result<Value, Refusal> {
+    let seconds = state.queue_token_seconds(call, &session.id);
     let set = state.scale_set(scope, id)?;
     let grant = Grant::Queue { scale_set: id, session: session.id.clone() };
     let query = format!("sessionId={}&api-version=6.0-preview", session.id);
@@ -84,7 +85,7 @@ fn show_session(
         "ownerName": session.owner,
         "runnerScaleSet": show(set, state, base),
         "messageQueueUrl": format!("{base}{SCALE_SETS}/{id}/messages?{query}"),
-        "messageQueueAccessToken": state.signer.issue(grant, state.now_ms(), TOKEN_SECONDS),
+        "messageQueueAccessToken": state.signer.issue(grant, state.now_ms(), seconds),
         "statistics": state.statistics(set),
     }))
 }

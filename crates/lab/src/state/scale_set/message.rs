@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::state::{LabState, timestamp};
-use crate::workflow::JobIndex;
+use crate::workflow::{Conclusion, JobIndex};
 
 /// How the service writes a time that is not set: the least time of .NET.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -21,6 +21,8 @@ pub(crate) struct Notice {
 pub(crate) enum NoticeKind {
     /// The scale set can acquire the job.
     Available,
+    /// No runner has taken the job in time, so the scale set has lost it. GitHub says so in the words of a cancelled job.
+    Requeued,
     /// The scale set has the job, which waits for a runner.
     Assigned,
     /// A runner has acquired the job.
@@ -35,7 +37,7 @@ impl NoticeKind {
             Self::Available => "JobAvailable",
             Self::Assigned => "JobAssigned",
             Self::Started => "JobStarted",
-            Self::Completed => "JobCompleted",
+            Self::Requeued | Self::Completed => "JobCompleted",
         }
     }
 }
@@ -81,9 +83,11 @@ impl LabState {
         let run = &self.runs.get(&record.run)?.record;
         let (job_run, _) = self.job_run(record.run, JobIndex(record.index))?;
         let name = run.repository.full_name();
-        let ended = kind == NoticeKind::Completed;
+        let (ended, requeued) = (kind == NoticeKind::Completed, kind == NoticeKind::Requeued);
         let started = kind >= NoticeKind::Started;
         let runner = record.runner.as_ref().filter(|_| started);
+        let result = job_run.conclusion().filter(|_| ended).map(|conclusion| conclusion.as_runner_word());
+        let finished_ms = if requeued { Some(self.now_ms()) } else { record.completed_ms.filter(|_| ended) };
         Some(JobMessage {
             message_type: kind.as_str(),
             acquire_job_url: (kind == NoticeKind::Available).then(|| acquire_url.to_owned()),
@@ -99,11 +103,12 @@ impl LabState {
             queue_time: time(Some(record.created_ms)),
             scale_set_assign_time: time(record.scale_set.map(|it| it.acquired_ms)),
             runner_assign_time: time(record.started_ms.filter(|_| started)),
-            finish_time: time(record.completed_ms.filter(|_| ended)),
-            result: job_run.conclusion().filter(|_| ended).map(|conclusion| conclusion.as_runner_word()),
+            finish_time: time(finished_ms),
+            result: if requeued { Some(Conclusion::Cancelled.as_runner_word()) } else { result },
             // A job that ended before a runner took it names none.
-            runner_id: started.then(|| runner.map_or(0, |runner| runner.id)),
-            runner_name: started.then(|| runner.map(|runner| runner.name.clone()).unwrap_or_default()),
+            runner_id: (started || requeued).then(|| runner.map_or(0, |runner| runner.id)),
+            runner_name: (started || requeued)
+                .then(|| runner.map(|runner| runner.name.clone()).unwrap_or_default()),
         })
     }
 }

@@ -170,7 +170,7 @@ impl LabState {
         let of_set = self.jobs.get(&job).and_then(|job| job.record.scale_set);
         let Some(set) = of_set.and_then(|it| self.scale_sets.get_mut(&it.scale_set)) else { return };
         set.queue.push(Notice { job, kind }, self.limits.listener_notices_max);
-        if kind == NoticeKind::Completed {
+        if matches!(kind, NoticeKind::Completed | NoticeKind::Requeued) {
             set.queue.assigned.remove(&job);
         }
     }

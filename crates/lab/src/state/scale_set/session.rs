@@ -3,10 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ScaleSet, scale_set_not_found};
+use crate::fault::{Call, Fault};
 use crate::refusal::Refusal;
 use crate::state::LabState;
 use crate::state::runner::millis;
 use crate::state::scope::Scope;
+
+/// Lifetime of the token for the message queue.
+const TOKEN_SECONDS: i64 = 3600;
 
 /// A session, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +29,9 @@ impl LabState {
         owner: String,
     ) -> Result<ListenerSession, Refusal> {
         let record = &self.scale_set(scope, id)?.record;
-        if record.session.is_some() {
-            let name = &record.name;
+        let (name, is_taken) = (record.name.clone(), record.session.is_some());
+        let subject = || format!("scale set {name}");
+        if is_taken || self.fault(Fault::SessionConflict, Call::SESSION, subject).is_some() {
             let message = format!("The actions runner scaleset {name} already has an active session.");
             return Err(Refusal::named(409, "RunnerScaleSetSessionConflictException", message));
         }
@@ -63,6 +68,12 @@ impl LabState {
         self.listener_session(scope, id, session)?;
         self.end_listener_session(id);
         Ok(())
+    }
+
+    /// Returns the lifetime of a new token for the queue of a session. Its listener renews the token after a 401.
+    pub(crate) fn queue_token_seconds(&mut self, call: Call, session: &str) -> i64 {
+        let short = self.fault(Fault::QueueTokenExpiry, call, || format!("session {session}"));
+        short.map_or(TOKEN_SECONDS, |seconds| i64::try_from(seconds).unwrap_or(TOKEN_SECONDS))
     }
 
     fn end_listener_session(&mut self, id: u64) {

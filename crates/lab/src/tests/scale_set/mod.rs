@@ -21,18 +21,18 @@ fn workflow(runs_on: &str, numbers: &[u32]) -> String {
 }
 
 /// A caller with the token of one scope.
-struct Owner<'a> {
+pub(super) struct Owner<'a> {
     bench: &'a Bench,
     token: String,
 }
 
 /// A listener in its session.
-struct Listener {
+pub(super) struct Listener {
     queue_url: String,
     token: String,
     session: String,
     /// The answer that opened the session.
-    opened: Value,
+    pub(super) opened: Value,
 }
 
 /// Sends a request. Returns the status and the body, without a byte order mark.
@@ -45,7 +45,7 @@ async fn answer(request: RequestBuilder) -> (u16, Value) {
 
 impl<'a> Owner<'a> {
     /// Signs in as an owner of `o/r`, `o` or `enterprises/big`.
-    async fn of(bench: &'a Bench, page: &str) -> Self {
+    pub(super) async fn of(bench: &'a Bench, page: &str) -> Self {
         let path = match page.split_once('/') {
             Some(("enterprises", _)) => page.to_owned(),
             Some(_) => format!("repos/{page}"),
@@ -66,7 +66,7 @@ impl<'a> Owner<'a> {
         Self { bench, token: begun["token"].as_str().unwrap().to_owned() }
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("{}{SERVICE}/{path}", self.bench.url);
         let mut request = http().request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {
@@ -76,7 +76,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Creates a scale set and returns its id.
-    async fn make(&self, name: &str, labels: &[&str]) -> u64 {
+    pub(super) async fn make(&self, name: &str, labels: &[&str]) -> u64 {
         let labels: Vec<Value> = labels.iter().map(|name| json!({"name": name, "type": "System"})).collect();
         let body = json!({"name": name, "runnerGroupId": 1, "labels": labels});
         let (status, made) = self.call(Method::POST, "runtime/runnerscalesets", Some(body)).await;
@@ -89,23 +89,23 @@ impl<'a> Owner<'a> {
     }
 
     /// Returns the statistics: available, acquired, assigned and running jobs; registered, busy and idle runners.
-    async fn statistics(&self, set: u64) -> [u64; 7] {
+    pub(super) async fn statistics(&self, set: u64) -> [u64; 7] {
         numbers(&self.call(Method::GET, &format!("runtime/runnerscalesets/{set}"), None).await.1)
     }
 
-    async fn open(&self, set: u64) -> (u16, Value) {
+    pub(super) async fn open(&self, set: u64) -> (u16, Value) {
         let path = format!("runtime/runnerscalesets/{set}/sessions");
         self.call(Method::POST, &path, Some(json!({"ownerName": "host-1"}))).await
     }
 
-    async fn listen(&self, set: u64) -> Listener {
+    pub(super) async fn listen(&self, set: u64) -> Listener {
         let (status, opened) = self.open(set).await;
         assert_eq!(status, 200, "{opened}");
         Listener::read(opened)
     }
 
     /// Mints a runner of a scale set and connects it.
-    async fn runner(&self, set: u64, name: &str) -> Script {
+    pub(super) async fn runner(&self, set: u64, name: &str) -> Script {
         let path = format!("runtime/runnerscalesets/{set}/generatejitconfig");
         let (status, made) =
             self.call(Method::POST, &path, Some(json!({"name": name, "workFolder": ""}))).await;
@@ -136,7 +136,7 @@ fn kinds(message: &Value) -> Vec<String> {
 }
 
 /// Returns the jobs' messages in a message.
-fn jobs(message: &Value) -> Vec<Value> {
+pub(super) fn jobs(message: &Value) -> Vec<Value> {
     assert_eq!(message["messageType"], "RunnerScaleSetJobMessages", "{message}");
     serde_json::from_str(message["body"].as_str().unwrap()).unwrap()
 }
@@ -146,7 +146,7 @@ fn ids(message: &Value) -> Vec<u64> {
 }
 
 impl Listener {
-    fn read(opened: Value) -> Self {
+    pub(super) fn read(opened: Value) -> Self {
         let text = |name: &str| opened[name].as_str().unwrap().to_owned();
         Self {
             queue_url: text("messageQueueUrl"),
@@ -157,14 +157,14 @@ impl Listener {
     }
 
     /// Polls once. The body is `Null` if there is no message.
-    async fn poll(&self, last: u64, capacity: u32) -> (u16, Value) {
+    pub(super) async fn poll(&self, last: u64, capacity: u32) -> (u16, Value) {
         let url = format!("{}&lastMessageId={last}", self.queue_url);
         let capacity = capacity.to_string();
         answer(http().get(url).bearer_auth(&self.token).header("X-ScaleSetMaxCapacity", capacity)).await
     }
 
     /// Polls until a message comes.
-    async fn next(&self, last: u64) -> Value {
+    pub(super) async fn next(&self, last: u64) -> Value {
         for _ in 0..20 {
             let (status, message) = self.poll(last, 10_000).await;
             assert!(matches!(status, 200 | 202), "{status}: {message}");
@@ -193,7 +193,7 @@ impl Listener {
     }
 
     /// Waits until jobs are offered, acquires them, and reads the message which says that they are assigned.
-    async fn acquire_all(&self) -> Vec<u64> {
+    pub(super) async fn acquire_all(&self) -> Vec<u64> {
         let jobs = ids(&self.take().await);
         let (status, acquired) = self.acquire(&jobs).await;
         assert_eq!((status, &acquired["value"]), (200, &json!(jobs)));
