@@ -133,7 +133,7 @@ impl RunningFile<'_> {
         let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
         let Renewal { mut clients, secrets } = self.clients.renew(&file.config, &running)?;
         let host_budget = file.config.host;
-        let is_drained = |text: &PoolText| self.drained.iter().any(|one| one.config.name == text.config.name);
+        let is_drained = |text: &PoolText| self.drained.iter().any(|one| is_same_or_size(text, one));
         let texts = file.config.pools.into_iter().map(PoolText::read);
         let (drained, found): (Vec<_>, Vec<_>) = texts.partition(is_drained);
         let mut difference = difference::between(self.pools.iter().map(|pool| &pool.text), &found);
@@ -179,8 +179,10 @@ impl RunningFile<'_> {
             begun.push((pool, controls));
         }
         changes.extend(runs);
-        let is_replaced = |pool: &&String| difference.replaced.contains(pool);
-        let paused = difference.still_paused.iter().filter(is_replaced);
+        let begins = |pool: &&String| {
+            [&difference.replaced, &difference.added].iter().any(|names| names.contains(pool))
+        };
+        let paused = difference.still_paused.iter().filter(begins);
         changes.extend(paused.map(|pool| PoolChange::Pause { pool: pool.clone() }));
         let adjusted = |text: &&PoolText| difference.adjusted.contains(&text.config.name);
         changes.extend(found.iter().filter(adjusted).map(|text| PoolChange::Adjust {
@@ -221,11 +223,20 @@ impl RunningFile<'_> {
     }
 }
 
-/// Returns the names of the pools that are paused and that the file still has.
+/// Returns the names of the pools of the file that stay paused: a size that is new is paused as its pool is.
 fn still_paused(running: &[FilePool], found: &[PoolText]) -> Vec<String> {
-    let is_found = |name: &String| found.iter().any(|text| text.config.name == *name);
-    let paused = running.iter().filter(|pool| pool.is_paused).map(|pool| &pool.text.config.name);
-    paused.filter(|name| is_found(name)).cloned().collect()
+    let is_paused = |text: &&PoolText| {
+        let same = running.iter().find(|pool| pool.text.config.name == text.config.name);
+        let whole = || running.iter().find(|pool| is_same_or_size(text, &pool.text));
+        same.or_else(whole).is_some_and(|pool| pool.is_paused)
+    };
+    found.iter().filter(is_paused).map(|text| text.config.name.clone()).collect()
+}
+
+/// Returns true if a pool of the file is this one, or a size of it.
+fn is_same_or_size(text: &PoolText, other: &PoolText) -> bool {
+    let (name, size_of) = (&text.config.name, &text.config.spec.size_of);
+    other.config.name == *name || size_of.as_ref() == Some(&other.config.name)
 }
 
 /// New secrets that are in use. The old ones come back when this is dropped.

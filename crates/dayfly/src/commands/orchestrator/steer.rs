@@ -18,10 +18,31 @@ use super::reload::{FilePool, PoolText, RunningFile};
 use super::run_of;
 use crate::commands::runner::prepare::{self, PreparedPool};
 use crate::config::schema::nearest;
-use crate::config::{self, Surroundings};
+use crate::config::{self, PoolConfig, Surroundings};
 use crate::control::{Answer, PoolOrder, RELOAD_LIMIT, Steered};
 use crate::exit::{Failure, Result};
 use numbers::{notes_of_numbers, scaled};
+
+/// A pool of the file, or a size of one. An order for a pool is for its sizes too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct KnownPool {
+    name: String,
+    /// The pool that it is a size of.
+    size_of: Option<String>,
+    fate: PoolFate,
+}
+
+impl KnownPool {
+    fn new(text: &PoolText, fate: PoolFate) -> Self {
+        let size_of = text.config.spec.size_of.clone();
+        Self { name: text.config.name.clone(), size_of, fate }
+    }
+
+    /// Returns true if a name means the pool.
+    fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.size_of.as_deref() == Some(name)
+    }
+}
 
 /// What a pool of the file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +78,7 @@ impl RunningFile<'_> {
     fn steer_to_the_end(&self, order: &PoolOrder) -> Result<Steered> {
         match order {
             PoolOrder::Drain { .. } => {
-                let already = self.pools_by_fate().into_iter().map(|(name, _)| name).collect();
+                let already = self.known_pools().into_iter().map(|pool| pool.name).collect();
                 Ok(Steered { already, ends: true, ..Steered::default() })
             }
             _ => Err(Failure::cannot("all pools drain, and the orchestrator ends with the last runner")),
@@ -65,9 +86,9 @@ impl RunningFile<'_> {
     }
 
     async fn pause(&mut self, pools: &[String]) -> Result<Steered> {
-        let named = named(&self.pools_by_fate(), pools, PoolFate::Drained)?;
-        if let Some((name, _)) = named.iter().find(|(_, fate)| *fate == PoolFate::Drained) {
-            return Err(is_drained(name));
+        let named = named(&self.known_pools(), pools, PoolFate::Drained)?;
+        if let Some(pool) = named.iter().find(|pool| pool.fate == PoolFate::Drained) {
+            return Err(is_drained(&pool.name));
         }
         let (already, changed) = split(named, PoolFate::Paused);
         self.send(changed.iter().map(|pool| PoolChange::Pause { pool: pool.clone() }).collect()).await?;
@@ -78,7 +99,7 @@ impl RunningFile<'_> {
     }
 
     async fn resume(&mut self, pools: &[String]) -> Result<Steered> {
-        let named = named(&self.pools_by_fate(), pools, PoolFate::Running)?;
+        let named = named(&self.known_pools(), pools, PoolFate::Running)?;
         let (already, changed) = split(named, PoolFate::Running);
         let (drained, paused): (Vec<_>, Vec<_>) = changed
             .iter()
@@ -111,7 +132,7 @@ impl RunningFile<'_> {
 
     async fn drain(&mut self, pools: &[String]) -> Result<Steered> {
         let (already, changed) =
-            split(named(&self.pools_by_fate(), pools, PoolFate::Drained)?, PoolFate::Drained);
+            split(named(&self.known_pools(), pools, PoolFate::Drained)?, PoolFate::Drained);
         self.send(changed.iter().map(|pool| PoolChange::Drain { pool: pool.clone() }).collect()).await?;
         let (drained, left) = std::mem::take(&mut self.pools)
             .into_iter()
@@ -127,7 +148,7 @@ impl RunningFile<'_> {
     /// Decides to drain all pools for good; see [`Self::end`].
     fn drain_all(&mut self) -> Steered {
         self.is_ending = true;
-        let (already, changed) = split(self.pools_by_fate(), PoolFate::Drained);
+        let (already, changed) = split(self.known_pools(), PoolFate::Drained);
         Steered { changed, already, ends: true, notes: Vec::new() }
     }
 
@@ -138,45 +159,54 @@ impl RunningFile<'_> {
         }
     }
 
-    async fn scale(&mut self, pool: &str, max: Option<u32>, min_idle: Option<u32>) -> Result<Steered> {
-        let names = [pool.to_owned()];
-        if named(&self.pools_by_fate(), &names, PoolFate::Drained)?
-            .iter()
-            .any(|(_, fate)| *fate == PoolFate::Drained)
-        {
-            return Err(is_drained(pool));
+    async fn scale(&mut self, name: &str, max: Option<u32>, min_idle: Option<u32>) -> Result<Steered> {
+        let known = named(&self.known_pools(), &[name.to_owned()], PoolFate::Drained)?;
+        if known.iter().any(|pool| pool.fate == PoolFate::Drained) {
+            return Err(is_drained(name));
         }
-        let Some(at) = self.pools.iter().position(|one| one.text.config.name == pool) else {
-            return Err(Failure::usage(format!("there is no pool {pool:?}")));
-        };
-        let before = &self.pools[at].text.config;
-        let after = scaled(before, max, min_idle)?;
+        if let Some(whole) = known.iter().find(|pool| pool.name == name).and_then(|pool| pool.size_of.clone())
+        {
+            let why = format!("{name} is a size of {whole}, and all its sizes have one maximum");
+            return Err(Failure::usage(why).hint(format!("dayfly scale {whole}")));
+        }
+        let is_meant = |pool: &FilePool| known.iter().any(|known| known.name == pool.text.config.name);
+        let meant = self.pools.iter().enumerate().filter(|(_, pool)| is_meant(pool));
+        let after = meant.map(|(at, pool)| Ok((at, scaled(&pool.text.config, max, min_idle)?)));
+        let after = after.collect::<Result<Vec<_>>>()?;
+        // A size is compared with the host as one machine, which does not change.
+        let whole = after.iter().map(|(_, pool)| pool).find(|pool| pool.name == name);
+        let whole = whole.ok_or_else(|| Failure::usage(format!("there is no pool {name:?}")))?;
         let around = Surroundings::this_host(self.places);
         if let Some((why, hint)) =
-            config::errors_of_numbers(&after, &self.host_budget, &around).into_iter().next()
+            config::errors_of_numbers(whole, &self.host_budget, &around).into_iter().next()
         {
-            let failure = Failure::usage(why);
-            return Err(hint.into_iter().fold(failure, Failure::hint));
+            return Err(hint.into_iter().fold(Failure::usage(why), Failure::hint));
         }
-        let notes = notes_of_numbers(&after);
-        if after == *before {
-            return Ok(Steered { already: names.to_vec(), notes, ..Steered::default() });
+        let notes = notes_of_numbers(whole);
+        let is_same = |(at, pool): &(usize, PoolConfig)| self.pools[*at].text.config == *pool;
+        let (same, after): (Vec<_>, Vec<_>) = after.into_iter().partition(is_same);
+        let adjust = |(_, pool): &(usize, PoolConfig)| PoolChange::Adjust {
+            pool: pool.name.clone(),
+            demand: pool.spec.demand,
+            weight: pool.spec.weight,
+        };
+        self.send(after.iter().map(adjust).collect()).await?;
+        let names = |pools: &[(usize, PoolConfig)]| pools.iter().map(|(_, pool)| pool.name.clone()).collect();
+        let steered = Steered { changed: names(&after), already: names(&same), notes, ends: false };
+        for (at, pool) in after {
+            let one = &mut self.pools[at];
+            one.controls.set(pool.schedule.clone(), pool.min_idle, pool.max);
+            // A reload compares the file with these numbers, so that it brings its own ones back.
+            one.text.config = pool;
         }
-        let (demand, weight) = (after.spec.demand, after.spec.weight);
-        self.send(vec![PoolChange::Adjust { pool: pool.to_owned(), demand, weight }]).await?;
-        let one = &mut self.pools[at];
-        one.controls.set(after.schedule.clone(), after.min_idle, after.max);
-        // A reload compares the file with these numbers, so that it brings its own ones back.
-        one.text.config = after;
-        Ok(Steered { changed: names.to_vec(), notes, ..Steered::default() })
+        Ok(steered)
     }
 
-    /// Returns all pools of the file with their fates.
-    fn pools_by_fate(&self) -> Vec<(String, PoolFate)> {
+    /// Returns all pools of the file.
+    fn known_pools(&self) -> Vec<KnownPool> {
         let fate = |pool: &FilePool| if pool.is_paused { PoolFate::Paused } else { PoolFate::Running };
-        let pools = self.pools.iter().map(|pool| (pool.text.config.name.clone(), fate(pool)));
-        let drained = self.drained.iter().map(|text| (text.config.name.clone(), PoolFate::Drained));
-        pools.chain(drained).collect()
+        let pools = self.pools.iter().map(|pool| KnownPool::new(&pool.text, fate(pool)));
+        pools.chain(self.drained.iter().map(|text| KnownPool::new(text, PoolFate::Drained))).collect()
     }
 
     fn mark(&mut self, names: &[String], is_paused: bool) {
@@ -209,27 +239,28 @@ impl RunningFile<'_> {
     }
 }
 
-/// Returns the pools of these names with their fates, each once; all but those of one fate if no name is given.
+/// Returns the pools of these names, each once; all but those of one fate if no name is given.
 ///
 /// # Errors
 /// There is no such pool.
-fn named(all: &[(String, PoolFate)], names: &[String], but: PoolFate) -> Result<Vec<(String, PoolFate)>> {
+fn named(all: &[KnownPool], names: &[String], but: PoolFate) -> Result<Vec<KnownPool>> {
     if names.is_empty() {
-        return Ok(all.iter().filter(|(_, fate)| *fate != but).cloned().collect());
+        return Ok(all.iter().filter(|pool| pool.fate != but).cloned().collect());
     }
-    if let Some(unknown) = names.iter().find(|name| all.iter().all(|(known, _)| known != *name)) {
-        let known: Vec<&str> = all.iter().map(|(known, _)| known.as_str()).collect();
+    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|pool| pool.is_named(name))) {
+        let known: Vec<&str> = all.iter().map(|pool| pool.name.as_str()).collect();
         let near = nearest(unknown, known.iter().copied()).map(|near| format!("did you mean {near}?"));
         let hint = near.unwrap_or_else(|| format!("the pools are {}", known.join(", ")));
         return Err(Failure::usage(format!("there is no pool {unknown:?}")).hint(hint));
     }
-    Ok(all.iter().filter(|(known, _)| names.contains(known)).cloned().collect())
+    let is_named = |pool: &&KnownPool| names.iter().any(|name| pool.is_named(name));
+    Ok(all.iter().filter(is_named).cloned().collect())
 }
 
 /// Returns the names of the pools that have a fate already, and of the others.
-fn split(pools: Vec<(String, PoolFate)>, fate: PoolFate) -> (Vec<String>, Vec<String>) {
-    let (already, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|(_, one)| *one == fate);
-    let names = |pools: Vec<(String, PoolFate)>| pools.into_iter().map(|(name, _)| name).collect();
+fn split(pools: Vec<KnownPool>, fate: PoolFate) -> (Vec<String>, Vec<String>) {
+    let (already, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.fate == fate);
+    let names = |pools: Vec<KnownPool>| pools.into_iter().map(|pool| pool.name).collect();
     (names(already), names(others))
 }
 
@@ -242,9 +273,18 @@ fn is_drained(name: &str) -> Failure {
 mod tests {
     use super::*;
 
-    fn pools() -> Vec<(String, PoolFate)> {
-        let fates = [PoolFate::Running, PoolFate::Paused, PoolFate::Drained];
-        ["build", "test", "old"].map(str::to_owned).into_iter().zip(fates).collect()
+    fn pools() -> Vec<KnownPool> {
+        let pool = |name: &str, size_of: Option<&str>, fate| KnownPool {
+            name: name.to_owned(),
+            size_of: size_of.map(str::to_owned),
+            fate,
+        };
+        vec![
+            pool("build", None, PoolFate::Running),
+            pool("test", None, PoolFate::Paused),
+            pool("test (dayfly-4cpu-8gb)", Some("test"), PoolFate::Running),
+            pool("old", None, PoolFate::Drained),
+        ]
     }
 
     /// Returns the names of the pools that are so already, and of those that the order changes.
@@ -260,15 +300,24 @@ mod tests {
     #[test]
     fn an_order_without_names_is_for_all_pools_that_it_can_change() {
         let pause = parts(&[], PoolFate::Drained, PoolFate::Paused);
-        assert_eq!(pause, (names(&["test"]), names(&["build"])), "a drained pool is left alone");
+        let size = "test (dayfly-4cpu-8gb)";
+        assert_eq!(pause, (names(&["test"]), names(&["build", size])), "a drained pool is left alone");
         let resume = parts(&[], PoolFate::Running, PoolFate::Running);
         assert_eq!(resume, (names(&[]), names(&["test", "old"])));
     }
 
     #[test]
+    fn an_order_for_a_pool_is_for_its_sizes_too_and_one_for_a_size_is_for_that_alone() {
+        let size = "test (dayfly-4cpu-8gb)";
+        let pause = |name: &str| parts(&[name], PoolFate::Drained, PoolFate::Paused);
+        assert_eq!(pause("test"), (names(&["test"]), names(&[size])));
+        assert_eq!(pause(size), (names(&[]), names(&[size])));
+    }
+
+    #[test]
     fn an_order_that_is_repeated_changes_nothing_and_names_count_once() {
-        let again = parts(&["test", "test"], PoolFate::Drained, PoolFate::Paused);
-        assert_eq!(again, (names(&["test"]), names(&[])));
+        let again = parts(&["old", "old"], PoolFate::Drained, PoolFate::Drained);
+        assert_eq!(again, (names(&["old"]), names(&[])));
     }
 
     #[test]
@@ -279,6 +328,9 @@ mod tests {
             (failure.code(), format!("{failure}; {}", failure.what_to_do().unwrap_or_default()))
         };
         assert_eq!(refused("biuld"), (2, "there is no pool \"biuld\"; did you mean build?".to_owned()));
-        assert_eq!(refused("x"), (2, "there is no pool \"x\"; the pools are build, test, old".to_owned()));
+        assert_eq!(
+            refused("x"),
+            (2, "there is no pool \"x\"; the pools are build, test, test (dayfly-4cpu-8gb), old".to_owned())
+        );
     }
 }

@@ -34,11 +34,12 @@ pub(crate) async fn scale(places: &Places, args: ScaleArgs) -> Result<Outcome> {
 /// Runs `dayfly drain`.
 pub(crate) async fn drain(places: &Places, args: DrainArgs) -> Result<Outcome> {
     let DrainArgs { pools, wait, timeout, target } = args;
-    let (folder, steered) = give(places, &target, PoolOrder::Drain { pools: pools.clone() }).await?;
+    let (folder, steered) = give(places, &target, PoolOrder::Drain { pools }).await?;
     if !wait {
         return Ok(Outcome::Success);
     }
-    let pools = (!steered.ends).then_some(pools);
+    // Those of the answer, because a pool's sizes are pools of their own.
+    let pools = (!steered.ends).then(|| [steered.changed, steered.already].concat());
     Wait { folder, pools, json: target.json }.for_the_end(places, timeout.map(|time| time.0)).await
 }
 

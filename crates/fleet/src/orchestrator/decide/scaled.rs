@@ -40,8 +40,11 @@ fn free_runners_wanted(scale: Scale, slots: &Slots, jobs: usize) -> usize {
 }
 
 /// Returns the number of free runners that a scaled pool needs for its jobs now: not for its minimum of idle ones, and no
-/// further ones during a pause after failures.
+/// further ones during a pause after failures. A pool that an administrator has paused needs none.
 pub(in crate::orchestrator) fn wanted_for_jobs(scale: Scale, slots: &Slots, now: Instant) -> u32 {
+    if slots.is_paused {
+        return 0;
+    }
     let is_pausing = slots.not_before.is_some_and(|at| at > now);
     let most = if is_pausing { slots.free() } else { scale.max.saturating_sub(slots.busy()) };
     slots.jobs_waiting(now).min(most)

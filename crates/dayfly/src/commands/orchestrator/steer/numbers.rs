@@ -7,7 +7,7 @@ use crate::config::{DemandWord, PoolConfig};
 use crate::exit::{Failure, Result};
 use crate::{defaults, rules};
 
-/// Returns a pool with other numbers.
+/// Returns a pool, or a size of it, with other numbers. A size keeps no idle runners.
 ///
 /// # Errors
 /// They have no meaning for it, or do not fit each other.
@@ -23,7 +23,8 @@ pub(super) fn scaled(pool: &PoolConfig, max: Option<u32>, min_idle: Option<u32>)
             format!("{} has the demand static: it always keeps max runners, and has no min_idle", pool.name);
         return Err(Failure::usage(why).hint("give --max, the number of its runners"));
     }
-    let new_min_idle = min_idle.unwrap_or(pool.min_idle);
+    let is_size = pool.spec.size_of.is_some();
+    let new_min_idle = min_idle.filter(|_| !is_size).unwrap_or(pool.min_idle);
     rules::min_idle_fits(new_min_idle, new_max).map_err(|why| match min_idle {
         Some(_) => Failure::usage(why),
         None => Failure::usage(why).hint("lower it too, with --min-idle"),
@@ -118,6 +119,17 @@ mod tests {
             refusal("", None, Some(1)),
             "a has the demand static: it always keeps max runners, and has no min_idle"
         );
+    }
+
+    #[test]
+    fn all_sizes_of_a_pool_get_its_maximum_and_only_the_pool_itself_keeps_idle_runners() {
+        let config = config("demand = 'scale-set'\nmax = 2\nsizes = ['dayfly-2cpu-2gb']");
+        let pools = config.pools[0].by_size();
+        let after: Vec<_> = pools.iter().map(|pool| scaled(pool, Some(3), Some(1)).expect("good")).collect();
+        let numbers = |pool: &PoolConfig| (pool.max, pool.min_idle);
+        assert_eq!(after.iter().map(numbers).collect::<Vec<_>>(), [(3, 1), (3, 0)]);
+        let back: Vec<_> = after.iter().map(|pool| scaled(pool, Some(2), Some(0)).expect("good")).collect();
+        assert_eq!(back, pools);
     }
 
     #[test]

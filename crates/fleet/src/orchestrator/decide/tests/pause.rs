@@ -14,6 +14,8 @@ fn a_paused_pool_retires_its_idle_runners_and_starts_none_while_its_jobs_are_cou
     pool.assigned(4);
     assert_eq!(pool.act(), [], "no runner starts for jobs that come meanwhile");
     assert_eq!(pool.slots.jobs_waiting(pool.now), 3);
+    let Demand::Scaled(scale) = pool.demand else { panic!("it is scaled") };
+    assert_eq!(wanted_for_jobs(scale, &pool.slots, pool.now), 0, "other pools keep their places");
     pool.end(2, LoopResult::NoJob("x".to_owned()));
     pool.end(1, finished());
     pool.assigned(3);
