@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use clap::Parser as _;
@@ -26,9 +26,11 @@ fn a_service_manager_gets_each_message_of_the_process_that_it_has_started() {
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
-    let name = thread::current().name().expect("the test's name").to_owned();
+    let module = module_path!().split_once("::").expect("the crate comes first").1;
+    let name = format!("{module}::a_service_manager_gets_each_message_of_the_process_that_it_has_started");
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", &name])
+        .stdout(Stdio::null())
         .env(IS_SERVICE, "1")
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "500000")

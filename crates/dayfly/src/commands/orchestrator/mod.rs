@@ -8,6 +8,7 @@ mod steer;
 mod webhook;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dayfly_fleet::orchestrator::{
     Budget, CHANGES_MAX, FailureRule, Heartbeat, Orchestration, PoolRun, orchestrate,
@@ -31,6 +32,9 @@ use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
 use reload::{FilePool, PoolText, RunningFile, Triggers};
 use webhook::Webhook;
+
+/// Shortest time between two signs of life, whatever the service manager demands.
+const BEAT_MIN: Duration = Duration::from_millis(10);
 
 /// The pools to run, and their share of the host.
 struct Plan {
@@ -137,7 +141,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
 /// Returns the sign of life for the service manager's watchdog, twice in each of its intervals.
 fn heartbeat(service: &Service) -> Option<Heartbeat> {
     let (interval, service) = (service.watchdog()?, service.clone());
-    Some(Heartbeat::new(interval / 2, move || service.alive()))
+    Some(Heartbeat::new((interval / 2).max(BEAT_MIN), move || service.alive()))
 }
 
 /// Reads the pools of a file, and prints its problems.

@@ -115,7 +115,7 @@ fn summary(status: &Status) -> String {
         let pools = status.pools.values().filter(move |pool| pool.state == state);
         pools.filter_map(|pool| pool.name.as_deref()).collect::<Vec<_>>().join(", ")
     };
-    let mut text = format!("{runners} runners, {jobs} jobs run, {waiting} wait");
+    let mut text = format!("{runners} runners, {jobs} with a job; {waiting} jobs wait");
     for (word, names) in [("paused", pools(PoolState::Paused)), ("draining", pools(PoolState::Draining))] {
         if !names.is_empty() {
             text.push_str(&format!("; {word}: {names}"));
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn the_line_for_the_service_manager_counts_runners_and_names_the_pools_that_stand_still() {
         let mut status = Status::default();
-        assert_eq!(summary(&status), "0 runners, 0 jobs run, 0 wait");
+        assert_eq!(summary(&status), "0 runners, 0 with a job; 0 jobs wait");
         let runner = Some("1-aaaaaaa".to_owned());
         let idle = LoopStatus { runner, phase: Phase::Idle, ..LoopStatus::default() };
         let busy = LoopStatus { job: Some("x".to_owned()), ..idle.clone() };
@@ -238,6 +238,6 @@ mod tests {
         let paused =
             PoolStatus { name: Some("a".to_owned()), state: PoolState::Paused, since_ms: 1, waiting: 4 };
         status.pools.insert(0, paused);
-        assert_eq!(summary(&status), "2 runners, 1 jobs run, 4 wait; paused: a");
+        assert_eq!(summary(&status), "2 runners, 1 with a job; 4 jobs wait; paused: a");
     }
 }
