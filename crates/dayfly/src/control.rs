@@ -171,7 +171,7 @@ pub(crate) struct Steered {
     pub(crate) already: Vec<String>,
     /// True if the orchestrator ends with the last runner.
     pub(crate) ends: bool,
-    /// What the administrator has to know.
+    /// Notes for the administrator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<String>,
 }

@@ -47,7 +47,7 @@ pub struct LoopStatus {
     pub state: RunnerState,
 }
 
-/// What a pool does with its jobs.
+/// The treatment of a pool's jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolState {
@@ -65,7 +65,7 @@ pub enum PoolState {
 pub struct PoolStatus {
     /// Its name. A pool that drains may have the name of another one.
     pub name: Option<String>,
-    /// What it does with its jobs.
+    /// The treatment of its jobs.
     pub state: PoolState,
     /// Start of that state, milliseconds since 1970-01-01 UTC.
     pub since_ms: u64,

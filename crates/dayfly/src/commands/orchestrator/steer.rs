@@ -44,7 +44,7 @@ impl KnownPool {
     }
 }
 
-/// What a pool of the file does.
+/// The state of a pool of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PoolFate {
     Running,

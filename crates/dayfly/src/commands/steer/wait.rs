@@ -27,7 +27,7 @@ pub(super) struct Wait {
     pub(super) json: bool,
 }
 
-/// What is left of a drain.
+/// The rest of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Left {
     /// Runners.
@@ -36,7 +36,7 @@ struct Left {
     jobs: usize,
 }
 
-/// What a look at the status has shown.
+/// The finding of a look at the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     Draining(Left),
