@@ -168,10 +168,12 @@ fn cells(row: &Row, now_ms: u64) -> [String; 9] {
         return cells;
     }
     let Some(status) = &row.status else {
-        let state = match (row.alive, row.private_lab) {
-            (false, _) => "abandoned",
-            (true, true) => "a demo",
-            (true, false) => "starting",
+        // A process writes its status once its pools are prepared.
+        let state = match (row.alive, row.private_lab, row.pid) {
+            (false, _, _) => "abandoned",
+            (true, true, _) => "a demo",
+            (true, false, None) => "starting",
+            (true, false, Some(_)) => "no loop",
         };
         let state = state.to_owned();
         let scope = row.scope.clone().unwrap_or_else(nothing);
@@ -244,6 +246,10 @@ mod tests {
         assert_eq!(cells(&row, 0)[4], "abandoned");
         row.status = None;
         assert_eq!(cells(&row, 0).join("|"), "a|-|-|-|abandoned|-|-|-|o/r");
+        row.alive = true;
+        assert_eq!(cells(&row, 0)[4], "no loop", "a scaled pool has none before its first job");
+        row.pid = None;
+        assert_eq!(cells(&row, 0)[4], "starting");
     }
 
     /// Returns the rows of an instance with this status.
