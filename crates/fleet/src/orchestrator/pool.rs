@@ -171,6 +171,8 @@ impl RunningPool {
         environment: &Path,
         (host, facts, tasks): (&VmHost, &FactSink, &mut Tasks),
     ) {
+        // Its next wait for a first machine begins anew, even if this one ends before the next decision.
+        self.without_since = None;
         self.slots.started(number, purpose.clone(), is_awaited, Instant::now());
         self.spawn(number, &purpose, None, environment, (host, facts, tasks));
     }

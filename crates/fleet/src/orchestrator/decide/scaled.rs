@@ -40,7 +40,8 @@ fn free_runners_wanted(scale: Scale, slots: &Slots, jobs: usize) -> usize {
 }
 
 /// Returns the number of free runners that a scaled pool needs for its jobs now: not for its minimum of idle ones, and no
-/// further ones during a pause after failures. A pool that an administrator has paused needs none.
+/// further ones during a pause after failures. A pool that an administrator has paused needs none, so that no other size of
+/// the pool gives up idle runners for it.
 pub(in crate::orchestrator) fn wanted_for_jobs(scale: Scale, slots: &Slots, now: Instant) -> u32 {
     if slots.is_paused {
         return 0;

@@ -88,3 +88,15 @@ fn a_pool_that_drains_has_no_jobs_that_wait() {
     pool.assigned(4);
     assert_eq!(pool.slots.jobs_waiting(pool.now), 0, "they are for another pool");
 }
+
+#[test]
+fn the_jobs_of_a_paused_pool_take_no_places_from_the_other_sizes_of_the_pool() {
+    let scale = Scale { min_idle: 1, max: 4, idle_timeout: IDLE };
+    let mut pool = Pool::scaled(1, 4);
+    pool.assigned(2);
+    assert_eq!(wanted_for_jobs(scale, &pool.slots, pool.now), 2);
+    pool.slots.is_paused = true;
+    assert_eq!(wanted_for_jobs(scale, &pool.slots, pool.now), 0);
+    pool.slots.is_paused = false;
+    assert_eq!(wanted_for_jobs(scale, &pool.slots, pool.now), 2);
+}
