@@ -1,9 +1,11 @@
 //! Processes by descriptor, so that a wait or a kill never hits another process that got the same number.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -27,7 +29,32 @@ enum Parent {
     /// This process.
     This(Child),
     /// An earlier process, which has died.
-    Earlier { pid: u32 },
+    Earlier(TakenOver),
+}
+
+/// The ids of the processes that this process has taken over.
+static TAKEN_OVER: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// A process that was taken over. Its id is in the list until this is dropped.
+#[derive(Debug)]
+struct TakenOver(u32);
+
+impl TakenOver {
+    fn new(pid: u32) -> Self {
+        TAKEN_OVER.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for TakenOver {
+    fn drop(&mut self) {
+        TAKEN_OVER.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// Returns the ids of the processes that this process has taken over.
+pub(crate) fn taken_over() -> BTreeSet<u32> {
+    TAKEN_OVER.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// How a process stopped.
@@ -61,7 +88,7 @@ impl Process {
     /// Takes over a process that an earlier process has started.
     pub(crate) fn of_earlier(pid: u32, descriptor: OwnedFd) -> io::Result<Self> {
         let descriptor = crate::readiness::readable(descriptor)?;
-        Ok(Self { parent: Parent::Earlier { pid }, descriptor, kill_signal: Signal::KILL })
+        Ok(Self { parent: Parent::Earlier(TakenOver::new(pid)), descriptor, kill_signal: Signal::KILL })
     }
 
     /// Makes [`Process::kill`] send another signal, for a process that then kills others and exits after them.
@@ -73,7 +100,7 @@ impl Process {
     pub(crate) fn id(&self) -> u32 {
         match &self.parent {
             Parent::This(child) => child.id(),
-            Parent::Earlier { pid } => *pid,
+            Parent::Earlier(process) => process.0,
         }
     }
 
@@ -87,7 +114,7 @@ impl Process {
                         return Ok(status.into());
                     }
                 }
-                Parent::Earlier { .. } => return Ok(Ending::Unknown),
+                Parent::Earlier(_) => return Ok(Ending::Unknown),
             }
             ready.clear_ready();
         }
@@ -109,8 +136,8 @@ impl Process {
         let has_exited = matches!(self.parent, Parent::This(_)) || self.exits_within(REAP_LIMIT);
         let reaped = match &mut self.parent {
             Parent::This(child) => child.wait().map(drop),
-            Parent::Earlier { .. } if has_exited => Ok(()),
-            Parent::Earlier { .. } => Err(io::ErrorKind::TimedOut.into()),
+            Parent::Earlier(_) if has_exited => Ok(()),
+            Parent::Earlier(_) => Err(io::ErrorKind::TimedOut.into()),
         };
         if let Err(error) = reaped {
             tracing::debug!(pid = self.id(), "cannot wait for a process: {error}");
@@ -155,10 +182,13 @@ mod tests {
         let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor");
         let mut process = Process::of_earlier(child.id(), descriptor).expect("process");
         assert_eq!((process.id(), process.has_ended()), (child.id(), false));
+        assert!(taken_over().contains(&child.id()));
         process.kill();
         assert_eq!(process.wait().await.expect("wait"), Ending::Unknown);
         process.reap();
         assert!(process.has_ended());
+        drop(process);
+        assert!(!taken_over().contains(&child.id()));
         child.wait().expect("reaped");
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::plan::NAME_PREFIX;
 use crate::launch::is_user_of_vmm;
+use crate::process;
 
 /// The sizes of machines, added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,14 +34,17 @@ pub(crate) fn committed_mib() -> io::Result<u64> {
     Ok(sum(|_| true)?.memory_mib)
 }
 
-/// Returns the sizes of those machines of this user on this host that this process has not started, with the spares of other
-/// processes. Blocks for some milliseconds.
+/// Returns the sizes of those machines of this user on this host that this process has neither started nor taken over, with the
+/// spares of other processes. Blocks for some milliseconds.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub fn machines_of_others() -> io::Result<MachineSizes> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    sum(|process| parent(process) != Some(own))
+    let taken_over = process::taken_over();
+    let id = |process: &Path| process.file_name()?.to_str()?.parse().ok();
+    let is_taken_over = |process: &Path| id(process).is_some_and(|id| taken_over.contains(&id));
+    sum(|process| parent(process) != Some(own) && !is_taken_over(process))
 }
 
 /// Adds up the machines whose process passes the test. It gets the process's folder in `/proc`.
