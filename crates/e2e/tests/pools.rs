@@ -3,6 +3,8 @@
 
 #[path = "pools/steer.rs"]
 mod steer;
+#[path = "pools/take_over.rs"]
+mod take_over;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -8,6 +8,7 @@
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
 //!     reserve         space that ends of runners may use on a full disk
+//!     sessions/       the sessions of its scale sets, for the process after it
 //!     runs/<id>/      one folder per runner: journal, and vm/ with the machine's sockets, disk and console log
 //!     spares/<id>/    one folder per spare machine; it becomes the vm/ of a run
 //!     lab/            data of a lab that lives only as long as this process (`dayfly demo`)
@@ -37,6 +38,8 @@ pub const FOLDER: &str = "instances";
 const SPARES: &str = "spares";
 /// Folder of the data of a private lab.
 const LAB: &str = "lab";
+/// Folder of the notes of scale sets' sessions.
+pub(crate) const SESSIONS: &str = "sessions";
 /// The lock, and its name until it is held.
 const LOCK: &str = "lock";
 const NEW_LOCK: &str = "lock.new";
@@ -120,6 +123,7 @@ impl Instance {
         instance.write_record()?;
         private_folder(&instance.runs())?;
         private_folder(&instance.environment())?;
+        private_folder(&instance.sessions())?;
         Ok(instance)
     }
 
@@ -159,6 +163,11 @@ impl Instance {
     /// Returns the common environment directory of its loops.
     pub fn environment(&self) -> PathBuf {
         self.folder.join("environment")
+    }
+
+    /// Returns the folder of the notes of its scale sets' sessions.
+    pub fn sessions(&self) -> PathBuf {
+        self.folder.join(SESSIONS)
     }
 
     /// Returns the folder that contains the folders of its spare machines.

@@ -13,7 +13,7 @@ use dayfly_forge::{Forge, ForgeError, RunnerScope};
 use dayfly_vm::EnvironmentDir;
 
 use crate::fact::RegistrationEnd;
-use crate::instance::{self, Abandoned, InstanceError, Served, Serves, machine_of, reserve_of};
+use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, machine_of, reserve_of};
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState, VmState};
@@ -99,8 +99,12 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
                 Err(error) => sweep.left.push((spare, error.to_string())),
             }
         }
-        if !abandoned.runs()?.is_empty() && !is_ours(&abandoned.served, serving) {
+        let is_ours = is_ours(&abandoned.served, serving);
+        if !is_ours && (!abandoned.runs()?.is_empty() || has_sessions(&abandoned.folder)) {
             continue;
+        }
+        if let Some(heir) = heir.filter(|_| is_ours) {
+            heir.inherit_sessions(&abandoned.folder);
         }
         sweep_instance(&abandoned, serving, heir, &mut sweep).await?;
         let folder = abandoned.folder.clone();
@@ -137,6 +141,11 @@ pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep 
         }
     }
     sweep
+}
+
+/// Returns true if a scale set's session may still be open because of this instance.
+fn has_sessions(instance: &Path) -> bool {
+    std::fs::read_dir(instance.join(SESSIONS)).is_ok_and(|mut notes| notes.next().is_some())
 }
 
 fn is_ours(served: &Served, serving: &[Serving]) -> bool {

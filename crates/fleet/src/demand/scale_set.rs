@@ -3,6 +3,8 @@
 //! The number of runners follows from the number of assigned jobs alone. The messages about single jobs may be lost or come
 //! twice, so they only name the runner that has a job.
 
+mod note;
+
 use std::time::Duration;
 
 use dayfly_forge::scale_set::{
@@ -17,6 +19,7 @@ use crate::fact::Fact;
 use crate::job_end::{JobConclusion, JobEnd};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactWriter;
+pub use note::SessionNote;
 
 /// Longest wait of a runner for the scale set that it is registered in. The listener needs a few calls for it.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +30,7 @@ pub(super) const SCALE_SET: &str = "scale set";
 #[derive(Debug)]
 pub struct ScaleSetSource {
     listener: ScaleSetListener,
+    note: SessionNote,
     /// The most jobs that the pool may have at once.
     capacity: watch::Receiver<u32>,
     id: watch::Sender<Option<u64>>,
@@ -67,21 +71,28 @@ impl RegisterError {
 }
 
 /// Creates the source and the registrar of a pool that has at most `capacity` jobs at once, which may change. Neither sends
-/// anything yet.
+/// anything yet. `note` names the session of a process that died, if there is one.
 pub fn scale_set(
     client: ScaleSetClient,
     spec: ScaleSetSpec,
     capacity: watch::Receiver<u32>,
+    note: SessionNote,
 ) -> (ScaleSetSource, ScaleSetRegistrar) {
     let (sender, id) = watch::channel(None);
     let registrar = ScaleSetRegistrar { client: client.clone(), name: spec.name.clone(), id };
     let listener = ScaleSetListener::new(client, spec);
-    (ScaleSetSource { listener, capacity, id: sender }, registrar)
+    (ScaleSetSource { listener, note, capacity, id: sender }, registrar)
 }
 
 impl ScaleSetSource {
     /// Passes the demand on until a stop order, and ends the session.
     pub(super) async fn run(&mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
+        // Read only now, because the note of a source before this one is gone once that source has ended.
+        if self.listener.session().is_none()
+            && let Some(abandoned) = self.note.read()
+        {
+            self.listener.end_first(abandoned);
+        }
         loop {
             let capacity = *self.capacity.borrow_and_update();
             let interrupted = async {
@@ -91,6 +102,7 @@ impl ScaleSetSource {
                 }
             };
             let update = self.listener.next(capacity, interrupted).await;
+            self.note.keep(self.listener.session());
             let update = match update {
                 Some(update) => update,
                 None if stop.order() == StopOrder::None => continue,
@@ -111,8 +123,9 @@ impl ScaleSetSource {
                 ScaleSetUpdate::Trouble(trouble) => facts.tell(fact(trouble.to_string(), true)).await,
             }
         }
-        if let Err(error) = self.listener.close().await {
-            facts.tell(fact(error.to_string(), true)).await;
+        match self.listener.close().await {
+            Ok(()) => self.note.keep(None),
+            Err(error) => facts.tell(fact(error.to_string(), true)).await,
         }
     }
 }

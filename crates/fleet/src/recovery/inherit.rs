@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{RunSweepError, Serving, is_registered_at};
 use crate::fact::RunnerRef;
-use crate::instance::{Instance, machine_of};
+use crate::instance::{Instance, SESSIONS, machine_of};
 use crate::journal;
 use crate::state::RunnerState;
 
@@ -41,6 +41,18 @@ impl Heir {
     /// Returns the heir of one run, of the loop with this number.
     pub fn of_loop(instance: &Instance, index: u32) -> Self {
         Self { only: Some(index), ..Self::of_all(instance) }
+    }
+
+    /// Moves the notes of the sessions of scale sets into the heir's instance, so that its sources end these sessions before they
+    /// open their own. What cannot be moved ends by itself after some minutes.
+    pub(super) fn inherit_sessions(&self, instance: &Path) {
+        if self.only.is_some() {
+            return;
+        }
+        let own = self.runs.with_file_name(SESSIONS);
+        for note in std::fs::read_dir(instance.join(SESSIONS)).into_iter().flatten().flatten() {
+            let _ = std::fs::rename(note.path(), own.join(note.file_name()));
+        }
     }
 
     /// Moves a run into the heir's instance if its machine lives, and if this start serves its place. Returns it with the number

@@ -11,7 +11,7 @@ use super::demand::{ScaleSetDemand, ScaleSetStatistics};
 use super::message::ScaleSetMessage;
 use super::offers::Offers;
 use super::remedy::{Remedy, Step, pause, remedy};
-use super::session::ScaleSetSession;
+use super::session::{ScaleSetSession, SessionId};
 use super::update::{ListenerTrouble, ReadyScaleSet, ScaleSetUpdate};
 use crate::ForgeError;
 
@@ -60,8 +60,8 @@ pub struct ScaleSetListener {
     phase: Phase,
     /// The id of the scale set that was served last.
     last_scale_set: Option<u64>,
-    /// A session that was given up although it may still exist.
-    abandoned: Option<ScaleSetSession>,
+    /// A session of this listener, or of a process that died, that may still exist. It is ended before another one is opened.
+    abandoned: Option<SessionId>,
     /// The last message that was read in this session, or 0.
     last_message: u64,
     /// The message that the caller acts on, until it is deleted.
@@ -119,6 +119,21 @@ impl ScaleSetListener {
         }
     }
 
+    /// Ends a session of a process that died before the first one of this listener is opened. Without that, the forge refuses
+    /// the new session until the old one has expired, which takes minutes. Only this session is ended: if another listener has
+    /// opened one since, it has another id.
+    pub fn end_first(&mut self, abandoned: SessionId) {
+        self.abandoned = Some(abandoned);
+    }
+
+    /// Returns the session that exists at the forge because of this listener, or that it still has to end.
+    pub fn session(&self) -> Option<SessionId> {
+        match &self.phase {
+            Phase::Stale(session) | Phase::Live(session, _) => Some(session.id()),
+            Phase::NoScaleSet | Phase::NoSession(_) => self.abandoned.clone(),
+        }
+    }
+
     /// Takes the next step and returns its outcome. A call says that the caller has acted on the update before: only then
     /// is the update's message deleted. If the process dies earlier, the forge sends the message again.
     ///
@@ -169,11 +184,8 @@ impl ScaleSetListener {
     /// # Errors
     /// [`ForgeError::TooLate`] after 15 s. For the rest see [`ForgeError`]. The forge ends the session after some minutes.
     pub async fn close(&mut self) -> Result<(), ForgeError> {
-        let session = match std::mem::replace(&mut self.phase, Phase::NoScaleSet) {
-            Phase::Stale(session) | Phase::Live(session, _) => Some(session),
-            Phase::NoScaleSet | Phase::NoSession(_) => self.abandoned.take(),
-        };
-        let Some(session) = session else { return Ok(()) };
+        let Some(session) = self.session() else { return Ok(()) };
+        (self.phase, self.abandoned) = (Phase::NoScaleSet, None);
         let what = format!("end the session of the scale set \"{}\"", self.spec.name);
         match tokio::time::timeout(CLOSE_LIMIT, self.client.close_session(&session)).await {
             Ok(outcome) => outcome.map(drop),
@@ -342,7 +354,7 @@ impl ScaleSetListener {
             (Remedy::RenewToken | Remedy::Refresh, Some(session)) => self.phase = Phase::Stale(session),
             (Remedy::NewSession, Some(session)) => {
                 self.phase = Phase::NoSession(session.scale_set());
-                self.abandoned = Some(session);
+                self.abandoned = Some(session.id());
             }
             (Remedy::NewScaleSet | Remedy::RenewToken | Remedy::Refresh | Remedy::NewSession, _) => {
                 self.phase = Phase::NoScaleSet;

@@ -45,6 +45,6 @@ pub use fault::ServiceFault;
 pub use listener::{ScaleSetListener, ScaleSetSpec};
 pub use message::{RunnerOfJob, ScaleSetJob, ScaleSetJobEvent, ScaleSetMessage};
 pub use runner::{NewScaleSetRunner, ScaleSetRunner};
-pub use session::ScaleSetSession;
+pub use session::{ScaleSetSession, SessionId};
 pub use update::{ListenerTrouble, ReadyScaleSet, ScaleSetUpdate};
 pub use wire::{ScaleSet, ScaleSetLabel};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::address::trusted;
@@ -23,6 +23,13 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(90);
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Header with the most jobs that the scale set may have, running ones included.
 const CAPACITY_HEADER: &str = "x-scalesetmaxcapacity";
+
+/// The place of a session at the forge. It is no secret, because only the owner of the scale set has a token for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionId {
+    scale_set: u64,
+    session: String,
+}
 
 /// A session: the right to read the messages of a scale set. A scale set has only one.
 #[derive(Clone)]
@@ -49,6 +56,11 @@ impl fmt::Debug for ScaleSetSession {
 }
 
 impl ScaleSetSession {
+    /// Returns its place, by which a later process can end it.
+    pub fn id(&self) -> SessionId {
+        SessionId { scale_set: self.scale_set, session: self.id.clone() }
+    }
+
     /// Returns the id of the scale set.
     pub fn scale_set(&self) -> u64 {
         self.scale_set
@@ -112,7 +124,7 @@ impl ScaleSetClient {
     /// [`ForgeError::NotFound`] if the session has ended. For the rest see [`ForgeError`].
     pub async fn refresh_session(&self, session: &ScaleSetSession) -> Result<ScaleSetSession, ForgeError> {
         let what = self.what("refresh the session of", session.scale_set);
-        let answer = self.send(ServiceCall::new(what, Method::PATCH, session_path(session))).await?;
+        let answer = self.send(ServiceCall::new(what, Method::PATCH, session_path(&session.id()))).await?;
         ScaleSetSession::read(&answer, session.scale_set, self.admin().await?.service)
     }
 
@@ -120,7 +132,7 @@ impl ScaleSetClient {
     ///
     /// # Errors
     /// See [`ForgeError`]. An answer other than 204 and 404 is an error.
-    pub async fn close_session(&self, session: &ScaleSetSession) -> Result<Deletion, ForgeError> {
+    pub async fn close_session(&self, session: &SessionId) -> Result<Deletion, ForgeError> {
         let what = self.what("end the session of", session.scale_set);
         deletion(self.send(ServiceCall::new(what, Method::DELETE, session_path(session))).await)
     }
@@ -223,6 +235,6 @@ impl ScaleSetClient {
     }
 }
 
-fn session_path(session: &ScaleSetSession) -> String {
-    format!("{PATH}/{}/sessions/{}", session.scale_set, part(&session.id))
+fn session_path(session: &SessionId) -> String {
+    format!("{PATH}/{}/sessions/{}", session.scale_set, part(&session.session))
 }

@@ -91,6 +91,27 @@ async fn a_session_of_another_is_waited_for() {
 }
 
 #[tokio::test]
+async fn the_session_of_a_process_that_died_is_ended_before_the_next_one_is_opened() {
+    let stage = Stage::new().await;
+    stage.scale_set().await;
+    let dead = Listening::start(&stage).await;
+    let session = dead.0.session().expect("a session");
+    drop(dead);
+    let mut next = Listening::new(stage.scale_sets());
+    next.0.end_first(session.clone());
+    next.ready().await;
+    next.demand().await;
+    let own = next.0.session().expect("a session");
+    assert_ne!(own, session);
+    // A listener that knows only a session which is gone meets the usual refusal, and disturbs nothing.
+    let mut late = Listening::new(stage.scale_sets());
+    late.0.end_first(session);
+    late.ready().await;
+    late.trouble().await;
+    assert_eq!(next.0.session(), Some(own));
+}
+
+#[tokio::test]
 async fn a_scale_set_that_is_gone_is_created_again() {
     let stage = Stage::new().await;
     let set = stage.scale_set().await;

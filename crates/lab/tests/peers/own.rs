@@ -148,8 +148,8 @@ async fn one_session_at_a_time(scope: (&str, &str)) {
     assert_eq!(fault(second), ServiceFault::SessionTaken);
     let refreshed = stage.client.refresh_session(&session).await.unwrap();
     assert_eq!(stage.client.next_message(&refreshed, 0, 3).await.unwrap(), None);
-    assert_eq!(stage.client.close_session(&refreshed).await.unwrap(), Deletion::Deleted);
-    assert_eq!(stage.client.close_session(&session).await.unwrap(), Deletion::Gone);
+    assert_eq!(stage.client.close_session(&refreshed.id()).await.unwrap(), Deletion::Deleted);
+    assert_eq!(stage.client.close_session(&session.id()).await.unwrap(), Deletion::Gone);
     stage.session().await;
 }
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use dayfly_fleet::demand::{
-    self, MinIdleNow, MinIdleSchedule, PollSource, PoolLabels, ScaleSetRegistrar, ScaleSetSource, Source,
-    WebhookSource,
+    self, MinIdleNow, MinIdleSchedule, PollSource, PoolLabels, ScaleSetRegistrar, ScaleSetSource,
+    SessionNote, Source, WebhookSource,
 };
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
@@ -195,7 +195,8 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
     let registrar = match &known.scale_set {
         Some(request) => {
             let (sender, capacity) = watch::channel(request.capacity);
-            let (source, registrar) = scale_set(&known, request, capacity, &labels);
+            let note = session_note(&known, request, instance);
+            let (source, registrar) = scale_set(&known, request, capacity, &labels, note);
             controls.capacity = Some(sender);
             sources.push(Source::ScaleSet(Box::new(source)));
             Registrar::ScaleSet(registrar)
@@ -263,6 +264,7 @@ fn scale_set(
     request: &ScaleSetRequest,
     capacity: watch::Receiver<u32>,
     labels: &[String],
+    note: SessionNote,
 ) -> (ScaleSetSource, ScaleSetRegistrar) {
     let is_named = labels.iter().any(|label| label.eq_ignore_ascii_case(&request.name));
     let own = (!is_named).then(|| request.name.clone());
@@ -272,7 +274,12 @@ fn scale_set(
         labels: own.into_iter().chain(labels.iter().cloned()).collect(),
         owner: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    demand::scale_set(request.client.clone(), spec, capacity)
+    demand::scale_set(request.client.clone(), spec, capacity, note)
+}
+
+fn session_note(known: &KnownPool, request: &ScaleSetRequest, instance: &Instance) -> SessionNote {
+    let (forge, scope) = (known.forge.base().url().as_str(), known.spec.scope.to_string());
+    SessionNote::of(&instance.sessions(), &[forge, &scope, &known.group.name, &request.name])
 }
 
 /// Asks a pool's forge for everything that must be known before the first runner.

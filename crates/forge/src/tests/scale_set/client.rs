@@ -141,6 +141,6 @@ async fn a_session_of_a_hostile_server_leads_to_no_other_path() {
     let session = json!({"sessionId": "../../8", "messageQueueUrl": queue, "messageQueueAccessToken": "T"});
     service.script(format!("POST {SETS}/7/sessions"), Reply::new(200, session));
     let session = client.open_session(7, "x").await.unwrap();
-    let _ = client.close_session(&session).await;
+    let _ = client.close_session(&session.id()).await;
     assert_eq!(service.requests(&format!("DELETE {SETS}/7/sessions/..%2F..%2F8?")).len(), 1);
 }
