@@ -4,6 +4,7 @@
 //!   instances/<random>/
 //!     lock            held (flock) as long as the process lives
 //!     instance.json   the forge, the scope and the prefix of each pool that it serves
+//!     taken-over      there if its process has died, and another one goes on with its runs and holds its lock
 //!     control.sock    requests to an orchestrator that runs from a file
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
@@ -47,6 +48,8 @@ const NEW_LOCK: &str = "lock.new";
 const RECORD: &str = "instance.json";
 /// The reserve of space.
 const RESERVE: &str = "reserve";
+/// Marks an instance whose runs belong to the instance of another process, which holds its lock.
+const TAKEN_OVER: &str = "taken-over";
 
 /// Longest time that a process may take between the creation of its folder and of the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
@@ -220,6 +223,13 @@ impl Abandoned {
         folders_in(&self.folder.join("runs"))
     }
 
+    /// Hides the instance from [`all`] as long as its lock is held, because its runs are shown by the process that goes on with
+    /// them.
+    pub(crate) fn hide(&self) {
+        // If that fails, the instance is shown with the last state of its loops.
+        let _ = fs::write(self.folder.join(TAKEN_OVER), "");
+    }
+
     /// Returns the path of the instance's record.
     pub(crate) fn record(&self) -> PathBuf {
         self.folder.join(RECORD)
@@ -273,6 +283,9 @@ pub fn all(state: &Path) -> Result<Vec<InstanceInfo>, InstanceError> {
         let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
         // The lock is shared and held only for a moment, so that two readers do not mistake each other for the instance.
         let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        if alive && folder.join(TAKEN_OVER).exists() {
+            continue;
+        }
         let serves = match read_record(&folder) {
             Ok(Served::Known(serves)) => serves,
             Ok(Served::Nothing | Served::Unreadable) | Err(_) => Vec::new(),

@@ -8,6 +8,7 @@
 mod inherit;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dayfly_forge::{Forge, ForgeError, RunnerScope};
 use dayfly_vm::EnvironmentDir;
@@ -17,6 +18,7 @@ use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, 
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState, VmState};
+use inherit::Home;
 pub use inherit::{Heir, Inherited};
 
 /// The result of a sweep.
@@ -106,7 +108,13 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
         if let Some(heir) = heir.filter(|_| is_ours) {
             heir.inherit_sessions(&abandoned.folder);
         }
+        let before = sweep.inherited.len();
         sweep_instance(&abandoned, serving, heir, &mut sweep).await?;
+        if sweep.inherited.len() > before {
+            let home = Home::of(abandoned);
+            sweep.inherited[before..].iter_mut().for_each(|(_, run)| run._home = Some(Arc::clone(&home)));
+            continue;
+        }
         let folder = abandoned.folder.clone();
         let damaged = (abandoned.served == Served::Unreadable).then(|| abandoned.record());
         match abandoned.remove() {

@@ -55,6 +55,7 @@ pub(crate) async fn run_slot(
     let tries_again = slot.repeat.is_none() || slot.is_patient;
     loop {
         let EndedRunner { result, up_for } = match inherited.take() {
+            // Its instance goes with it.
             Some(inherited) => run_inherited(&inherited, (pool, slot, host), facts, &stop).await,
             None => run_one(pool, slot, host, facts, &stop).await,
         };

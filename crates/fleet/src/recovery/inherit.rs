@@ -1,23 +1,25 @@
-//! Finds the runs of processes that died whose machine lives, and moves them into this process's instance. The runners go on
-//! there ([`crate::runner::run_inherited`]).
+//! Finds the runs of processes that died whose machine lives. The runners go on where they are
+//! ([`crate::runner::run_inherited`]), because a job without a machine has its files there; this process holds the lock of
+//! their instance meanwhile.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{RunSweepError, Serving, is_registered_at};
 use crate::fact::RunnerRef;
-use crate::instance::{Instance, SESSIONS, machine_of};
+use crate::instance::{Abandoned, Instance, SESSIONS, machine_of};
 use crate::journal;
 use crate::state::RunnerState;
 
 /// The instance that takes runs over.
 #[derive(Debug)]
 pub struct Heir {
-    runs: PathBuf,
+    sessions: PathBuf,
     /// If set, only one run is taken over, of the loop with this number.
     only: Option<u32>,
 }
 
-/// A run that was moved into this instance.
+/// A run that this process takes over.
 #[derive(Debug)]
 pub struct Inherited {
     /// Its folder.
@@ -30,12 +32,36 @@ pub struct Inherited {
     pub was_up: bool,
     /// True if it had a job.
     pub has_job: bool,
+    /// The instance that the run is in.
+    pub(super) _home: Option<Arc<Home>>,
+}
+
+/// The instance of a process that died, as long as this process has runs in it. Dropping it frees its lock, and removes its
+/// folder unless something is left in it for a later start.
+#[derive(Debug)]
+pub(super) struct Home(Option<Abandoned>);
+
+impl Home {
+    /// Hides the instance from commands, because its runs are those of another process from now on.
+    pub(super) fn of(abandoned: Abandoned) -> Arc<Self> {
+        abandoned.hide();
+        Arc::new(Self(Some(abandoned)))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.0.take() {
+            // What cannot be removed now is removed by a later start.
+            let _ = abandoned.remove();
+        }
+    }
 }
 
 impl Heir {
     /// Returns the heir of all runs of the places that an instance serves.
     pub fn of_all(instance: &Instance) -> Self {
-        Self { runs: instance.runs(), only: None }
+        Self { sessions: instance.sessions(), only: None }
     }
 
     /// Returns the heir of one run, of the loop with this number.
@@ -49,14 +75,12 @@ impl Heir {
         if self.only.is_some() {
             return;
         }
-        let own = self.runs.with_file_name(SESSIONS);
         for note in std::fs::read_dir(instance.join(SESSIONS)).into_iter().flatten().flatten() {
-            let _ = std::fs::rename(note.path(), own.join(note.file_name()));
+            let _ = std::fs::rename(note.path(), self.sessions.join(note.file_name()));
         }
     }
 
-    /// Moves a run into the heir's instance if its machine lives, and if this start serves its place. Returns it with the number
-    /// of that place in `serving`: the pool of the same name, or else the first one that registers runners there.
+    /// Returns a run if its machine lives, and if this start serves its place, with the number of that place in `serving`: the pool of the same name, or else the first one that registers runners there.
     /// `before` is the number of runs that were taken over before.
     pub(super) fn inherit(
         &self,
@@ -75,11 +99,8 @@ impl Heir {
         let is_there = |own: &Serving| is_registered_at(&state, &own.serves);
         let same = serving.iter().position(|own| is_there(own) && own.serves.pool == first.pool);
         let Some(place) = same.or_else(|| serving.iter().position(is_there)) else { return Ok(None) };
-        let folder = self.runs.join(runner.id.as_str());
-        // In one step, so that a crash leaves the run to the one instance or to the other.
-        std::fs::rename(run, &folder).map_err(RunSweepError::Folder)?;
-        let (was_up, has_job) = (state.was_up(), state.job.running().is_some());
-        Ok(Some((place, Inherited { folder, runner, index, was_up, has_job })))
+        let (folder, was_up, has_job) = (run.to_owned(), state.was_up(), state.job.running().is_some());
+        Ok(Some((place, Inherited { folder, runner, index, was_up, has_job, _home: None })))
     }
 }
 
@@ -119,10 +140,11 @@ mod tests {
         let own = Instance::create(state.path(), vec![serves()]).expect("an instance");
         let sweep = sweep(state.path(), &serving, Some(&heir(&own))).await.expect("swept");
         for (_, inherited) in &sweep.inherited {
-            assert!(
-                inherited.folder.starts_with(own.runs()) && inherited.folder.join("journal.jsonl").exists()
-            );
-            assert!(!folder.exists(), "the instance of the process that died is gone");
+            assert!(inherited.folder.starts_with(&folder), "it stays where its files are");
+            let seen = crate::instance::all(state.path()).expect("read");
+            let seen: Vec<_> = seen.iter().map(|instance| instance.folder.clone()).collect();
+            assert_eq!(seen, [own.folder()], "commands see only the instance of this process");
+            assert!(crate::instance::abandoned(state.path()).expect("read").is_empty(), "its lock is held");
         }
         machine.kill().expect("killed");
         machine.wait().expect("reaped");
@@ -130,12 +152,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_whose_machine_has_answered_and_lives_is_moved_into_the_heirs_instance() {
+    async fn a_run_whose_machine_has_answered_and_lives_is_taken_over_in_its_place() {
         let busy = [&ANSWERED[..], &[Fact::RunnerUp, Fact::JobStarted { job: "j".to_owned() }]].concat();
         let (left, inherited) = swept(&busy, &[], Heir::of_all).await;
         let [(0, inherited)] = &inherited[..] else { panic!("{inherited:?}") };
         assert_eq!((left, inherited.index, inherited.runner.name.as_str()), (0, 0, "p-0-aaaaaaa"));
         assert!(inherited.was_up && inherited.has_job);
+    }
+
+    #[tokio::test]
+    async fn the_instance_of_a_process_that_died_goes_with_its_last_run() {
+        let state = tempfile::tempdir().expect("folder");
+        let folder = abandoned_with(state.path(), &ANSWERED);
+        let mut machine = Command::new("sleep").arg("60").spawn().expect("spawn");
+        record_of(&folder.join("runs/0-aaaaaaa/vm"), machine.id());
+        let own = Instance::create(state.path(), vec![serves()]).expect("an instance");
+        let serving = [Serving { forge: forge(), serves: serves() }];
+        let sweep = sweep(state.path(), &serving, Some(&Heir::of_all(&own))).await.expect("swept");
+        assert!(sweep.inherited.len() == 1 && folder.exists());
+        std::fs::remove_dir_all(&sweep.inherited[0].1.folder).expect("its runner has ended");
+        drop(sweep);
+        assert!(!folder.exists());
+        machine.kill().expect("killed");
+        machine.wait().expect("reaped");
     }
 
     #[tokio::test]
