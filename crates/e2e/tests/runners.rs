@@ -160,7 +160,6 @@ async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_
     let taken = second.wait_for_event("vm_taken_over");
     assert_eq!((taken["name"].as_str(), taken["phase"].as_str()), (Some(name.as_str()), Some("idle")));
     assert_eq!(processes_naming(&name), machine, "it is the same machine");
-    assert!(!std::path::Path::new(&instance).exists(), "the folder of the killed process is gone");
     let run = lab
         .dispatch(
             "on: push\njobs: { a: { runs-on: here, steps: [{ run: \"for i in $(seq 12); do echo step $i; sleep 1; \
@@ -183,6 +182,10 @@ async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_
     let ended = third.wait();
     ended.assert_status(0).assert_nothing_left();
     assert_eq!(ended.events_of("registered").len(), 0, "it has created no other runner");
+    assert!(
+        !std::path::Path::new(&instance).exists(),
+        "the folder of the killed process goes with its last runner"
+    );
     assert_eq!(lab.registrations().await, Vec::<String>::new());
     assert_eq!(numbers_of_lines(&state, &name), Vec::<u64>::new(), "lines that are missing or came twice");
     lab.stop();

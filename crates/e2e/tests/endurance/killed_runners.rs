@@ -58,7 +58,10 @@ async fn orchestrators_are_killed(times: u32) {
         last.wait_for("an idle runner", is_idle);
     }
     assert_eq!(lab.registrations().await.len(), 2, "no other registration of a killed orchestrator is left");
-    assert_eq!(instances(&state).len(), 1, "folders of the killed orchestrators are gone");
+    // A folder whose runner goes on stays as long as the runner.
+    let others: Vec<_> =
+        instances(&state).into_iter().filter(|folder| !folder.join("taken-over").exists()).collect();
+    assert_eq!(others.len(), 1, "other folders of the killed orchestrators are gone: {others:?}");
     let run = lab.dispatch(HELLO).await;
     assert_eq!(lab.conclusion_of(run).await, "success");
     last.signal(Signal::TERM);
