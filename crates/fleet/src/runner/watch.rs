@@ -189,10 +189,8 @@ impl Run<'_> {
                     }
                 }
                 RunInput::EnvironmentChanged => {
-                    let is_starting = matches!(stage, Stage::Booting | Stage::Starting { .. });
-                    if !self.state.was_up() && self.look_for_tkn().await? && is_starting {
-                        let liveness = Liveness::new(self.liveness_rule(), rand::random(), Instant::now());
-                        stage = Stage::Up(Box::new(liveness));
+                    if !self.state.was_up() && self.look_for_tkn()? {
+                        stage = self.is_up(stage).await?;
                     }
                 }
                 RunInput::Ordered(StopOrder::AtOnce | StopOrder::HandOver) => return Ok(RunnerEnd::Stopped),
@@ -363,20 +361,27 @@ impl Run<'_> {
 
     /// Returns true if the entrypoint's note that the runner app is about to start exists. The state remembers it, because
     /// another process may wait for the note and remove it at any time.
-    async fn look_for_tkn(&mut self) -> Result<bool, RunnerError> {
+    fn look_for_tkn(&mut self) -> Result<bool, RunnerError> {
         let note = match self.slot.leaves_tkn {
             true => self.environment.read(Suffix::Tkn)?,
             false => self.environment.take(Suffix::Tkn)?,
         };
-        if note.is_none() {
-            return Ok(false);
-        }
+        Ok(note.is_some())
+    }
+
+    /// Notes that the runner app is up.
+    async fn is_up(&mut self, stage: Stage) -> Result<Stage, RunnerError> {
         self.up_since = Some(Instant::now());
         self.tell(Fact::RunnerUp).await?;
         if self.state.registration.id().is_none() {
             self.find_registration().await?;
         }
-        Ok(true)
+        Ok(match stage {
+            Stage::Booting | Stage::Starting { .. } => {
+                Stage::Up(Box::new(Liveness::new(self.liveness_rule(), rand::random(), Instant::now())))
+            }
+            Stage::Up(_) | Stage::Ending { .. } => stage,
+        })
     }
 
     async fn end_lifetime(&mut self, stage: Stage) -> Result<Stage, RunnerError> {
@@ -480,6 +485,13 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(observation) = runner_app::observe(relayed.text) else { return Ok(()) };
+        let is_up = matches!(observation, Observation::Listening | Observation::JobStarted { .. });
+        if is_up && !self.state.was_up() {
+            // The note that says so may still be unread, or another process may have removed it already.
+            self.look_for_tkn()?;
+            let earlier = std::mem::replace(stage, Stage::Booting);
+            *stage = self.is_up(earlier).await?;
+        }
         stage.note(&observation);
         let fact = match observation {
             Observation::Listening => Fact::Listening,
