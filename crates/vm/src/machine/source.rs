@@ -23,7 +23,9 @@ pub(crate) struct Started {
 pub(crate) trait StartSource: std::fmt::Debug + Send + Sync + 'static {
     /// Waits until the machine may start; none if it need not wait. Nothing exists of this start before, so the wait can be
     /// cancelled.
-    fn turn(&self) -> impl Future<Output = Result<Option<Turn>, StartError>> + Send;
+    fn turn(&self) -> impl Future<Output = Result<Option<Turn>, StartError>> + Send {
+        std::future::ready(Ok(None))
+    }
 
     /// Starts the machine.
     fn spawn(
@@ -34,8 +36,8 @@ pub(crate) trait StartSource: std::fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Started, StartError>> + Send;
 
     /// Records that the last start is up.
-    fn succeeded(&self);
+    fn succeeded(&self) {}
 
     /// Records that the last start, which was no boot, has failed. The next start must be a boot.
-    fn fork_failed(&mut self, reason: &str);
+    fn fork_failed(&mut self, _reason: &str) {}
 }

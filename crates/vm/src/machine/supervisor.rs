@@ -429,19 +429,7 @@ mod tests {
 
     /// Returns the role of a machine whose starts have this limit.
     fn role(limit: Duration) -> MachineRole {
-        MachineRole {
-            hostname: "m".to_owned(),
-            runner_id: "0-abc".to_owned(),
-            settings: SecretString::default(),
-            entrypoint: Entrypoint::default(),
-            shares: Vec::new(),
-            env: Vec::new(),
-            dns: None,
-            shell: false,
-            hello_limit: limit,
-            fork_limit: limit,
-            docker_limit: None,
-        }
+        MachineRole { hello_limit: limit, fork_limit: limit, ..MachineRole::of_running("0-abc".to_owned()) }
     }
 
     #[tokio::test]
@@ -614,10 +602,6 @@ mod tests {
     struct OneStart;
 
     impl StartSource for OneStart {
-        async fn turn(&self) -> Result<Option<Turn>, StartError> {
-            Ok(None)
-        }
-
         async fn spawn(
             &mut self,
             _turn: Option<Turn>,
@@ -626,10 +610,6 @@ mod tests {
         ) -> Result<Started, StartError> {
             unreachable!("it starts once")
         }
-
-        fn succeeded(&self) {}
-
-        fn fork_failed(&mut self, _reason: &str) {}
     }
 
     /// Plays a monitor that sends these events.

@@ -161,10 +161,6 @@ struct NoStarts {
 }
 
 impl StartSource for NoStarts {
-    async fn turn(&self) -> Result<Option<Turn>, StartError> {
-        Ok(None)
-    }
-
     async fn spawn(
         &mut self,
         _turn: Option<Turn>,
@@ -173,8 +169,4 @@ impl StartSource for NoStarts {
     ) -> Result<Started, StartError> {
         Err(StartError::Vanished)
     }
-
-    fn succeeded(&self) {}
-
-    fn fork_failed(&mut self, _reason: &str) {}
 }

@@ -31,10 +31,6 @@ pub(crate) struct TreeRecipe {
 }
 
 impl StartSource for TreeRecipe {
-    async fn turn(&self) -> Result<Option<Turn>, StartError> {
-        Ok(None)
-    }
-
     async fn spawn(
         &mut self,
         _turn: Option<Turn>,
@@ -44,10 +40,6 @@ impl StartSource for TreeRecipe {
         let vmm = self.spawn_keeper(outputs, detached).await?;
         Ok(Started { vmm, from: StartedFrom::Boot, turn: None, cold: None })
     }
-
-    fn succeeded(&self) {}
-
-    fn fork_failed(&mut self, _reason: &str) {}
 }
 
 impl TreeRecipe {
