@@ -100,11 +100,15 @@ pub(crate) async fn run_one(
     facts: &FactSink,
     stop: &Stop,
 ) -> EndedRunner {
-    let mut run = match Run::begin(pool, slot, host, facts, stop.clone()) {
-        Ok(run) => run,
-        Err(error) => return EndedRunner { result: Err(error), up_for: None },
-    };
-    let mut stop = stop.clone();
+    match Run::begin(pool, slot, host, facts, stop.clone()) {
+        Ok(run) => run_to_end(run).await,
+        Err(error) => EndedRunner { result: Err(error), up_for: None },
+    }
+}
+
+/// Goes on with a runner from the point at which it is.
+async fn run_to_end(mut run: Run<'_>) -> EndedRunner {
+    let mut stop = run.stop.clone();
     // An order to stop at once does not wait for a slow forge or for a VMM that starts. The journal lists everything that
     // these steps may have created by then, and `end` removes it.
     let result = tokio::select! {
@@ -237,6 +241,9 @@ impl<'a> Run<'a> {
     }
 
     async fn live(&mut self) -> Result<RunnerEnd, RunnerError> {
+        if self.vm.is_some() {
+            return self.live_on().await;
+        }
         if let ControlFlow::Break(end) = self.get_ready().await? {
             return Ok(end);
         }

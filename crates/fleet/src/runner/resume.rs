@@ -6,7 +6,9 @@ use dayfly_vm::{EnvironmentDir, TakeOver, VmHost};
 use tokio::time::Instant;
 
 use super::watch::{Observed, Stage};
-use super::{EndedRunner, Run, RunnerEnd, RunnerError, SECRET_FILE, end, make_folder, random_secret};
+use super::{
+    EndedRunner, Run, RunnerEnd, RunnerError, SECRET_FILE, end, make_folder, random_secret, run_to_end,
+};
 use crate::fact::{Fact, FactRecord, Moment};
 use crate::instance::machine_of;
 use crate::journal::{self, Journal};
@@ -15,7 +17,7 @@ use crate::recovery::Inherited;
 use crate::run_log;
 use crate::slot::Slot;
 use crate::state::{Phase, RunnerState};
-use crate::stop::{Stop, StopOrder};
+use crate::stop::Stop;
 use crate::stream::FactSink;
 
 /// Takes over an inherited runner, waits for its end, and removes its machine, its registration and its files. If its machine
@@ -30,23 +32,17 @@ pub(crate) async fn run_inherited(
         Ok(mut run) => run.take_over().await.map(|is_alive| (run, is_alive)),
         Err(error) => Err(error),
     };
-    let (mut run, is_alive) = match resumed {
-        Ok(resumed) => resumed,
+    match resumed {
+        Ok((run, true)) => run_to_end(run).await,
+        Ok((run, false)) => {
+            let exit = "it has ended while no process of dayfly ran".to_owned();
+            end(run, Ok(RunnerEnd::MachineLost { exit })).await
+        }
         Err(error) => {
             pool.leftovers.add(inherited.folder.clone());
-            return EndedRunner { result: Err(error), up_for: None };
+            EndedRunner { result: Err(error), up_for: None }
         }
-    };
-    let mut stop = stop.clone();
-    let result = tokio::select! {
-        biased;
-        _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),
-        result = run.live_on(), if is_alive => result,
-        () = std::future::ready(()), if !is_alive => {
-            Ok(RunnerEnd::MachineLost { exit: "it has ended while no process of dayfly ran".to_owned() })
-        }
-    };
-    end(run, result).await
+    }
 }
 
 impl<'a> Run<'a> {
@@ -108,7 +104,8 @@ impl<'a> Run<'a> {
         Ok(self.vm.is_some())
     }
 
-    async fn live_on(&mut self) -> Result<RunnerEnd, RunnerError> {
+    /// Watches the runner whose machine was taken over.
+    pub(super) async fn live_on(&mut self) -> Result<RunnerEnd, RunnerError> {
         let stage = match self.state.was_up() {
             true => Stage::up_already(self.liveness_rule(), self.state.phase == Phase::Busy),
             false => Stage::Booting,
