@@ -184,7 +184,7 @@ pub enum Fact {
     PoolDraining,
     /// The last runner of a pool that drained has ended. The numbers of its loops are free for another pool.
     PoolDrained,
-    /// So many jobs of the pool wait for a runner. It is told if the number has changed.
+    /// So many jobs of the pool wait for a runner. Each change of the number is reported.
     JobsWaiting {
         /// The number.
         count: u32,

@@ -30,7 +30,7 @@ impl Neighbours {
         }
         if self.seen.is_none_or(|seen| seen + PACE <= now) {
             self.seen = Some(now);
-            // This reads a file of each process, which can block. What cannot be read stays as it was.
+            // This reads a file of each process, which can block. If it fails, the sizes stay as they were.
             if let Ok(Ok(sizes)) = tokio::task::spawn_blocking(machines_of_others).await {
                 self.sizes = sizes;
             }

@@ -52,7 +52,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         if let Some(abandoned) = self.0.take() {
-            // What cannot be removed now is removed by a later start.
+            // A later start removes the folder if this fails.
             let _ = abandoned.remove();
         }
     }
@@ -70,7 +70,7 @@ impl Heir {
     }
 
     /// Moves the notes of the sessions of scale sets into the heir's instance, so that its sources end these sessions before they
-    /// open their own. What cannot be moved ends by itself after some minutes.
+    /// open their own. A session whose note is not moved ends by itself after some minutes.
     pub(super) fn inherit_sessions(&self, instance: &Path) {
         if self.only.is_some() {
             return;

@@ -158,7 +158,7 @@ impl MachineRecord {
     }
 }
 
-/// What the record of a run folder leads to.
+/// The machine to which the record of a run folder leads.
 #[derive(Debug)]
 pub(super) enum Recorded {
     /// There is no record that can be read, or its process has exited.
