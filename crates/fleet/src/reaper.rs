@@ -95,7 +95,7 @@ async fn reap_once(leftovers: &Leftovers, forge: &Forge, facts: &FactSink) -> bo
     let mut has_removed = false;
     for run in leftovers.all() {
         let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match recovery::sweep_run(&run, false, Some(forge)).await {
+        match recovery::sweep_run(&run, forge).await {
             Ok(_) => {
                 leftovers.remove(&run);
                 has_removed = true;

@@ -140,7 +140,7 @@ pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep 
     let of_loop =
         |run: &PathBuf| run.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begins));
     for run in folders.into_iter().filter(of_loop) {
-        match sweep_run(&run, false, Some(forge)).await {
+        match sweep_run(&run, forge).await {
             Ok(damaged) => {
                 sweep.damaged.extend(damaged);
                 sweep.cleared.push(ClearedRun { folder: run, lost_job: None });
@@ -177,22 +177,29 @@ async fn sweep_instance(
     // The process may have died because the disk is full, and what follows needs some space.
     reserve_of(&abandoned.folder.join("runs")).release();
     for run in abandoned.runs()? {
+        let records = match journal::read(&run) {
+            Ok(records) => records,
+            Err(error) => {
+                sweep.left.push((run, error.to_string()));
+                continue;
+            }
+        };
         if let Some(heir) = heir.filter(|_| !private_lab)
-            && let Ok(Some(inherited)) = heir.inherit(&run, serving, sweep.inherited.len())
+            && let Ok(Some(inherited)) = heir.inherit(&run, &records, serving, sweep.inherited.len())
         {
             sweep.inherited.push(inherited);
             continue;
         }
-        let lost_job = lost_job(&run);
-        let swept = if private_lab {
-            sweep_run(&run, true, None).await
+        let state = RunnerState::of(&records);
+        let removed = if private_lab {
+            remove_run(&run, &state, None).await
         } else {
-            sweep_run_of_a_forge(&run, serving).await
+            remove_run_of_a_forge(&run, &state, serving).await
         };
-        match swept {
+        match removed {
             Ok(damaged) => {
                 sweep.damaged.extend(damaged);
-                sweep.cleared.push(ClearedRun { folder: run, lost_job });
+                sweep.cleared.push(ClearedRun { folder: run, lost_job: lost_job(&state) });
             }
             Err(error) => sweep.left.push((run, error.to_string())),
         }
@@ -201,21 +208,23 @@ async fn sweep_instance(
 }
 
 /// Returns the name of the job that a runner had when its process died.
-fn lost_job(run: &Path) -> Option<String> {
-    let state = RunnerState::of(&journal::read(run).ok()?);
+fn lost_job(state: &RunnerState) -> Option<String> {
     state.job.running().filter(|_| state.vm != VmState::None).map(str::to_owned)
 }
 
 /// Removes a run if this start serves the forge, the scope and the prefix of its registration, which its journal names.
-async fn sweep_run_of_a_forge(run: &Path, serving: &[Serving]) -> Result<Vec<PathBuf>, RunSweepError> {
-    let state = RunnerState::of(&journal::read(run)?);
-    let own = serving.iter().find(|own| is_registered_at(&state, &own.serves));
+async fn remove_run_of_a_forge(
+    run: &Path,
+    state: &RunnerState,
+    serving: &[Serving],
+) -> Result<Vec<PathBuf>, RunSweepError> {
+    let own = serving.iter().find(|own| is_registered_at(state, &own.serves));
     match (&state.begun, own) {
         (Some(begun), None) if state.registration != RegistrationState::None => {
             let (scope, forge) = (begun.scope.clone(), begun.forge.clone());
             Err(RunSweepError::OtherForge { scope, forge })
         }
-        _ => sweep_run(run, false, own.map(|own| &own.forge)).await,
+        _ => remove_run(run, state, own.map(|own| &own.forge)).await,
     }
 }
 
@@ -233,15 +242,20 @@ async fn sweep_spare(spare: &Path) -> Result<Vec<PathBuf>, RunSweepError> {
     Ok(damaged)
 }
 
-/// Removes one run: its registration, then its machine, then its files. Returns its records that could not be read.
-pub(crate) async fn sweep_run(
+/// Removes one run of this process. Returns its records that could not be read.
+pub(crate) async fn sweep_run(run: &Path, forge: &Forge) -> Result<Vec<PathBuf>, RunSweepError> {
+    remove_run(run, &RunnerState::of(&journal::read(run)?), Some(forge)).await
+}
+
+/// Removes one run: its registration if it has a forge, then its machine, then its files. Returns its records that could not be
+/// read.
+async fn remove_run(
     run: &Path,
-    private_lab: bool,
+    state: &RunnerState,
     forge: Option<&Forge>,
 ) -> Result<Vec<PathBuf>, RunSweepError> {
-    let state = RunnerState::of(&journal::read(run)?);
-    if let Some(forge) = forge.filter(|_| !private_lab) {
-        end_registration(&state, forge).await?;
+    if let Some(forge) = forge {
+        end_registration(state, forge).await?;
     }
     let damaged = dayfly_vm::destroy_leftover(&machine_of(run)).await?;
     if let (Some(begun), Some(runner)) = (&state.begun, &state.runner)

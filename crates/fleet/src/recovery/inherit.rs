@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{RunSweepError, Serving, is_registered_at};
-use crate::fact::RunnerRef;
+use dayfly_vm::LeftoverError;
+
+use super::{Serving, is_registered_at};
+use crate::fact::{FactRecord, RunnerRef};
 use crate::instance::{Abandoned, Instance, SESSIONS, machine_of};
-use crate::journal;
 use crate::state::RunnerState;
 
 /// The instance that takes runs over.
@@ -80,16 +81,17 @@ impl Heir {
         }
     }
 
-    /// Returns a run if its machine lives, and if this start serves its place, with the number of that place in `serving`: the pool of the same name, or else the first one that registers runners there.
-    /// `before` is the number of runs that were taken over before.
+    /// Returns a run with this journal if its machine lives, and if this start serves its place, with the number of that place in
+    /// `serving`: the pool of the same name, or else the first one that registers runners there. `before` is the number of
+    /// runs that were taken over before.
     pub(super) fn inherit(
         &self,
         run: &Path,
+        records: &[FactRecord],
         serving: &[Serving],
         before: usize,
-    ) -> Result<Option<(usize, Inherited)>, RunSweepError> {
-        let records = journal::read(run)?;
-        let state = RunnerState::of(&records);
+    ) -> Result<Option<(usize, Inherited)>, LeftoverError> {
+        let state = RunnerState::of(records);
         let (Some(first), Some(runner)) = (records.first(), state.runner.clone()) else { return Ok(None) };
         let index = first.loop_index;
         let is_wanted = self.only.is_none_or(|only| only == index && before == 0);
