@@ -187,12 +187,12 @@ async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_
         "the folder of the killed process goes with its last runner"
     );
     assert_eq!(lab.registrations().await, Vec::<String>::new());
-    assert_eq!(numbers_of_lines(&state, &name), Vec::<u64>::new(), "lines that are missing or came twice");
+    assert_eq!(lines_out_of_order(&state, &name), Vec::<u64>::new(), "lines that are missing or came twice");
     lab.stop();
 }
 
 /// Returns the numbers of the lines in the log of a runner that do not follow the line before them.
-fn numbers_of_lines(state: &OwnState, name: &str) -> Vec<u64> {
+fn lines_out_of_order(state: &OwnState, name: &str) -> Vec<u64> {
     let ended = Dayfly::new(["logs", name, "--json"]).env("DAYFLY_STATE", state.path()).run();
     let numbers: Vec<u64> =
         ended.events_of("line").iter().filter_map(|line| line["number"].as_u64()).collect();

@@ -1,7 +1,7 @@
 //! `dayfly reload`: tells the orchestrators of this host that run from a file to read it again, and shows what has changed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::status::Status;
@@ -23,21 +23,41 @@ pub(super) struct Row {
 }
 
 pub(crate) async fn run(places: &Places, args: &ReloadArgs) -> Result<Outcome> {
-    let config = args.config.as_deref().map(std::path::absolute).transpose().map_err(Failure::usage)?;
-    let instances = instance::all(&places.state).map_err(Failure::cannot)?;
-    // The lock says that the process lives, and only one that runs from a file has the socket.
-    let orchestrators = instances.iter().filter(|one| one.alive && control::is_there(&one.folder));
+    let config = absolute(args.config.as_deref())?;
     let mut rows = Vec::new();
     let request = Request::Reload { config: config.clone() };
-    for one in orchestrators {
-        rows.extend(ask(one, &request).await);
+    for one in orchestrators(places)? {
+        rows.extend(ask(&one, &request).await);
     }
     if args.json {
         printer::json(&rows);
     } else {
         rows.iter().for_each(show);
     }
-    conclude(&rows, config.as_ref())
+    conclude(&rows, config.as_deref())
+}
+
+/// Returns the path of a configuration file as an orchestrator knows it.
+pub(super) fn absolute(config: Option<&Path>) -> Result<Option<PathBuf>> {
+    config.map(std::path::absolute).transpose().map_err(Failure::usage)
+}
+
+/// Returns the orchestrators of this host that run from a file.
+pub(super) fn orchestrators(places: &Places) -> Result<Vec<InstanceInfo>> {
+    let instances = instance::all(&places.state).map_err(Failure::cannot)?;
+    // The lock says that the process lives, and only one that runs from a file has the socket.
+    Ok(instances.into_iter().filter(|one| one.alive && control::is_there(&one.folder)).collect())
+}
+
+/// Returns the error of a command for orchestrators if none is meant, for this reason.
+pub(super) fn no_orchestrator(why: String) -> Failure {
+    Failure::cannot(why).hint("dayfly ps lists the loops that run here; --state names their state folder")
+}
+
+/// Returns the text that no orchestrator runs from a file, or from any.
+pub(super) fn none_runs_from(config: Option<&Path>) -> String {
+    let from = config.map_or_else(|| "a file".to_owned(), |config| config.display().to_string());
+    format!("no orchestrator of this host runs from {from}")
 }
 
 /// Returns the name of an instance.
@@ -83,12 +103,10 @@ fn show_problem(problem: &FileProblem) {
 }
 
 /// Returns the end of the command: a refused file is wrong usage, and without any orchestrator nothing could be done.
-fn conclude(rows: &[Row], config: Option<&PathBuf>) -> Result<Outcome> {
+fn conclude(rows: &[Row], config: Option<&Path>) -> Result<Outcome> {
     let is = |test: fn(&Answer) -> bool| rows.iter().any(|row| test(&row.answer));
     if rows.is_empty() {
-        let from = config.map_or_else(|| "a file".to_owned(), |config| config.display().to_string());
-        return Err(Failure::cannot(format!("no orchestrator of this host runs from {from}"))
-            .hint("dayfly ps lists the loops that run here; --state names their state folder"));
+        return Err(no_orchestrator(none_runs_from(config)));
     }
     if is(|answer| matches!(answer, Answer::Refused { .. })) {
         return Err(Failure::usage("a file was refused; its pools run on as before"));
@@ -140,7 +158,7 @@ mod tests {
         assert_eq!(conclude(&[good()], None).expect("good"), Outcome::Success);
         assert_eq!(conclude(&[good(), refused(), failed()], None).expect_err("refused").code(), 2);
         assert_eq!(conclude(&[good(), failed()], None).expect_err("failed").code(), 3);
-        let none = conclude(&[], Some(&"/y".into())).expect_err("none");
+        let none = conclude(&[], Some(Path::new("/y"))).expect_err("none");
         assert_eq!(
             (none.code(), none.to_string().as_str()),
             (3, "no orchestrator of this host runs from /y")

@@ -100,8 +100,7 @@ impl Rule {
         let (used, end_ms) = &mut self.window;
         if *end_ms <= now_ms {
             let window_s = self.spec.for_s.unwrap_or(WINDOW_S);
-            *end_ms =
-                self.until_ms.unwrap_or(now_ms + i64::try_from(window_s * 1000).unwrap_or(i64::MAX / 4));
+            *end_ms = self.until_ms.unwrap_or_else(|| later(now_ms, window_s));
             *used = 0;
         }
         *used += 1;
@@ -114,6 +113,11 @@ impl Rule {
             is_exceeded: *used > limit,
         }
     }
+}
+
+/// Returns the time so many seconds later, in milliseconds.
+fn later(now_ms: i64, seconds: u64) -> i64 {
+    now_ms + i64::try_from(seconds * 1000).unwrap_or(i64::MAX / 4)
 }
 
 /// The rules in force. The thread that owns the state owns the desk.
@@ -147,11 +151,10 @@ impl FaultDesk {
             ));
         }
         self.last += 1;
-        let ends = spec.for_s.map(|seconds| now_ms + i64::try_from(seconds * 1000).unwrap_or(i64::MAX / 4));
         self.rules.push(Rule {
             id: self.last,
+            until_ms: spec.for_s.map(|seconds| later(now_ms, seconds)),
             spec,
-            until_ms: ends,
             generator: StdRng::seed_from_u64(self.seed.rotate_left(32) ^ self.last),
             seen: 0,
             fired: 0,

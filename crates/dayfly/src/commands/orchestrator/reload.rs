@@ -145,12 +145,8 @@ impl RunningFile<'_> {
         };
         let requests = found.iter().filter(begins).map(|text| file::request(&text.config, &mut clients));
         let requests = requests.collect::<Result<Vec<_>>>()?;
-        let prepared = match requests.is_empty() {
-            true => Vec::new(),
-            false => {
-                prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?
-            }
-        };
+        let prepared =
+            prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?;
         self.make(&difference, found, prepared, file.share).await?;
         adopted.keep();
         (self.clients, self.drained, self.host_budget) = (clients, drained, host_budget);
@@ -190,7 +186,7 @@ impl RunningFile<'_> {
             demand: text.config.spec.demand,
             weight: text.config.spec.weight,
         }));
-        self.changes.send(changes).await.map_err(|_| Failure::cannot("the orchestrator is stopping"))?;
+        self.send(changes).await?;
         self.host.limit_starts(share.max_starts);
         self.host.limit_memory(share.memory_overcommit);
         self.host.reserve_disk(share.disk_reserve_mib);

@@ -214,7 +214,11 @@ impl RunningFile<'_> {
         named.for_each(|pool| pool.is_paused = is_paused);
     }
 
-    async fn send(&self, changes: Changes) -> Result<()> {
+    /// Has the orchestrator make changes.
+    ///
+    /// # Errors
+    /// The orchestrator is stopping.
+    pub(super) async fn send(&self, changes: Changes) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -226,9 +230,6 @@ impl RunningFile<'_> {
     /// # Errors
     /// A forge or this host cannot do what is requested. Nothing has changed then.
     async fn prepare(&mut self, texts: &[PoolText]) -> Result<Vec<PreparedPool>> {
-        if texts.is_empty() {
-            return Ok(Vec::new());
-        }
         let requests = texts.iter().map(|text| file::request(&text.config, &mut self.clients));
         let requests = requests.collect::<Result<Vec<_>>>()?;
         let preparing = prepare::prepare_more(self.places, self.host, self.instance, requests, self.json);

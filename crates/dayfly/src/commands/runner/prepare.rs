@@ -125,6 +125,9 @@ pub(crate) async fn prepare_more(
     requests: Vec<PoolRequest>,
     quiet: bool,
 ) -> Result<Vec<PreparedPool>> {
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
     let resolved = resolve(places, host, requests, quiet).await?;
     let inherited = clear_up(places, &serving(&resolved), &Heir::of_all(instance)).await?;
     // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they

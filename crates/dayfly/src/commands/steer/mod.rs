@@ -5,11 +5,11 @@ mod wait;
 
 use std::path::PathBuf;
 
-use dayfly_fleet::instance::{self, InstanceInfo};
+use dayfly_fleet::instance::InstanceInfo;
 
 use super::reload::{self, Row};
 use crate::cli::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
-use crate::control::{self, Answer, PoolOrder, Request, Steered};
+use crate::control::{Answer, PoolOrder, Request, Steered};
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
 use crate::settings::Places;
@@ -48,13 +48,9 @@ pub(crate) async fn drain(places: &Places, args: DrainArgs) -> Result<Outcome> {
 /// # Errors
 /// There is no such orchestrator, or it does not carry the order out.
 async fn give(places: &Places, target: &TargetArgs, order: PoolOrder) -> Result<(PathBuf, Steered)> {
-    let instances = instance::all(&places.state).map_err(Failure::cannot)?;
-    // The lock says that the process lives, and only one that runs from a file has the socket.
-    let orchestrators = instances.into_iter().filter(|one| one.alive && control::is_there(&one.folder));
-    let config = target.config.as_deref().map(std::path::absolute).transpose().map_err(Failure::usage)?;
-    let request = Request::Steer { config, order };
+    let request = Request::Steer { config: reload::absolute(target.config.as_deref())?, order };
     let mut answers = Vec::new();
-    for one in choose(orchestrators.collect(), target)? {
+    for one in choose(reload::orchestrators(places)?, target)? {
         answers.extend(reload::ask(&one, &request).await.map(|row| (one.folder, row)));
     }
     // Without a file there is one answer. Of one file, one orchestrator is what its owner means.
@@ -107,12 +103,10 @@ fn choose(all: Vec<InstanceInfo>, target: &TargetArgs) -> Result<Vec<InstanceInf
 }
 
 fn no_orchestrator(target: &TargetArgs) -> Failure {
-    let what = match (&target.config, &target.instance) {
-        (Some(config), _) => format!("no orchestrator of this host runs from {}", config.display()),
+    reload::no_orchestrator(match (&target.config, &target.instance) {
         (None, Some(name)) => format!("no orchestrator that runs from a file has the instance {name:?}"),
-        (None, None) => "no orchestrator of this host runs from a file".to_owned(),
-    };
-    Failure::cannot(what).hint("dayfly ps lists the loops that run here; --state names their state folder")
+        (config, _) => reload::none_runs_from(config.as_deref()),
+    })
 }
 
 fn show(instance: &str, request: &Request, steered: &Steered) {
