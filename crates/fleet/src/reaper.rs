@@ -113,38 +113,15 @@ async fn reap_once(leftovers: &Leftovers, forge: &Forge, facts: &FactSink) -> bo
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
     use std::path::Path;
     use std::time::Duration;
 
-    use dayfly_forge::{ApiBase, RunnerScope};
+    use dayfly_forge::RunnerScope;
 
     use super::*;
     use crate::fact::tests::record;
     use crate::journal::{self, Journal};
-
-    /// Starts a forge that refuses so many calls, and then deletes every runner. Returns its address.
-    fn forge_that_refuses(mut count: u32) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("an address"));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (mut stream, mut head) = (stream.expect("a connection"), Vec::new());
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).expect("a request");
-                    head.extend(byte);
-                }
-                let is_refused = count > 0;
-                count = count.saturating_sub(1);
-                let status = if is_refused { "401 Unauthorized" } else { "204 No Content" };
-                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                stream.write_all(answer.as_bytes()).expect("answered");
-            }
-        });
-        address
-    }
+    use crate::registration::tests::ScriptedForge;
 
     fn run_of(folder: &Path, id: &str, forge: &str) -> PathBuf {
         let run = folder.join(id);
@@ -161,9 +138,7 @@ mod tests {
     #[tokio::test]
     async fn a_deletion_that_has_failed_is_tried_again_while_the_process_runs() {
         let folder = tempfile::tempdir().expect("folder");
-        let address = forge_that_refuses(3);
-        let forge =
-            Forge::new(ApiBase::from_host_or_url(&address).expect("an address"), "x").expect("a client");
+        let ScriptedForge { forge, address, .. } = ScriptedForge::start(&[401, 401, 401, 204], true);
         let leftovers = Leftovers::default();
         let runs = ["0-aaaaaaa", "1-bbbbbbb"].map(|id| run_of(folder.path(), id, &address));
         let (facts, mut stream) = crate::stream::channel();
@@ -181,6 +156,45 @@ mod tests {
         assert_eq!(told.map(|record| record.loop_index), [0, 1]);
         assert!(runs.iter().all(|run| !run.exists()));
         assert!(leftovers.all().is_empty());
+    }
+
+    /// Returns true if one attempt has removed the run of a runner, and the calls that it made.
+    async fn is_reaped(deletion: u16, is_listed: bool) -> (bool, Vec<String>) {
+        let folder = tempfile::tempdir().expect("folder");
+        let forge = ScriptedForge::start(&[deletion], is_listed);
+        let leftovers = Leftovers::default();
+        let run = run_of(folder.path(), "0-aaaaaaa", &forge.address);
+        leftovers.add(run.clone());
+        let (facts, _stream) = crate::stream::channel();
+        let has_removed = reap_once(&leftovers, &forge.forge, &facts).await;
+        assert_eq!((has_removed, leftovers.all().is_empty()), (!run.exists(), !run.exists()));
+        (has_removed, forge.calls())
+    }
+
+    #[tokio::test]
+    async fn what_is_left_goes_if_its_registration_is_deleted_or_gone_and_stays_if_it_may_have_a_job() {
+        for (deletion, is_listed, goes) in [
+            (204, true, true),
+            (404, false, true),
+            (404, true, false),
+            (422, true, false),
+            (401, true, false),
+        ] {
+            let (is_reaped, calls) = is_reaped(deletion, is_listed).await;
+            assert_eq!(is_reaped, goes, "{deletion}: {calls:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_busy_does_not_hold_up_the_next_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let forge = ScriptedForge::start(&[422, 204], true);
+        let leftovers = Leftovers::default();
+        let runs = ["0-aaaaaaa", "1-bbbbbbb"].map(|id| run_of(folder.path(), id, &forge.address));
+        runs.iter().for_each(|run| leftovers.add(run.clone()));
+        let (facts, _stream) = crate::stream::channel();
+        assert!(reap_once(&leftovers, &forge.forge, &facts).await);
+        assert_eq!(leftovers.all(), [runs[0].clone()]);
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub(crate) struct RegistrationOutcome {
 }
 
 /// Deletes a runner's registration. If its id is not known, the registration is looked up by its name, because the answer
-/// with the id may have been lost.
+/// with the id may have been lost. A 404 alone proves nothing, because a token that has lost its rights gets one too: as long as
+/// the machine exists, a registration is gone only if the list of runners lacks it as well.
 ///
 /// # Errors
 /// The forge does not answer, or refuses.
@@ -59,7 +60,12 @@ pub(crate) async fn end(
     let how = loop {
         match (forge.delete_runner(scope, id).await?, when_busy) {
             (Deletion::Deleted, _) => break RegistrationEnd::Deleted,
-            (Deletion::Gone, _) => break RegistrationEnd::Gone,
+            (Deletion::Gone, WhenBusy::Insist { .. }) => break RegistrationEnd::Gone,
+            (Deletion::Gone, WhenBusy::Leave) => match forge.find_runner_by_name(scope, name).await? {
+                None => break RegistrationEnd::Gone,
+                // It may have a job.
+                Some(_) => break RegistrationEnd::Busy,
+            },
             (Deletion::Busy, WhenBusy::Leave) => break RegistrationEnd::Busy,
             (Deletion::Busy, WhenBusy::Insist { .. }) if std::mem::take(&mut is_first) => {
                 unreported = forge.tell_lost(id).await.err();
@@ -72,3 +78,6 @@ pub(crate) async fn end(
     };
     Ok(RegistrationOutcome { how, unreported })
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

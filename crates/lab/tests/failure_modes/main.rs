@@ -13,6 +13,7 @@
 //! | 404 for a missing permission | [`registration::a_refusal_names_the_permission_that_may_be_missing`] |
 //! | 403 by integration | forge, `a_permission_that_the_owner_has_not_accepted_is_named_for_each_use` |
 //! | a JIT config is started twice | [`registration::a_jit_config_that_is_started_twice_is_refused_the_second_time`] |
+//! | a runner takes a job while it is removed: 204, 422, 404 | fleet, `registration::tests`, `reaper::tests` |
 //! | `config.sh remove` fails, or looks in one group only | [`registration::a_runner_is_deleted_by_its_id_whatever_has_become_of_its_config`] |
 //!
 //! The listener of a scale set:
