@@ -511,9 +511,10 @@ impl Fact {
         )
     }
 
-    /// Returns true for the facts that an orchestrator decides by: a runner has its name, or its app is about to start.
+    /// Returns true for the facts that an orchestrator decides by: a runner has its name, its app is about to start, or it has
+    /// ended.
     pub(crate) fn is_decisive(&self) -> bool {
-        matches!(self, Self::Registering | Self::RunnerUp)
+        matches!(self, Self::Registering | Self::RunnerUp | Self::Ended)
     }
 }
 

@@ -13,6 +13,7 @@ mod ahead;
 mod budget;
 mod change;
 mod decide;
+mod ends;
 mod family;
 mod heartbeat;
 mod neighbours;
@@ -28,21 +29,20 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::LoopEnd;
 use crate::demand::{self, DemandEvent, DemandReceiver, DemandSender, PoolDemand, Predecessors};
 use crate::fact::{Fact, FactRecord};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
-use crate::{LoopEnd, RunnerEnd, recovery};
 pub use budget::Budget;
 pub use change::{CHANGES_MAX, Changes, PoolChange};
 use decide::{Decision, Order};
 pub use heartbeat::Heartbeat;
 use neighbours::Neighbours;
 pub use pool::PoolRun;
-use pool::{RunningPool, RunningSlot, Tasks};
+use pool::{RunningPool, Tasks};
 use roster::Roster;
 pub use slots::FailureRule;
-use slots::{Fate, LoopResult};
 
 /// Longest wait for a runner of a slot before the next slot starts all the same. A cold boot under emulation on a busy host
 /// takes a minute.
@@ -75,32 +75,7 @@ pub async fn orchestrate(
     jobs: Option<DemandReceiver>,
     stop: Stop,
 ) {
-    let Orchestration { pools, budget, environment, changes, heartbeat } = orchestration;
-    let (decisive_sender, decisive) = mpsc::unbounded_channel();
-    let (sender, receiver) = demand::channel();
-    let mut orchestrator = Orchestrator {
-        pools: Vec::new(),
-        budget,
-        neighbours: Neighbours::default(),
-        environment,
-        host: host.clone(),
-        facts: facts.with_decisive(decisive_sender),
-        roster: Roster::default(),
-        decisive,
-        demand: Some(jobs.unwrap_or(receiver)),
-        sender,
-        changes,
-        heartbeat,
-        added: 0,
-        tasks: Tasks::default(),
-        beside: Beside::default(),
-        ending: Predecessors::new(),
-        stop,
-        ordered: StopOrder::None,
-    };
-    for run in pools {
-        orchestrator.add(run, &Predecessors::new());
-    }
+    let mut orchestrator = Orchestrator::new(orchestration, host, facts, jobs, stop);
     orchestrator.run().await;
     // A pool that is gone stops its sources. The end of a session at the forge has a limit of its own.
     orchestrator.pools.clear();
@@ -156,6 +131,43 @@ enum OrchestratorInput {
 }
 
 impl Orchestrator {
+    /// Returns an orchestrator with its pools, before their first slots.
+    fn new(
+        orchestration: Orchestration,
+        host: &VmHost,
+        facts: &FactSink,
+        jobs: Option<DemandReceiver>,
+        stop: Stop,
+    ) -> Self {
+        let Orchestration { pools, budget, environment, changes, heartbeat } = orchestration;
+        let (decisive_sender, decisive) = mpsc::unbounded_channel();
+        let (sender, receiver) = demand::channel();
+        let mut orchestrator = Self {
+            pools: Vec::new(),
+            budget,
+            neighbours: Neighbours::default(),
+            environment,
+            host: host.clone(),
+            facts: facts.with_decisive(decisive_sender),
+            roster: Roster::default(),
+            decisive,
+            demand: Some(jobs.unwrap_or(receiver)),
+            sender,
+            changes,
+            heartbeat,
+            added: 0,
+            tasks: Tasks::default(),
+            beside: Beside::default(),
+            ending: Predecessors::new(),
+            stop,
+            ordered: StopOrder::None,
+        };
+        for run in pools {
+            orchestrator.add(run, &Predecessors::new());
+        }
+        orchestrator
+    }
+
     async fn run(&mut self) {
         loop {
             let now = Instant::now();
@@ -285,17 +297,15 @@ impl Orchestrator {
         }
     }
 
-    /// Returns the pool of a slot, and the slot's number in it. `index` is the slot's number in the process.
-    fn slot(&mut self, index: u32) -> Option<(&mut RunningPool, u32)> {
+    /// Returns the place of a slot's pool, and the slot's number in it. `index` is the slot's number in the process.
+    fn place_of(&self, index: u32) -> Option<(usize, u32)> {
         // The slots of the only pool may have any number.
         let is_only = self.pools.len() == 1;
-        let holds = |pool: &&mut RunningPool| {
+        let number_in = |pool: &RunningPool| {
             let number = index.checked_sub(pool.first);
-            number.is_some_and(|number| is_only || number < SLOTS_MAX)
+            number.filter(|number| is_only || *number < SLOTS_MAX)
         };
-        let pool = self.pools.iter_mut().find(holds)?;
-        let number = index - pool.first;
-        Some((pool, number))
+        self.pools.iter().enumerate().find_map(|(at, pool)| Some((at, number_in(pool)?)))
     }
 
     async fn take_demand(&mut self, demand: PoolDemand) {
@@ -314,94 +324,21 @@ impl Orchestrator {
     }
 
     fn take_fact(&mut self, record: &FactRecord) {
-        let Some((pool, number)) = self.slot(record.loop_index) else { return };
+        let Some((at, number)) = self.place_of(record.loop_index) else { return };
+        let pool = &mut self.pools[at];
         match &record.fact {
             Fact::Registering => {
                 pool.slots.named(number, record.name());
                 record.runner.iter().for_each(|runner| self.roster.begun(record.loop_index, runner.clone()));
             }
             Fact::RunnerUp => pool.slots.is_up(number, Instant::now()),
+            Fact::Ended => self.tasks.runner_ended(record.loop_index),
             _ => {}
         }
     }
-
-    async fn take_end(&mut self, ended: Result<(Id, LoopEnd), JoinError>) {
-        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some(RunningSlot { index, .. }) = self.tasks.running.remove(&id) else { return };
-        self.roster.ended(index);
-        let (is_stopping, facts) = (self.ordered != StopOrder::None, self.facts.clone());
-        let environment = self.environment.clone();
-        let Some((pool, number)) = self.slot(index) else { return };
-        let mut facts = facts.of_pool(&pool.pool).of_loop(index);
-        let verdict = match ended {
-            Ok((_, end)) => {
-                if let LoopEnd::Finished(RunnerEnd::MachineLost { exit }) = &end {
-                    let message = format!("a machine has ended in the middle of its work: {exit}");
-                    facts.tell(Fact::Warning { message }).await;
-                }
-                judge(&end, is_stopping)
-            }
-            Err(error) => {
-                for (run, why) in recovery::sweep_loop(&pool.pool.runs, index, &pool.pool.forge).await.left {
-                    let message = format!("{} is left for now: {why}", run.display());
-                    pool.pool.leftovers.add(run);
-                    facts.tell(Fact::Warning { message }).await;
-                }
-                LoopResult::Failed(format!("it failed because of a bug in dayfly: {error}"))
-            }
-        };
-        let fate = pool.slots.ended(number, verdict, pool.rule, Instant::now());
-        let is_reused = matches!(&fate, Fate::Replaced { .. }) && pool.slots.slots.contains_key(&number);
-        let how = match fate {
-            Fate::Finished(how) => how,
-            Fate::Replaced { why, count, pause } => {
-                let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                facts.tell(Fact::LoopReplaced { why: why.clone(), count, pause_ms }).await;
-                why
-            }
-            Fate::GaveUp(why) => {
-                facts.tell(Fact::GaveUp { why: why.clone() }).await;
-                why
-            }
-        };
-        if !is_reused {
-            // The directory stays if it is not empty, because other contents are not this slot's.
-            let _ = std::fs::remove_dir(pool.environment_of(&environment, index));
-            facts.tell(Fact::LoopEnded { how }).await;
-        }
-    }
-
-    async fn stop_waiting(&mut self, at: usize, number: u32) {
-        let pool = &mut self.pools[at];
-        let waited = pool.slots.slots.get(&number).map(|slot| slot.start.elapsed()).unwrap_or_default();
-        pool.slots.not_awaited(number);
-        let index = pool.first + number;
-        let message = format!(
-            "no runner of loop {index} is up after {} s; the next loop starts nevertheless",
-            waited.as_secs()
-        );
-        self.facts.of_pool(&pool.pool).of_loop(index).tell(Fact::Warning { message }).await;
-    }
 }
 
-/// Returns the meaning of a loop's end.
-fn judge(end: &LoopEnd, stopping: bool) -> LoopResult {
-    match end {
-        LoopEnd::Finished(RunnerEnd::LifetimeOver) => LoopResult::NoJob("its lifetime is over".to_owned()),
-        LoopEnd::Finished(RunnerEnd::MachineLost { exit }) => {
-            LoopResult::NoJob(format!("its runners have ended; the machine of the last one was lost: {exit}"))
-        }
-        LoopEnd::Finished(RunnerEnd::JobDone { .. }) => {
-            LoopResult::Finished("its runners have ended".to_owned())
-        }
-        LoopEnd::Finished(_) => LoopResult::NoJob("its runners have ended".to_owned()),
-        LoopEnd::Stopped => LoopResult::NoJob("it was stopped".to_owned()),
-        LoopEnd::Broken if stopping => LoopResult::NoJob("it was stopped".to_owned()),
-        LoopEnd::Failed(error) if stopping => LoopResult::NoJob(format!("it was stopped; {error}")),
-        // Root in a VM can forge this end. It costs the loop a restart, and the other loops nothing.
-        LoopEnd::Broken => {
-            LoopResult::Failed("a program in its VM ended it without a request of this host".to_owned())
-        }
-        LoopEnd::Failed(error) => LoopResult::Failed(error.to_string()),
-    }
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::change::tests::pool_of_processes;
 }

@@ -34,6 +34,11 @@ impl Leftovers {
         }
     }
 
+    /// Returns true if the folder of a run is in the list.
+    pub(crate) fn contains(&self, run: &PathBuf) -> bool {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).contains(run)
+    }
+
     fn all(&self) -> Vec<PathBuf> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

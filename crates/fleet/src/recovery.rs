@@ -3,9 +3,11 @@
 //! The registration is deleted first, so that no running job is killed: if it is deleted or gone, the machine is destroyed
 //! too. If the forge calls it busy, a job runs in the machine, and the run is left alone.
 //!
-//! A run whose machine lives is not removed if this start serves its place: an heir takes it over ([`inherit`]).
+//! A run whose machine lives is not removed if this start serves its place: an heir takes it over ([`inherit`]). A loop of this
+//! process whose task has panicked is treated in the same way ([`panicked`]).
 
 mod inherit;
+mod panicked;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState, VmState};
 use inherit::Home;
 pub use inherit::{Heir, Inherited};
+pub(crate) use panicked::after_panic;
 
 /// The result of a sweep.
 #[derive(Debug, Default)]
@@ -112,7 +115,7 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
         sweep_instance(&abandoned, serving, heir, &mut sweep).await?;
         if sweep.inherited.len() > before {
             let home = Home::of(abandoned);
-            sweep.inherited[before..].iter_mut().for_each(|(_, run)| run._home = Some(Arc::clone(&home)));
+            sweep.inherited[before..].iter_mut().for_each(|(_, run)| run.home = Some(Arc::clone(&home)));
             continue;
         }
         let folder = abandoned.folder.clone();
@@ -124,31 +127,6 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
         }
     }
     Ok(sweep)
-}
-
-/// Removes the runs of a loop of this process that has panicked.
-pub(crate) async fn sweep_loop(runs: &Path, index: u32, forge: &Forge) -> Sweep {
-    let mut sweep = Sweep::default();
-    let folders = match instance::folders_in(runs) {
-        Ok(folders) => folders,
-        Err(error) => {
-            sweep.left.push((runs.to_owned(), error.to_string()));
-            return sweep;
-        }
-    };
-    let begins = format!("{index}-");
-    let of_loop =
-        |run: &PathBuf| run.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begins));
-    for run in folders.into_iter().filter(of_loop) {
-        match sweep_run(&run, forge).await {
-            Ok(damaged) => {
-                sweep.damaged.extend(damaged);
-                sweep.cleared.push(ClearedRun { folder: run, lost_job: None });
-            }
-            Err(error) => sweep.left.push((run, error.to_string())),
-        }
-    }
-    sweep
 }
 
 /// Returns true if a scale set's session may still be open because of this instance.

@@ -46,6 +46,11 @@ impl StopSender {
 }
 
 impl StopSender {
+    /// Returns another receiving end.
+    pub(crate) fn subscribe(&self) -> Stop {
+        Stop(self.0.subscribe())
+    }
+
     /// Returns true if all receiving ends are dropped, because everything that they could stop has ended.
     pub(crate) fn is_ended(&self) -> bool {
         self.0.receiver_count() == 0
@@ -90,6 +95,14 @@ mod tests {
         sender.order(StopOrder::AtOnce);
         sender.order(StopOrder::Gently);
         assert_eq!(stop.above(StopOrder::None).await, StopOrder::AtOnce);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_comes_later_gets_the_order_in_force() {
+        let (sender, first) = channel();
+        drop(first);
+        sender.order(StopOrder::WhenIdle);
+        assert_eq!(sender.subscribe().above(StopOrder::None).await, StopOrder::WhenIdle);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The stream of facts: all loops of a process write, one reader passes them on.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
@@ -27,19 +27,47 @@ pub struct FactSink {
     pool: Option<Arc<str>>,
     sender: mpsc::Sender<FactRecord>,
     decisive: Option<mpsc::UnboundedSender<FactRecord>>,
+    /// Notes the last line.
+    last_line: LastLine,
+}
+
+/// The number of the last line that a loop has sent, and its runner. Clones share it, so that it is known after a panic of the
+/// loop's task, when the runner's log may not have the line yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastLine(Arc<Mutex<Option<(RunnerId, u64)>>>);
+
+impl LastLine {
+    /// Returns the number of the last line of a runner; 0 if none was sent.
+    pub(crate) fn of(&self, runner: &RunnerId) -> u64 {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(of, _)| of == runner).map_or(0, |(_, number)| *number)
+    }
+
+    fn note(&self, runner: &RunnerId, number: u64) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *last {
+            Some((of, last)) if of == runner => *last = number,
+            _ => *last = Some((runner.clone(), number)),
+        }
+    }
 }
 
 /// Creates the stream.
 pub fn channel() -> (FactSink, mpsc::Receiver<FactRecord>) {
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-    (FactSink { pool: None, sender, decisive: None }, receiver)
+    (FactSink { pool: None, sender, decisive: None, last_line: LastLine::default() }, receiver)
 }
 
 impl FactSink {
     /// Returns the same stream with a copy of each decisive fact for an orchestrator. Its queue needs no bound, because each
-    /// runner has two such facts.
+    /// runner has three such facts.
     pub(crate) fn with_decisive(&self, decisive: mpsc::UnboundedSender<FactRecord>) -> Self {
         Self { decisive: Some(decisive), ..self.clone() }
+    }
+
+    /// Returns the same stream, which notes the number of its last line.
+    pub(crate) fn noting_lines(&self, last_line: &LastLine) -> Self {
+        Self { last_line: last_line.clone(), ..self.clone() }
     }
 
     /// Returns the same stream for the facts of a pool.
@@ -82,8 +110,11 @@ impl FactWriter {
         if record.fact.is_intent() {
             return;
         }
-        if matches!(record.fact, Fact::Line { .. }) {
-            self.dropped += u64::from(self.sink.sender.try_send(record).is_err());
+        if let Fact::Line { number, .. } = record.fact {
+            match self.sink.sender.try_send(record) {
+                Ok(()) => self.runner.iter().for_each(|runner| self.sink.last_line.note(&runner.id, number)),
+                Err(_) => self.dropped += 1,
+            }
             return;
         }
         if self.dropped > 0 {
@@ -105,6 +136,21 @@ mod tests {
     use dayfly_guest::protocol::Source;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_last_line_of_a_runner_is_known_without_its_writer() {
+        let (sink, _receiver) = channel();
+        let (first, second) = (RunnerId::random(0), RunnerId::random(0));
+        let last_line = LastLine::default();
+        let line = |number| Fact::Line { number, source: Source::Agent, text: String::new() };
+        let mut facts = sink.noting_lines(&last_line).of(0, &first, "x");
+        facts.tell(line(1)).await;
+        facts.tell(line(2)).await;
+        drop(facts);
+        assert_eq!((last_line.of(&first), last_line.of(&second)), (2, 0));
+        sink.noting_lines(&last_line).of(0, &second, "y").tell(line(1)).await;
+        assert_eq!((last_line.of(&first), last_line.of(&second)), (0, 1));
+    }
 
     #[tokio::test]
     async fn lines_that_nobody_reads_are_counted_not_kept() {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
 /// Longest time that a killed process which another process has started may take to exit. Freeing gigabytes of memory takes
@@ -28,7 +28,7 @@ pub(crate) struct Process {
 enum Parent {
     /// This process.
     This(Child),
-    /// An earlier process, which has died.
+    /// An earlier process, which has died, or an earlier owner in this process.
     Earlier(TakenOver),
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Ending {
     Exited(i32),
     /// This signal killed the process.
     Signalled(i32),
-    /// The process has exited. Only the process that has started it could learn its status.
+    /// The process has exited. Only its parent could learn its status.
     Unknown,
 }
 
@@ -85,7 +85,7 @@ impl Process {
         }
     }
 
-    /// Takes over a process that an earlier process has started.
+    /// Takes over a process that an earlier process, or an earlier owner in this process, has started.
     pub(crate) fn of_earlier(pid: u32, descriptor: OwnedFd) -> io::Result<Self> {
         let descriptor = crate::readiness::readable(descriptor)?;
         Ok(Self { parent: Parent::Earlier(TakenOver::new(pid)), descriptor, kill_signal: Signal::KILL })
@@ -114,7 +114,7 @@ impl Process {
                         return Ok(status.into());
                     }
                 }
-                Parent::Earlier(_) => return Ok(Ending::Unknown),
+                Parent::Earlier(_) => return Ok(ending_of_child(self.descriptor.get_ref())),
             }
             ready.clear_ready();
         }
@@ -152,6 +152,19 @@ impl Process {
     }
 }
 
+/// Returns how a process has stopped, if it is a child of this process that no other code waits for, and removes the zombie.
+fn ending_of_child(descriptor: &OwnedFd) -> Ending {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    match rustix::process::waitid(WaitId::PidFd(descriptor.as_fd()), options) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ending::Exited(code),
+            (None, Some(signal)) => Ending::Signalled(signal),
+            (None, None) => Ending::Unknown,
+        },
+        Ok(None) | Err(_) => Ending::Unknown,
+    }
+}
+
 impl From<ExitStatus> for Ending {
     fn from(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
@@ -175,21 +188,39 @@ mod tests {
         }
     }
 
+    fn of_earlier(pid: u32) -> Process {
+        let id = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+        let descriptor = rustix::process::pidfd_open(id, PidfdFlags::empty()).expect("a descriptor");
+        Process::of_earlier(pid, descriptor).expect("process")
+    }
+
     #[tokio::test]
     async fn the_end_of_a_process_of_an_earlier_process_is_seen_without_its_status() {
-        let mut child = Command::new("sleep").arg("60").spawn().expect("spawn");
-        let pid = Pid::from_child(&child);
-        let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor");
-        let mut process = Process::of_earlier(child.id(), descriptor).expect("process");
-        assert_eq!((process.id(), process.has_ended()), (child.id(), false));
-        assert!(taken_over().contains(&child.id()));
+        let mut parent = Command::new("sh");
+        parent.args(["-c", "sleep 60 >/dev/null 2>&1 & echo $!"]);
+        let output = parent.output().expect("run").stdout;
+        let pid = String::from_utf8(output).expect("text").trim().parse().expect("a number");
+        let mut process = of_earlier(pid);
+        assert_eq!((process.id(), process.has_ended()), (pid, false));
+        assert!(taken_over().contains(&pid));
         process.kill();
         assert_eq!(process.wait().await.expect("wait"), Ending::Unknown);
         process.reap();
         assert!(process.has_ended());
         drop(process);
-        assert!(!taken_over().contains(&child.id()));
-        child.wait().expect("reaped");
+        assert!(!taken_over().contains(&pid));
+    }
+
+    #[tokio::test]
+    #[expect(clippy::zombie_processes, reason = "the code under test waits for it")]
+    async fn a_child_of_this_process_that_had_another_owner_leaves_its_status_and_no_zombie() {
+        for (script, ending) in [("exit 7", Ending::Exited(7)), ("kill -15 $$", Ending::Signalled(15))] {
+            let child = Command::new("sh").args(["-c", script]).spawn().expect("spawn");
+            let mut process = of_earlier(child.id());
+            let stat = format!("/proc/{}/stat", process.id());
+            assert_eq!(process.wait().await.expect("wait"), ending);
+            assert!(std::fs::read_to_string(stat).is_err(), "it is reaped");
+        }
     }
 
     #[tokio::test]

@@ -250,6 +250,38 @@ async fn a_machine_whose_host_is_killed_again_and_again_is_taken_over_without_a_
     assert!(take_over(&root).await.is_none(), "nothing is left to be taken over");
 }
 
+async fn a_machine_whose_owner_panics_goes_on_and_is_taken_over_by_the_same_process() {
+    let stage = Stage::new("0-abc", UNTIL_STOPPED);
+    let mut vm = start(&stage).await;
+    let seen = events_until(&mut vm, line("Listening")).await;
+    let Some(VmEvent::Line { number, .. }) = seen.last() else { panic!("{seen:?}") };
+    let pid = seen.iter().find_map(|event| match event {
+        VmEvent::VmmStarted { pid, .. } => Some(*pid),
+        _ => None,
+    });
+    let owner = tokio::spawn(async move {
+        let _vm = vm;
+        panic!("a bug, on purpose");
+    });
+    assert!(owner.await.is_err_and(|error| error.is_panic()));
+    let machine = TakeOver {
+        runner_id: "0-abc".to_owned(),
+        environment: stage.path("environment"),
+        lines_seen: *number,
+        forward: None,
+    };
+    let mut vm = dayfly_vm::take_over(machine, &stage.path("run")).await.unwrap().expect("it lives");
+    fs::write(stage.note("trm"), SECRET).unwrap();
+    let seen = events_until(&mut vm, |event| exit_code(event).is_some()).await;
+    assert_eq!(seen[..2], [VmEvent::TakenOver { pid: pid.expect("a process") }, VmEvent::Hello]);
+    assert!(!seen.iter().any(|event| line("Listening")(event)), "no line comes twice: {seen:#?}");
+    assert!(seen.iter().any(|event| line("[runner@runner-0-abc] stopped")(event)), "{seen:#?}");
+    assert_eq!(vm.stop(PATIENCE).await, Exit::PoweredOff);
+    vm.destroy().await.unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.expect("a process")));
+    assert!(stat.is_err(), "no zombie is left: {stat:?}");
+}
+
 async fn a_program_of_its_own_is_started_and_mounts_are_refused() {
     let stage = Stage::new("0-abc", UNTIL_STOPPED);
     let local = stage.path("tools");
@@ -300,6 +332,7 @@ fn main() -> ExitCode {
         many_at_once_do_not_disturb_each_other
         what_a_killed_host_has_left_is_found_and_destroyed
         a_machine_whose_host_is_killed_again_and_again_is_taken_over_without_a_lost_line
+        a_machine_whose_owner_panics_goes_on_and_is_taken_over_by_the_same_process
         a_program_of_its_own_is_started_and_mounts_are_refused
         a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_one
     }

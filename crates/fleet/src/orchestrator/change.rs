@@ -189,4 +189,4 @@ fn forget_ended(tasks: &mut JoinSet<()>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

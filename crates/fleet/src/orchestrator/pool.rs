@@ -18,8 +18,8 @@ use crate::pool::{Pool, PoolSpec};
 use crate::recovery::Inherited;
 use crate::runner_loop::run_slot;
 use crate::slot::{Slot, environment_in};
-use crate::stop::{StopOrder, StopSender};
-use crate::stream::FactSink;
+use crate::stop::{Stop, StopOrder, StopSender};
+use crate::stream::{FactSink, LastLine};
 
 /// A pool to run.
 #[derive(Debug)]
@@ -41,15 +41,42 @@ pub(super) struct Tasks {
     pub(super) running: HashMap<Id, RunningSlot>,
 }
 
-/// A slot whose loop runs.
+/// A slot whose loop runs. It outlives a panic of the loop's task.
 #[derive(Debug)]
 pub(super) struct RunningSlot {
     /// Number of the slot in the process.
     pub(super) index: u32,
     stop: StopSender,
+    /// The last line of its runner that was told.
+    pub(super) last_line: LastLine,
+    /// The runner that its task took over, until that has ended.
+    pub(super) inherited: Option<Inherited>,
+}
+
+impl RunningSlot {
+    pub(super) fn new(index: u32, inherited: Option<Inherited>) -> Self {
+        let (stop, _) = crate::stop::channel();
+        Self { index, stop, last_line: LastLine::default(), inherited }
+    }
+
+    /// Returns the receiving end of its orders.
+    pub(super) fn stop(&self) -> Stop {
+        self.stop.subscribe()
+    }
 }
 
 impl Tasks {
+    /// Starts the task of a slot.
+    pub(super) fn spawn(&mut self, slot: RunningSlot, run: impl Future<Output = LoopEnd> + Send + 'static) {
+        let task = self.ends.spawn(run);
+        self.running.insert(task.id(), slot);
+    }
+
+    /// Notes that the runner which a slot took over has ended. Its instance goes with it.
+    pub(super) fn runner_ended(&mut self, index: u32) {
+        self.running.values_mut().filter(|slot| slot.index == index).for_each(|slot| slot.inherited = None);
+    }
+
     /// Passes an order on to the loop of a slot.
     pub(super) fn order(&self, index: u32, order: StopOrder) {
         self.running.values().filter(|slot| slot.index == index).for_each(|slot| slot.stop.order(order));
@@ -174,7 +201,8 @@ impl RunningPool {
         // Its next wait for a first machine begins anew, even if this one ends before the next decision.
         self.without_since = None;
         self.slots.started(number, purpose.clone(), is_awaited, Instant::now());
-        self.spawn(number, &purpose, None, environment, (host, facts, tasks));
+        let slot = RunningSlot::new(self.first + number, None);
+        self.spawn(&purpose, slot, environment, (host, facts, tasks));
     }
 
     /// Starts the loop of a slot that takes a runner over. Returns the slot's number in the pool: that of the loop that had the
@@ -194,30 +222,40 @@ impl RunningPool {
             _ => Purpose::Any,
         };
         self.slots.inherited(number, purpose.clone(), &inherited, Instant::now());
-        self.spawn(number, &purpose, Some(inherited), environment, shared);
+        let slot = RunningSlot::new(self.first + number, Some(inherited));
+        self.spawn(&purpose, slot, environment, shared);
         number
+    }
+
+    /// Starts a new task for a slot whose loop has failed, which takes its runner over.
+    pub(super) fn go_on(
+        &self,
+        number: u32,
+        slot: RunningSlot,
+        environment: &Path,
+        shared: (&VmHost, &FactSink, &mut Tasks),
+    ) {
+        let purpose = self.slots.slots.get(&number).map_or(Purpose::Any, |slot| slot.purpose.clone());
+        self.spawn(&purpose, slot, environment, shared);
     }
 
     fn spawn(
         &self,
-        number: u32,
         purpose: &Purpose,
-        inherited: Option<Inherited>,
+        running: RunningSlot,
         environment: &Path,
         (host, facts, tasks): (&VmHost, &FactSink, &mut Tasks),
     ) {
-        let index = self.first + number;
+        let index = running.index;
         let (pool, environment) = (&self.pool, self.environment_of(environment, index));
         let slot = match purpose {
             Purpose::Place => Slot { is_patient: true, ..Slot::new(pool, index, environment) },
             Purpose::Any => Slot::for_one_runner(pool, index, environment),
             Purpose::Job(job) => Slot::for_job(pool, index, environment, job),
         };
-        let (pool, host, facts) = (self.pool.clone(), host.clone(), facts.clone());
-        let (sender, stop) = crate::stop::channel();
-        let run = async move { run_slot((&pool, &slot, &host), inherited, &facts, stop).await };
-        let task = tasks.ends.spawn(run);
-        tasks.running.insert(task.id(), RunningSlot { index, stop: sender });
+        let (pool, host, facts) = (self.pool.clone(), host.clone(), facts.noting_lines(&running.last_line));
+        let (inherited, stop) = (running.inherited.clone(), running.stop());
+        tasks.spawn(running, async move { run_slot((&pool, &slot, &host), inherited, &facts, stop).await });
     }
 }
 

@@ -178,15 +178,21 @@ impl Slots {
         self.next = self.next.max(index + 1);
     }
 
-    /// Notes that a slot has taken a runner over. A runner that has a job counts as taken, because no source may tell that
-    /// again.
+    /// Notes that a slot has taken a runner over.
     pub(super) fn inherited(&mut self, index: u32, purpose: Purpose, inherited: &Inherited, now: Instant) {
         self.started(index, purpose, false, now);
+        self.goes_on(index, inherited, now);
+    }
+
+    /// Notes that a slot goes on with a runner that it has not started. A runner that has a job counts as taken, because no
+    /// source may tell that again.
+    pub(super) fn goes_on(&mut self, index: u32, inherited: &Inherited, now: Instant) {
         self.named(index, &inherited.runner.name);
         if inherited.was_up {
             self.is_up(index, now);
         }
-        if let Some(slot) = self.slots.get_mut(&index).filter(|_| inherited.has_job) {
+        let has_job = |slot: &&mut Slot| inherited.has_job && slot.stage.is_free();
+        if let Some(slot) = self.slots.get_mut(&index).filter(has_job) {
             slot.stage = Stage::Taken;
         }
     }

@@ -21,7 +21,7 @@ pub struct Heir {
 }
 
 /// A run that this process takes over.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Inherited {
     /// Its folder.
     pub folder: PathBuf,
@@ -33,8 +33,33 @@ pub struct Inherited {
     pub was_up: bool,
     /// True if it had a job.
     pub has_job: bool,
-    /// The instance that the run is in.
-    pub(super) _home: Option<Arc<Home>>,
+    /// Number of the last line that this process has told of the runner; 0 if none.
+    pub(crate) lines_told: u64,
+    /// Number of tasks of this process that have panicked with the runner.
+    pub(super) panics: u32,
+    /// The instance that the run is in, if that is another one than the pool's.
+    pub(super) home: Option<Arc<Home>>,
+}
+
+impl Inherited {
+    /// Returns the runner of a run with this journal, if its machine lives and the runner can go on.
+    pub(super) fn of(run: &Path, records: &[FactRecord]) -> Result<Option<Self>, LeftoverError> {
+        let state = RunnerState::of(records);
+        let (Some(first), Some(runner)) = (records.first(), state.runner.clone()) else { return Ok(None) };
+        if !state.can_be_taken_over() || !dayfly_vm::is_alive(&machine_of(run))? {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            folder: run.to_owned(),
+            runner,
+            index: first.loop_index,
+            was_up: state.was_up(),
+            has_job: state.job.running().is_some(),
+            lines_told: 0,
+            panics: 0,
+            home: None,
+        }))
+    }
 }
 
 /// The instance of a process that died, as long as this process has runs in it. Dropping it frees its lock, and removes its
@@ -91,23 +116,20 @@ impl Heir {
         serving: &[Serving],
         before: usize,
     ) -> Result<Option<(usize, Inherited)>, LeftoverError> {
+        let is_wanted =
+            |inherited: &Inherited| self.only.is_none_or(|only| only == inherited.index && before == 0);
+        let Some(inherited) = Inherited::of(run, records)?.filter(is_wanted) else { return Ok(None) };
         let state = RunnerState::of(records);
-        let (Some(first), Some(runner)) = (records.first(), state.runner.clone()) else { return Ok(None) };
-        let index = first.loop_index;
-        let is_wanted = self.only.is_none_or(|only| only == index && before == 0);
-        if !is_wanted || !state.can_be_taken_over() || !dayfly_vm::is_alive(&machine_of(run))? {
-            return Ok(None);
-        }
+        let pool = records.first().and_then(|first| first.pool.as_ref());
         let is_there = |own: &Serving| is_registered_at(&state, &own.serves);
-        let same = serving.iter().position(|own| is_there(own) && own.serves.pool == first.pool);
-        let Some(place) = same.or_else(|| serving.iter().position(is_there)) else { return Ok(None) };
-        let (folder, was_up, has_job) = (run.to_owned(), state.was_up(), state.job.running().is_some());
-        Ok(Some((place, Inherited { folder, runner, index, was_up, has_job, _home: None })))
+        let same = serving.iter().position(|own| is_there(own) && own.serves.pool.as_ref() == pool);
+        let place = same.or_else(|| serving.iter().position(is_there));
+        Ok(place.map(|place| (place, inherited)))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::process::Command;
 
     use super::super::tests::{abandoned_with, forge, serves};
@@ -116,7 +138,7 @@ mod tests {
     use crate::fact::Fact;
 
     /// Writes the record of a machine whose process is this one.
-    fn record_of(machine: &Path, pid: u32) {
+    pub(crate) fn record_of(machine: &Path, pid: u32) {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
         let after_name = stat.rsplit_once(") ").expect("a name").1;
         let start: u64 = after_name.split(' ').nth(19).and_then(|ticks| ticks.parse().ok()).expect("ticks");
@@ -126,7 +148,7 @@ mod tests {
         std::fs::write(machine.join("vmm.json"), record.to_string()).expect("a record");
     }
 
-    const ANSWERED: [Fact; 3] = [Fact::Registering, Fact::StartingVm, Fact::AgentHello];
+    pub(crate) const ANSWERED: [Fact; 3] = [Fact::Registering, Fact::StartingVm, Fact::AgentHello];
 
     async fn swept(
         facts: &[Fact],

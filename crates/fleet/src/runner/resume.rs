@@ -29,7 +29,7 @@ pub(crate) async fn run_inherited(
     stop: &Stop,
 ) -> EndedRunner {
     let resumed = match Run::resume(inherited, (pool, slot, host), facts, stop.clone()) {
-        Ok(mut run) => run.take_over().await.map(|is_alive| (run, is_alive)),
+        Ok(mut run) => run.take_over(inherited.lines_told).await.map(|is_alive| (run, is_alive)),
         Err(error) => Err(error),
     };
     match resumed {
@@ -91,13 +91,14 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Takes the machine over. Returns false if it has ended meanwhile.
-    async fn take_over(&mut self) -> Result<bool, RunnerError> {
+    /// Takes the machine over. Returns false if it has ended meanwhile. `lines_told` is the number of the last line that this
+    /// process has told; the log may not have it yet.
+    async fn take_over(&mut self, lines_told: u64) -> Result<bool, RunnerError> {
         let forward = self.reach().await?.forward;
         let take_over = TakeOver {
             runner_id: self.id.to_string(),
             environment: self.environment.path().to_owned(),
-            lines_seen: run_log::last_line(&self.host.state, self.id.as_str()),
+            lines_seen: run_log::last_line(&self.host.state, self.id.as_str()).max(lines_told),
             forward,
         };
         self.vm = dayfly_vm::take_over(take_over, &machine_of(&self.folder)).await?;

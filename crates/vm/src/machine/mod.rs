@@ -27,6 +27,7 @@ mod identity;
 mod link;
 mod maker;
 mod mounted;
+mod owned;
 mod pulse;
 pub(crate) mod record;
 mod servers;

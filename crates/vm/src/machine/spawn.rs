@@ -82,6 +82,11 @@ impl Vmm {
         Ok(())
     }
 
+    /// Stops forwarding, so that another owner of the machine can listen on the port.
+    pub(super) async fn end_forward(&mut self) {
+        self.forward.shutdown().await;
+    }
+
     /// Marks the process as exited, so that it is not killed on drop. Stops the servers and the forwarding.
     pub(crate) fn settle(&mut self) {
         self.ended = true;

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 
 use super::handle::Supervising;
+use super::owned::Owned;
 use super::source::StartSource;
 use super::spawn::Outputs;
 use super::supervisor::{Beginning, MachineRole, Supervisor};
@@ -58,6 +59,7 @@ pub(super) fn own(
         events: event_sender,
         orders: order_receiver,
         detached: Arc::clone(&detached),
+        owned: Owned::new(&run_dir),
     };
     let supervisor = Supervising::Running(tokio::spawn(supervisor.run(begin)));
     Vm { events, orders, supervisor, outputs, run_dir, detached }

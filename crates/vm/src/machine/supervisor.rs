@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::attempt::{AfterAttempt, Attempt, BegunEnd, EndStep};
 use super::exit::{EndReason, ExitDemand, ExitEvidence, classify};
 use super::handshake::{Action, InitialState};
+use super::owned::Owned;
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
 use super::{Exit, VmEvent, identity, unix_time_ns};
@@ -87,6 +88,7 @@ pub(super) struct Supervisor<S> {
     pub(super) orders: mpsc::Receiver<VmOrder>,
     /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
+    pub(super) owned: Owned,
 }
 
 /// The way in which this process gets a machine.
@@ -127,8 +129,12 @@ impl<S: StartSource> Supervisor<S> {
         let exit = self.live(begin).await;
         // Dropped on a blocking thread: this closes the last descriptor of the network card, whose removal takes the kernel
         // a while.
-        let source = self.source;
-        drop(tokio::task::spawn_blocking(move || drop(source)));
+        let (source, owned) = (self.source, self.owned);
+        let drop_both = move || {
+            drop(source);
+            drop(owned);
+        };
+        drop(tokio::task::spawn_blocking(drop_both));
         let console_tail = self.outputs.tail();
         let _ = self.events.send(VmEvent::Gone { exit: exit.clone(), console_tail }).await;
         exit
@@ -218,6 +224,7 @@ impl<S: StartSource> Supervisor<S> {
                 SupervisorInput::Ordered(Some(VmOrder::Stop(grace))) => attempt.stop(grace),
                 SupervisorInput::Ordered(Some(VmOrder::LetGo)) => {
                     self.detached.store(true, Ordering::Relaxed);
+                    attempt.vmm.end_forward().await;
                     return Exit::LetGo;
                 }
                 // No more orders can arrive, because the machine was detached.
@@ -552,6 +559,7 @@ mod tests {
             events: event_sender,
             orders: order_receiver,
             detached,
+            owned: Owned::new(folder.path()),
         };
         let exit = supervisor.run(Beginning::Start(started)).await;
         let mut origins = Vec::new();
@@ -654,6 +662,7 @@ mod tests {
             events: event_sender,
             orders,
             detached,
+            owned: Owned::new(folder.path()),
         };
         let started = Started { vmm, from: StartedFrom::Boot, turn: None, cold: None };
         let exit = supervisor.run(Beginning::Start(started)).await;

@@ -1,4 +1,4 @@
-//! Takes over a machine whose process lives, from a process of dayfly that died.
+//! Takes over a machine whose process lives, from a process of dayfly that died, or from a task of this process that has panicked.
 //!
 //! ```text
 //!   record: process ──> its descriptor        agent ──> hello (a new epoch, the last line that was kept)
@@ -19,6 +19,7 @@ use dayfly_host::socket::SocketFolder;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
 
+use super::owned;
 use super::record::{self, Recorded};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
@@ -85,6 +86,7 @@ pub enum TakeOverError {
 /// See [`TakeOverError`].
 pub async fn take_over(take_over: TakeOver, run_dir: &Path) -> Result<Option<Vm>, TakeOverError> {
     let failed = |what| move |source| TakeOverError::Io { what, path: run_dir.to_owned(), source };
+    owned::let_go(run_dir).await.map_err(failed("wait for the owner in this process"))?;
     let found = record::find(run_dir).map_err(io::Error::other).map_err(failed("read the record"))?;
     let (pid, descriptor, is_keeper) = match found {
         Recorded::Gone => return Ok(None),

@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -5,7 +6,7 @@ use std::time::Duration;
 use dayfly_forge::{ApiBase, Forge, RunnerScope};
 use dayfly_host::retry::RUNNER;
 use dayfly_image::PullPolicy;
-use dayfly_vm::{AccelChoice, Driver, KrunSettings, Launcher, Machine, VmHost};
+use dayfly_vm::{AccelChoice, Driver, KrunSettings, Launcher, Machine, ProcessSettings, VmHost};
 use tokio::sync::mpsc;
 
 use super::super::{CHANGES_MAX, FailureRule, Heartbeat, Orchestration, orchestrate};
@@ -24,10 +25,38 @@ fn a_pool_gets_the_numbers_that_no_other_pool_has() {
 
 const SCALE: Scale = Scale { min_idle: 0, max: 3, idle_timeout: Duration::from_secs(1) };
 
-/// Returns a pool without jobs, and with a schedule as its source.
-fn idle_pool(name: &str, state: &Path) -> PoolChange {
-    let base = ApiBase::from_host_or_url("http://127.0.0.1:1").expect("an address");
-    let machine = MachineSpec {
+/// Returns a pool of plain processes that registers its runners in the repository o/r, and tries each thing once.
+pub(crate) fn pool_of_processes(
+    forge: Forge,
+    (app, guest_binary): (PathBuf, PathBuf),
+    runs: PathBuf,
+) -> Pool {
+    let scope = RunnerScope::Repository { owner: "o".to_owned(), name: "r".to_owned() };
+    let spec = PoolSpec::new(forge.base().clone(), scope, machine_spec());
+    let spec = PoolSpec { repeat: NonZeroU32::new(1), user: String::new(), ..spec };
+    let driver = Driver::Process(ProcessSettings { app, in_use: None });
+    let machine = Machine { cpus: 1, memory_mib: 512, boot_limit: None, guest_binary, driver };
+    Pool { labels: vec!["plain".to_owned()], ..pool(spec, forge, machine, runs) }
+}
+
+fn pool(spec: PoolSpec, forge: Forge, machine: Machine, runs: PathBuf) -> Pool {
+    Pool {
+        spec: Arc::new(spec),
+        forge,
+        registrar: Registrar::Rest,
+        is_lab: true,
+        group: Group::default_group(),
+        labels: Vec::new(),
+        machine,
+        secret: None,
+        runs,
+        leftovers: Leftovers::default(),
+        limits: Limits::default(),
+    }
+}
+
+fn machine_spec() -> MachineSpec {
+    MachineSpec {
         driver: None,
         image: None,
         fetch: FetchSpec { pull: PullPolicy::Never, add_tools: false },
@@ -41,31 +70,21 @@ fn idle_pool(name: &str, state: &Path) -> PoolChange {
         cold: true,
         spares: 0,
         warm_up: None,
-    };
-    let spec = PoolSpec::new(base.clone(), RunnerScope::Organization("o".to_owned()), machine);
+    }
+}
+
+/// Returns a pool without jobs, and with a schedule as its source.
+fn idle_pool(name: &str, state: &Path) -> PoolChange {
+    let base = ApiBase::from_host_or_url("http://127.0.0.1:1").expect("an address");
+    let spec = PoolSpec::new(base.clone(), RunnerScope::Organization("o".to_owned()), machine_spec());
     let spec = PoolSpec { name: Some(name.to_owned()), demand: Demand::Scaled(SCALE), ..spec };
     let (schedule, _) = MinIdleSchedule::new(Box::new(|| 0));
     let driver = Driver::Krunvm(KrunSettings { image: "x".to_owned() });
+    let forge = Forge::new(base, "token").expect("a client");
+    let machine =
+        Machine { cpus: 1, memory_mib: 512, boot_limit: None, guest_binary: PathBuf::from("/x"), driver };
     PoolChange::Add(Box::new(PoolRun {
-        pool: Pool {
-            spec: Arc::new(spec),
-            forge: Forge::new(base, "token").expect("a client"),
-            registrar: Registrar::Rest,
-            is_lab: true,
-            group: Group::default_group(),
-            labels: Vec::new(),
-            machine: Machine {
-                cpus: 1,
-                memory_mib: 512,
-                boot_limit: None,
-                guest_binary: PathBuf::from("/x"),
-                driver,
-            },
-            secret: None,
-            runs: state.join("runs"),
-            leftovers: Leftovers::default(),
-            limits: Limits::default(),
-        },
+        pool: pool(spec, forge, machine, state.join("runs")),
         rule: FailureRule { retry: RUNNER, is_strict: false },
         sources: vec![Source::Schedule(schedule)],
         inherited: Vec::new(),
