@@ -11,6 +11,7 @@ pub(crate) mod lab;
 pub(crate) mod logs;
 mod machine;
 pub(crate) mod orchestrator;
+mod private_lab;
 pub(crate) mod ps;
 pub(crate) mod reload;
 pub(crate) mod runner;

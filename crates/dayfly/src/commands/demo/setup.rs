@@ -1,7 +1,6 @@
 //! Sets a demo up: image, instance, lab, and the dispatched run.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dayfly_fleet::demand::Demand;
 use dayfly_fleet::fact::FactRecord;
@@ -12,17 +11,17 @@ use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::stream::FactSink;
-use dayfly_forge::{ApiBase, Dispatch, Forge, RunnerScope};
+use dayfly_forge::{Dispatch, RunnerScope};
 use dayfly_host::retry;
-use dayfly_lab::{Lab, LabError, LabEvents, LabSettings};
+use dayfly_lab::{LabEvents, LabSettings};
 use dayfly_vm::{Driver, Machine, VmHost};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use super::request::Request;
 use super::view::View;
 use crate::cli::DemoArgs;
+use crate::commands::private_lab::PrivateLab;
 use crate::commands::{image, machine};
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
@@ -38,28 +37,6 @@ pub(super) fn scope() -> RunnerScope {
 
 /// Prefix of the names of the demo's machines.
 const PREFIX: &str = "demo";
-
-/// A lab that serves inside this process.
-pub(super) struct PrivateLab {
-    pub(super) lab: Lab,
-    pub(super) forge: Forge,
-    shutdown: oneshot::Sender<()>,
-    served: JoinHandle<std::result::Result<(), LabError>>,
-}
-
-/// Longest wait for the lab's last answers.
-const LAB_END: Duration = Duration::from_secs(5);
-
-impl PrivateLab {
-    /// Stops the lab.
-    pub(super) async fn end(self) {
-        let _ = self.shutdown.send(());
-        let mut served = self.served;
-        if tokio::time::timeout(LAB_END, &mut served).await.is_err() {
-            served.abort();
-        }
-    }
-}
 
 /// A demo whose run has been dispatched.
 pub(super) struct Demo {
@@ -165,7 +142,7 @@ impl Demo {
         instance: &mut Instance,
         serves: Serves,
     ) -> Result<(PrivateLab, LabEvents, u64)> {
-        let lab = open_lab(instance).await?;
+        let lab = PrivateLab::open(LabSettings::new(instance.lab())).await?;
         instance
             .serve(vec![Serves { forge: lab.forge.base().url().to_string(), ..serves }])
             .map_err(Failure::cannot)?;
@@ -231,24 +208,4 @@ fn keep_built_in(machine: &mut Machine, spec: &MachineSpec) {
     {
         qemu.source = None;
     }
-}
-
-async fn open_lab(instance: &Instance) -> Result<PrivateLab> {
-    let lab = Lab::open(LabSettings::new(instance.lab())).map_err(Failure::cannot)?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .map_err(|error| Failure::cannot(format!("the lab cannot listen on 127.0.0.1: {error}")))?;
-    let address = listener.local_addr().map_err(Failure::cannot)?;
-    let (shutdown, ended) = oneshot::channel::<()>();
-    let serving = lab.clone();
-    let served = tokio::spawn(async move {
-        serving
-            .serve(listener, async {
-                let _ = ended.await;
-            })
-            .await
-    });
-    let base = ApiBase::from_host_or_url(&format!("http://{address}")).map_err(Failure::cannot)?;
-    let forge = Forge::new(base, lab.token().clone()).map_err(Failure::cannot)?;
-    Ok(PrivateLab { lab, forge, shutdown, served })
 }
