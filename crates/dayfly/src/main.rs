@@ -76,6 +76,9 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Lab(LabCommand::Fault(args)) => {
             logged(&common, async |_| unless_stopped(commands::lab::fault::run(args)).await)
         }
+        Command::Lab(LabCommand::Soak(args)) => {
+            logged(&common, async |places| commands::lab::soak::run(places, &args).await)
+        }
         Command::Image(command) => logged(&common, async |places| run_image(places, command).await),
         Command::Template(command) => logged(&common, async |places| run_template(places, command).await),
         Command::Doctor(args) if args.at_forge => {

@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use dayfly_lab::fault::{Fault, FaultSpec, Operation, parse_seconds};
 
+use super::LabSoakArgs;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// Serve a GitHub-compatible forge on this host
     Serve(LabServeArgs),
     /// Order, list and clear failures of a lab that runs on this host
     Fault(LabFaultArgs),
+    /// Run many jobs while the forge fails and processes are killed, and judge whether each job ran exactly once
+    Soak(Box<LabSoakArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
 pub(crate) mod short_help;
+mod soak;
 mod steer;
 mod switch;
 pub(crate) mod token;
@@ -30,6 +31,7 @@ pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, La
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
+pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver};
 pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;
 
@@ -100,7 +102,7 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show how long each phase of a runner took
     Trace(TraceArgs),
-    /// Run the built-in forge, and order failures of it
+    /// Run the built-in forge, order failures of it, and hold dayfly against them
     #[command(subcommand)]
     Lab(LabCommand),
     /// Manage the images that machines boot
@@ -143,6 +145,15 @@ impl Accel {
             Self::Auto => AccelChoice::Auto,
             Self::Kvm => AccelChoice::Kvm,
             Self::Tcg => AccelChoice::Tcg,
+        }
+    }
+
+    /// Returns the word on the command line and in a configuration file.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `dayfly lab serve`: runs the built-in forge as a separate server.
 
 pub(crate) mod fault;
+pub(crate) mod soak;
 
 use dayfly_lab::{Lab, LabSettings, TOKEN_FILE};
 use secrecy::ExposeSecret as _;
