@@ -86,7 +86,17 @@ impl Places {
     /// # Errors
     /// The mode of a folder cannot be changed.
     pub(crate) fn close_to_others(&self) -> Result<()> {
-        let names = ["images", "blobs", "kernels", "tools", "runner-apps", "templates", "instances", "logs"];
+        let names = [
+            "images",
+            "blobs",
+            "kernels",
+            "tools",
+            "runner-apps",
+            "templates",
+            "instances",
+            "logs",
+            "history",
+        ];
         let folders: Vec<PathBuf> = names.iter().map(|name| self.state.join(name)).collect();
         dayfly_host::stage::close_folders(folders.iter().map(PathBuf::as_path)).map_err(Failure::cannot)
     }

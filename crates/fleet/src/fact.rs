@@ -74,6 +74,11 @@ impl Moment {
         Self { us: ms.saturating_mul(1000) }
     }
 
+    /// Returns the time so many microseconds after 1970-01-01 UTC.
+    pub fn of_us(us: u64) -> Self {
+        Self { us }
+    }
+
     /// Returns the milliseconds since 1970-01-01 UTC.
     pub fn ms(self) -> u64 {
         self.us / 1000
@@ -337,6 +342,11 @@ pub enum Fact {
         /// The memory of the machine, MiB.
         memory_mib: u64,
     },
+    /// This host could not write to the machine's disk, so its job gets I/O errors.
+    DiskFailed {
+        /// The reason, as the VMM reports it.
+        reason: String,
+    },
     /// A line of the guest's output.
     Line {
         /// Its number, by which a later process finds the lines that this one has not written; 0 if lines have none.
@@ -395,6 +405,14 @@ pub enum Fact {
         /// The problem, its place, and the remedy.
         message: String,
     },
+    /// The runner's life is over, and its machine and its registration are removed as far as possible.
+    Over {
+        /// The way in which it ended.
+        how: OverHow,
+        /// The reason in words, if there is more to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// All processes, files and registrations of the runner are removed, or the journal lists the rest.
     Ended,
 }
@@ -424,6 +442,34 @@ impl StartKind {
             Self::Spare => "spare",
         }
     }
+}
+
+/// The way in which a runner's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverHow {
+    /// Its runner app had a job, and has exited.
+    JobDone,
+    /// Its runner app has exited without a job.
+    NoJob,
+    /// Its machine ended before its entrypoint.
+    MachineLost,
+    /// Its registration was gone from the forge while its machine went on.
+    Unregistered,
+    /// Its job ran for longer than a job may.
+    JobTooLong,
+    /// This host stopped it: a signal, an order, or a demand that went away.
+    Stopped,
+    /// Its lifetime was over.
+    LifetimeOver,
+    /// It waited too long for a job.
+    Idle,
+    /// A program in the machine ended its loop.
+    Broken,
+    /// It could not be created or brought up.
+    NotUp,
+    /// The process of dayfly that ran it has died, and nothing could be taken over.
+    ProcessDied,
 }
 
 /// The end of a registration.
@@ -475,16 +521,21 @@ impl Fact {
         )
     }
 
-    /// Returns true for the facts that a process which takes the runner over wants to know. They are in the journal, but are
-    /// not flushed: only if this host goes on running, there is a machine to be taken over.
+    /// Returns true for the facts that a process which takes the runner over wants to know, and those that the history keeps
+    /// beside them. They are in the journal, but are not flushed: only if this host goes on running, there is a machine to be
+    /// taken over, and the end of a run is flushed with its record in the history.
     pub(crate) fn is_noted(&self) -> bool {
         matches!(
             self,
-            Self::AgentHello
+            Self::VmmStarted { .. }
+                | Self::AgentHello
                 | Self::RunnerUp
                 | Self::Listening
                 | Self::JobStarted { .. }
                 | Self::JobFinished { .. }
+                | Self::OutOfMemory { .. }
+                | Self::DiskFailed { .. }
+                | Self::Over { .. }
         )
     }
 
@@ -601,6 +652,7 @@ pub(crate) mod tests {
                 annotations_left_out: 2,
             },
             Fact::OutOfMemory { process: text(), used_mib: 800, memory_mib: 1024 },
+            Fact::DiskFailed { reason: text() },
             Fact::Line { number: 4, source: Source::Entrypoint, text: text() },
             Fact::LinesDropped { count: 5 },
             Fact::Cut { why },
@@ -615,6 +667,8 @@ pub(crate) mod tests {
             Fact::RegistrationEnded { how: RegistrationEnd::Gone },
             Fact::RegistrationEnded { how: RegistrationEnd::Busy },
             Fact::Warning { message: text() },
+            Fact::Over { how: OverHow::MachineLost, why: Some(text()) },
+            Fact::Over { how: OverHow::JobDone, why: None },
             Fact::Ended,
         ]
     }

@@ -118,6 +118,20 @@ impl Journal {
     }
 }
 
+/// Appends the lines of `text` to a file, each whole: a line that a crash or a full disk has cut is ended first. Returns after the
+/// lines are on the disk.
+pub(crate) fn append_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file = end_torn_line(path, file)?;
+    file.write_all(text)?;
+    file.sync_data()?;
+    match path.parent() {
+        Some(folder) if is_new => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
 /// Ends the last line if a crash has cut it. The next line would otherwise join it, and both would be lost.
 fn end_torn_line(path: &Path, mut file: File) -> io::Result<File> {
     let mut read = File::open(path)?;

@@ -15,6 +15,7 @@
 
 pub mod demand;
 pub mod fact;
+pub mod history;
 pub mod instance;
 pub mod job_end;
 pub mod journal;

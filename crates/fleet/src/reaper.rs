@@ -10,6 +10,7 @@ use dayfly_host::retry::Retry;
 use tokio::sync::Notify;
 
 use crate::fact::Fact;
+use crate::history::History;
 use crate::recovery::{self, RunSweepError};
 use crate::stream::FactSink;
 
@@ -57,7 +58,12 @@ impl Leftovers {
 }
 
 /// Tries again and again to remove the runs in the list, with the pauses of `retry`. Never returns; drop it to stop.
-pub(crate) async fn reap(leftovers: &Leftovers, forge: &Forge, retry: Retry, facts: &FactSink) -> Infallible {
+pub(crate) async fn reap(
+    leftovers: &Leftovers,
+    forge: &Forge,
+    retry: Retry,
+    readers: (&FactSink, &History),
+) -> Infallible {
     let mut failures = 0;
     loop {
         if leftovers.all().is_empty() {
@@ -70,7 +76,7 @@ pub(crate) async fn reap(leftovers: &Leftovers, forge: &Forge, retry: Retry, fac
             Some(pause) => tokio::time::sleep(pause).await,
             None => std::future::pending().await,
         }
-        if reap_once(leftovers, forge, facts).await {
+        if reap_once(leftovers, forge, readers).await {
             failures = 0;
         }
     }
@@ -82,7 +88,7 @@ pub(crate) async fn reap_until(
     leftovers: &Leftovers,
     forge: &Forge,
     retry: Retry,
-    facts: &FactSink,
+    readers: (&FactSink, &History),
 ) {
     let done = async {
         over.await;
@@ -90,17 +96,17 @@ pub(crate) async fn reap_until(
     };
     tokio::select! {
         () = done => {}
-        never = reap(leftovers, forge, retry, facts) => match never {},
+        never = reap(leftovers, forge, retry, readers) => match never {},
     }
 }
 
 /// Tries to remove each run once, up to the first error of the forge: it is one call that fails, not one for each run.
 /// Returns true if a run was removed.
-async fn reap_once(leftovers: &Leftovers, forge: &Forge, facts: &FactSink) -> bool {
+async fn reap_once(leftovers: &Leftovers, forge: &Forge, (facts, history): (&FactSink, &History)) -> bool {
     let mut has_removed = false;
     for run in leftovers.all() {
         let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match recovery::sweep_run(&run, forge).await {
+        match recovery::sweep_run(&run, forge, history).await {
             Ok(_) => {
                 leftovers.remove(&run);
                 has_removed = true;
@@ -144,7 +150,7 @@ mod tests {
     async fn a_deletion_that_has_failed_is_tried_again_while_the_process_runs() {
         let folder = tempfile::tempdir().expect("folder");
         let ScriptedForge { forge, address, .. } = ScriptedForge::start(&[401, 401, 401, 204], true);
-        let leftovers = Leftovers::default();
+        let (leftovers, history) = (Leftovers::default(), History::of(folder.path()));
         let runs = ["0-aaaaaaa", "1-bbbbbbb"].map(|id| run_of(folder.path(), id, &address));
         let (facts, mut stream) = crate::stream::channel();
         let short = Duration::from_millis(10);
@@ -156,7 +162,7 @@ mod tests {
         };
         let told = tokio::select! {
             told = tokio::time::timeout(Duration::from_secs(30), told) => told.expect("both are removed"),
-            never = reap(&leftovers, &forge, retry, &facts) => match never {},
+            never = reap(&leftovers, &forge, retry, (&facts, &history)) => match never {},
         };
         assert_eq!(told.map(|record| record.loop_index), [0, 1]);
         assert!(runs.iter().all(|run| !run.exists()));
@@ -171,7 +177,8 @@ mod tests {
         let run = run_of(folder.path(), "0-aaaaaaa", &forge.address);
         leftovers.add(run.clone());
         let (facts, _stream) = crate::stream::channel();
-        let has_removed = reap_once(&leftovers, &forge.forge, &facts).await;
+        let history = History::of(folder.path());
+        let has_removed = reap_once(&leftovers, &forge.forge, (&facts, &history)).await;
         assert_eq!((has_removed, leftovers.all().is_empty()), (!run.exists(), !run.exists()));
         (has_removed, forge.calls())
     }
@@ -198,7 +205,8 @@ mod tests {
         let runs = ["0-aaaaaaa", "1-bbbbbbb"].map(|id| run_of(folder.path(), id, &forge.address));
         runs.iter().for_each(|run| leftovers.add(run.clone()));
         let (facts, _stream) = crate::stream::channel();
-        assert!(reap_once(&leftovers, &forge.forge, &facts).await);
+        let history = History::of(folder.path());
+        assert!(reap_once(&leftovers, &forge.forge, (&facts, &history)).await);
         assert_eq!(leftovers.all(), [runs[0].clone()]);
     }
 

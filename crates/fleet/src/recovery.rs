@@ -15,7 +15,8 @@ use std::sync::Arc;
 use dayfly_forge::{Forge, ForgeError, RunnerScope};
 use dayfly_vm::EnvironmentDir;
 
-use crate::fact::RegistrationEnd;
+use crate::fact::{FactRecord, RegistrationEnd};
+use crate::history::History;
 use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, machine_of, reserve_of};
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
@@ -66,6 +67,8 @@ pub(crate) enum RunSweepError {
     Vm(#[from] dayfly_vm::LeftoverError),
     #[error(transparent)]
     Environment(#[from] dayfly_vm::EnvironmentError),
+    #[error("its record cannot be kept in the history: {0}")]
+    History(std::io::Error),
     #[error("its folder cannot be removed: {0}")]
     Folder(std::io::Error),
 }
@@ -87,6 +90,7 @@ pub struct Serving {
 /// The folder of instances cannot be read. The errors of single runs are in [`Sweep::left`].
 pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Result<Sweep, SweepError> {
     let mut sweep = Sweep::default();
+    let history = History::of(state);
     if let Err(error) = dayfly_vm::sweep_templates(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
     }
@@ -112,7 +116,7 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
             heir.inherit_sessions(&abandoned.folder);
         }
         let before = sweep.inherited.len();
-        sweep_instance(&abandoned, serving, heir, &mut sweep).await?;
+        sweep_instance(&abandoned, (serving, &history), heir, &mut sweep).await?;
         if sweep.inherited.len() > before {
             let home = Home::of(abandoned);
             sweep.inherited[before..].iter_mut().for_each(|(_, run)| run.home = Some(Arc::clone(&home)));
@@ -147,7 +151,7 @@ fn is_ours(served: &Served, serving: &[Serving]) -> bool {
 
 async fn sweep_instance(
     abandoned: &Abandoned,
-    serving: &[Serving],
+    (serving, history): (&[Serving], &History),
     heir: Option<&Heir>,
     sweep: &mut Sweep,
 ) -> Result<(), InstanceError> {
@@ -169,11 +173,9 @@ async fn sweep_instance(
             continue;
         }
         let state = RunnerState::of(&records);
-        let removed = if private_lab {
-            remove_run(&run, &state, None).await
-        } else {
-            remove_run_of_a_forge(&run, &state, serving).await
-        };
+        let run_left = LeftRun { folder: &run, records: &records, state: &state, history };
+        let removed =
+            if private_lab { run_left.remove(None).await } else { run_left.remove_at_a_forge(serving).await };
         match removed {
             Ok(damaged) => {
                 sweep.damaged.extend(damaged);
@@ -188,22 +190,6 @@ async fn sweep_instance(
 /// Returns the name of the job that a runner had when its process died.
 fn lost_job(state: &RunnerState) -> Option<String> {
     state.job.running().filter(|_| state.vm != VmState::None).map(str::to_owned)
-}
-
-/// Removes a run if this start serves the forge, the scope and the prefix of its registration, which its journal names.
-async fn remove_run_of_a_forge(
-    run: &Path,
-    state: &RunnerState,
-    serving: &[Serving],
-) -> Result<Vec<PathBuf>, RunSweepError> {
-    let own = serving.iter().find(|own| is_registered_at(state, &own.serves));
-    match (&state.begun, own) {
-        (Some(begun), None) if state.registration != RegistrationState::None => {
-            let (scope, forge) = (begun.scope.clone(), begun.forge.clone());
-            Err(RunSweepError::OtherForge { scope, forge })
-        }
-        _ => remove_run(run, state, own.map(|own| &own.forge)).await,
-    }
 }
 
 /// Returns true if a runner was registered at this forge, in this scope and with this prefix.
@@ -221,29 +207,55 @@ async fn sweep_spare(spare: &Path) -> Result<Vec<PathBuf>, RunSweepError> {
 }
 
 /// Removes one run of this process. Returns its records that could not be read.
-pub(crate) async fn sweep_run(run: &Path, forge: &Forge) -> Result<Vec<PathBuf>, RunSweepError> {
-    remove_run(run, &RunnerState::of(&journal::read(run)?), Some(forge)).await
+pub(crate) async fn sweep_run(
+    run: &Path,
+    forge: &Forge,
+    history: &History,
+) -> Result<Vec<PathBuf>, RunSweepError> {
+    let records = journal::read(run)?;
+    let state = RunnerState::of(&records);
+    LeftRun { folder: run, records: &records, state: &state, history }.remove(Some(forge)).await
 }
 
-/// Removes one run: its registration if it has a forge, then its machine, then its files. Returns its records that could not be
-/// read.
-async fn remove_run(
-    run: &Path,
-    state: &RunnerState,
-    forge: Option<&Forge>,
-) -> Result<Vec<PathBuf>, RunSweepError> {
-    if let Some(forge) = forge {
-        end_registration(state, forge).await?;
+/// A run that is to be removed.
+struct LeftRun<'a> {
+    folder: &'a Path,
+    records: &'a [FactRecord],
+    state: &'a RunnerState,
+    history: &'a History,
+}
+
+impl LeftRun<'_> {
+    /// Removes the run if this start serves the forge, the scope and the prefix of its registration, which its journal names.
+    async fn remove_at_a_forge(&self, serving: &[Serving]) -> Result<Vec<PathBuf>, RunSweepError> {
+        let own = serving.iter().find(|own| is_registered_at(self.state, &own.serves));
+        match (&self.state.begun, own) {
+            (Some(begun), None) if self.state.registration != RegistrationState::None => {
+                let (scope, forge) = (begun.scope.clone(), begun.forge.clone());
+                Err(RunSweepError::OtherForge { scope, forge })
+            }
+            _ => self.remove(own.map(|own| &own.forge)).await,
+        }
     }
-    let damaged = dayfly_vm::destroy_leftover(&machine_of(run)).await?;
-    if let (Some(begun), Some(runner)) = (&state.begun, &state.runner)
-        && begun.environment.is_dir()
-    {
-        // The directory may be the user's own, and outlive the instance.
-        EnvironmentDir::open(&begun.environment, runner.id.as_str())?.clear()?;
+
+    /// Removes the run's registration if it has a forge, then its machine, keeps its record in the history, and removes its
+    /// files. Returns its records that could not be read.
+    async fn remove(&self, forge: Option<&Forge>) -> Result<Vec<PathBuf>, RunSweepError> {
+        if let Some(forge) = forge {
+            end_registration(self.state, forge).await?;
+        }
+        let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
+        if let (Some(begun), Some(runner)) = (&self.state.begun, &self.state.runner)
+            && begun.environment.is_dir()
+        {
+            // The directory may be the user's own, and outlive the instance.
+            EnvironmentDir::open(&begun.environment, runner.id.as_str())?.clear()?;
+        }
+        // Its machine is gone and has freed its space, so the journal may wait for a disk with room.
+        self.history.keep_of_the_dead(self.records).map_err(RunSweepError::History)?;
+        std::fs::remove_dir_all(self.folder).map_err(RunSweepError::Folder)?;
+        Ok(damaged)
     }
-    std::fs::remove_dir_all(run).map_err(RunSweepError::Folder)?;
-    Ok(damaged)
 }
 
 async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunSweepError> {
@@ -316,6 +328,31 @@ mod tests {
                 assert!(!folder.exists(), "{name} {content:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_record_of_a_run_whose_process_died_is_in_the_history_and_its_folder_stays_until_then() {
+        let state = tempfile::tempdir().expect("folder");
+        let busy = [Fact::StartingVm, Fact::AgentHello, Fact::JobStarted { job: "j".to_owned() }];
+        let folder = abandoned_with(state.path(), &busy);
+        let history = History::of(state.path());
+        std::fs::write(history.folder(), "no folder").expect("in the way");
+        let serving = [Serving { forge: forge(), serves: serves() }];
+        let failed = sweep(state.path(), &serving, None).await.expect("swept");
+        assert!(failed.left[0].1.contains("cannot be kept in the history"), "{:?}", failed.left);
+        assert!(folder.join("runs/0-aaaaaaa").join(journal::FILE_NAME).exists());
+        std::fs::remove_file(history.folder()).expect("removed");
+        assert_eq!(sweep(state.path(), &serving, None).await.expect("swept").cleared.len(), 1);
+        assert!(!folder.exists());
+        let facts: Vec<Fact> = history
+            .facts_of("0-aaaaaaa")
+            .expect("read")
+            .into_iter()
+            .map(|record| record.fact)
+            .filter(|fact| !matches!(fact, Fact::Begun { .. }))
+            .collect();
+        let died = Fact::Over { how: crate::fact::OverHow::ProcessDied, why: None };
+        assert_eq!(facts, [&busy[..], &[died]].concat());
     }
 
     #[tokio::test]

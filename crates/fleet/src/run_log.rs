@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS};
 
 use crate::fact::{Fact, FactRecord};
+use crate::history::History;
 
 /// Folder of the logs, under the state folder.
 pub const FOLDER: &str = "logs";
@@ -38,6 +39,7 @@ const FILES_MAX: usize = 500;
 #[derive(Debug)]
 pub struct RunLogs {
     folder: PathBuf,
+    history: History,
     open: HashMap<String, RunLog>,
 }
 
@@ -57,16 +59,18 @@ impl RunLogs {
     pub fn open(state: &Path) -> io::Result<Self> {
         let folder = state.join(FOLDER);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        Ok(Self { folder, open: HashMap::new() })
+        Ok(Self { folder, history: History::of(state), open: HashMap::new() })
     }
 
-    /// Writes a fact into the log of its runner. Does nothing for a fact of a loop as a whole.
+    /// Writes a fact into the log of its runner, and into its history if no journal has it. Does nothing for a fact of a loop as
+    /// a whole.
     ///
     /// # Errors
     /// No space. The runner goes on without its log.
     pub fn take(&mut self, record: &FactRecord) -> io::Result<()> {
         let Some(runner) = &record.runner else { return Ok(()) };
         let id = runner.id.as_str();
+        self.history.add(record)?;
         if matches!(record.fact, Fact::JobConcluded { .. }) && !self.open.contains_key(id) {
             return append_late(&path_of(&self.folder, id), record);
         }
@@ -133,6 +137,7 @@ fn length_max(record: &FactRecord) -> u64 {
         | Fact::VmGone { .. }
         | Fact::VmHandedOver
         | Fact::VmKept { .. }
+        | Fact::Over { .. }
         | Fact::RegistrationEnded { .. } => LENGTH_MAX - LAST_ROOM,
         Fact::JobConcluded { .. } => LENGTH_MAX - LAST_ROOM - END_ROOM,
         _ if relayed_source(record) == Some(APP_LOG) => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dayfly_vm::VmHost;
 
 use crate::fact::Fact;
+use crate::history::History;
 use crate::pool::Pool;
 use crate::reaper::reap;
 use crate::recovery::Inherited;
@@ -36,9 +37,10 @@ pub async fn run_loop(
     facts: &FactSink,
     stop: Stop,
 ) -> LoopEnd {
+    let history = History::of(&host.state);
     tokio::select! {
         end = run_slot((pool, slot, host), inherited, facts, stop) => end,
-        never = reap(&pool.leftovers, &pool.forge, pool.limits.cleanup, facts) => match never {},
+        never = reap(&pool.leftovers, &pool.forge, pool.limits.cleanup, (facts, &history)) => match never {},
     }
 }
 

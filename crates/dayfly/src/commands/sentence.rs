@@ -7,3 +7,11 @@ pub(in crate::commands) fn out_of_memory(process: &str, used_mib: u64, memory_mi
          give the machines more memory (--memory, or memory in the pool's table), or let the job use less"
     )
 }
+
+/// Returns the sentence for [`dayfly_fleet::fact::Fact::DiskFailed`].
+pub(in crate::commands) fn disk_failed(reason: &str) -> String {
+    format!(
+        "the machine's disk failed on this host: {reason}; its job gets I/O errors; is the file system of the state folder \
+         full?"
+    )
+}

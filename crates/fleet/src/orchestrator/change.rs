@@ -9,6 +9,7 @@ use super::pool::{PoolRun, RunningPool};
 use super::{Budget, Orchestrator, SLOTS_MAX, ahead};
 use crate::demand::{self, Demand, Predecessors};
 use crate::fact::Fact;
+use crate::history::History;
 use crate::reaper::reap_until;
 use crate::stop::{self, StopOrder, StopSender};
 
@@ -103,12 +104,12 @@ impl Orchestrator {
         demand::start(sources, (&pool, first), (&demand, before), (&self.facts, &stop), &mut beside.sources);
         ahead::start((&pool, first), &self.host, (&self.facts, &stop), &mut beside.preparing);
         let (leftovers, forge, retry) = (pool.leftovers.clone(), pool.forge.clone(), pool.limits.cleanup);
-        let facts = self.facts.of_pool(&pool);
+        let (facts, history) = (self.facts.of_pool(&pool), History::of(&self.host.state));
         beside.reapers.spawn(async move {
             let over = async {
                 over.above(StopOrder::None).await;
             };
-            reap_until(over, &leftovers, &forge, retry, &facts).await;
+            reap_until(over, &leftovers, &forge, retry, (&facts, &history)).await;
         });
         let mut running = RunningPool::new(pool, rule, (number, first), source_stop, life);
         for inherited in inherited {

@@ -10,6 +10,7 @@ use super::Orchestrator;
 use super::pool::RunningSlot;
 use super::slots::{Fate, LoopResult};
 use crate::fact::Fact;
+use crate::history::History;
 use crate::recovery;
 use crate::stop::StopOrder;
 use crate::{LoopEnd, RunnerEnd};
@@ -51,7 +52,8 @@ impl Orchestrator {
         let pool = &mut self.pools[at];
         let sink = self.facts.of_pool(&pool.pool);
         let mut facts = sink.of_loop(slot.index);
-        let remains = recovery::after_panic(&pool.pool, slot.index, slot.inherited.take()).await;
+        let history = History::of(&self.host.state);
+        let remains = recovery::after_panic((&pool.pool, &history), slot.index, slot.inherited.take()).await;
         for (run, why) in remains.left {
             let message = format!("{} is left for now: {why}", run.display());
             pool.pool.leftovers.add(run);

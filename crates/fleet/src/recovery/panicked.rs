@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Inherited, RunSweepError, sweep_run};
+use crate::history::History;
 use crate::instance;
 use crate::journal;
 use crate::pool::Pool;
@@ -22,7 +23,11 @@ pub(crate) struct LoopRemains {
 
 /// Finds and removes the remains of a loop, except the runner that goes on. `taken_over` is the runner that the loop had taken
 /// over, if that may not have ended; its run may be in the folder of another process.
-pub(crate) async fn after_panic(pool: &Pool, index: u32, taken_over: Option<Inherited>) -> LoopRemains {
+pub(crate) async fn after_panic(
+    (pool, history): (&Pool, &History),
+    index: u32,
+    taken_over: Option<Inherited>,
+) -> LoopRemains {
     let mut remains = LoopRemains::default();
     let runs = match runs_of(&pool.runs, index) {
         Ok(runs) => runs,
@@ -42,7 +47,7 @@ pub(crate) async fn after_panic(pool: &Pool, index: u32, taken_over: Option<Inhe
         match goes_on(&run, earlier) {
             Ok(Some(inherited)) if remains.inherited.is_none() => remains.inherited = Some(inherited),
             Ok(_) => {
-                if let Err(error) = sweep_run(&run, &pool.forge).await {
+                if let Err(error) = sweep_run(&run, &pool.forge, history).await {
                     remains.left.push((run, error.to_string()));
                 }
             }
@@ -85,6 +90,7 @@ mod tests {
         _folder: tempfile::TempDir,
         forge: ScriptedForge,
         pool: Pool,
+        history: History,
         run: PathBuf,
         machine: std::process::Child,
     }
@@ -104,7 +110,8 @@ mod tests {
             }
             let machine = Command::new("sleep").arg("60").spawn().expect("spawn");
             record_of(&machine_of(&run), machine.id());
-            Self { _folder: folder, forge, pool, run, machine }
+            let history = History::of(folder.path());
+            Self { _folder: folder, forge, pool, history, run, machine }
         }
 
         fn is_alive(&mut self) -> bool {
@@ -124,7 +131,7 @@ mod tests {
         let registered = [Fact::Registering, Fact::Registered { registration: 7 }, Fact::StartingVm];
         for (deletion, stays) in [(204, false), (422, true), (401, true)] {
             let mut stage = Stage::new(&registered, deletion);
-            let remains = after_panic(&stage.pool, 0, None).await;
+            let remains = after_panic((&stage.pool, &stage.history), 0, None).await;
             assert!(remains.inherited.is_none());
             assert_eq!((remains.left.len(), stage.run.exists()), (usize::from(stays), stays));
             assert_eq!(stage.is_alive(), stays, "{deletion}");
@@ -137,12 +144,12 @@ mod tests {
         let mut stage = Stage::new(&ANSWERED, 422);
         let mut inherited = None;
         for panics in 1..=PANICS_MAX {
-            let remains = after_panic(&stage.pool, 0, inherited).await;
+            let remains = after_panic((&stage.pool, &stage.history), 0, inherited).await;
             inherited = remains.inherited;
             assert_eq!(inherited.as_ref().map(|inherited| inherited.panics), Some(panics));
         }
         assert_eq!(stage.forge.calls(), [""; 0], "it is not touched");
-        let remains = after_panic(&stage.pool, 0, inherited).await;
+        let remains = after_panic((&stage.pool, &stage.history), 0, inherited).await;
         assert!(remains.inherited.is_none() && stage.is_alive(), "it may have a job");
         assert_eq!(remains.left, [(stage.run.clone(), RunSweepError::Busy.to_string())]);
     }
@@ -151,14 +158,17 @@ mod tests {
     async fn the_run_of_another_instance_that_the_loop_had_taken_over_is_found_and_other_loops_are_not_touched()
      {
         let stage = Stage::new(&ANSWERED, 204);
-        let inherited = after_panic(&stage.pool, 0, None).await.inherited;
+        let inherited = after_panic((&stage.pool, &stage.history), 0, None).await.inherited;
         let here = stage.pool.runs.with_file_name("elsewhere");
         let pool = Pool { runs: here, ..stage.pool.clone() };
         for index in [0, 7] {
-            let again = after_panic(&pool, index, inherited.clone()).await.inherited.expect("it goes on");
+            let again = after_panic((&pool, &stage.history), index, inherited.clone())
+                .await
+                .inherited
+                .expect("it goes on");
             assert_eq!((again.folder, again.panics), (stage.run.clone(), 2));
         }
-        let other = after_panic(&stage.pool, 1, None).await;
+        let other = after_panic((&stage.pool, &stage.history), 1, None).await;
         assert!(other.inherited.is_none() && other.left.is_empty() && stage.run.exists());
     }
 
@@ -166,7 +176,7 @@ mod tests {
     async fn what_an_earlier_runner_of_the_loop_has_left_stays_with_the_reaper() {
         let stage = Stage::new(&ANSWERED, 204);
         stage.pool.leftovers.add(stage.run.clone());
-        let remains = after_panic(&stage.pool, 0, None).await;
+        let remains = after_panic((&stage.pool, &stage.history), 0, None).await;
         assert!(remains.inherited.is_none() && remains.left.is_empty() && stage.run.exists());
     }
 }

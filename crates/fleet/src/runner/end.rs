@@ -3,11 +3,16 @@
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
-use crate::fact::{Fact, RegistrationEnd};
-use crate::instance::machine_of;
+use crate::fact::{Fact, OverHow, RegistrationEnd};
+use crate::history::History;
+use crate::instance::{machine_of, reserve_of};
+use crate::journal;
 use crate::registration::{self, WhenBusy};
 use crate::state::{AppState, RegistrationState, VmState};
 use crate::stop::StopOrder;
+
+/// Longest reason of an end in the history, characters.
+const WHY_MAX: usize = 2000;
 
 impl Run<'_> {
     /// Ends the runner, at whatever point it is. Returns the first error, after everything was tried. No step depends on the
@@ -19,16 +24,24 @@ impl Run<'_> {
         let keep = self.pool.spec.keep && matches!(result, Ok(RunnerEnd::JobDone { .. }));
         let vm_ended = self.end_vm(keep).await;
         let registration_ended = self.end_registration().await;
-        let files_ended =
-            self.environment.clear().map_err(RunnerError::from).and_then(|()| self.end_folder(keep));
+        let over = Fact::Over { how: over_how(&result, self.judged), why: why(&result) };
+        let told_over = self.tell(over).await;
+        let is_kept = self.keep_record().await;
+        let files_ended = self
+            .environment
+            .clear()
+            .map_err(RunnerError::from)
+            .and_then(|()| self.end_folder(keep || !is_kept));
         let told = self.tell(Fact::Ended).await;
-        if !keep && !self.state.is_over() {
+        let is_removed = is_kept && self.state.is_over();
+        if !keep && !is_removed {
             self.pool.leftovers.add(self.folder.clone());
         }
         let end = result?;
         vm_ended?;
         registration_ended?;
         files_ended?;
+        told_over?;
         told?;
         Ok(end)
     }
@@ -108,6 +121,26 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Keeps the journal in the history, before its folder goes. Returns false if that fails; the journal then waits in its folder
+    /// for the next attempt to remove the run.
+    async fn keep_record(&mut self) -> bool {
+        // A journal that cannot be read is no record, and its run is removed.
+        let Ok(records) = journal::read(&self.folder) else { return true };
+        let history = History::of(&self.host.state);
+        let mut kept = history.keep(&records);
+        if kept.is_err() && reserve_of(&self.pool.runs).release() {
+            kept = history.keep(&records);
+        }
+        let Err(error) = kept else { return true };
+        let message = format!(
+            "the record of {} is not in the history yet: {error}; dayfly tries again while it runs, and at its next start",
+            self.name
+        );
+        let warning = self.facts.record(Fact::Warning { message });
+        self.facts.send(warning).await;
+        false
+    }
+
     /// Removes the run's folder, unless its machine or its registration may still exist.
     fn end_folder(&self, keep: bool) -> Result<(), RunnerError> {
         if keep || !self.state.is_over() {
@@ -119,4 +152,31 @@ impl Run<'_> {
             source,
         })
     }
+}
+
+/// Returns the way in which a runner's life ended. `judged` is the verdict of this host, if it has ended the runner.
+fn over_how(result: &Result<RunnerEnd, RunnerError>, judged: Option<OverHow>) -> OverHow {
+    if let Some(judged) = judged {
+        return judged;
+    }
+    match result {
+        Ok(RunnerEnd::JobDone { .. }) => OverHow::JobDone,
+        Ok(RunnerEnd::NoJob) => OverHow::NoJob,
+        Ok(RunnerEnd::MachineLost { .. }) => OverHow::MachineLost,
+        Ok(RunnerEnd::Stopped) => OverHow::Stopped,
+        Ok(RunnerEnd::LifetimeOver) => OverHow::LifetimeOver,
+        Ok(RunnerEnd::Idle) => OverHow::Idle,
+        Ok(RunnerEnd::Broken) => OverHow::Broken,
+        Err(_) => OverHow::NotUp,
+    }
+}
+
+/// Returns the reason in words, if the end has more to say. It is cut, because an error quotes lines of the guest.
+fn why(result: &Result<RunnerEnd, RunnerError>) -> Option<String> {
+    let text = match result {
+        Ok(RunnerEnd::MachineLost { exit }) => exit.clone(),
+        Err(error) => error.to_string(),
+        Ok(_) => return None,
+    };
+    Some(text.chars().take(WHY_MAX).collect())
 }

@@ -37,7 +37,7 @@ use rand::distr::Alphanumeric;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
-use crate::fact::{Fact, FactRecord};
+use crate::fact::{Fact, FactRecord, OverHow};
 use crate::instance::reserve_of;
 use crate::journal::{self, Journal, JournalError};
 use crate::pool::Pool;
@@ -83,6 +83,8 @@ pub(crate) struct Run<'a> {
     observed: watch::Observed,
     /// Time at which its app was up.
     up_since: Option<Instant>,
+    /// The way in which it ended, if this host ended it because its job was over or too long.
+    judged: Option<OverHow>,
 }
 
 /// A runner that has ended.
@@ -191,6 +193,7 @@ impl<'a> Run<'a> {
             lifetime_ends: None,
             observed: watch::Observed::new(Instant::now()),
             up_since: None,
+            judged: None,
         })
     }
 

@@ -88,6 +88,7 @@ impl<'a> Run<'a> {
             lifetime_ends: lifetime,
             observed: Observed::new(Instant::now()),
             up_since: up_for.and_then(|age| Instant::now().checked_sub(age)),
+            judged: None,
         })
     }
 

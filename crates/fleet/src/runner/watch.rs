@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::liveness::{Liveness, LivenessRule, RegistrationAnswer, Verdict};
 use super::retire::{Retirement, RetirementAnswer, RetirementStep};
 use super::{Run, RunnerEnd, RunnerError};
-use crate::fact::{Fact, RegistrationEnd, StartKind};
+use crate::fact::{Fact, OverHow, RegistrationEnd, StartKind};
 use crate::pool::Registration;
 use crate::state::JobState;
 use crate::stop::StopOrder;
@@ -351,6 +351,10 @@ impl Run<'_> {
     async fn carry_out(&mut self, verdict: Option<Verdict>, stage: Stage) -> Result<Stage, RunnerError> {
         let Some(verdict) = verdict else { return Ok(stage) };
         let reason = verdict.to_string();
+        self.judged = Some(match verdict {
+            Verdict::Unregistered(_) => OverHow::Unregistered,
+            Verdict::JobTooLong(_) => OverHow::JobTooLong,
+        });
         self.tell(Fact::Warning { message: format!("{} is ended: {reason}", self.name) }).await?;
         let end = match self.state.job {
             JobState::None => RunnerEnd::MachineLost { exit: reason.clone() },
@@ -451,6 +455,7 @@ impl Run<'_> {
             VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message } => {
                 Fact::Warning { message }
             }
+            VmEvent::DiskFailed { reason } => Fact::DiskFailed { reason },
             VmEvent::OutOfMemory { process, used_mib, memory_mib } => {
                 Fact::OutOfMemory { process, used_mib, memory_mib }
             }

@@ -79,6 +79,11 @@ pub enum VmEvent {
         /// The memory of the machine, MiB.
         memory_mib: u64,
     },
+    /// This host could not write to the machine's disk, so its job gets I/O errors.
+    DiskFailed {
+        /// The reason, as the VMM reports it.
+        reason: String,
+    },
     /// Something failed, but the machine may still be usable.
     Fault {
         /// The failure and its reason.

@@ -302,11 +302,7 @@ impl<S: StartSource> Supervisor<S> {
             // A machine that its owner has detached is ended by a person.
             MonitorEvent::Paused if self.detached.load(Ordering::Relaxed) => return,
             MonitorEvent::DiskFailed(ref reason) => {
-                let message = format!(
-                    "the machine's disk failed on this host: {reason}; its job gets I/O errors; is the file system of the \
-                     state folder full?"
-                );
-                self.tell(VmEvent::Fault { message }).await;
+                self.tell(VmEvent::DiskFailed { reason: reason.clone() }).await;
             }
             _ => {}
         }
@@ -669,9 +665,9 @@ mod tests {
         insta::assert_snapshot!(exit, @"the VMM paused the machine for good: No space left on device");
         let mut faults = Vec::new();
         while let Some(event) = events.recv().await {
-            faults.extend(if let VmEvent::Fault { message } = event { Some(message) } else { None });
+            faults.extend(if let VmEvent::DiskFailed { reason } = event { Some(reason) } else { None });
         }
-        insta::assert_snapshot!(faults.join("\n"), @"the machine's disk failed on this host: No space left on device; its job gets I/O errors; is the file system of the state folder full?");
+        assert_eq!(faults, ["No space left on device"]);
         played.await.expect("played");
     }
 }

@@ -11,7 +11,7 @@ use dayfly_fleet::status::{Phase, PoolState, Status};
 use dayfly_guest::protocol::Milestone;
 use tokio::time::Instant;
 
-use crate::commands::sentence::out_of_memory;
+use crate::commands::sentence::{disk_failed, out_of_memory};
 use crate::exit::{Failure, Result};
 use crate::service::Service;
 use crate::{log, printer};
@@ -156,6 +156,7 @@ fn tell(record: &FactRecord) {
         Fact::OutOfMemory { process, used_mib, memory_mib } => {
             tracing::warn!("{of}{}", out_of_memory(process, *used_mib, *memory_mib));
         }
+        Fact::DiskFailed { reason } => tracing::warn!("{of}{}", disk_failed(reason)),
         Fact::VmRestarted { reason } => tracing::warn!("{of}machine started once again: {reason}"),
         Fact::LinesDropped { count } => tracing::warn!("{of}{count} lines were dropped"),
         Fact::LoopStarted { .. } => tracing::info!("loop started"),
@@ -194,6 +195,9 @@ fn tell(record: &FactRecord) {
         Fact::VmHandedOver => tracing::info!("{of}goes on; the next start takes it over"),
         Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),
         Fact::RegistrationEnded { how } => tracing::info!("{of}registration {}", how.as_str()),
+        Fact::Over { how, why } => {
+            tracing::debug!("{of}is over: {how:?} {}", why.as_deref().unwrap_or_default())
+        }
         Fact::Ended => tracing::info!("{of}runner has ended"),
         Fact::EntrypointExited { code, signal } => {
             tracing::debug!("{of}entrypoint ended (status {code:?}, signal {signal:?})");
