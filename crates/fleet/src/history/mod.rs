@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   end of a run ───> journal ──┐
-//!   next start, of a dead one ──┼──> Entry ──> history/<number>.jsonl ──> RunRecord ──> `runs`, `jobs`, `logs`, `trace`, `why`
+//!   next start, of a dead one ──┼──> Entry ──> history/<number>.jsonl ──> RunRecord ──> history/index.sqlite ──> questions
 //!   forge's word about a job ───┘     (segments, flushed)                (the fold, pure)
 //! ```
 //!
@@ -15,10 +15,14 @@
 
 mod entry;
 mod fault;
+mod index;
 mod record;
 mod segments;
+mod upkeep;
 
 pub use entry::Entry;
 pub use fault::{Fault, Outcome};
+pub use index::{Index, IndexError, RunQuestion};
 pub use record::{RunRecord, Times};
 pub use segments::{AGE_MAX, BYTES_MAX, History, Place};
+pub use upkeep::keep_up;

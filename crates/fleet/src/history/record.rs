@@ -123,6 +123,28 @@ impl Times {
         [slot, registered, started, acquired, done, concluded, gone, over].into_iter().flatten().min()
     }
 
+    /// Returns the last time that is known.
+    pub fn last(&self) -> Option<u64> {
+        let Self {
+            slot,
+            registered,
+            started,
+            hello,
+            up,
+            taken_over,
+            listening,
+            acquired,
+            done,
+            concluded,
+            gone,
+            over,
+        } = *self;
+        [slot, registered, started, hello, up, taken_over, listening, acquired, done, concluded, gone, over]
+            .into_iter()
+            .flatten()
+            .max()
+    }
+
     /// Returns the length of the last job, milliseconds.
     pub fn job_ms(&self) -> Option<u64> {
         Some(self.done?.saturating_sub(self.acquired?))

@@ -51,8 +51,17 @@ impl History {
     ///
     /// # Errors
     /// No space.
-    pub(crate) fn keep(&self, records: &[FactRecord]) -> io::Result<()> {
+    pub fn keep(&self, records: &[FactRecord]) -> io::Result<()> {
         Entry::of(records).map_or(Ok(()), |entry| self.append(&entry))
+    }
+
+    /// Returns the bytes of all segments.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn bytes(&self) -> io::Result<u64> {
+        let length = |number| fs::metadata(self.path(number)).map_or(0, |metadata| metadata.len());
+        Ok(self.segments()?.into_iter().map(length).sum())
     }
 
     /// Keeps the facts of a run whose process has died.

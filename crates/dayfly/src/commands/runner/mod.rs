@@ -7,6 +7,7 @@ pub(crate) mod refresh;
 pub(crate) mod request;
 
 use dayfly_fleet::fact::FactRecord;
+use dayfly_fleet::history;
 use dayfly_fleet::slot::{Slot, environment_in};
 use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
@@ -65,7 +66,8 @@ pub(crate) async fn follow<T>(
     pump: &mut Pump,
 ) -> (T, Option<Signal>) {
     let mut stopped_by: Option<Signal> = None;
-    tokio::pin!(running);
+    let upkeep = history::keep_up(pump.history(), |trouble| tracing::warn!("{trouble}"));
+    tokio::pin!(running, upkeep);
     let end = loop {
         tokio::select! {
             biased;
@@ -80,6 +82,7 @@ pub(crate) async fn follow<T>(
             }
             Some(record) = stream.recv() => pump.take(&record),
             () = pump.due() => pump.write_status(),
+            never = &mut upkeep => match never {},
             end = &mut running => break end,
         }
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dayfly_fleet::fact::{Fact, FactRecord};
+use dayfly_fleet::history::History;
 use dayfly_fleet::instance::Instance;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::status::{Phase, PoolState, Status};
@@ -22,6 +23,7 @@ const STATUS_PAUSE: Duration = Duration::from_millis(100);
 /// The readers of a process's facts.
 pub(crate) struct Pump {
     json: bool,
+    history: History,
     logs: RunLogs,
     status: Status,
     folder: PathBuf,
@@ -40,6 +42,7 @@ impl Pump {
         })?;
         let pump = Self {
             json,
+            history: History::of(state),
             logs,
             status: Status::begin(),
             folder: instance.folder().to_owned(),
@@ -60,6 +63,11 @@ impl Pump {
     /// Reports that the process stops.
     pub(crate) fn stopping(&self) {
         self.service.stopping();
+    }
+
+    /// Returns the history that the process writes.
+    pub(crate) fn history(&self) -> History {
+        self.history.clone()
     }
 
     /// Passes a fact on to all readers.
