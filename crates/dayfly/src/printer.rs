@@ -60,6 +60,70 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = 
     }
 }
 
+/// A column of a table that fits a width.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column {
+    head: &'static str,
+    /// True if its cells may be cut.
+    is_cut: bool,
+}
+
+impl Column {
+    /// Returns a column whose cells are always whole.
+    pub(crate) const fn whole(head: &'static str) -> Self {
+        Self { head, is_cut: false }
+    }
+
+    /// Returns a column whose cells are cut if the table is too wide.
+    pub(crate) const fn cut(head: &'static str) -> Self {
+        Self { head, is_cut: true }
+    }
+}
+
+/// Fewest characters of a cell that is cut.
+const CELL_MIN: usize = 4;
+/// Columns between two cells.
+const GAP: usize = 2;
+
+/// Returns the lines of a table below its heading. If it is wider than `columns`, the widest cells are cut. Leaves out columns in
+/// which no row has anything.
+pub(crate) fn fitted<const N: usize>(
+    head: &[Column; N],
+    rows: &[[String; N]],
+    columns: Option<usize>,
+) -> Vec<String> {
+    let is_used =
+        |at: &usize| !head[*at].is_cut || rows.iter().any(|row| !["", "-"].contains(&row[*at].as_str()));
+    let used: Vec<usize> = (0..N).filter(is_used).collect();
+    let width = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.chain([head[at].head.len()]).max().unwrap_or_default()
+    };
+    let mut widths: Vec<usize> = used.iter().map(|&at| width(at)).collect();
+    let most = columns.unwrap_or(usize::MAX);
+    while widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) > most {
+        let may_be_cut = |number: &usize| head[used[*number]].is_cut && widths[*number] > CELL_MIN;
+        let Some(widest) = (0..used.len()).filter(may_be_cut).max_by_key(|&number| widths[number]) else {
+            break;
+        };
+        widths[widest] -= 1;
+    }
+    let line = |cells: &dyn Fn(usize) -> String| {
+        let cells =
+            used.iter().zip(&widths).map(|(&at, &width)| format!("{:width$}", cut(&cells(at), width)));
+        cells.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned()
+    };
+    let first = paint(style::HEAD, line(&|at| head[at].head.to_owned()));
+    std::iter::once(first).chain(rows.iter().map(|row| line(&|at| row[at].clone()))).collect()
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// Prints a line about the progress to standard error.
 pub(crate) fn note(text: impl Display) {
     anstream::eprintln!("{text}");

@@ -81,6 +81,19 @@ impl Places {
         Ok(Self { state, qemu, search_path, tool_env, guest_binary, registries })
     }
 
+    /// Returns places of a test, with this state folder and nothing else.
+    #[cfg(test)]
+    pub(crate) fn for_tests(state: &Path) -> Self {
+        Self {
+            state: state.to_owned(),
+            qemu: None,
+            search_path: Vec::new(),
+            tool_env: Vec::new(),
+            guest_binary: GuestBinary::open(PathBuf::new()),
+            registries: None,
+        }
+    }
+
     /// Closes the folders of the state to other users; earlier versions created some of them open.
     ///
     /// # Errors

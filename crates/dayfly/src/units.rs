@@ -37,6 +37,21 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
+/// Returns a time in its largest unit that fits, as tables show it.
+pub(crate) fn short_span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Removes control characters, because the output of a guest must not steer a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
 /// Returns the beginning of an id.
 pub(crate) fn short_id(id: &str) -> &str {
     id.get(..ID_LENGTH).unwrap_or(id)

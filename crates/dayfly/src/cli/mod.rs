@@ -2,6 +2,7 @@
 
 mod app;
 mod config;
+mod history;
 mod lab;
 pub(crate) mod orchestrator;
 mod parse;
@@ -27,6 +28,7 @@ use crate::{defaults, rules};
 
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
+pub(crate) use history::RunsArgs;
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
+    /// List the runs that have ended, with their jobs and results, the newest first
+    Runs(RunsArgs),
     /// Print the log of a runner, also after its end
     Logs(LogsArgs),
     /// Show how long each phase of a runner took

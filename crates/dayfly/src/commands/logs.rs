@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dayfly_fleet::fact::{Fact, FactRecord};
+use dayfly_fleet::history::History;
 use dayfly_fleet::job_end::JobConclusion;
 use dayfly_fleet::{RunnerId, run_log};
 use dayfly_guest::runner_app::JobResult;
@@ -17,18 +18,26 @@ use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, paint, style};
 use crate::settings::Places;
 use crate::signals::Signals;
+use crate::units::plain;
 
 /// Interval between two reads of a log that is followed.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
-    let path = find(&places.state.join(run_log::FOLDER), &args.id)?;
+    let mut outcome = JobOutcome::default();
+    let path = match find(places, &args.id)? {
+        RunLog::File(path) => path,
+        RunLog::Facts(records) => {
+            printer::note("its log is not kept any more; this is what the history has of it");
+            records.iter().for_each(|record| show_record(record, args.json, &mut outcome));
+            return Ok(Outcome::Success);
+        }
+    };
     let mut signals = Signals::take_over()?;
     let file = File::open(&path)
         .map_err(|error| Failure::cannot(format!("cannot read the log {}: {error}", path.display())))?;
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
-    let mut outcome = JobOutcome::default();
     loop {
         let read = reader.read_until(b'\n', &mut line).map_err(Failure::cannot)?;
         if line.ends_with(b"\n") {
@@ -48,8 +57,17 @@ pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
     }
 }
 
+/// The log of a runner.
+#[derive(Debug)]
+pub(super) enum RunLog {
+    /// Its file.
+    File(PathBuf),
+    /// What the history has of it, because the file is gone.
+    Facts(Vec<FactRecord>),
+}
+
 /// Finds the log of a runner by its id, or by its name, which ends in the id.
-pub(super) fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
+pub(super) fn find(places: &Places, wanted: &str) -> Result<RunLog> {
     let id = match wanted.parse::<RunnerId>() {
         Ok(id) => id,
         Err(error) => {
@@ -58,23 +76,34 @@ pub(super) fn find(folder: &Path, wanted: &str) -> Result<PathBuf> {
             format!("{index}-{random}").parse().map_err(|_| Failure::usage(error))?
         }
     };
-    let path = run_log::path_of(folder, id.as_str());
+    let folder = places.state.join(run_log::FOLDER);
+    let path = run_log::path_of(&folder, id.as_str());
     if path.is_file() {
-        return Ok(path);
+        return Ok(RunLog::File(path));
+    }
+    let records = History::of(&places.state).facts_of(id.as_str()).map_err(|error| {
+        Failure::cannot(format!("cannot read the history below {}: {error}", places.state.display()))
+    })?;
+    if !records.is_empty() {
+        return Ok(RunLog::Facts(records));
     }
     Err(Failure::cannot(format!("there is no log of a runner {id} in {}", folder.display()))
-        .hint("`dayfly ps` lists the current runners; only the newest logs are kept"))
+        .hint("`dayfly ps` lists the current runners, and `dayfly runs` those that have ended"))
 }
 
 /// Shows a line of the log. Returns true if it was the runner's last one. Skips a line that is no fact of this version.
 fn show(line: &[u8], json: bool, outcome: &mut JobOutcome) -> bool {
     let Ok(record) = serde_json::from_slice::<FactRecord>(line) else { return false };
-    if json {
-        printer::json(&record);
-    } else {
-        text(&record, outcome).iter().for_each(printer::line);
-    }
+    show_record(&record, json, outcome);
     record.fact == Fact::Ended
+}
+
+fn show_record(record: &FactRecord, json: bool, outcome: &mut JobOutcome) {
+    if json {
+        printer::json(record);
+    } else {
+        text(record, outcome).iter().for_each(printer::line);
+    }
 }
 
 /// The reports about the runner's job so far, by the runner app and by the forge.
@@ -148,24 +177,32 @@ fn in_words(fact: &Fact) -> String {
     words.join(" ")
 }
 
-/// Removes control characters, because the output of a guest must not steer a terminal.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_log_is_found_by_id_and_by_name() {
-        let folder = tempfile::tempdir().expect("folder");
-        std::fs::write(folder.path().join("2-k3V9x0q.jsonl"), "").expect("log");
-        for wanted in ["2-k3V9x0q", "GH-runner-2-k3V9x0q", "a-b-2-k3V9x0q"] {
-            assert!(find(folder.path(), wanted).is_ok(), "{wanted}");
+    fn a_log_is_found_by_id_and_by_name_and_without_its_file_in_the_history() {
+        let state = tempfile::tempdir().expect("folder");
+        let places = Places::for_tests(state.path());
+        let file = state.path().join(run_log::FOLDER).join("2-k3V9x0q.jsonl");
+        std::fs::create_dir(file.parent().expect("a folder")).expect("folder");
+        std::fs::write(&file, "").expect("log");
+        let names = ["2-k3V9x0q", "GH-runner-2-k3V9x0q", "a-b-2-k3V9x0q"];
+        for wanted in names {
+            assert!(matches!(find(&places, wanted), Ok(RunLog::File(path)) if path == file), "{wanted}");
         }
-        assert_eq!(find(folder.path(), "2-aaaaaaa").expect_err("none").code(), 3);
-        assert_eq!(find(folder.path(), "../../etc/passwd").expect_err("none").code(), 2);
+        assert_eq!(find(&places, "2-aaaaaaa").expect_err("none").code(), 3);
+        assert_eq!(find(&places, "../../etc/passwd").expect_err("none").code(), 2);
+        std::fs::remove_file(&file).expect("removed");
+        let fact = serde_json::json!({"at_ms": 7, "at_us": 7000, "loop": 2, "runner": "2-k3V9x0q",
+            "name": "GH-runner-2-k3V9x0q", "event": "registering"});
+        let record: FactRecord = serde_json::from_value(fact).expect("a fact");
+        History::of(state.path()).keep(std::slice::from_ref(&record)).expect("kept");
+        for wanted in names {
+            let Ok(RunLog::Facts(found)) = find(&places, wanted) else { panic!("{wanted}") };
+            assert_eq!(found, std::slice::from_ref(&record));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod private_lab;
 pub(crate) mod ps;
 pub(crate) mod reload;
 pub(crate) mod runner;
+pub(crate) mod runs;
 mod sentence;
 pub(crate) mod steer;
 pub(crate) mod template;

@@ -9,6 +9,7 @@ use crate::cli::PsArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
 use crate::settings::Places;
+use crate::units::short_span;
 
 /// One loop of one instance, or one of its pools.
 #[derive(Debug, Serialize)]
@@ -153,7 +154,7 @@ fn without_pool<T>([instance, _, index, runner, state, since, jobs, vm, scope]: 
 
 fn cells(row: &Row, now_ms: u64) -> [String; 9] {
     let nothing = || "-".to_owned();
-    let since = |ms: u64| age(now_ms.saturating_sub(ms) / 1000);
+    let since = |ms: u64| short_span(now_ms.saturating_sub(ms) / 1000);
     if let (Some(whole), Some(mark)) = (&row.whole_pool, &row.mark) {
         let state = if row.alive { mark.text() } else { "abandoned".to_owned() };
         let mut cells = HEAD.map(|_| nothing());
@@ -202,15 +203,6 @@ fn cells(row: &Row, now_ms: u64) -> [String; 9] {
 /// Shortens a job's name and removes control characters, because the guest chooses the name and a terminal shows it.
 fn cut(text: &str, most: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(most).collect()
-}
-
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86_400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     fn a_trace_at_80_columns() {
-        insta::assert_snapshot!(text(&Trace::of(LOG), 80));
+        insta::assert_snapshot!(text(&Trace::of_log(LOG), 80));
     }
 
     #[test]
     fn no_line_is_longer_than_the_terminal_is_wide() {
         for columns in [80, 120, 200] {
-            let text = text(&Trace::of(LOG), columns);
+            let text = text(&Trace::of_log(LOG), columns);
             assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}\n{text}");
         }
     }

@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn each_phase_is_an_event_on_the_thread_of_who_worked() {
-        let json = json(&Trace::of(LOG));
+        let json = json(&Trace::of_log(LOG));
         let events = json.as_array().expect("an array");
         let job = events.iter().find(|event| event["name"] == "job").expect("a job");
         assert_eq!(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_fleet::run_log;
 
-use super::logs;
+use super::logs::{self, RunLog};
 use crate::cli::TraceArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
@@ -19,13 +19,17 @@ use phases::Trace;
 
 pub(crate) fn run(places: &Places, args: &TraceArgs) -> Result<Outcome> {
     let folder = places.state.join(run_log::FOLDER);
-    let path = match &args.id {
-        Some(id) => logs::find(&folder, id)?,
-        None => newest(&folder)?,
+    let log = match &args.id {
+        Some(id) => logs::find(places, id)?,
+        None => RunLog::File(newest(&folder)?),
     };
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Failure::cannot(format!("cannot read the log {}: {error}", path.display())))?;
-    let trace = Trace::of(&text);
+    let trace =
+        match log {
+            RunLog::File(path) => Trace::of_log(&fs::read_to_string(&path).map_err(|error| {
+                Failure::cannot(format!("cannot read the log {}: {error}", path.display()))
+            })?),
+            RunLog::Facts(records) => Trace::of(records),
+        };
     match &args.chrome {
         Some(to) => write(to, &chrome::json(&trace).to_string())?,
         None if args.json => printer::json(&trace),

@@ -83,8 +83,12 @@ fn ending_at(fact: &Fact) -> Option<(&'static str, Party)> {
 
 impl Trace {
     /// Returns the trace of a log. Skips lines that are no facts, because a log may be cut, or still be written.
-    pub(super) fn of(log: &str) -> Self {
-        let records = log.lines().filter_map(|line| serde_json::from_str::<FactRecord>(line).ok());
+    pub(super) fn of_log(log: &str) -> Self {
+        Self::of(log.lines().filter_map(|line| serde_json::from_str::<FactRecord>(line).ok()))
+    }
+
+    /// Returns the trace of these facts of a runner.
+    pub(super) fn of(records: impl IntoIterator<Item = FactRecord>) -> Self {
         let mut trace = Self {
             name: String::new(),
             began_us: 0,
@@ -101,7 +105,8 @@ impl Trace {
             }
             match &record.fact {
                 Fact::VmmStarted { from, .. } => trace.start = from.as_str().to_owned(),
-                Fact::Ended => trace.ended = true,
+                // The history has no `ended`, because it is told when the run's files are gone.
+                Fact::Ended | Fact::Over { .. } => trace.ended = true,
                 _ => {}
             }
             let (Some((name, who)), Some(from)) = (ending_at(&record.fact), last) else { continue };
@@ -152,7 +157,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_phases_of_a_life_follow_each_other_without_a_gap() {
-        let trace = Trace::of(LOG);
+        let trace = Trace::of_log(LOG);
         assert_eq!((trace.name.as_str(), trace.start.as_str(), trace.ended), ("GH-0-aaaaaaa", "fork", true));
         let mut end = 0;
         for phase in &trace.phases {
@@ -167,16 +172,16 @@ pub(super) mod tests {
     #[test]
     fn a_log_that_is_cut_or_still_written_is_read_as_far_as_it_goes() {
         let cut = &LOG[..LOG.len() / 2];
-        let trace = Trace::of(cut);
+        let trace = Trace::of_log(cut);
         assert!(!trace.ended && !trace.phases.is_empty());
-        assert_eq!(Trace::of("").length_us(), 0);
-        assert_eq!(Trace::of("nonsense\n{}\n[]\n").phases, []);
+        assert_eq!(Trace::of_log("").length_us(), 0);
+        assert_eq!(Trace::of_log("nonsense\n{}\n[]\n").phases, []);
     }
 
     #[test]
     fn a_clock_that_was_set_back_makes_no_negative_phase() {
         let log = LOG.replace("\"at_us\":5300000", "\"at_us\":900000");
-        let trace = Trace::of(&log);
+        let trace = Trace::of_log(&log);
         assert!(trace.phases.iter().all(|phase| phase.from_us <= phase.to_us));
     }
 }

@@ -1,0 +1,29 @@
+//! `dayfly runs`: questions to the history.
+
+use clap::Args;
+use dayfly_fleet::history::Outcome;
+
+use crate::config::Time;
+
+/// Arguments of `dayfly runs`.
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// Only runs of this pool
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+    /// Only runs with a job of this repository
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub(crate) repository: Option<String>,
+    /// Only runs with this result: success, failure, cancelled, skipped, lost (a job without a result), no-job, not-up
+    #[arg(long, value_name = "RESULT")]
+    pub(crate) conclusion: Option<Outcome>,
+    /// Only runs that ended in this time, e.g. 2h, 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Time>,
+    /// Most runs to list
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+    /// Print one JSON object per line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
