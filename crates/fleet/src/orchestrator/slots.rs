@@ -197,11 +197,14 @@ impl Slots {
         }
     }
 
-    /// Notes the name of a slot's runner.
+    /// Notes the name of a slot's next runner, which has no job yet.
     pub(super) fn named(&mut self, index: u32, runner: &str) {
         if let Some(slot) = self.slots.get_mut(&index) {
             slot.runner = Some(runner.to_owned());
             slot.up = None;
+            if slot.stage == Stage::Taken {
+                slot.stage = Stage::Runs;
+            }
         }
     }
 

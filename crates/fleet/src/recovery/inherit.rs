@@ -44,21 +44,25 @@ pub struct Inherited {
 impl Inherited {
     /// Returns the runner of a run with this journal, if its machine lives and the runner can go on.
     pub(super) fn of(run: &Path, records: &[FactRecord]) -> Result<Option<Self>, LeftoverError> {
+        let Some(inherited) = Self::if_alive(run, records) else { return Ok(None) };
+        Ok(dayfly_vm::is_alive(&machine_of(run))?.then_some(inherited))
+    }
+
+    /// Returns the runner of a run with this journal, unless it could not go on even if its machine lives.
+    pub(crate) fn if_alive(run: &Path, records: &[FactRecord]) -> Option<Self> {
         let state = RunnerState::of(records);
-        let (Some(first), Some(runner)) = (records.first(), state.runner.clone()) else { return Ok(None) };
-        if !state.can_be_taken_over() || !dayfly_vm::is_alive(&machine_of(run))? {
-            return Ok(None);
-        }
-        Ok(Some(Self {
+        let (index, can_go_on) = (records.first()?.loop_index, state.can_be_taken_over());
+        let (was_up, has_job) = (state.was_up(), state.job.running().is_some());
+        Some(Self {
             folder: run.to_owned(),
-            runner,
-            index: first.loop_index,
-            was_up: state.was_up(),
-            has_job: state.job.running().is_some(),
+            runner: state.runner.filter(|_| can_go_on)?,
+            index,
+            was_up,
+            has_job,
             lines_told: 0,
             panics: 0,
             home: None,
-        }))
+        })
     }
 }
 

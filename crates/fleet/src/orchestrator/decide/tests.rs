@@ -1,6 +1,7 @@
 mod pause;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 
 use dayfly_host::retry::{RUNNER, RUNNER_OF_JOB, Retry};
@@ -9,7 +10,10 @@ use proptest::prelude::*;
 use super::super::slots::{FailureRule, Fate, HEALTHY, LoopResult, Stage};
 use super::*;
 use crate::demand::{DemandEvent, Scale, StartOrder};
+use crate::fact::Fact;
+use crate::fact::tests::record;
 use crate::job_end::tests::failed_on;
+use crate::recovery::Inherited;
 
 const LIMIT: Duration = Duration::from_secs(300);
 const IDLE: Duration = Duration::from_secs(600);
@@ -480,6 +484,19 @@ fn a_pool_that_drains_retires_its_idle_runners_and_ends_with_the_last_job() {
     assert!(!pool.decide().is_finished, "runner 2 has a job");
     assert_eq!(pool.end(2, finished()), Fate::Finished("x".to_owned()));
     assert!(pool.decide().is_finished);
+}
+
+#[test]
+fn a_slot_that_took_a_busy_runner_over_is_free_again_with_its_next_runner() {
+    let mut pool = Pool::isolated(1, 1);
+    let busy =
+        [Fact::Registering, Fact::StartingVm, Fact::AgentHello, Fact::JobStarted { job: "j".to_owned() }];
+    let inherited = Inherited::if_alive(Path::new("/r"), &busy.map(record)).expect("it can be taken over");
+    pool.slots.inherited(1, Purpose::Place, &inherited, pool.now);
+    pool.slots.drain();
+    assert_eq!(pool.act(), [], "it has a job");
+    pool.slots.named(1, "r2");
+    assert_eq!(pool.act(), [Order::Retire { index: 1 }]);
 }
 
 #[test]
