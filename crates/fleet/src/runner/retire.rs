@@ -22,6 +22,8 @@ pub(super) struct Retirement {
     attempts: u32,
     /// Time of the next attempt; none if no attempt is due.
     next: Option<Instant>,
+    /// True if the runner app was up at the last attempt.
+    was_up: bool,
 }
 
 /// The consequence of an answer.
@@ -52,24 +54,24 @@ impl Retirement {
         self.next
     }
 
-    /// Notes that the forge is being asked.
-    fn asked(&mut self) {
-        self.next = None;
+    /// Notes that the forge is being asked. `is_up` is false if the runner app is not up yet: it may register itself before the
+    /// answer comes, or later.
+    fn asked(&mut self, is_up: bool) {
+        (self.next, self.was_up) = (None, is_up);
     }
 
-    /// Takes in the forge's answer. `is_up` is false if the runner app was not up yet: it may register itself later.
-    /// `has_one_job` is false if the runner has one job after another: it is asked for again, because it may be idle between two.
+    /// Takes in the forge's answer. `has_one_job` is false if the runner has one job after another: it is asked for again, because it may be idle between two.
     pub(super) fn take(
         &mut self,
         answer: &RetirementAnswer,
-        (is_up, has_one_job): (bool, bool),
+        has_one_job: bool,
         retry: Retry,
         now: Instant,
     ) -> RetirementStep {
         match answer.as_ref().map(|outcome| outcome.how) {
             Ok(RegistrationEnd::Deleted) => RetirementStep::End,
             Ok(RegistrationEnd::Busy) if has_one_job => RetirementStep::GoOn,
-            Ok(RegistrationEnd::Gone) if is_up => RetirementStep::LookCloser,
+            Ok(RegistrationEnd::Gone) if self.was_up => RetirementStep::LookCloser,
             Ok(RegistrationEnd::Busy | RegistrationEnd::Gone) | Err(_) => {
                 self.attempts += 1;
                 self.next = retry.pause_after(self.attempts).map(|pause| now + pause);
@@ -86,7 +88,7 @@ impl Run<'_> {
         retirement: &mut Retirement,
         attempts: &mut JoinSet<RetirementAnswer>,
     ) -> Result<(), RunnerError> {
-        retirement.asked();
+        retirement.asked(self.state.was_up());
         self.try_to_unregister(attempts)
     }
 
@@ -119,23 +121,24 @@ mod tests {
     async fn only_a_registration_that_was_deleted_ends_a_runner() {
         let now = Instant::now();
         let mut retirement = Retirement::default();
-        let mut take = |how, is_up| retirement.take(&answered(how), (is_up, true), CLEANUP, now);
-        assert_eq!(take(RegistrationEnd::Deleted, true), RetirementStep::End);
-        assert_eq!(take(RegistrationEnd::Busy, true), RetirementStep::GoOn);
-        assert_eq!(take(RegistrationEnd::Gone, true), RetirementStep::LookCloser);
+        retirement.asked(true);
+        let mut take = |how| retirement.take(&answered(how), true, CLEANUP, now);
+        assert_eq!(take(RegistrationEnd::Deleted), RetirementStep::End);
+        assert_eq!(take(RegistrationEnd::Busy), RetirementStep::GoOn);
+        assert_eq!(take(RegistrationEnd::Gone), RetirementStep::LookCloser);
         assert_eq!(retirement.next(), None, "no further attempt is due");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_runner_that_has_not_registered_itself_yet_is_retired_later() {
+    async fn a_runner_that_had_not_registered_itself_when_the_forge_was_asked_is_retired_later() {
         let now = Instant::now();
         let mut retirement = Retirement::default();
         retirement.order(now);
         assert_eq!((retirement.is_ordered(), retirement.next()), (true, Some(now)));
-        retirement.asked();
-        assert_eq!(retirement.next(), None);
         for seconds in [15, 30, 60] {
-            retirement.take(&answered(RegistrationEnd::Gone), (false, true), CLEANUP, now);
+            retirement.asked(false);
+            assert_eq!(retirement.next(), None);
+            retirement.take(&answered(RegistrationEnd::Gone), true, CLEANUP, now);
             assert_eq!(retirement.next(), Some(now + Duration::from_secs(seconds)));
         }
     }
@@ -144,8 +147,9 @@ mod tests {
     async fn a_runner_that_has_one_job_after_another_is_retired_between_two() {
         let now = Instant::now();
         let mut retirement = Retirement::default();
+        retirement.asked(true);
         let busy = answered(RegistrationEnd::Busy);
-        assert_eq!(retirement.take(&busy, (true, false), CLEANUP, now), RetirementStep::GoOn);
+        assert_eq!(retirement.take(&busy, false, CLEANUP, now), RetirementStep::GoOn);
         assert_eq!(retirement.next(), Some(now + Duration::from_secs(15)));
     }
 }

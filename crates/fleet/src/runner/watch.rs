@@ -309,8 +309,7 @@ impl Run<'_> {
     ) -> Result<Stage, RunnerError> {
         let now = Instant::now();
         let has_one_job = self.pool.spec.registration != Registration::Token { ephemeral: false };
-        let about = (self.state.was_up(), has_one_job);
-        match retirement.take(answer, about, self.pool.limits.cleanup, now) {
+        match retirement.take(answer, has_one_job, self.pool.limits.cleanup, now) {
             RetirementStep::End => {
                 self.tell(Fact::RegistrationEnded { how: RegistrationEnd::Deleted }).await?;
                 self.ask_to_end(RunnerEnd::Stopped, StopOrder::WhenIdle, "no job needs it").await
