@@ -245,6 +245,9 @@ impl LeftRun<'_> {
             end_registration(self.state, forge).await?;
         }
         let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
+        if let Some(forge) = forge.filter(|_| may_have_registered_itself(self.state)) {
+            end_registration(self.state, forge).await?;
+        }
         if let (Some(begun), Some(runner)) = (&self.state.begun, &self.state.runner)
             && begun.environment.is_dir()
         {
@@ -256,6 +259,11 @@ impl LeftRun<'_> {
         std::fs::remove_dir_all(self.folder).map_err(RunSweepError::Folder)?;
         Ok(damaged)
     }
+}
+
+/// Returns true if a machine may have registered its runner between a look at the forge and its end.
+fn may_have_registered_itself(state: &RunnerState) -> bool {
+    state.registration == RegistrationState::Requested && state.vm != VmState::None
 }
 
 async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunSweepError> {
