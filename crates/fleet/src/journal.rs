@@ -3,7 +3,7 @@
 //! If a process dies between any two lines, the next start reads here what may exist at the forge and on the host.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -168,18 +168,24 @@ pub fn read(run_dir: &Path) -> Result<Vec<FactRecord>, JournalError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(failed(source)),
     };
+    parse(&path, BufReader::new(file.take(READ_MAX)))
+}
+
+/// Reads the lines of a journal. `path` is for errors.
+pub(crate) fn parse(path: &Path, lines: impl BufRead) -> Result<Vec<FactRecord>, JournalError> {
+    let version = |found| JournalError::Version { path: path.to_owned(), found };
     let mut records = Vec::new();
-    for line in BufReader::new(file.take(READ_MAX)).split(b'\n') {
-        let line = line.map_err(failed)?;
+    for line in lines.split(b'\n') {
+        let line = line.map_err(|source| JournalError::Io { what: "read", path: path.to_owned(), source })?;
         if let Some(found) = other_version(&line) {
-            return Err(JournalError::Version { path, found });
+            return Err(version(found));
         }
         match (serde_json::from_slice::<FactRecord>(&line), serde_json::from_slice::<Marks>(&line)) {
             (Ok(record), _) => records.push(record),
             // A whole line: a later version has written it, and its fact may be the one that says what exists.
             (Err(_), Ok(Marks { event: Some(event), .. })) => {
                 let found = format!("the fact {:?}", event.chars().take(EVENT_SHOWN_MAX).collect::<String>());
-                return Err(JournalError::Version { path, found });
+                return Err(version(found));
             }
             (Err(_), _) => {}
         }

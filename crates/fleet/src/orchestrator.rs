@@ -19,6 +19,8 @@ mod heartbeat;
 mod neighbours;
 mod pool;
 mod roster;
+#[cfg(test)]
+mod simulation;
 mod slots;
 
 use std::path::PathBuf;
