@@ -66,6 +66,12 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Demo(args) => logged(&common, async |places| commands::demo::run(places, args).await),
         Command::Ps(args) => logged(&common, async |places| commands::ps::run(places, &args)),
         Command::Runs(args) => logged(&common, async |places| commands::runs::run(places, &args)),
+        Command::Clear(args) => {
+            let is_argument = |id: &str| cli::is_argument(&matches, id);
+            logged(&common, async |places| {
+                unless_stopped(commands::clear::run(places, &args, is_argument)).await
+            })
+        }
         Command::Reload(args) => logged(&common, async |places| commands::reload::run(places, &args).await),
         Command::Pause(args) => logged(&common, async |places| commands::steer::pause(places, args).await),
         Command::Resume(args) => logged(&common, async |places| commands::steer::resume(places, args).await),

@@ -49,15 +49,24 @@ pub(crate) fn json(value: &impl serde::Serialize) {
 
 /// Prints rows below a heading, in columns as wide as their widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    for (number, text) in table_lines(head, rows).into_iter().enumerate() {
+        if number == 0 { line(paint(style::HEAD, text)) } else { line(text) }
+    }
+}
+
+/// Returns the lines of a table; the first one is the heading.
+pub(crate) fn table_lines<const N: usize>(
+    head: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> Vec<String> {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
-    for (number, row) in rows.iter().enumerate() {
-        let padded: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        let text = padded.join("  ").trim_end().to_owned();
-        if number == 0 { line(paint(style::HEAD, text)) } else { line(text) }
-    }
+    let padded = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(padded).collect()
 }
 
 /// A column of a table that fits a width.

@@ -36,7 +36,7 @@ use crate::pool::PoolSpec;
 pub const FOLDER: &str = "instances";
 
 /// Folder of the spare machines of an instance.
-const SPARES: &str = "spares";
+pub(crate) const SPARES: &str = "spares";
 /// Folder of the data of a private lab.
 const LAB: &str = "lab";
 /// Folder of the notes of scale sets' sessions.
@@ -45,7 +45,7 @@ pub(crate) const SESSIONS: &str = "sessions";
 const LOCK: &str = "lock";
 const NEW_LOCK: &str = "lock.new";
 /// The record of what the instance serves.
-const RECORD: &str = "instance.json";
+pub(crate) const RECORD: &str = "instance.json";
 /// The reserve of space.
 const RESERVE: &str = "reserve";
 /// Marks an instance whose runs belong to the instance of another process, which holds its lock.

@@ -24,6 +24,7 @@ pub mod pool;
 pub mod reaper;
 pub mod recovery;
 mod registration;
+pub mod remains;
 pub mod run_log;
 mod runner;
 mod runner_id;

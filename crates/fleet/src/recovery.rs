@@ -6,6 +6,7 @@
 //! A run whose machine lives is not removed if this start serves its place: an heir takes it over ([`inherit`]). A loop of this
 //! process whose task has panicked is treated in the same way ([`panicked`]).
 
+mod clear;
 mod inherit;
 mod panicked;
 
@@ -21,6 +22,7 @@ use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, 
 use crate::journal::{self, JournalError};
 use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState, VmState};
+pub use clear::{Clearer, Clearing, KeptRun, LeftRegistration, clear};
 use inherit::Home;
 pub use inherit::{Heir, Inherited};
 pub(crate) use panicked::after_panic;
@@ -238,16 +240,23 @@ impl LeftRun<'_> {
         }
     }
 
-    /// Removes the run's registration if it has a forge, then its machine, keeps its record in the history, and removes its
-    /// files. Returns its records that could not be read.
+    /// Removes the run's registration if it has a forge, then its machine and its files. Returns its records that could not be
+    /// read.
     async fn remove(&self, forge: Option<&Forge>) -> Result<Vec<PathBuf>, RunSweepError> {
-        if let Some(forge) = forge {
-            end_registration(self.state, forge).await?;
+        let Some(forge) = forge else { return self.destroy().await };
+        end_registration(self.state, forge).await?;
+        if !may_have_registered_itself(self.state) {
+            return self.destroy().await;
         }
         let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
-        if let Some(forge) = forge.filter(|_| may_have_registered_itself(self.state)) {
-            end_registration(self.state, forge).await?;
-        }
+        end_registration(self.state, forge).await?;
+        self.destroy().await.map(|more| [damaged, more].concat())
+    }
+
+    /// Removes the run's machine, keeps its record in the history, and removes its files. Returns its records that could not be
+    /// read.
+    async fn destroy(&self) -> Result<Vec<PathBuf>, RunSweepError> {
+        let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
         if let (Some(begun), Some(runner)) = (&self.state.begun, &self.state.runner)
             && begun.environment.is_dir()
         {
@@ -277,7 +286,7 @@ async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunS
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::fact::Fact;
     use crate::fact::tests::record;
@@ -288,7 +297,9 @@ mod tests {
         RunnerScope::Organization("o".to_owned())
     }
 
-    pub(super) fn serves() -> Serves {
+    pub(crate) use super::inherit::tests::record_of;
+
+    pub(crate) fn serves() -> Serves {
         Serves {
             pool: None,
             forge: "http://127.0.0.1:1/api/v3/".to_owned(),
@@ -300,12 +311,18 @@ mod tests {
 
     /// Creates an instance whose process has exited, with one run that has these facts after the first one. Returns the
     /// instance's folder.
-    pub(super) fn abandoned_with(state: &Path, facts: &[Fact]) -> PathBuf {
-        let instance = Instance::create(state, vec![serves()]).expect("an instance");
+    pub(crate) fn abandoned_with(state: &Path, facts: &[Fact]) -> PathBuf {
+        abandoned_at(state, &serves().forge, facts)
+    }
+
+    /// Does the same with another forge.
+    pub(super) fn abandoned_at(state: &Path, forge: &str, facts: &[Fact]) -> PathBuf {
+        let instance = Instance::create(state, vec![Serves { forge: forge.to_owned(), ..serves() }])
+            .expect("an instance");
         let machine = machine_of(&instance.runs().join("0-aaaaaaa"));
         std::fs::create_dir_all(&machine).expect("folder");
         let mut journal = Journal::open(machine.parent().expect("the run")).expect("journal");
-        let begun = journal::begun("/nonexistent".into(), serves().forge, scope());
+        let begun = journal::begun("/nonexistent".into(), forge.to_owned(), scope());
         for fact in std::iter::once(&begun).chain(facts) {
             journal.write(&record(fact.clone())).expect("written");
         }

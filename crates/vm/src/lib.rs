@@ -43,7 +43,7 @@ pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
     DISK_RESERVE_MIB, Exit, LeftoverError, StartError, StartedFrom, TakeOver, TakeOverError, Vm, VmEvent,
-    destroy_leftover, is_alive, take_over,
+    destroy_leftover, is_alive, may_live, take_over,
 };
 pub use mount::{Mount, MountError};
 pub use network::NetworkError;

@@ -1,6 +1,7 @@
 //! The command line: parsed arguments only. [`crate::commands`] resolves them to settings.
 
 mod app;
+mod clear;
 mod config;
 mod history;
 mod lab;
@@ -27,6 +28,7 @@ use crate::config::{MaxAge, Time};
 use crate::{defaults, rules};
 
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
+pub(crate) use clear::ClearArgs;
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
 pub(crate) use history::RunsArgs;
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// List the runs that have ended, with their jobs and results, the newest first
     Runs(RunsArgs),
+    /// Remove what processes have left that have died and that no start follows
+    Clear(Box<ClearArgs>),
     /// Print the log of a runner, also after its end
     Logs(LogsArgs),
     /// Show how long each phase of a runner took

@@ -2,6 +2,7 @@
 
 mod annotation;
 pub(crate) mod app;
+pub(crate) mod clear;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -18,6 +19,7 @@ pub(crate) mod runner;
 pub(crate) mod runs;
 mod sentence;
 pub(crate) mod steer;
+mod subject;
 pub(crate) mod template;
 pub(crate) mod token;
 pub(crate) mod trace;

@@ -1,7 +1,10 @@
-//! `dayfly ps`: lists the loops, runners and VMs of every instance of this host, and the pools that are paused, drain, or have
-//! jobs that wait.
+//! `dayfly ps`: lists the loops, runners and VMs of every instance of this host, the pools that are paused, drain, or have
+//! jobs that wait, and what processes have left that have died.
+
+mod left;
 
 use dayfly_fleet::instance::{self, InstanceInfo};
+use dayfly_fleet::remains::{self, Remains};
 use dayfly_fleet::status::{LoopStatus, PoolState, PoolStatus, Status};
 use serde::Serialize;
 
@@ -11,11 +14,15 @@ use crate::printer;
 use crate::settings::Places;
 use crate::units::short_span;
 
-/// One loop of one instance, or one of its pools.
+#[cfg(test)]
+pub(in crate::commands) use left::tests::three as left_for_tests;
+pub(in crate::commands) use left::{host_of, name_of};
+
+/// One loop of one instance, or one of its pools, or a whole instance whose process has died.
 #[derive(Debug, Serialize)]
 struct Row {
     instance: String,
-    /// True if the instance's process lives. If not, the next start with the same forge, scope and prefix cleans up.
+    /// True if the instance's process lives. If not, the row is about the whole instance.
     alive: bool,
     pid: Option<u32>,
     forge: Option<String>,
@@ -32,6 +39,9 @@ struct Row {
     whole_pool: Option<WholePool>,
     #[serde(flatten)]
     status: Option<LoopStatus>,
+    /// What the instance's process has left, if it has died.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    abandoned: Option<Remains>,
 }
 
 /// The state of a pool; also beside each of its loops.
@@ -82,13 +92,26 @@ impl PoolMark {
 
 pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
     let instances = instance::all(&places.state).map_err(Failure::cannot)?;
-    let rows: Vec<Row> = instances.iter().flat_map(rows_of).collect();
+    let (alive, dead): (Vec<_>, Vec<_>) = instances.iter().partition(|seen| seen.alive);
+    let mut rows: Vec<Row> = alive.into_iter().flat_map(rows_of).collect();
+    let left: Vec<Remains> = dead
+        .iter()
+        .map(|seen| remains::of(seen))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(Failure::cannot)?;
     if args.json {
+        let abandoned = dead.iter().zip(left);
+        rows.extend(abandoned.map(|(seen, left)| Row { abandoned: Some(left), ..blank(seen, None, None) }));
         printer::json(&rows);
-    } else if rows.is_empty() {
+        return Ok(Outcome::Success);
+    }
+    if rows.is_empty() {
         printer::note(format_args!("no loops run here (state in {})", places.state.display()));
     } else {
         table(&rows);
+    }
+    if !left.is_empty() {
+        left::show(&left, now_ms());
     }
     Ok(Outcome::Success)
 }
@@ -131,11 +154,16 @@ fn blank(seen: &InstanceInfo, pid: Option<u32>, pool: Option<&String>) -> Row {
         mark: None,
         whole_pool: None,
         status: None,
+        abandoned: None,
     }
 }
 
+fn now_ms() -> u64 {
+    u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn table(rows: &[Row]) {
-    let now_ms = u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+    let now_ms = now_ms();
     let cells = rows.iter().map(|row| cells(row, now_ms));
     // Only a configuration file names pools.
     if rows.iter().any(|row| row.pool().is_some()) {
@@ -156,11 +184,10 @@ fn cells(row: &Row, now_ms: u64) -> [String; 9] {
     let nothing = || "-".to_owned();
     let since = |ms: u64| short_span(now_ms.saturating_sub(ms) / 1000);
     if let (Some(whole), Some(mark)) = (&row.whole_pool, &row.mark) {
-        let state = if row.alive { mark.text() } else { "abandoned".to_owned() };
         let mut cells = HEAD.map(|_| nothing());
         cells[0].clone_from(&row.instance);
         cells[1] = whole.pool.clone().unwrap_or_else(nothing);
-        cells[4] = state;
+        cells[4] = mark.text();
         // The number of jobs has no beginning.
         if mark.pool_state != PoolState::Running {
             cells[5] = since(whole.since_ms);
@@ -170,11 +197,10 @@ fn cells(row: &Row, now_ms: u64) -> [String; 9] {
     }
     let Some(status) = &row.status else {
         // A process writes its status once its pools are prepared.
-        let state = match (row.alive, row.private_lab, row.pid) {
-            (false, _, _) => "abandoned",
-            (true, true, _) => "a demo",
-            (true, false, None) => "starting",
-            (true, false, Some(_)) => "no loop",
+        let state = match (row.private_lab, row.pid) {
+            (true, _) => "a demo",
+            (false, None) => "starting",
+            (false, Some(_)) => "no loop",
         };
         let state = state.to_owned();
         let scope = row.scope.clone().unwrap_or_else(nothing);
@@ -182,10 +208,9 @@ fn cells(row: &Row, now_ms: u64) -> [String; 9] {
         (cells[0], cells[4], cells[8]) = (row.instance.clone(), state, scope);
         return cells;
     };
-    let state = match (&status.job, row.alive) {
-        (_, false) => "abandoned".to_owned(),
-        (Some(job), true) => format!("busy: {}", cut(job, 24)),
-        (None, true) => status.phase.as_str().to_owned(),
+    let state = match &status.job {
+        Some(job) => format!("busy: {}", cut(job, 24)),
+        None => status.phase.as_str().to_owned(),
     };
     [
         row.instance.clone(),
@@ -231,15 +256,16 @@ mod tests {
             mark: None,
             whole_pool: None,
             status: Some(status),
+            abandoned: None,
         };
         let text = cells(&row, 61_000).join("|");
         assert_eq!(text, "a|-|1|1-k3V9x0q|busy: build[31m a very long na|1m|3|42|o/r");
-        row.alive = false;
-        assert_eq!(cells(&row, 0)[4], "abandoned");
         row.status = None;
-        assert_eq!(cells(&row, 0).join("|"), "a|-|-|-|abandoned|-|-|-|o/r");
-        row.alive = true;
-        assert_eq!(cells(&row, 0)[4], "no loop", "a scaled pool has none before its first job");
+        assert_eq!(
+            cells(&row, 0).join("|"),
+            "a|-|-|-|no loop|-|-|-|o/r",
+            "a scaled pool has none before its first job"
+        );
         row.pid = None;
         assert_eq!(cells(&row, 0)[4], "starting");
     }

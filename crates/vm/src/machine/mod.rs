@@ -52,5 +52,5 @@ pub use record::destroy_leftover;
 pub(crate) use source::{StartSource, Started};
 pub(crate) use supervise::supervise;
 pub(crate) use supervisor::MachineRole;
-pub use take_over::{TakeOver, TakeOverError, is_alive, take_over};
+pub use take_over::{TakeOver, TakeOverError, is_alive, may_live, take_over};
 pub(crate) use tree::TreeRecipe;

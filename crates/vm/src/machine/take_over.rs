@@ -130,6 +130,14 @@ pub fn is_alive(run_dir: &Path) -> Result<bool, LeftoverError> {
     Ok(matches!(record::find(run_dir)?, Recorded::Lives { .. }))
 }
 
+/// Returns true if a machine of a run folder lives, or may live because a tool owns it.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn may_live(run_dir: &Path) -> Result<bool, LeftoverError> {
+    Ok(!matches!(record::find(run_dir)?, Recorded::Gone))
+}
+
 /// Connections to the sockets on which a machine's process listens.
 struct Sockets {
     agent: UnixStream,

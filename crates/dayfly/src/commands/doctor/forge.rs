@@ -8,7 +8,6 @@
 //! All calls only read; for a GitHub App a token is requested, which ends by itself. Whether a fine-grained token may register
 //! runners cannot be read, and is reported so.
 
-mod subject;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -19,10 +18,10 @@ use dayfly_forge::{CredentialKind, Forge, ForgeError, ForgeUse, RateLimit, Runne
 use dayfly_vm::host::{Check, CheckState};
 
 use crate::cli::DoctorArgs;
+use crate::commands::subject::{self, Named, Owner, Subject};
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
 use crate::units::span;
-use subject::{Owner, Subject};
 use verdict::{Evidence, Verdict};
 
 /// Longest time that the checks of one credential may take.
@@ -43,7 +42,8 @@ pub(super) async fn checks(
     is_argument: impl Fn(&str) -> bool,
 ) -> Result<Vec<Check>> {
     let mut all = Vec::new();
-    for subject in subject::read(places, args, is_argument)? {
+    let named = Named { config: args.config.as_deref(), address: &args.address, access: &args.access };
+    for subject in subject::read(places, &named, is_argument)? {
         all.extend(examine(&subject, SUBJECT_TIME_MAX).await);
     }
     Ok(all)

@@ -1,9 +1,9 @@
-//! The credentials to check, each with the uses that pools make of it.
+//! The credentials that a configuration file or options name, each with the uses that pools make of it.
 
 use dayfly_fleet::pool::GROUP_DEFAULT;
 use dayfly_forge::{ApiBase, Forge, RunnerScope};
 
-use crate::cli::DoctorArgs;
+use crate::cli::AccessArgs;
 use crate::commands::orchestrator::file::{Holder, authorities, credential_of, holder};
 use crate::commands::runner::credential::{CredentialOptions, credential};
 use crate::commands::runner::request::{self, forge_client};
@@ -15,25 +15,25 @@ use crate::{defaults, rules};
 use std::path::Path;
 
 /// A credential at a forge.
-pub(super) struct Subject {
+pub(in crate::commands) struct Subject {
     /// Begins the name of each check: the forge's name in the file, a colon and a blank; empty without a file.
-    pub(super) prefix: String,
+    pub(in crate::commands) prefix: String,
     /// The client, or the reason why the credential cannot be read.
-    pub(super) forge: Result<Forge>,
+    pub(in crate::commands) forge: Result<Forge>,
     /// The owners of runners.
-    pub(super) owners: Vec<Owner>,
+    pub(in crate::commands) owners: Vec<Owner>,
 }
 
 /// An owner of runners, and the uses that all pools together make of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) scope: RunnerScope,
+pub(in crate::commands) struct Owner {
+    pub(in crate::commands) scope: RunnerScope,
     /// The groups of its runners, without the default one.
-    pub(super) groups: Vec<String>,
+    pub(in crate::commands) groups: Vec<String>,
     /// True if a pool has a scale set.
-    pub(super) scale_set: bool,
+    pub(in crate::commands) scale_set: bool,
     /// True if a pool reads its jobs, or gets events about them.
-    pub(super) jobs: bool,
+    pub(in crate::commands) jobs: bool,
 }
 
 impl Owner {
@@ -48,29 +48,60 @@ impl Owner {
     }
 }
 
+/// What a command's options name.
+pub(in crate::commands) struct Named<'a> {
+    /// The configuration file.
+    pub(in crate::commands) config: Option<&'a Path>,
+    /// The forge, if there is no file.
+    pub(in crate::commands) address: &'a str,
+    /// The owner of runners and the credential, if there is no file.
+    pub(in crate::commands) access: &'a AccessArgs,
+}
+
+impl Named<'_> {
+    /// Returns the configuration file: the one that is named, or else the usual one, unless an owner of runners is named.
+    fn file(&self) -> Option<&Path> {
+        let usual = Path::new(defaults::CONFIG_FILE);
+        self.config.or((!self.access.names_owner() && usual.exists()).then_some(usual))
+    }
+}
+
 /// Returns the subjects of the configuration file; without a file, the one of the options.
 ///
 /// # Errors
 /// The file has errors, which are printed, or the options are wrong.
-pub(super) fn read(
+pub(in crate::commands) fn read(
     places: &Places,
-    args: &DoctorArgs,
+    named: &Named<'_>,
     is_argument: impl Fn(&str) -> bool,
 ) -> Result<Vec<Subject>> {
-    let usual = Path::new(defaults::CONFIG_FILE);
-    let usual = (!args.access.names_owner() && usual.exists()).then_some(usual);
-    match args.config.as_deref().or(usual) {
+    match named.file() {
         Some(file) => of_file(places, file),
-        None => of_options(args, is_argument).map(|subject| vec![subject]),
+        None => of_options(named, is_argument).map(|subject| vec![subject]),
     }
 }
 
-fn of_options(args: &DoctorArgs, is_argument: impl Fn(&str) -> bool) -> Result<Subject> {
-    let base = ApiBase::from_host_or_url(&args.address).map_err(Failure::usage)?;
+/// Does the same as [`read`], but returns nothing if there is no file and the options name no owner of runners.
+///
+/// # Errors
+/// As for [`read`].
+pub(in crate::commands) fn read_if_named(
+    places: &Places,
+    named: &Named<'_>,
+    is_argument: impl Fn(&str) -> bool,
+) -> Result<Vec<Subject>> {
+    match named.file().is_some() || named.access.names_owner() {
+        true => read(places, named, is_argument),
+        false => Ok(Vec::new()),
+    }
+}
+
+fn of_options(args: &Named<'_>, is_argument: impl Fn(&str) -> bool) -> Result<Subject> {
+    let base = ApiBase::from_host_or_url(args.address).map_err(Failure::usage)?;
     let mut owner = Owner::new(request::scope(&args.access.scope, args.access.principal.as_deref())?);
     owner.add_group(&args.access.group);
     let mut warnings = Vec::new();
-    let options = CredentialOptions::of(&args.access, is_argument);
+    let options = CredentialOptions::of(args.access, is_argument);
     let credential = credential(&options, &owner.scope, &mut warnings)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let authorities = args.access.ca_file.as_deref().map(rules::authorities).transpose()?;
@@ -89,7 +120,7 @@ fn of_file(places: &Places, file: &Path) -> Result<Vec<Subject>> {
 }
 
 /// Returns a subject for each forge and owner, because an installation of a GitHub App serves one owner.
-pub(super) fn of_config(config: &Config) -> Vec<Subject> {
+pub(in crate::commands) fn of_config(config: &Config) -> Vec<Subject> {
     let mut holders: Vec<(Holder, Vec<&PoolConfig>)> = Vec::new();
     for pool in &config.pools {
         let holder = holder(pool);
