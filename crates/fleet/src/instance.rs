@@ -334,11 +334,16 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
             Ok(lock) => lock,
             // There is a folder but no lock yet: its process is starting, or died between the two.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if is_older_than(&folder, STARTING_MAX) {
-                    // Removes only an empty folder, because other contents are not dayfly's.
-                    let _ = fs::remove_file(folder.join(NEW_LOCK));
-                    let _ = fs::remove_dir(&folder);
+                if !is_older_than(&folder, STARTING_MAX) {
+                    continue;
                 }
+                let _ = fs::remove_file(folder.join(NEW_LOCK));
+                if fs::remove_dir(&folder).is_ok() || !folder.join("runs").is_dir() {
+                    // Other contents than an instance's are not dayfly's.
+                    continue;
+                }
+                // A disk has lost the lock, and no process holds what has no name.
+                found.push(Abandoned { served: read_record(&folder)?, _lock: new_lock(&folder)?, folder });
                 continue;
             }
             Err(source) => return Err(InstanceError { what: "open", path, source }),
@@ -471,6 +476,21 @@ mod tests {
         File::open(&old).and_then(|folder| folder.set_modified(hour_ago)).expect("age");
         assert!(abandoned(state.path()).expect("read").is_empty());
         assert!(!old.exists() && new.exists());
+    }
+
+    #[test]
+    fn an_instance_whose_lock_the_disk_has_lost_is_abandoned_after_a_while() {
+        let state = tempfile::tempdir().expect("folder");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
+        let folder = instance.folder().to_owned();
+        drop(instance);
+        fs::remove_file(folder.join(LOCK)).expect("lost");
+        assert!(abandoned(state.path()).expect("read").is_empty(), "it may be starting");
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        File::open(&folder).and_then(|folder| folder.set_modified(hour_ago)).expect("age");
+        let left = abandoned(state.path()).expect("read");
+        assert_eq!(left.iter().map(|left| left.folder.clone()).collect::<Vec<_>>(), [folder]);
+        assert!(abandoned(state.path()).expect("read").is_empty(), "its lock is held");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! If a process dies between any two lines, the next start reads here what may exist at the forge and on the host.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -155,42 +155,71 @@ struct Marks {
     event: Option<String>,
 }
 
+/// The content of a journal.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct JournalContent {
+    /// The facts.
+    pub records: Vec<FactRecord>,
+    /// True if a line before the last one is damaged, or if the journal does not tell whose it is, as after a power cut: it may
+    /// lack the fact that says what exists.
+    pub is_damaged: bool,
+}
+
+/// Reads the facts of the journal in a run's folder; see [`read_content`].
+///
+/// # Errors
+/// As for [`read_content`].
+pub fn read(run_dir: &Path) -> Result<Vec<FactRecord>, JournalError> {
+    read_content(run_dir).map(|content| content.records)
+}
+
 /// Reads the journal in a run's folder; a folder without a journal has no facts. Skips a last line that a crash has cut:
 /// the step that it announced never began, because the line had not been flushed.
 ///
 /// # Errors
 /// The file cannot be read, or another version of dayfly wrote it.
-pub fn read(run_dir: &Path) -> Result<Vec<FactRecord>, JournalError> {
+pub fn read_content(run_dir: &Path) -> Result<JournalContent, JournalError> {
     let path = run_dir.join(FILE_NAME);
     let failed = |source| JournalError::Io { what: "read", path: path.clone(), source };
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(JournalContent::default()),
         Err(source) => return Err(failed(source)),
     };
-    parse(&path, BufReader::new(file.take(READ_MAX)))
+    let mut text = Vec::new();
+    file.take(READ_MAX).read_to_end(&mut text).map_err(failed)?;
+    parse(&path, &text)
 }
 
-/// Reads the lines of a journal. `path` is for errors.
-pub(crate) fn parse(path: &Path, lines: impl BufRead) -> Result<Vec<FactRecord>, JournalError> {
+/// Reads the text of a journal. `path` is for errors.
+pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<JournalContent, JournalError> {
     let version = |found| JournalError::Version { path: path.to_owned(), found };
-    let mut records = Vec::new();
-    for line in lines.split(b'\n') {
-        let line = line.map_err(|source| JournalError::Io { what: "read", path: path.to_owned(), source })?;
-        if let Some(found) = other_version(&line) {
+    let mut content = JournalContent::default();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        if let Some(found) = other_version(line) {
             return Err(version(found));
         }
-        match (serde_json::from_slice::<FactRecord>(&line), serde_json::from_slice::<Marks>(&line)) {
-            (Ok(record), _) => records.push(record),
+        match (serde_json::from_slice::<FactRecord>(line), serde_json::from_slice::<Marks>(line)) {
+            (Ok(record), _) => content.records.push(record),
             // A whole line: a later version has written it, and its fact may be the one that says what exists.
             (Err(_), Ok(Marks { event: Some(event), .. })) => {
                 let found = format!("the fact {:?}", event.chars().take(EVENT_SHOWN_MAX).collect::<String>());
                 return Err(version(found));
             }
-            (Err(_), _) => {}
+            (Err(_), _) => content.is_damaged |= !is_cut(line),
         }
     }
-    Ok(records)
+    // Only the first fact says where the registration is, and it is flushed before anything exists.
+    let is_nameless =
+        content.records.first().is_some_and(|record| !matches!(record.fact, Fact::Begun { .. }));
+    content.is_damaged |= is_nameless;
+    Ok(content)
+}
+
+/// Returns true if a line has only its beginning, because a process died as it wrote the line, or the disk was full. The step that
+/// it announced never began. A file system that has lost blocks, but not the length, gives zeros.
+fn is_cut(line: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err_and(|error| error.is_eof())
 }
 
 /// Returns the version of a line in words if this version of dayfly cannot read the line.
@@ -249,6 +278,29 @@ mod tests {
         journal.write(&record(Fact::StartingVm)).expect("write");
         append(folder.path(), "{\"at_ms\":1,\"event\":\"vm_g");
         assert_eq!(RunnerState::of(&read(folder.path()).expect("read")).vm, VmState::MayRun);
+    }
+
+    #[test]
+    fn a_damaged_journal_is_known_as_such_and_a_line_that_a_crash_has_cut_is_no_damage() {
+        let folder = tempfile::tempdir().expect("folder");
+        let scope = dayfly_forge::RunnerScope::Organization("o".to_owned());
+        let begun = record(begun("/nonexistent".into(), "http://f/".to_owned(), scope));
+        let begun = format!("{}\n", serde_json::to_string(&begun).expect("json"));
+        let other = format!("{}\n", serde_json::to_string(&record(Fact::StartingVm)).expect("json"));
+        for (content, is_damaged) in [
+            (String::new(), false),
+            ("{\"at_ms\":1,\"ev".to_owned(), false),
+            (format!("{begun}{other}"), false),
+            (format!("{begun}{other}{{\"at_m"), false),
+            (format!("{begun}{{\"at_m\n{other}"), false),
+            (format!("{begun}\0\0\0\n{other}"), true),
+            (format!("\0\0\0\0\n{other}"), true),
+            (other.clone(), true),
+            ("\0".repeat(4096), true),
+        ] {
+            std::fs::write(folder.path().join(FILE_NAME), &content).expect("write");
+            assert_eq!(read_content(folder.path()).expect("read").is_damaged, is_damaged, "{content:?}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use dayfly_vm::EnvironmentDir;
 use crate::fact::{FactRecord, RegistrationEnd};
 use crate::history::History;
 use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, machine_of, reserve_of};
-use crate::journal::{self, JournalError};
+use crate::journal::{self, JournalContent, JournalError};
 use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState, VmState};
 pub use clear::{Clearer, Clearing, KeptRun, LeftRegistration, clear};
@@ -161,8 +161,8 @@ async fn sweep_instance(
     // The process may have died because the disk is full, and what follows needs some space.
     reserve_of(&abandoned.folder.join("runs")).release();
     for run in abandoned.runs()? {
-        let records = match journal::read(&run) {
-            Ok(records) => records,
+        let JournalContent { records, is_damaged } = match journal::read_content(&run) {
+            Ok(content) => content,
             Err(error) => {
                 sweep.left.push((run, error.to_string()));
                 continue;
@@ -181,6 +181,7 @@ async fn sweep_instance(
         match removed {
             Ok(damaged) => {
                 sweep.damaged.extend(damaged);
+                sweep.damaged.extend(is_damaged.then(|| run.join(journal::FILE_NAME)));
                 sweep.cleared.push(ClearedRun { folder: run, lost_job: lost_job(&state) });
             }
             Err(error) => sweep.left.push((run, error.to_string())),
@@ -390,6 +391,21 @@ pub(crate) mod tests {
                 .await
                 .expect("swept");
             assert_eq!((sweep.cleared.len(), folder.exists()), (1, false), "{content:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_journal_of_which_the_disk_has_lost_a_part_is_cleared_and_told() {
+        for content in ["\0".repeat(64), format!("{}\n", "\0".repeat(64))] {
+            let state = tempfile::tempdir().expect("folder");
+            let folder = abandoned_with(state.path(), &[]);
+            let journal = folder.join("runs/0-aaaaaaa").join(journal::FILE_NAME);
+            std::fs::write(&journal, &content).expect("damaged");
+            let sweep = sweep(state.path(), &[Serving { forge: forge(), serves: serves() }], None)
+                .await
+                .expect("swept");
+            assert_eq!(sweep.damaged, [journal], "{content:?}");
+            assert!(sweep.cleared.len() == 1 && !folder.exists());
         }
     }
 

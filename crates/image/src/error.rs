@@ -155,6 +155,11 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Returns true if a manifest is damaged, as after a power cut. That of another version is whole.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Manifest { source, .. } if source.is_syntax() || source.is_eof())
+    }
+
     /// Returns true if the error says that a disk is full.
     pub(super) fn is_of_full_disk(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::failed;
+use super::in_use;
 use super::progress::Waiter;
 use super::series::Series;
 use super::store::MANIFEST;
@@ -35,6 +36,7 @@ impl Once<'_> {
     ) -> Result<T, ImageError> {
         let store = self.settings.state.join(self.store);
         let folder = store.join(id);
+        let open = |folder: &Path| unless_damaged(open(folder), &store, id);
         if let Some(made) = open(&folder)? {
             return Ok(made);
         }
@@ -75,6 +77,28 @@ impl Once<'_> {
             tracing::warn!("the predecessors of {} are not removed: {error}", self.what);
         }
         Ok(made)
+    }
+}
+
+/// Removes a part whose manifest is damaged, as after a power cut, so that it is built again. Other results stay as they are.
+fn unless_damaged<T>(
+    opened: Result<Option<T>, ImageError>,
+    store: &Path,
+    id: &str,
+) -> Result<Option<T>, ImageError> {
+    let damage = match opened {
+        Err(error) if error.is_damage() => error,
+        opened => return opened,
+    };
+    match in_use::remove_bundle(store, id)? {
+        true => {
+            tracing::warn!(
+                "the manifest in {} is damaged; it is removed and built again",
+                store.join(id).display()
+            );
+            Ok(None)
+        }
+        false => Err(damage),
     }
 }
 
@@ -190,5 +214,23 @@ mod tests {
         assert_eq!(newest(&whatever, &never), "part 1");
         let left = fs::read_dir(series.folder().join(".build")).expect("read").count();
         assert_eq!(left, 0, "half of a part is left");
+    }
+
+    #[test]
+    fn a_part_whose_manifest_is_damaged_is_built_again_and_one_of_another_version_is_not_touched() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (settings, folder) = (settings(state.path(), None), state.path().join("parts/a"));
+        let once = Once { settings: &settings, store: "parts", what: "a part" };
+        let open = |folder: &Path| read_manifest::<String>(folder);
+        let make = |stage: &Stage, _: &mut dyn FnMut(Progress)| write_manifest(stage.path(), &"built");
+        for content in ["", "\"bu", "\0\0\0"] {
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join(MANIFEST), content).expect("damaged");
+            assert_eq!(once.get("a", &mut |_| {}, open, make).expect("built"), "built", "{content:?}");
+        }
+        fs::write(folder.join(MANIFEST), "7").expect("another version");
+        let error = once.get("a", &mut |_| {}, open, make).expect_err("refused").to_string();
+        assert!(error.contains("manifest.json"), "{error}");
+        assert_eq!(fs::read_to_string(folder.join(MANIFEST)).expect("it stays"), "7");
     }
 }

@@ -91,7 +91,8 @@ impl Store {
         self.folder.with_file_name("blobs")
     }
 
-    /// Returns all images, newest first. Skips images whose manifest another version of this program wrote.
+    /// Returns all images, newest first. Skips images whose manifest another version of this program wrote. Removes those whose
+    /// manifest is damaged.
     ///
     /// # Errors
     /// The folder or a manifest cannot be read.
@@ -104,14 +105,26 @@ impl Store {
         let mut images = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.folder))?;
-            if entry.path().join(MANIFEST).is_file()
-                && let Some(image) = Self::open(&entry.path())?
-            {
-                images.push(image);
+            if entry.path().join(MANIFEST).is_file() {
+                images.extend(self.open_or_remove(&entry.path())?);
             }
         }
         images.sort_by_key(|image| (std::cmp::Reverse(image.manifest.created_s), image.id().to_owned()));
         Ok(images)
+    }
+
+    /// Opens an image. Removes it if its manifest is damaged, as after a power cut: nothing could read it, and it can be built or
+    /// pulled again.
+    fn open_or_remove(&self, folder: &Path) -> Result<Option<Image>, ImageError> {
+        let damage = match Self::open(folder) {
+            Err(error) if error.is_damage() => error,
+            opened => return opened,
+        };
+        match remove_unused(&self.folder, folder, &folder.join(ROOT), &|| Ok(()))? {
+            true => tracing::warn!("the manifest in {} is damaged; the image is removed", folder.display()),
+            false => tracing::warn!("a machine uses the image, so it stays: {damage}"),
+        }
+        Ok(None)
     }
 
     pub(super) fn open(folder: &Path) -> Result<Option<Image>, ImageError> {
@@ -164,7 +177,7 @@ impl Store {
     /// Returns the image of exactly this id, if it is complete.
     pub(super) fn get(&self, id: &str) -> Result<Option<Image>, ImageError> {
         let folder = self.folder.join(id);
-        if folder.join(MANIFEST).is_file() { Self::open(&folder) } else { Ok(None) }
+        if folder.join(MANIFEST).is_file() { self.open_or_remove(&folder) } else { Ok(None) }
     }
 
     /// Returns the image of the inputs with this digest, if it is complete. Ids are short enough that who writes two images can
@@ -272,6 +285,26 @@ pub(crate) mod tests {
         assert!(matches!(store.find("a"), Err(ImageError::Ambiguous { .. })));
         assert!(matches!(store.find(""), Err(ImageError::NotFound { .. })));
         assert!(matches!(store.find("../aa11"), Err(ImageError::NotFound { .. })));
+    }
+
+    #[test]
+    fn an_image_whose_manifest_is_damaged_is_removed_unless_a_machine_uses_it_and_does_not_hide_the_others() {
+        let state = tempfile::tempdir().expect("folder");
+        let store = Store::new(state.path());
+        for id in ["aa11", "ab22", "ac33"] {
+            put(&store, id, 5);
+        }
+        let used = store.find("ab22").expect("there").open_root().expect("open");
+        for (id, content) in [("aa11", ""), ("ab22", "{\"format\": 1, \"id")] {
+            fs::write(store.folder().join(id).join(MANIFEST), content).expect("damaged");
+        }
+        let ids =
+            || store.list().expect("list").iter().map(|image| image.id().to_owned()).collect::<Vec<_>>();
+        assert_eq!(ids(), ["ac33"]);
+        assert!(!store.folder().join("aa11").exists() && store.folder().join("ab22").exists());
+        drop(used);
+        assert!(store.get("ab22").expect("no error").is_none());
+        assert!(!store.folder().join("ab22").exists());
     }
 
     #[test]

@@ -118,7 +118,12 @@ pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
 
 fn rows_of(seen: &InstanceInfo) -> Vec<Row> {
     // An instance that is just starting, or one from before status files existed, has no status.
-    let Some(status) = Status::read(&seen.folder).ok().flatten() else {
+    let status = Status::read(&seen.folder).unwrap_or_else(|error| {
+        // Its process writes it again with its next fact.
+        printer::warning(format_args!("the status in {} cannot be read: {error}", seen.folder.display()));
+        None
+    });
+    let Some(status) = status else {
         return vec![blank(seen, None, None)];
     };
     let blank = |pool: Option<&String>| blank(seen, Some(status.pid), pool);

@@ -88,10 +88,11 @@ impl ScaleSetSource {
     /// Passes the demand on until a stop order, and ends the session.
     pub(super) async fn run(&mut self, demand: &PoolDemandSender, facts: &mut FactWriter, mut stop: Stop) {
         // Read only now, because the note of a source before this one is gone once that source has ended.
-        if self.listener.session().is_none()
-            && let Some(abandoned) = self.note.read()
-        {
-            self.listener.end_first(abandoned);
+        if self.listener.session().is_none() {
+            match self.note.read() {
+                Ok(abandoned) => abandoned.into_iter().for_each(|session| self.listener.end_first(session)),
+                Err(problem) => facts.tell(fact(problem, true)).await,
+            }
         }
         loop {
             let capacity = *self.capacity.borrow_and_update();

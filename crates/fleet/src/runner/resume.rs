@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dayfly_vm::{EnvironmentDir, TakeOver, VmHost};
+use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::watch::{Observed, Stage};
@@ -28,7 +29,7 @@ pub(crate) async fn run_inherited(
     facts: &FactSink,
     stop: &Stop,
 ) -> EndedRunner {
-    let resumed = match Run::resume(inherited, (pool, slot, host), facts, stop.clone()) {
+    let resumed = match Run::resume(inherited, (pool, slot, host), facts, stop.clone()).await {
         Ok(mut run) => run.take_over(inherited.lines_told).await.map(|is_alive| (run, is_alive)),
         Err(error) => Err(error),
     };
@@ -46,7 +47,7 @@ pub(crate) async fn run_inherited(
 }
 
 impl<'a> Run<'a> {
-    fn resume(
+    async fn resume(
         inherited: &Inherited,
         (pool, slot, host): (&'a Pool, &'a Slot, &'a VmHost),
         facts: &FactSink,
@@ -62,20 +63,21 @@ impl<'a> Run<'a> {
         let mut state = RunnerState::of(&records);
         state.take(&resuming);
         make_folder(&environment)?;
-        // Without it the runner cannot be stopped gently, but all else works.
-        let secret = std::fs::read_to_string(folder.join(SECRET_FILE)).map(Into::into);
+        let secret = std::fs::read_to_string(folder.join(SECRET_FILE));
+        let secret = secret.ok().filter(|secret| !secret.is_empty()).map(SecretString::from);
+        let secret_is_lost = secret.is_none();
         let since = |fact: fn(&Fact) -> bool| age(records.iter().find(|record| fact(&record.fact)));
         let lifetime = pool.spec.lifetime.map(|lifetime| {
             let lived = since(|fact| *fact == Fact::StartingVm).unwrap_or_default();
             Instant::now() + lifetime.saturating_sub(lived)
         });
         let up_for = since(|fact| *fact == Fact::RunnerUp);
-        Ok(Self {
+        let mut run = Self {
             pool,
             slot,
             host,
             environment: EnvironmentDir::open(&environment, runner.id.as_str())?,
-            secret: secret.unwrap_or_else(|_| random_secret()),
+            secret: secret.unwrap_or_else(random_secret),
             journal,
             state,
             facts,
@@ -89,7 +91,17 @@ impl<'a> Run<'a> {
             observed: Observed::new(Instant::now()),
             up_since: up_for.and_then(|age| Instant::now().checked_sub(age)),
             judged: None,
-        })
+        };
+        if secret_is_lost {
+            let path = run.folder.join(SECRET_FILE);
+            let message = format!(
+                "{} cannot be read: the runner goes on, but if it is stopped, its machine is killed after {} s",
+                path.display(),
+                pool.limits.gentle_stop.as_secs()
+            );
+            run.tell(Fact::Warning { message }).await?;
+        }
+        Ok(run)
     }
 
     /// Takes the machine over. Returns false if it has ended meanwhile. `lines_told` is the number of the last line that this

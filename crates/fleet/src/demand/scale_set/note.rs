@@ -20,10 +20,24 @@ impl SessionNote {
         Self { path: folder.join(format!("{name}.json")), written: None }
     }
 
-    /// Returns the session that the note names. A note that cannot be read names none.
-    pub(super) fn read(&mut self) -> Option<SessionId> {
-        self.written = serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok();
-        self.written.clone()
+    /// Returns the session that the note names; none without a note.
+    ///
+    /// # Errors
+    /// The note is damaged, and removed. The error tells what follows.
+    pub(super) fn read(&mut self) -> Result<Option<SessionId>, String> {
+        let Ok(text) = std::fs::read(&self.path) else { return Ok(None) };
+        match serde_json::from_slice(&text) {
+            Ok(session) => self.written = Some(session),
+            Err(error) => {
+                let _ = std::fs::remove_file(&self.path);
+                return Err(format!(
+                    "the note of an earlier session in {} cannot be read, and is removed: {error}; the forge may keep that \
+                     session for some minutes",
+                    self.path.display()
+                ));
+            }
+        }
+        Ok(self.written.clone())
     }
 
     /// Writes or removes the note if the session is another one than before. If that fails, a later process only has to wait
@@ -53,23 +67,25 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let note = |name| SessionNote::of(folder.path(), &["https://forge/", "o/r", name]);
         let mut first = note("set");
-        assert_eq!(first.read(), None);
+        assert_eq!(first.read(), Ok(None));
         first.keep(Some(session("a")));
         first.keep(Some(session("b")));
-        assert_eq!(note("set").read(), Some(session("b")));
-        assert_eq!(note("other").read(), None);
+        assert_eq!(note("set").read(), Ok(Some(session("b"))));
+        assert_eq!(note("other").read(), Ok(None));
         first.keep(None);
         assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0);
     }
 
     #[test]
-    fn a_damaged_note_names_no_session() {
+    fn a_damaged_note_names_no_session_and_is_told_once() {
         let folder = tempfile::tempdir().expect("folder");
         let mut note = SessionNote::of(folder.path(), &["set"]);
         note.keep(Some(session("a")));
         std::fs::write(&note.path, "{\"sca").expect("damaged");
-        assert_eq!(note.read(), None);
-        note.keep(Some(session("a")));
-        assert_eq!(note.read(), Some(session("a")));
+        let told = SessionNote::of(folder.path(), &["set"]).read().expect_err("told");
+        assert!(told.contains(&note.path.display().to_string()) && told.contains("is removed"), "{told}");
+        assert_eq!(SessionNote::of(folder.path(), &["set"]).read(), Ok(None));
+        note.keep(Some(session("b")));
+        assert_eq!(note.read(), Ok(Some(session("b"))));
     }
 }

@@ -208,6 +208,25 @@ async fn a_loop_whose_task_panics_loses_no_job_and_no_line() {
 }
 
 #[tokio::test]
+async fn a_runner_whose_secret_cannot_be_read_goes_on_and_that_is_said() {
+    let script = "#!/bin/sh\necho 'Listening for Jobs'\nuntil [ -e GO ]; do sleep 0.02; done\n";
+    let mut stage = Stage::new(script).await;
+    stage.facts_until(|fact| *fact == Fact::Listening).await;
+    let runs = fs::read_dir(stage.folder.path().join("instance/runs")).expect("a folder");
+    let secret = runs.flatten().next().expect("a run").path().join("secret");
+    fs::write(&secret, "").expect("lost");
+    stage.panic();
+    let facts = stage.facts_until(|fact| matches!(fact, Fact::VmTakenOver { .. })).await;
+    let named = |record: &FactRecord| {
+        matches!(&record.fact, Fact::Warning { message }
+            if message.starts_with(&*secret.to_string_lossy()) && message.contains("cannot be read"))
+    };
+    assert!(facts.iter().any(named), "{facts:#?}");
+    stage.go();
+    stage.facts_until(|fact| *fact == Fact::Ended).await;
+}
+
+#[tokio::test]
 async fn a_slot_whose_task_has_panicked_still_follows_its_orders() {
     let mut stage = Stage::new(
         "#!/bin/sh\ntrap 'echo stopped; exit 0' TERM\necho 'Listening for Jobs'\nwhile :; do sleep 0.05; done\n",

@@ -95,7 +95,9 @@ impl Host {
 
     /// Reads a journal by the product's own code.
     pub(super) fn read(&self, run: u64) -> Vec<FactRecord> {
-        journal::parse(Path::new("journal"), &self.runs[&run].journal[..]).expect("a journal of this version")
+        let content = journal::parse(Path::new("journal"), &self.runs[&run].journal).expect("this version's");
+        assert!(!content.is_damaged, "a journal that was only cut counts as damaged");
+        content.records
     }
 
     pub(super) fn machine(&mut self, run: u64) -> Option<&mut SimulatedMachine> {

@@ -253,6 +253,10 @@ impl TemplateStore {
             if load(&folder).is_none()
                 && let Some(name) = folder.file_name()
             {
+                tracing::warn!(
+                    "{} cannot be read, or is of another version; it is removed",
+                    folder.display()
+                );
                 self.remove_folder(&folder, &name.to_string_lossy())?;
             }
         }

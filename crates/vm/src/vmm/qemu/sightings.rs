@@ -85,8 +85,11 @@ fn processor() -> &'static str {
 }
 
 pub(super) fn read(path: &Path) -> Sightings {
-    // If the file cannot be read, another probe is needed.
-    fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let Ok(text) = fs::read(path) else { return Sightings::default() };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::warn!("{} cannot be read, so this host is probed again: {error}", path.display());
+        Sightings::default()
+    })
 }
 
 pub(super) fn remember(path: &Path, key: String, sighting: &Sighting) {
