@@ -56,7 +56,11 @@ impl Run<'_> {
     /// Looks up the id of the runner that the entrypoint has registered, so that the registration can be deleted by its id.
     pub(super) async fn find_registration(&mut self) -> Result<(), RunnerError> {
         match self.pool.forge.find_runner_by_name(&self.pool.spec.scope, &self.name).await {
-            Ok(Some(runner)) => self.registered(runner.id).await,
+            Ok(Some(runner)) => {
+                // A full disk must not end a runner that may have a job. A later start looks it up again.
+                let _ = self.registered(runner.id).await;
+                Ok(())
+            }
             // The runner may have had its job already, or the forge may be slow. `end` looks it up again.
             Ok(None) => Ok(()),
             Err(error) => {

@@ -8,7 +8,7 @@ use dayfly_host::retry::Retry;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Run, RunnerError};
+use super::Run;
 use crate::fact::{Fact, RegistrationEnd};
 use crate::registration::{self, RegistrationOutcome, WhenBusy};
 
@@ -87,21 +87,18 @@ impl Run<'_> {
         &mut self,
         retirement: &mut Retirement,
         attempts: &mut JoinSet<RetirementAnswer>,
-    ) -> Result<(), RunnerError> {
+    ) {
         retirement.asked(self.state.was_up());
-        self.try_to_unregister(attempts)
+        self.try_to_unregister(attempts);
     }
 
     /// Begins to delete the registration, unless the forge says that the runner has a job.
-    pub(super) fn try_to_unregister(
-        &mut self,
-        attempts: &mut JoinSet<RetirementAnswer>,
-    ) -> Result<(), RunnerError> {
-        self.record(Fact::DeletingRegistration)?;
+    pub(super) fn try_to_unregister(&mut self, attempts: &mut JoinSet<RetirementAnswer>) {
+        // A full disk must not end a runner that may have a job. A later start deletes the registration without this fact too.
+        let _ = self.record(Fact::DeletingRegistration);
         let (forge, scope) = (self.pool.forge.clone(), self.pool.spec.scope.clone());
         let (name, state) = (self.name.clone(), self.state.registration);
         attempts.spawn(async move { registration::end(&forge, &scope, &name, state, WhenBusy::Leave).await });
-        Ok(())
     }
 }
 

@@ -196,7 +196,7 @@ impl Run<'_> {
                 RunInput::Ordered(StopOrder::AtOnce | StopOrder::HandOver) => return Ok(RunnerEnd::Stopped),
                 RunInput::Ordered(StopOrder::WhenIdle) => retirement.order(Instant::now()),
                 RunInput::RetirementDue => {
-                    self.try_to_retire(&mut retirement, &mut questions.retirement)?;
+                    self.try_to_retire(&mut retirement, &mut questions.retirement);
                 }
                 RunInput::Retired(answer) => {
                     stage = self.take_retirement(&answer, &mut retirement, stage).await?;
@@ -204,7 +204,7 @@ impl Run<'_> {
                 RunInput::IdleTooLong => {
                     if let Stage::Up(liveness) = &mut stage {
                         liveness.idle_ended(Instant::now());
-                        self.try_to_unregister(&mut questions.idle)?;
+                        self.try_to_unregister(&mut questions.idle);
                     }
                 }
                 RunInput::Unregistered(answer) => stage = self.take_end_of_idleness(&answer, stage).await?,

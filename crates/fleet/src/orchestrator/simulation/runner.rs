@@ -160,7 +160,7 @@ impl Runner {
             Step::StartVm => return Ok(self.start(around)),
             Step::Watch => return self.watch(is_retiring, around),
             Step::AnnounceRetirement => {
-                self.record(Fact::DeletingRegistration, around)?;
+                let _ = self.record(Fact::DeletingRegistration, around);
                 self.step = Step::Retire;
             }
             Step::Retire => {
@@ -249,6 +249,10 @@ impl Runner {
             Guest::Answered => around.host.machine(self.run).expect("a machine").guest = Guest::Started,
             Guest::Listening | Guest::Busy if !self.state.was_up() => {
                 self.record(Fact::RunnerUp, around)?;
+                let found = around.forge.find(&self.name(around)).filter(|_| !around.forge.is_down);
+                if let (None, Some(registration)) = (self.state.registration.id(), found) {
+                    let _ = self.record(Fact::Registered { registration }, around);
+                }
                 return Ok(Progress::Up);
             }
             Guest::Busy if self.state.job == JobState::None => {
