@@ -416,8 +416,28 @@ fn remove_if_no_runs(folder: &Path) -> Result<bool, InstanceError> {
     if !folders_in(&folder.join("runs"))?.is_empty() || !folders_in(&folder.join(SPARES))?.is_empty() {
         return Ok(false);
     }
-    fs::remove_dir_all(folder).map_err(failed("remove", folder))?;
+    for path in removal_order(folder)? {
+        let is_folder = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        unless_missing(removed).map_err(failed("remove", &path))?;
+    }
+    // Another process may just have found the empty folder.
+    unless_missing(fs::remove_dir(folder)).map_err(failed("remove", folder))?;
     Ok(true)
+}
+
+/// Takes the removal of something that is not there as done.
+fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Returns the entries of an instance's folder with the lock last. A process that is killed while it removes them so leaves a
+/// folder with a lock that is free, which the next start removes. It never touches a folder that has entries and no lock.
+fn removal_order(folder: &Path) -> Result<Vec<PathBuf>, InstanceError> {
+    let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort_by_key(|path| path.file_name().is_some_and(|name| name == LOCK));
+    Ok(paths)
 }
 
 #[cfg(test)]
@@ -440,6 +460,25 @@ mod tests {
         assert_eq!(left[0].served, Served::Known(vec![serves()]));
         // While one process cleans up, another one finds nothing to do.
         assert!(abandoned(state.path()).expect("read").is_empty());
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_is_finished_by_the_next_start() {
+        let state = tempfile::tempdir().expect("folder");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
+        let folder = instance.folder().to_owned();
+        let order = removal_order(&folder).expect("read");
+        assert!(order.len() > 2 && order.last() == Some(&folder.join(LOCK)), "{order:?}");
+        drop(instance);
+        for kept in (1..order.len()).rev() {
+            let path = &order[order.len() - 1 - kept];
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.expect("removed");
+            assert_eq!(abandoned(state.path()).expect("read").len(), 1, "without {}", path.display());
+        }
+        let left = abandoned(state.path()).expect("read").remove(0);
+        assert!(left.runs().expect("read").is_empty() && left.spares().expect("read").is_empty());
+        assert!(left.remove().expect("removed") && !folder.exists());
     }
 
     #[test]
