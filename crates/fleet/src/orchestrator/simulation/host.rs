@@ -90,6 +90,9 @@ impl Host {
     pub(super) fn tear(&mut self, run: u64, record: &FactRecord, length: usize) {
         let folder = self.runs.get_mut(&run).expect("its folder");
         let line = serde_json::to_vec(record).expect("json");
+        if folder.journal.last().is_some_and(|last| *last != b'\n') {
+            folder.journal.push(b'\n');
+        }
         folder.journal.extend(&line[..length.min(line.len() - 1)]);
     }
 
