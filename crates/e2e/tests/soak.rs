@@ -10,6 +10,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Longest time of a soak, with its end. Each has a shorter limit of its own.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+
 /// Returns the program `light-runner`, which cargo puts beside the folder of the test programs.
 fn program() -> PathBuf {
     let own = std::env::current_exe().expect("this program");
@@ -33,10 +36,11 @@ impl Stage {
     }
 
     fn soak(&self, options: &str) -> Dayfly {
+        // The soak has a limit of its own, after which it tells which jobs are lost.
         let app = self.app.path().display().to_string();
         let fixed = ["lab", "soak", "--json", "--driver", "process", "--runner-app", &app];
         let words = fixed.into_iter().chain(options.split_whitespace());
-        Dayfly::new(words).env("DAYFLY_STATE", self.state.path()).within(Duration::from_secs(900))
+        Dayfly::new(words).env("DAYFLY_STATE", self.state.path()).within(LIMIT)
     }
 
     #[track_caller]
@@ -70,14 +74,14 @@ fn assert_well(options: &str, jobs: u64) -> Vec<Value> {
 
 #[test]
 fn forty_jobs_survive_kills_of_everything() {
-    assert_well("--jobs 40 --seed 14 --faults none --kill-every 1s", 40);
+    assert_well("--jobs 40 --seed 14 --faults none --kill-every 1s --limit 10m", 40);
 }
 
 #[test]
 fn forty_jobs_survive_a_forge_that_fails_while_processes_are_killed() {
     let faults =
         ["cancel-before-pick-up", "drop-reply", "job-theft", "large-ids", "server-error", "session-conflict"];
-    let options = format!("--jobs 40 --seed 2 --faults {} --kill-every 1s", faults.join(","));
+    let options = format!("--jobs 40 --seed 2 --faults {} --kill-every 1s --limit 10m", faults.join(","));
     let events = assert_well(&options, 40);
     let played: BTreeSet<&str> = events.iter().filter_map(|event| event["fault"].as_str()).collect();
     assert_eq!(played, BTreeSet::from(faults), "each fault has happened");

@@ -15,9 +15,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Exit status of a start that a forge or the host cannot serve ([`crate::exit`]).
+/// Exit status of a process that a forge or the host cannot serve ([`crate::exit`]).
 const CANNOT: i32 = 3;
-/// Pause before a start that has failed is repeated.
+/// Pause before a process that ended by itself is started again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Most words of the processes that wait for the soak.
 const WORDS_MAX: usize = 1024;
@@ -29,6 +29,9 @@ const SETTINGS: [&str; 3] = ["RUNNER_", "ORCHESTRATOR_", "DAYFLY_"];
 pub(super) struct CommandLine {
     /// The process in words, for people.
     pub(super) name: String,
+    /// True for a `dayfly runner`, which ends at any time if the forge refuses it a runner for good. An orchestrator replaces
+    /// such a loop, and a service manager such a process.
+    pub(super) is_loop: bool,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     /// The file for its standard error.
@@ -84,6 +87,8 @@ struct Child {
 pub(super) struct Children {
     all: Vec<Child>,
     words: mpsc::Sender<Word>,
+    /// Number of processes that ended because the forge has refused them, and were started again.
+    pub(super) refusals: u32,
     /// True once they are to end, so that none is started again.
     is_ending: bool,
 }
@@ -94,7 +99,7 @@ impl Children {
         let (words, received) = mpsc::channel(WORDS_MAX);
         let now = Instant::now();
         let all = commands.into_iter().map(|command| Child { command, state: State::Due(now) }).collect();
-        (Self { all, words, is_ending: false }, received)
+        (Self { all, words, refusals: 0, is_ending: false }, received)
     }
 
     /// Returns the time at which the next process is to be started.
@@ -187,8 +192,12 @@ impl Children {
             Order::Die(down) => due(down),
             Order::End => State::Over,
         };
-        let is_refused = !is_ready && status.as_ref().is_ok_and(|status| status.code() == Some(CANNOT));
-        if order != Order::Serve || is_refused {
+        if order != Order::Serve {
+            return None;
+        }
+        let is_refused = status.as_ref().is_ok_and(|status| status.code() == Some(CANNOT));
+        if is_refused && (!is_ready || child.command.is_loop) {
+            self.refusals += 1;
             return None;
         }
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -290,7 +299,7 @@ mod tests {
     #[test]
     fn a_start_that_was_refused_is_repeated_and_any_other_end_is_told() {
         let (mut children, _words) = running();
-        assert_eq!(children.has_exited(0, exited(3)), None);
+        assert_eq!((children.has_exited(0, exited(3)), children.refusals), (None, 1));
         assert!(children.next_start().is_some());
         let (mut children, _words) = running();
         children.is_ready(0);
@@ -300,6 +309,14 @@ mod tests {
         let told = children.has_exited(0, Ok(ExitStatus::from_raw(6))).expect("a crash");
         assert!(told.contains("signal: 6"), "{told}");
         assert!(children.next_start().is_some(), "the jobs still need it");
+        let (mut children, _words) = running();
+        children.is_ready(0);
+        children.all[0].command.is_loop = true;
+        assert_eq!(
+            (children.has_exited(0, exited(3)), children.refusals),
+            (None, 1),
+            "a service manager's work"
+        );
     }
 
     #[test]

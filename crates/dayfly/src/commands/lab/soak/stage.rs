@@ -23,6 +23,8 @@ pub(super) const OWNER: &str = "dayfly";
 pub(super) const REPOSITORY: &str = "soak";
 /// The folders of the state that are expensive to create, which a soak shares with other commands.
 const SHARED: [&str; 6] = ["images", "blobs", "kernels", "tools", "runner-apps", "templates"];
+/// The orchestrator, for people.
+const ORCHESTRATOR: &str = "the orchestrator";
 /// The folder in which a runner app works, below its own.
 const WORK: &str = "_work";
 /// The variable with the folder in which an execution of a job leaves a line.
@@ -253,6 +255,7 @@ pub(super) fn commands(
 ) -> Result<Vec<CommandLine>> {
     let common = common_arguments(places, folder)?;
     let line = |name: String, log: &str, rest: Vec<String>, env| CommandLine {
+        is_loop: name != ORCHESTRATOR,
         name,
         args: rest.into_iter().chain(common.clone()).collect(),
         env,
@@ -262,7 +265,7 @@ pub(super) fn commands(
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let config = folder.config().display().to_string();
     let orchestrator = words(&["orchestrator", "--json", "-v", "--config", &config]);
-    let mut all = vec![line("the orchestrator".to_owned(), "orchestrator.log", orchestrator, Vec::new())];
+    let mut all = vec![line(ORCHESTRATOR.to_owned(), "orchestrator.log", orchestrator, Vec::new())];
     for number in 1..=Sizes::of(args.parallel).other {
         let mut env = settings(folder, args);
         env.extend(runner_variables(lab, args));

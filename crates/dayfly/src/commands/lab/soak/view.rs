@@ -27,6 +27,8 @@ pub(super) struct Ending<'a> {
     pub(super) verdict: &'a Verdict,
     pub(super) kills: &'a BTreeMap<&'static str, u32>,
     pub(super) faults: &'a BTreeMap<Fault, u64>,
+    /// Number of processes that ended because the forge has refused them, and were started again.
+    pub(super) refusals: u32,
     /// The folder of the soak if it stays.
     pub(super) folder: Option<&'a Path>,
 }
@@ -100,7 +102,10 @@ impl View {
         if self.json {
             let faults: BTreeMap<_, _> =
                 ending.faults.iter().map(|(fault, count)| (fault.name(), count)).collect();
-            printer::json(&json!({ "event": "played", "kills": ending.kills, "faults": faults }));
+            let (kills, refusals) = (ending.kills, ending.refusals);
+            printer::json(
+                &json!({ "event": "played", "kills": kills, "faults": faults, "refusals": refusals }),
+            );
             for problem in &ending.verdict.problems {
                 printer::json(&json!({ "event": "problem", "message": problem }));
             }
@@ -166,12 +171,18 @@ mod tests {
         let well = judge(&Evidence::default());
         let kills = BTreeMap::from([("orchestrator", 3), ("vm", 1)]);
         let faults = BTreeMap::from([(Fault::DropReply, 2)]);
-        let ending = Ending { verdict: &well, kills: &kills, faults: &faults, folder: None };
+        let ending = Ending { verdict: &well, kills: &kills, faults: &faults, refusals: 0, folder: None };
         insta::assert_snapshot!(shown(&ending));
         let crashes = vec!["loop 1 has ended by itself (exit status: 101)".to_owned()];
         let bad = judge(&Evidence { jobs: 2, crashes, ..Evidence::default() });
         let (kills, faults) = (BTreeMap::new(), BTreeMap::new());
         let folder = Some(Path::new("/var/lib/dayfly/soak/7-12"));
-        insta::assert_snapshot!(shown(&Ending { verdict: &bad, kills: &kills, faults: &faults, folder }));
+        insta::assert_snapshot!(shown(&Ending {
+            verdict: &bad,
+            kills: &kills,
+            faults: &faults,
+            refusals: 0,
+            folder
+        }));
     }
 }

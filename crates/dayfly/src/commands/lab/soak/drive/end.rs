@@ -53,6 +53,7 @@ impl Soak {
             verdict: &verdict,
             kills: &self.kill_counts,
             faults: &self.stories.fired,
+            refusals: self.children.refusals,
             folder: stays.then(|| folder.path()),
         };
         if !stays {
