@@ -74,14 +74,14 @@ fn assert_well(options: &str, jobs: u64) -> Vec<Value> {
 
 #[test]
 fn forty_jobs_survive_kills_of_everything() {
-    assert_well("--jobs 40 --seed 14 --faults none --kill-every 1s --limit 10m", 40);
+    assert_well("--jobs 40 --seed 14 --faults none --kill-every 2s --limit 10m", 40);
 }
 
 #[test]
 fn forty_jobs_survive_a_forge_that_fails_while_processes_are_killed() {
     let faults =
         ["cancel-before-pick-up", "drop-reply", "job-theft", "large-ids", "server-error", "session-conflict"];
-    let options = format!("--jobs 40 --seed 2 --faults {} --kill-every 1s --limit 10m", faults.join(","));
+    let options = format!("--jobs 40 --seed 2 --faults {} --kill-every 2s --limit 10m", faults.join(","));
     let events = assert_well(&options, 40);
     let played: BTreeSet<&str> = events.iter().filter_map(|event| event["fault"].as_str()).collect();
     assert_eq!(played, BTreeSet::from(faults), "each fault has happened");
