@@ -94,9 +94,30 @@ impl JobDemand {
     }
 }
 
+/// What a source knows of a job beside what a runner for it needs. It changes no demand.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobDetails {
+    /// Id of the job at the forge.
+    pub job: u64,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its repository, as owner/name.
+    pub repository: Option<String>,
+    /// Its workflow.
+    pub workflow: Option<String>,
+    /// The labels that its runner needs.
+    pub labels: Vec<String>,
+    /// Time at which the forge queued it, milliseconds since 1970-01-01 UTC.
+    pub queued_ms: Option<u64>,
+    /// True if the job waits for a runner of the pool, and no [`DemandEvent::Queued`] says so, because the source only counts jobs.
+    pub waits: bool,
+}
+
 /// A change of the demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DemandEvent {
+    /// The details of a job, before the event that is about it.
+    Described(JobDetails),
     /// A job waits for a runner.
     Queued(JobDemand),
     /// A runner got a job.

@@ -194,6 +194,24 @@ pub enum Fact {
         /// The number.
         count: u32,
     },
+    /// A source of the pool's demand has told of a job that waits for a runner.
+    JobSeen {
+        /// The job. Its key is not `name`, because that is the runner's.
+        #[serde(rename = "seen_job")]
+        job: Box<SeenJob>,
+    },
+    /// The job does not wait any more, and no runner that this process knows has it.
+    JobLeft {
+        /// Id of the job at the forge.
+        #[serde(rename = "job_id")]
+        id: u64,
+    },
+    /// A source of the pool's demand says that the runner has this job.
+    JobTaken {
+        /// The job.
+        #[serde(rename = "seen_job")]
+        job: Box<SeenJob>,
+    },
     /// No further runner is created for a job, or for a slot.
     GaveUp {
         /// The reason.
@@ -417,6 +435,31 @@ pub enum Fact {
     Ended,
 }
 
+/// A job, as far as the sources of a pool's demand have told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SeenJob {
+    /// Its id at the forge.
+    pub id: u64,
+    /// Its name, as the forge shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its repository, as owner/name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Its workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// The labels that its runner needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Time at which the forge queued it, milliseconds since 1970-01-01 UTC, by the forge's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_ms: Option<u64>,
+    /// Time at which this process was told that it waits; none if it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_ms: Option<u64>,
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -553,6 +596,8 @@ impl Fact {
                 | Self::PoolDraining
                 | Self::PoolDrained
                 | Self::JobsWaiting { .. }
+                | Self::JobSeen { .. }
+                | Self::JobLeft { .. }
                 | Self::TemplateBuilding { .. }
                 | Self::TemplateWaiting { .. }
                 | Self::TemplateLine { .. }
@@ -592,6 +637,19 @@ pub(crate) mod tests {
         Annotation { level, message: "x".to_owned(), title: place.clone(), path: place, line }
     }
 
+    fn seen() -> SeenJob {
+        let text = || Some("x".to_owned());
+        SeenJob {
+            id: 6,
+            name: text(),
+            repository: text(),
+            workflow: text(),
+            labels: vec!["x".to_owned()],
+            queued_ms: Some(1),
+            seen_ms: Some(2),
+        }
+    }
+
     pub(crate) fn one_of_each() -> Vec<Fact> {
         let text = || "x".to_owned();
         let scope = RunnerScope::Repository { owner: "o".to_owned(), name: "r".to_owned() };
@@ -612,6 +670,9 @@ pub(crate) mod tests {
             Fact::PoolDraining,
             Fact::PoolDrained,
             Fact::JobsWaiting { count: 8 },
+            Fact::JobSeen { job: Box::new(seen()) },
+            Fact::JobLeft { id: 6 },
+            Fact::JobTaken { job: Box::new(SeenJob { id: 6, ..SeenJob::default() }) },
             Fact::GaveUp { why: why.clone() },
             Fact::Retrying { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::ImagePhase { phase: text() },

@@ -10,6 +10,7 @@
 //! a slot gets its settings and a stop order, and returns facts and an end. All decisions are in [`decide`] and [`budget`], without I/O.
 
 mod ahead;
+mod book;
 mod budget;
 mod change;
 mod decide;
@@ -33,9 +34,10 @@ use tokio::time::Instant;
 
 use crate::LoopEnd;
 use crate::demand::{self, DemandEvent, DemandReceiver, DemandSender, PoolDemand, Predecessors};
-use crate::fact::{Fact, FactRecord};
+use crate::fact::{Fact, FactRecord, Moment};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
+use book::{JobBook, JobNews};
 pub use budget::Budget;
 pub use change::{CHANGES_MAX, Changes, PoolChange};
 use decide::{Decision, Order};
@@ -92,6 +94,7 @@ struct Orchestrator {
     host: VmHost,
     facts: FactSink,
     roster: Roster,
+    book: JobBook,
     /// Copies of the facts that it decides by; see [`FactSink::with_decisive`].
     decisive: mpsc::UnboundedReceiver<FactRecord>,
     /// None once the caller's jobs are over.
@@ -152,6 +155,7 @@ impl Orchestrator {
             host: host.clone(),
             facts: facts.with_decisive(decisive_sender),
             roster: Roster::default(),
+            book: JobBook::default(),
             decisive,
             demand: Some(jobs.unwrap_or(receiver)),
             sender,
@@ -312,8 +316,12 @@ impl Orchestrator {
 
     async fn take_demand(&mut self, demand: PoolDemand) {
         let Some(pool) = self.pools.iter_mut().find(|pool| pool.number == demand.pool) else { return };
+        let facts = self.facts.of_pool(&pool.pool);
+        if let Some(news) = self.book.take(demand.pool, &demand.event, Moment::now().ms()) {
+            tell_of_job(news, (&self.roster, pool.first), &facts).await;
+        }
         if let DemandEvent::Ended(end) = &demand.event {
-            self.roster.tell(end, &self.facts.of_pool(&pool.pool)).await;
+            self.roster.tell(end, &facts).await;
         }
         let taken = matches!(demand.event, DemandEvent::Taken { .. }).then(|| demand.event.clone());
         pool.slots.take(demand.event);
@@ -338,6 +346,22 @@ impl Orchestrator {
             _ => {}
         }
     }
+}
+
+/// Tells the news about a job: as a fact of its runner if it has one here, else as one of the pool.
+async fn tell_of_job(news: JobNews, (roster, first): (&Roster, u32), facts: &FactSink) {
+    let fact = match news {
+        JobNews::Seen(job) => Fact::JobSeen { job: Box::new(job) },
+        JobNews::Left(id) => Fact::JobLeft { id },
+        JobNews::Taken { job, runner } => {
+            if let Some((index, runner)) = roster.find(&runner) {
+                facts.of(index, &runner.id, &runner.name).tell(Fact::JobTaken { job: Box::new(job) }).await;
+                return;
+            }
+            Fact::JobLeft { id: job.id }
+        }
+    };
+    facts.of_loop(first).tell(fact).await;
 }
 
 #[cfg(test)]

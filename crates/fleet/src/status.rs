@@ -8,10 +8,13 @@ use std::path::Path;
 use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{Fact, FactRecord, Moment};
+use crate::fact::{Fact, FactRecord, Moment, SeenJob};
 use crate::orchestrator::SLOTS_MAX;
 pub use crate::state::Phase;
 use crate::state::{JobState, RunnerState, VmState};
+
+/// Most jobs of a pool that are listed.
+const JOBS_MAX: usize = 1000;
 
 /// Name of the file in an instance's folder.
 pub const FILE_NAME: &str = "status.json";
@@ -36,6 +39,9 @@ pub struct LoopStatus {
     pub vmm: Option<u32>,
     /// Its job, as the runner app names it.
     pub job: Option<String>,
+    /// The same job, as the source of the pool's demand has told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<SeenJob>,
     /// Jobs that ended in this loop.
     pub jobs: u64,
     /// Number of times that the loop was replaced or could not bring a runner up.
@@ -71,6 +77,9 @@ pub struct PoolStatus {
     pub since_ms: u64,
     /// Jobs that wait for a runner.
     pub waiting: u32,
+    /// Those of them that a source has told of, by their ids; the first ones, if there are too many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<u64, SeenJob>,
 }
 
 /// The state of all loops of an instance.
@@ -109,10 +118,25 @@ impl Status {
         if matches!(record.fact, Fact::Line { .. } | Fact::JobConcluded { .. }) {
             return false;
         }
+        let had_waited = match &record.fact {
+            Fact::JobTaken { job } => self.no_longer_waits(record, job.id),
+            _ => false,
+        };
         let status = self.loops.entry(record.loop_index).or_default();
         let before = status.clone();
         status.take(record);
-        *status != before
+        *status != before || had_waited
+    }
+
+    /// Takes a job that has a runner now off the list of its pool. Returns true if it was there.
+    fn no_longer_waits(&mut self, taken: &FactRecord, job: u64) -> bool {
+        let left = FactRecord {
+            loop_index: first_of(taken.loop_index),
+            runner: None,
+            fact: Fact::JobLeft { id: job },
+            ..taken.clone()
+        };
+        self.take_of_pool(&left)
     }
 
     /// Takes in a fact of a pool as a whole.
@@ -128,10 +152,17 @@ impl Status {
         if state != pool.state {
             (pool.state, pool.since_ms) = (state, record.at.ms());
         }
-        if let Fact::JobsWaiting { count } = record.fact {
-            pool.waiting = count;
+        match &record.fact {
+            Fact::JobsWaiting { count } => pool.waiting = *count,
+            Fact::JobSeen { job } if pool.jobs.len() < JOBS_MAX => {
+                pool.jobs.insert(job.id, SeenJob::clone(job));
+            }
+            Fact::JobLeft { id } => {
+                pool.jobs.remove(id);
+            }
+            _ => {}
         }
-        if pool.state != PoolState::Running || pool.waiting > 0 {
+        if pool.state != PoolState::Running || pool.waiting > 0 || !pool.jobs.is_empty() {
             pool.name.clone_from(&record.pool);
             self.pools.insert(record.loop_index, pool);
         }
@@ -175,9 +206,11 @@ impl LoopStatus {
         let is_of_next = record.runner.is_some() && record.runner != self.state.runner;
         if is_of_next {
             self.state = RunnerState::default();
+            self.taken = None;
         }
         self.state.take(record);
         match &record.fact {
+            Fact::JobTaken { job } => self.taken = Some(SeenJob::clone(job)),
             Fact::JobFinished { .. } => self.jobs += 1,
             Fact::LoopReplaced { why, .. } | Fact::Retrying { why, .. } | Fact::GaveUp { why } => {
                 self.failures += 1;
@@ -296,6 +329,30 @@ mod tests {
         assert_eq!(take(2000, Fact::PoolPaused), (true, Some((PoolState::Paused, 0))));
         assert_eq!(take(1000, Fact::PoolDrained), (true, None));
         assert_eq!(status.pools[&2000].name.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_job_is_listed_with_its_pool_while_it_waits_and_with_its_runner_afterwards() {
+        let runner = RunnerId::random(1001);
+        let mut status = Status::default();
+        let mut take = |loop_index, runner: Option<&RunnerId>, fact| {
+            let is_changed = status.take(&FactRecord { loop_index, ..record(runner, fact) });
+            let waiting = status.pools.get(&1000).map(|pool| pool.jobs.keys().copied().collect::<Vec<_>>());
+            (is_changed, waiting.unwrap_or_default())
+        };
+        let job = |id| Box::new(SeenJob { id, name: Some("build".to_owned()), ..SeenJob::default() });
+        assert_eq!(take(1000, None, Fact::JobSeen { job: job(7) }), (true, vec![7]));
+        assert_eq!(take(1000, None, Fact::JobSeen { job: job(8) }), (true, vec![7, 8]));
+        assert_eq!(take(1001, Some(&runner), Fact::Registering), (true, vec![7, 8]));
+        assert_eq!(take(1001, Some(&runner), Fact::JobTaken { job: job(7) }), (true, vec![8]));
+        assert_eq!(take(1000, None, Fact::JobLeft { id: 8 }), (true, vec![]));
+        assert_eq!(take(1000, None, Fact::JobLeft { id: 8 }), (false, vec![]));
+        assert_eq!(status.loops[&1001].taken.as_ref().map(|job| job.id), Some(7));
+        status.take(&FactRecord {
+            loop_index: 1001,
+            ..record(Some(&RunnerId::random(1001)), Fact::Registering)
+        });
+        assert_eq!(status.loops[&1001].taken, None, "the next runner");
     }
 
     #[test]

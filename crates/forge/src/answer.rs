@@ -64,12 +64,31 @@ pub struct GithubJob {
     /// That runner's name.
     #[serde(default)]
     pub runner_name: Option<String>,
+    /// Name of its workflow.
+    #[serde(default)]
+    pub workflow_name: Option<String>,
+    /// The time at which it was queued.
+    #[serde(default)]
+    pub created_at: Option<String>,
     /// Its steps, as far as the runner has reported them.
     #[serde(default)]
     pub steps: Vec<GithubStep>,
     /// A member that only the lab sends: an error that occurred outside of the runner.
     #[serde(default)]
     pub remark: Option<String>,
+}
+
+impl GithubJob {
+    /// Returns the time at which it was queued, milliseconds since 1970-01-01 UTC; none if the forge does not say it in a form that is
+    /// known.
+    pub fn queued_ms(&self) -> Option<u64> {
+        self.created_at.as_deref().and_then(milliseconds)
+    }
+}
+
+/// Returns the milliseconds since 1970-01-01 UTC of a time as GitHub writes it.
+pub(crate) fn milliseconds(text: &str) -> Option<u64> {
+    u64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok()
 }
 
 /// A step of a job.

@@ -57,6 +57,11 @@ impl OpenJobs {
         Self { forge, owner: owner.to_owned(), repo: repo.to_owned(), known: HashMap::new() }
     }
 
+    /// Returns the repository, as owner/name.
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.owner, self.repo)
+    }
+
     /// Returns the jobs that are queued or in progress now.
     ///
     /// # Errors

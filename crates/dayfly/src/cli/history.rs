@@ -1,4 +1,4 @@
-//! `dayfly runs`: questions to the history.
+//! `dayfly runs` and `dayfly jobs`: questions to the history and to the processes of this host.
 
 use clap::Args;
 use dayfly_fleet::history::Outcome;
@@ -23,6 +23,20 @@ pub(crate) struct RunsArgs {
     /// Most runs to list
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
+    /// Print one JSON object per line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `dayfly jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    /// Only jobs of this pool
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+    /// Most jobs that have ended to list, after those that wait and run
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) ended: u32,
     /// Print one JSON object per line instead of a table
     #[arg(long)]
     pub(crate) json: bool,

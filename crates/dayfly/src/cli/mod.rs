@@ -30,7 +30,7 @@ use crate::{defaults, rules};
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use clear::ClearArgs;
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
-pub(crate) use history::RunsArgs;
+pub(crate) use history::{JobsArgs, RunsArgs};
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
+    /// List the jobs that wait and run on this host, and those that ended last
+    Jobs(JobsArgs),
     /// List the runs that have ended, with their jobs and results, the newest first
     Runs(RunsArgs),
     /// Remove what processes have left that have died and that no start follows

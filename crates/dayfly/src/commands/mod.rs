@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod init;
+pub(crate) mod jobs;
 pub(crate) mod lab;
 pub(crate) mod logs;
 mod machine;

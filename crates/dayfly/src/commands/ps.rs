@@ -286,7 +286,7 @@ mod tests {
     fn a_pool_that_is_paused_or_drains_is_marked_whether_it_has_loops_or_not() {
         let pool = |name: &str, state, waiting| {
             let name = Some(name.to_owned());
-            PoolStatus { name, state, since_ms: 1000, waiting }
+            PoolStatus { name, state, since_ms: 1000, waiting, ..PoolStatus::default() }
         };
         let a_loop = |name: &str| LoopStatus { pool: Some(name.to_owned()), ..LoopStatus::default() };
         let mut status = Status::default();

@@ -9,7 +9,7 @@ use rand::RngExt as _;
 use tokio::sync::mpsc;
 
 use crate::demand::labels::PoolLabels;
-use crate::demand::{DemandEvent, JobDemand, PoolDemandSender};
+use crate::demand::{DemandEvent, JobDemand, JobDetails, PoolDemandSender};
 use crate::fact::Fact;
 use crate::job_end::JobEnd;
 use crate::stop::{Stop, StopOrder};
@@ -56,7 +56,12 @@ impl PollSource {
             };
             let pause = match looked {
                 Ok(jobs) => {
-                    self.fold.changes(&jobs).into_iter().for_each(|event| demand.send(event));
+                    for event in self.fold.changes(&jobs) {
+                        described(&event, &jobs, self.jobs.repository())
+                            .into_iter()
+                            .for_each(|event| demand.send(event));
+                        demand.send(event);
+                    }
                     for message in self.fold.mistakes(&jobs) {
                         facts.tell(Fact::SourceTrouble { source: POLL.to_owned(), message }).await;
                     }
@@ -130,7 +135,10 @@ impl JobFold {
                     self.learned.remove(&job);
                     self.known.remove(&job);
                 }
-                DemandEvent::Assigned { .. } | DemandEvent::MinIdle(_) | DemandEvent::Closed => {}
+                DemandEvent::Described(_)
+                | DemandEvent::Assigned { .. }
+                | DemandEvent::MinIdle(_)
+                | DemandEvent::Closed => {}
             }
         }
     }
@@ -157,6 +165,25 @@ impl JobFold {
         self.known = known;
         events
     }
+}
+
+/// Returns what the lists say about the job of an event.
+fn described(event: &DemandEvent, open: &[GithubJob], repository: String) -> Option<DemandEvent> {
+    let id = match event {
+        DemandEvent::Queued(demand) => demand.job,
+        DemandEvent::Taken { job, .. } => *job,
+        _ => return None,
+    };
+    let job = open.iter().find(|job| job.id == id)?;
+    Some(DemandEvent::Described(JobDetails {
+        job: id,
+        name: Some(job.name.clone()),
+        repository: Some(repository),
+        workflow: job.workflow_name.clone(),
+        labels: job.labels.clone(),
+        queued_ms: job.queued_ms(),
+        waits: false,
+    }))
 }
 
 fn demand(job: &GithubJob) -> JobDemand {
@@ -197,6 +224,26 @@ mod tests {
         assert_eq!(fold.changes(&[running]), []);
         assert_eq!(fold.changes(&[]), [DemandEvent::Settled { job: 1 }]);
         assert_eq!(fold.changes(&[]), []);
+    }
+
+    #[test]
+    fn a_change_comes_with_what_the_lists_say_about_its_job() {
+        let mut open = job(1, "queued", &["build"], None);
+        open.workflow_name = Some("ci".to_owned());
+        open.created_at = Some("1970-01-01T00:00:05Z".to_owned());
+        let event = queued(1, &["build"]);
+        let Some(DemandEvent::Described(details)) = described(&event, &[open.clone()], "o/r".to_owned())
+        else {
+            panic!("nothing is said")
+        };
+        assert_eq!((details.name.as_deref(), details.workflow.as_deref()), (Some("a"), Some("ci")));
+        assert_eq!(
+            (details.repository.as_deref(), details.queued_ms, details.waits),
+            (Some("o/r"), Some(5000), false)
+        );
+        open.created_at = Some("soon".to_owned());
+        assert_eq!(open.queued_ms(), None, "a time that is none hides nothing else");
+        assert_eq!(described(&DemandEvent::Settled { job: 1 }, &[open], "o/r".to_owned()), None);
     }
 
     #[test]

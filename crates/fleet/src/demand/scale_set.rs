@@ -14,7 +14,7 @@ use dayfly_forge::scale_set::{
 use dayfly_forge::{ForgeError, NewRunner};
 use tokio::sync::watch;
 
-use crate::demand::{DemandEvent, PoolDemandSender};
+use crate::demand::{DemandEvent, JobDetails, PoolDemandSender};
 use crate::fact::Fact;
 use crate::job_end::{JobConclusion, JobEnd};
 use crate::stop::{Stop, StopOrder};
@@ -140,7 +140,29 @@ fn fact(message: String, is_trouble: bool) -> Fact {
 fn events(news: &ScaleSetDemand) -> impl Iterator<Item = DemandEvent> {
     let assigned = DemandEvent::Assigned { jobs: news.statistics.total_assigned_jobs };
     // A runner that has its job counts as busy before the jobs are counted.
-    news.events.iter().filter_map(event).chain([assigned])
+    let of_jobs = news.events.iter().flat_map(|news| described(news).into_iter().chain(event(news)));
+    of_jobs.chain([assigned])
+}
+
+/// Returns what an event says about its job. A job that is only offered may go to another scale set, and a job that has ended
+/// needs no details.
+fn described(event: &ScaleSetJobEvent) -> Option<DemandEvent> {
+    let (job, waits) = match event {
+        ScaleSetJobEvent::Available(_) | ScaleSetJobEvent::Completed { .. } => return None,
+        ScaleSetJobEvent::Assigned(job) => (job, true),
+        ScaleSetJobEvent::Started(job, _) => (job, false),
+    };
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let (owner, name) = (&job.owner_name, &job.repository_name);
+    Some(DemandEvent::Described(JobDetails {
+        job: id_of(job),
+        name: text(&job.job_display_name),
+        repository: text(name).map(|name| if owner.is_empty() { name } else { format!("{owner}/{name}") }),
+        workflow: text(&job.job_workflow_ref),
+        labels: job.request_labels.clone(),
+        queued_ms: job.queue_time.and_then(|time| u64::try_from(time.as_millisecond()).ok()),
+        waits,
+    }))
 }
 
 fn event(event: &ScaleSetJobEvent) -> Option<DemandEvent> {
@@ -229,7 +251,13 @@ mod tests {
             ScaleSetJobEvent::Completed { job: job(4), result: "canceled".to_owned(), runner: None },
         ];
         let demand = ScaleSetDemand { statistics, events: news, unread: Vec::new() };
+        let details = |job, waits| {
+            let name = Some("build".to_owned());
+            DemandEvent::Described(JobDetails { job, name, waits, ..JobDetails::default() })
+        };
         let expected = [
+            details(2, true),
+            details(3, false),
             DemandEvent::Taken { job: 3, runner: runner().name },
             DemandEvent::Settled { job: 4 },
             DemandEvent::Assigned { jobs: 7 },

@@ -19,7 +19,7 @@ use crate::demand::{DemandEvent, PoolDemandSender};
 use crate::fact::Fact;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactWriter;
-use fold::WebhookFold;
+use fold::{WebhookFold, described};
 
 /// Time between two looks for jobs that are to be forgotten.
 const LOOK: Duration = Duration::from_secs(600);
@@ -70,7 +70,11 @@ impl WebhookSource {
                     if let Some(message) = mistake {
                         facts.tell(Fact::SourceTrouble { source: WEBHOOK.to_owned(), message }).await;
                     }
-                    self.fold.changes(&delivery, Instant::now())
+                    let changes = self.fold.changes(&delivery, Instant::now());
+                    if !changes.is_empty() {
+                        demand.send(described(&delivery));
+                    }
+                    changes
                 }
                 at = looks.tick() => self.fold.forget(at),
             };

@@ -149,7 +149,7 @@ impl RunRecord {
             (None, Some(JobResult::Failed | JobResult::Abandoned)) => Outcome::Failure,
             (None, Some(JobResult::Canceled)) => Outcome::Cancelled,
             (None, Some(JobResult::Skipped)) => Outcome::Skipped,
-            (None, None) if self.times.acquired.is_some() => Outcome::Lost,
+            (None, None) if self.times.acquired.or(self.times.taken).is_some() => Outcome::Lost,
             // The app exits so after a job, but it can print no line about one.
             (None, None) if how == OverHow::JobDone => Outcome::Lost,
             (None, None) if how == OverHow::NotUp => Outcome::NotUp,

@@ -36,6 +36,12 @@ pub struct RunRecord {
     /// Name of its job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// Id of the job at the forge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<u64>,
+    /// Workflow of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
     /// Number of jobs that its runner app has ended.
     #[serde(default)]
     pub jobs: u32,
@@ -78,6 +84,12 @@ fn is_zero(count: &u32) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Times {
+    /// The forge queued the job, by the forge's clock.
+    #[serde(rename = "queued_ms", skip_serializing_if = "Option::is_none")]
+    pub queued: Option<u64>,
+    /// This host was told that the job waits.
+    #[serde(rename = "seen_ms", skip_serializing_if = "Option::is_none")]
+    pub seen: Option<u64>,
     /// A slot began with the runner.
     #[serde(rename = "slot_ms", skip_serializing_if = "Option::is_none")]
     pub slot: Option<u64>,
@@ -99,6 +111,9 @@ pub struct Times {
     /// The runner app waited for a job.
     #[serde(rename = "listening_ms", skip_serializing_if = "Option::is_none")]
     pub listening: Option<u64>,
+    /// A source of jobs said that the runner has the job.
+    #[serde(rename = "taken_ms", skip_serializing_if = "Option::is_none")]
+    pub taken: Option<u64>,
     /// The runner app had its job.
     #[serde(rename = "acquired_ms", skip_serializing_if = "Option::is_none")]
     pub acquired: Option<u64>,
@@ -117,32 +132,24 @@ pub struct Times {
 }
 
 impl Times {
-    /// Returns the first time that is known.
+    /// Returns the first time that the runner had.
     pub fn first(&self) -> Option<u64> {
-        let Self { slot, registered, started, acquired, done, concluded, gone, over, .. } = *self;
-        [slot, registered, started, acquired, done, concluded, gone, over].into_iter().flatten().min()
+        self.of_runner().into_iter().flatten().min()
     }
 
     /// Returns the last time that is known.
     pub fn last(&self) -> Option<u64> {
-        let Self {
-            slot,
-            registered,
-            started,
-            hello,
-            up,
-            taken_over,
-            listening,
-            acquired,
-            done,
-            concluded,
-            gone,
-            over,
-        } = *self;
-        [slot, registered, started, hello, up, taken_over, listening, acquired, done, concluded, gone, over]
-            .into_iter()
-            .flatten()
-            .max()
+        self.of_runner().into_iter().flatten().max()
+    }
+
+    /// Returns the times of the runner. The job is older.
+    fn of_runner(&self) -> [Option<u64>; 13] {
+        let Self { queued: _, seen: _, slot, registered, started, hello, up, .. } = *self;
+        let Self { taken_over, listening, taken, acquired, done, concluded, gone, over, .. } = *self;
+        [
+            slot, registered, started, hello, up, taken_over, listening, taken, acquired, done, concluded,
+            gone, over,
+        ]
     }
 
     /// Returns the length of the last job, milliseconds.
@@ -184,7 +191,7 @@ impl RunRecord {
                 self.forge = Some(forge.clone());
                 self.scope = Some(scope.to_string());
                 if let RunnerScope::Repository { .. } = scope {
-                    self.repository = Some(scope.to_string());
+                    self.repository.get_or_insert_with(|| scope.to_string());
                 }
             }
             Fact::Resuming { .. } if times.taken_over < Some(at) => {
@@ -204,6 +211,18 @@ impl RunRecord {
             Fact::RunnerUp => first(&mut times.up),
             Fact::Listening => first(&mut times.listening),
             Fact::JobStarted { job } => self.take_start(at, job),
+            Fact::JobTaken { job } if times.taken < Some(at) => {
+                times.taken = Some(at);
+                (times.queued, times.seen) = (job.queued_ms, job.seen_ms);
+                self.job_id = Some(job.id);
+                self.workflow.clone_from(&job.workflow);
+                if job.repository.is_some() {
+                    self.repository.clone_from(&job.repository);
+                }
+                if let Some(name) = &job.name {
+                    self.job.get_or_insert_with(|| name.clone());
+                }
+            }
             Fact::JobFinished { result } => self.take_finish(at, *result),
             Fact::JobConcluded { job, conclusion, .. } if times.concluded < Some(at) => {
                 times.concluded = Some(at);
@@ -341,6 +360,26 @@ mod tests {
     fn a_run_that_goes_on_has_no_end() {
         let record = RunRecord::of(&[entry(&life()[..9])]).expect("a record");
         assert_eq!((record.outcome(), record.how, record.fault()), (Outcome::Running, None, None));
+    }
+
+    #[test]
+    fn the_source_of_jobs_tells_when_the_job_was_queued_and_where_it_belongs() {
+        let job = crate::fact::SeenJob {
+            id: 6,
+            name: Some("build".to_owned()),
+            repository: Some("o/other".to_owned()),
+            workflow: Some("ci".to_owned()),
+            queued_ms: Some(1),
+            seen_ms: Some(2),
+            ..crate::fact::SeenJob::default()
+        };
+        let taken = entry(&[Fact::JobTaken { job: Box::new(job) }]);
+        for entries in [[entry(&life()), taken.clone()], [taken, entry(&life())]] {
+            let record = RunRecord::of(&entries).expect("a record");
+            assert_eq!((record.times.queued, record.times.seen, record.job_id), (Some(1), Some(2), Some(6)));
+            assert_eq!(record.repository.as_deref(), Some("o/other"), "of the job, not of the scope");
+            assert_eq!(record.workflow.as_deref(), Some("ci"));
+        }
     }
 
     proptest! {

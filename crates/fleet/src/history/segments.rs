@@ -81,7 +81,7 @@ impl History {
     /// As for [`History::keep`].
     pub(crate) fn add(&self, record: &FactRecord) -> io::Result<()> {
         match record.fact {
-            Fact::JobConcluded { .. } => self.keep(std::slice::from_ref(record)),
+            Fact::JobConcluded { .. } | Fact::JobTaken { .. } => self.keep(std::slice::from_ref(record)),
             _ => Ok(()),
         }
     }

@@ -36,11 +36,16 @@ impl Roster {
     /// Tells the end of a job as a fact of the runner that had it. Does nothing if the runner is not one of this pool,
     /// because other hosts may serve the same forge.
     pub(super) async fn tell(&self, end: &JobEnd, facts: &FactSink) {
-        let gone = self.gone.iter().map(|(index, runner)| (index, runner));
-        let found = self.current.iter().chain(gone).find(|(_, runner)| runner.name == end.runner);
-        if let Some((index, runner)) = found {
-            facts.of(*index, &runner.id, &runner.name).tell(end.fact()).await;
+        if let Some((index, runner)) = self.find(&end.runner) {
+            facts.of(index, &runner.id, &runner.name).tell(end.fact()).await;
         }
+    }
+
+    /// Returns a runner by its name, with the number of its loop; none if it is not one of this process.
+    pub(super) fn find(&self, name: &str) -> Option<(u32, &RunnerRef)> {
+        let gone = self.gone.iter().map(|(index, runner)| (index, runner));
+        let found = self.current.iter().chain(gone).find(|(_, runner)| runner.name == name);
+        found.map(|(index, runner)| (*index, runner))
     }
 }
 

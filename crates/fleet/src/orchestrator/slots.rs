@@ -275,6 +275,7 @@ impl Slots {
                     self.unreported.clear();
                 }
             }
+            DemandEvent::Described(_) => {}
             DemandEvent::MinIdle(count) => self.min_idle = Some(count),
             DemandEvent::Closed => self.complete = true,
         }

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;
 
+use crate::answer::milliseconds;
+
 /// Longest id of a delivery, bytes. GitHub's are UUIDs.
 const ID_LENGTH_MAX: usize = 128;
 /// The event about a job.
@@ -57,6 +59,10 @@ pub struct JobDelivery {
     pub conclusion: Option<String>,
     /// Name of the runner that has or had the job.
     pub runner: Option<String>,
+    /// Name of the workflow, if the event says it.
+    pub workflow: Option<String>,
+    /// Time at which the job was queued, milliseconds since 1970-01-01 UTC, if the event says it.
+    pub queued_ms: Option<u64>,
 }
 
 /// The change of a job. It counts, and not the job's own `status`, which is older in some events.
@@ -121,6 +127,8 @@ struct Job {
     name: Option<String>,
     conclusion: Option<String>,
     runner_name: Option<String>,
+    workflow_name: Option<String>,
+    created_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +187,8 @@ impl JobDelivery {
             labels: job.labels,
             conclusion: job.conclusion,
             runner: job.runner_name.filter(|name| !name.is_empty()),
+            workflow: job.workflow_name,
+            queued_ms: job.created_at.as_deref().and_then(milliseconds),
         })))
     }
 }

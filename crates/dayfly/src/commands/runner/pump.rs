@@ -152,6 +152,11 @@ fn tell(record: &FactRecord) {
         }
         Fact::PoolResumed => tracing::info!("pool is resumed"),
         Fact::JobsWaiting { count } => tracing::debug!("{count} jobs wait for a runner"),
+        Fact::JobSeen { job } => {
+            tracing::debug!("job {} ({}) waits", job.id, job.name.as_deref().unwrap_or("-"))
+        }
+        Fact::JobLeft { id } => tracing::debug!("job {id} does not wait any more"),
+        Fact::JobTaken { job } => tracing::debug!("{of}the forge gave it the job {}", job.id),
         Fact::PoolDraining => {
             tracing::info!("pool drains: its idle runners end now, the others with their job")
         }
@@ -247,8 +252,13 @@ mod tests {
         let busy = LoopStatus { job: Some("x".to_owned()), ..idle.clone() };
         let ended = LoopStatus { phase: Phase::Ended, ..idle.clone() };
         status.loops.extend([(1, idle), (2, busy), (3, ended)]);
-        let paused =
-            PoolStatus { name: Some("a".to_owned()), state: PoolState::Paused, since_ms: 1, waiting: 4 };
+        let paused = PoolStatus {
+            name: Some("a".to_owned()),
+            state: PoolState::Paused,
+            since_ms: 1,
+            waiting: 4,
+            ..PoolStatus::default()
+        };
         status.pools.insert(0, paused);
         assert_eq!(summary(&status), "2 runners, 1 with a job; 4 jobs wait; paused: a");
     }

@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn pool(name: &str, state: PoolState) -> PoolStatus {
-        PoolStatus { name: Some(name.to_owned()), state, since_ms: 1, waiting: 0 }
+        PoolStatus { name: Some(name.to_owned()), state, since_ms: 1, ..PoolStatus::default() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use dayfly_forge::webhook::{JobAction, JobDelivery};
 use tokio::time::Instant;
 
 use crate::demand::labels::PoolLabels;
-use crate::demand::{DemandEvent, JobDemand};
+use crate::demand::{DemandEvent, JobDemand, JobDetails};
 use crate::job_end::{JobConclusion, JobEnd};
 
 /// Most deliveries whose ids are remembered. A delivery that comes again after so many others changes nothing either, as long
@@ -174,6 +174,20 @@ impl WebhookFold {
             _ => DemandEvent::Settled { job: delivery.job },
         }
     }
+}
+
+/// Returns what a delivery says about its job.
+pub(super) fn described(delivery: &JobDelivery) -> DemandEvent {
+    let JobDelivery { owner, repository, .. } = delivery;
+    DemandEvent::Described(JobDetails {
+        job: delivery.job,
+        name: Some(delivery.name.clone()).filter(|name| !name.is_empty()),
+        repository: Some(format!("{owner}/{repository}")),
+        workflow: delivery.workflow.clone(),
+        labels: delivery.labels.clone(),
+        queued_ms: delivery.queued_ms,
+        waits: false,
+    })
 }
 
 fn demand(delivery: &JobDelivery) -> JobDemand {

@@ -92,8 +92,14 @@ impl Stage {
     }
 
     async fn next(&mut self) -> DemandEvent {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.demand.recv()).await;
-        next.expect("in time").expect("an event").event
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(20), self.demand.recv()).await;
+            match next.expect("in time").expect("an event").event {
+                // What the delivery says about the job comes before each change.
+                DemandEvent::Described(details) => assert_eq!(details.repository.as_deref(), Some("o/r")),
+                event => return event,
+            }
+        }
     }
 }
 

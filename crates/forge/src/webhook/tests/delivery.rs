@@ -55,6 +55,8 @@ fn a_queued_job_is_read_from_json_and_from_a_form() {
         labels: vec!["self-hosted".to_owned(), "linux".to_owned()],
         conclusion: None,
         runner: None,
+        workflow: Some("CI".to_owned()),
+        queued_ms: Some(1_767_323_045_000),
     };
     let text = event("queued", json!({})).to_string();
     let form: String = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &text).finish();

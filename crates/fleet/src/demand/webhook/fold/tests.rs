@@ -33,6 +33,8 @@ fn delivery(id: &str, job: u64, action: JobAction) -> JobDelivery {
         labels: vec!["self-hosted".to_owned(), "BUILD".to_owned()],
         conclusion: (action == JobAction::Completed).then(|| "success".to_owned()),
         runner: has_runner.then(|| RUNNER.to_owned()),
+        workflow: Some("ci".to_owned()),
+        queued_ms: Some(5000),
     }
 }
 
