@@ -118,6 +118,7 @@ fn run(number: u64, at: u64) -> Vec<FactRecord> {
         Fact::Over {
             how: if is_lost { OverHow::MachineLost } else { OverHow::JobDone },
             why: is_lost.then(|| "the VMM was killed by signal 9".to_owned()),
+            kind: None,
         },
     ]);
     let record = |(step, fact): (u64, Fact)| FactRecord {

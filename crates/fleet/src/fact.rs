@@ -16,7 +16,9 @@ use dayfly_guest::protocol::{Milestone, Source};
 use dayfly_guest::runner_app::JobResult;
 use serde::{Deserialize, Serialize};
 
+use crate::cause::Cause;
 use crate::job_end::{Annotation, JobConclusion};
+use crate::orchestrator::Wait;
 use crate::runner_id::RunnerId;
 use crate::state::Phase;
 
@@ -175,6 +177,25 @@ pub enum Fact {
         source: String,
         /// The problem, and the step that follows.
         message: String,
+    },
+    /// A source of the pool's demand cannot use the forge. It is repeated with each attempt that fails.
+    ForgeLost {
+        /// The kind of the source.
+        source: String,
+        /// The kind of the cause.
+        cause: Cause,
+        /// The problem in words.
+        message: String,
+    },
+    /// The source can use the forge again.
+    ForgeBack {
+        /// The kind of the source.
+        source: String,
+    },
+    /// The reason why jobs of the pool wait; none if none waits. Each change is reported.
+    PoolWaits {
+        /// The reason.
+        why: Option<Wait>,
     },
     /// A reload has added the pool.
     PoolAdded,
@@ -430,6 +451,9 @@ pub enum Fact {
         /// The reason in words, if there is more to say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
+        /// The kind of the cause, of a runner that could not be created or brought up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<Cause>,
     },
     /// All processes, files and registrations of the runner are removed, or the journal lists the rest.
     Ended,
@@ -596,6 +620,9 @@ impl Fact {
                 | Self::PoolDraining
                 | Self::PoolDrained
                 | Self::JobsWaiting { .. }
+                | Self::ForgeLost { .. }
+                | Self::ForgeBack { .. }
+                | Self::PoolWaits { .. }
                 | Self::JobSeen { .. }
                 | Self::JobLeft { .. }
                 | Self::TemplateBuilding { .. }
@@ -663,6 +690,11 @@ pub(crate) mod tests {
             Fact::LoopReplaced { why: why.clone(), count: 1, pause_ms: 1000 },
             Fact::SourceReady { source: text(), message: text() },
             Fact::SourceTrouble { source: text(), message: text() },
+            Fact::ForgeLost { source: text(), cause: Cause::RateLimit { until_ms: 9 }, message: text() },
+            Fact::ForgeLost { source: text(), cause: Cause::Unreachable, message: text() },
+            Fact::ForgeBack { source: text() },
+            Fact::PoolWaits { why: Some(Wait::Full { max: 8 }) },
+            Fact::PoolWaits { why: None },
             Fact::PoolAdded,
             Fact::PoolAdjusted,
             Fact::PoolPaused,
@@ -728,8 +760,8 @@ pub(crate) mod tests {
             Fact::RegistrationEnded { how: RegistrationEnd::Gone },
             Fact::RegistrationEnded { how: RegistrationEnd::Busy },
             Fact::Warning { message: text() },
-            Fact::Over { how: OverHow::MachineLost, why: Some(text()) },
-            Fact::Over { how: OverHow::JobDone, why: None },
+            Fact::Over { how: OverHow::NotUp, why: Some(text()), kind: Some(Cause::Image) },
+            Fact::Over { how: OverHow::JobDone, why: None, kind: None },
             Fact::Ended,
         ]
     }

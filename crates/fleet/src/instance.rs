@@ -68,6 +68,9 @@ pub struct Serves {
     pub prefix: String,
     /// True if the forge is a lab inside this process, so that all registrations vanish with the process.
     pub private_lab: bool,
+    /// Labels of its runners; none if they follow each job, or if an earlier version wrote the record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 impl Serves {
@@ -79,7 +82,13 @@ impl Serves {
             scope: pool.scope.clone(),
             prefix: pool.prefix.clone(),
             private_lab: false,
+            labels: Vec::new(),
         }
+    }
+
+    /// Returns true if `other` is the same pool after a reload, which may have changed its labels.
+    pub fn is_replaced_by(&self, other: &Self) -> bool {
+        self.pool == other.pool && self.private_lab == other.private_lab && self.is_same_place(other)
     }
 
     /// Returns true if both have their registrations in the same place, whatever the pools are called.
@@ -446,7 +455,14 @@ mod tests {
 
     fn serves() -> Serves {
         let scope = RunnerScope::Organization("o".into());
-        Serves { pool: None, forge: "http://f".into(), scope, prefix: "p".into(), private_lab: false }
+        Serves {
+            pool: None,
+            forge: "http://f".into(),
+            scope,
+            prefix: "p".into(),
+            private_lab: false,
+            labels: Vec::new(),
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!
 //! A loop knows no driver's command line, no wire format of a forge, and no terminal.
 
+pub mod cause;
 pub mod demand;
 pub mod fact;
 pub mod history;
@@ -34,6 +35,7 @@ pub mod state;
 pub mod status;
 pub mod stop;
 pub mod stream;
+pub mod why;
 
 pub use runner::{RunnerEnd, RunnerError};
 pub use runner_id::{RunnerId, RunnerIdError};

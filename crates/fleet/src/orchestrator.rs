@@ -23,6 +23,7 @@ mod roster;
 #[cfg(test)]
 mod simulation;
 mod slots;
+mod wait;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,7 +39,7 @@ use crate::fact::{Fact, FactRecord, Moment};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
 use book::{JobBook, JobNews};
-pub use budget::Budget;
+pub use budget::{Budget, Scarce};
 pub use change::{CHANGES_MAX, Changes, PoolChange};
 use decide::{Decision, Order};
 pub use heartbeat::Heartbeat;
@@ -47,6 +48,7 @@ pub use pool::PoolRun;
 use pool::{RunningPool, Tasks};
 use roster::Roster;
 pub use slots::FailureRule;
+pub use wait::Wait;
 
 /// Longest wait for a runner of a slot before the next slot starts all the same. A cold boot under emulation on a busy host
 /// takes a minute.
@@ -233,6 +235,12 @@ impl Orchestrator {
                 pool.slots.yielded = pool.slots.yielded.max(yielded);
                 *decision = pool.decide(now);
             }
+        }
+        for (index, pool) in self.pools.iter_mut().enumerate() {
+            let scarce = budget::scarce(&budget, &claims, &shares, index);
+            // The whole limit, although machines of other processes may use some of it.
+            let scarce = scarce.and_then(|part| Some((part, self.budget.limit_of(part)?)));
+            pool.waits_for(shares[index], &claims[index], scarce, now);
         }
         for ((decision, claim), mut left) in decisions.iter_mut().zip(&claims).zip(shares) {
             if left < claim.wanted {

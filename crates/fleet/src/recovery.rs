@@ -307,6 +307,7 @@ pub(crate) mod tests {
             scope: scope(),
             prefix: "p".to_owned(),
             private_lab: false,
+            labels: Vec::new(),
         }
     }
 
@@ -377,7 +378,7 @@ pub(crate) mod tests {
             .map(|record| record.fact)
             .filter(|fact| !matches!(fact, Fact::Begun { .. }))
             .collect();
-        let died = Fact::Over { how: crate::fact::OverHow::ProcessDied, why: None };
+        let died = Fact::Over { how: crate::fact::OverHow::ProcessDied, why: None, kind: None };
         assert_eq!(facts, [&busy[..], &[died]].concat());
     }
 

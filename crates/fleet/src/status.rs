@@ -8,8 +8,9 @@ use std::path::Path;
 use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
+use crate::cause::Cause;
 use crate::fact::{Fact, FactRecord, Moment, SeenJob};
-use crate::orchestrator::SLOTS_MAX;
+use crate::orchestrator::{SLOTS_MAX, Wait};
 pub use crate::state::Phase;
 use crate::state::{JobState, RunnerState, VmState};
 
@@ -48,6 +49,9 @@ pub struct LoopStatus {
     pub failures: u64,
     /// The last reason of a failure.
     pub trouble: Option<String>,
+    /// The kind of its cause; none if the last runner came up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// State of the current runner. It is not published: a status that was read has none.
     #[serde(skip)]
     pub state: RunnerState,
@@ -77,9 +81,28 @@ pub struct PoolStatus {
     pub since_ms: u64,
     /// Jobs that wait for a runner.
     pub waiting: u32,
+    /// The reason why they wait; none if none waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+    /// The sources of its demand that cannot use the forge.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forge: BTreeMap<String, ForgeTrouble>,
     /// Those of them that a source has told of, by their ids; the first ones, if there are too many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs: BTreeMap<u64, SeenJob>,
+}
+
+/// The trouble of a source of demand with its forge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgeTrouble {
+    /// The kind of the source.
+    pub source: String,
+    /// Its begin, milliseconds since 1970-01-01 UTC.
+    pub since_ms: u64,
+    /// The kind of the last cause.
+    pub cause: Cause,
+    /// The last problem in words.
+    pub message: String,
 }
 
 /// The state of all loops of an instance.
@@ -154,6 +177,15 @@ impl Status {
         }
         match &record.fact {
             Fact::JobsWaiting { count } => pool.waiting = *count,
+            Fact::PoolWaits { why } => pool.wait = *why,
+            Fact::ForgeLost { source, cause, message } => {
+                let since_ms = pool.forge.get(source).map_or(record.at.ms(), |known| known.since_ms);
+                let (source, message) = (source.clone(), message.clone());
+                pool.forge.insert(source.clone(), ForgeTrouble { source, since_ms, cause: *cause, message });
+            }
+            Fact::ForgeBack { source } => {
+                pool.forge.remove(source);
+            }
             Fact::JobSeen { job } if pool.jobs.len() < JOBS_MAX => {
                 pool.jobs.insert(job.id, SeenJob::clone(job));
             }
@@ -162,7 +194,8 @@ impl Status {
             }
             _ => {}
         }
-        if pool.state != PoolState::Running || pool.waiting > 0 || !pool.jobs.is_empty() {
+        let is_ordinary = pool.state == PoolState::Running && pool.waiting == 0 && pool.wait.is_none();
+        if !is_ordinary || !pool.jobs.is_empty() || !pool.forge.is_empty() {
             pool.name.clone_from(&record.pool);
             self.pools.insert(record.loop_index, pool);
         }
@@ -210,6 +243,8 @@ impl LoopStatus {
         }
         self.state.take(record);
         match &record.fact {
+            Fact::Over { kind, .. } => self.cause = *kind,
+            Fact::RunnerUp => self.cause = None,
             Fact::JobTaken { job } => self.taken = Some(SeenJob::clone(job)),
             Fact::JobFinished { .. } => self.jobs += 1,
             Fact::LoopReplaced { why, .. } | Fact::Retrying { why, .. } | Fact::GaveUp { why } => {
@@ -353,6 +388,28 @@ mod tests {
             ..record(Some(&RunnerId::random(1001)), Fact::Registering)
         });
         assert_eq!(status.loops[&1001].taken, None, "the next runner");
+    }
+
+    #[test]
+    fn a_pool_tells_why_its_jobs_wait_and_since_when_the_forge_is_lost() {
+        let mut status = Status::default();
+        let mut take = |at_ms, fact| {
+            status.take(&FactRecord { loop_index: 1000, at: Moment::of_ms(at_ms), ..record(None, fact) });
+            status.pools.get(&1000).cloned()
+        };
+        let lost = || Fact::ForgeLost {
+            source: "poll".to_owned(),
+            cause: Cause::Unreachable,
+            message: "x".to_owned(),
+        };
+        take(5, lost());
+        let pool = take(9, lost()).expect("listed");
+        assert_eq!(pool.forge["poll"].since_ms, 5);
+        let why = Some(Wait::Full { max: 2 });
+        assert_eq!(take(9, Fact::PoolWaits { why }).expect("listed").wait, why);
+        assert!(take(9, Fact::ForgeBack { source: "poll".to_owned() }).expect("listed").forge.is_empty());
+        assert_eq!(take(9, Fact::PoolWaits { why: None }), None);
+        assert!(status.loops.is_empty());
     }
 
     #[test]

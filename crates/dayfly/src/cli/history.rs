@@ -1,4 +1,4 @@
-//! `dayfly runs` and `dayfly jobs`: questions to the history and to the processes of this host.
+//! `dayfly runs`, `dayfly jobs` and `dayfly why`: questions to the history and to the processes of this host.
 
 use clap::Args;
 use dayfly_fleet::history::Outcome;
@@ -38,6 +38,21 @@ pub(crate) struct JobsArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) ended: u32,
     /// Print one JSON object per line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `dayfly why`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("asked").required(true))]
+pub(crate) struct WhyArgs {
+    /// Name of a pool; id or name of a job; id or name of a runner
+    #[arg(value_name = "JOB|POOL|RUN", group = "asked")]
+    pub(crate) subject: Option<String>,
+    /// Labels of a job that no process of this host knows: which pool has them, or is nearest
+    #[arg(long, value_name = "LABEL,...", value_delimiter = ',', group = "asked")]
+    pub(crate) labels: Vec<String>,
+    /// Print one JSON object per line instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -30,7 +30,7 @@ use crate::{defaults, rules};
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use clear::ClearArgs;
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
-pub(crate) use history::{JobsArgs, RunsArgs};
+pub(crate) use history::{JobsArgs, RunsArgs, WhyArgs};
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -108,6 +108,8 @@ pub(crate) enum Command {
     Runs(RunsArgs),
     /// Remove what processes have left that have died and that no start follows
     Clear(Box<ClearArgs>),
+    /// Say why a job waits or how it ended, and what to do
+    Why(WhyArgs),
     /// Print the log of a runner, also after its end
     Logs(LogsArgs),
     /// Show how long each phase of a runner took

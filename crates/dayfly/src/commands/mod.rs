@@ -26,3 +26,4 @@ pub(crate) mod token;
 pub(crate) mod trace;
 pub(crate) mod validate;
 pub(crate) mod vmm_launch;
+pub(crate) mod why;

@@ -50,6 +50,9 @@ struct PoolMark {
     pool_state: PoolState,
     /// Jobs that wait for a runner of the pool.
     waiting: u32,
+    /// True if a source of its demand cannot use the forge; `dayfly why POOL` says more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forge_lost: bool,
 }
 
 /// A pool that has a row of its own.
@@ -69,7 +72,7 @@ impl Row {
 
 impl From<&PoolStatus> for PoolMark {
     fn from(pool: &PoolStatus) -> Self {
-        Self { pool_state: pool.state, waiting: pool.waiting }
+        Self { pool_state: pool.state, waiting: pool.waiting, forge_lost: !pool.forge.is_empty() }
     }
 }
 
@@ -86,7 +89,10 @@ impl PoolMark {
             PoolState::Paused => Some("paused".to_owned()),
             PoolState::Draining => Some("draining".to_owned()),
         };
-        state.into_iter().chain(jobs).collect::<Vec<_>>().join(", ")
+        let forge = self.forge_lost.then(|| "forge lost".to_owned());
+        let all: Vec<String> = state.into_iter().chain(jobs).chain(forge).collect();
+        // Jobs are told one by one, so the number may come later.
+        if all.is_empty() { "running".to_owned() } else { all.join(", ") }
     }
 }
 

@@ -8,9 +8,10 @@ use dayfly_host::retry::RUNNER;
 use rand::RngExt as _;
 use tokio::sync::mpsc;
 
+use crate::cause::Cause;
 use crate::demand::labels::PoolLabels;
 use crate::demand::{DemandEvent, JobDemand, JobDetails, PoolDemandSender};
-use crate::fact::Fact;
+use crate::fact::{Fact, Moment};
 use crate::job_end::JobEnd;
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactWriter;
@@ -65,6 +66,9 @@ impl PollSource {
                     for message in self.fold.mistakes(&jobs) {
                         facts.tell(Fact::SourceTrouble { source: POLL.to_owned(), message }).await;
                     }
+                    if failures > 0 {
+                        facts.tell(Fact::ForgeBack { source: POLL.to_owned() }).await;
+                    }
                     if failures > 0 || !is_told {
                         let message = format!("reads the jobs every {} s", PACE.as_secs());
                         facts.tell(Fact::SourceReady { source: POLL.to_owned(), message }).await;
@@ -75,6 +79,8 @@ impl PollSource {
                 Err(error) => {
                     failures += 1;
                     let pause = RUNNER.pause_after(failures).unwrap_or(RUNNER.limit).max(PACE);
+                    let (source, cause) = (POLL.to_owned(), Cause::of_forge(&error, Moment::now()));
+                    facts.tell(Fact::ForgeLost { source, cause, message: error.to_string() }).await;
                     let message = format!("{error}; next look in {} s", pause.as_secs());
                     facts.tell(Fact::SourceTrouble { source: POLL.to_owned(), message }).await;
                     pause

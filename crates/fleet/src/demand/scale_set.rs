@@ -14,8 +14,9 @@ use dayfly_forge::scale_set::{
 use dayfly_forge::{ForgeError, NewRunner};
 use tokio::sync::watch;
 
+use crate::cause::Cause;
 use crate::demand::{DemandEvent, JobDetails, PoolDemandSender};
-use crate::fact::Fact;
+use crate::fact::{Fact, Moment};
 use crate::job_end::{JobConclusion, JobEnd};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactWriter;
@@ -94,6 +95,7 @@ impl ScaleSetSource {
                 Err(problem) => facts.tell(fact(problem, true)).await,
             }
         }
+        let mut is_lost = false;
         loop {
             let capacity = *self.capacity.borrow_and_update();
             let interrupted = async {
@@ -109,6 +111,10 @@ impl ScaleSetSource {
                 None if stop.order() == StopOrder::None => continue,
                 None => break,
             };
+            let is_trouble = matches!(update, ScaleSetUpdate::Trouble(_));
+            if std::mem::replace(&mut is_lost, is_trouble) && !is_trouble {
+                facts.tell(Fact::ForgeBack { source: SCALE_SET.to_owned() }).await;
+            }
             match update {
                 ScaleSetUpdate::Ready(ready) => {
                     self.id.send_replace(Some(ready.scale_set.id));
@@ -121,7 +127,12 @@ impl ScaleSetSource {
                         facts.tell(fact(unread, true)).await;
                     }
                 }
-                ScaleSetUpdate::Trouble(trouble) => facts.tell(fact(trouble.to_string(), true)).await,
+                ScaleSetUpdate::Trouble(trouble) => {
+                    let (source, cause) =
+                        (SCALE_SET.to_owned(), Cause::of_forge(&trouble.error, Moment::now()));
+                    facts.tell(Fact::ForgeLost { source, cause, message: trouble.error.to_string() }).await;
+                    facts.tell(fact(trouble.to_string(), true)).await;
+                }
             }
         }
         match self.listener.close().await {

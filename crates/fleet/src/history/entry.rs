@@ -58,7 +58,7 @@ impl Entry {
     /// Adds the end of a run whose process has died, unless the run had ended before.
     pub(super) fn end_with_its_process(&mut self, at: Moment) {
         if !self.facts.iter().any(|(_, fact)| matches!(fact, Fact::Over { .. })) {
-            self.facts.push((at, Fact::Over { how: OverHow::ProcessDied, why: None }));
+            self.facts.push((at, Fact::Over { how: OverHow::ProcessDied, why: None, kind: None }));
         }
     }
 
@@ -158,10 +158,13 @@ mod tests {
 
     #[test]
     fn a_run_that_had_ended_when_its_process_died_keeps_its_end() {
-        let over = Fact::Over { how: OverHow::JobDone, why: None };
+        let over = Fact::Over { how: OverHow::JobDone, why: None, kind: None };
         for (facts, expected) in [
             (vec![record(Fact::Registering), record(over.clone())], over),
-            (vec![record(Fact::Registering)], Fact::Over { how: OverHow::ProcessDied, why: None }),
+            (
+                vec![record(Fact::Registering)],
+                Fact::Over { how: OverHow::ProcessDied, why: None, kind: None },
+            ),
         ] {
             let mut entry = Entry::of(&facts).expect("an entry");
             entry.end_with_its_process(Moment::of_ms(9));

@@ -26,7 +26,7 @@ const DAMAGED: &str = "index.damaged.sqlite";
 /// Name of the lock of the process that sets a damaged file aside.
 const LOCK: &str = "index.lock";
 /// Version of the tables and of the records in them.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Longest wait for another process that writes.
 const WRITER_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two attempts to get the lock.
@@ -251,15 +251,16 @@ impl Index {
         rows.filter_map(|row| row.map(|text| serde_json::from_str(&text).ok()).transpose()).collect()
     }
 
-    /// Returns the runs whose runner has this id or name, or whose job has this name, the newest first.
+    /// Returns the runs whose runner has this id or name, or whose job has this name or id, the newest first.
     ///
     /// # Errors
     /// As for [`Index::runs`].
     pub fn find(&self, name: &str, limit: u32) -> Result<Vec<RunRecord>, IndexError> {
         let found = || {
-            let text = "SELECT record FROM runs WHERE runner = ?1 OR name = ?1 OR job = ?1 ORDER BY at_ms DESC LIMIT ?2";
+            let text = "SELECT record FROM runs WHERE runner = ?1 OR name = ?1 OR job = ?1 OR job_id = ?3 ORDER BY at_ms DESC LIMIT ?2";
             let mut query = self.connection.prepare(text)?;
-            let rows = query.query_map(params![name, limit], |row| row.get::<_, String>(0))?;
+            let rows = query
+                .query_map(params![name, limit, name.parse::<i64>().ok()], |row| row.get::<_, String>(0))?;
             rows.filter_map(|row| row.map(|text| serde_json::from_str(&text).ok()).transpose())
                 .collect::<rusqlite::Result<_>>()
         };
@@ -284,6 +285,7 @@ const TABLES: &str = "
         runner TEXT NOT NULL UNIQUE,
         name TEXT NOT NULL,
         job TEXT,
+        job_id INTEGER,
         at_ms INTEGER NOT NULL,
         pool TEXT,
         repository TEXT,
@@ -297,14 +299,15 @@ const TABLES: &str = "
     CREATE INDEX runs_by_outcome ON runs (outcome, at_ms, pool, repository);
     CREATE INDEX runs_by_name ON runs (name);
     CREATE INDEX runs_by_job ON runs (job, at_ms);
+    CREATE INDEX runs_by_job_id ON runs (job_id);
     CREATE TABLE places (segment INTEGER PRIMARY KEY, offset INTEGER NOT NULL);
 ";
 
 const PUT: &str = "
-    INSERT INTO runs (runner, name, job, at_ms, pool, repository, outcome, segment, record)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+    INSERT INTO runs (runner, name, job, at_ms, pool, repository, outcome, segment, record, job_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
     ON CONFLICT (runner) DO UPDATE SET name = ?2, job = ?3, at_ms = ?4, pool = ?5, repository = ?6, outcome = ?7,
-        segment = ?8, record = ?9";
+        segment = ?8, record = ?9, job_id = ?10";
 
 /// Adds an entry to the record of its run.
 fn add(
@@ -332,6 +335,7 @@ fn add(
         record.outcome().as_str(),
         as_number(segment),
         text,
+        record.job_id.map(as_number),
     ])?;
     Ok(())
 }

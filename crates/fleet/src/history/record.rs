@@ -234,7 +234,7 @@ impl RunRecord {
                 times.gone = times.gone.max(Some(at));
                 self.vm_exit = Some(exit.clone());
             }
-            Fact::Over { how, why } => {
+            Fact::Over { how, why, kind: _ } => {
                 first(&mut times.over);
                 if times.over == Some(at) {
                     (self.how, self.why) = (Some(*how), why.clone());
@@ -312,7 +312,7 @@ mod tests {
             Fact::VmGone { exit: "it powered off".to_owned() },
             Fact::DeletingRegistration,
             Fact::RegistrationEnded { how: RegistrationEnd::Gone },
-            Fact::Over { how: OverHow::JobDone, why: None },
+            Fact::Over { how: OverHow::JobDone, why: None, kind: None },
         ]
     }
 

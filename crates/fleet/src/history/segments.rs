@@ -219,7 +219,7 @@ mod tests {
         let history = History::of(state.path());
         assert!(history.facts_of("1-aaaaaaa").expect("nothing").is_empty());
         let (one, other) = (RunnerId::random(1), RunnerId::random(1));
-        let facts = [Fact::Registering, Fact::Over { how: OverHow::JobDone, why: None }];
+        let facts = [Fact::Registering, Fact::Over { how: OverHow::JobDone, why: None, kind: None }];
         history.keep(&run(&one, &facts)).expect("kept");
         history.keep(&run(&other, &facts)).expect("kept");
         let mut late = run(&one, &[failed_on("r", 0).fact()]);

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use dayfly_vm::MachineSizes;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// Time after which a pool that has no machine, because none fits, takes precedence over all others.
@@ -32,6 +33,15 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Returns the limit of a part; none if it has none.
+    pub(super) fn limit_of(self, part: Scarce) -> Option<u64> {
+        match part {
+            Scarce::Machines => self.machines.map(u64::from),
+            Scarce::Vcpus => self.vcpus.map(u64::from),
+            Scarce::MemoryMib => self.memory_mib,
+        }
+    }
+
     /// Returns what machines of other processes leave of it.
     pub(super) fn beside(self, others: MachineSizes) -> Self {
         let vcpus = u32::try_from(others.vcpus).unwrap_or(u32::MAX);
@@ -169,6 +179,32 @@ pub(super) fn yielded(budget: &Budget, claims: &[Claim], granted: &[u32], now: I
         all[index] += 1;
     }
     all
+}
+
+/// A part of the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scarce {
+    /// The number of machines.
+    Machines,
+    /// Virtual CPUs.
+    Vcpus,
+    /// Memory.
+    MemoryMib,
+}
+
+/// Returns the part of the budget that the next machine of a pool does not fit into. `granted` are the machines that start now.
+pub(super) fn scarce(budget: &Budget, claims: &[Claim], granted: &[u32], index: usize) -> Option<Scarce> {
+    let mut round = Round::begin(claims);
+    (0..claims.len()).for_each(|at| (0..granted[at]).for_each(|_| round.grant(at)));
+    let used = round.with_one_more(index);
+    let all = [
+        (Scarce::Machines, used.machines),
+        (Scarce::Vcpus, used.vcpus),
+        (Scarce::MemoryMib, used.memory_mib),
+    ];
+    let is_used_up = |part, used| budget.limit_of(part).is_some_and(|limit| used > limit);
+    all.into_iter().find(|(part, used)| is_used_up(*part, *used)).map(|(part, _)| part)
 }
 
 /// Returns the time from which idle runners of other pools make room for a pool that has no machine.

@@ -139,11 +139,15 @@ impl Orchestrator {
         self.tell(first, if is_paused { Fact::PoolPaused } else { Fact::PoolResumed }).await;
     }
 
-    /// Tells the number of jobs that wait, of each pool for which it has changed.
+    /// Tells the number of jobs that wait, and why they do, of each pool for which it has changed.
     pub(super) async fn tell_waiting(&mut self, now: Instant) {
         let news = self.pools.iter_mut().filter_map(|pool| Some((pool.first, pool.news_of_waiting(now)?)));
         for (first, count) in news.collect::<Vec<_>>() {
             self.tell(first, Fact::JobsWaiting { count }).await;
+        }
+        let news = self.pools.iter_mut().filter_map(|pool| Some((pool.first, pool.news_of_wait()?)));
+        for (first, why) in news.collect::<Vec<_>>() {
+            self.tell(first, Fact::PoolWaits { why }).await;
         }
     }
 

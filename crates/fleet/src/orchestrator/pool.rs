@@ -9,9 +9,10 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 use super::SLOTS_MAX;
-use super::budget::{Claim, Family, Size};
+use super::budget::{Claim, Family, Scarce, Size};
 use super::decide::{Decision, Order, decide, wanted_for_jobs};
 use super::slots::{FailureRule, Purpose, Slots};
+use super::wait::{Decided, Wait, wait_of};
 use crate::LoopEnd;
 use crate::demand::{Demand, Source};
 use crate::pool::{Pool, PoolSpec};
@@ -106,6 +107,9 @@ pub(super) struct RunningPool {
     without_since: Option<Instant>,
     /// The number of jobs that wait, as the last fact about it says.
     told_waiting: u32,
+    /// The reason why its jobs wait, as it was decided last, and as the last fact about it says.
+    wait: Option<Wait>,
+    told_wait: Option<Wait>,
     /// The family that it belongs to; none without sizes.
     pub(super) family: Option<Family>,
 }
@@ -129,6 +133,8 @@ impl RunningPool {
             _life: life,
             without_since: None,
             told_waiting: 0,
+            wait: None,
+            told_wait: None,
             family: None,
         }
     }
@@ -149,6 +155,38 @@ impl RunningPool {
         self.pool.spec.name.as_ref()?;
         let count = self.slots.jobs_waiting(now);
         (std::mem::replace(&mut self.told_waiting, count) != count).then_some(count)
+    }
+
+    /// Notes why its jobs wait. `granted` are the machines that it gets now.
+    pub(super) fn waits_for(
+        &mut self,
+        granted: u32,
+        claim: &Claim,
+        scarce: Option<(Scarce, u64)>,
+        now: Instant,
+    ) {
+        let max = match self.pool.spec.demand {
+            Demand::Scaled(scale) => Some(scale.max),
+            Demand::Jobs { max } => Some(max),
+            Demand::Static { .. } => None,
+        };
+        let is_held_up = self.slots.is_paused || self.slots.closed;
+        self.wait = wait_of(Decided {
+            jobs: if is_held_up { 0 } else { self.slots.jobs_waiting(now) },
+            alive: claim.machines,
+            max,
+            family_max: claim.family.map(|family| family.max),
+            wanted: claim.wanted,
+            granted: granted.min(claim.wanted),
+            scarce,
+            is_pausing: self.slots.not_before.is_some_and(|at| at > now),
+        });
+    }
+
+    /// Returns the reason why its jobs wait, if it has changed since the last call. A pool without a name tells none.
+    pub(super) fn news_of_wait(&mut self) -> Option<Option<Wait>> {
+        self.pool.spec.name.as_ref()?;
+        (std::mem::replace(&mut self.told_wait, self.wait) != self.wait).then_some(self.wait)
     }
 
     pub(super) fn decide(&self, now: Instant) -> Decision {

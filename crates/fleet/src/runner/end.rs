@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
-use crate::fact::{Fact, OverHow, RegistrationEnd};
+use crate::cause::Cause;
+use crate::fact::{Fact, Moment, OverHow, RegistrationEnd};
 use crate::history::History;
 use crate::instance::{machine_of, reserve_of};
 use crate::journal;
@@ -24,7 +25,8 @@ impl Run<'_> {
         let keep = self.pool.spec.keep && matches!(result, Ok(RunnerEnd::JobDone { .. }));
         let vm_ended = self.end_vm(keep).await;
         let registration_ended = self.end_registration().await;
-        let over = Fact::Over { how: over_how(&result, self.judged), why: why(&result) };
+        let kind = result.as_ref().err().map(|error| Cause::of_runner(error, Moment::now()));
+        let over = Fact::Over { how: over_how(&result, self.judged), why: why(&result), kind };
         let told_over = self.tell(over).await;
         let is_kept = self.keep_record().await;
         let files_ended = self

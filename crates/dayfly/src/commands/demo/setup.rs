@@ -96,6 +96,7 @@ impl Demo {
             scope: scope(),
             prefix: PREFIX.to_owned(),
             private_lab: true,
+            labels: Vec::new(),
         };
         let mut instance = Instance::create(&places.state, vec![serves.clone()]).map_err(Failure::cannot)?;
         host.spare_folder = Some(instance.spares());

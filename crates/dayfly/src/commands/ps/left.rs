@@ -27,8 +27,12 @@ fn rows(all: &[Remains], now_ms: u64) -> Vec<[String; 7]> {
 
 fn rows_of(remains: &Remains, now_ms: u64) -> Vec<[String; 7]> {
     let since = Duration::from_millis(now_ms.saturating_sub(remains.since_ms)).as_secs();
-    let counts =
-        [name_of(remains), crate::units::short_span(since), remains.runs.len().to_string(), remains.machines().to_string()];
+    let counts = [
+        name_of(remains),
+        crate::units::short_span(since),
+        remains.runs.len().to_string(),
+        remains.machines().to_string(),
+    ];
     // The instance and its counts are in its first row only.
     let heads = std::iter::once(counts).chain(std::iter::repeat_with(Default::default));
     let row = |[instance, since, runs, alive]: [String; 4], [prefix, scope, forge]: [String; 3]| {

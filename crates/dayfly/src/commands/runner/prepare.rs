@@ -133,7 +133,8 @@ pub(crate) async fn prepare_more(
     // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they
     // may have runners for as long as jobs last.
     let mut serves: Vec<Serves> = resolved.iter().map(ResolvedPool::serves).collect();
-    let earlier = instance.serves().iter().filter(|earlier| !serves.contains(earlier));
+    let is_replaced = |earlier: &&Serves| serves.iter().any(|own| earlier.is_replaced_by(own));
+    let earlier = instance.serves().iter().filter(|earlier| !is_replaced(earlier));
     let earlier: Vec<Serves> = earlier.cloned().collect();
     serves.extend(earlier);
     instance.serve(serves).map_err(Failure::cannot)?;
@@ -148,7 +149,8 @@ struct ResolvedPool {
 
 impl ResolvedPool {
     fn serves(&self) -> Serves {
-        Serves::of(&self.known.spec, &self.known.forge)
+        let (labels, _) = labels_of(&self.known.spec, &self.machine);
+        Serves { labels, ..Serves::of(&self.known.spec, &self.known.forge) }
     }
 }
 

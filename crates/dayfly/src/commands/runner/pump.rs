@@ -152,6 +152,10 @@ fn tell(record: &FactRecord) {
         }
         Fact::PoolResumed => tracing::info!("pool is resumed"),
         Fact::JobsWaiting { count } => tracing::debug!("{count} jobs wait for a runner"),
+        // The source says it in its own words too.
+        Fact::ForgeLost { source, message, .. } => tracing::debug!("{source}: the forge is lost: {message}"),
+        Fact::ForgeBack { source } => tracing::info!("{source}: the forge is back"),
+        Fact::PoolWaits { why } => tracing::debug!("why jobs wait: {why:?}"),
         Fact::JobSeen { job } => {
             tracing::debug!("job {} ({}) waits", job.id, job.name.as_deref().unwrap_or("-"))
         }
@@ -208,7 +212,7 @@ fn tell(record: &FactRecord) {
         Fact::VmHandedOver => tracing::info!("{of}goes on; the next start takes it over"),
         Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),
         Fact::RegistrationEnded { how } => tracing::info!("{of}registration {}", how.as_str()),
-        Fact::Over { how, why } => {
+        Fact::Over { how, why, .. } => {
             tracing::debug!("{of}is over: {how:?} {}", why.as_deref().unwrap_or_default())
         }
         Fact::Ended => tracing::info!("{of}runner has ended"),

@@ -17,7 +17,7 @@ fn run(pool: &str, repository: &str, at_s: u64, result: JobResult) -> Vec<FactRe
         crate::journal::begun("/e".into(), "http://f/".to_owned(), scope),
         Fact::JobStarted { job: format!("build-{repository}") },
         Fact::JobFinished { result },
-        Fact::Over { how: OverHow::JobDone, why: None },
+        Fact::Over { how: OverHow::JobDone, why: None, kind: None },
     ];
     facts
         .into_iter()

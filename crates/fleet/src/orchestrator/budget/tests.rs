@@ -196,3 +196,29 @@ proptest! {
         prop_assert!(has_run.iter().all(|has| *has), "{:?}", claims);
     }
 }
+
+#[test]
+fn the_part_of_the_budget_that_is_used_up_is_named() {
+    let claim = |machines| Claim {
+        weight: 1,
+        size: Size { vcpus: 2, memory_mib: 1024 },
+        machines,
+        wanted: 1,
+        for_jobs: 1,
+        idle: 0,
+        leaving: 0,
+        family: None,
+        without_since: None,
+    };
+    let claims = [claim(2), claim(1)];
+    let budget = |machines, vcpus, memory_mib| Budget { machines, vcpus, memory_mib };
+    for (budget, granted, expected) in [
+        (budget(None, None, None), [0, 0], None),
+        (budget(Some(3), Some(8), None), [0, 0], Some(Scarce::Machines)),
+        (budget(Some(9), Some(7), None), [0, 0], Some(Scarce::Vcpus)),
+        (budget(None, None, Some(4096)), [0, 0], None),
+        (budget(None, None, Some(4096)), [1, 0], Some(Scarce::MemoryMib)),
+    ] {
+        assert_eq!(scarce(&budget, &claims, &granted, 1), expected, "{budget:?}");
+    }
+}
