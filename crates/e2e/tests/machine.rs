@@ -176,11 +176,12 @@ async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, watch).await.expect("the machine ends");
+    let in_time = tokio::time::timeout(PATIENCE, watch).await.is_ok();
     vm.kill().await;
     let console = vm.console_tail();
     vm.destroy().await.expect("all is removed");
     said.push(console);
+    assert!(in_time, "its program has not ended:\n{}", said.join("\n"));
     said
 }
 
