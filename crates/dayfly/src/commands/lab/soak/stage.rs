@@ -109,12 +109,12 @@ impl Folder {
         self.0.join("dayfly.toml")
     }
 
-    /// Returns the files that dayfly's processes should have removed. Logs, shared folders and remembered probes stay.
+    /// Returns the files that dayfly's processes should have removed. Logs, the history, shared folders and remembered probes stay.
     pub(super) fn files_left(&self) -> Vec<PathBuf> {
         let of_state = super::host::entries(&self.state()).into_iter().flat_map(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             match name.as_str() {
-                "logs" | "probes.json" => Vec::new(),
+                "logs" | "history" | "probes.json" => Vec::new(),
                 name if SHARED.contains(&name) => Vec::new(),
                 "instances" => super::host::entries(&path),
                 _ => vec![path],

@@ -47,7 +47,8 @@ fn the_workflow_of_a_lane_is_one_that_the_lab_takes() {
 fn files_that_may_stay_are_none_that_are_left() {
     let temporary = tempfile::tempdir().expect("folder");
     let folder = Folder(temporary.path().to_owned());
-    for kept in ["state/logs/a", "state/images", "state/instances", "tmp", "lab/x", "ledger"] {
+    for kept in ["state/logs/a", "state/history", "state/images", "state/instances", "tmp", "lab/x", "ledger"]
+    {
         fs::create_dir_all(folder.path().join(kept)).expect("created");
     }
     assert_eq!(folder.files_left(), Vec::<PathBuf>::new());
