@@ -18,6 +18,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Time within which the status shows that a pool drains. It is written some tenths of a second after the order.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Time after which a status without any runner is no older than the order. It was written before a runner of the pool began, if the
+/// order came right after that.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// A drain whose end is awaited.
 pub(super) struct Wait {
     /// Folder of the instance.
@@ -65,11 +69,13 @@ impl Wait {
         let began = Instant::now();
         let mut last = None;
         loop {
+            let is_late = limit.is_some_and(|limit| began.elapsed() >= limit);
             match self.look(places)? {
-                Look::Over => {
+                Look::Over if is_late || is_settled(last.is_some(), began.elapsed()) => {
                     self.tell(&Event::Drained, "no runner is left");
                     return Ok(Outcome::Success);
                 }
+                Look::Over => {}
                 Look::Draining(left) if last != Some(left) => {
                     self.tell(&Event::Draining(left), left);
                     last = Some(left);
@@ -80,7 +86,7 @@ impl Wait {
                     return Err(Failure::cannot("a pool runs that was drained; it was resumed meanwhile"));
                 }
             }
-            if let Some(limit) = limit.filter(|limit| began.elapsed() >= *limit) {
+            if let Some(limit) = limit.filter(|_| is_late) {
                 let left = last.unwrap_or(Left { runners: 0, jobs: 0 });
                 let limit = limit.as_secs();
                 self.tell(&Event::Timeout(left), format_args!("after {limit} s {left}; the drain goes on"));
@@ -104,6 +110,12 @@ impl Wait {
         })?;
         Ok(look(&status.unwrap_or_default(), self.pools.as_deref()))
     }
+}
+
+/// Returns true if a status without a runner means the end of a drain: the drain was seen before, or the status cannot be older
+/// than the order.
+fn is_settled(was_draining: bool, since: Duration) -> bool {
+    was_draining || since >= SETTLED
 }
 
 /// Returns what a status shows of a drain of these pools. Without pools, the process itself has to end too.
@@ -155,6 +167,13 @@ mod tests {
 
     fn pool(name: &str, state: PoolState) -> PoolStatus {
         PoolStatus { name: Some(name.to_owned()), state, since_ms: 1, ..PoolStatus::default() }
+    }
+
+    #[test]
+    fn a_status_that_may_be_older_than_the_order_is_not_the_end_of_a_drain() {
+        assert!(!is_settled(false, Duration::ZERO));
+        assert!(is_settled(true, Duration::ZERO));
+        assert!(is_settled(false, SETTLED));
     }
 
     #[test]
