@@ -241,23 +241,16 @@ impl LeftRun<'_> {
         }
     }
 
-    /// Removes the run's registration if it has a forge, then its machine and its files. Returns its records that could not be
-    /// read.
+    /// Removes the run's registration if it has a forge, then its machine, keeps its record in the history, and removes its
+    /// files. Returns its records that could not be read.
     async fn remove(&self, forge: Option<&Forge>) -> Result<Vec<PathBuf>, RunSweepError> {
-        let Some(forge) = forge else { return self.destroy().await };
-        end_registration(self.state, forge).await?;
-        if !may_have_registered_itself(self.state) {
-            return self.destroy().await;
+        if let Some(forge) = forge {
+            end_registration(self.state, forge).await?;
         }
         let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
-        end_registration(self.state, forge).await?;
-        self.destroy().await.map(|more| [damaged, more].concat())
-    }
-
-    /// Removes the run's machine, keeps its record in the history, and removes its files. Returns its records that could not be
-    /// read.
-    async fn destroy(&self) -> Result<Vec<PathBuf>, RunSweepError> {
-        let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
+        if let Some(forge) = forge.filter(|_| may_have_registered_itself(self.state)) {
+            end_registration(self.state, forge).await?;
+        }
         if let (Some(begun), Some(runner)) = (&self.state.begun, &self.state.runner)
             && begun.environment.is_dir()
         {
@@ -298,7 +291,7 @@ pub(crate) mod tests {
         RunnerScope::Organization("o".to_owned())
     }
 
-    pub(crate) use super::inherit::tests::record_of;
+    pub(crate) use super::inherit::tests::RecordedMachine;
 
     pub(crate) fn serves() -> Serves {
         Serves {

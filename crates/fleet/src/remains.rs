@@ -1,7 +1,7 @@
 //! The remains of instances whose process has died, as they are seen without touching them: for `dayfly ps` and `dayfly doctor`.
 //!
-//! A start takes over or removes what was left at the places that it serves ([`crate::recovery`]). What was left at another place
-//! waits for a start of its own, and without one for ever, so an administrator has to see it.
+//! A start takes over or removes what was left at the places that it serves ([`crate::recovery`]). Remains at another place
+//! wait for a start of their own, and without one for ever, so an administrator has to see them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -123,19 +123,16 @@ impl RunRemains {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
     use crate::fact::Fact;
-    use crate::recovery::tests::{abandoned_with, record_of, serves};
+    use crate::recovery::tests::{RecordedMachine, abandoned_with, serves};
 
     #[test]
     fn the_remains_of_a_dead_process_are_counted_and_nothing_of_them_is_touched() {
         let state = tempfile::tempdir().expect("folder");
         let busy = [Fact::Registering, Fact::StartingVm, Fact::JobStarted { job: "build".to_owned() }];
         let folder = abandoned_with(state.path(), &busy);
-        let mut machine = Command::new("sleep").arg("60").spawn().expect("spawn");
-        record_of(&machine_of(&folder.join("runs/0-aaaaaaa")), machine.id());
+        let mut machine = RecordedMachine::of(&folder.join("runs/0-aaaaaaa"));
         fs::create_dir_all(folder.join("runs/1-bbbbbbb")).expect("a run that has just begun");
         fs::create_dir_all(folder.join("spares/x")).expect("a spare");
         let living = instance::Instance::create(state.path(), vec![serves()]).expect("an instance");
@@ -147,8 +144,7 @@ mod tests {
         let run = &remains.runs[0];
         assert_eq!((run.runner.as_str(), run.name.as_deref()), ("0-aaaaaaa", Some("p-0-aaaaaaa")));
         assert!(run.is_registered && run.machine_lives && run.job.as_deref() == Some("build"));
-        machine.kill().expect("killed");
-        machine.wait().expect("reaped");
+        machine.kill();
         let again = all(state.path()).expect("read");
         assert_eq!((again.len(), again[0].machines()), (1, 0));
         drop(living);

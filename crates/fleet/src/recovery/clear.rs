@@ -121,7 +121,7 @@ async fn clear_run(
         true => None,
         false => end_registration(run, &state, clearers, force).await?,
     };
-    LeftRun { folder: run, records: &records, state: &state, history }.destroy().await?;
+    LeftRun { folder: run, records: &records, state: &state, history }.remove(None).await?;
     match left {
         // The job is lost with its machine now, so the forge may let go of the registration.
         Some((clearer, left)) if clearer.is_some() => Ok(insist(&state, clearer, left).await),
@@ -190,9 +190,7 @@ async fn insist(
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
-
-    use super::super::tests::{abandoned_at, record_of};
+    use super::super::tests::{RecordedMachine, abandoned_at};
     use super::*;
     use crate::fact::Fact;
     use crate::instance;
@@ -205,7 +203,7 @@ mod tests {
         state: tempfile::TempDir,
         folder: PathBuf,
         forge: ScriptedForge,
-        machine: Child,
+        machine: RecordedMachine,
     }
 
     impl Stage {
@@ -213,11 +211,9 @@ mod tests {
             let state = tempfile::tempdir().expect("folder");
             let forge = ScriptedForge::start(&[deletion], true);
             let folder = abandoned_at(state.path(), forge.forge.base().url().as_str(), &STARTED);
-            let mut machine = Command::new("sleep").arg("60").spawn().expect("spawn");
-            record_of(&machine_of(&folder.join("runs/0-aaaaaaa")), machine.id());
+            let mut machine = RecordedMachine::of(&folder.join("runs/0-aaaaaaa"));
             if !machine_lives {
-                machine.kill().expect("killed");
-                machine.wait().expect("reaped");
+                machine.kill();
             }
             Self { state, folder, forge, machine }
         }
@@ -229,17 +225,6 @@ mod tests {
             let abandoned = instance::abandoned(self.state.path()).expect("read").pop().expect("one");
             let history = History::of(self.state.path());
             clear(abandoned, (&clearers, &history), force).await.expect("cleared")
-        }
-
-        fn machine_lives(&mut self) -> bool {
-            self.machine.try_wait().expect("wait").is_none()
-        }
-    }
-
-    impl Drop for Stage {
-        fn drop(&mut self) {
-            let _ = self.machine.kill();
-            let _ = self.machine.wait();
         }
     }
 
@@ -261,7 +246,7 @@ mod tests {
             assert_eq!((clearing.is_gone, !stage.folder.exists()), (goes, goes), "{case}");
             assert_eq!(clearing.kept.len(), usize::from(!goes), "{case}");
             assert_eq!(clearing.registrations.len(), usize::from(is_left), "{case}");
-            assert_eq!(stage.machine_lives(), !goes, "{case}");
+            assert_eq!(stage.machine.is_alive(), !goes, "{case}");
         }
     }
 
@@ -290,6 +275,8 @@ mod tests {
         std::fs::write(run.join(journal::FILE_NAME), line).expect("another version");
         let clearing = stage.clear(true, false).await;
         assert!(clearing.kept[0].why.contains("another version of dayfly"), "{clearing:?}");
-        assert!(stage.machine_lives() && stage.clear(true, true).await.is_gone && !stage.machine_lives());
+        assert!(
+            stage.machine.is_alive() && stage.clear(true, true).await.is_gone && !stage.machine.is_alive()
+        );
     }
 }

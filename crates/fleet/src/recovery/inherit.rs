@@ -134,22 +134,46 @@ impl Heir {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use super::super::tests::{abandoned_with, forge, serves};
     use super::super::{Serving, sweep};
     use super::*;
     use crate::fact::Fact;
 
-    /// Writes the record of a machine whose process is this one.
-    pub(crate) fn record_of(machine: &Path, pid: u32) {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-        let after_name = stat.rsplit_once(") ").expect("a name").1;
-        let start: u64 = after_name.split(' ').nth(19).and_then(|ticks| ticks.parse().ok()).expect("ticks");
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
-        let record =
-            serde_json::json!({ "name": "m", "pid": pid, "start_ticks": start, "boot_id": boot.trim() });
-        std::fs::write(machine.join("vmm.json"), record.to_string()).expect("a record");
+    /// A process that is recorded as the machine of a run. It ends with this.
+    pub(crate) struct RecordedMachine(Child);
+
+    impl RecordedMachine {
+        pub(crate) fn of(run: &Path) -> Self {
+            let process = Command::new("sleep").arg("60").spawn().expect("spawn");
+            let pid = process.id();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+            let after_name = stat.rsplit_once(") ").expect("a name").1;
+            let ticks = after_name.split(' ').nth(19).and_then(|ticks| ticks.parse().ok());
+            let start: u64 = ticks.expect("ticks");
+            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+            let record =
+                serde_json::json!({ "name": "m", "pid": pid, "start_ticks": start, "boot_id": boot.trim() });
+            std::fs::write(machine_of(run).join("vmm.json"), record.to_string()).expect("a record");
+            Self(process)
+        }
+
+        pub(crate) fn is_alive(&mut self) -> bool {
+            self.0.try_wait().expect("wait").is_none()
+        }
+
+        pub(crate) fn kill(&mut self) {
+            self.0.kill().expect("killed");
+            self.0.wait().expect("reaped");
+        }
+    }
+
+    impl Drop for RecordedMachine {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 
     pub(crate) const ANSWERED: [Fact; 3] = [Fact::Registering, Fact::StartingVm, Fact::AgentHello];
@@ -161,8 +185,7 @@ pub(super) mod tests {
     ) -> (usize, Vec<(usize, Inherited)>) {
         let state = tempfile::tempdir().expect("folder");
         let folder = abandoned_with(state.path(), facts);
-        let mut machine = Command::new("sleep").arg("60").spawn().expect("spawn");
-        record_of(&folder.join("runs/0-aaaaaaa/vm"), machine.id());
+        let _machine = RecordedMachine::of(&folder.join("runs/0-aaaaaaa"));
         let serving: Vec<_> = serves_too.iter().chain([&serves()]).cloned().collect();
         let serving: Vec<_> = serving.into_iter().map(|serves| Serving { forge: forge(), serves }).collect();
         let own = Instance::create(state.path(), vec![serves()]).expect("an instance");
@@ -174,8 +197,6 @@ pub(super) mod tests {
             assert_eq!(seen, [own.folder()], "commands see only the instance of this process");
             assert!(crate::instance::abandoned(state.path()).expect("read").is_empty(), "its lock is held");
         }
-        machine.kill().expect("killed");
-        machine.wait().expect("reaped");
         (sweep.left.len(), sweep.inherited)
     }
 
@@ -192,8 +213,7 @@ pub(super) mod tests {
     async fn the_instance_of_a_process_that_died_goes_with_its_last_run() {
         let state = tempfile::tempdir().expect("folder");
         let folder = abandoned_with(state.path(), &ANSWERED);
-        let mut machine = Command::new("sleep").arg("60").spawn().expect("spawn");
-        record_of(&folder.join("runs/0-aaaaaaa/vm"), machine.id());
+        let _machine = RecordedMachine::of(&folder.join("runs/0-aaaaaaa"));
         let own = Instance::create(state.path(), vec![serves()]).expect("an instance");
         let serving = [Serving { forge: forge(), serves: serves() }];
         let sweep = sweep(state.path(), &serving, Some(&Heir::of_all(&own))).await.expect("swept");
@@ -201,8 +221,6 @@ pub(super) mod tests {
         std::fs::remove_dir_all(&sweep.inherited[0].1.folder).expect("its runner has ended");
         drop(sweep);
         assert!(!folder.exists());
-        machine.kill().expect("killed");
-        machine.wait().expect("reaped");
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ pub(crate) async fn after_panic(
     let elsewhere = taken_over.iter().map(|taken| taken.folder.clone());
     let elsewhere: Vec<_> = elsewhere.filter(|run| !runs.contains(run) && run.is_dir()).collect();
     for run in elsewhere.into_iter().chain(runs) {
-        // What an earlier runner of the loop has left is tried again already.
+        // The reaper tries what an earlier runner of the loop has left already.
         if pool.leftovers.contains(&run) {
             continue;
         }
@@ -74,9 +74,7 @@ fn goes_on(run: &Path, earlier: Option<&Inherited>) -> Result<Option<Inherited>,
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
-    use super::super::inherit::tests::{ANSWERED, record_of};
+    use super::super::inherit::tests::{ANSWERED, RecordedMachine};
     use super::*;
     use crate::fact::Fact;
     use crate::fact::tests::record;
@@ -92,7 +90,7 @@ mod tests {
         pool: Pool,
         history: History,
         run: PathBuf,
-        machine: std::process::Child,
+        machine: RecordedMachine,
     }
 
     impl Stage {
@@ -108,21 +106,9 @@ mod tests {
             for fact in std::iter::once(&begun).chain(facts) {
                 journal.write(&record(fact.clone())).expect("written");
             }
-            let machine = Command::new("sleep").arg("60").spawn().expect("spawn");
-            record_of(&machine_of(&run), machine.id());
+            let machine = RecordedMachine::of(&run);
             let history = History::of(folder.path());
             Self { _folder: folder, forge, pool, history, run, machine }
-        }
-
-        fn is_alive(&mut self) -> bool {
-            self.machine.try_wait().expect("wait").is_none()
-        }
-    }
-
-    impl Drop for Stage {
-        fn drop(&mut self) {
-            let _ = self.machine.kill();
-            let _ = self.machine.wait();
         }
     }
 
@@ -134,7 +120,7 @@ mod tests {
             let remains = after_panic((&stage.pool, &stage.history), 0, None).await;
             assert!(remains.inherited.is_none());
             assert_eq!((remains.left.len(), stage.run.exists()), (usize::from(stays), stays));
-            assert_eq!(stage.is_alive(), stays, "{deletion}");
+            assert_eq!(stage.machine.is_alive(), stays, "{deletion}");
             assert_eq!(stage.forge.calls(), [format!("DELETE {deletion}")]);
         }
     }
@@ -150,7 +136,7 @@ mod tests {
         }
         assert_eq!(stage.forge.calls(), [""; 0], "it is not touched");
         let remains = after_panic((&stage.pool, &stage.history), 0, inherited).await;
-        assert!(remains.inherited.is_none() && stage.is_alive(), "it may have a job");
+        assert!(remains.inherited.is_none() && stage.machine.is_alive(), "it may have a job");
         assert_eq!(remains.left, [(stage.run.clone(), RunSweepError::Busy.to_string())]);
     }
 
