@@ -237,7 +237,8 @@ impl Orchestrator {
             }
         }
         for (index, pool) in self.pools.iter_mut().enumerate() {
-            let scarce = budget::scarce(&budget, &claims, &shares, index);
+            let is_held = shares[index] < claims[index].wanted;
+            let scarce = is_held.then(|| budget::scarce(&budget, &claims, &shares, index)).flatten();
             // The whole limit, although machines of other processes may use some of it.
             let scarce = scarce.and_then(|part| Some((part, self.budget.limit_of(part)?)));
             pool.waits_for(shares[index], &claims[index], scarce, now);

@@ -156,17 +156,11 @@ impl Index {
         let segments = self.history.segments()?;
         for &segment in &segments {
             let length = fs::metadata(self.history.path(segment)).map_or(0, |metadata| metadata.len());
-            if length > self.place(segment)? {
+            if length > place(&self.connection, segment)? {
                 self.read_segment(segment)?;
             }
         }
         self.forget(segments.first().copied().unwrap_or_default())
-    }
-
-    /// Returns the number of bytes of a segment that were read.
-    fn place(&self, segment: u64) -> Result<u64, Trouble> {
-        let mut query = self.connection.prepare("SELECT offset FROM places WHERE segment = ?")?;
-        Ok(query.query_row([as_number(segment)], |row| row.get::<_, i64>(0)).optional()?.map_or(0, as_size))
     }
 
     /// Reads the rest of a segment, in one transaction.
@@ -175,9 +169,7 @@ impl Index {
         {
             let mut find = work.prepare("SELECT record FROM runs WHERE runner = ?")?;
             let mut put = work.prepare(PUT)?;
-            let mut place = work.prepare("SELECT offset FROM places WHERE segment = ?")?;
-            let offset = place.query_row([as_number(segment)], |row| row.get::<_, i64>(0)).optional()?;
-            let from = Place { segment, offset: offset.map_or(0, as_size) };
+            let from = Place { segment, offset: place(&work, segment)? };
             let mut failure = None;
             let to = self.history.read_from(from, |entry| {
                 if failure.is_none()
@@ -308,6 +300,13 @@ const PUT: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
     ON CONFLICT (runner) DO UPDATE SET name = ?2, job = ?3, at_ms = ?4, pool = ?5, repository = ?6, outcome = ?7,
         segment = ?8, record = ?9, job_id = ?10";
+
+/// Returns the number of bytes of a segment that were read.
+fn place(connection: &Connection, segment: u64) -> rusqlite::Result<u64> {
+    let offset = "SELECT offset FROM places WHERE segment = ?";
+    let offset = connection.query_row(offset, [as_number(segment)], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(offset.map_or(0, as_size))
+}
 
 /// Adds an entry to the record of its run.
 fn add(

@@ -40,7 +40,7 @@ enum Fault {
     NoStart,
 }
 
-/// What a process acts on.
+/// The surroundings that a process acts on.
 struct Around<'a> {
     forge: &'a mut Forge,
     host: &'a mut Host,
@@ -135,7 +135,7 @@ struct World {
     tally: Tally,
 }
 
-/// What has happened in a simulation.
+/// The counts of a simulation.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     jobs_done: usize,
@@ -356,17 +356,12 @@ impl World {
         // A new session begins with the number, and a new poll with the lists.
         self.forge.messages.clear();
         self.forge.tell_all();
-        let mut around = Around {
-            forge: &mut self.forge,
-            host: &mut self.host,
-            random: &mut self.random,
-            now: self.now,
-            by_token: self.by_token,
-            is_stormy: self.is_stormy,
-        };
-        let process = Process::start(self.demand, &mut around);
-        self.tally.taken_over += process.inherited as usize;
-        self.process = Some(process);
+        self.process = Some(Process::new(self.demand));
+        let taken_over = self.with_process(|process, around| {
+            process.begin_work(around);
+            process.inherited
+        });
+        self.tally.taken_over += taken_over as usize;
     }
 
     fn crash(&mut self) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::fact::{Fact, FactRecord, Moment, RunnerRef};
 use crate::journal;
 
-/// What runs in a machine.
+/// The stage of the guest in a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guest {
     /// The agent has not said hello.

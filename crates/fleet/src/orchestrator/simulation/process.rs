@@ -70,9 +70,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a process, which takes over what it can, and removes the rest.
-    pub(super) fn start(demand: Demand, around: &mut Around<'_>) -> Self {
-        let mut process = Self {
+    /// Returns a process that has just started.
+    pub(super) fn new(demand: Demand) -> Self {
+        Self {
             demand,
             slots: Slots::default(),
             wake: None,
@@ -80,17 +80,20 @@ impl Process {
             loops: BTreeMap::new(),
             inherited: 0,
             leftovers: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// Takes over what it can, and begins to remove the rest.
+    pub(super) fn begin_work(&mut self, around: &mut Around<'_>) {
         for run in around.host.runs.keys().copied().collect::<Vec<_>>() {
             let records = around.host.read(run);
             let inherited = Inherited::if_alive(Path::new("/r"), &records);
             match inherited.filter(|_| around.host.guest(run) != Guest::Dead) {
-                Some(inherited) => process.inherit(run, RunnerState::of(&records), &inherited, around),
-                None => drop(process.leftovers.insert(run, Leftover::new(around.now))),
+                Some(inherited) => self.inherit(run, RunnerState::of(&records), &inherited, around),
+                None => drop(self.leftovers.insert(run, Leftover::new(around.now))),
             }
         }
-        process.act(around);
-        process
+        self.act(around);
     }
 
     fn inherit(&mut self, run: u64, state: RunnerState, inherited: &Inherited, around: &mut Around<'_>) {

@@ -51,7 +51,7 @@ impl End {
     }
 }
 
-/// What a step has brought.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// The runner has its name from here on.
