@@ -94,7 +94,7 @@ impl JobDemand {
     }
 }
 
-/// What a source knows of a job beside what a runner for it needs. It changes no demand.
+/// The details of a job that its source knows, beside those that its runner needs. It changes no demand.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobDetails {
     /// Id of the job at the forge.

@@ -18,7 +18,7 @@ use crate::history::RunRecord;
 use crate::instance::Serves;
 use crate::status::{LoopStatus, Status};
 
-/// What is known of this host.
+/// The knowledge about this host.
 #[derive(Debug, Clone, Default)]
 pub struct Situation {
     /// The processes that run loops.
@@ -36,7 +36,7 @@ pub struct Process {
     pub instance: String,
     /// The pools that it serves.
     pub serves: Vec<Serves>,
-    /// What it has published.
+    /// The status that it has published.
     pub status: Status,
 }
 
@@ -47,7 +47,7 @@ pub struct Reason {
     pub reason: &'static str,
     /// The sentence.
     pub text: String,
-    /// What to do about it; none if there is nothing to do.
+    /// The advice; none if there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub todo: Option<String>,
 }

@@ -3,6 +3,7 @@
 mod forge;
 mod left;
 
+use dayfly_fleet::fact::Moment;
 use dayfly_host::clock::now_s;
 use dayfly_image::{Age, AgingPart, Part, Store};
 use dayfly_vm::host::{Check, CheckState, facts};
@@ -23,7 +24,7 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     let mut checks = facts(&host, &places.search_path, probed.as_ref(), args.driver);
     checks.push(guest_binary(places));
     checks.extend(ages(places, args.max_age));
-    let now_ms = u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+    let now_ms = Moment::now().ms();
     checks.extend(left::checks(places, now_ms));
     report(&checks, args.json, "this host lacks something that dayfly needs")
 }

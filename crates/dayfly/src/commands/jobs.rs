@@ -1,8 +1,8 @@
 //! `dayfly jobs`: lists the jobs that wait and run, as the orchestrators of this host know them, and those that ended last.
 
-use dayfly_fleet::fact::SeenJob;
+use dayfly_fleet::fact::{Moment, SeenJob};
 use dayfly_fleet::history::{Fault, Outcome, RunQuestion, RunRecord};
-use dayfly_fleet::instance;
+use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::status::{LoopStatus, PoolStatus, Status};
 use serde::Serialize;
 
@@ -49,12 +49,9 @@ struct Row {
 }
 
 pub(crate) fn run(places: &Places, args: &JobsArgs) -> Result<exit::Outcome> {
-    let mut rows = Vec::new();
-    for seen in instance::all(&places.state).map_err(Failure::cannot)?.iter().filter(|seen| seen.alive) {
-        if let Some(status) = Status::read(&seen.folder).ok().flatten() {
-            rows.extend(rows_of(&reload::name_of(seen), &status));
-        }
-    }
+    let living = living(places)?;
+    let mut rows: Vec<Row> =
+        living.iter().flat_map(|(seen, status)| rows_of(&reload::name_of(seen), status)).collect();
     rows.retain(|row| args.pool.is_none() || row.pool == args.pool);
     rows.sort_by_key(|row| (row.state as u8, row.since_ms));
     if args.ended > 0 {
@@ -72,9 +69,19 @@ pub(crate) fn run(places: &Places, args: &JobsArgs) -> Result<exit::Outcome> {
             places.state.display()
         ));
     } else {
-        table(&rows, runs::now_ms(), printer::columns()).into_iter().for_each(printer::line);
+        table(&rows, Moment::now().ms(), printer::columns()).into_iter().for_each(printer::line);
     }
     Ok(exit::Outcome::Success)
+}
+
+/// Returns the processes of this host that run loops, each with the status that it has published.
+pub(super) fn living(places: &Places) -> Result<Vec<(InstanceInfo, Status)>> {
+    let all = instance::all(&places.state).map_err(Failure::cannot)?;
+    let with_status = |seen: InstanceInfo| {
+        let status = Status::read(&seen.folder).ok().flatten().unwrap_or_default();
+        (seen, status)
+    };
+    Ok(all.into_iter().filter(|seen| seen.alive).map(with_status).collect())
 }
 
 /// Returns the jobs that a process knows.

@@ -62,7 +62,7 @@ pub(crate) async fn run(places: &Places, args: &LogsArgs) -> Result<Outcome> {
 pub(super) enum RunLog {
     /// Its file.
     File(PathBuf),
-    /// What the history has of it, because the file is gone.
+    /// The facts that the history has of it, because the file is gone.
     Facts(Vec<FactRecord>),
 }
 

@@ -3,6 +3,7 @@
 
 mod left;
 
+use dayfly_fleet::fact::Moment;
 use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::remains::{self, Remains};
 use dayfly_fleet::status::{LoopStatus, PoolState, PoolStatus, Status};
@@ -39,7 +40,7 @@ struct Row {
     whole_pool: Option<WholePool>,
     #[serde(flatten)]
     status: Option<LoopStatus>,
-    /// What the instance's process has left, if it has died.
+    /// The remains of the instance, if its process has died.
     #[serde(skip_serializing_if = "Option::is_none")]
     abandoned: Option<Remains>,
 }
@@ -117,7 +118,7 @@ pub(crate) fn run(places: &Places, args: &PsArgs) -> Result<Outcome> {
         table(&rows);
     }
     if !left.is_empty() {
-        left::show(&left, now_ms());
+        left::show(&left, Moment::now().ms());
     }
     Ok(Outcome::Success)
 }
@@ -169,12 +170,8 @@ fn blank(seen: &InstanceInfo, pid: Option<u32>, pool: Option<&String>) -> Row {
     }
 }
 
-fn now_ms() -> u64 {
-    u64::try_from(dayfly_host::clock::since_epoch().as_millis()).unwrap_or(u64::MAX)
-}
-
 fn table(rows: &[Row]) {
-    let now_ms = now_ms();
+    let now_ms = Moment::now().ms();
     let cells = rows.iter().map(|row| cells(row, now_ms));
     // Only a configuration file names pools.
     if rows.iter().any(|row| row.pool().is_some()) {

@@ -1,7 +1,7 @@
 //! `dayfly runs`: lists the runs of the history, the newest first.
 
+use dayfly_fleet::fact::Moment;
 use dayfly_fleet::history::{Fault, History, Index, Outcome, RunQuestion, RunRecord};
-use dayfly_host::clock::since_epoch;
 use serde::Serialize;
 
 use crate::cli::RunsArgs;
@@ -28,7 +28,7 @@ impl<'a> Row<'a> {
 
 pub(crate) fn run(places: &Places, args: &RunsArgs) -> Result<exit::Outcome> {
     let index = open(places)?;
-    let now_ms = now_ms();
+    let now_ms = Moment::now().ms();
     let since_ms = args.since.as_ref().map(|time| now_ms.saturating_sub(ms_of(time.0)));
     let question = RunQuestion {
         pool: args.pool.clone(),
@@ -55,10 +55,6 @@ pub(super) fn open(places: &Places) -> Result<Index> {
     let index = Index::open(&History::of(&places.state)).map_err(Failure::cannot)?;
     index.rebuilt().iter().for_each(printer::warning);
     Ok(index)
-}
-
-pub(super) fn now_ms() -> u64 {
-    ms_of(since_epoch())
 }
 
 fn ms_of(time: std::time::Duration) -> u64 {

@@ -48,7 +48,7 @@ impl Owner {
     }
 }
 
-/// What a command's options name.
+/// The forges that a command's options name.
 pub(in crate::commands) struct Named<'a> {
     /// The configuration file.
     pub(in crate::commands) config: Option<&'a Path>,

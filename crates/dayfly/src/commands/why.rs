@@ -1,10 +1,11 @@
 //! `dayfly why`: says why a job waits or how it ended, and what to do.
 
-use dayfly_fleet::instance;
+use dayfly_fleet::fact::Moment;
+use dayfly_fleet::instance::InstanceInfo;
 use dayfly_fleet::status::Status;
 use dayfly_fleet::why::{self, Process, Reason, Situation};
 
-use super::{reload, runs};
+use super::{jobs, reload, runs};
 use crate::cli::WhyArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, paint, style};
@@ -15,11 +16,13 @@ use crate::units::plain;
 const RUNS_MAX: u32 = 1;
 
 pub(crate) fn run(places: &Places, args: &WhyArgs) -> Result<Outcome> {
-    let mut situation = Situation { now_ms: runs::now_ms(), ..Situation::default() };
-    for seen in instance::all(&places.state).map_err(Failure::cannot)?.into_iter().filter(|seen| seen.alive) {
-        let status = Status::read(&seen.folder).ok().flatten().unwrap_or_default();
-        situation.processes.push(Process { instance: reload::name_of(&seen), serves: seen.serves, status });
-    }
+    let process = |(seen, status): (InstanceInfo, Status)| Process {
+        instance: reload::name_of(&seen),
+        serves: seen.serves,
+        status,
+    };
+    let processes = jobs::living(places)?.into_iter().map(process).collect();
+    let mut situation = Situation { processes, now_ms: Moment::now().ms(), ..Situation::default() };
     let reasons = match &args.subject {
         Some(subject) => {
             situation.runs = runs::open(places)?.find(subject, RUNS_MAX).map_err(Failure::cannot)?;

@@ -21,7 +21,7 @@ pub struct Entry {
     pub facts: Vec<(Moment, Fact)>,
 }
 
-/// An entry as it is written. What all facts of a run have in common is in it once.
+/// An entry as it is written. It has the fields that all facts of a run share once.
 #[derive(Serialize, Deserialize)]
 struct WrittenEntry {
     #[serde(flatten)]

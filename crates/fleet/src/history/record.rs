@@ -8,7 +8,7 @@ use super::Entry;
 use crate::fact::{Fact, Moment, OverHow, StartKind};
 use crate::job_end::JobConclusion;
 
-/// What happened to one run.
+/// The story of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RunRecord {
     /// Id of the runner.

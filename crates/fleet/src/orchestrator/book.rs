@@ -8,7 +8,7 @@ use crate::fact::SeenJob;
 /// Most jobs that are remembered. The first one that does not wait goes first; if all of them wait, further ones are not remembered.
 const JOBS_MAX: usize = 10_000;
 
-/// What a change of the demand says about a job.
+/// The news about a job in a change of the demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum JobNews {
     /// The job waits for a runner of the pool, and was not seen before.

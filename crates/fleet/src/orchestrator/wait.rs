@@ -17,7 +17,7 @@ pub enum Wait {
     },
     /// No further machine fits into the host's budget.
     Budget {
-        /// What there is too little of.
+        /// The part that there is too little of.
         scarce: Scarce,
         /// The limit: machines, virtual CPUs, or MiB of memory.
         limit: u64,
@@ -28,7 +28,7 @@ pub enum Wait {
     Pausing,
 }
 
-/// What an orchestrator has decided about a pool.
+/// The decision of an orchestrator about a pool.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Decided {
     /// Jobs that wait.
@@ -43,7 +43,7 @@ pub(super) struct Decided {
     pub(super) wanted: u32,
     /// Those of them that it gets.
     pub(super) granted: u32,
-    /// What its next machine does not fit into.
+    /// The part of the budget that its next machine does not fit into, and its limit.
     pub(super) scarce: Option<(Scarce, u64)>,
     /// True if it pauses after runners that failed.
     pub(super) is_pausing: bool,

@@ -1,4 +1,4 @@
-//! What processes have left that have died: a table of its own below that of the loops.
+//! The remains of processes that have died: a table of its own below that of the loops.
 
 use std::time::Duration;
 

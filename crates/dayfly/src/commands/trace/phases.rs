@@ -105,7 +105,7 @@ impl Trace {
             }
             match &record.fact {
                 Fact::VmmStarted { from, .. } => trace.start = from.as_str().to_owned(),
-                // The history has no `ended`, because it is told when the run's files are gone.
+                // The history has no `ended`, because it comes after the run's files are gone.
                 Fact::Ended | Fact::Over { .. } => trace.ended = true,
                 _ => {}
             }

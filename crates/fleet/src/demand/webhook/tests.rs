@@ -95,7 +95,7 @@ impl Stage {
         loop {
             let next = tokio::time::timeout(Duration::from_secs(20), self.demand.recv()).await;
             match next.expect("in time").expect("an event").event {
-                // What the delivery says about the job comes before each change.
+                // The details of the job come before each change.
                 DemandEvent::Described(details) => assert_eq!(details.repository.as_deref(), Some("o/r")),
                 event => return event,
             }

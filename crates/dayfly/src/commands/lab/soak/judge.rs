@@ -1,8 +1,8 @@
 //! The judge of a soak: what has become of each job, and what is left. Pure.
 //!
 //! It decides from the view of the lab (its events and registrations), the view of the host (processes, files, and with
-//! the driver `process` a note that each execution of a job leaves), and the soak's own kills. What dayfly says of
-//! itself decides nothing; it only has to agree with the lab.
+//! the driver `process` a note that each execution of a job leaves), and the soak's own kills. The words
+//! of dayfly about itself decide nothing; they only have to agree with the lab.
 
 mod fate;
 
@@ -22,7 +22,7 @@ const PROBLEMS_MAX: usize = 50;
 pub(super) struct Evidence {
     /// Number of jobs that the soak was to dispatch.
     pub(super) jobs: u32,
-    /// The jobs, as the lab tells of them.
+    /// The jobs, as the lab reports them.
     pub(super) stories: Vec<JobStory>,
     /// Names of the runners whose machines the soak has killed.
     pub(super) killed: BTreeSet<String>,

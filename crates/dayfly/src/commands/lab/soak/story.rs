@@ -1,4 +1,4 @@
-//! The jobs of a soak as the lab tells of them: a fold over its events. Pure.
+//! The jobs of a soak as the lab reports them: a fold over its events. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ pub(super) const BEGIN: &str = "soak-begin-";
 /// The last line that a job's step prints, before the job's number.
 pub(super) const END: &str = "soak-end-";
 
-/// A job as the lab tells of it.
+/// A job as the lab reports it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct JobStory {
     /// Its number in the plan.
@@ -47,7 +47,7 @@ pub(super) struct Outcome {
     pub(super) remark: Option<String>,
 }
 
-/// All jobs as the lab tells of them. Each has a run of its own.
+/// All jobs as the lab reports them. Each has a run of its own.
 #[derive(Debug, Default)]
 pub(super) struct Stories {
     by_run: BTreeMap<u64, JobStory>,

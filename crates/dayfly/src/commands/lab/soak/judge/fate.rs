@@ -1,4 +1,4 @@
-//! What has become of one job. Pure.
+//! The fate of one job. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use dayfly_lab::workflow::Conclusion;
 
 use super::super::story::JobStory;
 
-/// What has become of a job.
+/// The fate of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Fate {
     /// It succeeded and ran once.
