@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const RUNNERS: [u32; 2] = [200, 1000];
 /// Runners of one pool.
 const POOL: u32 = 200;
+/// A runner that is a process counts against the host's memory as a machine of its pool's size would.
+const HOST: &str = "[host]\nmemory_overcommit = 64.0\n";
 /// Jobs of the measurement of throughput; a matrix of GitHub has at most 256.
 const JOBS: u32 = 256;
 /// Runners of the burst.
@@ -52,7 +54,7 @@ impl Stage {
     fn orchestrator(&self, pools: &str) -> Result<Running, Error> {
         let (path, token) = (self.folder.path().join("dayfly.toml"), self.folder.path().join("token"));
         let forge = format!("[forges.lab]\nurl = {:?}\ntoken_file = {token:?}\n", self.lab.url);
-        fs::write(&path, forge + pools)?;
+        fs::write(&path, forge + HOST + pools)?;
         let arguments = ["orchestrator", "--json", "--config", &path.display().to_string()];
         Ok(Dayfly::new(arguments).within(LIMIT).start())
     }
@@ -239,8 +241,7 @@ async fn throughput() -> Result<Vec<Figure>, Error> {
 async fn burst() -> Result<Figure, Error> {
     let stage = Stage::new()?;
     let table = format!(
-        "[pools.burst]\nforge = 'lab'\nprincipal = 'o/r'\nimage = '{}'\ndemand = 'scale-set'\nmax = {BURST}\nprefix = 'burst'\n\
-         [host]\nmemory_overcommit = 8.0\n",
+        "[pools.burst]\nforge = 'lab'\nprincipal = 'o/r'\nimage = '{}'\ndemand = 'scale-set'\nmax = {BURST}\nprefix = 'burst'\n",
         image()
     );
     let mut orchestrator = stage.orchestrator(&table)?;

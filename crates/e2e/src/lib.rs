@@ -9,9 +9,10 @@ pub mod lab;
 pub mod machines;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -170,17 +171,8 @@ impl Dayfly {
     /// Starts the command.
     pub fn start(mut self) -> Running {
         let mut child = self.command.spawn().expect("dayfly starts");
-        let stderr = child.stderr.take().expect("piped");
-        let stderr = std::thread::spawn(move || read_all(stderr));
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let stderr = lines_of(child.stderr.take().expect("piped"));
+        let lines = lines_of(child.stdout.take().expect("piped"));
         Running {
             child: Mortal(child),
             lines,
@@ -198,10 +190,17 @@ impl Dayfly {
     }
 }
 
-fn read_all(mut stream: impl std::io::Read) -> String {
-    let mut bytes = Vec::new();
-    let _ = stream.by_ref().take(64 << 20).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
+/// Returns the lines of a stream as they come, without their ends.
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 /// A child process that is killed on drop, so that a failed test does not leave it behind.
@@ -218,9 +217,9 @@ impl Drop for Mortal {
 /// A running `dayfly`.
 pub struct Running {
     child: Mortal,
-    lines: std::sync::mpsc::Receiver<String>,
+    lines: Receiver<String>,
     seen: String,
-    stderr: std::thread::JoinHandle<String>,
+    stderr: Receiver<String>,
     folder: TempDir,
     limit: Duration,
     began: Instant,
@@ -239,7 +238,12 @@ impl Running {
             let Ok(line) = self.lines.recv_timeout(left) else {
                 let _ = self.child.0.kill();
                 let _ = self.child.0.wait();
-                panic!("{what} did not arrive; standard output so far:\n{}", self.seen);
+                let next = || self.stderr.recv_timeout(Duration::from_secs(1)).ok();
+                let errors: String = std::iter::from_fn(next).map(|line| line + "\n").collect();
+                panic!(
+                    "{what} did not arrive; standard output so far:\n{}\nstandard error:\n{errors}",
+                    self.seen
+                );
             };
             self.seen.push_str(&line);
             self.seen.push('\n');
@@ -285,7 +289,7 @@ impl Running {
         Ended {
             status: status.code(),
             stdout: self.seen,
-            stderr: self.stderr.join().expect("its standard error"),
+            stderr: self.stderr.iter().map(|line| line + "\n").collect(),
             temporary,
         }
     }
