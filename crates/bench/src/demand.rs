@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::Error;
 use crate::figures::Figure;
-use crate::measure::{cpu_seconds, pss_mib};
+use crate::measure::{anonymous_mib, cpu_seconds, pss_mib};
 
 /// Longest time that one orchestrator may run.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -109,12 +109,33 @@ pub(crate) async fn measure(peer: Option<&Path>, samples: u32) -> Result<Vec<Fig
     Ok(figures)
 }
 
-/// Returns the memory of a process, MiB, and the part of a core that it takes.
-async fn cost(pid: u32) -> Result<(f64, f64), Error> {
-    let (before, began) = (cpu_seconds(pid)?, Instant::now());
-    tokio::time::sleep(IDLE).await;
-    let part = (cpu_seconds(pid)? - before) / began.elapsed().as_secs_f64();
-    Ok((pss_mib(pid)?, part))
+/// What a process costs.
+struct Cost {
+    /// MiB (PSS).
+    memory: f64,
+    /// MiB of it that are no file's.
+    anonymous: f64,
+    /// Part of a core.
+    cpu: f64,
+}
+
+impl Cost {
+    /// Measures a process for [`IDLE`].
+    async fn of(pid: u32) -> Result<Self, Error> {
+        let (before, began) = (cpu_seconds(pid)?, Instant::now());
+        tokio::time::sleep(IDLE).await;
+        let cpu = (cpu_seconds(pid)? - before) / began.elapsed().as_secs_f64();
+        Ok(Self { memory: pss_mib(pid)?, anonymous: anonymous_mib(pid)?, cpu })
+    }
+
+    /// Returns the figures of memory, anonymous memory and CPU, with these names.
+    fn figures(&self, names: [&'static str; 3], reach: &'static str) -> [Figure; 3] {
+        [
+            Figure::of(names[0], "MiB", reach, vec![self.memory]),
+            Figure::of(names[1], "MiB", reach, vec![self.anonymous]),
+            Figure::of(names[2], "core", reach, vec![self.cpu]),
+        ]
+    }
 }
 
 fn end(orchestrator: Running) {
@@ -132,26 +153,31 @@ async fn listeners(peer: Option<&Path>) -> Result<Vec<Figure>, Error> {
     let theirs = peer.map(|peer| Peer::hold(peer, &stage.lab)).transpose()?;
     let their_cost = async {
         match &theirs {
-            Some(peer) => Some(cost(peer.0.id()).await),
+            Some(peer) => Some(Cost::of(peer.0.id()).await),
             None => None,
         }
     };
-    let (ours, theirs_cost) = tokio::join!(cost(orchestrator.pid()), their_cost);
-    let (memory, cpu) = ours?;
-    let mut figures = vec![
-        Figure::of("orchestrator with one scale set: memory (PSS)", "MiB", "< the next", vec![memory]),
-        Figure::of("orchestrator with one scale set: CPU", "core", "< the next", vec![cpu]),
-    ];
-    if let Some(cost) = theirs_cost {
-        let (memory, cpu) = cost?;
-        figures.push(Figure::of("GitHub's own listener: memory (PSS)", "MiB", "-", vec![memory]));
-        figures.push(Figure::of("GitHub's own listener: CPU", "core", "-", vec![cpu]));
+    let (ours, their_cost) = tokio::join!(Cost::of(orchestrator.pid()), their_cost);
+    let mut figures = Vec::from(ours?.figures(OURS, "< theirs"));
+    if let Some(cost) = their_cost {
+        figures.extend(cost?.figures(THEIRS, "-"));
     }
     drop(theirs);
     end(orchestrator);
     stage.lab.stop();
     Ok(figures)
 }
+
+const OURS: [&str; 3] = [
+    "orchestrator with one scale set: memory (PSS)",
+    "orchestrator with one scale set: memory that is no file's",
+    "orchestrator with one scale set: CPU",
+];
+const THEIRS: [&str; 3] = [
+    "GitHub's own listener: memory (PSS)",
+    "GitHub's own listener: memory that is no file's",
+    "GitHub's own listener: CPU",
+];
 
 /// GitHub's listener, which holds a scale set of its own until it is dropped.
 struct Peer(Child);
@@ -185,7 +211,7 @@ async fn idle(runners: u32, samples: u32) -> Result<Vec<Figure>, Error> {
     for _ in 0..runners {
         orchestrator.wait_for_event("listening");
     }
-    let (memory, cpu) = cost(orchestrator.pid()).await?;
+    let Cost { memory, cpu, .. } = Cost::of(orchestrator.pid()).await?;
     let mut delays = Vec::new();
     for _ in 0..samples {
         let (run, dispatched) = stage.dispatch("next", 1).await;

@@ -235,9 +235,18 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64, Error> {
 
 /// Returns the memory of a process in MiB (PSS: it counts a share of memory that is shared with other processes).
 pub(crate) fn pss_mib(pid: u32) -> Result<f64, Error> {
+    rollup_mib(pid, "Pss:")
+}
+
+/// Returns the part of it that is no file's, in MiB. The kernel can drop and read again the pages of a program's file.
+pub(crate) fn anonymous_mib(pid: u32) -> Result<f64, Error> {
+    rollup_mib(pid, "Pss_Anon:")
+}
+
+fn rollup_mib(pid: u32, key: &str) -> Result<f64, Error> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    let value = text.lines().find_map(|line| line.strip_prefix(key)).ok_or(format!("no {key}"))?;
+    Ok(value.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
 fn disk_mib(stage: &Stage, name: &str) -> Result<f64, Error> {
