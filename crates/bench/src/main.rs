@@ -12,6 +12,7 @@ mod jobs;
 mod machines;
 mod measure;
 mod official;
+mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ use machines::Stage;
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, waiting, demand, official, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand, official, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -119,6 +120,9 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     }
     if wants("job") {
         figures.extend(jobs::measure(&args.state, &args.binary, args.samples)?);
+    }
+    if wants("busy") {
+        figures.extend(workload::measure(&args.state, &args.binary, args.samples.div_ceil(4))?);
     }
     if wants("waiting") {
         figures.extend(jobs::waiting(args.samples.div_ceil(2)).await?);
