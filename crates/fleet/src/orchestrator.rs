@@ -377,3 +377,4 @@ async fn tell_of_job(news: JobNews, (roster, first): (&Roster, u32), facts: &Fac
 pub(crate) mod tests {
     pub(crate) use super::change::tests::pool_of_processes;
 }
+    pub(crate) use super::ends::tests::lab;

@@ -98,6 +98,8 @@ pub struct Limits {
     pub idle: Option<Duration>,
     /// The rule for the next runner after one that failed before its app was up, or ended without a job soon after.
     pub retry: Retry,
+    /// The rule for the next runner, with another name, after one whose name the forge has called taken.
+    pub taken_name: Retry,
     /// The rule for removing what a runner has left because the forge did not answer.
     pub cleanup: Retry,
     /// Time for which an app must have been up for the end of its runner without a job to be ordinary.
@@ -123,6 +125,7 @@ impl Default for Limits {
             job: Duration::from_secs((5 * 24 + 1) * 3600),
             idle: None,
             retry: retry::RUNNER,
+            taken_name: retry::RUNNER_NAME,
             cleanup: retry::CLEANUP,
             settled: Duration::from_secs(60),
         }

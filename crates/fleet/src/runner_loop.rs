@@ -51,8 +51,7 @@ pub(crate) async fn run_slot(
     facts: &FactSink,
     mut stop: Stop,
 ) -> LoopEnd {
-    let mut made = 0;
-    let mut failures = 0;
+    let (mut made, mut failures, mut taken_names) = (0, 0, 0);
     // A limited number of runners is tried once each, unless the slot is patient.
     let tries_again = slot.repeat.is_none() || slot.is_patient;
     loop {
@@ -69,7 +68,7 @@ pub(crate) async fn run_slot(
                 FailedRunner::Wasted(end)
             }
             Ok(end) => {
-                failures = 0;
+                (failures, taken_names) = (0, 0);
                 made += 1;
                 if slot.repeat.is_some_and(|repeat| made >= repeat.get()) {
                     return LoopEnd::Finished(end);
@@ -79,11 +78,23 @@ pub(crate) async fn run_slot(
                 }
                 continue;
             }
+            // Also if only one runner is wanted, because that one does not exist.
+            Err(error) if error.is_taken_name() => FailedRunner::Name(error),
             Err(error) if !error.is_worth_a_retry() || !tries_again => return LoopEnd::Failed(error),
             Err(error) => FailedRunner::Error(error),
         };
         failures += 1;
-        let Some(pause) = pool.limits.retry.pause_after(failures) else { return failed.end() };
+        let pause = match failed {
+            FailedRunner::Name(_) => {
+                taken_names += 1;
+                pool.limits.taken_name.pause_after(taken_names)
+            }
+            FailedRunner::Wasted(_) | FailedRunner::Error(_) => {
+                taken_names = 0;
+                pool.limits.retry.pause_after(failures)
+            }
+        };
+        let Some(pause) = pause else { return failed.end() };
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let fact = Fact::Retrying { why: failed.to_string(), count: failures, pause_ms };
         facts.of_loop(slot.index).tell(fact).await;
@@ -98,6 +109,8 @@ pub(crate) async fn run_slot(
 enum FailedRunner {
     /// It ended without a job soon after its app was up.
     Wasted(RunnerEnd),
+    /// Its name, which is random, is taken.
+    Name(RunnerError),
     Error(RunnerError),
 }
 
@@ -105,7 +118,7 @@ impl FailedRunner {
     fn end(self) -> LoopEnd {
         match self {
             Self::Wasted(end) => LoopEnd::Finished(end),
-            Self::Error(error) => LoopEnd::Failed(error),
+            Self::Name(error) | Self::Error(error) => LoopEnd::Failed(error),
         }
     }
 }
@@ -117,6 +130,7 @@ impl fmt::Display for FailedRunner {
                 write!(f, "its machine has ended in the middle of its work: {exit}")
             }
             Self::Wasted(_) => f.write_str("its runner app ended at once, without a job"),
+            Self::Name(error) => write!(f, "{error}; the next one has another name"),
             Self::Error(error) => error.fmt(f),
         }
     }
@@ -131,7 +145,75 @@ fn is_wasted(end: &RunnerEnd, up_for: Option<Duration>, settled: Duration) -> bo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use dayfly_host::retry::Retry;
+    use dayfly_vm::Launcher;
+
     use super::*;
+    use crate::fact::FactRecord;
+    use crate::orchestrator::tests::{lab, pool_of_processes};
+
+    /// Runs the loop of one runner at a lab with this fault, and returns its end and its facts. No machine can start.
+    async fn ended_with(fault: &str) -> (LoopEnd, Vec<FactRecord>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (forge, _lab) = lab(&folder.path().join("lab")).await;
+        let fault: dayfly_lab::fault::FaultSpec = fault.parse().expect("a fault");
+        forge.add_lab_fault(serde_json::json!(fault)).await.expect("ordered");
+        let mut pool = pool_of_processes(forge, ("/x".into(), "/x".into()), folder.path().join("runs"));
+        let rule = &mut pool.limits.taken_name;
+        *rule = Retry { first: Duration::ZERO, limit: Duration::ZERO, ..*rule };
+        let launcher = Launcher { program: "/nonexistent".into(), args: Vec::new() };
+        let host = VmHost::new(folder.path().to_owned(), launcher);
+        let slot = Slot::new(&pool, 1, folder.path().join("environment"));
+        let (sink, mut facts) = crate::stream::channel();
+        let (_sender, stop) = crate::stop::channel();
+        let end = run_slot((&pool, &slot, &host), None, &sink, stop).await;
+        let mut all = Vec::new();
+        while let Ok(fact) = facts.try_recv() {
+            all.push(fact);
+        }
+        (end, all)
+    }
+
+    /// Returns the names under which runners were registered, or were to be.
+    fn names(facts: &[FactRecord]) -> BTreeSet<String> {
+        let named = facts.iter().filter(|record| record.fact == Fact::Registering);
+        named.map(|record| record.name().to_owned()).collect()
+    }
+
+    /// Returns the reasons for further attempts, without the names.
+    fn said(facts: &[FactRecord]) -> Vec<String> {
+        let names = names(facts);
+        let without_names =
+            |why: &String| names.iter().fold(why.clone(), |text, name| text.replace(name, "NAME"));
+        let reasons = facts.iter().filter_map(|record| match &record.fact {
+            Fact::Retrying { why, .. } => Some(why),
+            _ => None,
+        });
+        reasons.map(without_names).collect()
+    }
+
+    #[tokio::test]
+    async fn a_runner_whose_name_is_taken_is_followed_by_one_with_another_name() {
+        let (end, facts) = ended_with("name-conflict,count=2").await;
+        assert_eq!(names(&facts).len(), 3, "{facts:#?}");
+        let is_registered = |record: &FactRecord| matches!(record.fact, Fact::Registered { .. });
+        assert_eq!(facts.iter().filter(|record| is_registered(record)).count(), 1);
+        assert!(
+            matches!(&end, LoopEnd::Failed(error) if !error.is_taken_name()),
+            "no machine starts: {end:?}"
+        );
+        insta::assert_snapshot!(said(&facts).first().expect("a retry"));
+    }
+
+    #[tokio::test]
+    async fn a_forge_that_calls_every_name_taken_ends_the_loop_after_five_of_them() {
+        let (end, facts) = ended_with("name-conflict").await;
+        assert_eq!((names(&facts).len(), said(&facts).len()), (5, 4), "{facts:#?}");
+        let LoopEnd::Failed(error) = end else { panic!("{end:?}") };
+        assert!(error.is_taken_name(), "{error}");
+    }
 
     #[test]
     fn a_runner_without_a_job_is_wasted_unless_it_waited_for_one() {

@@ -269,6 +269,14 @@ impl ForgeError {
         }
     }
 
+    /// Returns true if a runner was refused because the forge has one of the same name. A new name helps.
+    pub fn is_taken_name(&self) -> bool {
+        matches!(
+            self.cause(),
+            Self::Conflict { .. } | Self::Service { fault: ServiceFault::RunnerExists, .. }
+        )
+    }
+
     /// Returns the error itself, or the one that it shares with other callers.
     pub(crate) fn cause(&self) -> &Self {
         match self {

@@ -37,6 +37,9 @@ pub const RUNNER: Retry =
     Retry { first: Duration::from_secs(1), factor: 2, limit: Duration::from_secs(60), attempts: None };
 /// The runner of one job. Its demand gives up after these attempts, because the job itself may be the cause.
 pub const RUNNER_OF_JOB: Retry = Retry { attempts: Some(3), ..RUNNER };
+/// A runner whose name the forge calls taken. The next one has another name, which is random: if several in a row are taken, it
+/// is not about names.
+pub const RUNNER_NAME: Retry = growing(Duration::from_secs(1), Duration::from_secs(8), 5);
 /// The removal of what a runner has left because the forge did not answer. It is tried as long as the process runs, because
 /// the forge comes back; the next start of a process tries again too.
 pub const CLEANUP: Retry =

@@ -73,6 +73,11 @@ impl RegisterError {
 
 /// Creates the source and the registrar of a pool that has at most `capacity` jobs at once, which may change. Neither sends
 /// anything yet. `note` names the session of a process that died, if there is one.
+
+    /// Returns true if the forge has another runner of the same name.
+    pub(crate) fn is_taken_name(&self) -> bool {
+        matches!(self, Self::Forge(error) if error.is_taken_name())
+    }
 pub fn scale_set(
     client: ScaleSetClient,
     spec: ScaleSetSpec,

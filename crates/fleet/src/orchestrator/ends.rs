@@ -130,4 +130,4 @@ fn judge(end: &LoopEnd, stopping: bool) -> LoopResult {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

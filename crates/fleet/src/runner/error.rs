@@ -124,6 +124,11 @@ pub enum RunnerError {
 }
 
 impl RunnerError {
+    /// Returns true if the forge has another runner of the same name, so that the next runner, which has a new name, can succeed.
+    pub(crate) fn is_taken_name(&self) -> bool {
+        matches!(self, Self::Register { source, .. } if source.is_taken_name())
+    }
+
     /// Returns true if another attempt with a new runner could help.
     pub fn is_worth_a_retry(&self) -> bool {
         match self {

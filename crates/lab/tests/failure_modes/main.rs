@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | a registration token is too old | [`registration::a_token_of_the_service_that_has_ended_is_replaced_without_a_word`] |
 //! | a replica refuses a new token | [`registration::a_token_that_a_replica_does_not_know_yet_is_tried_again`]; 404: forge, `a_registration_token_that_is_not_found_is_replaced_once` |
-//! | 409: the reply with a JIT config is lost, or the name is taken | [`registration::a_lost_reply_leaves_a_runner_that_is_found_by_its_name`], [`registration::a_name_that_is_taken_is_said_and_not_tried_again`] |
+//! | 409: the reply with a JIT config is lost, or the name is taken | [`registration::a_lost_reply_leaves_a_runner_that_is_found_by_its_name`], [`registration::a_name_that_is_taken_is_said_and_not_tried_again`]; the next name: fleet, `runner_loop::tests` |
 //! | `config.sh`: a runner of that name exists | lab, `a_name_that_is_taken_can_be_replaced_while_its_runner_is_idle` |
 //! | 422 | [`registration::a_registration_that_cannot_be_is_not_tried_again`] |
 //! | 404 for a missing permission | [`registration::a_refusal_names_the_permission_that_may_be_missing`] |

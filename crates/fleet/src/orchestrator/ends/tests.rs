@@ -124,7 +124,8 @@ fn go(folder: &Path) -> PathBuf {
     folder.join("go")
 }
 
-async fn lab(folder: &Path) -> (Forge, JoinSet<()>) {
+/// Starts a lab, which ends with the tasks, and returns a client of it.
+pub(crate) async fn lab(folder: &Path) -> (Forge, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let limits = Limits { keys_ready: 1, ..Limits::default() };
