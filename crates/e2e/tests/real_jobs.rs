@@ -99,6 +99,8 @@ jobs:
       - run: |
           echo "proxies $https_proxy $HTTPS_PROXY $http_proxy without $no_proxy"
           echo "docker $(jq -r .proxies.default.httpsProxy ~/.docker/config.json) for $(stat -c %U ~/.docker/config.json)"
+          docker version >docker.log
+          echo daemon $(sudo cat /proc/$(pidof dockerd)/environ | tr '\0' '\n' | grep -i _proxy= | LC_ALL=C sort)
           line=$(sed -n 2p "$NODE_EXTRA_CA_CERTS")
           echo "bundle $(grep -cF "$line" /etc/ssl/certs/ca-certificates.crt)"
           sudo update-ca-certificates >update.log 2>&1
@@ -128,6 +130,8 @@ async fn proxies_and_authorities_of_the_users_own_are_where_programs_look_for_th
     for expected in [
         "proxies 198.51.100.7:3129 198.51.100.7:3129 http://198.51.100.7:3128 without .example,10.0.2.2",
         "docker 198.51.100.7:3129 for runner",
+        "daemon HTTPS_PROXY=198.51.100.7:3129 HTTP_PROXY=http://198.51.100.7:3128 NO_PROXY=.example,10.0.2.2 \
+         http_proxy=http://198.51.100.7:3128 https_proxy=198.51.100.7:3129 no_proxy=.example,10.0.2.2",
         "bundle 2",
         "still there",
     ] {

@@ -27,9 +27,11 @@ mod tree;
 pub(crate) use tree::run as run_on_host;
 
 use crate::boot::personal::Personal;
+use crate::entrypoint::outside::Outside;
 use crate::folder::{Folder, FolderError, Watch};
 use crate::{console, memory};
 use children::Children;
+use dayfly_guest::envfile;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::{
     GuestMessage, HostMessage, Identity, Milestone, Prepare, Source, Start, VERSION,
@@ -88,7 +90,7 @@ pub(crate) struct Agent {
     prepared: Arc<AtomicBool>,
     /// Set once a shell is offered on the console.
     shell: Arc<AtomicBool>,
-    docker: Arc<Mutex<Option<docker::Daemon>>>,
+    docker: Arc<Mutex<docker::Docker>>,
     /// The standby entrypoint, if one was started.
     standby: Arc<Mutex<Option<Standby>>>,
 }
@@ -309,6 +311,20 @@ impl Agent {
         let folder = Folder::open(self.environment());
         if let Err(error) = folder.and_then(|folder| folder.write(name, content)) {
             self.fault(error.to_string());
+        }
+        if let (Some((_, Suffix::Env)), Surroundings::Machine(_)) =
+            (environment::parse_file_name(name), &*self.surroundings)
+        {
+            self.give_docker_proxies(content);
+        }
+    }
+
+    /// Gives Docker's daemon, which was started before its runner was known, the proxies of the runner's file.
+    fn give_docker_proxies(&self, file: &str) {
+        // The entrypoint reports what is wrong with the file.
+        let Ok(variables) = envfile::parse(file) else { return };
+        if let Ok(outside) = Outside::resolve(|name| variables.get(name).filter(|value| !value.is_empty())) {
+            docker::give_proxies(self, &outside);
         }
     }
 

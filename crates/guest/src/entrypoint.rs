@@ -29,7 +29,7 @@ mod log;
 mod mask;
 mod options;
 mod orphans;
-mod outside;
+pub(crate) mod outside;
 mod process;
 mod registration;
 mod run;

@@ -1,7 +1,11 @@
 //! Starts the Docker daemon, pings it until it answers, and reports its exit.
+//!
+//! The daemon starts before its runner is known, and reads proxies at its start only. So a daemon whose runner has some is ended
+//! and started again; its clients wait at the socket meanwhile, which the agent owns.
 
 use super::Agent;
 use crate::docker::{LastLines, SOCKET};
+use crate::entrypoint::outside::Outside;
 use crate::listening;
 use crate::processes;
 use dayfly_guest::environment::DAEMONS;
@@ -14,8 +18,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,6 +36,9 @@ const READY_MAX: Duration = Duration::from_secs(300);
 
 /// Most starts of a daemon that exits before it has answered.
 const STARTS_MAX: u32 = 3;
+
+/// Longest time that a daemon gets to end before it is started again.
+const END_MAX: Duration = Duration::from_secs(15);
 
 /// Longest wait for the last lines of a daemon that has exited. A process that it left behind may hold the pipe open for
 /// ever.
@@ -57,16 +64,23 @@ pub(super) fn run(agent: &Agent) {
 /// again: on an overloaded host it gives up on its containerd after 15 s, although containerd is only slow. The next daemon
 /// finds that containerd half started. A daemon that lacks a program is not started again.
 fn start_until_ready(agent: &Agent, daemon: &str) -> io::Result<String> {
-    let (socket, began) = (listen()?, Instant::now());
-    let mut starts = 1;
+    let socket = listen()?;
+    let (mut began, mut starts, mut was_ready) = (Instant::now(), 1, false);
     loop {
         let started = start(agent, daemon, socket.try_clone()?)?;
-        let Some(status) = wait_until_ready(agent, &started, began) else {
-            let status = started.ended.recv().map_err(io::Error::other)?;
-            return Ok(started.failure(daemon, status));
+        let ended = wait_until_ready(agent, &started, began, was_ready);
+        let is_ready = ended.is_none();
+        let status = match ended {
+            Some(status) => status,
+            None => started.ended.recv().map_err(io::Error::other)?,
         };
+        was_ready |= is_ready;
+        if std::mem::take(&mut agent.lock_docker().is_renewed) {
+            (began, starts) = (Instant::now(), 1);
+            continue;
+        }
         let failure = started.failure(daemon, status);
-        if starts == STARTS_MAX || lacks_a_program(&failure) {
+        if is_ready || starts == STARTS_MAX || lacks_a_program(&failure) {
             return Ok(failure);
         }
         crate::console::say(&format!("{failure}; it is started again, since it had not answered yet"));
@@ -82,7 +96,7 @@ fn lacks_a_program(failure: &str) -> bool {
 
 /// Closes and removes the socket, so that clients fail at once. While it is open, each client would wait for a daemon.
 fn stop_listening(agent: &Agent) {
-    drop(agent.docker.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(agent.lock_docker().daemon.take());
     let _ = std::fs::remove_file(SOCKET);
 }
 
@@ -129,8 +143,12 @@ fn start(agent: &Agent, daemon: &str, socket: UnixListener) -> io::Result<Starte
     // At the usual level the daemon's start alone prints a hundred lines.
     command.arg("--log-level=warn");
     command.stdin(OwnedFd::from(socket.try_clone()?)).stdout(writer.try_clone()?).stderr(writer);
+    // Locked during the start, so that proxies which come meanwhile find the daemon and end it.
+    let mut docker = agent.lock_docker();
+    command.envs(docker.proxies.iter().map(|(name, value)| (name, value)));
     let (pid, ended) = agent.children.spawn(command)?;
-    *agent.docker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Daemon { pid, socket });
+    docker.daemon = Some(Daemon { pid, socket });
+    drop(docker);
     let (agent, lines) = (agent.clone(), LastLines::default());
     let relayed = lines.clone();
     let relay = std::thread::spawn(move || {
@@ -142,20 +160,94 @@ fn start(agent: &Agent, daemon: &str, socket: UnixListener) -> io::Result<Starte
     Ok(Started { pid, ended, lines, relay })
 }
 
+/// The agent's knowledge of its daemon.
+#[derive(Debug, Default)]
+pub(super) struct Docker {
+    /// None before the daemon is started, and after its end.
+    daemon: Option<Daemon>,
+    /// Variables of the daemon that name the proxies of the runner.
+    proxies: Vec<(String, String)>,
+    /// True if the daemon was told to end in order to be started again.
+    is_renewed: bool,
+}
+
 /// A running daemon.
 #[derive(Debug)]
-pub(super) struct Daemon {
+struct Daemon {
     pid: Pid,
     socket: UnixListener,
+}
+
+impl Agent {
+    fn lock_docker(&self) -> MutexGuard<'_, Docker> {
+        self.docker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Docker {
+    /// Takes over the proxies of a runner. Returns true if the daemon must be started again for them. Authorities are no reason,
+    /// because a daemon reads them when it first needs them, and the start would cost time in each fork.
+    fn take_proxies(&mut self, outside: &Outside) -> bool {
+        let proxies = outside.proxy_variables();
+        let is_other = proxies != self.proxies;
+        self.proxies = proxies;
+        is_other
+    }
+}
+
+/// Gives the daemon a runner's proxies. A daemon that runs is started again if they are others; its images stay.
+pub(super) fn give_proxies(agent: &Agent, outside: &Outside) {
+    let mut docker = agent.lock_docker();
+    let is_needed = docker.take_proxies(outside);
+    let Some(pid) = docker.daemon.as_ref().map(|daemon| daemon.pid).filter(|_| is_needed) else { return };
+    let family = processes::with_descendants(pid);
+    if runs_container(&family) {
+        drop(docker);
+        let why = "a container of the warm-up runs, which its new start would end";
+        return agent.tell(&format!("Docker's daemon does not get the proxies: {why}"));
+    }
+    docker.is_renewed = true;
+    drop(docker);
+    end(&family);
+    let agent = agent.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(END_MAX);
+        let docker = agent.lock_docker();
+        if docker.is_renewed && docker.daemon.as_ref().is_some_and(|daemon| daemon.pid == pid) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    });
+}
+
+/// Ends a daemon in an orderly way, also if it is stopped with its descendants. It ends them itself.
+fn end(family: &[Pid]) {
+    if let Some(&daemon) = family.first() {
+        let _ = rustix::process::kill_process(daemon, Signal::TERM);
+    }
+    wake(family);
+}
+
+/// Lets processes that were stopped go on. Children continue before their parents, so that the process that answers finds the
+/// others running.
+fn wake(family: &[Pid]) {
+    for &pid in family.iter().rev() {
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
+}
+
+fn runs_container(family: &[Pid]) -> bool {
+    family.iter().any(|&pid| processes::name(pid).starts_with("containerd-shim"))
 }
 
 /// Stops the daemon and all its descendants until a client connects, so that they use no processor time in a machine that
 /// waits for a job. Does nothing if a container runs, because it was started for a reason.
 pub(super) fn sleep(agent: &Agent) {
-    let daemon = agent.docker.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(Daemon { pid, socket }) = daemon else { return };
-    let family = processes::with_descendants(pid);
-    if family.iter().any(|&pid| processes::name(pid).starts_with("containerd-shim")) {
+    let docker = agent.lock_docker();
+    let Some(Daemon { pid, socket }) = &docker.daemon else { return };
+    let Ok(socket) = socket.try_clone() else { return };
+    let family = processes::with_descendants(*pid);
+    drop(docker);
+    if runs_container(&family) {
         return;
     }
     for &pid in &family {
@@ -164,18 +256,18 @@ pub(super) fn sleep(agent: &Agent) {
     std::thread::spawn(move || {
         // Returns when a client connects.
         let _ = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&socket, PollFlags::IN)], None));
-        // Children continue before their parents, so that the process that answers finds the others running.
-        for &pid in family.iter().rev() {
-            let _ = rustix::process::kill_process(pid, Signal::CONT);
-        }
+        wake(&family);
     });
 }
 
-/// Waits until the daemon answers, for at most [`READY_MAX`] since `began`. Returns its status if it exits instead.
-fn wait_until_ready(agent: &Agent, started: &Started, began: Instant) -> Option<ExitStatus> {
+/// Waits until the daemon answers, for at most [`READY_MAX`] since `began`. Returns its status if it exits instead. `was_ready` is
+/// true if the host knows already that there is a daemon that answers.
+fn wait_until_ready(agent: &Agent, started: &Started, began: Instant, was_ready: bool) -> Option<ExitStatus> {
     while began.elapsed() < READY_MAX {
         if answers(Path::new(SOCKET), started.pid) {
-            agent.reached(Milestone::DockerReady);
+            if !was_ready {
+                agent.reached(Milestone::DockerReady);
+            }
             return None;
         }
         match started.ended.recv_timeout(RETRY) {
@@ -262,6 +354,45 @@ mod tests {
         assert!(!lacks_a_program(
             "/usr/bin/dockerd ended (exit status: 1): timeout waiting for containerd to start"
         ));
+    }
+
+    fn outside(pairs: &[(&str, &'static str)]) -> Outside {
+        let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        Outside::resolve(get).expect("valid")
+    }
+
+    #[test]
+    fn a_daemon_is_started_again_only_for_a_runner_with_other_proxies() {
+        let proxy = outside(&[("RUNNER_HTTPS_PROXY", "http://p:1"), ("RUNNER_NO_PROXY", ".example")]);
+        let mut docker = Docker::default();
+        assert!(!docker.take_proxies(&outside(&[])), "most runners have no proxy, and cost no start");
+        // "a certificate"
+        let authority = outside(&[("RUNNER_CA", "YSBjZXJ0aWZpY2F0ZQ==")]);
+        assert!(!docker.take_proxies(&authority), "it reads authorities when it first needs them");
+        assert!(docker.take_proxies(&proxy));
+        let value = |name: &str| docker.proxies.iter().find(|(own, _)| own == name).map(|(_, value)| value);
+        assert_eq!(value("HTTPS_PROXY").map(String::as_str), Some("http://p:1"));
+        assert_eq!(value("no_proxy").map(String::as_str), Some(".example"));
+        assert!(!docker.take_proxies(&proxy), "it has them");
+    }
+
+    #[test]
+    fn a_daemon_that_sleeps_with_its_children_ends_in_its_own_way() {
+        let script = "trap 'kill $child; exit 7' TERM; sleep 60 & child=$!; echo; wait";
+        let mut daemon = Command::new("sh")
+            .args(["-c", script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut line = [0];
+        io::Read::read_exact(daemon.stdout.as_mut().expect("piped"), &mut line).expect("its trap is set");
+        let family = processes::with_descendants(Pid::from_child(&daemon));
+        assert_eq!(family.len(), 2);
+        for &pid in &family {
+            rustix::process::kill_process(pid, Signal::STOP).expect("stopped");
+        }
+        end(&family);
+        assert_eq!(daemon.wait().expect("reaped").code(), Some(7));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(super) struct Request<'a> {
     pub(super) docker_host: &'a str,
     /// Folder of `containers.conf`.
     pub(super) configuration: &'a Path,
+    /// The variables of the engine that name proxies, because it pulls images itself.
+    pub(super) proxies: Vec<(String, String)>,
     /// The account that must be able to use the engine; `None` for the current user.
     pub(super) account: Option<&'a Account>,
 }
@@ -161,6 +163,9 @@ fn plan(request: &Request<'_>, socket: &Path, is_root: bool) -> Option<(&'static
     if !request.path.is_empty() {
         launch.set("PATH", request.path);
     }
+    for (name, value) in &request.proxies {
+        launch.set(name, value);
+    }
     if request.configuration != Path::new("/etc/containers") {
         launch.set("CONTAINERS_CONF", &request.configuration.join("containers.conf").to_string_lossy());
     }
@@ -210,10 +215,12 @@ mod tests {
             path: folder.path().to_str().expect("text"),
             docker_host: "",
             configuration: Path::new("/local/containers"),
+            proxies: vec![("https_proxy".to_owned(), "http://p:1".to_owned())],
             account: None,
         };
         let (source, launch) = plan(&request, Path::new("/run/d.sock"), is_root)?;
         let program = launch.program.strip_prefix(folder.path()).expect("in it").display();
+        assert_eq!(launch.value("https_proxy"), Some("http://p:1"), "it pulls images itself");
         let conf = launch.env.iter().find(|(name, _)| name == "CONTAINERS_CONF").expect("set");
         Some(format!("{source}: {program} {} {}", launch.args.join(" "), conf.1))
     }

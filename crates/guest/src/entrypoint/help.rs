@@ -74,7 +74,7 @@ mod tests {
           RUNNER_DEFAULT_LABELS      labels of a runner that is given none [krun]
           RUNNER_DISTRO              distribution, a label of a runner that is given none [debian]
           RUNNER_CONTAINERS_CONFDIR  configuration of the container engine [/etc/containers]
-          RUNNER_HTTP_PROXY          proxy of the runner app, of jobs and of Docker's client for http []
+          RUNNER_HTTP_PROXY          proxy of the runner app, of jobs and of Docker for http []
           RUNNER_HTTPS_PROXY         the same for https []
           RUNNER_NO_PROXY            hosts and domains that are reached without a proxy []
         ");

@@ -1,8 +1,9 @@
 //! The way from jobs to the world: proxies, and certificate authorities of the user's own.
 //!
 //! Programs look for both in many places. Proxies are in the variables that HTTP programs share, in lower and upper case, and
-//! in the configuration of Docker's client, which passes them on to containers and builds. Authorities are in the bundles of
-//! the distribution, in the folder that they are built anew from, and in node's own variable.
+//! in the configuration of Docker's client, which passes them on to containers and builds. Docker's daemon, which pulls images,
+//! gets the variables from the agent or from [`super::engine`]. Authorities are in the bundles of the distribution, in the folder
+//! that they are built anew from, and in node's own variable.
 
 use super::app::{AppError, at, give};
 use super::user::Account;
@@ -32,7 +33,7 @@ const DOCKER_CONFIG_MAX: usize = 64 * 1024;
 
 /// The proxies and authorities of one runner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Outside {
+pub(crate) struct Outside {
     /// Values of `http_proxy`, `https_proxy` and `no_proxy`, each if it is set.
     proxies: Vec<(&'static str, String)>,
     /// Certificates in PEM form.
@@ -41,7 +42,7 @@ pub(super) struct Outside {
 
 impl Outside {
     /// Resolves the settings. `get` returns the value of a variable; RUNNER_CA holds PEM in base64.
-    pub(super) fn resolve<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self, base64::DecodeError> {
+    pub(crate) fn resolve<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self, base64::DecodeError> {
         let pairs = [
             ("http_proxy", "RUNNER_HTTP_PROXY"),
             ("https_proxy", "RUNNER_HTTPS_PROXY"),
@@ -53,11 +54,18 @@ impl Outside {
         Ok(Self { proxies: proxies.collect(), authorities })
     }
 
+    /// Returns the variables that name the proxies, in lower and upper case.
+    pub(crate) fn proxy_variables(&self) -> Vec<(String, String)> {
+        let both = |(name, value): &(&'static str, String)| {
+            [((*name).to_owned(), value.clone()), (name.to_ascii_uppercase(), value.clone())]
+        };
+        self.proxies.iter().flat_map(both).collect()
+    }
+
     /// Adds the variables to a command line.
     pub(super) fn apply(&self, launch: &mut Launch) {
-        for (name, value) in &self.proxies {
-            launch.set(name, value);
-            launch.set(&name.to_ascii_uppercase(), value);
+        for (name, value) in self.proxy_variables() {
+            launch.set(&name, &value);
         }
         if self.authorities.is_some() {
             launch.set("NODE_EXTRA_CA_CERTS", &format!("/{}", ANCHORS[0]));

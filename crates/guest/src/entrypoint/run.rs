@@ -76,6 +76,7 @@ impl Run<'_> {
             path: path.unwrap_or_default(),
             docker_host: docker_host.unwrap_or_default(),
             configuration: &self.settings.containers_conf,
+            proxies: self.settings.outside.proxy_variables(),
             account: app.account.as_ref(),
         };
         let engine = Engine::start(&request, supervisor, &self.events, self.log);

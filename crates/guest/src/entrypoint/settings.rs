@@ -28,7 +28,7 @@ pub(super) const VARIABLES: [(&str, &str); 10] = [
     ("RUNNER_DEFAULT_LABELS", "labels of a runner that is given none"),
     ("RUNNER_DISTRO", "distribution, a label of a runner that is given none"),
     ("RUNNER_CONTAINERS_CONFDIR", "configuration of the container engine"),
-    ("RUNNER_HTTP_PROXY", "proxy of the runner app, of jobs and of Docker's client for http"),
+    ("RUNNER_HTTP_PROXY", "proxy of the runner app, of jobs and of Docker for http"),
     ("RUNNER_HTTPS_PROXY", "the same for https"),
     ("RUNNER_NO_PROXY", "hosts and domains that are reached without a proxy"),
 ];
