@@ -28,6 +28,7 @@ use crate::settings::Places;
 use crate::signals::unless_stopped;
 
 fn main() -> ExitCode {
+    commands::completions::answer();
     run(cli::parse()).unwrap_or_else(|failure| {
         printer::error(&failure, failure.what_to_do());
         ExitCode::from(failure.code())
@@ -40,7 +41,7 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
     let Parsed { common, command, matches } = parsed;
     match command {
         Command::VmmLaunch { fd } => Ok(commands::vmm_launch::run(fd)),
-        Command::Completions { shell } => Ok(commands::completions::run(shell).into()),
+        Command::Completions { shell } => commands::completions::run(shell).map(ExitCode::from),
         Command::Runner(args) => {
             let options = LoopOptions::new(*args, common.verbose, &matches);
             log::start(&options.args.looping.log, options.verbosity())?;

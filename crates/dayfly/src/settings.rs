@@ -197,6 +197,15 @@ fn credential_files(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf>
     files.into_iter().flatten().collect()
 }
 
+/// Returns the state folder of a command without `--state`; none if it is not known.
+pub(crate) fn usual_state() -> Option<PathBuf> {
+    let named = env::var_os("DAYFLY_STATE").filter(|state| !state.is_empty());
+    named.map(PathBuf::from).or_else(|| {
+        let root = rustix::process::geteuid().is_root();
+        default_state(root, env::var_os("XDG_STATE_HOME"), env::var_os("HOME"))
+    })
+}
+
 fn default_state(
     root: bool,
     xdg: Option<std::ffi::OsString>,

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::names;
 use super::runner::AccessArgs;
 use crate::defaults;
 
 #[derive(Debug, Args)]
 pub(crate) struct ClearArgs {
     /// Instances to clear, as `dayfly ps` names them; the beginning of a name suffices
-    #[arg(required_unless_present = "all", value_name = "INSTANCE")]
+    #[arg(required_unless_present = "all", value_name = "INSTANCE", add = names::instances())]
     pub(crate) instances: Vec<String>,
     /// Clear all instances whose process has died
     #[arg(long, conflicts_with = "instances")]

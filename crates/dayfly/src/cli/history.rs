@@ -3,13 +3,14 @@
 use clap::Args;
 use dayfly_fleet::history::Outcome;
 
+use super::names;
 use crate::config::Time;
 
 /// Arguments of `dayfly runs`.
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     /// Only runs of this pool
-    #[arg(long, value_name = "POOL")]
+    #[arg(long, value_name = "POOL", add = names::pools())]
     pub(crate) pool: Option<String>,
     /// Only runs with a job of this repository
     #[arg(long, value_name = "OWNER/NAME")]
@@ -32,7 +33,7 @@ pub(crate) struct RunsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct JobsArgs {
     /// Only jobs of this pool
-    #[arg(long, value_name = "POOL")]
+    #[arg(long, value_name = "POOL", add = names::pools())]
     pub(crate) pool: Option<String>,
     /// Most jobs that have ended to list, after those that wait and run
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
@@ -47,7 +48,7 @@ pub(crate) struct JobsArgs {
 #[command(group = clap::ArgGroup::new("asked").required(true))]
 pub(crate) struct WhyArgs {
     /// Name of a pool; id or name of a job; id or name of a runner
-    #[arg(value_name = "JOB|POOL|RUN", group = "asked")]
+    #[arg(value_name = "JOB|POOL|RUN", group = "asked", add = names::subjects())]
     pub(crate) subject: Option<String>,
     /// Labels of a job that no process of this host knows: which pool has them, or is nearest
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',', group = "asked")]

@@ -5,6 +5,7 @@ mod clear;
 mod config;
 mod history;
 mod lab;
+mod names;
 pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
@@ -421,6 +422,7 @@ pub(crate) struct ImageCheckArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TraceArgs {
     /// Id (e.g. 2-k3V9x0q) or name of the runner [default: the runner with the newest log entry]
+    #[arg(add = names::runners())]
     pub(crate) id: Option<String>,
     /// Write a trace for Perfetto or chrome://tracing to this file; - is standard output
     #[arg(long, value_name = "FILE")]
@@ -488,6 +490,7 @@ pub(crate) struct PsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// Id (e.g. 2-k3V9x0q) or name of the runner
+    #[arg(add = names::runners())]
     pub(crate) id: String,
     /// Continue to print new lines until the runner's end
     #[arg(short, long)]

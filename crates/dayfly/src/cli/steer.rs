@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::names;
 use crate::config::Time;
 use crate::defaults;
 
@@ -14,7 +15,7 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The orchestrator of this instance: its name in `dayfly ps`, or the beginning of that
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME", conflicts_with = "config", add = names::instances())]
     pub(crate) instance: Option<String>,
     /// Print one JSON object per line instead of text
     #[arg(long)]
@@ -25,7 +26,7 @@ pub(crate) struct TargetArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PoolsArgs {
     /// Names of the pools [default: all of the orchestrator]
-    #[arg(value_name = "POOL")]
+    #[arg(value_name = "POOL", add = names::pools())]
     pub(crate) pools: Vec<String>,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -35,7 +36,7 @@ pub(crate) struct PoolsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
     /// Names of the pools [default: all, and the orchestrator ends with the last runner]
-    #[arg(value_name = "POOL")]
+    #[arg(value_name = "POOL", add = names::pools())]
     pub(crate) pools: Vec<String>,
     /// Wait until no runner is left, and show how many jobs still run
     #[arg(long)]
@@ -52,6 +53,7 @@ pub(crate) struct DrainArgs {
 #[command(group = ArgGroup::new("numbers").required(true).multiple(true))]
 pub(crate) struct ScaleArgs {
     /// Name of the pool
+    #[arg(add = names::pools())]
     pub(crate) pool: String,
     /// Most runners; with the demand static, their number
     #[arg(long, visible_alias = "runners", value_name = "N", group = "numbers", value_parser = clap::value_parser!(u32).range(1..=i64::from(defaults::RUNNERS_MAX)))]
