@@ -17,6 +17,8 @@ pub struct Retry {
 
 /// A call of a forge that may succeed later. A demanded wait (`retry-after`) comes in place of the pause.
 pub const FORGE_CALL: Retry = growing(Duration::from_millis(250), Duration::from_secs(1), 4);
+/// A forge that does not answer at the start of an orchestrator. It is waited for, because its jobs come back with it.
+pub const FORGE_AT_START: Retry = RUNNER;
 /// The first use of a registration token, which not all servers of the forge may know yet. The official client of scale sets
 /// (github.com/actions/scaleset 0.4.0) tries as often.
 pub const NEW_TOKEN: Retry = growing(Duration::from_secs(1), Duration::from_secs(8), 5);
@@ -35,11 +37,11 @@ pub const DOWNLOAD: Retry = growing(Duration::from_millis(500), Duration::from_m
 /// A runner that failed before its app was up, or a loop that died. The loop of a host never gives up.
 pub const RUNNER: Retry =
     Retry { first: Duration::from_secs(1), factor: 2, limit: Duration::from_secs(60), attempts: None };
-/// The runner of one job. Its demand gives up after these attempts, because the job itself may be the cause.
-pub const RUNNER_OF_JOB: Retry = Retry { attempts: Some(3), ..RUNNER };
 /// A runner whose name the forge calls taken. The next one has another name, which is random: if several in a row are taken, it
 /// is not about names.
 pub const RUNNER_NAME: Retry = growing(Duration::from_secs(1), Duration::from_secs(8), 5);
+/// The runner of one job. Its demand gives up after these attempts, because the job itself may be the cause.
+pub const RUNNER_OF_JOB: Retry = Retry { attempts: Some(3), ..RUNNER };
 /// The removal of what a runner has left because the forge did not answer. It is tried as long as the process runs, because
 /// the forge comes back; the next start of a process tries again too.
 pub const CLEANUP: Retry =

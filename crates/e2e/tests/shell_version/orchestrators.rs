@@ -1,9 +1,9 @@
 //! Tests of the orchestrator's own command lines, and of several orchestrators on one host.
 
-use dayfly_e2e::Dayfly;
+use dayfly_e2e::{Dayfly, OwnState};
 use rustix::process::Signal;
 
-use super::stage::{HELLO, REPOSITORY, Stage, listening};
+use super::stage::{HELLO, REPOSITORY, Stage, listening, until};
 
 #[tokio::test]
 async fn the_shell_versions_first_example_works_under_another_name() {
@@ -210,11 +210,22 @@ fn what_is_wrong_is_told_before_anything_is_made() {
     let refused = stage.dayfly(["orchestrator", "--", "-p", REPOSITORY]).env("RUNNER_PAT", "wrong").run();
     refused.assert_status(3);
     assert!(refused.stderr.contains("Administration"), "it names the missing right: {}", refused.stderr);
-    let nobody =
-        Dayfly::new(["orchestrator", "--", "-p", REPOSITORY, "-g", "http://127.0.0.1:1", "-T", "x"]).run();
-    nobody.assert_status(3);
-    assert!(nobody.stderr.contains("does not answer"), "{}", nobody.stderr);
     stage.lab.stop();
+}
+
+#[tokio::test]
+async fn a_forge_that_is_not_there_at_the_start_is_waited_for_and_said_and_a_signal_ends_the_wait() {
+    let state = OwnState::new();
+    let log = state.path().join("log");
+    let to_log = log.to_str().expect("text");
+    let words = ["orchestrator", "-l", to_log, "--", "-p", REPOSITORY, "-g", "http://127.0.0.1:1", "-T", "x"];
+    let waiting = Dayfly::new(words).env("DAYFLY_STATE", state.path()).start();
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    until("the second attempt", || said().matches("the start waits for the forge").count() >= 2).await;
+    assert!(said().contains("does not answer"), "{}", said());
+    waiting.signal(Signal::TERM);
+    waiting.wait().assert_status(143).assert_nothing_left();
+    assert!(!state.path().join("instances").exists());
 }
 
 /// Starts a proxy to a lab, and returns the proxy's URL. The lab's proof then is for another connection than the caller's.

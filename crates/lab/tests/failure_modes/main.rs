@@ -10,7 +10,7 @@
 //! | 409: the reply with a JIT config is lost, or the name is taken | [`registration::a_lost_reply_leaves_a_runner_that_is_found_by_its_name`], [`registration::a_name_that_is_taken_is_said_and_not_tried_again`]; the next name: fleet, `runner_loop::tests` |
 //! | `config.sh`: a runner of that name exists | lab, `a_name_that_is_taken_can_be_replaced_while_its_runner_is_idle` |
 //! | 422 | [`registration::a_registration_that_cannot_be_is_not_tried_again`] |
-//! | 404 for a missing permission | [`registration::a_refusal_names_the_permission_that_may_be_missing`] |
+//! | 404 for a missing permission | [`registration::a_refusal_names_the_permission_that_may_be_missing`]; at the start: dayfly, `prepare::tests` |
 //! | 403 by integration | forge, `a_permission_that_the_owner_has_not_accepted_is_named_for_each_use` |
 //! | a JIT config is started twice | [`registration::a_jit_config_that_is_started_twice_is_refused_the_second_time`] |
 //! | a runner takes a job while it is removed: 204, 422, 404 | fleet, `registration::tests`, `reaper::tests` |
@@ -34,10 +34,11 @@
 //!
 //! | failure | test |
 //! | --- | --- |
+//! | the forge is not there at the start | dayfly, `prepare::tests`; e2e, `a_forge_that_is_not_there_at_the_start_is_waited_for_and_said_and_a_signal_ends_the_wait` |
 //! | a small budget of calls | [`limits::looks_are_held_back_before_deletions`]; unchanged lists cost nothing: forge, `an_answer_that_has_not_changed_is_not_sent_again` |
-//! | a secondary limit | [`limits::a_secondary_limit_is_said_once_and_holds_back_the_next_calls`] |
+//! | a secondary limit, a burst of registrations | [`limits::a_secondary_limit_is_said_once_and_holds_back_the_next_calls`]; forge, `a_burst_of_registrations_stays_below_the_points_of_a_minute`, `a_reset_that_is_near_is_waited_for_and_the_waiting_calls_are_spread` |
 //! | 403 means several things | [`limits::a_secondary_limit_that_names_no_time_is_known_by_its_message`]; a permission: forge, `a_missing_permission_is_no_limit` |
-//! | the token is refused from now on | [`limits::a_token_that_is_refused_is_not_tried_again`]; of an App: forge, `a_new_token_that_the_forge_refuses_is_not_replaced` |
+//! | the token is refused from now on | [`limits::a_token_that_is_refused_is_not_tried_again`]; of an App: forge, `a_token_that_the_forge_refuses_in_the_middle_of_its_life_is_replaced_once`, `a_new_token_that_the_forge_refuses_is_not_replaced` |
 //! | a burst of 5xx | [`limits::a_look_survives_a_short_burst_of_failures_and_a_registration_is_not_repeated`] |
 //! | deliveries get lost, or come twice or late | [`limits::a_job_whose_delivery_was_lost_is_in_the_lists`]; the fold: fleet, `demand::webhook::fold` |
 //! | a repository has a new name | forge, `a_redirected_deletion_is_an_error_that_names_the_address` |

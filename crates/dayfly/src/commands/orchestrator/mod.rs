@@ -16,7 +16,8 @@ use dayfly_fleet::orchestrator::{
 use dayfly_host::retry;
 use tokio::sync::mpsc;
 
-use super::runner::prepare::{self, Prepared, PreparedPool};
+use super::machine;
+use super::runner::prepare::{self, Patience, Prepared, PreparedPool};
 use super::runner::pump::Pump;
 use super::runner::refresh::Keepers;
 use super::runner::request::PoolRequest;
@@ -73,7 +74,13 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     // It serves at once, because the first machines take their time, and a delivery is sent once.
     let serving = plan.webhook.map(Webhook::start);
-    let Prepared { host, mut instance, pools } = prepare::prepare(places, plan.pools, None, json).await?;
+    let host = machine::unchecked_host(places);
+    let resolving = prepare::resolve(places, &host, plan.pools, Patience::Waits(&service), json);
+    let resolved = tokio::select! {
+        resolved = resolving => resolved?,
+        signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
+    };
+    let Prepared { host, mut instance, pools } = prepare::prepare(places, host, resolved, None, json).await?;
     host.limit_starts(plan.share.max_starts);
     host.limit_memory(plan.share.memory_overcommit);
     host.reserve_disk(plan.share.disk_reserve_mib);

@@ -13,11 +13,12 @@ use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
 use tokio::sync::mpsc;
 
+use super::machine;
 use crate::cli::LoopOptions;
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::settings::Places;
 use crate::signals::Signals;
-use prepare::Prepared;
+use prepare::{Patience, Prepared};
 use pump::Pump;
 use refresh::Keepers;
 use request::PoolRequest;
@@ -27,8 +28,10 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let json = options.args.looping.json;
     let index = options.args.index.unwrap_or(0);
     let request = PoolRequest::read(&options, places)?;
+    let host = machine::unchecked_host(places);
+    let resolved = prepare::resolve(places, &host, vec![request], Patience::None, json).await?;
     let Prepared { host, instance, mut pools } =
-        prepare::prepare(places, vec![request], Some(index), json).await?;
+        prepare::prepare(places, host, resolved, Some(index), json).await?;
     let inherited = pools[0].inherited.pop();
     let pools: Vec<_> = pools.into_iter().map(|prepared| prepared.pool).collect();
     let pool = &pools[0];

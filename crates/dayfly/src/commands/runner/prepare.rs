@@ -2,6 +2,7 @@
 //! problem that can be known before anything is created is reported here, as one error.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dayfly_fleet::demand::{
     self, MinIdleNow, MinIdleSchedule, PollSource, PoolLabels, ScaleSetRegistrar, ScaleSetSource,
@@ -12,7 +13,8 @@ use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery::{self, Heir, Inherited, Serving};
 use dayfly_forge::scale_set::ScaleSetSpec;
-use dayfly_forge::{Forge, OpenJobs, RunnerScope};
+use dayfly_forge::{Forge, ForgeError, OpenJobs, RunnerScope};
+use dayfly_host::retry;
 use dayfly_vm::{Machine, VmHost};
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -23,6 +25,7 @@ use crate::commands::machine;
 use crate::config::Schedule;
 use crate::exit::{Failure, Result, Signal};
 use crate::labels;
+use crate::service::Service;
 use crate::settings::Places;
 
 /// Most changes that a webhook has reported and that wait for the next look at the lists of jobs.
@@ -69,6 +72,15 @@ fn min_idle_now(schedule: Schedule, otherwise: u32) -> MinIdleNow {
     Box::new(move || schedule.min_idle_at(Timestamp::now(), otherwise))
 }
 
+/// The answer to a forge that cannot be reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience<'a> {
+    /// It is an error.
+    None,
+    /// The forge is waited for, without a limit. The log and the service manager learn of each attempt.
+    Waits(&'a Service),
+}
+
 /// A pool whose forge has answered.
 struct KnownPool {
     spec: PoolSpec,
@@ -83,19 +95,18 @@ struct KnownPool {
     limits: Limits,
 }
 
-/// Resolves pools, and takes over or removes the remains of earlier processes. If a loop is given, only a runner of that loop is
-/// taken over.
+/// Creates the instance of resolved pools, and takes over or removes the remains of earlier processes. If a loop is given, only a
+/// runner of that loop is taken over.
 ///
 /// # Errors
 /// A forge or this host cannot do what is requested. No instance is left then.
 pub(crate) async fn prepare(
     places: &Places,
-    requests: Vec<PoolRequest>,
+    mut host: VmHost,
+    resolved: Vec<ResolvedPool>,
     only: Option<u32>,
     quiet: bool,
 ) -> Result<Prepared> {
-    let mut host = machine::unchecked_host(places);
-    let resolved = resolve(places, &host, requests, quiet).await?;
     let serves = resolved.iter().map(ResolvedPool::serves).collect();
     let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
     let heir = only.map_or_else(|| Heir::of_all(&instance), |index| Heir::of_loop(&instance, index));
@@ -128,7 +139,8 @@ pub(crate) async fn prepare_more(
     if requests.is_empty() {
         return Ok(Vec::new());
     }
-    let resolved = resolve(places, host, requests, quiet).await?;
+    // The pools that run must not wait for another forge.
+    let resolved = resolve(places, host, requests, Patience::None, quiet).await?;
     let inherited = clear_up(places, &serving(&resolved), &Heir::of_all(instance)).await?;
     // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they
     // may have runners for as long as jobs last.
@@ -142,7 +154,7 @@ pub(crate) async fn prepare_more(
 }
 
 /// A pool whose forge has answered, and its machine.
-struct ResolvedPool {
+pub(crate) struct ResolvedPool {
     known: KnownPool,
     machine: Machine,
 }
@@ -154,16 +166,21 @@ impl ResolvedPool {
     }
 }
 
-/// Asks the forges of pools, and then chooses their machines, which may build an image.
-async fn resolve(
+/// Asks the forges of pools, and then chooses their machines, which may build an image. Nothing is left if this is dropped before
+/// its end.
+///
+/// # Errors
+/// A forge or this host cannot do what is requested.
+pub(crate) async fn resolve(
     places: &Places,
     host: &VmHost,
     requests: Vec<PoolRequest>,
+    patience: Patience<'_>,
     quiet: bool,
 ) -> Result<Vec<ResolvedPool>> {
     let mut all = Vec::new();
     for request in requests {
-        all.push(ask_forge(request).await?);
+        all.push(ask_forge(request, patience).await?);
     }
     let mut resolved = Vec::new();
     for known in all {
@@ -288,24 +305,52 @@ fn session_note(known: &KnownPool, request: &ScaleSetRequest, instance: &Instanc
 }
 
 /// Asks a pool's forge for everything that must be known before the first runner.
-async fn ask_forge(request: PoolRequest) -> Result<KnownPool> {
+async fn ask_forge(request: PoolRequest, patience: Patience<'_>) -> Result<KnownPool> {
     let PoolRequest { spec, forge, secret, warnings, scale_set, polls, webhook, schedule, limits } = request;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let is_lab = forge.prove_lab().await.map_err(Failure::cannot)?.is_some();
-    let group = Group { id: group_id(&forge, &spec).await?, name: spec.group.clone() };
-    // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
-    forge.registration_token(&spec.scope).await.map_err(Failure::cannot)?;
+    let (is_lab, group) = ask_patiently(&spec, &forge, patience).await?;
     Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, polls, webhook, schedule, limits })
 }
 
-async fn group_id(forge: &Forge, spec: &PoolSpec) -> Result<u64> {
-    use dayfly_forge::ForgeError::{RepositoryGroup, UnknownGroup};
-    forge.group_id(&spec.scope, &spec.group).await.map_err(|error| match error {
-        RepositoryGroup { .. } | UnknownGroup { .. } => Failure::usage(error),
+/// Asks until the forge answers, if it is to be waited for. An answer that is an error ends the wait.
+async fn ask_patiently(spec: &PoolSpec, forge: &Forge, patience: Patience<'_>) -> Result<(bool, Group)> {
+    let mut failures = 0;
+    loop {
+        let error = match ask_once(spec, forge).await {
+            Ok(known) => return Ok(known),
+            Err(error) => error,
+        };
+        failures += 1;
+        let Patience::Waits(service) = patience else { return Err(failure(error)) };
+        let Some(pause) = retry::FORGE_AT_START.pause_after(failures).filter(|_| error.is_temporary()) else {
+            return Err(failure(error));
+        };
+        service.status(format!("waiting for the forge: {error}"));
+        tracing::warn!("{}", waiting(&error, pause));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Returns the text about a forge that is waited for.
+fn waiting(error: &ForgeError, pause: Duration) -> String {
+    format!("{error}; the start waits for the forge, next attempt in {} s", pause.as_secs())
+}
+
+async fn ask_once(spec: &PoolSpec, forge: &Forge) -> std::result::Result<(bool, Group), ForgeError> {
+    let is_lab = forge.prove_lab().await?.is_some();
+    let id = forge.group_id(&spec.scope, &spec.group).await?;
+    // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
+    forge.registration_token(&spec.scope).await?;
+    Ok((is_lab, Group { id, name: spec.group.clone() }))
+}
+
+fn failure(error: ForgeError) -> Failure {
+    match error {
+        ForgeError::RepositoryGroup { .. } | ForgeError::UnknownGroup { .. } => Failure::usage(error),
         _ => Failure::cannot(error),
-    })
+    }
 }
 
 /// Destroys the spares, and removes the instance's folder unless it holds something that a later start must remove, or runners
@@ -349,3 +394,6 @@ async fn clear_up(places: &Places, serving: &[Serving], heir: &Heir) -> Result<V
     }
     Ok(sweep.inherited)
 }
+
+#[cfg(test)]
+mod tests;
