@@ -19,7 +19,9 @@ use crate::job_end::JobEnd;
 
 pub use labels::PoolLabels;
 pub use poll::PollSource;
-pub use scale_set::{RegisterError, ScaleSetRegistrar, ScaleSetSource, SessionNote, scale_set};
+pub use scale_set::{
+    RegisterError, ScaleSetFamily, ScaleSetRegistrar, ScaleSetSource, SessionNote, scale_set,
+};
 pub use source::{MinIdleNow, MinIdleSchedule, Source};
 pub(crate) use source::{Predecessors, start};
 pub use webhook::{WEBHOOK, WebhookSource};

@@ -3,6 +3,7 @@
 //! The number of runners follows from the number of assigned jobs alone. The messages about single jobs may be lost or come
 //! twice, so they only name the runner that has a job.
 
+mod family;
 mod note;
 
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::fact::{Fact, Moment};
 use crate::job_end::{JobConclusion, JobEnd};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactWriter;
+use family::FamilyMember;
+pub use family::ScaleSetFamily;
 pub use note::SessionNote;
 
 /// Longest wait of a runner for the scale set that it is registered in. The listener needs a few calls for it.
@@ -32,8 +35,9 @@ pub(super) const SCALE_SET: &str = "scale set";
 pub struct ScaleSetSource {
     listener: ScaleSetListener,
     note: SessionNote,
-    /// The most jobs that the pool may have at once.
-    capacity: watch::Receiver<u32>,
+    /// The most jobs that the pool may have at once, with those of its sizes.
+    max: watch::Receiver<u32>,
+    member: FamilyMember,
     id: watch::Sender<Option<u64>>,
 }
 
@@ -69,25 +73,26 @@ impl RegisterError {
             Self::Forge(error) => error.is_temporary(),
         }
     }
-}
-
-/// Creates the source and the registrar of a pool that has at most `capacity` jobs at once, which may change. Neither sends
-/// anything yet. `note` names the session of a process that died, if there is one.
 
     /// Returns true if the forge has another runner of the same name.
     pub(crate) fn is_taken_name(&self) -> bool {
         matches!(self, Self::Forge(error) if error.is_taken_name())
     }
+}
+
+/// Creates the source and the registrar of a pool of a family that has at most `max` jobs at once, which may change. Neither
+/// sends anything yet. `note` names the session of a process that died, if there is one.
 pub fn scale_set(
     client: ScaleSetClient,
     spec: ScaleSetSpec,
-    capacity: watch::Receiver<u32>,
+    (max, family): (watch::Receiver<u32>, &ScaleSetFamily),
     note: SessionNote,
 ) -> (ScaleSetSource, ScaleSetRegistrar) {
     let (sender, id) = watch::channel(None);
     let registrar = ScaleSetRegistrar { client: client.clone(), name: spec.name.clone(), id };
+    let member = family.member(&spec.name);
     let listener = ScaleSetListener::new(client, spec);
-    (ScaleSetSource { listener, note, capacity, id: sender }, registrar)
+    (ScaleSetSource { listener, note, max, member, id: sender }, registrar)
 }
 
 impl ScaleSetSource {
@@ -102,11 +107,13 @@ impl ScaleSetSource {
         }
         let mut is_lost = false;
         loop {
-            let capacity = *self.capacity.borrow_and_update();
+            let max = *self.max.borrow_and_update();
+            let capacity = self.member.capacity(max);
             let interrupted = async {
                 tokio::select! {
                     _ = stop.above(StopOrder::None) => {}
-                    Ok(()) = self.capacity.changed() => {}
+                    Ok(()) = self.max.changed() => {}
+                    () = self.member.capacity_changes_from(capacity, max) => {}
                 }
             };
             let update = self.listener.next(capacity, interrupted).await;
@@ -127,6 +134,7 @@ impl ScaleSetSource {
                     facts.tell(fact(ready.to_string(), !is_whole)).await;
                 }
                 ScaleSetUpdate::Demand(news) => {
+                    self.member.note(news.statistics.total_assigned_jobs);
                     events(&news).for_each(|event| demand.send(event));
                     for unread in news.unread {
                         facts.tell(fact(unread, true)).await;

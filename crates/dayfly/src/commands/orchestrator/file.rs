@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use dayfly_fleet::demand::ScaleSetFamily;
 use dayfly_fleet::orchestrator::Budget;
 use dayfly_fleet::pool::Limits;
 use dayfly_forge::scale_set::ScaleSetClient;
@@ -71,6 +72,8 @@ pub(crate) type Holder = (String, String);
 pub(super) struct Clients {
     forges: HashMap<Holder, Forge>,
     scale_sets: HashMap<(Holder, RunnerScope), ScaleSetClient>,
+    /// The scale sets of each pool and its sizes, by the forge and the name of the pool.
+    families: HashMap<(String, String), ScaleSetFamily>,
     /// None if the file has no server for webhooks.
     webhook: Option<WebhookSubscriber>,
 }
@@ -116,7 +119,7 @@ impl Clients {
             Ok((holder, forge_client(forge.url.clone(), credential, authorities)?))
         };
         let forges = pools.into_iter().map(client).collect::<Result<_>>()?;
-        Ok(Self { forges, scale_sets: HashMap::new(), webhook })
+        Ok(Self { forges, scale_sets: HashMap::new(), families: HashMap::new(), webhook })
     }
 
     /// Returns the clients for a changed file, of which `running` are the pools that run.
@@ -125,6 +128,7 @@ impl Clients {
     /// A credential cannot be read.
     pub(super) fn renew(&self, config: &Config, running: &[&PoolConfig]) -> Result<Renewal> {
         let mut clients = Self::with(config, running, self.webhook.clone())?;
+        clients.families.clone_from(&self.families);
         let mut secrets = Vec::new();
         for (holder, client) in &mut clients.forges {
             let trusts_the_same =
@@ -149,7 +153,9 @@ impl Clients {
         let forge = &self.forges[&holder];
         let client = self.scale_sets.entry((holder, scope.clone()));
         let client = client.or_insert_with(|| ScaleSetClient::new(forge.clone(), scope)).clone();
-        Some(ScaleSetRequest { client, name, capacity: pool.max })
+        let family = pool.spec.size_of.as_ref().unwrap_or(&pool.name).clone();
+        let family = self.families.entry((pool.forge.clone(), family)).or_default().clone();
+        Some(ScaleSetRequest { client, name, max: pool.max, family })
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) struct PreparedPool {
 #[derive(Default)]
 pub(crate) struct Controls {
     min_idle: Option<watch::Sender<MinIdleNow>>,
-    /// The most jobs of its scale set.
-    capacity: Option<watch::Sender<u32>>,
+    /// The most jobs of its scale set, with those of its family.
+    max: Option<watch::Sender<u32>>,
 }
 
 impl Controls {
@@ -62,8 +62,8 @@ impl Controls {
         if let Some(sender) = &self.min_idle {
             drop(sender.send_replace(min_idle_now(schedule, min_idle)));
         }
-        if let Some(sender) = &self.capacity {
-            sender.send_if_modified(|capacity| std::mem::replace(capacity, max) != max);
+        if let Some(sender) = &self.max {
+            sender.send_if_modified(|before| std::mem::replace(before, max) != max);
         }
     }
 }
@@ -216,10 +216,10 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
     let (mut sources, mut controls) = (Vec::new(), Controls::default());
     let registrar = match &known.scale_set {
         Some(request) => {
-            let (sender, capacity) = watch::channel(request.capacity);
+            let (sender, max) = watch::channel(request.max);
             let note = session_note(&known, request, instance);
-            let (source, registrar) = scale_set(&known, request, capacity, &labels, note);
-            controls.capacity = Some(sender);
+            let (source, registrar) = scale_set(&known, request, max, &labels, note);
+            controls.max = Some(sender);
             sources.push(Source::ScaleSet(Box::new(source)));
             Registrar::ScaleSet(registrar)
         }
@@ -284,7 +284,7 @@ fn poll(known: &KnownPool, labels: &PoolLabels) -> Option<PollSource> {
 fn scale_set(
     known: &KnownPool,
     request: &ScaleSetRequest,
-    capacity: watch::Receiver<u32>,
+    max: watch::Receiver<u32>,
     labels: &[String],
     note: SessionNote,
 ) -> (ScaleSetSource, ScaleSetRegistrar) {
@@ -296,7 +296,7 @@ fn scale_set(
         labels: own.into_iter().chain(labels.iter().cloned()).collect(),
         owner: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    demand::scale_set(request.client.clone(), spec, capacity, note)
+    demand::scale_set(request.client.clone(), spec, (max, &request.family), note)
 }
 
 fn session_note(known: &KnownPool, request: &ScaleSetRequest, instance: &Instance) -> SessionNote {

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use dayfly_fleet::demand::ScaleSetFamily;
 use dayfly_fleet::pool::{Limits, MachineSpec, PoolSpec};
 use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::webhook::WebhookQueue;
@@ -51,8 +52,10 @@ pub(crate) struct ScaleSetRequest {
     pub(crate) client: ScaleSetClient,
     /// Its name.
     pub(crate) name: String,
-    /// The most jobs that it may have at once.
-    pub(crate) capacity: u32,
+    /// The most jobs that it may have at once, with those of its family.
+    pub(crate) max: u32,
+    /// The scale sets of the pool and its sizes.
+    pub(crate) family: ScaleSetFamily,
 }
 
 /// The deliveries of webhooks that feed a pool.
