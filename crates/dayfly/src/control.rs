@@ -1,4 +1,4 @@
-//! The control socket of an orchestrator that runs from a file: `control.sock` in the folder of its instance, mode 0600.
+//! The control socket of an orchestrator: `control.sock` in the folder of its instance, mode 0600.
 //!
 //! ```text
 //!   dayfly reload  ──> {"request":"reload"} ──> control.sock ──> Ask ──> the orchestrator
@@ -37,9 +37,9 @@ const ANSWER_LIMIT: Duration = RELOAD_LIMIT.saturating_add(Duration::from_secs(6
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Read the configuration file again. An orchestrator that runs from another file than `config` does nothing.
+    /// Read the configuration file again. An orchestrator that runs from another file than `config`, or from none, does nothing.
     Reload {
-        /// The file, as an absolute path; none: whichever it runs from.
+        /// The file, as an absolute path; none: whichever it runs from, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         config: Option<PathBuf>,
     },
@@ -110,16 +110,18 @@ pub(crate) enum Answer {
     },
     /// An order was carried out.
     Steered {
-        /// The file that the orchestrator runs from.
-        file: PathBuf,
+        /// The file that the orchestrator runs from; none: it was started without one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<PathBuf>,
         /// The fate of each pool.
         #[serde(flatten)]
         steered: Steered,
     },
     /// The file or the order was refused, and nothing has changed.
     Refused {
-        /// The file.
-        file: PathBuf,
+        /// The file; none: the orchestrator was started without one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<PathBuf>,
         /// The reason.
         why: String,
         /// The remedy.
@@ -131,9 +133,12 @@ pub(crate) enum Answer {
     },
     /// The orchestrator runs from another file than the request names.
     OtherFile {
-        /// Its file.
-        file: PathBuf,
+        /// Its file; none: it was started without one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<PathBuf>,
     },
+    /// The orchestrator was started without a file, so that there is none to read again.
+    NoFile,
     /// The request was not carried out.
     Failed {
         /// The reason.
@@ -196,7 +201,7 @@ mod tests {
 
     fn refused() -> Answer {
         let problem = FileProblem { is_error: true, text: "x:1:1: no".to_owned(), hint: None };
-        Answer::Refused { file: "/x".into(), why: "no".to_owned(), hint: None, problems: vec![problem] }
+        Answer::Refused { file: Some("/x".into()), why: "no".to_owned(), hint: None, problems: vec![problem] }
     }
 
     /// Serves a socket, and answers each request with its debugging text.
@@ -207,7 +212,7 @@ mod tests {
             while let Some(Ask { request, answer, written }) = asks.recv().await {
                 let reply = match request {
                     Request::Reload { config } => {
-                        config.map_or_else(refused, |file| Answer::OtherFile { file })
+                        config.map_or_else(refused, |file| Answer::OtherFile { file: Some(file) })
                     }
                     Request::Steer { order, .. } => Answer::Failed { why: format!("{order:?}") },
                 };
@@ -232,7 +237,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
             let ask = async |config| ask(folder, &Request::Reload { config }).await.expect("an answer");
             assert_eq!(ask(None).await, refused());
-            assert_eq!(ask(Some("/y".into())).await, Answer::OtherFile { file: "/y".into() });
+            assert_eq!(ask(Some("/y".into())).await, Answer::OtherFile { file: Some("/y".into()) });
         })
         .await;
     }
@@ -284,10 +289,18 @@ mod tests {
             assert_eq!(serde_json::from_str::<Request>(line).expect("a request"), request);
         }
         let steered = Steered { changed: names(), ..Steered::default() };
-        let answer = Answer::Steered { file: "/x".into(), steered };
-        let line = serde_json::to_string(&answer).expect("json");
-        assert_eq!(line, r#"{"outcome":"steered","file":"/x","changed":["a"],"already":[],"ends":false}"#);
-        assert_eq!(serde_json::from_str::<Answer>(&line).expect("an answer"), answer);
+        let without_file = Answer::Steered { file: None, steered: steered.clone() };
+        for (answer, line) in [
+            (
+                Answer::Steered { file: Some("/x".into()), steered },
+                r#"{"outcome":"steered","file":"/x","changed":["a"],"already":[],"ends":false}"#,
+            ),
+            (without_file, r#"{"outcome":"steered","changed":["a"],"already":[],"ends":false}"#),
+            (Answer::NoFile, r#"{"outcome":"no_file"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&answer).expect("json"), line);
+            assert_eq!(serde_json::from_str::<Answer>(line).expect("an answer"), answer);
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! Writes log lines for people. The user chooses the destination (`-l`) and the level (`-v`). A line of a loop names the loop
-//! as `runner-<LOOP>`, or as `<POOL>/<LOOP>` if its pool has a name.
+//! as `runner-<LOOP>`, or as `<POOL>/<LOOP>` if its pool is one of a file.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -18,12 +18,13 @@ use crate::exit::{Failure, Result};
 use crate::printer::style;
 
 /// Returns a span for a fact; log lines inside it name its loop, or its pool if it concerns the pool as a whole.
-pub(crate) fn span_of(record: &FactRecord) -> tracing::Span {
+/// `names_pools` is true if there may be several pools.
+pub(crate) fn span_of(record: &FactRecord, names_pools: bool) -> tracing::Span {
     let index = record.loop_index;
     let name = match &record.pool {
         Some(pool) if record.is_of_pool() => pool.clone(),
-        Some(pool) => format!("{pool}/{index}"),
-        None => format!("runner-{index}"),
+        Some(pool) if names_pools => format!("{pool}/{index}"),
+        Some(_) | None => format!("runner-{index}"),
     };
     tracing::error_span!("loop", message = %name)
 }

@@ -5,7 +5,7 @@
 //!     lock            held (flock) as long as the process lives
 //!     instance.json   the forge, the scope and the prefix of each pool that it serves
 //!     taken-over      there if its process has died, and another one goes on with its runs and holds its lock
-//!     control.sock    requests to an orchestrator that runs from a file
+//!     control.sock    requests to an orchestrator
 //!     status.json     state of its loops, for `dayfly ps` ([`crate::status`])
 //!     environment/    one folder per loop: the handshake with the entrypoints
 //!     reserve         space that ends of runners may use on a full disk

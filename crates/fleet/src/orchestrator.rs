@@ -65,9 +65,11 @@ pub struct Orchestration {
     pub budget: Budget,
     /// The common environment directory.
     pub environment: PathBuf,
-    /// Changes of the pools while they run; none: they stay as they are, and [`orchestrate`] returns once their demand is
-    /// over. With changes, only a stop order or [`PoolChange::End`] ends it, because a change may bring new demand.
+    /// Changes of the pools while they run; none: they stay as they are.
     pub changes: Option<mpsc::Receiver<Changes>>,
+    /// True if [`orchestrate`] returns once the demand of all pools is over. If not, only a stop order or [`PoolChange::End`] ends
+    /// it, because a change may bring new demand.
+    pub ends_with_demand: bool,
     /// The sign of life for a watchdog.
     pub heartbeat: Option<Heartbeat>,
 }
@@ -104,6 +106,7 @@ struct Orchestrator {
     /// For the sources of further pools.
     sender: DemandSender,
     changes: Option<mpsc::Receiver<Changes>>,
+    ends_with_demand: bool,
     heartbeat: Option<Heartbeat>,
     /// Number of pools that it has got.
     added: u32,
@@ -146,7 +149,8 @@ impl Orchestrator {
         jobs: Option<DemandReceiver>,
         stop: Stop,
     ) -> Self {
-        let Orchestration { pools, budget, environment, changes, heartbeat } = orchestration;
+        let Orchestration { pools, budget, environment, changes, ends_with_demand, heartbeat } =
+            orchestration;
         let (decisive_sender, decisive) = mpsc::unbounded_channel();
         let (sender, receiver) = demand::channel();
         let mut orchestrator = Self {
@@ -162,6 +166,7 @@ impl Orchestrator {
             demand: Some(jobs.unwrap_or(receiver)),
             sender,
             changes,
+            ends_with_demand,
             heartbeat,
             added: 0,
             tasks: Tasks::default(),
@@ -190,7 +195,8 @@ impl Orchestrator {
                 }
             }
             self.remove_drained(&finished).await;
-            if self.changes.is_none() && finished.iter().all(|is_finished| *is_finished) {
+            let may_end = self.ends_with_demand || self.changes.is_none();
+            if may_end && finished.iter().all(|is_finished| *is_finished) {
                 return;
             }
             match self.next_input(wake).await {
@@ -376,5 +382,5 @@ async fn tell_of_job(news: JobNews, (roster, first): (&Roster, u32), facts: &Fac
 #[cfg(test)]
 pub(crate) mod tests {
     pub(crate) use super::change::tests::pool_of_processes;
-}
     pub(crate) use super::ends::tests::lab;
+}

@@ -1,4 +1,4 @@
-//! `dayfly pause`, `resume`, `drain` and `scale`: orders for the pools of an orchestrator that runs from a file.
+//! `dayfly pause`, `resume`, `drain` and `scale`: orders for the pools of an orchestrator.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::defaults;
 /// The orchestrator that an order is for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TargetArgs {
-    /// The orchestrator that runs from this file [default: the only one of this host that runs from a file]
+    /// The orchestrator that runs from this file [default: the only orchestrator of this host]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The orchestrator of this instance: its name in `dayfly ps`, or the beginning of that
@@ -25,7 +25,7 @@ pub(crate) struct TargetArgs {
 /// Arguments of `dayfly pause` and `dayfly resume`.
 #[derive(Debug, Args)]
 pub(crate) struct PoolsArgs {
-    /// Names of the pools [default: all of the orchestrator]
+    /// Names of the pools; without a file, the prefix is the name of the only one [default: all of the orchestrator]
     #[arg(value_name = "POOL", add = names::pools())]
     pub(crate) pools: Vec<String>,
     #[command(flatten)]

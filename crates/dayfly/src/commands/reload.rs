@@ -1,4 +1,4 @@
-//! `dayfly reload`: tells the orchestrators of this host that run from a file to read it again, and shows what has changed.
+//! `dayfly reload`: tells the orchestrators of this host to read their files again, and shows what has changed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,10 @@ use crate::control::{self, Answer, FileProblem, PoolChanges, Request};
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
 use crate::settings::Places;
+
+/// The answer of an orchestrator without a file, in words.
+const NO_FILE: &str =
+    "it was started without a file, so there is nothing to read again; its options count until it ends";
 
 /// The answer of one orchestrator.
 #[derive(Debug, Serialize)]
@@ -42,10 +46,10 @@ pub(super) fn absolute(config: Option<&Path>) -> Result<Option<PathBuf>> {
     config.map(std::path::absolute).transpose().map_err(Failure::usage)
 }
 
-/// Returns the orchestrators of this host that run from a file.
+/// Returns the orchestrators of this host.
 pub(super) fn orchestrators(places: &Places) -> Result<Vec<InstanceInfo>> {
     let instances = instance::all(&places.state).map_err(Failure::cannot)?;
-    // The lock says that the process lives, and only one that runs from a file has the socket.
+    // The lock says that the process lives, and only an orchestrator has the socket.
     Ok(instances.into_iter().filter(|one| one.alive && control::is_there(&one.folder)).collect())
 }
 
@@ -54,10 +58,9 @@ pub(super) fn no_orchestrator(why: String) -> Failure {
     Failure::cannot(why).hint("dayfly ps lists the loops that run here; --state names their state folder")
 }
 
-/// Returns the text that no orchestrator runs from a file, or from any.
-pub(super) fn none_runs_from(config: Option<&Path>) -> String {
-    let from = config.map_or_else(|| "a file".to_owned(), |config| config.display().to_string());
-    format!("no orchestrator of this host runs from {from}")
+/// Returns the text that no orchestrator runs from a file.
+pub(super) fn none_runs_from(config: &Path) -> String {
+    format!("no orchestrator of this host runs from {}", config.display())
 }
 
 /// Returns the name of an instance.
@@ -84,10 +87,11 @@ fn show(row: &Row) {
         }
         Answer::Refused { file, why, hint, problems } => {
             problems.iter().for_each(show_problem);
-            let text =
-                format!("{}: {} is refused, and nothing has changed: {why}", row.instance, file.display());
+            let file = file.as_deref().unwrap_or(Path::new("the file")).display();
+            let text = format!("{}: {file} is refused, and nothing has changed: {why}", row.instance);
             printer::error(text, hint.as_deref());
         }
+        Answer::NoFile => printer::note(format_args!("{}: {NO_FILE}", row.instance)),
         Answer::Failed { why } => printer::error(format_args!("{}: {why}", row.instance), None),
         Answer::OtherFile { .. } | Answer::Steered { .. } => {}
     }
@@ -105,8 +109,9 @@ fn show_problem(problem: &FileProblem) {
 /// Returns the end of the command: a refused file is wrong usage, and without any orchestrator nothing could be done.
 fn conclude(rows: &[Row], config: Option<&Path>) -> Result<Outcome> {
     let is = |test: fn(&Answer) -> bool| rows.iter().any(|row| test(&row.answer));
-    if rows.is_empty() {
-        return Err(no_orchestrator(none_runs_from(config)));
+    if rows.iter().all(|row| row.answer == Answer::NoFile) {
+        let from_none = || "no orchestrator of this host runs from a file".to_owned();
+        return Err(no_orchestrator(config.map_or_else(from_none, none_runs_from)));
     }
     if is(|answer| matches!(answer, Answer::Refused { .. })) {
         return Err(Failure::usage("a file was refused; its pools run on as before"));
@@ -153,11 +158,18 @@ mod tests {
         let good = || row(Answer::Reloaded { file: "/x".into(), pools: pools.clone(), problems: Vec::new() });
         let why = || "no".to_owned();
         let refused =
-            || row(Answer::Refused { file: "/x".into(), why: why(), hint: None, problems: Vec::new() });
+            || row(Answer::Refused { file: Some("/x".into()), why: why(), hint: None, problems: Vec::new() });
         let failed = || row(Answer::Failed { why: why() });
         assert_eq!(conclude(&[good()], None).expect("good"), Outcome::Success);
         assert_eq!(conclude(&[good(), refused(), failed()], None).expect_err("refused").code(), 2);
         assert_eq!(conclude(&[good(), failed()], None).expect_err("failed").code(), 3);
+        let without_file = || row(Answer::NoFile);
+        assert_eq!(conclude(&[good(), without_file()], None).expect("good"), Outcome::Success);
+        let only = conclude(&[without_file()], None).expect_err("nothing to read");
+        assert_eq!(
+            (only.code(), only.to_string().as_str()),
+            (3, "no orchestrator of this host runs from a file")
+        );
         let none = conclude(&[], Some(Path::new("/y"))).expect_err("none");
         assert_eq!(
             (none.code(), none.to_string().as_str()),

@@ -2,6 +2,7 @@
 
 use dayfly_e2e::{Dayfly, OwnState};
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::stage::{HELLO, REPOSITORY, Stage, listening, until};
 
@@ -226,6 +227,44 @@ async fn a_forge_that_is_not_there_at_the_start_is_waited_for_and_said_and_a_sig
     waiting.signal(Signal::TERM);
     waiting.wait().assert_status(143).assert_nothing_left();
     assert!(!state.path().join("instances").exists());
+}
+
+#[tokio::test]
+async fn an_orchestrator_without_a_file_takes_the_orders_of_an_administrator_for_its_prefix() {
+    let stage = Stage::new();
+    let words = ["orchestrator", "--json", "--", "-p", REPOSITORY];
+    let mut orchestrator = stage.with_token(words).start();
+    listening(&mut orchestrator);
+    let order = |words: &[&str]| {
+        let ended = stage.dayfly(words.iter().copied().chain(["--json"])).run();
+        ended.assert_status(0);
+        ended.events().remove(0)
+    };
+    let paused = order(&["pause"]);
+    assert_eq!((&paused["changed"], paused.get("file")), (&json!(["GH-runner"]), None), "{paused}");
+    orchestrator.wait_for_event("pool_paused");
+    orchestrator.wait_for_event("loop_ended");
+    assert_eq!(stage.lab.registrations().await, Vec::<String>::new());
+    assert_eq!(order(&["scale", "GH-runner", "--runners", "2"])["changed"], json!(["GH-runner"]));
+    assert_eq!(order(&["resume", "GH-runner"])["changed"], json!(["GH-runner"]));
+    for _ in 0..2 {
+        listening(&mut orchestrator);
+    }
+    let unknown = stage.dayfly(["drain", "GH-runer"]).run();
+    unknown.assert_status(2);
+    assert!(unknown.stderr.contains("did you mean GH-runner?"), "{}", unknown.stderr);
+    let reload = stage.dayfly(["reload"]).run();
+    reload.assert_status(3);
+    for text in ["it was started without a file", "no orchestrator of this host runs from a file"] {
+        assert!(reload.stderr.contains(text), "{}", reload.stderr);
+    }
+    // Its drain is that of the only pool, and so that of the orchestrator.
+    let drained = order(&["drain", "GH-runner", "--wait"]);
+    assert_eq!((&drained["changed"], &drained["ends"]), (&json!(["GH-runner"]), &json!(true)));
+    let ended = orchestrator.wait();
+    ended.assert_status(0);
+    stage.assert_nothing_left(&ended).await;
+    stage.lab.stop();
 }
 
 /// Starts a proxy to a lab, and returns the proxy's URL. The lab's proof then is for another connection than the caller's.

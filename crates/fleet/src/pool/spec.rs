@@ -22,7 +22,8 @@ pub const GROUP_DEFAULT: &str = "Default";
 /// The description of a pool of runners. Secrets are not part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolSpec {
-    /// Its name in the configuration file; none for a pool that comes from a command line.
+    /// Its name in the configuration file, or the prefix for the pool of an orchestrator without a file; none for the pool of
+    /// `dayfly runner` and `dayfly demo`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Name of the pool that it is a size of; none for a pool of its own. A pool and its sizes have one maximum and one weight

@@ -195,6 +195,7 @@ impl Demo {
             budget: Budget::default(),
             environment,
             changes: None,
+            ends_with_demand: true,
             heartbeat: None,
         }
     }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use dayfly_fleet::demand::{Demand, StartOrder};
 use dayfly_fleet::orchestrator::UP_LIMIT;
+use dayfly_fleet::pool::PoolSpec;
 
+use super::reload::PoolText;
 use super::{HostShare, Plan};
 use crate::cli::{LoopOptions, OrchestratorArgs};
 use crate::commands::runner::request::PoolRequest;
+use crate::config::{DemandWord, HostBudget, PoolConfig, Schedule, Timeouts};
 use crate::defaults;
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
@@ -43,12 +46,34 @@ pub(super) fn config_file(args: &OrchestratorArgs, options: &LoopOptions) -> Opt
 pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptions) -> Result<Plan> {
     let mut request = PoolRequest::read(options, places)?;
     request.spec.demand = Demand::Static { runners: args.runners, start: start_order(args) };
+    request.spec.name = Some(request.spec.prefix.clone());
+    let config = pool_config(&request.spec, args.runners);
     Ok(Plan {
         pools: vec![request],
+        texts: vec![PoolText::read(config)],
         share: HostShare::default(),
+        host_budget: HostBudget::default(),
         environment: args.environment.as_deref().map(make_environment).transpose()?,
         webhook: None,
+        file: None,
     })
+}
+
+/// Returns the pool as a file would describe it, so that an administrator can give the same orders for it. Its name is the prefix.
+fn pool_config(spec: &PoolSpec, runners: u32) -> PoolConfig {
+    PoolConfig {
+        name: spec.prefix.clone(),
+        forge: String::new(),
+        spec: spec.clone(),
+        sources: vec![DemandWord::Static],
+        scale_set: None,
+        min_idle: 0,
+        max: runners,
+        schedule: Schedule::default(),
+        timeouts: Timeouts::default(),
+        weight: spec.weight,
+        sizes: Vec::new(),
+    }
 }
 
 fn start_order(args: &OrchestratorArgs) -> StartOrder {

@@ -23,7 +23,7 @@ use super::runner::refresh::Keepers;
 use super::runner::request::PoolRequest;
 use super::validate;
 use crate::cli::{LoopOptions, OrchestratorArgs};
-use crate::config::Config;
+use crate::config::HostBudget;
 use crate::control;
 use crate::exit::{Failure, Outcome, Result};
 use crate::service::Service;
@@ -31,7 +31,7 @@ use crate::settings::Places;
 use crate::signals::Signals;
 use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
-use reload::{FilePool, PoolText, RunningFile, Triggers};
+use reload::{KnownPool, PoolText, RunningFile, RunningPools, Triggers};
 use webhook::Webhook;
 
 /// Shortest time between two signs of life, whatever the service manager demands.
@@ -40,11 +40,17 @@ const BEAT_MIN: Duration = Duration::from_millis(10);
 /// The pools to run, and their share of the host.
 struct Plan {
     pools: Vec<PoolRequest>,
+    /// The same pools, as an administrator and a reload know them.
+    texts: Vec<PoolText>,
     share: HostShare,
+    /// The share of the host, as the file gives it.
+    host_budget: HostBudget,
     /// The common environment directory; none: that of the instance.
     environment: Option<PathBuf>,
     /// The server for webhooks, if the file has one.
     webhook: Option<Webhook>,
+    /// The file that the pools come from; none: options.
+    file: Option<RunningFile>,
 }
 
 /// The share of this host that all pools together may use.
@@ -63,12 +69,11 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let mut signals = Signals::take_over()?.with_hand_over()?;
     let json = args.json || options.args.looping.json;
     let (service, service_end) = Service::start();
-    let (plan, file) = match flags::config_file(&args, &options) {
+    let (plan, hang_ups) = match flags::config_file(&args, &options) {
         Some(path) => {
             // Before the file is read, so that no change of it is missed.
             let hang_ups = signals.take_hang_ups()?;
-            let (plan, config, clients) = plan_of(places, &path)?;
-            (plan, Some((std::path::absolute(path).map_err(Failure::cannot)?, config, clients, hang_ups)))
+            (plan_of(places, &path)?, Some(hang_ups))
         }
         None => (flags::read(places, &args, &options)?, None),
     };
@@ -84,7 +89,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     host.limit_starts(plan.share.max_starts);
     host.limit_memory(plan.share.memory_overcommit);
     host.reserve_disk(plan.share.disk_reserve_mib);
-    let mut pump = Pump::open(&places.state, &instance, json)?.reporting_to(service.clone());
+    let pump = Pump::open(&places.state, &instance, json)?.reporting_to(service.clone());
+    let mut pump = pump.naming_pools(plan.file.is_some());
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let resolved: Vec<_> = pools.iter().map(|prepared| prepared.pool.clone()).collect();
@@ -95,50 +101,39 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         pools,
         budget: plan.share.budget,
         environment: plan.environment.unwrap_or_else(|| instance.environment()),
-        changes: file.is_some().then_some(changes),
+        changes: Some(changes),
+        ends_with_demand: plan.file.is_none(),
         heartbeat: heartbeat(&service),
     };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
     let running = webhook::beside(serving, &facts, running);
-    let stopped_by = match file {
-        Some((path, config, clients, hang_ups)) => {
-            let (asks, served) = control::serve(instance.folder())?;
-            let texts = config.pools.into_iter().map(PoolText::read);
-            let pools = texts.zip(resolved).zip(controls);
-            let pools =
-                pools.map(|((text, pool), controls)| FilePool { text, pool, controls, is_paused: false });
-            let file = RunningFile {
-                path,
-                pools: pools.collect(),
-                drained: Vec::new(),
-                is_ending: false,
-                host_budget: config.host,
-                clients,
-                webhook: config.webhook,
-                places,
-                json,
-                host: &host,
-                instance: &mut instance,
-                keepers,
-                changes: changes_sender,
-                service: service.clone(),
-            };
-            let reloading = file.serve(Triggers { hang_ups, asks });
-            let running = async {
-                tokio::select! {
-                    () = running => {}
-                    never = reloading => match never {},
-                    never = served => match never {},
-                }
-            };
-            service.ready();
-            super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1
-        }
-        None => {
-            service.ready();
-            super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await.1
+    let (asks, served) = control::serve(instance.folder())?;
+    let known = plan.texts.into_iter().zip(resolved).zip(controls);
+    let known = known.map(|((text, pool), controls)| KnownPool { text, pool, controls, is_paused: false });
+    let pools = RunningPools {
+        file: plan.file,
+        pools: known.collect(),
+        drained: Vec::new(),
+        is_ending: false,
+        host_budget: plan.host_budget,
+        places,
+        json,
+        host: &host,
+        instance: &mut instance,
+        keepers,
+        changes: changes_sender,
+        service: service.clone(),
+    };
+    let answering = pools.serve(Triggers { hang_ups, asks });
+    let running = async {
+        tokio::select! {
+            () = running => {}
+            never = answering => match never {},
+            never = served => match never {},
         }
     };
+    service.ready();
+    let (_, stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance, stopped_by).await?;
     drop((service, pump));
     service_end.wait();
@@ -152,14 +147,23 @@ fn heartbeat(service: &Service) -> Option<Heartbeat> {
 }
 
 /// Reads the pools of a file, and prints its problems.
-fn plan_of(places: &Places, path: &Path) -> Result<(Plan, Config, Clients)> {
+fn plan_of(places: &Places, path: &Path) -> Result<Plan> {
     let FileConfig { config, share } = file::read(places, path, validate::show)?;
     // Also if no pool takes webhooks yet, because a reload may bring one.
     let webhook = config.webhook.as_ref().map(webhook::listen).transpose()?;
     let mut clients = Clients::new(&config, webhook.as_ref().map(Webhook::subscriber))?;
     let pools = config.pools.iter().map(|pool| file::request(pool, &mut clients));
-    let plan = Plan { pools: pools.collect::<Result<_>>()?, share, environment: None, webhook };
-    Ok((plan, config, clients))
+    let pools = pools.collect::<Result<_>>()?;
+    let path = std::path::absolute(path).map_err(Failure::cannot)?;
+    Ok(Plan {
+        pools,
+        texts: config.pools.into_iter().map(PoolText::read).collect(),
+        share,
+        host_budget: config.host,
+        environment: None,
+        webhook,
+        file: Some(RunningFile { path, clients, webhook: config.webhook }),
+    })
 }
 
 /// Returns what an orchestrator gets of a pool, and what a reload needs of it.

@@ -1,4 +1,5 @@
-//! Reads the configuration file again while its pools run, and takes over what has changed.
+//! The pools of an orchestrator as an administrator knows them. If they come from a configuration file, it is read again on
+//! request while they run, and what has changed is taken over.
 //!
 //! ```text
 //!   SIGHUP ────────┐                 a failure in one of these steps changes nothing
@@ -30,14 +31,31 @@ use crate::settings::Places;
 use crate::signals::HangUps;
 pub(super) use difference::PoolText;
 
-/// The requests for a reload.
+/// The requests of an administrator.
 pub(super) struct Triggers {
-    pub(super) hang_ups: HangUps,
+    /// None without a file, because SIGHUP then stops the orchestrator.
+    pub(super) hang_ups: Option<HangUps>,
     pub(super) asks: mpsc::Receiver<Ask>,
 }
 
-/// A pool of the file that runs, and does not drain.
-pub(super) struct FilePool {
+impl Triggers {
+    /// Returns the next request; none for a SIGHUP. Cancel-safe.
+    async fn next(&mut self) -> Option<Ask> {
+        let hang_up = async {
+            match &mut self.hang_ups {
+                Some(hang_ups) => hang_ups.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = hang_up => None,
+            Some(ask) = self.asks.recv() => Some(ask),
+        }
+    }
+}
+
+/// A pool that runs, and does not drain.
+pub(super) struct KnownPool {
     pub(super) text: PoolText,
     pub(super) pool: Pool,
     pub(super) controls: Controls,
@@ -45,19 +63,25 @@ pub(super) struct FilePool {
     pub(super) is_paused: bool,
 }
 
-/// The file that an orchestrator runs from, and everything that a reload changes.
-pub(super) struct RunningFile<'a> {
+/// The file that an orchestrator runs from.
+pub(super) struct RunningFile {
     pub(super) path: PathBuf,
-    pub(super) pools: Vec<FilePool>,
+    pub(super) clients: Clients,
+    /// The server for webhooks, which a reload does not change.
+    pub(super) webhook: Option<WebhookConfig>,
+}
+
+/// The pools of an orchestrator, and everything that a reload or an order changes.
+pub(super) struct RunningPools<'a> {
+    /// None if the only pool comes from options.
+    pub(super) file: Option<RunningFile>,
+    pub(super) pools: Vec<KnownPool>,
     /// The pools of the file that an administrator has drained.
     pub(super) drained: Vec<PoolText>,
     /// True if all pools drain for good.
     pub(super) is_ending: bool,
     /// The share of the host, as the file gives it.
     pub(super) host_budget: HostBudget,
-    pub(super) clients: Clients,
-    /// The server for webhooks, which a reload does not change.
-    pub(super) webhook: Option<WebhookConfig>,
     pub(super) places: &'a Places,
     pub(super) json: bool,
     pub(super) host: &'a VmHost,
@@ -67,29 +91,35 @@ pub(super) struct RunningFile<'a> {
     pub(super) service: Service,
 }
 
-impl RunningFile<'_> {
+impl RunningPools<'_> {
     /// Serves requests, one after another, until it is dropped.
     pub(super) async fn serve(mut self, mut triggers: Triggers) -> Infallible {
         loop {
-            tokio::select! {
-                () = triggers.hang_ups.next() => drop(self.reload().await),
-                Some(Ask { request, answer, written }) = triggers.asks.recv() => {
-                    let was_ending = self.is_ending;
-                    // An asker that has gone away reads the outcome in the log.
-                    let _ = answer.send(self.answer(request).await);
-                    if self.is_ending && !was_ending {
-                        // Without a runner the process ends at once, and would take the answer with it.
-                        let _ = tokio::time::timeout(TRANSFER_LIMIT, written).await;
-                        self.end().await;
-                    }
-                }
+            let Some(Ask { request, answer, written }) = triggers.next().await else {
+                drop(self.reload().await);
+                continue;
+            };
+            let was_ending = self.is_ending;
+            // An asker that has gone away reads the outcome in the log.
+            let _ = answer.send(self.answer(request).await);
+            if self.is_ending && !was_ending {
+                // Without a runner the process ends at once, and would take the answer with it.
+                let _ = tokio::time::timeout(TRANSFER_LIMIT, written).await;
+                self.end().await;
             }
         }
     }
 
+    /// Returns the path of the file; none if there is no file.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| file.path.clone())
+    }
+
     async fn answer(&mut self, request: Request) -> Answer {
-        if request.config().is_some_and(|config| !is_same_file(config, &self.path)) {
-            return Answer::OtherFile { file: self.path.clone() };
+        let path = self.path();
+        let is_own = |config| path.as_deref().is_some_and(|path| is_same_file(config, path));
+        if request.config().is_some_and(|config| !is_own(config)) {
+            return Answer::OtherFile { file: path };
         }
         match request {
             Request::Reload { .. } => self.reload().await,
@@ -99,20 +129,21 @@ impl RunningFile<'_> {
 
     /// Reloads the file, and tells the outcome in the log.
     async fn reload(&mut self) -> Answer {
+        let Some(file) = self.path() else { return Answer::NoFile };
         self.service.reloading();
         let mut problems = Vec::new();
         let late = |_| {
             let limit = RELOAD_LIMIT.as_secs() / 60;
             Err(Failure::cannot(format!("its pools could not be prepared within {limit} minutes")))
         };
-        let taken =
-            tokio::time::timeout(RELOAD_LIMIT, self.take_over(&mut problems)).await.unwrap_or_else(late);
-        let file = self.path.clone();
+        let taken = tokio::time::timeout(RELOAD_LIMIT, self.take_over(&file, &mut problems))
+            .await
+            .unwrap_or_else(late);
         let answer = match taken {
             Ok(pools) => Answer::Reloaded { file, pools, problems },
             Err(failure) => {
                 let hint = failure.what_to_do().map(str::to_owned);
-                Answer::Refused { file, why: failure.to_string(), hint, problems }
+                Answer::Refused { file: Some(file), why: failure.to_string(), hint, problems }
             }
         };
         self.service.ready();
@@ -124,14 +155,15 @@ impl RunningFile<'_> {
     ///
     /// # Errors
     /// The file has errors, a new secret does not work, or a new pool cannot be prepared. Nothing has changed then.
-    async fn take_over(&mut self, problems: &mut Vec<FileProblem>) -> Result<PoolChanges> {
-        let file = file::read(self.places, &self.path, |finding| problems.push(problem(finding)))?;
-        if file.config.webhook != self.webhook {
+    async fn take_over(&mut self, path: &Path, problems: &mut Vec<FileProblem>) -> Result<PoolChanges> {
+        let file = file::read(self.places, path, |finding| problems.push(problem(finding)))?;
+        let Some(before) = &self.file else { return Err(Failure::cannot("there is no file")) };
+        if file.config.webhook != before.webhook {
             return Err(Failure::usage("the table webhook has changed, and is read at the start only")
                 .hint("start the orchestrator again; until then, leave the table as it was"));
         }
         let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
-        let Renewal { mut clients, secrets } = self.clients.renew(&file.config, &running)?;
+        let Renewal { mut clients, secrets } = before.clients.renew(&file.config, &running)?;
         let host_budget = file.config.host;
         let is_drained = |text: &PoolText| self.drained.iter().any(|one| is_same_or_size(text, one));
         let texts = file.config.pools.into_iter().map(PoolText::read);
@@ -149,7 +181,10 @@ impl RunningFile<'_> {
             prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?;
         self.make(&difference, found, prepared, file.share).await?;
         adopted.keep();
-        (self.clients, self.drained, self.host_budget) = (clients, drained, host_budget);
+        (self.drained, self.host_budget) = (drained, host_budget);
+        if let Some(file) = &mut self.file {
+            file.clients = clients;
+        }
         Ok(difference)
     }
 
@@ -214,13 +249,13 @@ impl RunningFile<'_> {
                 controls.set(text.config.schedule.clone(), text.config.min_idle, text.config.max);
             }
             let is_paused = difference.still_paused.contains(name);
-            self.pools.push(FilePool { text, pool, controls, is_paused });
+            self.pools.push(KnownPool { text, pool, controls, is_paused });
         }
     }
 }
 
 /// Returns the names of the pools of the file that stay paused: a size that is new is paused as its pool is.
-fn still_paused(running: &[FilePool], found: &[PoolText]) -> Vec<String> {
+fn still_paused(running: &[KnownPool], found: &[PoolText]) -> Vec<String> {
     let is_paused = |text: &&PoolText| {
         let same = running.iter().find(|pool| pool.text.config.name == text.config.name);
         let whole = || running.iter().find(|pool| is_same_or_size(text, &pool.text));
@@ -290,8 +325,9 @@ fn tell(answer: &Answer, json: bool) {
             for problem in problems.iter().filter(|problem| problem.is_error) {
                 tracing::warn!("{}", problem.text);
             }
-            tracing::warn!("{} is refused, and nothing has changed: {why}", file.display());
+            let file = file.as_deref().unwrap_or(Path::new("the file")).display();
+            tracing::warn!("{file} is refused, and nothing has changed: {why}");
         }
-        Answer::OtherFile { .. } | Answer::Steered { .. } | Answer::Failed { .. } => {}
+        Answer::OtherFile { .. } | Answer::NoFile | Answer::Steered { .. } | Answer::Failed { .. } => {}
     }
 }

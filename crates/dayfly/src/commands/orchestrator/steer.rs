@@ -1,4 +1,4 @@
-//! Carries out the orders of an administrator for the pools of a file: `dayfly pause`, `resume`, `drain` and `scale`.
+//! Carries out the orders of an administrator for the pools of an orchestrator: `dayfly pause`, `resume`, `drain` and `scale`.
 //!
 //! ```text
 //!              pause                  drain
@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The orders count until the orchestrator ends. A reload leaves pools paused and drained, and brings the file's numbers back.
+//! Without a file there is one pool, and its drain is that of the orchestrator.
 
 mod numbers;
 
 use dayfly_fleet::orchestrator::{Changes, PoolChange};
 
 use super::file;
-use super::reload::{FilePool, PoolText, RunningFile};
+use super::reload::{KnownPool, PoolText, RunningPools};
 use super::run_of;
 use crate::commands::runner::prepare::{self, PreparedPool};
 use crate::config::schema::nearest;
@@ -23,16 +24,16 @@ use crate::control::{Answer, PoolOrder, RELOAD_LIMIT, Steered};
 use crate::exit::{Failure, Result};
 use numbers::{notes_of_numbers, scaled};
 
-/// A pool of the file, or a size of one. An order for a pool is for its sizes too.
+/// The name and the fate of a pool, or of a size of one. An order for a pool is for its sizes too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct KnownPool {
+struct NamedPool {
     name: String,
     /// The pool that it is a size of.
     size_of: Option<String>,
     fate: PoolFate,
 }
 
-impl KnownPool {
+impl NamedPool {
     fn new(text: &PoolText, fate: PoolFate) -> Self {
         let size_of = text.config.spec.size_of.clone();
         Self { name: text.config.name.clone(), size_of, fate }
@@ -52,18 +53,18 @@ enum PoolFate {
     Drained,
 }
 
-impl RunningFile<'_> {
+impl RunningPools<'_> {
     /// Carries out an order, wholly or not at all.
     pub(super) async fn steer(&mut self, order: PoolOrder) -> Answer {
         let done = match order {
             _ if self.is_ending => self.steer_to_the_end(&order),
             PoolOrder::Pause { pools } => self.pause(&pools).await,
             PoolOrder::Resume { pools } => self.resume(&pools).await,
-            PoolOrder::Drain { pools } if pools.is_empty() => Ok(self.drain_all()),
+            PoolOrder::Drain { pools } if pools.is_empty() || self.file.is_none() => self.drain_all(&pools),
             PoolOrder::Drain { pools } => self.drain(&pools).await,
             PoolOrder::Scale { pool, max, min_idle } => self.scale(&pool, max, min_idle).await,
         };
-        let file = self.path.clone();
+        let file = self.path();
         match done {
             Ok(steered) => Answer::Steered { file, steered },
             Err(failure) if failure.is_usage() => {
@@ -115,7 +116,7 @@ impl RunningFile<'_> {
             let pool = prepared.pool.clone();
             let (run, controls) = run_of(prepared);
             changes.push(PoolChange::Add(Box::new(run)));
-            begun.push(FilePool { text, pool, controls, is_paused: false });
+            begun.push(KnownPool { text, pool, controls, is_paused: false });
         }
         self.send(changes).await?;
         self.mark(&paused, false);
@@ -145,11 +146,16 @@ impl RunningFile<'_> {
         Ok(Steered { changed, already, notes, ends: false })
     }
 
-    /// Decides to drain all pools for good; see [`Self::end`].
-    fn drain_all(&mut self) -> Steered {
+    /// Decides to drain all pools for good; see [`Self::end`]. `pools` are the names of the order, if it has any.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    fn drain_all(&mut self, pools: &[String]) -> Result<Steered> {
+        let known = self.known_pools();
+        named(&known, pools, PoolFate::Drained)?;
         self.is_ending = true;
-        let (already, changed) = split(self.known_pools(), PoolFate::Drained);
-        Steered { changed, already, ends: true, notes: Vec::new() }
+        let (already, changed) = split(known, PoolFate::Drained);
+        Ok(Steered { changed, already, ends: true, notes: Vec::new() })
     }
 
     /// Drains all pools, and has the orchestrator end with the last runner.
@@ -169,7 +175,7 @@ impl RunningFile<'_> {
             let why = format!("{name} is a size of {whole}, and all its sizes have one maximum");
             return Err(Failure::usage(why).hint(format!("dayfly scale {whole}")));
         }
-        let is_meant = |pool: &FilePool| known.iter().any(|known| known.name == pool.text.config.name);
+        let is_meant = |pool: &KnownPool| known.iter().any(|known| known.name == pool.text.config.name);
         let meant = self.pools.iter().enumerate().filter(|(_, pool)| is_meant(pool));
         let after = meant.map(|(at, pool)| Ok((at, scaled(&pool.text.config, max, min_idle)?)));
         let after = after.collect::<Result<Vec<_>>>()?;
@@ -182,7 +188,7 @@ impl RunningFile<'_> {
         {
             return Err(hint.into_iter().fold(Failure::usage(why), Failure::hint));
         }
-        let notes = notes_of_numbers(whole);
+        let notes = notes_of_numbers(whole, self.file.is_some());
         let is_same = |(at, pool): &(usize, PoolConfig)| self.pools[*at].text.config == *pool;
         let (same, after): (Vec<_>, Vec<_>) = after.into_iter().partition(is_same);
         let adjust = |(_, pool): &(usize, PoolConfig)| PoolChange::Adjust {
@@ -202,11 +208,11 @@ impl RunningFile<'_> {
         Ok(steered)
     }
 
-    /// Returns all pools of the file.
-    fn known_pools(&self) -> Vec<KnownPool> {
-        let fate = |pool: &FilePool| if pool.is_paused { PoolFate::Paused } else { PoolFate::Running };
-        let pools = self.pools.iter().map(|pool| KnownPool::new(&pool.text, fate(pool)));
-        pools.chain(self.drained.iter().map(|text| KnownPool::new(text, PoolFate::Drained))).collect()
+    /// Returns all pools.
+    fn known_pools(&self) -> Vec<NamedPool> {
+        let fate = |pool: &KnownPool| if pool.is_paused { PoolFate::Paused } else { PoolFate::Running };
+        let pools = self.pools.iter().map(|pool| NamedPool::new(&pool.text, fate(pool)));
+        pools.chain(self.drained.iter().map(|text| NamedPool::new(text, PoolFate::Drained))).collect()
     }
 
     fn mark(&mut self, names: &[String], is_paused: bool) {
@@ -230,7 +236,9 @@ impl RunningFile<'_> {
     /// # Errors
     /// A forge or this host cannot do what is requested. Nothing has changed then.
     async fn prepare(&mut self, texts: &[PoolText]) -> Result<Vec<PreparedPool>> {
-        let requests = texts.iter().map(|text| file::request(&text.config, &mut self.clients));
+        // Without a file, no pool is drained and resumed.
+        let Some(file) = &mut self.file else { return Ok(Vec::new()) };
+        let requests = texts.iter().map(|text| file::request(&text.config, &mut file.clients));
         let requests = requests.collect::<Result<Vec<_>>>()?;
         let preparing = prepare::prepare_more(self.places, self.host, self.instance, requests, self.json);
         tokio::time::timeout(RELOAD_LIMIT, preparing).await.unwrap_or_else(|_| {
@@ -244,7 +252,7 @@ impl RunningFile<'_> {
 ///
 /// # Errors
 /// There is no such pool.
-fn named(all: &[KnownPool], names: &[String], but: PoolFate) -> Result<Vec<KnownPool>> {
+fn named(all: &[NamedPool], names: &[String], but: PoolFate) -> Result<Vec<NamedPool>> {
     if names.is_empty() {
         return Ok(all.iter().filter(|pool| pool.fate != but).cloned().collect());
     }
@@ -254,14 +262,14 @@ fn named(all: &[KnownPool], names: &[String], but: PoolFate) -> Result<Vec<Known
         let hint = near.unwrap_or_else(|| format!("the pools are {}", known.join(", ")));
         return Err(Failure::usage(format!("there is no pool {unknown:?}")).hint(hint));
     }
-    let is_named = |pool: &&KnownPool| names.iter().any(|name| pool.is_named(name));
+    let is_named = |pool: &&NamedPool| names.iter().any(|name| pool.is_named(name));
     Ok(all.iter().filter(is_named).cloned().collect())
 }
 
 /// Returns the names of the pools that have a fate already, and of the others.
-fn split(pools: Vec<KnownPool>, fate: PoolFate) -> (Vec<String>, Vec<String>) {
+fn split(pools: Vec<NamedPool>, fate: PoolFate) -> (Vec<String>, Vec<String>) {
     let (already, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.fate == fate);
-    let names = |pools: Vec<KnownPool>| pools.into_iter().map(|pool| pool.name).collect();
+    let names = |pools: Vec<NamedPool>| pools.into_iter().map(|pool| pool.name).collect();
     (names(already), names(others))
 }
 
@@ -274,8 +282,8 @@ fn is_drained(name: &str) -> Failure {
 mod tests {
     use super::*;
 
-    fn pools() -> Vec<KnownPool> {
-        let pool = |name: &str, size_of: Option<&str>, fate| KnownPool {
+    fn pools() -> Vec<NamedPool> {
+        let pool = |name: &str, size_of: Option<&str>, fate| NamedPool {
             name: name.to_owned(),
             size_of: size_of.map(str::to_owned),
             fate,

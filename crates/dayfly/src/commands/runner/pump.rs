@@ -32,6 +32,8 @@ pub(crate) struct Pump {
     service: Service,
     /// The last line of text for the service manager.
     told: String,
+    /// True if the log names the pool of each loop.
+    names_pools: bool,
 }
 
 impl Pump {
@@ -50,9 +52,15 @@ impl Pump {
             troubled: false,
             service: Service::default(),
             told: String::new(),
+            names_pools: false,
         };
         pump.status.write(&pump.folder).map_err(Failure::cannot)?;
         Ok(pump)
+    }
+
+    /// Names the pool of each loop in the log, if there may be several.
+    pub(crate) fn naming_pools(self, names_pools: bool) -> Self {
+        Self { names_pools, ..self }
     }
 
     /// Reports the state to a service manager too.
@@ -75,7 +83,7 @@ impl Pump {
         if self.json {
             printer::json(record);
         }
-        log::span_of(record).in_scope(|| tell(record));
+        log::span_of(record, self.names_pools).in_scope(|| tell(record));
         if let Err(error) = self.logs.take(record) {
             self.trouble("the log of a runner", &error);
         }

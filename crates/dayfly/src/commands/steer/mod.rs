@@ -1,5 +1,4 @@
-//! `dayfly pause`, `resume`, `drain` and `scale`: sends an order to the orchestrator that runs from a file, and shows what it
-//! has changed.
+//! `dayfly pause`, `resume`, `drain` and `scale`: sends an order to an orchestrator, and shows what it has changed.
 
 mod wait;
 
@@ -53,7 +52,7 @@ async fn give(places: &Places, target: &TargetArgs, order: PoolOrder) -> Result<
     for one in choose(reload::orchestrators(places)?, target)? {
         answers.extend(reload::ask(&one, &request).await.map(|row| (one.folder, row)));
     }
-    // Without a file there is one answer. Of one file, one orchestrator is what its owner means.
+    // If no file is named, there is one answer. Of one file, one orchestrator is what its owner means.
     let Some((folder, row)) = answers.pop() else { return Err(no_orchestrator(target)) };
     if target.json {
         printer::json(&row);
@@ -70,7 +69,7 @@ async fn give(places: &Places, target: &TargetArgs, order: PoolOrder) -> Result<
             Err(hint.into_iter().fold(Failure::usage(format!("{instance}: {why}")), Failure::hint))
         }
         Answer::Failed { why } => Err(Failure::cannot(format!("{instance}: {why}"))),
-        Answer::Reloaded { .. } | Answer::OtherFile { .. } => {
+        Answer::Reloaded { .. } | Answer::OtherFile { .. } | Answer::NoFile => {
             Err(Failure::cannot(format!("{instance}: it has answered something else")))
         }
     }
@@ -90,7 +89,7 @@ fn choose(all: Vec<InstanceInfo>, target: &TargetArgs) -> Result<Vec<InstanceInf
     let meant: Vec<InstanceInfo> = all.into_iter().filter(begins).collect();
     match meant.len() {
         0 if target.instance.is_some() && !everyone.is_empty() => {
-            Err(no_orchestrator(target).hint(format!("those that run from a file are {everyone}")))
+            Err(no_orchestrator(target).hint(format!("those that run are {everyone}")))
         }
         0 => Err(no_orchestrator(target)),
         1 => Ok(meant),
@@ -104,8 +103,9 @@ fn choose(all: Vec<InstanceInfo>, target: &TargetArgs) -> Result<Vec<InstanceInf
 
 fn no_orchestrator(target: &TargetArgs) -> Failure {
     reload::no_orchestrator(match (&target.config, &target.instance) {
-        (None, Some(name)) => format!("no orchestrator that runs from a file has the instance {name:?}"),
-        (config, _) => reload::none_runs_from(config.as_deref()),
+        (Some(config), _) => reload::none_runs_from(config),
+        (None, Some(name)) => format!("no orchestrator of this host has the instance {name:?}"),
+        (None, None) => "no orchestrator runs on this host".to_owned(),
     })
 }
 
@@ -171,12 +171,11 @@ mod tests {
         );
         assert!(chosen(&["abc", "abd", "x"], &target(None, Some("ab"))).contains("may be meant: abc, abd;"));
         let none = chosen(&["abc"], &target(None, Some("q")));
-        assert_eq!(
-            none,
-            "3 no orchestrator that runs from a file has the instance \"q\"; those that run from a file are abc"
-        );
+        assert_eq!(none, "3 no orchestrator of this host has the instance \"q\"; those that run are abc");
+        assert!(chosen(&[], &target(None, None)).starts_with("3 no orchestrator runs on this host;"));
         assert!(
-            chosen(&[], &target(None, None)).starts_with("3 no orchestrator of this host runs from a file")
+            chosen(&[], &target(Some("/f"), None))
+                .starts_with("3 no orchestrator of this host runs from /f;")
         );
         assert!(chosen(&["abc"], &target(None, Some(""))).starts_with('3'));
     }

@@ -124,6 +124,7 @@ impl Stage {
             budget: Budget::default(),
             environment: state.path().join("environment"),
             changes: Some(receiver),
+            ends_with_demand: false,
             heartbeat,
         };
         let running = tokio::spawn(async move { orchestrate(orchestration, &host, &sink, None, stop).await });

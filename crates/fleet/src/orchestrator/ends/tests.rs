@@ -58,6 +58,7 @@ impl Stage {
             budget: Budget::default(),
             environment: folder.path().join("environment"),
             changes: None,
+            ends_with_demand: true,
             heartbeat: None,
         };
         let mut orchestrator = Orchestrator::new(orchestration, &host, &sink, None, stop);

@@ -42,15 +42,16 @@ pub(super) fn scaled(pool: &PoolConfig, max: Option<u32>, min_idle: Option<u32>)
     Ok(PoolConfig { spec, max: new_max, min_idle: new_min_idle, ..pool.clone() })
 }
 
-/// Returns what an administrator has to know about numbers that are not those of the file.
-pub(super) fn notes_of_numbers(pool: &PoolConfig) -> Vec<String> {
+/// Returns what an administrator has to know about numbers that are not those of the file or of the options.
+pub(super) fn notes_of_numbers(pool: &PoolConfig, has_file: bool) -> Vec<String> {
     let numbers = match pool.spec.demand {
         Demand::Static { .. } => format!("{} has {} runners", pool.name, pool.max),
         Demand::Scaled(_) | Demand::Jobs { .. } => {
             format!("{} has at most {} runners, and keeps {} idle", pool.name, pool.max, pool.min_idle)
         }
     };
-    let mut notes = vec![format!("{numbers}, until the next reload or restart")];
+    let end = if has_file { "reload or restart" } else { "restart" };
+    let mut notes = vec![format!("{numbers}, until the next {end}")];
     if !pool.schedule.entries.is_empty() {
         notes.push("its schedule still replaces the number of idle runners while an entry holds".to_owned());
     }
