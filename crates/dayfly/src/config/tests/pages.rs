@@ -4,6 +4,7 @@ use super::{around, parse};
 
 const POOLS: &str = include_str!("../../../../../docs/pools.md");
 const SCALE_SETS: &str = include_str!("../../../../../docs/scale-sets.md");
+const README: &str = include_str!("../../../../../README.md");
 
 /// Returns the code blocks of a language, with the lines at which they begin.
 fn blocks(page: &str, language: &str) -> Vec<(usize, String)> {
@@ -29,7 +30,7 @@ fn blocks(page: &str, language: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn every_example_of_the_pages_is_good() {
-    let examples: Vec<_> = [POOLS, SCALE_SETS].iter().flat_map(|page| blocks(page, "toml")).collect();
+    let examples: Vec<_> = [POOLS, SCALE_SETS, README].iter().flat_map(|page| blocks(page, "toml")).collect();
     assert!(examples.len() >= 6, "{}", examples.len());
     let mut forge = String::new();
     for (line, example) in examples {
