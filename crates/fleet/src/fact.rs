@@ -317,6 +317,14 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         template: Option<String>,
     },
+    /// The limits that the kernel of this host enforces for the VMM.
+    VmLimited {
+        /// The limits, in words for people.
+        enforced: Vec<String>,
+        /// The limits that this host cannot enforce, each with the reason.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<String>,
+    },
     /// The machine of a process that died is taken over. The fields are what that process knew of the runner.
     VmTakenOver {
         /// Id of the VMM's process.
@@ -724,6 +732,7 @@ pub(crate) mod tests {
             Fact::VmmStarted { pid: 3, from: StartKind::Fork, template: Some(template.clone()) },
             Fact::VmmStarted { pid: 3, from: StartKind::Spare, template: Some(template) },
             Fact::VmRestarted { reason: reason.clone() },
+            Fact::VmLimited { enforced: vec![text()], missing: vec![text()] },
             Fact::AgentHello,
             Fact::Milestone { milestone: Milestone::DockerReady, uptime_ms: 4 },
             Fact::RunnerUp,

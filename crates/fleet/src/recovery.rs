@@ -102,6 +102,7 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
     if let Err(error) = dayfly_vm::check::sweep_checks(state).await {
         sweep.left.push((state.to_owned(), error.to_string()));
     }
+    dayfly_vm::sweep_groups(state).await;
     for abandoned in instance::abandoned(state)? {
         // Spares belong to no forge and no scope, so any start may destroy them.
         for spare in abandoned.spares()? {

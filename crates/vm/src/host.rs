@@ -109,7 +109,7 @@ pub fn facts(
     checks.push(descriptors());
     checks.push(isolation());
     checks.extend(crate::network::checks());
-    checks.push(cgroups());
+    checks.push(crate::cgroup::check());
     checks
 }
 
@@ -268,18 +268,6 @@ fn mounts() -> Check {
             Check::warn(NAME, seen, Some("apt-get install virtiofsd (Debian 12: qemu-system-common)"))
         }
     }
-}
-
-fn cgroups() -> Check {
-    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let kind = |kind: &str| mounted.lines().any(|line| line.split(' ').nth(2) == Some(kind));
-    let seen = match (kind("cgroup2"), kind("cgroup")) {
-        (true, false) => "version 2",
-        (true, true) => "versions 1 and 2 side by side",
-        (false, true) => "version 1",
-        (false, false) => "none mounted",
-    };
-    Check::ok("cgroups", format!("{seen} (VMMs are not limited by them yet)"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! The crate never prints, never reads environment variables, never exits the process, and knows nothing about forges.
 
 mod accel;
+mod cgroup;
 pub mod check;
 mod console;
 mod driver;
@@ -34,6 +35,7 @@ mod vm_host;
 mod vmm;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
+pub use cgroup::{MachineLimits, MemoryKill, sweep_groups};
 pub use driver::{
     ChooseError, ChosenDriver, DriverKind, DriverKindError, Pulling, UsableDrivers, choose, find, pull,
 };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::accel::Accel;
+use crate::cgroup::Cgroups;
 use crate::fork::Spares;
 use crate::fork::template::Templates;
 use crate::launch::Launcher;
@@ -41,6 +42,8 @@ pub struct VmHost {
     /// Space that stays free on the disk of the machines' folders, MiB.
     disk_reserve_mib: Arc<AtomicU64>,
     pub(crate) pace: Pace,
+    /// The control groups of machines.
+    pub(crate) cgroups: Cgroups,
     /// Held while a probe guest boots, so that concurrent starts boot one probe guest and share its result.
     pub(crate) probing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -111,6 +114,7 @@ impl VmHost {
     pub fn new(state: PathBuf, launcher: Launcher) -> Self {
         let tool_folders = TOOL_FOLDERS.iter().map(PathBuf::from).collect();
         Self {
+            cgroups: Cgroups::of(&state),
             state,
             launcher,
             qemu: None,

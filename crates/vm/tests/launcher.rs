@@ -2,11 +2,13 @@
 //!
 //! It does not use libtest, because a program that becomes a launcher must not have libtest's threads.
 #![expect(unsafe_code, reason = "the whole test enters a network namespace")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 #![expect(clippy::unwrap_used, reason = "a test with a main of its own, which prints as libtest does")]
 
 #[macro_use]
 mod harness;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, Network,
-    QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec,
+    AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, MemoryKill,
+    Network, QemuSettings, StartError, Vm, VmEvent, VmHost, VmSpec,
 };
 
 /// Shows identity, privileges, network and descriptors, then fails with status 7.
@@ -250,8 +252,10 @@ async fn a_machine_that_says_nothing_is_started_once_again_and_then_given_up() {
     }
     let [
         VmEvent::VmmStarted { pid: first, .. },
+        VmEvent::Limited(_),
         VmEvent::Restarted { reason },
         VmEvent::VmmStarted { pid: second, .. },
+        VmEvent::Limited(_),
         VmEvent::Gone { exit, console_tail },
     ] = told.as_slice()
     else {
@@ -346,6 +350,79 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     assert!(matches!(setting.start(&setting.host(), open()).await, Err(StartError::Launch(_))));
     assert_eq!(links(), Vec::<String>::new());
     assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+/// Returns the folders of the control groups of a machine, and the processes in them.
+fn groups(pid: u32) -> Vec<(PathBuf, String)> {
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let names: BTreeSet<&str> = own.lines().filter_map(|line| line.split("/dayfly-vm-").nth(1)).collect();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let tops =
+        mounts.lines().filter(|line| line.contains(" cgroup")).map(|line| line.split(' ').nth(1).unwrap());
+    let below =
+        own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("/dayfly-vm-"));
+    let paths: BTreeSet<PathBuf> = below
+        .flat_map(|path| tops.clone().map(move |top| PathBuf::from(format!("{top}{path}"))))
+        .filter(|path| path.exists())
+        .collect();
+    assert!(names.len() <= 1, "one name in all hierarchies: {names:?}");
+    let with_processes = |path: PathBuf| {
+        let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap();
+        (path, processes)
+    };
+    paths.into_iter().map(with_processes).collect()
+}
+
+async fn a_machine_has_a_control_group_of_its_own_which_goes_with_it() {
+    let setting = Setting::new(WAIT);
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
+    let Some(VmEvent::Limited(limits)) = vm.next_event().await else { panic!("no limits") };
+    if limits.enforced.is_empty() {
+        eprintln!("skipped: this host limits nothing: {:?}", limits.missing);
+        vm.destroy().await.unwrap();
+        return;
+    }
+    let before = groups(pid);
+    assert!(!before.is_empty());
+    for (path, processes) in &before {
+        assert_eq!(processes.trim(), pid.to_string(), "{}", path.display());
+    }
+    vm.destroy().await.unwrap();
+    assert!(before.iter().all(|(path, _)| !path.exists()), "{before:?}");
+
+    // As after `kill -9` of this process: only the run folder leads to the groups, and to a process that a hostile VMM has left.
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    let Some(VmEvent::VmmStarted { pid, .. }) = vm.next_event().await else { panic!("no VMM") };
+    let before = groups(pid);
+    let mut left = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    for (path, _) in &before {
+        fs::write(path.join("cgroup.procs"), left.id().to_string()).unwrap();
+    }
+    vm.detach();
+    dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    assert!(before.iter().all(|(path, _)| !path.exists()), "{before:?}");
+    assert_eq!(left.wait().unwrap().code(), None, "it was killed");
+    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+}
+
+/// Stands for a VMM whose guest has broken out: it takes all memory that it gets. It does not know how much that is.
+const HOG: &str = "#!/bin/sh\nhead -c 4G /dev/zero | tail\nexit 5\n";
+
+async fn a_machine_that_takes_more_memory_than_its_size_ends_and_says_why() {
+    let setting = Setting::new(HOG);
+    let mut vm = setting.start(&setting.host(), setting.spec()).await.unwrap();
+    let Some(VmEvent::VmmStarted { .. }) = vm.next_event().await else { panic!("no VMM") };
+    let Some(VmEvent::Limited(limits)) = vm.next_event().await else { panic!("no limits") };
+    if !limits.enforced.iter().any(|limit| limit.contains("memory")) {
+        eprintln!("skipped: this host limits no memory: {:?}", limits.missing);
+        vm.destroy().await.unwrap();
+        return;
+    }
+    // 256 MiB of the guest; 256 of the VMM, 256 of translated code, 4 of tables.
+    assert_eq!(limits.enforced[0], "772 MiB of memory");
+    assert_eq!(gone(&mut vm).await.0, Exit::OutOfMemory(MemoryKill::Limit(Some(772))));
+    vm.destroy().await.unwrap();
 }
 
 /// Returns true if a process exists and is not a zombie.
@@ -505,6 +582,8 @@ fn main() -> ExitCode {
         a_machine_that_is_dropped_ends_and_one_that_is_let_go_lives
         a_network_outlives_the_process_that_made_it_and_goes_with_the_machine
         a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine
+        a_machine_has_a_control_group_of_its_own_which_goes_with_it
+        a_machine_that_takes_more_memory_than_its_size_ends_and_says_why
         a_machine_starts_although_the_program_on_the_disk_is_a_newer_one
         what_cannot_start_says_why_and_leaves_nothing
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS, Ending, Observation};
-use dayfly_vm::{StartedFrom, Vm, VmEvent};
+use dayfly_vm::{MachineLimits, StartedFrom, Vm, VmEvent};
 use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -441,6 +441,7 @@ impl Run<'_> {
                 };
                 Fact::VmmStarted { pid, from, template }
             }
+            VmEvent::Limited(MachineLimits { enforced, missing }) => Fact::VmLimited { enforced, missing },
             VmEvent::TakenOver { pid } => Fact::VmTakenOver {
                 pid,
                 phase: self.state.phase,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::template::{Blueprint, Opened};
+use crate::cgroup::{Cgroups, GroupSize};
 use crate::forward::Forward;
 use crate::launch::Launcher;
 use crate::machine::spawn::Recipe;
@@ -19,6 +20,7 @@ use dayfly_image::Image;
 #[derive(Debug)]
 pub(super) struct MachineParts {
     pub(super) launcher: Launcher,
+    pub(super) cgroups: Cgroups,
     pub(super) platform: Platform,
     pub(super) name: String,
     pub(super) cpus: u32,
@@ -46,6 +48,7 @@ impl MachineParts {
     ) -> Self {
         Self {
             launcher: host.launcher.clone(),
+            cgroups: host.cgroups.clone(),
             platform: blueprint.platform.clone(),
             name,
             cpus: blueprint.cpus,
@@ -143,6 +146,13 @@ impl MachineParts {
             command: vmm::plan(&needs),
             launcher: self.launcher.clone(),
             accel: self.platform.accel,
+            cgroups: self.cgroups.clone(),
+            size: GroupSize {
+                memory_mib: self.memory_mib,
+                cpus: self.cpus,
+                accel: self.platform.accel,
+                shares: self.shares.as_ref().map_or(0, |shares| shares.list.len()),
+            },
             name: self.name.clone(),
             run_dir: self.run_dir.clone(),
             connection: Arc::clone(&self.connection),

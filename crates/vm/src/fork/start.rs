@@ -45,6 +45,7 @@ pub(crate) async fn start(
     let beginning = begin(host, plan, &settings, &spec, run_dir).await?;
     let parts = MachineParts {
         launcher: host.launcher.clone(),
+        cgroups: host.cgroups.clone(),
         platform,
         name: spec.name.clone(),
         cpus: spec.machine.cpus,

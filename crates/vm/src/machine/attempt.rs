@@ -95,6 +95,8 @@ impl AfterAttempt {
         match (start, reason) {
             _ if is_up => Self::Finished,
             (_, Some(EndReason::Ordered)) => Self::Finished,
+            // Another start of the machine needs no less. The template is not the cause.
+            _ if matches!(exit, Exit::OutOfMemory(_)) => Self::Finished,
             (InitialState::Fork | InitialState::Spare, _) => Self::BootInstead,
             // A job may have run in it, so it is not started again.
             (InitialState::TakenOver { .. }, _) => Self::Finished,
@@ -281,6 +283,16 @@ mod tests {
         ] {
             let after = AfterAttempt::of(start, is_up, reason, &Exit::PoweredOff, boots);
             assert_eq!(after, expected, "{start:?} {reason:?} {boots}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_was_killed_for_memory_does_not_count_against_its_template() {
+        let exit = Exit::OutOfMemory(crate::cgroup::MemoryKill::Host);
+        for start in [InitialState::Fork, InitialState::Spare, InitialState::Boot] {
+            for reason in [None, Some(EndReason::HelloMissed)] {
+                assert_eq!(AfterAttempt::of(start, false, reason, &exit, 1), AfterAttempt::Finished);
+            }
         }
     }
 

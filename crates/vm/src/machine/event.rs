@@ -3,6 +3,7 @@
 use dayfly_guest::protocol::{Milestone, Source};
 
 use super::Exit;
+use crate::cgroup::MachineLimits;
 
 /// The origin of a machine's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum VmEvent {
         /// The kernel, template or spare that the machine was started from.
         from: StartedFrom,
     },
+    /// The limits that the kernel of this host enforces for the VMM. Comes after [`VmEvent::VmmStarted`].
+    Limited(MachineLimits),
     /// This process has taken the machine over from one that died.
     TakenOver {
         /// Id of the VMM's process.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dayfly_guest::protocol;
 
+use crate::cgroup::MemoryKill;
 use crate::process::Ending;
 use crate::vmm::{self, ShutdownCause};
 
@@ -72,7 +73,9 @@ pub enum Exit {
         /// The VMM's exit status.
         code: i32,
     },
-    /// Something else killed the VMM: a person, or the kernel of a host that is out of memory.
+    /// The kernel of this host killed the VMM, or a server of its files, for memory.
+    OutOfMemory(MemoryKill),
+    /// Something else killed the VMM: a person, or the kernel of a host that is out of memory and has no control groups.
     Signalled {
         /// The signal's number.
         signal: i32,
@@ -110,6 +113,18 @@ impl std::fmt::Display for Exit {
             Self::NeverStarted => f.write_str(
                 "an earlier process of dayfly died before it had started a runner in the machine, so it was killed",
             ),
+            Self::OutOfMemory(MemoryKill::Limit(Some(mib))) => write!(
+                f,
+                "the kernel of this host killed the VMM, because the machine had used up the {mib} MiB that it may take \
+                 from this host"
+            ),
+            Self::OutOfMemory(MemoryKill::Limit(None)) => f.write_str(
+                "the kernel of this host killed the VMM, because the machine had used up the memory that it may take from \
+                 this host",
+            ),
+            Self::OutOfMemory(MemoryKill::Host) => {
+                f.write_str("the kernel of this host killed the VMM, because the host's memory was used up")
+            }
             Self::Failed { code } => write!(f, "the VMM failed with exit status {code}"),
             Self::Signalled { signal } => write!(f, "the VMM was killed from outside by signal {signal}"),
         }
@@ -181,12 +196,30 @@ pub(super) struct ExitEvidence {
     pub(super) shutdown: Option<ShutdownCause>,
     /// Why a disk of the machine failed, if one did.
     pub(super) disk_failure: Option<String>,
+    /// Why the kernel of this host has killed a process of the machine for memory, if it has.
+    pub(super) memory_kill: Option<MemoryKill>,
     /// The panic message on the console. A guest can print one itself, but this only misleads the people who read it.
     pub(super) panic_message: Option<String>,
 }
 
+impl ExitEvidence {
+    /// Returns true if the VMM has ended otherwise than by its guest's or its owner's will. A machine also hangs if the kernel has
+    /// killed a server of its files.
+    fn is_unordered_end(&self, ending: &io::Result<Ending>) -> bool {
+        match (self.reason, ending) {
+            (Some(EndReason::Silent(_) | EndReason::HelloMissed), _) => true,
+            (Some(_), _) | (None, Err(_) | Ok(Ending::Exited(0))) => false,
+            (None, Ok(Ending::Unknown)) => self.shutdown.is_none(),
+            (None, Ok(Ending::Exited(_) | Ending::Signalled(_))) => true,
+        }
+    }
+}
+
 /// Derives the exit from the end of the VMM's process and the other known facts.
 pub(super) fn classify(ending: io::Result<Ending>, evidence: &ExitEvidence) -> Exit {
+    if let Some(kill) = evidence.memory_kill.filter(|_| evidence.is_unordered_end(&ending)) {
+        return Exit::OutOfMemory(kill);
+    }
     match (evidence.reason, ending) {
         (Some(EndReason::WrongVersion(guest)), _) => Exit::WrongVersion { guest, host: protocol::VERSION },
         (_, Err(error)) => Exit::Unobserved { reason: error.to_string() },
@@ -265,6 +298,38 @@ mod tests {
         for reason in [EndReason::Ordered, EndReason::HelloMissed, EndReason::NotRestored] {
             assert_eq!(killed(reason), Exit::Killed, "{reason:?}");
         }
+    }
+
+    #[test]
+    fn a_machine_that_the_kernel_has_killed_for_memory_is_told_apart_from_one_that_ended_by_itself() {
+        let kill = MemoryKill::Limit(Some(1344));
+        let after = |reason: Option<EndReason>, shutdown, ending| {
+            let demand = reason.map_or(ExitDemand::None, |_| ExitDemand::Kill);
+            let memory_kill = Some(kill);
+            let evidence = ExitEvidence { reason, demand, shutdown, memory_kill, ..ExitEvidence::default() };
+            classify(Ok(ending), &evidence)
+        };
+        let silent = Some(EndReason::Silent(Duration::from_secs(300)));
+        for (reason, ending) in [
+            (None, Ending::Signalled(9)),
+            (None, Ending::Unknown),
+            (None, Ending::Exited(1)),
+            (silent, Ending::Signalled(9)),
+            (Some(EndReason::HelloMissed), Ending::Signalled(9)),
+        ] {
+            assert_eq!(after(reason, None, ending), Exit::OutOfMemory(kill), "{reason:?} {ending:?}");
+        }
+        // A server of files was killed before, and the machine went on.
+        assert_eq!(after(None, Some(ShutdownCause::Other), Ending::Exited(0)), Exit::PoweredOff);
+        assert_eq!(after(None, Some(ShutdownCause::Other), Ending::Unknown), Exit::PoweredOff);
+        assert_eq!(after(Some(EndReason::Ordered), None, Ending::Signalled(9)), Exit::Killed);
+        let kinds = [kill, MemoryKill::Limit(None), MemoryKill::Host];
+        let said = kinds.map(|kill| Exit::OutOfMemory(kill).to_string());
+        insta::assert_snapshot!(said.join("\n"), @r"
+        the kernel of this host killed the VMM, because the machine had used up the 1344 MiB that it may take from this host
+        the kernel of this host killed the VMM, because the machine had used up the memory that it may take from this host
+        the kernel of this host killed the VMM, because the host's memory was used up
+        ");
     }
 
     #[test]

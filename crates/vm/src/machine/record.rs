@@ -321,17 +321,19 @@ fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Removes a machine's network, and its files from its run folder. The record is removed last. Returns the record of the
-/// network if it could not be read.
-pub(super) async fn remove_files(run_dir: &Path) -> Result<Option<PathBuf>, LeftoverError> {
+/// Removes a machine's control group with the processes in it, its network, and its files from its run folder. The record is
+/// removed last. Returns the records of group and network that could not be read.
+pub(super) async fn remove_files(run_dir: &Path) -> Result<Vec<PathBuf>, LeftoverError> {
     let folder = run_dir.to_owned();
     // On a blocking thread, because the kernel takes a while to remove links, and another process may hold the lock.
     let removed = tokio::task::spawn_blocking(move || remove_files_now(&folder)).await;
     removed.unwrap_or_else(|error| Err(at("remove the files of", run_dir, io::Error::other(error))))
 }
 
-pub(super) fn remove_files_now(run_dir: &Path) -> Result<Option<PathBuf>, LeftoverError> {
-    let unreadable = crate::network::remove(run_dir)?;
+pub(super) fn remove_files_now(run_dir: &Path) -> Result<Vec<PathBuf>, LeftoverError> {
+    // First, because processes that are left could use the rest.
+    let mut unreadable: Vec<PathBuf> = crate::cgroup::remove(run_dir)?.into_iter().collect();
+    unreadable.extend(crate::network::remove(run_dir)?);
     let guest = run_dir.join(GUEST_FOLDER);
     remove_folder(&guest).map_err(|source| at("remove", &guest, source))?;
     let servers = (0..SHARES_MAX).map(server_record);
@@ -358,7 +360,8 @@ fn at(what: &'static str, path: &Path, source: io::Error) -> LeftoverError {
     LeftoverError::Io { what, path: path.to_owned(), source }
 }
 
-fn boot_id() -> io::Result<String> {
+/// Returns the id of this boot of the host.
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
@@ -480,7 +483,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_a_power_cut_has_damaged_is_removed_and_told() {
-        let names = [RECORD.to_owned(), server_record(0), server_record(15), "network.json".to_owned()];
+        let of_parts = ["network.json", "cgroup.json"].map(str::to_owned);
+        let names = [RECORD.to_owned(), server_record(0), server_record(15)].into_iter().chain(of_parts);
         for name in names {
             for content in ["", r#"{"name":"m","pi"#, "\0\0\0\0"] {
                 let folder = tempfile::tempdir().expect("folder");

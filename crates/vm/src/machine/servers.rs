@@ -8,6 +8,7 @@ use dayfly_host::socket::SocketFolder;
 
 use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
+use crate::cgroup::Group;
 use crate::launch::{self, LaunchError, LaunchOrder, Launched, NetworkPlace, User};
 use crate::process::Process;
 use crate::virtiofs::{self, Share, Shares};
@@ -44,6 +45,7 @@ impl Recipe {
     /// Starts a server for each share. The returned descriptors are the VMM's ends of the connections to the servers.
     pub(super) async fn serve_shares(
         self: &Arc<Self>,
+        group: &Arc<Group>,
         folder: &SocketFolder,
         outputs: &Outputs,
     ) -> Result<(Servers, Vec<OwnedFd>), LaunchError> {
@@ -54,12 +56,12 @@ impl Recipe {
             // dies meanwhile.
             let (listener, connection) =
                 folder.listen_and_connect(&virtiofs::tag(number)).map_err(LaunchError::Record)?;
-            let recipe = Arc::clone(self);
-            let launched =
-                tokio::task::spawn_blocking(move || recipe.serve(number, listener).map(Unclaimed::new))
-                    .await
-                    .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
-                    .claim();
+            let (recipe, group) = (Arc::clone(self), Arc::clone(group));
+            let serve = move || recipe.serve(&group, number, listener).map(Unclaimed::new);
+            let launched = tokio::task::spawn_blocking(serve)
+                .await
+                .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
+                .claim();
             servers.0.push(Process::new(launched.child).map_err(LaunchError::Speak)?);
             let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output);
             tokio::spawn(outputs.vmm.clone().drain(pipe.map_err(LaunchError::Speak)?, None));
@@ -68,7 +70,7 @@ impl Recipe {
         Ok((servers, connections))
     }
 
-    fn serve(&self, number: usize, listener: OwnedFd) -> Result<Launched, LaunchError> {
+    fn serve(&self, group: &Group, number: usize, listener: OwnedFd) -> Result<Launched, LaunchError> {
         let missing = || LaunchError::Speak(io::ErrorKind::NotFound.into());
         let shares: &Shares = self.shares.as_ref().ok_or_else(missing)?;
         let Share { export, .. } = shares.list.get(number).ok_or_else(missing)?;
@@ -83,7 +85,8 @@ impl Recipe {
             export: Some(export.clone()),
         };
         launch::launch(&self.launcher, &order, &[listener], |pid| {
-            MachineRecord::of_process(pid, &self.name)?.write_server(&self.run_dir, number)
+            MachineRecord::of_process(pid, &self.name)?.write_server(&self.run_dir, number)?;
+            group.enter(pid)
         })
     }
 }

@@ -18,6 +18,7 @@ use super::link::Link;
 use super::record::{self, MachineRecord};
 use super::servers::Servers;
 use crate::accel::Accel;
+use crate::cgroup::{Cgroups, Group, GroupSize};
 use crate::console::{BoundedFile, Output};
 use crate::forward::{self, Forward};
 use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, User};
@@ -32,6 +33,8 @@ pub(crate) struct Recipe {
     pub(crate) launcher: Launcher,
     pub(crate) command: VmmCommand,
     pub(crate) accel: Accel,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) size: GroupSize,
     pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
     pub(crate) connection: Arc<Connection>,
@@ -54,6 +57,8 @@ pub(crate) struct Vmm {
     pub(crate) drains: JoinSet<()>,
     /// The task that forwards the machine's port. It ends when this is dropped.
     forward: JoinSet<()>,
+    /// The control group of the VMM and its servers; `None` if the process is no VMM.
+    pub(crate) group: Option<Arc<Group>>,
     /// The lock that keeps the machine's image from being removed.
     _image_lock: Option<OwnedFd>,
     ended: bool,
@@ -70,6 +75,7 @@ impl Vmm {
             monitor: None,
             drains: JoinSet::new(),
             forward: JoinSet::new(),
+            group: None,
             _image_lock: None,
             ended: false,
             detached: Arc::clone(detached),
@@ -149,6 +155,7 @@ impl Vmm {
         }
         while let Ok(Some(_)) = tokio::time::timeout_at(deadline, self.drains.join_next()).await {}
         evidence.panic_message = outputs.console.panic_message();
+        evidence.memory_kill = self.group.as_ref().and_then(|group| group.killed_for_memory());
         classify(ending, &evidence)
     }
 }
@@ -184,16 +191,31 @@ impl Recipe {
         detached: &Arc<AtomicBool>,
     ) -> Result<Vmm, LaunchError> {
         let folder = SocketFolder::open(&self.run_dir).map_err(LaunchError::Record)?;
-        let (servers, connected) = self.serve_shares(&folder, outputs).await?;
+        let group = self.make_group().await?;
+        let (servers, connected) = self.serve_shares(&group, &folder, outputs).await?;
         let descriptors = self.descriptors(&folder, &connected).map_err(LaunchError::Record)?;
         let connections = connect(&folder).await.map_err(LaunchError::Record)?;
-        let recipe = Arc::clone(self);
+        let (recipe, of_vmm) = (Arc::clone(self), Arc::clone(&group));
         // This cannot be cancelled. If the owner drops this future, `Unclaimed` kills the process.
-        let launched = tokio::task::spawn_blocking(move || recipe.launch(descriptors).map(Unclaimed::new))
-            .await
-            .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
-            .claim();
-        self.listen_to(launched, servers, connections, outputs, detached).map_err(LaunchError::Speak)
+        let launched =
+            tokio::task::spawn_blocking(move || recipe.launch(&of_vmm, descriptors).map(Unclaimed::new))
+                .await
+                .map_err(|error| LaunchError::Speak(io::Error::other(error)))??
+                .claim();
+        let mut vmm =
+            self.listen_to(launched, servers, connections, outputs, detached).map_err(LaunchError::Speak)?;
+        vmm.group = Some(group);
+        Ok(vmm)
+    }
+
+    /// Creates the machine's control group, or returns the one of an earlier start.
+    async fn make_group(self: &Arc<Self>) -> Result<Arc<Group>, LaunchError> {
+        let recipe = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || {
+            Group::of_machine(&recipe.cgroups, &recipe.name, recipe.size, &recipe.run_dir)
+        });
+        let made = made.await.map_err(io::Error::other).flatten();
+        made.map(Arc::new).map_err(LaunchError::Record)
     }
 
     fn descriptors(&self, folder: &SocketFolder, servers: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
@@ -221,7 +243,7 @@ impl Recipe {
             .collect()
     }
 
-    fn launch(&self, descriptors: Vec<OwnedFd>) -> Result<Launched, LaunchError> {
+    fn launch(&self, group: &Group, descriptors: Vec<OwnedFd>) -> Result<Launched, LaunchError> {
         let order = LaunchOrder {
             program: self.command.program.clone(),
             args: self.command.args.clone(),
@@ -240,7 +262,8 @@ impl Recipe {
             },
         };
         launch::launch(&self.launcher, &order, &descriptors, |pid| {
-            MachineRecord::of_process(pid, &self.name)?.write(&self.run_dir)
+            MachineRecord::of_process(pid, &self.name)?.write(&self.run_dir)?;
+            group.enter(pid)
         })
     }
 

@@ -187,6 +187,9 @@ impl<S: StartSource> Supervisor<S> {
                 }
                 let start = InitialState::from(&from);
                 self.tell(VmEvent::VmmStarted { pid: vmm.process.id(), from }).await;
+                if let Some(group) = &vmm.group {
+                    self.tell(VmEvent::Limited(group.limits().clone())).await;
+                }
                 (start, vmm, turn)
             }
             Beginning::TakeOver { vmm, lines_seen } => {
@@ -401,6 +404,7 @@ impl<S: StartSource> Supervisor<S> {
             demand: end.map_or(ExitDemand::None, |end| end.demand),
             shutdown: *shutdown,
             disk_failure: disk_failure.clone(),
+            memory_kill: None,
             panic_message: None,
         };
         vmm.exit_of(ending, evidence, &self.outputs, |message| {

@@ -26,6 +26,7 @@ use super::spawn::{Outputs, Vmm};
 use super::supervise::own;
 use super::supervisor::{Beginning, MachineRole};
 use super::{LeftoverError, StartError, Vm};
+use crate::cgroup;
 use crate::console::BoundedFile;
 use crate::environment::EnvironmentDir;
 use crate::forward::Forward;
@@ -106,6 +107,7 @@ pub async fn take_over(take_over: TakeOver, run_dir: &Path) -> Result<Option<Vm>
     let listener =
         listener.map(TcpListener::try_clone).transpose().map_err(failed("use the forwarded port"))?;
     let mut vmm = Vmm::new(process, sockets.agent, &detached);
+    vmm.group = cgroup::find(run_dir).map(Arc::new);
     vmm.monitor = sockets.monitor.map(|monitor| Monitor::start(monitor, None));
     if let Some(console) = sockets.console {
         let log = BoundedFile::append(&run_dir.join(record::CONSOLE_LOG)).ok();

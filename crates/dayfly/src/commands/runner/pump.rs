@@ -204,6 +204,10 @@ fn tell(record: &FactRecord) {
         Fact::VmmStarted { pid, from, .. } => {
             tracing::info!("{of}machine started ({}, process {pid})", from.as_str());
         }
+        Fact::VmLimited { enforced, missing } => {
+            let list = |limits: &[String]| limits.join(", ");
+            tracing::debug!("{of}limits: {}; not enforced: {}", list(enforced), list(missing));
+        }
         Fact::VmTakenOver { pid, phase, .. } => {
             tracing::info!("{of}machine taken over (process {pid}), {}", phase.as_str());
         }

@@ -19,6 +19,7 @@ pub use super::sightings::Trust;
 use super::sightings::{SIGHTINGS, Sighting, key, read, remember};
 use super::{cpu_model, plan, tsc};
 use crate::accel::{Accel, AccelChoice};
+use crate::cgroup::GroupSize;
 use crate::machine::spawn::{Outputs, Recipe, Vmm};
 use crate::machine::{Exit, LeftoverError, StartError, record};
 use crate::network::Connection;
@@ -335,6 +336,8 @@ impl<'a> Probe<'a> {
             command: plan::plan(&needs),
             launcher: self.host.launcher.clone(),
             accel: self.accel,
+            cgroups: self.host.cgroups.clone(),
+            size: GroupSize { memory_mib: PROBE_MEMORY_MIB, cpus: 1, accel: self.accel, shares: 0 },
             name: "probe".to_owned(),
             run_dir: run_dir.to_owned(),
             connection: Arc::new(Connection::Shut),
