@@ -29,6 +29,8 @@ pub enum Cause {
     Image,
     /// The disk of this host has no room for a machine.
     NoSpace,
+    /// This host has no memory for a machine.
+    NoMemory,
     /// The machine did not come up, or was lost at once.
     Machine,
     /// The runner app could not be started, or ended before it had a job.
@@ -72,6 +74,7 @@ impl Cause {
             | RunnerError::Address { .. } => Self::Unreachable,
             RunnerError::Start(StartError::NoImage(_) | StartError::Image { .. }) => Self::Image,
             RunnerError::Start(StartError::NoSpace { .. }) => Self::NoSpace,
+            RunnerError::Start(StartError::Memory(_)) | RunnerError::KilledForMemory { .. } => Self::NoMemory,
             RunnerError::Start(_) | RunnerError::NoHello { .. } => Self::Machine,
             RunnerError::App { lines, .. } if too_old().is_some_and(|line| lines.contains(line)) => {
                 Self::AppTooOld

@@ -389,6 +389,14 @@ pub enum Fact {
         /// The memory of the machine, MiB.
         memory_mib: u64,
     },
+    /// The kernel of this host has killed the VMM for memory, and the machine with it.
+    VmmOutOfMemory {
+        /// The memory that was used up.
+        whose: MemoryOwner,
+        /// The limit of the machine, MiB, if that is known and was used up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit_mib: Option<u64>,
+    },
     /// This host could not write to the machine's disk, so its job gets I/O errors.
     DiskFailed {
         /// The reason, as the VMM reports it.
@@ -494,6 +502,16 @@ pub struct SeenJob {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// The memory whose end made the kernel of this host kill a VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryOwner {
+    /// The memory that the machine may take from this host: its control group's.
+    Machine,
+    /// The memory of this host.
+    Host,
 }
 
 /// The source of a machine.
@@ -609,6 +627,7 @@ impl Fact {
                 | Self::JobStarted { .. }
                 | Self::JobFinished { .. }
                 | Self::OutOfMemory { .. }
+                | Self::VmmOutOfMemory { .. }
                 | Self::DiskFailed { .. }
                 | Self::Over { .. }
         )
@@ -754,6 +773,8 @@ pub(crate) mod tests {
                 annotations_left_out: 2,
             },
             Fact::OutOfMemory { process: text(), used_mib: 800, memory_mib: 1024 },
+            Fact::VmmOutOfMemory { whose: MemoryOwner::Machine, limit_mib: Some(1344) },
+            Fact::VmmOutOfMemory { whose: MemoryOwner::Host, limit_mib: None },
             Fact::DiskFailed { reason: text() },
             Fact::Line { number: 4, source: Source::Entrypoint, text: text() },
             Fact::LinesDropped { count: 5 },

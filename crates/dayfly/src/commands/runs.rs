@@ -100,7 +100,7 @@ fn why(run: &RunRecord) -> String {
     let detail = match fault {
         Fault::OutOfMemory => run.out_of_memory.as_ref(),
         Fault::DiskFull => run.disk_failed.as_ref(),
-        Fault::MachineDied | Fault::Start => run.why.as_ref(),
+        Fault::VmmOutOfMemory | Fault::MachineDied | Fault::Start => run.why.as_ref(),
         _ => None,
     };
     let detail = detail.and_then(|text| text.lines().next()).map(plain);

@@ -80,6 +80,8 @@ pub enum Fault {
     MachineDied,
     /// The memory of the machine was used up.
     OutOfMemory,
+    /// The kernel of this host killed the VMM for memory.
+    VmmOutOfMemory,
     /// This host could not write to the machine's disk.
     DiskFull,
     /// The forge gave the runner up while its machine went on.
@@ -103,6 +105,7 @@ impl Fault {
             Self::Steps => "steps",
             Self::MachineDied => "machine-died",
             Self::OutOfMemory => "out-of-memory",
+            Self::VmmOutOfMemory => "vmm-out-of-memory",
             Self::DiskFull => "disk-full",
             Self::ConnectionLost => "connection-lost",
             Self::AppDied => "app-died",
@@ -125,6 +128,7 @@ impl fmt::Display for Fault {
             Self::Steps => "a step of the job failed",
             Self::MachineDied => "its machine ended in the middle of its work",
             Self::OutOfMemory => "the memory of its machine was used up",
+            Self::VmmOutOfMemory => "the kernel of this host killed its machine for memory",
             Self::DiskFull => "this host could not write to its machine's disk",
             Self::ConnectionLost => "the forge lost the connection to the runner and gave it up",
             Self::AppDied => "its runner app ended in the middle of the job",
@@ -166,6 +170,7 @@ impl RunRecord {
             _ => return None,
         }
         Some(match self.how {
+            Some(OverHow::MachineLost) if self.vmm_out_of_memory.is_some() => Fault::VmmOutOfMemory,
             _ if self.disk_failed.is_some() => Fault::DiskFull,
             _ if self.out_of_memory.is_some() => Fault::OutOfMemory,
             Some(OverHow::MachineLost) => Fault::MachineDied,
@@ -216,6 +221,25 @@ mod tests {
         assert_eq!(record.fault(), Some(Fault::OutOfMemory));
         record.disk_failed = Some("No space left on device".to_owned());
         assert_eq!(record.fault(), Some(Fault::DiskFull), "a full disk of this host is worse");
+    }
+
+    #[test]
+    fn a_machine_that_the_host_killed_for_memory_is_told_apart_from_a_job_that_used_up_its_machine() {
+        let mut record = ended(OverHow::MachineLost, Some(JobConclusion::Failure), None);
+        record.vmm_out_of_memory = Some(crate::fact::MemoryOwner::Host);
+        record.out_of_memory = Some("cc1".to_owned());
+        assert_eq!(
+            record.fault(),
+            Some(Fault::VmmOutOfMemory),
+            "this ended the machine, whatever came before"
+        );
+        assert!(Fault::VmmOutOfMemory.is_of_machine());
+        record.vmm_out_of_memory = None;
+        assert_eq!(record.fault(), Some(Fault::OutOfMemory));
+        // The job failed by its steps before.
+        let mut record = ended(OverHow::JobDone, Some(JobConclusion::Failure), Some(JobResult::Failed));
+        record.vmm_out_of_memory = Some(crate::fact::MemoryOwner::Machine);
+        assert_eq!(record.fault(), Some(Fault::Steps));
     }
 
     #[test]

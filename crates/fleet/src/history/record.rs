@@ -5,7 +5,7 @@ use dayfly_guest::runner_app::JobResult;
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
-use crate::fact::{Fact, Moment, OverHow, StartKind};
+use crate::fact::{Fact, MemoryOwner, Moment, OverHow, StartKind};
 use crate::job_end::JobConclusion;
 
 /// The story of one run.
@@ -66,6 +66,9 @@ pub struct RunRecord {
     /// The process that the machine's kernel has killed because its memory was used up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_memory: Option<String>,
+    /// The memory whose end made the kernel of this host kill the VMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmm_out_of_memory: Option<MemoryOwner>,
     /// The reason why this host could not write to the machine's disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_failed: Option<String>,
@@ -229,6 +232,7 @@ impl RunRecord {
                 self.take_conclusion(job, *conclusion);
             }
             Fact::OutOfMemory { process, .. } => self.out_of_memory = Some(process.clone()),
+            Fact::VmmOutOfMemory { whose, .. } => self.vmm_out_of_memory = Some(*whose),
             Fact::DiskFailed { reason } => self.disk_failed = Some(reason.clone()),
             Fact::VmGone { exit } => {
                 times.gone = times.gone.max(Some(at));

@@ -59,6 +59,16 @@ pub enum RunnerError {
         /// Last lines of the console.
         console: String,
     },
+    /// The kernel of this host killed the machine for memory before its agent said hello.
+    #[error(
+        "the machine of {name} was lost while it started: {exit}; run fewer or smaller machines on this host"
+    )]
+    KilledForMemory {
+        /// Name of the runner.
+        name: String,
+        /// The way in which the machine ended.
+        exit: String,
+    },
     /// The machine is up, but its runner app was not about to start within the limit.
     #[error("the runner app of {name} did not start within {} s of the agent's hello; the console's last lines:\n{console}", limit.as_secs())]
     NotUp {
@@ -135,6 +145,7 @@ impl RunnerError {
             Self::Register { source, .. } => source.is_temporary(),
             Self::Start(error) => error.is_transient(),
             Self::NoHello { .. }
+            | Self::KilledForMemory { .. }
             | Self::NotUp { .. }
             | Self::App { .. }
             | Self::Address { .. }

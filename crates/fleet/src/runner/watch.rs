@@ -6,7 +6,7 @@ use std::time::Duration;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS, Ending, Observation};
-use dayfly_vm::{MachineLimits, StartedFrom, Vm, VmEvent};
+use dayfly_vm::{Exit, MachineLimits, MemoryKill, StartedFrom, Vm, VmEvent};
 use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::liveness::{Liveness, LivenessRule, RegistrationAnswer, Verdict};
 use super::retire::{Retirement, RetirementAnswer, RetirementStep};
 use super::{Run, RunnerEnd, RunnerError};
-use crate::fact::{Fact, OverHow, RegistrationEnd, StartKind};
+use crate::fact::{Fact, MemoryOwner, OverHow, RegistrationEnd, StartKind};
 use crate::pool::Registration;
 use crate::state::JobState;
 use crate::stop::StopOrder;
@@ -425,6 +425,32 @@ impl Run<'_> {
         Ok(end)
     }
 
+    /// Returns the end of a runner whose machine has ended before its entrypoint.
+    async fn lose_machine(
+        &mut self,
+        exit: Exit,
+        console: String,
+        stage: &Stage,
+    ) -> Result<RunnerEnd, RunnerError> {
+        let kill = match exit {
+            Exit::OutOfMemory(kill) => Some(kill),
+            _ => None,
+        };
+        if let Some(kill) = kill {
+            let (whose, limit_mib) = match kill {
+                MemoryKill::Limit(limit_mib) => (MemoryOwner::Machine, limit_mib),
+                MemoryKill::Host => (MemoryOwner::Host, None),
+            };
+            self.tell(Fact::VmmOutOfMemory { whose, limit_mib }).await?;
+        }
+        let (name, exit) = (self.name.clone(), exit.to_string());
+        match (stage, kill) {
+            (Stage::Booting, None) => Err(RunnerError::NoHello { name, exit, console }),
+            (Stage::Booting, Some(_)) => Err(RunnerError::KilledForMemory { name, exit }),
+            _ => Ok(RunnerEnd::MachineLost { exit }),
+        }
+    }
+
     /// Passes an event on. Returns the runner's end if this was the machine's last event.
     async fn take_vm_event(
         &mut self,
@@ -470,12 +496,8 @@ impl Run<'_> {
                 self.tell(Fact::EntrypointExited { code, signal }).await?;
                 return self.end_of(code, lines).await.map(Some);
             }
-            VmEvent::Gone { exit, .. } if !matches!(stage, Stage::Booting) => {
-                return Ok(Some(RunnerEnd::MachineLost { exit: exit.to_string() }));
-            }
             VmEvent::Gone { exit, console_tail } => {
-                let (name, exit) = (self.name.clone(), exit.to_string());
-                return Err(RunnerError::NoHello { name, exit, console: console_tail });
+                return self.lose_machine(exit, console_tail, stage).await.map(Some);
             }
         };
         self.tell(fact).await?;

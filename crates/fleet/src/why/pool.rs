@@ -142,6 +142,11 @@ fn advice(cause: Cause, now_ms: u64) -> (&'static str, String, &'static str) {
             "the disk of this host has no room for a machine",
             "dayfly image gc and dayfly template gc free space in the state folder",
         ),
+        Cause::NoMemory => (
+            "no_memory",
+            "this host has no memory for a machine",
+            "run fewer or smaller machines (memory_overcommit in the table [host]), or end what else uses this host's memory",
+        ),
         Cause::Unreachable => (
             "forge_unreachable",
             "the forge cannot be used",

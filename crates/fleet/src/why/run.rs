@@ -1,6 +1,7 @@
 //! Explains how a run ended.
 
 use super::{Reason, span};
+use crate::fact::MemoryOwner;
 use crate::history::{Fault, Outcome, RunRecord};
 
 /// Explains how a run ended, and what to do.
@@ -33,6 +34,12 @@ fn blame(run: &RunRecord, fault: Fault) -> Reason {
         Fault::OutOfMemory => {
             run.out_of_memory.as_ref().map(|process| format!("its kernel has killed {process}"))
         }
+        Fault::VmmOutOfMemory => run.vmm_out_of_memory.map(|whose| match whose {
+            MemoryOwner::Machine => {
+                "it had used up all that a machine of its size may take from this host".to_owned()
+            }
+            MemoryOwner::Host => "this host had none left".to_owned(),
+        }),
         Fault::DiskFull => run.disk_failed.clone(),
         Fault::MachineDied | Fault::Start => {
             run.why.as_ref().and_then(|why| why.lines().next()).map(str::to_owned)
@@ -46,6 +53,12 @@ fn blame(run: &RunRecord, fault: Fault) -> Reason {
         Fault::OutOfMemory => {
             "give the machines more memory (memory in the pool's table), or let the job use less; then run the job again".to_owned()
         }
+        Fault::VmmOutOfMemory if run.vmm_out_of_memory == Some(MemoryOwner::Host) => {
+            "run fewer or smaller machines (memory_overcommit in the table [host]), or end what else uses this host's memory; then run the job again".to_owned()
+        }
+        Fault::VmmOutOfMemory => format!(
+            "dayfly logs {runner} has the machine's last lines; its VMM, or a server of its mounts, took more than its size explains: give the machines more memory, and run the job again"
+        ),
         Fault::DiskFull => {
             "free space on the file system of the state folder (dayfly image gc, dayfly template gc), and run the job again".to_owned()
         }

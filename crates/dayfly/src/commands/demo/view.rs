@@ -11,7 +11,7 @@ use serde_json::json;
 use super::notes::{ShownMarks, annotation_of, summary};
 use super::phases::{JobReport, Progress};
 use crate::commands::annotation;
-use crate::commands::sentence::{disk_failed, out_of_memory};
+use crate::commands::sentence::{disk_failed, out_of_memory, vmm_out_of_memory};
 use crate::printer::{self, paint, style};
 
 /// Widest column of job names. A longer name moves its line to the right.
@@ -174,6 +174,9 @@ impl View {
             Fact::VmGone { .. } => "machine is gone".to_owned(),
             Fact::OutOfMemory { process, used_mib, memory_mib } => {
                 return self.warn(job, &out_of_memory(process, *used_mib, *memory_mib));
+            }
+            Fact::VmmOutOfMemory { whose, limit_mib } => {
+                return self.warn(job, &vmm_out_of_memory(*whose, *limit_mib));
             }
             Fact::DiskFailed { reason } => return self.warn(job, &disk_failed(reason)),
             Fact::Warning { message } => return self.warn(job, message),

@@ -12,7 +12,7 @@ use dayfly_fleet::status::{Phase, PoolState, Status};
 use dayfly_guest::protocol::Milestone;
 use tokio::time::Instant;
 
-use crate::commands::sentence::{disk_failed, out_of_memory};
+use crate::commands::sentence::{disk_failed, out_of_memory, vmm_out_of_memory};
 use crate::exit::{Failure, Result};
 use crate::service::Service;
 use crate::{log, printer};
@@ -180,6 +180,9 @@ fn tell(record: &FactRecord) {
         Fact::Warning { message } => tracing::warn!("{message}"),
         Fact::OutOfMemory { process, used_mib, memory_mib } => {
             tracing::warn!("{of}{}", out_of_memory(process, *used_mib, *memory_mib));
+        }
+        Fact::VmmOutOfMemory { whose, limit_mib } => {
+            tracing::warn!("{of}{}", vmm_out_of_memory(*whose, *limit_mib));
         }
         Fact::DiskFailed { reason } => tracing::warn!("{of}{}", disk_failed(reason)),
         Fact::VmRestarted { reason } => tracing::warn!("{of}machine started once again: {reason}"),
