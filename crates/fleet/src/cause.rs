@@ -2,6 +2,7 @@
 
 use dayfly_forge::ForgeError;
 use dayfly_guest::runner_app::RunnerApp;
+use dayfly_host::scarcity::Scarcity;
 use dayfly_vm::StartError;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,10 @@ pub enum Cause {
     NoSpace,
     /// This host has no memory for a machine.
     NoMemory,
+    /// No further process can be started on this host.
+    NoProcesses,
+    /// This process, or all of this host, may open no more files.
+    NoDescriptors,
     /// The machine did not come up, or was lost at once.
     Machine,
     /// The runner app could not be started, or ended before it had a job.
@@ -48,6 +53,10 @@ impl Cause {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             Self::RateLimit { until_ms: now.ms().saturating_add(wait_ms) }
         };
+        // A call to a forge starts no process.
+        if let Some(scarcity @ (Scarcity::Descriptors | Scarcity::Memory)) = Scarcity::of(error) {
+            return scarcity.into();
+        }
         match error {
             ForgeError::Shared(error) => Self::of_forge(error, now),
             ForgeError::RateLimited { wait, .. } | ForgeError::Shed { wait, .. } => until(*wait),
@@ -68,19 +77,31 @@ impl Cause {
 
     /// Returns the cause of an error of a runner that came now.
     pub(crate) fn of_runner(error: &RunnerError, now: Moment) -> Self {
+        if let Some(scarcity) = error.scarcity() {
+            return scarcity.into();
+        }
         match error {
             RunnerError::Register { source: RegisterError::Forge(error), .. } => Self::of_forge(error, now),
             RunnerError::Register { source: RegisterError::NotReady { .. }, .. }
             | RunnerError::Address { .. } => Self::Unreachable,
             RunnerError::Start(StartError::NoImage(_) | StartError::Image { .. }) => Self::Image,
-            RunnerError::Start(StartError::NoSpace { .. }) => Self::NoSpace,
-            RunnerError::Start(StartError::Memory(_)) | RunnerError::KilledForMemory { .. } => Self::NoMemory,
             RunnerError::Start(_) | RunnerError::NoHello { .. } => Self::Machine,
             RunnerError::App { lines, .. } if too_old().is_some_and(|line| lines.contains(line)) => {
                 Self::AppTooOld
             }
             RunnerError::App { .. } | RunnerError::NotUp { .. } => Self::App,
             _ => Self::Other,
+        }
+    }
+}
+
+impl From<Scarcity> for Cause {
+    fn from(scarcity: Scarcity) -> Self {
+        match scarcity {
+            Scarcity::Memory => Self::NoMemory,
+            Scarcity::Processes => Self::NoProcesses,
+            Scarcity::Descriptors => Self::NoDescriptors,
+            Scarcity::Space => Self::NoSpace,
         }
     }
 }
@@ -94,6 +115,8 @@ fn too_old() -> Option<&'static str> {
 mod tests {
     use std::time::Duration;
 
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]
@@ -106,6 +129,36 @@ mod tests {
         assert_eq!(Cause::of_forge(&late, Moment::of_ms(5)), Cause::Unreachable);
         let refused = ForgeError::Forbidden { what: text(), message: text(), needs: None };
         assert_eq!(Cause::of_forge(&refused, Moment::of_ms(5)), Cause::Refused);
+    }
+
+    #[test]
+    fn a_host_that_has_run_out_of_something_is_the_cause_wherever_that_happens_and_is_tried_again() {
+        let now = Moment::of_ms(0);
+        let io = |error: Errno| std::io::Error::from(error);
+        for (number, cause) in [
+            (Errno::NOMEM, Cause::NoMemory),
+            (Errno::AGAIN, Cause::NoProcesses),
+            (Errno::MFILE, Cause::NoDescriptors),
+            (Errno::NFILE, Cause::NoDescriptors),
+            (Errno::NOSPC, Cause::NoSpace),
+        ] {
+            let spawn = dayfly_vm::LaunchError::Spawn { program: "/x".into(), source: io(number) };
+            let errors = [
+                RunnerError::Start(StartError::Launch(spawn)),
+                RunnerError::Start(StartError::Io { what: "x", path: "/x".into(), source: io(number) }),
+                RunnerError::State { what: "x", path: "/x".into(), source: io(number) },
+            ];
+            for error in errors {
+                assert_eq!(Cause::of_runner(&error, now), cause, "{error}");
+                assert!(error.is_worth_a_retry(), "{error}");
+            }
+        }
+        let denied = RunnerError::State { what: "x", path: "/x".into(), source: io(Errno::ACCESS) };
+        assert_eq!(Cause::of_runner(&denied, now), Cause::Other);
+        assert!(!denied.is_worth_a_retry());
+        let (name, exit) = ("n".to_owned(), "the host's memory was used up".to_owned());
+        let killed = RunnerError::KilledForMemory { name, exit };
+        assert_eq!(Cause::of_runner(&killed, now), Cause::NoMemory);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
 //! - [`socket`] has Unix sockets whose path may have any length;
 //! - [`descriptors`] raises the limit of open files;
+//! - [`scarcity`] tells a host that has run out of something from a thing that is broken;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
 //! - [`tool`] runs a program with a time limit; [`confine`] runs one that works on the bytes of strangers.
 //!
@@ -20,6 +21,7 @@ pub mod file;
 pub mod open;
 pub mod reserve;
 pub mod retry;
+pub mod scarcity;
 pub mod socket;
 pub mod space;
 pub mod stage;

@@ -55,6 +55,10 @@ pub const FORK: Retry = growing(Duration::ZERO, Duration::ZERO, 2);
 /// The building of a template. Machines of its kind boot meanwhile.
 pub const TEMPLATE: Retry =
     Retry { first: Duration::from_secs(600), factor: 1, limit: Duration::from_secs(600), attempts: None };
+/// Work of which nobody waits for the result, e.g. a spare or a template, for which this host lacks memory, processes, open
+/// files or space. It does not count as a failure of the thing that was to be made, and is tried as long as it is wanted.
+pub const SCARCE: Retry =
+    Retry { first: Duration::from_secs(30), factor: 2, limit: Duration::from_secs(300), attempts: None };
 
 /// The building of an image or of a part of it that has become too old. The old one serves meanwhile, so that there is no
 /// hurry; a mirror that is down for a day costs few attempts.

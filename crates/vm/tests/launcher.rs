@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dayfly_host::scarcity::Scarcity;
 use dayfly_image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Exit, Forward, LaunchError, Launcher, Machine, MemoryKill,
@@ -36,6 +37,8 @@ exit 7
 const WAIT: &str = "#!/bin/sh\nexec sleep 600\n";
 /// Argument of this program if its file is to be replaced while it runs.
 const UPGRADED: &str = "upgraded";
+/// First argument of this program if it is to start a machine while this host lacks what the second one names.
+const LACKS: &str = "start-and-lack";
 
 struct Setting {
     folder: tempfile::TempDir,
@@ -425,6 +428,107 @@ async fn a_machine_that_takes_more_memory_than_its_size_ends_and_says_why() {
     vm.destroy().await.unwrap();
 }
 
+async fn a_host_that_lacks_something_says_what_and_the_start_is_worth_another_attempt() {
+    for what in ["descriptors", "processes", "space"] {
+        // In a process of its own, which lacks it.
+        let output = std::process::Command::new("/proc/self/exe").args([LACKS, what]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{what}: {}\n{said}", output.status);
+        eprint!("{said}");
+    }
+}
+
+/// Runs in the process that lacks something.
+async fn start_and_lack(what: &str) {
+    let setting = Setting::new(WAIT);
+    match what {
+        "descriptors" => start_without_descriptors(&setting).await,
+        "processes" => start_without_processes(&setting).await,
+        _ => start_without_space(&setting).await,
+    }
+}
+
+fn assert_lacks(refused: &StartError, expected: Scarcity, what: &str) {
+    assert_eq!(refused.scarcity(), Some(expected), "{what}: {refused:?}");
+    assert!(refused.is_transient(), "{what}: {refused}");
+}
+
+/// Has one more descriptor in each attempt, so that each call of a start that opens something fails once. The others are
+/// used up by this process, because a launcher inherits a limit.
+async fn start_without_descriptors(setting: &Setting) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let host = setting.host();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: Some(1024) }).unwrap();
+    for more in 0..100 {
+        let spec = setting.spec();
+        let mut used: Vec<fs::File> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        used.truncate(used.len() - more);
+        let started = setting.start(&host, spec).await;
+        drop(used);
+        match started {
+            Ok(vm) => {
+                vm.destroy().await.unwrap();
+                assert!(more > 5, "{more}");
+                return;
+            }
+            Err(refused) => assert_lacks(&refused, Scarcity::Descriptors, &format!("{more} descriptors")),
+        }
+        dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
+    }
+    panic!("a machine needs more than a hundred descriptors");
+}
+
+async fn start_without_processes(setting: &Setting) {
+    let host = setting.host();
+    // Threads that exist are enough for the start, and no process can be forked.
+    tokio::task::spawn_blocking(|| {}).await.unwrap();
+    let Some(group) = group_without_processes() else {
+        eprintln!("skipped: no control group of version 1 that counts processes can be written");
+        return;
+    };
+    let refused = setting.start(&host, setting.spec()).await.expect_err("no process is left");
+    fs::write(group.parent().unwrap().join("cgroup.procs"), "0").unwrap();
+    fs::remove_dir(group).unwrap();
+    assert_lacks(&refused, Scarcity::Processes, "no process");
+    let vm = setting.start(&host, setting.spec()).await.expect("there are processes again");
+    vm.destroy().await.unwrap();
+}
+
+async fn start_without_space(setting: &Setting) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = setting.host();
+    host.reserve_disk(Some(0));
+    // Only this process sees it, because it is in a mount namespace of its own.
+    let run_dir = setting.run_dir();
+    rustix::mount::mount("none", &run_dir, "tmpfs", rustix::mount::MountFlags::empty(), Some(c"size=64k"))
+        .unwrap();
+    fs::create_dir(run_dir.join("environment")).unwrap();
+    let refused = setting.start(&host, setting.spec()).await.expect_err("no space");
+    assert_lacks(&refused, Scarcity::Space, "no space");
+    // Not even a record can be written.
+    fs::write(run_dir.join("full"), vec![1; 1 << 20]).expect_err("it is full");
+    let refused = setting.start(&host, setting.spec()).await.expect_err("no space");
+    assert_lacks(&refused, Scarcity::Space, "a full disk");
+    let left: Vec<String> = setting.left();
+    assert_eq!(left, ["environment", "full"]);
+    rustix::mount::unmount(&run_dir, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// Moves this process into a group that may have no further process; none if this host has no such groups.
+fn group_without_processes() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.split_once(":pids:"))?.1;
+    let group = PathBuf::from(format!("/sys/fs/cgroup/pids{own}/dayfly-test-{}", std::process::id()));
+    fs::create_dir(&group).ok()?;
+    fs::write(group.join("cgroup.procs"), "0").ok()?;
+    // As many as there are, so that not even a thread can be added.
+    let count = fs::read_dir("/proc/self/task").ok()?.count();
+    fs::write(group.join("pids.max"), count.to_string()).ok()?;
+    Some(group)
+}
+
 /// Returns true if a process exists and is not a zombie.
 fn lives(pid: u64) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -504,6 +608,14 @@ fn leave_the_hosts_network() {
     assert!(up.success());
 }
 
+/// Enters a new mount namespace, because the host must not see what is mounted here.
+fn leave_the_hosts_mounts() {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    // SAFETY: this process still has one thread.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+}
+
 /// Starts a machine in a process whose program was replaced by another one.
 async fn start_after_an_upgrade() {
     let path = std::env::current_exe().unwrap();
@@ -561,11 +673,19 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "vmm-launch") {
         return dayfly_vm::launch::main(args[1].parse().unwrap());
     }
+    let lacks = (args.first().is_some_and(|arg| arg == LACKS)).then(|| args[1].clone());
     let is_upgraded = args.first().is_some_and(|arg| arg == UPGRADED);
     if rustix::process::geteuid().is_root() {
         leave_the_hosts_network();
+        if lacks.is_some() {
+            leave_the_hosts_mounts();
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let Some(what) = lacks {
+        runtime.block_on(start_and_lack(&what));
+        return ExitCode::SUCCESS;
+    }
     if is_upgraded {
         runtime.block_on(start_after_an_upgrade());
         return ExitCode::SUCCESS;
@@ -584,6 +704,7 @@ fn main() -> ExitCode {
         a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine
         a_machine_has_a_control_group_of_its_own_which_goes_with_it
         a_machine_that_takes_more_memory_than_its_size_ends_and_says_why
+        a_host_that_lacks_something_says_what_and_the_start_is_worth_another_attempt
         a_machine_starts_although_the_program_on_the_disk_is_a_newer_one
         what_cannot_start_says_why_and_leaves_nothing
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dayfly_guest::envfile::EnvFileError;
 use dayfly_guest::runner_app::JobResult;
+use dayfly_host::scarcity::Scarcity;
 use dayfly_vm::{LeftoverError, StartError};
 
 use crate::demand::RegisterError;
@@ -139,8 +140,22 @@ impl RunnerError {
         matches!(self, Self::Register { source, .. } if source.is_taken_name())
     }
 
+    /// Returns what this host has run out of, if that is the cause.
+    pub fn scarcity(&self) -> Option<Scarcity> {
+        match self {
+            Self::Start(error) => error.scarcity(),
+            Self::KilledForMemory { .. } => Some(Scarcity::Memory),
+            // The forge's errors have causes of their own.
+            Self::Register { .. } => None,
+            _ => Scarcity::of(self),
+        }
+    }
+
     /// Returns true if another attempt with a new runner could help.
     pub fn is_worth_a_retry(&self) -> bool {
+        if self.scarcity().is_some() {
+            return true;
+        }
         match self {
             Self::Register { source, .. } => source.is_temporary(),
             Self::Start(error) => error.is_transient(),

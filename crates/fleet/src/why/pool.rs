@@ -147,6 +147,16 @@ fn advice(cause: Cause, now_ms: u64) -> (&'static str, String, &'static str) {
             "this host has no memory for a machine",
             "run fewer or smaller machines (memory_overcommit in the table [host]), or end what else uses this host's memory",
         ),
+        Cause::NoProcesses => (
+            "no_processes",
+            "no further process can be started on this host",
+            "raise TasksMax= of the service, the limit nproc of its user, or kernel.pid_max; dayfly tries again by itself",
+        ),
+        Cause::NoDescriptors => (
+            "no_descriptors",
+            "dayfly, or all of this host, may open no more files",
+            "raise LimitNOFILE= of the service, or fs.file-max of the host; dayfly doctor says for how many machines it is enough",
+        ),
         Cause::Unreachable => (
             "forge_unreachable",
             "the forge cannot be used",

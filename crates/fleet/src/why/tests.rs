@@ -134,6 +134,11 @@ fn runners_that_fail_say_why_and_what_helps() {
         (Cause::Machine, "the machine of p-2 never said hello"),
         (Cause::NoSpace, "no space for a machine's disk in /var/lib/dayfly"),
         (Cause::NoMemory, "no memory for a machine: 120 MiB are free, 352 MiB are needed at least"),
+        (
+            Cause::NoProcesses,
+            "cannot start the machine's VMM: cannot start the launcher /proc/self/exe: EAGAIN",
+        ),
+        (Cause::NoDescriptors, "cannot make the machine's disk /var/lib/dayfly/x/scratch.img: EMFILE"),
         (Cause::Unreachable, "cannot register runner p-2: the forge answered 502"),
         (Cause::Refused, "cannot register runner p-2: 403"),
         (Cause::RateLimit { until_ms: NOW_MS + 60_000 }, "cannot register runner p-2: rate limit"),

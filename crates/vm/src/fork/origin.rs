@@ -69,7 +69,7 @@ impl StartSource for ForkOrigin {
         match self.spawn_by(move |parts| parts.fork(&of).map(Arc::new), outputs, detached).await {
             Ok((_, vmm)) => Ok(Started { vmm, from, turn, cold: None }),
             // A boot needs no less, and the template is not the cause.
-            Err(error @ StartError::NoSpace { .. }) => Err(error),
+            Err(error) if error.scarcity().is_some() => Err(error),
             Err(error) => {
                 self.fork_failed(&error.to_string());
                 let StartPlan::Boot { reason } = &mut self.plan else { return Err(error) };

@@ -58,7 +58,31 @@ struct TemplateSpares {
     ready: Vec<Spare>,
     /// Number of spares that are being created.
     making: usize,
+    attempts: Attempts,
+}
+
+/// The attempts to create a spare that failed in a row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempts {
     failures: u32,
+    /// Those for which this host lacked something. They do not count against the template.
+    lacks: u32,
+}
+
+impl Attempts {
+    fn failed(&mut self, error: &StartError) {
+        match error.scarcity() {
+            Some(_) => self.lacks += 1,
+            None => self.failures += 1,
+        }
+    }
+
+    /// Returns the pause before the next attempt; none after too many failures.
+    fn pause(self) -> Option<Duration> {
+        let pause = retry::SPARE.pause_after(self.failures)?;
+        let lack = if self.lacks == 0 { None } else { retry::SCARCE.pause_after(self.lacks) };
+        Some(lack.map_or(pause, |lack| lack.max(pause)))
+    }
 }
 
 /// A request for spares: their kind and their number.
@@ -90,10 +114,10 @@ impl Spares {
                 request: request.clone(),
                 ready: Vec::new(),
                 making: 0,
-                failures: 0,
+                attempts: Attempts::default(),
             });
             if !Arc::ptr_eq(&kind.request.base.template, &request.base.template) {
-                kind.failures = 0;
+                kind.attempts = Attempts::default();
             }
             kind.request = request;
             let (fit, unfit): (Vec<_>, Vec<_>) =
@@ -119,7 +143,7 @@ impl Spares {
         while makers.try_join_next().is_some() {}
         for kind in kinds.values_mut() {
             // After too many failures in a row, no more spares of the template are created.
-            let Some(pause) = retry::SPARE.pause_after(kind.failures) else { continue };
+            let Some(pause) = kind.attempts.pause() else { continue };
             while kind.ready.len() + kind.making < kind.request.count {
                 kind.making += 1;
                 makers.spawn(make_one(self.clone(), host.clone(), kind.request.clone(), pause));
@@ -134,13 +158,13 @@ impl Spares {
         kind.making -= 1;
         match made {
             Ok(spare) if !is_ended && spare.is_as(&kind.request) => {
-                kind.failures = 0;
+                kind.attempts = Attempts::default();
                 kind.ready.push(spare);
                 None
             }
             Ok(spare) => Some(spare),
             Err(error) => {
-                kind.failures += 1;
+                kind.attempts.failed(&error);
                 tracing::warn!(
                     "a spare machine of template {} cannot be made: {error}",
                     request.base.template.id()
@@ -269,4 +293,29 @@ pub(super) struct ClaimedSpare {
     pub(super) outputs: Outputs,
     pub(super) detached: Arc<AtomicBool>,
     pub(super) connection: Arc<Connection>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_lacks_something_does_not_count_against_the_template() {
+        let error = |number| StartError::Io {
+            what: "make",
+            path: PathBuf::from("/x"),
+            source: io::Error::from_raw_os_error(number),
+        };
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.pause(), retry::SPARE.pause_after(0));
+        let pauses = [30, 60, 120, 240, 300, 300].map(Duration::from_secs);
+        for pause in pauses {
+            attempts.failed(&error(libc::EMFILE));
+            assert_eq!(attempts.pause(), Some(pause));
+        }
+        for _ in 0..3 {
+            attempts.failed(&error(libc::EIO));
+        }
+        assert_eq!(attempts.pause(), None, "too many that the template may be to blame for");
+    }
 }

@@ -72,7 +72,8 @@ pub fn main(fd: i32) -> ExitCode {
         Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
     let Err(Failure { step, cause }) = launch(&socket, order, descriptors);
-    let answer = LaunchReply::Failed { step: step.to_owned(), cause: cause.to_string() };
+    let (step, errno) = (step.to_owned(), cause.raw_os_error());
+    let answer = LaunchReply::Failed { step, cause: cause.to_string(), errno };
     let _ = order::send(&socket, &answer, &[]);
     ExitCode::FAILURE
 }

@@ -80,6 +80,8 @@ pub(crate) enum LaunchReply {
         step: String,
         /// Why the step failed.
         cause: String,
+        /// The kernel's number of the cause, if it is the kernel's.
+        errno: Option<i32>,
     },
 }
 

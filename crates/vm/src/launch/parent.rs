@@ -45,8 +45,9 @@ pub enum LaunchError {
     Step {
         /// The step that failed.
         step: String,
-        /// The kernel's error message.
-        cause: String,
+        /// The kernel's error.
+        #[source]
+        cause: io::Error,
     },
     /// The launcher exited without an answer, or did not answer in time.
     #[error("the launcher gave no answer within {} s", ANSWER_LIMIT.as_secs())]
@@ -115,7 +116,8 @@ fn give_order(
             Ok(Some((LaunchReply::Listening, handed))) => {
                 listener = handed.into_iter().next().map(TcpListener::from)
             }
-            Ok(Some((LaunchReply::Failed { step, cause }, _))) => {
+            Ok(Some((LaunchReply::Failed { step, cause, errno }, _))) => {
+                let cause = errno.map_or_else(|| io::Error::other(cause), io::Error::from_raw_os_error);
                 return Err(LaunchError::Step { step, cause });
             }
             // The launcher's end closes when the program starts. A launcher that died looks the same; the VMM's exit

@@ -22,6 +22,8 @@ const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
 pub(crate) fn make_scratch(path: &Path, size_mib: u64, reserve_mib: u64) -> Result<File, StartError> {
     check_space(path, reserve_mib)?;
     let failed = |reason: String| StartError::Disk { path: path.to_owned(), reason };
+    let io_failed =
+        |source| StartError::Io { what: "make the machine's disk", path: path.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -29,8 +31,8 @@ pub(crate) fn make_scratch(path: &Path, size_mib: u64, reserve_mib: u64) -> Resu
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| failed(error.to_string()))?;
-    file.set_len(size_mib * 1024 * 1024).map_err(|error| failed(error.to_string()))?;
+        .map_err(io_failed)?;
+    file.set_len(size_mib * 1024 * 1024).map_err(io_failed)?;
     let mke2fs = MKE2FS.iter().map(Path::new).find(|path| path.is_file()).ok_or_else(|| {
         failed(format!(
             "none of {} is there; install e2fsprogs: apt-get install e2fsprogs",
@@ -44,11 +46,15 @@ pub(crate) fn make_scratch(path: &Path, size_mib: u64, reserve_mib: u64) -> Resu
         .env_clear()
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| failed(format!("{}: {error}", mke2fs.display())))?;
+        .map_err(|source| StartError::Io { what: "run", path: mke2fs.to_path_buf(), source })?;
     if output.status.success() {
         return Ok(file);
     }
+    let no_space = check_space(path, 1).err();
     let _ = std::fs::remove_file(path);
+    if let Some(no_space) = no_space {
+        return Err(no_space);
+    }
     Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 

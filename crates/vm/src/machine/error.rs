@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
 use crate::pace::NoMemory;
+use dayfly_host::scarcity::Scarcity;
 use dayfly_host::tool::ToolError;
 use dayfly_image::{Image, ImageError};
 
@@ -121,6 +122,12 @@ pub enum StartError {
         /// The cause.
         source: io::Error,
     },
+    /// The kernel of this host killed the machine for memory before it was up.
+    #[error("the machine was lost while it started: {exit}")]
+    KilledForMemory {
+        /// The way in which the machine ended.
+        exit: String,
+    },
     /// The host has too little free memory.
     #[error(transparent)]
     Memory(#[from] NoMemory),
@@ -145,17 +152,28 @@ impl StartError {
         Self::GuestBinary { path, source }
     }
 
+    /// Returns what this host has run out of, if that is why the machine was not started. It says nothing about the image or
+    /// the template.
+    #[must_use]
+    pub fn scarcity(&self) -> Option<Scarcity> {
+        match self {
+            Self::NoSpace { .. } | Self::NoImage(ImageError::NoSpace { .. }) => Some(Scarcity::Space),
+            Self::Memory(_) | Self::KilledForMemory { .. } => Some(Scarcity::Memory),
+            _ => Scarcity::of(self),
+        }
+    }
+
     /// Returns true if the same machine is likely to start later, when other machines have ended.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::NoSpace { .. }
-                | Self::Memory(_)
-                | Self::Tool(ToolError::TooLong { .. })
-                | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. })
-                | Self::Network(NetworkError::Full | NetworkError::Locked { .. })
-        )
+        let is_scarce = self.scarcity().is_some();
+        is_scarce
+            || matches!(
+                self,
+                Self::Tool(ToolError::TooLong { .. })
+                    | Self::Launch(LaunchError::NoAnswer | LaunchError::Spawn { .. })
+                    | Self::Network(NetworkError::Full | NetworkError::Locked { .. })
+            )
     }
 }
 

@@ -17,10 +17,11 @@ use super::{Preparing, store};
 use crate::console::BoundedFile;
 use crate::fork::NEUTRAL_HOSTNAME;
 use crate::fork::parts::{MachineParts, connect};
-use crate::machine::spawn::{Outputs, Recipe, Vmm};
-use crate::machine::{MachineFolder, MachineMaker, StartError, identity};
+use crate::machine::spawn::{EarlyExit, Outputs, Recipe, Vmm};
+use crate::machine::{Exit, MachineFolder, MachineMaker, StartError, identity};
 use crate::vm_host::{Limits, VmHost};
 use crate::vmm::{self, DescriptorRole, FreezeError, VmmFiles, memory};
+use dayfly_host::scarcity::Scarcity;
 
 /// Longest time that the VMM may take to write the state of its devices, which takes some hundredths of a second, and to
 /// exit.
@@ -43,12 +44,25 @@ pub(super) enum BuildError {
     TooLong { what: &'static str, limit: Duration, tail: String },
     #[error("{what}: {exit}; its last lines:\n{tail}")]
     Ended { what: &'static str, exit: String, tail: String },
+    #[error("{what}: {exit}")]
+    KilledForMemory { what: &'static str, exit: String },
     #[error("its agent speaks version {0} of the protocol")]
     Version(u32),
     #[error("{0}")]
     NotReady(String),
     #[error("{vmm} cannot freeze it: {0}", vmm = vmm::NAME)]
     Freeze(String),
+}
+
+impl BuildError {
+    /// Returns what this host has run out of, if that is why the template was not built.
+    pub(super) fn scarcity(&self) -> Option<Scarcity> {
+        match self {
+            Self::Start(error) => error.scarcity(),
+            Self::KilledForMemory { .. } => Some(Scarcity::Memory),
+            _ => Scarcity::of(self),
+        }
+    }
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
@@ -307,7 +321,11 @@ impl TemplateBuild {
     }
 
     async fn ended(&mut self, what: &'static str) -> BuildError {
-        let exit = self.vmm.why_ended(&self.outputs).await.words;
+        let EarlyExit { exit, words } = self.vmm.why_ended(&self.outputs).await;
+        if let Exit::OutOfMemory(_) = exit {
+            return BuildError::KilledForMemory { what, exit: words };
+        }
+        let exit = words;
         BuildError::Ended { what, exit, tail: self.tail() }
     }
 

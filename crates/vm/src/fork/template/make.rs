@@ -14,6 +14,7 @@ use super::store::{MANIFEST, Opened, STATE, Template, TemplateError, TemplateSto
 use crate::machine::{MachineMaker, blocking};
 use crate::vm_host::VmHost;
 use dayfly_host::clock::now_s;
+use dayfly_host::scarcity::Scarcity;
 use dayfly_host::stage::{Stage, StageError};
 
 /// Time without use after which a template is removed.
@@ -30,6 +31,17 @@ pub(super) enum MakeError {
     Template(#[from] TemplateError),
     #[error(transparent)]
     Stage(#[from] StageError),
+}
+
+impl MakeError {
+    /// Returns true if this host has run out of something that the template needs, which says nothing about its image.
+    pub(super) fn is_of_host(&self) -> bool {
+        let scarcity = match self {
+            Self::Build(error) => error.scarcity(),
+            Self::Template(_) | Self::Stage(_) => Scarcity::of(self),
+        };
+        scarcity.is_some()
+    }
 }
 
 /// Returns the template that this process has opened or that is on the disk, else builds a new one.

@@ -55,7 +55,12 @@ enum TemplateState {
         is_in_doubt: bool,
     },
     /// The template could not be built.
-    Failed { at: Instant, reason: String },
+    Failed {
+        at: Instant,
+        reason: String,
+        /// True if this host had run out of something.
+        is_of_host: bool,
+    },
     /// Forks of the template failed, and it is built again in the background.
     Rebuilding,
 }
@@ -70,6 +75,20 @@ impl TemplateState {
             is_in_doubt: false,
         }
     }
+
+    fn failed(error: &make::MakeError) -> Self {
+        Self::Failed { at: Instant::now(), reason: error.to_string(), is_of_host: error.is_of_host() }
+    }
+}
+
+/// Whether a template can be forked now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// It could not be built, so something may be wrong with its image.
+    Failed,
+    /// This host has run out of something that it needs.
+    OfHost,
 }
 
 impl Templates {
@@ -192,19 +211,22 @@ impl Templates {
         Arc::clone(&self.lock().entry(id.clone()).or_default().turn)
     }
 
-    /// Returns the reason why a template is not opened or built now, if there is one.
-    fn at_rest(&self, id: &TemplateId) -> Option<String> {
+    /// Returns the result of the last attempt if a template is not opened or built now.
+    fn at_rest(&self, id: &TemplateId) -> Option<Readiness> {
         match self.lock().get(id).map(|slot| &slot.state) {
-            Some(TemplateState::Failed { at, reason }) if rests(at.elapsed()) => Some(reason.clone()),
-            Some(TemplateState::Rebuilding) => Some("it is built again, since its forks failed".to_owned()),
+            Some(TemplateState::Failed { at, is_of_host, .. }) if rests(at.elapsed(), *is_of_host) => {
+                Some(if *is_of_host { Readiness::OfHost } else { Readiness::Failed })
+            }
+            Some(TemplateState::Rebuilding) => Some(Readiness::Failed),
             _ => None,
         }
     }
 }
 
 /// Returns true if a template that could not be built so long ago is not built again yet.
-fn rests(since: Duration) -> bool {
-    retry::TEMPLATE.pause_after(1).is_none_or(|pause| since < pause)
+fn rests(since: Duration, is_of_host: bool) -> bool {
+    let rule = if is_of_host { retry::SCARCE } else { retry::TEMPLATE };
+    rule.pause_after(1).is_none_or(|pause| since < pause)
 }
 
 /// Records that a fork failed. After two failures in a row the template is discarded and built again in the background.
@@ -220,7 +242,7 @@ pub(crate) fn fork_failed(host: &VmHost, blueprint: &Blueprint, fork_of: &Arc<Op
         let _turn = turn.lock().await;
         let state = match make::anew(&host, &blueprint, &mut |_| {}).await {
             Ok(template) => TemplateState::opened(template),
-            Err(error) => TemplateState::Failed { at: Instant::now(), reason: error.to_string() },
+            Err(error) => TemplateState::failed(&error),
         };
         host.templates.set(&blueprint.id, state);
     });
@@ -241,10 +263,11 @@ pub async fn prepare(
 ) -> Result<(), ImageError> {
     let mut has_failed = false;
     for blueprint in blueprints_or_told(host, machine, network, mounts, tell).await {
-        if get_ready(host, &blueprint, false, tell).await {
-            return Ok(());
+        match get_ready(host, &blueprint, false, tell).await {
+            // The template without the warm-up needs no less of this host, and the image is not to blame.
+            Readiness::Ready | Readiness::OfHost => return Ok(()),
+            Readiness::Failed => has_failed = true,
         }
-        has_failed = true;
     }
     let Driver::Qemu(settings) = &machine.driver else { return Ok(()) };
     let (Some(template), image) = (&settings.template, &settings.image) else { return Ok(()) };
@@ -336,16 +359,16 @@ fn close_unwanted(host: &VmHost) {
     }
 }
 
-/// Opens or builds the template. Returns true if it can be forked now.
+/// Opens or builds the template.
 async fn get_ready(
     host: &VmHost,
     blueprint: &Blueprint,
     anew: bool,
     tell: &mut (dyn FnMut(Preparing) + Send),
-) -> bool {
+) -> Readiness {
     let (templates, id) = (&host.templates, &blueprint.id);
-    if !anew && templates.at_rest(id).is_some() {
-        return false;
+    if let Some(result) = templates.at_rest(id).filter(|_| !anew) {
+        return result;
     }
     let turn = templates.turn(id);
     let _turn = match turn.try_lock() {
@@ -355,8 +378,8 @@ async fn get_ready(
             turn.lock().await
         }
     };
-    if !anew && templates.at_rest(id).is_some() {
-        return false;
+    if let Some(result) = templates.at_rest(id).filter(|_| !anew) {
+        return result;
     }
     let made =
         if anew { make::anew(host, blueprint, tell).await } else { make::ready(host, blueprint, tell).await };
@@ -367,15 +390,15 @@ async fn get_ready(
             }
             templates.want(id);
             close_unwanted(host);
-            true
+            Readiness::Ready
         }
         Err(error) => {
             let reason = error.to_string();
-            tell(Preparing::Failed { template: id.to_string(), reason: reason.clone() });
+            tell(Preparing::Failed { template: id.to_string(), reason });
             if templates.opened(id).is_none() {
-                templates.set(id, TemplateState::Failed { at: Instant::now(), reason });
+                templates.set(id, TemplateState::failed(&error));
             }
-            false
+            if error.is_of_host() { Readiness::OfHost } else { Readiness::Failed }
         }
     }
 }
@@ -385,6 +408,23 @@ mod tests {
     use super::super::store::TemplateStore;
     use super::super::store::tests::{manifest, put};
     use super::*;
+
+    #[test]
+    fn a_template_that_the_host_had_no_room_for_is_tried_sooner_and_is_no_failure() {
+        let id = manifest("aa11", 1).id;
+        let templates = Templates::default();
+        let error = |number| {
+            let source = std::io::Error::from_raw_os_error(number);
+            let start = StartError::Io { what: "make", path: "/x".into(), source };
+            make::MakeError::Build(super::super::build::BuildError::Start(start))
+        };
+        templates.set(&id, TemplateState::failed(&error(libc::ENOMEM)));
+        assert_eq!(templates.at_rest(&id), Some(Readiness::OfHost));
+        templates.set(&id, TemplateState::failed(&error(libc::EIO)));
+        assert_eq!(templates.at_rest(&id), Some(Readiness::Failed));
+        let minute = Duration::from_secs(60);
+        assert!(rests(minute, false) && !rests(minute, true));
+    }
 
     #[test]
     fn the_template_of_an_image_with_a_successor_is_closed_once_nobody_has_wanted_it_for_a_while() {

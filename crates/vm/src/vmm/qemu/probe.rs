@@ -314,7 +314,7 @@ impl<'a> Probe<'a> {
         let platform = self.platform(firmware);
         let limit = PROBE_LIMIT.mul_f64(load_factor());
         let result = match self.recipe(&platform, &run_dir) {
-            Ok(recipe) => Ok(greet(Arc::new(recipe), limit).await),
+            Ok(recipe) => greet(Arc::new(recipe), limit).await,
             Err(error) => Err(error),
         };
         let destroyed = record::destroy_leftover(&run_dir).await;
@@ -408,17 +408,23 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> S
 }
 
 /// Starts a guest and waits for its hello.
-async fn greet(recipe: Arc<Recipe>, limit: Duration) -> GuestBoot {
+///
+/// # Errors
+/// This host has run out of something that the guest needs, which says nothing about the accelerator.
+async fn greet(recipe: Arc<Recipe>, limit: Duration) -> Result<GuestBoot, StartError> {
     let (outputs, began) = (Outputs::new(), Instant::now());
     let spawned = recipe.spawn(&outputs, &Arc::new(AtomicBool::new(false))).await;
     let mut vmm = match spawned {
         Ok(vmm) => vmm,
-        Err(error) => return GuestBoot::NoHello { reason: error.to_string(), of_host: true },
+        Err(error) => return not_started(error.into()),
     };
-    match tokio::time::timeout(limit, hello(&mut vmm, &outputs)).await {
+    Ok(match tokio::time::timeout(limit, hello(&mut vmm, &outputs)).await {
         Ok(Some(())) => GuestBoot::Hello { took: began.elapsed() },
         Ok(None) => {
             let ended = vmm.why_ended(&outputs).await;
+            if let Exit::OutOfMemory(_) = ended.exit {
+                return Err(StartError::KilledForMemory { exit: ended.words });
+            }
             // The guest itself causes all other exits.
             let of_host = matches!(
                 ended.exit,
@@ -431,6 +437,14 @@ async fn greet(recipe: Arc<Recipe>, limit: Duration) -> GuestBoot {
             let reason = format!("no hello within {seconds} s (its last words: {last})");
             GuestBoot::NoHello { reason, of_host: false }
         }
+    })
+}
+
+/// Returns the result of a guest whose VMM could not be started.
+fn not_started(error: StartError) -> Result<GuestBoot, StartError> {
+    match error.scarcity() {
+        Some(_) => Err(error),
+        None => Ok(GuestBoot::NoHello { reason: error.to_string(), of_host: true }),
     }
 }
 
@@ -470,6 +484,18 @@ mod tests {
         sweep_probes(state.path()).await.expect("swept");
         assert!(guest.wait().expect("ended").code().is_none(), "it was killed");
         assert!(!left.exists() && used.exists() && new.exists());
+    }
+
+    #[test]
+    fn a_host_that_has_run_out_of_something_is_not_remembered_as_one_that_boots_no_guest() {
+        let of = |number| {
+            let source = std::io::Error::from_raw_os_error(number);
+            not_started(crate::LaunchError::Spawn { program: "/x".into(), source }.into())
+        };
+        for number in [libc::ENOMEM, libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOSPC] {
+            assert!(of(number).is_err(), "{number}");
+        }
+        assert!(matches!(of(libc::ENOENT), Ok(GuestBoot::NoHello { of_host: true, .. })));
     }
 
     #[test]
