@@ -145,7 +145,7 @@ fn every_definition_takes_its_arguments_and_mounts_the_guest_binary() {
             "FEDORA_VERSION=42",
             step("base"),
         ),
-        ("images/debian", "docker.io/library/debian:${DEBIAN_VERSION}", "DEBIAN_VERSION=12", step("base")),
+        ("images/debian", "docker.io/library/debian:${DEBIAN_VERSION}", "DEBIAN_VERSION=13", step("base")),
         (
             "images/runner",
             "${INSTALL_NAMESPACE}/base-${DISTRO}:${VERSION}",
