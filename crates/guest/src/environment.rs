@@ -8,9 +8,8 @@ pub const DIRECTORY: &str = "/_environment";
 /// mount the folder; in other machines the path is a link to the binary that the host gave.
 pub const GUEST: &str = "/_dayfly/dayfly-guest";
 
-/// First argument with which [`GUEST`] becomes a program that is killed when its parent exits: `mortal --parent PID PROGRAM
-/// ARGS`.
-pub const MORTAL: &str = "mortal";
+/// First argument with which [`GUEST`] runs the program of a step without a terminal: `step PROGRAM ARGS`.
+pub const STEP: &str = "step";
 
 /// File of an image with the environment of its programs (`ENV`), in the format of [`crate::envfile`]. The host writes
 /// it when it converts the image.

@@ -10,7 +10,7 @@
 //! - `dayfly-guest docker ...`, or under the name `docker` ([`wrapper`]): Docker's client with the machine's network;
 //! - under the name `Runner.Worker` ([`entrypoint::worker`]): the official app's worker with its runner's environment;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
-//! - `dayfly-guest mortal ...` ([`mortal`]): becomes a program that is killed when its parent exits;
+//! - `dayfly-guest step ...` ([`step`]): runs the program of a step without a terminal;
 //! - `dayfly-guest --version`.
 //!
 //! The binary has no async runtime, no shell and no argument parser crate, because it also runs under software emulation,
@@ -29,13 +29,13 @@ mod image_env;
 mod lines;
 mod listening;
 mod memory;
-mod mortal;
 mod options;
 mod processes;
 mod sink;
+mod step;
 mod wrapper;
 
-use dayfly_guest::environment::MORTAL;
+use dayfly_guest::environment::STEP;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         _ if wrapper::is_meant(&program) => return wrapper::run(given),
         _ if entrypoint::worker::is_meant(&program) => return entrypoint::worker::run(&program, given),
         Some(first) if first == wrapper::NAME => return wrapper::run(given[1..].to_vec()),
-        Some(first) if first == MORTAL => return mortal::run(&given[1..]),
+        Some(first) if first == STEP => return step::run(&given[1..]),
         _ => {}
     }
     let args: Vec<String> = given.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         [dayfly_guest::finding::COMMAND, ..] => check::run(&args[1..]),
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
+        [step::DROP] => step::drop_output(),
         ["--version"] => {
             // If the write fails, no process reads the output, so nothing is lost.
             let _ = writeln!(std::io::stdout(), "dayfly-guest {BUILD}");

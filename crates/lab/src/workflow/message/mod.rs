@@ -62,6 +62,9 @@ pub struct Service {
 pub fn job_message(workflow: &Workflow, run: &Run, job: JobIndex, service: &Service) -> Json {
     let Some(job_run) = run.job(job) else { return Json::Null };
     let Some(definition) = workflow.jobs.get(&job_run.job_id) else { return Json::Null };
+    let github = run.request().github.at(&service.server_url).to_value();
+    let known = run.known_scope(job_run).with_ref("github", &github);
+    let source = step::StepSource { workflow, job: definition, known };
     let mut message = json!({
         "messageType": "RunnerJobRequest",
         "plan": { "scopeIdentifier": service.plan_id, "planType": "free", "version": 12, "planId": service.plan_id },
@@ -75,10 +78,10 @@ pub fn job_message(workflow: &Workflow, run: &Run, job: JobIndex, service: &Serv
         "variables": variables(job_run, service),
         "mask": mask::hints(service.secrets.values().chain([&service.job_token, &service.github_token])),
         "fileTable": [run.request().github.workflow_path],
-        "contextData": contexts(run, job_run, service),
+        "contextData": contexts(run, job_run, service, &github),
         "environmentVariables": environment(workflow, definition),
         "defaults": defaults(workflow, definition),
-        "steps": step::steps(workflow, definition, service),
+        "steps": step::steps(&source, service),
         "billingOwnerId": service.billing_owner_id,
     });
     if let Some(outputs) = &definition.outputs {
@@ -119,9 +122,9 @@ fn variables(job: &JobRun, service: &Service) -> Json {
     Json::Object(variables)
 }
 
-fn contexts(run: &Run, job: &JobRun, service: &Service) -> Json {
+fn contexts(run: &Run, job: &JobRun, service: &Service, github: &Value) -> Json {
     json!({
-        "github": context_data(&run.request().github.at(&service.server_url).to_value()),
+        "github": context_data(github),
         "needs": context_data(&job.needs),
         "strategy": context_data(&job.strategy),
         "matrix": context_data(&job.matrix),

@@ -82,6 +82,20 @@ fn defaults_are_written_into_steps_and_the_nearest_wins() {
 }
 
 #[test]
+fn a_shell_is_text_if_its_contexts_are_known_before_the_job_runs() {
+    let shell = |default: &str| {
+        let text = format!(
+            "on: push\nenv: {{SH: sh}}\njobs:\n  a:\n    runs-on: x\n    strategy: {{matrix: {{shell: [bash]}}}}\n    defaults: {{run: {{shell: \"{default}\"}}}}\n    steps:\n      - run: x\n"
+        );
+        message(&text)["steps"][0]["inputs"]["map"][1]["value"].clone()
+    };
+    assert_eq!(shell("${{ matrix.shell }}"), "bash");
+    assert_eq!(shell("${{ matrix.shell }} -x {0}"), "bash -x {0}");
+    assert_eq!(shell("${{ inputs.flag && vars.TOP }}"), "top");
+    assert_eq!(shell("${{ env.SH }}")["expr"], "env.SH");
+}
+
+#[test]
 fn a_template_is_never_null_and_text_stays_text() {
     let message = message(
         "on: push\nenv: {A: , B: 1.50, C: true}\njobs:\n  a: {runs-on: x, steps: [{run: x, timeout-minutes: 0.2}]}\n",

@@ -207,6 +207,14 @@ impl Run {
         self.jobs.get(index.0)
     }
 
+    /// Returns the contexts of a job that are known before a runner has it.
+    pub(in crate::workflow) fn known_scope<'a>(&'a self, job: &'a JobRun) -> Scope<'a> {
+        self.base_scope()
+            .with_ref("needs", &job.needs)
+            .with_ref("matrix", &job.matrix)
+            .with_ref("strategy", &job.strategy)
+    }
+
     fn base_scope(&self) -> Scope<'_> {
         Scope::new()
             .with_ref("github", &self.github)
