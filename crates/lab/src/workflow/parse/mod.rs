@@ -24,6 +24,7 @@ use place::Availability;
 const WORKFLOW_KEYS: &[Key] = &[
     Key::new("name", Support::Shown),
     Key::new("run-name", Support::Shown),
+    Key::new("description", Support::Read),
     Key::new("on", Support::Read),
     Key::new("env", Support::Read),
     Key::new("defaults", Support::Read),
@@ -109,6 +110,8 @@ impl Reader {
         }
         let fields = self.fields(root, "", WORKFLOW_KEYS)?;
         let name = fields.get("name").and_then(|node| self.text(node, "name"));
+        // GitHub shows it beside a reusable workflow only.
+        let _ = fields.get("description").map(|node| self.text(node, "description"));
         let run_name =
             fields.get("run-name").and_then(|node| self.template(node, "run-name", &place::RUN_NAME));
         let triggers = self.triggers(fields.get("on")?);

@@ -209,9 +209,10 @@ fn triggers_and_inputs_are_checked() {
 #[test]
 fn newer_keys_of_github_that_need_nothing_of_the_lab_are_accepted() {
     let text = format!(
-        "on:\n  schedule: [{{cron: '0 5 * * *', timezone: Europe/Berlin}}]\nconcurrency: {{group: a, queue: max}}\njobs:\n  a:\n    runs-on: x\n    environment: {{name: prod, deployment: false}}\n{STEPS}"
+        "description: Builds it\non:\n  schedule: [{{cron: '0 5 * * *', timezone: Europe/Berlin}}]\n  workflow_dispatch: {{inputs: {{a: {{type: choice, options: ['', x], default: ''}}}}}}\nconcurrency: {{group: a, queue: max}}\njobs:\n  a:\n    runs-on: x\n    environment: {{name: prod, deployment: false}}\n{STEPS}"
     );
     assert!(parse("ci.yml", &text).is_ok(), "{:?}", parse("ci.yml", &text));
+    insta::assert_snapshot!(refusal(&format!("description: [a]\n{text}").replace("description: B", "name: B")), @"ci.yml:1:14: description: must be text, but is a list");
 }
 
 #[test]
