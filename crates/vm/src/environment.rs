@@ -303,6 +303,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_directory_of_another_user_or_that_others_can_write_to_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let refusal = || EnvironmentDir::open(folder.path(), "x").map(|_| ()).map_err(error_text);
+        let set = |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode));
+        for mode in [0o770, 0o702, 0o1777] {
+            set(mode).expect("mode");
+            let text = refusal().expect_err("refused");
+            assert!(text.contains(&format!("its mode {mode:04o} lets other users write to it")), "{text}");
+        }
+        set(0o755).expect("mode");
+        refusal().expect("its owner alone writes to it");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(12345), None).expect("owner");
+            let text = refusal().expect_err("refused");
+            assert!(text.contains("it belongs to the user 12345, and not to 0"), "{text}");
+        }
+    }
+
+    /// Returns an error with its causes.
+    fn error_text(error: EnvironmentError) -> String {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(next) = cause {
+            text += &format!(": {next}");
+            cause = next.source();
+        }
+        text
+    }
+
+    #[tokio::test]
     async fn a_change_between_two_looks_is_not_missed() {
         let folder = tempfile::tempdir().expect("folder");
         let dir = open(&folder);
