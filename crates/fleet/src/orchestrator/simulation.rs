@@ -10,6 +10,7 @@ mod process;
 mod runner;
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,6 +54,9 @@ struct Around<'a> {
 impl Around<'_> {
     /// Returns true if this fault happens now.
     fn draws(&mut self, fault: Fault) -> bool {
+        if fault == Fault::NoStart && self.host.lacks {
+            return true;
+        }
         let one_in = match fault {
             Fault::LostAnswer => 8,
             Fault::NoStart => 12,
@@ -126,6 +130,9 @@ struct World {
     host: Host,
     process: Option<Process>,
     random: StdRng,
+    /// Decides when the host runs out of memory, processes or open files; none if it never does. It has dice of its own, so
+    /// that a seed plays the same otherwise.
+    shortage: Option<StdRng>,
     now: Instant,
     next_poll: Instant,
     is_stormy: bool,
@@ -145,6 +152,8 @@ struct Tally {
     crashes: usize,
     /// Runners that a later process went on with.
     taken_over: usize,
+    /// Times at which the host ran out of memory, processes or open files.
+    shortages: usize,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -153,6 +162,7 @@ impl std::ops::AddAssign for Tally {
         self.jobs_lost += other.jobs_lost;
         self.crashes += other.crashes;
         self.taken_over += other.taken_over;
+        self.shortages += other.shortages;
     }
 }
 
@@ -183,6 +193,7 @@ impl World {
             host: Host::default(),
             process: None,
             random,
+            shortage: None,
             now,
             next_poll: now,
             is_stormy: true,
@@ -281,8 +292,26 @@ impl World {
         }
         let event = events[self.random.random_range(0..events.len())];
         self.happen(event);
+        if self.is_stormy {
+            self.run_short();
+        }
         self.now += Duration::from_millis(self.random.random_range(0..300));
         self.check();
+    }
+
+    /// Makes the host run out of what machines need, or have it again. If memory is used up, its kernel takes a machine.
+    fn run_short(&mut self) {
+        let Some(dice) = &mut self.shortage else { return };
+        if !dice.random_ratio(1, 40) {
+            return;
+        }
+        let takes_machine = dice.random();
+        self.host.lacks = !self.host.lacks;
+        self.tally.shortages += usize::from(self.host.lacks);
+        let living = self.host.runs.keys().copied().rfind(|run| self.host.guest(*run) != Guest::Dead);
+        if let Some(run) = living.filter(|_| self.host.lacks && takes_machine) {
+            self.happen(Event::KillMachine(run));
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -437,11 +466,20 @@ impl World {
 
 /// Runs a pool through a storm, then waits until it has served all jobs, and drains it.
 fn simulate(seed: u64) -> Tally {
-    let mut world = World::new(seed);
+    play(World::new(seed))
+}
+
+/// Runs it on a host that runs out of memory, processes or open files now and then.
+fn simulate_on_a_poor_host(seed: u64) -> Tally {
+    play(World { shortage: Some(StdRng::seed_from_u64(!seed)), ..World::new(seed) })
+}
+
+fn play(mut world: World) -> Tally {
     for _ in 0..STORMY_STEPS {
         world.step();
     }
-    (world.is_stormy, world.forge.is_down, world.host.is_full) = (false, false, false);
+    (world.is_stormy, world.forge.is_down) = (false, false);
+    (world.host.is_full, world.host.lacks) = (false, false);
     world.step_until("a job was never served", World::has_served);
     world.step_until("no process", |world| world.process.is_some());
     world.with_process(|process, around| process.drain(around));
@@ -454,7 +492,7 @@ fn simulate(seed: u64) -> Tally {
 }
 
 /// Runs the simulations of many seeds on all processors, and names those that fail.
-fn simulate_all(seeds: std::ops::Range<u64>) -> Tally {
+fn simulate_all(seeds: std::ops::Range<u64>, simulate: impl Fn(u64) -> Tally + Sync) -> Tally {
     let next = AtomicU64::new(seeds.start);
     let work = || {
         let mut all = Tally::default();
@@ -463,7 +501,7 @@ fn simulate_all(seeds: std::ops::Range<u64>) -> Tally {
             if seed >= seeds.end {
                 return all;
             }
-            let done = std::panic::catch_unwind(|| simulate(seed));
+            let done = std::panic::catch_unwind(AssertUnwindSafe(|| simulate(seed)));
             all += done.unwrap_or_else(|_| panic!("seed {seed} fails; the reason stands above"));
         }
     };
@@ -479,10 +517,19 @@ fn simulate_all(seeds: std::ops::Range<u64>) -> Tally {
 
 #[test]
 fn no_pool_loses_a_job_or_leaves_anything_whatever_dies_and_whenever() {
-    let all = simulate_all(0..500);
+    let all = simulate_all(0..500, simulate);
     // The seeds do reach what they are about.
     assert!(
         all.jobs_done > 500 && all.jobs_lost > 20 && all.crashes > 500 && all.taken_over > 200,
+        "{all:?}"
+    );
+}
+
+#[test]
+fn no_pool_loses_a_job_or_leaves_anything_on_a_host_that_runs_out_of_memory_processes_or_files() {
+    let all = simulate_all(0..500, simulate_on_a_poor_host);
+    assert!(
+        all.jobs_done > 500 && all.jobs_lost > 20 && all.shortages > 1000 && all.taken_over > 100,
         "{all:?}"
     );
 }
@@ -504,5 +551,6 @@ fn a_runner_retires_that_registers_itself_while_the_forge_is_asked() {
 #[ignore = "twenty thousand seeds take minutes"]
 fn no_pool_of_many_seeds_loses_a_job_or_leaves_anything() {
     let count = std::env::var("DAYFLY_TEST_SEEDS").map_or(20_000, |count| count.parse().expect("a number"));
-    simulate_all(0..count);
+    simulate_all(0..count, simulate);
+    simulate_all(0..count, simulate_on_a_poor_host);
 }

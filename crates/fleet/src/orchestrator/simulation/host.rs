@@ -51,6 +51,8 @@ pub(super) struct DiskFull;
 pub(super) struct Host {
     pub(super) runs: BTreeMap<u64, RunFolder>,
     pub(super) is_full: bool,
+    /// True if it has no memory, processes or open files left for another machine.
+    pub(super) lacks: bool,
     last_run: u64,
 }
 
