@@ -17,7 +17,7 @@ use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
@@ -30,9 +30,12 @@ pub(crate) const DROP: &str = "drop-output";
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Bytes that are read at once.
 const READ: usize = 64 * 1024;
-/// Time between the failure of a program and the exit. The runner app stops reading the terminal as soon as a step fails,
-/// and would lose the last lines, which say why it failed.
-const AFTER_FAILURE: Duration = Duration::from_millis(300);
+/// Time without any work of the runner app after which it has read the last lines of a program that has failed. The app
+/// stops reading the terminal as soon as a step fails, and would lose them, although they say why it failed.
+const QUIET: Duration = Duration::from_millis(300);
+/// Longest time to wait for that.
+const QUIET_WITHIN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
 /// Exit statuses of a shell that cannot start a program: it does not exist, or cannot be executed.
 const ABSENT: u8 = 127;
 const UNUSABLE: u8 = 126;
@@ -57,7 +60,7 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
         }
     };
     if code != 0 {
-        std::thread::sleep(AFTER_FAILURE);
+        wait_until_quiet(&work_of_parent);
     }
     ExitCode::from(code)
 }
@@ -154,6 +157,41 @@ fn leave_reader(output: OwnedFd) {
     }
 }
 
+/// Waits until the work does not change any more.
+fn wait_until_quiet(work: &dyn Fn() -> Work) {
+    let began = Instant::now();
+    let (mut last, mut since) = (work(), began);
+    while since.elapsed() < QUIET && began.elapsed() < QUIET_WITHIN {
+        std::thread::sleep(LOOK);
+        let now = work();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// The bytes that a process has read, and its processor time. Each is none if it cannot be seen.
+type Work = (Option<u64>, Option<u64>);
+
+/// Returns the work of the runner app. Both parts are needed, because the app works on what it has read before it reads on.
+fn work_of_parent() -> Work {
+    let Some(parent) = rustix::process::getppid() else { return (None, None) };
+    let read = |name: &str| {
+        let path = format!("/proc/{}/{name}", parent.as_raw_nonzero());
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let bytes = read("io").lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
+    (bytes, processor_time(&read("stat")))
+}
+
+/// Returns the processor time of a process, in ticks, from its `stat` (proc(5): fields 14 and 15, and the second one may have
+/// blanks and brackets in it).
+fn processor_time(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut next = || fields.next()?.trim().parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
 /// Returns the exit status of a shell for a program that has ended so.
 fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
@@ -163,6 +201,26 @@ fn code_of(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wait_ends_when_nothing_changes_or_after_its_limit() {
+        let began = Instant::now();
+        wait_until_quiet(&|| (Some(1), None));
+        assert!((QUIET..QUIET_WITHIN / 2).contains(&began.elapsed()));
+        // Work that ends after a second.
+        let (began, busy) = (Instant::now(), Duration::from_secs(1));
+        wait_until_quiet(&|| (None, u64::try_from(began.elapsed().min(busy).as_millis()).ok()));
+        assert!((busy..QUIET_WITHIN / 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn the_processor_time_is_found_behind_any_name() {
+        let stat = "812 (a ) b) S 1 812 812 0 -1 4194304 90 0 0 0 17 25 3 4 20 0 1 0 100 0 0";
+        assert_eq!(processor_time(stat), Some(42));
+        assert_eq!(processor_time(""), None);
+        let (bytes, ticks) = work_of_parent();
+        assert!(bytes.is_some() && ticks.is_some(), "{bytes:?} {ticks:?}");
+    }
 
     #[test]
     fn the_status_of_a_signal_is_that_of_a_shell() {

@@ -73,6 +73,27 @@ fn the_exit_status_is_the_programs_and_no_line_is_lost() {
 }
 
 #[test]
+fn a_step_that_fails_waits_for_a_slow_reader() {
+    let mut step = Command::new(GUEST);
+    step.args([
+        "step",
+        "sh",
+        "-c",
+        "yes some forty bytes in each line of all of them | head -c 40000; exit 3",
+    ]);
+    let mut step = step.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = step.stdout.take().unwrap();
+    // Forty pieces in two seconds. All of them fit into the pipe at once.
+    let mut piece = [0; 1000];
+    for number in 0..40 {
+        output.read_exact(&mut piece).unwrap();
+        assert!(step.try_wait().unwrap().is_none(), "it has ended before piece {number} was read");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(step.wait().unwrap().code(), Some(3));
+}
+
+#[test]
 fn a_process_that_a_step_leaves_goes_on_writing_and_does_not_hold_the_step() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
