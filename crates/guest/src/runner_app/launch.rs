@@ -119,7 +119,8 @@ impl Launch {
     ///
     /// With github-act-runner each step gets a pseudo terminal of its own (`--terminal`, on by default, seen with
     /// 0.13.0). Without a terminal, a step lasts as long as any process that holds its output, even if the step was
-    /// cancelled or has timed out. GitHub's steps have no terminal, so `TERM` tells programs not to draw on it.
+    /// cancelled or has timed out. GitHub's steps have no terminal, so `TERM` tells programs not to draw on it; the lab
+    /// takes it away from steps ([`STEP`](crate::environment::STEP)).
     #[must_use]
     pub fn run(program: &Path, folder: &Path, user: &User) -> Self {
         let app = RunnerApp::of(program);
@@ -128,6 +129,9 @@ impl Launch {
         if app == RunnerApp::ActionsRunner {
             // Makes the app exit with a status of its own (7) if its version is too old.
             launch.set("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1");
+        } else {
+            // The official app sets it itself. github-act-runner passes such variables on to steps.
+            launch.set("RUNNER_ENVIRONMENT", "self-hosted");
         }
         launch
     }
@@ -255,6 +259,7 @@ mod tests {
         BUILDKIT_PROGRESS=plain
         RUNNER_TOOL_CACHE=/opt/hostedtoolcache
         AGENT_TOOLSDIRECTORY=/opt/hostedtoolcache
+        RUNNER_ENVIRONMENT=self-hosted
         None Terminate
         ");
     }
