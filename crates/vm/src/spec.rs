@@ -82,7 +82,7 @@ pub struct QemuSettings {
     /// The accelerator that runs the guest's instructions.
     pub accel: AccelChoice,
     /// Processor model of an emulated machine, as QEMU names it. The default (`None`) is a model that QEMU emulates
-    /// correctly.
+    /// correctly. `host` gives a machine with KVM the host's virtualisation.
     pub cpu_model: Option<String>,
     /// The settings for forks. If it is `None`, the machine is booted.
     pub template: Option<TemplateSettings>,

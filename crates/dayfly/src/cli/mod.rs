@@ -245,6 +245,8 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
     /// Processor model of emulated machines, as QEMU names it (`qemu-system-x86_64 -cpu help`) [default: Nehalem-v1]
+    ///
+    /// `host` lets jobs in machines with KVM start machines of their own.
     #[arg(long, env = "RUNNER_CPU_MODEL", value_name = "MODEL", value_parser = rules::cpu_model)]
     pub(crate) cpu_model: Option<String>,
     /// Boot each machine; without it, machines are forked from a template, a frozen machine in which Docker and the runner
@@ -389,7 +391,7 @@ pub(crate) struct ImageBuildArgs {
     /// File with the packages to install instead of the built-in list: one name per line, `?name` for an optional package
     #[arg(long, value_name = "FILE")]
     pub(crate) packages: Option<PathBuf>,
-    /// Also install the languages of `images/debian/extra.txt`: Java, Go, PHP, Ruby, Rust, clang
+    /// Also install the languages of `images/debian/extra.txt`: Java, Go, PHP, Ruby, Rust, clang, Fortran
     #[arg(long)]
     pub(crate) extra: bool,
     #[command(flatten)]

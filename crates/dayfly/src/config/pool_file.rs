@@ -67,7 +67,8 @@ pub(crate) struct PoolFile {
     pub(crate) driver: Option<DriverKind>,
     /// Accelerator of the machines.
     pub(crate) accel: Accel,
-    /// Processor model of emulated machines, as QEMU names it (default: Nehalem-v1).
+    /// Processor model of emulated machines, as QEMU names it (default: Nehalem-v1); host: jobs in machines with KVM may start
+    /// machines of their own.
     pub(crate) cpu_model: Option<String>,
     /// Boot each machine instead of forking it from a template.
     pub(crate) cold: bool,

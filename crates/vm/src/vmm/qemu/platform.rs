@@ -14,6 +14,8 @@ use crate::vmm::{DescriptorRole, VmmFiles};
 /// Processor model of a machine with KVM: this host's own, without virtualisation, because a job that starts machines of
 /// its own would widen the part of KVM that a guest reaches.
 const HOST_MODEL: &str = "host,vmx=off,svm=off";
+/// Processor model of a machine with KVM in which jobs may start machines of their own, if the user asks for it.
+const WHOLE_HOST_MODEL: &str = "host";
 /// Processor model of an emulated machine. It has no SMAP, because .NET loses its main thread at the first exception under
 /// QEMU 7.2's emulation of it, and no AVX, because its emulation is so slow that a C library is faster without it. ARAT is
 /// added, because a kernel that does not know that its timer continues in idle never stops ticking: 0.057 of a core for
@@ -41,7 +43,7 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// Returns the platform of an ordinary host. `cpu_model` is that of emulated machines, by default [`EMULATED_MODEL`].
+    /// Returns the platform of an ordinary host. [`guest_model`] explains `cpu_model`.
     pub(super) fn of(qemu: PathBuf, firmware: Firmware, accel: Accel, cpu_model: Option<&str>) -> Self {
         let tcg_threads = match accel {
             Accel::Kvm => TcgThreads::Multi,
@@ -80,11 +82,15 @@ impl Platform {
     }
 }
 
-/// Returns the processor model of a machine. `emulated` is the one that the user has chosen for emulated machines.
-pub(super) fn guest_model(accel: Accel, emulated: Option<&str>) -> &str {
+/// Returns the processor model of a machine, for the one that the user has chosen. A machine with KVM has this host's
+/// processor whatever the choice, and has its virtualisation too if the choice is [`WHOLE_HOST_MODEL`], which is no model
+/// of an emulated machine.
+pub(super) fn guest_model(accel: Accel, chosen: Option<&str>) -> &str {
+    let chosen_emulated = chosen.filter(|model| *model != WHOLE_HOST_MODEL);
     match accel {
+        Accel::Kvm if chosen == Some(WHOLE_HOST_MODEL) => WHOLE_HOST_MODEL,
         Accel::Kvm => HOST_MODEL,
-        Accel::Tcg => emulated.unwrap_or(EMULATED_MODEL),
+        Accel::Tcg => chosen_emulated.unwrap_or(EMULATED_MODEL),
     }
 }
 
@@ -120,6 +126,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_job_gets_virtualisation_of_its_own_only_if_the_user_asks_for_it() {
+        for (accel, chosen, expected) in [
+            (Accel::Kvm, None, "host,vmx=off,svm=off"),
+            (Accel::Kvm, Some("max,-smap"), "host,vmx=off,svm=off"),
+            (Accel::Kvm, Some("host"), "host"),
+            (Accel::Tcg, None, EMULATED_MODEL),
+            (Accel::Tcg, Some("host"), EMULATED_MODEL),
+            (Accel::Tcg, Some("max,-smap"), "max,-smap"),
+        ] {
+            assert_eq!(guest_model(accel, chosen), expected, "{accel:?} {chosen:?}");
+        }
+    }
 
     #[test]
     fn limits_grow_with_what_a_probe_guest_took_and_with_the_hosts_other_work() {
