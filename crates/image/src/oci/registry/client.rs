@@ -283,13 +283,17 @@ impl Client {
         }
         let bytes = read(response, TOKEN_LENGTH_MAX).await.map_err(|why| self.lied(why))?;
         let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let token = answer["token"].as_str().or(answer["access_token"].as_str());
-        let token =
-            token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
-        token
-            .map(|token| format!("Bearer {token}").into())
-            .ok_or_else(|| self.lied("its answer holds no token"))
+        let token = token_of(&answer).ok_or_else(|| self.lied("its answer holds no token"))?;
+        Ok(format!("Bearer {token}").into())
     }
+}
+
+/// Returns the token of an answer. The protocol has two names for it, and an answer may have an empty text or `null` under
+/// one of them.
+fn token_of(answer: &serde_json::Value) -> Option<&str> {
+    let names = ["token", "access_token"].into_iter();
+    let token = names.filter_map(|name| answer[name].as_str()).find(|token| !token.is_empty());
+    token.filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 /// Reads the body of an answer. Fails if it is longer than `length_max`.
@@ -462,7 +466,22 @@ impl ServerCertVerifier for Anybody {
 
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use super::{is_loopback, token_of};
+
+    #[test]
+    fn a_token_is_found_under_either_of_its_names() {
+        for (answer, token) in [
+            (serde_json::json!({ "token": "a", "access_token": "b" }), Some("a")),
+            (serde_json::json!({ "token": "", "access_token": "b" }), Some("b")),
+            (serde_json::json!({ "token": null, "access_token": "b" }), Some("b")),
+            (serde_json::json!({ "token": "a", "access_token": null, "expires_in": null }), Some("a")),
+            (serde_json::json!({ "token": "a\r\nx: y" }), None),
+            (serde_json::json!({ "token": 5 }), None),
+            (serde_json::json!(null), None),
+        ] {
+            assert_eq!(token_of(&answer), token, "{answer}");
+        }
+    }
 
     #[test]
     fn only_this_host_is_spoken_to_without_encryption_unasked() {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::io::AsyncWriteExt as _;
 
+use super::super::media::or_default;
 use super::super::{DEFAULT_REGISTRY, RegistryName};
 use super::{RegistryAccess, RegistryError};
 
@@ -37,18 +38,35 @@ pub(super) struct Credential {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct File {
+    #[serde(deserialize_with = "or_defaults")]
     auths: BTreeMap<String, Auth>,
+    #[serde(deserialize_with = "or_defaults")]
     cred_helpers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
     creds_store: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
+    #[serde(deserialize_with = "or_default")]
     auth: SecretString,
+    #[serde(deserialize_with = "or_default")]
     username: String,
+    #[serde(deserialize_with = "or_default")]
     password: SecretString,
+    #[serde(deserialize_with = "or_default")]
     identitytoken: SecretString,
+}
+
+/// Reads a map. As for Go, which writes these files, the map and each of its values may be `null`.
+fn or_defaults<'de, T, D>(from: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    let values: BTreeMap<String, Option<T>> = or_default(from)?;
+    Ok(values.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect())
 }
 
 /// Returns the credentials for an image. None means to send requests without credentials.
@@ -256,6 +274,23 @@ mod tests {
         assert_eq!(user_for(&access, "localhost:5000/x").await, "nobody");
         let wrong = user_for(&access, "ghcr.io/x").await;
         assert!(wrong.ends_with("its entry for ghcr.io is not a user and password in base64"), "{wrong}");
+    }
+
+    #[tokio::test]
+    async fn null_in_a_file_of_credentials_is_the_same_as_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for text in [
+            serde_json::json!({ "auths": null, "credHelpers": null, "credsStore": null, "HttpHeaders": null }),
+            serde_json::json!({ "auths": { "quay.io": null }, "credHelpers": {} }),
+            serde_json::json!({ "auths": { "quay.io": { "auth": null, "username": null, "password": null,
+                "identitytoken": null } } }),
+        ] {
+            let access = access(folder.path(), &text.to_string());
+            assert_eq!(user_for(&access, "quay.io/x").await, "nobody", "{text}");
+        }
+        let text =
+            serde_json::json!({ "auths": { "quay.io": { "auth": null, "username": "u", "password": "p" } } });
+        assert_eq!(user_for(&access(folder.path(), &text.to_string()), "quay.io/x").await, "u:p");
     }
 
     #[tokio::test]
