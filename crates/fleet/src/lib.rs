@@ -30,6 +30,7 @@ pub mod run_log;
 mod runner;
 mod runner_id;
 mod runner_loop;
+pub mod scratch;
 pub mod slot;
 pub mod state;
 pub mod status;

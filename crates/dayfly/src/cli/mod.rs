@@ -103,6 +103,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
+    /// Show who uses the scratch space of this host: runs, spares and templates
+    Disk(DiskArgs),
     /// List the jobs that wait and run on this host, and those that ended last
     Jobs(JobsArgs),
     /// List the runs that have ended, with their jobs and results, the newest first
@@ -485,6 +487,13 @@ pub(crate) struct TemplateBuildArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
     /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiskArgs {
+    /// Print JSON instead of tables
     #[arg(long)]
     pub(crate) json: bool,
 }

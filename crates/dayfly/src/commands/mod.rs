@@ -5,6 +5,7 @@ pub(crate) mod app;
 pub(crate) mod clear;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod disk;
 pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod init;

@@ -22,7 +22,7 @@ pub use key::TemplateId;
 pub use make::{AGE_MAX, BYTES_MAX, sweep_templates};
 pub use manifest::TemplateManifest;
 pub(crate) use store::Opened;
-pub use store::{Counts, Template, TemplateError, TemplateStore};
+pub use store::{Counts, FOLDER, Template, TemplateError, TemplateStore};
 pub(super) use templates::{Forkable, blueprints, fork_failed};
 pub use templates::{Templates, prepare, rebuild};
 

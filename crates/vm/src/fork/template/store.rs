@@ -18,6 +18,9 @@ use dayfly_host::clock::now_s;
 use dayfly_host::file;
 use dayfly_host::stage::{self, StageError};
 
+/// Folder of all templates, under the state folder.
+pub const FOLDER: &str = "templates";
+
 /// The manifest.
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The guest's memory, sparse.
@@ -151,7 +154,7 @@ pub struct TemplateStore {
 impl TemplateStore {
     /// Returns the store of a state folder, which need not exist.
     pub fn new(state: &Path) -> Self {
-        Self { folder: state.join("templates") }
+        Self { folder: state.join(FOLDER) }
     }
 
     /// Returns the folder.

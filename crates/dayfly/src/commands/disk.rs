@@ -1,0 +1,194 @@
+//! `dayfly disk`: shows who uses the scratch space of this host.
+
+use std::collections::BTreeMap;
+
+use dayfly_fleet::instance;
+use dayfly_fleet::scratch::{self, ScratchItem, ScratchKind, ScratchUse};
+use serde::Serialize;
+
+use super::reload;
+use crate::cli::DiskArgs;
+use crate::exit::{Failure, Outcome, Result};
+use crate::printer::{self, Column};
+use crate::settings::Places;
+use crate::units::{mebibytes, plain, short_id};
+
+/// The answer, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Disk {
+    /// All scratch space, bytes.
+    used_bytes: u64,
+    /// False if more space is in use than could be measured.
+    is_whole: bool,
+    users: Vec<User>,
+    items: Vec<Row>,
+}
+
+/// The sum of what a pool, or all spares or templates, have.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct User {
+    kind: ScratchKind,
+    /// None for runs of a pool without a name, and for what no pool has.
+    pool: Option<String>,
+    count: usize,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    item: ScratchItem,
+    /// True if a process has left it that has died, and no start has taken it over.
+    is_left: bool,
+}
+
+pub(crate) fn run(places: &Places, args: &DiskArgs) -> Result<Outcome> {
+    let instances = instance::all(&places.state).map_err(Failure::cannot)?;
+    let left = instances.iter().filter(|seen| !seen.alive).map(reload::name_of).collect::<Vec<_>>();
+    let disk = disk(scratch::measure(&places.state), &left);
+    if args.json {
+        printer::json(&disk);
+    } else {
+        show(&disk);
+    }
+    Ok(Outcome::Success)
+}
+
+/// Puts the answer together. `left` are the instances whose process has died.
+fn disk(measured: ScratchUse, left: &[String]) -> Disk {
+    let mut users: BTreeMap<(ScratchKind, Option<String>), (usize, u64)> = BTreeMap::new();
+    for item in &measured.items {
+        let (count, bytes) = users.entry((item.kind, item.pool.clone())).or_default();
+        (*count, *bytes) = (*count + 1, bytes.saturating_add(item.bytes));
+    }
+    let user = |((kind, pool), (count, bytes))| User { kind, pool, count, bytes };
+    let mut users: Vec<User> = users.into_iter().map(user).collect();
+    users.sort_by_key(|user| std::cmp::Reverse(user.bytes));
+    let is_left = |item: &ScratchItem| item.instance.as_ref().is_some_and(|instance| left.contains(instance));
+    let ScratchUse { mut items, is_whole } = measured;
+    items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    Disk {
+        used_bytes: users.iter().map(|user| user.bytes).fold(0, u64::saturating_add),
+        is_whole,
+        users,
+        items: items.into_iter().map(|item| Row { is_left: is_left(&item), item }).collect(),
+    }
+}
+
+const USER_COLUMNS: [Column; 4] =
+    [Column::whole("SPACE"), Column::whole("WHAT"), Column::whole("COUNT"), Column::cut("POOL")];
+
+const ITEM_COLUMNS: [Column; 5] = [
+    Column::whole("SPACE"),
+    Column::whole("WHAT"),
+    Column::whole("ID"),
+    Column::cut("POOL"),
+    Column::cut("INSTANCE"),
+];
+
+fn show(disk: &Disk) {
+    lines(disk, printer::columns()).into_iter().for_each(printer::line);
+    if disk.items.iter().any(|row| row.is_left) {
+        printer::hint("dayfly ps shows what is left by processes that have died, and who removes it");
+    }
+}
+
+/// Returns the sum, and the tables of users and of folders that fit a width.
+fn lines(disk: &Disk, columns: Option<usize>) -> Vec<String> {
+    let mut lines = vec![sentence(disk)];
+    if !disk.items.is_empty() {
+        let (users, items): (Vec<_>, Vec<_>) =
+            (disk.users.iter().map(user_cells).collect(), disk.items.iter().map(item_cells).collect());
+        lines.push(String::new());
+        lines.extend(printer::fitted(&USER_COLUMNS, &users, columns));
+        lines.push(String::new());
+        lines.extend(printer::fitted(&ITEM_COLUMNS, &items, columns));
+    }
+    lines
+}
+
+/// Returns the sum in words.
+fn sentence(disk: &Disk) -> String {
+    let used = mebibytes(disk.used_bytes);
+    let least = if disk.is_whole { "" } else { "at least " };
+    format!("{least}{used} of scratch space are in use")
+}
+
+fn user_cells(user: &User) -> [String; 4] {
+    [
+        mebibytes(user.bytes),
+        format!("{}s", user.kind.as_str()),
+        user.count.to_string(),
+        or_dash(user.pool.as_ref()),
+    ]
+}
+
+fn item_cells(Row { item, is_left }: &Row) -> [String; 5] {
+    let left = if *is_left { ", left" } else { "" };
+    let id = if item.kind == ScratchKind::Template { short_id(&item.id) } else { &item.id };
+    [
+        mebibytes(item.bytes),
+        format!("{}{left}", item.kind.as_str()),
+        plain(id),
+        or_dash(item.pool.as_ref()),
+        or_dash(item.instance.as_ref()),
+    ]
+}
+
+fn or_dash(text: Option<&String>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| plain(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(
+        kind: ScratchKind,
+        id: &str,
+        instance: Option<&str>,
+        pool: Option<&str>,
+        mib: u64,
+    ) -> ScratchItem {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        ScratchItem {
+            kind,
+            id: id.to_owned(),
+            instance: text(instance),
+            pool: text(pool),
+            name: None,
+            bytes: mib << 20,
+        }
+    }
+
+    fn of_two_processes(is_whole: bool) -> Disk {
+        let items = vec![
+            item(ScratchKind::Run, "1-aaaaaaa", Some("k3V9x0qA"), Some("build-for-the-desktop"), 700),
+            item(ScratchKind::Run, "2-bbbbbbb", Some("k3V9x0qA"), Some("build-for-the-desktop"), 2100),
+            item(ScratchKind::Run, "1-ccccccc", Some("p0dead00"), None, 60),
+            item(ScratchKind::Spare, "Zx81", Some("k3V9x0qA"), None, 8),
+            item(ScratchKind::Template, "0123456789abcdef", None, None, 340),
+        ];
+        disk(ScratchUse { items, is_whole }, &["p0dead00".to_owned()])
+    }
+
+    #[test]
+    fn the_largest_user_comes_first_and_what_a_dead_process_has_left_is_marked() {
+        let disk = of_two_processes(true);
+        let shown = |columns| anstream::adapter::strip_str(&lines(&disk, columns).join("\n")).to_string();
+        let narrow = shown(Some(60));
+        let table = narrow.lines().skip(1);
+        assert!(table.map(|line| line.chars().count()).all(|width| width <= 60), "{narrow}");
+        insta::assert_snapshot!([shown(None), narrow].join("\n\n"));
+    }
+
+    #[test]
+    fn a_sum_that_is_not_whole_is_the_least_that_is_in_use() {
+        insta::assert_snapshot!(sentence(&of_two_processes(false)), @"at least 3208 MiB of scratch space are in use");
+    }
+
+    #[test]
+    fn the_json_has_the_sums_and_each_folder() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&of_two_processes(true)).expect("json"));
+    }
+}
