@@ -20,6 +20,7 @@ use crate::cause::Cause;
 use crate::job_end::{Annotation, JobConclusion};
 use crate::orchestrator::Wait;
 use crate::runner_id::RunnerId;
+use crate::scratch::ScratchSummary;
 use crate::state::Phase;
 
 /// Version of the vocabulary; every journal begins with it. A reader refuses a journal of another version.
@@ -196,6 +197,12 @@ pub enum Fact {
     PoolWaits {
         /// The reason.
         why: Option<Wait>,
+    },
+    /// The scratch space in use on this host, of an orchestrator with a limit of it; none if the limit was removed.
+    /// Changes by a twentieth of the limit are reported.
+    ScratchInUse {
+        /// The sum.
+        scratch: Option<ScratchSummary>,
     },
     /// A reload has added the pool.
     PoolAdded,
@@ -650,6 +657,7 @@ impl Fact {
                 | Self::ForgeLost { .. }
                 | Self::ForgeBack { .. }
                 | Self::PoolWaits { .. }
+                | Self::ScratchInUse { .. }
                 | Self::JobSeen { .. }
                 | Self::JobLeft { .. }
                 | Self::TemplateBuilding { .. }
@@ -722,6 +730,10 @@ pub(crate) mod tests {
             Fact::ForgeBack { source: text() },
             Fact::PoolWaits { why: Some(Wait::Full { max: 8 }) },
             Fact::PoolWaits { why: None },
+            Fact::ScratchInUse {
+                scratch: Some(ScratchSummary { used_mib: 5, limit_mib: Some(9), is_whole: true }),
+            },
+            Fact::ScratchInUse { scratch: None },
             Fact::PoolAdded,
             Fact::PoolAdjusted,
             Fact::PoolPaused,

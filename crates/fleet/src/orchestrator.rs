@@ -20,6 +20,7 @@ mod heartbeat;
 mod neighbours;
 mod pool;
 mod roster;
+mod scratch;
 #[cfg(test)]
 mod simulation;
 mod slots;
@@ -47,6 +48,7 @@ use neighbours::Neighbours;
 pub use pool::PoolRun;
 use pool::{RunningPool, Tasks};
 use roster::Roster;
+use scratch::Scratch;
 pub use slots::FailureRule;
 pub use wait::Wait;
 
@@ -94,6 +96,7 @@ struct Orchestrator {
     pools: Vec<RunningPool>,
     budget: Budget,
     neighbours: Neighbours,
+    scratch: Scratch,
     environment: PathBuf,
     host: VmHost,
     facts: FactSink,
@@ -137,6 +140,7 @@ enum OrchestratorInput {
     Demand(Option<PoolDemand>),
     Ended(Result<(Id, LoopEnd), JoinError>),
     Ordered(StopOrder),
+    Measured,
     Due,
 }
 
@@ -157,6 +161,7 @@ impl Orchestrator {
             pools: Vec::new(),
             budget,
             neighbours: Neighbours::default(),
+            scratch: Scratch::default(),
             environment,
             host: host.clone(),
             facts: facts.with_decisive(decisive_sender),
@@ -186,6 +191,7 @@ impl Orchestrator {
             let now = Instant::now();
             let decisions = self.decide(now).await;
             self.tell_waiting(now).await;
+            self.tell_scratch().await;
             let next_beat = self.heartbeat.as_mut().map(|heartbeat| heartbeat.beat(now));
             let wake = decisions.iter().filter_map(|decision| decision.wake).chain(next_beat).min();
             let finished: Vec<bool> = decisions.iter().map(|decision| decision.is_finished).collect();
@@ -219,22 +225,28 @@ impl Orchestrator {
                     }
                     self.tasks.order_all(order);
                 }
-                OrchestratorInput::Due => {}
+                OrchestratorInput::Measured | OrchestratorInput::Due => {}
             }
         }
     }
 
-    /// Decides for each pool, and leaves out the starts that the budget does not allow. These are decided again at the next
-    /// input, and room comes with one: the end of a slot. Only the machines of other processes end without an input, and idle
-    /// runners give up their places after some time.
+    /// Decides for each pool, and leaves out the starts that the budget does not allow. These are decided again at the
+    /// next input, and room comes with one: the end of a slot, or a measurement of the scratch space. Only the machines
+    /// of other processes end without an input, and idle runners give up their places after some time.
     async fn decide(&mut self, now: Instant) -> Vec<Decision> {
         pool::count_busy_elsewhere(&mut self.pools);
         family::settle(&mut self.pools, now);
         let mut decisions: Vec<Decision> = self.pools.iter().map(|pool| pool.decide(now)).collect();
+        self.measure_scratch();
+        let measured = self.scratch.latest();
         let pools = self.pools.iter_mut().zip(&decisions);
-        let claims: Vec<_> = pools.map(|(pool, decision)| pool.claim(decision, now)).collect();
+        let mut claims: Vec<_> =
+            pools.map(|(pool, decision)| pool.claim(decision, measured.as_deref(), now)).collect();
         let budget = self.neighbours.leave(self.budget, &claims, now).await;
-        let shares = budget::share(&budget, &claims, now);
+        let budget = budget.beside_scratch(measured.map_or(0, |measured| measured.total_mib), &claims);
+        budget::fit_alone(&budget, &mut claims);
+        let is_unknown = self.scratch.is_unknown();
+        let shares = if is_unknown { vec![0; claims.len()] } else { budget::share(&budget, &claims, now) };
         let yielded = budget::yielded(&budget, &claims, &shares, now);
         for ((pool, decision), yielded) in self.pools.iter_mut().zip(&mut decisions).zip(yielded) {
             if yielded > 0 {
@@ -243,11 +255,18 @@ impl Orchestrator {
             }
         }
         for (index, pool) in self.pools.iter_mut().enumerate() {
-            let is_held = shares[index] < claims[index].wanted;
+            let claim = &claims[index];
+            let is_held = shares[index] < claim.wanted;
             let scarce = is_held.then(|| budget::scarce(&budget, &claims, &shares, index)).flatten();
-            // The whole limit, although machines of other processes may use some of it.
-            let scarce = scarce.and_then(|part| Some((part, self.budget.limit_of(part)?)));
-            pool.waits_for(shares[index], &claims[index], scarce, now);
+            let held_by = match scarce {
+                _ if is_unknown => Some(Wait::Measuring),
+                // The whole limit, although machines of other processes may use some of it.
+                Some(scarce) => {
+                    self.budget.limit_of(scarce, claim).map(|limit| Wait::Budget { scarce, limit })
+                }
+                None => None,
+            };
+            pool.waits_for(shares[index], claim, held_by, now);
         }
         for ((decision, claim), mut left) in decisions.iter_mut().zip(&claims).zip(shares) {
             if left < claim.wanted {
@@ -291,6 +310,7 @@ impl Orchestrator {
             changes = changes => OrchestratorInput::Changes(changes),
             demand = demand => OrchestratorInput::Demand(demand),
             Some(ended) = self.tasks.ends.join_next_with_id() => OrchestratorInput::Ended(ended),
+            () = self.scratch.measured() => OrchestratorInput::Measured,
             () = due => OrchestratorInput::Due,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   instances/<i>/runs/<id>   ──┐
-//!   instances/<i>/spares/<id> ──┼──> measure ──> ScratchUse ──> `dayfly disk`
+//!   instances/<i>/spares/<id> ──┼──> measure ──> ScratchUse ──> budget, `dayfly disk`
 //!   templates/<id>            ──┘
 //! ```
 //!
@@ -15,11 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_host::space::SpaceMeter;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fact::FactRecord;
 use crate::instance::{self, SPARES, folders_in};
 use crate::journal;
+
+/// The space that a new machine has soon, at least: the journal of its file system, what a job checks out, its logs.
+pub const MACHINE_MIN_MIB: u64 = 64;
 
 /// Most files and folders that one measurement looks at.
 const ENTRIES_MAX: usize = 200_000;
@@ -78,6 +81,28 @@ pub struct ScratchUse {
     pub items: Vec<ScratchItem>,
     /// False if some files could not be read or were too many, so that more space is in use.
     pub is_whole: bool,
+}
+
+/// The sum of the scratch space in use, as an orchestrator with a limit publishes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScratchSummary {
+    /// The space, MiB.
+    pub used_mib: u64,
+    /// The limit of this host, MiB; none if only pools have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_mib: Option<u64>,
+    /// False if more space is in use than could be measured.
+    pub is_whole: bool,
+}
+
+impl ScratchSummary {
+    /// Returns true if it says more than an earlier one: the limit is another one, or the space has changed by a
+    /// twentieth of it.
+    pub(crate) fn is_news_after(&self, before: &Self) -> bool {
+        let step_mib = self.limit_mib.map_or(1024, |limit| (limit / 20).max(1));
+        (self.limit_mib, self.is_whole) != (before.limit_mib, before.is_whole)
+            || self.used_mib.abs_diff(before.used_mib) >= step_mib
+    }
 }
 
 impl ScratchUse {
@@ -141,7 +166,7 @@ fn first_fact(run: &Path) -> Option<FactRecord> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use dayfly_forge::RunnerScope;
@@ -151,7 +176,7 @@ mod tests {
     use crate::journal::Journal;
 
     /// Writes a file of so many MiB into a new folder.
-    fn filled(folder: &Path, mib: usize) {
+    pub(crate) fn filled(folder: &Path, mib: usize) {
         fs::create_dir_all(folder).expect("folder");
         let file = fs::File::create(folder.join("disk")).expect("file");
         let mut file = std::io::BufWriter::new(file);
@@ -194,6 +219,20 @@ mod tests {
             ]
         );
         assert!(measured.is_whole && (10..=11).contains(&measured.total_mib()), "{}", measured.total_mib());
+    }
+
+    #[test]
+    fn a_summary_is_told_if_the_limit_or_a_twentieth_of_it_has_changed() {
+        let of = |used_mib| ScratchSummary { used_mib, limit_mib: Some(2000), is_whole: true };
+        for (now, is_news) in [
+            (of(1099), false),
+            (of(1100), true),
+            (of(900), true),
+            (ScratchSummary { limit_mib: None, ..of(1000) }, true),
+            (ScratchSummary { is_whole: false, ..of(1000) }, true),
+        ] {
+            assert_eq!(now.is_news_after(&of(1000)), is_news, "{now:?}");
+        }
     }
 
     #[test]

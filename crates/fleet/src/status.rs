@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cause::Cause;
 use crate::fact::{Fact, FactRecord, Moment, SeenJob};
 use crate::orchestrator::{SLOTS_MAX, Wait};
+use crate::scratch::ScratchSummary;
 pub use crate::state::Phase;
 use crate::state::{JobState, RunnerState, VmState};
 
@@ -117,6 +118,9 @@ pub struct Status {
     /// The pools that are paused, drain, or have jobs that wait, by the number before that of their first loop.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pools: BTreeMap<u32, PoolStatus>,
+    /// The scratch space in use on this host, if the process has a limit of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<ScratchSummary>,
 }
 
 impl Status {
@@ -133,6 +137,9 @@ impl Status {
             self.loops.retain(|&index, _| first_of(index) != first);
             self.pools.remove(&first);
             return self.loops.len() + self.pools.len() < count;
+        }
+        if let Fact::ScratchInUse { scratch } = record.fact {
+            return std::mem::replace(&mut self.scratch, scratch) != scratch;
         }
         if record.is_of_pool() {
             return self.take_of_pool(record);
@@ -410,6 +417,17 @@ mod tests {
         assert!(take(9, Fact::ForgeBack { source: "poll".to_owned() }).expect("listed").forge.is_empty());
         assert_eq!(take(9, Fact::PoolWaits { why: None }), None);
         assert!(status.loops.is_empty());
+    }
+
+    #[test]
+    fn the_scratch_space_in_use_is_published_until_its_limit_is_removed() {
+        let mut status = Status::default();
+        let scratch = Some(ScratchSummary { used_mib: 5, limit_mib: Some(9), is_whole: true });
+        assert!(status.take(&record(None, Fact::ScratchInUse { scratch })));
+        assert!(!status.take(&record(None, Fact::ScratchInUse { scratch })));
+        assert_eq!(status.scratch, scratch);
+        assert!(status.take(&record(None, Fact::ScratchInUse { scratch: None })));
+        assert_eq!(status, Status::default());
     }
 
     #[test]

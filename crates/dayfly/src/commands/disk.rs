@@ -1,4 +1,4 @@
-//! `dayfly disk`: shows who uses the scratch space of this host.
+//! `dayfly disk`: shows who uses the scratch space of this host, and how much of its limit that is.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use dayfly_fleet::instance;
 use dayfly_fleet::scratch::{self, ScratchItem, ScratchKind, ScratchUse};
 use serde::Serialize;
 
-use super::reload;
+use super::{jobs, reload};
 use crate::cli::DiskArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Column};
@@ -18,6 +18,8 @@ use crate::units::{mebibytes, plain, short_id};
 struct Disk {
     /// All scratch space, bytes.
     used_bytes: u64,
+    /// The limit of this host, MiB: the lowest one of the orchestrators that run.
+    limit_mib: Option<u64>,
     /// False if more space is in use than could be measured.
     is_whole: bool,
     users: Vec<User>,
@@ -45,7 +47,8 @@ struct Row {
 pub(crate) fn run(places: &Places, args: &DiskArgs) -> Result<Outcome> {
     let instances = instance::all(&places.state).map_err(Failure::cannot)?;
     let left = instances.iter().filter(|seen| !seen.alive).map(reload::name_of).collect::<Vec<_>>();
-    let disk = disk(scratch::measure(&places.state), &left);
+    let limits = jobs::living(places)?.into_iter().filter_map(|(_, status)| status.scratch?.limit_mib);
+    let disk = disk(scratch::measure(&places.state), limits.min(), &left);
     if args.json {
         printer::json(&disk);
     } else {
@@ -55,7 +58,7 @@ pub(crate) fn run(places: &Places, args: &DiskArgs) -> Result<Outcome> {
 }
 
 /// Puts the answer together. `left` are the instances whose process has died.
-fn disk(measured: ScratchUse, left: &[String]) -> Disk {
+fn disk(measured: ScratchUse, limit_mib: Option<u64>, left: &[String]) -> Disk {
     let mut users: BTreeMap<(ScratchKind, Option<String>), (usize, u64)> = BTreeMap::new();
     for item in &measured.items {
         let (count, bytes) = users.entry((item.kind, item.pool.clone())).or_default();
@@ -69,6 +72,7 @@ fn disk(measured: ScratchUse, left: &[String]) -> Disk {
     items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
     Disk {
         used_bytes: users.iter().map(|user| user.bytes).fold(0, u64::saturating_add),
+        limit_mib,
         is_whole,
         users,
         items: items.into_iter().map(|item| Row { is_left: is_left(&item), item }).collect(),
@@ -111,7 +115,15 @@ fn lines(disk: &Disk, columns: Option<usize>) -> Vec<String> {
 fn sentence(disk: &Disk) -> String {
     let used = mebibytes(disk.used_bytes);
     let least = if disk.is_whole { "" } else { "at least " };
-    format!("{least}{used} of scratch space are in use")
+    match disk.limit_mib {
+        Some(limit) => {
+            let percent = (disk.used_bytes >> 20) * 100 / limit.max(1);
+            format!("{least}{used} of scratch space are in use, {percent}% of the limit of {limit} MiB")
+        }
+        None => format!(
+            "{least}{used} of scratch space are in use; no orchestrator that runs has a limit for all of it"
+        ),
+    }
 }
 
 fn user_cells(user: &User) -> [String; 4] {
@@ -161,7 +173,7 @@ mod tests {
         }
     }
 
-    fn of_two_processes(is_whole: bool) -> Disk {
+    fn of_two_processes(is_whole: bool, limit_mib: Option<u64>) -> Disk {
         let items = vec![
             item(ScratchKind::Run, "1-aaaaaaa", Some("k3V9x0qA"), Some("build-for-the-desktop"), 700),
             item(ScratchKind::Run, "2-bbbbbbb", Some("k3V9x0qA"), Some("build-for-the-desktop"), 2100),
@@ -169,12 +181,12 @@ mod tests {
             item(ScratchKind::Spare, "Zx81", Some("k3V9x0qA"), None, 8),
             item(ScratchKind::Template, "0123456789abcdef", None, None, 340),
         ];
-        disk(ScratchUse { items, is_whole }, &["p0dead00".to_owned()])
+        disk(ScratchUse { items, is_whole }, limit_mib, &["p0dead00".to_owned()])
     }
 
     #[test]
     fn the_largest_user_comes_first_and_what_a_dead_process_has_left_is_marked() {
-        let disk = of_two_processes(true);
+        let disk = of_two_processes(true, Some(204_800));
         let shown = |columns| anstream::adapter::strip_str(&lines(&disk, columns).join("\n")).to_string();
         let narrow = shown(Some(60));
         let table = narrow.lines().skip(1);
@@ -184,11 +196,13 @@ mod tests {
 
     #[test]
     fn a_sum_that_is_not_whole_is_the_least_that_is_in_use() {
-        insta::assert_snapshot!(sentence(&of_two_processes(false)), @"at least 3208 MiB of scratch space are in use");
+        insta::assert_snapshot!(sentence(&of_two_processes(false, None)), @"at least 3208 MiB of scratch space are in use; no orchestrator that runs has a limit for all of it");
     }
 
     #[test]
     fn the_json_has_the_sums_and_each_folder() {
-        insta::assert_snapshot!(serde_json::to_string_pretty(&of_two_processes(true)).expect("json"));
+        insta::assert_snapshot!(
+            serde_json::to_string_pretty(&of_two_processes(true, Some(4096))).expect("json")
+        );
     }
 }

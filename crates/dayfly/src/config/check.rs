@@ -10,12 +10,14 @@ mod webhook;
 
 use std::path::PathBuf;
 
+use dayfly_fleet::scratch::MACHINE_MIN_MIB;
 use indexmap::IndexMap;
 
 use super::file::{ConfigFile, HostFile};
 use super::problem::Problem;
 use super::reader::{Positions, join};
 use super::resolved::{Config, HostBudget, PoolConfig};
+use super::value::Size;
 use super::{HostSize, Surroundings};
 use crate::exit::Failure;
 
@@ -142,13 +144,28 @@ fn host(file: &HostFile, findings: &mut Findings<'_>) -> Option<HostBudget> {
         Some(size) => Some(findings.take("host.disk_reserve", size)?),
         None => None,
     };
+    let scratch_mib = match file.scratch.map(scratch_mib) {
+        Some(size) => Some(findings.take("host.scratch", size)?),
+        None => None,
+    };
     Some(HostBudget {
         vcpu_overcommit: file.vcpu_overcommit,
         memory_overcommit: file.memory_overcommit,
         max_machines: file.max_machines,
         max_starts: file.max_starts,
         disk_reserve_mib,
+        scratch_mib,
     })
+}
+
+/// Returns a limit of scratch space, MiB. At least one machine must fit into it.
+fn scratch_mib(size: Size) -> Result<u64, String> {
+    match size.in_mib(u64::MAX)? {
+        mib if mib < MACHINE_MIN_MIB => Err(format!(
+            "{size} has no room for a machine, for which {MACHINE_MIN_MIB}MiB are needed at least"
+        )),
+        mib => Ok(mib),
+    }
 }
 
 /// The checked forges by name; none for one that has a problem.

@@ -84,4 +84,6 @@ pub(crate) struct HostFile {
     pub(crate) max_starts: Option<u32>,
     /// Space that stays free on the disk of the state folder; no machine starts if less is free.
     pub(crate) disk_reserve: Option<Size>,
+    /// Most space on the disk for runs, spares and templates of this host; no machine starts that would exceed it.
+    pub(crate) scratch: Option<Size>,
 }

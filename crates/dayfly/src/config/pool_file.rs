@@ -52,6 +52,8 @@ pub(crate) struct PoolFile {
     pub(crate) memory: Size,
     /// Scratch disk of each machine (sparse: only written blocks take space).
     pub(crate) disk: Size,
+    /// Most space on the disk for the pool's runs, kept ones too; no machine starts that would exceed it.
+    pub(crate) scratch: Option<Size>,
     /// Other sizes that a job may ask for by a label, with no other label beside it: dayfly-4cpu-8gb is 4 virtual CPUs and 8 GiB of memory.
     pub(crate) sizes: Vec<String>,
     /// Image to boot: any image name that docker or podman accept, or an id of `dayfly image ls` (default: the built-in image).
@@ -134,6 +136,7 @@ impl Default for PoolFile {
             cpus: defaults::CPUS,
             memory: Size::of_mib(u64::from(defaults::MEMORY_MIB)),
             disk: Size::of_gib(defaults::DISK_GIB),
+            scratch: None,
             sizes: Vec::new(),
             image: None,
             pull: Pull::Always,

@@ -215,4 +215,6 @@ pub(crate) struct HostBudget {
     pub(crate) max_starts: Option<u32>,
     /// Space that stays free on the disk of the state folder, MiB.
     pub(crate) disk_reserve_mib: Option<u64>,
+    /// Most scratch space of all machines, and of what ended ones have left, MiB.
+    pub(crate) scratch_mib: Option<u64>,
 }

@@ -14,6 +14,8 @@ use dayfly_vm::MachineSizes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::scratch::MACHINE_MIN_MIB;
+
 /// Time after which a pool that has no machine, because none fits, takes precedence over all others.
 const STARVING: Duration = Duration::from_secs(300);
 
@@ -30,15 +32,20 @@ pub struct Budget {
     pub vcpus: Option<u32>,
     /// Memory of the machines of this host, MiB.
     pub memory_mib: Option<u64>,
+    /// Space that the machines of this host have on the disk of the state folder, with everything that ended ones have
+    /// left, MiB.
+    pub scratch_mib: Option<u64>,
 }
 
 impl Budget {
-    /// Returns the limit of a part; none if it has none.
-    pub(super) fn limit_of(self, part: Scarce) -> Option<u64> {
+    /// Returns the limit of a part for a pool; none if it has none.
+    pub(super) fn limit_of(self, part: Scarce, claim: &Claim) -> Option<u64> {
         match part {
             Scarce::Machines => self.machines.map(u64::from),
             Scarce::Vcpus => self.vcpus.map(u64::from),
             Scarce::MemoryMib => self.memory_mib,
+            Scarce::ScratchMib => self.scratch_mib,
+            Scarce::PoolScratchMib => claim.scratch.max_mib,
         }
     }
 
@@ -49,7 +56,16 @@ impl Budget {
             machines: self.machines,
             vcpus: self.vcpus.map(|limit| limit.saturating_sub(vcpus)),
             memory_mib: self.memory_mib.map(|limit| limit.saturating_sub(others.memory_mib)),
+            scratch_mib: self.scratch_mib,
         }
+    }
+
+    /// Returns what is left of it beside the scratch space that the machines of the pools here do not have. `total_mib`
+    /// is all that is in use on this host.
+    pub(super) fn beside_scratch(self, total_mib: u64, claims: &[Claim]) -> Self {
+        let own_mib = claims.iter().map(|claim| claim.scratch.seen_mib).fold(0, u64::saturating_add);
+        let others_mib = total_mib.saturating_sub(own_mib);
+        Self { scratch_mib: self.scratch_mib.map(|limit| limit.saturating_sub(others_mib)), ..self }
     }
 }
 
@@ -58,6 +74,8 @@ impl Budget {
 pub(super) struct Size {
     pub(super) vcpus: u32,
     pub(super) memory_mib: u64,
+    /// The scratch space that a new one is expected to have soon; 0 if there is no limit.
+    pub(super) scratch_mib: u64,
 }
 
 /// A pool's machines and wishes.
@@ -78,8 +96,23 @@ pub(super) struct Claim {
     pub(super) leaving: u32,
     /// The family that it belongs to; none if it shares nothing but the host.
     pub(super) family: Option<Family>,
+    /// Its scratch space.
+    pub(super) scratch: PoolScratch,
     /// Time since which it needs a machine and has none.
     pub(super) without_since: Option<Instant>,
+}
+
+/// The scratch space of a pool, MiB; all 0 if there is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct PoolScratch {
+    /// The space that its machines were seen to have.
+    pub(super) seen_mib: u64,
+    /// The space that they have, or are expected to have soon.
+    pub(super) machines_mib: u64,
+    /// The space of runs that have ended, or that are not of this pool's own slots.
+    pub(super) rest_mib: u64,
+    /// Most space of the pool and its sizes; none if there is no limit.
+    pub(super) max_mib: Option<u64>,
 }
 
 /// Pools that have one maximum and one weight together: a pool and its sizes.
@@ -97,6 +130,7 @@ struct Usage {
     machines: u64,
     vcpus: u64,
     memory_mib: u64,
+    scratch_mib: u64,
 }
 
 impl Usage {
@@ -106,7 +140,13 @@ impl Usage {
             machines,
             vcpus: machines * u64::from(size.vcpus),
             memory_mib: machines.saturating_mul(size.memory_mib),
+            scratch_mib: machines.saturating_mul(size.scratch_mib),
         }
+    }
+
+    /// Returns what the machines have that a pool has.
+    fn of_claim(claim: &Claim) -> Self {
+        Self { scratch_mib: claim.scratch.machines_mib, ..Self::of(claim.size, claim.machines) }
     }
 
     fn plus(self, other: Self) -> Self {
@@ -114,6 +154,7 @@ impl Usage {
             machines: self.machines + other.machines,
             vcpus: self.vcpus + other.vcpus,
             memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            scratch_mib: self.scratch_mib.saturating_add(other.scratch_mib),
         }
     }
 
@@ -122,6 +163,7 @@ impl Usage {
             machines: self.machines.saturating_sub(other.machines),
             vcpus: self.vcpus.saturating_sub(other.vcpus),
             memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            scratch_mib: self.scratch_mib.saturating_sub(other.scratch_mib),
         }
     }
 
@@ -129,6 +171,7 @@ impl Usage {
         budget.machines.is_none_or(|limit| self.machines <= limit.into())
             && budget.vcpus.is_none_or(|limit| self.vcpus <= limit.into())
             && budget.memory_mib.is_none_or(|limit| self.memory_mib <= limit)
+            && budget.scratch_mib.is_none_or(|limit| self.scratch_mib <= limit)
     }
 
     /// Returns the largest part of a limit that this is, in millionths.
@@ -139,6 +182,7 @@ impl Usage {
         part(self.machines, budget.machines.map(u64::from))
             .max(part(self.vcpus, budget.vcpus.map(u64::from)))
             .max(part(self.memory_mib, budget.memory_mib))
+            .max(part(self.scratch_mib, budget.scratch_mib))
     }
 }
 
@@ -181,7 +225,7 @@ pub(super) fn yielded(budget: &Budget, claims: &[Claim], granted: &[u32], now: I
     all
 }
 
-/// A part of the budget.
+/// A part of the budget of the host, or of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scarce {
@@ -191,6 +235,10 @@ pub enum Scarce {
     Vcpus,
     /// Memory.
     MemoryMib,
+    /// Scratch space of the host.
+    ScratchMib,
+    /// Scratch space of the pool.
+    PoolScratchMib,
 }
 
 /// Returns the part of the budget that the next machine of a pool does not fit into. `granted` are the machines that start now.
@@ -202,9 +250,28 @@ pub(super) fn scarce(budget: &Budget, claims: &[Claim], granted: &[u32], index: 
         (Scarce::Machines, used.machines),
         (Scarce::Vcpus, used.vcpus),
         (Scarce::MemoryMib, used.memory_mib),
+        (Scarce::PoolScratchMib, round.scratch_with_one_more(index)),
+        (Scarce::ScratchMib, used.scratch_mib),
     ];
-    let is_used_up = |part, used| budget.limit_of(part).is_some_and(|limit| used > limit);
+    let is_used_up = |part, used| budget.limit_of(part, &claims[index]).is_some_and(|limit| used > limit);
     all.into_iter().find(|(part, used)| is_used_up(*part, *used)).map(|(part, _)| part)
+}
+
+/// Lets the next machine of each pool count as no more than it may have alone, because a pool whose last machines have
+/// written more than that would otherwise never start one again.
+pub(super) fn fit_alone(budget: &Budget, claims: &mut [Claim]) {
+    let round = Round::begin(claims);
+    let of_family = |index: usize| {
+        let rest_mib = round.family_of(index).map(|at| claims[at].scratch.rest_mib);
+        let rest_mib = rest_mib.fold(0, u64::saturating_add);
+        claims[index].scratch.max_mib.map(|max_mib| max_mib.saturating_sub(rest_mib))
+    };
+    let room = |index: usize| [budget.scratch_mib, of_family(index)].into_iter().flatten().min();
+    let rooms: Vec<_> = (0..claims.len()).map(room).collect();
+    for (claim, room) in claims.iter_mut().zip(rooms) {
+        let most = room.map_or(u64::MAX, |room| room.max(MACHINE_MIN_MIB));
+        claim.size.scratch_mib = claim.size.scratch_mib.min(most);
+    }
 }
 
 /// Returns the time from which idle runners of other pools make room for a pool that has no machine.
@@ -221,7 +288,7 @@ struct Round<'a> {
 
 impl<'a> Round<'a> {
     fn begin(claims: &'a [Claim]) -> Self {
-        let used = claims.iter().map(|claim| Usage::of(claim.size, claim.machines));
+        let used = claims.iter().map(Usage::of_claim);
         Self { claims, granted: vec![0; claims.len()], used: used.fold(Usage::default(), Usage::plus) }
     }
 
@@ -259,7 +326,7 @@ impl<'a> Round<'a> {
             let (usage, machines) =
                 self.family_of(index).fold((Usage::default(), 0), |(usage, machines), at| {
                     let count = self.machines(at);
-                    (usage.plus(Usage::of(self.claims[at].size, count)), machines + u128::from(count))
+                    (usage.plus(self.usage(at)), machines + u128::from(count))
                 });
             // By number too, because machines count as nothing if there is no limit.
             let weight = u128::from(claim.weight.max(1));
@@ -267,6 +334,12 @@ impl<'a> Round<'a> {
             let since = claim.without_since.unwrap_or(now);
             (share, !self.is_for_job(index), self.machines(index), since)
         })
+    }
+
+    /// Returns what a pool has and gets.
+    fn usage(&self, index: usize) -> Usage {
+        let claim = &self.claims[index];
+        Usage::of_claim(claim).plus(Usage::of(claim.size, self.granted[index]))
     }
 
     fn machines(&self, index: usize) -> u32 {
@@ -286,8 +359,21 @@ impl<'a> Round<'a> {
         (0..self.claims.len()).filter(move |at| is_same(*at))
     }
 
+    /// Returns the scratch space of a pool's family with its next machine, MiB.
+    fn scratch_with_one_more(&self, index: usize) -> u64 {
+        let used = self.family_of(index).map(|at| {
+            let rest_mib = self.claims[at].scratch.rest_mib;
+            self.usage(at).scratch_mib.saturating_add(rest_mib)
+        });
+        used.fold(self.claims[index].size.scratch_mib, u64::saturating_add)
+    }
+
     /// Returns true if the family of a pool may have another machine. An idle runner leaves the places for jobs.
     fn has_place(&self, index: usize) -> bool {
+        let scratch_max_mib = self.claims[index].scratch.max_mib;
+        if scratch_max_mib.is_some_and(|max_mib| self.scratch_with_one_more(index) > max_mib) {
+            return false;
+        }
         let Some(family) = self.claims[index].family else { return true };
         let taken = self.family_of(index).map(|at| u64::from(self.machines(at))).sum::<u64>();
         let jobs = self.family_of(index).map(|at| {

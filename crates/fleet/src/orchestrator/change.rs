@@ -37,6 +37,8 @@ pub enum PoolChange {
         demand: Demand,
         /// Its weight.
         weight: u32,
+        /// Most scratch space of its machines, MiB; none: no limit of its own.
+        scratch_mib: Option<u64>,
     },
     /// Pause a pool: its idle runners end, its busy runners end with their job, and no other one starts. Its sources go on.
     Pause {
@@ -78,9 +80,9 @@ impl Orchestrator {
                     let first = self.add(*run, &before);
                     self.tell(first, Fact::PoolAdded).await;
                 }
-                PoolChange::Adjust { pool, demand, weight } => {
+                PoolChange::Adjust { pool, demand, weight, scratch_mib } => {
                     let Some(pool) = self.live(&pool) else { continue };
-                    pool.adjust(demand, weight);
+                    pool.adjust(demand, weight, scratch_mib);
                     let first = pool.first;
                     self.tell(first, Fact::PoolAdjusted).await;
                 }

@@ -9,8 +9,9 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 use super::SLOTS_MAX;
-use super::budget::{Claim, Family, Scarce, Size};
+use super::budget::{Claim, Family, PoolScratch, Size};
 use super::decide::{Decision, Order, decide, wanted_for_jobs};
+use super::scratch::{Expectation, Measured};
 use super::slots::{FailureRule, Purpose, Slots};
 use super::wait::{Decided, Wait, wait_of};
 use crate::LoopEnd;
@@ -112,6 +113,8 @@ pub(super) struct RunningPool {
     told_wait: Option<Wait>,
     /// The family that it belongs to; none without sizes.
     pub(super) family: Option<Family>,
+    /// The scratch space of its next machine.
+    expectation: Expectation,
 }
 
 impl RunningPool {
@@ -136,6 +139,7 @@ impl RunningPool {
             wait: None,
             told_wait: None,
             family: None,
+            expectation: Expectation::default(),
         }
     }
 
@@ -145,8 +149,9 @@ impl RunningPool {
     }
 
     /// Replaces its numbers. The runners that it has are not touched.
-    pub(super) fn adjust(&mut self, demand: Demand, weight: u32) {
-        self.pool.spec = Arc::new(PoolSpec { demand, weight, ..PoolSpec::clone(&self.pool.spec) });
+    pub(super) fn adjust(&mut self, demand: Demand, weight: u32, scratch_mib: Option<u64>) {
+        self.pool.spec =
+            Arc::new(PoolSpec { demand, weight, scratch_mib, ..PoolSpec::clone(&self.pool.spec) });
     }
 
     /// Returns the number of jobs that wait for its runners, if it has changed since the last call. A pool without a name, which
@@ -157,14 +162,9 @@ impl RunningPool {
         (std::mem::replace(&mut self.told_waiting, count) != count).then_some(count)
     }
 
-    /// Notes why its jobs wait. `granted` are the machines that it gets now.
-    pub(super) fn waits_for(
-        &mut self,
-        granted: u32,
-        claim: &Claim,
-        scarce: Option<(Scarce, u64)>,
-        now: Instant,
-    ) {
+    /// Notes why its jobs wait. `granted` are the machines that it gets now; `held_by` is the limit that allows no
+    /// more.
+    pub(super) fn waits_for(&mut self, granted: u32, claim: &Claim, held_by: Option<Wait>, now: Instant) {
         let max = match self.pool.spec.demand {
             Demand::Scaled(scale) => Some(scale.max),
             Demand::Jobs { max } => Some(max),
@@ -178,7 +178,7 @@ impl RunningPool {
             family_max: claim.family.map(|family| family.max),
             wanted: claim.wanted,
             granted: granted.min(claim.wanted),
-            scarce,
+            held_by,
             is_pausing: self.slots.not_before.is_some_and(|at| at > now),
         });
     }
@@ -193,8 +193,9 @@ impl RunningPool {
         decide(&self.pool.spec.demand, &self.slots, now)
     }
 
-    /// Returns the machines that the pool has, and those that a decision asks for.
-    pub(super) fn claim(&mut self, decision: &Decision, now: Instant) -> Claim {
+    /// Returns the machines that the pool has, and those that a decision asks for. `measured` is none if nothing limits
+    /// the scratch space, or if it is not known yet.
+    pub(super) fn claim(&mut self, decision: &Decision, measured: Option<&Measured>, now: Instant) -> Claim {
         let machines = self.slots.alive();
         let starts = decision.orders.iter().filter(|order| order.is_start()).count();
         let wanted = u32::try_from(starts).unwrap_or(u32::MAX);
@@ -209,17 +210,28 @@ impl RunningPool {
         let leaving = machines.saturating_sub(slots.busy()).saturating_sub(free);
         let waits = machines == 0 && wanted > 0;
         self.without_since = if waits { self.without_since.or(Some(now)) } else { None };
+        let scratch = measured.map_or_else(PoolScratch::default, |measured| self.scratch(measured));
+        let scratch_mib = measured.map_or(0, |_| self.expectation.mib());
         Claim {
             weight: self.pool.spec.weight,
-            size: size_of(&self.pool),
+            size: Size { scratch_mib, ..size_of(&self.pool) },
             machines,
             wanted,
             for_jobs,
             idle,
             leaving,
             family: self.family,
+            scratch,
             without_since: self.without_since,
         }
+    }
+
+    fn scratch(&mut self, measured: &Measured) -> PoolScratch {
+        let alive = self.slots.slots.values().filter(|slot| slot.stage.is_alive());
+        let machines: Vec<Option<&str>> = alive.map(|slot| slot.runner.as_deref()).collect();
+        let spec = &self.pool.spec;
+        let scratch = self.expectation.of_pool(measured, spec.name.as_deref(), &machines);
+        PoolScratch { max_mib: spec.scratch_mib, ..scratch }
     }
 
     /// Returns the environment directory of a slot.
@@ -318,6 +330,6 @@ impl Order {
 fn size_of(pool: &Pool) -> Size {
     match pool.machine.driver {
         Driver::Process(_) => Size::default(),
-        _ => Size { vcpus: pool.machine.cpus, memory_mib: pool.machine.memory_mib.into() },
+        _ => Size { vcpus: pool.machine.cpus, memory_mib: pool.machine.memory_mib.into(), scratch_mib: 0 },
     }
 }

@@ -15,13 +15,15 @@ pub enum Wait {
         /// The number.
         max: u32,
     },
-    /// No further machine fits into the host's budget.
+    /// No further machine fits into the budget of the host, or into the pool's own.
     Budget {
         /// The part that there is too little of.
         scarce: Scarce,
-        /// The limit: machines, virtual CPUs, or MiB of memory.
+        /// The limit: machines, virtual CPUs, or MiB of memory or scratch space.
         limit: u64,
     },
+    /// The scratch space in use on this host is being measured for the first time.
+    Measuring,
     /// Another pool has its turn.
     Turn,
     /// Runners have failed, and the next one starts after a pause.
@@ -43,23 +45,23 @@ pub(super) struct Decided {
     pub(super) wanted: u32,
     /// Those of them that it gets.
     pub(super) granted: u32,
-    /// The part of the budget that its next machine does not fit into, and its limit.
-    pub(super) scarce: Option<(Scarce, u64)>,
+    /// The limit that holds the others of them up; none if no limit does.
+    pub(super) held_by: Option<Wait>,
     /// True if it pauses after runners that failed.
     pub(super) is_pausing: bool,
 }
 
 /// Returns the reason why the jobs of a pool wait; none if none waits.
 pub(super) fn wait_of(decided: Decided) -> Option<Wait> {
-    let Decided { jobs, alive, max, family_max, wanted, granted, scarce, is_pausing } = decided;
+    let Decided { jobs, alive, max, family_max, wanted, granted, held_by, is_pausing } = decided;
     if jobs == 0 {
         return None;
     }
     let is_held = granted < wanted;
     let most = max.filter(|max| alive + granted >= *max);
-    Some(match (scarce, family_max) {
+    Some(match (held_by, family_max) {
         _ if is_pausing => Wait::Pausing,
-        (Some((scarce, limit)), _) if is_held => Wait::Budget { scarce, limit },
+        (Some(limit), _) if is_held => limit,
         (None, Some(max)) if is_held => Wait::Full { max },
         _ if is_held => Wait::Turn,
         _ => most.filter(|_| granted == 0).map_or(Wait::Starting, |max| Wait::Full { max }),
@@ -75,18 +77,15 @@ mod tests {
         let base = Decided { jobs: 3, alive: 2, max: Some(4), wanted: 2, granted: 2, ..Decided::default() };
         let full = Decided { alive: 4, wanted: 0, granted: 0, ..base };
         let held = Decided { granted: 0, ..base };
-        let memory = Some((Scarce::MemoryMib, 8192));
+        let memory = Some(Wait::Budget { scarce: Scarce::MemoryMib, limit: 8192 });
         for (decided, expected) in [
             (Decided { jobs: 0, ..base }, None),
             (base, Some(Wait::Starting)),
             (full, Some(Wait::Full { max: 4 })),
             (Decided { max: None, ..full }, Some(Wait::Starting)),
             (Decided { is_pausing: true, wanted: 0, granted: 0, ..base }, Some(Wait::Pausing)),
-            (
-                Decided { scarce: memory, ..held },
-                Some(Wait::Budget { scarce: Scarce::MemoryMib, limit: 8192 }),
-            ),
-            (Decided { scarce: memory, ..base }, Some(Wait::Starting)),
+            (Decided { held_by: memory, ..held }, memory),
+            (Decided { held_by: memory, ..base }, Some(Wait::Starting)),
             (Decided { family_max: Some(5), ..held }, Some(Wait::Full { max: 5 })),
             (held, Some(Wait::Turn)),
         ] {

@@ -71,6 +71,10 @@ pub struct PoolSpec {
     pub keep: bool,
     /// Its weight if pools share a host that is too small for all of them.
     pub weight: u32,
+    /// Most scratch space of its machines and of what they have left, MiB, together with its sizes; none: only the
+    /// host's limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch_mib: Option<u64>,
 }
 
 /// The way in which runners are registered.
@@ -152,6 +156,7 @@ impl PoolSpec {
             guest_settings: Vec::new(),
             keep: false,
             weight: 1,
+            scratch_mib: None,
         }
     }
 }

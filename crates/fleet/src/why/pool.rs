@@ -199,6 +199,7 @@ fn held(name: &str, wait: Wait, waiting: u32) -> Reason {
                 Scarce::Machines => ("machines", "max_machines"),
                 Scarce::Vcpus => ("virtual CPUs", "vcpu_overcommit"),
                 Scarce::MemoryMib => ("MiB of memory", "memory_overcommit"),
+                Scarce::ScratchMib | Scarce::PoolScratchMib => return no_scratch(name, scarce, limit, &jobs),
             };
             Reason::new(
                 "host_budget",
@@ -206,6 +207,12 @@ fn held(name: &str, wait: Wait, waiting: u32) -> Reason {
             )
             .todo(format!("wait until jobs end, or raise {key} in the table [host], or give the pool a higher weight"))
         }
+        Wait::Measuring => Reason::new(
+            "measuring",
+            format!(
+                "The scratch space in use on this host is being measured, and {jobs} for the pool {name}."
+            ),
+        ),
         Wait::Turn => Reason::new(
             "turn",
             format!("Another pool of this host has its turn first, and {jobs} for the pool {name}."),
@@ -219,6 +226,33 @@ fn held(name: &str, wait: Wait, waiting: u32) -> Reason {
             ),
         ),
     }
+}
+
+/// Explains a limit of scratch space that is used up. `jobs` says how many wait.
+fn no_scratch(name: &str, scarce: Scarce, limit_mib: u64, jobs: &str) -> Reason {
+    let (code, whose, key, frees) = match scarce {
+        Scarce::PoolScratchMib => (
+            "pool_scratch",
+            format!("The pool {name}"),
+            "scratch of the pool",
+            "dayfly clear frees what dead processes have left",
+        ),
+        _ => (
+            "host_scratch",
+            "This host".to_owned(),
+            "scratch in the table [host]",
+            "dayfly clear and dayfly template rm --all free some of it",
+        ),
+    };
+    let limit = match limit_mib % 1024 {
+        0 => format!("{} GiB", limit_mib / 1024),
+        _ => format!("{limit_mib} MiB"),
+    };
+    Reason::new(
+        code,
+        format!("{whose} has no scratch space left for another machine within its limit of {limit}, and {jobs} for the pool {name}."),
+    )
+    .todo(format!("wait until jobs end, or raise {key}; dayfly disk lists who has the space, and {frees}"))
 }
 
 /// Returns the sentence about the runners and jobs of a pool.

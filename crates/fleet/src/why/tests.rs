@@ -103,6 +103,13 @@ fn a_host_without_room_says_which_limit_is_used_up() {
 }
 
 #[test]
+fn scratch_space_that_is_used_up_says_whose_limit_it_is_and_where_the_space_is() {
+    let all = [(Scarce::ScratchMib, 200 << 10), (Scarce::PoolScratchMib, 1500)];
+    let all = all.map(|(scarce, limit)| waits(Wait::Budget { scarce, limit }));
+    insta::assert_snapshot!([all.join("\n\n"), waits(Wait::Measuring)].join("\n\n"));
+}
+
+#[test]
 fn another_pools_turn_and_runners_that_start_are_no_trouble() {
     insta::assert_snapshot!([waits(Wait::Turn), waits(Wait::Starting)].join("\n\n"));
 }

@@ -58,6 +58,7 @@ fn share(host: &HostBudget, size: Option<HostSize>) -> HostShare {
             machines: host.max_machines,
             vcpus: vcpus.map(|vcpus| u32::try_from(vcpus).unwrap_or(u32::MAX)),
             memory_mib: size.map(|size| host.memory_mib(size)),
+            scratch_mib: host.scratch_mib,
         },
         memory_overcommit: host.memory_overcommit.map(|factor| factor.ceil() as u64),
         disk_reserve_mib: host.disk_reserve_mib,

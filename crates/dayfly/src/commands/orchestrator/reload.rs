@@ -220,6 +220,7 @@ impl RunningPools<'_> {
             pool: text.config.name.clone(),
             demand: text.config.spec.demand,
             weight: text.config.spec.weight,
+            scratch_mib: text.config.spec.scratch_mib,
         }));
         self.send(changes).await?;
         self.host.limit_starts(share.max_starts);

@@ -195,6 +195,7 @@ impl RunningPools<'_> {
             pool: pool.name.clone(),
             demand: pool.spec.demand,
             weight: pool.spec.weight,
+            scratch_mib: pool.spec.scratch_mib,
         };
         self.send(after.iter().map(adjust).collect()).await?;
         let names = |pools: &[(usize, PoolConfig)]| pools.iter().map(|(_, pool)| pool.name.clone()).collect();

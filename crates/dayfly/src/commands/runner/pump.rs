@@ -163,6 +163,12 @@ fn tell(record: &FactRecord) {
         // The source says it in its own words too.
         Fact::ForgeLost { source, message, .. } => tracing::debug!("{source}: the forge is lost: {message}"),
         Fact::ForgeBack { source } => tracing::info!("{source}: the forge is back"),
+        Fact::ScratchInUse { scratch: Some(scratch) } if !scratch.is_whole => tracing::warn!(
+            "more scratch space is in use than the {} MiB that were measured: some files cannot be read, or there are too many; \
+             dayfly disk lists what was found",
+            scratch.used_mib
+        ),
+        Fact::ScratchInUse { scratch } => tracing::debug!("scratch space in use: {scratch:?}"),
         Fact::PoolWaits { why } => tracing::debug!("why jobs wait: {why:?}"),
         Fact::JobSeen { job } => {
             tracing::debug!("job {} ({}) waits", job.id, job.name.as_deref().unwrap_or("-"))

@@ -36,6 +36,12 @@ pub(super) fn check(
             let numbers = format!("max_machines = {limit} allows {limit}");
             report(&table, pool, &Exceeded { key: "max_machines", numbers }, findings);
         }
+        if let (Some(limit), Some(own)) = (budget.scratch_mib, pool.spec.scratch_mib)
+            && own > limit
+        {
+            let message = format!("this has no effect, because host.scratch allows all pools {limit} MiB");
+            findings.warning(&format!("{table}.scratch"), message, None);
+        }
         let Some(size) = size else { continue };
         for exceeded in own.exceed(budget, size) {
             report(&table, pool, &exceeded, findings);

@@ -184,12 +184,17 @@ fn spec(
     let pool = table.pool;
     let labels = table.take("labels", rules::labels(&pool.labels));
     let prefix = table.take("prefix", rules::prefix(&pool.prefix));
+    let scratch = pool.scratch.map(|size| table.take("scratch", super::scratch_mib(size)));
     let registration = demand::registration(table, sources);
     let mounts = guest::mounts(table);
     guest::settings(table);
     Some(PoolSpec {
         name: Some(name.to_owned()),
         weight: pool.weight,
+        scratch_mib: match scratch {
+            Some(size) => Some(size?),
+            None => None,
+        },
         group: pool.group.clone(),
         labels: labels?,
         registration: registration?,

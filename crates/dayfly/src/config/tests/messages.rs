@@ -381,6 +381,24 @@ fn a_pool_that_the_budget_can_never_hold_is_an_error() {
 }
 
 #[test]
+fn a_limit_of_scratch_space_has_room_for_a_machine_and_that_of_a_pool_is_within_that_of_the_host() {
+    let found =
+        |pool: &str, host: &str| messages(&format!("scratch = \"{pool}\"\n[host]\nscratch = \"{host}\""));
+    assert_eq!(found("64MiB", "1GiB"), [""; 0]);
+    assert_eq!(
+        found("63MiB", "32MiB"),
+        [
+            "pools.p.scratch: 63MiB has no room for a machine, for which 64MiB are needed at least",
+            "host.scratch: 32MiB has no room for a machine, for which 64MiB are needed at least",
+        ]
+    );
+    assert_eq!(
+        found("2GiB", "1GiB"),
+        ["pools.p.scratch: this has no effect, because host.scratch allows all pools 1024 MiB"]
+    );
+}
+
+#[test]
 fn files_that_are_missing_on_this_host_are_warnings() {
     let text = r#"
 [forges.m]

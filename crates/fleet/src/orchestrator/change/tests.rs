@@ -15,6 +15,8 @@ use crate::demand::{MinIdleSchedule, Scale, Source};
 use crate::fact::FactRecord;
 use crate::pool::{FetchSpec, Group, Limits, MachineSpec, Pool, PoolSpec, Registrar};
 use crate::reaper::Leftovers;
+use crate::scratch::MACHINE_MIN_MIB;
+use crate::scratch::tests::filled;
 
 #[test]
 fn a_pool_gets_the_numbers_that_no_other_pool_has() {
@@ -73,12 +75,13 @@ fn machine_spec() -> MachineSpec {
     }
 }
 
-/// Returns a pool without jobs, and with a schedule as its source.
-fn idle_pool(name: &str, state: &Path) -> PoolChange {
+/// Returns a pool without jobs, and with a schedule as its source, which wants this number of idle runners.
+fn idle_pool(name: &str, min_idle: u32, state: &Path) -> PoolChange {
     let base = ApiBase::from_host_or_url("http://127.0.0.1:1").expect("an address");
     let spec = PoolSpec::new(base.clone(), RunnerScope::Organization("o".to_owned()), machine_spec());
-    let spec = PoolSpec { name: Some(name.to_owned()), demand: Demand::Scaled(SCALE), ..spec };
-    let (schedule, _) = MinIdleSchedule::new(Box::new(|| 0));
+    let demand = Demand::Scaled(Scale { min_idle, ..SCALE });
+    let spec = PoolSpec { name: Some(name.to_owned()), demand, ..spec };
+    let (schedule, _) = MinIdleSchedule::new(Box::new(move || min_idle));
     let driver = Driver::Krunvm(KrunSettings { image: "x".to_owned() });
     let forge = Forge::new(base, "token").expect("a client");
     let machine =
@@ -132,7 +135,7 @@ impl Stage {
     }
 
     fn add(&self, name: &str) -> PoolChange {
-        idle_pool(name, self.state.path())
+        idle_pool(name, 0, self.state.path())
     }
 
     async fn change(&self, changes: Changes) {
@@ -166,7 +169,12 @@ async fn pools_come_and_go_until_a_stop_order() {
     stage.expect("a", 0, Fact::PoolDraining).await;
     stage.expect("a", 2000, Fact::PoolAdded).await;
     stage.expect("a", 0, Fact::PoolDrained).await;
-    let adjust = PoolChange::Adjust { pool: "a".to_owned(), demand: Demand::Scaled(SCALE), weight: 2 };
+    let adjust = PoolChange::Adjust {
+        pool: "a".to_owned(),
+        demand: Demand::Scaled(SCALE),
+        weight: 2,
+        scratch_mib: None,
+    };
     stage.change(vec![adjust, stage.add("c")]).await;
     stage.expect("a", 2000, Fact::PoolAdjusted).await;
     stage.expect("c", 0, Fact::PoolAdded).await;
@@ -203,6 +211,24 @@ async fn an_end_drains_all_pools_and_then_the_orchestrator() {
     stage.expect("b", 1000, Fact::PoolDraining).await;
     stage.expect("a", 0, Fact::PoolDrained).await;
     stage.expect("b", 1000, Fact::PoolDrained).await;
+    stage.ended().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_the_scratch_space_has_no_room_for_starts_once_the_limit_is_raised() {
+    let mut stage = Stage::new();
+    filled(&stage.state.path().join("instances/other/runs/0-aaaaaaa"), 3);
+    let limit = |mib| PoolChange::Budget(Budget { scratch_mib: Some(mib), ..Budget::default() });
+    stage.change(vec![limit(MACHINE_MIN_MIB), idle_pool("a", 1, stage.state.path())]).await;
+    stage.expect("a", 0, Fact::PoolAdded).await;
+    for limit_mib in [MACHINE_MIN_MIB, 100] {
+        let (_, _, told) = next_of(&mut stage.facts).await;
+        let Fact::ScratchInUse { scratch: Some(scratch) } = &told else { panic!("{told:?}") };
+        assert!(scratch.used_mib >= 3 && scratch.limit_mib == Some(limit_mib), "{told:?}");
+        stage.change(vec![limit(100)]).await;
+    }
+    stage.expect("a", 1, Fact::LoopStarted { for_job: None }).await;
+    stage.stop.order(StopOrder::Gently);
     stage.ended().await;
 }
 

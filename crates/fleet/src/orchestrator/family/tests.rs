@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::orchestrator::budget::{Budget, Claim, Size, share};
+use crate::orchestrator::budget::{Budget, Claim, PoolScratch, Size, share};
 
 /// Runners that are idle, and jobs that wait for further ones.
 fn idle_and_lacking(idle: u32, lacking: u32) -> Member {
@@ -53,6 +53,7 @@ impl Model {
             idle: 0,
             leaving: 0,
             family: Some(Family { number: 0, max }),
+            scratch: PoolScratch::default(),
             without_since: self.without_since,
         }
     }

@@ -39,10 +39,12 @@ impl PoolText {
     }
 }
 
-/// Returns a pool without the numbers that it can change while it runs: how many runners it has, and when.
+/// Returns a pool without the numbers that it can change while it runs: how many runners it has and when, and their
+/// space.
 fn without_numbers(pool: &PoolConfig) -> PoolConfig {
     // The sources say whether the demand is static.
-    let spec = PoolSpec { demand: Demand::Jobs { max: 0 }, weight: 0, ..pool.spec.clone() };
+    let spec =
+        PoolSpec { demand: Demand::Jobs { max: 0 }, weight: 0, scratch_mib: None, ..pool.spec.clone() };
     // The places of a static pool have it from their start on.
     let idle = pool.timeouts.idle.filter(|_| pool.sources == [DemandWord::Static]);
     let timeouts = Timeouts { idle, ..pool.timeouts };
@@ -108,6 +110,7 @@ mod tests {
             ("max = 2", "max = 3"),
             ("max = 2", "max = 2\nstart = { parallel = 2 }"),
             ("", "weight = 7"),
+            ("", "scratch = '20GiB'"),
             (scaled, "demand = 'scale-set'\nmax = 5\nmin_idle = 2"),
             (scaled, "demand = 'scale-set'\ntimeouts = { idle = '1m' }"),
             (
