@@ -65,6 +65,8 @@ fn names_in(state: &Path) -> Names {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use dayfly_fleet::instance::{Instance, Serves};
     use dayfly_fleet::status::LoopStatus;
     use dayfly_forge::RunnerScope;
@@ -96,6 +98,14 @@ mod tests {
         let alive = Names { instances: one(&name), pools: one("build"), runners: one("1-k3V9x0q") };
         assert_eq!(names_in(state.path()), alive);
         drop(instance);
+        // A child that another test is just starting has the lock open until its exec.
+        let is_alive = || instance::all(state.path()).expect("read").iter().any(|one| one.alive);
+        for _ in 0..1000 {
+            if !is_alive() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(names_in(state.path()), Names { instances: one(&name), ..Names::default() });
     }
 }
