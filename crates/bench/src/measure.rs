@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use dayfly_host::space;
 use dayfly_vm::Vm;
 use rustix::process::{Pid, Signal};
 
@@ -250,12 +251,11 @@ fn rollup_mib(pid: u32, key: &str) -> Result<f64, Error> {
 }
 
 fn disk_mib(stage: &Stage, name: &str) -> Result<f64, Error> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut blocks = 0;
+    let mut bytes = 0;
     for entry in fs::read_dir(stage.run_dir(name))? {
-        blocks += entry?.metadata()?.blocks();
+        bytes += space::on_disk(&entry?.metadata()?);
     }
-    Ok(blocks as f64 * 512.0 / f64::from(1 << 20))
+    Ok(bytes as f64 / f64::from(1 << 20))
 }
 
 /// Measures machines that are booted.

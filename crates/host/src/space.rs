@@ -16,6 +16,11 @@ pub fn free_mib(path: &Path) -> io::Result<u64> {
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize) / (1024 * 1024))
 }
 
+/// Returns the bytes that a file has on the disk: blocks that are allocated, not its length, which is more if it is sparse.
+pub fn on_disk(file: &Metadata) -> u64 {
+    file.blocks().saturating_mul(BLOCK)
+}
+
 /// Measures the space that files take on the disk, with one bound for the cost of all its looks.
 #[derive(Debug)]
 pub struct SpaceMeter {
@@ -33,8 +38,7 @@ impl SpaceMeter {
         Self { entries_left: entries_max, until, seen: HashSet::new(), is_whole: true }
     }
 
-    /// Returns the bytes that a file, or a folder with everything in it, has on the disk: blocks that are allocated,
-    /// not the length of sparse files. Follows no link and enters no other file system. A path that does not exist has
+    /// Returns the bytes that a file, or a folder with everything in it, has on the disk. Follows no link and enters no other file system. A path that does not exist has
     /// none.
     pub fn allocated(&mut self, path: &Path) -> u64 {
         let Some(root) = self.look(path) else { return 0 };
@@ -87,7 +91,7 @@ impl SpaceMeter {
 
     fn bytes_of(&mut self, found: &Metadata) -> u64 {
         let is_counted = found.is_dir() || found.nlink() < 2 || self.seen.insert((found.dev(), found.ino()));
-        if is_counted { found.blocks().saturating_mul(BLOCK) } else { 0 }
+        if is_counted { on_disk(found) } else { 0 }
     }
 }
 

@@ -16,6 +16,7 @@ use super::manifest::TemplateManifest;
 use crate::vmm::memory;
 use dayfly_host::clock::now_s;
 use dayfly_host::file;
+use dayfly_host::space;
 use dayfly_host::stage::{self, StageError};
 
 /// Folder of all templates, under the state folder.
@@ -127,7 +128,7 @@ impl Template {
 
     /// Returns the space that the template takes on the disk, bytes.
     pub fn bytes(&self) -> u64 {
-        let size = |name| fs::metadata(self.folder.join(name)).map_or(0, |file| file.blocks() * 512);
+        let size = |name| fs::metadata(self.folder.join(name)).map_or(0, |file| space::on_disk(&file));
         [MANIFEST, MEMORY, STATE, DISK, COUNTS, WARM_UP_LOG].into_iter().map(size).sum()
     }
 
