@@ -78,31 +78,39 @@ fn between(run: &Value, from: &str, to: &str) -> Option<f64> {
     Some((run["phases"][to].as_f64()? - run["phases"][from].as_f64()?) / 1000.0)
 }
 
+/// Runs a job that says its number, `samples` times and once more. Returns the phases of each.
 fn run(state: &Path, binary: &Path, samples: u32, options: &[&str]) -> Result<Vec<Value>, Error> {
+    let workflow = in_turn("echo", samples + 1, "      - run: echo ${{ matrix.number }}\n");
+    let events = demo((state, binary), &workflow, options)?;
+    let done = events.iter().rev().find_map(|event| event["runs"].as_array());
+    Ok(done.ok_or("the demo reported no runs")?.clone())
+}
+
+/// Returns a workflow whose job runs `count` times, one after another. `matrix.number` tells which time it is.
+pub(crate) fn in_turn(job: &str, count: u32, steps: &str) -> String {
+    let numbers: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+    format!(
+        "on: push\njobs:\n  {job}:\n    runs-on: self-hosted\n    strategy:\n      max-parallel: 1\n      matrix:\n        \
+         number: [{}]\n    steps:\n{steps}",
+        numbers.join(", ")
+    )
+}
+
+/// Runs a workflow by `dayfly demo`, with one runner at a time, in a state folder and with a program. Returns its events.
+pub(crate) fn demo(
+    (state, binary): (&Path, &Path),
+    workflow: &str,
+    options: &[&str],
+) -> Result<Vec<Value>, Error> {
     let folder = tempfile::tempdir()?;
-    let workflow = folder.path().join("bench.yml");
-    let numbers: Vec<_> = (0..=samples).map(|number| number.to_string()).collect();
-    std::fs::write(
-        &workflow,
-        format!(
-            "on: push\njobs:\n  echo:\n    runs-on: self-hosted\n    strategy:\n      max-parallel: 1\n      matrix:\n        \
-             number: [{}]\n    steps:\n      - run: echo ${{{{ matrix.number }}}}\n",
-            numbers.join(", ")
-        ),
-    )?;
-    let output = Command::new(binary)
-        .args(["demo", "--json", "--parallel", "1", "--workflow"])
-        .arg(&workflow)
-        .args(options)
-        .env("DAYFLY_STATE", state)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()?;
+    let file = folder.path().join("bench.yml");
+    std::fs::write(&file, workflow)?;
+    let mut command = Command::new(binary);
+    command.args(["demo", "--json", "--parallel", "1", "--workflow"]).arg(&file).args(options);
+    let output = command.env("DAYFLY_STATE", state).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8(output.stdout)?;
-    let done = text.lines().rev().find_map(|line| {
-        let value: Value = serde_json::from_str(line).ok()?;
-        value.get("runs").is_some().then_some(value)
-    });
-    let done = done.ok_or("the demo reported no runs")?;
-    Ok(done["runs"].as_array().cloned().unwrap_or_default())
+    if !output.status.success() {
+        return Err(format!("the demo ended with {}:\n{text}", output.status).into());
+    }
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use serde_json::Value;
-
-use crate::Error;
 use crate::figures::Figure;
+use crate::{Error, jobs};
 
 /// Steps of the job, with the names of their figures and what they run.
 const STEPS: [(&str, &str); 7] = [
@@ -54,42 +51,29 @@ pub(crate) fn measure(state: &Path, binary: &Path, samples: u32) -> Result<Vec<F
 
 /// Returns the seconds of each step, for each job.
 fn run(state: &Path, binary: &Path, samples: u32) -> Result<Vec<Vec<(usize, f64)>>, Error> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("busy.yml");
-    std::fs::write(&file, workflow(samples))?;
-    let mut command = Command::new(binary);
-    command.args(["demo", "--json", "--parallel", "1", "--workflow"]).arg(&file).env("DAYFLY_STATE", state);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let mut jobs: BTreeMap<String, Vec<(usize, f64)>> = BTreeMap::new();
-    for event in
-        String::from_utf8(output.stdout)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok())
-    {
+    for event in jobs::demo((state, binary), &jobs::in_turn("busy", samples, &steps()), &[])? {
         let (Some(job), Some(line)) = (event["job"].as_str(), event["line"].as_str()) else { continue };
         if let Some(measured) = measured(line) {
             jobs.entry(job.to_owned()).or_default().push(measured);
         }
     }
-    let whole = jobs.len() == samples as usize && jobs.values().all(|steps| steps.len() == STEPS.len());
-    if !output.status.success() || !whole {
-        return Err(format!("the busy jobs ended with {}, and measured {jobs:?}", output.status).into());
+    let is_whole = jobs.len() == samples as usize && jobs.values().all(|steps| steps.len() == STEPS.len());
+    if is_whole {
+        Ok(jobs.into_values().collect())
+    } else {
+        Err(format!("a busy job has failed: {jobs:?}").into())
     }
-    Ok(jobs.into_values().collect())
 }
 
-fn workflow(samples: u32) -> String {
-    let numbers: Vec<_> = (1..=samples).map(|number| number.to_string()).collect();
-    let mut text = format!(
-        "on: push\njobs:\n  busy:\n    runs-on: self-hosted\n    strategy:\n      max-parallel: 1\n      matrix:\n        \
-         number: [{}]\n    steps:\n",
-        numbers.join(", ")
-    );
-    for (number, (_, script)) in STEPS.iter().enumerate() {
-        text += &format!(
+fn steps() -> String {
+    let step = |(number, (_, script)): (usize, &(&str, &str))| {
+        format!(
             "      - run: |\n          began=$(date +%s%N)\n          ( {script} )\n          \
              echo \"{MARK} {number} $(($(date +%s%N) - began))\"\n"
-        );
-    }
-    text
+        )
+    };
+    STEPS.iter().enumerate().map(step).collect()
 }
 
 /// Reads a step's number and its seconds out of a line of the log.
