@@ -109,7 +109,7 @@ pub(crate) async fn measure(peer: Option<&Path>, samples: u32) -> Result<Vec<Fig
     Ok(figures)
 }
 
-/// What a process costs.
+/// The cost of a process.
 struct Cost {
     /// MiB (PSS).
     memory: f64,

@@ -55,7 +55,7 @@ pub const FORK: Retry = growing(Duration::ZERO, Duration::ZERO, 2);
 /// The building of a template. Machines of its kind boot meanwhile.
 pub const TEMPLATE: Retry =
     Retry { first: Duration::from_secs(600), factor: 1, limit: Duration::from_secs(600), attempts: None };
-/// Work of which nobody waits for the result, e.g. a spare or a template, for which this host lacks memory, processes, open
+/// Work in the background, e.g. for a spare or a template, for which this host lacks memory, processes, open
 /// files or space. It does not count as a failure of the thing that was to be made, and is tried as long as it is wanted.
 pub const SCARCE: Retry =
     Retry { first: Duration::from_secs(30), factor: 2, limit: Duration::from_secs(300), attempts: None };

@@ -1,4 +1,4 @@
-//! What this host has run out of, by the error of a call that failed for it.
+//! Reads from the error of a call which resource this host has run out of.
 //!
 //! Such an error says nothing about the thing that was to be made: the same call succeeds once other processes have
 //! ended, or a person has made room. So it is never held against an image or a template, and what failed is tried

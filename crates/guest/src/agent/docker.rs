@@ -167,7 +167,7 @@ pub(super) struct Docker {
     daemon: Option<Daemon>,
     /// Variables of the daemon that name the proxies of the runner.
     proxies: Vec<(String, String)>,
-    /// True if the daemon was told to end in order to be started again.
+    /// True if the agent has ended the daemon in order to start it again.
     is_renewed: bool,
 }
 

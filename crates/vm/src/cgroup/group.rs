@@ -65,8 +65,8 @@ struct KillCount {
 }
 
 impl Group {
-    /// Creates the group of a machine, or returns the one that an earlier start of the machine has. What this host
-    /// cannot enforce is in [`Group::limits`]. Blocks for less than a millisecond.
+    /// Creates the group of a machine, or returns the one that an earlier start of the machine has.
+    /// [`Group::limits`] lists the limits that this host cannot enforce. Blocks for less than a millisecond.
     ///
     /// # Errors
     /// The record cannot be written. Nothing was created then.

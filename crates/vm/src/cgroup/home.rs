@@ -115,7 +115,7 @@ fn seat(standing: Standing<'_>) -> Result<Seat, Refusal> {
     }
 }
 
-/// What can be prepared, as it is seen without a change.
+/// The groups that can be prepared, as they are seen without a change.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     seat: Option<Seat>,
@@ -214,7 +214,7 @@ fn prepare_seat(seat: &Seat) -> io::Result<()> {
         }
         Seat::Top(top) => {
             for controller in listed(&top.join("cgroup.controllers")) {
-                // A controller that stays off is then missing in the group, which is told.
+                // If a controller stays off, the group lacks it and says so.
                 let _ = fs::write(top.join("cgroup.subtree_control"), enable(controller));
             }
             make_folder(&top.join(DAYFLY))
