@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+use rustix::io::Errno;
 
 use super::mounts::{Hierarchy, hierarchies};
 use super::{Controller, Version};
@@ -40,6 +41,14 @@ pub(super) struct Home {
 pub(super) struct Refusal {
     pub(super) why: String,
     pub(super) mend: Option<&'static str>,
+}
+
+impl Refusal {
+    /// Returns the refusal for a user without rights to the groups. It is the same for all hierarchies, so it is told once.
+    fn of_user() -> Self {
+        let why = "dayfly is not root, and has no control groups of its own".to_owned();
+        Self { why, mend: Some(MEND_UNIT) }
+    }
 }
 
 /// The places of groups, and the controllers that have none.
@@ -103,10 +112,7 @@ fn seat(standing: Standing<'_>) -> Result<Seat, Refusal> {
             why: "the unit of dayfly has no DelegateSubgroup=".to_owned(),
             mend: Some(MEND_UNIT),
         }),
-        _ if !is_root => Err(Refusal {
-            why: "dayfly is not root, and has no control groups of its own".to_owned(),
-            mend: Some(MEND_UNIT),
-        }),
+        _ if !is_root => Err(Refusal::of_user()),
         _ if is_limited => Err(Refusal {
             why: format!("{} limits dayfly, and a group elsewhere would evade that", own.display()),
             mend: Some("DelegateSubgroup=dayfly in the unit of dayfly (systemd 254 or newer)"),
@@ -163,9 +169,12 @@ impl Survey {
         };
         let source = seat.as_ref().map_or(folder.as_path(), Seat::source);
         if let Err(error) = rustix::fs::access(source, Access::WRITE_OK) {
-            let mend = (error == rustix::io::Errno::ACCESS).then_some(MEND_UNIT);
             let why = format!("{} cannot be written: {error}", source.display());
-            return self.homes.missing.extend(refused(Refusal { why, mend }, controllers));
+            let refusal = match error {
+                Errno::ACCESS => Refusal::of_user(),
+                _ => Refusal { why, mend: None },
+            };
+            return self.homes.missing.extend(refused(refusal, controllers));
         }
         if !controllers.is_empty() {
             self.homes.list.push(Home { version: hierarchy.version, folder, controllers });
