@@ -88,6 +88,7 @@ impl Scratch {
         fs::create_dir_all(scratch.path("layout/blobs/sha256"))?;
         // Kernels and runner apps are prepared before, because they are not part of what is measured.
         for name in ["kernels", "runner-apps"] {
+            fs::create_dir_all(state.join(name))?;
             std::os::unix::fs::symlink(state.join(name), scratch.path("state").join(name))?;
         }
         run(Command::new(&scratch.binary)
