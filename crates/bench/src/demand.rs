@@ -85,6 +85,15 @@ impl Stage {
         }
     }
 
+    /// Has a pool keep this number of runners idle. Returns the time of the order, ms.
+    fn scale(&self, pool: &str, min_idle: u32) -> Result<f64, Error> {
+        let config = self.folder.path().join("dayfly.toml").display().to_string();
+        let begun = std::time::UNIX_EPOCH.elapsed()?.as_secs_f64() * 1000.0;
+        let ended =
+            Dayfly::new(["scale", pool, "--min-idle", &min_idle.to_string(), "--config", &config]).run();
+        if ended.status == Some(0) { Ok(begun) } else { Err(ended.stderr.into()) }
+    }
+
     async fn succeeds(&self, run: u64) -> Result<(), Error> {
         match self.lab.conclusion_of(run).await.as_str() {
             "success" => Ok(()),
@@ -99,14 +108,48 @@ fn light_runner() -> Result<PathBuf, Error> {
     if program.is_file() { Ok(program) } else { Err(format!("{} is missing", program.display()).into()) }
 }
 
-pub(crate) async fn measure(peer: Option<&Path>, samples: u32) -> Result<Vec<Figure>, Error> {
-    let mut figures = listeners(peer).await?;
-    figures.extend(throughput().await?);
-    for runners in RUNNERS {
-        figures.extend(idle(runners, samples).await?);
+/// A group of measurements.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Group {
+    /// The cost of an orchestrator with one scale set, beside that of GitHub's own listener.
+    Listeners,
+    /// The jobs that go through in a minute.
+    Throughput,
+    /// The cost and the delay with many runners that wait.
+    Waiting,
+    /// A pool of machines that comes up from zero.
+    Burst,
+}
+
+impl Group {
+    /// All groups, in the order in which they run.
+    pub(crate) const ALL: [Self; 4] = [Self::Listeners, Self::Throughput, Self::Waiting, Self::Burst];
+
+    /// Returns its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Listeners => "demand-listeners",
+            Self::Throughput => "demand-throughput",
+            Self::Waiting => "demand-waiting",
+            Self::Burst => "demand-burst",
+        }
     }
-    figures.push(burst().await?);
-    Ok(figures)
+
+    /// Measures it. `peer` is GitHub's client for scale sets.
+    pub(crate) async fn measure(self, peer: Option<&Path>, samples: u32) -> Result<Vec<Figure>, Error> {
+        match self {
+            Self::Listeners => listeners(peer).await,
+            Self::Throughput => throughput().await,
+            Self::Waiting => {
+                let mut figures = Vec::new();
+                for runners in RUNNERS {
+                    figures.extend(idle(runners, samples).await?);
+                }
+                Ok(figures)
+            }
+            Self::Burst => burst().await,
+        }
+    }
 }
 
 /// The cost of a process.
@@ -212,14 +255,19 @@ async fn idle(runners: u32, samples: u32) -> Result<Vec<Figure>, Error> {
         orchestrator.wait_for_event("listening");
     }
     let Cost { memory, cpu, .. } = Cost::of(orchestrator.pid()).await?;
-    let mut delays = Vec::new();
+    let (mut delays, mut own_delays) = (Vec::new(), Vec::new());
     for _ in 0..samples {
         let (run, dispatched) = stage.dispatch("next", 1).await;
-        let started = orchestrator
-            .wait_for("a start", |fact| fact["event"] == "loop_started" && fact["pool"] == "next");
-        delays.push(started["at_ms"].as_f64().unwrap_or(f64::NAN) - dispatched as f64);
+        let mut next = |event: &str| {
+            let fact = orchestrator.wait_for(event, |fact| fact["event"] == event && fact["pool"] == "next");
+            fact["at_ms"].as_f64().unwrap_or(f64::NAN)
+        };
+        let seen = next("job_seen");
+        let started = next("loop_started");
+        own_delays.push(started - seen);
+        delays.push(started - dispatched as f64);
         stage.succeeds(run).await?;
-        orchestrator.wait_for("its end", |fact| fact["event"] == "loop_ended" && fact["pool"] == "next");
+        next("loop_ended");
     }
     end(orchestrator);
     stage.lab.stop();
@@ -232,21 +280,24 @@ async fn idle(runners: u32, samples: u32) -> Result<Vec<Figure>, Error> {
         Figure::of(names[0], "MiB", "64 MiB of 1000", vec![memory]),
         Figure::of(names[1], "MiB", "2 MiB", vec![each]),
         Figure::of(names[2], "core", "0.03 core of 1000", vec![cpu]),
-        Figure::of(names[3], "ms", "5 ms", delays),
+        Figure::of(names[3], "ms", "5 ms", own_delays),
+        Figure::of(names[4], "ms", "-", delays),
     ])
 }
 
-const NAMES_OF_200: [&str; 4] = [
+const NAMES_OF_200: [&str; 5] = [
     "orchestrator with 200 waiting runners: memory (PSS)",
     "the same for each of them",
     "orchestrator with 200 waiting runners: CPU",
-    "with 200 waiting runners: job dispatched -> runner asked for, through a scale set",
+    "with 200 waiting runners: assigned message of a scale set -> runner asked for",
+    "with 200 waiting runners: job dispatched -> runner asked for",
 ];
-const NAMES_OF_1000: [&str; 4] = [
+const NAMES_OF_1000: [&str; 5] = [
     "orchestrator with 1000 waiting runners: memory (PSS)",
     "the same for each of them",
     "orchestrator with 1000 waiting runners: CPU",
-    "with 1000 waiting runners: job dispatched -> runner asked for, through a scale set",
+    "with 1000 waiting runners: assigned message of a scale set -> runner asked for",
+    "with 1000 waiting runners: job dispatched -> runner asked for",
 ];
 
 /// Measures how many jobs go through lab and orchestrator in a minute.
@@ -263,11 +314,12 @@ async fn throughput() -> Result<Vec<Figure>, Error> {
     Ok(vec![Figure::of("jobs through lab and orchestrator in a minute", "", "600", vec![a_minute])])
 }
 
-/// Measures a pool of forked machines that comes up from zero for many jobs at once.
-async fn burst() -> Result<Figure, Error> {
+/// Measures a pool of forked machines that comes up from zero: runners that wait for jobs, and jobs that wait for runners.
+async fn burst() -> Result<Vec<Figure>, Error> {
     let stage = Stage::new()?;
     let table = format!(
-        "[pools.burst]\nforge = 'lab'\nprincipal = 'o/r'\nimage = '{}'\ndemand = 'scale-set'\nmax = {BURST}\nprefix = 'burst'\n",
+        "[pools.burst]\nforge = 'lab'\nprincipal = 'o/r'\nimage = '{}'\ndemand = 'scale-set'\nmax = {BURST}\n\
+         prefix = 'burst'\ntimeouts = {{ idle = '1s' }}\n",
         image()
     );
     let mut orchestrator = stage.orchestrator(&table)?;
@@ -277,14 +329,38 @@ async fn burst() -> Result<Figure, Error> {
     let (run, _) = stage.dispatch("burst", 1).await;
     orchestrator.wait_for_event("listening");
     stage.succeeds(run).await?;
+    orchestrator.wait_for_event("loop_ended");
+
+    let begun = stage.scale("burst", BURST)?;
+    let registered = last_of(&mut orchestrator, "listening") - begun;
+    stage.scale("burst", 0)?;
+    last_of(&mut orchestrator, "loop_ended");
     let (run, dispatched) = stage.dispatch("burst", BURST).await;
-    let mut last = f64::NAN;
-    for _ in 0..BURST {
-        let listening = orchestrator.wait_for_event("listening");
-        last = (listening["at_ms"].as_f64().unwrap_or(f64::NAN) - dispatched as f64) / 1000.0;
-    }
+    let taken = last_of(&mut orchestrator, "listening") - dispatched as f64;
     stage.succeeds(run).await?;
     end(orchestrator);
     stage.lab.stop();
-    Ok(Figure::of("burst: 30 jobs dispatched -> 30 forked machines wait for them", "s", "20 s", vec![last]))
+    Ok(vec![
+        Figure::of(
+            "burst: 30 idle runners asked for -> all registered and waiting",
+            "s",
+            "20 s",
+            vec![registered / 1000.0],
+        ),
+        Figure::of(
+            "burst: 30 jobs dispatched -> the 30th machine waits (others work)",
+            "s",
+            "-",
+            vec![taken / 1000.0],
+        ),
+    ])
+}
+
+/// Returns the time of the last fact of this kind, of [`BURST`] runners, ms.
+fn last_of(orchestrator: &mut Running, event: &str) -> f64 {
+    let mut last = f64::NAN;
+    for _ in 0..BURST {
+        last = orchestrator.wait_for_event(event)["at_ms"].as_f64().unwrap_or(f64::NAN);
+    }
+    last
 }

@@ -24,7 +24,7 @@ use machines::Stage;
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand, official, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, official, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -42,7 +42,7 @@ struct Args {
     /// Archive of the official runner app (actions-runner-linux-x64-*.tar.gz), measured in the group `official` too
     #[arg(long, env = "ACTIONS_RUNNER")]
     actions_runner: Option<PathBuf>,
-    /// GitHub's client for scale sets (`scripts/peers scale-set`), measured in the group `demand` too
+    /// GitHub's client for scale sets (`scripts/peers scale-set`), measured in the group `demand-listeners` too
     #[arg(long, env = "DAYFLY_TEST_SCALE_SET_PEER")]
     scale_set_peer: Option<PathBuf>,
     /// The program; the guest binary is beside it
@@ -92,11 +92,13 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     if "images" == args.only {
         return figures::print(&begin, &figures, args.json);
     }
-    // The runners of the group `demand` are processes, and its burst of machines builds its own template.
-    if wants("demand") {
-        figures.extend(demand::measure(args.scale_set_peer.as_deref(), args.samples).await?);
+    // The runners of these groups are processes, and the burst of machines builds its own template.
+    for group in demand::Group::ALL {
+        if wants(group.name()) {
+            figures.extend(group.measure(args.scale_set_peer.as_deref(), args.samples).await?);
+        }
     }
-    if "demand" == args.only {
+    if args.only.starts_with("demand") {
         return figures::print(&begin, &figures, args.json);
     }
     // The group `official` has an image and a template of its own.
