@@ -5,6 +5,8 @@
 mod steer;
 #[path = "pools/take_over.rs"]
 mod take_over;
+#[path = "pools/waiting.rs"]
+mod waiting;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -363,38 +365,60 @@ async fn a_hang_up_replaces_a_pool_that_has_changed_beside_its_last_job() {
 }
 
 #[tokio::test]
-async fn a_webhook_brings_a_pool_of_forked_machines_up_from_zero_and_back_to_zero() {
+async fn each_source_brings_a_pool_of_forked_machines_up_from_zero_and_back_to_zero() {
     const SECRET: &str = "of-the-webhook";
+    const SOURCES: [(&str, &str); 3] = [("hooked", "webhook"), ("polled", "poll"), ("scaled", "scale-set")];
     let lab = LabProcess::start();
     let image = image();
-    let config = Config::new(
-        &lab,
-        &format!(
-            "[webhook]\nlisten = '127.0.0.1:0'\nsecret_env = 'WEBHOOK_SECRET'\n\
-             [pools.hooked]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = 'webhook'\nlabels = ['hooked']\nmax = 2\n\
-             accel = 'tcg'\nimage = '{image}'\nprefix = 'hooked'\ntimeouts = {{ idle = '1s' }}\n"
-        ),
-    );
+    let pool = |(name, source): (&str, &str)| {
+        format!(
+            "[pools.{name}]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = '{source}'\nlabels = ['{name}']\nmax = 2\n\
+             accel = 'tcg'\nimage = '{image}'\nprefix = '{name}'\ntimeouts = {{ idle = '1s' }}\n"
+        )
+    };
+    let pools: String = SOURCES.into_iter().map(pool).collect();
+    let server =
+        "[webhook]\nlisten = '127.0.0.1:0'\nsecret_env = 'WEBHOOK_SECRET'\n[host]\nmax_machines = 2\n";
+    let config = Config::new(&lab, &(server.to_owned() + &pools));
     let mut orchestrator = config.command().env("WEBHOOK_SECRET", SECRET).start();
-    let ready = orchestrator.wait_for_event("source_ready");
-    assert_eq!((ready["pool"].as_str(), ready["source"].as_str()), (Some("hooked"), Some("webhook")));
-    let address = ready["message"].as_str().and_then(|message| message.split(' ').next_back());
-    lab.make_hook(address.expect("the server's address"), SECRET).await;
+    let mut hook = None;
+    for _ in SOURCES {
+        let ready = orchestrator.wait_for_event("source_ready");
+        let message = ready["message"].as_str().expect("a message").to_owned();
+        hook = hook.or_else(|| (ready["source"] == "webhook").then_some(message));
+    }
+    let hook = hook.expect("a webhook");
+    lab.make_hook(hook.split(' ').next_back().expect("the server's address"), SECRET).await;
     assert_eq!(lab.registrations().await, Vec::<String>::new(), "no job, no runner");
     let other = lab.dispatch(&jobs("[self-hosted, another]", 1, "echo done")).await;
-    let run = lab.dispatch(&jobs("[self-hosted, Hooked]", 2, "docker version")).await;
-    assert_eq!(lab.conclusion_of(run).await, "success");
+    let mut runs = Vec::new();
+    for (name, _) in SOURCES {
+        runs.push(
+            lab.dispatch(&jobs(&format!("[self-hosted, {}]", name.to_uppercase()), 2, "docker version"))
+                .await,
+        );
+    }
+    for run in runs {
+        assert_eq!(lab.conclusion_of(run).await, "success", "{:?}", lab.logs_of(run).await);
+    }
     scaled_down(&lab).await;
     lab.cancel(other).await;
     orchestrator.signal(Signal::TERM);
     let ended = orchestrator.wait();
     ended.assert_status(143).assert_nothing_left();
-    assert_eq!(ended.events_of("loop_started").len(), 2, "one runner for each of its two jobs");
-    let started = ended.events_of("vmm_started");
-    assert!(started.iter().any(|fact| fact["from"] == "fork"), "{started:?}");
-    let concluded = ended.events_of("job_concluded");
-    assert_eq!(concluded.len(), 2, "the forge's word about each job: {concluded:?}");
-    assert!(concluded.iter().all(|fact| fact["conclusion"] == "success" && fact["pool"] == "hooked"));
+    for (name, source) in SOURCES {
+        let facts = |event: &str| {
+            let facts = ended.events_of(event).into_iter();
+            facts.filter(|fact| fact["pool"] == name).collect::<Vec<_>>()
+        };
+        assert_eq!(facts("loop_started").len(), 2, "{source}: one runner for each of its two jobs");
+        assert!(facts("vmm_started").iter().any(|fact| fact["from"] == "fork"), "{source}");
+        // The lists of a repository's jobs have those that wait or run, and no ended ones.
+        let concluded = facts("job_concluded");
+        let told = if source == "poll" { 0 } else { 2 };
+        assert_eq!(concluded.len(), told, "{source}: the forge's word about each job: {concluded:?}");
+        assert!(concluded.iter().all(|fact| fact["conclusion"] == "success"), "{source}: {concluded:?}");
+    }
     assert!(ended.events_of("source_trouble").is_empty(), "{:?}", ended.events_of("source_trouble"));
     assert!(!ended.stdout.contains(SECRET) && !ended.stderr.contains(SECRET));
     lab.stop();
