@@ -157,6 +157,35 @@ fn prepare(folder: &Path) {
     std::fs::write(folder.join("one file"), "1234").expect("a file");
 }
 
+/// Returns the names in a folder that a process sees, sorted.
+fn names_for(pid: u32, folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/root/{folder}")).expect("a folder of its own root");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("entry").file_name().into_string().expect("a name")).collect();
+    names.sort();
+    names
+}
+
+/// Checks that a VMM sees its own files and nothing else of this host.
+fn sees_its_own_files_only(pid: u32) {
+    for name in names_for(pid, "") {
+        assert!(
+            ["dev", "etc", "lib", "lib64", "proc", "usr"].contains(&name.as_str()),
+            "the VMM sees /{name}"
+        );
+    }
+    let devices = names_for(pid, "dev");
+    assert!(devices.iter().all(|name| ["kvm", "null", "urandom"].contains(&name.as_str())), "{devices:?}");
+    assert_eq!(names_for(pid, "proc"), ["self"]);
+    assert_eq!(names_for(pid, "etc"), ["ld.so.cache"]);
+    assert_eq!(names_for(pid, "usr/bin"), ["qemu-system-x86_64"]);
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("its mounts");
+    for mount in mounts.lines() {
+        let words: Vec<&str> = mount.split(' ').collect();
+        assert!(words[4].starts_with("/dev/") || words[5].starts_with("ro,"), "it can write to {mount}");
+    }
+}
+
 /// Starts the machine, and returns what the program in it printed and the end of its console.
 async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
     let launcher = Launcher { program: prepared("DAYFLY_BINARY"), args: vec!["vmm-launch".to_owned()] };
@@ -165,10 +194,12 @@ async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
     host.limits.docker = Duration::from_secs(5);
     let run_dir = folder.join("run");
     let mut vm = dayfly_vm::start(&host, spec, &run_dir).await.expect("a machine");
-    let mut said = Vec::new();
+    let (mut said, mut vmm) = (Vec::new(), None);
     let watch = async {
         while let Some(event) = vm.next_event().await {
             match event {
+                VmEvent::VmmStarted { pid, .. } => vmm = Some(pid),
+                VmEvent::Hello => sees_its_own_files_only(vmm.expect("it was started")),
                 VmEvent::Line { text, .. } => said.push(text),
                 VmEvent::DockerFailed { reason: message } | VmEvent::Fault { message } => said.push(message),
                 VmEvent::EntrypointExited { .. } | VmEvent::Gone { .. } => return,

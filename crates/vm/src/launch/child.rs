@@ -11,7 +11,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
+use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User, View};
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -19,6 +19,8 @@ use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
 const USER_BASE: u32 = 0x7000_0000;
 /// Most descriptors that a VMM may have open: its own, and one for each connection of its network.
 const DESCRIPTORS_OPEN_MAX: u64 = 4096;
+/// Most threads of a VMM: one for each virtual CPU, and up to 64 that wait for disks.
+const THREADS_MAX: u64 = 1024;
 /// Most descriptors that a server of files may have open: its own, and one for each file that the guest knows.
 const SERVER_DESCRIPTORS_OPEN_MAX: u64 = crate::virtiofs::FILES_MAX as u64;
 /// The capabilities of a server of files, by their numbers in linux/capability.h: those that let it act for every owner of a
@@ -33,6 +35,8 @@ const SERVER_CAPABILITIES: [(&str, u32); 7] = [
     ("CAP_SETPCAP", 8),
     ("CAP_SYS_ADMIN", 21),
 ];
+/// The name of the host in the program's view.
+const HOST_NAME: &[u8] = b"dayfly";
 /// The kernel's preference for killing this process if memory runs out: before each process of the host.
 const OOM_SCORE: &str = "1000";
 /// Received descriptors are moved to this number and above, until each gets its final number.
@@ -84,6 +88,7 @@ fn launch(
     order: LaunchOrder,
     descriptors: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
+    let host_id = host_id().map_err(failed("read its process id"))?;
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_namespaces(order.user, order.network)?;
     if let NetworkPlace::Empty { listen } = order.network {
@@ -92,16 +97,17 @@ fn launch(
             hand_listener_back(socket, port)?;
         }
     }
-    if let Some(export) = &order.export {
-        export.enter().map_err(failed("export the files to the server"))?;
-    }
     set_limits(order.user)?;
     if order.small_pages {
         forbid_huge_pages().map_err(failed("forbid huge pages"))?;
     }
+    match &order.view {
+        View::Own(root) => root.enter().map_err(failed("enter a root of its own"))?,
+        View::Server(export) => export.enter().map_err(failed("export the files to the server"))?,
+    }
     close_at_exec().map_err(failed("mark inherited descriptors close-on-exec"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
-    give_up_privileges(order.user)?;
+    give_up_privileges(order.user, USER_BASE + host_id)?;
     let cause = Command::new(&order.program)
         .args(&order.args)
         .env_clear()
@@ -119,10 +125,10 @@ fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
         .map_err(failed("hand the listener back"))
 }
 
-/// Enters an IPC namespace, so that the program shares no memory with the host. Also enters a network namespace in which
-/// nothing can be reached, unless the program needs the host's network.
+/// Enters namespaces in which the program shares no memory with the host, and sees neither its name nor its control groups.
+/// Also enters a network namespace in which nothing can be reached, unless the program needs the host's network.
 fn enter_namespaces(user: User, network: NetworkPlace) -> Result<(), Failure> {
-    let mut flags = UnshareFlags::NEWIPC;
+    let mut flags = UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
     if matches!(network, NetworkPlace::Empty { .. }) {
         flags |= UnshareFlags::NEWNET;
     }
@@ -130,8 +136,22 @@ fn enter_namespaces(user: User, network: NetworkPlace) -> Result<(), Failure> {
         // Without a user namespace, only root may create the others.
         flags |= UnshareFlags::NEWUSER;
     }
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     // SAFETY: this process has one thread, and holds no descriptor whose meaning depends on a namespace.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(failed("enter namespaces of its own"))
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(failed("enter namespaces of its own"))?;
+    if matches!(user, User::Same) {
+        keep_identity(uid.as_raw(), gid.as_raw()).map_err(failed("keep its user in a user namespace"))?;
+    }
+    rustix::system::sethostname(HOST_NAME).map_err(failed("hide the host's name"))
+}
+
+/// Maps this user and group, and no others, into the user namespace that was just entered. A process whose user is not mapped
+/// creates no file, and its own root needs some.
+fn keep_identity(uid: u32, gid: u32) -> io::Result<()> {
+    // Without this, only root may map a group (user_namespaces(7)).
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
 fn raise_loopback() -> io::Result<()> {
@@ -157,6 +177,10 @@ fn set_limits(user: User) -> Result<(), Failure> {
     };
     // A core dump would hold the guest's memory, secrets included.
     limit(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
+    if matches!(user, User::Own { .. }) {
+        // The limit counts all processes and threads of a user, so it fits only a user that nothing else has.
+        limit(Resource::Nproc, THREADS_MAX).map_err(failed("limit threads"))?;
+    }
     let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     // Root can raise the limit in most systems, which the server would do by itself with one more capability.
     if matches!(user, User::Root) && limit(Resource::Nofile, SERVER_DESCRIPTORS_OPEN_MAX).is_ok() {
@@ -202,8 +226,14 @@ fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<(
     Ok(())
 }
 
-/// Drops privileges in such a way that the program cannot regain them.
-fn give_up_privileges(user: User) -> Result<(), Failure> {
+/// Returns this process's id in the host's namespace, of which `/proc` is; in its own it is 1.
+fn host_id() -> io::Result<u32> {
+    let own = std::fs::read_link("/proc/self")?;
+    own.to_string_lossy().parse().map_err(io::Error::other)
+}
+
+/// Drops privileges in such a way that the program cannot regain them. `own` is the id of a user of its own.
+fn give_up_privileges(user: User, own: u32) -> Result<(), Failure> {
     let kept = if matches!(user, User::Root) { &SERVER_CAPABILITIES[..] } else { &[] };
     drop_bounding_set(kept)?;
     let none = CapabilitySet::empty();
@@ -214,7 +244,6 @@ fn give_up_privileges(user: User) -> Result<(), Failure> {
         return super::modes::forbid_setuid().map_err(failed("forbid files that give rights"));
     }
     if let User::Own { group } = user {
-        let own = USER_BASE + std::process::id();
         let uid = rustix::process::Uid::from_raw(own);
         let gid = rustix::process::Gid::from_raw(group.unwrap_or(own));
         // SAFETY (here and below): this process has one thread, so thread and process are the same.

@@ -1,15 +1,15 @@
 //! Restricts what a file server sees of this host to one folder or file, at one path.
-#![expect(unsafe_code, reason = "entering a namespace, and a call without a safe wrapper")]
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
-use rustix::thread::UnshareFlags;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 use serde::{Deserialize, Serialize};
+
+use super::mounts::{self, WITHOUT_RIGHTS};
 
 /// Path of the export in the server's namespace. It is fixed, so that no special character of the host's path has to pass
 /// through options.
@@ -32,9 +32,7 @@ impl Export {
 
     /// Enters a mount namespace where `/run` holds nothing but the export.
     pub(super) fn enter(&self) -> io::Result<()> {
-        // SAFETY: this process has one thread, and holds no descriptor whose meaning depends on a mount namespace.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        mounts::enter_namespace()?;
         // Opened before the tmpfs covers it, because it may be below /run itself.
         let source = rustix::fs::open(&self.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         mount("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=64k")?;
@@ -46,11 +44,8 @@ impl Export {
         }
         mount_bind_recursive(format!("/proc/self/fd/{}", source.as_raw_fd()), &target)?;
         drop(source);
-        // All attributes apply to the mounts below it, too, which a remount would not do. The server opens no device and
-        // gets no rights from a file, even if there are some in the folder already.
-        let hidden = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
         let read_only = if self.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-        set_attributes(&target, hidden | read_only, libc::AT_RECURSIVE)?;
+        set_attributes(&target, WITHOUT_RIGHTS | read_only, libc::AT_RECURSIVE)?;
         if self.file {
             // Nothing can be created beside the file.
             mount_bind_recursive(EXPORT, EXPORT)?;
@@ -66,18 +61,5 @@ fn make_folder_read_only() -> io::Result<()> {
 
 fn set_attributes(target: &Path, attributes: u64, flags: i32) -> io::Result<()> {
     let path = CString::new(target.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
-    // `struct mount_attr` of linux/mount.h: set, clear, propagation, user namespace.
-    let request = [attributes, 0, 0, 0];
-    // SAFETY: the path is terminated, and the request has the size that is passed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            flags,
-            request.as_ptr(),
-            size_of_val(&request),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    mounts::set_attributes(CWD, &path, attributes, flags)
 }

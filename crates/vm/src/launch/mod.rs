@@ -5,7 +5,7 @@
 //!    | -- spawn, socket as stdin -------------->|
 //!    |  write down pid and start time           |   waits, and exits if the host process dies now
 //!    | -- LaunchOrder, descriptors ------------------>|
-//!    |                                          |   session, namespaces, port, limits, identity, no privileges
+//!    |                                          |   session, namespaces, port, limits, root, identity, no privileges
 //!    |<------------- Listening, the listener -- |   only if a port was requested
 //!    |                                          |   exec
 //!    |<------------ Failed | end of the stream -|   the end: the program runs
@@ -19,13 +19,16 @@
 mod child;
 mod export;
 mod modes;
+mod mounts;
 mod order;
 mod parent;
+mod root;
 
 pub use child::main;
 pub use parent::{LaunchError, Launcher};
 
 pub(crate) use child::is_user_of_vmm;
 pub(crate) use export::{EXPORT, Export};
-pub(crate) use order::{LaunchOrder, NetworkPlace, User};
+pub(crate) use order::{LaunchOrder, NetworkPlace, User, View};
 pub(crate) use parent::{Launched, launch};
+pub(crate) use root::OwnRoot;

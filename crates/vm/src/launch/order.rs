@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::export::Export;
+use super::root::OwnRoot;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -33,10 +34,20 @@ pub(crate) struct LaunchOrder {
     pub(crate) user: User,
     /// The network namespace that the program runs in.
     pub(crate) network: NetworkPlace,
-    /// If the program serves files: the only content of its `/run`.
-    pub(crate) export: Option<Export>,
+    /// The part of this host's files that the program sees.
+    pub(crate) view: View,
     /// True if the program must get its memory in small pages only.
     pub(crate) small_pages: bool,
+}
+
+/// The part of this host's files that a program sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum View {
+    /// A root of its own.
+    Own(OwnRoot),
+    /// All, but in `/run` only what it serves. It restricts itself to that afterwards.
+    Server(Export),
 }
 
 /// The network namespace that a program runs in.

@@ -1,4 +1,5 @@
 //! The host process's side: starts a launcher, sends it the order, and reads its answer.
+#![expect(unsafe_code, reason = "entering a namespace")]
 
 use std::io;
 use std::net::TcpListener;
@@ -8,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::UnshareFlags;
 
-use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace};
+use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
 
 /// Longest time that a launcher may take. It takes milliseconds, but longer on a host that is out of memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -81,14 +83,10 @@ pub(crate) fn launch(
     let (output, printer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| LaunchError::Speak(error.into()))?;
     let printer_too = printer.try_clone().map_err(LaunchError::Speak)?;
-    let mut child = Command::new(&launcher.program)
-        .args(&launcher.args)
-        .env_clear()
-        .arg("0")
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::from(printer))
-        .stderr(Stdio::from(printer_too))
-        .spawn()
+    let mut command = Command::new(&launcher.program);
+    command.args(&launcher.args).env_clear().arg("0").stdin(Stdio::from(theirs));
+    command.stdout(Stdio::from(printer)).stderr(Stdio::from(printer_too));
+    let mut child = spawn(command, matches!(order.user, User::Own { .. }))
         .map_err(|source| LaunchError::Spawn { program: launcher.program.clone(), source })?;
     let result =
         record(child.id()).map_err(LaunchError::Record).and_then(|()| give_order(&ours, order, descriptors));
@@ -100,6 +98,24 @@ pub(crate) fn launch(
             Err(error)
         }
     }
+}
+
+/// Starts a launcher. With `own_processes`, it is the first process of a namespace, so that it sees no other process, and all
+/// that it starts dies with it.
+fn spawn(mut command: Command, own_processes: bool) -> io::Result<Child> {
+    if !own_processes {
+        return command.spawn();
+    }
+    // A thread of its own, because the namespace is for all further children of the thread, and takes no other one after its
+    // first process has ended.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            // SAFETY: the call changes the namespace of this thread's children only.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }?;
+            command.spawn()
+        });
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it has panicked")))
+    })
 }
 
 fn give_order(

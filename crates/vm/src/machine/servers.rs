@@ -9,7 +9,7 @@ use dayfly_host::socket::SocketFolder;
 use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
 use crate::cgroup::Group;
-use crate::launch::{self, LaunchError, LaunchOrder, Launched, NetworkPlace, User};
+use crate::launch::{self, LaunchError, LaunchOrder, Launched, NetworkPlace, User, View};
 use crate::process::Process;
 use crate::virtiofs::{self, Share, Shares};
 
@@ -82,7 +82,7 @@ impl Recipe {
             user: User::Root,
             network: NetworkPlace::Empty { listen: None },
             small_pages: false,
-            export: Some(export.clone()),
+            view: View::Server(export.clone()),
         };
         launch::launch(&self.launcher, &order, &[listener], |pid| {
             MachineRecord::of_process(pid, &self.name)?.write_server(&self.run_dir, number)?;

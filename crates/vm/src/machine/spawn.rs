@@ -21,7 +21,7 @@ use crate::accel::Accel;
 use crate::cgroup::{Cgroups, Group, GroupSize};
 use crate::console::{BoundedFile, Output};
 use crate::forward::{self, Forward};
-use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, User};
+use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, OwnRoot, User, View};
 use crate::network::Connection;
 use crate::process::{Ending, Process};
 use crate::virtiofs::Shares;
@@ -250,7 +250,7 @@ impl Recipe {
             env: self.command.env.clone(),
             descriptors: self.command.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
-            export: None,
+            view: View::Own(OwnRoot { files: self.command.files.clone(), devices: devices(self.accel) }),
             small_pages: self.command.small_pages,
             network: match *self.connection {
                 // The descriptor of the network card works in any network namespace.
@@ -386,4 +386,12 @@ fn user(accel: Accel) -> User {
         Accel::Kvm => vmm::kvm::group(),
     };
     User::Own { group }
+}
+
+/// Returns the devices that a VMM uses by their paths.
+fn devices(accel: Accel) -> Vec<PathBuf> {
+    // QEMU seeds its own generator from the last one if the kernel has no other way.
+    let all = ["/dev/null", "/dev/urandom"].into_iter();
+    let kvm = (accel == Accel::Kvm).then_some(vmm::kvm::DEVICE);
+    all.chain(kvm).map(PathBuf::from).collect()
 }

@@ -42,6 +42,8 @@ pub(crate) struct VmmCommand {
     pub(crate) args: Vec<String>,
     /// Its whole environment.
     pub(crate) env: Vec<(String, String)>,
+    /// The files and folders that the program needs, besides its descriptors.
+    pub(crate) files: Vec<PathBuf>,
     /// True if the VMM must get its memory in small pages only.
     pub(crate) small_pages: bool,
     /// Descriptors that must be open, by number.

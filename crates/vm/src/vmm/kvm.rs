@@ -4,7 +4,8 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-const DEVICE: &str = "/dev/kvm";
+/// Path of the device.
+pub(crate) const DEVICE: &str = "/dev/kvm";
 
 /// Why KVM cannot be used. The reason is never stored, because each of them can be fixed at any time.
 #[derive(Debug, thiserror::Error)]

@@ -45,12 +45,15 @@ impl Firmware {
     }
 }
 
-/// Finds a data file of a QEMU: the file below the program's own prefix, or else the system's.
-fn find(qemu: &Path, name: &str) -> Option<PathBuf> {
+/// Returns the folders that may hold data files of a QEMU: first those below the program's own prefix, then the system's.
+pub(super) fn folders(qemu: &Path) -> impl Iterator<Item = PathBuf> {
     let prefix = qemu.parent().and_then(Path::parent);
     let own = prefix.into_iter().flat_map(|prefix| [prefix.join("share/qemu"), prefix.join("share/seabios")]);
-    let mut files = own.chain(FOLDERS.map(PathBuf::from)).map(|folder| folder.join(name));
-    files.find(|path| path.is_file())
+    own.chain(FOLDERS.map(PathBuf::from))
+}
+
+fn find(qemu: &Path, name: &str) -> Option<PathBuf> {
+    folders(qemu).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]

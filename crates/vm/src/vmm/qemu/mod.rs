@@ -3,6 +3,7 @@
 mod census;
 mod cpu_model;
 mod doctor;
+mod files;
 mod firmware;
 mod kernel;
 pub(crate) mod memory;

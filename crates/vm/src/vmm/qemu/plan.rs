@@ -131,6 +131,7 @@ pub(crate) fn plan(needs: &VmmNeeds<'_>) -> VmmCommand {
     VmmCommand {
         program: needs.platform.qemu.clone(),
         args: builder.args,
+        files: needs.platform.files.clone(),
         env: ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
         // In huge pages, the cache of translated code would be cleared and allocated by megabytes, of which an idle fork
         // uses little.

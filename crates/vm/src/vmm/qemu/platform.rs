@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::files;
 use super::firmware::Firmware;
 use super::threads::TcgThreads;
 use crate::accel::Accel;
@@ -31,6 +32,8 @@ const LOAD_MAX: f64 = 4.0;
 pub(crate) struct Platform {
     /// Path of QEMU.
     pub(super) qemu: PathBuf,
+    /// The files that it needs.
+    pub(super) files: Vec<PathBuf>,
     pub(super) firmware: Firmware,
     /// Accelerator of the machines.
     pub(crate) accel: Accel,
@@ -50,7 +53,8 @@ impl Platform {
             Accel::Tcg => TcgThreads::of(&qemu),
         };
         let cpu_model = guest_model(accel, cpu_model).to_owned();
-        Self { qemu, firmware, accel, cpu_model, tcg_threads, slowness: 1.0 }
+        let files = files::of(&qemu);
+        Self { qemu, files, firmware, accel, cpu_model, tcg_threads, slowness: 1.0 }
     }
 
     /// Returns this platform for a host on which a probe guest took `hello_ms` milliseconds until its hello.

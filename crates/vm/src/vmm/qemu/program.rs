@@ -1,11 +1,14 @@
 //! Finds QEMU's program.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::machine::StartError;
+use dayfly_host::digest;
 use dayfly_host::tool::{self, Reach};
 
 /// Folders that are searched for QEMU, in this order.
@@ -18,6 +21,28 @@ const VERSION_LIMIT: Duration = Duration::from_secs(10);
 const VERSION_BYTES_MAX: u64 = 4096;
 /// Command that installs QEMU.
 pub(super) const MEND: &str = "apt-get install qemu-system-x86";
+
+/// A property of a QEMU that is found out once, because that takes some milliseconds. Another file at the same path is
+/// another QEMU.
+pub(super) struct Known<T>(Mutex<Option<HashMap<(PathBuf, String), T>>>);
+
+impl<T: Clone> Known<T> {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Returns the property of this QEMU, which `find` finds out.
+    pub(super) fn of(&self, qemu: &Path, find: impl FnOnce() -> T) -> T {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (qemu.to_owned(), digest::digest_of_program(qemu).unwrap_or_default());
+        if let Some(found) = known().get_or_insert_default().get(&key) {
+            return found.clone();
+        }
+        let found = find();
+        known().get_or_insert_default().insert(key, found.clone());
+        found
+    }
+}
 
 /// Returns the path of QEMU: `chosen` if it is given, else the first one in the usual folders.
 ///

@@ -1,11 +1,8 @@
 //! Decides in how many threads QEMU emulates a machine's virtual CPUs.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use super::program;
-use dayfly_host::digest;
+use super::program::{self, Known};
 
 /// First version of QEMU whose threads translate code that another thread changes at the same time correctly.
 const SOUND_FROM: (u32, u32) = (8, 1);
@@ -28,15 +25,8 @@ impl TcgThreads {
     /// Linux 6.12, 1 of 26 machines did while it booted. In one thread none was seen to, and on a host whose processors are
     /// all busy it is faster too, because no virtual CPU waits for another one that has lost its processor.
     pub(super) fn of(qemu: &Path) -> Self {
-        static KNOWN: Mutex<Option<HashMap<String, TcgThreads>>> = Mutex::new(None);
-        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let digest = digest::digest_of_program(qemu).unwrap_or_default();
-        if let Some(threads) = known().get_or_insert_default().get(&digest) {
-            return *threads;
-        }
-        let threads = Self::of_version(&program::version(qemu).unwrap_or_default());
-        known().get_or_insert_default().insert(digest, threads);
-        threads
+        static KNOWN: Known<TcgThreads> = Known::new();
+        KNOWN.of(qemu, || Self::of_version(&program::version(qemu).unwrap_or_default()))
     }
 
     /// Returns the threads that are sound with a QEMU of this version, such as `7.2.22 (Debian 1:7.2+dfsg-7)`.
