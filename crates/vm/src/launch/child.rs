@@ -11,7 +11,10 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User, View};
+use super::bpf;
+use super::landlock;
+use super::modes;
+use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, User, View};
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -82,7 +85,16 @@ pub fn main(fd: i32) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs the steps, in an order in which each still has the privileges that it needs.
+/// Runs the steps, in an order in which each still has the privileges that it needs:
+///
+/// 1. A session and namespaces come first, because what follows belongs to them: the port is one of the new network, and the
+///    mounts must not be the host's. A user namespace gives an ordinary user the rights to all of it.
+/// 2. Limits are set while `/proc` is the host's, and before the change of the user, because they count for the new user too.
+/// 3. The root takes the host's files out of reach. It needs the right to mount.
+/// 4. Descriptors get their numbers when nothing else is opened any more.
+/// 5. The user changes, which needs capabilities, and then capabilities go for good.
+/// 6. Landlock and the filter of calls need `no_new_privs` from a program without capabilities. Landlock looks at the files of the
+///    new root and at the descriptors. The filter is last, because all steps before it make calls that the program must not make.
 fn launch(
     socket: &OwnedFd,
     order: LaunchOrder,
@@ -97,7 +109,7 @@ fn launch(
             hand_listener_back(socket, port)?;
         }
     }
-    set_limits(order.user)?;
+    set_limits(&order)?;
     if order.small_pages {
         forbid_huge_pages().map_err(failed("forbid huge pages"))?;
     }
@@ -108,6 +120,11 @@ fn launch(
     close_at_exec().map_err(failed("mark inherited descriptors close-on-exec"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
     give_up_privileges(order.user, USER_BASE + host_id)?;
+    if let (View::Own(root), CallFilter::Vmm(calls)) = (&order.view, order.calls) {
+        landlock::restrict(&root.devices, &order.descriptors, calls.network)
+            .map_err(failed("limit itself by Landlock"))?;
+    }
+    filter_calls(order.calls).map_err(failed("filter its system calls"))?;
     let cause = Command::new(&order.program)
         .args(&order.args)
         .env_clear()
@@ -168,7 +185,8 @@ fn raise_loopback() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn set_limits(user: User) -> Result<(), Failure> {
+fn set_limits(order: &LaunchOrder) -> Result<(), Failure> {
+    let user = order.user;
     // A machine can be started again, unlike the host's services.
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)
         .map_err(failed("offer itself to the kernel if memory runs out"))?;
@@ -177,6 +195,9 @@ fn set_limits(user: User) -> Result<(), Failure> {
     };
     // A core dump would hold the guest's memory, secrets included.
     limit(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
+    if let Some(bytes) = order.file_bytes_max {
+        limit(Resource::Fsize, bytes).map_err(failed("limit the length of files"))?;
+    }
     if matches!(user, User::Own { .. }) {
         // The limit counts all processes and threads of a user, so it fits only a user that nothing else has.
         limit(Resource::Nproc, THREADS_MAX).map_err(failed("limit threads"))?;
@@ -240,8 +261,7 @@ fn give_up_privileges(user: User, own: u32) -> Result<(), Failure> {
     rustix::thread::clear_ambient_capability_set().map_err(failed("drop ambient capabilities"))?;
     if matches!(user, User::Root) {
         // As root, the program gets the capabilities of the bounding set, and no others.
-        rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))?;
-        return super::modes::forbid_setuid().map_err(failed("forbid files that give rights"));
+        return rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"));
     }
     if let User::Own { group } = user {
         let uid = rustix::process::Uid::from_raw(own);
@@ -257,6 +277,13 @@ fn give_up_privileges(user: User, own: u32) -> Result<(), Failure> {
     )
     .map_err(failed("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("forbid new privileges"))
+}
+
+fn filter_calls(calls: CallFilter) -> io::Result<()> {
+    bpf::take_on(&match calls {
+        CallFilter::Vmm(calls) => calls.filter(std::process::id()),
+        CallFilter::Server => modes::filter(),
+    })
 }
 
 /// Drops all capabilities but these from the bounding set.

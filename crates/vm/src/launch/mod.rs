@@ -16,8 +16,11 @@
 //! needs. The VMM gets no death signal, because a machine outlives the process that started it. A server of files for a VMM
 //! is launched in the same way, with a restricted view of the host instead of an identity.
 
+mod bpf;
+mod calls;
 mod child;
 mod export;
+mod landlock;
 mod modes;
 mod mounts;
 mod order;
@@ -27,8 +30,9 @@ mod root;
 pub use child::main;
 pub use parent::{LaunchError, Launcher};
 
+pub(crate) use calls::VmmCalls;
 pub(crate) use child::is_user_of_vmm;
 pub(crate) use export::{EXPORT, Export};
-pub(crate) use order::{LaunchOrder, NetworkPlace, User, View};
+pub(crate) use order::{CallFilter, LaunchOrder, NetworkPlace, User, View};
 pub(crate) use parent::{Launched, launch};
 pub(crate) use root::OwnRoot;

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::calls::VmmCalls;
 use super::export::Export;
 use super::root::OwnRoot;
 use rustix::net::{
@@ -36,6 +37,10 @@ pub(crate) struct LaunchOrder {
     pub(crate) network: NetworkPlace,
     /// The part of this host's files that the program sees.
     pub(crate) view: View,
+    /// The greatest length to which it can write a file, bytes; none for a server of files.
+    pub(crate) file_bytes_max: Option<u64>,
+    /// The system calls that the program may make.
+    pub(crate) calls: CallFilter,
     /// True if the program must get its memory in small pages only.
     pub(crate) small_pages: bool,
 }
@@ -48,6 +53,16 @@ pub(crate) enum View {
     Own(OwnRoot),
     /// All, but in `/run` only what it serves. It restricts itself to that afterwards.
     Server(Export),
+}
+
+/// The system calls that a program may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CallFilter {
+    /// Those that a VMM needs.
+    Vmm(VmmCalls),
+    /// All but those with which a server of files would give rights away. It limits itself to the calls that it needs.
+    Server,
 }
 
 /// The network namespace that a program runs in.

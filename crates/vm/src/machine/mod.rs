@@ -24,6 +24,7 @@ mod folder;
 mod handle;
 mod handshake;
 mod identity;
+mod jail;
 mod link;
 mod maker;
 mod mounted;

@@ -9,7 +9,7 @@ use dayfly_host::socket::SocketFolder;
 use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
 use crate::cgroup::Group;
-use crate::launch::{self, LaunchError, LaunchOrder, Launched, NetworkPlace, User, View};
+use crate::launch::{self, CallFilter, LaunchError, LaunchOrder, Launched, NetworkPlace, User, View};
 use crate::process::Process;
 use crate::virtiofs::{self, Share, Shares};
 
@@ -81,6 +81,8 @@ impl Recipe {
             descriptors: vec![LISTENER],
             user: User::Root,
             network: NetworkPlace::Empty { listen: None },
+            file_bytes_max: None,
+            calls: CallFilter::Server,
             small_pages: false,
             view: View::Server(export.clone()),
         };

@@ -21,7 +21,7 @@ use crate::accel::Accel;
 use crate::cgroup::{Cgroups, Group, GroupSize};
 use crate::console::{BoundedFile, Output};
 use crate::forward::{self, Forward};
-use crate::launch::{self, LaunchError, LaunchOrder, Launched, Launcher, NetworkPlace, OwnRoot, User, View};
+use crate::launch::{self, LaunchError, Launched, Launcher};
 use crate::network::Connection;
 use crate::process::{Ending, Process};
 use crate::virtiofs::Shares;
@@ -244,23 +244,7 @@ impl Recipe {
     }
 
     fn launch(&self, group: &Group, descriptors: Vec<OwnedFd>) -> Result<Launched, LaunchError> {
-        let order = LaunchOrder {
-            program: self.command.program.clone(),
-            args: self.command.args.clone(),
-            env: self.command.env.clone(),
-            descriptors: self.command.descriptors.iter().map(|&(number, _)| number).collect(),
-            user: user(self.accel),
-            view: View::Own(OwnRoot { files: self.command.files.clone(), devices: devices(self.accel) }),
-            small_pages: self.command.small_pages,
-            network: match *self.connection {
-                // The descriptor of the network card works in any network namespace.
-                Connection::Own(_) => NetworkPlace::Empty { listen: None },
-                Connection::Open => NetworkPlace::Host,
-                Connection::Shut => {
-                    NetworkPlace::Empty { listen: self.forward.map(|forward| forward.guest_port) }
-                }
-            },
-        };
+        let order = self.order(&descriptors)?;
         launch::launch(&self.launcher, &order, &descriptors, |pid| {
             MachineRecord::of_process(pid, &self.name)?.write(&self.run_dir)?;
             group.enter(pid)
@@ -373,25 +357,4 @@ impl Outputs {
             (false, false) => format!("{console}\n{vmm}"),
         }
     }
-}
-
-/// Returns the user that a VMM runs as. If this process is root, that is a user of the VMM's own, with the group of
-/// `/dev/kvm` if KVM is used, because at most that group may open the device.
-fn user(accel: Accel) -> User {
-    if !rustix::process::geteuid().is_root() {
-        return User::Same;
-    }
-    let group = match accel {
-        Accel::Tcg => None,
-        Accel::Kvm => vmm::kvm::group(),
-    };
-    User::Own { group }
-}
-
-/// Returns the devices that a VMM uses by their paths.
-fn devices(accel: Accel) -> Vec<PathBuf> {
-    // QEMU seeds its own generator from the last one if the kernel has no other way.
-    let all = ["/dev/null", "/dev/urandom"].into_iter();
-    let kvm = (accel == Accel::Kvm).then_some(vmm::kvm::DEVICE);
-    all.chain(kvm).map(PathBuf::from).collect()
 }

@@ -44,6 +44,8 @@ pub(crate) struct VmmCommand {
     pub(crate) env: Vec<(String, String)>,
     /// The files and folders that the program needs, besides its descriptors.
     pub(crate) files: Vec<PathBuf>,
+    /// True if the program is a script, which may start any other program.
+    pub(crate) starts_programs: bool,
     /// True if the VMM must get its memory in small pages only.
     pub(crate) small_pages: bool,
     /// Descriptors that must be open, by number.

@@ -23,20 +23,31 @@ const LIST_MAX: u64 = 256 * 1024;
 /// The first bytes of a program that the kernel loads itself.
 const ELF: [u8; 4] = *b"\x7fELF";
 
-/// Returns the files and folders that this QEMU needs, as absolute paths that exist.
-pub(super) fn of(qemu: &Path) -> Vec<PathBuf> {
-    static KNOWN: Known<Vec<PathBuf>> = Known::new();
+/// The files of a QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct QemuFiles {
+    /// Files and folders, as absolute paths that exist.
+    pub(super) paths: Vec<PathBuf>,
+    /// True if the program is a script, which may start any other program.
+    pub(super) is_script: bool,
+}
+
+/// Returns the files that this QEMU needs.
+pub(super) fn of(qemu: &Path) -> QemuFiles {
+    static KNOWN: Known<QemuFiles> = Known::new();
     KNOWN.of(qemu, || find(qemu))
 }
 
-fn find(qemu: &Path) -> Vec<PathBuf> {
+fn find(qemu: &Path) -> QemuFiles {
     let mut all: BTreeSet<PathBuf> = firmware::folders(qemu).collect();
     // Its own name counts, and the file that it leads to, beside which QEMU looks for its data.
     let target = qemu.canonicalize().ok();
     all.extend([qemu.to_owned(), PathBuf::from(CACHE)]);
     all.extend(target.iter().flat_map(|target| firmware::folders(target)));
     all.extend(target);
-    match libraries(qemu) {
+    let libraries = libraries(qemu);
+    let is_script = libraries.is_none();
+    match libraries {
         Some(libraries) => {
             let folders = libraries.iter().filter_map(|library| library.parent());
             let modules: BTreeSet<PathBuf> = folders.map(|folder| folder.join(MODULES)).collect();
@@ -48,7 +59,7 @@ fn find(qemu: &Path) -> Vec<PathBuf> {
         None => all.extend(ALL.map(PathBuf::from)),
     }
     all.retain(|path| path.exists());
-    all.into_iter().collect()
+    QemuFiles { paths: all.into_iter().collect(), is_script }
 }
 
 /// Returns the libraries of a program, with its loader; none if it has none, or is a script.
@@ -97,7 +108,8 @@ mod tests {
     #[test]
     fn a_program_needs_itself_its_loader_and_its_libraries() {
         let program = std::env::current_exe().expect("this program");
-        let found = of(&program);
+        let QemuFiles { paths: found, is_script } = of(&program);
+        assert!(!is_script);
         assert!(found.contains(&program));
         for name in ["ld-linux", "libc.so"] {
             let named = |path: &PathBuf| {
@@ -113,7 +125,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let script = folder.path().join("qemu");
         std::fs::write(&script, "#!/bin/sh\n").expect("written");
-        let found = of(&script);
+        let QemuFiles { paths: found, is_script } = of(&script);
+        assert!(is_script);
         assert!(found.contains(&script) && found.contains(&PathBuf::from("/usr")), "{found:?}");
     }
 }

@@ -131,7 +131,8 @@ pub(crate) fn plan(needs: &VmmNeeds<'_>) -> VmmCommand {
     VmmCommand {
         program: needs.platform.qemu.clone(),
         args: builder.args,
-        files: needs.platform.files.clone(),
+        files: needs.platform.files.paths.clone(),
+        starts_programs: needs.platform.files.is_script,
         env: ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
         // In huge pages, the cache of translated code would be cleared and allocated by megabytes, of which an idle fork
         // uses little.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::files;
+use super::files::{self, QemuFiles};
 use super::firmware::Firmware;
 use super::threads::TcgThreads;
 use crate::accel::Accel;
@@ -33,7 +33,7 @@ pub(crate) struct Platform {
     /// Path of QEMU.
     pub(super) qemu: PathBuf,
     /// The files that it needs.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: QemuFiles,
     pub(super) firmware: Firmware,
     /// Accelerator of the machines.
     pub(crate) accel: Accel,
