@@ -1,6 +1,6 @@
 //! Shares folders and files of the host with a machine of the `qemu` driver, with one virtiofs server for each.
 //!
-//! A server sees only what it exports: the launcher puts it into a mount namespace and binds the host's path to a fixed path
+//! A server sees only its own files and what it exports: the launcher gives it a root, and binds the host's path to a fixed path
 //! there. The bind is read-only if the mount is, so that no guest and no server can change that. The server then makes the
 //! fixed path its root and drops the capabilities that it needed for this. It serves one connection and exits with it, i.e.
 //! with its VMM.
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_guest::protocol;
 
-use crate::launch::{EXPORT, Export};
+use crate::launch::{self, EVERYTHING, EXPORT, Export, LIBRARY_LIST};
 use crate::machine::StartError;
 use crate::mount::Mount;
 
@@ -30,6 +30,10 @@ pub(crate) const SHARES_MAX: usize = 16;
 pub(crate) const FILES_MAX: u32 = 65_536;
 /// The capabilities that a server would keep by default, and does not get from the launcher.
 const DROPPED: &str = "-mknod:-setfcap:-fsetid";
+
+/// Files from which servers read how many files a process may have open, even if they are told, and which capabilities the
+/// kernel has.
+const KERNEL: [&str; 3] = ["/proc/sys/fs/file-max", "/proc/sys/fs/nr_open", "/proc/sys/kernel/cap_last_cap"];
 
 /// The option syntax of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,18 @@ impl Shares {
             ),
         };
         words.split(' ').map(str::to_owned).collect()
+    }
+
+    /// Returns the files that a server needs, as absolute paths.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.server.clone(), LIBRARY_LIST.into()];
+        all.extend(KERNEL.map(PathBuf::from));
+        match launch::libraries(&self.server) {
+            Some(libraries) => all.extend(libraries),
+            None => all.extend(EVERYTHING.map(PathBuf::from)),
+        }
+        all.retain(|path| path.exists());
+        all
     }
 
     /// Returns the shares as they are sent to the machine's agent.

@@ -14,7 +14,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use super::bpf;
 use super::landlock;
 use super::modes;
-use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, User, View};
+use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, User};
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -113,15 +113,13 @@ fn launch(
     if order.small_pages {
         forbid_huge_pages().map_err(failed("forbid huge pages"))?;
     }
-    match &order.view {
-        View::Own(root) => root.enter().map_err(failed("enter a root of its own"))?,
-        View::Server(export) => export.enter().map_err(failed("export the files to the server"))?,
-    }
+    order.root.enter().map_err(failed("enter a root of its own"))?;
     close_at_exec().map_err(failed("mark inherited descriptors close-on-exec"))?;
     place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
     give_up_privileges(order.user, USER_BASE + host_id)?;
-    if let (View::Own(root), CallFilter::Vmm(calls)) = (&order.view, order.calls) {
-        landlock::restrict(&root.devices, &order.descriptors, calls.network)
+    // A server of files makes its export the root, and no program that Landlock limits may do so.
+    if let CallFilter::Vmm(calls) = order.calls {
+        landlock::restrict(&order.root.devices, &order.descriptors, calls.network)
             .map_err(failed("limit itself by Landlock"))?;
     }
     filter_calls(order.calls).map_err(failed("filter its system calls"))?;

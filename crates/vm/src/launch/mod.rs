@@ -14,13 +14,14 @@
 //! The launcher is a separate process because a program must have one thread to change its namespaces and identity, and
 //! because the launcher must not hold anything of the host process. So it is started by exec, and the order names what it
 //! needs. The VMM gets no death signal, because a machine outlives the process that started it. A server of files for a VMM
-//! is launched in the same way, with a restricted view of the host instead of an identity.
+//! is launched in the same way. It stays root, because files have many owners, and has its export in its root.
 
 mod bpf;
 mod calls;
 mod child;
 mod export;
 mod landlock;
+mod libraries;
 mod modes;
 mod mounts;
 mod order;
@@ -33,6 +34,7 @@ pub use parent::{LaunchError, Launcher};
 pub(crate) use calls::VmmCalls;
 pub(crate) use child::is_user_of_vmm;
 pub(crate) use export::{EXPORT, Export};
-pub(crate) use order::{CallFilter, LaunchOrder, NetworkPlace, User, View};
+pub(crate) use libraries::{EVERYTHING, LIBRARY_LIST, libraries};
+pub(crate) use order::{CallFilter, LaunchOrder, NetworkPlace, User};
 pub(crate) use parent::{Launched, launch};
 pub(crate) use root::OwnRoot;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::calls::VmmCalls;
-use super::export::Export;
 use super::root::OwnRoot;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -35,24 +34,14 @@ pub(crate) struct LaunchOrder {
     pub(crate) user: User,
     /// The network namespace that the program runs in.
     pub(crate) network: NetworkPlace,
-    /// The part of this host's files that the program sees.
-    pub(crate) view: View,
+    /// The root folder of the program.
+    pub(crate) root: OwnRoot,
     /// The greatest length to which it can write a file, bytes; none for a server of files.
     pub(crate) file_bytes_max: Option<u64>,
     /// The system calls that the program may make.
     pub(crate) calls: CallFilter,
     /// True if the program must get its memory in small pages only.
     pub(crate) small_pages: bool,
-}
-
-/// The part of this host's files that a program sees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum View {
-    /// A root of its own.
-    Own(OwnRoot),
-    /// All, but in `/run` only what it serves. It restricts itself to that afterwards.
-    Server(Export),
 }
 
 /// The system calls that a program may make.

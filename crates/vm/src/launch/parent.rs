@@ -86,7 +86,7 @@ pub(crate) fn launch(
     let mut command = Command::new(&launcher.program);
     command.args(&launcher.args).env_clear().arg("0").stdin(Stdio::from(theirs));
     command.stdout(Stdio::from(printer)).stderr(Stdio::from(printer_too));
-    let mut child = spawn(command, matches!(order.user, User::Own { .. }))
+    let mut child = spawn(command, !matches!(order.user, User::Same))
         .map_err(|source| LaunchError::Spawn { program: launcher.program.clone(), source })?;
     let result =
         record(child.id()).map_err(LaunchError::Record).and_then(|()| give_order(&ours, order, descriptors));

@@ -11,6 +11,7 @@ use rustix::mount::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::export::Export;
 use super::mounts::{WITHOUT_RIGHTS, enter_namespace, set_attributes};
 
 /// The folder that becomes the root. Every host has it, and its content is hidden in the new namespace only.
@@ -18,18 +19,21 @@ const PLACE: &str = "/tmp";
 /// The only part of `/proc`, which leads to a process's own descriptors.
 const OWN_PROCESS: &str = "/proc/self";
 
-/// The content of a root folder. Each path leads to the same file as on the host.
+/// The content of a root folder. Each path but that of the export leads to the same file as on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OwnRoot {
     /// Files and folders, for reading.
     pub(crate) files: Vec<PathBuf>,
     /// Devices.
     pub(crate) devices: Vec<PathBuf>,
+    /// The folder or file that the program serves, at its own path.
+    pub(crate) export: Option<Export>,
 }
 
 /// A part of the host's tree, before it is attached.
 struct Part {
-    path: PathBuf,
+    /// Its path in the new root.
+    target: PathBuf,
     is_folder: bool,
     tree: OwnedFd,
 }
@@ -47,6 +51,11 @@ impl OwnRoot {
         }
         for path in &self.devices {
             parts.push(Part::open(path, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC)?);
+        }
+        if let Some(export) = &self.export {
+            let read_only = if export.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+            let part = Part::open(&export.source, WITHOUT_RIGHTS | read_only)?;
+            parts.push(Part { target: export.target(), ..part });
         }
         parts.push(Part::open(Path::new(OWN_PROCESS), WITHOUT_RIGHTS | libc::MOUNT_ATTR_NOEXEC)?);
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -79,11 +88,11 @@ impl Part {
         }
         let tree = open_tree(CWD, path, flags).map_err(|error| with_path(error.into()))?;
         set_attributes(tree.as_fd(), c"", attributes, libc::AT_EMPTY_PATH | below).map_err(with_path)?;
-        Ok(Self { path: path.to_owned(), is_folder, tree })
+        Ok(Self { target: path.to_owned(), is_folder, tree })
     }
 
     fn attach(&self) -> io::Result<()> {
-        let target = Path::new(PLACE).join(self.path.strip_prefix("/").map_err(io::Error::other)?);
+        let target = Path::new(PLACE).join(self.target.strip_prefix("/").map_err(io::Error::other)?);
         if self.is_folder {
             fs::create_dir_all(&target)?;
         } else {

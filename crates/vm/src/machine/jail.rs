@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::spawn::Recipe;
 use crate::accel::Accel;
-use crate::launch::{CallFilter, LaunchError, LaunchOrder, NetworkPlace, OwnRoot, User, View, VmmCalls};
+use crate::launch::{CallFilter, LaunchError, LaunchOrder, NetworkPlace, OwnRoot, User, VmmCalls};
 use crate::network::Connection;
 use crate::vmm;
 
@@ -23,7 +23,7 @@ impl Recipe {
             env: self.command.env.clone(),
             descriptors: self.command.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
-            view: View::Own(OwnRoot { files: self.command.files.clone(), devices: devices(self.accel) }),
+            root: OwnRoot { files: self.command.files.clone(), devices: devices(self.accel), export: None },
             file_bytes_max: Some(file_bytes_max(descriptors, self.size.memory_mib)?),
             calls: CallFilter::Vmm(self.calls()),
             small_pages: self.command.small_pages,

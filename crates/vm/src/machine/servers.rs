@@ -9,12 +9,14 @@ use dayfly_host::socket::SocketFolder;
 use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
 use crate::cgroup::Group;
-use crate::launch::{self, CallFilter, LaunchError, LaunchOrder, Launched, NetworkPlace, User, View};
+use crate::launch::{self, CallFilter, LaunchError, LaunchOrder, Launched, NetworkPlace, OwnRoot, User};
 use crate::process::Process;
 use crate::virtiofs::{self, Share, Shares};
 
 /// Number of the descriptor that is a server's listening socket.
 const LISTENER: i32 = 10;
+/// The device of a server.
+const NULL: &str = "/dev/null";
 
 /// The servers of one VMM. Dropping this kills them.
 #[derive(Debug, Default)]
@@ -84,7 +86,7 @@ impl Recipe {
             file_bytes_max: None,
             calls: CallFilter::Server,
             small_pages: false,
-            view: View::Server(export.clone()),
+            root: OwnRoot { files: shares.files(), devices: vec![NULL.into()], export: Some(export.clone()) },
         };
         launch::launch(&self.launcher, &order, &[listener], |pid| {
             MachineRecord::of_process(pid, &self.name)?.write_server(&self.run_dir, number)?;
