@@ -98,6 +98,9 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
                 unless_stopped(commands::doctor::run_at_forge(places, &args, is_argument)).await
             })
         }
+        Command::Doctor(args) if args.jail => {
+            logged(&common, async |places| commands::doctor::run_at_jail(places, &args))
+        }
         Command::Doctor(args) => logged(&common, async |places| commands::doctor::run(places, &args).await),
     }
 }

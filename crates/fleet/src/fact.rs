@@ -332,6 +332,14 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         missing: Vec<String>,
     },
+    /// The walls between the VMM and this host.
+    VmJailed {
+        /// Those that are up, by their words in a configuration file.
+        walls: Vec<String>,
+        /// Those that this host cannot put up, each with the reason.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<String>,
+    },
     /// The machine of a process that died is taken over. The fields are what that process knew of the runner.
     VmTakenOver {
         /// Id of the VMM's process.
@@ -764,6 +772,7 @@ pub(crate) mod tests {
             Fact::VmmStarted { pid: 3, from: StartKind::Spare, template: Some(template) },
             Fact::VmRestarted { reason: reason.clone() },
             Fact::VmLimited { enforced: vec![text()], missing: vec![text()] },
+            Fact::VmJailed { walls: vec![text()], missing: vec![text()] },
             Fact::AgentHello,
             Fact::Milestone { milestone: Milestone::DockerReady, uptime_ms: 4 },
             Fact::RunnerUp,

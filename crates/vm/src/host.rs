@@ -240,7 +240,7 @@ fn amount(name: &'static str, mib: u64, (least, plenty): (u64, u64), what: &str)
 }
 
 /// Checks how VMMs are isolated from this host and from each other.
-fn isolation() -> Check {
+pub(crate) fn isolation() -> Check {
     const NAME: &str = "isolation";
     if rustix::process::geteuid().is_root() {
         return Check::ok(NAME, "root: each VMM runs as a user of its own in a network namespace of its own");

@@ -33,6 +33,7 @@ mod throttle;
 mod virtiofs;
 mod vm_host;
 mod vmm;
+pub mod walls;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
 pub use cgroup::{MachineLimits, MemoryKill, sweep_groups};

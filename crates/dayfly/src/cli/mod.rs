@@ -277,6 +277,7 @@ impl MachineArgs {
             boot_limit: None,
             accel: self.accel.choice(),
             cpu_model: self.cpu_model.clone(),
+            require: Vec::new(),
             cold: self.cold,
             spares: self.spare,
             warm_up: self.warm_up.clone(),
@@ -538,6 +539,9 @@ pub(crate) struct DoctorArgs {
     pub(crate) address: String,
     #[command(flatten, next_help_heading = AT_FORGE)]
     pub(crate) access: AccessArgs,
+    /// Show which walls between machines and this host are up, and why others cannot be
+    #[arg(long, conflicts_with = "at_forge")]
+    pub(crate) jail: bool,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,

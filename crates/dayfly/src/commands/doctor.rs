@@ -1,4 +1,4 @@
-//! `dayfly doctor`: checks this host, or with `--forge` the forges, and prints how to fix each problem.
+//! `dayfly doctor`: checks this host, with `--jail` the walls around machines, or with `--forge` the forges, and prints how to fix each problem.
 
 mod forge;
 mod left;
@@ -27,6 +27,11 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     let now_ms = Moment::now().ms();
     checks.extend(left::checks(places, now_ms));
     report(&checks, args.json, "this host lacks something that dayfly needs")
+}
+
+/// Shows the walls between machines and this host.
+pub(crate) fn run_at_jail(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
+    report(&dayfly_vm::walls::checks(&unchecked_host(places)), args.json, "this host starts no VMM")
 }
 
 /// Checks the forges and their credentials. `is_argument` tells whether an option is on the command line.

@@ -6,7 +6,7 @@ use dayfly_fleet::pool::{MachineSpec, PoolSpec};
 use dayfly_image::Image;
 use dayfly_vm::{
     Accel, AccelChoice, Driver, DriverKind, KrunSettings, Launcher, Machine, ProbeGuest, ProcessSettings,
-    QemuSettings, TemplateSettings, Trust, UsableDrivers, VmHost, WarmUp,
+    QemuSettings, TemplateSettings, Trust, UsableDrivers, VmHost, WarmUp, walls,
 };
 
 use super::image;
@@ -65,6 +65,7 @@ pub(crate) async fn choose(
     let wanted = &spec.machine;
     let found = find(places, host, wanted, quiet).await?;
     let chosen = dayfly_vm::choose(wanted.driver, wanted.accel, is_lab, &found).map_err(Failure::cannot)?;
+    walls::require(host.qemu().ok().as_deref(), chosen.kind, &wanted.require).map_err(Failure::cannot)?;
     let machine = match chosen.kind {
         DriverKind::Qemu => {
             host.qemu().map_err(Failure::cannot)?;

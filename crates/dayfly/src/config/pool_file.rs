@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use dayfly_fleet::orchestrator;
 use dayfly_fleet::pool::{DNS_DEFAULT, FetchSpec, GROUP_DEFAULT, MachineSpec, USER_DEFAULT};
 use dayfly_vm::DriverKind;
+use dayfly_vm::walls::Wall;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,9 @@ pub(crate) struct PoolFile {
     /// Processor model of emulated machines, as QEMU names it (default: Nehalem-v1); host: jobs in machines with KVM may start
     /// machines of their own.
     pub(crate) cpu_model: Option<String>,
+    /// Walls between machines and this host without which the pool does not start; `dayfly doctor --jail` lists them all.
+    #[schemars(with = "Vec<String>", extend("items" = serde_json::json!({ "type": "string", "enum": Wall::ALL.map(Wall::as_str) })))]
+    pub(crate) require: Vec<Wall>,
     /// Boot each machine instead of forking it from a template.
     pub(crate) cold: bool,
     /// Number of forks that are kept ready; each one saves time and costs memory.
@@ -145,6 +149,7 @@ impl Default for PoolFile {
             driver: None,
             accel: Accel::Auto,
             cpu_model: None,
+            require: Vec::new(),
             cold: false,
             spares: defaults::SPARES,
             warm_up: None,
@@ -308,6 +313,7 @@ impl PoolFile {
             boot_limit: self.timeouts.boot.map(|Time(limit)| limit),
             accel: self.accel.choice(),
             cpu_model: self.cpu_model.clone(),
+            require: self.require.clone(),
             cold: self.cold,
             spares: self.spares,
             warm_up: self.warm_up.clone(),

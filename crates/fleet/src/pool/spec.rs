@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dayfly_forge::{ApiBase, RunnerScope};
 use dayfly_image::PullPolicy;
+use dayfly_vm::walls::Wall;
 use dayfly_vm::{AccelChoice, DriverKind, Entrypoint, Mount};
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,9 @@ pub struct MachineSpec {
     pub accel: AccelChoice,
     /// Processor model of emulated machines, as QEMU names it; none: a model that QEMU emulates correctly.
     pub cpu_model: Option<String>,
+    /// The walls between a VMM and the host without which the pool does not start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<Wall>,
     /// True if each machine is booted, false if machines are forked from a template.
     pub cold: bool,
     /// Number of forks that are created before they are needed.
@@ -178,6 +182,7 @@ mod tests {
             boot_limit: Some(Duration::from_secs(120)),
             accel: AccelChoice::Auto,
             cpu_model: None,
+            require: vec![Wall::Landlock],
             cold: false,
             spares: 1,
             warm_up: Some("/w.sh".into()),

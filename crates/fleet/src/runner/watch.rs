@@ -6,6 +6,7 @@ use std::time::Duration;
 use dayfly_guest::environment::{self, Suffix};
 use dayfly_guest::protocol::Source;
 use dayfly_guest::runner_app::{self, APP_LOG, DIAGNOSTICS, Ending, Observation};
+use dayfly_vm::walls::Walls;
 use dayfly_vm::{Exit, MachineLimits, MemoryKill, StartedFrom, Vm, VmEvent};
 use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
@@ -468,6 +469,10 @@ impl Run<'_> {
                 Fact::VmmStarted { pid, from, template }
             }
             VmEvent::Limited(MachineLimits { enforced, missing }) => Fact::VmLimited { enforced, missing },
+            VmEvent::Jailed(Walls { up, missing }) => {
+                let walls = up.into_iter().map(|wall| wall.as_str().to_owned()).collect();
+                Fact::VmJailed { walls, missing }
+            }
             VmEvent::TakenOver { pid } => Fact::VmTakenOver {
                 pid,
                 phase: self.state.phase,

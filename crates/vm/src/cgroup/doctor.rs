@@ -12,6 +12,12 @@ pub(crate) fn check() -> Check {
     if homes.missing.is_empty() { Check::ok(NAME, seen) } else { Check::warn(NAME, seen, mend) }
 }
 
+/// Returns the resources that this host cannot limit for machines, each with the reason and the way to mend it.
+pub(crate) fn missing() -> Vec<(Controller, String, Option<&'static str>)> {
+    let missing = Survey::of_this_process().homes.missing;
+    missing.into_iter().map(|(controller, refusal)| (controller, refusal.why, refusal.mend)).collect()
+}
+
 /// Describes the limits that machines get and lack, and returns how to get those that they lack.
 fn describe(homes: &super::home::Homes) -> (String, Option<&'static str>) {
     let mut parts = Vec::new();

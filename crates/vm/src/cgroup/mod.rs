@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 use dayfly_host::digest::digest_of;
 
-pub(crate) use doctor::check;
+pub(crate) use doctor::{check, missing};
 pub(crate) use group::Group;
 pub use group::MemoryKill;
 pub(crate) use limits::GroupSize;
@@ -56,7 +56,7 @@ pub(crate) enum Controller {
 }
 
 impl Controller {
-    const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Io];
+    pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Io];
 
     /// Returns the kernel's name of the controller in this version.
     fn name(self, version: Version) -> &'static str {

@@ -67,7 +67,7 @@ impl GivenUp {
 }
 
 /// Returns the version of this kernel's Landlock, which is 0 if it has none or does not use it.
-fn version() -> u32 {
+pub(crate) fn version() -> u32 {
     // SAFETY: with this flag the kernel reads no memory.
     let answer = unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<GivenUp>(), 0usize, ASK_VERSION)

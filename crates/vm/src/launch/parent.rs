@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
 use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
+use crate::walls::Walls;
 
 /// Longest time that a launcher may take. It takes milliseconds, but longer on a host that is out of memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -65,6 +66,8 @@ pub(crate) struct Launched {
     pub(crate) listener: Option<TcpListener>,
     /// The VMM's output, both streams in one pipe.
     pub(crate) output: OwnedFd,
+    /// The walls between it and this host; none for a server of files.
+    pub(crate) walls: Option<Walls>,
 }
 
 /// Starts a VMM. `record` stores its process id before the program runs, so that the VMM is found even if this process
@@ -91,7 +94,7 @@ pub(crate) fn launch(
     let result =
         record(child.id()).map_err(LaunchError::Record).and_then(|()| give_order(&ours, order, descriptors));
     match result {
-        Ok(listener) => Ok(Launched { child, listener, output }),
+        Ok(listener) => Ok(Launched { child, listener, output, walls: Walls::of(order) }),
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();

@@ -4,6 +4,7 @@ use dayfly_guest::protocol::{Milestone, Source};
 
 use super::Exit;
 use crate::cgroup::MachineLimits;
+use crate::walls::Walls;
 
 /// The origin of a machine's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum VmEvent {
     },
     /// The limits that the kernel of this host enforces for the VMM. Comes after [`VmEvent::VmmStarted`].
     Limited(MachineLimits),
+    /// The walls between the VMM and this host. Comes after [`VmEvent::Limited`].
+    Jailed(Walls),
     /// This process has taken the machine over from one that died.
     TakenOver {
         /// Id of the VMM's process.

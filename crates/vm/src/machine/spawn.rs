@@ -26,6 +26,7 @@ use crate::network::Connection;
 use crate::process::{Ending, Process};
 use crate::virtiofs::Shares;
 use crate::vmm::{self, DescriptorRole, Monitor, MonitorEvent, VmmCommand, VmmFiles};
+use crate::walls::Walls;
 
 /// Everything that a VMM is started from. A recipe can be used more than once.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub(crate) struct Vmm {
     forward: JoinSet<()>,
     /// The control group of the VMM and its servers; `None` if the process is no VMM.
     pub(crate) group: Option<Arc<Group>>,
+    /// The walls between it and this host; `None` if the process is no VMM, or another process started it.
+    pub(crate) walls: Option<Walls>,
     /// The lock that keeps the machine's image from being removed.
     _image_lock: Option<OwnedFd>,
     ended: bool,
@@ -76,6 +79,7 @@ impl Vmm {
             drains: JoinSet::new(),
             forward: JoinSet::new(),
             group: None,
+            walls: None,
             _image_lock: None,
             ended: false,
             detached: Arc::clone(detached),
@@ -262,6 +266,7 @@ impl Recipe {
         let process = Process::new(launched.child)?;
         let mut vmm = Vmm::new(process, connections.agent, detached);
         vmm.servers = servers;
+        vmm.walls = launched.walls;
         vmm._image_lock = self.files.image_lock()?;
         vmm.monitor = Some(Monitor::start(connections.monitor, self.command.number(DescriptorRole::State)));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();

@@ -190,6 +190,9 @@ impl<S: StartSource> Supervisor<S> {
                 if let Some(group) = &vmm.group {
                     self.tell(VmEvent::Limited(group.limits().clone())).await;
                 }
+                if let Some(walls) = vmm.walls.clone() {
+                    self.tell(VmEvent::Jailed(walls)).await;
+                }
                 (start, vmm, turn)
             }
             Beginning::TakeOver { vmm, lines_seen } => {

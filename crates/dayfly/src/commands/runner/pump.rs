@@ -217,6 +217,9 @@ fn tell(record: &FactRecord) {
             let list = |limits: &[String]| limits.join(", ");
             tracing::debug!("{of}limits: {}; not enforced: {}", list(enforced), list(missing));
         }
+        Fact::VmJailed { walls, missing } => {
+            tracing::debug!("{of}walls: {}; missing: {}", walls.join(", "), missing.join("; "));
+        }
         Fact::VmTakenOver { pid, phase, .. } => {
             tracing::info!("{of}machine taken over (process {pid}), {}", phase.as_str());
         }

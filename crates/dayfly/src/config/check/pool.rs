@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use dayfly_fleet::pool::{GROUP_DEFAULT, MachineSpec, PoolSpec};
 use dayfly_forge::RunnerScope;
-use dayfly_vm::DriverKind;
+use dayfly_vm::{DriverKind, walls};
 use indexmap::IndexMap;
 
 use super::{Findings, Forges};
@@ -143,6 +143,7 @@ fn machine(table: &mut Table<'_, '_>) -> Option<MachineSpec> {
     if let Some(model) = &pool.cpu_model {
         let _ = table.take("cpu_model", rules::cpu_model(model));
     }
+    require(table);
     let (key, warm_up) = (table.key("warm_up"), pool.warm_up.as_ref());
     if let Some(script) = table.findings.absolute(&key, warm_up) {
         let is_there = || match script.is_file() {
@@ -158,6 +159,21 @@ fn machine(table: &mut Table<'_, '_>) -> Option<MachineSpec> {
         }
     }
     Some(pool.machine(memory_mib?, disk_gib?))
+}
+
+/// Checks the walls that a pool requires: its driver must have them, and this host too if the file is for this host.
+fn require(table: &mut Table<'_, '_>) {
+    let PoolFile { require, driver, .. } = table.pool;
+    if require.is_empty() {
+        return;
+    }
+    let required = || walls::require(None, driver.unwrap_or(DriverKind::Qemu), require);
+    if driver.is_some_and(|driver| driver != DriverKind::Qemu) {
+        let _ = table.take("require", required());
+    } else {
+        let key = table.key("require");
+        table.findings.on_this_host(&key, || required().map_err(Failure::cannot));
+    }
 }
 
 /// Returns the reason why a pool's machines are not forked from a template, if they are not.

@@ -264,6 +264,8 @@ fn values_are_checked_as_those_of_options_are() {
         ("memory = \"2TiB\"", "2TiB is not between 1 MiB and 1048576 MiB"),
         ("disk = \"1536MiB\"", "1536MiB is no whole number of GiB"),
         ("cpu_model = \"-x\"", "expected a model"),
+        ("require = [\"moat\"]", "moat"),
+        ("driver = \"krunvm\"\nrequire = [\"user\"]", "only the driver qemu has it, not krunvm"),
         ("mounts = [\"/a:/b\", \"x:/y\"]", "\"x\" is not an absolute path"),
         ("dir = \"local\"", "must be absolute"),
         ("driver = \"docker\"", "is no driver"),

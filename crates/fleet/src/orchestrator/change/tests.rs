@@ -69,6 +69,7 @@ fn machine_spec() -> MachineSpec {
         boot_limit: None,
         accel: AccelChoice::Auto,
         cpu_model: None,
+        require: Vec::new(),
         cold: true,
         spares: 0,
         warm_up: None,

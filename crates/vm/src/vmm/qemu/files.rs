@@ -25,6 +25,11 @@ pub(super) fn of(qemu: &Path) -> QemuFiles {
     KNOWN.of(qemu, || find(qemu))
 }
 
+/// Returns true if this QEMU is a script, which may start any other program.
+pub(crate) fn is_script(qemu: &Path) -> bool {
+    of(qemu).is_script
+}
+
 fn find(qemu: &Path) -> QemuFiles {
     let mut all: BTreeSet<PathBuf> = firmware::folders(qemu).collect();
     // Its own name counts, and the file that it leads to, beside which QEMU looks for its data.

@@ -21,6 +21,7 @@ mod tsc;
 pub(crate) use census::committed_mib;
 pub use census::{MachineSizes, machines_of_others};
 pub(crate) use doctor::checks;
+pub(crate) use files::is_script;
 pub(crate) use firmware::{NO_BOOT_DEVICE, NO_KERNEL_FOUND};
 pub(crate) use monitor::{FreezeError, Monitor, MonitorEvent, NOT_EXITED, NOT_FROZEN, ShutdownCause};
 pub(crate) use plan::plan;
