@@ -17,7 +17,7 @@ use crate::exit::{Failure, Result};
 /// The pools that wait for their forge.
 pub(super) struct WaitingPools {
     pools: Vec<(PoolText, PoolRequest)>,
-    /// Number of attempts since the last pool that has started.
+    /// Number of attempts that no forge has answered, one after another.
     failures: u32,
     /// Time of the next attempt.
     next: Instant,
@@ -50,7 +50,7 @@ impl WaitingPools {
             time::sleep_until(self.next).await;
             let answers = prepare::ask_all(self.pools.iter().map(|(_, request)| request)).await;
             let asked = Asked::sort(std::mem::take(&mut self.pools), answers);
-            self.failures += 1;
+            self.failures = if asked.known.is_empty() { self.failures + 1 } else { 0 };
             self.pause();
             for (text, request, error) in asked.waiting {
                 self.wait_for(text, request, &error);
@@ -83,7 +83,7 @@ impl WaitingPools {
 }
 
 impl RunningPools<'_> {
-    /// Begins pools whose forge answers now. If this host cannot begin them yet, they wait again, with pauses that grow.
+    /// Begins pools whose forge answers now. One that this host cannot begin yet waits again.
     pub(super) async fn begin_answered(&mut self, answered: Vec<(PoolText, AnsweredPool)>) {
         let (texts, answered): (Vec<_>, Vec<_>) = answered.into_iter().unzip();
         let names: Vec<&str> = texts.iter().map(|text| text.config.name.as_str()).collect();
@@ -101,10 +101,7 @@ impl RunningPools<'_> {
             }
         };
         match begun {
-            Ok(()) => {
-                self.waiting.failures = 0;
-                tracing::info!("the forge answers now: started {names}");
-            }
+            Ok(()) => tracing::info!("the forge answers now: started {names}"),
             Err(failure) => tracing::warn!("the forge answers, but {names} cannot start: {failure}"),
         }
     }
