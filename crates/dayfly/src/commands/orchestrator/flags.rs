@@ -49,7 +49,8 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
     request.spec.name = Some(request.spec.prefix.clone());
     let config = pool_config(&request.spec, args.runners);
     Ok(Plan {
-        pools: vec![(PoolText::read(config), request)],
+        pools: vec![request],
+        texts: vec![PoolText::read(config)],
         share: HostShare::default(),
         host_budget: HostBudget::default(),
         environment: args.environment.as_deref().map(make_environment).transpose()?,

@@ -5,7 +5,6 @@ pub(crate) mod file;
 mod flags;
 mod reload;
 mod steer;
-mod waiting;
 mod webhook;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use dayfly_host::retry;
 use tokio::sync::mpsc;
 
 use super::machine;
-use super::runner::prepare::{self, Prepared, PreparedPool};
+use super::runner::prepare::{self, Patience, Prepared, PreparedPool};
 use super::runner::pump::Pump;
 use super::runner::refresh::Keepers;
 use super::runner::request::PoolRequest;
@@ -33,7 +32,6 @@ use crate::signals::Signals;
 use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
 use reload::{KnownPool, PoolText, RunningFile, RunningPools, Triggers};
-use waiting::WaitingPools;
 use webhook::Webhook;
 
 /// Shortest time between two signs of life, whatever the service manager demands.
@@ -41,8 +39,9 @@ const BEAT_MIN: Duration = Duration::from_millis(10);
 
 /// The pools to run, and their share of the host.
 struct Plan {
-    /// Each as an administrator and a reload know it, and its request.
-    pools: Vec<(PoolText, PoolRequest)>,
+    pools: Vec<PoolRequest>,
+    /// The same pools, as an administrator and a reload know them.
+    texts: Vec<PoolText>,
     share: HostShare,
     /// The share of the host, as the file gives it.
     host_budget: HostBudget,
@@ -81,13 +80,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     // It serves at once, because the first machines take their time, and a delivery is sent once.
     let serving = plan.webhook.map(Webhook::start);
     let host = machine::unchecked_host(places);
-    let resolving = async {
-        let asked = prepare::ask_patiently(plan.pools, &service).await?;
-        let (texts, answered): (Vec<_>, Vec<_>) = asked.known.into_iter().unzip();
-        let resolved = prepare::resolve(places, &host, answered, json).await?;
-        Ok::<_, Failure>((texts, resolved, WaitingPools::after_the_start(asked.waiting)))
-    };
-    let (texts, resolved, waiting) = tokio::select! {
+    let resolving = prepare::resolve(places, &host, plan.pools, Patience::Waits(&service), json);
+    let resolved = tokio::select! {
         resolved = resolving => resolved?,
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
@@ -114,13 +108,12 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let running = orchestrate(orchestration, &host, &facts, None, stop);
     let running = webhook::beside(serving, &facts, running);
     let (asks, served) = control::serve(instance.folder())?;
-    let known = texts.into_iter().zip(resolved).zip(controls);
+    let known = plan.texts.into_iter().zip(resolved).zip(controls);
     let known = known.map(|((text, pool), controls)| KnownPool { text, pool, controls, is_paused: false });
     let pools = RunningPools {
         file: plan.file,
         pools: known.collect(),
         drained: Vec::new(),
-        waiting,
         is_ending: false,
         host_budget: plan.host_budget,
         places,
@@ -159,14 +152,12 @@ fn plan_of(places: &Places, path: &Path) -> Result<Plan> {
     // Also if no pool takes webhooks yet, because a reload may bring one.
     let webhook = config.webhook.as_ref().map(webhook::listen).transpose()?;
     let mut clients = Clients::new(&config, webhook.as_ref().map(Webhook::subscriber))?;
-    let mut request = |pool| {
-        let request = file::request(&pool, &mut clients)?;
-        Ok((PoolText::read(pool), request))
-    };
-    let pools = config.pools.into_iter().map(&mut request).collect::<Result<_>>()?;
+    let pools = config.pools.iter().map(|pool| file::request(pool, &mut clients));
+    let pools = pools.collect::<Result<_>>()?;
     let path = std::path::absolute(path).map_err(Failure::cannot)?;
     Ok(Plan {
         pools,
+        texts: config.pools.into_iter().map(PoolText::read).collect(),
         share,
         host_budget: config.host,
         environment: None,

@@ -19,7 +19,6 @@ use dayfly_vm::VmHost;
 use tokio::sync::mpsc;
 
 use super::file::{self, Clients, NewSecret, Renewal};
-use super::waiting::WaitingPools;
 use super::{HostShare, run_of};
 use crate::commands::runner::prepare::{self, Controls, PreparedPool};
 use crate::commands::runner::refresh::Keepers;
@@ -79,8 +78,6 @@ pub(super) struct RunningPools<'a> {
     pub(super) pools: Vec<KnownPool>,
     /// The pools of the file that an administrator has drained.
     pub(super) drained: Vec<PoolText>,
-    /// The pools whose forge has not answered yet.
-    pub(super) waiting: WaitingPools,
     /// True if all pools drain for good.
     pub(super) is_ending: bool,
     /// The share of the host, as the file gives it.
@@ -98,14 +95,7 @@ impl RunningPools<'_> {
     /// Serves requests, one after another, until it is dropped.
     pub(super) async fn serve(mut self, mut triggers: Triggers) -> Infallible {
         loop {
-            let trigger = tokio::select! {
-                trigger = triggers.next() => trigger,
-                answered = self.waiting.answered() => {
-                    self.begin_answered(answered).await;
-                    continue;
-                }
-            };
-            let Some(Ask { request, answer, written }) = trigger else {
+            let Some(Ask { request, answer, written }) = triggers.next().await else {
                 drop(self.reload().await);
                 continue;
             };
@@ -172,31 +162,26 @@ impl RunningPools<'_> {
             return Err(Failure::usage("the table webhook has changed, and is read at the start only")
                 .hint("start the orchestrator again; until then, leave the table as it was"));
         }
-        let texts = self.pools.iter().map(|pool| &pool.text).chain(self.waiting.texts());
-        let running: Vec<_> = texts.map(|text| &text.config).collect();
+        let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
         let Renewal { mut clients, secrets } = before.clients.renew(&file.config, &running)?;
         let host_budget = file.config.host;
         let is_drained = |text: &PoolText| self.drained.iter().any(|one| is_same_or_size(text, one));
         let texts = file.config.pools.into_iter().map(PoolText::read);
         let (drained, found): (Vec<_>, Vec<_>) = texts.partition(is_drained);
-        let waits = |text: &PoolText| self.waiting.texts().any(|one| one == text);
-        let (waiting, found): (Vec<_>, Vec<_>) = found.into_iter().partition(waits);
         let mut difference = difference::between(self.pools.iter().map(|pool| &pool.text), &found);
         difference.still_drained = drained.iter().map(|text| text.config.name.clone()).collect();
-        difference.still_waiting = waiting.iter().map(|text| text.config.name.clone()).collect();
         difference.still_paused = still_paused(&self.pools, &found);
         let adopted = Adopted::try_secrets(secrets).await?;
         let begins = |text: &&PoolText| {
             [&difference.added, &difference.replaced].iter().any(|names| names.contains(&text.config.name))
         };
         let requests = found.iter().filter(begins).map(|text| file::request(&text.config, &mut clients));
-        let answered = prepare::ask(requests.collect::<Result<_>>()?).await?;
+        let requests = requests.collect::<Result<Vec<_>>>()?;
         let prepared =
-            prepare::prepare_more(self.places, self.host, self.instance, answered, self.json).await?;
+            prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?;
         self.make(&difference, found, prepared, file.share).await?;
         adopted.keep();
         (self.drained, self.host_budget) = (drained, host_budget);
-        self.waiting.retain(|text| waiting.contains(text));
         if let Some(file) = &mut self.file {
             file.clients = clients;
         }
@@ -246,12 +231,6 @@ impl RunningPools<'_> {
         Ok(())
     }
 
-    /// Notes pools that run from now on beside the others.
-    pub(super) fn note_begun(&mut self, begun: Vec<KnownPool>) {
-        self.pools.extend(begun);
-        self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
-    }
-
     /// Notes the pools that run now, and sets the numbers of their sources. `begun` are those that begin.
     fn note(&mut self, difference: &PoolChanges, found: Vec<PoolText>, begun: Vec<(Pool, Controls)>) {
         let mut before = std::mem::take(&mut self.pools);
@@ -274,16 +253,6 @@ impl RunningPools<'_> {
             self.pools.push(KnownPool { text, pool, controls, is_paused });
         }
     }
-}
-
-/// Returns the changes that start prepared pools, and these pools as they are known from then on.
-pub(super) fn starts(texts: Vec<PoolText>, prepared: Vec<PreparedPool>) -> (Changes, Vec<KnownPool>) {
-    let start = |(text, prepared): (PoolText, PreparedPool)| {
-        let pool = prepared.pool.clone();
-        let (run, controls) = run_of(prepared);
-        (PoolChange::Add(Box::new(run)), KnownPool { text, pool, controls, is_paused: false })
-    };
-    texts.into_iter().zip(prepared).map(start).unzip()
 }
 
 /// Returns the names of the pools of the file that stay paused: a size that is new is paused as its pool is.

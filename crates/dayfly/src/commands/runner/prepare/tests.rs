@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use dayfly_fleet::pool::{MachineSpec, PoolSpec};
-use dayfly_forge::{ApiBase, Credential, RunnerScope};
+use dayfly_fleet::pool::MachineSpec;
+use dayfly_forge::{ApiBase, Credential};
 use serde_json::json;
 
 use super::*;
@@ -17,19 +17,11 @@ fn spec(url: &str) -> PoolSpec {
     PoolSpec::new(base, scope, machine)
 }
 
-/// Returns the request for a pool at this address.
-fn request(url: &str) -> PoolRequest {
+/// Asks the forge at this address.
+async fn asked(url: &str, patience: Patience<'_>) -> Result<(bool, Group)> {
     let spec = spec(url);
     let forge = forge_client(spec.forge.clone(), Credential::token("x".to_owned()), None).expect("a client");
-    PoolRequest::new(spec, forge)
-}
-
-/// Waits for the forges at these addresses, and returns the numbers of those that answer and of those that are waited for.
-async fn waited(urls: &[&str]) -> Result<(Vec<usize>, Vec<usize>)> {
-    let pools = urls.iter().map(|url| request(url)).enumerate().collect();
-    let asked = ask_patiently(pools, &Service::default()).await?;
-    let waiting = asked.waiting.into_iter().map(|(at, ..)| at).collect();
-    Ok((asked.known.into_iter().map(|(at, _)| at).collect(), waiting))
+    ask_patiently(&spec, &forge, patience).await
 }
 
 /// Starts a forge that is no lab, and whose registration tokens have these answers, of which the last one is repeated.
@@ -52,33 +44,29 @@ async fn forge(tokens: &'static [(u16, &'static str)]) -> TestForge {
 
 #[tokio::test]
 async fn a_forge_that_fails_at_the_start_is_waited_for_only_if_the_caller_is_patient() {
+    let service = Service::default();
     let failing = forge(&[(503, "maintenance"), (201, "")]).await;
-    assert_eq!(waited(&[&failing.url]).await.expect("it answers again"), (vec![0], vec![]));
-    let known = ask(vec![request(&failing.url)]).await.expect("it answers");
-    assert_eq!((known[0].answer.is_lab, known[0].answer.group.id), (false, 1));
+    let (is_lab, group) = asked(&failing.url, Patience::Waits(&service)).await.expect("it answers again");
+    assert_eq!((is_lab, group.id), (false, 1));
     let impatient = forge(&[(503, "maintenance")]).await;
-    let error = ask(vec![request(&impatient.url)]).await.err().expect("no patience");
+    let error = asked(&impatient.url, Patience::None).await.expect_err("no patience");
     assert_eq!(error.code(), 3);
     assert!(error.to_string().contains("the forge answered 503 (maintenance)"), "{error}");
 }
 
 #[tokio::test]
 async fn a_forge_that_is_not_there_is_waited_for_without_an_end() {
-    let ended = tokio::time::timeout(Duration::from_secs(4), waited(&["http://127.0.0.1:1"])).await;
-    assert!(ended.is_err(), "{ended:?}");
-}
-
-#[tokio::test]
-async fn a_forge_that_is_not_there_does_not_hold_up_the_pools_of_another_one() {
-    let (failing, good) = (forge(&[(503, "maintenance")]).await, forge(&[(201, "")]).await);
-    let urls = ["http://127.0.0.1:1", &good.url, &failing.url, &good.url];
-    assert_eq!(waited(&urls).await.expect("one answers"), (vec![1, 3], vec![0, 2]));
+    let service = Service::default();
+    let waiting = asked("http://127.0.0.1:1", Patience::Waits(&service));
+    let ended = tokio::time::timeout(Duration::from_secs(4), waiting).await;
+    assert!(ended.is_err(), "{:?}", ended.map(|ended| ended.err()));
 }
 
 #[tokio::test]
 async fn a_token_without_the_right_is_not_waited_for_and_the_right_is_named() {
+    let service = Service::default();
     let refusing = forge(&[(403, "Resource not accessible by personal access token")]).await;
-    let error = waited(&["http://127.0.0.1:1", &refusing.url]).await.expect_err("refused");
+    let error = asked(&refusing.url, Patience::Waits(&service)).await.expect_err("refused");
     assert_eq!(error.code(), 3);
     insta::assert_snapshot!(error.to_string());
 }
