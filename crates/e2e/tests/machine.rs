@@ -182,7 +182,7 @@ fn sees_its_own_files_only(pid: u32) {
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("its mounts");
     for mount in mounts.lines() {
         let words: Vec<&str> = mount.split(' ').collect();
-        // What the kernel tells a process about itself is its own to change.
+        // A process may change some of the kernel's entries about itself.
         let is_own = words[4].starts_with("/dev/") || words[4] == "/proc/self";
         assert!(is_own || words[5].starts_with("ro,"), "it can write to {mount}");
     }

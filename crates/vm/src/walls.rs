@@ -3,6 +3,7 @@
 //! [`crate::launch`] puts up all that this host allows. A pool can require some of them by name, and then does not start on a
 //! host that lacks one.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,11 @@ impl Wall {
             Controller::Io => Self::DiskLimit,
         }
     }
+
+    /// Returns the walls that a control group is.
+    fn of_group() -> [Self; 4] {
+        Controller::ALL.map(Self::of_controller)
+    }
 }
 
 /// Why a wall is not up.
@@ -115,6 +121,12 @@ pub(crate) struct Gap {
     pub(crate) why: String,
     /// The command or the action that fixes it, if there is one.
     pub(crate) mend: Option<&'static str>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.wall.as_str(), self.why)
+    }
 }
 
 /// The walls of a VMM, without those of its control group.
@@ -206,15 +218,8 @@ impl Walls {
         let is_of_group = |wall: &Wall| Wall::of_group().contains(wall);
         let is_up = |wall: &Wall| gaps.iter().all(|gap| gap.wall != *wall);
         let up = Wall::ALL.into_iter().filter(|wall| is_up(wall) && !is_of_group(wall)).collect();
-        let missing = gaps.iter().map(|Gap { wall, why, .. }| format!("{}: {why}", wall.as_str())).collect();
+        let missing = gaps.iter().map(Gap::to_string).collect();
         Self { up, missing }
-    }
-}
-
-impl Wall {
-    /// Returns the walls that a control group is.
-    fn of_group() -> [Self; 4] {
-        Controller::ALL.map(Self::of_controller)
     }
 }
 
@@ -268,8 +273,7 @@ pub fn require(qemu: Option<&Path>, driver: DriverKind, required: &[Wall]) -> Re
 
 fn among(required: &[Wall], gaps: &[Gap]) -> Result<(), WallsMissing> {
     let missing = gaps.iter().filter(|gap| required.contains(&gap.wall));
-    let missing: Vec<String> =
-        missing.map(|Gap { wall, why, .. }| format!("{}: {why}", wall.as_str())).collect();
+    let missing: Vec<String> = missing.map(Gap::to_string).collect();
     if missing.is_empty() { Ok(()) } else { Err(WallsMissing(missing.join("; "))) }
 }
 

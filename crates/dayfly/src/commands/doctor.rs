@@ -1,4 +1,5 @@
-//! `dayfly doctor`: checks this host, with `--jail` the walls around machines, or with `--forge` the forges, and prints how to fix each problem.
+//! `dayfly doctor`: checks this host, with `--jail` the walls around machines, or with `--forge` the forges, and prints how to
+//! fix each problem.
 
 mod forge;
 mod left;

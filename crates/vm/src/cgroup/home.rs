@@ -44,7 +44,8 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Returns the refusal for a user without rights to the groups. It is the same for all hierarchies, so it is told once.
+    /// Returns the refusal for a user without rights to the groups. It is the same for all hierarchies, so the
+    /// reports have it once.
     fn of_user() -> Self {
         let why = "dayfly is not root, and has no control groups of its own".to_owned();
         Self { why, mend: Some(MEND_UNIT) }

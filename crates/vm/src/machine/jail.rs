@@ -11,7 +11,7 @@ use crate::vmm;
 
 /// The part of an overlay that its tables may take beside the data: 8 bytes and 2 of counts for each 64 KiB, and some more.
 const FILE_TABLES: u64 = 1024;
-/// What a VMM may write beside that into a file, bytes: the state of its devices.
+/// Bytes that a VMM may write into a file beside that: the state of its devices.
 const FILE_REST: u64 = 64 << 20;
 
 impl Recipe {
