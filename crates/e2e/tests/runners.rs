@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, OwnState, Running, processes_naming};
+use dayfly_lab::LabEventKind;
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -167,11 +168,15 @@ async fn after_kill_9_the_next_loop_of_the_repository_takes_the_runner_over_and_
         )
         .await;
     second.wait_for_event("job_started");
+    // The runner program does not repeat the first requests of a job, and its way to a forge on this host is the process that ends.
+    let mut events = lab.events_of(run).await;
+    while !matches!(&events.next().await.kind, LabEventKind::LogLine { line, .. } if line == "step 1") {}
     // As an upgrade does it: the process ends, and its runners go on.
     second.signal(Signal::USR2);
     let ended = second.wait();
     ended.assert_status(75);
     assert_eq!(ended.events_of("vm_handed_over").len(), 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
 
     // The runner has a job.
     let mut third = loop_of(&["-r", "1"]);
