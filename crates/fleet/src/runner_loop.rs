@@ -57,7 +57,7 @@ pub(crate) async fn run_slot(
     loop {
         let EndedRunner { result, up_for } = match inherited.take() {
             // Its instance goes with it.
-            Some(inherited) => run_inherited(&inherited, (pool, slot, host), facts, &stop).await,
+            Some(inherited) => Box::pin(run_inherited(&inherited, (pool, slot, host), facts, &stop)).await,
             None => run_one(pool, slot, host, facts, &stop).await,
         };
         let failed = match result {

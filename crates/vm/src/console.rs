@@ -3,12 +3,15 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::future;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 
 use dayfly_guest::protocol::Source;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -18,6 +21,8 @@ use crate::vmm::NO_BOOT_DEVICE;
 
 /// Bytes of output kept in memory.
 pub(crate) const RING_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes that one read of a stream takes.
+const READ_MAX: usize = 8 * 1024;
 /// Bytes of output kept in the file.
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -125,11 +130,13 @@ impl Output {
         mut file: Option<BoundedFile>,
         mut lines: Option<Lines>,
     ) {
-        let mut buffer = vec![0; 8192];
         let mut throttle = Throttle::new(Instant::now());
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            throttle.took(count, Instant::now());
-            let bytes = &buffer[..count];
+        loop {
+            let bytes = &next_bytes(&mut stream).await;
+            if bytes.is_empty() {
+                break;
+            }
+            throttle.took(bytes.len(), Instant::now());
             self.take(bytes);
             // If the disk is full, only the file ends; the machine continues.
             if file.as_mut().is_some_and(|file| file.write(bytes).is_err()) {
@@ -144,6 +151,18 @@ impl Output {
             lines.end().await;
         }
     }
+}
+
+/// Waits for bytes of a stream, and returns them; none at its end. Until they come it holds no buffer, because a thousand idle
+/// consoles would hold one each.
+async fn next_bytes(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    future::poll_fn(|context| {
+        let mut space = [0; READ_MAX];
+        let mut buffer = ReadBuf::new(&mut space);
+        let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
+        Poll::Ready(read.map_or_else(|_| Vec::new(), |()| buffer.filled().to_vec()))
+    })
+    .await
 }
 
 /// The sender of a stream's lines to the owner of a machine.

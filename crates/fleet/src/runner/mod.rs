@@ -118,7 +118,7 @@ async fn run_to_end(mut run: Run<'_>) -> EndedRunner {
         _ = stop.above(StopOrder::Gently) => Ok(RunnerEnd::Stopped),
         result = run.live() => result,
     };
-    end(run, result).await
+    Box::pin(end(run, result)).await
 }
 
 async fn end(run: Run<'_>, result: Result<RunnerEnd, RunnerError>) -> EndedRunner {
@@ -247,14 +247,21 @@ impl<'a> Run<'a> {
         if self.vm.is_some() {
             return self.live_on().await;
         }
-        if let ControlFlow::Break(end) = self.get_ready().await? {
+        // On the heap, so that a thousand runners that wait hold no room for the steps of their start.
+        if let ControlFlow::Break(end) = Box::pin(self.begin_machine()).await? {
             return Ok(end);
+        }
+        self.watch(Stage::Booting).await
+    }
+
+    async fn begin_machine(&mut self) -> Result<ControlFlow<RunnerEnd>, RunnerError> {
+        if let ControlFlow::Break(end) = self.get_ready().await? {
+            return Ok(ControlFlow::Break(end));
         }
         let reach = self.reach().await?;
         let credentials = self.register(&reach).await?;
         self.start(&credentials, &reach).await?;
-        drop(credentials);
-        self.watch(Stage::Booting).await
+        Ok(ControlFlow::Continue(()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use dayfly_guest::protocol::frame::{Decoder, Encoder};
 use dayfly_guest::protocol::{GuestMessage, HostMessage};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::Instant;
@@ -18,7 +18,6 @@ pub(crate) struct Link {
     writer: OwnedWriteHalf,
     decoder: Decoder,
     encoder: Encoder,
-    buffer: Vec<u8>,
     /// Bytes that are still to be written. They are buffered because a guest that does not read must not block its owner.
     outbox: Vec<u8>,
     throttle: Throttle,
@@ -30,6 +29,9 @@ const MESSAGE_COST: usize = 512;
 /// Most bytes that wait for a guest to read them. A few whole environment files fit.
 const OUTBOX_MAX: usize = 1024 * 1024;
 
+/// Most bytes that one read takes.
+const READ_MAX: usize = 64 * 1024;
+
 impl Link {
     pub(crate) fn new(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
@@ -38,7 +40,6 @@ impl Link {
             writer,
             decoder: Decoder::new(),
             encoder: Encoder::new(),
-            buffer: vec![0; 64 * 1024],
             outbox: Vec::new(),
             throttle: Throttle::new(Instant::now()),
         }
@@ -65,31 +66,48 @@ impl Link {
                     Err(error) => tracing::debug!("from the agent: {error}"),
                 }
             }
-            let (throttle, reader, buffer) = (&self.throttle, &mut self.reader, &mut self.buffer);
-            let read = async move {
+            let (throttle, reader) = (&self.throttle, &self.reader);
+            let readable = async move {
                 throttle.ready().await;
-                reader.read(buffer).await
+                reader.readable().await
             };
             tokio::select! {
-                read = read => {
-                    let count = read?;
-                    self.throttle.took(count, Instant::now());
-                    if count == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                    self.decoder.push(&self.buffer[..count]);
+                readable = readable => {
+                    readable?;
+                    self.read()?;
                 }
                 written = self.writer.write(&self.outbox), if !self.outbox.is_empty() => {
                     let count = written?;
                     self.outbox.drain(..count);
+                    if self.outbox.is_empty() {
+                        // An idle link holds no memory for what it has sent.
+                        self.outbox = Vec::new();
+                    }
                 }
             }
+        }
+    }
+
+    /// Reads what has arrived. The buffer is on the stack, because a thousand idle links would else hold one each.
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; READ_MAX];
+        match self.reader.try_read(&mut buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.throttle.took(count, Instant::now());
+                self.decoder.push(&buffer[..count]);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     #[tokio::test]
