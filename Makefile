@@ -43,7 +43,7 @@ test-kvm: setup-tests build ## run machines with KVM, in a dayfly machine that i
 test-official: setup-tests build ## run GitHub's own runner app in machines (ACTIONS_RUNNER=FILE, else github.com)
 	@scripts/test-official
 
-fuzz: setup ## fuzz the code that reads foreign images (SECONDS=60 for each target, ARGS='names tar')
+fuzz: setup ## fuzz the code that reads what strangers write (SECONDS=60 for each target, ARGS='names tar')
 	@scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 bench: build ## measure what machines cost here (ARGS='--only fork --samples 5' for less)

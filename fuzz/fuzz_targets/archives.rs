@@ -1,3 +1,3 @@
 #![no_main]
 
-dayfly_fuzz::target!(ARCHIVES);
+dayfly_fuzz::target!(image::ARCHIVES);

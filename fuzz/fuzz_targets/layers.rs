@@ -1,3 +1,3 @@
 #![no_main]
 
-dayfly_fuzz::target!(LAYERS);
+dayfly_fuzz::target!(image::LAYERS);

@@ -1,3 +1,3 @@
 #![no_main]
 
-dayfly_fuzz::target!(MANIFESTS);
+dayfly_fuzz::target!(image::MANIFESTS);

@@ -1,3 +1,3 @@
 #![no_main]
 
-dayfly_fuzz::target!(NAMES);
+dayfly_fuzz::target!(image::NAMES);

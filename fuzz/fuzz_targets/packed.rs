@@ -1,3 +1,3 @@
 #![no_main]
 
-dayfly_fuzz::target!(PACKED);
+dayfly_fuzz::target!(image::PACKED);

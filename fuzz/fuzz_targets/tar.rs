@@ -1,3 +1,3 @@
 #![no_main]
 
-dayfly_fuzz::target!(TAR);
+dayfly_fuzz::target!(image::TAR);

@@ -1,6 +1,10 @@
-//! libFuzzer's side of `dayfly_image::oci::properties`: one program for each of them.
+//! libFuzzer's side of the modules `properties`: one program for each of their properties.
 
-pub use dayfly_image::oci::properties;
+pub use dayfly_forge::properties as forge;
+pub use dayfly_guest::protocol::properties as guest;
+pub use dayfly_image::oci::properties as image;
+pub use dayfly_lab::properties as lab;
+use dayfly_property::Property;
 pub use libfuzzer_sys;
 
 /// The variable with the folder to which a program writes its seeds before libFuzzer reads them.
@@ -9,10 +13,10 @@ const SEEDS: &str = "DAYFLY_FUZZ_SEEDS";
 /// Defines the program for one property.
 #[macro_export]
 macro_rules! target {
-    ($property:ident) => {
+    ($crate_of:ident::$property:ident) => {
         $crate::libfuzzer_sys::fuzz_target!(
-            init: $crate::write_seeds(&$crate::properties::$property),
-            |data: &[u8]| ($crate::properties::$property.check)(data)
+            init: $crate::write_seeds(&$crate::$crate_of::$property),
+            |data: &[u8]| ($crate::$crate_of::$property.check)(data)
         );
     };
 }
@@ -22,7 +26,7 @@ macro_rules! target {
 ///
 /// # Panics
 /// Panics if a seed cannot be written.
-pub fn write_seeds(property: &properties::Property) {
+pub fn write_seeds(property: &Property) {
     let Some(folder) = std::env::var_os(SEEDS) else { return };
     for (index, seed) in (property.seeds)().into_iter().enumerate() {
         let path = std::path::Path::new(&folder).join(format!("seed-{index}"));

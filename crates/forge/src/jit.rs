@@ -138,7 +138,7 @@ pub enum JitError {
         source: serde_json::Error,
     },
     /// The broker's address is not an http or https address with a host.
-    #[error("the JIT config names \"{url}\" as its server, which is no http or https address with a host")]
+    #[error("the JIT config names {url:?} as its server, which is no http or https address with a host")]
     BadServer {
         /// The address.
         url: String,

@@ -27,6 +27,8 @@ mod lab;
 mod open_jobs;
 mod permission;
 pub mod proof;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 mod registration;
 mod request;
 mod retry;

@@ -28,6 +28,8 @@ mod log_file;
 mod mask;
 mod nearest;
 mod pem;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 mod refusal;
 mod server;
 mod settings;
@@ -35,6 +37,7 @@ mod signing;
 mod state;
 #[cfg(test)]
 mod tests;
+mod visible;
 pub mod workflow;
 
 use std::sync::Arc;

@@ -13,9 +13,9 @@ use super::wire::{if_readable, or_default};
 /// Type of the only messages that the protocol knows.
 const JOB_MESSAGES: &str = "RunnerScaleSetJobMessages";
 /// Most reports of unread parts that are kept of a message.
-const UNREAD_MAX: usize = 5;
+pub(crate) const UNREAD_MAX: usize = 5;
 /// Most news that are read from a message. A real one has at most 50.
-const EVENTS_MAX: usize = 1000;
+pub(crate) const EVENTS_MAX: usize = 1000;
 /// Longest name of an unknown type that a report repeats, in characters.
 const TYPE_LEN_MAX: usize = 60;
 
@@ -147,7 +147,7 @@ impl ScaleSetMessage {
     ///
     /// # Errors
     /// The reason if the answer is no JSON object with an id.
-    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Raw {

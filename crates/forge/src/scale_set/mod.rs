@@ -43,6 +43,8 @@ pub use client::{NewScaleSet, ScaleSetClient};
 pub use demand::{ScaleSetDemand, ScaleSetStatistics};
 pub use fault::ServiceFault;
 pub use listener::{ScaleSetListener, ScaleSetSpec};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use message::{EVENTS_MAX, UNREAD_MAX};
 pub use message::{RunnerOfJob, ScaleSetJob, ScaleSetJobEvent, ScaleSetMessage};
 pub use runner::{NewScaleSetRunner, ScaleSetRunner};
 pub use session::{ScaleSetSession, SessionId};

@@ -88,7 +88,7 @@ pub enum WebhookError {
         name: &'static str,
     },
     /// The body is in another form.
-    #[error("the content type is \"{given}\", not application/json or application/x-www-form-urlencoded")]
+    #[error("the content type is {given:?}, not application/json or application/x-www-form-urlencoded")]
     ContentType {
         /// The type in the request.
         given: String,
@@ -105,7 +105,7 @@ pub enum WebhookError {
         source: serde_json::Error,
     },
     /// The repository has no owner or no name.
-    #[error("\"{name}\" is no repository: OWNER/NAME is needed")]
+    #[error("{name:?} is no repository: OWNER/NAME is needed")]
     Repository {
         /// The name in the event.
         name: String,

@@ -140,7 +140,7 @@ fn fill_header(frame: &mut [u8], sequence: u64) -> Result<(), FrameError> {
     Ok(())
 }
 
-fn checksum(length_and_sequence: &[u8], payload: &[u8]) -> u32 {
+pub(super) fn checksum(length_and_sequence: &[u8], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(length_and_sequence);
     hasher.update(payload);

@@ -25,6 +25,8 @@
 
 pub mod frame;
 mod message;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 
 pub use message::*;
 

@@ -1,14 +1,12 @@
-//! Properties that hold for any image. `cargo test` checks them for seeds and for random changes of seeds; `make fuzz`
-//! checks them for inputs from libFuzzer.
-//!
-//! A check panics if its property does not hold. It is no failure if an input is refused, but it is one if the error text
-//! cannot be shown on a terminal.
+//! Properties that hold for any image.
 
 mod seeds;
 
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
+
+use dayfly_property::{Property, assert_shown};
 
 use super::layer::properties::{check_layers, check_packed};
 use super::media::{self, Config, Document, MediaError, Platform};
@@ -18,17 +16,6 @@ use super::{ImageName, RegistryName, archive as archives};
 pub(super) use seeds::{archive, mend_sums};
 #[cfg(test)]
 pub(super) use seeds::{entry, raw, record};
-
-/// A property that holds for any bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct Property {
-    /// Its subject, which is the name of its fuzz target.
-    pub name: &'static str,
-    /// Inputs to start from.
-    pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Panics if the property does not hold for these bytes.
-    pub check: fn(&[u8]),
-}
 
 /// All properties.
 pub const ALL: [Property; 6] = [NAMES, MANIFESTS, ARCHIVES, TAR, LAYERS, PACKED];
@@ -52,12 +39,6 @@ pub const LAYERS: Property = Property { name: "layers", seeds: seeds::layers, ch
 
 /// The same property for one layer as it is stored: with gzip, with Zstandard, or unpacked.
 pub const PACKED: Property = Property { name: "packed", seeds: seeds::packed, check: check_packed };
-
-/// Checks that a text can be shown on a terminal: it has no control characters.
-pub(super) fn assert_shown(text: impl ToString) {
-    let text = text.to_string();
-    assert!(!text.chars().any(char::is_control), "{text:?}");
-}
 
 /// Creates a file without a name. Returns it with a path that opens it until the file is closed.
 pub(super) fn stored(bytes: &[u8]) -> (std::fs::File, PathBuf) {
@@ -167,47 +148,8 @@ fn check_archive(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Changes a seed as a fuzzer does: replaces some bytes, or cuts the end.
-    fn changed(
-        mut seed: Vec<u8>,
-        changes: &[(prop::sample::Index, u8)],
-        end: Option<prop::sample::Index>,
-    ) -> Vec<u8> {
-        if seed.is_empty() {
-            return seed;
-        }
-        for (at, byte) in changes {
-            *at.get_mut(&mut seed) = *byte;
-        }
-        let length = end.map_or(seed.len(), |end| end.index(seed.len()));
-        seed.truncate(length);
-        seed
-    }
-
     #[test]
-    fn what_should_hold_holds_for_all_seeds() {
-        for property in ALL {
-            let seeds = (property.seeds)();
-            assert!(seeds.len() > 1, "{}", property.name);
-            seeds.iter().for_each(|seed| (property.check)(seed));
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        #[test]
-        fn what_should_hold_holds_for_what_is_almost_a_seed(
-            (property, seed) in (0..ALL.len(), any::<prop::sample::Index>()),
-            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-            end in prop::option::of(any::<prop::sample::Index>()),
-        ) {
-            let seeds = (ALL[property].seeds)();
-            (ALL[property].check)(&changed(seed.get(&seeds).clone(), &changes, end));
-        }
+    fn what_should_hold_holds_for_all_seeds_and_for_what_is_almost_one() {
+        dayfly_property::hold(&super::ALL);
     }
 }

@@ -1,10 +1,13 @@
 //! Errors of parsing and evaluating expressions.
 
+use std::fmt::{self, Write as _};
+
 use thiserror::Error;
+
+use crate::visible::Visible;
 
 /// An error of parsing or evaluating an expression.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{problem}, at position {position} of \"{}\"", shortened(expression))]
 pub struct ExpressionError {
     /// The kind of error.
     pub problem: Problem,
@@ -12,6 +15,13 @@ pub struct ExpressionError {
     pub position: usize,
     /// The expression's text.
     pub expression: String,
+}
+
+impl fmt::Display for ExpressionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { problem, position, expression } = self;
+        write!(Visible(f), "{problem}, at position {position} of \"{}\"", shortened(expression))
+    }
 }
 
 /// The kind of an [`ExpressionError`].

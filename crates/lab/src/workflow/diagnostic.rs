@@ -1,6 +1,8 @@
 //! Remarks about a workflow file, with their positions.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+
+use crate::visible::Visible;
 
 /// A position in a text file. Lines and columns count from 1; columns are in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +34,7 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = Visible(f);
         write!(f, "{}:", self.file)?;
         if let Some(position) = self.position {
             write!(f, "{position}:")?;

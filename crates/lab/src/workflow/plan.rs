@@ -1,6 +1,8 @@
 //! Evaluates the keys that the lab itself needs to decide where and when a job runs: titles, matrices, names, `runs-on`,
 //! timeouts.
 
+use std::fmt::{self, Write as _};
+
 use thiserror::Error;
 
 use super::diagnostic::{Diagnostic, Position};
@@ -9,6 +11,7 @@ use super::model::{Job, RunsOnTemplate, Workflow};
 use super::run::RunsOn;
 use super::token::{Token, TokenKind};
 use crate::expression::{ExpressionError, Scope, Value};
+use crate::visible::Visible;
 
 /// Timeout of a job in minutes if the workflow does not set one; GitHub's default.
 pub const TIMEOUT_MINUTES: f64 = 360.0;
@@ -19,7 +22,6 @@ const NAME_CHARACTERS_MAX: usize = 100;
 
 /// The reason why a job cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{file}:{at}: {path}: {problem}")]
 pub struct PlanError {
     /// The workflow's file.
     pub file: String,
@@ -29,6 +31,13 @@ pub struct PlanError {
     pub path: String,
     /// The kind of error.
     pub problem: Box<PlanProblem>,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, at, path, problem } = self;
+        write!(Visible(f), "{file}:{at}: {path}: {problem}")
+    }
 }
 
 /// The kind of a [`PlanError`].

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use dayfly_host::digest::hexadecimal;
+use dayfly_property::assert_shown;
 use sha2::{Digest as _, Sha256};
 
 use super::super::Digest;
-use super::super::properties::{archive, assert_shown, mend_sums, stored};
+use super::super::properties::{archive, mend_sums, stored};
 use super::super::tar::{Header, Kind, PATH_MAX, Reader};
 use super::tree::{Content, Node, Tree};
 use super::{LayerBlob, LayerError, Limits, emit, scan_all};
-use dayfly_host::digest::hexadecimal;
 
 /// Limits far below the real ones, so that inputs reach them.
 const LIMITS: Limits =

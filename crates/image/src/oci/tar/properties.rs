@@ -2,7 +2,9 @@
 
 use std::io::Read as _;
 
-use super::super::properties::{assert_shown, mend_sums};
+use dayfly_property::assert_shown;
+
+use super::super::properties::mend_sums;
 use super::{Header, Kind, PATH_MAX, Reader, TarError, Writer};
 
 /// Contents up to this length are compared, bytes.

@@ -1,0 +1,3 @@
+#![no_main]
+
+dayfly_fuzz::target!(lab::EXPRESSIONS);
