@@ -1,6 +1,6 @@
 //! Makes control characters visible, with which the text of a workflow could steer a terminal.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// Writes text to `0`, in which control characters are escaped as in Rust: `\n`, `\u{1b}`.
 pub(crate) struct Visible<'a, 'b>(pub(crate) &'a mut fmt::Formatter<'b>);
