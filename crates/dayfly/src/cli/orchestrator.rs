@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use dayfly_web::ListenAddress;
 
 use super::switch::Switch;
 use crate::{defaults, rules};
@@ -62,6 +63,12 @@ pub(crate) struct OrchestratorArgs {
     /// Number of loops that may start at once
     #[arg(long, default_value_t = defaults::PARALLEL_START, value_parser = clap::value_parser!(u32).range(1..=i64::from(defaults::STARTS_MAX)), value_name = "N")]
     pub(crate) parallel_start: u32,
+    /// Serve the metrics at this address, read-only; needs --listen-token unless only this host can connect
+    #[arg(long, env = "ORCHESTRATOR_LISTEN", value_name = "ADDRESS:PORT|unix:PATH")]
+    pub(crate) listen: Option<ListenAddress>,
+    /// File with the token that clients of --listen need; only its owner may be able to read it (mode 0600)
+    #[arg(long, env = "ORCHESTRATOR_LISTEN_TOKEN", value_name = "FILE", requires = "listen")]
+    pub(crate) listen_token: Option<PathBuf>,
     /// Print each event on standard output, as one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,6 +6,7 @@
 mod budget;
 mod forge;
 mod pool;
+mod web;
 mod webhook;
 
 use std::path::PathBuf;
@@ -110,12 +111,14 @@ pub(super) fn check(
         budget::check(&pools, budget, around.size, &mut findings);
     }
     let webhook = webhook::check(file, &mut findings);
+    let web = web::check(file, &mut findings);
     let problems = findings.problems;
     let config = budget.map(|host| Config {
         forges: forges.into_iter().flat_map(whole).collect(),
         pools,
         host,
         webhook,
+        web,
     });
     (config, problems)
 }

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::pool_file::PoolFile;
 use super::value::Size;
+use super::web_file::WebFile;
 use super::webhook_file::WebhookFile;
 use crate::defaults;
 
 /// The configuration of `dayfly orchestrator`: forges, pools of runners, and the share of this host that they may use.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "the tables forges, pools, host and webhook")]
+#[serde(default, deny_unknown_fields, expecting = "the tables forges, pools, host, webhook and web")]
 #[schemars(title = "dayfly.toml")]
 pub(crate) struct ConfigFile {
     /// The forges, by a name that pools refer to.
@@ -24,6 +25,8 @@ pub(crate) struct ConfigFile {
     pub(crate) host: HostFile,
     /// The server for webhooks of the forges; pools with the demand webhook need it.
     pub(crate) webhook: Option<WebhookFile>,
+    /// The server for metrics; without this table there is none.
+    pub(crate) web: Option<WebFile>,
 }
 
 /// A forge, and how to authenticate at it: by one of token_file, token_env, token_credential, or app_id with key_file.

@@ -23,6 +23,7 @@ mod size_label;
 #[cfg(test)]
 mod tests;
 mod value;
+mod web_file;
 mod webhook_file;
 
 use std::fs::File;
@@ -34,7 +35,7 @@ pub(crate) use pool_file::{DemandWord, ScopeWord};
 pub(crate) use problem::{Finding, Severity};
 pub(crate) use resolved::{
     CertificatePlace, Config, CredentialPlace, ForgeConfig, HostBudget, PoolConfig, SecretPlace, Timeouts,
-    WebhookConfig,
+    WebConfig, WebhookConfig,
 };
 pub(crate) use schedule::Schedule;
 pub(crate) use value::{MaxAge, Time};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dayfly_fleet::demand::{Demand, Scale};
 use dayfly_fleet::pool::{MachineSpec, PoolSpec};
 use dayfly_forge::ApiBase;
+use dayfly_web::ListenAddress;
 use indexmap::IndexMap;
 use serde::Serialize;
 
@@ -27,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) host: HostBudget,
     /// The server for webhooks; there is one if a pool has the source `webhook`.
     pub(crate) webhook: Option<WebhookConfig>,
+    /// The server for metrics.
+    pub(crate) web: Option<WebConfig>,
 }
 
 /// A forge.
@@ -75,6 +78,20 @@ pub(crate) struct WebhookConfig {
     pub(crate) certificate: Option<CertificatePlace>,
     /// Most requests a second in the long run.
     pub(crate) rate_limit: NonZeroU32,
+}
+
+/// The server for metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct WebConfig {
+    /// The address that it listens at.
+    #[serde(serialize_with = "as_text")]
+    pub(crate) listen: ListenAddress,
+    /// The file with its token; none: only this host can connect.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+fn as_text<S: serde::Serializer>(address: &ListenAddress, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
 }
 
 /// The place of a secret that is one text.

@@ -9,7 +9,7 @@ use dayfly_fleet::orchestrator::UP_LIMIT;
 use dayfly_fleet::pool::PoolSpec;
 
 use super::reload::PoolText;
-use super::{HostShare, Plan};
+use super::{HostShare, Plan, web};
 use crate::cli::{LoopOptions, OrchestratorArgs};
 use crate::commands::runner::request::PoolRequest;
 use crate::config::{DemandWord, HostBudget, PoolConfig, Schedule, Timeouts};
@@ -55,6 +55,7 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
         host_budget: HostBudget::default(),
         environment: args.environment.as_deref().map(make_environment).transpose()?,
         webhook: None,
+        web: web::listen(args, None)?,
         file: None,
     })
 }

@@ -5,6 +5,7 @@ pub(crate) mod file;
 mod flags;
 mod reload;
 mod steer;
+mod web;
 mod webhook;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use crate::signals::Signals;
 use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
 use reload::{KnownPool, PoolText, RunningFile, RunningPools, Triggers};
+use web::Web;
 use webhook::Webhook;
 
 /// Shortest time between two signs of life, whatever the service manager demands.
@@ -49,6 +51,8 @@ struct Plan {
     environment: Option<PathBuf>,
     /// The server for webhooks, if the file has one.
     webhook: Option<Webhook>,
+    /// The server for metrics, if one is wanted.
+    web: Option<Web>,
     /// The file that the pools come from; none: options.
     file: Option<RunningFile>,
 }
@@ -73,12 +77,13 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         Some(path) => {
             // Before the file is read, so that no change of it is missed.
             let hang_ups = signals.take_hang_ups()?;
-            (plan_of(places, &path)?, Some(hang_ups))
+            (plan_of(places, &path, &args)?, Some(hang_ups))
         }
         None => (flags::read(places, &args, &options)?, None),
     };
-    // It serves at once, because the first machines take their time, and a delivery is sent once.
+    // Both serve at once, because the first machines take their time: a delivery is sent once, and a reader need not wait.
     let serving = plan.webhook.map(Webhook::start);
+    let (showing, feed) = plan.web.map(Web::start).unzip();
     let host = machine::unchecked_host(places);
     let resolving = prepare::resolve(places, &host, plan.pools, Patience::Waits(&service), json);
     let resolved = tokio::select! {
@@ -90,7 +95,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     host.limit_memory(plan.share.memory_overcommit);
     host.reserve_disk(plan.share.disk_reserve_mib);
     let pump = Pump::open(&places.state, &instance, json)?.reporting_to(service.clone());
-    let mut pump = pump.naming_pools(plan.file.is_some());
+    let (publisher, site) = feed.map(|feed| (feed.publisher, feed.site)).unzip();
+    let mut pump = pump.naming_pools(plan.file.is_some()).publishing_to(publisher);
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let resolved: Vec<_> = pools.iter().map(|prepared| prepared.pool.clone()).collect();
@@ -107,6 +113,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
     let running = webhook::beside(serving, &facts, running);
+    let running = web::beside(showing, running);
     let (asks, served) = control::serve(instance.folder())?;
     let known = plan.texts.into_iter().zip(resolved).zip(controls);
     let known = known.map(|((text, pool), controls)| KnownPool { text, pool, controls, is_paused: false });
@@ -116,6 +123,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         drained: Vec::new(),
         is_ending: false,
         host_budget: plan.host_budget,
+        budget: plan.share.budget,
+        site,
         places,
         json,
         host: &host,
@@ -147,10 +156,11 @@ fn heartbeat(service: &Service) -> Option<Heartbeat> {
 }
 
 /// Reads the pools of a file, and prints its problems.
-fn plan_of(places: &Places, path: &Path) -> Result<Plan> {
+fn plan_of(places: &Places, path: &Path, args: &OrchestratorArgs) -> Result<Plan> {
     let FileConfig { config, share } = file::read(places, path, validate::show)?;
     // Also if no pool takes webhooks yet, because a reload may bring one.
     let webhook = config.webhook.as_ref().map(webhook::listen).transpose()?;
+    let web = web::listen(args, config.web.as_ref())?;
     let mut clients = Clients::new(&config, webhook.as_ref().map(Webhook::subscriber))?;
     let pools = config.pools.iter().map(|pool| file::request(pool, &mut clients));
     let pools = pools.collect::<Result<_>>()?;
@@ -162,7 +172,8 @@ fn plan_of(places: &Places, path: &Path) -> Result<Plan> {
         host_budget: config.host,
         environment: None,
         webhook,
-        file: Some(RunningFile { path, clients, webhook: config.webhook }),
+        web,
+        file: Some(RunningFile { path, clients, webhook: config.webhook, web: config.web }),
     })
 }
 

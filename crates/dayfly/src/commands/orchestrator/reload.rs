@@ -10,19 +10,21 @@ mod difference;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dayfly_fleet::instance::Instance;
-use dayfly_fleet::orchestrator::{Changes, PoolChange};
+use dayfly_fleet::orchestrator::{Budget, Changes, PoolChange};
 use dayfly_fleet::pool::Pool;
 use dayfly_forge::Credential;
 use dayfly_vm::VmHost;
-use tokio::sync::mpsc;
+use dayfly_web::Site;
+use tokio::sync::{mpsc, watch};
 
 use super::file::{self, Clients, NewSecret, Renewal};
-use super::{HostShare, run_of};
+use super::{HostShare, run_of, web};
 use crate::commands::runner::prepare::{self, Controls, PreparedPool};
 use crate::commands::runner::refresh::Keepers;
-use crate::config::{Finding, HostBudget, Severity, WebhookConfig};
+use crate::config::{Finding, HostBudget, Severity, WebConfig, WebhookConfig};
 use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request, TRANSFER_LIMIT};
 use crate::exit::{Failure, Result};
 use crate::printer;
@@ -69,6 +71,8 @@ pub(super) struct RunningFile {
     pub(super) clients: Clients,
     /// The server for webhooks, which a reload does not change.
     pub(super) webhook: Option<WebhookConfig>,
+    /// The server for metrics, which a reload does not change either.
+    pub(super) web: Option<WebConfig>,
 }
 
 /// The pools of an orchestrator, and everything that a reload or an order changes.
@@ -82,6 +86,10 @@ pub(super) struct RunningPools<'a> {
     pub(super) is_ending: bool,
     /// The share of the host, as the file gives it.
     pub(super) host_budget: HostBudget,
+    /// The limits that follow from it on this host.
+    pub(super) budget: Budget,
+    /// Gets the pools after each change; none without a server that shows them.
+    pub(super) site: Option<watch::Sender<Arc<Site>>>,
     pub(super) places: &'a Places,
     pub(super) json: bool,
     pub(super) host: &'a VmHost,
@@ -95,6 +103,7 @@ impl RunningPools<'_> {
     /// Serves requests, one after another, until it is dropped.
     pub(super) async fn serve(mut self, mut triggers: Triggers) -> Infallible {
         loop {
+            self.publish();
             let Some(Ask { request, answer, written }) = triggers.next().await else {
                 drop(self.reload().await);
                 continue;
@@ -107,6 +116,13 @@ impl RunningPools<'_> {
                 let _ = tokio::time::timeout(TRANSFER_LIMIT, written).await;
                 self.end().await;
             }
+        }
+    }
+
+    /// Publishes the pools that run now.
+    fn publish(&self) {
+        if let Some(site) = &self.site {
+            site.send_replace(Arc::new(web::site_of(&self.pools, self.budget)));
         }
     }
 
@@ -158,9 +174,13 @@ impl RunningPools<'_> {
     async fn take_over(&mut self, path: &Path, problems: &mut Vec<FileProblem>) -> Result<PoolChanges> {
         let file = file::read(self.places, path, |finding| problems.push(problem(finding)))?;
         let Some(before) = &self.file else { return Err(Failure::cannot("there is no file")) };
-        if file.config.webhook != before.webhook {
-            return Err(Failure::usage("the table webhook has changed, and is read at the start only")
-                .hint("start the orchestrator again; until then, leave the table as it was"));
+        let changed =
+            [("webhook", file.config.webhook != before.webhook), ("web", file.config.web != before.web)];
+        if let Some((table, _)) = changed.into_iter().find(|(_, has_changed)| *has_changed) {
+            return Err(Failure::usage(format!(
+                "the table {table} has changed, and is read at the start only"
+            ))
+            .hint("start the orchestrator again; until then, leave the table as it was"));
         }
         let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
         let Renewal { mut clients, secrets } = before.clients.renew(&file.config, &running)?;
@@ -181,7 +201,7 @@ impl RunningPools<'_> {
             prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?;
         self.make(&difference, found, prepared, file.share).await?;
         adopted.keep();
-        (self.drained, self.host_budget) = (drained, host_budget);
+        (self.drained, self.host_budget, self.budget) = (drained, host_budget, file.share.budget);
         if let Some(file) = &mut self.file {
             file.clients = clients;
         }

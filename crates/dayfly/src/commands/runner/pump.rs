@@ -10,6 +10,7 @@ use dayfly_fleet::instance::Instance;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::status::{Phase, PoolState, Status};
 use dayfly_guest::protocol::Milestone;
+use dayfly_web::Publisher;
 use tokio::time::Instant;
 
 use crate::commands::sentence::{disk_failed, out_of_memory, vmm_out_of_memory};
@@ -30,6 +31,8 @@ pub(crate) struct Pump {
     write_status_at: Option<Instant>,
     troubled: bool,
     service: Service,
+    /// None if no server shows the process.
+    publisher: Option<Publisher>,
     /// The last line of text for the service manager.
     told: String,
     /// True if the log names the pool of each loop.
@@ -51,6 +54,7 @@ impl Pump {
             write_status_at: None,
             troubled: false,
             service: Service::default(),
+            publisher: None,
             told: String::new(),
             names_pools: false,
         };
@@ -66,6 +70,11 @@ impl Pump {
     /// Reports the state to a service manager too.
     pub(crate) fn reporting_to(self, service: Service) -> Self {
         Self { service, ..self }
+    }
+
+    /// Publishes facts and status to a server too, if there is one.
+    pub(crate) fn publishing_to(self, publisher: Option<Publisher>) -> Self {
+        Self { publisher, ..self }
     }
 
     /// Reports that the process stops.
@@ -87,6 +96,9 @@ impl Pump {
         if let Err(error) = self.logs.take(record) {
             self.trouble("the log of a runner", &error);
         }
+        if let Some(publisher) = &mut self.publisher {
+            publisher.take(record);
+        }
         if self.status.take(record) && self.write_status_at.is_none() {
             self.write_status_at = Some(Instant::now() + STATUS_PAUSE);
         }
@@ -103,6 +115,9 @@ impl Pump {
     /// Writes the status.
     pub(crate) fn write_status(&mut self) {
         self.write_status_at = None;
+        if let Some(publisher) = &self.publisher {
+            publisher.publish(&self.status);
+        }
         if let Err(error) = self.status.write(&self.folder) {
             self.trouble("the status", &error);
         }

@@ -42,7 +42,7 @@ static WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     ]
     .map(str::to_owned)
     .into();
-    for table in ["", "forges.x", "pools.x", "pools.x.timeouts", "pools.x.start", "host", "webhook"] {
+    for table in ["", "forges.x", "pools.x", "pools.x.timeouts", "pools.x.start", "host", "webhook", "web"] {
         let known = table
             .split('.')
             .filter(|key| !key.is_empty())

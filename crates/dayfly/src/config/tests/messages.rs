@@ -232,6 +232,34 @@ fn a_webhook_needs_a_server_with_a_secret_and_with_tls_unless_it_is_on_loopback(
 }
 
 #[test]
+fn the_server_for_metrics_needs_a_token_unless_only_this_host_can_connect() {
+    let found = |keys: &str| messages(&format!("[web]\n{keys}"));
+    for good in [
+        "",
+        "listen = \"[::1]:80\"",
+        "listen = \"unix:/run/dayfly/web.sock\"",
+        "listen = \"0.0.0.0:80\"\ntoken_file = \"/t\"",
+    ] {
+        assert_eq!(found(good), [""; 0], "{good}");
+    }
+    let keys = [
+        "listen = \"0.0.0.0:9441\"",
+        "listen = \"localhost:9441\"",
+        "listen = \"unix:web.sock\"",
+        "token_file = \"t\"",
+        "token = \"S3CRET\"",
+    ];
+    let all: Vec<String> = keys.iter().map(|keys| found(keys).join("\n")).collect();
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    web.listen: 0.0.0.0:9441 can be reached from other hosts, and there is no token
+    web.listen: "localhost:9441" is no address to listen at: it must be ADDRESS:PORT, such as 127.0.0.1:9441 or [::1]:9441, or unix:PATH
+    web.listen: "unix:web.sock": the path of the socket must be absolute, such as unix:/run/dayfly/web.sock
+    web.token_file: the path "t" must be absolute
+    web.token: a secret must not be in this file, because the file may be read by others and kept in a repository
+    "#);
+}
+
+#[test]
 fn a_webhook_alone_is_a_warning_because_a_lost_delivery_is_not_sent_again() {
     let webhook = "[webhook]\nsecret_env = \"S\"";
     for (keys, hint) in [

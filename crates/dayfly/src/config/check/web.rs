@@ -1,0 +1,30 @@
+//! The checks of `[web]`.
+
+use dayfly_web::ListenAddress;
+
+use super::Findings;
+use crate::config::file::ConfigFile;
+use crate::config::resolved::WebConfig;
+use crate::rules;
+
+/// Checks the server for metrics. Returns it if the file has one without an error.
+pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Option<WebConfig> {
+    let web = file.web.as_ref()?;
+    let listen = findings.take("web.listen", web.listen.parse::<ListenAddress>());
+    let token_file = match web.token_file.as_ref() {
+        None => None,
+        Some(_) => {
+            let file = findings.absolute("web.token_file", web.token_file.as_ref())?;
+            findings.on_this_host("web.token_file", || rules::secret_file(&file));
+            Some(file)
+        }
+    };
+    let listen = listen?;
+    if !listen.is_local() && token_file.is_none() {
+        let message = format!("{listen} can be reached from other hosts, and there is no token");
+        let hint = "add token_file; `openssl rand -hex 32` makes a token".to_owned();
+        findings.error("web.listen", message, Some(hint));
+        return None;
+    }
+    Some(WebConfig { listen, token_file })
+}
