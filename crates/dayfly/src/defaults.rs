@@ -60,7 +60,7 @@ pub(crate) const WEBHOOK_RATE: u32 = 100;
 /// Largest limit for the deliveries of webhooks a second.
 pub(crate) const WEBHOOK_RATE_MAX: u32 = 10_000;
 
-/// Address and port of the server for metrics.
+/// Address and port of the server for the page and the metrics.
 pub(crate) const WEB_LISTEN: &str = "127.0.0.1:9441";
 
 /// The configuration file.

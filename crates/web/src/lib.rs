@@ -15,6 +15,7 @@
 mod access;
 mod listen;
 mod metrics;
+mod page;
 mod pools_now;
 mod publish;
 mod routes;

@@ -1,5 +1,6 @@
 //! The data that the server shows, as the process publishes it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dayfly_fleet::fact::{Fact, FactRecord};
@@ -60,17 +61,21 @@ pub struct Publisher {
 /// The reading end, for the server.
 #[derive(Debug, Clone)]
 pub struct Published {
+    pub(crate) status: watch::Receiver<Arc<Status>>,
+    pub(crate) site: watch::Receiver<Arc<Site>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The state folder, with history, logs, images and templates.
+    pub(crate) state: PathBuf,
 }
 
-/// Creates both ends. The sender of the site replaces it after each change of the pools.
-pub fn channel(site: Site) -> (Publisher, watch::Sender<Arc<Site>>, Published) {
+/// Creates both ends, for a process with this state folder. The sender of the site replaces it after each change of the pools.
+pub fn channel(site: Site, state: &Path) -> (Publisher, watch::Sender<Arc<Site>>, Published) {
     let (status_sender, status) = watch::channel(Arc::new(Status::begin()));
     let (site_sender, site) = watch::channel(Arc::new(site));
     let counters = FactCounters::default();
-    let metrics = Arc::new(Metrics::new(&counters, status, site.clone()));
-    let publisher = Publisher { status: status_sender, site, counters };
-    (publisher, site_sender, Published { metrics })
+    let metrics = Arc::new(Metrics::new(&counters, status.clone(), site.clone()));
+    let publisher = Publisher { status: status_sender, site: site.clone(), counters };
+    (publisher, site_sender, Published { status, site, metrics, state: state.to_owned() })
 }
 
 impl Publisher {

@@ -10,8 +10,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::access::{Access, Denied};
-use crate::metrics;
 use crate::publish::Published;
+use crate::{metrics, page};
+
+/// The page may load its own style sheet and script, and connect to its own server; nothing else, nothing inline.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// No page elsewhere may embed an answer, although a browser sends along the token that it has.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -20,9 +24,9 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 pub fn router(published: Published, access: Access) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "There is nothing here: /metrics has the metrics.\n") })
+        .with_state(published.clone())
+        .merge(page::router(published))
         .layer(from_fn_with_state(Arc::new(access), guard))
-        .with_state(published)
 }
 
 async fn scrape(State(published): State<Published>) -> Response {
@@ -45,7 +49,7 @@ async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) 
     };
     let headers = response.headers_mut();
     for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -53,6 +57,8 @@ async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) 
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    // The style sheet and the script say how long they are good for.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

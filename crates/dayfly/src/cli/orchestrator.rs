@@ -63,7 +63,7 @@ pub(crate) struct OrchestratorArgs {
     /// Number of loops that may start at once
     #[arg(long, default_value_t = defaults::PARALLEL_START, value_parser = clap::value_parser!(u32).range(1..=i64::from(defaults::STARTS_MAX)), value_name = "N")]
     pub(crate) parallel_start: u32,
-    /// Serve the metrics at this address, read-only; needs --listen-token unless only this host can connect
+    /// Serve a page and metrics at this address, read-only; needs --listen-token unless only this host can connect
     #[arg(long, env = "ORCHESTRATOR_LISTEN", value_name = "ADDRESS:PORT|unix:PATH")]
     pub(crate) listen: Option<ListenAddress>,
     /// File with the token that clients of --listen need; only its owner may be able to read it (mode 0600)

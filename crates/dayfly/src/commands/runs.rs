@@ -35,6 +35,7 @@ pub(crate) fn run(places: &Places, args: &RunsArgs) -> Result<exit::Outcome> {
         repository: args.repository.clone(),
         outcome: args.conclusion,
         since_ms,
+        before_ms: None,
         limit: args.limit,
     };
     let runs = index.runs(&question).map_err(Failure::cannot)?;

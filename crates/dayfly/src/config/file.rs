@@ -25,7 +25,7 @@ pub(crate) struct ConfigFile {
     pub(crate) host: HostFile,
     /// The server for webhooks of the forges; pools with the demand webhook need it.
     pub(crate) webhook: Option<WebhookFile>,
-    /// The server for metrics; without this table there is none.
+    /// The server for the page and the metrics; without this table there is none.
     pub(crate) web: Option<WebFile>,
 }
 

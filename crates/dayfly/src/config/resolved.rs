@@ -28,7 +28,7 @@ pub(crate) struct Config {
     pub(crate) host: HostBudget,
     /// The server for webhooks; there is one if a pool has the source `webhook`.
     pub(crate) webhook: Option<WebhookConfig>,
-    /// The server for metrics.
+    /// The server for the page and the metrics.
     pub(crate) web: Option<WebConfig>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct WebhookConfig {
     pub(crate) rate_limit: NonZeroU32,
 }
 
-/// The server for metrics.
+/// The server for the page and the metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct WebConfig {
     /// The address that it listens at.

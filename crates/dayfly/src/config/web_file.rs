@@ -1,4 +1,4 @@
-//! The table of the server for metrics, `[web]`, as it is written.
+//! The table of the server for the page and the metrics, `[web]`, as it is written.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::defaults;
 
-/// The server for metrics. It only shows, and is off without this table.
+/// The server for the page and the metrics. It only shows, and is off without this table.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table with the keys of the server for metrics")]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a table with the keys of the server for the page and the metrics"
+)]
 pub(crate) struct WebFile {
     /// Address and port to listen at, or unix: and the absolute path of a socket; an address that other hosts reach needs
     /// token_file.

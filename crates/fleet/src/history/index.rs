@@ -64,6 +64,8 @@ pub struct RunQuestion {
     pub outcome: Option<Outcome>,
     /// Those whose last event is not before this time, milliseconds since 1970-01-01 UTC.
     pub since_ms: Option<u64>,
+    /// Those whose last event is before this time, milliseconds since 1970-01-01 UTC.
+    pub before_ms: Option<u64>,
     /// Most of them; the newest come first.
     pub limit: u32,
 }
@@ -212,7 +214,7 @@ impl Index {
     }
 
     fn ask(&self, question: &RunQuestion) -> rusqlite::Result<Vec<RunRecord>> {
-        let RunQuestion { pool, repository, outcome, since_ms, limit } = question;
+        let RunQuestion { pool, repository, outcome, since_ms, before_ms, limit } = question;
         let mut conditions: Vec<&str> = Vec::new();
         let mut values: Vec<Box<dyn rusqlite::ToSql>> = Vec::new();
         let mut also = |condition, value| {
@@ -230,6 +232,9 @@ impl Index {
         }
         if let Some(since_ms) = since_ms {
             also("at_ms >= ?", Box::new(as_number(*since_ms)));
+        }
+        if let Some(before_ms) = before_ms {
+            also("at_ms < ?", Box::new(as_number(*before_ms)));
         }
         let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
         values.push(Box::new(*limit));

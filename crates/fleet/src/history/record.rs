@@ -5,7 +5,7 @@ use dayfly_guest::runner_app::JobResult;
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
-use crate::fact::{Fact, MemoryOwner, Moment, OverHow, StartKind};
+use crate::fact::{Fact, FactRecord, MemoryOwner, Moment, OverHow, StartKind};
 use crate::job_end::JobConclusion;
 
 /// The story of one run.
@@ -180,6 +180,14 @@ impl RunRecord {
         Some(record)
     }
 
+    /// Returns the record of a run from its log, or from any other list of its facts; none if no fact names a runner.
+    pub fn of_log(records: &[FactRecord]) -> Option<Self> {
+        // The lines of a guest are no part of it, and an entry has a bound.
+        let is_fact = |record: &&FactRecord| !matches!(record.fact, Fact::Line { .. });
+        let facts: Vec<FactRecord> = records.iter().filter(is_fact).cloned().collect();
+        Self::of(&[Entry::of(&facts)?])
+    }
+
     /// Takes in an entry of the run. Taking in the same entry again changes nothing.
     pub fn take(&mut self, entry: &Entry) {
         entry.facts.iter().for_each(|(at, fact)| self.take_fact(*at, fact));
@@ -286,8 +294,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fact::RegistrationEnd;
     use crate::fact::tests::{one_of_each, record};
-    use crate::fact::{FactRecord, RegistrationEnd};
     use crate::history::{Fault, Outcome};
 
     /// Returns an entry with these facts, one each second.

@@ -8,6 +8,8 @@ use dayfly_guest::runner_app::JobResult;
 
 use crate::publish::{ForgeAccount, PoolEntry, Published, Publisher, Site, channel};
 
+use std::path::Path;
+
 use super::*;
 
 fn site() -> Site {
@@ -39,7 +41,7 @@ struct Process {
 
 impl Process {
     fn begin() -> Self {
-        let (publisher, _site, published) = channel(site());
+        let (publisher, _site, published) = channel(site(), Path::new("/nonexistent"));
         Self { publisher, published, status: Status { began_ms: 1000, ..Status::default() }, now_ms: 1000 }
     }
 

@@ -60,7 +60,7 @@ impl Process {
                 credential: forge.credential().clone(),
             }],
         };
-        let (mut publisher, _, published) = channel(site);
+        let (mut publisher, _, published) = channel(site, std::path::Path::new("/nonexistent"));
         let any: ListenAddress = "127.0.0.1:0".parse().unwrap();
         let server = WebServer::bind(&any).unwrap();
         let Some(ListenAddress::Tcp(address)) = server.address() else { panic!("no port") };

@@ -51,7 +51,7 @@ struct Plan {
     environment: Option<PathBuf>,
     /// The server for webhooks, if the file has one.
     webhook: Option<Webhook>,
-    /// The server for metrics, if one is wanted.
+    /// The server for the page and the metrics, if one is wanted.
     web: Option<Web>,
     /// The file that the pools come from; none: options.
     file: Option<RunningFile>,
@@ -83,7 +83,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     // Both serve at once, because the first machines take their time: a delivery is sent once, and a reader need not wait.
     let serving = plan.webhook.map(Webhook::start);
-    let (showing, feed) = plan.web.map(Web::start).unzip();
+    let (showing, feed) = plan.web.map(|web| web.start(&places.state)).unzip();
     let host = machine::unchecked_host(places);
     let resolving = prepare::resolve(places, &host, plan.pools, Patience::Waits(&service), json);
     let resolved = tokio::select! {

@@ -71,7 +71,7 @@ pub(super) struct RunningFile {
     pub(super) clients: Clients,
     /// The server for webhooks, which a reload does not change.
     pub(super) webhook: Option<WebhookConfig>,
-    /// The server for metrics, which a reload does not change either.
+    /// The server for the page and the metrics, which a reload does not change either.
     pub(super) web: Option<WebConfig>,
 }
 

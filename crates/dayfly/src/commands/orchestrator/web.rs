@@ -1,4 +1,4 @@
-//! The server for metrics of an orchestrator: its address, its token, and the pools that it shows.
+//! The server for the page and the metrics of an orchestrator: its address, its token, and the pools that it shows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -85,12 +85,12 @@ fn needs_token(address: &ListenAddress, token_file: Option<&Path>) -> Failure {
 
 impl Web {
     /// Starts to serve.
-    pub(super) fn start(self) -> (Serving, Feed) {
+    pub(super) fn start(self, state: &Path) -> (Serving, Feed) {
         let Self { server, access } = self;
         if let Some(address) = server.address() {
-            tracing::info!("metrics are at {}", address.url());
+            tracing::info!("page and metrics are at {}", address.url());
         }
-        let (publisher, site, published) = channel(Site::default());
+        let (publisher, site, published) = channel(Site::default(), state);
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(server.serve(router(published, access), async move { drop(stopped.await) }));

@@ -7,7 +7,7 @@ use crate::config::file::ConfigFile;
 use crate::config::resolved::WebConfig;
 use crate::rules;
 
-/// Checks the server for metrics. Returns it if the file has one without an error.
+/// Checks the server for the page and the metrics. Returns it if the file has one without an error.
 pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Option<WebConfig> {
     let web = file.web.as_ref()?;
     let listen = findings.take("web.listen", web.listen.parse::<ListenAddress>());

@@ -78,6 +78,7 @@ fn a_question_gets_the_newest_runs_that_fit_all_of_its_words() {
     }
     let since = index.runs(&all()).expect("answered")[2].times.over;
     assert_eq!(ids(&index, &RunQuestion { since_ms: since, ..all() }), of(&[5, 4, 3]));
+    assert_eq!(ids(&index, &RunQuestion { before_ms: since, ..all() }), of(&[2, 1, 0]));
     assert_eq!(index.find(&id[3], 9).expect("found").len(), 1);
     assert_eq!(index.find(&format!("p-{}", id[3]), 9).expect("found").len(), 1);
     assert_eq!(index.find("build-x", 3).expect("found").len(), 3);
