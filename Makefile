@@ -3,6 +3,7 @@
 # WORKFLOW=FILE   the workflow that `make demo` runs instead of its own
 # ARGS='...'      more options for `dayfly demo`, e.g. ARGS='--parallel 1 --json'
 # SECONDS=N       how long `make fuzz` runs each target; ARGS='names tar' selects some of them
+# PREFIX=DIR      where `make install` puts programs and pages, /usr/local; DESTDIR=DIR stands in front of every path
 # DISTRO=NAME     the distribution of an image; scripts/image lists the other variables
 
 SHELL := /bin/sh
@@ -15,8 +16,10 @@ export PATH := $(PATH):$(CURDIR)/target/go/go/bin
 
 HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
+PREFIX ?= /usr/local
 
 .PHONY: help setup setup-tests build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
+.PHONY: install uninstall
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
@@ -30,6 +33,12 @@ build: setup ## build target/release/dayfly and the guest binary beside it
 
 demo: build ## run a workflow in microVMs and show its log (WORKFLOW=FILE for your own)
 	@target/release/dayfly demo --workflow '$(WORKFLOW)' $(ARGS)
+
+install: ## install what `make build` has built: programs, unit, completions, man pages (PREFIX=, DESTDIR=)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install
+
+uninstall: ## remove what `make install` has installed (`dayfly uninstall` removes the state)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install --remove
 
 test: setup-tests build ## run every test, in at most 25 minutes
 	@scripts/test

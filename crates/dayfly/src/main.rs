@@ -41,7 +41,10 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
     let Parsed { common, command, matches } = parsed;
     match command {
         Command::VmmLaunch { fd } => Ok(commands::vmm_launch::run(fd)),
-        Command::Completions { shell } => commands::completions::run(shell).map(ExitCode::from),
+        Command::Completions { shell, program } => {
+            commands::completions::run(shell, program).map(ExitCode::from)
+        }
+        Command::Man { folder } => commands::man::run(&folder).map(ExitCode::from),
         Command::Runner(args) => {
             let options = LoopOptions::new(*args, common.verbose, &matches);
             log::start(&options.args.looping.log, options.verbosity())?;

@@ -132,6 +132,14 @@ pub(crate) enum Command {
     Completions {
         /// Name of the shell
         shell: clap_complete::Shell,
+        /// Program that the script asks, for a script that is installed [default: this program]
+        #[arg(long, value_name = "FILE")]
+        program: Option<PathBuf>,
+    },
+    /// Write the man pages, one for each command, into a folder
+    Man {
+        /// Folder of the pages; it is created if it is missing
+        folder: PathBuf,
     },
     /// Start a VMM in its jail (internal)
     #[command(hide = true)]

@@ -1,6 +1,8 @@
 //! `dayfly completions SHELL`: prints a script with which a shell asks dayfly itself for completions, so that it also completes
 //! the names of pools, runners and instances that are there at this moment.
 
+use std::path::PathBuf;
+
 use clap::CommandFactory as _;
 use clap_complete::env::{CompleteEnv, Shells};
 
@@ -18,8 +20,12 @@ pub(crate) fn answer() {
     CompleteEnv::with_factory(Cli::command).var(VARIABLE).bin(PROGRAM).complete();
 }
 
-pub(crate) fn run(shell: clap_complete::Shell) -> Result<Outcome> {
-    let program = std::env::current_exe().map_err(Failure::cannot)?;
+/// Runs the command. `program` is the path of dayfly in the script; without it, this program is meant.
+pub(crate) fn run(shell: clap_complete::Shell, program: Option<PathBuf>) -> Result<Outcome> {
+    let program = match program {
+        Some(program) => program,
+        None => std::env::current_exe().map_err(Failure::cannot)?,
+    };
     printer::line(script(shell, &program.display().to_string())?.trim_end());
     Ok(Outcome::Success)
 }

@@ -13,6 +13,7 @@ pub(crate) mod jobs;
 pub(crate) mod lab;
 pub(crate) mod logs;
 mod machine;
+pub(crate) mod man;
 pub(crate) mod orchestrator;
 mod private_lab;
 pub(crate) mod ps;
