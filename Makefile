@@ -19,7 +19,7 @@ WORKFLOW ?= demo/workflow.yml
 PREFIX ?= /usr/local
 
 .PHONY: help setup setup-tests build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
-.PHONY: install uninstall
+.PHONY: install uninstall deb release test-deb
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
@@ -39,6 +39,15 @@ install: ## install what `make build` has built: programs, unit, completions, ma
 
 uninstall: ## remove what `make install` has installed (`dayfly uninstall` removes the state)
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install --remove
+
+deb: build ## make a Debian package of what `make build` has built, target/package/*.deb
+	@scripts/deb
+
+release: build ## make a static tarball, a package, a bill of materials and checksums of this commit
+	@scripts/release
+
+test-deb: build ## install, upgrade with a job that runs, and purge the package in a root folder (root, after `make test`)
+	@scripts/test-deb
 
 test: setup-tests build ## run every test, in at most 25 minutes
 	@scripts/test
