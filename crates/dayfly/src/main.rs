@@ -79,6 +79,12 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
                 unless_stopped(commands::clear::run(places, &args, is_argument)).await
             })
         }
+        Command::Uninstall(args) => {
+            let is_argument = |id: &str| cli::is_argument(&matches, id);
+            logged(&common, async |places| {
+                unless_stopped(commands::uninstall::run(places, &args, is_argument)).await
+            })
+        }
         Command::Reload(args) => logged(&common, async |places| commands::reload::run(places, &args).await),
         Command::Pause(args) => logged(&common, async |places| commands::steer::pause(places, args).await),
         Command::Resume(args) => logged(&common, async |places| commands::steer::resume(places, args).await),

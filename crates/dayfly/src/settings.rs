@@ -171,11 +171,15 @@ fn is_for_helpers(name: &str) -> bool {
 
 /// Returns the user's file of registries, else the administrator's; none if neither exists.
 fn default_registries() -> Option<PathBuf> {
-    const NAME: &str = "registries.json";
-    let own = |folder: OsString| PathBuf::from(folder).join("dayfly").join(NAME);
-    let under_home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config/dayfly").join(NAME));
-    let users = env::var_os("XDG_CONFIG_HOME").map(own).or_else(under_home);
-    users.into_iter().chain([Path::new("/etc/dayfly").join(NAME)]).find(|path| path.is_file())
+    let folders = user_configuration().into_iter().chain(["/etc/dayfly".into()]);
+    folders.map(|folder| folder.join("registries.json")).find(|path| path.is_file())
+}
+
+/// Returns the folder of the user's own configuration; none if it is not known.
+pub(crate) fn user_configuration() -> Option<PathBuf> {
+    let own = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let folder = own.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    folder.map(|folder| folder.join("dayfly"))
 }
 
 /// Returns the files in which podman and docker store credentials, in podman's order (containers-auth.json(5)).

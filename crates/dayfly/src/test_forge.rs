@@ -54,7 +54,7 @@ impl TestForge {
 /// A running lab.
 pub(crate) struct TestLab {
     pub(crate) url: String,
-    token: String,
+    pub(crate) token: String,
     _folder: tempfile::TempDir,
 }
 

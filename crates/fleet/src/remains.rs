@@ -49,6 +49,12 @@ pub struct RunRemains {
     pub name: Option<String>,
     /// True if its registration may exist.
     pub is_registered: bool,
+    /// Owner of its registration, if its journal says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Base URL of the API of its forge, if its journal says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forge: Option<String>,
     /// Its job, as far as the process had seen.
     pub job: Option<String>,
     /// True if its machine lives, or may live.
@@ -114,6 +120,8 @@ impl RunRemains {
             is_registered: state.registration != RegistrationState::None,
             job: state.job.running().map(str::to_owned),
             name: state.runner.map(|runner| runner.name),
+            scope: state.begun.as_ref().map(|begun| begun.scope.to_string()),
+            forge: state.begun.map(|begun| begun.forge),
             // One that cannot be looked at may live.
             machine_lives: dayfly_vm::may_live(&machine_of(run)).unwrap_or(true),
             problem,
@@ -144,6 +152,8 @@ mod tests {
         let run = &remains.runs[0];
         assert_eq!((run.runner.as_str(), run.name.as_deref()), ("0-aaaaaaa", Some("p-0-aaaaaaa")));
         assert!(run.is_registered && run.machine_lives && run.job.as_deref() == Some("build"));
+        let place = Place::of(&serves());
+        assert_eq!((run.scope.as_ref(), run.forge.as_ref()), (Some(&place.scope), Some(&place.forge)));
         machine.kill();
         let again = all(state.path()).expect("read");
         assert_eq!((again.len(), again[0].machines()), (1, 0));

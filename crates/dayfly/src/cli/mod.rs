@@ -14,6 +14,7 @@ mod soak;
 mod steer;
 mod switch;
 pub(crate) mod token;
+mod uninstall;
 
 use std::path::PathBuf;
 
@@ -39,6 +40,7 @@ pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
 pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver};
 pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;
+pub(crate) use uninstall::UninstallArgs;
 
 /// Run each CI job in a machine of its own, for one job.
 #[derive(Debug, Parser)]
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Runs(RunsArgs),
     /// Remove what processes have left that have died and that no start follows
     Clear(Box<ClearArgs>),
+    /// Remove everything that dayfly has left on this host, after showing it and asking
+    Uninstall(Box<UninstallArgs>),
     /// Say why a job waits or how it ended, and what to do
     Why(WhyArgs),
     /// Print the log of a runner, also after its end

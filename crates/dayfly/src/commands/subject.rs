@@ -32,13 +32,15 @@ pub(in crate::commands) struct Owner {
     pub(in crate::commands) groups: Vec<String>,
     /// True if a pool has a scale set.
     pub(in crate::commands) scale_set: bool,
+    /// The scale sets of all pools and their sizes, each as its group and its name.
+    pub(in crate::commands) scale_sets: Vec<(String, String)>,
     /// True if a pool reads its jobs, or gets events about them.
     pub(in crate::commands) jobs: bool,
 }
 
 impl Owner {
-    fn new(scope: RunnerScope) -> Self {
-        Self { scope, groups: Vec::new(), scale_set: false, jobs: false }
+    pub(in crate::commands) fn new(scope: RunnerScope) -> Self {
+        Self { scope, groups: Vec::new(), scale_set: false, scale_sets: Vec::new(), jobs: false }
     }
 
     fn add_group(&mut self, group: &str) {
@@ -151,6 +153,8 @@ fn owners(pools: &[&PoolConfig]) -> Vec<Owner> {
         let owner = &mut owners[at];
         owner.add_group(&pool.spec.group);
         owner.scale_set |= pool.sources.contains(&DemandWord::ScaleSet);
+        let names = pool.by_size().into_iter().filter_map(|sized| sized.scale_set);
+        owner.scale_sets.extend(names.map(|name| (pool.spec.group.clone(), name)));
         owner.jobs |= pool.sources.contains(&DemandWord::Poll);
     }
     owners

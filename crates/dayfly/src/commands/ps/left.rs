@@ -78,6 +78,8 @@ pub(in crate::commands) mod tests {
             runner: "1-bbbbbbb".to_owned(),
             name: Some("GH-runner-1-bbbbbbb".to_owned()),
             is_registered: true,
+            scope: Some("o/r".to_owned()),
+            forge: Some("https://api.github.com/".to_owned()),
             job: machine_lives.then(|| "build".to_owned()),
             machine_lives,
             problem: None,

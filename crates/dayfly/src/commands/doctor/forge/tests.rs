@@ -14,6 +14,7 @@ fn owner(scope: &str, principal: &str) -> Owner {
         scope: RunnerScope::parse(scope, principal).expect("a scope"),
         groups: Vec::new(),
         scale_set: false,
+        scale_sets: Vec::new(),
         jobs: false,
     }
 }
@@ -65,7 +66,8 @@ fn generous(scopes: &'static str) -> impl Fn(&str) -> Answer {
 #[tokio::test]
 async fn a_token_that_may_do_everything_is_told_so_and_nothing_is_created() {
     let forge = TestForge::start(generous("repo, admin:org")).await;
-    let app = Owner { scale_set: true, jobs: true, ..owner("repo", "acme/app") };
+    let scale_sets = vec![("Default".to_owned(), "a".to_owned())];
+    let app = Owner { scale_set: true, scale_sets, jobs: true, ..owner("repo", "acme/app") };
     let org = Owner { groups: vec!["big".to_owned()], ..owner("org", "acme") };
     insta::assert_snapshot!(report(&forge.url, "ghp_x", vec![app, org]).await);
     let requests = forge.requests();
@@ -215,7 +217,8 @@ fn the_pools_of_a_file_are_checked_by_forge_and_owner() {
     let subjects = subject::of_config(&config);
     let prefixes: Vec<&str> = subjects.iter().map(|subject| subject.prefix.as_str()).collect();
     assert_eq!(prefixes, ["main: ", "lab: "]);
-    let app = Owner { scale_set: true, jobs: true, ..owner("repo", "acme/app") };
+    let scale_sets = vec![("Default".to_owned(), "a".to_owned())];
+    let app = Owner { scale_set: true, scale_sets, jobs: true, ..owner("repo", "acme/app") };
     let org = Owner { groups: vec!["Big".to_owned()], ..owner("org", "ACME") };
     assert_eq!(subjects[0].owners, [app, org]);
     assert!(subjects[0].forge.as_ref().expect_err("no token").to_string().contains("no-token"));
