@@ -451,6 +451,19 @@ pub enum Fact {
     },
     /// The VM is being destroyed. Intent: it is in the journal only.
     DestroyingVm,
+    /// What the machine has used of this host, as the kernel has counted it, and its size.
+    VmUsed {
+        /// Its virtual CPUs.
+        cpus: u32,
+        /// Its memory, MiB.
+        memory_mib: u32,
+        /// Processor time of the VMM and its servers of files, milliseconds, if the kernel counts it for groups.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpu_ms: Option<u64>,
+        /// Most memory of this host at once, MiB, if the kernel counts it for groups.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory_peak_mib: Option<u64>,
+    },
     /// The VM and its disk are gone.
     VmGone {
         /// The way in which the VMM ended.
@@ -644,6 +657,7 @@ impl Fact {
                 | Self::OutOfMemory { .. }
                 | Self::VmmOutOfMemory { .. }
                 | Self::DiskFailed { .. }
+                | Self::VmUsed { .. }
                 | Self::Over { .. }
         )
     }
@@ -803,6 +817,7 @@ pub(crate) mod tests {
             Fact::Stopping { reason },
             Fact::EntrypointExited { code: Some(0), signal: None },
             Fact::DestroyingVm,
+            Fact::VmUsed { cpus: 2, memory_mib: 1024, cpu_ms: Some(5), memory_peak_mib: Some(6) },
             Fact::VmGone { exit: text() },
             Fact::VmHandedOver,
             Fact::VmKept { folder: "/k".into() },

@@ -134,6 +134,7 @@ fn length_max(record: &FactRecord) -> u64 {
         Fact::Cut { .. }
         | Fact::Stopping { .. }
         | Fact::EntrypointExited { .. }
+        | Fact::VmUsed { .. }
         | Fact::VmGone { .. }
         | Fact::VmHandedOver
         | Fact::VmKept { .. }

@@ -36,7 +36,7 @@ mod vmm;
 pub mod walls;
 
 pub use accel::{Accel, AccelChoice, AccelChoiceError};
-pub use cgroup::{MachineLimits, MemoryKill, sweep_groups};
+pub use cgroup::{MachineLimits, MachineUse, MemoryKill, machine_use, sweep_groups};
 pub use driver::{
     ChooseError, ChosenDriver, DriverKind, DriverKindError, Pulling, UsableDrivers, choose, find, pull,
 };

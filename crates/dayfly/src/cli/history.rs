@@ -1,7 +1,7 @@
-//! `dayfly runs`, `dayfly jobs` and `dayfly why`: questions to the history and to the processes of this host.
+//! `dayfly runs`, `dayfly usage`, `dayfly jobs` and `dayfly why`: questions to the history and to the processes of this host.
 
-use clap::Args;
-use dayfly_fleet::history::Outcome;
+use clap::{Args, ValueEnum};
+use dayfly_fleet::history::{Outcome, UsageBy};
 
 use super::names;
 use crate::config::Time;
@@ -27,6 +27,57 @@ pub(crate) struct RunsArgs {
     /// Print one JSON object per line instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `dayfly usage`.
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// Property by which runs are added up
+    #[arg(long, value_enum, default_value_t = UsageWord::Repository, value_name = "WHAT")]
+    pub(crate) by: UsageWord,
+    /// Only runs that ended in this time, e.g. 12h, 7d; the history goes back 90 days at most
+    #[arg(long, value_name = "TIME", default_value = "30d")]
+    pub(crate) since: Time,
+    /// Only runs of this pool
+    #[arg(long, value_name = "POOL", add = names::pools())]
+    pub(crate) pool: Option<String>,
+    /// Price of a minute of one virtual CPU of a hosted runner, in any currency: shows what the same machines would cost there
+    #[arg(long, env = "DAYFLY_RATE", value_name = "PRICE", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Print comma-separated values instead of a table
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// Print one JSON object per line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The property by which runs are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UsageWord {
+    /// Repository of the job
+    Repository,
+    /// Workflow of the job; only a source of jobs that describes single jobs knows it
+    Workflow,
+    /// Pool of the runner
+    Pool,
+}
+
+impl UsageWord {
+    /// Returns the property.
+    pub(crate) fn by(self) -> UsageBy {
+        match self {
+            Self::Repository => UsageBy::Repository,
+            Self::Workflow => UsageBy::Workflow,
+            Self::Pool => UsageBy::Pool,
+        }
+    }
+}
+
+/// Parses a price.
+fn rate(text: &str) -> Result<f64, String> {
+    let price = text.parse::<f64>().ok().filter(|price| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| "expected a number such as 0.004".to_owned())
 }
 
 /// Arguments of `dayfly jobs`.

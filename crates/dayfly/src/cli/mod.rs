@@ -32,7 +32,7 @@ use crate::{defaults, rules};
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use clear::ClearArgs;
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
-pub(crate) use history::{JobsArgs, RunsArgs, WhyArgs};
+pub(crate) use history::{JobsArgs, RunsArgs, UsageArgs, UsageWord, WhyArgs};
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -111,6 +111,8 @@ pub(crate) enum Command {
     Jobs(JobsArgs),
     /// List the runs that have ended, with their jobs and results, the newest first
     Runs(RunsArgs),
+    /// Show what machines have used, how long jobs have waited, and which sizes would fit better
+    Usage(UsageArgs),
     /// Remove what processes have left that have died and that no start follows
     Clear(Box<ClearArgs>),
     /// Remove everything that dayfly has left on this host, after showing it and asking

@@ -27,6 +27,7 @@ pub(crate) mod template;
 pub(crate) mod token;
 pub(crate) mod trace;
 pub(crate) mod uninstall;
+pub(crate) mod usage;
 pub(crate) mod validate;
 pub(crate) mod vmm_launch;
 pub(crate) mod why;

@@ -19,10 +19,12 @@ mod index;
 mod record;
 mod segments;
 mod upkeep;
+mod usage;
 
 pub use entry::Entry;
 pub use fault::{Fault, Outcome};
 pub use index::{Index, IndexError, RunQuestion};
-pub use record::{RunRecord, Times};
+pub use record::{MachineUsed, RunRecord, Times};
 pub use segments::{AGE_MAX, BYTES_MAX, History, Place};
 pub use upkeep::keep_up;
+pub use usage::{Advice, MachineSize, Spread, Usage, UsageBy, usage_of};

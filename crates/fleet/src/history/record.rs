@@ -75,8 +75,26 @@ pub struct RunRecord {
     /// The way in which the VMM ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm_exit: Option<String>,
+    /// The size of the machine, and what it has used; none if it had none, or an earlier version ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<MachineUsed>,
     /// Its times.
     pub times: Times,
+}
+
+/// The size of a machine, and what it has used of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineUsed {
+    /// Its virtual CPUs.
+    pub cpus: u32,
+    /// Its memory, MiB.
+    pub memory_mib: u32,
+    /// Processor time, milliseconds, if it was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// Most memory of this host at once, MiB, if it was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_mib: Option<u64>,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -242,6 +260,15 @@ impl RunRecord {
             Fact::OutOfMemory { process, .. } => self.out_of_memory = Some(process.clone()),
             Fact::VmmOutOfMemory { whose, .. } => self.vmm_out_of_memory = Some(*whose),
             Fact::DiskFailed { reason } => self.disk_failed = Some(reason.clone()),
+            Fact::VmUsed { cpus, memory_mib, cpu_ms, memory_peak_mib } => {
+                let (cpus, memory_mib) = (*cpus, *memory_mib);
+                self.used = Some(MachineUsed {
+                    cpus,
+                    memory_mib,
+                    cpu_ms: *cpu_ms,
+                    memory_peak_mib: *memory_peak_mib,
+                });
+            }
             Fact::VmGone { exit } => {
                 times.gone = times.gone.max(Some(at));
                 self.vm_exit = Some(exit.clone());
@@ -321,6 +348,7 @@ mod tests {
             Fact::JobStarted { job: "build".to_owned() },
             Fact::JobFinished { result: JobResult::Succeeded },
             Fact::DestroyingVm,
+            Fact::VmUsed { cpus: 2, memory_mib: 1024, cpu_ms: Some(900), memory_peak_mib: Some(700) },
             Fact::VmGone { exit: "it powered off".to_owned() },
             Fact::DeletingRegistration,
             Fact::RegistrationEnded { how: RegistrationEnd::Gone },

@@ -1,5 +1,6 @@
 //! Ends a runner: its machine, its registration, its files.
 
+use dayfly_vm::MachineUse;
 use tokio::time::Instant;
 
 use super::{Run, RunnerEnd, RunnerError};
@@ -8,6 +9,7 @@ use crate::fact::{Fact, Moment, OverHow, RegistrationEnd};
 use crate::history::History;
 use crate::instance::{machine_of, reserve_of};
 use crate::journal;
+use crate::pool::MachineSpec;
 use crate::registration::{self, WhenBusy};
 use crate::state::{AppState, RegistrationState, VmState};
 use crate::stop::StopOrder;
@@ -75,9 +77,17 @@ impl Run<'_> {
         } else {
             vm.stop(self.pool.limits.power_off).await
         };
+        self.tell_use().await;
         vm.destroy().await?;
         self.tell_end(Fact::VmGone { exit: exit.to_string() }).await;
         Ok(())
+    }
+
+    /// Tells what the machine has used, as long as the kernel's counts are there.
+    async fn tell_use(&mut self) {
+        let MachineUse { cpu_ms, memory_peak_mib } = dayfly_vm::machine_use(&machine_of(&self.folder));
+        let MachineSpec { cpus, memory_mib, .. } = self.pool.spec.machine;
+        self.tell_end(Fact::VmUsed { cpus, memory_mib, cpu_ms, memory_peak_mib }).await;
     }
 
     async fn end_vm_that_did_not_start(&mut self) -> Result<(), RunnerError> {

@@ -20,6 +20,7 @@ mod home;
 mod limits;
 mod mounts;
 mod record;
+mod usage;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +32,7 @@ pub(crate) use group::Group;
 pub use group::MemoryKill;
 pub(crate) use limits::GroupSize;
 pub(crate) use record::{find, remove};
+pub use usage::{MachineUse, machine_use};
 
 /// Beginning of the names of all groups of machines.
 const PREFIX: &str = "dayfly-vm-";

@@ -247,6 +247,9 @@ fn tell(record: &FactRecord) {
             tracing::info!("{of}the forge says that job {job} ended: {}", conclusion.as_str());
         }
         Fact::Stopping { reason } => tracing::info!("{of}is being stopped: {reason}"),
+        Fact::VmUsed { cpu_ms, memory_peak_mib, .. } => {
+            tracing::debug!("{of}machine has used {cpu_ms:?} ms of processors and {memory_peak_mib:?} MiB");
+        }
         Fact::VmGone { exit } => tracing::info!("{of}machine is gone ({exit})"),
         Fact::VmHandedOver => tracing::info!("{of}goes on; the next start takes it over"),
         Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),
