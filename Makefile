@@ -19,7 +19,7 @@ WORKFLOW ?= demo/workflow.yml
 PREFIX ?= /usr/local
 
 .PHONY: help setup setup-tests build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
-.PHONY: install uninstall deb release test-deb
+.PHONY: docs install uninstall deb release test-deb
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
@@ -39,6 +39,9 @@ install: ## install what `make build` has built: programs, unit, completions, ma
 
 uninstall: ## remove what `make install` has installed (`dayfly uninstall` removes the state)
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install --remove
+
+docs: ## build the site of docs/ in target/book and check its links (mdBook is built once)
+	@scripts/docs
 
 deb: build ## make a Debian package of what `make build` has built, target/package/*.deb
 	@scripts/deb

@@ -10,6 +10,8 @@ mod defaults;
 mod exit;
 mod labels;
 mod log;
+#[cfg(test)]
+mod pages;
 mod printer;
 mod proxy;
 mod rules;
