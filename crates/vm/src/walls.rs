@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{self, Controller};
 use crate::driver::DriverKind;
 use crate::host::{Check, CheckState};
-use crate::launch::{self, CallFilter, LaunchOrder, NetworkPlace, User};
+use crate::launch::{self, CallFilter, LaunchOrder, NetworkPlace, Program, Task, User};
 use crate::vm_host::VmHost;
 use crate::vmm;
 
@@ -204,11 +204,11 @@ impl Ground {
 impl Walls {
     /// Returns the walls of the VMM that an order starts; none if it starts a server of files.
     pub(crate) fn of(order: &LaunchOrder) -> Option<Self> {
-        let CallFilter::Vmm(calls) = order.calls else { return None };
+        let Task::Program(Program { calls: CallFilter::Vmm(calls), .. }) = &order.task else { return None };
         let ground = Ground {
             is_root: !matches!(order.user, User::Same),
             landlock: launch::landlock_version(),
-            shares_network: order.network == NetworkPlace::Host,
+            shares_network: order.network == NetworkPlace::Inherited,
             is_script: calls.programs,
         };
         Some(Self::between(&ground.gaps()))

@@ -54,7 +54,7 @@ pub(super) fn unless_call(call: libc::c_long, skip: u8) -> sock_filter {
 }
 
 /// Skips so many instructions unless the loaded value is this one.
-pub(super) fn unless_equal(value: u32, skip: u8) -> sock_filter {
+fn unless_equal(value: u32, skip: u8) -> sock_filter {
     jump_unless(BPF_JEQ, value, skip)
 }
 
@@ -64,7 +64,7 @@ pub(super) fn unless_any(bits: u32, skip: u8) -> sock_filter {
 }
 
 /// Skips so many instructions if the loaded value is this one.
-pub(super) fn if_equal(value: u32, skip: u8) -> sock_filter {
+fn if_equal(value: u32, skip: u8) -> sock_filter {
     sock_filter { jt: skip, ..jump_unless(BPF_JEQ, value, 0) }
 }
 
@@ -76,6 +76,24 @@ pub(super) fn allow() -> sock_filter {
 /// Makes the call fail with this error.
 pub(super) fn refuse(error: i32) -> sock_filter {
     answer(SECCOMP_RET_ERRNO | error.cast_unsigned())
+}
+
+/// Allows a call only with one of these values as the argument with this index; with others it fails with `error`.
+pub(super) fn only(
+    all: &mut Vec<sock_filter>,
+    call: libc::c_long,
+    argument: u32,
+    values: &[u32],
+    error: i32,
+) {
+    // Lists of values are short.
+    let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
+    all.extend([unless_call(call, count + 3), load_argument(argument)]);
+    let (last, others) = (values[values.len() - 1], &values[..values.len() - 1]);
+    for (behind, &value) in (1..count).rev().zip(others) {
+        all.push(if_equal(value, behind));
+    }
+    all.extend([unless_equal(last, 1), allow(), refuse(error)]);
 }
 
 fn load(offset: u32) -> sock_filter {

@@ -10,7 +10,7 @@
 use libc::{c_long, sock_filter};
 use serde::{Deserialize, Serialize};
 
-use super::bpf::{allow, begin, if_equal, load_argument, refuse, unless_any, unless_call, unless_equal};
+use super::bpf::{allow, begin, load_argument, only, refuse, unless_any, unless_call};
 
 /// The system calls that a VMM may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,11 +211,11 @@ impl VmmCalls {
         if !self.programs {
             // Its threads signal each other with `tgkill`. Both take the process first.
             for call in [libc::SYS_kill, libc::SYS_tgkill] {
-                only(&mut all, call, &[own], libc::EPERM);
+                only(&mut all, call, 0, &[own], libc::EPERM);
             }
         }
         // Limits of its own, and no other process's.
-        only(&mut all, libc::SYS_prlimit64, &[0, own], libc::EPERM);
+        only(&mut all, libc::SYS_prlimit64, 0, &[0, own], libc::EPERM);
         all.push(refuse(libc::ENOSYS));
         all
     }
@@ -238,19 +238,7 @@ impl VmmCalls {
         if self.network {
             families.extend(internet);
         }
-        only(all, libc::SYS_socket, &families, libc::EAFNOSUPPORT);
-        only(all, libc::SYS_socketpair, &[local], libc::EAFNOSUPPORT);
+        only(all, libc::SYS_socket, 0, &families, libc::EAFNOSUPPORT);
+        only(all, libc::SYS_socketpair, 0, &[local], libc::EAFNOSUPPORT);
     }
-}
-
-/// Allows a call only with one of these values as its first argument; with others it fails with `error`.
-fn only(all: &mut Vec<sock_filter>, call: c_long, values: &[u32], error: i32) {
-    // Lists of values are short.
-    let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
-    all.extend([unless_call(call, count + 3), load_argument(0)]);
-    let (last, others) = (values[values.len() - 1], &values[..values.len() - 1]);
-    for (behind, &value) in (1..count).rev().zip(others) {
-        all.push(if_equal(value, behind));
-    }
-    all.extend([unless_equal(last, 1), allow(), refuse(error)]);
 }

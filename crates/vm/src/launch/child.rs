@@ -1,6 +1,7 @@
-//! The launcher's side: becomes a VMM, step by step.
+//! The launcher's side: becomes a VMM or a server of files, step by step.
 #![expect(unsafe_code, reason = "descriptors by number, and one ioctl without a safe wrapper")]
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -14,7 +15,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use super::bpf;
 use super::landlock;
 use super::modes;
-use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, User};
+use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, Program, Task, User};
+use super::root::OwnRoot;
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -58,13 +60,20 @@ struct Failure {
     cause: io::Error,
 }
 
+/// The user that this process becomes.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    user: User,
+    /// The id of a user of its own.
+    own: u32,
+}
+
 fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
     move |cause| Failure { step, cause: cause.into() }
 }
 
-/// Becomes the VMM that the order on descriptor `fd` describes. The internal command `vmm-launch` calls it before any
-/// thread is started. It returns only after a failure. If it has received an order, it reports the failure through the
-/// descriptor.
+/// Carries out the order on descriptor `fd`. The internal command `vmm-launch` calls it before any thread is started. It
+/// returns only after a failure. If it has received an order, it reports the failure through the descriptor.
 pub fn main(fd: i32) -> ExitCode {
     // SAFETY: the descriptor was handed to this process for this purpose alone, and stays open until the program takes
     // its place.
@@ -95,12 +104,8 @@ pub fn main(fd: i32) -> ExitCode {
 /// 5. The user changes, which needs capabilities, and then capabilities go for good.
 /// 6. Landlock and the filter of calls need `no_new_privs` from a program without capabilities. Landlock looks at the files of the
 ///    new root and at the descriptors. The filter is last, because all steps before it make calls that the program must not make.
-fn launch(
-    socket: &OwnedFd,
-    order: LaunchOrder,
-    descriptors: Vec<OwnedFd>,
-) -> Result<std::convert::Infallible, Failure> {
-    let host_id = host_id().map_err(failed("read its process id"))?;
+fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Result<Infallible, Failure> {
+    let own = USER_BASE + host_id().map_err(failed("read its process id"))?;
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_namespaces(order.user, order.network)?;
     if let NetworkPlace::Empty { listen } = order.network {
@@ -110,23 +115,37 @@ fn launch(
         }
     }
     set_limits(&order)?;
-    if order.small_pages {
+    let LaunchOrder { user, root, task, .. } = order;
+    let identity = Identity { user, own };
+    match task {
+        Task::Program(program) => become_program(program, &root, identity, descriptors),
+    }
+}
+
+/// Runs the steps from the root on for a program, which takes the place of this process.
+fn become_program(
+    program: Program,
+    root: &OwnRoot,
+    identity: Identity,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Infallible, Failure> {
+    if program.small_pages {
         forbid_huge_pages().map_err(failed("forbid huge pages"))?;
     }
-    order.root.enter().map_err(failed("enter a root of its own"))?;
+    root.enter().map_err(failed("enter a root of its own"))?;
     close_at_exec().map_err(failed("mark inherited descriptors close-on-exec"))?;
-    place_descriptors(&order.descriptors, descriptors).map_err(failed("place the descriptors"))?;
-    give_up_privileges(order.user, USER_BASE + host_id)?;
+    place_descriptors(&program.descriptors, descriptors).map_err(failed("place the descriptors"))?;
+    give_up_privileges(identity)?;
     // A server of files makes its export the root, and no program that Landlock limits may do so.
-    if let CallFilter::Vmm(calls) = order.calls {
-        landlock::restrict(&order.root.devices, &order.descriptors, calls.network)
+    if let CallFilter::Vmm(calls) = program.calls {
+        landlock::restrict(&root.devices, &program.descriptors, calls.network)
             .map_err(failed("limit itself by Landlock"))?;
     }
-    filter_calls(order.calls).map_err(failed("filter its system calls"))?;
-    let cause = Command::new(&order.program)
-        .args(&order.args)
+    filter_calls(program.calls).map_err(failed("filter its system calls"))?;
+    let cause = Command::new(&program.path)
+        .args(&program.args)
         .env_clear()
-        .envs(order.env)
+        .envs(program.env)
         .current_dir("/")
         .stdin(Stdio::null())
         .exec();
@@ -251,8 +270,8 @@ fn host_id() -> io::Result<u32> {
     own.to_string_lossy().parse().map_err(io::Error::other)
 }
 
-/// Drops privileges in such a way that the program cannot regain them. `own` is the id of a user of its own.
-fn give_up_privileges(user: User, own: u32) -> Result<(), Failure> {
+/// Drops privileges in such a way that the program cannot regain them.
+fn give_up_privileges(Identity { user, own }: Identity) -> Result<(), Failure> {
     let kept = if matches!(user, User::Root) { &SERVER_CAPABILITIES[..] } else { &[] };
     drop_bounding_set(kept)?;
     let none = CapabilitySet::empty();

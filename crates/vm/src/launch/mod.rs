@@ -36,6 +36,6 @@ pub(crate) use child::is_user_of_vmm;
 pub(crate) use export::{EXPORT, Export};
 pub(crate) use landlock::version as landlock_version;
 pub(crate) use libraries::{EVERYTHING, LIBRARY_LIST, libraries};
-pub(crate) use order::{CallFilter, LaunchOrder, NetworkPlace, User};
+pub(crate) use order::{CallFilter, LaunchOrder, NetworkPlace, Program, Task, User};
 pub(crate) use parent::{Launched, launch};
 pub(crate) use root::OwnRoot;

@@ -19,28 +19,43 @@ const DATAGRAM_MAX: usize = 64 * 1024;
 /// Most descriptors that are attached to a datagram.
 pub(crate) const DESCRIPTORS_MAX: usize = 32;
 
-/// The program that the launcher must become.
+/// The task of a launcher, and the walls around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaunchOrder {
-    /// The program, as an absolute path.
-    pub(crate) program: PathBuf,
+    /// The user that the launcher becomes.
+    pub(crate) user: User,
+    /// The network namespace of the task.
+    pub(crate) network: NetworkPlace,
+    /// The root folder of the task.
+    pub(crate) root: OwnRoot,
+    /// The greatest length to which it can write a file, bytes; none for a server of files.
+    pub(crate) file_bytes_max: Option<u64>,
+    /// The task.
+    pub(crate) task: Task,
+}
+
+/// The task of a launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Task {
+    /// Become a program.
+    Program(Program),
+}
+
+/// A program that a launcher becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// Its absolute path.
+    pub(crate) path: PathBuf,
     /// Its arguments, without its name.
     pub(crate) args: Vec<String>,
     /// Its whole environment.
     pub(crate) env: Vec<(String, String)>,
-    /// The numbers for the descriptors that are sent with this order, in the same sequence.
+    /// The numbers for the descriptors that are sent with the order, in the same sequence.
     pub(crate) descriptors: Vec<i32>,
-    /// The user that the program runs as.
-    pub(crate) user: User,
-    /// The network namespace that the program runs in.
-    pub(crate) network: NetworkPlace,
-    /// The root folder of the program.
-    pub(crate) root: OwnRoot,
-    /// The greatest length to which it can write a file, bytes; none for a server of files.
-    pub(crate) file_bytes_max: Option<u64>,
-    /// The system calls that the program may make.
+    /// The system calls that it may make.
     pub(crate) calls: CallFilter,
-    /// True if the program must get its memory in small pages only.
+    /// True if it must get its memory in small pages only.
     pub(crate) small_pages: bool,
 }
 
@@ -54,7 +69,7 @@ pub(crate) enum CallFilter {
     Server,
 }
 
-/// The network namespace that a program runs in.
+/// The network namespace of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NetworkPlace {
@@ -63,11 +78,11 @@ pub(crate) enum NetworkPlace {
         /// A port of that loopback to listen on.
         listen: Option<u16>,
     },
-    /// This host's namespace.
-    Host,
+    /// The namespace of the thread that starts the launcher.
+    Inherited,
 }
 
-/// The user that a program runs as.
+/// The user that a launcher becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum User {
@@ -89,7 +104,7 @@ pub(crate) enum User {
 pub(crate) enum LaunchReply {
     /// The listener is attached to this message.
     Listening,
-    /// The launcher could not start the program.
+    /// The launcher could not begin its task.
     Failed {
         /// The step that failed.
         step: String,

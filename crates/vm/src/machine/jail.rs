@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::spawn::Recipe;
 use crate::accel::Accel;
-use crate::launch::{CallFilter, LaunchError, LaunchOrder, NetworkPlace, OwnRoot, User, VmmCalls};
+use crate::launch::{
+    CallFilter, LaunchError, LaunchOrder, NetworkPlace, OwnRoot, Program, Task, User, VmmCalls,
+};
 use crate::network::Connection;
 use crate::vmm;
 
@@ -18,19 +20,21 @@ impl Recipe {
     /// Returns the order for a VMM that gets these descriptors.
     pub(super) fn order(&self, descriptors: &[OwnedFd]) -> Result<LaunchOrder, LaunchError> {
         Ok(LaunchOrder {
-            program: self.command.program.clone(),
-            args: self.command.args.clone(),
-            env: self.command.env.clone(),
-            descriptors: self.command.descriptors.iter().map(|&(number, _)| number).collect(),
             user: user(self.accel),
             root: OwnRoot { files: self.command.files.clone(), devices: devices(self.accel), export: None },
             file_bytes_max: Some(file_bytes_max(descriptors, self.size.memory_mib)?),
-            calls: CallFilter::Vmm(self.calls()),
-            small_pages: self.command.small_pages,
+            task: Task::Program(Program {
+                path: self.command.program.clone(),
+                args: self.command.args.clone(),
+                env: self.command.env.clone(),
+                descriptors: self.command.descriptors.iter().map(|&(number, _)| number).collect(),
+                calls: CallFilter::Vmm(self.calls()),
+                small_pages: self.command.small_pages,
+            }),
             network: match *self.connection {
                 // The descriptor of the network card works in any network namespace.
                 Connection::Own(_) => NetworkPlace::Empty { listen: None },
-                Connection::Open => NetworkPlace::Host,
+                Connection::Open => NetworkPlace::Inherited,
                 Connection::Shut => {
                     NetworkPlace::Empty { listen: self.forward.map(|forward| forward.guest_port) }
                 }

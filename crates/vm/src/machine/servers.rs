@@ -9,7 +9,9 @@ use dayfly_host::socket::SocketFolder;
 use super::record::MachineRecord;
 use super::spawn::{Outputs, Recipe, Unclaimed};
 use crate::cgroup::Group;
-use crate::launch::{self, CallFilter, LaunchError, LaunchOrder, Launched, NetworkPlace, OwnRoot, User};
+use crate::launch::{
+    self, CallFilter, LaunchError, LaunchOrder, Launched, NetworkPlace, OwnRoot, Program, Task, User,
+};
 use crate::process::Process;
 use crate::virtiofs::{self, Share, Shares};
 
@@ -77,16 +79,18 @@ impl Recipe {
         let shares: &Shares = self.shares.as_ref().ok_or_else(missing)?;
         let Share { export, .. } = shares.list.get(number).ok_or_else(missing)?;
         let order = LaunchOrder {
-            program: shares.server.clone(),
-            args: shares.args(LISTENER),
-            env: Vec::new(),
-            descriptors: vec![LISTENER],
             user: User::Root,
             network: NetworkPlace::Empty { listen: None },
-            file_bytes_max: None,
-            calls: CallFilter::Server,
-            small_pages: false,
             root: OwnRoot { files: shares.files(), devices: vec![NULL.into()], export: Some(export.clone()) },
+            file_bytes_max: None,
+            task: Task::Program(Program {
+                path: shares.server.clone(),
+                args: shares.args(LISTENER),
+                env: Vec::new(),
+                descriptors: vec![LISTENER],
+                calls: CallFilter::Server,
+                small_pages: false,
+            }),
         };
         launch::launch(&self.launcher, &order, &[listener], |pid| {
             MachineRecord::of_process(pid, &self.name)?.write_server(&self.run_dir, number)?;
