@@ -59,6 +59,9 @@ pub const TEMPLATE: Retry =
 /// files or space. It does not count as a failure of the thing that was to be made, and is tried as long as it is wanted.
 pub const SCARCE: Retry =
     Retry { first: Duration::from_secs(30), factor: 2, limit: Duration::from_secs(300), attempts: None };
+/// A port on which this process has listened before. A child that another thread is about to start holds the old listener until
+/// it has become its program, which takes some milliseconds.
+pub const OWN_PORT: Retry = growing(Duration::from_millis(5), Duration::from_millis(100), 10);
 
 /// The building of an image or of a part of it that has become too old. The old one serves meanwhile, so that there is no
 /// hurry; a mirror that is down for a day costs few attempts.

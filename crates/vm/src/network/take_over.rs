@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
+use dayfly_host::retry;
 use rustix::process::PidfdGetfdFlags;
 
 use super::address::GATEWAY;
@@ -58,12 +59,26 @@ fn listen_in_namespace(tap: &OwnedFd, port: u16) -> Result<TcpListener, NetworkE
     let namespace = namespace_of(tap).map_err(step("find the machine's namespace"))?;
     let listen = move || {
         rustix::thread::move_into_link_name_space(namespace.as_fd(), None)?;
-        TcpListener::bind(SocketAddr::from((GATEWAY, port)))
+        listen_again(SocketAddr::from((GATEWAY, port)))
     };
     let thread = std::thread::Builder::new().name("network".to_owned()).spawn(listen);
     let listener = thread.map_err(step("start a thread"))?.join();
     let panicked = |_| Err(io::Error::other("its thread has panicked"));
     listener.unwrap_or_else(panicked).map_err(step("listen on the forwarded port"))
+}
+
+/// Listens at an address at which this process may have listened before.
+fn listen_again(address: SocketAddr) -> io::Result<TcpListener> {
+    let mut failures = 0;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                failures += 1;
+                std::thread::sleep(retry::OWN_PORT.pause_after(failures).ok_or(error)?);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Returns the namespace of a tap device.
