@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use dayfly_fleet::pool::Registration;
-use dayfly_vm::{Entrypoint, Mount};
+use dayfly_forge::ApiBase;
+use dayfly_vm::{DriverKind, Entrypoint, Mount, NetworkPolicy};
 use secrecy::SecretString;
 
 use crate::cli::RegistrationWord;
@@ -74,6 +75,32 @@ pub(crate) fn mount_is_there(mount: &Mount) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("the mount {}: {} is not there", String::from(mount.clone()), mount.host.display()))
+}
+
+/// Checks that a network policy can be enforced.
+///
+/// # Errors
+/// The driver gives its machines no network of their own, or the forge is more than one host.
+pub(crate) fn network(
+    policy: NetworkPolicy,
+    driver: Option<DriverKind>,
+    forge: &ApiBase,
+) -> Result<(), String> {
+    if policy != NetworkPolicy::None {
+        return Ok(());
+    }
+    if let Some(driver) = driver.filter(|&driver| driver != DriverKind::Qemu) {
+        return Err(format!(
+            "network = none needs the driver qemu: machines of {driver} have no network of their own"
+        ));
+    }
+    if forge.is_github() {
+        let host = forge.url().host_str().unwrap_or_default();
+        return Err(format!(
+            "network = none lets through the forge's own host alone, and a runner of {host} needs many hosts of GitHub"
+        ));
+    }
+    Ok(())
 }
 
 /// Returns the entrypoint as the machine sees it: the requested one, or the guest binary in the folder of guest programs.

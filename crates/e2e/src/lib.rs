@@ -29,6 +29,11 @@ pub fn prepared(variable: &str) -> PathBuf {
     }
 }
 
+/// Returns the DNS server that machines use if they were given this one: as root, the gate of their own network.
+pub fn name_server(dns: &str) -> &str {
+    if rustix::process::geteuid().is_root() { "10.0.2.2" } else { dns }
+}
+
 /// Returns the id of the image that tests boot, regardless of other images in the state folder.
 pub fn image() -> String {
     image_of("DAYFLY_TEST_IMAGE")

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "threads enter namespaces")]
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -14,13 +14,16 @@ use std::time::Duration;
 use dayfly_e2e::{image, prepared};
 use dayfly_image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
-    VmHost, VmSpec,
+    AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, NetworkPolicy,
+    QemuSettings, VmEvent, VmHost, VmSpec,
 };
 use rustix::thread::UnshareFlags;
 
 /// Longest time that a machine may take to start and exit on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The DNS server in the world beyond the host.
+const DNS_SERVER: &str = "192.0.2.53";
 
 /// A script that tries everything that root in the machine can do.
 const LOOK_AROUND: &str = r#"#!/bin/bash
@@ -32,6 +35,9 @@ echo "metadata $(reach 169.254.169.254 80)"
 echo "allowed $(reach 192.168.7.8 80)"
 echo "host $(reach 203.0.113.1 80)"
 echo "forward $(reach 10.0.2.2 4321)"
+echo "named $(reach world.example 80)"
+echo "rebound $(reach rebound.example 80)"
+echo "forge $(reach forge.example 80)"
 echo "read $(cat '/mnt/in, here/note')"
 mount -o remount,rw '/mnt/in, here'
 touch '/mnt/in, here/new' 2>/dev/null && echo "written to what is read-only"
@@ -61,9 +67,36 @@ fn serve(address: &str, word: &'static str) -> u16 {
     port
 }
 
+/// Answers questions for the addresses of three names. The question ends with its name, its type and its class.
+fn answer_names(server: &str) {
+    let socket = UdpSocket::bind((server, 53)).expect("a socket");
+    std::thread::spawn(move || {
+        let mut bytes = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+            let label = &bytes[13..13 + usize::from(bytes[12])];
+            let address = match label {
+                b"world" => Ipv4Addr::new(203, 0, 113, 80),
+                b"rebound" => Ipv4Addr::new(192, 168, 7, 7),
+                b"forge" => Ipv4Addr::new(192, 168, 7, 8),
+                _ => continue,
+            };
+            let end = 12 + label.len() + "..example.".len() + 4;
+            let is_address = bytes[..length].get(end - 4..end) == Some(&[0, 1, 0, 1]);
+            let counts = [0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0];
+            let mut answer = [&bytes[..2], &counts[..], &bytes[12..end]].concat();
+            if is_address {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(address.octets());
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+}
+
 /// Creates a network namespace for everything beyond the host, behind a separate link.
 fn make_world() {
-    const ADDRESSES: [&str; 4] = ["203.0.113.80", "192.168.7.7", "192.168.7.8", "169.254.169.254"];
+    const ADDRESSES: [&str; 5] =
+        ["203.0.113.80", "192.168.7.7", "192.168.7.8", "169.254.169.254", DNS_SERVER];
     let (here, place) = mpsc::channel();
     let (linked, link) = mpsc::channel();
     let (made, done) = mpsc::channel();
@@ -77,6 +110,7 @@ fn make_world() {
             ip(&format!("address add {address}/32 dev w0"));
         }
         serve("0.0.0.0:80", "world");
+        answer_names(DNS_SERVER);
         made.send(()).expect("a receiver");
     });
     ip(&format!("link add up0 type veth peer name w0 netns {}", place.recv().expect("a namespace")));
@@ -128,10 +162,10 @@ fn spec(folder: &Path, forge: u16) -> VmSpec {
             }),
         },
         network: Network {
-            egress: Egress::Open,
-            dns: [192, 0, 2, 53].into(),
             forward: Some(Forward { guest_port: 4321, to: ([127, 0, 0, 1], forge).into() }),
             allow: vec![([192, 168, 7, 8], 80).into()],
+            names: vec!["forge.example".to_owned()],
+            ..Network::new(NetworkPolicy::default(), DNS_SERVER.parse().expect("an address"))
         },
         environment: folder.join("run/environment"),
         settings: settings().into(),
@@ -218,6 +252,12 @@ async fn look_around(folder: &Path, spec: VmSpec) -> Vec<String> {
     said
 }
 
+fn assert_said(said: &[String], expected: &[&str]) {
+    for line in expected {
+        assert!(said.iter().any(|said| said.ends_with(line)), "no \"{line}\" in\n{}", said.join("\n"));
+    }
+}
+
 #[tokio::test]
 async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
     if !rustix::process::geteuid().is_root() {
@@ -232,20 +272,21 @@ async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
     let said = look_around(folder.path(), spec(folder.path(), forge)).await;
 
     let expected = [
-        "dns nameserver 192.0.2.53",
+        "dns nameserver 10.0.2.2",
         "internet world",
         "private nothing",
         "metadata nothing",
         "allowed world",
         "host nothing",
         "forward forge",
+        "named world",
+        "rebound nothing",
+        "forge world",
         "read what the host wrote",
         "wrote",
         "file 1234 of 4",
     ];
-    for line in expected {
-        assert!(said.iter().any(|said| said.ends_with(line)), "no \"{line}\" in\n{}", said.join("\n"));
-    }
+    assert_said(&said, &expected);
     assert!(!said.iter().any(|line| line.contains("read-only")), "{}", said.join("\n"));
     assert_eq!(std::fs::read_dir(folder.path().join("in")).expect("read").count(), 1);
     let written = std::fs::read_to_string(folder.path().join("out, put/note")).expect("written");
@@ -258,4 +299,42 @@ async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
         .collect();
     left.sort();
     assert_eq!(left, ["console.log", "environment", "vmm.log"]);
+}
+
+#[tokio::test]
+async fn a_machine_with_the_policy_none_reaches_its_forge_alone_and_an_open_one_its_host_too() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    enter_new_network();
+    make_world();
+    let forge = serve("127.0.0.1:0", "forge");
+    serve("203.0.113.1:80", "host");
+    let none = [
+        "dns nameserver 10.0.2.2",
+        "internet nothing",
+        "private nothing",
+        "metadata nothing",
+        "host nothing",
+        "named nothing",
+        "rebound nothing",
+    ];
+    let open = [
+        "dns nameserver 192.0.2.53",
+        "internet world",
+        "private world",
+        "metadata world",
+        "host host",
+        "named world",
+        "rebound world",
+    ];
+    for (policy, expected) in [(NetworkPolicy::None, none), (NetworkPolicy::Open, open)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        prepare(folder.path());
+        let mut spec = spec(folder.path(), forge);
+        spec.network.egress = Egress::Policy(policy);
+        let said = look_around(folder.path(), spec).await;
+        assert_said(&said, &expected);
+        assert_said(&said, &["allowed world", "forward forge", "forge world"]);
+    }
 }

@@ -105,6 +105,12 @@ impl ApiBase {
         }
     }
 
+    /// Returns true if the forge is GitHub itself: github.com, or a tenant of ghe.com. It has more hosts than its API's.
+    pub fn is_github(&self) -> bool {
+        let host = self.0.host_str().unwrap_or_default();
+        host == "api.github.com" || host.ends_with(".ghe.com")
+    }
+
     /// Returns true if the forge's host is a loopback address, `localhost` or a name below `localhost`.
     pub(super) fn is_loopback(&self) -> bool {
         let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
@@ -170,6 +176,9 @@ mod tests {
         let web = |text: &str| ApiBase::from_host_or_url(text).unwrap().web_url();
         assert_eq!(web("github.com"), "https://github.com");
         assert_eq!(web("api.github.com"), "https://github.com");
+        let is_github = |text: &str| ApiBase::from_host_or_url(text).unwrap().is_github();
+        assert!(is_github("github.com") && is_github("acme.ghe.com"));
+        assert!(!is_github("ghes.example") && !is_github("github.com.evil.example"));
         assert_eq!(web("corp.ghe.com"), "https://corp.ghe.com");
         assert_eq!(web("api.ghes.example:8443"), "https://api.ghes.example:8443");
         assert_eq!(web("http://127.0.0.1:8080/api/v3"), "http://127.0.0.1:8080");

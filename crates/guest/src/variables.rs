@@ -4,7 +4,7 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 25] = [
+const OF_HOST: [&str; 26] = [
     "APP_ID",
     "APP_INSTALLATION",
     "APP_KEY_FILE",
@@ -22,6 +22,7 @@ const OF_HOST: [&str; 25] = [
     "MAX_AGE",
     "MEMORY",
     "MOUNT",
+    "NETWORK",
     "PAT",
     "PREFIX",
     "PULL",

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_image::{BuildSettings, Cancel, Progress, build};
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, QemuSettings, VmEvent,
-    VmHost, VmSpec,
+    AccelChoice, Driver, Entrypoint, Forward, Launcher, Machine, Network, NetworkPolicy, QemuSettings,
+    VmEvent, VmHost, VmSpec,
 };
 
 fn main() -> ExitCode {
@@ -85,10 +85,8 @@ fn main() -> ExitCode {
                 }),
             },
             network: Network {
-                egress: Egress::Open,
-                dns: [1, 1, 1, 1].into(),
                 forward: Some(Forward { guest_port: to.port(), to }),
-                allow: Vec::new(),
+                ..Network::new(NetworkPolicy::default(), [1, 1, 1, 1].into())
             },
             environment: environment.clone(),
             settings: "RUNNER_ID=0-example\n".into(),

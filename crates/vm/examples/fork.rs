@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dayfly_image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, QemuSettings, TemplateSettings,
-    VmEvent, VmHost, VmSpec,
+    AccelChoice, Driver, Entrypoint, Launcher, Machine, Network, NetworkPolicy, QemuSettings,
+    TemplateSettings, VmEvent, VmHost, VmSpec,
 };
 
 fn main() -> ExitCode {
@@ -43,8 +43,7 @@ fn main() -> ExitCode {
             }),
         }),
     };
-    let network =
-        Network { egress: Egress::Open, dns: [1, 1, 1, 1].into(), forward: None, allow: Vec::new() };
+    let network = Network::new(NetworkPolicy::default(), [1, 1, 1, 1].into());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let start = Instant::now();

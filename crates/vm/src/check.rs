@@ -273,6 +273,7 @@ impl CheckRun {
                 dns: Ipv4Addr::LOCALHOST.into(),
                 forward: None,
                 allow: Vec::new(),
+                names: Vec::new(),
             },
             environment,
             settings: settings.into(),

@@ -49,7 +49,7 @@ pub use machine::{
     destroy_leftover, is_alive, may_live, take_over,
 };
 pub use mount::{Mount, MountError};
-pub use network::NetworkError;
+pub use network::{NetworkError, NetworkPolicy};
 pub use pace::{NoMemory, OVERCOMMIT};
 pub use spec::{
     Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,

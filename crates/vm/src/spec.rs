@@ -10,6 +10,7 @@ use crate::fork::template::TemplateSettings;
 use crate::forward::Forward;
 use crate::machine::StartError;
 use crate::mount::Mount;
+use crate::network::NetworkPolicy;
 use dayfly_image::{Image, ImageResolver, InUse};
 use secrecy::SecretString;
 
@@ -89,13 +90,19 @@ pub struct QemuSettings {
 }
 
 /// The networks that a machine reaches besides its forge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// The internet. If this process runs as root, this host and private networks are excluded.
-    #[default]
-    Open,
-    /// Nothing but the forwarded port.
+    /// Those of its pool's policy. If this process does not run as root, only [`NetworkPolicy::None`] can be enforced, with
+    /// the driver `qemu`; the others reach all that this host reaches.
+    Policy(NetworkPolicy),
+    /// Nothing but the forwarded port, by the VMM's own network, for a machine that runs no job.
     Shut,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::Policy(NetworkPolicy::default())
+    }
 }
 
 /// The addresses that a machine may reach. Machines have IPv4 only.
@@ -110,6 +117,15 @@ pub struct Network {
     /// The forge's addresses, which are allowed (TCP) even if they are private or the host's own. IPv6 and loopback
     /// addresses are skipped because they cannot work.
     pub allow: Vec<SocketAddr>,
+    /// The forge's host names, which are resolved whatever the policy is.
+    pub names: Vec<String>,
+}
+
+impl Network {
+    /// Returns a network without a forge.
+    pub fn new(policy: NetworkPolicy, dns: IpAddr) -> Self {
+        Self { egress: Egress::Policy(policy), dns, forward: None, allow: Vec::new(), names: Vec::new() }
+    }
 }
 
 /// The program that is started in the machine once the machine is up.
@@ -159,12 +175,19 @@ impl VmSpec {
         // Init, Docker and a runner app do not fit into less.
         size("MiB of memory", self.machine.memory_mib.into(), 256, 1024 * 1024)?;
         match &self.machine.driver {
-            Driver::Qemu(qemu) => size("MiB of disk", qemu.disk_mib, 256, 16 * 1024 * 1024),
+            Driver::Qemu(qemu) => return size("MiB of disk", qemu.disk_mib, 256, 16 * 1024 * 1024),
             Driver::PodmanKrun(_) | Driver::Krunvm(_) => {
-                size("CPUs with krun", self.machine.cpus.into(), 1, podman::CPUS_MAX.into())
+                size("CPUs with krun", self.machine.cpus.into(), 1, podman::CPUS_MAX.into())?;
             }
-            Driver::Process(_) => Ok(()),
+            Driver::Process(_) => {}
         }
+        if self.network.egress == Egress::Policy(NetworkPolicy::None) {
+            return Err(StartError::NoPolicy {
+                policy: NetworkPolicy::None.as_str(),
+                driver: self.machine.driver.kind(),
+            });
+        }
+        Ok(())
     }
 
     /// Returns the machine's name as a host name: letters, digits and inner hyphens, at most 63 characters.

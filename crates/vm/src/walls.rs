@@ -202,7 +202,7 @@ impl Ground {
 }
 
 impl Walls {
-    /// Returns the walls of the VMM that an order starts; none if it starts a server of files.
+    /// Returns the walls of the VMM that an order starts; none if it starts a server of files or a gate.
     pub(crate) fn of(order: &LaunchOrder) -> Option<Self> {
         let Task::Program(Program { calls: CallFilter::Vmm(calls), .. }) = &order.task else { return None };
         let ground = Ground {

@@ -228,7 +228,7 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     let setting = Setting::new(WAIT);
     let open = || {
         let mut spec = setting.spec();
-        spec.network.egress = Egress::Open;
+        spec.network.egress = Egress::default();
         spec
     };
     let mut vm = setting.start(&setting.host(), open()).await.unwrap();

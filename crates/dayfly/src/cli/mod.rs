@@ -36,7 +36,7 @@ pub(crate) use history::{JobsArgs, RunsArgs, UsageArgs, UsageWord, WhyArgs};
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
-pub(crate) use runner::{AccessArgs, LoopCommand, RegistrationWord, RunnerArgs};
+pub(crate) use runner::{AccessArgs, LoopCommand, NetworkWord, RegistrationWord, RunnerArgs};
 pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver};
 pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;

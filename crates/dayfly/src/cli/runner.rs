@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
 use dayfly_fleet::pool::{DNS_DEFAULT, GROUP_DEFAULT, USER_DEFAULT};
+use dayfly_vm::NetworkPolicy;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,9 @@ pub(crate) struct GuestArgs {
     /// DNS server of the machines
     #[arg(short, long, env = "RUNNER_DNS", default_value_t = DNS_DEFAULT, value_name = "ADDRESS")]
     pub(crate) dns: IpAddr,
+    /// Destinations that the machines reach beside the forge
+    #[arg(long, env = "RUNNER_NETWORK", value_enum, default_value = "guarded", value_name = "POLICY")]
+    pub(crate) network: NetworkWord,
     /// Share a folder or file of this host with the machines; may be given several times (variable: one per line)
     #[arg(
         short = 'M',
@@ -176,6 +180,29 @@ pub(crate) enum RegistrationWord {
     Jit,
     /// The machine registers itself, with a registration token that is valid for an hour
     Token,
+}
+
+/// The network policy of machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NetworkWord {
+    /// The forge alone
+    None,
+    /// The internet and the forge; neither this host nor private networks
+    Guarded,
+    /// Everything that this host reaches, and this host itself; no other machine
+    Open,
+}
+
+impl NetworkWord {
+    /// Returns the policy that the word names.
+    pub(crate) fn policy(self) -> NetworkPolicy {
+        match self {
+            Self::None => NetworkPolicy::None,
+            Self::Guarded => NetworkPolicy::Guarded,
+            Self::Open => NetworkPolicy::Open,
+        }
+    }
 }
 
 /// The options of the loop itself.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dayfly_vm::template::{AGE_MAX, BYTES_MAX, Template, TemplateError, TemplateStore};
-use dayfly_vm::{Egress, Network, Preparing};
+use dayfly_vm::{Network, NetworkPolicy, Preparing};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -32,7 +32,7 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
     }
     let host = machine::host(places)?;
     let machine = machine::settings(places, &args.machine.spec(), &args.user, args.json).await?;
-    let network = Network { egress: Egress::Open, dns: args.dns, forward: None, allow: Vec::new() };
+    let network = Network::new(NetworkPolicy::default(), args.dns);
     let (sender, mut told) = mpsc::channel(TOLD_MAX);
     let mut tell = move |what| {
         let _ = sender.try_send(what);

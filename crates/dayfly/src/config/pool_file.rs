@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::ScheduleEntry;
 use super::value::{MaxAge, Size, Time};
-use crate::cli::{Accel, ImageTools, Pull, RegistrationWord};
+use crate::cli::{Accel, ImageTools, NetworkWord, Pull, RegistrationWord};
 use crate::defaults;
 
 /// A pool: runners of one kind, at one place of a forge.
@@ -87,6 +87,8 @@ pub(crate) struct PoolFile {
     pub(crate) mounts: Vec<String>,
     /// DNS server of the machines.
     pub(crate) dns: IpAddr,
+    /// Destinations that the machines reach beside the forge.
+    pub(crate) network: NetworkWord,
     /// User that jobs run as.
     pub(crate) user: String,
     /// Let the runner app update itself.
@@ -155,6 +157,7 @@ impl Default for PoolFile {
             warm_up: None,
             mounts: Vec::new(),
             dns: DNS_DEFAULT,
+            network: NetworkWord::Guarded,
             user: USER_DEFAULT.to_owned(),
             update: false,
             entrypoint: None,

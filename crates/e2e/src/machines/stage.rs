@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Launcher, Machine, Network, Preparing, QemuSettings,
+    AccelChoice, Driver, Entrypoint, Launcher, Machine, Network, NetworkPolicy, Preparing, QemuSettings,
     TemplateSettings, Vm, VmHost, VmSpec,
 };
 use tempfile::TempDir;
@@ -46,8 +46,7 @@ impl Stage {
         });
         let guest_binary = binary.with_file_name("dayfly-guest");
         let machine = Machine { cpus: cpus()?, memory_mib: 1024, boot_limit: None, guest_binary, driver };
-        let network =
-            Network { egress: Egress::Open, dns: [192, 0, 2, 53].into(), forward: None, allow: Vec::new() };
+        let network = Network::new(NetworkPolicy::default(), [192, 0, 2, 53].into());
         Ok(Self { folder, host, machine, network })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dayfly_forge::{ApiBase, RunnerScope};
 use dayfly_image::PullPolicy;
 use dayfly_vm::walls::Wall;
-use dayfly_vm::{AccelChoice, DriverKind, Entrypoint, Mount};
+use dayfly_vm::{AccelChoice, DriverKind, Entrypoint, Mount, NetworkPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::demand::{Demand, StartOrder};
@@ -53,6 +53,9 @@ pub struct PoolSpec {
     pub machine: MachineSpec,
     /// DNS server of the machines.
     pub dns: IpAddr,
+    /// The destinations that the machines reach beside the forge.
+    #[serde(default)]
+    pub network: NetworkPolicy,
     /// Folders and files of the host that the machines see.
     pub mounts: Vec<Mount>,
     /// The program that is started in the machines.
@@ -151,6 +154,7 @@ impl PoolSpec {
             demand: Demand::Static { runners: 1, start: StartOrder::Paused(Duration::ZERO) },
             machine,
             dns: DNS_DEFAULT,
+            network: NetworkPolicy::default(),
             mounts: Vec::new(),
             entrypoint: Entrypoint::default(),
             user: USER_DEFAULT.to_owned(),

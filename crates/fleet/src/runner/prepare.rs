@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use dayfly_vm::{Egress, Network, Preparing, StartError};
+use dayfly_vm::{Network, Preparing, StartError};
 use tokio::time::Instant;
 
 use super::relay::Relay;
@@ -27,9 +27,9 @@ impl Run<'_> {
     }
 }
 
-/// Returns the network of a template's machine, which reaches the internet and nothing of this host.
+/// Returns the network of a template's machine: that of the pool's machines, without a forge.
 pub(crate) fn network_of_template(spec: &PoolSpec) -> Network {
-    Network { egress: Egress::Open, dns: spec.dns, forward: None, allow: Vec::new() }
+    Network::new(spec.network, spec.dns)
 }
 
 impl From<Preparing> for Fact {

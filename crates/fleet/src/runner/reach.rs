@@ -21,6 +21,8 @@ pub(super) struct Reach {
     pub(super) forward: Option<Forward>,
     /// Addresses that the network's rules must let through.
     pub(super) allow: Vec<SocketAddr>,
+    /// Host names of the forge and of proxies.
+    pub(super) names: Vec<String>,
 }
 
 impl Reach {
@@ -32,8 +34,11 @@ impl Reach {
                 url: format!("http://{loopback_host}:{port}"),
                 forward: Some(Forward { guest_port: port, to }),
                 allow: Vec::new(),
+                names: Vec::new(),
             },
-            None => Self { url: web_url.to_owned(), forward: None, allow: addresses.to_vec() },
+            None => {
+                Self { url: web_url.to_owned(), forward: None, allow: addresses.to_vec(), names: Vec::new() }
+            }
         }
     }
 
@@ -81,11 +86,13 @@ impl Run<'_> {
         }
         let loopback_host = self.pool.machine.driver.kind().loopback_host();
         let mut reach = Reach::of(&self.pool.forge.base().web_url(), port, &addresses, loopback_host);
+        reach.names.push(host.to_lowercase());
         for (host, port) in proxies(&self.pool.spec.guest_settings) {
             // A proxy may be in a private network, which is shut otherwise.
             let found = tokio::net::lookup_host((host.as_str(), port)).await;
             let found = found.map_err(|error| self.no_address(&host, &error.to_string()))?;
             reach.allow.extend(found.filter(|address| !reach.allow.contains(address)).collect::<Vec<_>>());
+            reach.names.push(host.to_lowercase());
         }
         Ok(reach)
     }

@@ -3,9 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dayfly_guest::envfile;
-use dayfly_vm::{Egress, Network, VmSpec};
+use dayfly_vm::{Network, VmSpec};
 use secrecy::ExposeSecret as _;
 
+use super::prepare::network_of_template;
 use super::reach::{NO_PROXY, Reach};
 use super::register::Credentials;
 use super::{Run, RunnerError};
@@ -28,10 +29,10 @@ impl Run<'_> {
             runner_id: self.id.to_string(),
             machine: self.machine.clone(),
             network: Network {
-                egress: Egress::Open,
-                dns: self.pool.spec.dns,
                 forward: reach.forward,
                 allow: reach.allow.clone(),
+                names: reach.names.clone(),
+                ..network_of_template(&self.pool.spec)
             },
             environment: self.environment.path().to_owned(),
             settings: text.into(),

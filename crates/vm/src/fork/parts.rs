@@ -164,9 +164,13 @@ impl MachineParts {
 }
 
 /// Creates the machine's network on a blocking thread, because the kernel takes a while.
-pub(super) async fn connect(network: &Network, run_dir: &Path) -> Result<Connection, StartError> {
-    let (network, folder) = (network.clone(), run_dir.to_owned());
-    let connected = tokio::task::spawn_blocking(move || network::connect(&network, &folder)).await;
+pub(super) async fn connect(
+    host: &VmHost,
+    network: &Network,
+    run_dir: &Path,
+) -> Result<Connection, StartError> {
+    let (network, launcher, folder) = (network.clone(), host.launcher.clone(), run_dir.to_owned());
+    let connected = tokio::task::spawn_blocking(move || network::connect(&network, &launcher, &folder)).await;
     match connected {
         Ok(connected) => Ok(connected?),
         Err(error) => {

@@ -228,7 +228,7 @@ impl Spare {
         let path = request.folder.join(&id);
         let io_error = |source| StartError::Io { what: "make the folder", path: path.clone(), source };
         let folder = MachineFolder::make(path.clone()).map_err(io_error)?;
-        let connection = Arc::new(connect(&request.network, folder.path()).await?);
+        let connection = Arc::new(connect(host, &request.network, folder.path()).await?);
         let parts = Arc::new(MachineParts::of_blueprint(
             host,
             &request.base.blueprint,

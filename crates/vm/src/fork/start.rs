@@ -115,7 +115,7 @@ async fn begin(
         },
         plan => plan,
     };
-    let connection = Arc::new(connect(&spec.network, run_dir).await?);
+    let connection = Arc::new(connect(host, &spec.network, run_dir).await?);
     Ok(PreparedStart { plan, outputs: Outputs::new(), detached: Arc::default(), connection })
 }
 

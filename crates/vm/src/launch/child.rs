@@ -1,4 +1,4 @@
-//! The launcher's side: becomes a VMM or a server of files, step by step.
+//! The launcher's side: becomes a VMM, a server of files or a gate, step by step.
 #![expect(unsafe_code, reason = "descriptors by number, and one ioctl without a safe wrapper")]
 
 use std::convert::Infallible;
@@ -13,10 +13,12 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::bpf;
+use super::gate_calls;
 use super::landlock;
 use super::modes;
 use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, Program, Task, User};
 use super::root::OwnRoot;
+use crate::network::gate::{Gate, GateSettings};
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -73,7 +75,8 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
 }
 
 /// Carries out the order on descriptor `fd`. The internal command `vmm-launch` calls it before any thread is started. It
-/// returns only after a failure. If it has received an order, it reports the failure through the descriptor.
+/// returns only after a failure, or at the end of a gate. If it has received an order, it reports the failure through the
+/// descriptor.
 pub fn main(fd: i32) -> ExitCode {
     // SAFETY: the descriptor was handed to this process for this purpose alone, and stays open until the program takes
     // its place.
@@ -87,11 +90,24 @@ pub fn main(fd: i32) -> ExitCode {
         // The host process exited before it sent an order, so nothing was started.
         Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
-    let Err(Failure { step, cause }) = launch(&socket, order, descriptors);
+    let Failure { step, cause } = match launch(&socket, order, descriptors) {
+        Ok(gate) => return serve(gate, socket),
+        Err(failure) => failure,
+    };
     let (step, errno) = (step.to_owned(), cause.raw_os_error());
     let answer = LaunchReply::Failed { step, cause: cause.to_string(), errno };
     let _ = order::send(&socket, &answer, &[]);
     ExitCode::FAILURE
+}
+
+/// Serves as a machine's gate. Closes the connection to the host process first, which shows it that the start has succeeded.
+fn serve(gate: Gate, socket: OwnedFd) -> ExitCode {
+    drop(socket);
+    match gate.serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        // No log is left to write to: the host process may have exited long ago.
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// Runs the steps, in an order in which each still has the privileges that it needs:
@@ -104,7 +120,9 @@ pub fn main(fd: i32) -> ExitCode {
 /// 5. The user changes, which needs capabilities, and then capabilities go for good.
 /// 6. Landlock and the filter of calls need `no_new_privs` from a program without capabilities. Landlock looks at the files of the
 ///    new root and at the descriptors. The filter is last, because all steps before it make calls that the program must not make.
-fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Result<Infallible, Failure> {
+///
+/// Returns only in a gate, which this process becomes without executing another program.
+fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Result<Gate, Failure> {
     let own = USER_BASE + host_id().map_err(failed("read its process id"))?;
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_namespaces(order.user, order.network)?;
@@ -118,7 +136,8 @@ fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Re
     let LaunchOrder { user, root, task, .. } = order;
     let identity = Identity { user, own };
     match task {
-        Task::Program(program) => become_program(program, &root, identity, descriptors),
+        Task::Program(program) => match become_program(program, &root, identity, descriptors)? {},
+        Task::Gate(settings) => become_gate(settings, socket, &root, identity, descriptors),
     }
 }
 
@@ -150,6 +169,27 @@ fn become_program(
         .stdin(Stdio::null())
         .exec();
     Err(Failure { step: "start the VMM", cause })
+}
+
+/// Runs the same steps for a gate. It opens all that its filter forbids before that.
+fn become_gate(
+    settings: GateSettings,
+    socket: &OwnedFd,
+    root: &OwnRoot,
+    identity: Identity,
+    sockets: Vec<OwnedFd>,
+) -> Result<Gate, Failure> {
+    std::fs::File::open("/dev/null")
+        .and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?))
+        .map_err(failed("release its standard input"))?;
+    let kept = sockets.iter().chain([socket]).map(|kept| kept.as_raw_fd()).collect();
+    close_all_but(kept).map_err(failed("close inherited descriptors"))?;
+    root.enter().map_err(failed("enter a root of its own"))?;
+    let gate = Gate::new(settings, sockets).map_err(failed("watch the machine's card"))?;
+    give_up_privileges(identity)?;
+    landlock::restrict(&root.devices, &[], true).map_err(failed("limit itself by Landlock"))?;
+    bpf::take_on(&gate_calls::filter()).map_err(failed("filter its system calls"))?;
+    Ok(gate)
 }
 
 fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
@@ -242,6 +282,34 @@ fn close_at_exec() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes all descriptors that this process has inherited, even by mistake, but these and the standard ones. A gate executes
+/// no program, so no flag would close them.
+fn close_all_but(kept: Vec<RawFd>) -> io::Result<()> {
+    for (first, last) in gaps(kept) {
+        // SAFETY: this process owns no other descriptors than those that it keeps.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Returns the first and the last number of each range between these descriptors, without the standard ones.
+fn gaps(mut kept: Vec<RawFd>) -> Vec<(u32, u32)> {
+    kept.sort_unstable();
+    let mut first = 3;
+    let mut all = Vec::new();
+    for number in kept.into_iter().map(i32::cast_unsigned).filter(|&number| number > 2) {
+        if number > first {
+            all.push((first, number - 1));
+        }
+        first = number + 1;
+    }
+    all.push((first, u32::MAX));
+    all
+}
+
 /// Gives each descriptor its number, and passes it to the program.
 fn place_descriptors(numbers: &[i32], descriptors: Vec<OwnedFd>) -> io::Result<()> {
     if numbers.len() != descriptors.len()
@@ -316,4 +384,16 @@ fn drop_bounding_set(kept: &[(&str, u32)]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_descriptors_but_the_kept_and_the_standard_ones_are_closed() {
+        assert_eq!(gaps(vec![]), [(3, u32::MAX)]);
+        assert_eq!(gaps(vec![0, 3]), [(4, u32::MAX)]);
+        assert_eq!(gaps(vec![200, 5, 4]), [(3, 3), (6, 199), (201, u32::MAX)]);
+    }
 }

@@ -7,19 +7,21 @@
 //!    | -- LaunchOrder, descriptors ------------------>|
 //!    |                                          |   session, namespaces, port, limits, root, identity, no privileges
 //!    |<------------- Listening, the listener -- |   only if a port was requested
-//!    |                                          |   exec
-//!    |<------------ Failed | end of the stream -|   the end: the program runs
+//!    |                                          |   exec, or for a gate: serve
+//!    |<------------ Failed | end of the stream -|   the end: the program runs, or the gate serves
 //! ```
 //!
 //! The launcher is a separate process because a program must have one thread to change its namespaces and identity, and
 //! because the launcher must not hold anything of the host process. So it is started by exec, and the order names what it
 //! needs. The VMM gets no death signal, because a machine outlives the process that started it. A server of files for a VMM
-//! is launched in the same way. It stays root, because files have many owners, and has its export in its root.
+//! is launched in the same way. It stays root, because files have many owners, and has its export in its root. The gate of a
+//! machine's network is the launcher itself: it serves instead of executing a program, so its root needs no file.
 
 mod bpf;
 mod calls;
 mod child;
 mod export;
+mod gate_calls;
 mod landlock;
 mod libraries;
 mod modes;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::calls::VmmCalls;
 use super::root::OwnRoot;
+use crate::network::gate::GateSettings;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -40,6 +41,8 @@ pub(crate) struct LaunchOrder {
 pub(crate) enum Task {
     /// Become a program.
     Program(Program),
+    /// Serve as the gate of a machine's network, with the sockets that are sent with the order.
+    Gate(GateSettings),
 }
 
 /// A program that a launcher becomes.
@@ -78,7 +81,7 @@ pub(crate) enum NetworkPlace {
         /// A port of that loopback to listen on.
         listen: Option<u16>,
     },
-    /// The namespace of the thread that starts the launcher.
+    /// The namespace of the thread that starts the launcher: for a VMM this host's, and for a gate its machine's.
     Inherited,
 }
 

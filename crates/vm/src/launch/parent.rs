@@ -66,7 +66,7 @@ pub(crate) struct Launched {
     pub(crate) listener: Option<TcpListener>,
     /// The VMM's output, both streams in one pipe.
     pub(crate) output: OwnedFd,
-    /// The walls between it and this host; none for a server of files.
+    /// The walls between it and this host; none for a server of files and for a gate.
     pub(crate) walls: Option<Walls>,
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::driver::DriverKind;
 use crate::launch::LaunchError;
 use crate::network::NetworkError;
 use crate::pace::NoMemory;
@@ -46,6 +47,16 @@ pub enum StartError {
         guest: PathBuf,
         /// The reason.
         reason: String,
+    },
+    /// A network policy that the driver cannot enforce.
+    #[error(
+        "network = {policy}: only machines of the driver qemu have a network of their own, and these are of {driver}"
+    )]
+    NoPolicy {
+        /// The policy.
+        policy: &'static str,
+        /// The driver.
+        driver: DriverKind,
     },
     /// The guest binary is missing, or is not a static program.
     #[error("cannot use the guest binary {}: {source}; `make build` puts it beside dayfly", path.display())]

@@ -88,13 +88,14 @@ pub(crate) struct ProcessId {
 }
 
 impl ProcessId {
-    fn of(pid: u32, is_keeper: bool) -> io::Result<Self> {
+    /// Returns the identification of a running process.
+    pub(crate) fn of(pid: u32, is_keeper: bool) -> io::Result<Self> {
         let start_ticks = start_ticks(pid)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         Ok(Self { pid, start_ticks, boot_id: boot_id()?, is_keeper })
     }
 
     /// Returns a descriptor of the process if the process still runs.
-    fn open(&self) -> io::Result<Option<OwnedFd>> {
+    pub(crate) fn open(&self) -> io::Result<Option<OwnedFd>> {
         if boot_id()? != self.boot_id {
             return Ok(None);
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::address::RANGE;
+use crate::launch::LaunchError;
 
 /// Why a VM's network could not be created or removed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,17 @@ pub enum NetworkError {
         /// Address of the forge.
         to: std::net::SocketAddr,
     },
+    /// A policy that only root can enforce.
+    #[error(
+        "network = none: without root only a forge on this host's loopback can be let through alone, and not {forge}; run dayfly as root"
+    )]
+    NeedsRoot {
+        /// Address of the forge.
+        forge: std::net::SocketAddr,
+    },
+    /// The process that answers the machine's questions for names could not be started.
+    #[error("cannot start the gate of the machine's network: {0}")]
+    Gate(#[source] LaunchError),
     /// A step failed.
     #[error("cannot {step} for the machine's network: {source}{}", hint(source))]
     Step {

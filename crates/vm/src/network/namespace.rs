@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,16 @@ use rustix::thread::UnshareFlags;
 
 use super::address::{GATEWAY, GATEWAY_MAC, GUEST_PREFIX, TRANSFER_PREFIX, Transfer};
 use super::error::step;
+use super::gate::{self, GateSettings};
 use super::netlink::{Netlink, Route};
+use super::policy::{Access, NetworkPolicy};
+use super::ranges::{self, Prefix};
 use super::record::NetworkRecord;
-use super::rules::{self, LINK_PREFIX, NamespaceRules, Reachable, TAP, UPLINK};
+use super::rules::{self, HostMachine, LINK_PREFIX, NamespaceRules, Reachable, TAP, UPLINK};
 use super::upkeep::{self, Upheld};
 use super::{NetworkError, forwarding, lock, nft, tap};
+use crate::launch::Launcher;
+use crate::machine::record::ProcessId;
 
 /// Longest name of a link, bytes.
 const LINK_NAME_MAX: usize = 15;
@@ -29,7 +34,15 @@ const LINK_NAME_MAX: usize = 15;
 pub(super) struct NamespaceRequest {
     /// The folder that its record is written to.
     pub(super) run_dir: PathBuf,
-    /// The destinations that it reaches even if they are private.
+    /// The program that becomes the gate.
+    pub(super) launcher: Launcher,
+    /// The policy of its pool.
+    pub(super) policy: NetworkPolicy,
+    /// The DNS server.
+    pub(super) dns: Ipv4Addr,
+    /// The names of its forge and of its proxies.
+    pub(super) names: Vec<String>,
+    /// The addresses of its forge and of its proxies, which it reaches even if they are private.
     pub(super) reachable: Vec<Reachable>,
     /// The port of the gateway that this process serves.
     pub(super) forward: Option<u16>,
@@ -66,13 +79,12 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     let host_namespace =
         File::open("/proc/thread-self/ns/net").map_err(step("open this host's namespace"))?;
     let link = link_name();
-    NetworkRecord { link: link.clone(), reachable: request.reachable.clone() }
-        .write(&request.run_dir)
-        .map_err(step("write the record"))?;
+    let mut record = NetworkRecord { machine: request.host_machine(link.clone()), gate: None };
+    record.write(&request.run_dir).map_err(step("write the record"))?;
     let own = host.own_addresses().map_err(step("list this host's addresses"))?;
     let shared = lock::acquire()?;
     forwarding::enable()?;
-    nft::run("this host", &rules::host(&[(link.as_str(), request.reachable.as_slice())]))?;
+    nft::run("this host", &rules::host(&[&record.machine]))?;
     enter_namespace()?;
     let inside = Netlink::open().map_err(step("open a netlink socket"))?;
     inside.add_veth(UPLINK, &link, host_namespace.as_fd()).map_err(step("make the link to this host"))?;
@@ -80,15 +92,64 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     drop(shared);
     let transfer = connect_host(&host, &link)?;
     let tap = tap::open(TAP).map_err(|source| NetworkError::NoTun { source })?;
-    let rules = NamespaceRules { reachable: &request.reachable, forward: request.forward, host: &own };
-    nft::run("the machine", &rules::namespace(&rules))?;
+    let shut = ranges::shut(&own);
+    nft::run("the machine", &rules::namespace(&request.rules(&shut)))?;
     connect_namespace(&inside, transfer)?;
     let listener = request
         .forward
         .map(|port| TcpListener::bind(SocketAddr::from((GATEWAY, port))))
         .transpose()
         .map_err(step("listen on the forwarded port"))?;
-    Ok(Attachment { tap, listener, _upheld: upkeep::uphold(&link, &request.reachable) })
+    if request.policy.has_gate() {
+        start_gate(request, shut, &mut record)?;
+    }
+    Ok(Attachment { tap, listener, _upheld: upkeep::uphold(&record.machine) })
+}
+
+impl NamespaceRequest {
+    /// Returns the machine's part of the host's rules. The DNS server is one of its exceptions: the gate asks it from the
+    /// machine's namespace.
+    fn host_machine(&self, link: String) -> HostMachine {
+        let mut reachable = Reachable::dns(self.dns).to_vec();
+        reachable.extend(self.reachable.iter().filter(|thing| !Reachable::dns(self.dns).contains(thing)));
+        HostMachine { link, reachable, is_open: self.policy == NetworkPolicy::Open }
+    }
+
+    fn rules<'a>(&'a self, shut: &'a [Prefix]) -> NamespaceRules<'a> {
+        NamespaceRules {
+            policy: self.policy,
+            reachable: &self.reachable,
+            dns: self.dns,
+            forward: self.forward,
+            shut,
+        }
+    }
+}
+
+/// Starts the gate in the calling thread's namespace. Its sockets are opened here, because only root may listen on port 53.
+fn start_gate(
+    request: &NamespaceRequest,
+    shut: Vec<Prefix>,
+    record: &mut NetworkRecord,
+) -> Result<(), NetworkError> {
+    let at = SocketAddr::from((GATEWAY, gate::PORT));
+    let questions = UdpSocket::bind(at).map_err(step("listen for questions"))?;
+    let streams = TcpListener::bind(at).map_err(step("listen for questions"))?;
+    let settings = GateSettings {
+        access: Access {
+            policy: request.policy,
+            names: request.names.clone(),
+            addresses: request.reachable.iter().map(|thing| thing.address()).collect(),
+            shut,
+        },
+        dns: request.dns,
+    };
+    let sockets = [questions.into(), streams.into()];
+    gate::start(&request.launcher, settings, &sockets, |pid| {
+        record.gate = Some(ProcessId::of(pid, false)?);
+        record.rewrite(&request.run_dir)
+    })
+    .map_err(NetworkError::Gate)
 }
 
 fn enter_namespace() -> Result<(), NetworkError> {

@@ -7,9 +7,9 @@ use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
 use super::netlink::Netlink;
-use super::rules::{self, Reachable};
-use super::{NetworkError, error::step, forwarding, lock, nft};
-use crate::machine::record::Found;
+use super::rules::{self, HostMachine};
+use super::{NetworkError, error::step, forwarding, gate, lock, nft};
+use crate::machine::record::{Found, ProcessId};
 
 /// Name of the record.
 const RECORD: &str = "network.json";
@@ -18,10 +18,12 @@ const RECORD: &str = "network.json";
 /// disappears with the last process that holds its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NetworkRecord {
-    /// Name of the host's end of the link to the namespace. It is random and never reused.
-    pub(super) link: String,
-    /// The machine's exceptions in the host's rules.
-    pub(super) reachable: Vec<Reachable>,
+    /// The machine in the host's rules.
+    #[serde(flatten)]
+    pub(super) machine: HostMachine,
+    /// The process that answers its questions for names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) gate: Option<ProcessId>,
 }
 
 impl NetworkRecord {
@@ -29,6 +31,12 @@ impl NetworkRecord {
     pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
         // Flushed, because a power cut would otherwise leave an empty file under the new name.
         file::replace_durably(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
+    }
+
+    /// Writes the record again, with the gate. It is not flushed: a power cut ends the gate too, and a damaged record is
+    /// removed then.
+    pub(super) fn rewrite(&self, run_dir: &Path) -> io::Result<()> {
+        file::replace(&run_dir.join(RECORD), &serde_json::to_vec(self)?)
     }
 
     pub(super) fn read(run_dir: &Path) -> io::Result<Found<Self>> {
@@ -63,13 +71,16 @@ pub(crate) fn remove(run_dir: &Path) -> Result<Option<PathBuf>, NetworkError> {
 }
 
 fn remove_recorded(record: &NetworkRecord) -> Result<(), NetworkError> {
+    // It exits with the machine's card too, but the card may still be open.
+    record.gate.as_ref().map_or(Ok(()), gate::end).map_err(step("end the gate"))?;
+    let link = &record.machine.link;
     let _lock = lock::acquire()?;
     // This removes both ends, and with them the route that reserves their addresses.
-    Netlink::open().and_then(|netlink| netlink.delete(&record.link)).map_err(step("remove the link"))?;
+    Netlink::open().and_then(|netlink| netlink.delete(link)).map_err(step("remove the link"))?;
     let links = forwarding::links().map_err(step("list this host's links"))?;
     if links.iter().any(|link| link.starts_with(rules::LINK_PREFIX)) {
         // This fails if the rules were flushed meanwhile, because then the exceptions are gone too.
-        if let Err(error) = nft::run("this host", &rules::forget(&record.link, &record.reachable)) {
+        if let Err(error) = nft::run("this host", &rules::forget(&record.machine)) {
             tracing::debug!("{error}");
         }
     } else {

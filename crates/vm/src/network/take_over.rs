@@ -37,7 +37,7 @@ pub(crate) fn take_over(
         .map_err(step("share the machine's card"))?;
     let listener = forward.map(|port| listen_in_namespace(&tap, port)).transpose()?;
     upkeep::start().map_err(step("start a thread"))?;
-    let _upheld = upkeep::uphold(&record.link, &record.reachable);
+    let _upheld = upkeep::uphold(&record.machine);
     Ok(Some(Attachment { tap, listener, _upheld }))
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::step;
-use super::rules::{self, Reachable};
+use super::rules::{self, HostMachine};
 use super::{NetworkError, forwarding, lock, nft};
 
 /// Time between two looks at the rules. A look takes 5 ms.
@@ -18,8 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const MACHINES_MAX: usize = 100;
 
 struct Upkeep {
-    /// The links of this process's machines, with their exceptions.
-    machines: BTreeMap<String, Vec<Reachable>>,
+    /// This process's machines, by their links.
+    machines: BTreeMap<String, HostMachine>,
     /// The links that this process has set guard rules for.
     guarded: Vec<String>,
     is_running: bool,
@@ -45,9 +45,9 @@ impl Drop for Upheld {
 }
 
 /// Adds a machine.
-pub(super) fn uphold(link: &str, reachable: &[Reachable]) -> Upheld {
-    upkeep().machines.insert(link.to_owned(), reachable.to_vec());
-    Upheld { link: link.to_owned() }
+pub(super) fn uphold(machine: &HostMachine) -> Upheld {
+    upkeep().machines.insert(machine.link.clone(), machine.clone());
+    Upheld { link: machine.link.clone() }
 }
 
 /// Remembers the links that guard rules were set for.
@@ -89,8 +89,8 @@ pub(super) fn restore() -> Result<bool, NetworkError> {
     let links = forwarding::links().map_err(step("list this host's links"))?;
     let (machines, guarded) = {
         let state = upkeep();
-        let here = state.machines.iter().filter(|(link, _)| links.contains(link));
-        let machines: Vec<_> = here.map(|(link, reachable)| (link.clone(), reachable.clone())).collect();
+        let here = state.machines.values().filter(|machine| links.contains(&machine.link));
+        let machines: Vec<HostMachine> = here.cloned().collect();
         (machines, state.guarded.clone())
     };
     if machines.is_empty() {
@@ -103,9 +103,7 @@ pub(super) fn restore() -> Result<bool, NetworkError> {
     let is_whole = listed("dayfly")?.is_some_and(|text| is_whole(&text, &machines));
     if !is_whole {
         for some in machines.chunks(MACHINES_MAX) {
-            let some: Vec<_> =
-                some.iter().map(|(link, reachable)| (link.as_str(), reachable.as_slice())).collect();
-            nft::run("this host", &rules::host(&some))?;
+            nft::run("this host", &rules::host(&some.iter().collect::<Vec<_>>()))?;
         }
     }
     if has_guard && is_whole {
@@ -130,9 +128,18 @@ fn listed(table: &str) -> Result<Option<String>, NetworkError> {
     Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
-/// Returns true if the text of the host's table has a rule of each kind and the link of each machine.
-fn is_whole(table: &str, machines: &[(String, Vec<Reachable>)]) -> bool {
-    let chains = ["@reachable accept", "fib daddr type", "ct state established,related accept", "masquerade"];
-    chains.iter().all(|rule| table.contains(rule))
-        && machines.iter().all(|(link, _)| table.contains(&format!("\"{link}\"")))
+/// Returns true if the text of the host's table has a rule of each kind and the link of each machine that has exceptions.
+fn is_whole(table: &str, machines: &[HostMachine]) -> bool {
+    let chains = [
+        "@reachable accept",
+        "@open accept",
+        "fib daddr type",
+        "ct state established,related accept",
+        "masquerade",
+    ];
+    let is_listed = |machine: &HostMachine| {
+        let has_elements = machine.is_open || !machine.reachable.is_empty();
+        !has_elements || table.contains(&format!("\"{}\"", machine.link))
+    };
+    chains.iter().all(|rule| table.contains(rule)) && machines.iter().all(is_listed)
 }

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 
 use dayfly_image::Store;
 use dayfly_vm::{
-    AccelChoice, Driver, Egress, Entrypoint, Exit, Launcher, Machine, Network, QemuSettings, StartError, Vm,
-    VmEvent, VmHost, VmSpec,
+    AccelChoice, Driver, Egress, Entrypoint, Exit, Launcher, Machine, Network, NetworkPolicy, QemuSettings,
+    StartError, Vm, VmEvent, VmHost, VmSpec,
 };
 
 /// The folders of one machine, with a stand-in for QEMU.
@@ -103,9 +103,7 @@ impl Setting {
             },
             network: Network {
                 egress: Egress::Shut,
-                dns: [1, 1, 1, 1].into(),
-                forward: None,
-                allow: Vec::new(),
+                ..Network::new(NetworkPolicy::default(), [1, 1, 1, 1].into())
             },
             environment: self.run_dir().join("environment"),
             settings: "RUNNER_ID=0-abc\n".into(),

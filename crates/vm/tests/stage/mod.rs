@@ -16,7 +16,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dayfly_guest::envfile;
-use dayfly_vm::{Driver, Egress, Entrypoint, Exit, Launcher, Machine, Network, Vm, VmEvent, VmHost, VmSpec};
+use dayfly_vm::{
+    Driver, Entrypoint, Exit, Launcher, Machine, Network, NetworkPolicy, Vm, VmEvent, VmHost, VmSpec,
+};
 
 pub(crate) const SECRET: &str = "s3cret of the loop";
 
@@ -87,12 +89,7 @@ impl Stage {
                 guest_binary: guest_binary(),
                 driver,
             },
-            network: Network {
-                egress: Egress::Open,
-                dns: [1, 1, 1, 1].into(),
-                forward: None,
-                allow: Vec::new(),
-            },
+            network: Network::new(NetworkPolicy::default(), [1, 1, 1, 1].into()),
             environment: self.path("environment"),
             settings: self.settings.clone().into(),
             entrypoint: Entrypoint::default(),

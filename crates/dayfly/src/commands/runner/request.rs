@@ -108,6 +108,7 @@ impl PoolRequest {
         mounts.extend(dir.map(|dir| guest_programs(dir, guest_dir, places)).transpose()?);
         let named = args.runtime.as_deref().filter(|word| !["", "auto"].contains(word));
         let driver = named.map(str::parse).transpose().map_err(Failure::usage)?;
+        rules::network(args.guest.network.policy(), driver, &forge).map_err(Failure::usage)?;
         let guest_settings = std::env::vars().filter(|(name, value)| variables::is_for_guest(name, value));
         let machine = MachineSpec { driver, max_age: args.max_age.0, ..args.machine.spec() };
         let spec = PoolSpec {
@@ -118,6 +119,7 @@ impl PoolRequest {
             repeat: u32::try_from(args.looping.repeat).ok().and_then(NonZeroU32::new),
             lifetime: args.looping.terminate.filter(|&seconds| seconds > 0).map(Duration::from_secs),
             dns: args.guest.dns,
+            network: args.guest.network.policy(),
             mounts,
             entrypoint,
             user: args.guest.user.clone(),

@@ -204,6 +204,10 @@ fn spec(
     let registration = demand::registration(table, sources);
     let mounts = guest::mounts(table);
     guest::settings(table);
+    if let Some(forge) = forge {
+        let network = rules::network(pool.network.policy(), pool.driver, &forge.url);
+        let _ = table.take("network", network);
+    }
     Some(PoolSpec {
         name: Some(name.to_owned()),
         weight: pool.weight,
@@ -219,6 +223,7 @@ fn spec(
         lifetime: pool.lifetime.map(|time| time.0),
         demand: demand::of_spec(pool, sources),
         dns: pool.dns,
+        network: pool.network.policy(),
         mounts: mounts?,
         entrypoint: guest::entrypoint(pool),
         user: pool.user.clone(),

@@ -65,7 +65,7 @@ impl Blueprint {
             disk_mib: settings.disk_mib,
             vmm_args: &vmm::plan(&needs).args,
             user,
-            warm_up: warm_up.as_ref().map(|warm_up| warm_up.script.as_str()),
+            warm_up: warm_up.as_ref().map(|warm_up| (warm_up.script.as_str(), &network.egress)),
         });
         Ok(Self {
             id,
@@ -76,7 +76,7 @@ impl Blueprint {
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,
             user: user.to_owned(),
-            network: Network { forward: None, allow: Vec::new(), ..network.clone() },
+            network: Network { forward: None, allow: Vec::new(), names: Vec::new(), ..network.clone() },
             warm_up,
         })
     }

@@ -113,7 +113,7 @@ async fn freeze_one(
     run_dir: &Path,
     tell: &mut (dyn FnMut(Preparing) + Send),
 ) -> Result<OwnedFd, BuildError> {
-    let connection = connect(&blueprint.network, run_dir).await?;
+    let connection = connect(host, &blueprint.network, run_dir).await?;
     let name = format!("template-{}", blueprint.id);
     let parts =
         Arc::new(MachineParts::of_blueprint(host, blueprint, name, run_dir, Arc::new(connection), None));

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accel;
+use crate::spec::Egress;
 use dayfly_host::digest;
 use dayfly_image::Manifest;
 
@@ -52,7 +53,8 @@ pub(super) struct KeyParts<'a> {
     pub(super) vmm_args: &'a [String],
     /// The user that runner apps run as.
     pub(super) user: &'a str,
-    pub(super) warm_up: Option<&'a str>,
+    /// The script, and the destinations that it reaches: what it finds there is in the memory of all forks.
+    pub(super) warm_up: Option<(&'a str, &'a Egress)>,
 }
 
 /// Returns the id of a template with these parts.
@@ -66,7 +68,10 @@ pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
     all.extend([guest, vmm, firmware, user].map(|&text| text.to_owned()));
     all.push(format!("{} arguments", vmm_args.len()));
     all.extend(vmm_args.iter().cloned());
-    all.push(warm_up.map_or_else(|| "cold".to_owned(), |script| format!("warm {script}")));
+    all.push(match warm_up {
+        None => "cold".to_owned(),
+        Some((script, egress)) => format!("warm {egress:?} {script}"),
+    });
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     TemplateId(digest::digest_of(&all))
 }
@@ -74,6 +79,7 @@ pub(super) fn id_of(parts: &KeyParts<'_>) -> TemplateId {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::network::NetworkPolicy;
     use dayfly_image::FileDigest;
 
     fn manifest() -> Manifest {
@@ -94,6 +100,7 @@ pub(super) mod tests {
         };
         let (image, other_image) = (with_root("00"), with_root("01"));
         let (args, more) = (vec!["-cpu".to_owned(), "max".to_owned()], vec!["-cpumax".to_owned()]);
+        let (guarded, open) = (Egress::default(), Egress::Policy(NetworkPolicy::Open));
         let parts = KeyParts {
             image: &image,
             guest: "g",
@@ -120,8 +127,9 @@ pub(super) mod tests {
             KeyParts { disk_mib: 4097, ..parts },
             KeyParts { vmm_args: &more, ..parts },
             KeyParts { user: "root", ..parts },
-            KeyParts { warm_up: Some(""), ..parts },
-            KeyParts { warm_up: Some("docker pull x"), ..parts },
+            KeyParts { warm_up: Some(("", &guarded)), ..parts },
+            KeyParts { warm_up: Some(("docker pull x", &guarded)), ..parts },
+            KeyParts { warm_up: Some(("docker pull x", &open)), ..parts },
         ];
         let mut ids: Vec<_> = others.iter().map(id_of).collect();
         ids.push(id_of(&parts));

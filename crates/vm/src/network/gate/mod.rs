@@ -1,0 +1,145 @@
+//! The gate of a machine's network: the process that resolves names for it.
+//!
+//! ```text
+//!   guest ── any address, port 53 ── tap0 ─ rules ── 10.0.2.2:53 ── gate ── eg0 ── DNS server
+//!                                                         │
+//!                                          Access::may_resolve (name), Access::decide (each address)
+//! ```
+//!
+//! The rules of the namespace hold addresses. A gate holds what no address shows: which names a machine may learn, and that no
+//! name of the internet leads to an address that is shut. It is a process of its own beside the VMM, so that the machine has
+//! names while the process that started it is gone, is killed or starts again. It runs in the machine's namespace, behind
+//! the walls of a VMM (a user of its own, an empty root, no capabilities, a filter of system calls; `launch`), and the rules let
+//! it reach the DNS server alone. So a guest that took it over would win the DNS server. It exits with the machine's card.
+//!
+//! The gate has no cache, because its DNS server has one.
+
+mod forwarder;
+mod message;
+mod server;
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use serde::{Deserialize, Serialize};
+
+use super::policy::Access;
+use super::rules::TAP;
+use crate::launch::{self, LaunchError, LaunchOrder, Launcher, NetworkPlace, OwnRoot, Task, User};
+use crate::machine::record::ProcessId;
+use forwarder::Forwarder;
+#[cfg(test)]
+pub(super) use message::tests as messages;
+
+/// The port of questions.
+pub(super) const PORT: u16 = 53;
+/// Longest time that a killed gate may take to exit.
+const EXIT_LIMIT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+/// Time between two looks at the card, in case the kernel's message about its end was lost.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// The group of messages about links (`RTMGRP_LINK` of linux/rtnetlink.h).
+const LINKS: u32 = 1;
+
+/// The settings of a gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GateSettings {
+    /// What the machine may reach.
+    pub(super) access: Access,
+    /// The DNS server.
+    pub(super) dns: Ipv4Addr,
+}
+
+/// A gate that can serve.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    settings: GateSettings,
+    /// The socket for questions by UDP.
+    questions: OwnedFd,
+    /// The listener for questions by TCP.
+    streams: OwnedFd,
+    /// The kernel's messages about the links of the machine's network.
+    links: OwnedFd,
+}
+
+/// Starts a gate in the calling thread's namespace. `record` stores its process id before it serves. Takes some milliseconds.
+pub(super) fn start(
+    launcher: &Launcher,
+    settings: GateSettings,
+    sockets: &[OwnedFd; 2],
+    record: impl FnOnce(u32) -> io::Result<()>,
+) -> Result<(), LaunchError> {
+    let order = LaunchOrder {
+        user: User::Own { group: None },
+        network: NetworkPlace::Inherited,
+        root: OwnRoot { files: Vec::new(), devices: Vec::new(), export: None },
+        // It writes none.
+        file_bytes_max: Some(0),
+        task: Task::Gate(settings),
+    };
+    // Its output is not read: it outlives this process, and writes none.
+    launch::launch(launcher, &order, sockets, record).map(drop)
+}
+
+/// Kills a gate, and waits until it has exited. Does nothing if it has.
+pub(super) fn end(gate: &ProcessId) -> io::Result<()> {
+    let Some(process) = gate.open()? else { return Ok(()) };
+    // Fails if it has exited meanwhile.
+    let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+    if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_LIMIT))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    // Removes the zombie, if this process has started it.
+    let _ = rustix::process::waitid(
+        WaitId::PidFd(process.as_fd()),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    );
+    Ok(())
+}
+
+impl Gate {
+    /// Returns a gate with these sockets, in the calling thread's namespace.
+    pub(crate) fn new(settings: GateSettings, sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let _ = rustix::thread::set_name(c"dayfly-gate");
+        let [questions, streams] =
+            <[OwnedFd; 2]>::try_from(sockets).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let links = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        rustix::net::bind(&links, &SocketAddrNetlink::new(0, LINKS))?;
+        Ok(Self { settings, questions, streams, links })
+    }
+
+    /// Serves until the machine's card is gone.
+    pub(crate) fn serve(self) -> io::Result<()> {
+        let Self { settings: GateSettings { access, dns }, questions, streams, links } = self;
+        let forwarder = Forwarder::new(access, (dns, PORT).into());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        runtime.block_on(async {
+            tokio::select! {
+                served = server::serve(forwarder, questions.into(), streams.into()) => served,
+                gone = card_gone(links) => gone,
+            }
+        })
+    }
+}
+
+/// Waits until the card is gone from the calling thread's namespace. The gate holds no descriptor of it.
+async fn card_gone(links: OwnedFd) -> io::Result<()> {
+    let messages = crate::readiness::readable(links)?;
+    let asking = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    while rustix::net::netdevice::name_to_index(&asking, TAP).is_ok() {
+        let Ok(ready) = tokio::time::timeout(LOOK_INTERVAL, messages.readable()).await else { continue };
+        let mut ready = ready?;
+        // The content does not matter, and neither does a message that was lost.
+        let mut buffer = [0; 4096];
+        if rustix::net::recv(messages.get_ref(), buffer.as_mut_slice(), RecvFlags::empty()).is_err() {
+            ready.clear_ready();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The network policy of a pool, and the decisions that follow from it. Pure.
+//!
+//! Two walls hold each decision. The packet filter of the machine's namespace holds addresses ([`super::rules`]); the machine's
+//! gate holds names ([`super::gate`]), because no address says by which name it was found.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::ranges::{self, Prefix};
+
+/// The destinations that the machines of a pool reach beside their forge and its proxies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkPolicy {
+    /// Nothing else.
+    None,
+    /// The internet, but neither this host nor private networks.
+    #[default]
+    Guarded,
+    /// Everything that this host reaches, and this host itself; no other machine.
+    Open,
+}
+
+impl NetworkPolicy {
+    /// Returns the word for the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Guarded => "guarded",
+            Self::Open => "open",
+        }
+    }
+
+    /// Returns true if the machine's gate resolves names. An open machine asks the DNS server itself.
+    pub(crate) fn has_gate(self) -> bool {
+        self != Self::Open
+    }
+}
+
+/// A decision about a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is let through.
+    Allowed,
+    /// The address is in a range that no guarded machine reaches.
+    Shut,
+    /// The policy does not list it.
+    Unlisted,
+    /// It is an IPv6 address, and machines have no IPv6.
+    NoIpv6,
+}
+
+/// Everything that decides about the destinations of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Access {
+    /// The policy of its pool.
+    pub(crate) policy: NetworkPolicy,
+    /// Host names of its forge and of its proxies, in lower case.
+    pub(crate) names: Vec<String>,
+    /// Addresses of its forge and of its proxies, which it reaches even if they are private.
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// The ranges that are shut on this host, its own addresses included.
+    pub(super) shut: Vec<Prefix>,
+}
+
+impl Access {
+    /// Decides whether the machine may reach an address that it has found by this name, or by none.
+    pub(crate) fn decide(&self, destination: IpAddr, name: Option<&str>) -> Verdict {
+        // An address like ::ffff:10.0.0.1 is an IPv4 address in every program that uses it. Other forms that contain one, e.g.
+        // 64:ff9b::10.0.0.1, need a translator, and are IPv6 for the machine.
+        let address = match destination.to_canonical() {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(_) => return Verdict::NoIpv6,
+        };
+        if self.addresses.contains(&address) || self.policy == NetworkPolicy::Open {
+            return Verdict::Allowed;
+        }
+        if ranges::contain(&self.shut, address) {
+            return Verdict::Shut;
+        }
+        match self.policy {
+            NetworkPolicy::Guarded | NetworkPolicy::Open => Verdict::Allowed,
+            NetworkPolicy::None if name.is_some_and(|name| self.lists(name)) => Verdict::Allowed,
+            NetworkPolicy::None => Verdict::Unlisted,
+        }
+    }
+
+    /// Returns true if the machine may learn the addresses of a name. A name in a question can carry data out, so an unlisted
+    /// one never leaves this host.
+    pub(crate) fn may_resolve(&self, name: &str) -> bool {
+        match self.policy {
+            NetworkPolicy::Guarded | NetworkPolicy::Open => true,
+            NetworkPolicy::None => self.lists(name),
+        }
+    }
+
+    fn lists(&self, name: &str) -> bool {
+        self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn access(policy: NetworkPolicy) -> Access {
+        Access {
+            policy,
+            names: vec!["ghes.example".to_owned()],
+            addresses: vec![Ipv4Addr::new(192, 168, 7, 7)],
+            shut: ranges::shut(&[Prefix::of(Ipv4Addr::new(203, 0, 113, 1), 32)]),
+        }
+    }
+
+    fn decide(policy: NetworkPolicy, destination: &str) -> Verdict {
+        access(policy).decide(destination.parse().expect("an address"), Some("other.example"))
+    }
+
+    #[test]
+    fn a_guarded_machine_reaches_the_internet_and_its_forge() {
+        for (destination, verdict) in [
+            ("198.51.100.7", Verdict::Allowed),
+            ("::ffff:198.51.100.7", Verdict::Allowed),
+            ("192.168.7.7", Verdict::Allowed),
+            ("::ffff:192.168.7.7", Verdict::Allowed),
+            ("192.168.7.8", Verdict::Shut),
+            ("10.0.2.2", Verdict::Shut),
+            ("127.0.0.1", Verdict::Shut),
+            ("::ffff:127.0.0.1", Verdict::Shut),
+            ("0.0.0.0", Verdict::Shut),
+            ("100.64.0.1", Verdict::Shut),
+            ("168.63.129.16", Verdict::Shut),
+            ("169.254.169.254", Verdict::Shut),
+            ("172.31.255.255", Verdict::Shut),
+            ("192.0.0.192", Verdict::Shut),
+            ("198.18.0.1", Verdict::Shut),
+            ("203.0.113.1", Verdict::Shut),
+            ("224.0.0.251", Verdict::Shut),
+            ("255.255.255.255", Verdict::Shut),
+            ("::1", Verdict::NoIpv6),
+            ("64:ff9b::a00:1", Verdict::NoIpv6),
+            ("2002:a00:1::", Verdict::NoIpv6),
+            ("fd00:ec2::254", Verdict::NoIpv6),
+            ("2606:4700::1111", Verdict::NoIpv6),
+        ] {
+            assert_eq!(decide(NetworkPolicy::Guarded, destination), verdict, "{destination}");
+        }
+    }
+
+    #[test]
+    fn a_machine_with_the_policy_none_reaches_and_resolves_its_forge_alone() {
+        let access = access(NetworkPolicy::None);
+        assert_eq!(decide(NetworkPolicy::None, "198.51.100.7"), Verdict::Unlisted);
+        assert_eq!(decide(NetworkPolicy::None, "192.168.7.7"), Verdict::Allowed);
+        let elsewhere = IpAddr::from([198, 51, 100, 7]);
+        assert_eq!(access.decide(elsewhere, Some("GHES.example")), Verdict::Allowed, "it has moved");
+        assert_eq!(access.decide([10, 0, 0, 1].into(), Some("ghes.example")), Verdict::Shut);
+        assert!(access.may_resolve("ghes.example") && access.may_resolve("GHES.Example"));
+        for name in ["x.ghes.example", "ghes.example.evil.example", "evil.example", ""] {
+            assert!(!access.may_resolve(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_open_machine_reaches_private_addresses_too() {
+        assert_eq!(decide(NetworkPolicy::Open, "10.1.2.3"), Verdict::Allowed);
+        assert_eq!(decide(NetworkPolicy::Open, "::1"), Verdict::NoIpv6);
+    }
+
+    /// Addresses at random, and those at the edges of the shut ranges.
+    fn addresses() -> impl Strategy<Value = Ipv4Addr> {
+        let edges: Vec<u32> = ranges::SHUT
+            .iter()
+            .flat_map(|prefix| {
+                let (first, last) = prefix.ends();
+                [
+                    first.to_bits().wrapping_sub(1),
+                    first.to_bits(),
+                    last.to_bits(),
+                    last.to_bits().wrapping_add(1),
+                ]
+            })
+            .collect();
+        prop_oneof![any::<u32>(), proptest::sample::select(edges)].prop_map(Ipv4Addr::from_bits)
+    }
+
+    proptest! {
+        #[test]
+        fn a_shut_address_is_allowed_for_the_forge_and_for_open_machines_alone(address in addresses()) {
+            let access = access(NetworkPolicy::Guarded);
+            let is_shut = access.shut.iter().any(|prefix| {
+                let (first, last) = prefix.ends();
+                (first..=last).contains(&address)
+            });
+            let is_allowed = access.decide(address.into(), None) == Verdict::Allowed;
+            prop_assert_eq!(is_allowed, !is_shut || access.addresses.contains(&address));
+        }
+
+        #[test]
+        fn the_form_of_an_address_changes_no_verdict(address in addresses()) {
+            for policy in [NetworkPolicy::None, NetworkPolicy::Guarded, NetworkPolicy::Open] {
+                let access = access(policy);
+                let mapped = IpAddr::V6(address.to_ipv6_mapped());
+                prop_assert_eq!(access.decide(mapped, None), access.decide(address.into(), None));
+            }
+        }
+
+        #[test]
+        fn none_allows_no_more_than_guarded_and_guarded_no_more_than_open(address in addresses()) {
+            let is_allowed = |policy| access(policy).decide(address.into(), None) == Verdict::Allowed;
+            prop_assert!(!is_allowed(NetworkPolicy::None) || is_allowed(NetworkPolicy::Guarded));
+            prop_assert!(!is_allowed(NetworkPolicy::Guarded) || is_allowed(NetworkPolicy::Open));
+        }
+    }
+}

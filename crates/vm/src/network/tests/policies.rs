@@ -1,0 +1,158 @@
+//! Tests what each policy lets through, and the gate that holds its names.
+
+use super::*;
+
+#[test]
+fn every_question_goes_through_the_gate_and_no_answer_leads_to_a_shut_address() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["10.53.0.53", "203.0.113.80"].map(|text| text.parse().unwrap()));
+    let (folder, guest) = guest_with(&wish(&["192.168.7.8:443"], "10.53.0.53", None));
+    for server in ["10.0.2.2", "10.53.0.53", "203.0.113.80", "192.0.2.99"] {
+        let resolves = |name: &str| guest.resolves(name, server);
+        assert_eq!(resolves("a-198-51-100-7.example").as_deref(), Some("198.51.100.7"), "{server}");
+        assert_eq!(resolves("a-192-168-7-8.example").as_deref(), Some("192.168.7.8"), "the forge");
+        for shut in ["10-1-2-3", "127-0-0-1", "169-254-169-254", "168-63-129-16", "203-0-113-1", "10-0-2-2"] {
+            assert_eq!(resolves(&format!("a-{shut}.example")).as_deref(), Some("code 3"), "{shut}");
+        }
+        let by_stream = |name: &str| guest.resolves_by_stream(name, server);
+        assert_eq!(by_stream("long-198-51-100-7.example").as_deref(), Some("198.51.100.7"), "{server}");
+        assert_eq!(by_stream("long-10-1-2-3.example").as_deref(), Some("code 3"), "{server}");
+    }
+    record::remove(folder.path()).unwrap();
+}
+
+#[test]
+fn a_machine_with_the_policy_none_reaches_and_resolves_its_forge_alone() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["10.53.0.53", "203.0.113.80", "192.168.7.8"].map(|text| text.parse().unwrap()));
+    let network = Network {
+        egress: Egress::Policy(NetworkPolicy::None),
+        names: vec!["a-192-168-7-8.example".to_owned()],
+        ..wish(&["192.168.7.8:80"], "10.53.0.53", None)
+    };
+    let (folder, guest) = guest_with(&network);
+    assert_eq!(guest.resolves("a-192-168-7-8.example", "10.0.2.2").as_deref(), Some("192.168.7.8"));
+    assert_eq!(guest.resolves("a-198-51-100-7.example", "10.0.2.2").as_deref(), Some("code 3"));
+    assert_eq!(guest.reaches("192.168.7.8:80").as_deref(), Some("world"));
+    assert_eq!(guest.reaches("203.0.113.80:80"), None);
+    record::remove(folder.path()).unwrap();
+}
+
+#[test]
+fn an_open_machine_reaches_private_addresses_and_its_host_also_after_a_flush() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["10.53.0.53", "192.168.7.7"].map(|text| text.parse().unwrap()));
+    serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
+    let open = Network { egress: Egress::Policy(NetworkPolicy::Open), ..wish(&[], "10.53.0.53", None) };
+    let folder = tempfile::tempdir().unwrap();
+    let Connection::Own(made) = connect(&open, folder.path()).unwrap() else { panic!() };
+    let guest = Guest::new(made.tap.try_clone().unwrap());
+    assert_eq!(guest.reaches("192.168.7.7:80").as_deref(), Some("world"));
+    assert_eq!(guest.reaches("203.0.113.1:80").as_deref(), Some("host."));
+    assert_eq!(
+        guest.resolves("a-10-1-2-3.example", "10.53.0.53").as_deref(),
+        Some("10.1.2.3"),
+        "without a gate"
+    );
+    crate::network::nft::run("a test", "flush ruleset\n").unwrap();
+    assert!(crate::network::upkeep::restore().unwrap());
+    assert_eq!(guest.reaches("203.0.113.1:80").as_deref(), Some("host."));
+    record::remove(folder.path()).unwrap();
+}
+
+/// Returns the gate in the record of a run folder, if it lives.
+fn living_gate(run_dir: &std::path::Path) -> Option<OwnedFd> {
+    let crate::machine::record::Found::Record(record) = record::NetworkRecord::read(run_dir).unwrap() else {
+        panic!("no record")
+    };
+    record.gate.expect("a gate").open().unwrap()
+}
+
+/// Returns true if a process exits within ten seconds.
+fn exits(process: &OwnedFd) -> bool {
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut wait = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut wait, Some(&limit)).unwrap() == 1
+}
+
+#[test]
+fn a_gate_outlives_what_has_started_it_and_goes_with_the_machine() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["10.53.0.53".parse().unwrap()]);
+    let network = wish(&[], "10.53.0.53", None);
+    let folder = tempfile::tempdir().unwrap();
+    let Connection::Own(made) = connect(&network, folder.path()).unwrap() else { panic!() };
+    let card = made.tap.try_clone().unwrap();
+    // Everything but the card, which the VMM holds.
+    drop(made);
+    let guest = Guest::new(card);
+    assert_eq!(guest.resolves("a-198-51-100-7.example", "10.0.2.2").as_deref(), Some("198.51.100.7"));
+    let gate = living_gate(folder.path()).expect("it lives");
+    record::remove(folder.path()).unwrap();
+    assert!(exits(&gate), "although the card is open");
+
+    let Connection::Own(made) = connect(&network, folder.path()).unwrap() else { panic!() };
+    let gate = living_gate(folder.path()).expect("it lives");
+    drop(made);
+    assert!(exits(&gate), "although nothing has killed it");
+    record::remove(folder.path()).unwrap();
+}
+
+#[test]
+fn a_gate_has_the_walls_of_a_vmm() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["10.53.0.53".parse().unwrap()]);
+    // A descriptor that was left open by mistake.
+    let stray = std::fs::File::open("/etc/passwd").unwrap();
+    rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
+    let (folder, guest) = guest_with(&wish(&[], "10.53.0.53", None));
+    drop(stray);
+    const NONE: &str = "0000000000000000";
+    let text = std::fs::read_to_string(folder.path().join("network.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", record["gate"]["pid"]));
+    // It answers, so its preparation is over.
+    assert_eq!(guest.resolves("a-198-51-100-7.example", "10.0.2.2").as_deref(), Some("198.51.100.7"));
+    // Here the gate is one of two threads of the launcher, and only that one is behind the walls.
+    let status_of = |task: &std::path::Path| std::fs::read_to_string(task.join("status")).unwrap();
+    let mut tasks = std::fs::read_dir(process.join("task")).unwrap().flatten().map(|task| task.path());
+    let task = tasks.find(|task| status_of(task).starts_with("Name:\tdayfly-gate")).expect("the gate");
+    let status = status_of(&task);
+    let of_status =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!((of_status("CapEff:"), of_status("CapBnd:")), (NONE.to_owned(), NONE.to_owned()));
+    assert_eq!((of_status("NoNewPrivs:"), of_status("Seccomp:")), ("1".to_owned(), "2".to_owned()));
+    let uid = of_status("Uid:").split_whitespace().next().unwrap().parse().unwrap();
+    assert!(crate::launch::is_user_of_vmm(uid), "{uid}");
+    assert_eq!(
+        of_status("NSpid:").split_whitespace().count(),
+        2,
+        "its processes are not this host's: {status}"
+    );
+    let names = |path: std::path::PathBuf| -> Vec<_> {
+        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    assert_eq!(names(task.join("root")), ["proc"]);
+    assert_eq!(names(task.join("root/proc")), ["self"]);
+    for number in names(process.join("fd")) {
+        // One may be closed meanwhile.
+        let target = std::fs::read_link(process.join("fd").join(&number)).unwrap_or_default();
+        assert_ne!(target, std::path::Path::new("/etc/passwd"), "{number:?}");
+    }
+    record::remove(folder.path()).unwrap();
+}
