@@ -417,6 +417,26 @@ pub enum Fact {
         /// The reason, as the VMM reports it.
         reason: String,
     },
+    /// A person on this host has asked for a session: a program in the machine beside its job. It starts now.
+    SessionOpened {
+        /// Its number.
+        session: u64,
+        /// Id of the user on this host.
+        uid: u32,
+        /// Name of the user in the machine.
+        user: String,
+        /// The command, cut if it is long.
+        command: String,
+        /// True if it has a terminal.
+        terminal: bool,
+    },
+    /// The session is over.
+    SessionEnded {
+        /// Its number.
+        session: u64,
+        /// The end in words.
+        how: String,
+    },
     /// A line of the guest's output.
     Line {
         /// Its number, by which a later process finds the lines that this one has not written; 0 if lines have none.
@@ -658,6 +678,8 @@ impl Fact {
                 | Self::VmmOutOfMemory { .. }
                 | Self::DiskFailed { .. }
                 | Self::VmUsed { .. }
+                | Self::SessionOpened { .. }
+                | Self::SessionEnded { .. }
                 | Self::Over { .. }
         )
     }
@@ -811,6 +833,8 @@ pub(crate) mod tests {
             Fact::VmmOutOfMemory { whose: MemoryOwner::Machine, limit_mib: Some(1344) },
             Fact::VmmOutOfMemory { whose: MemoryOwner::Host, limit_mib: None },
             Fact::DiskFailed { reason: text() },
+            Fact::SessionOpened { session: 8, uid: 0, user: text(), command: text(), terminal: true },
+            Fact::SessionEnded { session: 8, how: text() },
             Fact::Line { number: 4, source: Source::Entrypoint, text: text() },
             Fact::LinesDropped { count: 5 },
             Fact::Cut { why },

@@ -31,6 +31,7 @@ use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 
 use crate::pool::PoolSpec;
+use crate::runner_id::RunnerId;
 
 /// Folder of all instances, under the state folder.
 pub const FOLDER: &str = "instances";
@@ -392,6 +393,16 @@ fn new_lock(folder: &Path) -> Result<File, InstanceError> {
 /// journal a runner is removed as well.
 pub(crate) fn reserve_of(runs: &Path) -> Reserve {
     Reserve::at(runs.with_file_name(RESERVE))
+}
+
+/// Returns the folder of the machine of a runner that has not ended, whether or not the process that owns it lives.
+///
+/// # Errors
+/// The folder of instances cannot be read.
+pub fn machine_of_runner(state: &Path, id: &RunnerId) -> Result<Option<PathBuf>, InstanceError> {
+    let instances = folders_in(&state.join(FOLDER))?;
+    let mut machines = instances.iter().map(|folder| machine_of(&folder.join("runs").join(id.as_str())));
+    Ok(machines.find(|machine| machine.is_dir()))
 }
 
 /// Returns the folder of a run's machine. It is a separate folder, so that a rename makes a spare's folder the machine's.

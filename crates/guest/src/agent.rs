@@ -20,6 +20,7 @@ mod out_of_memory;
 mod outbox;
 mod port;
 mod prepare;
+mod session;
 mod shell;
 mod standby;
 mod tree;
@@ -38,6 +39,7 @@ use dayfly_guest::protocol::{
 };
 use identity::Identities;
 use outbox::Outbox;
+use session::Sessions;
 use standby::Standby;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -93,6 +95,7 @@ pub(crate) struct Agent {
     docker: Arc<Mutex<docker::Docker>>,
     /// The standby entrypoint, if one was started.
     standby: Arc<Mutex<Option<Standby>>>,
+    sessions: Arc<Sessions>,
 }
 
 impl Agent {
@@ -113,6 +116,7 @@ impl Agent {
             shell: Arc::default(),
             docker: Arc::default(),
             standby: Arc::default(),
+            sessions: Arc::default(),
         }
     }
 
@@ -195,6 +199,7 @@ impl Agent {
                         "the host speaks version {version} of the protocol, this guest {VERSION}"
                     ));
                 }
+                self.sessions.hang_up_all();
                 self.outbox.greet(epoch, lines_seen);
             }
             HostMessage::Identify(identity) => self.identify(&identity),
@@ -204,6 +209,7 @@ impl Agent {
             HostMessage::Forget => self.forget(),
             HostMessage::Clock { unix_time_ns } => self.set_clock(unix_time_ns),
             HostMessage::Ping { number } => self.outbox.answer(GuestMessage::Pong { number }),
+            HostMessage::Session { session, input } => session::handle(self, session, input),
             HostMessage::PowerOff => {
                 self.ending.store(true, Ordering::SeqCst);
                 match *self.surroundings {

@@ -45,8 +45,8 @@ pub use fork::{Spares, template};
 pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
 pub use machine::{
-    DISK_RESERVE_MIB, Exit, LeftoverError, StartError, StartedFrom, TakeOver, TakeOverError, Vm, VmEvent,
-    destroy_leftover, is_alive, may_live, take_over,
+    DISK_RESERVE_MIB, Exit, LeftoverError, Session, SessionError, StartError, StartedFrom, TakeOver,
+    TakeOverError, Vm, VmEvent, destroy_leftover, is_alive, may_live, take_over,
 };
 pub use mount::{Mount, MountError};
 pub use network::{NetworkError, NetworkPolicy};

@@ -27,9 +27,12 @@ impl Throttle {
     /// Notes that this many bytes were read.
     pub(crate) fn took(&mut self, bytes: usize, now: Instant) {
         let oldest = now.checked_sub(BURST).unwrap_or(now);
-        let cost =
-            Duration::from_secs(1).saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX)) / BYTES_PER_S;
-        self.paid_until = self.paid_until.max(oldest) + cost;
+        self.paid_until = self.paid_until.max(oldest) + cost(bytes);
+    }
+
+    /// Notes that this many of the bytes that were read do not count, because the guest could not send them unasked.
+    pub(crate) fn gave_back(&mut self, bytes: usize) {
+        self.paid_until = self.paid_until.checked_sub(cost(bytes)).unwrap_or(self.paid_until);
     }
 
     /// Waits until more may be read. Cancel-safe.
@@ -38,6 +41,11 @@ impl Throttle {
             tokio::time::sleep_until(self.paid_until).await;
         }
     }
+}
+
+/// Returns the time in which so many bytes may be read.
+fn cost(bytes: usize) -> Duration {
+    Duration::from_secs(1).saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX)) / BYTES_PER_S
 }
 
 #[cfg(test)]
@@ -59,5 +67,21 @@ mod tests {
         assert_eq!(after(20).await, 19, "one more second for each MiB");
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert_eq!(after(8).await, 3619, "silence earns one burst, not an hour of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_were_asked_for_do_not_count_and_earn_nothing() {
+        let begin = Instant::now();
+        let mut throttle = Throttle::new(begin);
+        for _ in 0..100 {
+            throttle.ready().await;
+            throttle.took(1 << 20, Instant::now());
+            throttle.gave_back(1 << 20);
+        }
+        assert_eq!(begin.elapsed().as_secs(), 0);
+        throttle.gave_back(1 << 30);
+        throttle.took(9 << 20, Instant::now());
+        throttle.ready().await;
+        assert_eq!(begin.elapsed().as_secs(), 1, "the burst is no longer than before");
     }
 }

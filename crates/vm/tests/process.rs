@@ -9,6 +9,8 @@
 
 #[macro_use]
 mod harness;
+#[path = "process/sessions.rs"]
+mod sessions;
 #[path = "stage/mod.rs"]
 mod stage;
 
@@ -20,6 +22,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use dayfly_vm::{Driver, Exit, ProcessSettings, StartError, TakeOver, Vm, VmEvent, destroy_leftover};
+use sessions::*;
 use stage::*;
 
 async fn start(stage: &Stage) -> Vm {
@@ -335,6 +338,15 @@ fn main() -> ExitCode {
         a_machine_whose_owner_panics_goes_on_and_is_taken_over_by_the_same_process
         a_program_of_its_own_is_started_and_mounts_are_refused
         a_guest_binary_that_was_opened_is_started_although_its_file_is_a_newer_one
+        a_program_that_a_person_starts_runs_beside_the_job_and_its_owner_is_told
+        a_program_with_a_terminal_has_its_size_and_learns_of_a_new_one
+        input_and_output_of_any_length_pass_unchanged
+        a_program_that_floods_its_session_waits_and_the_machine_goes_on
+        a_program_ends_with_its_signal_and_one_that_cannot_start_has_a_reason
+        a_program_whose_person_is_gone_is_hung_up_and_killed
+        what_a_program_leaves_behind_does_not_hold_its_session_up
+        a_machine_has_eight_sessions_and_only_its_owner_gets_in
+        the_next_owner_of_a_machine_takes_new_sessions_and_ends_the_old_ones
     }
     ExitCode::SUCCESS
 }

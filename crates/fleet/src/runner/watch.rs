@@ -490,6 +490,10 @@ impl Run<'_> {
             VmEvent::OutOfMemory { process, used_mib, memory_mib } => {
                 Fact::OutOfMemory { process, used_mib, memory_mib }
             }
+            VmEvent::SessionOpened { session, uid, user, command, has_terminal: terminal } => {
+                Fact::SessionOpened { session, uid, user, command, terminal }
+            }
+            VmEvent::SessionEnded { session, how } => Fact::SessionEnded { session, how },
             VmEvent::Line { number, source, text } => {
                 self.observe(&text, stage).await?;
                 if counts(source, &text) {

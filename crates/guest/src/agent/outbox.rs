@@ -50,6 +50,8 @@ struct OutboxState {
 /// A message that waits to be sent.
 enum Queued {
     Message(GuestMessage),
+    /// A message of a session. The number of these is bounded by the window of each session.
+    Session(GuestMessage),
     /// The line of this number, unless it was dropped meanwhile.
     Line(u64),
 }
@@ -153,6 +155,12 @@ impl Outbox {
         self.changed.notify_all();
     }
 
+    /// Queues a message of a session. Only the current host gets it.
+    pub(super) fn session(&self, message: GuestMessage) {
+        self.lock().queue.push_back(Queued::Session(message));
+        self.changed.notify_all();
+    }
+
     /// Queues a line of output.
     pub(super) fn line(&self, source: Source, text: &str) {
         let mut state = self.lock();
@@ -207,7 +215,7 @@ impl Outbox {
     /// Drops all lines, because they are of no interest to the hosts of this machine's forks, and counts from 1 again.
     pub(super) fn forget_lines(&self) {
         let mut state = self.lock();
-        state.queue.retain(|queued| matches!(queued, Queued::Message(_)));
+        state.queue.retain(|queued| !matches!(queued, Queued::Line(_)));
         state.lines = Lines::default();
     }
 }
@@ -223,7 +231,7 @@ impl OutboxState {
         }
         loop {
             match self.queue.pop_front()? {
-                Queued::Message(message) => return Some(message),
+                Queued::Message(message) | Queued::Session(message) => return Some(message),
                 Queued::Line(number) => {
                     if let Some(line) = self.lines.message(number) {
                         return Some(line);

@@ -45,7 +45,7 @@ fn read(path: &'static str) -> Result<String, UserError> {
 }
 
 /// Returns the current user.
-pub(super) fn own() -> Result<User, UserError> {
+pub(crate) fn own() -> Result<User, UserError> {
     let uid = rustix::process::getuid().as_raw();
     let passwd = read("/etc/passwd")?;
     let entry = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()));

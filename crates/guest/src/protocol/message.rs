@@ -8,6 +8,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::session::{SessionInput, SessionOutput};
+
 /// A message from the host to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +54,14 @@ pub enum HostMessage {
     Ping {
         /// A number, which the answer repeats.
         number: u64,
+    },
+    /// A message to the program of a session. Legal once the machine has an identity. The sessions of a host end when another
+    /// host says hello.
+    Session {
+        /// Number of the session, which the host chooses and uses once.
+        session: u64,
+        /// The message.
+        input: SessionInput,
     },
     /// Stop everything and power the machine off.
     PowerOff,
@@ -177,6 +187,13 @@ pub enum GuestMessage {
     Pong {
         /// The number of the ping.
         number: u64,
+    },
+    /// A message from the program of a session. Only the host that has opened it gets it.
+    Session {
+        /// Number of the session.
+        session: u64,
+        /// The message.
+        output: SessionOutput,
     },
     /// The Docker daemon could not be started, has not answered in time, or has exited. The machine is usable without it.
     DockerFailed {

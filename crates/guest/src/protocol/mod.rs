@@ -14,6 +14,8 @@
 //!    |<-------- EntrypointExited{..} ----- |
 //!    | -- Ping{number} ------------------->|   again and again, while the machine runs
 //!    |<------------------ Pong{number} ----|
+//!    | -- Session{..} -------------------->|   a program that a person starts beside the job ([`session`])
+//!    |<------------------- Session{..} --- |
 //!    | -- PowerOff ----------------------->|
 //! ```
 //!
@@ -27,6 +29,7 @@ pub mod frame;
 mod message;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod properties;
+pub mod session;
 
 pub use message::*;
 

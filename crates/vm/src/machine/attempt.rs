@@ -170,6 +170,19 @@ impl Attempt {
         }
     }
 
+    /// Returns why the machine can have no new session, if it cannot.
+    pub(super) fn refusal_of_sessions(&self) -> Option<&'static str> {
+        match () {
+            () if self.end.is_some() || self.shutdown.is_some() => Some("the machine is being stopped"),
+            () if self.is_let_be => {
+                Some("another version of dayfly has started the machine, so its agent is not spoken with")
+            }
+            () if !self.is_up() => Some("the machine is still starting; try again in a moment"),
+            () if self.vmm.link.is_none() => Some("the machine's agent has closed its connection"),
+            () => None,
+        }
+    }
+
     /// Returns true if an earlier process has started the machine.
     pub(super) fn is_taken_over(&self) -> bool {
         self.handshake.is_taken_over()

@@ -90,6 +90,26 @@ pub enum VmEvent {
         /// The reason, as the VMM reports it.
         reason: String,
     },
+    /// A person on this host has asked for a session, whose program starts now.
+    SessionOpened {
+        /// Its number.
+        session: u64,
+        /// The user on this host.
+        uid: u32,
+        /// Name of the user in the machine.
+        user: String,
+        /// The command, cut if it is long.
+        command: String,
+        /// True if the program has a terminal.
+        has_terminal: bool,
+    },
+    /// The session is over.
+    SessionEnded {
+        /// Its number.
+        session: u64,
+        /// The end in words.
+        how: String,
+    },
     /// Something failed, but the machine may still be usable.
     Fault {
         /// The failure and its reason.

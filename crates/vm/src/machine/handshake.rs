@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, parse_file_name};
+use dayfly_guest::protocol::session::SessionOutput;
 use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
 
 use super::{StartedFrom, VmEvent};
@@ -43,6 +44,13 @@ pub(super) enum Action {
         suffix: Suffix,
         /// The file's whole content.
         content: String,
+    },
+    /// Pass a message of a session on.
+    Session {
+        /// Number of the session.
+        session: u64,
+        /// The message.
+        output: SessionOutput,
     },
     /// Stop, because the guest speaks another version of the protocol, in which its messages may have another meaning.
     WrongVersion {
@@ -250,6 +258,7 @@ impl Handshake {
                 self.entrypoint = EntrypointStage::Exited;
                 vec![Action::Tell(VmEvent::EntrypointExited { code, signal })]
             }
+            GuestMessage::Session { session, output } => vec![Action::Session { session, output }],
             GuestMessage::Prepared { .. } | GuestMessage::Pong { .. } => Vec::new(),
             GuestMessage::DockerFailed { reason } => {
                 self.settle_docker();

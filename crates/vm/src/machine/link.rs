@@ -55,6 +55,13 @@ impl Link {
         Ok(())
     }
 
+    /// Notes that a message with so many bytes of content does not count for the [`Throttle`], because a person on this host has
+    /// asked for it.
+    pub(crate) fn was_asked_for(&mut self, bytes: usize) {
+        // In base64.
+        self.throttle.gave_back(MESSAGE_COST + bytes.div_ceil(3) * 4);
+    }
+
     /// Writes the outbox, and returns the next message. Reads no faster than the [`Throttle`] allows. Skips and logs bytes that are no valid frame. Safe to be cancelled.
     /// Fails if the connection has ended.
     pub(crate) async fn next(&mut self) -> io::Result<GuestMessage> {

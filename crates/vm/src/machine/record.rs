@@ -23,6 +23,8 @@ const RECORD: &str = "vmm.json";
 pub(crate) const AGENT_SOCKET: &str = "agent.sock";
 /// The serial console's socket.
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
+/// The socket for sessions, on which the owner of the machine listens.
+pub(crate) const SESSION_SOCKET: &str = "session.sock";
 /// The scratch disk.
 pub(crate) const SCRATCH_DISK: &str = "scratch.img";
 /// The output of the guest on its console.
@@ -32,7 +34,8 @@ pub(crate) const VMM_LOG: &str = "vmm.log";
 /// The folder with the files that a machine without a root file system of its own gets from this host.
 pub(crate) const GUEST_FOLDER: &str = "guest";
 /// The files that are removed with the machine. Logs stay.
-const REMOVED: [&str; 5] = [AGENT_SOCKET, MONITOR_SOCKET, CONSOLE_SOCKET, SCRATCH_DISK, RECORD];
+const REMOVED: [&str; 6] =
+    [AGENT_SOCKET, MONITOR_SOCKET, CONSOLE_SOCKET, SESSION_SOCKET, SCRATCH_DISK, RECORD];
 /// Longest time that a keeper may take to stop its processes and exit after SIGTERM. Then it is killed.
 const KEEPER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time that a killed process may take to exit. Freeing gigabytes of memory takes a moment.

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::handle::Supervising;
 use super::owned::Owned;
+use super::sessions::Sessions;
 use super::source::StartSource;
 use super::spawn::Outputs;
 use super::supervisor::{Beginning, MachineRole, Supervisor};
@@ -60,6 +61,7 @@ pub(super) fn own(
         orders: order_receiver,
         detached: Arc::clone(&detached),
         owned: Owned::new(&run_dir),
+        sessions: Sessions::open(&run_dir),
     };
     let supervisor = Supervising::Running(tokio::spawn(supervisor.run(begin)));
     Vm { events, orders, supervisor, outputs, run_dir, detached }

@@ -14,6 +14,7 @@ use super::attempt::{AfterAttempt, Attempt, BegunEnd, EndStep};
 use super::exit::{EndReason, ExitDemand, ExitEvidence, classify};
 use super::handshake::{Action, InitialState};
 use super::owned::Owned;
+use super::sessions::{Passed, Request, Sessions};
 use super::source::{StartSource, Started};
 use super::spawn::{Outputs, Vmm};
 use super::{Exit, VmEvent, identity, unix_time_ns};
@@ -89,6 +90,7 @@ pub(super) struct Supervisor<S> {
     /// True if the owner has detached the machine, which then outlives this process.
     pub(super) detached: Arc<AtomicBool>,
     pub(super) owned: Owned,
+    pub(super) sessions: Sessions,
 }
 
 /// The way in which this process gets a machine.
@@ -111,6 +113,7 @@ enum SupervisorInput {
     Monitor(MonitorEvent),
     Ordered(Option<VmOrder>),
     EnvironmentChanged,
+    Session(Request),
     NoBootDevice,
     DeadlinePassed,
 }
@@ -127,6 +130,9 @@ impl<S: StartSource> Supervisor<S> {
     /// Runs the machine until it has ended. The last event is [`VmEvent::Gone`].
     pub(super) async fn run(mut self, begin: Beginning) -> Exit {
         let exit = self.live(begin).await;
+        for event in self.sessions.end_all() {
+            self.tell(event).await;
+        }
         // Dropped on a blocking thread: this closes the last descriptor of the network card, whose removal takes the kernel
         // a while.
         let (source, owned) = (self.source, self.owned);
@@ -237,6 +243,10 @@ impl<S: StartSource> Supervisor<S> {
                 SupervisorInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 SupervisorInput::Ordered(Some(VmOrder::Kill) | None) => attempt.kill(EndReason::Ordered),
                 SupervisorInput::EnvironmentChanged => self.carry_trm(attempt),
+                SupervisorInput::Session(request) => {
+                    let passed = self.sessions.take_request(request, attempt.refusal_of_sessions());
+                    self.pass_on(attempt, passed).await;
+                }
                 SupervisorInput::NoBootDevice => attempt.kill(EndReason::NoBootDevice),
                 SupervisorInput::DeadlinePassed => {
                     if let Some(exit) = self.pass_deadline(attempt).await {
@@ -289,6 +299,7 @@ impl<S: StartSource> Supervisor<S> {
             event = monitored => SupervisorInput::Monitor(event),
             order = self.orders.recv(), if !killed && !detached => SupervisorInput::Ordered(order),
             () = self.environment.changed(), if mirrors => SupervisorInput::EnvironmentChanged,
+            request = self.sessions.next() => SupervisorInput::Session(request),
             () = self.outputs.console.no_boot_device(), if boots => SupervisorInput::NoBootDevice,
             () = passed => SupervisorInput::DeadlinePassed,
             ending = process.wait() => SupervisorInput::Ended(ending),
@@ -325,6 +336,10 @@ impl<S: StartSource> Supervisor<S> {
                 Action::Identify => {
                     let MachineRole { hostname, dns, shell, .. } = &self.role;
                     attempt.send(&HostMessage::Identify(identity(hostname, *dns, *shell)));
+                }
+                Action::Session { session, output } => {
+                    let passed = self.sessions.take_output(session, output);
+                    self.pass_on(attempt, passed).await;
                 }
                 Action::SetClock => attempt.send(&HostMessage::Clock { unix_time_ns: unix_time_ns() }),
                 Action::Start => self.start_entrypoint(attempt).await,
@@ -418,6 +433,19 @@ impl<S: StartSource> Supervisor<S> {
             }
         })
         .await
+    }
+
+    /// Passes a message of a session on. The owner is told first, so that it knows of each program before that runs.
+    async fn pass_on(&self, attempt: &mut Attempt, passed: Passed) {
+        if let Some(event) = passed.event {
+            self.tell(event).await;
+        }
+        if let Some(message) = passed.message {
+            attempt.send(&message);
+        }
+        if let (1.., Some(link)) = (passed.asked_for, &mut attempt.vmm.link) {
+            link.was_asked_for(passed.asked_for);
+        }
     }
 
     async fn tell(&self, event: VmEvent) {
@@ -563,6 +591,7 @@ mod tests {
             orders: order_receiver,
             detached,
             owned: Owned::new(folder.path()),
+            sessions: Sessions::open(folder.path()),
         };
         let exit = supervisor.run(Beginning::Start(started)).await;
         let mut origins = Vec::new();
@@ -666,6 +695,7 @@ mod tests {
             orders,
             detached,
             owned: Owned::new(folder.path()),
+            sessions: Sessions::open(folder.path()),
         };
         let started = Started { vmm, from: StartedFrom::Boot, turn: None, cold: None };
         let exit = supervisor.run(Beginning::Start(started)).await;

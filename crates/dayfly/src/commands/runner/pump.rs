@@ -206,6 +206,10 @@ fn tell(record: &FactRecord) {
             tracing::warn!("{of}{}", vmm_out_of_memory(*whose, *limit_mib));
         }
         Fact::DiskFailed { reason } => tracing::warn!("{of}{}", disk_failed(reason)),
+        Fact::SessionOpened { uid, user, command, .. } => {
+            tracing::info!("{of}the user {uid} of this host runs in it, as {user}: {command}");
+        }
+        Fact::SessionEnded { how, .. } => tracing::info!("{of}a session has ended: {how}"),
         Fact::VmRestarted { reason } => tracing::warn!("{of}machine started once again: {reason}"),
         Fact::LinesDropped { count } => tracing::warn!("{of}{count} lines were dropped"),
         Fact::LoopStarted { .. } => tracing::info!("loop started"),
