@@ -8,6 +8,8 @@
 //! | 3 | this host or the forge cannot do what was requested |
 //! | 75 | the runners go on; the next start takes them over (SIGUSR2) |
 //! | 130, 143 | stopped by SIGINT (Ctrl-C) or SIGTERM |
+//!
+//! `dayfly exec` and `dayfly shell` end with the status of their program.
 
 use std::error::Error;
 use std::fmt;
@@ -25,6 +27,8 @@ pub(crate) enum Outcome {
     NotSucceeded,
     /// Status 128 + the signal's number.
     StoppedBy(Signal),
+    /// The status of a program that was run in a machine.
+    Program(u8),
 }
 
 /// A signal that stops dayfly in an orderly way.
@@ -45,6 +49,7 @@ impl From<Outcome> for ExitCode {
         Self::from(match outcome {
             Outcome::Success => 0,
             Outcome::NotSucceeded => 1,
+            Outcome::Program(status) => status,
             Outcome::StoppedBy(Signal::Interrupt) => 130,
             Outcome::StoppedBy(Signal::Terminate) => 143,
             Outcome::StoppedBy(Signal::HangUp) => 129,

@@ -94,6 +94,9 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Drain(args) => logged(&common, async |places| commands::steer::drain(places, args).await),
         Command::Scale(args) => logged(&common, async |places| commands::steer::scale(places, args).await),
         Command::Logs(args) => logged(&common, async |places| commands::logs::run(places, &args).await),
+        Command::Exec(args) => logged(&common, async |places| commands::session::exec(places, args).await),
+        Command::Shell(args) => logged(&common, async |places| commands::session::shell(places, args).await),
+        Command::Cp(args) => logged(&common, async |places| commands::session::cp(places, args).await),
         Command::Trace(args) => logged(&common, async |places| commands::trace::run(places, &args)),
         Command::Lab(LabCommand::Serve(args)) => logged(&common, async |_| commands::lab::serve(args).await),
         Command::Lab(LabCommand::Fault(args)) => {

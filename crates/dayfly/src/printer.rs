@@ -47,6 +47,24 @@ pub(crate) fn json(value: &impl serde::Serialize) {
     }
 }
 
+/// Writes bytes of another program to standard output, unchanged.
+///
+/// # Errors
+/// They cannot be written, e.g. because their reader has exited.
+pub(crate) fn output(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Writes bytes of another program to standard error, unchanged.
+///
+/// # Errors
+/// As for [`output`].
+pub(crate) fn error_output(bytes: &[u8]) -> std::io::Result<()> {
+    std::io::stderr().lock().write_all(bytes)
+}
+
 /// Prints rows below a heading, in columns as wide as their widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) {
     for (number, text) in table_lines(head, rows).into_iter().enumerate() {

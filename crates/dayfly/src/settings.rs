@@ -54,6 +54,11 @@ impl GuestBinary {
     }
 }
 
+/// Returns the kind of this process's terminal, as programs need it to move the cursor.
+pub(crate) fn terminal_kind() -> Option<String> {
+    env::var("TERM").ok().filter(|kind| !kind.is_empty())
+}
+
 impl Places {
     /// Resolves the places. Creates nothing.
     pub(crate) fn resolve(common: &Common) -> Result<Self> {

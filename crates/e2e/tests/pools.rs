@@ -1,6 +1,8 @@
 //! Tests of pools from a configuration file, fed by the lab (a scale set, lists of jobs, a webhook): the real `dayfly`, its
 //! sources of demand, and its runners.
 
+#[path = "pools/inside.rs"]
+mod inside;
 #[path = "pools/steer.rs"]
 mod steer;
 #[path = "pools/take_over.rs"]

@@ -9,6 +9,7 @@ mod names;
 pub(crate) mod orchestrator;
 mod parse;
 pub(crate) mod runner;
+mod session;
 pub(crate) mod short_help;
 mod soak;
 mod steer;
@@ -37,6 +38,7 @@ pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, La
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, NetworkWord, RegistrationWord, RunnerArgs};
+pub(crate) use session::{CpArgs, ExecArgs, SessionArgs, ShellArgs};
 pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver};
 pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;
@@ -121,6 +123,12 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Print the log of a runner, also after its end
     Logs(LogsArgs),
+    /// Run a program in the machine of a runner, beside its job, with input and output here
+    Exec(ExecArgs),
+    /// Open a shell in the machine of a runner, beside its job
+    Shell(ShellArgs),
+    /// Copy a file into the machine of a runner, or out of it
+    Cp(CpArgs),
     /// Show how long each phase of a runner took
     Trace(TraceArgs),
     /// Run the built-in forge, order failures of it, and hold dayfly against them

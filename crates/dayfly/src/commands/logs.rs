@@ -68,14 +68,7 @@ pub(super) enum RunLog {
 
 /// Finds the log of a runner by its id, or by its name, which ends in the id.
 pub(super) fn find(places: &Places, wanted: &str) -> Result<RunLog> {
-    let id = match wanted.parse::<RunnerId>() {
-        Ok(id) => id,
-        Err(error) => {
-            let mut parts = wanted.rsplitn(3, '-');
-            let (random, index) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            format!("{index}-{random}").parse().map_err(|_| Failure::usage(error))?
-        }
-    };
+    let id = runner_id(wanted)?;
     let folder = places.state.join(run_log::FOLDER);
     let path = run_log::path_of(&folder, id.as_str());
     if path.is_file() {
@@ -89,6 +82,18 @@ pub(super) fn find(places: &Places, wanted: &str) -> Result<RunLog> {
     }
     Err(Failure::cannot(format!("there is no log of a runner {id} in {}", folder.display()))
         .hint("`dayfly ps` lists the current runners, and `dayfly runs` those that have ended"))
+}
+
+/// Returns the id of a runner, from the id itself or from the runner's name, which ends in it.
+///
+/// # Errors
+/// The text is neither.
+pub(super) fn runner_id(wanted: &str) -> Result<RunnerId> {
+    wanted.parse::<RunnerId>().or_else(|error| {
+        let mut parts = wanted.rsplitn(3, '-');
+        let (random, index) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        format!("{index}-{random}").parse().map_err(|_| Failure::usage(error))
+    })
 }
 
 /// Shows a line of the log. Returns true if it was the runner's last one. Skips a line that is no fact of this version.

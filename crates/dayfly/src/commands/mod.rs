@@ -21,6 +21,7 @@ pub(crate) mod reload;
 pub(crate) mod runner;
 pub(crate) mod runs;
 mod sentence;
+pub(crate) mod session;
 pub(crate) mod steer;
 mod subject;
 pub(crate) mod template;
