@@ -48,7 +48,7 @@ pub enum FrameError {
     #[error("a message cannot be written as JSON: {0}")]
     Serialize(#[source] serde_json::Error),
     /// A complete frame came whose payload is not a message.
-    #[error("frame {sequence} holds no known message: {source}")]
+    #[error("frame {sequence} holds no known message: {}", source.to_string().replace(char::is_control, " "))]
     Deserialize {
         /// Sequence number of the frame.
         sequence: u64,

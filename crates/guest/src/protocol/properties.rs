@@ -30,13 +30,15 @@ fn seeds() -> Vec<Vec<u8>> {
         GuestMessage::EntrypointExited { code: None, signal: Some(9) },
     ];
     let mut encoder = Encoder::new();
+    // JSON errors quote an unknown word as it is.
+    let unknown = Encoder::new().encode(&serde_json::json!({ "\u{7f}": 1 })).expect("short");
     let frames: Vec<Vec<u8>> =
         messages.iter().map(|message| encoder.encode(message).expect("short")).collect();
     let stream = frames.concat();
     let torn = [&stream[..50], &stream[..]].concat();
     let long = [&MARKER[..], &[0xff; 30], &stream].concat();
     let garbage = [b"\r\nlogin: ".as_slice(), &stream, &MARKER[..2]].concat();
-    [stream.clone(), torn, long, garbage, frames[3].clone()]
+    [stream.clone(), torn, long, garbage, frames[3].clone(), unknown]
         .iter()
         .flat_map(|stream| [[&[MENDS | 6], &stream[..]].concat(), [&[100], &stream[..]].concat()])
         .collect()
