@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use super::LeftoverError;
@@ -105,6 +105,23 @@ impl ProcessId {
         let Some(descriptor) = open_process(self.pid)? else { return Ok(None) };
         // Compared after opening, because from then on the descriptor cannot refer to another process.
         Ok((start_ticks(self.pid)? == Some(self.start_ticks)).then_some(descriptor))
+    }
+
+    /// Removes the process's zombie, if it has exited and this process has started it.
+    pub(crate) fn reap(&self) -> io::Result<()> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        // A zombie keeps its id, so that no other process can have it before the wait.
+        if boot_id()? == self.boot_id && stat(self.pid)?.is_some_and(|stat| stat.start == self.start_ticks) {
+            // Fails if another process has started it.
+            let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+        Ok(())
+    }
+
+    /// Returns true if the process has exited, and its parent has not noticed.
+    #[cfg(test)]
+    pub(crate) fn is_zombie(&self) -> io::Result<bool> {
+        Ok(stat(self.pid)?.is_some_and(|stat| stat.has_exited && stat.start == self.start_ticks))
     }
 
     /// Kills the process and waits until it has exited. A keeper gets SIGTERM first.
@@ -371,21 +388,36 @@ pub(crate) fn boot_id() -> io::Result<String> {
 
 /// Returns the start of a running process in clock ticks since boot, or `None` if the process is a zombie or does not exist.
 fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
+    Ok(stat(pid)?.filter(|stat| !stat.has_exited).map(|stat| stat.start))
+}
+
+/// What the kernel tells about a process.
+struct Stat {
+    /// True if it is a zombie.
+    has_exited: bool,
+    /// Its start, in clock ticks since boot.
+    start: u64,
+}
+
+fn stat(pid: u32) -> io::Result<Option<Stat>> {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => Ok(parse_start_ticks(&stat)),
+        Ok(text) => Ok(Stat::parse(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Parses the start time in a process's `stat`. The name in the second field may contain spaces and parentheses, so fields
-/// are counted from the last closing parenthesis.
-fn parse_start_ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    // The third field is the state, the twenty-second the start.
-    if matches!(fields.next()?, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+impl Stat {
+    /// Parses a process's `stat`. The name in the second field may contain spaces and parentheses, so fields are counted from the
+    /// last closing parenthesis.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        // The third field is the state, the twenty-second the start.
+        let has_exited = matches!(fields.next()?, "Z" | "X");
+        Some(Self { has_exited, start: fields.nth(18)?.parse().ok()? })
+    }
 }
 
 #[cfg(test)]
@@ -395,10 +427,31 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let stat = "7 (a) b) (c) S 1 7 7 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 4242 99 1";
-        assert_eq!(parse_start_ticks(stat), Some(4242));
-        assert_eq!(parse_start_ticks(&stat.replace(" S ", " Z ")), None);
-        assert_eq!(parse_start_ticks(""), None);
+        let text = "7 (a) b) (c) S 1 7 7 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 4242 99 1";
+        let parsed = |text: &str| Stat::parse(text).map(|stat| (stat.has_exited, stat.start));
+        assert_eq!(parsed(text), Some((false, 4242)));
+        assert_eq!(parsed(&text.replace(" S ", " Z ")), Some((true, 4242)));
+        assert_eq!(parsed(""), None);
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "the test looks at the zombie, and removes it")]
+    fn the_zombie_of_a_child_is_removed_and_no_other_is() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("spawn");
+        let process = ProcessId::of(child.id(), false).expect("it runs");
+        let is_zombie = || stat(process.pid).expect("look").map(|stat| stat.has_exited);
+        process.reap().expect("it still runs");
+        assert_eq!(is_zombie(), Some(false));
+        child.kill().expect("killed");
+        while is_zombie() != Some(true) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        ProcessId { start_ticks: process.start_ticks + 1, ..process.clone() }.reap().expect("look");
+        ProcessId { boot_id: "another".to_owned(), ..process.clone() }.reap().expect("look");
+        assert_eq!(is_zombie(), Some(true));
+        process.reap().expect("reaped");
+        assert_eq!(is_zombie(), None);
+        process.reap().expect("it is gone");
     }
 
     #[tokio::test]

@@ -20,13 +20,13 @@ mod server;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Access;
@@ -86,20 +86,16 @@ pub(super) fn start(
     launch::launch(launcher, &order, sockets, record).map(drop)
 }
 
-/// Kills a gate, and waits until it has exited. Does nothing if it has.
+/// Kills a gate, and waits until it has exited. A gate that has exited by itself leaves no zombie either.
 pub(super) fn end(gate: &ProcessId) -> io::Result<()> {
-    let Some(process) = gate.open()? else { return Ok(()) };
-    // Fails if it has exited meanwhile.
-    let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
-    if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_LIMIT))? == 0 {
-        return Err(io::ErrorKind::TimedOut.into());
+    if let Some(process) = gate.open()? {
+        // Fails if it has exited meanwhile.
+        let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+        if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_LIMIT))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
-    // Removes the zombie, if this process has started it.
-    let _ = rustix::process::waitid(
-        WaitId::PidFd(process.as_fd()),
-        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-    );
-    Ok(())
+    gate.reap()
 }
 
 impl Gate {

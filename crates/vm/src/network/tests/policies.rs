@@ -69,12 +69,12 @@ fn an_open_machine_reaches_private_addresses_and_its_host_also_after_a_flush() {
     record::remove(folder.path()).unwrap();
 }
 
-/// Returns the gate in the record of a run folder, if it lives.
-fn living_gate(run_dir: &std::path::Path) -> Option<OwnedFd> {
+/// Returns the gate in the record of a run folder.
+fn gate_of(run_dir: &std::path::Path) -> crate::machine::record::ProcessId {
     let crate::machine::record::Found::Record(record) = record::NetworkRecord::read(run_dir).unwrap() else {
         panic!("no record")
     };
-    record.gate.expect("a gate").open().unwrap()
+    record.gate.expect("a gate")
 }
 
 /// Returns true if a process exits within ten seconds.
@@ -99,15 +99,17 @@ fn a_gate_outlives_what_has_started_it_and_goes_with_the_machine() {
     drop(made);
     let guest = Guest::new(card);
     assert_eq!(guest.resolves("a-198-51-100-7.example", "10.0.2.2").as_deref(), Some("198.51.100.7"));
-    let gate = living_gate(folder.path()).expect("it lives");
+    let gate = gate_of(folder.path()).open().unwrap().expect("it lives");
     record::remove(folder.path()).unwrap();
     assert!(exits(&gate), "although the card is open");
 
     let Connection::Own(made) = connect(&network, folder.path()).unwrap() else { panic!() };
-    let gate = living_gate(folder.path()).expect("it lives");
+    let gate = gate_of(folder.path());
+    let process = gate.open().unwrap().expect("it lives");
     drop(made);
-    assert!(exits(&gate), "although nothing has killed it");
+    assert!(exits(&process), "although nothing has killed it");
     record::remove(folder.path()).unwrap();
+    assert!(!gate.is_zombie().unwrap(), "it was a child of this process");
 }
 
 #[test]
