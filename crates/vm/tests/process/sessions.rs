@@ -136,10 +136,10 @@ pub(crate) async fn a_program_with_a_terminal_has_its_size_and_learns_of_a_new_o
     // Ctrl-C reaches the program in the foreground, and Ctrl-D ends what a shell reads.
     let terminal = Some(TerminalSize { rows: 24, columns: 80 });
     let mut session = open(&stage, SessionProgram { terminal, ..program(&["sh", "-i"]) }).await;
-    session.send(&data("sleep 600 || echo inter''rupted $?\n")).await.unwrap();
-    until("it sleeps", || processes_with("sleep 600").len() == 1).await;
+    session.send(&data("sleep 615 || echo inter''rupted $?\n")).await.unwrap();
+    until("it sleeps", || processes_with("sleep 615").len() == 1).await;
     session.send(&data("\u{3}")).await.unwrap();
-    until("it sleeps no more", || processes_with("sleep 600").is_empty()).await;
+    until("it sleeps no more", || processes_with("sleep 615").is_empty()).await;
     session.send(&data("echo still $((40 + 2)); exit 3\n")).await.unwrap();
     let result = take_all(&mut session).await;
     assert!(String::from_utf8_lossy(&result.out).contains("still 42\r\n"), "{result:?}");

@@ -1,5 +1,5 @@
 //! Starts the program of a session, with a terminal or with pipes.
-#![expect(unsafe_code, reason = "session and terminal must be set between fork and exec")]
+#![expect(unsafe_code, reason = "session, terminal and signals must be set between fork and exec")]
 
 use std::fs::File;
 use std::io;
@@ -19,6 +19,9 @@ use rustix::termios::Winsize;
 use crate::agent::children::Children;
 use crate::entrypoint::user::{self, Account, UserError};
 use crate::image_env;
+
+/// The last signal that is not a real-time one.
+const LAST_SIGNAL: libc::c_int = 31;
 
 /// The variable that names the kind of a terminal. Without one, programs must not move a cursor.
 const TERM: &str = "TERM";
@@ -126,8 +129,13 @@ fn with_pipes(command: &mut Command) -> io::Result<Ends> {
     let (output, stdout) = io::pipe()?;
     let (errors, stderr) = io::pipe()?;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    // SAFETY: only a system call runs between fork and exec.
-    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+    // SAFETY: only system calls run between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            usual_signals();
+            Ok(rustix::process::setsid().map(drop)?)
+        });
+    }
     let file = |pipe: OwnedFd| File::from(pipe);
     let outputs = vec![(OutputStream::Out, file(output.into())), (OutputStream::Err, file(errors.into()))];
     Ok(Ends { input: file(input.into()), outputs, terminal: None })
@@ -150,6 +158,7 @@ fn with_terminal(command: &mut Command, size: TerminalSize, account: Option<&Acc
     // SAFETY: only system calls run between fork and exec.
     unsafe {
         command.pre_exec(|| {
+            usual_signals();
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
             Ok(())
@@ -160,8 +169,41 @@ fn with_terminal(command: &mut Command, size: TerminalSize, account: Option<&Acc
     Ok(Ends { input, outputs: vec![(OutputStream::Out, output)], terminal: Some(ours) })
 }
 
+/// Gives all signals their usual meaning, between fork and exec. A program passes on which signals it ignores: if dayfly was started
+/// in the background of a script, Ctrl-C would else have no effect where the agent is its child.
+fn usual_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: this sets no handler, and is allowed after a fork. It fails for SIGKILL and SIGSTOP, which have no other meaning.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Sets the size of a terminal. The kernel tells the programs in it.
 pub(super) fn resize(terminal: &OwnedFd, size: TerminalSize) -> io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_program_does_not_ignore_the_signals_that_its_starter_ignores() {
+        // SAFETY: this sets no handler.
+        unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+        for is_with_terminal in [false, true] {
+            let mut command = Command::new("sh");
+            command.args(["-c", "kill -USR2 $$"]);
+            let _ends = if is_with_terminal {
+                with_terminal(&mut command, TerminalSize { rows: 5, columns: 60 }, None).expect("a terminal")
+            } else {
+                with_pipes(&mut command).expect("pipes")
+            };
+            let status = command.status().expect("it starts");
+            assert_eq!(status.signal(), Some(libc::SIGUSR2), "with a terminal: {is_with_terminal}");
+        }
+    }
 }
