@@ -19,7 +19,17 @@ pub(crate) struct ClearArgs {
     /// Also remove machines that have a job or may have one, and runs whose journal cannot be read
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Configuration file whose credentials delete the registrations
+    #[command(flatten)]
+    pub(crate) deletes: DeletesArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The forges at which something is deleted, and the credentials for it.
+#[derive(Debug, Args)]
+pub(crate) struct DeletesArgs {
+    /// Configuration file whose credentials delete what is at the forge
     /// [default: /etc/dayfly/dayfly.toml, if it exists and no other option names the owner of runners]
     #[arg(long, value_name = "FILE", help_heading = CREDENTIAL)]
     pub(crate) config: Option<PathBuf>,
@@ -36,10 +46,7 @@ pub(crate) struct ClearArgs {
     pub(crate) address: String,
     #[command(flatten, next_help_heading = CREDENTIAL)]
     pub(crate) access: AccessArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
-/// The heading of the options for the deletion of registrations.
-const CREDENTIAL: &str = "Credential for the registrations";
+/// The heading of these options.
+const CREDENTIAL: &str = "Credential for the forge";

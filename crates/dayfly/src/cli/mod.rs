@@ -31,7 +31,7 @@ use crate::config::{MaxAge, Time};
 use crate::{defaults, rules};
 
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
-pub(crate) use clear::ClearArgs;
+pub(crate) use clear::{ClearArgs, DeletesArgs};
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
 pub(crate) use history::{JobsArgs, RunsArgs, UsageArgs, UsageWord, WhyArgs};
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};

@@ -54,18 +54,8 @@ pub(crate) async fn run(
 
 /// Returns the clients that delete registrations; none if no owner is named and there is no configuration file.
 fn clearers(places: &Places, args: &ClearArgs, is_argument: impl Fn(&str) -> bool) -> Result<Vec<Clearer>> {
-    let named = Named { config: args.config.as_deref(), address: &args.address, access: &args.access };
-    let mut clearers = Vec::new();
-    for subject in subject::read_if_named(places, &named, is_argument)? {
-        match subject.forge {
-            Ok(forge) => clearers.extend(
-                subject.owners.into_iter().map(|owner| Clearer { forge: forge.clone(), scope: owner.scope }),
-            ),
-            // Registrations elsewhere can still be deleted.
-            Err(failure) => printer::warning(format_args!("{}{failure}", subject.prefix)),
-        }
-    }
-    Ok(clearers)
+    let subjects = subject::read_if_named(places, &Named::of(&args.deletes), is_argument)?;
+    Ok(subject::clearers(&subjects))
 }
 
 /// Returns the instances to clear.

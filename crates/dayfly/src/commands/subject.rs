@@ -1,15 +1,17 @@
 //! The credentials that a configuration file or options name, each with the uses that pools make of it.
 
 use dayfly_fleet::pool::GROUP_DEFAULT;
+use dayfly_fleet::recovery::Clearer;
 use dayfly_forge::{ApiBase, Forge, RunnerScope};
 
-use crate::cli::AccessArgs;
+use crate::cli::{AccessArgs, DeletesArgs};
 use crate::commands::orchestrator::file::{Holder, authorities, credential_of, holder};
 use crate::commands::runner::credential::{CredentialOptions, credential};
 use crate::commands::runner::request::{self, forge_client};
 use crate::commands::validate;
 use crate::config::{self, Config, DemandWord, PoolConfig, Surroundings};
 use crate::exit::{Failure, Result};
+use crate::printer;
 use crate::settings::Places;
 use crate::{defaults, rules};
 use std::path::Path;
@@ -30,8 +32,6 @@ pub(in crate::commands) struct Owner {
     pub(in crate::commands) scope: RunnerScope,
     /// The groups of its runners, without the default one.
     pub(in crate::commands) groups: Vec<String>,
-    /// True if a pool has a scale set.
-    pub(in crate::commands) scale_set: bool,
     /// The scale sets of all pools and their sizes, each as its group and its name.
     pub(in crate::commands) scale_sets: Vec<(String, String)>,
     /// True if a pool reads its jobs, or gets events about them.
@@ -40,7 +40,7 @@ pub(in crate::commands) struct Owner {
 
 impl Owner {
     pub(in crate::commands) fn new(scope: RunnerScope) -> Self {
-        Self { scope, groups: Vec::new(), scale_set: false, scale_sets: Vec::new(), jobs: false }
+        Self { scope, groups: Vec::new(), scale_sets: Vec::new(), jobs: false }
     }
 
     fn add_group(&mut self, group: &str) {
@@ -58,6 +58,13 @@ pub(in crate::commands) struct Named<'a> {
     pub(in crate::commands) address: &'a str,
     /// The owner of runners and the credential, if there is no file.
     pub(in crate::commands) access: &'a AccessArgs,
+}
+
+impl<'a> Named<'a> {
+    /// Returns the forges at which something is to be deleted.
+    pub(in crate::commands) fn of(args: &'a DeletesArgs) -> Self {
+        Self { config: args.config.as_deref(), address: &args.address, access: &args.access }
+    }
 }
 
 impl Named<'_> {
@@ -96,6 +103,22 @@ pub(in crate::commands) fn read_if_named(
         true => read(places, named, is_argument),
         false => Ok(Vec::new()),
     }
+}
+
+/// Returns the clients that delete registrations. A forge without one is a warning, because registrations elsewhere can still be
+/// deleted.
+pub(in crate::commands) fn clearers(subjects: &[Subject]) -> Vec<Clearer> {
+    let of = |subject: &Subject| match &subject.forge {
+        Ok(forge) => {
+            let of = |owner: &Owner| Clearer { forge: forge.clone(), scope: owner.scope.clone() };
+            subject.owners.iter().map(of).collect()
+        }
+        Err(failure) => {
+            printer::warning(format_args!("{}{failure}", subject.prefix));
+            Vec::new()
+        }
+    };
+    subjects.iter().flat_map(of).collect()
 }
 
 fn of_options(args: &Named<'_>, is_argument: impl Fn(&str) -> bool) -> Result<Subject> {
@@ -152,7 +175,6 @@ fn owners(pools: &[&PoolConfig]) -> Vec<Owner> {
         });
         let owner = &mut owners[at];
         owner.add_group(&pool.spec.group);
-        owner.scale_set |= pool.sources.contains(&DemandWord::ScaleSet);
         let names = pool.by_size().into_iter().filter_map(|sized| sized.scale_set);
         owner.scale_sets.extend(names.map(|name| (pool.spec.group.clone(), name)));
         owner.jobs |= pool.sources.contains(&DemandWord::Poll);

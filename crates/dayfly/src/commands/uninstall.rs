@@ -44,15 +44,14 @@ struct Row<'a> {
     why: Option<String>,
 }
 
-/// Runs the command. `is_argument` tells whether an option is on the command line.
+/// Runs the command. `is_argument` returns true for an option of the command line.
 pub(crate) async fn run(
     places: &Places,
     args: &UninstallArgs,
     is_argument: impl Fn(&str) -> bool,
 ) -> Result<Outcome> {
-    let named = Named { config: args.config.as_deref(), address: &args.address, access: &args.access };
-    let subjects = subject::read_if_named(places, &named, is_argument)?;
-    let clearers = clearers(&subjects);
+    let subjects = subject::read_if_named(places, &Named::of(&args.deletes), is_argument)?;
+    let clearers = subject::clearers(&subjects);
     let mut traces = survey::processes(&places.state, &clearers)?;
     traces.extend(scale_set::look_up(&subjects, args.scale_sets).await);
     traces.extend(this_host(places)?.files());
@@ -94,20 +93,6 @@ fn in_the_way(trace: &Trace) -> Option<Failure> {
         }
         Fate::Removed | Fate::Stays(_) => None,
     }
-}
-
-fn clearers(subjects: &[Subject]) -> Vec<Clearer> {
-    let of = |subject: &Subject| match &subject.forge {
-        Ok(forge) => {
-            let of = |owner: &subject::Owner| Clearer { forge: forge.clone(), scope: owner.scope.clone() };
-            subject.owners.iter().map(of).collect()
-        }
-        Err(failure) => {
-            printer::warning(format_args!("{}{failure}", subject.prefix));
-            Vec::new()
-        }
-    };
-    subjects.iter().flat_map(of).collect()
 }
 
 fn this_host(places: &Places) -> Result<Host> {

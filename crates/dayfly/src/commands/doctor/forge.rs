@@ -222,7 +222,7 @@ async fn examine_owner(forge: &Forge, token: &Token, owner: &Owner, report: &mut
     let runners = judge(forge, token, &evidence, ForgeUse::Runners(scope.kind())).await;
     let may_look = runners.state != CheckState::Missing && token.is_usable;
     report.add(
-        &format!("{name}: {}", if owner.scale_set { "runners, scale sets" } else { "runners" }),
+        &format!("{name}: {}", if !owner.scale_sets.is_empty() { "runners, scale sets" } else { "runners" }),
         runners,
     );
     for group in owner.groups.iter().filter(|_| may_look) {

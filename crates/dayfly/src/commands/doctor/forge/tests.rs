@@ -13,7 +13,6 @@ fn owner(scope: &str, principal: &str) -> Owner {
     Owner {
         scope: RunnerScope::parse(scope, principal).expect("a scope"),
         groups: Vec::new(),
-        scale_set: false,
         scale_sets: Vec::new(),
         jobs: false,
     }
@@ -67,7 +66,7 @@ fn generous(scopes: &'static str) -> impl Fn(&str) -> Answer {
 async fn a_token_that_may_do_everything_is_told_so_and_nothing_is_created() {
     let forge = TestForge::start(generous("repo, admin:org")).await;
     let scale_sets = vec![("Default".to_owned(), "a".to_owned())];
-    let app = Owner { scale_set: true, scale_sets, jobs: true, ..owner("repo", "acme/app") };
+    let app = Owner { scale_sets, jobs: true, ..owner("repo", "acme/app") };
     let org = Owner { groups: vec!["big".to_owned()], ..owner("org", "acme") };
     insta::assert_snapshot!(report(&forge.url, "ghp_x", vec![app, org]).await);
     let requests = forge.requests();
@@ -90,7 +89,8 @@ async fn the_permission_that_a_fine_grained_token_lacks_is_named_with_its_place(
     })
     .await;
     let app = Owner { jobs: true, ..owner("repo", "acme/app") };
-    let org = Owner { scale_set: true, ..owner("org", "acme") };
+    let scale_sets = vec![("Default".to_owned(), "a".to_owned())];
+    let org = Owner { scale_sets, ..owner("org", "acme") };
     insta::assert_snapshot!(
         report(&forge.url, "github_pat_x", vec![app, org, owner("repo", "acme/gone")]).await
     );
@@ -218,7 +218,7 @@ fn the_pools_of_a_file_are_checked_by_forge_and_owner() {
     let prefixes: Vec<&str> = subjects.iter().map(|subject| subject.prefix.as_str()).collect();
     assert_eq!(prefixes, ["main: ", "lab: "]);
     let scale_sets = vec![("Default".to_owned(), "a".to_owned())];
-    let app = Owner { scale_set: true, scale_sets, jobs: true, ..owner("repo", "acme/app") };
+    let app = Owner { scale_sets, jobs: true, ..owner("repo", "acme/app") };
     let org = Owner { groups: vec!["Big".to_owned()], ..owner("org", "ACME") };
     assert_eq!(subjects[0].owners, [app, org]);
     assert!(subjects[0].forge.as_ref().expect_err("no token").to_string().contains("no-token"));
