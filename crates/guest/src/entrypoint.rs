@@ -34,7 +34,7 @@ mod process;
 mod registration;
 mod run;
 mod settings;
-mod signals;
+pub(crate) mod signals;
 pub(crate) mod standby;
 mod stop;
 mod supervisor;

@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 use std::sync::mpsc::SyncSender;
 
 const TERMINATION: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// The last signal that is not a real-time one.
+const LAST: libc::c_int = 31;
 
 fn set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
@@ -26,15 +28,19 @@ pub(super) fn block() {
 }
 
 /// Unblocks the signals in a child, between fork and exec. `std::process` passes the parent's mask on, and most programs
-/// would pass it on to everything that they start, which could not be stopped then. The same is true of ignored signals:
-/// a shell makes everything that it starts in the background ignore SIGINT.
+/// would pass it on to everything that they start, which could not be stopped then.
 pub(super) fn unblock() {
-    // SAFETY: as in `block`; all of these calls are allowed after a fork.
-    unsafe {
-        for signal in TERMINATION {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set(), std::ptr::null_mut());
+    heed_all();
+    // SAFETY: as in `block`; this call is allowed after a fork.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set(), std::ptr::null_mut()) };
+}
+
+/// Gives all signals their usual meaning in a child, between fork and exec. A program passes on which signals it ignores, and a
+/// shell makes everything that it starts in the background ignore SIGINT: Ctrl-C would have no effect.
+pub(crate) fn heed_all() {
+    for signal in 1..=LAST {
+        // SAFETY: this sets no handler, and is allowed after a fork. It fails for SIGKILL and SIGSTOP, which have no other meaning.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

@@ -17,11 +17,9 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use crate::agent::children::Children;
+use crate::entrypoint::signals;
 use crate::entrypoint::user::{self, Account, UserError};
 use crate::image_env;
-
-/// The last signal that is not a real-time one.
-const LAST_SIGNAL: libc::c_int = 31;
 
 /// The variable that names the kind of a terminal. Without one, programs must not move a cursor.
 const TERM: &str = "TERM";
@@ -132,7 +130,7 @@ fn with_pipes(command: &mut Command) -> io::Result<Ends> {
     // SAFETY: only system calls run between fork and exec.
     unsafe {
         command.pre_exec(|| {
-            usual_signals();
+            signals::heed_all();
             Ok(rustix::process::setsid().map(drop)?)
         });
     }
@@ -158,7 +156,7 @@ fn with_terminal(command: &mut Command, size: TerminalSize, account: Option<&Acc
     // SAFETY: only system calls run between fork and exec.
     unsafe {
         command.pre_exec(|| {
-            usual_signals();
+            signals::heed_all();
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
             Ok(())
@@ -167,15 +165,6 @@ fn with_terminal(command: &mut Command, size: TerminalSize, account: Option<&Acc
     let output = File::from(ours.try_clone()?);
     let input = File::from(ours.try_clone()?);
     Ok(Ends { input, outputs: vec![(OutputStream::Out, output)], terminal: Some(ours) })
-}
-
-/// Gives all signals their usual meaning, between fork and exec. A program passes on which signals it ignores: if dayfly was started
-/// in the background of a script, Ctrl-C would else have no effect where the agent is its child.
-fn usual_signals() {
-    for signal in 1..=LAST_SIGNAL {
-        // SAFETY: this sets no handler, and is allowed after a fork. It fails for SIGKILL and SIGSTOP, which have no other meaning.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
 }
 
 /// Sets the size of a terminal. The kernel tells the programs in it.
