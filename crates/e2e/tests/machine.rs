@@ -258,15 +258,21 @@ fn assert_said(said: &[String], expected: &[&str]) {
     }
 }
 
+/// Enters a network with a world around a host, which serves a forge and something else. Returns the forge's port.
+fn enter_a_world() -> u16 {
+    enter_new_network();
+    make_world();
+    let forge = serve("127.0.0.1:0", "forge");
+    serve("203.0.113.1:80", "host");
+    forge
+}
+
 #[tokio::test]
 async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    enter_new_network();
-    make_world();
-    let forge = serve("127.0.0.1:0", "forge");
-    serve("203.0.113.1:80", "host");
+    let forge = enter_a_world();
     let folder = tempfile::tempdir().expect("a folder");
     prepare(folder.path());
     let said = look_around(folder.path(), spec(folder.path(), forge)).await;
@@ -306,10 +312,7 @@ async fn a_machine_with_the_policy_none_reaches_its_forge_alone_and_an_open_one_
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    enter_new_network();
-    make_world();
-    let forge = serve("127.0.0.1:0", "forge");
-    serve("203.0.113.1:80", "host");
+    let forge = enter_a_world();
     let none = [
         "dns nameserver 10.0.2.2",
         "internet nothing",

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
-use crate::PATIENCE;
+use crate::comes_true;
 
 /// The resources of this process and of its network.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,17 +27,8 @@ impl Footprint {
     /// Asserts that nothing was added since this footprint. Waits first, because threads and connections take time to end.
     pub(crate) async fn assert_back(&self) {
         // The network is not compared in the loop, because the processes that inspect it would be children of this one.
-        let gone = async {
-            while !self.misses_nothing_of(&descriptors()) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let waited = tokio::time::timeout(PATIENCE, gone).await;
-        assert!(
-            waited.is_ok(),
-            "some of these stay: {:#?}, because these were there: {self:#?}",
-            Self::now()
-        );
+        let is_back = comes_true(|| self.misses_nothing_of(&descriptors())).await;
+        assert!(is_back, "some of these stay: {:#?}, because these were there: {self:#?}", Self::now());
         let now = Self::now();
         assert_eq!((&now.children, &now.network), (&self.children, &self.network));
     }

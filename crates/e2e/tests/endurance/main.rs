@@ -42,11 +42,15 @@ async fn stage(state: &Path, template: TemplateSettings) -> Stage {
 
 /// Waits until `holds` returns true.
 async fn until(what: &str, holds: impl Fn() -> bool) {
+    assert!(comes_true(holds).await, "after {} s it is still not true that {what}", PATIENCE.as_secs());
+}
+
+/// Waits until `holds` returns true. Returns false if it never does.
+async fn comes_true(holds: impl Fn() -> bool) -> bool {
     let wait = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "after {} s it is still not true that {what}", PATIENCE.as_secs());
+    tokio::time::timeout(PATIENCE, wait).await.is_ok()
 }
