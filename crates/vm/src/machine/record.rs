@@ -109,7 +109,7 @@ impl ProcessId {
 
     /// Removes the process's zombie, if it has exited and this process has started it.
     pub(crate) fn reap(&self) -> io::Result<()> {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let Some(pid) = pid_of(self.pid) else { return Ok(()) };
         // A zombie keeps its id, so that no other process can have it before the wait.
         if boot_id()? == self.boot_id && stat(self.pid)?.is_some_and(|stat| stat.start == self.start_ticks) {
             // Fails if another process has started it.
@@ -332,8 +332,12 @@ pub(super) fn signal_marked(run_dir: &Path, signal: Signal) -> io::Result<Vec<u3
     Ok(found)
 }
 
+fn pid_of(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
 fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let Some(pid) = pid_of(pid) else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => Ok(Some(descriptor)),
         // INVAL (until Linux 6.15): no process has the id any more, but its group or session still has processes.
@@ -391,7 +395,7 @@ fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
     Ok(stat(pid)?.filter(|stat| !stat.has_exited).map(|stat| stat.start))
 }
 
-/// What the kernel tells about a process.
+/// The kernel's facts about a process.
 struct Stat {
     /// True if it is a zombie.
     has_exited: bool,
