@@ -471,7 +471,7 @@ pub enum Fact {
     },
     /// The VM is being destroyed. Intent: it is in the journal only.
     DestroyingVm,
-    /// What the machine has used of this host, as the kernel has counted it, and its size.
+    /// The use that the machine has made of this host, as the kernel has counted it, and its size.
     VmUsed {
         /// Its virtual CPUs.
         cpus: u32,

@@ -130,7 +130,7 @@ impl Output {
     }
 }
 
-/// What happens next in a session.
+/// The next event of a session.
 enum Next {
     Output(io::Result<SessionOutput>),
     Typed(io::Result<Option<Vec<u8>>>),

@@ -22,7 +22,7 @@ pub(super) struct Member {
     pub(super) fields: Vec<Member>,
 }
 
-/// What was read before an item: its description, and its name in written facts.
+/// The lines before an item: its description, and its name in written facts.
 #[derive(Default)]
 struct Before {
     doc: Vec<String>,

@@ -43,7 +43,7 @@ pub struct Spread {
 /// The use of runs that have something in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// What they have in common; none for the runs in which it is not known.
+    /// The value that they have in common; none for the runs in which it is not known.
     pub name: Option<String>,
     /// Number of runs.
     pub runs: u64,

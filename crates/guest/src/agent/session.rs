@@ -172,7 +172,7 @@ fn open(agent: &Agent, number: u64, program: &SessionProgram) -> Result<(), Stri
     Ok(())
 }
 
-/// Writes the input until its end. The host is told of each piece, also if the program does not read any more.
+/// Writes the input until its end. The host learns of each piece, also if the program does not read any more.
 fn write(agent: &Agent, number: u64, mut input: File, parts: &Receiver<InputPart>, has_terminal: bool) {
     while let Ok(part) = parts.recv() {
         match part {

@@ -7,7 +7,7 @@ use super::Version;
 use super::group::GroupFolder;
 use super::record::folders_of;
 
-/// What a machine has used of this host: its VMM and its servers of files.
+/// The use that a machine has made of this host: its VMM and its servers of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MachineUse {
     /// Processor time, milliseconds; none if the kernel does not count it for groups here.

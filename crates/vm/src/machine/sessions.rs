@@ -5,8 +5,8 @@
 //!       (another process)               <──SessionOutput──        <──GuestMessage──
 //! ```
 //!
-//! The supervisor owns the machine's link, so it passes all messages on. Each session is told to the owner of the machine,
-//! before its program starts and after its end.
+//! The supervisor owns the machine's link, so it passes all messages on. Each session is reported to the owner of the
+//! machine before its program starts and after its end.
 
 mod client;
 mod door;
@@ -30,9 +30,9 @@ use door::RequestKind;
 pub use client::{Session, SessionError};
 pub(super) use door::Request;
 
-/// Most characters of a command that are told.
+/// Most characters of a command in a report.
 const COMMAND_SHOWN_MAX: usize = 500;
-/// Most characters of a guest's reason that are told.
+/// Most characters of a guest's reason in a report.
 const REASON_MAX: usize = 500;
 
 /// The sessions of one machine.

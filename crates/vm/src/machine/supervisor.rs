@@ -435,7 +435,7 @@ impl<S: StartSource> Supervisor<S> {
         .await
     }
 
-    /// Passes a message of a session on. The owner is told first, so that it knows of each program before that runs.
+    /// Passes a message of a session on. The owner learns of it first, so that it knows of each program before that runs.
     async fn pass_on(&self, attempt: &mut Attempt, passed: Passed) {
         if let Some(event) = passed.event {
             self.tell(event).await;

@@ -138,7 +138,7 @@ impl NamespaceRules<'_> {
         rules
     }
 
-    /// Returns the rules for packets of the gate: it asks the DNS server, and reaches nothing else. What it asks takes entries
+    /// Returns the rules for packets of the gate: it asks the DNS server, and reaches nothing else. Its questions take entries
     /// of the host's table, so that the rate is limited too.
     fn output(&self) -> String {
         if !self.policy.has_gate() {

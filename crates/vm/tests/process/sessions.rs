@@ -34,7 +34,7 @@ async fn open(stage: &Stage, program: SessionProgram) -> Session {
     Session::open(&stage.path("run"), program).await.expect("it starts")
 }
 
-/// What a program has written, and how it has ended.
+/// The output of a program, and its end.
 #[derive(Debug, Default)]
 struct Result {
     out: Vec<u8>,

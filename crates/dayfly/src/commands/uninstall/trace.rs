@@ -72,7 +72,7 @@ pub(super) enum FileKind {
     Unit,
 }
 
-/// What becomes of a trace.
+/// The fate of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
     Removed,

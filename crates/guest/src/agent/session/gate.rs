@@ -23,7 +23,7 @@ struct GateState {
     is_closed: bool,
 }
 
-/// What a gate shows of the progress of the output.
+/// The progress of the output, as a gate shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress {
     /// True if some output waits for room.

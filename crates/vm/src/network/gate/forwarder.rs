@@ -28,7 +28,7 @@ pub(super) struct Forwarder {
     server: SocketAddr,
 }
 
-/// What becomes of a question.
+/// The fate of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
     /// The DNS server is asked.

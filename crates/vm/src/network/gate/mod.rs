@@ -49,7 +49,7 @@ const LINKS: u32 = 1;
 /// The settings of a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GateSettings {
-    /// What the machine may reach.
+    /// The destinations that the machine may reach.
     pub(super) access: Access,
     /// The DNS server.
     pub(super) dns: Ipv4Addr,
