@@ -194,6 +194,17 @@ pub enum ForgeError {
         /// The groups that exist; only the first few if there are many.
         known: Vec<String>,
     },
+    /// Strangers may bring jobs to the runners, and that was not allowed.
+    #[error(
+        "{scope} {}: a stranger who opens a pull request may run programs in machines of this host, with the network that they \
+         have", .group.as_ref().map_or_else(|| "is a public repository".to_owned(), |group| format!("lets public repositories use the runner group {group:?}"))
+    )]
+    Public {
+        /// The scope of the runners.
+        scope: String,
+        /// The group that lets public repositories use them; none for a public repository.
+        group: Option<String>,
+    },
     /// A redirect that is not followed: of another call than a GET, or to another host.
     #[error(
         "cannot {what}: the forge answered {status} and leads to {target}, where dayfly does not follow it; if a repository, \

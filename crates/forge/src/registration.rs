@@ -32,6 +32,9 @@ pub struct RegistrationToken {
 struct Group {
     id: u64,
     name: String,
+    /// Older servers do not have it.
+    #[serde(default)]
+    allows_public_repositories: bool,
 }
 
 impl Forge {
@@ -70,6 +73,37 @@ impl Forge {
                 Err(ForgeError::UnknownGroup { group: name.to_owned(), scope: scope.to_string(), known })
             }
         }
+    }
+
+    /// Returns true if strangers may bring jobs to runners of a scope and a group: by a pull request to a public repository. For an
+    /// organisation or an enterprise the group decides (`allows_public_repositories`).
+    ///
+    /// # Errors
+    /// See [`ForgeError`].
+    pub async fn takes_public_jobs(&self, scope: &RunnerScope, group: &str) -> Result<bool, ForgeError> {
+        #[derive(Deserialize)]
+        struct Repository {
+            // False for `public` alone; `internal` ones of an enterprise are private too.
+            #[serde(default = "is_private")]
+            private: bool,
+        }
+        const fn is_private() -> bool {
+            true
+        }
+        if let RunnerScope::Repository { .. } = scope {
+            let url = self.base().join(&scope.api_path())?;
+            let call = Call::get(format!("look up {scope}"), url);
+            return Ok(!self.send(call).await?.json::<Repository>()?.private);
+        }
+        let groups = match self.groups(scope).await {
+            // A server without groups has only the default one, and that one is closed to public repositories.
+            Err(ForgeError::NotFound { .. }) if group.eq_ignore_ascii_case(DEFAULT_GROUP.0) => {
+                return Ok(false);
+            }
+            groups => groups?,
+        };
+        let group = groups.iter().find(|known| known.name.eq_ignore_ascii_case(group));
+        Ok(group.is_some_and(|group| group.allows_public_repositories))
     }
 
     async fn groups(&self, scope: &RunnerScope) -> Result<Vec<Group>, ForgeError> {

@@ -131,6 +131,9 @@ pub(crate) struct ForgeArgs {
         value_name = "0|1"
     )]
     pub(crate) ephemeral: bool,
+    /// Serve a public repository, or a group that public repositories may use: strangers bring jobs by pull requests
+    #[arg(long, env = "RUNNER_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) allow_public: bool,
 }
 
 /// The owner of runners at a forge, and the credential for it.

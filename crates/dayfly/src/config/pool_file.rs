@@ -29,6 +29,8 @@ pub(crate) struct PoolFile {
     pub(crate) principal: String,
     /// Runner group, by name; a repository has only Default.
     pub(crate) group: String,
+    /// Serve public repositories too, to which strangers bring jobs by pull requests.
+    pub(crate) allow_public: bool,
     /// Labels beside self-hosted, Linux and the architecture (default: krun, the distribution, dayfly).
     pub(crate) labels: Vec<String>,
     /// Sources of the demand for runners: one word, or a list of several.
@@ -132,6 +134,7 @@ impl Default for PoolFile {
             scope: ScopeWord::Repo,
             principal: String::new(),
             group: GROUP_DEFAULT.to_owned(),
+            allow_public: false,
             labels: Vec::new(),
             demand: OneOrMany::One(DemandWord::Static),
             scale_set: None,

@@ -37,6 +37,9 @@ pub struct PoolSpec {
     pub scope: RunnerScope,
     /// Name of the runner group of the registrations.
     pub group: String,
+    /// True if strangers may bring jobs to its runners, by pull requests to public repositories.
+    #[serde(default)]
+    pub allow_public: bool,
     /// Labels after the three that every runner has; none: the default ones.
     pub labels: Option<Vec<String>>,
     /// The way in which runners are registered.
@@ -146,6 +149,7 @@ impl PoolSpec {
             forge,
             scope,
             group: GROUP_DEFAULT.to_owned(),
+            allow_public: false,
             labels: None,
             registration: Registration::Jit,
             prefix: "GH-runner".to_owned(),

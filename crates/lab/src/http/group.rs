@@ -19,7 +19,7 @@ fn show(group: &Group, url: &str) -> Value {
     json!({
         "runners_url": format!("{url}/{}/runners", group.id),
         "id": group.id, "name": group.name, "visibility": "all", "default": group.id == 1, "inherited": false,
-        "allows_public_repositories": true, "restricted_to_workflows": false, "selected_workflows": [],
+        "allows_public_repositories": group.allows_public, "restricted_to_workflows": false, "selected_workflows": [],
         // Runner apps ignore groups of GitHub's own machines.
         "is_hosted": false,
     })
@@ -48,6 +48,8 @@ pub(super) async fn list(
 #[derive(Deserialize)]
 struct Make {
     name: String,
+    #[serde(default)]
+    allows_public_repositories: bool,
 }
 
 /// `POST .../actions/runner-groups`
@@ -62,6 +64,8 @@ pub(super) async fn make(
         return Err(Rest(Refusal::not_found()));
     }
     let make: Make = read(&body)?;
-    let group = lab.inner.hub.ask(move |state: &mut state::LabState| state.make_group(&make.name)).await??;
+    let make_group =
+        move |state: &mut state::LabState| state.make_group(&make.name, make.allows_public_repositories);
+    let group = lab.inner.hub.ask(make_group).await??;
     Ok((StatusCode::CREATED, Json(show(&group, &url(&headers, &scope)))))
 }

@@ -81,7 +81,7 @@ fn rest() -> Router<Lab> {
         .route("/repos/{owner}/{repo}/check-runs/{id}/annotations", get(run::annotations))
         .route("/repos/{owner}/{repo}/actions/variables/{name}", put(value::put_variable))
         .route("/repos/{owner}/{repo}/actions/secrets/{name}", put(value::put_secret))
-        .route("/repos/{owner}/{repo}", get(place::get))
+        .route("/repos/{owner}/{repo}", get(place::get).patch(place::patch))
         .route("/repos/{owner}/{repo}/installation", get(app::installation))
         .route("/orgs/{org}", get(place::get))
         .route("/orgs/{org}/installation", get(app::installation))

@@ -21,11 +21,14 @@ pub(crate) const GROUPS_MAX: usize = 1000;
 pub(crate) struct Group {
     pub(crate) id: u64,
     pub(crate) name: String,
+    /// True if public repositories may use its runners; GitHub's default is false.
+    #[serde(default)]
+    pub(crate) allows_public: bool,
 }
 
 impl Group {
     pub(super) fn default_group() -> Self {
-        Self { id: DEFAULT_GROUP, name: "Default".to_owned() }
+        Self { id: DEFAULT_GROUP, name: "Default".to_owned(), allows_public: false }
     }
 }
 
@@ -37,7 +40,7 @@ impl LabState {
     }
 
     /// Creates a group. Returns an error if the name is taken.
-    pub(crate) fn make_group(&mut self, name: &str) -> Result<Group, Refusal> {
+    pub(crate) fn make_group(&mut self, name: &str, allows_public: bool) -> Result<Group, Refusal> {
         if !RunsOn::is_group_name(name) {
             return Err(Refusal::invalid([format!("name must have 1 to {GROUP_CHARACTERS_MAX} characters")]));
         }
@@ -48,7 +51,7 @@ impl LabState {
         if self.groups.len() >= GROUPS_MAX {
             return Err(Refusal::new(422, format!("The lab holds {GROUPS_MAX} runner groups at most")));
         }
-        let group = Group { id: self.new_id(), name: name.to_owned() };
+        let group = Group { id: self.new_id(), name: name.to_owned(), allows_public };
         self.record(&Record::Group(group.clone()));
         self.groups.push(group.clone());
         Ok(group)
@@ -58,7 +61,7 @@ impl LabState {
     pub(super) fn requested_group(&mut self, name: &str) -> Result<u64, Refusal> {
         match self.group_named(name) {
             Some(group) => Ok(group.id),
-            None => self.make_group(name).map(|group| group.id),
+            None => self.make_group(name, false).map(|group| group.id),
         }
     }
 

@@ -58,6 +58,9 @@ pub(crate) fn is_plain_name(name: &str) -> bool {
 pub(crate) struct Repository {
     pub(crate) id: u64,
     pub(crate) name: RepositoryName,
+    /// True if everyone may read it, so that strangers may bring jobs by pull requests.
+    #[serde(default)]
+    pub(crate) is_public: bool,
     /// The workflow files by file name.
     pub(crate) workflows: IndexMap<String, WorkflowFile>,
     pub(crate) variables: IndexMap<String, String>,
@@ -98,6 +101,7 @@ impl LabState {
             let repository = Repository {
                 id: self.new_id(),
                 name: name.clone(),
+                is_public: false,
                 workflows: IndexMap::new(),
                 variables: IndexMap::new(),
                 secrets: IndexMap::new(),
@@ -105,6 +109,18 @@ impl LabState {
             self.repositories.insert(key.clone(), repository);
         }
         Ok(self.repositories.get_mut(&key).expect("it was just put there"))
+    }
+
+    /// Returns true if the repository is public. One that was never used is private.
+    pub(crate) fn is_public(&self, name: &RepositoryName) -> bool {
+        self.repositories.get(&name.key()).is_some_and(|repository| repository.is_public)
+    }
+
+    /// Makes a repository public or private.
+    pub(crate) fn set_public(&mut self, name: &RepositoryName, is_public: bool) -> Result<(), Refusal> {
+        self.repository(name)?.is_public = is_public;
+        self.record_repository(name);
+        Ok(())
     }
 
     fn record_repository(&mut self, name: &RepositoryName) {

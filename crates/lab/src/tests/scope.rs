@@ -97,11 +97,33 @@ async fn groups_are_found_by_name_over_many_pages_and_unknown_ones_are_told_with
 }
 
 #[tokio::test]
+async fn a_repository_and_a_group_are_closed_to_strangers_until_they_are_opened() {
+    let bench = Bench::new().await;
+    let takes = async |bench: &Bench, scope: &RunnerScope, group| {
+        bench.forge.takes_public_jobs(scope, group).await.unwrap()
+    };
+    assert!(!takes(&bench, &Bench::scope(), "Default").await);
+    assert!(!takes(&bench, &organization(), "Default").await);
+    let (status, shown) =
+        bench.call(Method::PATCH, "/api/v3/repos/o/r", Some(json!({"private": false}))).await;
+    assert_eq!((status, &shown["visibility"]), (200, &json!("public")));
+    let body = json!({"name": "open", "allows_public_repositories": true});
+    bench.call(Method::POST, "/api/v3/orgs/o/actions/runner-groups", Some(body)).await;
+
+    let bench = bench.killed_and_opened().await;
+    assert!(takes(&bench, &Bench::scope(), "Default").await);
+    assert!(takes(&bench, &organization(), "OPEN").await);
+    assert!(!takes(&bench, &organization(), "Default").await);
+    bench.call(Method::PATCH, "/api/v3/repos/o/r", Some(json!({"private": true}))).await;
+    assert!(!takes(&bench, &Bench::scope(), "Default").await);
+}
+
+#[tokio::test]
 async fn a_job_cannot_make_more_groups_than_the_lab_holds() {
     let bench = Bench::new().await;
     let fill = |state: &mut LabState| {
-        (1..GROUPS_MAX).for_each(|number| drop(state.make_group(&format!("group-{number}")).unwrap()));
-        state.make_group("fast").unwrap_err().message
+        (1..GROUPS_MAX).for_each(|number| drop(state.make_group(&format!("group-{number}"), false).unwrap()));
+        state.make_group("fast", false).unwrap_err().message
     };
     let refused = bench.lab.inner.hub.ask(fill).await.unwrap();
     let mut events = bench.lab.subscribe();

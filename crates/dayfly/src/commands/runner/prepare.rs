@@ -343,12 +343,20 @@ async fn ask_once(spec: &PoolSpec, forge: &Forge) -> std::result::Result<(bool, 
     let id = forge.group_id(&spec.scope, &spec.group).await?;
     // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
     forge.registration_token(&spec.scope).await?;
+    if !spec.allow_public && forge.takes_public_jobs(&spec.scope, &spec.group).await? {
+        let group = (!matches!(spec.scope, RunnerScope::Repository { .. })).then(|| spec.group.clone());
+        return Err(ForgeError::Public { scope: spec.scope.to_string(), group });
+    }
     Ok((is_lab, Group { id, name: spec.group.clone() }))
 }
 
 fn failure(error: ForgeError) -> Failure {
     match error {
         ForgeError::RepositoryGroup { .. } | ForgeError::UnknownGroup { .. } => Failure::usage(error),
+        ForgeError::Public { .. } => Failure::usage(error).hint(
+            "if that is meant, set allow_public = true for the pool, or give --allow-public; at the forge, let the runs of pull \
+             requests from all outside contributors wait for an approval",
+        ),
         _ => Failure::cannot(error),
     }
 }

@@ -113,6 +113,7 @@ impl PoolRequest {
         let machine = MachineSpec { driver, max_age: args.max_age.0, ..args.machine.spec() };
         let spec = PoolSpec {
             group: access.group.clone(),
+            allow_public: args.forge.allow_public,
             labels: rules::labels(&args.forge.labels).map_err(Failure::usage)?,
             registration,
             prefix: args.looping.prefix.clone(),

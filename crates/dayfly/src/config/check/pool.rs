@@ -216,6 +216,7 @@ fn spec(
             None => None,
         },
         group: pool.group.clone(),
+        allow_public: pool.allow_public,
         labels: labels?,
         registration: registration?,
         prefix: prefix?,

@@ -19,7 +19,10 @@ fn spec(url: &str) -> PoolSpec {
 
 /// Asks the forge at this address.
 async fn asked(url: &str, patience: Patience<'_>) -> Result<(bool, Group)> {
-    let spec = spec(url);
+    asked_for(spec(url), patience).await
+}
+
+async fn asked_for(spec: PoolSpec, patience: Patience<'_>) -> Result<(bool, Group)> {
     let forge = forge_client(spec.forge.clone(), Credential::token("x".to_owned()), None).expect("a client");
     ask_patiently(&spec, &forge, patience).await
 }
@@ -28,6 +31,9 @@ async fn asked(url: &str, patience: Patience<'_>) -> Result<(bool, Group)> {
 async fn forge(tokens: &'static [(u16, &'static str)]) -> TestForge {
     let calls = AtomicU32::new(0);
     TestForge::start(move |request| -> Answer {
+        if request.ends_with(" /api/v3/repos/o/r") {
+            return (200, Vec::new(), json!({ "private": true }));
+        }
         if !request.ends_with("registration-token") {
             return (404, Vec::new(), json!({ "message": "Not Found" }));
         }
@@ -69,6 +75,47 @@ async fn a_token_without_the_right_is_not_waited_for_and_the_right_is_named() {
     let error = asked(&refusing.url, Patience::Waits(&service)).await.expect_err("refused");
     assert_eq!(error.code(), 3);
     insta::assert_snapshot!(error.to_string());
+}
+
+/// Starts a forge that knows a public repository, and an organisation with a group for public repositories.
+async fn public_forge() -> TestForge {
+    let groups = json!({ "runner_groups": [
+        { "id": 1, "name": "Default", "allows_public_repositories": false },
+        { "id": 2, "name": "open", "allows_public_repositories": true },
+        { "id": 3, "name": "old" },
+    ] });
+    TestForge::start(move |request| -> Answer {
+        let answer = match request {
+            token if token.ends_with("registration-token") => {
+                return (201, Vec::new(), json!({ "token": "T", "expires_at": "2030-01-01T00:00:00Z" }));
+            }
+            list if list.contains("/runner-groups") => groups.clone(),
+            repository if repository.ends_with(" /api/v3/repos/o/r") => json!({ "private": false }),
+            _ => return (404, Vec::new(), json!({ "message": "Not Found" })),
+        };
+        (200, Vec::new(), answer)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn runners_to_which_strangers_may_bring_jobs_need_a_word_of_the_administrator() {
+    let forge = public_forge().await;
+    let of_group = |group: &str| {
+        let scope = RunnerScope::Organization("acme".into());
+        PoolSpec { scope, group: group.to_owned(), ..spec(&forge.url) }
+    };
+    let mut texts = Vec::new();
+    for spec in [spec(&forge.url), of_group("Open")] {
+        let error = asked_for(spec.clone(), Patience::None).await.expect_err("public");
+        assert_eq!(error.code(), 2);
+        texts.push(error.to_string());
+        asked_for(PoolSpec { allow_public: true, ..spec }, Patience::None).await.expect("allowed");
+    }
+    insta::assert_snapshot!(texts.join("\n"));
+    for closed in ["Default", "old"] {
+        asked_for(of_group(closed), Patience::None).await.expect(closed);
+    }
 }
 
 #[test]
