@@ -11,6 +11,7 @@
 //! - under the name `Runner.Worker` ([`entrypoint::worker`]): the official app's worker with its runner's environment;
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest step ...` ([`step`]): runs the program of a step without a terminal;
+//! - `dayfly-guest pause ...` and `dayfly-guest resume` ([`pause`]): a step that waits for a person;
 //! - `dayfly-guest --version`.
 //!
 //! The binary has no async runtime, no shell and no argument parser crate, because it also runs under software emulation,
@@ -30,6 +31,7 @@ mod lines;
 mod listening;
 mod memory;
 mod options;
+mod pause;
 mod processes;
 mod sink;
 mod step;
@@ -48,6 +50,7 @@ const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 const USAGE: &str = "usage: dayfly-guest entrypoint -i RUNNER_ID [OPTIONS] | base [OPTIONS]
        dayfly-guest install [OPTIONS] [VERSION|FILE [ARCH]] | check [USER] | docker ... | --version
+       dayfly-guest pause [--for TIME] | resume
 As process 1 of a machine (its initramfs's /init) it takes no arguments.
 ";
 
@@ -71,6 +74,8 @@ fn main() -> ExitCode {
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
         [step::DROP] => step::drop_output(),
+        [pause::PAUSE, ..] => pause::run(&args[1..]),
+        [pause::RESUME, ..] => pause::resume(&args[1..]),
         ["--version"] => {
             // If the write fails, no process reads the output, so nothing is lost.
             let _ = writeln!(std::io::stdout(), "dayfly-guest {BUILD}");

@@ -2,6 +2,7 @@
 
 use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, Ended, image};
+use dayfly_lab::{LabEvent, LabEventKind};
 use rustix::process::Signal;
 
 use crate::{Config, jobs, plain_pool};
@@ -68,12 +69,39 @@ async fn a_person_runs_programs_beside_a_job_and_each_use_is_in_its_log() {
     look_inside(&plain_pool("plain", ""), String::from_utf8(user).expect("text").trim()).await;
 }
 
-#[tokio::test]
-async fn a_person_runs_programs_in_a_machine_beside_its_job() {
+/// Returns a pool of one emulated machine.
+fn machine_pool() -> String {
     let image = image();
-    let pool = format!(
+    format!(
         "[pools.plain]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = 'scale-set'\nmax = 1\naccel = 'tcg'\n\
          image = '{image}'\nprefix = 'plain'\ntimeouts = {{ idle = '1s' }}\n"
-    );
-    look_inside(&pool, "root").await;
+    )
+}
+
+#[tokio::test]
+async fn a_person_runs_programs_in_a_machine_beside_its_job() {
+    look_inside(&machine_pool(), "root").await;
+}
+
+#[tokio::test]
+async fn a_job_that_pauses_goes_on_when_a_person_in_its_machine_resumes_it() {
+    const GUEST: &str = "/_dayfly/dayfly-guest";
+    let lab = LabProcess::start();
+    let config = Config::new(&lab, &machine_pool());
+    let mut orchestrator = config.orchestrator();
+    let run = lab.dispatch(&jobs("plain", 1, &format!("{GUEST} pause --for 10m"))).await;
+    let started = orchestrator.wait_for_event("job_started");
+    let runner = started["runner"].as_str().expect("an id");
+    let way_in = format!("dayfly shell {runner}");
+    let mut events = lab.events_of(run).await;
+    let said = |event: &LabEvent| matches!(&event.kind, LabEventKind::LogLine { line, .. } if line.contains(&way_in));
+    while !said(&events.next().await) {}
+    exec(runner, &[GUEST, "resume"]).assert_status(0);
+    assert_eq!(lab.conclusion_of(run).await, "success");
+    let log = &lab.logs_of(run).await[0].1;
+    assert!(log.contains("the job goes on, because it was resumed"), "{log}");
+    orchestrator.wait_for_event("ended");
+    orchestrator.signal(Signal::TERM);
+    orchestrator.wait().assert_status(143).assert_nothing_left();
+    lab.stop();
 }
