@@ -34,6 +34,7 @@ mod process;
 mod registration;
 mod run;
 mod settings;
+mod setup_info;
 pub(crate) mod signals;
 pub(crate) mod standby;
 mod stop;

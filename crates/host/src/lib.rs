@@ -4,7 +4,7 @@
 //! - [`stage`] builds a folder under a lock and publishes it by one rename;
 //! - [`reserve`] keeps space for the end of what fills the disk;
 //! - [`open`] opens files that others may have put there;
-//! - [`digest`], [`space`] and [`clock`] read files, file systems and the time;
+//! - [`digest`], [`space`], [`clock`] and [`name`] read files, file systems, the time and the host's name;
 //! - [`socket`] has Unix sockets whose path may have any length;
 //! - [`descriptors`] raises the limit of open files;
 //! - [`scarcity`] tells a host that has run out of something from a thing that is broken;
@@ -18,6 +18,7 @@ pub mod confine;
 pub mod descriptors;
 pub mod digest;
 pub mod file;
+pub mod name;
 pub mod open;
 pub mod reserve;
 pub mod retry;

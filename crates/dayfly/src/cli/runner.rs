@@ -134,6 +134,19 @@ pub(crate) struct ForgeArgs {
     /// Serve a public repository, or a group that public repositories may use: strangers bring jobs by pull requests
     #[arg(long, env = "RUNNER_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_public: bool,
+    /// Name this host in the log of each job
+    #[arg(
+        long,
+        env = "RUNNER_SHOW_HOST",
+        default_value = "1",
+        value_parser = Switch {
+            on: "Each job's log names the host",
+            off: "No job learns the host's name",
+        },
+        action = clap::ArgAction::Set,
+        value_name = "0|1"
+    )]
+    pub(crate) show_host: bool,
 }
 
 /// The owner of runners at a forge, and the credential for it.

@@ -108,6 +108,8 @@ pub(crate) struct PoolFile {
     /// Verbosity of the entrypoint: 0 warnings and errors, 1 info, 2 debug, 3 trace.
     #[schemars(range(min = 0, max = defaults::VERBOSITY_MAX))]
     pub(crate) verbosity: u8,
+    /// Name this host in the log of each job; false: no job learns its name.
+    pub(crate) show_host: bool,
     /// How to register runners (default: jit, or token if ephemeral is false).
     pub(crate) registration: Option<RegistrationWord>,
     /// One job for each runner; false: one job after another in the same machine, with the demand static only.
@@ -169,6 +171,7 @@ impl Default for PoolFile {
             guest_dir: None,
             settings: BTreeMap::new(),
             verbosity: 0,
+            show_host: true,
             registration: None,
             ephemeral: true,
             prefix: defaults::PREFIX.to_owned(),

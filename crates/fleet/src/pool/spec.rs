@@ -74,6 +74,9 @@ pub struct PoolSpec {
     pub authorities: Option<String>,
     /// The user's own settings for the entrypoint and the jobs: `RUNNER_` variables that are not the host's.
     pub guest_settings: Vec<(String, String)>,
+    /// True if the log of a job names this host.
+    #[serde(default = "shown")]
+    pub show_host: bool,
     /// True if the VM of a job that has ended stays, so that a person can inspect it.
     pub keep: bool,
     /// Its weight if pools share a host that is too small for all of them.
@@ -82,6 +85,10 @@ pub struct PoolSpec {
     /// host's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch_mib: Option<u64>,
+}
+
+const fn shown() -> bool {
+    true
 }
 
 /// The way in which runners are registered.
@@ -166,6 +173,7 @@ impl PoolSpec {
             verbose: 0,
             authorities: None,
             guest_settings: Vec::new(),
+            show_host: true,
             keep: false,
             weight: 1,
             scratch_mib: None,

@@ -15,6 +15,7 @@
 mod end;
 mod error;
 mod liveness;
+mod origin;
 mod prepare;
 mod pull;
 mod reach;

@@ -3,9 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use dayfly_guest::envfile;
+use dayfly_host::name::host_name;
 use dayfly_vm::{Network, VmSpec};
 use secrecy::ExposeSecret as _;
 
+use super::origin::origin;
 use super::prepare::network_of_template;
 use super::reach::{NO_PROXY, Reach};
 use super::register::Credentials;
@@ -72,6 +74,11 @@ impl Run<'_> {
         });
         let authorities = spec.authorities.as_ref().map(|pem| BASE64.encode(pem));
         ours.extend(authorities.as_deref().map(|pem| ("RUNNER_CA", pem)));
+        let host = spec.show_host.then(host_name);
+        let origin = origin(&self.machine, &self.name, spec.machine.image.as_deref(), host);
+        // Texts always are JSON.
+        let origin = serde_json::to_string(&origin).unwrap_or_default();
+        ours.push(("RUNNER_ORIGIN", &origin));
         let no_proxy = reach.no_proxy(&spec.guest_settings);
         ours.extend(no_proxy.as_deref().map(|hosts| (NO_PROXY, hosts)));
         let users = spec.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));

@@ -243,7 +243,12 @@ impl App {
 }
 
 /// Writes a file that only this user can read. It has another name until it is complete.
-fn write_file(folder: &Path, name: &str, content: &[u8], account: Option<&Account>) -> Result<(), AppError> {
+pub(super) fn write_file(
+    folder: &Path,
+    name: &str,
+    content: &[u8],
+    account: Option<&Account>,
+) -> Result<(), AppError> {
     let (path, draft) = (folder.join(name), folder.join(format!("{name}.draft")));
     let new = File::options().write(true).create_new(true).mode(0o600).open(&draft);
     new.and_then(|mut new| new.write_all(content)).map_err(at("cannot write", &draft))?;

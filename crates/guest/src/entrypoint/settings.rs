@@ -10,6 +10,7 @@ use super::registration::{self, RegistrationError};
 use crate::options::{Given, is_on};
 use dayfly_guest::envfile::{EnvFileError, Variables};
 use dayfly_guest::environment::{self, Suffix, file_name};
+use dayfly_guest::origin::{Origin, START};
 use dayfly_guest::os_release::OsRelease;
 use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
 use dayfly_guest::variables::is_for_guest;
@@ -151,6 +152,10 @@ pub(super) struct Settings {
     pub(super) for_jobs: Vec<(String, String)>,
     /// The way from jobs to the world.
     pub(super) outside: Outside,
+    /// The place in which the job runs, if the loop says it.
+    pub(super) origin: Option<Origin>,
+    /// What the machine was started from, if the host says it.
+    pub(super) start: Option<String>,
     pub(super) environment: PathBuf,
     /// Path of the `.tkn` note; `None`: the usual path, if there is an environment directory.
     pub(super) tkn: Option<PathBuf>,
@@ -220,6 +225,8 @@ impl Settings {
             containers_conf: layers.in_force("RUNNER_CONTAINERS_CONFDIR").into(),
             for_jobs: for_jobs(layers),
             outside: Outside::resolve(|variable| layers.get(variable)).map_err(SettingsError::Authorities)?,
+            origin: of_loop(layers, "RUNNER_ORIGIN").and_then(|text| serde_json::from_str(text).ok()),
+            start: layers.process(START).map(str::to_owned),
             environment: environment_directory(options),
             tkn: path("RUNNER_TOKENFILE"),
             app: app(layers),
@@ -234,6 +241,11 @@ impl Settings {
             Task::Jit { .. } | Task::Command(_) => None,
         }
     }
+}
+
+/// Returns a variable that only a loop sets, so that only its file is read.
+fn of_loop<'a>(layers: &Layers<'a>, variable: &str) -> Option<&'a str> {
+    layers.file.and_then(|file| file.get(variable)).filter(|value| !value.is_empty())
 }
 
 /// Returns the program that `--app` names. An installation that the env file names replaces it, because the env file
@@ -263,9 +275,7 @@ fn task(layers: &Layers<'_>, runner_id: &str) -> Result<Task, SettingsError> {
     if !layers.options.words.is_empty() {
         return Ok(Task::Command(layers.options.words.clone()));
     }
-    // Only a loop has a JIT config, so only its file is read.
-    let jit_config =
-        layers.file.and_then(|file| file.get("RUNNER_JITCONFIG")).filter(|text| !text.is_empty());
+    let jit_config = of_loop(layers, "RUNNER_JITCONFIG");
     let token = layers.get("RUNNER_TOKEN");
     if let Some(encoded) = jit_config {
         if layers.file.is_some_and(|file| file.get("RUNNER_TOKEN").is_some_and(|token| !token.is_empty())) {

@@ -27,6 +27,29 @@ fn the_newest_version_gets_its_jit_config_by_environment() {
 }
 
 #[test]
+fn the_app_finds_what_the_log_of_its_job_says_about_the_machine() {
+    let stage = Stage::new("");
+    let origin =
+        r#"{"host":"build-7","machine":"GH-runner-2-k3V9x0q","size":"2 CPUs","image":"ubuntu:24.04"}"#;
+    stage.write_env(&[("RUNNER_JITCONFIG", &jit_config()), ("RUNNER_ORIGIN", origin)]);
+    let show = format!("cat .setup_info; echo; echo \"origin:$RUNNER_ORIGIN\"\n{DONE}");
+    stage.write_script("install/bin/Runner.Listener", &show);
+    let own = stage.path("install/.setup_info");
+    std::fs::write(&own, r#"[{"group":"Runner Image","detail":"ubuntu"}]"#).unwrap();
+    let install = stage.path("install");
+    let environment =
+        [("RUNNER_INSTALL", install.to_str().unwrap()), ("DAYFLY_START", "fork of template 0f3c")];
+    let (output, code) = stage.start_with(&[], &environment).end();
+    assert_eq!(code, Some(Ending::JobDone.code()), "{output}");
+    let groups: serde_json::Value = serde_json::from_str(runner_lines(&output)[0]).unwrap();
+    assert_eq!(groups[0]["detail"], "ubuntu");
+    let detail = "Host: build-7\nMachine: GH-runner-2-k3V9x0q\nSize: 2 CPUs\nImage: ubuntu:24.04\n\
+                  Start: fork of template 0f3c";
+    assert_eq!((&groups[1]["group"], &groups[1]["detail"]), (&"dayfly machine".into(), &detail.into()));
+    assert!(output.contains("] origin:\n"), "jobs see it in their log alone: {output}");
+}
+
+#[test]
 fn an_app_that_updates_itself_is_started_again() {
     let stage = Stage::new("");
     let script = format!("test -e ../once && {{ {DONE}exit 0; }}\ntouch ../once update.finished\nexit 4\n");

@@ -10,7 +10,7 @@ use super::handshake::{Action, Handshake, InitialState};
 use super::pulse::{Beat, ClockOffset, Pulse};
 use super::spawn::Vmm;
 use super::supervisor::MachineRole;
-use super::unix_time_ns;
+use super::{StartedFrom, unix_time_ns};
 use crate::pace::Turn;
 use crate::vmm::{MonitorEvent, ShutdownCause};
 
@@ -44,6 +44,8 @@ pub(super) struct Attempt {
     pub(super) vmm: Vmm,
     phase: Phase,
     pub(super) handshake: Handshake,
+    /// The origin of the start; none if another process has started the machine.
+    pub(super) from: Option<StartedFrom>,
     started_at: Instant,
     pub(super) hello_limit: Duration,
     pub(super) end: Option<BegunEnd>,
@@ -115,6 +117,7 @@ impl Attempt {
         Self {
             vmm,
             handshake: Handshake::of(start, role.docker_limit.is_some()),
+            from: None,
             phase: Phase::Starting { _turn: turn },
             started_at: Instant::now(),
             hello_limit: match start {

@@ -17,6 +17,16 @@ pub enum StartedFrom {
     Spare(String),
 }
 
+impl std::fmt::Display for StartedFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Boot => f.write_str("boot"),
+            Self::Fork(template) => write!(f, "fork of template {template}"),
+            Self::Spare(template) => write!(f, "spare of template {template}"),
+        }
+    }
+}
+
 /// An event in the life of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VmEvent {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dayfly_guest::environment::{Suffix, file_name};
+use dayfly_guest::origin::START;
 use dayfly_guest::protocol::{self, GuestMessage, HostMessage, Start};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
@@ -186,27 +187,29 @@ impl<S: StartSource> Supervisor<S> {
     }
 
     async fn begin(&self, begin: Beginning) -> (InitialState, Attempt) {
-        let (start, vmm, turn) = match begin {
+        let (start, vmm, turn, origin) = match begin {
             Beginning::Start(Started { vmm, from, turn, cold }) => {
                 if let Some(reason) = cold {
                     self.tell(VmEvent::Cold { reason }).await;
                 }
                 let start = InitialState::from(&from);
-                self.tell(VmEvent::VmmStarted { pid: vmm.process.id(), from }).await;
+                self.tell(VmEvent::VmmStarted { pid: vmm.process.id(), from: from.clone() }).await;
                 if let Some(group) = &vmm.group {
                     self.tell(VmEvent::Limited(group.limits().clone())).await;
                 }
                 if let Some(walls) = vmm.walls.clone() {
                     self.tell(VmEvent::Jailed(walls)).await;
                 }
-                (start, vmm, turn)
+                (start, vmm, turn, Some(from))
             }
             Beginning::TakeOver { vmm, lines_seen } => {
                 self.tell(VmEvent::TakenOver { pid: vmm.process.id() }).await;
-                (InitialState::TakenOver { epoch: unix_time_ns(), lines_seen }, vmm, None)
+                (InitialState::TakenOver { epoch: unix_time_ns(), lines_seen }, vmm, None, None)
             }
         };
-        (start, Attempt::new(vmm, turn, start, &self.role))
+        let mut attempt = Attempt::new(vmm, turn, start, &self.role);
+        attempt.from = origin;
+        (start, attempt)
     }
 
     fn why_unusable(&self, attempt: &Attempt, exit: &Exit) -> String {
@@ -360,12 +363,13 @@ impl<S: StartSource> Supervisor<S> {
         attempt.send(&HostMessage::PutFile { name: self.file_name(Suffix::Env), content: settings });
         let MachineRole { runner_id, entrypoint, shares, env, .. } = &self.role;
         let args = ["-i", runner_id].into_iter().map(str::to_owned).chain(entrypoint.args.iter().cloned());
+        let origin = attempt.from.as_ref().map(|from| (START.to_owned(), from.to_string()));
         let start = Start {
             runner_id: runner_id.clone(),
             program: entrypoint.program.as_ref().map(|path| path.to_string_lossy().into_owned()),
             args: args.collect(),
             shares: shares.clone(),
-            env: env.clone(),
+            env: env.iter().cloned().chain(origin).collect(),
         };
         attempt.send(&HostMessage::Start(start));
         self.carry_trm(attempt);

@@ -294,7 +294,7 @@ fn scale_set(
         name: request.name.clone(),
         group: known.group.name.clone(),
         labels: own.into_iter().chain(labels.iter().cloned()).collect(),
-        owner: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        owner: dayfly_host::name::host_name(),
     };
     demand::scale_set(request.client.clone(), spec, (max, &request.family), note)
 }

@@ -231,6 +231,7 @@ fn spec(
         update: pool.update,
         verbose: pool.verbosity,
         guest_settings: pool.settings.clone().into_iter().collect(),
+        show_host: pool.show_host,
         keep: pool.keep,
         ..PoolSpec::new(forge?.url.clone(), scope?, machine?)
     })

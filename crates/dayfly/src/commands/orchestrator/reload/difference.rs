@@ -138,6 +138,7 @@ mod tests {
             "timeouts = { idle = '1h' }",
             "timeouts = { registration = '1m' }",
             "settings = { RUNNER_X = 'y' }",
+            "show_host = false",
             "prefix = 'other'",
         ] {
             assert_eq!(fate("", after), "replaced", "{after}");
