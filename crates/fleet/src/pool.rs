@@ -17,7 +17,9 @@ use secrecy::SecretString;
 use crate::demand::ScaleSetRegistrar;
 use crate::reaper::Leftovers;
 
-pub use spec::{DNS_DEFAULT, FetchSpec, GROUP_DEFAULT, MachineSpec, PoolSpec, Registration, USER_DEFAULT};
+pub use spec::{
+    DNS_DEFAULT, FetchSpec, GROUP_DEFAULT, HookFiles, MachineSpec, PoolSpec, Registration, USER_DEFAULT,
+};
 
 /// A pool that can run: everything that its description names was looked up and checked.
 #[derive(Debug, Clone)]

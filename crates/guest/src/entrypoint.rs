@@ -24,6 +24,7 @@ mod blocked;
 mod engine;
 pub(crate) mod folders;
 mod help;
+mod hooks;
 pub(crate) mod install;
 mod log;
 mod mask;

@@ -12,7 +12,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// Longest file that is accepted, bytes.
-pub const LENGTH_MAX: usize = 64 * 1024;
+pub const LENGTH_MAX: usize = 160 * 1024;
 
 /// Most variables in one file.
 pub const VARIABLES_MAX: usize = 256;

@@ -6,6 +6,7 @@
 pub mod envfile;
 pub mod environment;
 pub mod finding;
+pub mod hooks;
 pub mod origin;
 pub mod os_release;
 pub mod packages;

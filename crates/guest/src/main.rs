@@ -12,6 +12,7 @@
 //! - `dayfly-guest listening ...` ([`listening`]): becomes a program that gets a listening socket;
 //! - `dayfly-guest step ...` ([`step`]): runs the program of a step without a terminal;
 //! - `dayfly-guest pause ...` and `dayfly-guest resume` ([`pause`]): a step that waits for a person;
+//! - `dayfly-guest hook ...` ([`hook`]): dayfly's own part of the hooks of a job;
 //! - `dayfly-guest --version`.
 //!
 //! The binary has no async runtime, no shell and no argument parser crate, because it also runs under software emulation,
@@ -25,6 +26,7 @@ mod docker;
 mod entrypoint;
 mod folder;
 mod forgetful;
+mod hook;
 mod image;
 mod image_env;
 mod lines;
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         ["agent", ..] => agent::run_on_host(&args[1..]),
         [listening::COMMAND, ..] => listening::run(&args[1..]),
         [step::DROP] => step::drop_output(),
+        [hook::COMMAND, ..] => hook::run(&args[1..]),
         [pause::PAUSE, ..] => pause::run(&args[1..]),
         [pause::RESUME, ..] => pause::resume(&args[1..]),
         ["--version"] => {

@@ -4,7 +4,8 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 28] = [
+const OF_HOST: [&str; 29] = [
+    "ALLOW_FORKS",
     "ALLOW_PUBLIC",
     "APP_ID",
     "APP_INSTALLATION",
@@ -36,8 +37,8 @@ const OF_HOST: [&str; 28] = [
 ];
 
 /// Settings that the loop itself writes for each runner, and never takes from its own environment: secrets, which end with the
-/// runner, certificate authorities, and the origin of the machine.
-const OF_RUNNER: [&str; 5] = ["CA", "JITCONFIG", "ORIGIN", "SECRET", "TOKEN"];
+/// runner, certificate authorities, hooks, and the origin of the machine.
+const OF_RUNNER: [&str; 6] = ["CA", "HOOKS", "JITCONFIG", "ORIGIN", "SECRET", "TOKEN"];
 
 /// Words, also in the plural, that mark a variable as a long-lived secret if its name contains them.
 const SECRET_WORDS: [&str; 6] = ["CREDENTIAL", "KEY", "PASSWD", "PASSWORD", "PAT", "PRIVATE"];

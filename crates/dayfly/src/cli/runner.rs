@@ -134,6 +134,9 @@ pub(crate) struct ForgeArgs {
     /// Serve a public repository, or a group that public repositories may use: strangers bring jobs by pull requests
     #[arg(long, env = "RUNNER_ALLOW_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_public: bool,
+    /// Run jobs of pull requests from forks; without it, the official runner app ends them before their first step
+    #[arg(long, env = "RUNNER_ALLOW_FORKS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) allow_forks: bool,
     /// Name this host in the log of each job
     #[arg(
         long,

@@ -108,6 +108,10 @@ pub(crate) struct PoolFile {
     /// Verbosity of the entrypoint: 0 warnings and errors, 1 info, 2 debug, 3 trace.
     #[schemars(range(min = 0, max = defaults::VERBOSITY_MAX))]
     pub(crate) verbosity: u8,
+    /// Scripts of this host that run in the machine at the start and at the end of each job, with the official runner app.
+    pub(crate) hooks: HooksFile,
+    /// Run jobs of pull requests from forks; false: the official runner app ends them before their first step.
+    pub(crate) allow_forks: bool,
     /// Name this host in the log of each job; false: no job learns its name.
     pub(crate) show_host: bool,
     /// How to register runners (default: jit, or token if ephemeral is false).
@@ -171,6 +175,8 @@ impl Default for PoolFile {
             guest_dir: None,
             settings: BTreeMap::new(),
             verbosity: 0,
+            hooks: HooksFile::default(),
+            allow_forks: false,
             show_host: true,
             registration: None,
             ephemeral: true,
@@ -274,6 +280,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
         }
         deserializer.deserialize_any(Either(std::marker::PhantomData))
     }
+}
+
+/// Scripts of this host for the moments of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table with the keys of hooks")]
+pub(crate) struct HooksFile {
+    /// Before the first step; the job fails if it fails.
+    pub(crate) job_started: Option<PathBuf>,
+    /// After the last step; the job fails if it fails.
+    pub(crate) job_completed: Option<PathBuf>,
 }
 
 /// Limits of the phases of a runner. A phase that exceeds its limit ends the runner.

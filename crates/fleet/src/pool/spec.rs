@@ -74,6 +74,12 @@ pub struct PoolSpec {
     pub authorities: Option<String>,
     /// The user's own settings for the entrypoint and the jobs: `RUNNER_` variables that are not the host's.
     pub guest_settings: Vec<(String, String)>,
+    /// Scripts that run at the start and at the end of each job.
+    #[serde(default, skip_serializing_if = "HookFiles::is_empty")]
+    pub hooks: HookFiles,
+    /// True if jobs of pull requests from forks run. Otherwise a hook ends them.
+    #[serde(default)]
+    pub allow_forks: bool,
     /// True if the log of a job names this host.
     #[serde(default = "shown")]
     pub show_host: bool,
@@ -85,6 +91,23 @@ pub struct PoolSpec {
     /// host's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch_mib: Option<u64>,
+}
+
+/// Paths of scripts on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookFiles {
+    /// The script before the first step of a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_started: Option<PathBuf>,
+    /// The script after the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_completed: Option<PathBuf>,
+}
+
+impl HookFiles {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 const fn shown() -> bool {
@@ -173,6 +196,8 @@ impl PoolSpec {
             verbose: 0,
             authorities: None,
             guest_settings: Vec::new(),
+            hooks: HookFiles::default(),
+            allow_forks: false,
             show_host: true,
             keep: false,
             weight: 1,

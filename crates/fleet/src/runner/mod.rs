@@ -14,6 +14,7 @@
 
 mod end;
 mod error;
+mod hooks;
 mod liveness;
 mod origin;
 mod prepare;

@@ -11,7 +11,7 @@ use super::origin::origin;
 use super::prepare::network_of_template;
 use super::reach::{NO_PROXY, Reach};
 use super::register::Credentials;
-use super::{Run, RunnerError};
+use super::{Run, RunnerError, hooks};
 use crate::fact::Fact;
 use crate::instance::machine_of;
 use crate::pool::Registration;
@@ -22,7 +22,8 @@ impl Run<'_> {
         credentials: &Credentials,
         reach: &Reach,
     ) -> Result<(), RunnerError> {
-        let settings = self.settings_for_guest(credentials, reach);
+        let hooks = serde_json::to_string(&hooks::read(&self.pool.spec)?).unwrap_or_default();
+        let settings = self.settings_for_guest(credentials, reach, &hooks);
         let pairs: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let text = envfile::render(&pairs)
             .map_err(|source| RunnerError::EnvFile { name: self.name.clone(), source })?;
@@ -48,7 +49,12 @@ impl Run<'_> {
     }
 
     /// Returns the settings in `<id>.env`. The user's own settings come first, and none of them replaces one of the loop's.
-    fn settings_for_guest(&self, credentials: &Credentials, reach: &Reach) -> Vec<(String, String)> {
+    fn settings_for_guest(
+        &self,
+        credentials: &Credentials,
+        reach: &Reach,
+        hooks: &str,
+    ) -> Vec<(String, String)> {
         let (spec, slot) = (&self.pool.spec, self.slot);
         let flag = |on: bool| if on { "1" } else { "0" };
         let ephemeral = spec.registration != Registration::Token { ephemeral: false };
@@ -78,7 +84,7 @@ impl Run<'_> {
         let origin = origin(&self.machine, &self.name, spec.machine.image.as_deref(), host);
         // Texts always are JSON.
         let origin = serde_json::to_string(&origin).unwrap_or_default();
-        ours.push(("RUNNER_ORIGIN", &origin));
+        ours.extend([("RUNNER_ORIGIN", origin.as_str()), ("RUNNER_HOOKS", hooks)]);
         let no_proxy = reach.no_proxy(&spec.guest_settings);
         ours.extend(no_proxy.as_deref().map(|hosts| (NO_PROXY, hosts)));
         let users = spec.guest_settings.iter().filter(|(name, _)| ours.iter().all(|(own, _)| own != name));

@@ -1,8 +1,8 @@
-//! Reports each process that the kernel kills because the machine has run out of memory: to the host, and in the output of
-//! the process, which is the job's log.
+//! Reports each process that the kernel kills because the machine has run out of memory: to the host, in the output of
+//! the process, which is the job's log, and at the end of the job.
 
 use super::Agent;
-use crate::console;
+use crate::{console, hook};
 use dayfly_guest::protocol::GuestMessage;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
@@ -81,6 +81,9 @@ fn report(agent: &Agent, victim: Victim) {
     // First, because the process exits meanwhile.
     write_to_output_of(pid, &text);
     console::say(&text);
+    if let Err(error) = hook::keep_warning(&text) {
+        console::say(&format!("the job is not warned: {}: {error}", hook::WARNINGS_FILE));
+    }
     agent.outbox.fact(GuestMessage::OutOfMemory { process: name, used_mib, memory_mib });
 }
 

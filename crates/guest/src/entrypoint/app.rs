@@ -34,6 +34,10 @@ pub(super) enum AppError {
         "{}: this runner app is configured already; each runner needs a fresh one", .0.display()
     )]
     Configured(PathBuf),
+    #[error(
+        "the pool has hooks, and only the official runner app runs hooks: take an image with it, or remove `hooks` from the pool"
+    )]
+    NoHooks,
     #[error("the configuration failed ({0}); the lines of [configuration] say why")]
     Configuration(String),
 }

@@ -8,7 +8,7 @@ use super::log::Log;
 use super::mask::Mask;
 use super::settings::{Settings, Task};
 use super::supervisor::{Event, Supervisor};
-use super::{StartError, folders, process, setup_info, split};
+use super::{StartError, folders, hooks, process, setup_info, split};
 use crate::folder::Folder;
 use dayfly_guest::environment::{Suffix, file_name};
 use dayfly_guest::runner_app::{
@@ -63,6 +63,7 @@ impl Run<'_> {
         if let Err(error) = setup_info::write(&app, self.settings) {
             self.log.say(&format!("the job's log says nothing about its machine: {error}"));
         }
+        hooks::install(&mut app, self.settings)?;
         for unusable in folders::settle(&mut app.launch, app.account.as_ref()) {
             match unusable.is_set() {
                 true => self.log.say(&unusable.to_string()),

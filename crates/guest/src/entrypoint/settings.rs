@@ -10,6 +10,7 @@ use super::registration::{self, RegistrationError};
 use crate::options::{Given, is_on};
 use dayfly_guest::envfile::{EnvFileError, Variables};
 use dayfly_guest::environment::{self, Suffix, file_name};
+use dayfly_guest::hooks::Hooks;
 use dayfly_guest::origin::{Origin, START};
 use dayfly_guest::os_release::OsRelease;
 use dayfly_guest::runner_app::{JitConfig, JitConfigError, Registration};
@@ -156,6 +157,8 @@ pub(super) struct Settings {
     pub(super) origin: Option<Origin>,
     /// What the machine was started from, if the host says it.
     pub(super) start: Option<String>,
+    /// The hooks of jobs, if the loop gives some.
+    pub(super) hooks: Option<Hooks>,
     pub(super) environment: PathBuf,
     /// Path of the `.tkn` note; `None`: the usual path, if there is an environment directory.
     pub(super) tkn: Option<PathBuf>,
@@ -195,6 +198,8 @@ pub(super) enum SettingsError {
         "settings: no registration: no env file at {}, no -t TOKEN, no -T PAT, and no -- COMMAND", .0.display()
     )]
     NoRegistration(PathBuf),
+    #[error("settings: RUNNER_HOOKS: {0}")]
+    Hooks(serde_json::Error),
     #[error("settings: RUNNER_CA is not base64: {0}")]
     Authorities(base64::DecodeError),
     #[error("settings: {0}")]
@@ -227,6 +232,7 @@ impl Settings {
             outside: Outside::resolve(|variable| layers.get(variable)).map_err(SettingsError::Authorities)?,
             origin: of_loop(layers, "RUNNER_ORIGIN").and_then(|text| serde_json::from_str(text).ok()),
             start: layers.process(START).map(str::to_owned),
+            hooks: hooks(layers)?,
             environment: environment_directory(options),
             tkn: path("RUNNER_TOKENFILE"),
             app: app(layers),
@@ -246,6 +252,12 @@ impl Settings {
 /// Returns a variable that only a loop sets, so that only its file is read.
 fn of_loop<'a>(layers: &Layers<'a>, variable: &str) -> Option<&'a str> {
     layers.file.and_then(|file| file.get(variable)).filter(|value| !value.is_empty())
+}
+
+/// Returns the hooks of the loop. They are not left out if they cannot be read, because a pool may rely on them.
+fn hooks(layers: &Layers<'_>) -> Result<Option<Hooks>, SettingsError> {
+    let hooks = of_loop(layers, "RUNNER_HOOKS").map(serde_json::from_str);
+    hooks.transpose().map_err(SettingsError::Hooks)
 }
 
 /// Returns the program that `--app` names. An installation that the env file names replaces it, because the env file

@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod engine;
+mod hooks;
 mod jit;
 mod listener;
 mod notes;

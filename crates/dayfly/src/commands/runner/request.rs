@@ -128,6 +128,7 @@ impl PoolRequest {
             verbose: options.verbosity(),
             authorities: args.forge.access.ca_file.as_deref().map(rules::authorities).transpose()?,
             guest_settings: guest_settings.collect(),
+            allow_forks: args.forge.allow_forks,
             show_host: args.forge.show_host,
             ..PoolSpec::new(forge, scope, machine)
         };

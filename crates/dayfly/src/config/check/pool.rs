@@ -204,6 +204,7 @@ fn spec(
     let registration = demand::registration(table, sources);
     let mounts = guest::mounts(table);
     guest::settings(table);
+    let hooks = guest::hooks(table);
     if let Some(forge) = forge {
         let network = rules::network(pool.network.policy(), pool.driver, &forge.url);
         let _ = table.take("network", network);
@@ -231,6 +232,8 @@ fn spec(
         update: pool.update,
         verbose: pool.verbosity,
         guest_settings: pool.settings.clone().into_iter().collect(),
+        hooks: hooks?,
+        allow_forks: pool.allow_forks,
         show_host: pool.show_host,
         keep: pool.keep,
         ..PoolSpec::new(forge?.url.clone(), scope?, machine?)

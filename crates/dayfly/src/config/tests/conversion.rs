@@ -42,7 +42,7 @@ fn the_file_of_the_tests_has_every_key() {
     let (_, positions, problems) = super::super::reader::read(WHOLE);
     assert!(problems.is_empty(), "{problems:?}");
     let tables = ["forges.main", "forges.lab", "pools.build", "pools.old", "host", "webhook", "web"];
-    let of_keys = ["pools.build.timeouts", "pools.old.start"];
+    let of_keys = ["pools.build.timeouts", "pools.build.hooks", "pools.old.start"];
     for table in
         tables.into_iter().filter(|table| !["forges.lab", "pools.old"].contains(table)).chain(of_keys)
     {

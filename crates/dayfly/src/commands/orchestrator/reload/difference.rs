@@ -138,6 +138,8 @@ mod tests {
             "timeouts = { idle = '1h' }",
             "timeouts = { registration = '1m' }",
             "settings = { RUNNER_X = 'y' }",
+            "hooks = { job_started = '/etc/dayfly/started.sh' }",
+            "allow_forks = true",
             "show_host = false",
             "prefix = 'other'",
         ] {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dayfly_fleet::pool::HookFiles;
 use dayfly_guest::variables;
 use dayfly_vm::{Entrypoint, Mount};
 
@@ -44,6 +45,21 @@ fn guest_programs(table: &mut Table<'_, '_>, dir: &Path) -> Option<Mount> {
 /// Returns the entrypoint as the machine sees it.
 pub(super) fn entrypoint(pool: &PoolFile) -> Entrypoint {
     rules::entrypoint(pool.entrypoint.clone(), pool.dir.as_deref(), pool.entrypoint_args.clone())
+}
+
+/// Returns the hooks of jobs, whose scripts must be on this host.
+pub(super) fn hooks(table: &mut Table<'_, '_>) -> Option<HookFiles> {
+    let hooks = table.pool.hooks.clone();
+    for (name, script) in [("job_started", &hooks.job_started), ("job_completed", &hooks.job_completed)] {
+        let Some(script) = script else { continue };
+        let key = reader::join(&table.key("hooks"), name);
+        table.findings.absolute(&key, Some(script))?;
+        table.findings.on_this_host(&key, || match script.is_file() {
+            true => Ok(()),
+            false => Err(Failure::usage(format!("the hook {} is not there", script.display()))),
+        });
+    }
+    Some(HookFiles { job_started: hooks.job_started, job_completed: hooks.job_completed })
 }
 
 /// Checks that all settings may reach a job.
