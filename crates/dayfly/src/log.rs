@@ -16,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::exit::{Failure, Result};
 use crate::printer::style;
+use crate::settings;
 
 /// Returns a span for a fact; log lines inside it name its loop, or its pool if it concerns the pool as a whole.
 /// `names_pools` is true if there may be several pools.
@@ -85,8 +86,7 @@ impl Destination {
             }
         };
         let wanted = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-        let colours =
-            terminal && (wanted || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+        let colours = terminal && (wanted || settings::wants_colour());
         Ok(Self { writer: Arc::new(Mutex::new(writer)), colours })
     }
 }

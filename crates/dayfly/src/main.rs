@@ -71,6 +71,7 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         }
         Command::Demo(args) => logged(&common, async |places| commands::demo::run(places, args).await),
         Command::Ps(args) => logged(&common, async |places| commands::ps::run(places, &args)),
+        Command::Top => logged(&common, async |places| commands::top::run(places).await),
         Command::Disk(args) => logged(&common, async |places| commands::disk::run(places, &args)),
         Command::Jobs(args) => logged(&common, async |places| commands::jobs::run(places, &args)),
         Command::Why(args) => logged(&common, async |places| commands::why::run(places, &args)),

@@ -59,6 +59,11 @@ pub(crate) fn terminal_kind() -> Option<String> {
     env::var("TERM").ok().filter(|kind| !kind.is_empty())
 }
 
+/// Returns false if the user wants no colours (`NO_COLOR`).
+pub(crate) fn wants_colour() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 impl Places {
     /// Resolves the places. Creates nothing.
     pub(crate) fn resolve(common: &Common) -> Result<Self> {

@@ -37,6 +37,11 @@ fn a_workflow_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_screen_is_not_written_to_a_pipe() {
+    assert_told(&Dayfly::new(["top"]).run(), 2, &["no terminal", "`dayfly ps`"]);
+}
+
+#[test]
 fn a_folder_is_no_workflow() {
     assert_told(&Dayfly::new(["demo", "--workflow", "."]).run(), 2, &["folder"]);
 }

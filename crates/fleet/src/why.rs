@@ -84,6 +84,16 @@ pub fn explain(subject: &str, situation: &Situation) -> Vec<Reason> {
     situation.runs.iter().find(is_it).map(|run| run::explain(run, situation.now_ms)).unwrap_or_default()
 }
 
+/// Explains a pool of a process, by its name; none means the pool of a command line, which has no name. Returns nothing if the
+/// process has no such pool.
+pub fn explain_pool(process: &Process, name: Option<&str>, now_ms: u64) -> Vec<Reason> {
+    if let Some(name) = name {
+        return pool::named_of(process, name, now_ms);
+    }
+    let unnamed = process.status.pools.iter().filter(|(_, pool)| pool.name.is_none());
+    unnamed.flat_map(|(&first, _)| pool::explain(process, first, now_ms)).collect()
+}
+
 /// Explains how a job with these labels fares on this host.
 pub fn explain_labels(wanted: &[String], situation: &Situation) -> Vec<Reason> {
     labels::explain(wanted, situation)

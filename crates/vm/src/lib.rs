@@ -21,6 +21,7 @@ mod fork;
 mod forward;
 pub mod host;
 pub mod launch;
+mod load;
 mod machine;
 mod mount;
 mod network;
@@ -44,6 +45,7 @@ pub use environment::{EnvironmentDir, EnvironmentError};
 pub use fork::{Spares, template};
 pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
+pub use load::{Flow, MachineLoad, machine_load};
 pub use machine::{
     DISK_RESERVE_MIB, Exit, LeftoverError, Session, SessionError, StartError, StartedFrom, TakeOver,
     TakeOverError, Vm, VmEvent, destroy_leftover, is_alive, may_live, take_over,

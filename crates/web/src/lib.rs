@@ -24,6 +24,8 @@ mod stream;
 
 pub use access::{Access, TOKEN_LENGTH_MIN};
 pub use listen::{ListenAddress, ListenAddressError};
+pub use page::visible;
+pub use pools_now::{PHASES, PoolNow, pools_now};
 pub use publish::{ForgeAccount, PoolEntry, Published, Publisher, Site, channel};
 pub use routes::router;
 pub use server::{BindError, WebServer};

@@ -8,7 +8,7 @@ use dayfly_fleet::status::{LoopStatus, PoolState, PoolStatus, Status};
 use crate::publish::{PoolEntry, Site};
 
 /// All phases, in their order.
-pub(crate) const PHASES: [Phase; 8] = [
+pub const PHASES: [Phase; 8] = [
     Phase::Preparing,
     Phase::Booting,
     Phase::Starting,
@@ -21,18 +21,25 @@ pub(crate) const PHASES: [Phase; 8] = [
 
 /// A pool at one time.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct PoolNow<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) entry: Option<&'a PoolEntry>,
-    pub(crate) status: Option<&'a PoolStatus>,
-    pub(crate) phases: [u32; PHASES.len()],
-    pub(crate) registered: u32,
-    pub(crate) busy: u32,
-    pub(crate) machines: u32,
+pub struct PoolNow<'a> {
+    /// Its name; empty for a pool of a command line.
+    pub name: &'a str,
+    /// The pool as the site has it; none if it drains, or if only the status is known.
+    pub entry: Option<&'a PoolEntry>,
+    /// Its published state; none if it runs and no job waits.
+    pub status: Option<&'a PoolStatus>,
+    /// The number of its loops in each of [`PHASES`].
+    pub phases: [u32; PHASES.len()],
+    /// Runners that are registered.
+    pub registered: u32,
+    /// Runners with a job.
+    pub busy: u32,
+    /// Machines that run.
+    pub machines: u32,
 }
 
 /// Returns the pools of the site, and those that still drain.
-pub(crate) fn pools_now<'a>(status: &'a Status, site: &'a Site) -> Vec<PoolNow<'a>> {
+pub fn pools_now<'a>(status: &'a Status, site: &'a Site) -> Vec<PoolNow<'a>> {
     let mut pools: BTreeMap<&str, PoolNow<'a>> = BTreeMap::new();
     fn get<'m, 'a>(pools: &'m mut BTreeMap<&'a str, PoolNow<'a>>, name: &'a str) -> &'m mut PoolNow<'a> {
         pools.entry(name).or_insert_with(|| PoolNow { name, ..PoolNow::default() })
@@ -63,12 +70,12 @@ impl PoolNow<'_> {
     }
 
     /// Returns the number of loops in a phase.
-    pub(crate) fn in_phase(&self, phase: Phase) -> u32 {
+    pub fn in_phase(&self, phase: Phase) -> u32 {
         PHASES.iter().zip(self.phases).find(|(one, _)| **one == phase).map_or(0, |(_, count)| count)
     }
 
     /// Returns the number of jobs that wait.
-    pub(crate) fn waiting(&self) -> u32 {
+    pub fn waiting(&self) -> u32 {
         self.status.map_or(0, |status| status.waiting)
     }
 }

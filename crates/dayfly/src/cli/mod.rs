@@ -107,6 +107,11 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// List the loops, runners and machines of this host
     Ps(PsArgs),
+    /// Show pools and machines at the terminal as they change, with the CPU, memory, network and disk of each machine
+    #[command(
+        after_help = "It needs a terminal; `dayfly ps` prints the same once. The key ? lists the keys."
+    )]
+    Top,
     /// Show who uses the scratch space of this host: runs, spares and templates
     Disk(DiskArgs),
     /// List the jobs that wait and run on this host, and those that ended last

@@ -137,6 +137,17 @@ impl JobOutcome {
     }
 }
 
+/// Turns the facts of a log into lines for people, in the order of the log.
+#[derive(Debug, Default)]
+pub(super) struct LogWords(JobOutcome);
+
+impl LogWords {
+    /// Returns the lines of the next fact, with styles.
+    pub(super) fn of(&mut self, record: &FactRecord) -> Vec<String> {
+        text(record, &mut self.0)
+    }
+}
+
 /// Returns lines for people: the time, then the guest's output or the fact.
 fn text(record: &FactRecord, outcome: &mut JobOutcome) -> Vec<String> {
     let at = i64::try_from(record.at.ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());

@@ -26,6 +26,7 @@ pub(crate) mod steer;
 mod subject;
 pub(crate) mod template;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod uninstall;
 pub(crate) mod usage;

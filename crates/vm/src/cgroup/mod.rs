@@ -32,6 +32,7 @@ pub(crate) use group::Group;
 pub use group::MemoryKill;
 pub(crate) use limits::GroupSize;
 pub(crate) use record::{find, remove};
+pub(crate) use usage::load;
 pub use usage::{MachineUse, machine_use};
 
 /// Beginning of the names of all groups of machines.

@@ -37,6 +37,7 @@ mod take_over;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod upkeep;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -49,6 +50,7 @@ pub(crate) use namespace::Attachment;
 pub use policy::NetworkPolicy;
 pub(crate) use record::remove;
 pub(crate) use take_over::take_over;
+pub(crate) use traffic::traffic;
 
 use crate::launch::Launcher;
 use crate::spec::{Egress, Network};

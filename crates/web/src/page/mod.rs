@@ -34,6 +34,7 @@ use tokio::sync::Semaphore;
 use crate::publish::Published;
 use layout::{Place, page};
 use live::Frames;
+pub use text::visible;
 
 /// Most reads of files and of the history at a time. Others wait for them.
 const READS_MAX: usize = 4;

@@ -20,7 +20,7 @@ pub(super) fn foreign(text: &str) -> Markup {
 }
 
 /// Returns a text whose control characters and marks of direction are visible.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
+pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
     }

@@ -57,22 +57,12 @@ async fn give(places: &Places, target: &TargetArgs, order: PoolOrder) -> Result<
     if target.json {
         printer::json(&row);
     }
-    let Row { instance, answer, .. } = row;
-    match answer {
-        Answer::Steered { steered, .. } => {
-            if !target.json {
-                show(&instance, &request, &steered);
-            }
-            Ok((folder, steered))
-        }
-        Answer::Refused { why, hint, .. } => {
-            Err(hint.into_iter().fold(Failure::usage(format!("{instance}: {why}")), Failure::hint))
-        }
-        Answer::Failed { why } => Err(Failure::cannot(format!("{instance}: {why}"))),
-        Answer::Reloaded { .. } | Answer::OtherFile { .. } | Answer::NoFile => {
-            Err(Failure::cannot(format!("{instance}: it has answered something else")))
-        }
+    let instance = row.instance.clone();
+    let steered = steered(row)?;
+    if !target.json {
+        show(&instance, &request, &steered);
     }
+    Ok((folder, steered))
 }
 
 /// Returns the orchestrators that may be meant. Of several, one must be named, because an order for the wrong one stops its
@@ -111,21 +101,61 @@ fn no_orchestrator(target: &TargetArgs) -> Failure {
 
 fn show(instance: &str, request: &Request, steered: &Steered) {
     let Request::Steer { order, .. } = request else { return };
+    lines(instance, order, steered).into_iter().for_each(printer::line);
+    steered.notes.iter().for_each(printer::note);
+}
+
+/// Returns what an order has changed, in words.
+fn lines(instance: &str, order: &PoolOrder, steered: &Steered) -> Vec<String> {
     let (done, already) = match order {
         PoolOrder::Pause { .. } => ("paused", "paused already"),
         PoolOrder::Resume { .. } => ("resumed", "running already"),
         PoolOrder::Drain { .. } => ("draining", "draining or drained already"),
         PoolOrder::Scale { .. } => ("scaled", "scaled so already"),
     };
-    for (word, names) in [(done, &steered.changed), (already, &steered.already)] {
-        if !names.is_empty() {
-            printer::line(format_args!("{instance}: {word}: {}", names.join(", ")));
+    let names = [(done, &steered.changed), (already, &steered.already)].into_iter();
+    let names = names.filter(|(_, names)| !names.is_empty());
+    let mut lines: Vec<String> =
+        names.map(|(word, names)| format!("{instance}: {word}: {}", names.join(", "))).collect();
+    if steered.ends {
+        lines.push(format!("{instance}: it ends with its last runner"));
+    }
+    lines
+}
+
+/// Gives the order to drain one pool to the orchestrator of an instance. Returns what has changed, in words.
+///
+/// # Errors
+/// There is no such orchestrator, or it does not carry the order out.
+pub(super) async fn drain_pool(places: &Places, instance: &str, pool: String) -> Result<String> {
+    let order = PoolOrder::Drain { pools: vec![pool] };
+    let target = TargetArgs { config: None, instance: Some(instance.to_owned()), json: false };
+    // A name may be the beginning of another one only if a person writes it.
+    let mut all = reload::orchestrators(places)?;
+    all.retain(|one| reload::name_of(one) == instance);
+    let Some(one) = choose(all, &target)?.pop() else { return Err(no_orchestrator(&target)) };
+    let request = Request::Steer { config: None, order: order.clone() };
+    let row = reload::ask(&one, &request).await.ok_or_else(|| no_orchestrator(&target))?;
+    let steered = steered(row)?;
+    let notes = steered.notes.iter().cloned();
+    Ok(lines(instance, &order, &steered).into_iter().chain(notes).collect::<Vec<_>>().join("; "))
+}
+
+/// Returns what an orchestrator has changed.
+///
+/// # Errors
+/// It has not carried the order out.
+fn steered(Row { instance, answer, .. }: Row) -> Result<Steered> {
+    match answer {
+        Answer::Steered { steered, .. } => Ok(steered),
+        Answer::Refused { why, hint, .. } => {
+            Err(hint.into_iter().fold(Failure::usage(format!("{instance}: {why}")), Failure::hint))
+        }
+        Answer::Failed { why } => Err(Failure::cannot(format!("{instance}: {why}"))),
+        Answer::Reloaded { .. } | Answer::OtherFile { .. } | Answer::NoFile => {
+            Err(Failure::cannot(format!("{instance}: it has answered something else")))
         }
     }
-    if steered.ends {
-        printer::line(format_args!("{instance}: it ends with its last runner"));
-    }
-    steered.notes.iter().for_each(printer::note);
 }
 
 #[cfg(test)]
