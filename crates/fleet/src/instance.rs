@@ -55,6 +55,9 @@ const TAKEN_OVER: &str = "taken-over";
 /// Longest time that a process may take between the creation of its folder and of the lock in it.
 const STARTING_MAX: Duration = Duration::from_secs(60);
 
+/// Number of attempts to lock what only readers hold, and the pause after each.
+const READERS_PATIENCE: (u32, Duration) = (20, Duration::from_millis(5));
+
 /// The forge and the scope of a pool that an instance serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serves {
@@ -293,6 +296,7 @@ pub fn all(state: &Path) -> Result<Vec<InstanceInfo>, InstanceError> {
         let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
         // The lock is shared and held only for a moment, so that two readers do not mistake each other for the instance.
         let alive = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        drop(lock);
         if alive && folder.join(TAKEN_OVER).exists() {
             continue;
         }
@@ -358,14 +362,31 @@ pub fn abandoned(state: &Path) -> Result<Vec<Abandoned>, InstanceError> {
             }
             Err(source) => return Err(InstanceError { what: "open", path, source }),
         };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(source)) => return Err(InstanceError { what: "lock", path, source }),
+        if lock_dead(&lock).map_err(failed("lock", &path))? {
+            found.push(Abandoned { served: read_record(&folder)?, folder, _lock: lock });
         }
-        found.push(Abandoned { served: read_record(&folder)?, folder, _lock: lock });
     }
     Ok(found)
+}
+
+/// Locks the lock of an instance, unless the instance or another process that sweeps holds it. Readers ([`all`]) hold it for a moment;
+/// they are waited for, so that they do not keep a dead instance from being swept.
+fn lock_dead(lock: &File) -> io::Result<bool> {
+    for _ in 0..READERS_PATIENCE.0 {
+        match lock.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        // Shared with readers, never with an instance.
+        match lock.try_lock_shared() {
+            Ok(()) => lock.unlock()?,
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        }
+        std::thread::sleep(READERS_PATIENCE.1);
+    }
+    Ok(false)
 }
 
 fn is_older_than(folder: &Path, age: Duration) -> bool {
@@ -487,6 +508,22 @@ mod tests {
         assert_eq!(left[0].served, Served::Known(vec![serves()]));
         // While one process cleans up, another one finds nothing to do.
         assert!(abandoned(state.path()).expect("read").is_empty());
+    }
+
+    #[test]
+    fn a_reader_does_not_keep_a_dead_instance_from_being_swept() {
+        let state = tempfile::tempdir().expect("folder");
+        let instance = Instance::create(state.path(), vec![serves()]).expect("create");
+        let reader = File::open(instance.folder().join(LOCK)).expect("a lock");
+        drop(instance);
+        reader.lock_shared().expect("shared");
+        let left = std::thread::scope(|scope| {
+            let sweep = scope.spawn(|| abandoned(state.path()).expect("read"));
+            std::thread::sleep(READERS_PATIENCE.1);
+            reader.unlock().expect("unlocked");
+            sweep.join().expect("no panic")
+        });
+        assert_eq!(left.len(), 1);
     }
 
     #[test]
