@@ -137,11 +137,10 @@ pub(crate) struct ForgeArgs {
     /// Run jobs of pull requests from forks; without it, the official runner app ends them before their first step
     #[arg(long, env = "RUNNER_ALLOW_FORKS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_forks: bool,
-    /// Name this host in the log of each job
+    /// Name this host in the log of each job [default: 1, or 0 with --allow-public]
     #[arg(
         long,
         env = "RUNNER_SHOW_HOST",
-        default_value = "1",
         value_parser = Switch {
             on: "Each job's log names the host",
             off: "No job learns the host's name",
@@ -149,7 +148,7 @@ pub(crate) struct ForgeArgs {
         action = clap::ArgAction::Set,
         value_name = "0|1"
     )]
-    pub(crate) show_host: bool,
+    pub(crate) show_host: Option<bool>,
 }
 
 /// The owner of runners at a forge, and the credential for it.

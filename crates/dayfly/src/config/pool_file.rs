@@ -112,8 +112,8 @@ pub(crate) struct PoolFile {
     pub(crate) hooks: HooksFile,
     /// Run jobs of pull requests from forks; false: the official runner app ends them before their first step.
     pub(crate) allow_forks: bool,
-    /// Name this host in the log of each job; false: no job learns its name.
-    pub(crate) show_host: bool,
+    /// Name this host in the log of each job; false: no job learns its name (default: true, unless allow_public is).
+    pub(crate) show_host: Option<bool>,
     /// How to register runners (default: jit, or token if ephemeral is false).
     pub(crate) registration: Option<RegistrationWord>,
     /// One job for each runner; false: one job after another in the same machine, with the demand static only.
@@ -177,7 +177,7 @@ impl Default for PoolFile {
             verbosity: 0,
             hooks: HooksFile::default(),
             allow_forks: false,
-            show_host: true,
+            show_host: None,
             registration: None,
             ephemeral: true,
             prefix: defaults::PREFIX.to_owned(),

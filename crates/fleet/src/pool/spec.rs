@@ -80,9 +80,9 @@ pub struct PoolSpec {
     /// True if jobs of pull requests from forks run. Otherwise a hook ends them.
     #[serde(default)]
     pub allow_forks: bool,
-    /// True if the log of a job names this host.
-    #[serde(default = "shown")]
-    pub show_host: bool,
+    /// True if the log of a job names this host; none: unless strangers may bring jobs and read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub show_host: Option<bool>,
     /// True if the VM of a job that has ended stays, so that a person can inspect it.
     pub keep: bool,
     /// Its weight if pools share a host that is too small for all of them.
@@ -108,10 +108,6 @@ impl HookFiles {
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-}
-
-const fn shown() -> bool {
-    true
 }
 
 /// The way in which runners are registered.
@@ -198,11 +194,16 @@ impl PoolSpec {
             guest_settings: Vec::new(),
             hooks: HookFiles::default(),
             allow_forks: false,
-            show_host: true,
+            show_host: None,
             keep: false,
             weight: 1,
             scratch_mib: None,
         }
+    }
+
+    /// Returns true if the log of a job names this host.
+    pub fn shows_host(&self) -> bool {
+        self.show_host.unwrap_or(!self.allow_public)
     }
 }
 
@@ -210,8 +211,7 @@ impl PoolSpec {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_pool_is_plain_data_that_reads_back_as_itself() {
+    fn pool() -> PoolSpec {
         let machine = MachineSpec {
             driver: Some(DriverKind::PodmanKrun),
             image: Some("ubuntu:24.04".into()),
@@ -230,14 +230,26 @@ mod tests {
         };
         let forge = ApiBase::from_host_or_url("ghes.example").expect("an address");
         let scope = RunnerScope::Organization("acme".into());
-        let pool = PoolSpec {
+        PoolSpec {
             mounts: vec!["/a:/b:ro".parse().expect("a mount")],
             registration: Registration::Token { ephemeral: true },
             lifetime: Some(Duration::from_secs(40)),
             ..PoolSpec::new(forge, scope, machine)
-        };
+        }
+    }
+
+    #[test]
+    fn a_pool_is_plain_data_that_reads_back_as_itself() {
+        let pool = pool();
         let text = serde_json::to_string_pretty(&pool).expect("json");
         assert_eq!(serde_json::from_str::<PoolSpec>(&text).expect("a pool"), pool);
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn logs_that_strangers_read_name_the_host_only_if_the_pool_says_so() {
+        let shows = |show_host, allow_public| PoolSpec { show_host, allow_public, ..pool() }.shows_host();
+        assert!(shows(None, false) && !shows(None, true));
+        assert!(shows(Some(true), true) && !shows(Some(false), false));
     }
 }

@@ -80,7 +80,7 @@ impl Run<'_> {
         });
         let authorities = spec.authorities.as_ref().map(|pem| BASE64.encode(pem));
         ours.extend(authorities.as_deref().map(|pem| ("RUNNER_CA", pem)));
-        let host = spec.show_host.then(host_name);
+        let host = spec.shows_host().then(host_name);
         let origin = origin(&self.machine, &self.name, spec.machine.image.as_deref(), host);
         // Texts always are JSON.
         let origin = serde_json::to_string(&origin).unwrap_or_default();
