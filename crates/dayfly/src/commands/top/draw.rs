@@ -151,7 +151,7 @@ fn draw_lists(frame: &mut Frame<'_>, area: Rect, scene: &Scene<'_>) {
     let [pools, _, machines, details] = Layout::vertical(rows).areas(area);
     lists::draw_pools(frame, pools, (&shown, scene));
     lists::draw_machines(frame, machines, (&shown, scene));
-    let text = match scene.state.focus {
+    let text = match shown.focus {
         Focus::Pools => shown.pool(scene.state).map(pool_details),
         Focus::Machines => shown.machine(scene.state).map(machine_details),
     };

@@ -101,7 +101,7 @@ fn in_lists(mut state: State, key: Key, board: &Board) -> (State, Effect) {
         Key::Char('s') => state.sort = state.sort.next(),
         Key::Char('r') => state.is_reversed = !state.is_reversed,
         Key::Tab => {
-            state.focus = match state.focus {
+            state.focus = match Shown::of(board, &state).focus {
                 Focus::Pools => Focus::Machines,
                 Focus::Machines => Focus::Pools,
             };
@@ -116,7 +116,7 @@ fn in_lists(mut state: State, key: Key, board: &Board) -> (State, Effect) {
 /// Moves the selection of the list in use.
 fn select(state: &mut State, key: Key, board: &Board) {
     let shown = Shown::of(board, state);
-    let (at, count) = match state.focus {
+    let (at, count) = match shown.focus {
         Focus::Pools => (shown.pool_at(state), shown.pools.len()),
         Focus::Machines => (shown.machine_at(state), shown.machines.len()),
     };
@@ -131,7 +131,7 @@ fn select(state: &mut State, key: Key, board: &Board) {
         _ => return,
     };
     let next = next.min(count - 1);
-    match state.focus {
+    match shown.focus {
         Focus::Pools => state.pool = Some(shown.pools[next].key.clone()),
         Focus::Machines => state.machine = Some(shown.machines[next].key.clone()),
     }
@@ -139,10 +139,11 @@ fn select(state: &mut State, key: Key, board: &Board) {
 
 fn follow(state: State, board: &Board) -> (State, Effect) {
     let told = |state: State, text: &str| (State { message: Some(text.to_owned()), ..state }, Effect::None);
-    if state.focus == Focus::Pools {
+    let shown = Shown::of(board, &state);
+    if shown.focus == Focus::Pools {
         return told(state, "a pool has no log: Tab goes to the machines");
     }
-    let runner = Shown::of(board, &state).machine(&state).and_then(|row| row.runner.clone());
+    let runner = shown.machine(&state).and_then(|row| row.runner.clone());
     let Some(runner) = runner else { return told(state, "there is no runner whose log could be shown") };
     let view = LogView { runner: runner.clone(), back: 0, shift: 0 };
     (State { mode: Mode::Log(view), ..state }, Effect::Follow(runner))
@@ -151,7 +152,7 @@ fn follow(state: State, board: &Board) -> (State, Effect) {
 /// Asks whether to drain the selected pool, or that of the selected machine.
 fn ask_drain(state: State, board: &Board) -> (State, Effect) {
     let shown = Shown::of(board, &state);
-    let pool = match state.focus {
+    let pool = match shown.focus {
         Focus::Pools => shown.pool(&state).map(|row| row.key.clone()),
         Focus::Machines => shown.machine(&state).map(|row| row.pool.clone()),
     };
@@ -218,6 +219,13 @@ mod tests {
 
     fn typed(text: &str) -> Vec<Key> {
         text.chars().map(Key::Char).collect()
+    }
+
+    #[test]
+    fn keys_work_on_the_pools_while_no_machine_is_listed() {
+        let board = Board { machines: Vec::new(), ..few() };
+        let (state, effect) = pressed(&board, &[Key::Down, Key::Char('d'), Key::Char('y')]);
+        assert_eq!(effect, Effect::Drain(board.pools[1].key.clone()), "{state:?}");
     }
 
     #[test]

@@ -124,12 +124,14 @@ impl Sort {
 pub(super) struct Shown<'a> {
     pub(super) pools: Vec<&'a PoolRow>,
     pub(super) machines: Vec<&'a MachineRow>,
+    /// The list that keys work on: the chosen one, unless it is empty and the other is not.
+    pub(super) focus: Focus,
 }
 
 impl<'a> Shown<'a> {
     pub(super) fn of(board: &'a Board, state: &State) -> Self {
         let filter = state.filter.to_lowercase();
-        let pools = board.pools.iter().filter(|row| has(&pool_words(row), &filter)).collect();
+        let pools: Vec<&PoolRow> = board.pools.iter().filter(|row| has(&pool_words(row), &filter)).collect();
         let machines = board.machines.iter().filter(|row| has(&machine_words(row), &filter));
         let mut machines: Vec<&MachineRow> = machines.collect();
         // A stable sort: rows that are alike stay in the order of their instances and loops.
@@ -137,7 +139,12 @@ impl<'a> Shown<'a> {
         if state.is_reversed {
             machines.reverse();
         }
-        Self { pools, machines }
+        let focus = match state.focus {
+            Focus::Machines if machines.is_empty() => Focus::Pools,
+            Focus::Pools if pools.is_empty() => Focus::Machines,
+            chosen => chosen,
+        };
+        Self { pools, machines, focus }
     }
 
     /// Returns the number of the selected pool among those shown; none if none is shown.

@@ -97,7 +97,7 @@ pub(super) fn draw_pools(frame: &mut Frame<'_>, area: Rect, (shown, scene): (&Sh
         PoolState::Running if row.reasons.is_empty() => Style::new(),
         _ => scene.look.coloured(Color::Yellow),
     };
-    let selected = (scene.state.focus == Focus::Pools).then(|| shown.pool_at(scene.state)).flatten();
+    let selected = (shown.focus == Focus::Pools).then(|| shown.pool_at(scene.state)).flatten();
     draw_list(frame, area, List { columns: &pool_columns(), rows: &shown.pools, style: &style, selected });
 }
 
@@ -110,7 +110,7 @@ pub(super) fn draw_machines(frame: &mut Frame<'_>, area: Rect, (shown, scene): (
         Phase::Pausing => scene.look.coloured(Color::Red),
         _ => Style::new(),
     };
-    let selected = (scene.state.focus == Focus::Machines).then(|| shown.machine_at(scene.state)).flatten();
+    let selected = (shown.focus == Focus::Machines).then(|| shown.machine_at(scene.state)).flatten();
     draw_list(frame, area, List { columns: &machine_columns(), rows: &rows, style: &style, selected });
 }
 
