@@ -11,6 +11,7 @@
 //! Each part is a pure function of data to [`maud::Markup`], which escapes every text. Texts of guests and forges also go
 //! through [`text::foreign`], so that they can change neither a terminal nor the direction of the text around them.
 
+mod colours;
 mod history;
 mod images;
 mod layout;

@@ -7,6 +7,7 @@ use dayfly_fleet::history::{Fault, History, Index, Outcome, RunRecord};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::colours::coloured;
 use super::layout::{Place, page};
 use super::run_log::{self, ROWS_MAX, Row};
 use super::text::{clock, foreign, moment, visible};
@@ -116,7 +117,7 @@ fn log_part(runner: &str, wanted: &str, rows: &[Row], count: usize, live: Option
 pub(super) fn rows(rows: &[Row]) -> Markup {
     html! {
         @for row in rows {
-            li.fact[!row.is_line] { span.at { (clock(row.at_ms)) " " } bdi { (visible(&row.text)) } }
+            li.fact[!row.is_line] { span.at { (clock(row.at_ms)) " " } bdi { @if row.is_line { (coloured(&row.text)) } @else { (visible(&row.text)) } } }
         }
     }
 }
