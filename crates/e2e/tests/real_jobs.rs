@@ -14,7 +14,7 @@ jobs:
       - name: an image out of the machine's own files
         run: |
           mkdir -p root/bin root/tmp root/var root/run
-          for program in bash cat ls mkdir mknod mount sleep touch; do cp -L "$(type -P "$program")" root/bin/; done
+          for program in bash cat grep ls mkdir mknod mount sleep touch; do cp -L "$(type -P "$program")" root/bin/; done
           ldd root/bin/* | grep -oE '/(usr/)?lib[^ )]+' | sort -u | xargs cp --parents -L -t root
           tar -C root -c . | docker import - mini
       - name: a node
@@ -46,6 +46,13 @@ jobs:
           WANTS
           docker exec --interactive node bash <wants
           echo "the machine runs $(uname -r)"
+      - name: limits of memory and swap, and a network of a swarm
+        run: |
+          limit=/sys/fs/cgroup/memory
+          docker run --rm --memory 64m --memory-swap 96m mini bash -c "echo limits of \$(cat $limit.max) and \$(cat $limit.swap.max)"
+          docker swarm init --advertise-addr 127.0.0.1 >swarm.log
+          docker network create --driver overlay --attachable mesh >network.log
+          docker run --rm --network mesh mini bash -c 'echo "interfaces of $(ls /sys/class/net | grep -c eth)"'
 "#;
 
 #[test]
@@ -53,7 +60,13 @@ fn a_node_as_kind_makes_one_has_all_that_it_wants() {
     let ended = Dayfly::demo(NODE, []).run();
     ended.assert_status(0).assert_nothing_left();
     let log = ended.log_of("node");
-    for expected in ["a log of the kernel", "a limit of 20971520", "an overlay with file"] {
+    for expected in [
+        "a log of the kernel",
+        "a limit of 20971520",
+        "an overlay with file",
+        "limits of 67108864 and 33554432",
+        "interfaces of 2",
+    ] {
         assert!(log.lines().any(|line| line == expected), "no line \"{expected}\" in:\n{log}");
     }
     let release = |before: &str| log.lines().find_map(|line| line.strip_prefix(before)).expect("a release");
