@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::figures::Figure;
+use crate::figures::{Figure, milliseconds};
 
 /// Longest time until the Docker in a container answers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,7 +97,7 @@ fn until_docker_answers(podman: &Podman) -> Result<f64, Error> {
     let mut running = podman.start()?;
     while begin.elapsed() < PATIENCE {
         if ping(&socket).is_ok() {
-            return Ok(begin.elapsed().as_secs_f64() * 1000.0);
+            return Ok(milliseconds(begin));
         }
         if let Some(status) = running.0.try_wait()? {
             return Err(format!("podman ended ({status})").into());

@@ -20,7 +20,7 @@ use crate::figures::Figure;
 use crate::measure::{anonymous_mib, cpu_seconds, pss_mib};
 
 /// Longest time that one orchestrator may run.
-const LIMIT: Duration = Duration::from_secs(3600);
+pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 /// How long processor time is measured.
 const IDLE: Duration = Duration::from_secs(60);
 /// Numbers of idle runners, each in pools of [`POOL`].
@@ -35,13 +35,13 @@ const JOBS: u32 = 256;
 const BURST: u32 = 30;
 
 /// A configuration file for a lab, with an installation of the light runner.
-struct Stage {
-    lab: LabProcess,
+pub(crate) struct Stage {
+    pub(crate) lab: LabProcess,
     folder: TempDir,
 }
 
 impl Stage {
-    fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         let (lab, folder) = (LabProcess::start(), tempfile::tempdir()?);
         let token = folder.path().join("token");
         fs::write(&token, &lab.token)?;
@@ -52,15 +52,20 @@ impl Stage {
 
     /// Starts an orchestrator with these tables of pools.
     fn orchestrator(&self, pools: &str) -> Result<Running, Error> {
+        let config = self.config(pools)?;
+        Ok(Dayfly::new(["orchestrator", "--json", "--config", &config]).within(LIMIT).start())
+    }
+
+    /// Writes the configuration file with these tables of pools. Returns its path.
+    pub(crate) fn config(&self, pools: &str) -> Result<String, Error> {
         let (path, token) = (self.folder.path().join("dayfly.toml"), self.folder.path().join("token"));
         let forge = format!("[forges.lab]\nurl = {:?}\ntoken_file = {token:?}\n", self.lab.url);
         fs::write(&path, forge + HOST + pools)?;
-        let arguments = ["orchestrator", "--json", "--config", &path.display().to_string()];
-        Ok(Dayfly::new(arguments).within(LIMIT).start())
+        Ok(path.display().to_string())
     }
 
     /// Returns the table of a pool of processes.
-    fn pool(&self, name: &str, rest: &str) -> String {
+    pub(crate) fn pool(&self, name: &str, rest: &str) -> String {
         let app = self.folder.path().join("app");
         format!(
             "[pools.{name}]\nforge = 'lab'\nprincipal = 'o/r'\ndriver = 'process'\nlabels = ['{name}']\nprefix = '{name}'\n\
@@ -94,7 +99,7 @@ impl Stage {
         if ended.status == Some(0) { Ok(begun) } else { Err(ended.stderr.into()) }
     }
 
-    async fn succeeds(&self, run: u64) -> Result<(), Error> {
+    pub(crate) async fn succeeds(&self, run: u64) -> Result<(), Error> {
         match self.lab.conclusion_of(run).await.as_str() {
             "success" => Ok(()),
             other => Err(format!("the jobs ended with {other}").into()),
@@ -181,7 +186,7 @@ impl Cost {
     }
 }
 
-fn end(orchestrator: Running) {
+pub(crate) fn end(orchestrator: Running) {
     // The second signal ends the runners at once.
     orchestrator.signal(Signal::TERM);
     orchestrator.signal(Signal::TERM);

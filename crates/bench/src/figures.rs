@@ -36,6 +36,11 @@ impl Figure {
     }
 }
 
+/// Returns the time since then, in milliseconds.
+pub(crate) fn milliseconds(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0
+}
+
 /// The host of the measurement, and its load at the start.
 #[derive(Debug, Serialize)]
 pub(crate) struct Surroundings {

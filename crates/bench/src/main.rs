@@ -6,7 +6,9 @@
 
 mod containers;
 mod demand;
+mod eyes;
 mod figures;
+mod history;
 mod images;
 mod jobs;
 mod machines;
@@ -24,7 +26,7 @@ use machines::Stage;
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, official, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, eyes, history, official, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -88,8 +90,14 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
         figures.extend(images::measure(&args.state, &args.binary, args.image_mib, args.samples.div_ceil(2))?);
         figures.extend(images::compressions(&stage, &args.state, args.samples.div_ceil(4)).await?);
     }
-    // The group `images` needs no template.
-    if "images" == args.only {
+    if wants("history") {
+        figures.extend(history::measure(args.samples)?);
+    }
+    if wants("eyes") {
+        figures.extend(eyes::measure(&args.binary, args.samples).await?);
+    }
+    // These groups need no template.
+    if ["eyes", "history", "images"].contains(&args.only.as_str()) {
         return figures::print(&begin, &figures, args.json);
     }
     // The runners of these groups are processes, and the burst of machines builds its own template.

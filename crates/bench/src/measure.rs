@@ -7,7 +7,7 @@ use dayfly_host::space;
 use dayfly_vm::Vm;
 use rustix::process::{Pid, Signal};
 
-use crate::figures::Figure;
+use crate::figures::{Figure, milliseconds};
 use crate::machines::{Stage, Times, What};
 use crate::{Error, containers};
 
@@ -27,7 +27,7 @@ pub(crate) async fn template(stage: &Stage) -> Result<Figure, Error> {
 async fn end(vm: &mut Vm) -> f64 {
     let begin = Instant::now();
     vm.kill().await;
-    begin.elapsed().as_secs_f64() * 1000.0
+    milliseconds(begin)
 }
 
 /// Measures forks, one after another.
@@ -41,7 +41,7 @@ pub(crate) async fn forks(stage: &Stage, samples: u32) -> Result<Vec<Figure>, Er
         let begin = Instant::now();
         end(&mut vm).await;
         vm.destroy().await?;
-        gone.push(begin.elapsed().as_secs_f64() * 1000.0);
+        gone.push(milliseconds(begin));
     }
     for number in 0..samples.div_ceil(4) {
         let name = format!("clock{number}");
@@ -175,7 +175,7 @@ pub(crate) async fn many(stage: &Stage, count: usize) -> Result<Vec<Figure>, Err
     .await
     .into_iter()
     .collect::<Result<Vec<_>, _>>()?;
-    let gone = begin.elapsed().as_secs_f64() * 1000.0;
+    let gone = milliseconds(begin);
     Ok(vec![
         Figure::of("20 forks at once, all answering", "s", "1.0 s", vec![at_once]),
         Figure::of("20 machines ended at once", "ms", "-", vec![gone]),
