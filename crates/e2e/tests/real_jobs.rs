@@ -46,6 +46,12 @@ jobs:
           WANTS
           docker exec --interactive node bash <wants
           echo "the machine runs $(uname -r)"
+      - name: what a user of the network may do
+        run: |
+          answers() { ping "$1" -qc1 -W9 "$2" | grep -c ' 0% packet loss'; }
+          echo "answers to ping $(answers -4 127.0.0.1) and $(answers -6 ::1)"
+          sudo nft add table inet t
+          echo "tables $(sudo nft list tables | grep -c 'inet t$')"
       - name: limits of memory and swap, and a network of a swarm
         run: |
           limit=/sys/fs/cgroup/memory
@@ -64,6 +70,8 @@ fn a_node_as_kind_makes_one_has_all_that_it_wants() {
         "a log of the kernel",
         "a limit of 20971520",
         "an overlay with file",
+        "answers to ping 1 and 1",
+        "tables 1",
         "limits of 67108864 and 33554432",
         "interfaces of 2",
     ] {

@@ -20,6 +20,8 @@ pub(super) fn prepare() {
     delegate_controllers();
     for (path, value) in [
         ("/proc/sys/net/ipv4/ip_forward", "1"),
+        // Every user may ping, as systemd has it. Distributions rely on it: their `ping` has no capability of its own.
+        ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
         ("/proc/sys/fs/inotify/max_user_watches", "524288"),
         ("/proc/sys/fs/inotify/max_user_instances", "1024"),
         ("/proc/sys/vm/max_map_count", "262144"),
