@@ -3,6 +3,8 @@
 
 #[path = "pools/inside.rs"]
 mod inside;
+#[path = "pools/secrets.rs"]
+mod secrets;
 #[path = "pools/steer.rs"]
 mod steer;
 #[path = "pools/take_over.rs"]

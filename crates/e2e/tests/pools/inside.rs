@@ -70,7 +70,7 @@ async fn a_person_runs_programs_beside_a_job_and_each_use_is_in_its_log() {
 }
 
 /// Returns a pool of one emulated machine.
-fn machine_pool() -> String {
+pub(super) fn machine_pool() -> String {
     let image = image();
     format!(
         "[pools.plain]\nforge = 'lab'\nprincipal = 'o/r'\ndemand = 'scale-set'\nmax = 1\naccel = 'tcg'\n\
