@@ -42,7 +42,7 @@ pub use driver::{
     ChooseError, ChosenDriver, DriverKind, DriverKindError, Pulling, UsableDrivers, choose, find, pull,
 };
 pub use environment::{EnvironmentDir, EnvironmentError};
-pub use fork::{Spares, template};
+pub use fork::{Spares, kept, template};
 pub use forward::Forward;
 pub use launch::{LaunchError, Launcher};
 pub use load::{Flow, MachineLoad, machine_load};
@@ -58,6 +58,6 @@ pub use spec::{
 };
 pub use start::start;
 pub use template::{Preparing, TemplateSettings, Templates, WarmUp, prepare, rebuild, sweep_templates};
-pub use vm_host::{Limits, VmHost};
+pub use vm_host::{KEPT_MAX_MIB, Limits, VmHost};
 pub use vmm::probe::{AccelReport, ProbeGuest, Trust, answer as probe, is_known as is_probed, sweep_probes};
 pub use vmm::{MachineSizes, machines_of_others};

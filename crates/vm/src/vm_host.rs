@@ -18,6 +18,9 @@ use dayfly_host::tool::{self, Invocation};
 /// Folders that are searched for tools, in this order.
 const TOOL_FOLDERS: [&str; 5] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin"];
 
+/// Default of [`VmHost::limit_kept`], MiB.
+pub const KEPT_MAX_MIB: u64 = 20 * 1024;
+
 /// The host that machines run on.
 #[derive(Debug, Clone)]
 pub struct VmHost {
@@ -41,6 +44,8 @@ pub struct VmHost {
     pub spare_folder: Option<PathBuf>,
     /// Space that stays free on the disk of the machines' folders, MiB.
     disk_reserve_mib: Arc<AtomicU64>,
+    /// Most space of the machines that are kept, MiB.
+    kept_max_mib: Arc<AtomicU64>,
     pub(crate) pace: Pace,
     /// The control groups of machines.
     pub(crate) cgroups: Cgroups,
@@ -125,6 +130,7 @@ impl VmHost {
             spares: Spares::default(),
             spare_folder: None,
             disk_reserve_mib: Arc::new(AtomicU64::new(DISK_RESERVE_MIB)),
+            kept_max_mib: Arc::new(AtomicU64::new(KEPT_MAX_MIB)),
             pace: Pace::default(),
             probing: Arc::default(),
         }
@@ -149,7 +155,19 @@ impl VmHost {
         self.disk_reserve_mib.store(reserve_mib.unwrap_or(DISK_RESERVE_MIB), Ordering::Relaxed);
     }
 
-    pub(crate) fn disk_reserve_mib(&self) -> u64 {
+    /// Sets the most space that the machines which are kept may take together, MiB; none: [`KEPT_MAX_MIB`]. It counts for all
+    /// copies of this host.
+    pub fn limit_kept(&self, max_mib: Option<u64>) {
+        self.kept_max_mib.store(max_mib.unwrap_or(KEPT_MAX_MIB), Ordering::Relaxed);
+    }
+
+    /// Returns the most space that the machines which are kept may take together, MiB.
+    pub fn kept_max_mib(&self) -> u64 {
+        self.kept_max_mib.load(Ordering::Relaxed)
+    }
+
+    /// Returns the space that stays free on the disk of the machines' folders, MiB.
+    pub fn disk_reserve_mib(&self) -> u64 {
         self.disk_reserve_mib.load(Ordering::Relaxed)
     }
 

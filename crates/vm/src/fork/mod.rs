@@ -3,11 +3,13 @@
 //! ```text
 //!   template ──> Opened ──┬──> spares: stopped forks, created before they are needed
 //!                         └──> ForkOrigin: spare, else fork, else boot ──StartSource──> machine
+//!   machine ──> kept: frozen to disk after its job has failed ──> machine
 //! ```
 //!
 //! This layer stands above [`crate::machine`], which only asks its [`StartSource`](crate::machine::StartSource) for the next
 //! start and tells it how the start went.
 
+pub mod kept;
 mod origin;
 mod parts;
 mod spares;

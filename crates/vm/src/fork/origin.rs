@@ -1,12 +1,14 @@
 //! Chooses each start of a machine: from a spare or as a fork of its template if there is one, else from its kernel.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::kept::KeptSource;
 use super::parts::MachineParts;
 use super::template::{Blueprint, Opened, fork_failed};
 use crate::machine::spawn::{Outputs, Recipe, Vmm};
-use crate::machine::{StartError, StartSource, Started, StartedFrom};
+use crate::machine::{KeptParts, KeptVmm, StartError, StartSource, Started, StartedFrom};
 use crate::pace::Turn;
 use crate::vm_host::VmHost;
 
@@ -37,6 +39,29 @@ pub(super) struct ForkOrigin {
     plan: StartPlan,
     /// The recipe of a cold boot, once it was needed.
     cold: Option<Arc<Recipe>>,
+    /// The last start.
+    last: Arc<LastStart>,
+}
+
+/// What the last start of a machine was made from, for the time after the machine.
+#[derive(Debug)]
+pub(super) struct LastStart {
+    source: KeptSource,
+    /// The template; none if the machine was booted.
+    template: Mutex<Option<Arc<Opened>>>,
+}
+
+impl LastStart {
+    fn is(&self, template: Option<&Arc<Opened>>) {
+        *self.template.lock().unwrap_or_else(PoisonError::into_inner) = template.cloned();
+    }
+}
+
+impl KeptParts for LastStart {
+    fn put_into(&self, folder: &Path) -> Result<KeptVmm, String> {
+        let template = self.template.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.source.put_into(folder, template.as_deref())
+    }
 }
 
 impl StartSource for ForkOrigin {
@@ -58,6 +83,7 @@ impl StartSource for ForkOrigin {
         let base = match std::mem::replace(&mut self.plan, StartPlan::Boot { reason: None }) {
             StartPlan::Spare { vmm, base } => {
                 let from = StartedFrom::Spare(base.template.id().to_string());
+                self.last.is(Some(&base.template));
                 self.plan = StartPlan::Fork { base };
                 return Ok(Started { vmm: *vmm, from, turn: None, cold: None });
             }
@@ -67,7 +93,12 @@ impl StartSource for ForkOrigin {
         let (of, from) = (Arc::clone(&base.template), StartedFrom::Fork(base.template.id().to_string()));
         self.plan = StartPlan::Fork { base };
         match self.spawn_by(move |parts| parts.fork(&of).map(Arc::new), outputs, detached).await {
-            Ok((_, vmm)) => Ok(Started { vmm, from, turn, cold: None }),
+            Ok((_, vmm)) => {
+                if let StartPlan::Fork { base } = &self.plan {
+                    self.last.is(Some(&base.template));
+                }
+                Ok(Started { vmm, from, turn, cold: None })
+            }
             // A boot needs no less, and the template is not the cause.
             Err(error) if error.scarcity().is_some() => Err(error),
             Err(error) => {
@@ -98,7 +129,16 @@ impl StartSource for ForkOrigin {
 impl ForkOrigin {
     /// Creates an origin whose first start follows this plan.
     pub(super) fn new(parts: MachineParts, host: VmHost, plan: StartPlan) -> Self {
-        Self { parts: Arc::new(parts), host, plan, cold: None }
+        let parts = Arc::new(parts);
+        // Without the connection, which must go with the machine.
+        let source = KeptSource::of(&parts);
+        let last = Arc::new(LastStart { source, template: Mutex::default() });
+        Self { parts, host, plan, cold: None, last }
+    }
+
+    /// Returns the parts with which the machine can be kept, whatever its last start is.
+    pub(super) fn last_start(&self) -> Arc<LastStart> {
+        Arc::clone(&self.last)
     }
 
     async fn boot(
@@ -112,6 +152,7 @@ impl ForkOrigin {
         let recipe = move |parts: &MachineParts| known.map_or_else(|| parts.cold().map(Arc::new), Ok);
         let (recipe, vmm) = self.spawn_by(recipe, outputs, detached).await?;
         self.cold = Some(recipe);
+        self.last.is(None);
         Ok(Started { vmm, from: StartedFrom::Boot, turn, cold: reason })
     }
 

@@ -59,8 +59,13 @@ pub(crate) async fn start(
         shares,
         forward: spec.network.forward,
     };
+    let has_shares = parts.shares.is_some();
     let origin = ForkOrigin::new(parts, host.clone(), beginning.plan);
-    supervise(origin, role, environment, run_dir.to_owned(), (beginning.outputs, beginning.detached)).await
+    let last = origin.last_start();
+    let outputs = (beginning.outputs, beginning.detached);
+    let vm = supervise(origin, role, environment, run_dir.to_owned(), outputs).await?;
+    // No snapshot has the state of the servers of shares.
+    Ok(if has_shares { vm } else { vm.with_parts(last) })
 }
 
 impl StartPlan {

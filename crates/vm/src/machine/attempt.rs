@@ -9,7 +9,7 @@ use super::exit::{EndReason, Exit, ExitDemand};
 use super::handshake::{Action, Handshake, InitialState};
 use super::pulse::{Beat, ClockOffset, Pulse};
 use super::spawn::Vmm;
-use super::supervisor::MachineRole;
+use super::supervisor::{Freezing, MachineRole};
 use super::{StartedFrom, unix_time_ns};
 use crate::pace::Turn;
 use crate::vmm::{MonitorEvent, ShutdownCause};
@@ -29,6 +29,8 @@ pub(super) enum EndStep {
     PoweringOff(Instant),
     Quitting(Instant),
     Killed(Instant),
+    /// The VMM writes the machine to a file.
+    Freezing(Instant),
 }
 
 /// The end of an attempt, once the supervisor has begun it.
@@ -53,6 +55,8 @@ pub(super) struct Attempt {
     pub(super) shutdown: Option<ShutdownCause>,
     /// The reason that the monitor reported for the failure of a disk.
     pub(super) disk_failure: Option<String>,
+    /// The way in which the writing of the machine to a file has ended, if it has.
+    pub(super) frozen: Option<Result<(), String>>,
     /// Content of the last `.trm` that was carried.
     pub(super) trm_sent: Option<String>,
     pub(super) pulse: Pulse,
@@ -128,6 +132,7 @@ impl Attempt {
             end: None,
             shutdown: None,
             disk_failure: None,
+            frozen: None,
             trm_sent: None,
             pulse: Pulse::new(role.hello_limit, Instant::now()),
             is_let_be: false,
@@ -222,10 +227,35 @@ impl Attempt {
         self.end_by(EndReason::Ordered, step, ExitDemand::None);
     }
 
+    /// Has the VMM write the machine to a file, and then quit.
+    pub(super) fn freeze(&mut self, Freezing { state, limit }: Freezing) {
+        if self.end.is_some() {
+            return;
+        }
+        let Some(monitor) = &self.vmm.monitor else { return self.kill(EndReason::Freezing) };
+        monitor.keep(state);
+        self.end_by(EndReason::Freezing, EndStep::Freezing(Instant::now() + limit), ExitDemand::None);
+    }
+
+    /// Takes the VMM's word about the writing of the machine, if it was told to write it.
+    fn take_frozen(&mut self, frozen: Result<(), String>) {
+        if !matches!(self.end, Some(BegunEnd { step: EndStep::Freezing(_), .. })) {
+            return;
+        }
+        let is_whole = frozen.is_ok();
+        self.frozen = Some(frozen);
+        if is_whole { self.quit(EndReason::Freezing) } else { self.kill(EndReason::Freezing) }
+    }
+
     /// Returns the time until which the next step must have happened.
     pub(super) fn deadline(&self, role: &MachineRole) -> Option<Instant> {
         match self.end.map(|end| end.step) {
-            Some(EndStep::PoweringOff(at) | EndStep::Quitting(at) | EndStep::Killed(at)) => Some(at),
+            Some(
+                EndStep::PoweringOff(at)
+                | EndStep::Quitting(at)
+                | EndStep::Killed(at)
+                | EndStep::Freezing(at),
+            ) => Some(at),
             None if self.is_let_be => None,
             None if !self.handshake.is_up() => Some(self.started_at + self.hello_limit),
             None if self.handshake.waits_for_docker() => {
@@ -261,13 +291,15 @@ impl Attempt {
                 if !self.handshake.greeted() {
                     self.kill(EndReason::NotRestored);
                 }
+                self.take_frozen(Err(reason));
             }
             MonitorEvent::DiskFailed(reason) => self.disk_failure = Some(reason),
             // Only spares and templates are paused on purpose, which they are before they become a machine.
             MonitorEvent::Paused if self.end.is_none() && self.shutdown.is_none() => {
                 self.kill(EndReason::Paused);
             }
-            MonitorEvent::Paused | MonitorEvent::Frozen(_) => {}
+            MonitorEvent::Frozen(frozen) => self.take_frozen(frozen),
+            MonitorEvent::Paused => {}
         }
     }
 }

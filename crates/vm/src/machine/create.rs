@@ -70,7 +70,7 @@ pub(crate) async fn start_mounted(
         }
     };
     let supervisor = Supervising::Running(tokio::spawn(owner.run(running)));
-    Ok(Vm { events, orders, supervisor, outputs, run_dir: run_dir.to_owned(), detached })
+    Ok(Vm { events, orders, supervisor, outputs, run_dir: run_dir.to_owned(), detached, parts: None })
 }
 
 async fn create(mounting: Mounting, run_dir: &Path) -> Result<(), StartError> {

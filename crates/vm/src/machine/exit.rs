@@ -30,6 +30,13 @@ pub enum Exit {
     Killed,
     /// The machine goes on, and this process owns it no longer.
     LetGo,
+    /// The machine was written to a file, and its VMM has exited.
+    Frozen,
+    /// The machine could not be written to a file. The VMM was killed.
+    NotFrozen {
+        /// The reason.
+        reason: String,
+    },
     /// The agent never said hello. The machine was killed each time.
     NoHello {
         /// The number of starts.
@@ -91,6 +98,8 @@ impl std::fmt::Display for Exit {
             Self::Quit => f.write_str("the VMM was asked to quit"),
             Self::Killed => f.write_str("the VMM was killed"),
             Self::LetGo => f.write_str("the machine goes on without this process"),
+            Self::Frozen => f.write_str("the machine was frozen to disk"),
+            Self::NotFrozen { reason } => write!(f, "the machine could not be frozen to disk: {reason}"),
             Self::NoHello { attempts, limit } => write!(
                 f,
                 "the agent in the machine said no hello within {} s, {attempts} times; look at the console's last lines, \
@@ -150,6 +159,8 @@ pub(super) enum EndReason {
     NotRestored,
     /// The machine is taken over, and the process that died has started no entrypoint in it.
     NeverStarted,
+    /// The owner ordered that the machine is written to a file.
+    Freezing,
 }
 
 /// The supervisor's action to make the process exit.
@@ -196,6 +207,8 @@ pub(super) struct ExitEvidence {
     pub(super) shutdown: Option<ShutdownCause>,
     /// Why a disk of the machine failed, if one did.
     pub(super) disk_failure: Option<String>,
+    /// The way in which the writing of the machine to a file has ended, if it has.
+    pub(super) frozen: Option<Result<(), String>>,
     /// Why the kernel of this host has killed a process of the machine for memory, if it has.
     pub(super) memory_kill: Option<MemoryKill>,
     /// The panic message on the console. A guest can print one itself, but this only misleads the people who read it.
@@ -230,6 +243,15 @@ pub(super) fn classify(ending: io::Result<Ending>, evidence: &ExitEvidence) -> E
         }
         (Some(EndReason::Silent(limit)), Ok(_)) => Exit::Silent { limit },
         (Some(EndReason::NeverStarted), Ok(_)) => Exit::NeverStarted,
+        (Some(EndReason::Freezing), Ok(_)) => match evidence.frozen.clone() {
+            // Everything was written before the VMM was told to quit, so its end does not matter.
+            Some(Ok(())) => Exit::Frozen,
+            Some(Err(reason)) => Exit::NotFrozen { reason },
+            None if evidence.demand.is_kill() => {
+                Exit::NotFrozen { reason: "the VMM did not finish in time".to_owned() }
+            }
+            None => Exit::NotFrozen { reason: "the VMM ended before it had finished".to_owned() },
+        },
         (_, Ok(Ending::Signalled(_))) if evidence.demand.is_kill() => Exit::Killed,
         (_, Ok(Ending::Signalled(signal))) => Exit::Signalled { signal },
         (_, Ok(Ending::Unknown)) if evidence.demand.is_kill() => Exit::Killed,
@@ -295,6 +317,18 @@ mod tests {
         insta::assert_snapshot!(killed(EndReason::Paused), @"the VMM paused the machine for good: it reported no failed disk, so its accelerator may have failed");
         let limit = Duration::from_secs(300);
         assert_eq!(killed(EndReason::Silent(limit)), Exit::Silent { limit });
+        let frozen = |frozen| {
+            let (demand, reason) = (ExitDemand::QuitThenKill, Some(EndReason::Freezing));
+            let evidence = ExitEvidence { reason, demand, frozen, ..ExitEvidence::default() };
+            classify(Ok(Ending::Signalled(9)), &evidence)
+        };
+        assert_eq!(frozen(Some(Ok(()))), Exit::Frozen);
+        insta::assert_snapshot!(frozen(Some(Err("no space".to_owned()))), @"the machine could not be frozen to disk: no space");
+        insta::assert_snapshot!(frozen(None), @"the machine could not be frozen to disk: the VMM did not finish in time");
+        let reason = Some(EndReason::Freezing);
+        let crashed =
+            classify(Ok(Ending::Signalled(11)), &ExitEvidence { reason, ..ExitEvidence::default() });
+        insta::assert_snapshot!(crashed, @"the machine could not be frozen to disk: the VMM ended before it had finished");
         for reason in [EndReason::Ordered, EndReason::HelloMissed, EndReason::NotRestored] {
             assert_eq!(killed(reason), Exit::Killed, "{reason:?}");
         }

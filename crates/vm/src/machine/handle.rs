@@ -1,6 +1,7 @@
 //! The handle of a machine, held by its owner.
 
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::source::KeptParts;
 use super::spawn::Outputs;
-use super::supervisor::VmOrder;
+use super::supervisor::{Freezing, VmOrder};
 use super::{Exit, LeftoverError, VmEvent, record};
 
 /// The handle of a machine. Dropping the handle kills the machine, unless [`Vm::detach`] was called, or a panic drops it: then the
@@ -22,6 +24,8 @@ pub struct Vm {
     pub(super) outputs: Outputs,
     pub(super) run_dir: PathBuf,
     pub(super) detached: Arc<AtomicBool>,
+    /// The parts of the machine that are needed to keep it; none if it cannot be kept.
+    pub(super) parts: Option<Arc<dyn KeptParts>>,
 }
 
 /// The task that owns the machine, or the exit of a machine that has ended.
@@ -65,6 +69,37 @@ impl Vm {
             tracing::debug!("{error}");
         }
         exit
+    }
+
+    /// Returns the parts of the machine that are needed to keep it, if it can be kept.
+    pub(crate) fn parts(&self) -> Option<Arc<dyn KeptParts>> {
+        self.parts.clone()
+    }
+
+    /// Notes that the machine can be kept.
+    pub(crate) fn with_parts(mut self, parts: Arc<dyn KeptParts>) -> Self {
+        self.parts = Some(parts);
+        self
+    }
+
+    /// Cuts the network off, writes the machine to a file, and ends the VMM. Drops the events that arrive meanwhile. The exit is
+    /// [`Exit::Frozen`] if the file is whole.
+    pub(crate) async fn freeze(&mut self, state: OwnedFd, limit: Duration) -> Exit {
+        let order = VmOrder::Freeze(Freezing { state, limit });
+        if self.orders.send(order).await.is_err() {
+            tracing::debug!("a machine that was to be frozen has ended");
+        }
+        self.finish().await
+    }
+
+    /// Connects the network card of a machine that was kept.
+    pub fn connect(&self) {
+        let _ = self.orders.try_send(VmOrder::Connect);
+    }
+
+    /// Returns the folder of the machine.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     async fn finish(&mut self) -> Exit {

@@ -199,6 +199,8 @@ impl Mounted {
                 }
                 // No more orders can arrive, because the machine was detached.
                 MountedInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
+                // Only machines with a monitor get these.
+                MountedInput::Ordered(Some(VmOrder::Freeze(_) | VmOrder::Connect)) => {}
                 MountedInput::Ordered(Some(VmOrder::Kill) | None) => {
                     self.kill(&running, &mut state, EndReason::Ordered)
                 }

@@ -1,11 +1,14 @@
 //! The starts of a machine, as its supervisor sees them: the next one, and how it went.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::spawn::{Outputs, Vmm};
 use super::{StartError, StartedFrom};
 use crate::pace::Turn;
+use crate::vmm::{NetworkCard, Platform};
+use serde::{Deserialize, Serialize};
 
 /// One start of a machine whose process runs.
 #[derive(Debug)]
@@ -16,6 +19,29 @@ pub(crate) struct Started {
     pub(crate) turn: Option<Turn>,
     /// Why the machine was booted, if it was to be forked.
     pub(crate) cold: Option<String>,
+}
+
+/// The parts of a machine that is frozen to disk, besides its memory and its disk: what it was started from.
+pub(crate) trait KeptParts: std::fmt::Debug + Send + Sync {
+    /// Puts the files that the machine reads into a folder, and returns the description of its VMM. Blocks.
+    ///
+    /// # Errors
+    /// The machine cannot be kept, for this reason.
+    fn put_into(&self, folder: &Path) -> Result<KeptVmm, String>;
+}
+
+/// The description of the VMM of a machine that was kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptVmm {
+    pub(crate) platform: Platform,
+    /// Digest of the VMM's program.
+    pub(crate) program: String,
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    pub(crate) disk_mib: u64,
+    pub(crate) card: NetworkCard,
+    /// True if the machine's disk is over that of its template.
+    pub(crate) is_fork: bool,
 }
 
 /// The source of a machine's starts. It decides what each start is made from, and the supervisor tells it how the start

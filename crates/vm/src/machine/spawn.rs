@@ -25,7 +25,7 @@ use crate::launch::{self, LaunchError, Launched, Launcher};
 use crate::network::Connection;
 use crate::process::{Ending, Process};
 use crate::virtiofs::Shares;
-use crate::vmm::{self, DescriptorRole, Monitor, MonitorEvent, VmmCommand, VmmFiles};
+use crate::vmm::{self, DescriptorRole, Monitor, MonitorEvent, StateToRestore, VmmCommand, VmmFiles};
 use crate::walls::Walls;
 
 /// Everything that a VMM is started from. A recipe can be used more than once.
@@ -233,6 +233,7 @@ impl Recipe {
                 | DescriptorRole::RootDisk
                 | DescriptorRole::ScratchDisk
                 | DescriptorRole::BaseDisk
+                | DescriptorRole::KeptDisk
                 | DescriptorRole::Memory
                 | DescriptorRole::State => self.files.get(role),
                 DescriptorRole::Tap => match &*self.connection {
@@ -268,7 +269,10 @@ impl Recipe {
         vmm.servers = servers;
         vmm.walls = launched.walls;
         vmm._image_lock = self.files.image_lock()?;
-        vmm.monitor = Some(Monitor::start(connections.monitor, self.command.number(DescriptorRole::State)));
+        let has_memory = self.command.number(DescriptorRole::Memory).is_some();
+        let state = self.command.number(DescriptorRole::State);
+        let state = state.map(|descriptor| StateToRestore { descriptor, has_memory });
+        vmm.monitor = Some(Monitor::start(connections.monitor, state));
         let log = |name| BoundedFile::append(&self.run_dir.join(name)).ok();
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;

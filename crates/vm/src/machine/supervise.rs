@@ -64,5 +64,5 @@ pub(super) fn own(
         sessions: Sessions::open(&run_dir),
     };
     let supervisor = Supervising::Running(tokio::spawn(supervisor.run(begin)));
-    Vm { events, orders, supervisor, outputs, run_dir, detached }
+    Vm { events, orders, supervisor, outputs, run_dir, detached, parts: None }
 }

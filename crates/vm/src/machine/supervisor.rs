@@ -1,6 +1,7 @@
 //! The task that owns a machine with an agent while it lives.
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::vmm::MonitorEvent;
 const EVENTS_PER_MESSAGE: usize = 4;
 
 /// An order of the machine's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum VmOrder {
     /// Power the machine off. After this time, ask the VMM to quit.
     Stop(Duration),
@@ -36,6 +37,19 @@ pub(super) enum VmOrder {
     Kill,
     /// Own the machine no longer. It goes on.
     LetGo,
+    /// Write the machine to a file.
+    Freeze(Freezing),
+    /// Connect the network card of a machine that was kept.
+    Connect,
+}
+
+/// The order to write a machine to a file.
+#[derive(Debug)]
+pub(super) struct Freezing {
+    /// The file.
+    pub(super) state: OwnedFd,
+    /// Longest time that it may take.
+    pub(super) limit: Duration,
 }
 
 /// The settings that a machine gets from the host, and its time limits.
@@ -242,6 +256,12 @@ impl<S: StartSource> Supervisor<S> {
                     attempt.vmm.end_forward().await;
                     return Exit::LetGo;
                 }
+                SupervisorInput::Ordered(Some(VmOrder::Freeze(freezing))) => attempt.freeze(freezing),
+                SupervisorInput::Ordered(Some(VmOrder::Connect)) => {
+                    if let Some(monitor) = &attempt.vmm.monitor {
+                        monitor.connect();
+                    }
+                }
                 // No more orders can arrive, because the machine was detached.
                 SupervisorInput::Ordered(None) if self.detached.load(Ordering::Relaxed) => {}
                 SupervisorInput::Ordered(Some(VmOrder::Kill) | None) => attempt.kill(EndReason::Ordered),
@@ -397,7 +417,9 @@ impl<S: StartSource> Supervisor<S> {
     async fn pass_deadline(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         match attempt.end {
             Some(BegunEnd { reason, step: EndStep::PoweringOff(_), .. }) => attempt.quit(reason),
-            Some(BegunEnd { reason, step: EndStep::Quitting(_), .. }) => attempt.kill(reason),
+            Some(BegunEnd { reason, step: EndStep::Quitting(_) | EndStep::Freezing(_), .. }) => {
+                attempt.kill(reason);
+            }
             Some(BegunEnd { reason, demand, step: EndStep::Killed(_) }) => {
                 tracing::warn!(pid = attempt.vmm.process.id(), "a killed VMM does not exit");
                 let evidence = ExitEvidence { reason: Some(reason), demand, ..ExitEvidence::default() };
@@ -420,12 +442,13 @@ impl<S: StartSource> Supervisor<S> {
 
     /// Determines the exit of a VMM whose process has ended.
     async fn settle(&mut self, attempt: &mut Attempt, ending: std::io::Result<Ending>) -> Exit {
-        let Attempt { vmm, handshake, end, shutdown, disk_failure, .. } = attempt;
+        let Attempt { vmm, handshake, end, shutdown, disk_failure, frozen, .. } = attempt;
         let evidence = ExitEvidence {
             reason: end.map(|end| end.reason),
             demand: end.map_or(ExitDemand::None, |end| end.demand),
             shutdown: *shutdown,
             disk_failure: disk_failure.clone(),
+            frozen: frozen.clone(),
             memory_kill: None,
             panic_message: None,
         };
@@ -483,6 +506,7 @@ mod tests {
             (None, true, false),
         ] {
             let (sender, mut orders) = mpsc::channel(1);
+            let shown = format!("{order:?}");
             if let Some(order) = order {
                 sender.try_send(order).expect("room");
             }
@@ -490,7 +514,7 @@ mod tests {
             let detached = AtomicBool::new(is_let_go);
             let waited =
                 tokio::time::timeout(Duration::from_millis(50), end_is_wanted(&mut orders, &detached)).await;
-            assert_eq!(waited.is_ok(), ends, "{order:?}, let go: {is_let_go}");
+            assert_eq!(waited.is_ok(), ends, "{shown}, let go: {is_let_go}");
         }
     }
 

@@ -17,9 +17,11 @@ pub(crate) enum DescriptorRole {
     ScratchDisk,
     /// The base of a fork's overlay, for reading.
     BaseDisk,
+    /// The disk of a machine that was kept, for reading: raw, or an overlay.
+    KeptDisk,
     /// Memory of a template, or the memory that a fork copies its own from.
     Memory,
-    /// State of the template's devices, which a fork reads.
+    /// State of the template's devices, which a fork reads; in a machine that was kept, also its memory.
     State,
     /// Tap device of the network card.
     Tap,

@@ -36,7 +36,7 @@ pub(crate) use files::VmmFiles;
 pub(crate) use needs::{Boot, NetworkCard, VmmNeeds};
 pub(crate) use qemu::{
     FreezeError, MONITOR_SOCKET, Monitor, MonitorEvent, NAME, NO_BOOT_DEVICE, NO_KERNEL_FOUND, NOT_EXITED,
-    NOT_FROZEN, Platform, ShutdownCause, checks, committed_mib, find_program, is_script, memory, overlay,
-    plan, probe, tsc_khz,
+    NOT_FROZEN, Platform, ShutdownCause, StateToRestore, checks, committed_mib, find_program, is_script,
+    memory, overlay, plan, probe, tsc_khz,
 };
 pub use qemu::{MachineSizes, machines_of_others};

@@ -1,5 +1,7 @@
 //! The needs of a machine, from which a VMM's command line follows.
 
+use serde::{Deserialize, Serialize};
+
 use super::Platform;
 
 /// The needs of a machine.
@@ -36,6 +38,14 @@ pub(crate) enum Boot {
         /// The back end of its network card.
         card: NetworkCard,
     },
+    /// From the memory, devices and disk of a machine that was kept. Its devices must be those of the machine, in the same
+    /// order.
+    Thaw {
+        /// The back end of its network card: that of the machine.
+        card: NetworkCard,
+        /// True if the machine was a fork, whose disk is over that of its template.
+        is_fork: bool,
+    },
     /// From a template's memory, devices and disk. Its devices must be those of [`Boot::Template`], in the same order.
     Fork {
         /// The back end of its network card.
@@ -46,14 +56,17 @@ pub(crate) enum Boot {
 impl Boot {
     /// Returns true if the machine's kernel boots.
     pub(super) fn is_from_kernel(self) -> bool {
-        !matches!(self, Self::Fork { .. })
+        !matches!(self, Self::Fork { .. } | Self::Thaw { .. })
     }
 
     /// Returns the back end of the network card, if there is one.
     pub(super) fn card(self) -> Option<NetworkCard> {
         match self {
             Self::Probe => None,
-            Self::Cold { card, .. } | Self::Template { card } | Self::Fork { card } => Some(card),
+            Self::Cold { card, .. }
+            | Self::Template { card }
+            | Self::Fork { card }
+            | Self::Thaw { card, .. } => Some(card),
         }
     }
 
@@ -61,13 +74,14 @@ impl Boot {
     pub(super) fn shares(self) -> usize {
         match self {
             Self::Cold { shares, .. } => shares,
-            Self::Probe | Self::Template { .. } | Self::Fork { .. } => 0,
+            Self::Probe | Self::Template { .. } | Self::Fork { .. } | Self::Thaw { .. } => 0,
         }
     }
 }
 
 /// The back end of a network card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum NetworkCard {
     /// A tap device.
     Tap,

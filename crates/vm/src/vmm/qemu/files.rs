@@ -11,7 +11,7 @@ use crate::launch::{EVERYTHING, LIBRARY_LIST, libraries};
 const MODULES: &str = "qemu";
 
 /// The files of a QEMU.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct QemuFiles {
     /// Files and folders, as absolute paths that exist.
     pub(super) paths: Vec<PathBuf>,

@@ -45,7 +45,7 @@ pub(crate) fn open_sealed(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Copies the pages that are not zero. The rest becomes holes.
-fn copy(from: &File, to: &File) -> io::Result<()> {
+pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     let length = from.metadata()?.len();
     to.set_len(length)?;
     let mut buffer = vec![0; CHUNK];

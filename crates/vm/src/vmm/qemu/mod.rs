@@ -23,7 +23,9 @@ pub use census::{MachineSizes, machines_of_others};
 pub(crate) use doctor::checks;
 pub(crate) use files::is_script;
 pub(crate) use firmware::{NO_BOOT_DEVICE, NO_KERNEL_FOUND};
-pub(crate) use monitor::{FreezeError, Monitor, MonitorEvent, NOT_EXITED, NOT_FROZEN, ShutdownCause};
+pub(crate) use monitor::{
+    FreezeError, Monitor, MonitorEvent, NOT_EXITED, NOT_FROZEN, ShutdownCause, StateToRestore,
+};
 pub(crate) use plan::plan;
 pub(crate) use platform::Platform;
 pub(crate) use program::find as find_program;

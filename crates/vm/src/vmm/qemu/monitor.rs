@@ -55,6 +55,15 @@ pub(crate) enum FreezeError {
     Gone,
 }
 
+/// The state that a VMM reads first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StateToRestore {
+    /// Number of the inherited descriptor.
+    pub(crate) descriptor: i32,
+    /// True if the VMM gets the memory by another descriptor.
+    pub(crate) has_memory: bool,
+}
+
 /// Handle of a VMM's monitor.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -67,12 +76,15 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// Starts the task on a connection. If `state` is given, the VMM is a fork, which first reads the state of its devices
     /// from this inherited descriptor and does nothing before.
-    pub(crate) fn start(stream: UnixStream, state: Option<i32>) -> Self {
+    pub(crate) fn start(stream: UnixStream, state: Option<StateToRestore>) -> Self {
         let (event_sender, events) = mpsc::channel(16);
         let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let first = state.map(Command::Restore);
+            let first = state.map(|StateToRestore { descriptor: state, has_memory }| Command::Restore {
+                state,
+                has_memory,
+            });
             if let Err(error) = watch(stream, first, event_sender, command_receiver).await {
                 tracing::debug!("the monitor of a VMM is gone: {error}");
             }
@@ -88,6 +100,17 @@ impl Monitor {
     /// Tells the VMM to resume the virtual processors.
     pub(crate) fn resume(&self) {
         self.send(Command::Continue);
+    }
+
+    /// Has the VMM cut the network card off and write the whole machine to a file. [`MonitorEvent::Frozen`] or
+    /// [`MonitorEvent::Refused`] follows.
+    pub(crate) fn keep(&self, state: OwnedFd) {
+        self.send(Command::Keep(state));
+    }
+
+    /// Connects the network card of a machine that was kept.
+    pub(crate) fn connect(&self) {
+        self.send(Command::Connect);
     }
 
     /// Stops the virtual processors, and waits until they have stopped. Skips other events.

@@ -77,13 +77,30 @@ impl Builder {
         self.disk("root");
         // The scratch disk does not outlive the machine, so its data need not reach the host's disk.
         let scratch = "cache.no-flush=on,discard=unmap";
-        if let Boot::Fork { .. } = boot {
-            self.block("base", "raw", DescriptorRole::BaseDisk, "read-only=on");
-            self.block("scratch", "qcow2", DescriptorRole::ScratchDisk, &format!("backing=base,{scratch}"));
-        } else {
-            self.block("scratch", "raw", DescriptorRole::ScratchDisk, scratch);
+        match boot {
+            Boot::Fork { .. } => {
+                self.block("base", "raw", DescriptorRole::BaseDisk, "read-only=on");
+                self.overlay("base", scratch);
+            }
+            Boot::Thaw { is_fork: true, .. } => {
+                self.block("base", "raw", DescriptorRole::BaseDisk, "read-only=on");
+                self.block("kept", "qcow2", DescriptorRole::KeptDisk, "backing=base,read-only=on");
+                self.overlay("kept", scratch);
+            }
+            Boot::Thaw { is_fork: false, .. } => {
+                self.block("kept", "raw", DescriptorRole::KeptDisk, "read-only=on");
+                self.overlay("kept", scratch);
+            }
+            Boot::Probe | Boot::Cold { .. } | Boot::Template { .. } => {
+                self.block("scratch", "raw", DescriptorRole::ScratchDisk, scratch);
+            }
         }
         self.disk("scratch");
+    }
+
+    /// Adds a scratch disk that takes what is written, over another one.
+    fn overlay(&mut self, base: &str, options: &str) {
+        self.block("scratch", "qcow2", DescriptorRole::ScratchDisk, &format!("backing={base},{options}"));
     }
 
     fn share(&mut self, number: usize) {
@@ -123,7 +140,7 @@ pub(crate) fn plan(needs: &VmmNeeds<'_>) -> VmmCommand {
         (0..needs.boot.shares()).for_each(|number| builder.share(number));
         builder.option("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
     }
-    if let Boot::Fork { .. } = needs.boot {
+    if !needs.boot.is_from_kernel() {
         // Only a command of the monitor can name the state, and declare that the memory is present already.
         builder.descriptor(DescriptorRole::State);
         builder.option("-incoming", "defer");
@@ -156,6 +173,7 @@ fn machine(builder: &mut Builder, needs: &VmmNeeds<'_>) {
          {MEMORY_IS_PRIVATE}"
     );
     if let Some(memory) = memory(builder, needs.boot) {
+        // QEMU finds the memory of a snapshot by this id.
         builder.option("-object", format!("{memory},id=memory,size={}M", needs.memory_mib));
         machine.push_str(",memory-backend=memory");
     }
@@ -181,7 +199,9 @@ fn machine(builder: &mut Builder, needs: &VmmNeeds<'_>) {
 /// Returns the back end of the machine's memory, if the memory is not the VMM's own.
 fn memory(builder: &mut Builder, boot: Boot) -> Option<String> {
     let share = match boot {
-        Boot::Probe | Boot::Cold { shares: 0, .. } => return None,
+        Boot::Probe | Boot::Cold { shares: 0, .. } | Boot::Thaw { is_fork: false, .. } => return None,
+        // The state has its content.
+        Boot::Thaw { is_fork: true, .. } => return Some("memory-backend-ram".to_owned()),
         // The virtiofs servers read and write it.
         Boot::Cold { .. } => return Some("memory-backend-memfd,share=on".to_owned()),
         Boot::Template { .. } => "on",
@@ -274,6 +294,14 @@ mod tests {
         insta::assert_snapshot!(shown(&needs(&platform(Accel::Tcg), Boot::Fork { card: NetworkCard::Tap })));
     }
 
+    #[test]
+    fn a_machine_that_was_kept_writes_over_the_disk_that_it_had() {
+        let of = |is_fork| Boot::Thaw { card: NetworkCard::Tap, is_fork };
+        insta::assert_snapshot!(
+            [true, false].map(|is_fork| shown(&needs(&platform(Accel::Tcg), of(is_fork)))).join("\n\n")
+        );
+    }
+
     /// QEMU matches the device states of a snapshot by the order of the devices.
     #[test]
     fn template_and_fork_have_the_same_devices_in_the_same_order() {
@@ -285,6 +313,9 @@ mod tests {
         let template = devices(Boot::Template { card: NetworkCard::User });
         assert!(template.len() > 4);
         assert_eq!(template, devices(Boot::Fork { card: NetworkCard::User }));
+        for is_fork in [true, false] {
+            assert_eq!(template, devices(Boot::Thaw { card: NetworkCard::User, is_fork }));
+        }
     }
 
     #[test]

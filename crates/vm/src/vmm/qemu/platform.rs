@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::files::{self, QemuFiles};
 use super::firmware::Firmware;
 use super::threads::TcgThreads;
@@ -28,11 +30,12 @@ const SLOWNESS_MAX: f64 = 20.0;
 const LOAD_MAX: f64 = 4.0;
 
 /// The resolved platform of machines.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Platform {
     /// Path of QEMU.
     pub(super) qemu: PathBuf,
-    /// The files that it needs.
+    /// The files that it needs. They are not stored, because each upgrade of a library may change them.
+    #[serde(skip)]
     pub(super) files: QemuFiles,
     pub(super) firmware: Firmware,
     /// Accelerator of the machines.
@@ -61,6 +64,12 @@ impl Platform {
     pub(super) fn on_host_of(self, hello_ms: Option<u64>) -> Self {
         let slowness = hello_ms.map_or(1.0, |hello_ms| slowness(self.accel, hello_ms));
         Self { slowness, ..self }
+    }
+
+    /// Returns this platform, which was stored, for the same VMM at this path, with the files that the VMM needs now.
+    pub(crate) fn with_program(self, qemu: PathBuf) -> Self {
+        let files = files::of(&qemu);
+        Self { qemu, files, ..self }
     }
 
     /// Returns the VMM's program.
@@ -143,6 +152,17 @@ mod tests {
         ] {
             assert_eq!(guest_model(accel, chosen), expected, "{accel:?} {chosen:?}");
         }
+    }
+
+    #[test]
+    fn a_stored_platform_has_the_files_of_its_vmm_once_they_are_looked_for_again() {
+        let program = std::env::current_exe().expect("this program");
+        let platform = Platform::of(program.clone(), Firmware::Default, Accel::Kvm, None);
+        assert!(!platform.files.paths.is_empty());
+        let text = serde_json::to_string(&platform).expect("stored");
+        let stored: Platform = serde_json::from_str(&text).expect("read");
+        assert_eq!(stored.files, QemuFiles::default());
+        assert_eq!(stored.with_program(program), platform);
     }
 
     #[test]

@@ -120,9 +120,17 @@ pub(super) enum Command {
     /// Write the state of all devices, without the memory, to this file. [`Event::Migration`] reports the progress; in the
     /// end the machine is stopped.
     Freeze(OwnedFd),
-    /// Read that state from an inherited descriptor, for a machine whose memory is present already, and continue as the
-    /// machine that wrote the state.
-    Restore(i32),
+    /// Cut the network card off, and write the state of all devices and the memory to this file, as [`Self::Freeze`] does.
+    Keep(OwnedFd),
+    /// Read the state from an inherited descriptor, and continue as the machine that wrote it.
+    Restore {
+        /// The descriptor.
+        state: i32,
+        /// True if the memory is present already, so that it is not part of the state.
+        has_memory: bool,
+    },
+    /// Connect the network card again.
+    Connect,
 }
 
 impl Command {
@@ -132,12 +140,21 @@ impl Command {
             Self::Quit => simple("quit"),
             Self::Stop => simple("stop"),
             Self::Continue => simple("cont"),
-            Self::Freeze(_) => capabilities(&["x-ignore-shared", "events"]) + &with_uri("migrate", STATE),
-            Self::Restore(descriptor) => {
-                capabilities(&["x-ignore-shared"])
-                    + QUIET
-                    + &with_uri("migrate-incoming", &descriptor.to_string())
+            Self::Freeze(_) => {
+                capabilities(&[("x-ignore-shared", true), ("events", true)]) + &with_uri("migrate", STATE)
             }
+            Self::Keep(_) => {
+                link(false)
+                    + &capabilities(&[("x-ignore-shared", false), ("events", true)])
+                    + AT_ONCE
+                    + &with_uri("migrate", STATE)
+            }
+            Self::Restore { state, has_memory } => {
+                capabilities(&[("x-ignore-shared", *has_memory)])
+                    + QUIET
+                    + &with_uri("migrate-incoming", &state.to_string())
+            }
+            Self::Connect => link(true),
         }
     }
 }
@@ -147,6 +164,16 @@ impl Command {
 /// until the guest answers.
 const QUIET: &str = "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"announce-rounds\":0}}\n";
 
+/// Lets the whole memory be written at once, at any speed, while the virtual processors stand still. By default QEMU would let
+/// them run and write what they change again and again.
+const AT_ONCE: &str = "{\"execute\":\"migrate-set-parameters\",\"arguments\":\
+    {\"max-bandwidth\":1000000000000,\"downtime-limit\":2000000}}\n";
+
+/// Returns the command that connects the network card, or cuts it off.
+fn link(is_up: bool) -> String {
+    format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net0\",\"up\":{is_up}}}}}\n")
+}
+
 fn simple(command: &str) -> String {
     format!("{{\"execute\":\"{command}\"}}\n")
 }
@@ -155,10 +182,10 @@ fn with_uri(command: &str, descriptor: &str) -> String {
     format!("{{\"execute\":\"{command}\",\"arguments\":{{\"uri\":\"fd:{descriptor}\"}}}}\n")
 }
 
-/// Returns the command that turns on capabilities. With `x-ignore-shared`, memory that is a file is not part of the state.
-fn capabilities(names: &[&str]) -> String {
-    let states: Vec<_> =
-        names.iter().map(|name| format!("{{\"capability\":\"{name}\",\"state\":true}}")).collect();
+/// Returns the command that turns capabilities on or off. With `x-ignore-shared`, memory that is a file is not part of the state.
+fn capabilities(states: &[(&str, bool)]) -> String {
+    let state = |(name, is_on): &(&str, bool)| format!("{{\"capability\":\"{name}\",\"state\":{is_on}}}");
+    let states: Vec<_> = states.iter().map(state).collect();
     let arguments = format!("{{\"capabilities\":[{}]}}", states.join(","));
     format!("{{\"execute\":\"migrate-set-capabilities\",\"arguments\":{arguments}}}\n")
 }
@@ -234,7 +261,7 @@ impl Client {
 
     /// Sends a command.
     pub(super) async fn send(&mut self, command: Command) -> io::Result<()> {
-        if let Command::Freeze(state) = &command {
+        if let Command::Freeze(state) | Command::Keep(state) = &command {
             self.hand_over(state).await?;
         }
         self.writer.write_all(command.lines().as_bytes()).await
@@ -312,9 +339,17 @@ mod tests {
 
     #[test]
     fn commands_are_what_qemu_7_2_takes() {
-        let state = std::fs::File::open("/dev/null").expect("open").into();
-        let all =
-            [Command::Quit, Command::Stop, Command::Continue, Command::Freeze(state), Command::Restore(7)];
+        let [state, kept] = [(); 2].map(|()| std::fs::File::open("/dev/null").expect("open").into());
+        let all = [
+            Command::Quit,
+            Command::Stop,
+            Command::Continue,
+            Command::Freeze(state),
+            Command::Keep(kept),
+            Command::Connect,
+            Command::Restore { state: 7, has_memory: true },
+            Command::Restore { state: 7, has_memory: false },
+        ];
         let text: String = all.iter().map(Command::lines).collect();
         for line in text.lines() {
             serde_json::from_str::<serde_json::Value>(line).expect("JSON");

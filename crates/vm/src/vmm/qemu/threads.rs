@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::program::{self, Known};
 
 /// First version of QEMU whose threads translate code that another thread changes at the same time correctly.
 const SOUND_FROM: (u32, u32) = (8, 1);
 
 /// The threads in which QEMU emulates the virtual CPUs of one machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum TcgThreads {
     /// One thread runs all of them in turn.
     Single,
