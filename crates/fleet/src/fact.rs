@@ -496,6 +496,13 @@ pub enum Fact {
         /// The folder of its run.
         folder: PathBuf,
     },
+    /// The VM was frozen to disk, because its job has failed. `dayfly thaw` brings it back.
+    VmFrozen {
+        /// Time until which it is kept, milliseconds since 1970-01-01 UTC.
+        until_ms: u64,
+        /// The space that it takes, bytes.
+        bytes: u64,
+    },
     /// The registration is being deleted. Intent: it is in the journal only.
     DeletingRegistration,
     /// The registration is gone, or is left to the forge.
@@ -678,6 +685,7 @@ impl Fact {
                 | Self::VmmOutOfMemory { .. }
                 | Self::DiskFailed { .. }
                 | Self::VmUsed { .. }
+                | Self::VmFrozen { .. }
                 | Self::SessionOpened { .. }
                 | Self::SessionEnded { .. }
                 | Self::Over { .. }
@@ -845,6 +853,7 @@ pub(crate) mod tests {
             Fact::VmGone { exit: text() },
             Fact::VmHandedOver,
             Fact::VmKept { folder: "/k".into() },
+            Fact::VmFrozen { until_ms: 9, bytes: 10 },
             Fact::DeletingRegistration,
             Fact::RegistrationEnded { how: RegistrationEnd::Deleted },
             Fact::RegistrationEnded { how: RegistrationEnd::Gone },

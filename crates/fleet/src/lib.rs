@@ -20,6 +20,7 @@ pub mod history;
 pub mod instance;
 pub mod job_end;
 pub mod journal;
+pub mod kept;
 pub mod orchestrator;
 pub mod pool;
 pub mod reaper;

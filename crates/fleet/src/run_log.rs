@@ -138,6 +138,7 @@ fn length_max(record: &FactRecord) -> u64 {
         | Fact::VmGone { .. }
         | Fact::VmHandedOver
         | Fact::VmKept { .. }
+        | Fact::VmFrozen { .. }
         | Fact::Over { .. }
         | Fact::RegistrationEnded { .. } => LENGTH_MAX - LAST_ROOM,
         Fact::JobConcluded { .. } => LENGTH_MAX - LAST_ROOM - END_ROOM,

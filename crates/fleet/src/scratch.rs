@@ -3,7 +3,7 @@
 //! ```text
 //!   instances/<i>/runs/<id>   ──┐
 //!   instances/<i>/spares/<id> ──┼──> measure ──> ScratchUse ──> budget, `dayfly disk`
-//!   templates/<id>            ──┘
+//!   templates/<id>, kept/<id> ──┘
 //! ```
 //!
 //! Allocated blocks count, because scratch disks and memory files are sparse. Nothing depends on whether a process
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_host::space::SpaceMeter;
+use dayfly_vm::kept;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::FactRecord;
@@ -41,6 +42,8 @@ pub enum ScratchKind {
     Spare,
     /// A frozen machine that others are forked from: its memory and its disk.
     Template,
+    /// A frozen machine whose job has failed: its memory and its disk.
+    Kept,
 }
 
 impl ScratchKind {
@@ -50,6 +53,7 @@ impl ScratchKind {
             Self::Run => "run",
             Self::Spare => "spare",
             Self::Template => "template",
+            Self::Kept => "kept machine",
         }
     }
 }
@@ -145,12 +149,29 @@ fn measure_within(state: &Path, mut meter: SpaceMeter) -> ScratchUse {
     }
     let templates = folders(&state.join(dayfly_vm::template::FOLDER));
     items.extend(templates.iter().map(|path| item(ScratchKind::Template, path, &mut meter)));
+    match kept::list(state) {
+        Ok(machines) => items.extend(machines.iter().map(kept_item)),
+        Err(_) => is_readable = false,
+    }
     ScratchUse { items, is_whole: is_readable && meter.is_whole() }
 }
 
 fn item(kind: ScratchKind, path: &Path, meter: &mut SpaceMeter) -> ScratchItem {
     let (id, bytes) = (name_of(path), meter.allocated(path));
     ScratchItem { kind, id, instance: None, pool: None, name: None, bytes }
+}
+
+/// Returns the item of a kept machine, without the files that a template or an image has too.
+fn kept_item(machine: &kept::KeptMachine) -> ScratchItem {
+    let about = &machine.manifest().about;
+    ScratchItem {
+        kind: ScratchKind::Kept,
+        id: about.runner.clone(),
+        instance: None,
+        pool: about.pool.clone(),
+        name: Some(about.name.clone()),
+        bytes: machine.bytes(),
+    }
 }
 
 fn name_of(path: &Path) -> String {

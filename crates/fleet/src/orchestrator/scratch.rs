@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::Orchestrator;
 use super::budget::PoolScratch;
 use crate::fact::Fact;
-use crate::scratch::{self, MACHINE_MIN_MIB, ScratchSummary, ScratchUse};
+use crate::scratch::{self, MACHINE_MIN_MIB, ScratchKind, ScratchSummary, ScratchUse};
 
 /// Shortest pause between two measurements.
 const PACE: Duration = Duration::from_secs(3);
@@ -146,7 +146,8 @@ impl From<&ScratchUse> for Measured {
             let sum = sums.entry(name.clone()).or_default();
             *sum = sum.saturating_add(mib);
         };
-        for item in &all.items {
+        // A kept machine is no part of a pool's work, and says nothing about the next machine.
+        for item in all.items.iter().filter(|item| item.kind != ScratchKind::Kept) {
             let mib = item.bytes.div_ceil(1 << 20);
             add(&mut measured.machines, &item.name, mib);
             add(&mut measured.pools, &item.pool, mib);
@@ -208,8 +209,8 @@ impl Expectation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::ScratchItem;
     use crate::scratch::tests::filled;
-    use crate::scratch::{ScratchItem, ScratchKind};
 
     fn run(name: &str, pool: &str, mib: u64) -> ScratchItem {
         ScratchItem {
@@ -242,6 +243,9 @@ mod tests {
         assert_eq!(expectation.of_pool(&grown, Some("build"), &[Some("b")]), of(900, 900, 0));
         let empty = measured(Vec::new());
         assert_eq!(expectation.of_pool(&empty, None, &[None]), of(0, 900, 0), "the last ones count");
+        let kept = measured(vec![ScratchItem { kind: ScratchKind::Kept, ..run("b", "build", 4000) }]);
+        assert_eq!(kept.total_mib, 4000, "the limit of the host counts it");
+        assert_eq!(expectation.of_pool(&kept, Some("build"), &[Some("b")]), of(0, 900, 0));
     }
 
     #[test]

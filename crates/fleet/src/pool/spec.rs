@@ -85,6 +85,9 @@ pub struct PoolSpec {
     pub show_host: Option<bool>,
     /// True if the VM of a job that has ended stays, so that a person can inspect it.
     pub keep: bool,
+    /// Time for which the machine of a job that has failed is kept, frozen to disk; none: it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_failed: Option<Duration>,
     /// Its weight if pools share a host that is too small for all of them.
     pub weight: u32,
     /// Most scratch space of its machines and of what they have left, MiB, together with its sizes; none: only the
@@ -196,6 +199,7 @@ impl PoolSpec {
             allow_forks: false,
             show_host: None,
             keep: false,
+            keep_failed: None,
             weight: 1,
             scratch_mib: None,
         }

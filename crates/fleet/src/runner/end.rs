@@ -25,6 +25,9 @@ impl Run<'_> {
         result: Result<RunnerEnd, RunnerError>,
     ) -> Result<RunnerEnd, RunnerError> {
         let keep = self.pool.spec.keep && matches!(result, Ok(RunnerEnd::JobDone { .. }));
+        if !keep {
+            self.keep_if_failed(&result).await;
+        }
         let vm_ended = self.end_vm(keep).await;
         let registration_ended = self.end_registration().await;
         let kind = result.as_ref().err().map(|error| Cause::of_runner(error, Moment::now()));

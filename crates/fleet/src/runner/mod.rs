@@ -14,6 +14,7 @@
 
 mod end;
 mod error;
+mod freeze;
 mod hooks;
 mod liveness;
 mod origin;
@@ -85,6 +86,8 @@ pub(crate) struct Run<'a> {
     observed: watch::Observed,
     /// Time at which its app was up.
     up_since: Option<Instant>,
+    /// Name of its last job.
+    last_job: Option<String>,
     /// The way in which it ended, if this host ended it because its job was over or too long.
     judged: Option<OverHow>,
 }
@@ -195,6 +198,7 @@ impl<'a> Run<'a> {
             lifetime_ends: None,
             observed: watch::Observed::new(Instant::now()),
             up_since: None,
+            last_job: None,
             judged: None,
         })
     }
@@ -210,6 +214,9 @@ impl<'a> Run<'a> {
         } else if record.fact.is_noted() {
             // A process that takes the runner over knows less without it, and asks the forge.
             let _ = self.journal.note(&record);
+        }
+        if let Fact::JobStarted { job } = &record.fact {
+            self.last_job = Some(job.clone());
         }
         self.state.take(&record);
         Ok(record)

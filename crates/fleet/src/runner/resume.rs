@@ -90,6 +90,7 @@ impl<'a> Run<'a> {
             lifetime_ends: lifetime,
             observed: Observed::new(Instant::now()),
             up_since: up_for.and_then(|age| Instant::now().checked_sub(age)),
+            last_job: None,
             judged: None,
         };
         if secret_is_lost {

@@ -142,7 +142,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         }
     };
     service.ready();
-    let (_, stopped_by) = super::runner::follow(running, &mut signals, &sender, stream, &mut pump).await;
+    let (_, stopped_by) =
+        super::runner::follow(running, &host, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance, stopped_by).await?;
     drop((service, pump));
     service_end.wait();

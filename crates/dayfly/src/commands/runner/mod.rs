@@ -7,10 +7,11 @@ pub(crate) mod refresh;
 pub(crate) mod request;
 
 use dayfly_fleet::fact::FactRecord;
-use dayfly_fleet::history;
 use dayfly_fleet::slot::{Slot, environment_in};
 use dayfly_fleet::stop::{StopOrder, StopSender};
 use dayfly_fleet::{LoopEnd, RunnerEnd, run_loop};
+use dayfly_fleet::{history, kept};
+use dayfly_vm::VmHost;
 use tokio::sync::mpsc;
 
 use super::machine;
@@ -46,7 +47,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let (sender, stop) = dayfly_fleet::stop::channel();
     let keepers = Keepers::of(&pools, json);
     let running = run_loop((pool, &slot, &host), inherited, &facts, stop);
-    let (end, stopped_by) = follow(running, &mut signals, &sender, stream, &mut pump).await;
+    let (end, stopped_by) = follow(running, &host, &mut signals, &sender, stream, &mut pump).await;
     drop(keepers);
     prepare::close(&host, instance, stopped_by).await?;
     match (end, stopped_by) {
@@ -63,6 +64,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
 /// SIGUSR2 hands them over to the next start.
 pub(crate) async fn follow<T>(
     running: impl Future<Output = T>,
+    host: &VmHost,
     signals: &mut Signals,
     sender: &StopSender,
     mut stream: mpsc::Receiver<FactRecord>,
@@ -70,7 +72,8 @@ pub(crate) async fn follow<T>(
 ) -> (T, Option<Signal>) {
     let mut stopped_by: Option<Signal> = None;
     let upkeep = history::keep_up(pump.history(), |trouble| tracing::warn!("{trouble}"));
-    tokio::pin!(running, upkeep);
+    let kept = kept::keep_up(host, |word| tracing::info!("{word}"));
+    tokio::pin!(running, upkeep, kept);
     let end = loop {
         tokio::select! {
             biased;
@@ -86,6 +89,7 @@ pub(crate) async fn follow<T>(
             Some(record) = stream.recv() => pump.take(&record),
             () = pump.due() => pump.write_status(),
             never = &mut upkeep => match never {},
+            never = &mut kept => match never {},
             end = &mut running => break end,
         }
     };

@@ -257,6 +257,12 @@ fn tell(record: &FactRecord) {
         Fact::VmGone { exit } => tracing::info!("{of}machine is gone ({exit})"),
         Fact::VmHandedOver => tracing::info!("{of}goes on; the next start takes it over"),
         Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),
+        Fact::VmFrozen { bytes, .. } => {
+            tracing::info!(
+                "{of}its job has failed, so its machine is kept ({} MiB); `dayfly thaw` brings it back",
+                bytes >> 20
+            );
+        }
         Fact::RegistrationEnded { how } => tracing::info!("{of}registration {}", how.as_str()),
         Fact::Over { how, why, .. } => {
             tracing::debug!("{of}is over: {how:?} {}", why.as_deref().unwrap_or_default())
