@@ -98,6 +98,7 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Exec(args) => logged(&common, async |places| commands::session::exec(places, args).await),
         Command::Shell(args) => logged(&common, async |places| commands::session::shell(places, args).await),
         Command::Cp(args) => logged(&common, async |places| commands::session::cp(places, args).await),
+        Command::Thaw(args) => logged(&common, async |places| commands::thaw::run(places, args).await),
         Command::Trace(args) => logged(&common, async |places| commands::trace::run(places, &args)),
         Command::Lab(LabCommand::Serve(args)) => logged(&common, async |_| commands::lab::serve(args).await),
         Command::Lab(LabCommand::Fault(args)) => {

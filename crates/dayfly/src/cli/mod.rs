@@ -38,7 +38,7 @@ pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, La
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, NetworkWord, RegistrationWord, RunnerArgs};
-pub(crate) use session::{CpArgs, ExecArgs, SessionArgs, ShellArgs};
+pub(crate) use session::{CpArgs, ExecArgs, SessionArgs, ShellArgs, ThawArgs};
 pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver};
 pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;
@@ -134,6 +134,8 @@ pub(crate) enum Command {
     Shell(ShellArgs),
     /// Copy a file into the machine of a runner, or out of it
     Cp(CpArgs),
+    /// Bring back the machine of a failed job that was kept, and open a shell in it; without a runner, list these machines
+    Thaw(ThawArgs),
     /// Show how long each phase of a runner took
     Trace(TraceArgs),
     /// Run the built-in forge, order failures of it, and hold dayfly against them

@@ -35,6 +35,15 @@ pub(crate) fn subjects() -> ArgValueCandidates {
     of(|names| names.pools.into_iter().chain(names.runners).collect())
 }
 
+/// Completes ids of runners whose machines are kept.
+pub(crate) fn kept() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let machines = settings::usual_state().and_then(|state| dayfly_vm::kept::list(&state).ok());
+        let ids = machines.unwrap_or_default().into_iter().map(|one| one.manifest().about.runner.clone());
+        ids.map(CompletionCandidate::new).collect()
+    })
+}
+
 /// Completes names of instances.
 pub(crate) fn instances() -> ArgValueCandidates {
     of(|names| names.instances)

@@ -67,3 +67,33 @@ pub(crate) struct CpArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 }
+
+/// Arguments of `dayfly thaw`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The pool's keep_failed says how long machines are kept. Each thaw begins with the moment at which the job had \
+    failed: what is changed in the machine is gone when the session ends. The machine has no registration, and no network without \
+    --network."
+)]
+pub(crate) struct ThawArgs {
+    /// Id (e.g. 2-k3V9x0q) or name of the runner [default: list the machines that are kept]
+    #[arg(value_name = "RUNNER", add = names::kept())]
+    pub(crate) id: Option<String>,
+    /// Remove the kept machine at the end
+    #[arg(long, requires = "id")]
+    pub(crate) rm: bool,
+    /// Remove the kept machine without bringing it back
+    #[arg(long, requires = "id", conflicts_with_all = ["rm", "network", "command"])]
+    pub(crate) discard: bool,
+    /// Connect the machine to what the machines of its pool reach, besides the forge
+    #[arg(long, requires = "id")]
+    pub(crate) network: bool,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+    /// Print the list as JSON
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) json: bool,
+    /// Program and its arguments, after --, in place of a shell
+    #[arg(value_name = "COMMAND", last = true, requires = "id")]
+    pub(crate) command: Vec<String>,
+}

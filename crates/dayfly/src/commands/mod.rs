@@ -25,6 +25,7 @@ pub(crate) mod session;
 pub(crate) mod steer;
 mod subject;
 pub(crate) mod template;
+pub(crate) mod thaw;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod trace;

@@ -13,6 +13,7 @@ mod terminal;
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use dayfly_fleet::instance;
 use dayfly_guest::protocol::session::{
@@ -47,13 +48,18 @@ pub(crate) async fn shell(places: &Places, args: ShellArgs) -> Result<Outcome> {
     run(places, &id, program(session, Vec::new()), true).await
 }
 
-fn program(args: SessionArgs, command: Vec<String>) -> SessionProgram {
+pub(super) fn program(args: SessionArgs, command: Vec<String>) -> SessionProgram {
     let SessionArgs { user, workdir: folder, env } = args;
     SessionProgram { command, user, folder, env, terminal: None }
 }
 
-/// Runs a program between standard input and output, and returns its status.
-async fn run(places: &Places, runner: &str, mut program: SessionProgram, tty: bool) -> Result<Outcome> {
+/// Runs a program in the machine of a runner, and returns its status.
+async fn run(places: &Places, runner: &str, program: SessionProgram, tty: bool) -> Result<Outcome> {
+    run_in(&machine_of(places, runner)?, program, tty).await
+}
+
+/// Runs a program in a machine, between standard input and output, and returns its status.
+pub(super) async fn run_in(machine: &Path, mut program: SessionProgram, tty: bool) -> Result<Outcome> {
     if tty {
         let size = terminal::size();
         program.terminal = Some(size.ok_or_else(|| {
@@ -64,7 +70,7 @@ async fn run(places: &Places, runner: &str, mut program: SessionProgram, tty: bo
         }
     }
     let mut signals = Signals::take_over()?;
-    let session = open(places, runner, program).await?;
+    let session = Session::open(machine, program).await.map_err(failure)?;
     let typed = Typed::start().map_err(Failure::cannot)?;
     let ends =
         Ends { escape: tty.then(Escape::default), ..Ends::new(session, Some(typed), Output::Standard) };
@@ -77,13 +83,17 @@ async fn run(places: &Places, runner: &str, mut program: SessionProgram, tty: bo
 
 /// Starts a program in the machine of a runner.
 async fn open(places: &Places, runner: &str, program: SessionProgram) -> Result<Session> {
+    Session::open(&machine_of(places, runner)?, program).await.map_err(failure)
+}
+
+/// Returns the folder of the machine of a runner.
+fn machine_of(places: &Places, runner: &str) -> Result<PathBuf> {
     let id = runner_id(runner)?;
     let machine = instance::machine_of_runner(&places.state, &id).map_err(Failure::cannot)?;
-    let machine = machine.ok_or_else(|| {
+    machine.ok_or_else(|| {
         Failure::cannot(format!("no machine of a runner {id} is on this host"))
             .hint("`dayfly ps` lists the runners that are there; the machine of a runner goes with its job")
-    })?;
-    Session::open(&machine, program).await.map_err(failure)
+    })
 }
 
 /// Returns a failure with the step that helps.

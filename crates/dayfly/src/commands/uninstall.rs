@@ -18,6 +18,7 @@ use dayfly_fleet::history::History;
 use dayfly_fleet::instance;
 use dayfly_fleet::recovery::{Clearer, clear};
 use dayfly_host::tool::{self, Invocation};
+use dayfly_vm::kept;
 use serde::Serialize;
 
 use super::subject::{self, Named, Subject};
@@ -178,6 +179,11 @@ async fn remove(
     for trace in traces.iter().filter(|trace| trace.fate() == Fate::Removed) {
         let removed = match trace {
             Trace::ScaleSet { .. } => scale_set::delete(subjects, trace).await,
+            Trace::File { path, .. } if *path == places.state.join(kept::FOLDER) => {
+                // A process that was killed while it had one thawed has left a machine that lives.
+                let removed = kept::remove_all(&places.state).await;
+                removed.map_err(|error| error.to_string()).and_then(|()| remove_path(path))
+            }
             Trace::File { path, .. } => remove_path(path),
             Trace::User { name } => remove_user(places, name).await,
             _ => Ok(()),

@@ -9,13 +9,14 @@ use dayfly_fleet::recovery::Clearer;
 use dayfly_fleet::remains::{self, Remains};
 use dayfly_fleet::status::Status;
 use dayfly_host::space::SpaceMeter;
+use dayfly_vm::kept;
 
 use super::trace::{FileKind, Trace};
 use crate::commands::{ps, reload};
 use crate::exit::{Failure, Result};
 
 /// Entries of a state folder.
-const STATE: [&str; 14] = [
+const STATE: [&str; 15] = [
     "images",
     "podman-images",
     "blobs",
@@ -25,6 +26,7 @@ const STATE: [&str; 14] = [
     "templates",
     "checks",
     "instances",
+    kept::FOLDER,
     "logs",
     "history",
     "soak",
@@ -143,7 +145,7 @@ pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the processes that live, and what dead ones have left.
+/// Returns the processes that live, the machines that are thawed, and what dead processes have left.
 ///
 /// # Errors
 /// The folder of an instance cannot be read.
@@ -157,6 +159,9 @@ pub(super) fn processes(state: &Path, clearers: &[Clearer]) -> Result<Vec<Trace>
             traces.extend(left(&remains::of(&seen).map_err(Failure::cannot)?, clearers));
         }
     }
+    let machines = kept::list(state).map_err(Failure::cannot)?;
+    let thawed = machines.iter().filter(|machine| machine.is_in_use());
+    traces.extend(thawed.map(|machine| Trace::Thawed { runner: machine.manifest().about.runner.clone() }));
     Ok(traces)
 }
 

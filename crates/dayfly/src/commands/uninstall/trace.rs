@@ -17,6 +17,8 @@ pub(super) enum Trace {
         /// None if its status cannot be read.
         pid: Option<u32>,
     },
+    /// The machine of a failed job that is kept, and thawed now. Its session has to end before anything is removed.
+    Thawed { runner: String },
     /// A runner, or an instance without one, that a process has left which has died.
     Left {
         instance: String,
@@ -89,6 +91,7 @@ impl Trace {
             Self::Process { .. } => Fate::Blocks(
                 "end it first: systemctl stop dayfly, dayfly drain --wait, or SIGTERM".to_owned(),
             ),
+            Self::Thawed { .. } => Fate::Blocks("end the session of dayfly thaw first".to_owned()),
             Self::Registration { has_credential: false, .. } => {
                 Fate::Stays("no credential for its owner was given (--config, -p)".to_owned())
             }
@@ -115,6 +118,7 @@ impl Trace {
         match self {
             Self::Process { instance, pid: Some(pid) } => format!("process {pid} of instance {instance}"),
             Self::Process { instance, pid: None } => format!("process of instance {instance}"),
+            Self::Thawed { runner } => format!("thawed machine of runner {runner}"),
             Self::Left { instance, runner: None, .. } => format!("instance {instance} of a dead process"),
             Self::Left { instance, runner: Some(runner), machine_lives } => {
                 let machine = if *machine_lives { ", whose machine lives" } else { "" };
