@@ -3,6 +3,8 @@
 
 #[path = "pools/inside.rs"]
 mod inside;
+#[path = "pools/kept.rs"]
+mod kept;
 #[path = "pools/secrets.rs"]
 mod secrets;
 #[path = "pools/steer.rs"]

@@ -151,6 +151,10 @@ fn host(file: &HostFile, findings: &mut Findings<'_>) -> Option<HostBudget> {
         Some(size) => Some(findings.take("host.scratch", size)?),
         None => None,
     };
+    let kept_mib = match file.kept.map(|size| size.in_mib(u64::MAX)) {
+        Some(size) => Some(findings.take("host.kept", size)?),
+        None => None,
+    };
     Some(HostBudget {
         vcpu_overcommit: file.vcpu_overcommit,
         memory_overcommit: file.memory_overcommit,
@@ -158,6 +162,7 @@ fn host(file: &HostFile, findings: &mut Findings<'_>) -> Option<HostBudget> {
         max_starts: file.max_starts,
         disk_reserve_mib,
         scratch_mib,
+        kept_mib,
     })
 }
 

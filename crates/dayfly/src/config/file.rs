@@ -89,4 +89,6 @@ pub(crate) struct HostFile {
     pub(crate) disk_reserve: Option<Size>,
     /// Most space on the disk for runs, spares and templates of this host; no machine starts that would exceed it.
     pub(crate) scratch: Option<Size>,
+    /// Most space on the disk for machines that keep_failed keeps; the oldest ones go (default 20GiB, at most scratch / 4).
+    pub(crate) kept: Option<Size>,
 }

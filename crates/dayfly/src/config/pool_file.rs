@@ -131,6 +131,8 @@ pub(crate) struct PoolFile {
     pub(crate) start: StartFile,
     /// Leave the machines running after their jobs, for inspection.
     pub(crate) keep: bool,
+    /// Time for which the machine of a job that has failed is kept, frozen to disk, for `dayfly thaw` (default: not at all).
+    pub(crate) keep_failed: Option<Time>,
 }
 
 impl Default for PoolFile {
@@ -186,6 +188,7 @@ impl Default for PoolFile {
             repeat: None,
             start: StartFile::default(),
             keep: false,
+            keep_failed: None,
         }
     }
 }

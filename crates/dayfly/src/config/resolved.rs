@@ -234,4 +234,6 @@ pub(crate) struct HostBudget {
     pub(crate) disk_reserve_mib: Option<u64>,
     /// Most scratch space of all machines, and of what ended ones have left, MiB.
     pub(crate) scratch_mib: Option<u64>,
+    /// Most space of the machines that are kept after a failed job, MiB.
+    pub(crate) kept_mib: Option<u64>,
 }

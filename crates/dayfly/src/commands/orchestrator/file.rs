@@ -8,6 +8,7 @@ use dayfly_fleet::orchestrator::Budget;
 use dayfly_fleet::pool::Limits;
 use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::{Credential, Forge, RunnerScope};
+use dayfly_vm::KEPT_MAX_MIB;
 use secrecy::SecretString;
 
 use super::HostShare;
@@ -62,8 +63,15 @@ fn share(host: &HostBudget, size: Option<HostSize>) -> HostShare {
         },
         memory_overcommit: host.memory_overcommit.map(|factor| factor.ceil() as u64),
         disk_reserve_mib: host.disk_reserve_mib,
+        kept_mib: host.kept_mib.or(kept_by_default(host.scratch_mib)),
         max_starts: host.max_starts.and_then(|count| usize::try_from(count).ok()),
     }
+}
+
+/// Returns the space of kept machines if there is a limit of all scratch space and none of theirs: a quarter of it, so that they
+/// keep no job from starting.
+fn kept_by_default(scratch_mib: Option<u64>) -> Option<u64> {
+    scratch_mib.map(|scratch_mib| (scratch_mib / 4).min(KEPT_MAX_MIB))
 }
 
 /// A forge's name in the file, and the owner of runners there: an installation of a GitHub App serves one owner.

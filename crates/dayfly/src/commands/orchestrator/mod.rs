@@ -65,6 +65,8 @@ struct HostShare {
     memory_overcommit: Option<u64>,
     /// Space that stays free on the disk of the state folder, MiB; none: the default.
     disk_reserve_mib: Option<u64>,
+    /// Most space of the machines that are kept after a failed job, MiB; none: the default.
+    kept_mib: Option<u64>,
     /// Most machines that start at once; none: the number of processors.
     max_starts: Option<usize>,
 }
@@ -94,6 +96,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     host.limit_starts(plan.share.max_starts);
     host.limit_memory(plan.share.memory_overcommit);
     host.reserve_disk(plan.share.disk_reserve_mib);
+    host.limit_kept(plan.share.kept_mib);
     let pump = Pump::open(&places.state, &instance, json)?.reporting_to(service.clone());
     let (publisher, site) = feed.map(|feed| (feed.publisher, feed.site)).unzip();
     let mut pump = pump.naming_pools(plan.file.is_some()).publishing_to(publisher);

@@ -246,6 +246,7 @@ impl RunningPools<'_> {
         self.host.limit_starts(share.max_starts);
         self.host.limit_memory(share.memory_overcommit);
         self.host.reserve_disk(share.disk_reserve_mib);
+        self.host.limit_kept(share.kept_mib);
         self.note(difference, found, begun);
         self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
         Ok(())

@@ -188,6 +188,18 @@ fn why_no_forks(pool: &PoolFile) -> Option<&'static str> {
     }
 }
 
+/// Returns the reason why no machine of a pool can be frozen to disk, if there is one.
+fn why_none_is_kept(pool: &PoolFile) -> Option<&'static str> {
+    match pool.driver {
+        Some(DriverKind::PodmanKrun | DriverKind::Krunvm | DriverKind::Process) => {
+            Some("only machines of qemu can be frozen")
+        }
+        _ if !pool.mounts.is_empty() || pool.dir.is_some() => Some("machines with mounts cannot be frozen"),
+        _ if pool.keep => Some("keep leaves all machines running"),
+        None | Some(DriverKind::Qemu) => None,
+    }
+}
+
 /// Returns the description of a pool's runners.
 fn spec(
     name: &str,
@@ -208,6 +220,10 @@ fn spec(
     if let Some(forge) = forge {
         let network = rules::network(pool.network.policy(), pool.driver, &forge.url);
         let _ = table.take("network", network);
+    }
+    if let Some(why) = pool.keep_failed.and_then(|_| why_none_is_kept(pool)) {
+        let key = table.key("keep_failed");
+        table.findings.warning(&key, format!("this has no effect, because {why}"), None);
     }
     Some(PoolSpec {
         name: Some(name.to_owned()),
@@ -236,6 +252,7 @@ fn spec(
         allow_forks: pool.allow_forks,
         show_host: pool.show_host,
         keep: pool.keep,
+        keep_failed: pool.keep_failed.map(|time| time.0),
         ..PoolSpec::new(forge?.url.clone(), scope?, machine?)
     })
 }

@@ -471,6 +471,20 @@ fn keys_about_forks_are_a_warning_if_machines_are_booted() {
 }
 
 #[test]
+fn a_pool_whose_machines_cannot_be_frozen_keeps_none() {
+    for (keys, why) in [
+        ("mounts = [\"/a:/b\"]", "machines with mounts cannot be frozen"),
+        ("dir = \"/local\"", "machines with mounts cannot be frozen"),
+        ("driver = \"krunvm\"", "only machines of qemu can be frozen"),
+        ("keep = true", "keep leaves all machines running"),
+    ] {
+        let keys = format!("keep_failed = \"3d\"\n{keys}");
+        assert_eq!(messages(&keys), [format!("pools.p.keep_failed: this has no effect, because {why}")]);
+    }
+    assert_eq!(messages("keep_failed = \"12h\"\ncold = true"), [""; 0]);
+}
+
+#[test]
 fn a_forge_without_pools_is_a_warning() {
     let text = format!("{}\n[forges.spare]\ntoken_env = \"T\"\n", pool(""));
     let reading = read(&text);
