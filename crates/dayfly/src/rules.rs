@@ -11,7 +11,7 @@ use dayfly_forge::ApiBase;
 use dayfly_vm::{DriverKind, Entrypoint, Mount, NetworkPolicy};
 use secrecy::SecretString;
 
-use crate::cli::RegistrationWord;
+use crate::cli::{NetworkWord, RegistrationWord};
 use crate::defaults::QEMU_MEMORY_MIB_MIN;
 use crate::exit::Failure;
 
@@ -77,27 +77,41 @@ pub(crate) fn mount_is_there(mount: &Mount) -> Result<(), String> {
     Err(format!("the mount {}: {} is not there", String::from(mount.clone()), mount.host.display()))
 }
 
+/// Checks that a list of destinations stands with the policy that it is for. Returns the key that is wrong, too.
+///
+/// # Errors
+/// The policy has no list, or the list is for another policy.
+pub(crate) fn allow(word: NetworkWord, count: usize) -> Result<(), (&'static str, &'static str)> {
+    match (word == NetworkWord::Allow, count) {
+        (true, 0) => Err(("network", "network = allow needs a list of destinations (allow)")),
+        (false, 1..) => Err(("allow", "a list of destinations has a meaning only with network = allow")),
+        (true, _) | (false, 0) => Ok(()),
+    }
+}
+
 /// Checks that a network policy can be enforced.
 ///
 /// # Errors
 /// The driver gives its machines no network of their own, or the forge is more than one host.
 pub(crate) fn network(
-    policy: NetworkPolicy,
+    policy: &NetworkPolicy,
     driver: Option<DriverKind>,
     forge: &ApiBase,
 ) -> Result<(), String> {
-    if policy != NetworkPolicy::None {
+    let word = policy.as_str();
+    if matches!(policy, NetworkPolicy::Guarded | NetworkPolicy::Open) {
         return Ok(());
     }
     if let Some(driver) = driver.filter(|&driver| driver != DriverKind::Qemu) {
         return Err(format!(
-            "network = none needs the driver qemu: machines of {driver} have no network of their own"
+            "network = {word} needs the driver qemu: machines of {driver} have no network of their own"
         ));
     }
-    if forge.is_github() {
+    if forge.is_github() && *policy == NetworkPolicy::None {
         let host = forge.url().host_str().unwrap_or_default();
         return Err(format!(
-            "network = none lets through the forge's own host alone, and a runner of {host} needs many hosts of GitHub"
+            "network = none lets through the forge's own host alone, and a runner of {host} needs many hosts of GitHub; \
+             use network = allow with the preset github"
         ));
     }
     Ok(())

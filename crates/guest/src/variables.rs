@@ -4,7 +4,8 @@
 //! and neither may long-lived secrets, which are recognised by their names or their values.
 
 /// Settings of the host. They have no meaning in a machine, or do not concern it.
-const OF_HOST: [&str; 29] = [
+const OF_HOST: [&str; 30] = [
+    "ALLOW",
     "ALLOW_FORKS",
     "ALLOW_PUBLIC",
     "APP_ID",

@@ -90,10 +90,10 @@ pub struct QemuSettings {
 }
 
 /// The networks that a machine reaches besides its forge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Egress {
     /// Those of its pool's policy. If this process does not run as root, only [`NetworkPolicy::None`] can be enforced, with
-    /// the driver `qemu`; the others reach all that this host reaches.
+    /// the driver `qemu`, and lists are refused; the others reach all that this host reaches.
     Policy(NetworkPolicy),
     /// Nothing but the forwarded port, by the VMM's own network, for a machine that runs no job.
     Shut,
@@ -181,13 +181,12 @@ impl VmSpec {
             }
             Driver::Process(_) => {}
         }
-        if self.network.egress == Egress::Policy(NetworkPolicy::None) {
-            return Err(StartError::NoPolicy {
-                policy: NetworkPolicy::None.as_str(),
-                driver: self.machine.driver.kind(),
-            });
+        match &self.network.egress {
+            Egress::Policy(policy) if policy.list().is_some() => {
+                Err(StartError::NoPolicy { policy: policy.as_str(), driver: self.machine.driver.kind() })
+            }
+            Egress::Policy(_) | Egress::Shut => Ok(()),
         }
-        Ok(())
     }
 
     /// Returns the machine's name as a host name: letters, digits and inner hyphens, at most 63 characters.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, ValueEnum};
 use dayfly_fleet::pool::{DNS_DEFAULT, GROUP_DEFAULT, USER_DEFAULT};
-use dayfly_vm::NetworkPolicy;
+use dayfly_vm::{AllowEntry, NetworkPolicy};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,9 @@ pub(crate) struct GuestArgs {
     /// Destinations that the machines reach beside the forge
     #[arg(long, env = "RUNNER_NETWORK", value_enum, default_value = "guarded", value_name = "POLICY")]
     pub(crate) network: NetworkWord,
+    /// Destination for --network allow: a name, *.NAME, an address, a network, or github; may be given several times
+    #[arg(long, env = "RUNNER_ALLOW", value_name = "DESTINATION[:PORT]", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
     /// Share a folder or file of this host with the machines; may be given several times (variable: one per line)
     #[arg(
         short = 'M',
@@ -208,16 +211,19 @@ pub(crate) enum NetworkWord {
     None,
     /// The internet and the forge; neither this host nor private networks
     Guarded,
+    /// The destinations of a list, and the forge
+    Allow,
     /// Everything that this host reaches, and this host itself; no other machine
     Open,
 }
 
 impl NetworkWord {
-    /// Returns the policy that the word names.
-    pub(crate) fn policy(self) -> NetworkPolicy {
+    /// Returns the policy that the word names, with this list.
+    pub(crate) fn policy(self, allow: Vec<AllowEntry>) -> NetworkPolicy {
         match self {
             Self::None => NetworkPolicy::None,
             Self::Guarded => NetworkPolicy::Guarded,
+            Self::Allow => NetworkPolicy::Allow(allow),
             Self::Open => NetworkPolicy::Open,
         }
     }

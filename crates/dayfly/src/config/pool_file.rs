@@ -91,6 +91,8 @@ pub(crate) struct PoolFile {
     pub(crate) dns: IpAddr,
     /// Destinations that the machines reach beside the forge.
     pub(crate) network: NetworkWord,
+    /// Destinations for network = "allow": example.com, *.example.com, an address or a network, each with :PORT or :* behind it (default: 80 and 443), or github.
+    pub(crate) allow: Vec<String>,
     /// User that jobs run as.
     pub(crate) user: String,
     /// Let the runner app update itself.
@@ -169,6 +171,7 @@ impl Default for PoolFile {
             mounts: Vec::new(),
             dns: DNS_DEFAULT,
             network: NetworkWord::Guarded,
+            allow: Vec::new(),
             user: USER_DEFAULT.to_owned(),
             update: false,
             entrypoint: None,

@@ -57,7 +57,7 @@ impl Run<'_> {
             pool: self.pool.spec.name.clone(),
             job: self.last_job.clone(),
             require: self.pool.spec.machine.require.clone(),
-            network: self.pool.spec.network,
+            network: self.pool.spec.network.clone(),
             dns: self.pool.spec.dns,
             until_s,
         };

@@ -29,7 +29,7 @@ impl Run<'_> {
 
 /// Returns the network of a template's machine: that of the pool's machines, without a forge.
 pub(crate) fn network_of_template(spec: &PoolSpec) -> Network {
-    Network::new(spec.network, spec.dns)
+    Network::new(spec.network.clone(), spec.dns)
 }
 
 impl From<Preparing> for Fact {

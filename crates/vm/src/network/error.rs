@@ -68,6 +68,9 @@ pub enum NetworkError {
         /// Address of the forge.
         forge: std::net::SocketAddr,
     },
+    /// A list that only root can enforce.
+    #[error("network = allow: without root no list can be enforced; run dayfly as root")]
+    ListNeedsRoot,
     /// The process that answers the machine's questions for names could not be started.
     #[error("cannot start the gate of the machine's network: {0}")]
     Gate(#[source] LaunchError),

@@ -21,6 +21,7 @@
 //! in a namespace that has only one forwarded port.
 
 mod address;
+mod allow;
 mod doctor;
 mod error;
 mod forwarding;
@@ -44,6 +45,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Once;
 
+pub use allow::AllowEntry;
 pub(crate) use doctor::checks;
 pub use error::NetworkError;
 pub(crate) use namespace::Attachment;
@@ -73,13 +75,13 @@ pub(crate) fn connect(
     launcher: &Launcher,
     run_dir: &Path,
 ) -> Result<Connection, NetworkError> {
-    match (network.egress, rustix::process::geteuid().is_root()) {
+    match (&network.egress, rustix::process::geteuid().is_root()) {
         (Egress::Shut, _) => Ok(Connection::Shut),
         (Egress::Policy(policy), true) => {
             let made = namespace::make(namespace::NamespaceRequest {
                 run_dir: run_dir.to_owned(),
                 launcher: launcher.clone(),
-                policy,
+                policy: policy.clone(),
                 dns: dns(network.dns)?,
                 names: network.names.clone(),
                 reachable: rules::Reachable::of(&network.allow),
@@ -100,6 +102,7 @@ pub(crate) fn connect(
             Some(&forge) => Err(NetworkError::NeedsRoot { forge }),
             None => Ok(Connection::Shut),
         },
+        (Egress::Policy(NetworkPolicy::Allow(_)), false) => Err(NetworkError::ListNeedsRoot),
         (Egress::Policy(policy), false) => connect_openly(network, policy),
     }
 }
@@ -112,7 +115,7 @@ pub(crate) fn card(network: &Network) -> NetworkCard {
 
 /// Returns the DNS server that a machine with this network must use; none if the guest knows the address already.
 pub(crate) fn name_server(network: &Network) -> Option<Ipv4Addr> {
-    match (network.egress, rustix::process::geteuid().is_root()) {
+    match (&network.egress, rustix::process::geteuid().is_root()) {
         // The VMM's own network answers at an address that the guest knows.
         (Egress::Shut, _) | (Egress::Policy(NetworkPolicy::None), false) => None,
         (Egress::Policy(policy), true) if policy.has_gate() => Some(address::GATEWAY),
@@ -131,7 +134,7 @@ fn dns(address: IpAddr) -> Result<Ipv4Addr, NetworkError> {
     }
 }
 
-fn connect_openly(network: &Network, policy: NetworkPolicy) -> Result<Connection, NetworkError> {
+fn connect_openly(network: &Network, policy: &NetworkPolicy) -> Result<Connection, NetworkError> {
     dns(network.dns)?;
     if let Some(forward) = network.forward {
         // The VMM's network forwards each port of 10.0.2.2 to the same port of 127.0.0.1.
@@ -141,7 +144,7 @@ fn connect_openly(network: &Network, policy: NetworkPolicy) -> Result<Connection
         }
     }
     static SAID: Once = Once::new();
-    if policy != NetworkPolicy::Open {
+    if *policy != NetworkPolicy::Open {
         SAID.call_once(|| {
             tracing::warn!(
                 "not root: machines share this host's network and reach all that it reaches, its loopback and private \

@@ -117,7 +117,7 @@ impl NamespaceRequest {
 
     fn rules<'a>(&'a self, shut: &'a [Prefix]) -> NamespaceRules<'a> {
         NamespaceRules {
-            policy: self.policy,
+            policy: &self.policy,
             reachable: &self.reachable,
             dns: self.dns,
             forward: self.forward,
@@ -132,19 +132,22 @@ fn start_gate(
     shut: Vec<Prefix>,
     record: &mut NetworkRecord,
 ) -> Result<(), NetworkError> {
-    let at = SocketAddr::from((GATEWAY, gate::PORT));
-    let questions = UdpSocket::bind(at).map_err(step("listen for questions"))?;
-    let streams = TcpListener::bind(at).map_err(step("listen for questions"))?;
+    let at = |port| SocketAddr::from((GATEWAY, port));
+    let questions = UdpSocket::bind(at(gate::PORT)).map_err(step("listen for questions"))?;
+    let listen = |port| TcpListener::bind(at(port)).map_err(step("listen for the gate"));
+    let mut sockets: Vec<OwnedFd> = vec![questions.into(), listen(gate::PORT)?.into()];
+    if request.policy.list().is_some() {
+        sockets.push(listen(gate::STREAMS_PORT)?.into());
+    }
     let settings = GateSettings {
         access: Access {
-            policy: request.policy,
+            policy: request.policy.clone(),
             names: request.names.clone(),
             addresses: request.reachable.iter().map(|thing| thing.address()).collect(),
             shut,
         },
         dns: request.dns,
     };
-    let sockets = [questions.into(), streams.into()];
     gate::start(&request.launcher, settings, &sockets, |pid| {
         record.gate = Some(ProcessId::of(pid, false)?);
         record.rewrite(&request.run_dir)

@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::allow::{AllowEntry, WEB_PORTS};
 use super::ranges::{self, Prefix};
 
 /// The destinations that the machines of a pool reach beside their forge and its proxies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkPolicy {
     /// Nothing else.
@@ -18,23 +19,35 @@ pub enum NetworkPolicy {
     /// The internet, but neither this host nor private networks.
     #[default]
     Guarded,
+    /// These destinations.
+    Allow(Vec<AllowEntry>),
     /// Everything that this host reaches, and this host itself; no other machine.
     Open,
 }
 
 impl NetworkPolicy {
     /// Returns the word for the policy.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Guarded => "guarded",
+            Self::Allow(_) => "allow",
             Self::Open => "open",
         }
     }
 
     /// Returns true if the machine's gate resolves names. An open machine asks the DNS server itself.
-    pub(crate) fn has_gate(self) -> bool {
-        self != Self::Open
+    pub(crate) fn has_gate(&self) -> bool {
+        *self != Self::Open
+    }
+
+    /// Returns the list of a policy that lets through what it lists, and nothing else.
+    pub(crate) fn list(&self) -> Option<&[AllowEntry]> {
+        match self {
+            Self::None => Some(&[]),
+            Self::Allow(list) => Some(list),
+            Self::Guarded | Self::Open => None,
+        }
     }
 }
 
@@ -76,27 +89,42 @@ impl Access {
         if self.addresses.contains(&address) || self.policy == NetworkPolicy::Open {
             return Verdict::Allowed;
         }
+        let list = self.policy.list();
+        let networks = list.unwrap_or_default().iter().filter_map(AllowEntry::network);
+        let networks: Vec<Prefix> = networks.map(|(network, _)| network).collect();
+        // A list that names a private network means it.
+        if ranges::contain(&networks, address) {
+            return Verdict::Allowed;
+        }
         if ranges::contain(&self.shut, address) {
             return Verdict::Shut;
         }
-        match self.policy {
-            NetworkPolicy::Guarded | NetworkPolicy::Open => Verdict::Allowed,
-            NetworkPolicy::None if name.is_some_and(|name| self.lists(name)) => Verdict::Allowed,
-            NetworkPolicy::None => Verdict::Unlisted,
-        }
+        let is_listed = list.is_none() || name.is_some_and(|name| self.lists(name));
+        if is_listed { Verdict::Allowed } else { Verdict::Unlisted }
+    }
+
+    /// Returns true if the gate may connect the machine to a port of an address that it has found by this name.
+    pub(crate) fn may_connect(&self, name: &str, address: Ipv4Addr, port: u16) -> bool {
+        let list = self.policy.list().unwrap_or_default();
+        // The forge may have another address than at the machine's start.
+        let is_forge = self.is_forge(name) && WEB_PORTS.contains(&port);
+        (is_forge || list.iter().any(|entry| entry.lists_at(name, port)))
+            && self.decide(address.into(), Some(name)) == Verdict::Allowed
     }
 
     /// Returns true if the machine may learn the addresses of a name. A name in a question can carry data out, so an unlisted
     /// one never leaves this host.
     pub(crate) fn may_resolve(&self, name: &str) -> bool {
-        match self.policy {
-            NetworkPolicy::Guarded | NetworkPolicy::Open => true,
-            NetworkPolicy::None => self.lists(name),
-        }
+        self.policy.list().is_none() || self.lists(name)
     }
 
     fn lists(&self, name: &str) -> bool {
-        self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name))
+        let list = self.policy.list().unwrap_or_default();
+        self.is_forge(name) || list.iter().any(|entry| entry.lists(name))
+    }
+
+    fn is_forge(&self, name: &str) -> bool {
+        self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 }
 
@@ -163,6 +191,41 @@ mod tests {
         }
     }
 
+    fn listed() -> NetworkPolicy {
+        let list = ["example.com", "*.example.org:22", "10.1.0.0/16:5432"];
+        NetworkPolicy::Allow(list.iter().map(|text| text.parse().expect("an entry")).collect())
+    }
+
+    #[test]
+    fn a_list_lets_through_its_names_at_its_ports_and_its_networks_even_if_they_are_private() {
+        let access = access(listed());
+        for (name, is_listed) in [
+            ("example.com", true),
+            ("a.example.org", true),
+            ("ghes.example", true),
+            ("www.example.com", false),
+            ("example.org", false),
+        ] {
+            assert_eq!(access.may_resolve(name), is_listed, "{name}");
+        }
+        let public = Ipv4Addr::new(198, 51, 100, 7);
+        for (name, address, port, is_let_through) in [
+            ("example.com", public, 443, true),
+            ("example.com", public, 22, false),
+            ("a.example.org", public, 22, true),
+            ("a.example.org", public, 443, false),
+            ("ghes.example", public, 443, true),
+            ("ghes.example", public, 22, false),
+            ("evil.example", public, 443, false),
+            ("example.com", Ipv4Addr::new(10, 9, 0, 1), 443, false),
+        ] {
+            assert_eq!(access.may_connect(name, address, port), is_let_through, "{name} {address}:{port}");
+        }
+        assert_eq!(access.decide([10, 1, 2, 3].into(), None), Verdict::Allowed);
+        assert_eq!(access.decide([10, 2, 2, 3].into(), None), Verdict::Shut);
+        assert_eq!(access.decide(public.into(), Some("evil.example")), Verdict::Unlisted);
+    }
+
     #[test]
     fn an_open_machine_reaches_private_addresses_too() {
         assert_eq!(decide(NetworkPolicy::Open, "10.1.2.3"), Verdict::Allowed);
@@ -200,7 +263,8 @@ mod tests {
 
         #[test]
         fn the_form_of_an_address_changes_no_verdict(address in addresses()) {
-            for policy in [NetworkPolicy::None, NetworkPolicy::Guarded, NetworkPolicy::Open] {
+            let all = [NetworkPolicy::None, NetworkPolicy::Guarded, listed(), NetworkPolicy::Open];
+            for policy in all {
                 let access = access(policy);
                 let mapped = IpAddr::V6(address.to_ipv6_mapped());
                 prop_assert_eq!(access.decide(mapped, None), access.decide(address.into(), None));

@@ -48,6 +48,12 @@ impl Prefix {
         self.length <= other.length && differing == 0
     }
 
+    /// Returns true if its address has no bits behind its length.
+    pub(super) fn is_whole(self) -> bool {
+        let hosts = u32::MAX.checked_shr(self.length.into()).unwrap_or_default();
+        self.address.to_bits() & hosts == 0
+    }
+
     /// Returns its first and its last address.
     #[cfg(test)]
     pub(super) fn ends(self) -> (Ipv4Addr, Ipv4Addr) {

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::address::{GATEWAY, GUEST, RANGE};
+use super::allow::{AllowEntry, Ports};
+use super::gate::STREAMS_PORT;
 use super::policy::NetworkPolicy;
 use super::ranges::Prefix;
 
@@ -80,7 +82,7 @@ pub(super) struct HostMachine {
 /// The variable parts of the rules in a VM's namespace.
 #[derive(Debug)]
 pub(super) struct NamespaceRules<'a> {
-    pub(super) policy: NetworkPolicy,
+    pub(super) policy: &'a NetworkPolicy,
     /// The addresses of the forge.
     pub(super) reachable: &'a [Reachable],
     /// The DNS server. The gate asks it, or the guest if there is no gate.
@@ -102,6 +104,12 @@ impl NamespaceRules<'_> {
                 "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 goto names"
             );
         }
+        if self.policy.list().is_some() {
+            let _ = write!(
+                rules,
+                "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} tcp dport {STREAMS_PORT} goto exception"
+            );
+        }
         if let Some(port) = self.forward {
             let _ = write!(
                 rules,
@@ -119,23 +127,36 @@ impl NamespaceRules<'_> {
             let (address, protocol, port) = (thing.address, thing.protocol(), thing.port);
             let _ = writeln!(rules, "    ip daddr {address} {protocol} dport {port} goto exception");
         }
-        let shut = self.shut.iter().map(Prefix::to_string).collect::<Vec<_>>().join(", ");
-        let _ = match self.policy {
-            NetworkPolicy::None => write!(rules, "    reject with icmp type admin-prohibited"),
-            NetworkPolicy::Guarded => {
-                writeln!(rules, "    ip daddr {{ {shut} }} reject with icmp type admin-prohibited")
-            }
-            NetworkPolicy::Open => Ok(()),
-        };
-        if self.policy != NetworkPolicy::None {
-            let _ = write!(
-                rules,
-                "    ct state new limit rate over {CONNECTIONS_PER_SECOND_MAX}/second burst {CONNECTIONS_MAX} packets drop
-    ct state new ct count over {CONNECTIONS_MAX} drop
-    accept"
-            );
+        for network in self.networks() {
+            let _ = writeln!(rules, "    {network} goto world");
         }
+        let _ = match self.policy {
+            NetworkPolicy::None | NetworkPolicy::Allow(_) => {
+                write!(rules, "    reject with icmp type admin-prohibited")
+            }
+            NetworkPolicy::Guarded => write!(
+                rules,
+                "    ip daddr {{ {} }} reject with icmp type admin-prohibited\n    goto world",
+                self.shut()
+            ),
+            NetworkPolicy::Open => write!(rules, "    goto world"),
+        };
         rules
+    }
+
+    fn shut(&self) -> String {
+        self.shut.iter().map(Prefix::to_string).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns what matches packets to the networks of the list.
+    fn networks(&self) -> Vec<String> {
+        let networks = self.policy.list().unwrap_or_default().iter().filter_map(AllowEntry::network);
+        let matching = networks.map(|(network, ports)| match ports {
+            Ports::Web => format!("ip daddr {network} meta l4proto {{ tcp, udp }} th dport {{ 80, 443 }}"),
+            Ports::One(port) => format!("ip daddr {network} meta l4proto {{ tcp, udp }} th dport {port}"),
+            Ports::All => format!("ip daddr {network}"),
+        });
+        matching.collect()
     }
 
     /// Returns the rules for packets of the gate: it asks the DNS server, and reaches nothing else. Its questions take entries
@@ -148,11 +169,28 @@ impl NamespaceRules<'_> {
         format!(
             "
     ct state new limit rate over {CONNECTIONS_PER_SECOND_MAX}/second burst {NAMES_MAX} packets drop
-    oifname \"{UPLINK}\" ip daddr {dns} meta l4proto {{ tcp, udp }} th dport 53 accept"
+    oifname \"{UPLINK}\" ip daddr {dns} meta l4proto {{ tcp, udp }} th dport 53 accept{}",
+            self.output_of_connections()
         )
     }
 
-    /// Returns the chain that leads every question of the guest to its gate, whichever server it asks.
+    /// Returns the rules for the connections that the gate makes for the guest. The gate has judged them, and the shut ranges
+    /// stay shut even if it errs.
+    fn output_of_connections(&self) -> String {
+        if self.policy.list().is_none() {
+            return String::new();
+        }
+        format!(
+            "
+    ip daddr {{ {} }} drop
+    ct state new ct count over {CONNECTIONS_MAX} drop
+    oifname \"{UPLINK}\" meta l4proto tcp accept",
+            self.shut()
+        )
+    }
+
+    /// Returns the chain that leads every question of the guest to its gate, whichever server it asks; and if the policy is a
+    /// list, each connection to an address that is no exception.
     fn prerouting(&self) -> String {
         if !self.policy.has_gate() {
             return String::new();
@@ -160,10 +198,29 @@ impl NamespaceRules<'_> {
         format!(
             "  chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname \"{TAP}\" ip saddr {GUEST} meta l4proto {{ tcp, udp }} th dport 53 dnat to {GATEWAY}
+    iifname \"{TAP}\" ip saddr {GUEST} meta l4proto {{ tcp, udp }} th dport 53 dnat to {GATEWAY}{}
   }}
-"
+",
+            self.led_connections()
         )
+    }
+
+    fn led_connections(&self) -> String {
+        if self.policy.list().is_none() {
+            return String::new();
+        }
+        let mut rules = String::new();
+        for thing in self.reachable.iter().filter(|thing| !thing.udp) {
+            let _ = write!(rules, "\n    ip daddr {} tcp dport {} return", thing.address, thing.port);
+        }
+        for network in self.networks() {
+            let _ = write!(rules, "\n    {network} return");
+        }
+        let _ = write!(
+            rules,
+            "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr != {GATEWAY} meta l4proto tcp dnat to {GATEWAY}:{STREAMS_PORT}"
+        );
+        rules
     }
 }
 
@@ -193,6 +250,11 @@ table ip dayfly {{
     iifname \"{TAP}\" ip daddr {GATEWAY} reject with icmp type admin-prohibited
   }}
   chain exception {{
+    ct state new ct count over {CONNECTIONS_MAX} drop
+    accept
+  }}
+  chain world {{
+    ct state new limit rate over {CONNECTIONS_PER_SECOND_MAX}/second burst {CONNECTIONS_MAX} packets drop
     ct state new ct count over {CONNECTIONS_MAX} drop
     accept
   }}
@@ -303,7 +365,13 @@ mod tests {
     fn rules_of(policy: NetworkPolicy) -> String {
         let shut = ranges::shut(&[Prefix::of(Ipv4Addr::new(203, 0, 113, 1), 32)]);
         let dns = Ipv4Addr::new(1, 1, 1, 1);
-        namespace(&NamespaceRules { policy, reachable: &reachable(), dns, forward: Some(4321), shut: &shut })
+        namespace(&NamespaceRules {
+            policy: &policy,
+            reachable: &reachable(),
+            dns,
+            forward: Some(4321),
+            shut: &shut,
+        })
     }
 
     #[test]
@@ -314,6 +382,13 @@ mod tests {
     #[test]
     fn a_guest_with_the_policy_none_reaches_its_forge_and_its_gate() {
         insta::assert_snapshot!(rules_of(NetworkPolicy::None));
+    }
+
+    #[test]
+    fn a_guest_with_a_list_reaches_its_networks_and_the_gate_alone() {
+        let list = ["example.com", "10.1.0.0/16:5432", "192.0.2.0/24:*"];
+        let list = list.iter().map(|text| text.parse().expect("an entry")).collect();
+        insta::assert_snapshot!(rules_of(NetworkPolicy::Allow(list)));
     }
 
     #[test]

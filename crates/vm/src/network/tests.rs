@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::UnshareFlags;
 
 use self::names::{answer_names, read_message, write_message};
-use super::gate::messages;
+use super::gate::{hellos, messages};
 use super::netlink::{Netlink, Route};
 use super::policy::NetworkPolicy;
 use super::{Connection, address, forwarding, record, tap};
@@ -54,7 +54,13 @@ fn serve(listener: TcpListener, word: &'static str) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut stream = stream;
-            let _ = stream.write_all(word.as_bytes());
+            std::thread::spawn(move || {
+                let _ = stream.write_all(word.as_bytes());
+                // A socket that is closed with unread bytes resets its connection.
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            });
         }
     });
 }
@@ -74,7 +80,9 @@ fn make_world(addresses: &[Ipv4Addr]) {
             world.add_address(index, address, 32).unwrap();
         }
         world.add_route(Route::Network(ROUTER, 32, index)).unwrap();
-        serve(TcpListener::bind("0.0.0.0:80").unwrap(), "world");
+        for port in [22, 80, 443] {
+            serve(TcpListener::bind(("0.0.0.0", port)).unwrap(), "world");
+        }
         for address in at {
             answer_names(address);
         }
@@ -157,6 +165,19 @@ impl Guest {
             write_message(&mut stream, &asked);
             let (code, addresses) = messages::outcome(&asked, &read_message(&mut stream)?);
             Some(addresses.first().map_or_else(|| format!("code {code}"), ToString::to_string))
+        })
+    }
+
+    /// Connects, sends these bytes, and returns the server's word.
+    fn says(&self, to: &str, first: &[u8]) -> Option<String> {
+        let (to, first) = (to.parse().unwrap(), first.to_vec());
+        self.does(move || {
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&first).ok()?;
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).ok()?;
+            Some(String::from_utf8_lossy(&word).into_owned())
         })
     }
 

@@ -10,11 +10,12 @@ use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::webhook::WebhookQueue;
 use dayfly_forge::{ApiBase, Credential, Forge, ForgeOptions, RunnerScope};
 use dayfly_guest::variables;
-use dayfly_vm::Mount;
+use dayfly_vm::{AllowEntry, DriverKind, Mount, NetworkPolicy};
 use secrecy::SecretString;
 
 use super::credential::{CredentialOptions, credential};
 use crate::cli::LoopOptions;
+use crate::cli::runner::GuestArgs;
 use crate::config::Schedule;
 use crate::exit::{Failure, Result};
 use crate::settings::Places;
@@ -108,7 +109,7 @@ impl PoolRequest {
         mounts.extend(dir.map(|dir| guest_programs(dir, guest_dir, places)).transpose()?);
         let named = args.runtime.as_deref().filter(|word| !["", "auto"].contains(word));
         let driver = named.map(str::parse).transpose().map_err(Failure::usage)?;
-        rules::network(args.guest.network.policy(), driver, &forge).map_err(Failure::usage)?;
+        let network = network(&args.guest, driver, &forge)?;
         let guest_settings = std::env::vars().filter(|(name, value)| variables::is_for_guest(name, value));
         let machine = MachineSpec { driver, max_age: args.max_age.0, ..args.machine.spec() };
         let spec = PoolSpec {
@@ -120,7 +121,7 @@ impl PoolRequest {
             repeat: u32::try_from(args.looping.repeat).ok().and_then(NonZeroU32::new),
             lifetime: args.looping.terminate.filter(|&seconds| seconds > 0).map(Duration::from_secs),
             dns: args.guest.dns,
-            network: args.guest.network.policy(),
+            network,
             mounts,
             entrypoint,
             user: args.guest.user.clone(),
@@ -203,6 +204,17 @@ fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Resu
     };
     rules::guest_programs_are_there(&host).map_err(Failure::usage)?;
     rules::guest_programs(dir, host).map_err(|why| Failure::usage(format!("-D {why}")))
+}
+
+/// Returns the network policy of the options, with its list.
+fn network(args: &GuestArgs, driver: Option<DriverKind>, forge: &ApiBase) -> Result<NetworkPolicy> {
+    let given = args.allow.iter().filter(|text| !text.is_empty());
+    let list: Vec<AllowEntry> =
+        given.map(|text| text.parse().map_err(Failure::usage)).collect::<Result<_>>()?;
+    rules::allow(args.network, list.len()).map_err(|(_, why)| Failure::usage(why))?;
+    let policy = args.network.policy(list);
+    rules::network(&policy, driver, forge).map_err(Failure::usage)?;
+    Ok(policy)
 }
 
 #[cfg(test)]

@@ -217,10 +217,7 @@ fn spec(
     let mounts = guest::mounts(table);
     guest::settings(table);
     let hooks = guest::hooks(table);
-    if let Some(forge) = forge {
-        let network = rules::network(pool.network.policy(), pool.driver, &forge.url);
-        let _ = table.take("network", network);
-    }
+    let network = guest::network(table, forge);
     if let Some(why) = pool.keep_failed.and_then(|_| why_none_is_kept(pool)) {
         let key = table.key("keep_failed");
         table.findings.warning(&key, format!("this has no effect, because {why}"), None);
@@ -241,7 +238,7 @@ fn spec(
         lifetime: pool.lifetime.map(|time| time.0),
         demand: demand::of_spec(pool, sources),
         dns: pool.dns,
-        network: pool.network.policy(),
+        network: network?,
         mounts: mounts?,
         entrypoint: guest::entrypoint(pool),
         user: pool.user.clone(),

@@ -18,7 +18,7 @@ fn a_pool_without_keys_is_what_a_loop_without_options_is() {
     let Command::Runner(args) = cli.command else { panic!("not a runner") };
     assert_eq!(spec.machine, MachineSpec { max_age: args.max_age.0, ..args.machine.spec() });
     assert_eq!(spec.prefix, args.looping.prefix);
-    assert_eq!(spec.network, args.guest.network.policy());
+    assert_eq!(spec.network, args.guest.network.policy(Vec::new()));
     assert_eq!((spec.dns, &spec.user, spec.update), (args.guest.dns, &args.guest.user, args.guest.update));
     assert_eq!(
         (&spec.group, spec.forge.clone()),

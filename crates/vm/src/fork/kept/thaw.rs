@@ -66,7 +66,7 @@ pub async fn thaw(host: &VmHost, kept: &LockedMachine, has_network: bool) -> Res
     let (about, vmm) = (&machine.manifest().about, &machine.manifest().vmm);
     let platform = platform(host.qemu.as_deref(), vmm)?;
     walls::require(Some(platform.program()), DriverKind::Qemu, &about.require)?;
-    let policy = if has_network { about.network } else { NetworkPolicy::None };
+    let policy = if has_network { about.network.clone() } else { NetworkPolicy::None };
     let network = Network::new(policy, about.dns);
     // The guest has agreed with a card of this kind on offloading.
     if network::card(&network) != vmm.card {

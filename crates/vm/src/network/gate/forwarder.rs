@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -10,6 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 
 use super::message::{NoQuery, Outcome, Query, Reply, kind};
+use super::resolved::Resolved;
 use crate::network::policy::{Access, Verdict};
 
 /// Number of times that a question is sent by UDP.
@@ -24,7 +26,8 @@ const UDP_REPLY_MAX: usize = 4096;
 /// Answers the questions of one machine.
 #[derive(Debug)]
 pub(super) struct Forwarder {
-    access: Access,
+    access: Arc<Access>,
+    resolved: Arc<Mutex<Resolved>>,
     server: SocketAddr,
 }
 
@@ -38,9 +41,9 @@ enum Plan {
 }
 
 impl Forwarder {
-    /// Returns a forwarder to this DNS server.
-    pub(super) fn new(access: Access, server: SocketAddr) -> Self {
-        Self { access, server }
+    /// Returns a forwarder to this DNS server, which remembers the addresses that it answers with if the policy is a list.
+    pub(super) fn new(access: Arc<Access>, resolved: Arc<Mutex<Resolved>>, server: SocketAddr) -> Self {
+        Self { access, resolved, server }
     }
 
     /// Returns the answer to a message; none if it deserves none.
@@ -54,10 +57,14 @@ impl Forwarder {
             return Some(query.ends(outcome));
         }
         let Ok(reply) = ask(self.server, &query).await else { return Some(query.ends(Outcome::Failed)) };
-        Some(match self.is_fit(&query, &reply) {
-            true => query.answer(&reply, is_udp),
-            false => query.ends(Outcome::NoName),
-        })
+        if !self.is_fit(&query, &reply) {
+            return Some(query.ends(Outcome::NoName));
+        }
+        if self.access.policy.list().is_some() {
+            let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+            resolved.insert(&query.name, &reply.addresses, reply.lifetime, std::time::Instant::now());
+        }
+        Some(query.answer(&reply, is_udp))
     }
 
     fn plan(&self, query: &Query) -> Plan {
@@ -138,7 +145,8 @@ mod tests {
 
     fn forwarder(policy: NetworkPolicy, server: SocketAddr) -> Forwarder {
         let (names, addresses) = (vec!["ghes.example".to_owned()], vec![Ipv4Addr::new(192, 168, 7, 7)]);
-        Forwarder::new(Access { policy, names, addresses, shut: ranges::shut(&[]) }, server)
+        let access = Access { policy, names, addresses, shut: ranges::shut(&[]) };
+        Forwarder::new(Arc::new(access), Arc::default(), server)
     }
 
     /// Starts a DNS server that answers every question with these addresses, by UDP with as many as fit.

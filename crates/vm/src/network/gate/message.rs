@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::time::Duration;
 
 /// Length of a header.
 const HEADER: usize = 12;
@@ -131,6 +132,8 @@ fn behind_name(bytes: &[u8], start: usize) -> Option<usize> {
 struct Record {
     kind: u16,
     class: u16,
+    /// Time for which it holds, seconds.
+    lifetime_s: u32,
     data: Range<usize>,
 }
 
@@ -138,7 +141,8 @@ fn record(bytes: &[u8], start: usize) -> Option<Record> {
     let at = behind_name(bytes, start)?;
     let data = at + 10..at + 10 + usize::from(number(bytes, at + 8)?);
     bytes.get(data.clone())?;
-    Some(Record { kind: number(bytes, at)?, class: number(bytes, at + 2)?, data })
+    let lifetime_s = u32::from_be_bytes(bytes.get(at + 4..at + 8)?.try_into().ok()?);
+    Some(Record { kind: number(bytes, at)?, class: number(bytes, at + 2)?, lifetime_s, data })
 }
 
 impl Query {
@@ -175,7 +179,7 @@ impl Query {
         let question = bytes.get(HEADER..at)?.to_vec();
         let mut udp_max = None;
         for _ in 0..additional {
-            let Record { kind, class, data } = record(bytes, at)?;
+            let Record { kind, class, data, .. } = record(bytes, at)?;
             // The class of this record is a length (RFC 6891).
             udp_max = if kind == kind::OPT { Some(usize::from(class)) } else { udp_max };
             at = data.end;
@@ -245,6 +249,8 @@ pub(super) struct Reply {
     authorities: u16,
     /// The addresses in it.
     pub(super) addresses: Vec<IpAddr>,
+    /// Time for which the addresses hold.
+    pub(super) lifetime: Duration,
 }
 
 impl Reply {
@@ -258,23 +264,22 @@ impl Reply {
             return None;
         }
         if flags & FLAG_TRUNCATED != 0 {
-            return Some(Self {
-                flags,
-                records: bytes[..end].to_vec(),
-                answers: 0,
-                authorities: 0,
-                addresses: Vec::new(),
-            });
+            let (records, addresses, lifetime) = (bytes[..end].to_vec(), Vec::new(), Duration::ZERO);
+            return Some(Self { flags, records, answers: 0, authorities: 0, addresses, lifetime });
         }
         let (answers, authorities) = (number(bytes, 6)?, number(bytes, 8)?);
-        let (mut at, mut addresses) = (end, Vec::new());
+        let (mut at, mut addresses, mut lifetime_s) = (end, Vec::new(), u32::MAX);
         // Each record takes at least eleven bytes, so the message's length bounds this.
         for _ in 0..u32::from(answers) + u32::from(authorities) {
             let record = record(bytes, at)?;
             at = record.data.end;
-            addresses.extend(address(&record, bytes));
+            if let Some(address) = address(&record, bytes) {
+                addresses.push(address);
+                lifetime_s = lifetime_s.min(record.lifetime_s);
+            }
         }
-        Some(Self { flags, records: bytes[..at].to_vec(), answers, authorities, addresses })
+        let lifetime = Duration::from_secs(lifetime_s.into());
+        Some(Self { flags, records: bytes[..at].to_vec(), answers, authorities, addresses, lifetime })
     }
 
     /// Returns true if the reply was too long for UDP.

@@ -1,4 +1,5 @@
-//! The gate of a machine's network: the process that resolves names for it.
+//! The gate of a machine's network: the process that resolves names for it, and passes its connections on if its policy is a
+//! list.
 //!
 //! ```text
 //!   guest ── any address, port 53 ── tap0 ─ rules ── 10.0.2.2:53 ── gate ── eg0 ── DNS server
@@ -12,15 +13,22 @@
 //! the walls of a VMM (a user of its own, an empty root, no capabilities, a filter of system calls; `launch`), and the rules let
 //! it reach the DNS server alone. So a guest that took it over would win the DNS server. It exits with the machine's card.
 //!
+//! If the policy is a list, the rules also lead the guest's connections to the gate, which makes its own to the same address if
+//! the list allows it ([`streams`]). A guest that took such a gate over would win all addresses that are not shut.
+//!
 //! The gate has no cache, because its DNS server has one.
 
+mod first_words;
 mod forwarder;
 mod message;
+mod resolved;
 mod server;
+mod streams;
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,11 +42,15 @@ use super::rules::TAP;
 use crate::launch::{self, LaunchError, LaunchOrder, Launcher, NetworkPlace, OwnRoot, Task, User};
 use crate::machine::record::ProcessId;
 use forwarder::Forwarder;
+use resolved::Resolved;
+use streams::Streams;
 #[cfg(test)]
-pub(super) use message::tests as messages;
+pub(super) use {first_words::tests as hellos, message::tests as messages};
 
 /// The port of questions.
 pub(super) const PORT: u16 = 53;
+/// The port of connections that the rules lead to the gate.
+pub(super) const STREAMS_PORT: u16 = 54;
 /// Longest time that a killed gate may take to exit.
 const EXIT_LIMIT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// Time between two looks at the card, in case the kernel's message about its end was lost.
@@ -62,7 +74,9 @@ pub(crate) struct Gate {
     /// The socket for questions by UDP.
     questions: OwnedFd,
     /// The listener for questions by TCP.
-    streams: OwnedFd,
+    questions_by_tcp: OwnedFd,
+    /// The listener for connections, if the policy is a list.
+    connections: Option<OwnedFd>,
     /// The kernel's messages about the links of the machine's network.
     links: OwnedFd,
 }
@@ -71,7 +85,7 @@ pub(crate) struct Gate {
 pub(super) fn start(
     launcher: &Launcher,
     settings: GateSettings,
-    sockets: &[OwnedFd; 2],
+    sockets: &[OwnedFd],
     record: impl FnOnce(u32) -> io::Result<()>,
 ) -> Result<(), LaunchError> {
     let order = LaunchOrder {
@@ -99,25 +113,38 @@ pub(super) fn end(gate: &ProcessId) -> io::Result<()> {
 }
 
 impl Gate {
-    /// Returns a gate with these sockets, in the calling thread's namespace.
+    /// Returns a gate with these sockets (for questions by UDP and by TCP, and for connections if the policy is a list), in
+    /// the calling thread's namespace.
     pub(crate) fn new(settings: GateSettings, sockets: Vec<OwnedFd>) -> io::Result<Self> {
         let _ = rustix::thread::set_name(c"dayfly-gate");
-        let [questions, streams] =
-            <[OwnedFd; 2]>::try_from(sockets).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut sockets = sockets.into_iter();
+        let (Some(questions), Some(questions_by_tcp)) = (sockets.next(), sockets.next()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let links = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         rustix::net::bind(&links, &SocketAddrNetlink::new(0, LINKS))?;
-        Ok(Self { settings, questions, streams, links })
+        Ok(Self { settings, questions, questions_by_tcp, connections: sockets.next(), links })
     }
 
     /// Serves until the machine's card is gone.
     pub(crate) fn serve(self) -> io::Result<()> {
-        let Self { settings: GateSettings { access, dns }, questions, streams, links } = self;
-        let forwarder = Forwarder::new(access, (dns, PORT).into());
+        let Self { settings: GateSettings { access, dns }, questions, questions_by_tcp, connections, links } =
+            self;
+        let (access, resolved) = (Arc::new(access), Arc::<Mutex<Resolved>>::default());
+        let forwarder = Forwarder::new(Arc::clone(&access), Arc::clone(&resolved), (dns, PORT).into());
+        let streams = Streams::new(access, resolved);
+        let passing = async {
+            match connections {
+                Some(listener) => streams.serve(listener.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         runtime.block_on(async {
             tokio::select! {
-                served = server::serve(forwarder, questions.into(), streams.into()) => served,
+                served = server::serve(forwarder, questions.into(), questions_by_tcp.into()) => served,
+                served = passing => served,
                 gone = card_gone(links) => gone,
             }
         })

@@ -45,6 +45,61 @@ fn a_machine_with_the_policy_none_reaches_and_resolves_its_forge_alone() {
 }
 
 #[test]
+fn a_machine_with_a_list_reaches_listed_names_at_their_addresses_and_listed_networks() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let all = ["10.53.0.53", "203.0.113.80", "203.0.113.81", "192.0.2.80", "10.1.2.3", "192.168.7.8"];
+    make_world(&all.map(|text| text.parse().unwrap()));
+    let list =
+        ["*.list.example", "a-203-0-113-81.ssh:22", "10.1.0.0/16:80"].map(|text| text.parse().unwrap());
+    let network = Network {
+        egress: Egress::Policy(NetworkPolicy::Allow(list.to_vec())),
+        ..wish(&["192.168.7.8:80"], "10.53.0.53", None)
+    };
+    let (folder, guest) = guest_with(&network);
+    let world = Some("world".to_owned());
+    let (name, at) = ("a-203-0-113-80.list.example", "203.0.113.80:443");
+    assert_eq!(guest.says(at, &hellos::hello(name)), None, "no listed name has led there yet");
+    assert_eq!(guest.resolves(name, "10.0.2.2").as_deref(), Some("203.0.113.80"));
+    assert_eq!(guest.resolves("a-203-0-113-81.ssh", "10.0.2.2").as_deref(), Some("203.0.113.81"));
+    assert_eq!(guest.resolves("a-192-0-2-80.evil", "10.0.2.2").as_deref(), Some("code 3"));
+    assert_eq!(
+        guest.resolves("a-10-1-2-4.list.example", "10.0.2.2").as_deref(),
+        Some("10.1.2.4"),
+        "a listed network"
+    );
+    assert_eq!(guest.says(at, &hellos::hello(name)), world);
+    let request = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    assert_eq!(guest.says("203.0.113.80:80", &request(name)), world);
+    assert_eq!(
+        guest.says("203.0.113.81:22", b""),
+        world,
+        "a port that is listed needs no name in the first bytes"
+    );
+    assert_eq!(guest.says("10.1.2.3:80", b""), world, "a listed network");
+    assert_eq!(guest.says("192.168.7.8:80", b""), world, "the forge");
+    for (to, first) in [
+        (at, hellos::hello("a-203-0-113-81.list.example")),
+        (at, hellos::hello("www.evil")),
+        (at, request(name)),
+        ("203.0.113.80:80", request("www.evil")),
+        ("203.0.113.80:80", hellos::hello(name)),
+        ("203.0.113.80:22", Vec::new()),
+        ("203.0.113.81:443", hellos::hello("a-203-0-113-81.ssh")),
+        ("192.0.2.80:443", hellos::hello(name)),
+        ("10.1.2.3:443", hellos::hello(name)),
+        ("203.0.113.1:80", request(name)),
+        ("10.0.2.2:54", hellos::hello(name)),
+        ("10.0.2.2:80", request(name)),
+    ] {
+        assert_eq!(guest.says(to, &first), None, "{to} {}", String::from_utf8_lossy(&first));
+    }
+    record::remove(folder.path()).unwrap();
+}
+
+#[test]
 fn an_open_machine_reaches_private_addresses_and_its_host_also_after_a_flush() {
     if !is_root() {
         return;

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use dayfly_fleet::pool::HookFiles;
 use dayfly_guest::variables;
-use dayfly_vm::{Entrypoint, Mount};
+use dayfly_vm::{AllowEntry, Entrypoint, Mount, NetworkPolicy};
 
 use super::Table;
 use crate::config::pool_file::PoolFile;
+use crate::config::reader::did_you_mean;
+use crate::config::resolved::ForgeConfig;
+use crate::config::schema::nearest;
 use crate::config::{reader, secret};
 use crate::exit::Failure;
 use crate::rules;
@@ -40,6 +43,36 @@ fn guest_programs(table: &mut Table<'_, '_>, dir: &Path) -> Option<Mount> {
     let key = if table.has("guest_dir") { key } else { table.key("dir") };
     table.findings.on_this_host(&key, || rules::guest_programs_are_there(&folder).map_err(Failure::usage));
     table.take("dir", rules::guest_programs(dir, folder))
+}
+
+/// Returns the network policy, with its list.
+pub(super) fn network(table: &mut Table<'_, '_>, forge: Option<&ForgeConfig>) -> Option<NetworkPolicy> {
+    let pool = table.pool;
+    let mut list = Vec::new();
+    for (index, text) in pool.allow.iter().enumerate() {
+        let entry = text.parse::<AllowEntry>();
+        let preset = nearest(text, ["github"]).filter(|_| entry.is_err()).map(did_you_mean);
+        match entry {
+            Ok(entry) => list.push(entry),
+            Err(why) => table.error(&format!("allow[{index}]"), why, preset),
+        }
+    }
+    if let Err((key, why)) = rules::allow(pool.network, pool.allow.len()) {
+        table.error(key, why, None);
+    }
+    let policy = pool.network.policy(list);
+    let forge = forge?;
+    table.take("network", rules::network(&policy, pool.driver, &forge.url))?;
+    if let NetworkPolicy::Allow(list) = &policy
+        && forge.url.is_github()
+        && !list.is_empty()
+        && !list.iter().any(AllowEntry::is_github)
+    {
+        let message = "the preset github is not in the list, and a runner of GitHub needs most of its names";
+        let key = table.key("allow");
+        table.findings.warning(&key, message.to_owned(), Some("add \"github\"".to_owned()));
+    }
+    Some(policy)
 }
 
 /// Returns the entrypoint as the machine sees it.
