@@ -76,6 +76,7 @@ fn run(parsed: Parsed) -> exit::Result<ExitCode> {
         Command::Jobs(args) => logged(&common, async |places| commands::jobs::run(places, &args)),
         Command::Why(args) => logged(&common, async |places| commands::why::run(places, &args)),
         Command::Runs(args) => logged(&common, async |places| commands::runs::run(places, &args)),
+        Command::Net(args) => logged(&common, async |places| commands::net::run(places, &args)),
         Command::Usage(args) => logged(&common, async |places| commands::usage::run(places, &args)),
         Command::Clear(args) => {
             let is_argument = |id: &str| cli::is_argument(&matches, id);

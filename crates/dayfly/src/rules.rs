@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dayfly_fleet::pool::Registration;
 use dayfly_forge::ApiBase;
-use dayfly_vm::{DriverKind, Entrypoint, Mount, NetworkPolicy};
+use dayfly_vm::{AllowEntry, DriverKind, Entrypoint, Mount, NetworkPolicy};
 use secrecy::SecretString;
 
 use crate::cli::{NetworkWord, RegistrationWord};
@@ -80,13 +80,25 @@ pub(crate) fn mount_is_there(mount: &Mount) -> Result<(), String> {
 /// Checks that a list of destinations stands with the policy that it is for. Returns the key that is wrong, too.
 ///
 /// # Errors
-/// The policy has no list, or the list is for another policy.
+/// The policy needs a list and has none, or the list is for a policy without one.
 pub(crate) fn allow(word: NetworkWord, count: usize) -> Result<(), (&'static str, &'static str)> {
-    match (word == NetworkWord::Allow, count) {
-        (true, 0) => Err(("network", "network = allow needs a list of destinations (allow)")),
-        (false, 1..) => Err(("allow", "a list of destinations has a meaning only with network = allow")),
-        (true, _) | (false, 0) => Ok(()),
+    match (word, count) {
+        (NetworkWord::Allow, 0) => Err(("network", "network = allow needs a list of destinations (allow)")),
+        // An audit without a list records all that a list would have to hold.
+        (NetworkWord::Allow | NetworkWord::Audit, _) | (_, 0) => Ok(()),
+        (_, 1..) => Err(("allow", "a list of destinations has a meaning only with network = allow or audit")),
     }
+}
+
+/// Returns the network policy of these options.
+///
+/// # Errors
+/// A destination cannot be read, or the list does not stand with the policy.
+pub(crate) fn policy(word: NetworkWord, list: &[String]) -> Result<NetworkPolicy, String> {
+    let given = list.iter().filter(|text| !text.is_empty());
+    let list = given.map(|text| text.parse()).collect::<Result<Vec<AllowEntry>, _>>()?;
+    allow(word, list.len()).map_err(|(_, why)| why.to_owned())?;
+    Ok(word.policy(list))
 }
 
 /// Checks that a network policy can be enforced.

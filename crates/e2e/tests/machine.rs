@@ -304,7 +304,7 @@ async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
         .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
         .collect();
     left.sort();
-    assert_eq!(left, ["console.log", "environment", "vmm.log"]);
+    assert_eq!(left, ["console.log", "environment", "network-use.json", "vmm.log"]);
 }
 
 #[tokio::test]

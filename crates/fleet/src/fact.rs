@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use dayfly_forge::RunnerScope;
 use dayfly_guest::protocol::{Milestone, Source};
 use dayfly_guest::runner_app::JobResult;
+use dayfly_vm::NetworkUse;
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
@@ -484,6 +485,11 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         memory_peak_mib: Option<u64>,
     },
+    /// The destinations that the machine has reached, and those that it was denied, as its gate and the kernel have counted them.
+    NetworkUsed {
+        /// The record.
+        network: Box<NetworkUse>,
+    },
     /// The VM and its disk are gone.
     VmGone {
         /// The way in which the VMM ended.
@@ -686,6 +692,7 @@ impl Fact {
                 | Self::DiskFailed { .. }
                 | Self::VmUsed { .. }
                 | Self::VmFrozen { .. }
+                | Self::NetworkUsed { .. }
                 | Self::SessionOpened { .. }
                 | Self::SessionEnded { .. }
                 | Self::Over { .. }
@@ -850,6 +857,7 @@ pub(crate) mod tests {
             Fact::EntrypointExited { code: Some(0), signal: None },
             Fact::DestroyingVm,
             Fact::VmUsed { cpus: 2, memory_mib: 1024, cpu_ms: Some(5), memory_peak_mib: Some(6) },
+            Fact::NetworkUsed { network: Box::new(network_use()) },
             Fact::VmGone { exit: text() },
             Fact::VmHandedOver,
             Fact::VmKept { folder: "/k".into() },
@@ -863,6 +871,30 @@ pub(crate) mod tests {
             Fact::Over { how: OverHow::JobDone, why: None, kind: None },
             Fact::Ended,
         ]
+    }
+
+    fn network_use() -> NetworkUse {
+        let reached = dayfly_vm::Destination {
+            names: vec!["a.example".to_owned()],
+            address: Some([192, 0, 2, 7].into()),
+            protocol: Some(dayfly_vm::Protocol::Tcp),
+            port: Some(443),
+            decision: dayfly_vm::Decision::Allowed,
+            reason: None,
+            times: 1,
+            sent: 2,
+            received: 3,
+        };
+        let asked = dayfly_vm::Destination {
+            address: None,
+            protocol: None,
+            port: None,
+            decision: dayfly_vm::Decision::Denied,
+            reason: Some(dayfly_vm::Reason::Unlisted),
+            ..reached.clone()
+        };
+        let policy = "allow".to_owned();
+        NetworkUse { policy, destinations: vec![asked, reached], left_out: 4, gate_killed: true }
     }
 
     /// Returns the record of a fact about the runner `0-aaaaaaa`.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use dayfly_forge::{Forge, ForgeError, RunnerScope};
 use dayfly_vm::EnvironmentDir;
 
-use crate::fact::{FactRecord, RegistrationEnd};
+use crate::fact::{Fact, FactRecord, Moment, RegistrationEnd};
 use crate::history::History;
 use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, machine_of, reserve_of};
 use crate::journal::{self, JournalContent, JournalError};
@@ -248,6 +248,7 @@ impl LeftRun<'_> {
         if let Some(forge) = forge {
             end_registration(self.state, forge).await?;
         }
+        let records = self.records_with_network().await;
         let damaged = dayfly_vm::destroy_leftover(&machine_of(self.folder)).await?;
         if let Some(forge) = forge.filter(|_| may_have_registered_itself(self.state)) {
             end_registration(self.state, forge).await?;
@@ -259,9 +260,23 @@ impl LeftRun<'_> {
             EnvironmentDir::open(&begun.environment, runner.id.as_str())?.clear()?;
         }
         // Its machine is gone and has freed its space, so the journal may wait for a disk with room.
-        self.history.keep_of_the_dead(self.records).map_err(RunSweepError::History)?;
+        self.history.keep_of_the_dead(&records).map_err(RunSweepError::History)?;
         std::fs::remove_dir_all(self.folder).map_err(RunSweepError::Folder)?;
         Ok(damaged)
+    }
+
+    /// Returns the records, with that of the machine's network if its process has died before telling it.
+    async fn records_with_network(&self) -> Vec<FactRecord> {
+        let mut records = self.records.to_vec();
+        let folder = machine_of(self.folder);
+        let is_told = records.iter().any(|record| matches!(record.fact, Fact::NetworkUsed { .. }));
+        let Some(last) = records.last().filter(|_| !is_told).cloned() else { return records };
+        let used = tokio::task::spawn_blocking(move || dayfly_vm::network_use(&folder)).await;
+        if let Ok(Some(network)) = used {
+            let fact = Fact::NetworkUsed { network: Box::new(network) };
+            records.push(FactRecord { at: Moment::now(), fact, ..last });
+        }
+        records
     }
 }
 
@@ -282,8 +297,9 @@ async fn end_registration(state: &RunnerState, forge: &Forge) -> Result<(), RunS
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use dayfly_vm::NetworkUse;
+
     use super::*;
-    use crate::fact::Fact;
     use crate::fact::tests::record;
     use crate::instance::Instance;
     use crate::journal::Journal;
@@ -357,6 +373,10 @@ pub(crate) mod tests {
         let busy = [Fact::StartingVm, Fact::AgentHello, Fact::JobStarted { job: "j".to_owned() }];
         let folder = abandoned_with(state.path(), &busy);
         let history = History::of(state.path());
+        let account = machine_of(&folder.join("runs/0-aaaaaaa")).join("network-use.json");
+        std::fs::create_dir_all(account.parent().expect("a folder")).expect("folder");
+        let network = NetworkUse { left_out: 3, ..NetworkUse::default() };
+        std::fs::write(&account, serde_json::to_vec(&network).expect("JSON")).expect("written");
         std::fs::write(history.folder(), "no folder").expect("in the way");
         let serving = [Serving { forge: forge(), serves: serves() }];
         let failed = sweep(state.path(), &serving, None).await.expect("swept");
@@ -373,7 +393,8 @@ pub(crate) mod tests {
             .filter(|fact| !matches!(fact, Fact::Begun { .. }))
             .collect();
         let died = Fact::Over { how: crate::fact::OverHow::ProcessDied, why: None, kind: None };
-        assert_eq!(facts, [&busy[..], &[died]].concat());
+        let used = Fact::NetworkUsed { network: Box::new(network) };
+        assert_eq!(facts, [&busy[..], &[used, died]].concat());
     }
 
     #[tokio::test]

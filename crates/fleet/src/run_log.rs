@@ -27,6 +27,8 @@ const LAST_ROOM: u64 = 1024;
 /// Room before those for the forge's report about the job, bytes. Its annotations have a bound of 16 KiB, and JSON may need
 /// six times as much.
 const FORGE_ROOM: u64 = 128 * 1024;
+/// Room before those for the record of the machine's network, bytes. It has 24 KiB of names, and 256 rows of some 200 bytes.
+const NETWORK_ROOM: u64 = 128 * 1024;
 /// Room before those for the lines of the runner app's own log files, which come after a failure, bytes. All other lines
 /// leave it free, so that a job which prints too much does not hide why it failed.
 const APP_LOG_ROOM: u64 = 1024 * 1024;
@@ -142,8 +144,11 @@ fn length_max(record: &FactRecord) -> u64 {
         | Fact::Over { .. }
         | Fact::RegistrationEnded { .. } => LENGTH_MAX - LAST_ROOM,
         Fact::JobConcluded { .. } => LENGTH_MAX - LAST_ROOM - END_ROOM,
-        _ if relayed_source(record) == Some(APP_LOG) => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM,
-        _ => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM - APP_LOG_ROOM,
+        Fact::NetworkUsed { .. } => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM,
+        _ if relayed_source(record) == Some(APP_LOG) => {
+            LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM - NETWORK_ROOM
+        }
+        _ => LENGTH_MAX - LAST_ROOM - END_ROOM - FORGE_ROOM - NETWORK_ROOM - APP_LOG_ROOM,
     }
 }
 

@@ -51,7 +51,9 @@ pub use machine::{
     TakeOverError, Vm, VmEvent, destroy_leftover, is_alive, may_live, take_over,
 };
 pub use mount::{Mount, MountError};
-pub use network::{AllowEntry, NetworkError, NetworkPolicy};
+pub use network::{
+    AllowEntry, Decision, Destination, NetworkError, NetworkPolicy, NetworkUse, Protocol, Reason, network_use,
+};
 pub use pace::{NoMemory, OVERCOMMIT};
 pub use spec::{
     Driver, Egress, Entrypoint, KrunSettings, Machine, Network, ProcessSettings, QemuSettings, VmSpec,

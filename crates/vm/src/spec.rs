@@ -182,7 +182,7 @@ impl VmSpec {
             Driver::Process(_) => {}
         }
         match &self.network.egress {
-            Egress::Policy(policy) if policy.list().is_some() => {
+            Egress::Policy(policy) if policy.leads_connections() => {
                 Err(StartError::NoPolicy { policy: policy.as_str(), driver: self.machine.driver.kind() })
             }
             Egress::Policy(_) | Egress::Shut => Ok(()),

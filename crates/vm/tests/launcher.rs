@@ -246,14 +246,14 @@ async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine()
     assert_eq!(links().len(), 1);
     dayfly_vm::destroy_leftover(&setting.run_dir()).await.unwrap();
     assert_eq!(links(), Vec::<String>::new());
-    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+    assert_eq!(setting.left(), ["console.log", "environment", "network-use.json", "vmm.log"]);
 
-    // Nothing is left if a machine cannot start after its network was created.
+    // If a machine cannot start after its network was created, the network's account is left, and goes with the run.
     fs::write(setting.vmm(), "").unwrap();
     fs::set_permissions(setting.vmm(), fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(setting.start(&setting.host(), open()).await, Err(StartError::Launch(_))));
     assert_eq!(links(), Vec::<String>::new());
-    assert_eq!(setting.left(), ["console.log", "environment", "vmm.log"]);
+    assert_eq!(setting.left(), ["console.log", "environment", "network-use.json", "vmm.log"]);
 }
 
 /// Returns the folders of the control groups of a machine, and the processes in them.

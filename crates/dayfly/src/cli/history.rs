@@ -1,6 +1,7 @@
-//! `dayfly runs`, `dayfly usage`, `dayfly jobs` and `dayfly why`: questions to the history and to the processes of this host.
+//! `dayfly runs`, `dayfly usage`, `dayfly net`, `dayfly jobs` and `dayfly why`: questions to the history and to the processes
+//! of this host.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use dayfly_fleet::history::{Outcome, UsageBy};
 
 use super::names;
@@ -78,6 +79,41 @@ impl UsageWord {
 fn rate(text: &str) -> Result<f64, String> {
     let price = text.parse::<f64>().ok().filter(|price| price.is_finite() && *price >= 0.0);
     price.ok_or_else(|| "expected a number such as 0.004".to_owned())
+}
+
+/// Arguments of `dayfly net`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct NetArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<NetCommand>,
+    /// Id (e.g. 2-k3V9x0q) or name of the runner
+    #[arg(value_name = "RUN", required = true, add = names::runners())]
+    pub(crate) run: Option<String>,
+    /// Print one JSON object per line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Commands of `dayfly net`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetCommand {
+    /// Print the list for a configuration file that allows what the last runs of a pool have reached
+    Suggest(NetSuggestArgs),
+}
+
+/// Arguments of `dayfly net suggest`.
+#[derive(Debug, Args)]
+pub(crate) struct NetSuggestArgs {
+    /// Name of the pool
+    #[arg(add = names::pools())]
+    pub(crate) pool: String,
+    /// Most runs to read, the newest first
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) runs: u32,
+    /// Print a JSON object instead of lines of a configuration file
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `dayfly jobs`.

@@ -33,7 +33,9 @@ use crate::{defaults, rules};
 pub(crate) use app::{AppCommand, AppCreateArgs, AppScope};
 pub(crate) use clear::{ClearArgs, DeletesArgs};
 pub(crate) use config::{InitArgs, ReloadArgs, ValidateArgs};
-pub(crate) use history::{JobsArgs, RunsArgs, UsageArgs, UsageWord, WhyArgs};
+pub(crate) use history::{
+    JobsArgs, NetArgs, NetCommand, NetSuggestArgs, RunsArgs, UsageArgs, UsageWord, WhyArgs,
+};
 pub(crate) use lab::{FaultAddArgs, LabCommand, LabFaultArgs, LabFaultCommand, LabServeArgs};
 pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
@@ -120,6 +122,8 @@ pub(crate) enum Command {
     Runs(RunsArgs),
     /// Show what machines have used, how long jobs have waited, and which sizes would fit better
     Usage(UsageArgs),
+    /// Show what a machine has reached in its network and what it was denied, or suggest a list for its pool
+    Net(NetArgs),
     /// Remove what processes have left that have died and that no start follows
     Clear(Box<ClearArgs>),
     /// Remove everything that dayfly has left on this host, after showing it and asking

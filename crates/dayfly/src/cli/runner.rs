@@ -69,7 +69,7 @@ pub(crate) struct GuestArgs {
     /// Destinations that the machines reach beside the forge
     #[arg(long, env = "RUNNER_NETWORK", value_enum, default_value = "guarded", value_name = "POLICY")]
     pub(crate) network: NetworkWord,
-    /// Destination for --network allow: a name, *.NAME, an address, a network, or github; may be given several times
+    /// Destination for --network allow and audit: a name, *.NAME, an address, a network, or github; may be given several times
     #[arg(long, env = "RUNNER_ALLOW", value_name = "DESTINATION[:PORT]", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
     /// Share a folder or file of this host with the machines; may be given several times (variable: one per line)
@@ -213,6 +213,8 @@ pub(crate) enum NetworkWord {
     Guarded,
     /// The destinations of a list, and the forge
     Allow,
+    /// As open, but with names from dayfly's resolver; records what guarded and a list would deny (dayfly net)
+    Audit,
     /// Everything that this host reaches, and this host itself; no other machine
     Open,
 }
@@ -224,6 +226,7 @@ impl NetworkWord {
             Self::None => NetworkPolicy::None,
             Self::Guarded => NetworkPolicy::Guarded,
             Self::Allow => NetworkPolicy::Allow(allow),
+            Self::Audit => NetworkPolicy::Audit(allow),
             Self::Open => NetworkPolicy::Open,
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod lab;
 pub(crate) mod logs;
 mod machine;
 pub(crate) mod man;
+pub(crate) mod net;
 pub(crate) mod orchestrator;
 mod private_lab;
 pub(crate) mod ps;

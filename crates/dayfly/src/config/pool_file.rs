@@ -91,7 +91,7 @@ pub(crate) struct PoolFile {
     pub(crate) dns: IpAddr,
     /// Destinations that the machines reach beside the forge.
     pub(crate) network: NetworkWord,
-    /// Destinations for network = "allow": example.com, *.example.com, an address or a network, each with :PORT or :* behind it (default: 80 and 443), or github.
+    /// Destinations for network = "allow" and "audit": example.com, *.example.com, an address or a network, each with :PORT or :* behind it (default: 80 and 443), or github.
     pub(crate) allow: Vec<String>,
     /// User that jobs run as.
     pub(crate) user: String,

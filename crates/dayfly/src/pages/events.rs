@@ -18,9 +18,10 @@ const FILES: [&str; 6] = [
 /// The file with the words of guests.
 const GUEST: &str = include_str!("../../../guest/src/protocol/message.rs");
 /// The files with types that facts name, beside those.
-const OTHERS: [&str; 2] = [
+const OTHERS: [&str; 3] = [
     include_str!("../../../guest/src/runner_app/output.rs"),
     include_str!("../../../fleet/src/orchestrator/budget.rs"),
+    include_str!("../../../vm/src/network/used.rs"),
 ];
 
 /// The beginning of the page.
@@ -34,12 +35,14 @@ any version, so ignore those that you do not know.
 ";
 
 /// Names of plain types, and the words for them.
-const PLAIN: [(&str, &str); 9] = [
+const PLAIN: [(&str, &str); 11] = [
     ("String", "text"),
     ("PathBuf", "path"),
     ("RunnerId", "text"),
     ("RunnerScope", "object with `scope` and `principal`"),
+    ("Ipv4Addr", "text"),
     ("bool", "true or false"),
+    ("u16", "number"),
     ("u32", "number"),
     ("u64", "number"),
     ("usize", "number"),

@@ -1,9 +1,12 @@
 //! The files of the history: `history/<number>.jsonl` below the state folder.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use dayfly_vm::NetworkUse;
 
 use super::Entry;
 use crate::fact::{Fact, FactRecord, Moment};
@@ -158,6 +161,28 @@ impl History {
         Ok(records)
     }
 
+    /// Returns the records of the networks of a pool's last runs, the oldest first, at most so many.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub fn network_uses(&self, pool: &str, most: usize) -> io::Result<Vec<NetworkUse>> {
+        let mut last = VecDeque::new();
+        for segment in self.segments()? {
+            self.read_from(Place { segment, offset: 0 }, |entry| {
+                if entry.pool.as_deref() != Some(pool) {
+                    return;
+                }
+                for (_, fact) in entry.facts {
+                    if let Fact::NetworkUsed { network } = fact {
+                        last.push_back(*network);
+                    }
+                }
+                last.drain(..last.len().saturating_sub(most));
+            })?;
+        }
+        Ok(last.into())
+    }
+
     /// Removes the oldest segments: those whose last entry is older than [`AGE_MAX`], and those beyond [`BYTES_MAX`].
     ///
     /// # Errors
@@ -228,6 +253,20 @@ mod tests {
         history.add(&run(&one, &[Fact::Ended])[0]).expect("nothing to keep");
         let found = history.facts_of(one.as_str()).expect("read");
         assert_eq!(found, [run(&one, &facts), late].concat());
+    }
+
+    #[test]
+    fn the_records_of_networks_are_those_of_the_last_runs_of_the_pool() {
+        let state = tempfile::tempdir().expect("folder");
+        let history = History::of(state.path());
+        let used = |left_out| NetworkUse { left_out, ..NetworkUse::default() };
+        for number in 1..=5 {
+            let network = Box::new(used(number));
+            history.keep(&run(&RunnerId::random(1), &[Fact::NetworkUsed { network }])).expect("kept");
+        }
+        history.keep(&run(&RunnerId::random(1), &[Fact::Registering])).expect("kept");
+        assert_eq!(history.network_uses("a", 2).expect("read"), [used(4), used(5)]);
+        assert!(history.network_uses("b", 2).expect("read").is_empty());
     }
 
     #[test]

@@ -91,6 +91,24 @@ impl Run<'_> {
         let MachineUse { cpu_ms, memory_peak_mib } = dayfly_vm::machine_use(&machine_of(&self.folder));
         let MachineSpec { cpus, memory_mib, .. } = self.pool.spec.machine;
         self.tell_end(Fact::VmUsed { cpus, memory_mib, cpu_ms, memory_peak_mib }).await;
+        self.tell_network().await;
+    }
+
+    /// Tells what the machine has reached, before its network is removed.
+    async fn tell_network(&mut self) {
+        let folder = machine_of(&self.folder);
+        let used = tokio::task::spawn_blocking(move || dayfly_vm::network_use(&folder)).await;
+        let Ok(Some(network)) = used else { return };
+        let gate_killed = network.gate_killed;
+        self.tell_end(Fact::NetworkUsed { network: Box::new(network) }).await;
+        if gate_killed {
+            let message = format!(
+                "the gate of {}, which resolves names for it, was killed while it ran: its job had no names from then on; \
+                 was this host out of memory (dmesg)?",
+                self.name
+            );
+            self.tell_end(Fact::Warning { message }).await;
+        }
     }
 
     async fn end_vm_that_did_not_start(&mut self) -> Result<(), RunnerError> {

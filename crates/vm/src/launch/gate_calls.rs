@@ -8,7 +8,7 @@ use libc::{c_long, sock_filter};
 use super::bpf::{allow, begin, only, refuse, unless_call};
 
 /// The calls that a gate may make with all arguments. The first are the most frequent ones.
-const ALLOWED: [c_long; 44] = [
+const ALLOWED: [c_long; 45] = [
     // Waiting, and the messages of its sockets.
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
@@ -21,6 +21,8 @@ const ALLOWED: [c_long; 44] = [
     libc::SYS_accept4,
     libc::SYS_read,
     libc::SYS_write,
+    // Its ledger.
+    libc::SYS_pwrite64,
     libc::SYS_readv,
     libc::SYS_writev,
     libc::SYS_recvmsg,

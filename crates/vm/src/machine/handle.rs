@@ -140,11 +140,13 @@ impl Vm {
     pub async fn let_go(mut self) {
         let _ = self.orders.try_send(VmOrder::LetGo);
         self.finish().await;
+        crate::network::let_go(&self.run_dir);
     }
 
     /// Detaches the machine, so that it outlives this process. Its forwarded port works only as long as this process runs.
     pub fn detach(self) {
         self.detached.store(true, Ordering::Relaxed);
+        crate::network::let_go(&self.run_dir);
     }
 }
 

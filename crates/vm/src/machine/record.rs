@@ -97,6 +97,11 @@ impl ProcessId {
         Ok(Self { pid, start_ticks, boot_id: boot_id()?, is_keeper })
     }
 
+    /// Returns the path of the process's network namespace.
+    pub(crate) fn network_namespace(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.pid).into()
+    }
+
     /// Returns a descriptor of the process if the process still runs.
     pub(crate) fn open(&self) -> io::Result<Option<OwnedFd>> {
         if boot_id()? != self.boot_id {
@@ -362,7 +367,8 @@ pub(super) fn remove_files_now(run_dir: &Path) -> Result<Vec<PathBuf>, LeftoverE
     let guest = run_dir.join(GUEST_FOLDER);
     remove_folder(&guest).map_err(|source| at("remove", &guest, source))?;
     let servers = (0..SHARES_MAX).map(server_record);
-    for name in servers.chain(REMOVED.map(str::to_owned)) {
+    let removed = REMOVED.into_iter().chain([crate::network::LEDGER]).map(str::to_owned);
+    for name in servers.chain(removed) {
         let path = run_dir.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => {}

@@ -83,13 +83,18 @@ impl Ports {
 }
 
 impl AllowEntry {
+    /// Returns the preset for github.com.
+    pub fn github() -> Self {
+        Self { target: Target::Github, ports: Ports::Web }
+    }
+
     /// Returns true if the entry is the preset for github.com.
     pub fn is_github(&self) -> bool {
         self.target == Target::Github
     }
 
     /// Returns true if the entry lists a name at some port.
-    pub(crate) fn lists(&self, name: &str) -> bool {
+    pub fn lists(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         match &self.target {
             Target::Name(own) => *own == name,

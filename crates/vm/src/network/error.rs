@@ -69,7 +69,7 @@ pub enum NetworkError {
         forge: std::net::SocketAddr,
     },
     /// A list that only root can enforce.
-    #[error("network = allow: without root no list can be enforced; run dayfly as root")]
+    #[error("network = allow or audit: without root no list can be enforced; run dayfly as root")]
     ListNeedsRoot,
     /// The process that answers the machine's questions for names could not be started.
     #[error("cannot start the gate of the machine's network: {0}")]

@@ -10,8 +10,9 @@
 //!
 //! This is the network of a machine as root. The namespace has no name, and the only process in it is the machine's gate. The
 //! descriptor of `tap0`, which the VMM holds, keeps `tap0` alive, so a machine keeps its network if this process dies. When
-//! the last process that holds the descriptor exits, `tap0` goes, the gate exits, and the kernel removes namespace, link,
-//! address and route. Only the exceptions in the host's rules remain; they are in the record.
+//! the last process that holds the descriptor exits, `tap0` goes and the gate exits. This process holds the namespace too, until
+//! it has read what the rules have counted ([`account`]); then the kernel removes namespace, link, address and route. Only the
+//! exceptions in the host's rules remain; they are in the record.
 //!
 //! Which destinations a machine reaches is its pool's policy ([`policy`]). The rules of its namespace hold addresses
 //! ([`rules`]), and its gate holds names.
@@ -20,8 +21,10 @@
 //! that this host reaches, and the host's loopback at 10.0.2.2. The policy `none`, and [`Egress::Shut`] with root too, use slirp
 //! in a namespace that has only one forwarded port.
 
+mod account;
 mod address;
 mod allow;
+mod counts;
 mod doctor;
 mod error;
 mod forwarding;
@@ -40,11 +43,14 @@ mod tap;
 mod tests;
 mod traffic;
 mod upkeep;
+mod used;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Once;
 
+pub use account::network_use;
+pub(crate) use account::{LEDGER, let_go};
 pub use allow::AllowEntry;
 pub(crate) use doctor::checks;
 pub use error::NetworkError;
@@ -53,6 +59,7 @@ pub use policy::NetworkPolicy;
 pub(crate) use record::remove;
 pub(crate) use take_over::take_over;
 pub(crate) use traffic::traffic;
+pub use used::{Decision, Destination, NetworkUse, Protocol, Reason};
 
 use crate::launch::Launcher;
 use crate::spec::{Egress, Network};
@@ -93,6 +100,7 @@ pub(crate) fn connect(
                     if let Err(left) = remove(run_dir) {
                         tracing::warn!("{left}");
                     }
+                    let _ = account::discard(run_dir);
                     Err(error)
                 }
             }
@@ -102,7 +110,9 @@ pub(crate) fn connect(
             Some(&forge) => Err(NetworkError::NeedsRoot { forge }),
             None => Ok(Connection::Shut),
         },
-        (Egress::Policy(NetworkPolicy::Allow(_)), false) => Err(NetworkError::ListNeedsRoot),
+        (Egress::Policy(NetworkPolicy::Allow(_) | NetworkPolicy::Audit(_)), false) => {
+            Err(NetworkError::ListNeedsRoot)
+        }
         (Egress::Policy(policy), false) => connect_openly(network, policy),
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rand::RngExt as _;
@@ -15,14 +16,14 @@ use rustix::thread::UnshareFlags;
 
 use super::address::{GATEWAY, GATEWAY_MAC, GUEST_PREFIX, TRANSFER_PREFIX, Transfer};
 use super::error::step;
-use super::gate::{self, GateSettings};
+use super::gate::{self, GateSettings, ledger};
 use super::netlink::{Netlink, Route};
 use super::policy::{Access, NetworkPolicy};
 use super::ranges::{self, Prefix};
 use super::record::NetworkRecord;
 use super::rules::{self, HostMachine, LINK_PREFIX, NamespaceRules, Reachable, TAP, UPLINK};
 use super::upkeep::{self, Upheld};
-use super::{NetworkError, forwarding, lock, nft, tap};
+use super::{NetworkError, account, forwarding, lock, nft, tap};
 use crate::launch::Launcher;
 use crate::machine::record::ProcessId;
 
@@ -79,9 +80,16 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     let host_namespace =
         File::open("/proc/thread-self/ns/net").map_err(step("open this host's namespace"))?;
     let link = link_name();
-    let mut record = NetworkRecord { machine: request.host_machine(link.clone()), gate: None };
-    record.write(&request.run_dir).map_err(step("write the record"))?;
     let own = host.own_addresses().map_err(step("list this host's addresses"))?;
+    let shut = ranges::shut(&own);
+    let mut record = NetworkRecord {
+        machine: request.host_machine(link.clone()),
+        policy: request.policy.clone(),
+        shut: shut.clone(),
+        gate: None,
+    };
+    account::discard(&request.run_dir).map_err(step("discard an earlier account"))?;
+    record.write(&request.run_dir).map_err(step("write the record"))?;
     let shared = lock::acquire()?;
     forwarding::enable()?;
     nft::run("this host", &rules::host(&[&record.machine]))?;
@@ -92,7 +100,8 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     drop(shared);
     let transfer = connect_host(&host, &link)?;
     let tap = tap::open(TAP).map_err(|source| NetworkError::NoTun { source })?;
-    let shut = ranges::shut(&own);
+    let namespace = File::open("/proc/thread-self/ns/net").map_err(step("hold the machine's namespace"))?;
+    account::hold(&link, namespace.into());
     nft::run("the machine", &rules::namespace(&request.rules(&shut)))?;
     connect_namespace(&inside, transfer)?;
     let listener = request
@@ -112,7 +121,7 @@ impl NamespaceRequest {
     fn host_machine(&self, link: String) -> HostMachine {
         let mut reachable = Reachable::dns(self.dns).to_vec();
         reachable.extend(self.reachable.iter().filter(|thing| !Reachable::dns(self.dns).contains(thing)));
-        HostMachine { link, reachable, is_open: self.policy == NetworkPolicy::Open }
+        HostMachine { link, reachable, is_open: self.policy.is_open() }
     }
 
     fn rules<'a>(&'a self, shut: &'a [Prefix]) -> NamespaceRules<'a> {
@@ -136,7 +145,8 @@ fn start_gate(
     let questions = UdpSocket::bind(at(gate::PORT)).map_err(step("listen for questions"))?;
     let listen = |port| TcpListener::bind(at(port)).map_err(step("listen for the gate"));
     let mut sockets: Vec<OwnedFd> = vec![questions.into(), listen(gate::PORT)?.into()];
-    if request.policy.list().is_some() {
+    sockets.push(ledger_file(&request.run_dir).map_err(step("create the gate's ledger"))?.into());
+    if request.policy.leads_connections() {
         sockets.push(listen(gate::STREAMS_PORT)?.into());
     }
     let settings = GateSettings {
@@ -153,6 +163,11 @@ fn start_gate(
         record.rewrite(&request.run_dir)
     })
     .map_err(NetworkError::Gate)
+}
+
+fn ledger_file(run_dir: &Path) -> io::Result<File> {
+    let path = run_dir.join(ledger::FILE_NAME);
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn enter_namespace() -> Result<(), NetworkError> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::allow::{AllowEntry, WEB_PORTS};
 use super::ranges::{self, Prefix};
+use super::used::Reason;
 
 /// The destinations that the machines of a pool reach beside their forge and its proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub enum NetworkPolicy {
     Guarded,
     /// These destinations.
     Allow(Vec<AllowEntry>),
+    /// What an open machine reaches. What `Guarded` and `Allow` with this list would deny is recorded, and nothing is denied.
+    Audit(Vec<AllowEntry>),
     /// Everything that this host reaches, and this host itself; no other machine.
     Open,
 }
@@ -32,6 +35,7 @@ impl NetworkPolicy {
             Self::None => "none",
             Self::Guarded => "guarded",
             Self::Allow(_) => "allow",
+            Self::Audit(_) => "audit",
             Self::Open => "open",
         }
     }
@@ -46,8 +50,34 @@ impl NetworkPolicy {
         match self {
             Self::None => Some(&[]),
             Self::Allow(list) => Some(list),
-            Self::Guarded | Self::Open => None,
+            Self::Guarded | Self::Audit(_) | Self::Open => None,
         }
+    }
+
+    /// Returns the list that is compared with; empty for a policy without one.
+    pub(crate) fn entries(&self) -> &[AllowEntry] {
+        match self {
+            Self::Allow(list) | Self::Audit(list) => list,
+            Self::None | Self::Guarded | Self::Open => &[],
+        }
+    }
+
+    /// Returns true if the rules lead the machine's connections to its gate, which compares them with a list.
+    pub(crate) fn leads_connections(&self) -> bool {
+        match self {
+            Self::None | Self::Allow(_) | Self::Audit(_) => true,
+            Self::Guarded | Self::Open => false,
+        }
+    }
+
+    /// Returns true if the machine reaches what its list and the shut ranges would deny.
+    pub(crate) fn only_records(&self) -> bool {
+        matches!(self, Self::Audit(_))
+    }
+
+    /// Returns true if the machine reaches this host and its networks.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Audit(_) | Self::Open)
     }
 }
 
@@ -78,7 +108,8 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Decides whether the machine may reach an address that it has found by this name, or by none.
+    /// Decides whether the machine may reach an address that it has found by this name, or by none. With an audit, a list may
+    /// decide otherwise at the address's port, and the machine reaches what is denied.
     pub(crate) fn decide(&self, destination: IpAddr, name: Option<&str>) -> Verdict {
         // An address like ::ffff:10.0.0.1 is an IPv4 address in every program that uses it. Other forms that contain one, e.g.
         // 64:ff9b::10.0.0.1, need a translator, and are IPv6 for the machine.
@@ -90,7 +121,7 @@ impl Access {
             return Verdict::Allowed;
         }
         let list = self.policy.list();
-        let networks = list.unwrap_or_default().iter().filter_map(AllowEntry::network);
+        let networks = self.policy.entries().iter().filter_map(AllowEntry::network);
         let networks: Vec<Prefix> = networks.map(|(network, _)| network).collect();
         // A list that names a private network means it.
         if ranges::contain(&networks, address) {
@@ -105,7 +136,7 @@ impl Access {
 
     /// Returns true if the gate may connect the machine to a port of an address that it has found by this name.
     pub(crate) fn may_connect(&self, name: &str, address: Ipv4Addr, port: u16) -> bool {
-        let list = self.policy.list().unwrap_or_default();
+        let list = self.policy.entries();
         // The forge may have another address than at the machine's start.
         let is_forge = self.is_forge(name) && WEB_PORTS.contains(&port);
         (is_forge || list.iter().any(|entry| entry.lists_at(name, port)))
@@ -118,9 +149,14 @@ impl Access {
         self.policy.list().is_none() || self.lists(name)
     }
 
+    /// Returns the reason why a list does not have a name; none if it has, or if the policy has no list.
+    pub(crate) fn reason_of_name(&self, name: &str) -> Option<Reason> {
+        let has_list = self.policy.leads_connections();
+        (has_list && !self.lists(name)).then_some(Reason::Unlisted)
+    }
+
     fn lists(&self, name: &str) -> bool {
-        let list = self.policy.list().unwrap_or_default();
-        self.is_forge(name) || list.iter().any(|entry| entry.lists(name))
+        self.is_forge(name) || self.policy.entries().iter().any(|entry| entry.lists(name))
     }
 
     fn is_forge(&self, name: &str) -> bool {
@@ -144,6 +180,31 @@ mod tests {
 
     fn decide(policy: NetworkPolicy, destination: &str) -> Verdict {
         access(policy).decide(destination.parse().expect("an address"), Some("other.example"))
+    }
+
+    #[test]
+    fn an_audit_denies_nothing_and_knows_what_guarded_and_its_list_would_deny() {
+        let list = ["*.list.example", "10.1.0.0/16:5432"].map(|text| text.parse().expect("an entry"));
+        let access = access(NetworkPolicy::Audit(list.to_vec()));
+        for (to, verdict) in [
+            ("198.51.100.9", Verdict::Allowed),
+            ("10.1.0.1", Verdict::Allowed),
+            ("10.2.0.1", Verdict::Shut),
+            ("192.168.7.7", Verdict::Allowed),
+        ] {
+            assert_eq!(
+                access.decide(to.parse().expect("an address"), Some("other.example")),
+                verdict,
+                "{to}"
+            );
+        }
+        assert!(access.may_resolve("other.example"));
+        assert_eq!(access.reason_of_name("other.example"), Some(Reason::Unlisted));
+        assert_eq!(access.reason_of_name("www.list.example"), None);
+        assert_eq!(access.reason_of_name("ghes.example"), None, "the forge");
+        assert!(access.policy.only_records() && access.policy.is_open());
+        let allow = NetworkPolicy::Allow(list.to_vec());
+        assert!(!allow.only_records() && !allow.is_open());
     }
 
     #[test]

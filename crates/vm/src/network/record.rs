@@ -7,8 +7,11 @@ use dayfly_host::file;
 use serde::{Deserialize, Serialize};
 
 use super::netlink::Netlink;
+use super::policy::NetworkPolicy;
+use super::ranges::Prefix;
 use super::rules::{self, HostMachine};
-use super::{NetworkError, error::step, forwarding, gate, lock, nft};
+use super::used::Judge;
+use super::{NetworkError, account, error::step, forwarding, lock, nft};
 use crate::machine::record::{Found, ProcessId};
 
 /// Name of the record.
@@ -21,12 +24,25 @@ pub(super) struct NetworkRecord {
     /// The machine in the host's rules.
     #[serde(flatten)]
     pub(super) machine: HostMachine,
+    /// The policy, by which its account is judged.
+    #[serde(default)]
+    pub(super) policy: NetworkPolicy,
+    /// The ranges that are shut, this host's addresses included, by which its account is judged.
+    #[serde(default)]
+    pub(super) shut: Vec<Prefix>,
     /// The process that answers its questions for names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) gate: Option<ProcessId>,
 }
 
 impl NetworkRecord {
+    /// Returns the judge of packets that the machine's rules have counted.
+    pub(super) fn judge(&self) -> Judge<'_> {
+        let reachable = self.machine.reachable.iter();
+        let exceptions = reachable.map(|thing| (thing.address(), thing.port())).collect();
+        Judge { policy: &self.policy, exceptions, shut: &self.shut }
+    }
+
     /// Writes the record; a failure leaves no partial one.
     pub(super) fn write(&self, run_dir: &Path) -> io::Result<()> {
         // Flushed, because a power cut would otherwise leave an empty file under the new name.
@@ -58,7 +74,7 @@ pub(crate) fn remove(run_dir: &Path) -> Result<Option<PathBuf>, NetworkError> {
     let path = run_dir.join(RECORD);
     match NetworkRecord::read(run_dir).map_err(step("read the record"))? {
         Found::Nothing => return Ok(None),
-        Found::Record(record) => remove_recorded(&record)?,
+        Found::Record(record) => remove_recorded(run_dir, &record)?,
         Found::Unreadable => {
             std::fs::remove_file(&path).map_err(step("remove the record"))?;
             return Ok(Some(path));
@@ -70,9 +86,9 @@ pub(crate) fn remove(run_dir: &Path) -> Result<Option<PathBuf>, NetworkError> {
     }
 }
 
-fn remove_recorded(record: &NetworkRecord) -> Result<(), NetworkError> {
-    // It exits with the machine's card too, but the card may still be open.
-    record.gate.as_ref().map_or(Ok(()), gate::end).map_err(step("end the gate"))?;
+fn remove_recorded(run_dir: &Path, record: &NetworkRecord) -> Result<(), NetworkError> {
+    // This ends the gate. It exits with the machine's card too, but the card may still be open.
+    account::close(run_dir, record).map_err(step("close the account of the machine"))?;
     let link = &record.machine.link;
     let _lock = lock::acquire()?;
     // This removes both ends, and with them the route that reserves their addresses.

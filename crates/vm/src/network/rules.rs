@@ -29,6 +29,14 @@ const CONNECTIONS_PER_SECOND_MAX: u32 = 100;
 /// the host's table for half a minute.
 const NAMES_MAX: u32 = 1024;
 
+/// The sets in which the rules count packets and bytes, by address, protocol and port. A set that is full counts no further
+/// destination, and changes no verdict.
+pub(super) const SENT: &str = "sent";
+pub(super) const RECEIVED: &str = "received";
+pub(super) const DENIED: &str = "denied";
+/// Most destinations of each set.
+pub(super) const COUNTED_MAX: usize = 256;
+
 /// A destination that is allowed even if its network is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Reachable {
@@ -60,6 +68,11 @@ impl Reachable {
     /// Returns the address.
     pub(super) fn address(self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Returns the port.
+    pub(super) fn port(self) -> u16 {
+        self.port
     }
 
     fn protocol(self) -> &'static str {
@@ -104,10 +117,10 @@ impl NamespaceRules<'_> {
                 "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 goto names"
             );
         }
-        if self.policy.list().is_some() {
+        if self.policy.leads_connections() {
             let _ = write!(
                 rules,
-                "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} tcp dport {STREAMS_PORT} goto exception"
+                "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} tcp dport {STREAMS_PORT} goto led"
             );
         }
         if let Some(port) = self.forward {
@@ -132,14 +145,12 @@ impl NamespaceRules<'_> {
         }
         let _ = match self.policy {
             NetworkPolicy::None | NetworkPolicy::Allow(_) => {
-                write!(rules, "    reject with icmp type admin-prohibited")
+                write!(rules, "    goto refused")
             }
-            NetworkPolicy::Guarded => write!(
-                rules,
-                "    ip daddr {{ {} }} reject with icmp type admin-prohibited\n    goto world",
-                self.shut()
-            ),
-            NetworkPolicy::Open => write!(rules, "    goto world"),
+            NetworkPolicy::Guarded => {
+                write!(rules, "    ip daddr {{ {} }} goto refused\n    goto world", self.shut())
+            }
+            NetworkPolicy::Audit(_) | NetworkPolicy::Open => write!(rules, "    goto world"),
         };
         rules
     }
@@ -150,7 +161,7 @@ impl NamespaceRules<'_> {
 
     /// Returns what matches packets to the networks of the list.
     fn networks(&self) -> Vec<String> {
-        let networks = self.policy.list().unwrap_or_default().iter().filter_map(AllowEntry::network);
+        let networks = self.policy.entries().iter().filter_map(AllowEntry::network);
         let matching = networks.map(|(network, ports)| match ports {
             Ports::Web => format!("ip daddr {network} meta l4proto {{ tcp, udp }} th dport {{ 80, 443 }}"),
             Ports::One(port) => format!("ip daddr {network} meta l4proto {{ tcp, udp }} th dport {port}"),
@@ -175,17 +186,19 @@ impl NamespaceRules<'_> {
     }
 
     /// Returns the rules for the connections that the gate makes for the guest. The gate has judged them, and the shut ranges
-    /// stay shut even if it errs.
+    /// stay shut even if it errs. An audit has none.
     fn output_of_connections(&self) -> String {
-        if self.policy.list().is_none() {
+        if !self.policy.leads_connections() {
             return String::new();
         }
+        let shut = match self.policy.only_records() {
+            true => String::new(),
+            false => format!("\n    ip daddr {{ {} }} drop", self.shut()),
+        };
         format!(
-            "
-    ip daddr {{ {} }} drop
+            "{shut}
     ct state new ct count over {CONNECTIONS_MAX} drop
-    oifname \"{UPLINK}\" meta l4proto tcp accept",
-            self.shut()
+    oifname \"{UPLINK}\" meta l4proto tcp accept"
         )
     }
 
@@ -206,7 +219,7 @@ impl NamespaceRules<'_> {
     }
 
     fn led_connections(&self) -> String {
-        if self.policy.list().is_none() {
+        if !self.policy.leads_connections() {
             return String::new();
         }
         let mut rules = String::new();
@@ -224,6 +237,34 @@ impl NamespaceRules<'_> {
     }
 }
 
+/// The end of a packet by which it is counted.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+/// Returns the set of this name, which the rules fill.
+fn counting_set(name: &str) -> String {
+    format!(
+        "  set {name} {{
+    type ipv4_addr . inet_proto . inet_service
+    size {COUNTED_MAX}
+    flags dynamic
+  }}
+"
+    )
+}
+
+/// Returns the rule that counts a packet in a set.
+fn count(set: &str, side: Side) -> String {
+    let (address, port) = match side {
+        Side::Source => ("saddr", "sport"),
+        Side::Destination => ("daddr", "dport"),
+    };
+    format!("meta l4proto {{ tcp, udp }} update @{set} {{ ip {address} . meta l4proto . th {port} counter }}")
+}
+
 /// Returns the rules in a VM's namespace. The card must exist before they are set.
 ///
 /// The chain `ingress` lets the guest's own address pass, because each other sender would get an entry in the table of
@@ -231,6 +272,9 @@ impl NamespaceRules<'_> {
 pub(super) fn namespace(rules: &NamespaceRules<'_>) -> String {
     let (input, out, output) = (rules.input(), rules.out(), rules.output());
     let prerouting = rules.prerouting();
+    let [sent, received, denied] = [SENT, RECEIVED, DENIED].map(counting_set);
+    let (count_sent, count_denied) = (count(SENT, Side::Destination), count(DENIED, Side::Destination));
+    let count_received = count(RECEIVED, Side::Source);
     format!(
         "table netdev dayfly {{
   chain ingress {{
@@ -240,7 +284,11 @@ pub(super) fn namespace(rules: &NamespaceRules<'_>) -> String {
   }}
 }}
 table ip dayfly {{
-  chain names {{
+{sent}{received}{denied}  chain names {{
+    ct state new ct count over {CONNECTIONS_MAX} drop
+    accept
+  }}
+  chain led {{
     ct state new ct count over {CONNECTIONS_MAX} drop
     accept
   }}
@@ -251,19 +299,28 @@ table ip dayfly {{
   }}
   chain exception {{
     ct state new ct count over {CONNECTIONS_MAX} drop
-    accept
+    goto passed
   }}
   chain world {{
     ct state new limit rate over {CONNECTIONS_PER_SECOND_MAX}/second burst {CONNECTIONS_MAX} packets drop
     ct state new ct count over {CONNECTIONS_MAX} drop
+    goto passed
+  }}
+  chain passed {{
+    iifname \"{TAP}\" {count_sent}
+    oifname \"{TAP}\" {count_received}
     accept
+  }}
+  chain refused {{
+    {count_denied}
+    reject with icmp type admin-prohibited
   }}
   chain out {{
 {out}
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
-    ct state established,related accept
+    ct state established,related goto passed
     iifname \"{TAP}\" oifname \"{UPLINK}\" ip saddr {GUEST} jump out
   }}
   chain output {{
@@ -389,6 +446,12 @@ mod tests {
         let list = ["example.com", "10.1.0.0/16:5432", "192.0.2.0/24:*"];
         let list = list.iter().map(|text| text.parse().expect("an entry")).collect();
         insta::assert_snapshot!(rules_of(NetworkPolicy::Allow(list)));
+    }
+
+    #[test]
+    fn an_audited_guest_is_led_to_the_gate_and_reaches_what_an_open_one_does() {
+        let list = ["example.com", "10.1.0.0/16:5432"].iter().map(|text| text.parse().expect("an entry"));
+        insta::assert_snapshot!(rules_of(NetworkPolicy::Audit(list.collect())));
     }
 
     #[test]

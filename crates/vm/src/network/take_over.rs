@@ -16,7 +16,7 @@ use rustix::process::PidfdGetfdFlags;
 use super::address::GATEWAY;
 use super::error::step;
 use super::record::NetworkRecord;
-use super::{Attachment, NetworkError, upkeep};
+use super::{Attachment, NetworkError, account, upkeep};
 use crate::machine::record::Found;
 
 /// The file of a tap device, as `/proc/PID/fd` names it.
@@ -36,6 +36,8 @@ pub(crate) fn take_over(
     let tap = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
         .map_err(step("share the machine's card"))?;
     let listener = forward.map(|port| listen_in_namespace(&tap, port)).transpose()?;
+    let namespace = namespace_of(&tap).map_err(step("find the machine's namespace"))?;
+    account::hold(&record.machine.link, namespace);
     upkeep::start().map_err(step("start a thread"))?;
     let _upheld = upkeep::uphold(&record.machine);
     Ok(Some(Attachment { tap, listener, _upheld }))

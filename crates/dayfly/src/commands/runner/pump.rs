@@ -254,6 +254,9 @@ fn tell(record: &FactRecord) {
         Fact::VmUsed { cpu_ms, memory_peak_mib, .. } => {
             tracing::debug!("{of}machine has used {cpu_ms:?} ms of processors and {memory_peak_mib:?} MiB");
         }
+        Fact::NetworkUsed { network } => {
+            tracing::debug!("{of}machine has reached {} destinations", network.destinations.len());
+        }
         Fact::VmGone { exit } => tracing::info!("{of}machine is gone ({exit})"),
         Fact::VmHandedOver => tracing::info!("{of}goes on; the next start takes it over"),
         Fact::VmKept { folder } => tracing::info!("{of}machine is kept in {}", folder.display()),

@@ -10,7 +10,7 @@ use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::webhook::WebhookQueue;
 use dayfly_forge::{ApiBase, Credential, Forge, ForgeOptions, RunnerScope};
 use dayfly_guest::variables;
-use dayfly_vm::{AllowEntry, DriverKind, Mount, NetworkPolicy};
+use dayfly_vm::{DriverKind, Mount, NetworkPolicy};
 use secrecy::SecretString;
 
 use super::credential::{CredentialOptions, credential};
@@ -208,11 +208,7 @@ fn guest_programs(dir: &Path, guest_dir: Option<&Path>, places: &Places) -> Resu
 
 /// Returns the network policy of the options, with its list.
 fn network(args: &GuestArgs, driver: Option<DriverKind>, forge: &ApiBase) -> Result<NetworkPolicy> {
-    let given = args.allow.iter().filter(|text| !text.is_empty());
-    let list: Vec<AllowEntry> =
-        given.map(|text| text.parse().map_err(Failure::usage)).collect::<Result<_>>()?;
-    rules::allow(args.network, list.len()).map_err(|(_, why)| Failure::usage(why))?;
-    let policy = args.network.policy(list);
+    let policy = rules::policy(args.network, &args.allow).map_err(Failure::usage)?;
     rules::network(&policy, driver, forge).map_err(Failure::usage)?;
     Ok(policy)
 }

@@ -304,7 +304,7 @@ fn values_are_checked_as_those_of_options_are() {
         ("dns = \"one\"", "invalid IP address"),
         ("network = \"shut\"", "unknown word `shut`"),
         ("network = \"allow\"", "network = allow needs a list"),
-        ("allow = [\"example.com\"]", "has a meaning only with network = allow"),
+        ("allow = [\"example.com\"]", "has a meaning only with network = allow or audit"),
         ("network = \"allow\"\nallow = [\"github\", \"githb\"]", "\"githb\" is no destination"),
         ("network = \"allow\"\nallow = [\"example.com\"]", "the preset github is not in the list"),
         ("network = \"none\"", "a runner of api.github.com needs many hosts"),

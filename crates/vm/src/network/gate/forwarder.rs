@@ -10,9 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 
+use super::ledger::Book;
 use super::message::{NoQuery, Outcome, Query, Reply, kind};
 use super::resolved::Resolved;
 use crate::network::policy::{Access, Verdict};
+use crate::network::used::Reason;
 
 /// Number of times that a question is sent by UDP.
 const TRIES: u32 = 2;
@@ -28,6 +30,7 @@ const UDP_REPLY_MAX: usize = 4096;
 pub(super) struct Forwarder {
     access: Arc<Access>,
     resolved: Arc<Mutex<Resolved>>,
+    book: Book,
     server: SocketAddr,
 }
 
@@ -41,9 +44,15 @@ enum Plan {
 }
 
 impl Forwarder {
-    /// Returns a forwarder to this DNS server, which remembers the addresses that it answers with if the policy is a list.
-    pub(super) fn new(access: Arc<Access>, resolved: Arc<Mutex<Resolved>>, server: SocketAddr) -> Self {
-        Self { access, resolved, server }
+    /// Returns a forwarder to this DNS server, which writes the names into the ledger, and remembers the addresses that it
+    /// answers with if connections are led to the gate.
+    pub(super) fn new(
+        access: Arc<Access>,
+        resolved: Arc<Mutex<Resolved>>,
+        book: Book,
+        server: SocketAddr,
+    ) -> Self {
+        Self { access, resolved, book, server }
     }
 
     /// Returns the answer to a message; none if it deserves none.
@@ -53,14 +62,22 @@ impl Forwarder {
             Err(NoQuery::Answered(answer)) => return Some(answer),
             Err(NoQuery::Ignored) => return None,
         };
+        let mut reason = self.access.reason_of_name(&query.name);
         if let Plan::End(outcome) = self.plan(&query) {
+            if outcome == Outcome::NoName {
+                self.book.ask(&query.name, reason, &[]);
+            }
             return Some(query.ends(outcome));
         }
         let Ok(reply) = ask(self.server, &query).await else { return Some(query.ends(Outcome::Failed)) };
         if !self.is_fit(&query, &reply) {
+            reason = Some(Reason::Shut);
+        }
+        self.book.ask(&query.name, reason, &reply.addresses);
+        if reason.is_some() && !self.access.policy.only_records() {
             return Some(query.ends(Outcome::NoName));
         }
-        if self.access.policy.list().is_some() {
+        if self.access.policy.leads_connections() {
             let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
             resolved.insert(&query.name, &reply.addresses, reply.lifetime, std::time::Instant::now());
         }
@@ -146,7 +163,7 @@ mod tests {
     fn forwarder(policy: NetworkPolicy, server: SocketAddr) -> Forwarder {
         let (names, addresses) = (vec!["ghes.example".to_owned()], vec![Ipv4Addr::new(192, 168, 7, 7)]);
         let access = Access { policy, names, addresses, shut: ranges::shut(&[]) };
-        Forwarder::new(Arc::new(access), Arc::default(), server)
+        Forwarder::new(Arc::new(access), Arc::default(), Book::default(), server)
     }
 
     /// Starts a DNS server that answers every question with these addresses, by UDP with as many as fit.

@@ -14,19 +14,22 @@
 //! it reach the DNS server alone. So a guest that took it over would win the DNS server. It exits with the machine's card.
 //!
 //! If the policy is a list, the rules also lead the guest's connections to the gate, which makes its own to the same address if
-//! the list allows it ([`streams`]). A guest that took such a gate over would win all addresses that are not shut.
+//! the list allows it ([`streams`]). A guest that took such a gate over would win all addresses that are not shut;
+//! with an audit, it reaches all that the gate reaches anyway.
 //!
 //! The gate has no cache, because its DNS server has one.
 
 mod first_words;
 mod forwarder;
+pub(super) mod ledger;
 mod message;
+mod metered;
 mod resolved;
 mod server;
 mod streams;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,12 +39,14 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::policy::Access;
 use super::rules::TAP;
 use crate::launch::{self, LaunchError, LaunchOrder, Launcher, NetworkPlace, OwnRoot, Task, User};
 use crate::machine::record::ProcessId;
 use forwarder::Forwarder;
+use ledger::{Book, Writer};
 use resolved::Resolved;
 use streams::Streams;
 #[cfg(test)]
@@ -51,6 +56,8 @@ pub(super) use {first_words::tests as hellos, message::tests as messages};
 pub(super) const PORT: u16 = 53;
 /// The port of connections that the rules lead to the gate.
 pub(super) const STREAMS_PORT: u16 = 54;
+/// Longest time that a gate may take to write its ledger and exit. Then it is killed.
+const TERM_LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Longest time that a killed gate may take to exit.
 const EXIT_LIMIT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// Time between two looks at the card, in case the kernel's message about its end was lost.
@@ -75,6 +82,8 @@ pub(crate) struct Gate {
     questions: OwnedFd,
     /// The listener for questions by TCP.
     questions_by_tcp: OwnedFd,
+    /// The file of its ledger.
+    ledger: OwnedFd,
     /// The listener for connections, if the policy is a list.
     connections: Option<OwnedFd>,
     /// The kernel's messages about the links of the machine's network.
@@ -92,48 +101,65 @@ pub(super) fn start(
         user: User::Own { group: None },
         network: NetworkPlace::Inherited,
         root: OwnRoot { files: Vec::new(), devices: Vec::new(), export: None },
-        // It writes none.
-        file_bytes_max: Some(0),
+        // Its ledger.
+        file_bytes_max: Some(ledger::FILE_MAX),
         task: Task::Gate(settings),
     };
     // Its output is not read: it outlives this process, and writes none.
     launch::launch(launcher, &order, sockets, record).map(drop)
 }
 
-/// Kills a gate, and waits until it has exited. A gate that has exited by itself leaves no zombie either.
+/// Returns true if a gate has exited.
+pub(super) fn has_exited(gate: &ProcessId) -> io::Result<bool> {
+    let Some(process) = gate.open()? else { return Ok(true) };
+    exits_within(&process, Timespec { tv_sec: 0, tv_nsec: 0 })
+}
+
+fn exits_within(process: &OwnedFd, limit: Timespec) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit))? > 0)
+}
+
+/// Ends a gate, which writes its ledger for the last time, and waits until it has exited. Kills it if it does not. A gate
+/// that has exited by itself leaves no zombie either.
 pub(super) fn end(gate: &ProcessId) -> io::Result<()> {
     if let Some(process) = gate.open()? {
-        // Fails if it has exited meanwhile.
-        let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
-        if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_LIMIT))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
+        // Each fails if it has exited meanwhile.
+        let _ = rustix::process::pidfd_send_signal(&process, Signal::TERM);
+        if !exits_within(&process, TERM_LIMIT)? {
+            let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+            if !exits_within(&process, EXIT_LIMIT)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
     }
     gate.reap()
 }
 
 impl Gate {
-    /// Returns a gate with these sockets (for questions by UDP and by TCP, and for connections if the policy is a list), in
-    /// the calling thread's namespace.
+    /// Returns a gate with these descriptors (the sockets for questions by UDP and by TCP, the file of its ledger, and the socket
+    /// for connections if the policy is a list), in the calling thread's namespace.
     pub(crate) fn new(settings: GateSettings, sockets: Vec<OwnedFd>) -> io::Result<Self> {
         let _ = rustix::thread::set_name(c"dayfly-gate");
         let mut sockets = sockets.into_iter();
-        let (Some(questions), Some(questions_by_tcp)) = (sockets.next(), sockets.next()) else {
+        let (Some(questions), Some(questions_by_tcp), Some(ledger)) =
+            (sockets.next(), sockets.next(), sockets.next())
+        else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let links = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         rustix::net::bind(&links, &SocketAddrNetlink::new(0, LINKS))?;
-        Ok(Self { settings, questions, questions_by_tcp, connections: sockets.next(), links })
+        Ok(Self { settings, questions, questions_by_tcp, ledger, connections: sockets.next(), links })
     }
 
-    /// Serves until the machine's card is gone.
+    /// Serves until the machine's card is gone, or until it is asked to end.
     pub(crate) fn serve(self) -> io::Result<()> {
-        let Self { settings: GateSettings { access, dns }, questions, questions_by_tcp, connections, links } =
-            self;
-        let (access, resolved) = (Arc::new(access), Arc::<Mutex<Resolved>>::default());
-        let forwarder = Forwarder::new(Arc::clone(&access), Arc::clone(&resolved), (dns, PORT).into());
-        let streams = Streams::new(access, resolved);
+        let Self { settings, questions, questions_by_tcp, ledger, connections, links } = self;
+        let (access, resolved) = (Arc::new(settings.access), Arc::<Mutex<Resolved>>::default());
+        let (book, mut writer) = (Book::default(), Writer::new(ledger.into()));
+        let server = SocketAddr::from((settings.dns, PORT));
+        let forwarder = Forwarder::new(Arc::clone(&access), Arc::clone(&resolved), book.clone(), server);
+        let streams = Streams::new(access, resolved, book.clone());
         let passing = async {
             match connections {
                 Some(listener) => streams.serve(listener.into()).await,
@@ -141,13 +167,18 @@ impl Gate {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        runtime.block_on(async {
+        let served = runtime.block_on(async {
+            let mut asked_to_end = signal(SignalKind::terminate())?;
             tokio::select! {
                 served = server::serve(forwarder, questions.into(), questions_by_tcp.into()) => served,
                 served = passing => served,
                 gone = card_gone(links) => gone,
+                kept = book.keep(&mut writer) => kept,
+                _ = asked_to_end.recv() => Ok(()),
             }
-        })
+        });
+        book.end(&mut writer);
+        served
     }
 }
 

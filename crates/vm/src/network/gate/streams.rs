@@ -1,4 +1,5 @@
-//! Passes the connections of a guest with the policy `allow` on, if the name that the guest says is listed.
+//! Passes the connections of a guest with the policy `allow` on, if the name that the guest says is listed. With `audit`, it passes
+//! all of them on, and writes into the ledger which ones `allow` would refuse.
 //!
 //! ```text
 //!   guest ── any address and port ── tap0 ─ rules ── 10.0.2.2:54 ── gate ── eg0 ── the address
@@ -20,8 +21,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::first_words::{self, FirstWords};
+use super::ledger::Book;
+use super::metered::Metered;
 use super::resolved::Resolved;
-use crate::network::policy::Access;
+use crate::network::address::GATEWAY;
+use crate::network::policy::{Access, Verdict};
+use crate::network::used::Reason;
 
 /// Most connections at once; further ones wait in the socket's backlog.
 const STREAMS_MAX: usize = 512;
@@ -40,12 +45,22 @@ const HTTPS: u16 = 443;
 pub(super) struct Streams {
     access: Arc<Access>,
     resolved: Arc<Mutex<Resolved>>,
+    book: Book,
+}
+
+/// The decision about a connection.
+#[derive(Debug)]
+struct Judged {
+    /// The name that the guest has said, or one that has led to the address.
+    name: Option<String>,
+    /// The reason why the list denies it.
+    reason: Option<Reason>,
 }
 
 impl Streams {
     /// Returns the connections of a machine whose forwarder fills `resolved`.
-    pub(super) fn new(access: Arc<Access>, resolved: Arc<Mutex<Resolved>>) -> Self {
-        Self { access, resolved }
+    pub(super) fn new(access: Arc<Access>, resolved: Arc<Mutex<Resolved>>, book: Book) -> Self {
+        Self { access, resolved, book }
     }
 
     /// Serves without end.
@@ -72,32 +87,65 @@ impl Streams {
 
     async fn pass(&self, mut guest: TcpStream) -> io::Result<()> {
         let to = rustix::net::sockopt::ip_original_dst(&guest)?;
-        // Before anything is read, so that a connection to an address that no name has led to fails at once.
-        let names = self.names_of(to);
-        if names.is_empty() {
+        if *to.ip() == GATEWAY {
+            // The guest has called the gate itself, which serves no one there.
             return refuse(&guest);
         }
         let mut first = Vec::new();
-        if matches!(to.port(), HTTP | HTTPS) {
-            let read = if to.port() == HTTPS { first_words::of_tls } else { first_words::of_http };
-            let reading = read_name(&mut guest, &mut first, read);
-            let name = tokio::time::timeout(FIRST_LIMIT, reading).await??;
-            if !name.is_some_and(|name| names.contains(&name)) {
-                return refuse(&guest);
-            }
+        let judged = self.judge(&mut guest, &mut first, to).await?;
+        let row = self.book.pass(to, judged.name.as_deref(), judged.reason);
+        if judged.reason.is_some() && !self.access.policy.only_records() {
+            return refuse(&guest);
         }
-        let mut server = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(to)).await??;
+        let Ok(Ok(mut server)) = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(to)).await else {
+            return refuse(&guest);
+        };
         let _ = (guest.set_nodelay(true), server.set_nodelay(true));
         server.write_all(&first).await?;
+        self.book.count(row, first.len(), 0);
         drop(first);
+        let mut guest = Metered::new(guest, self.book.clone(), row);
         tokio::io::copy_bidirectional(&mut guest, &mut server).await.map(drop)
     }
 
-    /// Returns the names by which the machine may reach an address and a port: listed there, and resolved to the address.
-    fn names_of(&self, to: SocketAddrV4) -> Vec<String> {
+    /// Compares a connection with the list. Reads the first bytes of a client that names its server.
+    async fn judge(
+        &self,
+        guest: &mut TcpStream,
+        first: &mut Vec<u8>,
+        to: SocketAddrV4,
+    ) -> io::Result<Judged> {
+        let (known, names) = self.names_of(to);
+        let denied = |name: Option<String>, reason| Ok(Judged { name, reason: Some(reason) });
+        if self.access.decide((*to.ip()).into(), None) == Verdict::Shut {
+            return denied(known, Reason::Shut);
+        }
+        let is_named = matches!(to.port(), HTTP | HTTPS);
+        // Before anything is read, so that a connection to an address that no name has led to fails at once.
+        if names.is_empty() && !(is_named && self.access.policy.only_records()) {
+            return denied(known, Reason::Unlisted);
+        }
+        if !is_named {
+            return Ok(Judged { name: names.into_iter().next(), reason: None });
+        }
+        let read = if to.port() == HTTPS { first_words::of_tls } else { first_words::of_http };
+        let reading = tokio::time::timeout(FIRST_LIMIT, read_name(guest, first, read)).await;
+        // A client that says nothing names no server.
+        let said = reading.unwrap_or(Ok(None))?;
+        match said {
+            Some(said) if names.contains(&said) => Ok(Judged { name: Some(said), reason: None }),
+            said if names.is_empty() => denied(said.or(known), Reason::Unlisted),
+            said => denied(said.or(known), Reason::OtherName),
+        }
+    }
+
+    /// Returns a name that has led to an address, if there is one, and the names by which the machine may reach the address and
+    /// the port: listed there, and resolved to the address.
+    fn names_of(&self, to: SocketAddrV4) -> (Option<String>, Vec<String>) {
         let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = resolved.names(*to.ip(), Instant::now());
-        names.filter(|name| self.access.may_connect(name, *to.ip(), to.port())).map(str::to_owned).collect()
+        let all: Vec<&str> = resolved.names(*to.ip(), Instant::now()).collect();
+        let listed = all.iter().filter(|name| self.access.may_connect(name, *to.ip(), to.port()));
+        (all.iter().min().map(|&name| name.to_owned()), listed.map(|&name| name.to_owned()).collect())
     }
 }
 

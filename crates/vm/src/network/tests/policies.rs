@@ -1,6 +1,8 @@
 //! Tests what each policy lets through, and the gate that holds its names.
 
 use super::*;
+use crate::machine::record::Found;
+use crate::network::{Decision, Destination, NetworkUse, Reason, network_use};
 
 #[test]
 fn every_question_goes_through_the_gate_and_no_answer_leads_to_a_shut_address() {
@@ -96,6 +98,110 @@ fn a_machine_with_a_list_reaches_listed_names_at_their_addresses_and_listed_netw
     ] {
         assert_eq!(guest.says(to, &first), None, "{to} {}", String::from_utf8_lossy(&first));
     }
+    record::remove(folder.path()).unwrap();
+}
+
+/// Returns the destinations of an account, a line for each.
+fn lines(used: &NetworkUse) -> Vec<String> {
+    let line = |row: &Destination| {
+        let to = row.address.zip(row.port).map_or_else(String::new, |(to, port)| format!(" {to}:{port}"));
+        format!("{} {}{to}", row.decision.as_str(), row.names.join(","))
+    };
+    used.destinations.iter().map(line).collect()
+}
+
+#[test]
+fn an_audited_machine_reaches_what_an_open_one_does_and_its_account_tells_what_would_be_denied() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    let all = ["10.53.0.53", "203.0.113.80", "203.0.113.81", "203.0.113.82", "10.1.2.3", "192.168.7.8"];
+    make_world(&all.map(|text| text.parse().unwrap()));
+    serve(TcpListener::bind("0.0.0.0:80").unwrap(), "host.");
+    let list = ["*.list.example", "203.0.113.82:*"].map(|text| text.parse().unwrap());
+    let network = Network {
+        egress: Egress::Policy(NetworkPolicy::Audit(list.to_vec())),
+        ..wish(&["192.168.7.8:80"], "10.53.0.53", None)
+    };
+    let (folder, guest) = guest_with(&network);
+    let world = Some("world".to_owned());
+    let (listed, other) = ("a-203-0-113-80.list.example", "a-203-0-113-81.other.example");
+    let request = format!("GET / HTTP/1.1\r\nHost: {other}\r\n\r\n");
+    assert_eq!(guest.resolves(listed, "10.0.2.2").as_deref(), Some("203.0.113.80"));
+    assert_eq!(guest.resolves(other, "10.0.2.2").as_deref(), Some("203.0.113.81"));
+    let private = "a-10-1-2-3.list.example";
+    assert_eq!(guest.resolves(private, "192.0.2.99").as_deref(), Some("10.1.2.3"), "by the gate");
+    assert_eq!(guest.says("203.0.113.80:443", &hellos::hello(listed)), world);
+    assert_eq!(guest.says("203.0.113.80:443", &hellos::hello("front.example")), world);
+    assert_eq!(guest.says("203.0.113.81:80", request.as_bytes()), world);
+    assert_eq!(guest.says("203.0.113.81:22", b""), world);
+    assert_eq!(guest.says("203.0.113.82:22", b""), world, "a listed network");
+    assert_eq!(guest.says("192.168.7.8:80", b""), world, "the forge");
+    assert_eq!(guest.says("10.1.2.3:80", b""), world, "a private address");
+    assert_eq!(guest.says("203.0.113.1:80", b"").as_deref(), Some("host."));
+    for to in ["203.0.113.80:9999", "203.0.113.82:9999", "10.1.2.3:9999"] {
+        guest.sends(to, 1);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let used = network_use(folder.path()).expect("an account");
+    let lines = lines(&used);
+    for line in [
+        format!("allowed {listed} 203.0.113.80:443"),
+        "audited front.example 203.0.113.80:443".to_owned(),
+        format!("audited {other} 203.0.113.81:80"),
+        format!("audited {other} 203.0.113.81:22"),
+        format!("audited {other}"),
+        format!("audited {listed} 203.0.113.80:9999"),
+        "allowed  203.0.113.82:22".to_owned(),
+        "allowed  203.0.113.82:9999".to_owned(),
+        "allowed  192.168.7.8:80".to_owned(),
+        format!("audited {private}"),
+        format!("audited {private} 10.1.2.3:80"),
+        format!("audited {private} 10.1.2.3:9999"),
+        "audited  203.0.113.1:80".to_owned(),
+    ] {
+        assert!(lines.contains(&line), "{line}: {lines:#?}");
+    }
+    for row in used.destinations.iter().filter(|row| row.decision == Decision::Audited) {
+        let is_shut = row.names == [private] || row.address == Some([203, 0, 113, 1].into());
+        assert_eq!(row.reason == Some(Reason::Shut), is_shut, "{row:?}");
+    }
+    let http =
+        used.destinations.iter().find(|row| row.names == [other] && row.port == Some(80)).expect("a row");
+    assert_eq!((http.times, http.sent, http.received), (1, request.len() as u64, 5));
+    assert_eq!((used.policy.as_str(), used.gate_killed, used.left_out), ("audit", false, 0));
+    record::remove(folder.path()).unwrap();
+    assert_eq!(network_use(folder.path()), Some(used), "the account outlives the network");
+}
+
+#[test]
+fn the_account_of_a_guarded_machine_has_names_and_bytes_and_tells_that_its_gate_was_killed() {
+    if !is_root() {
+        return;
+    }
+    enter_new_namespace();
+    make_world(&["10.53.0.53", "203.0.113.80"].map(|text| text.parse().unwrap()));
+    let (folder, guest) = guest_with(&wish(&[], "10.53.0.53", None));
+    let name = "a-203-0-113-80.example";
+    assert_eq!(guest.resolves(name, "10.0.2.2").as_deref(), Some("203.0.113.80"));
+    assert_eq!(guest.reaches("203.0.113.80:80").as_deref(), Some("world"));
+    assert_eq!(guest.reaches("10.1.2.3:80"), None);
+    // The gate writes its ledger after a moment.
+    std::thread::sleep(Duration::from_secs(1));
+    let Found::Record(record) = record::NetworkRecord::read(folder.path()).unwrap() else { panic!() };
+    let gate = record.gate.as_ref().and_then(|gate| gate.open().unwrap()).expect("a gate");
+    rustix::process::pidfd_send_signal(&gate, rustix::process::Signal::KILL).unwrap();
+    let mut exited = [rustix::event::PollFd::new(&gate, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut exited, None).unwrap();
+    let used = network_use(folder.path()).expect("an account");
+    let lines = lines(&used);
+    assert!(lines.contains(&format!("allowed {name} 203.0.113.80:80")), "{lines:#?}");
+    assert!(lines.contains(&"denied  10.1.2.3:80".to_owned()), "{lines:#?}");
+    let row =
+        used.destinations.iter().find(|row| row.port == Some(80) && row.reason.is_none()).expect("a row");
+    assert!(row.sent > 0 && row.received > 5, "{row:?}");
+    assert!(used.gate_killed);
     record::remove(folder.path()).unwrap();
 }
 
