@@ -504,6 +504,12 @@ pub(crate) struct TemplateBuildArgs {
     /// DNS server of the machine during the warm-up
     #[arg(short, long, env = "RUNNER_DNS", default_value_t = DNS_DEFAULT, value_name = "ADDRESS")]
     pub(crate) dns: std::net::IpAddr,
+    /// Destinations that the machine reaches during the warm-up
+    #[arg(long, env = "RUNNER_NETWORK", value_enum, default_value = "guarded", value_name = "POLICY")]
+    pub(crate) network: NetworkWord,
+    /// Destination for --network allow and audit: a name, *.NAME, an address, a network, or github; may be given several times
+    #[arg(long, env = "RUNNER_ALLOW", value_name = "DESTINATION[:PORT]", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
     /// User that jobs run as
     #[arg(short, long, env = "RUNNER_USER", default_value = USER_DEFAULT)]
     pub(crate) user: String,

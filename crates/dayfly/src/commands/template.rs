@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dayfly_vm::template::{AGE_MAX, BYTES_MAX, Template, TemplateError, TemplateStore};
-use dayfly_vm::{Network, NetworkPolicy, Preparing};
+use dayfly_vm::{Network, Preparing};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -11,6 +11,7 @@ use super::machine;
 use crate::cli::TemplateBuildArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Task, paint, style};
+use crate::rules;
 use crate::settings::Places;
 use crate::units::{age, mebibytes, short_id};
 
@@ -32,7 +33,9 @@ async fn build_once(places: &Places, args: &TemplateBuildArgs) -> Result<()> {
     }
     let host = machine::host(places)?;
     let machine = machine::settings(places, &args.machine.spec(), &args.user, args.json).await?;
-    let network = Network::new(NetworkPolicy::default(), args.dns);
+    // Machines with templates are those of the driver qemu, so that each policy can be enforced as root.
+    let policy = rules::policy(args.network, &args.allow).map_err(Failure::usage)?;
+    let network = Network::new(policy, args.dns);
     let (sender, mut told) = mpsc::channel(TOLD_MAX);
     let mut tell = move |what| {
         let _ = sender.try_send(what);
