@@ -1,7 +1,10 @@
-//! Tests what one real machine can reach, and what it can see of its host. It runs a script instead of the runner app.
+//! Tests what one real machine can reach, and what it can see of its host. Most run a script instead of the runner app.
 //!
 //! Everything happens in network namespaces that the test creates. The network of the host is not touched.
 #![expect(unsafe_code, reason = "threads enter namespaces")]
+
+#[path = "machine/reached.rs"]
+mod reached;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -61,7 +64,13 @@ fn serve(address: &str, word: &'static str) -> u16 {
     let port = listener.local_addr().expect("address").port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let _ = stream.write_all(word.as_bytes());
+            std::thread::spawn(move || {
+                let _ = stream.write_all(word.as_bytes());
+                // A socket that is closed with unread bytes resets its connection.
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            });
         }
     });
     port
