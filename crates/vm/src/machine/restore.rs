@@ -5,14 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::source::{StartSource, Started};
+use super::source::NoStarts;
 use super::spawn::{Outputs, Recipe};
 use super::supervise::own;
 use super::supervisor::{Beginning, MachineRole};
 use super::{StartError, Vm};
 use crate::environment::EnvironmentDir;
-use crate::network::Connection;
-use crate::pace::Turn;
 
 /// Starts the machine by a recipe that names its state. [`super::VmEvent::TakenOver`] is the first event, because its agent is
 /// greeted as that of a machine which runs already.
@@ -25,24 +23,7 @@ pub(crate) async fn restore(recipe: Recipe, runner_id: &str, environment: &Path)
     let vmm = Arc::new(recipe).spawn(&outputs, &detached).await?;
     // Its lines were kept while its job ran.
     let begin = Beginning::TakeOver { vmm, lines_seen: u64::MAX };
-    let source = OneRestore { _connection: connection };
+    let source = NoStarts(connection);
     let role = MachineRole::of_running(runner_id.to_owned());
     Ok(own((source, begin), role, opened, run_dir, (outputs, detached)))
-}
-
-/// The source of a machine that is started once. It keeps the machine's network.
-#[derive(Debug)]
-struct OneRestore {
-    _connection: Arc<Connection>,
-}
-
-impl StartSource for OneRestore {
-    async fn spawn(
-        &mut self,
-        _turn: Option<Turn>,
-        _outputs: &Outputs,
-        _detached: &Arc<AtomicBool>,
-    ) -> Result<Started, StartError> {
-        Err(StartError::Vanished)
-    }
 }

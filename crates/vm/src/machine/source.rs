@@ -67,3 +67,18 @@ pub(crate) trait StartSource: std::fmt::Debug + Send + Sync + 'static {
     /// Records that the last start, which was no boot, has failed. The next start must be a boot.
     fn fork_failed(&mut self, _reason: &str) {}
 }
+
+/// The source of a machine that is not started again. It keeps what the machine needs as long as it runs.
+#[derive(Debug)]
+pub(super) struct NoStarts<Kept>(pub(super) Kept);
+
+impl<Kept: std::fmt::Debug + Send + Sync + 'static> StartSource for NoStarts<Kept> {
+    async fn spawn(
+        &mut self,
+        _turn: Option<Turn>,
+        _outputs: &Outputs,
+        _detached: &Arc<AtomicBool>,
+    ) -> Result<Started, StartError> {
+        Err(StartError::Vanished)
+    }
+}

@@ -21,17 +21,16 @@ use tokio::net::UnixStream;
 
 use super::owned;
 use super::record::{self, Recorded};
-use super::source::{StartSource, Started};
+use super::source::NoStarts;
 use super::spawn::{Outputs, Vmm};
 use super::supervise::own;
 use super::supervisor::{Beginning, MachineRole};
-use super::{LeftoverError, StartError, Vm};
+use super::{LeftoverError, Vm};
 use crate::cgroup;
 use crate::console::BoundedFile;
 use crate::environment::EnvironmentDir;
 use crate::forward::Forward;
 use crate::network::{self, NetworkError};
-use crate::pace::Turn;
 use crate::process::Process;
 use crate::vmm::{MONITOR_SOCKET, Monitor};
 
@@ -120,7 +119,7 @@ pub async fn take_over(take_over: TakeOver, run_dir: &Path) -> Result<Option<Vm>
         tracing::warn!("the machine in {} reaches its forge no more: {error}", run_dir.display());
     }
     let (lines_seen, role) = (take_over.lines_seen, MachineRole::of_running(take_over.runner_id));
-    let source = (NoStarts { _network: network }, Beginning::TakeOver { vmm, lines_seen });
+    let source = (NoStarts(network), Beginning::TakeOver { vmm, lines_seen });
     Ok(Some(own(source, role, environment, run_dir.to_owned(), (outputs, detached))))
 }
 
@@ -164,21 +163,4 @@ impl Sockets {
 async fn connect(folder: &SocketFolder, name: &str) -> io::Result<UnixStream> {
     let connected = tokio::time::timeout(CONNECT_LIMIT, folder.connect(name)).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// The source of a machine that runs already and is not started again. It keeps the machine's network.
-#[derive(Debug)]
-struct NoStarts {
-    _network: Option<network::Attachment>,
-}
-
-impl StartSource for NoStarts {
-    async fn spawn(
-        &mut self,
-        _turn: Option<Turn>,
-        _outputs: &Outputs,
-        _detached: &Arc<AtomicBool>,
-    ) -> Result<Started, StartError> {
-        Err(StartError::Vanished)
-    }
 }
