@@ -102,7 +102,7 @@ struct Top<'a> {
     ticks: u32,
 }
 
-/// What happens next.
+/// The event that the screen handles next.
 enum Event {
     Typed(Option<Typed>),
     Signal(Signal),
@@ -110,7 +110,7 @@ enum Event {
     Answered(std::result::Result<Result<String>, JoinError>),
 }
 
-/// What the screen does next.
+/// The next action of the screen.
 enum Next {
     Draw,
     Wait,

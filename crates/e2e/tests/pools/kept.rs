@@ -66,7 +66,7 @@ async fn the_machine_of_a_failed_job_is_kept_and_comes_back_as_it_was() {
     let known = ["bytes", "dns", "job", "kept_s", "name", "network", "pool", "runner", "until_s"];
     assert_eq!(keys, known, "nothing of its content is shown");
     for _ in 0..2 {
-        // What one thaw changes, the next one does not see.
+        // The next thaw does not see the changes of this one.
         let seen = thaw(&[
             &runner,
             "--",

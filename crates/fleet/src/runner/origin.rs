@@ -1,4 +1,4 @@
-//! What the log of a job says about the place in which the job runs.
+//! The lines in the log of a job about the place in which the job runs.
 
 use dayfly_guest::origin::Origin;
 use dayfly_vm::{Driver, Machine};

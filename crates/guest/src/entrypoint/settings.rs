@@ -155,7 +155,7 @@ pub(super) struct Settings {
     pub(super) outside: Outside,
     /// The place in which the job runs, if the loop says it.
     pub(super) origin: Option<Origin>,
-    /// What the machine was started from, if the host says it.
+    /// The source of the machine's start, if the host says it.
     pub(super) start: Option<String>,
     /// The hooks of jobs, if the loop gives some.
     pub(super) hooks: Option<Hooks>,

@@ -43,7 +43,7 @@ pub(super) struct ForkOrigin {
     last: Arc<LastStart>,
 }
 
-/// What the last start of a machine was made from, for the time after the machine.
+/// The source of a machine's last start, for the time after the machine.
 #[derive(Debug)]
 pub(super) struct LastStart {
     source: KeptSource,

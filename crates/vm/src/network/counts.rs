@@ -11,7 +11,7 @@ use super::error::step;
 use super::rules::{COUNTED_MAX, DENIED, RECEIVED, SENT};
 use super::{NetworkError, nft};
 
-/// What the rules of a namespace have counted.
+/// The counts of a namespace's rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Packets of the guest that were let through, by their destination.

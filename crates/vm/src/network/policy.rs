@@ -22,7 +22,7 @@ pub enum NetworkPolicy {
     Guarded,
     /// These destinations.
     Allow(Vec<AllowEntry>),
-    /// What an open machine reaches. What `Guarded` and `Allow` with this list would deny is recorded, and nothing is denied.
+    /// All that an open machine reaches. Destinations that `Guarded` and `Allow` with this list would deny are recorded.
     Audit(Vec<AllowEntry>),
     /// Everything that this host reaches, and this host itself; no other machine.
     Open,

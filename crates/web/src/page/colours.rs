@@ -34,7 +34,7 @@ pub(super) fn coloured(line: &str) -> Markup {
 /// Returns the parts of a line, without the sequences of colours.
 fn parts(line: &str) -> Vec<(Look, &str)> {
     let (mut parts, mut look, mut rest) = (Vec::new(), Look::default(), line);
-    // Where the text that has no part yet begins.
+    // The search for the next sequence goes on from here.
     let mut searched = 0;
     while let Some(at) = rest[searched..].find(BEGIN).map(|at| at + searched) {
         let after = &rest[at + BEGIN.len()..];

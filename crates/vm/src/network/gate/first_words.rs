@@ -16,7 +16,7 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
-/// What the first bytes say.
+/// The content of the first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FirstWords {
     /// More bytes are needed.
