@@ -14,6 +14,9 @@ use super::Said;
 /// The reason why there is no machine.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// Name of the file with the account of a machine's network.
+const ACCOUNT: &str = "network-use.json";
+
 /// A folder for machines, their host, and their settings.
 pub struct Stage {
     folder: TempDir,
@@ -101,12 +104,14 @@ impl Stage {
     }
 
     /// Runs a script in a machine instead of a runner app, and returns what the machine printed. Asserts that only its logs
-    /// are left.
+    /// and the account of its network are left, which stay with a run.
     pub async fn say(&self, name: &str, text: &str) -> Said {
         let mut said = Said::default();
         said.hear(self.start(name, self.machine.clone(), script(text)).await.expect("a machine")).await;
         let left: Vec<_> = std::fs::read_dir(self.run_dir(name)).expect("read").flatten().collect();
-        assert!(left.iter().all(|left| left.path().extension().is_some_and(|end| end == "log")), "{left:?}");
+        let stays =
+            |path: PathBuf| path.extension().is_some_and(|end| end == "log") || path.ends_with(ACCOUNT);
+        assert!(left.iter().all(|left| stays(left.path())), "{left:?}");
         said
     }
 }
