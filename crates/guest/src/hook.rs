@@ -1,7 +1,7 @@
 //! `dayfly-guest hook fork` and `dayfly-guest hook warnings`: dayfly's own part of the hooks of a job
 //! ([`crate::entrypoint`] writes the scripts that call them).
 //!
-//! They run as the user of jobs. What they print is in the log of the job, and its lines `::error::` and `::warning::` become
+//! They run as the user of jobs. Their output is in the log of the job, and its lines `::error::` and `::warning::` become
 //! annotations of the job.
 
 use crate::processes;

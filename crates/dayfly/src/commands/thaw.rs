@@ -4,7 +4,8 @@
 //!   kept machine, locked ──> started from its state ──> hello ──> session ──> destroyed; kept as before, or removed (--rm)
 //! ```
 //!
-//! This process owns the machine meanwhile. If it dies, the next thaw, or the end of the machine's time, removes what is left.
+//! This process owns the machine meanwhile. If it dies, the next thaw removes what is left, or a process that runs loops
+//! ([`dayfly_fleet::kept`]).
 
 use std::io::IsTerminal as _;
 use std::ops::ControlFlow;

@@ -38,7 +38,7 @@ fn own_groups(folder: &Path) -> Result<String, AppError> {
     }
 }
 
-/// Adds the group to those of the image. What is no list of groups is dropped, because the app could not read it either.
+/// Adds the group to those of the image. A text that is no list of groups is dropped, because the app could not read it either.
 fn with_group(own: &str, detail: &str) -> String {
     let mut groups: Vec<Value> = serde_json::from_str(own).unwrap_or_default();
     groups.retain(|group| group["group"] != GROUP);

@@ -237,7 +237,7 @@ impl Attempt {
         self.end_by(EndReason::Freezing, EndStep::Freezing(Instant::now() + limit), ExitDemand::None);
     }
 
-    /// Takes the VMM's word about the writing of the machine, if it was told to write it.
+    /// Takes the result of the writing of the machine from the VMM, if that was ordered.
     fn take_frozen(&mut self, frozen: Result<(), String>) {
         if !matches!(self.end, Some(BegunEnd { step: EndStep::Freezing(_), .. })) {
             return;

@@ -57,7 +57,7 @@ pub(super) fn read(namespace: OwnedFd) -> Result<Counts, NetworkError> {
     thread.map_err(step("start a thread"))?.join().unwrap_or_else(panicked)
 }
 
-/// Reads the JSON of `nft` (libnftables-json(5)). What has another form is skipped.
+/// Reads the JSON of `nft` (libnftables-json(5)). Elements of another form are skipped.
 fn parse(json: &Value) -> Counts {
     let things = json.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let set = |name: &str| {

@@ -5,8 +5,8 @@
 //!   rules ── bytes to and from each destination, denied packets (`counts`) ───────┴─ join ──> NetworkUse
 //! ```
 //!
-//! Both sides count what a hostile guest has chosen, so each list has a bound, and the text has one. What is allowed and what is
-//! not have separate bounds, so that a guest which floods one of them does not push the other one out.
+//! Both sides count what a hostile guest has chosen, so each list has a bound, and the text has one. Allowed destinations
+//! and the others have separate bounds, so that a guest which floods one list does not push the other one out.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -19,7 +19,7 @@ struct Look {
     is_bold: bool,
 }
 
-/// Returns a line with its colours. What else could steer a terminal is made visible.
+/// Returns a line with its colours. Everything else that could steer a terminal is made visible.
 pub(super) fn coloured(line: &str) -> Markup {
     html! {
         @for (look, part) in parts(line) {

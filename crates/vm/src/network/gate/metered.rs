@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::ledger::Book;
 
-/// A connection of the guest. What it reads and writes is counted at once, because a connection may last as long as its machine.
+/// A connection of the guest. Its bytes are counted at once, because a connection may last as long as its machine.
 #[derive(Debug)]
 pub(super) struct Metered {
     stream: TcpStream,
