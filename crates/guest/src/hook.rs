@@ -4,7 +4,7 @@
 //! They run as the user of jobs. Their output is in the log of the job, and its lines `::error::` and `::warning::` become
 //! annotations of the job.
 
-use crate::processes;
+use crate::{console, processes};
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 use std::fs::File;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            crate::console::say("usage: dayfly-guest hook fork|warnings");
+            console::say("usage: dayfly-guest hook fork|warnings");
             ExitCode::from(2)
         }
     }
@@ -96,7 +96,7 @@ fn fork() -> ExitCode {
         Err(error) => of_pull_request.then(|| format!("unknown, because its event cannot be read: {error}")),
     };
     let Some(from) = from else { return ExitCode::SUCCESS };
-    say(&command(
+    console::print(&command(
         "error",
         &format!(
             "these runners do not run jobs of forks, and this pull request comes from {from}. A maintainer can push its branch \
@@ -142,7 +142,7 @@ fn warnings() {
         full(mib(disk.f_bavail), mib(disk.f_blocks))
     });
     for warning in kept(Path::new(WARNINGS_FILE)).into_iter().chain(disk) {
-        say(&command("warning", &warning));
+        console::print(&command("warning", &warning));
     }
 }
 
@@ -177,10 +177,6 @@ fn kept(file: &Path) -> Vec<String> {
 fn command(word: &str, text: &str) -> String {
     let text = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     format!("::{word} title=dayfly::{text}\n")
-}
-
-fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@
 //! The file is all that the two share, so that any program can end a pause. A pause lets no person in: the way in is
 //! `dayfly shell`, which the owner of the host has with or without it.
 
+use crate::console;
 use crate::entrypoint::user;
 use crate::options::Takes::{Nothing, Value};
 use crate::options::{Grammar, Options, Switch, Words, option};
 use dayfly_guest::environment::{GUEST, is_runner_id};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         Err(error) => return refuse(&error.to_string()),
     };
     if options.get("help").is_some() {
-        say(&help());
+        console::print(&help());
         return ExitCode::SUCCESS;
     }
     let limit = match options.get("for").map_or(Ok(FOR_DEFAULT), parse_time) {
@@ -64,11 +65,11 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     let pause = Pause { runner, user: user::own().ok().map(|user| user.name), file, limit };
     match pause.hold(LOOK) {
         Ok(end) => {
-            say(&format!("dayfly: {end}\n"));
+            console::print(&format!("dayfly: {end}\n"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            crate::console::say(&format!("no pause: cannot make {}: {error}", pause.file.display()));
+            console::say(&format!("no pause: cannot make {}: {error}", pause.file.display()));
             ExitCode::FAILURE
         }
     }
@@ -83,22 +84,22 @@ pub(crate) fn resume(args: &[String]) -> ExitCode {
     let paused = match find(Path::new(FOLDER), id.as_deref()) {
         Ok(paused) => paused,
         Err(error) => {
-            crate::console::say(&format!("cannot look for paused jobs in {FOLDER}: {error}"));
+            console::say(&format!("cannot look for paused jobs in {FOLDER}: {error}"));
             return ExitCode::FAILURE;
         }
     };
     if paused.is_empty() {
-        crate::console::say("no job of this machine is paused");
+        console::say("no job of this machine is paused");
         return ExitCode::FAILURE;
     }
     let mut code = ExitCode::SUCCESS;
     for file in paused {
         match std::fs::remove_file(&file) {
-            Ok(()) => say(&format!("resumed: {} is removed\n", file.display())),
+            Ok(()) => console::print(&format!("resumed: {} is removed\n", file.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let whose = "the user that has paused and root may remove it";
-                crate::console::say(&format!("cannot remove {} ({whose}): {error}", file.display()));
+                console::say(&format!("cannot remove {} ({whose}): {error}", file.display()));
                 code = ExitCode::FAILURE;
             }
         }
@@ -138,7 +139,7 @@ impl Pause {
         // A new file, so that no link that another program has made is followed.
         File::options().write(true).create_new(true).mode(0o644).open(&self.file)?;
         let program = if Path::new(GUEST).exists() { GUEST } else { "dayfly-guest" };
-        say(&self.announcement(program));
+        console::print(&self.announcement(program));
         let (began, mut reminded) = (Instant::now(), Instant::now());
         let end = loop {
             let left = self.limit.saturating_sub(began.elapsed());
@@ -150,7 +151,7 @@ impl Pause {
             }
             if reminded.elapsed() >= REMIND {
                 reminded = Instant::now();
-                say(&format!("dayfly: paused, {} left: {}\n", span(left), self.way_in()));
+                console::print(&format!("dayfly: paused, {} left: {}\n", span(left), self.way_in()));
             }
             std::thread::sleep(look.min(left));
         };
@@ -245,13 +246,8 @@ fn help() -> String {
 }
 
 fn refuse(why: &str) -> ExitCode {
-    crate::console::say(why);
+    console::say(why);
     ExitCode::from(2)
-}
-
-/// Prints a text. If the runner app does not read any more, the pause goes on, because a person may be in the machine.
-fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
 #[cfg(test)]
