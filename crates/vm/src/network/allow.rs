@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::ranges::Prefix;
 
-/// The word for the names that a runner of github.com needs.
-const GITHUB: &str = "github";
-
 /// The names that a runner of github.com needs (docs.github.com, "Self-hosted runners reference"). Logs, artifacts and caches are
 /// in Azure's storage, in which everyone can rent a place.
 const GITHUB_NAMES: [&str; 18] = [
@@ -37,9 +34,6 @@ const GITHUB_NAMES: [&str; 18] = [
 /// The longest name, bytes.
 const NAME_MAX: usize = 253;
 
-/// The ports of an entry without one: those of HTTP and HTTPS.
-pub(crate) const WEB_PORTS: [u16; 2] = [80, 443];
-
 /// An entry: destinations, and their ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -63,7 +57,7 @@ enum Target {
 /// The ports of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ports {
-    /// [`WEB_PORTS`].
+    /// [`AllowEntry::WEB_PORTS`].
     Web,
     /// One port.
     One(u16),
@@ -75,7 +69,7 @@ impl Ports {
     /// Returns true if the port is one of them.
     pub(crate) fn contain(self, port: u16) -> bool {
         match self {
-            Self::Web => WEB_PORTS.contains(&port),
+            Self::Web => AllowEntry::WEB_PORTS.contains(&port),
             Self::One(own) => own == port,
             Self::All => true,
         }
@@ -83,6 +77,11 @@ impl Ports {
 }
 
 impl AllowEntry {
+    /// The word for the names that a runner of github.com needs.
+    pub const GITHUB: &str = "github";
+    /// The ports of an entry without one: those of HTTP and HTTPS.
+    pub const WEB_PORTS: [u16; 2] = [80, 443];
+
     /// Returns the preset for github.com.
     pub fn github() -> Self {
         Self { target: Target::Github, ports: Ports::Web }
@@ -144,7 +143,7 @@ impl FromStr for AllowEntry {
                 _ => return wrong("a port is a number from 1 to 65535, or *"),
             },
         };
-        if target == GITHUB {
+        if target == Self::GITHUB {
             return match ports {
                 Ports::Web => Ok(Self { target: Target::Github, ports }),
                 Ports::One(_) | Ports::All => wrong("the preset github has its own ports"),
@@ -210,7 +209,7 @@ impl fmt::Display for AllowEntry {
             Target::Name(name) => f.write_str(name),
             Target::Below(name) => write!(f, "*.{name}"),
             Target::Network(network) => write!(f, "{network}"),
-            Target::Github => f.write_str(GITHUB),
+            Target::Github => f.write_str(Self::GITHUB),
         }?;
         match self.ports {
             Ports::Web => Ok(()),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::allow::{AllowEntry, WEB_PORTS};
+use super::allow::AllowEntry;
 use super::ranges::{self, Prefix};
 use super::used::Reason;
 
@@ -138,7 +138,7 @@ impl Access {
     pub(crate) fn may_connect(&self, name: &str, address: Ipv4Addr, port: u16) -> bool {
         let list = self.policy.entries();
         // The forge may have another address than at the machine's start.
-        let is_forge = self.is_forge(name) && WEB_PORTS.contains(&port);
+        let is_forge = self.is_forge(name) && AllowEntry::WEB_PORTS.contains(&port);
         (is_forge || list.iter().any(|entry| entry.lists_at(name, port)))
             && self.decide(address.into(), Some(name)) == Verdict::Allowed
     }

@@ -11,11 +11,6 @@ use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
 use crate::settings::Places;
 
-/// The preset for the names that a runner of github.com needs.
-const GITHUB: &str = "github";
-/// The ports of an entry without one.
-const WEB_PORTS: [u16; 2] = [80, 443];
-
 /// The suggestion, as `--json` shows it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Suggestion {
@@ -56,10 +51,10 @@ fn suggest(pool: &str, runs: &[NetworkUse]) -> Suggestion {
     let is_shut = |row: &&Destination| row.reason == Some(Reason::Shut);
     let reached = rows().filter(|row| row.decision != Decision::Denied && !is_shut(row));
     let mut allow: BTreeSet<String> = reached.flat_map(entries).collect();
-    if allow.remove(GITHUB) {
+    if allow.remove(AllowEntry::GITHUB) {
         // The preset comes first, because most lists begin with it.
         let rest = std::mem::take(&mut allow);
-        return finish(pool, runs, std::iter::once(GITHUB.to_owned()).chain(rest).collect());
+        return finish(pool, runs, std::iter::once(AllowEntry::GITHUB.to_owned()).chain(rest).collect());
     }
     finish(pool, runs, allow.into_iter().collect())
 }
@@ -80,7 +75,7 @@ fn finish(pool: &str, runs: &[NetworkUse], allow: Vec<String>) -> Suggestion {
 /// Returns the entries that a destination needs. A name that is no host name is skipped: a job can ask for anything.
 fn entries(row: &Destination) -> Vec<String> {
     let github = AllowEntry::github();
-    let is_web = row.port.is_none_or(|port| WEB_PORTS.contains(&port));
+    let is_web = row.port.is_none_or(|port| AllowEntry::WEB_PORTS.contains(&port));
     let with_port = |target: &str| match row.port.filter(|_| !is_web) {
         Some(port) => format!("{target}:{port}"),
         None => target.to_owned(),
@@ -93,7 +88,7 @@ fn entries(row: &Destination) -> Vec<String> {
     // A name that was asked for alone needs no port, and the one of a connection is listed by it.
     let names = row.names.iter().filter(|name| name.parse::<AllowEntry>().is_ok());
     let entry = |name: &String| match is_web && github.lists(name) {
-        true => GITHUB.to_owned(),
+        true => AllowEntry::GITHUB.to_owned(),
         false => with_port(name),
     };
     names.map(entry).collect()

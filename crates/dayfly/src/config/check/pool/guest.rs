@@ -51,7 +51,7 @@ pub(super) fn network(table: &mut Table<'_, '_>, forge: Option<&ForgeConfig>) ->
     let mut list = Vec::new();
     for (index, text) in pool.allow.iter().enumerate() {
         let entry = text.parse::<AllowEntry>();
-        let preset = nearest(text, ["github"]).filter(|_| entry.is_err()).map(did_you_mean);
+        let preset = nearest(text, [AllowEntry::GITHUB]).filter(|_| entry.is_err()).map(did_you_mean);
         match entry {
             Ok(entry) => list.push(entry),
             Err(why) => table.error(&format!("allow[{index}]"), why, preset),
