@@ -217,15 +217,25 @@ fn signal(pids: &[u32], signal: Signal) -> Result<(), Error> {
 
 /// Returns the share of a core that each of these processes uses while it is idle.
 async fn idle_cpu(pids: &[u32]) -> Result<Vec<f64>, Error> {
-    let before = pids.iter().map(|&pid| cpu_seconds(pid)).collect::<Result<Vec<_>, _>>()?;
+    let before = pids.iter().map(|&pid| seconds_of_threads(pid)).collect::<Result<Vec<_>, _>>()?;
     let begin = Instant::now();
     tokio::time::sleep(IDLE).await;
     let seconds = begin.elapsed().as_secs_f64();
-    pids.iter().zip(before).map(|(&pid, before)| Ok((cpu_seconds(pid)? - before) / seconds)).collect()
+    pids.iter().zip(before).map(|(&pid, before)| Ok((seconds_of_threads(pid)? - before) / seconds)).collect()
 }
 
-/// Returns the CPU time of all threads of a process in seconds. Reads `schedstat`, because ticks would be too coarse.
+/// Returns the CPU time of a process in seconds, also of threads that have ended. It is a multiple of a tick, 10 ms.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64, Error> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name of the program may have spaces and parentheses. After it, user time is the twelfth field, system time the next.
+    let (_, fields) = text.rsplit_once(") ").ok_or("no name")?;
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Returns the CPU time of the threads that a process has now, in seconds. Reads `schedstat`, because ticks would be too coarse
+/// for a VMM that is idle, whose threads stay.
+fn seconds_of_threads(pid: u32) -> Result<f64, Error> {
     let mut nanoseconds = 0.0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;
