@@ -242,8 +242,11 @@ impl Folder {
     }
 }
 
-/// Interval at which a folder without inotify is polled.
+/// Shortest interval at which a folder without inotify is polled: that after a change.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Longest interval. It doubles with each poll that finds no change, because a thousand runners that wait on one host would
+/// otherwise use a third of two processors.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Most files that are polled. A runner has four.
 const FILES_MAX: usize = 1024;
@@ -304,12 +307,14 @@ impl Watch {
     }
 
     fn look_on(folder: &OwnedFd, mut seen: HashMap<String, Look>, mut each: impl FnMut(&str)) -> io::Error {
+        let mut pause = LOOK_AGAIN;
         loop {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(pause);
             let now = match look_at(folder) {
                 Ok(now) => now,
                 Err(errno) => return errno.into(),
             };
+            pause = if now == seen { LOOK_AGAIN_MAX.min(pause * 2) } else { LOOK_AGAIN };
             now.iter().filter(|(name, look)| seen.get(*name) != Some(look)).for_each(|(name, _)| each(name));
             seen = now;
         }
