@@ -165,6 +165,9 @@ pub(crate) struct PoolChanges {
     /// Pools that an administrator has drained, and that the file still has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) still_drained: Vec<String>,
+    /// Pools that have not started yet, because their forge does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) still_waiting: Vec<String>,
 }
 
 /// The consequence of an order.

@@ -1,5 +1,6 @@
 //! A lab in a separate process, as an admin would run it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dayfly_forge::{ApiBase, Dispatch, Forge, RunnerScope};
@@ -83,7 +84,14 @@ impl LabProcess {
 
     /// Starts a lab for a repository `OWNER/NAME`.
     pub fn for_repository(name: &str) -> Self {
-        let mut process = Dayfly::new(["lab", "serve", "--data", "lab", "--json"]).start();
+        Self::serve(name, Path::new("lab"), "127.0.0.1:0")
+    }
+
+    /// Starts a lab that has its records in a folder and listens at an `ADDRESS:PORT`.
+    pub fn serve(name: &str, data: &Path, listen: &str) -> Self {
+        let data = data.display().to_string();
+        let arguments = ["lab", "serve", "--data", &data, "--listen", listen, "--json"];
+        let mut process = Dayfly::new(arguments).start();
         let listening = process.wait_for_event("listening");
         let url = listening["url"].as_str().expect("a url").to_owned();
         let token = listening["token"].as_str().expect("a token").to_owned();

@@ -11,6 +11,8 @@ mod secrets;
 mod steer;
 #[path = "pools/take_over.rs"]
 mod take_over;
+#[path = "pools/waiting.rs"]
+mod waiting;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -48,7 +48,7 @@ pub enum Cause {
 
 impl Cause {
     /// Returns the cause of an error of a forge that came now.
-    pub(crate) fn of_forge(error: &ForgeError, now: Moment) -> Self {
+    pub fn of_forge(error: &ForgeError, now: Moment) -> Self {
         let until = |wait: std::time::Duration| {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             Self::RateLimit { until_ms: now.ms().saturating_add(wait_ms) }

@@ -78,7 +78,8 @@ pub struct PoolStatus {
     pub name: Option<String>,
     /// The treatment of its jobs.
     pub state: PoolState,
-    /// Start of that state, milliseconds since 1970-01-01 UTC.
+    /// Start of that state, milliseconds since 1970-01-01 UTC; of a pool that runs, the time from which on there is something to
+    /// say about it.
     pub since_ms: u64,
     /// Jobs that wait for a runner.
     pub waiting: u32,
@@ -172,7 +173,8 @@ impl Status {
     /// Takes in a fact of a pool as a whole.
     fn take_of_pool(&mut self, record: &FactRecord) -> bool {
         let before = self.pools.remove(&record.loop_index);
-        let mut pool = before.clone().unwrap_or_default();
+        let new = || PoolStatus { since_ms: record.at.ms(), ..PoolStatus::default() };
+        let mut pool = before.clone().unwrap_or_else(new);
         let state = match record.fact {
             Fact::PoolPaused => PoolState::Paused,
             Fact::PoolDraining => PoolState::Draining,

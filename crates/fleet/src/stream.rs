@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 use crate::fact::{Fact, FactRecord, Moment, RunnerRef};
+use crate::orchestrator::SLOTS_MAX;
 use crate::pool::Pool;
 use crate::runner_id::RunnerId;
 
@@ -73,6 +74,14 @@ impl FactSink {
     /// Returns the same stream for the facts of a pool.
     pub(crate) fn of_pool(&self, pool: &Pool) -> Self {
         Self { pool: pool.spec.name.as_deref().map(Arc::from), ..self.clone() }
+    }
+
+    /// Returns the writer for the facts of a pool that the orchestrator of this process does not have yet. `number` tells several
+    /// such pools apart.
+    pub fn of_waiting_pool(&self, name: &str, number: u32) -> FactWriter {
+        // The numbers of the others begin at 0.
+        let first = (u32::MAX / SLOTS_MAX - number) * SLOTS_MAX;
+        Self { pool: Some(Arc::from(name)), ..self.clone() }.of_loop(first)
     }
 
     /// Returns the writer for the facts of one loop as a whole.

@@ -132,6 +132,7 @@ impl fmt::Display for PoolChanges {
             ("unchanged", &self.unchanged),
             ("still paused", &self.still_paused),
             ("still drained", &self.still_drained),
+            ("waiting for their forge", &self.still_waiting),
         ];
         let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
         let text: Vec<String> = parts.map(|(word, names)| format!("{word} {}", names.join(", "))).collect();

@@ -49,8 +49,7 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
     request.spec.name = Some(request.spec.prefix.clone());
     let config = pool_config(&request.spec, args.runners);
     Ok(Plan {
-        pools: vec![request],
-        texts: vec![PoolText::read(config)],
+        pools: vec![(PoolText::read(config), request)],
         share: HostShare::default(),
         host_budget: HostBudget::default(),
         environment: args.environment.as_deref().map(make_environment).transpose()?,

@@ -5,6 +5,7 @@ pub(crate) mod file;
 mod flags;
 mod reload;
 mod steer;
+mod waiting;
 mod web;
 mod webhook;
 
@@ -18,7 +19,7 @@ use dayfly_host::retry;
 use tokio::sync::mpsc;
 
 use super::machine;
-use super::runner::prepare::{self, Patience, Prepared, PreparedPool};
+use super::runner::prepare::{self, Prepared, PreparedPool};
 use super::runner::pump::Pump;
 use super::runner::refresh::Keepers;
 use super::runner::request::PoolRequest;
@@ -33,6 +34,7 @@ use crate::signals::Signals;
 use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
 use reload::{KnownPool, PoolText, RunningFile, RunningPools, Triggers};
+use waiting::WaitingPools;
 use web::Web;
 use webhook::Webhook;
 
@@ -41,9 +43,8 @@ const BEAT_MIN: Duration = Duration::from_millis(10);
 
 /// The pools to run, and their share of the host.
 struct Plan {
-    pools: Vec<PoolRequest>,
-    /// The same pools, as an administrator and a reload know them.
-    texts: Vec<PoolText>,
+    /// Each as an administrator and a reload know it, and its request.
+    pools: Vec<(PoolText, PoolRequest)>,
     share: HostShare,
     /// The share of the host, as the file gives it.
     host_budget: HostBudget,
@@ -87,8 +88,13 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let serving = plan.webhook.map(Webhook::start);
     let (showing, feed) = plan.web.map(|web| web.start(&places.state)).unzip();
     let host = machine::unchecked_host(places);
-    let resolving = prepare::resolve(places, &host, plan.pools, Patience::Waits(&service), json);
-    let resolved = tokio::select! {
+    let resolving = async {
+        let asked = prepare::ask_patiently(plan.pools, &service).await?;
+        let (texts, answered): (Vec<_>, Vec<_>) = asked.known.into_iter().unzip();
+        let resolved = prepare::resolve(places, &host, answered, json).await?;
+        Ok::<_, Failure>((texts, resolved, asked.waiting))
+    };
+    let (texts, resolved, waiting) = tokio::select! {
         resolved = resolving => resolved?,
         signal = signals.next() => return Ok(Outcome::StoppedBy(signal)),
     };
@@ -118,12 +124,13 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     let running = webhook::beside(serving, &facts, running);
     let running = web::beside(showing, running);
     let (asks, served) = control::serve(instance.folder())?;
-    let known = plan.texts.into_iter().zip(resolved).zip(controls);
+    let known = texts.into_iter().zip(resolved).zip(controls);
     let known = known.map(|((text, pool), controls)| KnownPool { text, pool, controls, is_paused: false });
     let pools = RunningPools {
         file: plan.file,
         pools: known.collect(),
         drained: Vec::new(),
+        waiting: WaitingPools::after_the_start(waiting, &facts),
         is_ending: false,
         host_budget: plan.host_budget,
         budget: plan.share.budget,
@@ -166,12 +173,14 @@ fn plan_of(places: &Places, path: &Path, args: &OrchestratorArgs) -> Result<Plan
     let webhook = config.webhook.as_ref().map(webhook::listen).transpose()?;
     let web = web::listen(args, config.web.as_ref())?;
     let mut clients = Clients::new(&config, webhook.as_ref().map(Webhook::subscriber))?;
-    let pools = config.pools.iter().map(|pool| file::request(pool, &mut clients));
-    let pools = pools.collect::<Result<_>>()?;
+    let mut request = |pool| {
+        let request = file::request(&pool, &mut clients)?;
+        Ok((PoolText::read(pool), request))
+    };
+    let pools = config.pools.into_iter().map(&mut request).collect::<Result<_>>()?;
     let path = std::path::absolute(path).map_err(Failure::cannot)?;
     Ok(Plan {
         pools,
-        texts: config.pools.into_iter().map(PoolText::read).collect(),
         share,
         host_budget: config.host,
         environment: None,

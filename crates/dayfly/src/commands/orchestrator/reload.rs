@@ -21,6 +21,7 @@ use dayfly_web::Site;
 use tokio::sync::{mpsc, watch};
 
 use super::file::{self, Clients, NewSecret, Renewal};
+use super::waiting::WaitingPools;
 use super::{HostShare, run_of, web};
 use crate::commands::runner::prepare::{self, Controls, PreparedPool};
 use crate::commands::runner::refresh::Keepers;
@@ -82,6 +83,8 @@ pub(super) struct RunningPools<'a> {
     pub(super) pools: Vec<KnownPool>,
     /// The pools of the file that an administrator has drained.
     pub(super) drained: Vec<PoolText>,
+    /// The pools whose forge has not answered yet.
+    pub(super) waiting: WaitingPools,
     /// True if all pools drain for good.
     pub(super) is_ending: bool,
     /// The share of the host, as the file gives it.
@@ -104,7 +107,14 @@ impl RunningPools<'_> {
     pub(super) async fn serve(mut self, mut triggers: Triggers) -> Infallible {
         loop {
             self.publish();
-            let Some(Ask { request, answer, written }) = triggers.next().await else {
+            let trigger = tokio::select! {
+                trigger = triggers.next() => trigger,
+                answered = self.waiting.answered() => {
+                    self.begin_answered(answered).await;
+                    continue;
+                }
+            };
+            let Some(Ask { request, answer, written }) = trigger else {
                 drop(self.reload().await);
                 continue;
             };
@@ -182,26 +192,31 @@ impl RunningPools<'_> {
             ))
             .hint("start the orchestrator again; until then, leave the table as it was"));
         }
-        let running: Vec<_> = self.pools.iter().map(|pool| &pool.text.config).collect();
+        let texts = self.pools.iter().map(|pool| &pool.text).chain(self.waiting.texts());
+        let running: Vec<_> = texts.map(|text| &text.config).collect();
         let Renewal { mut clients, secrets } = before.clients.renew(&file.config, &running)?;
         let host_budget = file.config.host;
         let is_drained = |text: &PoolText| self.drained.iter().any(|one| is_same_or_size(text, one));
         let texts = file.config.pools.into_iter().map(PoolText::read);
         let (drained, found): (Vec<_>, Vec<_>) = texts.partition(is_drained);
+        let waits = |text: &PoolText| self.waiting.texts().any(|one| one == text);
+        let (waiting, found): (Vec<_>, Vec<_>) = found.into_iter().partition(waits);
         let mut difference = difference::between(self.pools.iter().map(|pool| &pool.text), &found);
         difference.still_drained = drained.iter().map(|text| text.config.name.clone()).collect();
+        difference.still_waiting = waiting.iter().map(|text| text.config.name.clone()).collect();
         difference.still_paused = still_paused(&self.pools, &found);
         let adopted = Adopted::try_secrets(secrets).await?;
         let begins = |text: &&PoolText| {
             [&difference.added, &difference.replaced].iter().any(|names| names.contains(&text.config.name))
         };
         let requests = found.iter().filter(begins).map(|text| file::request(&text.config, &mut clients));
-        let requests = requests.collect::<Result<Vec<_>>>()?;
+        let answered = prepare::ask(requests.collect::<Result<_>>()?).await?;
         let prepared =
-            prepare::prepare_more(self.places, self.host, self.instance, requests, self.json).await?;
+            prepare::prepare_more(self.places, self.host, self.instance, answered, self.json).await?;
         self.make(&difference, found, prepared, file.share).await?;
         adopted.keep();
         (self.drained, self.host_budget, self.budget) = (drained, host_budget, file.share.budget);
+        self.waiting.retain(|text| waiting.contains(text)).await;
         if let Some(file) = &mut self.file {
             file.clients = clients;
         }
@@ -252,6 +267,12 @@ impl RunningPools<'_> {
         Ok(())
     }
 
+    /// Notes pools that run from now on beside the others.
+    pub(super) fn note_begun(&mut self, begun: Vec<KnownPool>) {
+        self.pools.extend(begun);
+        self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
+    }
+
     /// Notes the pools that run now, and sets the numbers of their sources. `begun` are those that begin.
     fn note(&mut self, difference: &PoolChanges, found: Vec<PoolText>, begun: Vec<(Pool, Controls)>) {
         let mut before = std::mem::take(&mut self.pools);
@@ -274,6 +295,16 @@ impl RunningPools<'_> {
             self.pools.push(KnownPool { text, pool, controls, is_paused });
         }
     }
+}
+
+/// Returns the changes that start prepared pools, and these pools as they are known from then on.
+pub(super) fn starts(texts: Vec<PoolText>, prepared: Vec<PreparedPool>) -> (Changes, Vec<KnownPool>) {
+    let start = |(text, prepared): (PoolText, PreparedPool)| {
+        let pool = prepared.pool.clone();
+        let (run, controls) = run_of(prepared);
+        (PoolChange::Add(Box::new(run)), KnownPool { text, pool, controls, is_paused: false })
+    };
+    texts.into_iter().zip(prepared).map(start).unzip()
 }
 
 /// Returns the names of the pools of the file that stay paused: a size that is new is paused as its pool is.

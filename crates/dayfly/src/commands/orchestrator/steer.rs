@@ -7,6 +7,8 @@
 //!      └───────────────────┴──────── resume ────────┘
 //! ```
 //!
+//! A pool whose forge has not answered since the start has not begun. It can be drained, and nothing else.
+//!
 //! The orders count until the orchestrator ends. A reload leaves pools paused and drained, and brings the file's numbers back.
 //! Without a file there is one pool, and its drain is that of the orchestrator.
 
@@ -15,8 +17,7 @@ mod numbers;
 use dayfly_fleet::orchestrator::{Changes, PoolChange};
 
 use super::file;
-use super::reload::{KnownPool, PoolText, RunningPools};
-use super::run_of;
+use super::reload::{KnownPool, PoolText, RunningPools, starts};
 use crate::commands::runner::prepare::{self, PreparedPool};
 use crate::config::schema::nearest;
 use crate::config::{self, PoolConfig, Surroundings};
@@ -51,6 +52,8 @@ enum PoolFate {
     Running,
     Paused,
     Drained,
+    /// Its forge has not answered yet.
+    Waiting,
 }
 
 impl RunningPools<'_> {
@@ -60,7 +63,9 @@ impl RunningPools<'_> {
             _ if self.is_ending => self.steer_to_the_end(&order),
             PoolOrder::Pause { pools } => self.pause(&pools).await,
             PoolOrder::Resume { pools } => self.resume(&pools).await,
-            PoolOrder::Drain { pools } if pools.is_empty() || self.file.is_none() => self.drain_all(&pools),
+            PoolOrder::Drain { pools } if pools.is_empty() || self.file.is_none() => {
+                self.drain_all(&pools).await
+            }
             PoolOrder::Drain { pools } => self.drain(&pools).await,
             PoolOrder::Scale { pool, max, min_idle } => self.scale(&pool, max, min_idle).await,
         };
@@ -87,10 +92,8 @@ impl RunningPools<'_> {
     }
 
     async fn pause(&mut self, pools: &[String]) -> Result<Steered> {
-        let named = named(&self.known_pools(), pools, PoolFate::Drained)?;
-        if let Some(pool) = named.iter().find(|pool| pool.fate == PoolFate::Drained) {
-            return Err(is_drained(&pool.name));
-        }
+        let named = named(&self.known_pools(), pools, &[PoolFate::Drained, PoolFate::Waiting])?;
+        named.iter().try_for_each(runs)?;
         let (already, changed) = split(named, PoolFate::Paused);
         self.send(changed.iter().map(|pool| PoolChange::Pause { pool: pool.clone() }).collect()).await?;
         self.mark(&changed, true);
@@ -100,7 +103,8 @@ impl RunningPools<'_> {
     }
 
     async fn resume(&mut self, pools: &[String]) -> Result<Steered> {
-        let named = named(&self.known_pools(), pools, PoolFate::Running)?;
+        let named = named(&self.known_pools(), pools, &[PoolFate::Running, PoolFate::Waiting])?;
+        named.iter().find(|pool| pool.fate == PoolFate::Waiting).map_or(Ok(()), runs)?;
         let (already, changed) = split(named, PoolFate::Running);
         let (drained, paused): (Vec<_>, Vec<_>) = changed
             .iter()
@@ -111,18 +115,12 @@ impl RunningPools<'_> {
         let prepared = self.prepare(&texts).await?;
         let mut changes: Changes =
             paused.iter().map(|pool| PoolChange::Resume { pool: pool.clone() }).collect();
-        let mut begun = Vec::new();
-        for (text, prepared) in texts.into_iter().zip(prepared) {
-            let pool = prepared.pool.clone();
-            let (run, controls) = run_of(prepared);
-            changes.push(PoolChange::Add(Box::new(run)));
-            begun.push(KnownPool { text, pool, controls, is_paused: false });
-        }
+        let (adds, begun) = starts(texts, prepared);
+        changes.extend(adds);
         self.send(changes).await?;
         self.mark(&paused, false);
         self.drained.retain(|text| !drained.contains(&text.config.name));
-        self.pools.extend(begun);
-        self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
+        self.note_begun(begun);
         let notes = if changed.is_empty() && already.is_empty() {
             vec!["no pool is paused or drained".to_owned()]
         } else {
@@ -133,13 +131,16 @@ impl RunningPools<'_> {
 
     async fn drain(&mut self, pools: &[String]) -> Result<Steered> {
         let (already, changed) =
-            split(named(&self.known_pools(), pools, PoolFate::Drained)?, PoolFate::Drained);
-        self.send(changed.iter().map(|pool| PoolChange::Drain { pool: pool.clone() }).collect()).await?;
-        let (drained, left) = std::mem::take(&mut self.pools)
-            .into_iter()
-            .partition::<Vec<_>, _>(|pool| changed.contains(&pool.text.config.name));
-        self.pools = left;
-        self.drained.extend(drained.into_iter().map(|pool| pool.text));
+            split(named(&self.known_pools(), pools, &[PoolFate::Drained])?, PoolFate::Drained);
+        let is_meant = |text: &PoolText| changed.contains(&text.config.name);
+        let running = self.pools.iter().map(|pool| &pool.text).filter(|text| is_meant(text));
+        let drain = |text: &PoolText| PoolChange::Drain { pool: text.config.name.clone() };
+        self.send(running.map(drain).collect()).await?;
+        let drained = self.pools.iter().map(|pool| &pool.text).chain(self.waiting.texts());
+        let drained: Vec<_> = drained.filter(|text| is_meant(text)).cloned().collect();
+        self.pools.retain(|pool| !is_meant(&pool.text));
+        self.waiting.retain(|text| !is_meant(text)).await;
+        self.drained.extend(drained);
         self.keepers.serve(self.pools.iter().map(|pool| &pool.pool));
         let notes =
             vec!["a pool that has drained runs again after `dayfly resume`, or after a restart".to_owned()];
@@ -150,10 +151,11 @@ impl RunningPools<'_> {
     ///
     /// # Errors
     /// There is no such pool.
-    fn drain_all(&mut self, pools: &[String]) -> Result<Steered> {
+    async fn drain_all(&mut self, pools: &[String]) -> Result<Steered> {
         let known = self.known_pools();
-        named(&known, pools, PoolFate::Drained)?;
+        named(&known, pools, &[PoolFate::Drained])?;
         self.is_ending = true;
+        self.waiting.retain(|_| false).await;
         let (already, changed) = split(known, PoolFate::Drained);
         Ok(Steered { changed, already, ends: true, notes: Vec::new() })
     }
@@ -166,10 +168,8 @@ impl RunningPools<'_> {
     }
 
     async fn scale(&mut self, name: &str, max: Option<u32>, min_idle: Option<u32>) -> Result<Steered> {
-        let known = named(&self.known_pools(), &[name.to_owned()], PoolFate::Drained)?;
-        if known.iter().any(|pool| pool.fate == PoolFate::Drained) {
-            return Err(is_drained(name));
-        }
+        let known = named(&self.known_pools(), &[name.to_owned()], &[])?;
+        known.iter().try_for_each(runs)?;
         if let Some(whole) = known.iter().find(|pool| pool.name == name).and_then(|pool| pool.size_of.clone())
         {
             let why = format!("{name} is a size of {whole}, and all its sizes have one maximum");
@@ -213,7 +213,9 @@ impl RunningPools<'_> {
     fn known_pools(&self) -> Vec<NamedPool> {
         let fate = |pool: &KnownPool| if pool.is_paused { PoolFate::Paused } else { PoolFate::Running };
         let pools = self.pools.iter().map(|pool| NamedPool::new(&pool.text, fate(pool)));
-        pools.chain(self.drained.iter().map(|text| NamedPool::new(text, PoolFate::Drained))).collect()
+        let drained = self.drained.iter().map(|text| NamedPool::new(text, PoolFate::Drained));
+        let waiting = self.waiting.texts().map(|text| NamedPool::new(text, PoolFate::Waiting));
+        pools.chain(drained).chain(waiting).collect()
     }
 
     fn mark(&mut self, names: &[String], is_paused: bool) {
@@ -240,8 +242,11 @@ impl RunningPools<'_> {
         // Without a file, no pool is drained and resumed.
         let Some(file) = &mut self.file else { return Ok(Vec::new()) };
         let requests = texts.iter().map(|text| file::request(&text.config, &mut file.clients));
-        let requests = requests.collect::<Result<Vec<_>>>()?;
-        let preparing = prepare::prepare_more(self.places, self.host, self.instance, requests, self.json);
+        let requests = requests.collect::<Result<_>>()?;
+        let preparing = async {
+            let answered = prepare::ask(requests).await?;
+            prepare::prepare_more(self.places, self.host, self.instance, answered, self.json).await
+        };
         tokio::time::timeout(RELOAD_LIMIT, preparing).await.unwrap_or_else(|_| {
             let limit = RELOAD_LIMIT.as_secs() / 60;
             Err(Failure::cannot(format!("the pools could not be prepared within {limit} minutes")))
@@ -249,13 +254,13 @@ impl RunningPools<'_> {
     }
 }
 
-/// Returns the pools of these names, each once; all but those of one fate if no name is given.
+/// Returns the pools of these names, each once; all but those of some fates if no name is given.
 ///
 /// # Errors
 /// There is no such pool.
-fn named(all: &[NamedPool], names: &[String], but: PoolFate) -> Result<Vec<NamedPool>> {
+fn named(all: &[NamedPool], names: &[String], but: &[PoolFate]) -> Result<Vec<NamedPool>> {
     if names.is_empty() {
-        return Ok(all.iter().filter(|pool| pool.fate != but).cloned().collect());
+        return Ok(all.iter().filter(|pool| !but.contains(&pool.fate)).cloned().collect());
     }
     if let Some(unknown) = names.iter().find(|name| !all.iter().any(|pool| pool.is_named(name))) {
         let known: Vec<&str> = all.iter().map(|pool| pool.name.as_str()).collect();
@@ -274,9 +279,18 @@ fn split(pools: Vec<NamedPool>, fate: PoolFate) -> (Vec<String>, Vec<String>) {
     (names(already), names(others))
 }
 
-fn is_drained(name: &str) -> Failure {
-    Failure::usage(format!("the pool {name} was drained"))
-        .hint(format!("dayfly resume {name} starts it again"))
+/// Refuses an order that only a pool that runs can carry out.
+fn runs(pool: &NamedPool) -> Result<()> {
+    let name = &pool.name;
+    match pool.fate {
+        PoolFate::Running | PoolFate::Paused => Ok(()),
+        PoolFate::Drained => Err(Failure::usage(format!("the pool {name} was drained"))
+            .hint(format!("dayfly resume {name} starts it again"))),
+        PoolFate::Waiting => {
+            Err(Failure::usage(format!("the pool {name} has not started, because its forge does not answer"))
+                .hint(format!("dayfly drain {name} gives it up; the log of the orchestrator has the reason")))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -300,7 +314,7 @@ mod tests {
     /// Returns the names of the pools that are so already, and of those that the order changes.
     fn parts(names: &[&str], but: PoolFate, fate: PoolFate) -> (Vec<String>, Vec<String>) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        split(named(&pools(), &names, but).expect("known"), fate)
+        split(named(&pools(), &names, &[but]).expect("known"), fate)
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -333,7 +347,7 @@ mod tests {
     #[test]
     fn an_unknown_pool_is_refused_with_the_nearest_name_or_with_all() {
         let refused = |name: &str| {
-            let failure = named(&pools(), &["test".to_owned(), name.to_owned()], PoolFate::Drained)
+            let failure = named(&pools(), &["test".to_owned(), name.to_owned()], &[PoolFate::Drained])
                 .expect_err("not known");
             (failure.code(), format!("{failure}; {}", failure.what_to_do().unwrap_or_default()))
         };

@@ -19,7 +19,7 @@ use crate::cli::LoopOptions;
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::settings::Places;
 use crate::signals::Signals;
-use prepare::{Patience, Prepared};
+use prepare::Prepared;
 use pump::Pump;
 use refresh::Keepers;
 use request::PoolRequest;
@@ -30,7 +30,7 @@ pub(crate) async fn run(places: &Places, options: LoopOptions) -> Result<Outcome
     let index = options.args.index.unwrap_or(0);
     let request = PoolRequest::read(&options, places)?;
     let host = machine::unchecked_host(places);
-    let resolved = prepare::resolve(places, &host, vec![request], Patience::None, json).await?;
+    let resolved = prepare::resolve(places, &host, prepare::ask(vec![request]).await?, json).await?;
     let Prepared { host, instance, mut pools } =
         prepare::prepare(places, host, resolved, Some(index), json).await?;
     let inherited = pools[0].inherited.pop();

@@ -1,23 +1,21 @@
 //! Resolves the descriptions of pools: asks the forges, chooses drivers, removes the remains of earlier processes. Every
 //! problem that can be known before anything is created is reported here, as one error.
 
+mod ask;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use dayfly_fleet::demand::{
-    self, MinIdleNow, MinIdleSchedule, PollSource, PoolLabels, ScaleSetRegistrar, ScaleSetSource,
-    SessionNote, Source, WebhookSource,
+    self, MinIdleNow, MinIdleSchedule, PollSource, PoolLabels, SessionNote, Source, WebhookSource,
 };
 use dayfly_fleet::instance::{Instance, Serves};
-use dayfly_fleet::pool::{Group, Limits, Pool, PoolSpec, Registrar};
+use dayfly_fleet::pool::{Pool, PoolSpec, Registrar};
 use dayfly_fleet::reaper::Leftovers;
 use dayfly_fleet::recovery::{self, Heir, Inherited, Serving};
 use dayfly_forge::scale_set::ScaleSetSpec;
-use dayfly_forge::{Forge, ForgeError, OpenJobs, RunnerScope};
-use dayfly_host::retry;
+use dayfly_forge::{OpenJobs, RunnerScope};
 use dayfly_vm::{Machine, VmHost};
 use jiff::Timestamp;
-use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 
 use super::request::{PoolRequest, ScaleSetRequest, WebhookRequest};
@@ -25,8 +23,8 @@ use crate::commands::machine;
 use crate::config::Schedule;
 use crate::exit::{Failure, Result, Signal};
 use crate::labels;
-use crate::service::Service;
 use crate::settings::Places;
+pub(crate) use ask::{AnsweredPool, Asked, ask, ask_all, ask_patiently};
 
 /// Most changes that a webhook has reported and that wait for the next look at the lists of jobs.
 const COPIES_MAX: usize = 4096;
@@ -72,29 +70,6 @@ fn min_idle_now(schedule: Schedule, otherwise: u32) -> MinIdleNow {
     Box::new(move || schedule.min_idle_at(Timestamp::now(), otherwise))
 }
 
-/// The answer to a forge that cannot be reached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience<'a> {
-    /// It is an error.
-    None,
-    /// The forge is waited for, without a limit. The log and the service manager learn of each attempt.
-    Waits(&'a Service),
-}
-
-/// A pool whose forge has answered.
-struct KnownPool {
-    spec: PoolSpec,
-    forge: Forge,
-    is_lab: bool,
-    group: Group,
-    secret: Option<SecretString>,
-    scale_set: Option<ScaleSetRequest>,
-    polls: bool,
-    webhook: Option<WebhookRequest>,
-    schedule: Option<(Schedule, u32)>,
-    limits: Limits,
-}
-
 /// Creates the instance of resolved pools, and takes over or removes the remains of earlier processes. If a loop is given, only a
 /// runner of that loop is taken over.
 ///
@@ -126,6 +101,7 @@ pub(crate) async fn prepare(
 }
 
 /// Resolves further pools for an instance that runs, and removes the remains of earlier processes that served the same places.
+/// The pools that run do not wait for a forge.
 ///
 /// # Errors
 /// As for [`prepare`]. Nothing was changed then.
@@ -133,14 +109,13 @@ pub(crate) async fn prepare_more(
     places: &Places,
     host: &VmHost,
     instance: &mut Instance,
-    requests: Vec<PoolRequest>,
+    known: Vec<AnsweredPool>,
     quiet: bool,
 ) -> Result<Vec<PreparedPool>> {
-    if requests.is_empty() {
+    if known.is_empty() {
         return Ok(Vec::new());
     }
-    // The pools that run must not wait for another forge.
-    let resolved = resolve(places, host, requests, Patience::None, quiet).await?;
+    let resolved = resolve(places, host, known, quiet).await?;
     let inherited = clear_up(places, &serving(&resolved), &Heir::of_all(instance)).await?;
     // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they
     // may have runners for as long as jobs last.
@@ -155,37 +130,33 @@ pub(crate) async fn prepare_more(
 
 /// A pool whose forge has answered, and its machine.
 pub(crate) struct ResolvedPool {
-    known: KnownPool,
+    known: AnsweredPool,
     machine: Machine,
 }
 
 impl ResolvedPool {
     fn serves(&self) -> Serves {
-        let (labels, _) = labels_of(&self.known.spec, &self.machine);
-        Serves { labels, ..Serves::of(&self.known.spec, &self.known.forge) }
+        let (labels, _) = labels_of(&self.known.request.spec, &self.machine);
+        let PoolRequest { spec, forge, .. } = &self.known.request;
+        Serves { labels, ..Serves::of(spec, forge) }
     }
 }
 
-/// Asks the forges of pools, and then chooses their machines, which may build an image. Nothing is left if this is dropped before
-/// its end.
+/// Chooses the machines of pools, which may build an image. Nothing is left if this is dropped before its end.
 ///
 /// # Errors
-/// A forge or this host cannot do what is requested.
+/// This host cannot do what is requested.
 pub(crate) async fn resolve(
     places: &Places,
     host: &VmHost,
-    requests: Vec<PoolRequest>,
-    patience: Patience<'_>,
+    known: Vec<AnsweredPool>,
     quiet: bool,
 ) -> Result<Vec<ResolvedPool>> {
-    let mut all = Vec::new();
-    for request in requests {
-        all.push(ask_forge(request, patience).await?);
-    }
     let mut resolved = Vec::new();
-    for known in all {
-        let made = machine::choose(places, host, &known.spec, known.is_lab, quiet).await?;
-        match &known.spec.name {
+    for known in known {
+        let spec = &known.request.spec;
+        let made = machine::choose(places, host, spec, known.answer.is_lab, quiet).await?;
+        match &spec.name {
             Some(name) => tracing::info!("machines of {name}: {}", made.explanation),
             None => tracing::info!("machines: {}", made.explanation),
         }
@@ -195,7 +166,8 @@ pub(crate) async fn resolve(
 }
 
 fn serving(resolved: &[ResolvedPool]) -> Vec<Serving> {
-    let one = |pool: &ResolvedPool| Serving { forge: pool.known.forge.clone(), serves: pool.serves() };
+    let one =
+        |pool: &ResolvedPool| Serving { forge: pool.known.request.forge.clone(), serves: pool.serves() };
     resolved.iter().map(one).collect()
 }
 
@@ -212,23 +184,25 @@ fn pools(
 }
 
 fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> PreparedPool {
-    let (labels, of_jobs) = labels_of(&known.spec, &machine);
+    let AnsweredPool { request, answer } = known;
+    let (labels, of_jobs) = labels_of(&request.spec, &machine);
     let (mut sources, mut controls) = (Vec::new(), Controls::default());
-    let registrar = match &known.scale_set {
-        Some(request) => {
-            let (sender, max) = watch::channel(request.max);
-            let note = session_note(&known, request, instance);
-            let (source, registrar) = scale_set(&known, request, max, &labels, note);
+    let registrar = match &request.scale_set {
+        Some(set) => {
+            let (sender, max) = watch::channel(set.max);
+            let note = session_note(&request, set, instance);
+            let spec = scale_set_spec(&request, set, &labels);
+            let (source, registrar) = demand::scale_set(set.client.clone(), spec, (max, &set.family), note);
             controls.max = Some(sender);
             sources.push(Source::ScaleSet(Box::new(source)));
             Registrar::ScaleSet(registrar)
         }
         None => Registrar::Rest,
     };
-    let mut poll = poll(&known, &of_jobs);
-    if let Some(WebhookRequest { queue, url }) = known.webhook {
-        let mut webhook = WebhookSource::new(queue, url, known.spec.scope.clone(), of_jobs);
-        if known.scale_set.is_some() {
+    let mut poll = poll(&request, &of_jobs);
+    if let Some(WebhookRequest { queue, url }) = request.webhook {
+        let mut webhook = WebhookSource::new(queue, url, request.spec.scope.clone(), of_jobs);
+        if request.scale_set.is_some() {
             webhook = webhook.without_ends();
         }
         if let Some(checking) = poll.take() {
@@ -238,23 +212,23 @@ fn pool(ResolvedPool { known, machine }: ResolvedPool, instance: &Instance) -> P
         sources.push(Source::Webhook(Box::new(webhook)));
     }
     sources.extend(poll.map(|poll| Source::Poll(Box::new(poll))));
-    if let Some((schedule, otherwise)) = known.schedule {
+    if let Some((schedule, otherwise)) = request.schedule {
         let (source, sender) = MinIdleSchedule::new(min_idle_now(schedule, otherwise));
         controls.min_idle = Some(sender);
         sources.push(Source::Schedule(source));
     }
     let pool = Pool {
         labels,
-        spec: Arc::new(known.spec),
-        forge: known.forge,
+        spec: Arc::new(request.spec),
+        forge: request.forge,
         registrar,
-        is_lab: known.is_lab,
-        group: known.group,
+        is_lab: answer.is_lab,
+        group: answer.group,
         machine,
-        secret: known.secret,
+        secret: request.secret,
         runs: instance.runs(),
         leftovers: Leftovers::default(),
-        limits: known.limits,
+        limits: request.limits,
     };
     PreparedPool { pool, sources, controls, inherited: Vec::new() }
 }
@@ -271,94 +245,31 @@ fn labels_of(spec: &PoolSpec, machine: &Machine) -> (Vec<String>, PoolLabels) {
     (labels.clone(), PoolLabels::of_pool(labels))
 }
 
-fn poll(known: &KnownPool, labels: &PoolLabels) -> Option<PollSource> {
-    match &known.spec.scope {
-        RunnerScope::Repository { owner, name } if known.polls => {
-            Some(PollSource::new(OpenJobs::new(known.forge.clone(), owner, name), labels.clone()))
+fn poll(request: &PoolRequest, labels: &PoolLabels) -> Option<PollSource> {
+    match &request.spec.scope {
+        RunnerScope::Repository { owner, name } if request.polls => {
+            Some(PollSource::new(OpenJobs::new(request.forge.clone(), owner, name), labels.clone()))
         }
         _ => None,
     }
 }
 
-/// Returns the scale set of a pool. Jobs may ask for it by its name and by the labels of the pool's runners.
-fn scale_set(
-    known: &KnownPool,
-    request: &ScaleSetRequest,
-    max: watch::Receiver<u32>,
-    labels: &[String],
-    note: SessionNote,
-) -> (ScaleSetSource, ScaleSetRegistrar) {
-    let is_named = labels.iter().any(|label| label.eq_ignore_ascii_case(&request.name));
-    let own = (!is_named).then(|| request.name.clone());
-    let spec = ScaleSetSpec {
-        name: request.name.clone(),
-        group: known.group.name.clone(),
+/// Returns the description of a pool's scale set. Jobs may ask for it by its name and by the labels of the pool's runners.
+fn scale_set_spec(request: &PoolRequest, set: &ScaleSetRequest, labels: &[String]) -> ScaleSetSpec {
+    let is_named = labels.iter().any(|label| label.eq_ignore_ascii_case(&set.name));
+    let own = (!is_named).then(|| set.name.clone());
+    ScaleSetSpec {
+        name: set.name.clone(),
+        group: request.spec.group.clone(),
         labels: own.into_iter().chain(labels.iter().cloned()).collect(),
         owner: dayfly_host::name::host_name(),
-    };
-    demand::scale_set(request.client.clone(), spec, (max, &request.family), note)
-}
-
-fn session_note(known: &KnownPool, request: &ScaleSetRequest, instance: &Instance) -> SessionNote {
-    let (forge, scope) = (known.forge.base().url().as_str(), known.spec.scope.to_string());
-    SessionNote::of(&instance.sessions(), &[forge, &scope, &known.group.name, &request.name])
-}
-
-/// Asks a pool's forge for everything that must be known before the first runner.
-async fn ask_forge(request: PoolRequest, patience: Patience<'_>) -> Result<KnownPool> {
-    let PoolRequest { spec, forge, secret, warnings, scale_set, polls, webhook, schedule, limits } = request;
-    for warning in &warnings {
-        tracing::warn!("{warning}");
-    }
-    let (is_lab, group) = ask_patiently(&spec, &forge, patience).await?;
-    Ok(KnownPool { spec, forge, is_lab, group, secret, scale_set, polls, webhook, schedule, limits })
-}
-
-/// Asks until the forge answers, if it is to be waited for. An answer that is an error ends the wait.
-async fn ask_patiently(spec: &PoolSpec, forge: &Forge, patience: Patience<'_>) -> Result<(bool, Group)> {
-    let mut failures = 0;
-    loop {
-        let error = match ask_once(spec, forge).await {
-            Ok(known) => return Ok(known),
-            Err(error) => error,
-        };
-        failures += 1;
-        let Patience::Waits(service) = patience else { return Err(failure(error)) };
-        let Some(pause) = retry::FORGE_AT_START.pause_after(failures).filter(|_| error.is_temporary()) else {
-            return Err(failure(error));
-        };
-        service.status(format!("waiting for the forge: {error}"));
-        tracing::warn!("{}", waiting(&error, pause));
-        tokio::time::sleep(pause).await;
     }
 }
 
-/// Returns the text about a forge that is waited for.
-fn waiting(error: &ForgeError, pause: Duration) -> String {
-    format!("{error}; the start waits for the forge, next attempt in {} s", pause.as_secs())
-}
-
-async fn ask_once(spec: &PoolSpec, forge: &Forge) -> std::result::Result<(bool, Group), ForgeError> {
-    let is_lab = forge.prove_lab().await?.is_some();
-    let id = forge.group_id(&spec.scope, &spec.group).await?;
-    // A credential that may create a registration token may register runners in both ways, and creating one changes nothing.
-    forge.registration_token(&spec.scope).await?;
-    if !spec.allow_public && forge.takes_public_jobs(&spec.scope, &spec.group).await? {
-        let group = (!matches!(spec.scope, RunnerScope::Repository { .. })).then(|| spec.group.clone());
-        return Err(ForgeError::Public { scope: spec.scope.to_string(), group });
-    }
-    Ok((is_lab, Group { id, name: spec.group.clone() }))
-}
-
-fn failure(error: ForgeError) -> Failure {
-    match error {
-        ForgeError::RepositoryGroup { .. } | ForgeError::UnknownGroup { .. } => Failure::usage(error),
-        ForgeError::Public { .. } => Failure::usage(error).hint(
-            "if that is meant, set allow_public = true for the pool, or give --allow-public; at the forge, let the runs of pull \
-             requests from all outside contributors wait for an approval",
-        ),
-        _ => Failure::cannot(error),
-    }
+fn session_note(request: &PoolRequest, set: &ScaleSetRequest, instance: &Instance) -> SessionNote {
+    let PoolRequest { spec, forge, .. } = request;
+    let (url, scope) = (forge.base().url().as_str(), spec.scope.to_string());
+    SessionNote::of(&instance.sessions(), &[url, &scope, &spec.group, &set.name])
 }
 
 /// Destroys the spares, and removes the instance's folder unless it holds something that a later start must remove, or runners
@@ -402,6 +313,3 @@ async fn clear_up(places: &Places, serving: &[Serving], heir: &Heir) -> Result<V
     }
     Ok(sweep.inherited)
 }
-
-#[cfg(test)]
-mod tests;
