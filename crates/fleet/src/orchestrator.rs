@@ -37,6 +37,9 @@ use tokio::time::Instant;
 use crate::LoopEnd;
 use crate::demand::{self, DemandEvent, DemandReceiver, DemandSender, PoolDemand, Predecessors};
 use crate::fact::{Fact, FactRecord, Moment};
+use crate::history::History;
+use crate::pool::Pool;
+use crate::reaper::{LAST_ATTEMPT, reap_once};
 use crate::stop::{Stop, StopOrder};
 use crate::stream::FactSink;
 use book::{JobBook, JobNews};
@@ -87,6 +90,7 @@ pub async fn orchestrate(
 ) {
     let mut orchestrator = Orchestrator::new(orchestration, host, facts, jobs, stop);
     orchestrator.run().await;
+    orchestrator.reap_at_the_end().await;
     // A pool that is gone stops its sources. The end of a session at the forge has a limit of its own.
     orchestrator.pools.clear();
     while orchestrator.beside.sources.join_next().await.is_some() {}
@@ -281,6 +285,21 @@ impl Orchestrator {
             });
         }
         decisions
+    }
+
+    /// Tries once more to remove what runners have left, unless a next start follows at once.
+    async fn reap_at_the_end(&mut self) {
+        self.beside.reapers.shutdown().await;
+        if self.ordered == StopOrder::HandOver {
+            return;
+        }
+        let history = History::of(&self.host.state);
+        let all = async {
+            for Pool { leftovers, forge, .. } in self.pools.iter().map(|pool| &pool.pool) {
+                reap_once(leftovers, forge, (&self.facts, &history)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_ATTEMPT, all).await;
     }
 
     async fn next_input(&mut self, wake: Option<Instant>) -> OrchestratorInput {

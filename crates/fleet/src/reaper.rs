@@ -1,9 +1,11 @@
 //! Removes, while the process runs, what a runner has left because its forge did not answer. A start of a later process does
-//! the same ([`crate::recovery`]), but an orchestrator may run for months.
+//! the same ([`crate::recovery`]), but an orchestrator may run for months; it tries again what it could not remove at its own
+//! start, too.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dayfly_forge::Forge;
 use dayfly_host::retry::Retry;
@@ -11,41 +13,67 @@ use tokio::sync::Notify;
 
 use crate::fact::Fact;
 use crate::history::History;
-use crate::recovery::{self, RunSweepError};
+use crate::recovery::{self, Home, RunSweepError};
 use crate::stream::FactSink;
 
 /// Most runs that are remembered. Further ones wait for the next start of a process.
 const RUNS_MAX: usize = 1000;
+/// Longest time that the end of a process waits for its last attempt to remove runs. The next start may come late, or never.
+pub(crate) const LAST_ATTEMPT: Duration = Duration::from_secs(5);
 
-/// The folders of runs that are over, but whose registration or machine may still exist. Clones share the list.
+/// The folder of a run that is over, but whose registration or machine may still exist.
+#[derive(Debug, Clone)]
+pub struct Leftover {
+    pub(crate) run: PathBuf,
+    /// The instance that the run is in, if that is another one than the pool's.
+    pub(crate) home: Option<Arc<Home>>,
+}
+
+impl Leftover {
+    /// Returns true if it is in this folder.
+    pub fn is_of(&self, run: &Path) -> bool {
+        self.run == run
+    }
+}
+
+impl From<PathBuf> for Leftover {
+    /// Returns a run of the pool's instance.
+    fn from(run: PathBuf) -> Self {
+        Self { run, home: None }
+    }
+}
+
+/// The runs of a pool that are left. Clones share the list.
 #[derive(Debug, Clone, Default)]
 pub struct Leftovers {
-    runs: Arc<Mutex<Vec<PathBuf>>>,
+    runs: Arc<Mutex<Vec<Leftover>>>,
     added: Arc<Notify>,
     removed: Arc<Notify>,
 }
 
 impl Leftovers {
-    /// Adds the folder of a run whose runner has ended.
-    pub(crate) fn add(&self, run: PathBuf) {
+    /// Adds a run whose runner has ended.
+    pub fn add(&self, left: impl Into<Leftover>) {
+        let left = left.into();
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        if runs.len() < RUNS_MAX && !runs.contains(&run) {
-            runs.push(run);
+        if runs.len() < RUNS_MAX && !runs.iter().any(|other| other.run == left.run) {
+            runs.push(left);
             self.added.notify_one();
         }
     }
 
     /// Returns true if the folder of a run is in the list.
-    pub(crate) fn contains(&self, run: &PathBuf) -> bool {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).contains(run)
+    pub(crate) fn contains(&self, run: &Path) -> bool {
+        self.all().iter().any(|other| other == run)
     }
 
     fn all(&self) -> Vec<PathBuf> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.iter().map(|left| left.run.clone()).collect()
     }
 
     fn remove(&self, run: &PathBuf) {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != run);
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other.run != *run);
         self.removed.notify_one();
     }
 
@@ -102,7 +130,11 @@ pub(crate) async fn reap_until(
 
 /// Tries to remove each run once, up to the first error of the forge: it is one call that fails, not one for each run.
 /// Returns true if a run was removed.
-async fn reap_once(leftovers: &Leftovers, forge: &Forge, (facts, history): (&FactSink, &History)) -> bool {
+pub(crate) async fn reap_once(
+    leftovers: &Leftovers,
+    forge: &Forge,
+    (facts, history): (&FactSink, &History),
+) -> bool {
     let mut has_removed = false;
     for run in leftovers.all() {
         let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -124,9 +156,6 @@ async fn reap_once(leftovers: &Leftovers, forge: &Forge, (facts, history): (&Fac
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
     use dayfly_forge::RunnerScope;
 
     use super::*;
@@ -213,8 +242,8 @@ mod tests {
     #[test]
     fn the_list_has_a_bound() {
         let leftovers = Leftovers::default();
-        (0..2000).for_each(|number| leftovers.add(format!("/runs/{number}").into()));
-        leftovers.add("/runs/1".into());
+        (0..2000).for_each(|number| leftovers.add(PathBuf::from(format!("/runs/{number}"))));
+        leftovers.add(PathBuf::from("/runs/1"));
         assert_eq!(leftovers.all().len(), RUNS_MAX);
     }
 }

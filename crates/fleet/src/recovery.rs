@@ -20,10 +20,11 @@ use crate::fact::{Fact, FactRecord, Moment, RegistrationEnd};
 use crate::history::History;
 use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, machine_of, reserve_of};
 use crate::journal::{self, JournalContent, JournalError};
+use crate::reaper::Leftover;
 use crate::registration::{self, WhenBusy};
 use crate::state::{RegistrationState, RunnerState, VmState};
 pub use clear::{Clearer, Clearing, KeptRun, LeftRegistration, clear};
-use inherit::Home;
+pub(crate) use inherit::Home;
 pub use inherit::{Heir, Inherited};
 pub(crate) use panicked::after_panic;
 
@@ -36,6 +37,8 @@ pub struct Sweep {
     pub inherited: Vec<(usize, Inherited)>,
     /// Runs that were left, with the reason.
     pub left: Vec<(PathBuf, String)>,
+    /// Those of them that the heir's process should try again to remove, with the number of their place in `serving`.
+    pub to_retry: Vec<(usize, Leftover)>,
     /// Records that could not be read, as after a power cut, and were removed with what is left of their runs.
     pub damaged: Vec<PathBuf>,
 }
@@ -118,11 +121,12 @@ pub async fn sweep(state: &Path, serving: &[Serving], heir: Option<&Heir>) -> Re
         if let Some(heir) = heir.filter(|_| is_ours) {
             heir.inherit_sessions(&abandoned.folder);
         }
-        let before = sweep.inherited.len();
+        let (inherited, to_retry) = (sweep.inherited.len(), sweep.to_retry.len());
         sweep_instance(&abandoned, (serving, &history), heir, &mut sweep).await?;
-        if sweep.inherited.len() > before {
+        if sweep.inherited.len() > inherited || sweep.to_retry.len() > to_retry {
             let home = Home::of(abandoned);
-            sweep.inherited[before..].iter_mut().for_each(|(_, run)| run.home = Some(Arc::clone(&home)));
+            sweep.inherited[inherited..].iter_mut().for_each(|(_, run)| run.home = Some(Arc::clone(&home)));
+            sweep.to_retry[to_retry..].iter_mut().for_each(|(_, left)| left.home = Some(Arc::clone(&home)));
             continue;
         }
         let folder = abandoned.folder.clone();
@@ -185,7 +189,13 @@ async fn sweep_instance(
                 sweep.damaged.extend(is_damaged.then(|| run.join(journal::FILE_NAME)));
                 sweep.cleared.push(ClearedRun { folder: run, lost_job: lost_job(&state) });
             }
-            Err(error) => sweep.left.push((run, error.to_string())),
+            Err(error) => {
+                let index = records.first().map(|first| first.loop_index);
+                let is_heirs = heir.zip(index).is_some_and(|(heir, index)| heir.takes(index));
+                let place = serving.iter().position(|own| is_registered_at(&state, &own.serves));
+                sweep.to_retry.extend(place.filter(|_| is_heirs).map(|place| (place, run.clone().into())));
+                sweep.left.push((run, error.to_string()));
+            }
         }
     }
     Ok(())
@@ -303,6 +313,7 @@ pub(crate) mod tests {
     use crate::fact::tests::record;
     use crate::instance::Instance;
     use crate::journal::Journal;
+    use crate::registration::tests::ScriptedForge;
 
     fn scope() -> RunnerScope {
         RunnerScope::Organization("o".to_owned())
@@ -365,6 +376,29 @@ pub(crate) mod tests {
                 assert!(!folder.exists(), "{name} {content:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_registration_that_is_busy_at_the_start_is_deleted_later_and_its_instance_goes_too() {
+        let state = tempfile::tempdir().expect("folder");
+        let scripted = ScriptedForge::start(&[422, 204], true);
+        let registered = [Fact::Registering, Fact::Registered { registration: 7 }, Fact::StartingVm];
+        let folder = abandoned_at(state.path(), &scripted.address, &registered);
+        let place = Serves { forge: scripted.address.clone(), ..serves() };
+        let own = Instance::create(state.path(), vec![place.clone()]).expect("an instance");
+        let serving = [Serving { forge: scripted.forge.clone(), serves: place }];
+        let swept = sweep(state.path(), &serving, Some(&Heir::of_all(&own))).await.expect("swept");
+        assert!(swept.left[0].1.contains("a job still runs"), "{:?}", swept.left);
+        let leftovers = crate::reaper::Leftovers::default();
+        for (place, left) in swept.to_retry {
+            assert_eq!(place, 0);
+            leftovers.add(left);
+        }
+        let (facts, _stream) = crate::stream::channel();
+        let history = History::of(state.path());
+        assert!(folder.exists());
+        assert!(crate::reaper::reap_once(&leftovers, &scripted.forge, (&facts, &history)).await);
+        assert!(!folder.exists(), "with the lock of the process that died");
     }
 
     #[tokio::test]

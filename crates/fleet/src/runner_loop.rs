@@ -8,7 +8,7 @@ use dayfly_vm::VmHost;
 use crate::fact::Fact;
 use crate::history::History;
 use crate::pool::Pool;
-use crate::reaper::reap;
+use crate::reaper::{LAST_ATTEMPT, reap, reap_once};
 use crate::recovery::Inherited;
 use crate::runner::{EndedRunner, RunnerEnd, RunnerError, run_inherited, run_one};
 use crate::slot::Slot;
@@ -38,10 +38,15 @@ pub async fn run_loop(
     stop: Stop,
 ) -> LoopEnd {
     let history = History::of(&host.state);
-    tokio::select! {
-        end = run_slot((pool, slot, host), inherited, facts, stop) => end,
+    let end = tokio::select! {
+        end = run_slot((pool, slot, host), inherited, facts, stop.clone()) => end,
         never = reap(&pool.leftovers, &pool.forge, pool.limits.cleanup, (facts, &history)) => match never {},
+    };
+    if stop.order() != StopOrder::HandOver {
+        let last = reap_once(&pool.leftovers, &pool.forge, (facts, &history));
+        let _ = tokio::time::timeout(LAST_ATTEMPT, last).await;
     }
+    end
 }
 
 /// Runs a slot to its end.

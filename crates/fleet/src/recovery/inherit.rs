@@ -38,7 +38,7 @@ pub struct Inherited {
     /// Number of tasks of this process that have panicked with the runner.
     pub(super) panics: u32,
     /// The instance that the run is in, if that is another one than the pool's.
-    pub(super) home: Option<Arc<Home>>,
+    pub(crate) home: Option<Arc<Home>>,
 }
 
 impl Inherited {
@@ -69,7 +69,7 @@ impl Inherited {
 /// The instance of a process that died, as long as this process has runs in it. Dropping it frees its lock, and removes its
 /// folder unless something is left in it for a later start.
 #[derive(Debug)]
-pub(super) struct Home(Option<Abandoned>);
+pub(crate) struct Home(Option<Abandoned>);
 
 impl Home {
     /// Hides the instance from commands, because its runs are those of another process from now on.
@@ -97,6 +97,11 @@ impl Heir {
     /// Returns the heir of one run, of the loop with this number.
     pub fn of_loop(instance: &Instance, index: u32) -> Self {
         Self { only: Some(index), ..Self::of_all(instance) }
+    }
+
+    /// Returns true if it takes over runs of the loop with this number.
+    pub(super) fn takes(&self, index: u32) -> bool {
+        self.only.is_none_or(|only| only == index)
     }
 
     /// Moves the notes of the sessions of scale sets into the heir's instance, so that its sources end these sessions before they

@@ -10,6 +10,7 @@ use crate::history::History;
 use crate::instance::{machine_of, reserve_of};
 use crate::journal;
 use crate::pool::MachineSpec;
+use crate::reaper::Leftover;
 use crate::registration::{self, WhenBusy};
 use crate::state::{AppState, RegistrationState, VmState};
 use crate::stop::StopOrder;
@@ -42,7 +43,7 @@ impl Run<'_> {
         let told = self.tell(Fact::Ended).await;
         let is_removed = is_kept && self.state.is_over();
         if !keep && !is_removed {
-            self.pool.leftovers.add(self.folder.clone());
+            self.pool.leftovers.add(Leftover { run: self.folder.clone(), home: self.home.clone() });
         }
         let end = result?;
         vm_ended?;

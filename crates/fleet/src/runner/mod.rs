@@ -30,6 +30,7 @@ mod watch;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_host::file;
@@ -44,6 +45,7 @@ use crate::fact::{Fact, FactRecord, OverHow};
 use crate::instance::reserve_of;
 use crate::journal::{self, Journal, JournalError};
 use crate::pool::Pool;
+use crate::recovery::Home;
 use crate::runner_id::RunnerId;
 use crate::slot::Slot;
 use crate::state::RunnerState;
@@ -71,6 +73,8 @@ pub(crate) struct Run<'a> {
     id: RunnerId,
     name: String,
     folder: PathBuf,
+    /// The instance that its folder is in, if a process that died has begun it.
+    home: Option<Arc<Home>>,
     environment: EnvironmentDir,
     secret: SecretString,
     journal: Journal,
@@ -193,6 +197,7 @@ impl<'a> Run<'a> {
             id,
             name,
             folder,
+            home: None,
             stop,
             vm: None,
             lifetime_ends: None,

@@ -14,6 +14,7 @@ use crate::fact::{Fact, FactRecord, Moment};
 use crate::instance::machine_of;
 use crate::journal::{self, Journal};
 use crate::pool::Pool;
+use crate::reaper::Leftover;
 use crate::recovery::Inherited;
 use crate::run_log;
 use crate::slot::Slot;
@@ -40,7 +41,7 @@ pub(crate) async fn run_inherited(
             end(run, Ok(RunnerEnd::MachineLost { exit })).await
         }
         Err(error) => {
-            pool.leftovers.add(inherited.folder.clone());
+            pool.leftovers.add(Leftover { run: inherited.folder.clone(), home: inherited.home.clone() });
             EndedRunner { result: Err(error), up_for: None }
         }
     }
@@ -85,6 +86,7 @@ impl<'a> Run<'a> {
             id: runner.id.clone(),
             name: runner.name.clone(),
             folder,
+            home: inherited.home.clone(),
             stop,
             vm: None,
             lifetime_ends: lifetime,

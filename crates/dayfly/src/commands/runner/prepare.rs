@@ -10,7 +10,7 @@ use dayfly_fleet::demand::{
 };
 use dayfly_fleet::instance::{Instance, Serves};
 use dayfly_fleet::pool::{Pool, PoolSpec, Registrar};
-use dayfly_fleet::reaper::Leftovers;
+use dayfly_fleet::reaper::{Leftover, Leftovers};
 use dayfly_fleet::recovery::{self, Heir, Inherited, Serving};
 use dayfly_forge::scale_set::ScaleSetSpec;
 use dayfly_forge::{OpenJobs, RunnerScope};
@@ -85,8 +85,8 @@ pub(crate) async fn prepare(
     let serves = resolved.iter().map(ResolvedPool::serves).collect();
     let instance = Instance::create(&places.state, serves).map_err(Failure::cannot)?;
     let heir = only.map_or_else(|| Heir::of_all(&instance), |index| Heir::of_loop(&instance, index));
-    let inherited = match clear_up(places, &serving(&resolved), &heir).await {
-        Ok(inherited) => inherited,
+    let remains = match clear_up(places, &serving(&resolved), &heir).await {
+        Ok(remains) => remains,
         Err(error) => {
             // It may have taken runs over, which a later start then takes over from it.
             let _ = instance.remove();
@@ -97,7 +97,7 @@ pub(crate) async fn prepare(
     if quiet {
         crate::printer::json(&serde_json::json!({ "event": "instance", "folder": instance.folder() }));
     }
-    Ok(Prepared { pools: pools(resolved, &instance, inherited), host, instance })
+    Ok(Prepared { pools: pools(resolved, &instance, remains), host, instance })
 }
 
 /// Resolves further pools for an instance that runs, and removes the remains of earlier processes that served the same places.
@@ -116,7 +116,7 @@ pub(crate) async fn prepare_more(
         return Ok(Vec::new());
     }
     let resolved = resolve(places, host, known, quiet).await?;
-    let inherited = clear_up(places, &serving(&resolved), &Heir::of_all(instance)).await?;
+    let remains = clear_up(places, &serving(&resolved), &Heir::of_all(instance)).await?;
     // Before the first runner, so that a later start finds what a crash leaves. Earlier pools stay in the record, because they
     // may have runners for as long as jobs last.
     let mut serves: Vec<Serves> = resolved.iter().map(ResolvedPool::serves).collect();
@@ -125,7 +125,7 @@ pub(crate) async fn prepare_more(
     let earlier: Vec<Serves> = earlier.cloned().collect();
     serves.extend(earlier);
     instance.serve(serves).map_err(Failure::cannot)?;
-    Ok(pools(resolved, instance, inherited))
+    Ok(pools(resolved, instance, remains))
 }
 
 /// A pool whose forge has answered, and its machine.
@@ -171,14 +171,13 @@ fn serving(resolved: &[ResolvedPool]) -> Vec<Serving> {
     resolved.iter().map(one).collect()
 }
 
-fn pools(
-    resolved: Vec<ResolvedPool>,
-    instance: &Instance,
-    inherited: Vec<(usize, Inherited)>,
-) -> Vec<PreparedPool> {
+fn pools(resolved: Vec<ResolvedPool>, instance: &Instance, remains: Remains) -> Vec<PreparedPool> {
     let mut pools: Vec<_> = resolved.into_iter().map(|resolved| pool(resolved, instance)).collect();
-    for (place, inherited) in inherited {
+    for (place, inherited) in remains.inherited {
         pools[place].inherited.push(inherited);
+    }
+    for (place, left) in remains.to_retry {
+        pools[place].pool.leftovers.add(left);
     }
     pools
 }
@@ -289,8 +288,16 @@ pub(crate) async fn close(host: &VmHost, instance: Instance, stopped_by: Option<
     Ok(())
 }
 
-/// Removes the remains of earlier processes, and returns the runs that go on, with the number of their pool.
-async fn clear_up(places: &Places, serving: &[Serving], heir: &Heir) -> Result<Vec<(usize, Inherited)>> {
+/// Runs of earlier processes that still exist, with the number of their pool.
+struct Remains {
+    /// Those that go on.
+    inherited: Vec<(usize, Inherited)>,
+    /// Those that could not be removed yet.
+    to_retry: Vec<(usize, Leftover)>,
+}
+
+/// Removes the remains of earlier processes, and returns the others.
+async fn clear_up(places: &Places, serving: &[Serving], heir: &Heir) -> Result<Remains> {
     let sweep = recovery::sweep(&places.state, serving, Some(heir)).await.map_err(Failure::cannot)?;
     for run in sweep.cleared {
         tracing::info!("removed the remains of an earlier process in {}", run.folder.display());
@@ -309,7 +316,9 @@ async fn clear_up(places: &Places, serving: &[Serving], heir: &Heir) -> Result<V
         );
     }
     for (run, why) in sweep.left {
-        tracing::warn!("{} is not removed: {why}", run.display());
+        let is_retried = sweep.to_retry.iter().any(|(_, left)| left.is_of(&run));
+        let next = if is_retried { "; it is tried again" } else { "" };
+        tracing::warn!("{} is not removed: {why}{next}", run.display());
     }
-    Ok(sweep.inherited)
+    Ok(Remains { inherited: sweep.inherited, to_retry: sweep.to_retry })
 }
