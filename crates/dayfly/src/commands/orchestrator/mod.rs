@@ -122,7 +122,9 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     let running = orchestrate(orchestration, &host, &facts, None, stop);
     let running = webhook::beside(serving, &facts, running);
-    let running = web::beside(showing, running);
+    // Boxed, because a caller's future has room for each future that it gets, and again for that which it awaits. Together they
+    // took a megabyte of the stack, which stays with the process.
+    let running = Box::pin(web::beside(showing, running));
     let (asks, served) = control::serve(instance.folder())?;
     let known = texts.into_iter().zip(resolved).zip(controls);
     let known = known.map(|((text, pool), controls)| KnownPool { text, pool, controls, is_paused: false });
@@ -143,7 +145,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         changes: changes_sender,
         service: service.clone(),
     };
-    let answering = pools.serve(Triggers { hang_ups, asks });
+    let answering = Box::pin(pools.serve(Triggers { hang_ups, asks }));
     let running = async {
         tokio::select! {
             () = running => {}
