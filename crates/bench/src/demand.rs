@@ -51,7 +51,7 @@ impl Stage {
     }
 
     /// Starts an orchestrator with these tables of pools.
-    fn orchestrator(&self, pools: &str) -> Result<Running, Error> {
+    pub(crate) fn orchestrator(&self, pools: &str) -> Result<Running, Error> {
         let config = self.config(pools)?;
         Ok(Dayfly::new(["orchestrator", "--json", "--config", &config]).within(LIMIT).start())
     }

@@ -14,6 +14,7 @@ mod jobs;
 mod machines;
 mod measure;
 mod official;
+mod take_over;
 mod workload;
 
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use machines::Stage;
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, eyes, history, official, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, take-over, eyes, history, official, images, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -106,7 +107,10 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
             figures.extend(group.measure(args.scale_set_peer.as_deref(), args.samples).await?);
         }
     }
-    if args.only.starts_with("demand") {
+    if wants("take-over") {
+        figures.extend(take_over::measure().await?);
+    }
+    if args.only.starts_with("demand") || args.only == "take-over" {
         return figures::print(&begin, &figures, args.json);
     }
     // The group `official` has an image and a template of its own.
