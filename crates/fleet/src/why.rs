@@ -11,6 +11,8 @@ mod labels;
 mod pool;
 mod run;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::fact::SeenJob;
@@ -25,6 +27,8 @@ pub struct Situation {
     pub processes: Vec<Process>,
     /// The runs of the history that the question may be about, the newest first.
     pub runs: Vec<RunRecord>,
+    /// The ends of the machines of those runs that are kept, seconds since 1970-01-01 UTC, by the id of the runner.
+    pub kept: BTreeMap<String, i64>,
     /// The time, milliseconds since 1970-01-01 UTC.
     pub now_ms: u64,
 }
@@ -81,7 +85,11 @@ pub fn explain(subject: &str, situation: &Situation) -> Vec<Reason> {
         let names = [Some(&run.runner), Some(&run.name), run.job.as_ref()];
         names.contains(&Some(&subject.to_owned())) || run.job_id.is_some_and(|id| id.to_string() == subject)
     };
-    situation.runs.iter().find(is_it).map(|run| run::explain(run, situation.now_ms)).unwrap_or_default()
+    let explained = situation.runs.iter().find(is_it).map(|run| {
+        let kept = situation.kept.get(&run.runner).map(|&until_s| run::kept(run, until_s, situation.now_ms));
+        run::explain(run, situation.now_ms).into_iter().chain(kept).collect()
+    });
+    explained.unwrap_or_default()
 }
 
 /// Explains a pool of a process, by its name; none means the pool of a command line, which has no name. Returns nothing if the

@@ -4,6 +4,7 @@ use dayfly_fleet::fact::Moment;
 use dayfly_fleet::instance::InstanceInfo;
 use dayfly_fleet::status::Status;
 use dayfly_fleet::why::{self, Process, Reason, Situation};
+use dayfly_vm::kept;
 
 use super::{jobs, reload, runs};
 use crate::cli::WhyArgs;
@@ -26,6 +27,11 @@ pub(crate) fn run(places: &Places, args: &WhyArgs) -> Result<Outcome> {
     let reasons = match &args.subject {
         Some(subject) => {
             situation.runs = runs::open(places)?.find(subject, RUNS_MAX).map_err(Failure::cannot)?;
+            for run in &situation.runs {
+                if let Some(machine) = kept::find(&places.state, &run.runner).map_err(Failure::cannot)? {
+                    situation.kept.insert(run.runner.clone(), machine.manifest().about.until_s);
+                }
+            }
             let reasons = why::explain(subject, &situation);
             if reasons.is_empty() {
                 return Err(unknown(subject, &situation));

@@ -21,6 +21,14 @@ pub(super) fn explain(run: &RunRecord, now_ms: u64) -> Vec<Reason> {
     reasons
 }
 
+/// Returns the sentence about a machine that is kept until a time, seconds since 1970-01-01 UTC.
+pub(super) fn kept(run: &RunRecord, until_s: i64, now_ms: u64) -> Reason {
+    let until_ms = u64::try_from(until_s).unwrap_or_default().saturating_mul(1000);
+    let left = span(until_ms.saturating_sub(now_ms));
+    Reason::new("kept", format!("Its machine is kept as it was for {left} more."))
+        .todo(format!("dayfly thaw {} opens a shell in it", run.runner))
+}
+
 /// Returns the sentence about the wait of the job.
 fn waited(run: &RunRecord) -> Option<Reason> {
     let acquired = run.times.acquired.or(run.times.taken)?;

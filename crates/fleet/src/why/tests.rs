@@ -42,7 +42,7 @@ fn pool(change: impl FnOnce(&mut PoolStatus, &mut Status)) -> Situation {
         serves("gpu", &["self-hosted", "Linux", "X64", "gpu"]),
     ];
     let process = Process { instance: "k3V9x0qA".to_owned(), serves, status };
-    Situation { processes: vec![process], runs: Vec::new(), now_ms: NOW_MS }
+    Situation { processes: vec![process], now_ms: NOW_MS, ..Situation::default() }
 }
 
 fn text(reasons: &[Reason]) -> String {
@@ -78,6 +78,11 @@ fn failing(cause: Cause, words: &str) -> String {
 }
 
 fn run(fields: serde_json::Value) -> String {
+    run_with(fields, None)
+}
+
+/// Returns the explanation of a run, whose machine is kept until a time if one is given.
+fn run_with(fields: serde_json::Value, kept_until_s: Option<i64>) -> String {
     let mut all = serde_json::json!({
         "runner": "1-k3V9x0q", "name": "p-1-k3V9x0q", "loop": 1, "pool": "build", "job": "test", "job_id": 39, "jobs": 1,
         "how": "job_done", "times": {
@@ -85,7 +90,8 @@ fn run(fields: serde_json::Value) -> String {
     });
     all.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
     let run = serde_json::from_value(all).expect("a record");
-    let situation = Situation { runs: vec![run], ..pool(|_, _| {}) };
+    let kept = kept_until_s.map(|until_s| ("1-k3V9x0q".to_owned(), until_s)).into_iter().collect();
+    let situation = Situation { runs: vec![run], kept, ..pool(|_, _| {}) };
     let of_run = explain("1-k3V9x0q", &situation);
     assert_eq!(explain("p-1-k3V9x0q", &situation), of_run);
     text(&of_run)
@@ -221,6 +227,12 @@ fn a_run_that_ended_says_how_and_who_is_to_blame() {
         serde_json::json!({"conclusion": "cancelled"}),
     ];
     insta::assert_snapshot!(all.map(run).join("\n\n"));
+}
+
+#[test]
+fn a_run_whose_machine_is_kept_says_how_to_get_in() {
+    let until_s = i64::try_from(NOW_MS / 1000).expect("a time") + 7200;
+    insta::assert_snapshot!(run_with(serde_json::json!({"result": "Failed"}), Some(until_s)));
 }
 
 #[test]
