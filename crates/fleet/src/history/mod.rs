@@ -16,6 +16,7 @@
 mod entry;
 mod fault;
 mod index;
+mod parts;
 mod record;
 mod segments;
 mod upkeep;
@@ -24,6 +25,7 @@ mod usage;
 pub use entry::Entry;
 pub use fault::{Fault, Outcome};
 pub use index::{Index, IndexError, RunQuestion};
+pub use parts::{RunPart, parts_of};
 pub use record::{MachineUsed, RunRecord, Times};
 pub use segments::{AGE_MAX, BYTES_MAX, History, Place};
 pub use upkeep::keep_up;

@@ -3,7 +3,7 @@
 use axum::extract::{Path, Query, State};
 use dayfly_fleet::RunnerId;
 use dayfly_fleet::fact::Moment;
-use dayfly_fleet::history::{Fault, History, Index, Outcome, RunRecord};
+use dayfly_fleet::history::{Fault, History, Index, Outcome, RunRecord, parts_of};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use super::colours::coloured;
 use super::layout::{Place, page};
 use super::run_log::{self, ROWS_MAX, Row};
 use super::text::{clock, foreign, moment, visible};
-use super::timeline::{bars, chart};
+use super::timeline::chart;
 use super::{Answer, Desk, Trouble, unreadable};
 
 /// Longest text that is searched for, characters.
@@ -48,7 +48,7 @@ pub(super) async fn show(
         let live = log.next.filter(|_| record.how.is_none() && wanted.is_empty());
         let main = html! {
             (facts(&record))
-            (chart(&bars(&record.times, record.how.is_none().then(|| Moment::now().ms()))))
+            (chart(&parts_of(&record.times, record.how.is_none().then(|| Moment::now().ms()))))
             (log_part(runner.as_str(), &wanted, &rows, count, live))
         };
         Ok(page(&format!("Run {runner}"), Place::Runs, &main))
