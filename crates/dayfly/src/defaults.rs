@@ -63,5 +63,8 @@ pub(crate) const WEBHOOK_RATE_MAX: u32 = 10_000;
 /// Address and port of the server for the page and the metrics.
 pub(crate) const WEB_LISTEN: &str = "127.0.0.1:9441";
 
+/// Address of the collector of traces: the port of OTLP over HTTP.
+pub(crate) const TRACES_ENDPOINT: &str = "http://127.0.0.1:4318";
+
 /// The configuration file.
 pub(crate) const CONFIG_FILE: &str = "/etc/dayfly/dayfly.toml";

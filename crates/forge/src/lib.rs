@@ -20,6 +20,7 @@ mod app;
 mod budget;
 mod client;
 mod credential;
+mod delivery_client;
 mod error;
 mod examine;
 pub mod jit;
@@ -48,6 +49,7 @@ pub use app::{AppError, AppKey, AppKeyError, AppManifest, GithubApp, Installatio
 pub use budget::{CallCounts, CallEnd, Importance, RateLimit, Usage};
 pub use client::{Forge, ForgeOptions};
 pub use credential::{Credential, CredentialKind};
+pub use delivery_client::delivery_client;
 pub use error::ForgeError;
 pub use examine::{Place, TokenFacts};
 pub use lab::ProvenLab;

@@ -59,6 +59,8 @@ pub const TEMPLATE: Retry =
 /// files or space. It does not count as a failure of the thing that was to be made, and is tried as long as it is wanted.
 pub const SCARCE: Retry =
     Retry { first: Duration::from_secs(30), factor: 2, limit: Duration::from_secs(300), attempts: None };
+/// Traces that their collector did not take. Others wait in a bounded queue meanwhile.
+pub const TRACES: Retry = growing(Duration::from_secs(1), Duration::from_secs(8), 4);
 /// A port on which this process has listened before. A child that another thread is about to start holds the old listener until
 /// it has become its program, which takes some milliseconds.
 pub const OWN_PORT: Retry = growing(Duration::from_millis(5), Duration::from_millis(100), 10);

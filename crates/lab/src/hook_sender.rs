@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use dayfly_forge::webhook::{self, DELIVERY_HEADER, EVENT_HEADER, SIGNATURE_HEADER};
+use dayfly_forge::webhook::{DELIVERY_HEADER, EVENT_HEADER, SIGNATURE_HEADER};
 use reqwest::header::CONTENT_TYPE;
 use tokio::task::JoinSet;
 
@@ -67,7 +67,7 @@ async fn post(send: &HookSend) -> Result<u16, String> {
     };
     let target = if matches!(hook.scope, Scope::Repository(_)) { "repository" } else { "organization" };
     let url: reqwest::Url = hook.url.parse().map_err(|_| "invalid address".to_owned())?;
-    let client = webhook::client(&url).map_err(|error| error.to_string())?;
+    let client = dayfly_forge::delivery_client(&url).map_err(|error| error.to_string())?;
     let mut request = client
         .post(url)
         .header(CONTENT_TYPE, kind)

@@ -6,6 +6,7 @@
 mod budget;
 mod forge;
 mod pool;
+mod traces;
 mod web;
 mod webhook;
 
@@ -112,6 +113,7 @@ pub(super) fn check(
     }
     let webhook = webhook::check(file, &mut findings);
     let web = web::check(file, &mut findings);
+    let traces = traces::check(file, &mut findings);
     let problems = findings.problems;
     let config = budget.map(|host| Config {
         forges: forges.into_iter().flat_map(whole).collect(),
@@ -119,6 +121,7 @@ pub(super) fn check(
         host,
         webhook,
         web,
+        traces,
     });
     (config, problems)
 }

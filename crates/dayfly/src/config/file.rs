@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pool_file::PoolFile;
+use super::traces_file::TracesFile;
 use super::value::Size;
 use super::web_file::WebFile;
 use super::webhook_file::WebhookFile;
@@ -14,7 +15,7 @@ use crate::defaults;
 
 /// The configuration of `dayfly orchestrator`: forges, pools of runners, and the share of this host that they may use.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "the tables forges, pools, host, webhook and web")]
+#[serde(default, deny_unknown_fields, expecting = "the tables forges, pools, host, webhook, web and traces")]
 #[schemars(title = "dayfly.toml")]
 pub(crate) struct ConfigFile {
     /// The forges, by a name that pools refer to.
@@ -27,6 +28,8 @@ pub(crate) struct ConfigFile {
     pub(crate) webhook: Option<WebhookFile>,
     /// The server for the page and the metrics; without this table there is none.
     pub(crate) web: Option<WebFile>,
+    /// The collector of traces; without this table no trace is sent.
+    pub(crate) traces: Option<TracesFile>,
 }
 
 /// A forge, and how to authenticate at it: by one of token_file, token_env, token_credential, or app_id with key_file.

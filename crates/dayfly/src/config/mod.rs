@@ -22,6 +22,7 @@ mod secret;
 mod size_label;
 #[cfg(test)]
 mod tests;
+mod traces_file;
 mod value;
 mod web_file;
 mod webhook_file;
@@ -35,7 +36,7 @@ pub(crate) use pool_file::{DemandWord, ScopeWord};
 pub(crate) use problem::{Finding, Severity};
 pub(crate) use resolved::{
     CertificatePlace, Config, CredentialPlace, ForgeConfig, HostBudget, PoolConfig, SecretPlace, Timeouts,
-    WebConfig, WebhookConfig,
+    TracesConfig, WebConfig, WebhookConfig,
 };
 pub(crate) use schedule::Schedule;
 pub(crate) use value::{MaxAge, Time};

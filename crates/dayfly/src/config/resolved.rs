@@ -1,5 +1,6 @@
 //! The configuration after all checks: what an orchestrator runs from. Secrets are not part of it.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use dayfly_fleet::demand::{Demand, Scale};
 use dayfly_fleet::pool::{MachineSpec, PoolSpec};
 use dayfly_forge::ApiBase;
+use dayfly_traces::Endpoint;
 use dayfly_web::ListenAddress;
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -30,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) webhook: Option<WebhookConfig>,
     /// The server for the page and the metrics.
     pub(crate) web: Option<WebConfig>,
+    /// The collector of traces.
+    pub(crate) traces: Option<TracesConfig>,
 }
 
 /// A forge.
@@ -90,7 +94,17 @@ pub(crate) struct WebConfig {
     pub(crate) token_file: Option<PathBuf>,
 }
 
-fn as_text<S: serde::Serializer>(address: &ListenAddress, serializer: S) -> Result<S::Ok, S::Error> {
+/// The collector of traces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct TracesConfig {
+    /// Its address.
+    #[serde(serialize_with = "as_text")]
+    pub(crate) endpoint: Endpoint,
+    /// The file with the headers that it wants. It is read at the start.
+    pub(crate) headers_file: Option<PathBuf>,
+}
+
+fn as_text<S: serde::Serializer>(address: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
 }
 

@@ -12,7 +12,6 @@
 //! The lab signs its own deliveries with the same [`WebhookSecret`].
 
 mod bucket;
-mod client;
 mod delivery;
 mod queue;
 mod refusal;
@@ -22,7 +21,6 @@ mod signature;
 mod tests;
 mod tls;
 
-pub use client::client;
 pub use delivery::{JobAction, JobDelivery, Webhook, WebhookError, WebhookHeaders};
 pub use queue::{WebhookQueue, WebhookQueues};
 pub use server::{WebhookOptions, WebhookServer};

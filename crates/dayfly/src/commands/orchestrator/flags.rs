@@ -55,6 +55,7 @@ pub(super) fn read(places: &Places, args: &OrchestratorArgs, options: &LoopOptio
         environment: args.environment.as_deref().map(make_environment).transpose()?,
         webhook: None,
         web: web::listen(args, None)?,
+        traces: None,
         file: None,
     })
 }

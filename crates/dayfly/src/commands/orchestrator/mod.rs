@@ -5,6 +5,7 @@ pub(crate) mod file;
 mod flags;
 mod reload;
 mod steer;
+mod traces;
 mod waiting;
 mod web;
 mod webhook;
@@ -34,6 +35,7 @@ use crate::signals::Signals;
 use file::{Clients, FileConfig};
 pub(crate) use flags::hand_down;
 use reload::{KnownPool, PoolText, RunningFile, RunningPools, Triggers};
+use traces::Traces;
 use waiting::WaitingPools;
 use web::Web;
 use webhook::Webhook;
@@ -54,6 +56,8 @@ struct Plan {
     webhook: Option<Webhook>,
     /// The server for the page and the metrics, if one is wanted.
     web: Option<Web>,
+    /// The traces, if the file has a collector.
+    traces: Option<Traces>,
     /// The file that the pools come from; none: options.
     file: Option<RunningFile>,
 }
@@ -87,6 +91,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     // Both serve at once, because the first machines take their time: a delivery is sent once, and a reader need not wait.
     let serving = plan.webhook.map(Webhook::start);
     let (showing, feed) = plan.web.map(|web| web.start(&places.state)).unzip();
+    let (exporting, traced) = plan.traces.map(Traces::start).unzip();
     let host = machine::unchecked_host(places);
     let resolving = async {
         let asked = prepare::ask_patiently(plan.pools, &service).await?;
@@ -105,7 +110,9 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     host.limit_kept(plan.share.kept_mib);
     let pump = Pump::open(&places.state, &instance, json)?.reporting_to(service.clone());
     let (publisher, site) = feed.map(|feed| (feed.publisher, feed.site)).unzip();
-    let mut pump = pump.naming_pools(plan.file.is_some()).publishing_to(publisher);
+    let (tracer, repositories) = traced.map(|feed| (feed.writer, feed.repositories)).unzip();
+    let pump = pump.naming_pools(plan.file.is_some()).publishing_to(publisher);
+    let mut pump = pump.tracing_to(tracer);
     let (facts, stream) = dayfly_fleet::stream::channel();
     let (sender, stop) = dayfly_fleet::stop::channel();
     let resolved: Vec<_> = pools.iter().map(|prepared| prepared.pool.clone()).collect();
@@ -137,6 +144,7 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         host_budget: plan.host_budget,
         budget: plan.share.budget,
         site,
+        repositories,
         places,
         json,
         host: &host,
@@ -158,6 +166,9 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
         super::runner::follow(running, &host, &mut signals, &sender, stream, &mut pump).await;
     prepare::close(&host, instance, stopped_by).await?;
     drop((service, pump));
+    if let Some(exporting) = exporting {
+        exporting.close().await;
+    }
     service_end.wait();
     Ok(stopped_by.map_or(Outcome::Success, Outcome::StoppedBy))
 }
@@ -174,6 +185,7 @@ fn plan_of(places: &Places, path: &Path, args: &OrchestratorArgs) -> Result<Plan
     // Also if no pool takes webhooks yet, because a reload may bring one.
     let webhook = config.webhook.as_ref().map(webhook::listen).transpose()?;
     let web = web::listen(args, config.web.as_ref())?;
+    let traces = traces::open(config.traces.as_ref(), &places.state)?;
     let mut clients = Clients::new(&config, webhook.as_ref().map(Webhook::subscriber))?;
     let mut request = |pool| {
         let request = file::request(&pool, &mut clients)?;
@@ -188,7 +200,14 @@ fn plan_of(places: &Places, path: &Path, args: &OrchestratorArgs) -> Result<Plan
         environment: None,
         webhook,
         web,
-        file: Some(RunningFile { path, clients, webhook: config.webhook, web: config.web }),
+        traces,
+        file: Some(RunningFile {
+            path,
+            clients,
+            webhook: config.webhook,
+            web: config.web,
+            traces: config.traces,
+        }),
     })
 }
 

@@ -16,16 +16,17 @@ use dayfly_fleet::instance::Instance;
 use dayfly_fleet::orchestrator::{Budget, Changes, PoolChange};
 use dayfly_fleet::pool::Pool;
 use dayfly_forge::Credential;
+use dayfly_traces::PoolRepositories;
 use dayfly_vm::VmHost;
 use dayfly_web::Site;
 use tokio::sync::{mpsc, watch};
 
 use super::file::{self, Clients, NewSecret, Renewal};
 use super::waiting::WaitingPools;
-use super::{HostShare, run_of, web};
+use super::{HostShare, run_of, traces, web};
 use crate::commands::runner::prepare::{self, Controls, PreparedPool};
 use crate::commands::runner::refresh::Keepers;
-use crate::config::{Finding, HostBudget, Severity, WebConfig, WebhookConfig};
+use crate::config::{Finding, HostBudget, Severity, TracesConfig, WebConfig, WebhookConfig};
 use crate::control::{Answer, Ask, FileProblem, PoolChanges, RELOAD_LIMIT, Request, TRANSFER_LIMIT};
 use crate::exit::{Failure, Result};
 use crate::printer;
@@ -74,6 +75,8 @@ pub(super) struct RunningFile {
     pub(super) webhook: Option<WebhookConfig>,
     /// The server for the page and the metrics, which a reload does not change either.
     pub(super) web: Option<WebConfig>,
+    /// The collector of traces, which a reload does not change either.
+    pub(super) traces: Option<TracesConfig>,
 }
 
 /// The pools of an orchestrator, and everything that a reload or an order changes.
@@ -93,6 +96,8 @@ pub(super) struct RunningPools<'a> {
     pub(super) budget: Budget,
     /// Gets the pools after each change; none without a server that shows them.
     pub(super) site: Option<watch::Sender<Arc<Site>>>,
+    /// Gets the repositories of the pools after each change; none without traces.
+    pub(super) repositories: Option<watch::Sender<Arc<PoolRepositories>>>,
     pub(super) places: &'a Places,
     pub(super) json: bool,
     pub(super) host: &'a VmHost,
@@ -133,6 +138,9 @@ impl RunningPools<'_> {
     fn publish(&self) {
         if let Some(site) = &self.site {
             site.send_replace(Arc::new(web::site_of(&self.pools, self.budget)));
+        }
+        if let Some(repositories) = &self.repositories {
+            repositories.send_replace(Arc::new(traces::repositories_of(&self.pools)));
         }
     }
 
@@ -184,8 +192,11 @@ impl RunningPools<'_> {
     async fn take_over(&mut self, path: &Path, problems: &mut Vec<FileProblem>) -> Result<PoolChanges> {
         let file = file::read(self.places, path, |finding| problems.push(problem(finding)))?;
         let Some(before) = &self.file else { return Err(Failure::cannot("there is no file")) };
-        let changed =
-            [("webhook", file.config.webhook != before.webhook), ("web", file.config.web != before.web)];
+        let changed = [
+            ("webhook", file.config.webhook != before.webhook),
+            ("web", file.config.web != before.web),
+            ("traces", file.config.traces != before.traces),
+        ];
         if let Some((table, _)) = changed.into_iter().find(|(_, has_changed)| *has_changed) {
             return Err(Failure::usage(format!(
                 "the table {table} has changed, and is read at the start only"

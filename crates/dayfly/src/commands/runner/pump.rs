@@ -10,6 +10,7 @@ use dayfly_fleet::instance::Instance;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::status::{Phase, PoolState, Status};
 use dayfly_guest::protocol::Milestone;
+use dayfly_traces::TraceWriter;
 use dayfly_web::Publisher;
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ pub(crate) struct Pump {
     service: Service,
     /// None if no server shows the process.
     publisher: Option<Publisher>,
+    /// None if no trace is sent.
+    tracer: Option<TraceWriter>,
     /// The last line of text for the service manager.
     told: String,
     /// True if the log names the pool of each loop.
@@ -55,6 +58,7 @@ impl Pump {
             troubled: false,
             service: Service::default(),
             publisher: None,
+            tracer: None,
             told: String::new(),
             names_pools: false,
         };
@@ -75,6 +79,11 @@ impl Pump {
     /// Publishes facts and status to a server too, if there is one.
     pub(crate) fn publishing_to(self, publisher: Option<Publisher>) -> Self {
         Self { publisher, ..self }
+    }
+
+    /// Passes facts on to the traces too, if any are sent.
+    pub(crate) fn tracing_to(self, tracer: Option<TraceWriter>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Reports that the process stops.
@@ -98,6 +107,9 @@ impl Pump {
         }
         if let Some(publisher) = &mut self.publisher {
             publisher.take(record);
+        }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.take(record);
         }
         if self.status.take(record) && self.write_status_at.is_none() {
             self.write_status_at = Some(Instant::now() + STATUS_PAUSE);

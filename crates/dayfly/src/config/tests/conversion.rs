@@ -41,7 +41,8 @@ fn every_key_reaches_its_place() {
 fn the_file_of_the_tests_has_every_key() {
     let (_, positions, problems) = super::super::reader::read(WHOLE);
     assert!(problems.is_empty(), "{problems:?}");
-    let tables = ["forges.main", "forges.lab", "pools.build", "pools.old", "host", "webhook", "web"];
+    let tables =
+        ["forges.main", "forges.lab", "pools.build", "pools.old", "host", "webhook", "web", "traces"];
     let of_keys = ["pools.build.timeouts", "pools.build.hooks", "pools.old.start"];
     for table in
         tables.into_iter().filter(|table| !["forges.lab", "pools.old"].contains(table)).chain(of_keys)

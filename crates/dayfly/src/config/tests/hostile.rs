@@ -42,7 +42,9 @@ static WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     ]
     .map(str::to_owned)
     .into();
-    for table in ["", "forges.x", "pools.x", "pools.x.timeouts", "pools.x.start", "host", "webhook", "web"] {
+    for table in
+        ["", "forges.x", "pools.x", "pools.x.timeouts", "pools.x.start", "host", "webhook", "web", "traces"]
+    {
         let known = table
             .split('.')
             .filter(|key| !key.is_empty())

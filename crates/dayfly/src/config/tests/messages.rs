@@ -260,6 +260,34 @@ fn the_server_for_metrics_needs_a_token_unless_only_this_host_can_connect() {
 }
 
 #[test]
+fn headers_of_a_collector_go_to_this_host_or_through_tls() {
+    let found = |keys: &str| messages(&format!("[traces]\n{keys}"));
+    for good in [
+        "",
+        "endpoint = \"http://collector:4318\"",
+        "headers_file = \"/h\"",
+        "endpoint = \"https://collector/otlp\"\nheaders_file = \"/h\"",
+    ] {
+        assert_eq!(found(good), [""; 0], "{good}");
+    }
+    let keys = [
+        "endpoint = \"collector:4317\"",
+        "endpoint = \"https://u:S3CRET@collector\"",
+        "endpoint = \"http://collector:4318\"\nheaders_file = \"/h\"",
+        "headers_file = \"h\"",
+        "token = \"S3CRET\"",
+    ];
+    let all: Vec<String> = keys.iter().map(|keys| found(keys).join("\n")).collect();
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    traces.endpoint: "collector:4317" is no address of a collector: it must be a URL such as http://127.0.0.1:4318
+    traces.endpoint: the address of a collector has only a host, a port and a path, and no user or password
+    traces.endpoint: http://collector:4318 is another host without TLS, and others on the way could read the headers
+    traces.headers_file: the path "h" must be absolute
+    traces.token: a secret must not be in this file, because the file may be read by others and kept in a repository
+    "#);
+}
+
+#[test]
 fn a_webhook_alone_is_a_warning_because_a_lost_delivery_is_not_sent_again() {
     let webhook = "[webhook]\nsecret_env = \"S\"";
     for (keys, hint) in [

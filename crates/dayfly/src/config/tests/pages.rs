@@ -61,6 +61,7 @@ fn every_key_of_a_pool_is_on_the_page() {
         vec!["host"],
         vec!["webhook"],
         vec!["web"],
+        vec!["traces"],
     ];
     for table in tables {
         let known = table.iter().try_fold(Known::file(), |known, key| known.key(key)).expect("a table");

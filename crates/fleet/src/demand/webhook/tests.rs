@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use dayfly_forge::webhook::{self, WebhookOptions, WebhookQueues, WebhookSecret, WebhookServer};
+use dayfly_forge::webhook::{WebhookOptions, WebhookQueues, WebhookSecret, WebhookServer};
 use dayfly_forge::{ApiBase, Dispatch, Forge, JitRequest, RunnerScope, Url};
 use dayfly_lab::{Lab, LabSettings, Limits};
 use dayfly_light_runner::{Client, RunnerStatus};
@@ -81,7 +81,7 @@ impl Stage {
         let url: Url = format!("{}/api/v3/repos/o/r/hooks", self.url).parse().expect("an address");
         let config = json!({"url": hook, "content_type": "form", "secret": SECRET});
         let body = json!({"name": "web", "events": ["workflow_job"], "config": config});
-        let client = webhook::client(&url).expect("a client");
+        let client = dayfly_forge::delivery_client(&url).expect("a client");
         let made = client.post(url).bearer_auth(&self.token).body(body.to_string()).send().await;
         assert_eq!(made.expect("an answer").status().as_u16(), 201);
     }
