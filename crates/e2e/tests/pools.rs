@@ -11,6 +11,8 @@ mod secrets;
 mod steer;
 #[path = "pools/take_over.rs"]
 mod take_over;
+#[path = "pools/traces.rs"]
+mod traces;
 #[path = "pools/waiting.rs"]
 mod waiting;
 
