@@ -23,16 +23,22 @@ function follow(address, onData, onOver) {
   };
 }
 
+// Returns a selector for a link or a table that scrolls, by which its successor is found; none for other elements.
+function named(one) {
+  const key = ["href", "aria-label"].find((key) => one.hasAttribute(key));
+  return key && `[${key}="${CSS.escape(one.getAttribute(key))}"]`;
+}
+
 const live = document.getElementById("live");
 if (live) {
   follow(live.dataset.live, (html) => {
     // The reader keeps the focus, the selection of text, and the places of tables.
     if (!document.getSelection().isCollapsed) return;
-    const focused = live.contains(document.activeElement) && document.activeElement.getAttribute("href");
+    const focused = live.contains(document.activeElement) && named(document.activeElement);
     const scrolled = [...live.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
     live.innerHTML = html;
     live.querySelectorAll(".scroll").forEach((one, at) => { one.scrollLeft = scrolled[at] ?? 0; });
-    if (focused) live.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) live.querySelector(focused)?.focus({ preventScroll: true });
     ages();
   }, () => {});
 }
