@@ -18,7 +18,7 @@ HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 PREFIX ?= /usr/local
 
-.PHONY: help setup setup-tests build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
+.PHONY: help setup setup-tests setup-full build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
 .PHONY: docs install uninstall deb release test-deb
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
@@ -55,7 +55,7 @@ test-deb: build ## install, upgrade with a job that runs, and purge the package 
 test: setup-tests build ## run every test, in at most 25 minutes
 	@scripts/test
 
-test-full: setup-tests build ## also run the tests that take longer: many machines, many seeds
+test-full: setup-full build ## also run the tests that take longer: many machines, many seeds
 	@scripts/test --full
 
 test-kvm: setup-tests build ## run machines with KVM, in a dayfly machine that is a host with KVM (a quarter of an hour)
@@ -72,6 +72,9 @@ bench: build ## measure what machines cost here (ARGS='--only fork --samples 5' 
 
 setup-tests:
 	@scripts/setup --tests
+
+setup-full:
+	@scripts/setup --full
 
 lint: ## rustfmt, clippy with warnings as errors, shell syntax
 	@scripts/lint

@@ -3,178 +3,21 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "an example")]
 
-use std::sync::Arc;
+mod made_up;
+
 use std::time::Duration;
 
-use dayfly_fleet::RunnerId;
-use dayfly_fleet::cause::Cause;
-use dayfly_fleet::fact::{Fact, FactRecord, Moment, OverHow, RunnerRef, SeenJob, StartKind};
-use dayfly_fleet::history::History;
-use dayfly_fleet::orchestrator::{Budget, SLOTS_MAX, Wait};
-use dayfly_fleet::run_log::RunLogs;
-use dayfly_fleet::scratch::ScratchSummary;
-use dayfly_fleet::status::Status;
-use dayfly_forge::{Credential, RunnerScope};
-use dayfly_guest::protocol::Source;
-use dayfly_guest::runner_app::JobResult;
-use dayfly_web::{
-    Access, ForgeAccount, ListenAddress, PoolEntry, Publisher, Site, WebServer, channel, router,
-};
-
-const POOLS: [&str; 3] = ["linux", "linux (dayfly-4cpu-8gb)", "arm"];
-const JOBS: [&str; 5] = [
-    "build",
-    "test (ubuntu, stable)",
-    "lint",
-    "deploy <b>now</b>",
-    "a \u{202e}long\u{202c} name of a job / with a matrix (1, 2, 3)",
-];
+use made_up::MadeUp;
 
 #[tokio::main]
 async fn main() {
     let mut args = std::env::args().skip(1);
     let runs: u64 = args.next().unwrap().parse().unwrap();
     let port: u16 = args.next().unwrap().parse().unwrap();
-    let state = tempfile::tempdir().unwrap();
-    let now = Moment::now().ms();
-    let history = History::of(state.path());
-    for at in 0..runs {
-        history.keep(&life(at, now - at * (6 * 86_400_000 / runs.max(1)) - 200_000)).unwrap();
-    }
-    let (mut publisher, site, published) = channel(Site::default(), state.path());
-    site.send_replace(Arc::new(made_up(runs > 0)));
-    let address: ListenAddress = format!("127.0.0.1:{port}").parse().unwrap();
-    let server = WebServer::bind(&address).unwrap();
-    println!("{}", address.url());
-    let router = router(published, Access::new(&address, None).unwrap());
-    tokio::spawn(server.serve(router, std::future::pending()));
-    let mut logs = RunLogs::open(state.path()).unwrap();
-    let mut status = Status::begin();
-    let busy = if runs > 0 { 20 } else { 0 };
-    for slot in 1..=busy {
-        let id = format!("{slot}-{:07}", 9_000_000 + slot);
-        for record in life_of(&id, slot, u64::from(slot), now - 60_000).into_iter().take(8) {
-            take(&mut publisher, &mut status, &mut logs, &record);
-        }
-    }
-    if runs > 0 {
-        troubles(&mut publisher, &mut status, &mut logs, now);
-    }
-    for round in 0_u64.. {
-        publisher.publish(&status);
+    let mut made_up = MadeUp::start(runs, port);
+    println!("{}", made_up.url);
+    loop {
+        made_up.tick();
         tokio::time::sleep(Duration::from_millis(500)).await;
-        if busy > 0 {
-            let slot = u32::try_from(round % u64::from(busy)).unwrap() + 1;
-            let id = format!("{slot}-{:07}", 9_000_000 + slot);
-            let text =
-                format!("\u{1b}[32mstep {round}\u{1b}[0m: compiling the part number {round} <of> many");
-            let line = Fact::Line { number: round + 1, source: Source::Entrypoint, text };
-            take(
-                &mut publisher,
-                &mut status,
-                &mut logs,
-                &record(&id, slot, slot as usize % 3, Moment::now().ms(), line),
-            );
-        }
     }
-}
-
-fn take(publisher: &mut Publisher, status: &mut Status, logs: &mut RunLogs, record: &FactRecord) {
-    publisher.take(record);
-    logs.take(record).unwrap();
-    status.take(record);
-}
-
-fn made_up(is_full: bool) -> Site {
-    let pool = |name: &str| PoolEntry {
-        name: name.to_owned(),
-        scale_set: None,
-        scope: RunnerScope::Organization("acme".to_owned()),
-        min_idle: 1,
-        max: 12,
-        vcpus: 2,
-        memory_mib: 2048,
-    };
-    let forges = vec![ForgeAccount { name: "main/acme".to_owned(), credential: Credential::token("ghp_x") }];
-    let budget =
-        Budget { machines: Some(24), vcpus: Some(64), memory_mib: Some(65_536), scratch_mib: Some(204_800) };
-    let pools = if is_full { POOLS.map(pool).to_vec() } else { Vec::new() };
-    Site { pools, budget, forges }
-}
-
-fn troubles(publisher: &mut Publisher, status: &mut Status, logs: &mut RunLogs, now: u64) {
-    let scratch = Some(ScratchSummary { used_mib: 190_000, limit_mib: Some(204_800), is_whole: true });
-    let seen = |id: u64| SeenJob {
-        id,
-        name: Some(JOBS[id as usize % JOBS.len()].to_owned()),
-        repository: Some(format!("acme/app-{id}")),
-        workflow: Some("CI".to_owned()),
-        seen_ms: Some(now - id * 61_000),
-        ..SeenJob::default()
-    };
-    let lost = || Fact::ForgeLost {
-        source: "poll".to_owned(),
-        cause: Cause::Unreachable,
-        message: "connection refused".to_owned(),
-    };
-    let mut facts = vec![
-        (0, Fact::JobsWaiting { count: 4 }),
-        (0, Fact::PoolWaits { why: Some(Wait::Full { max: 12 }) }),
-        (2 * SLOTS_MAX, lost()),
-        (0, Fact::ScratchInUse { scratch }),
-    ];
-    facts.extend((1..=4).map(|id| (0, Fact::JobSeen { job: Box::new(seen(id)) })));
-    for (loop_index, fact) in facts {
-        let pool = Some(POOLS[(loop_index / SLOTS_MAX) as usize].to_owned());
-        let record = FactRecord { at: Moment::of_ms(now), pool, loop_index, runner: None, fact };
-        take(publisher, status, logs, &record);
-    }
-}
-
-fn record(id: &str, slot: u32, pool: usize, at_ms: u64, fact: Fact) -> FactRecord {
-    let id: RunnerId = id.parse().unwrap();
-    let runner = Some(RunnerRef { name: id.name("GH-runner"), id });
-    FactRecord {
-        at: Moment::of_ms(at_ms),
-        pool: Some(POOLS[pool].to_owned()),
-        loop_index: u32::try_from(pool).unwrap() * SLOTS_MAX + slot,
-        runner,
-        fact,
-    }
-}
-
-/// Returns the facts of a run that has ended.
-fn life(at: u64, from_ms: u64) -> Vec<FactRecord> {
-    life_of(&format!("{}-{at:07}", at % 900), u32::try_from(at % 900).unwrap(), at, from_ms)
-}
-
-fn life_of(id: &str, slot: u32, at: u64, from_ms: u64) -> Vec<FactRecord> {
-    let job = JOBS[at as usize % JOBS.len()];
-    let seen = SeenJob {
-        id: at,
-        name: Some(job.to_owned()),
-        repository: Some(format!("acme/app-{}", at % 17)),
-        workflow: Some("CI".to_owned()),
-        seen_ms: Some(from_ms - 500 - at % 7 * 900),
-        ..SeenJob::default()
-    };
-    let took = 20_000 + at * 7919 % 100_000;
-    let result = if at.is_multiple_of(9) { JobResult::Failed } else { JobResult::Succeeded };
-    let from = [StartKind::Fork, StartKind::Spare, StartKind::Boot][at as usize % 3];
-    let how = if at.is_multiple_of(31) { OverHow::MachineLost } else { OverHow::JobDone };
-    [
-        (0, Fact::Registering),
-        (90, Fact::Registered { registration: at }),
-        (150, Fact::VmmStarted { pid: 4, from, template: None }),
-        (420 + at % 5 * 200, Fact::AgentHello),
-        (1500, Fact::RunnerUp),
-        (2800, Fact::Listening),
-        (2900, Fact::JobTaken { job: Box::new(seen) }),
-        (3000, Fact::JobStarted { job: job.to_owned() }),
-        (3000 + took, Fact::JobFinished { result }),
-        (3100 + took, Fact::VmGone { exit: "powered off".to_owned() }),
-        (3150 + took, Fact::Over { how, why: None, kind: None }),
-    ]
-    .map(|(after_ms, fact)| record(id, slot, at as usize % 3, from_ms + after_ms, fact))
-    .to_vec()
 }
