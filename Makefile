@@ -19,7 +19,7 @@ WORKFLOW ?= demo/workflow.yml
 PREFIX ?= /usr/local
 
 .PHONY: help setup setup-tests setup-full build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
-.PHONY: docs install uninstall deb release test-deb
+.PHONY: docs install uninstall deb release test-deb test-release
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
 help: ## list the targets
@@ -51,6 +51,9 @@ release: build ## make a static tarball, a package, a bill of materials and chec
 
 test-deb: build ## install, upgrade with a job that runs, and purge the package in a root folder (root, after `make test`)
 	@scripts/test-deb
+
+test-release: setup-full build ## make a release, and check its checksums, programs, bill of materials and package
+	@scripts/test-release
 
 test: setup-tests build ## run every test, in at most 25 minutes
 	@scripts/test
