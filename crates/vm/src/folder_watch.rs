@@ -1,7 +1,7 @@
 //! Watches folders for changes.
 //!
 //! All watches share one inotify instance and one thread, because a user usually has 128 instances, and a host can have
-//! more machines than that.
+//! more machines than that. If other programs of the user have them all, the folders are looked at again and again.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,14 +9,28 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Time between two looks at a folder that the kernel does not watch.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The watch on one folder, which ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct FolderWatch {
+pub(crate) enum FolderWatch {
+    /// The kernel reports changes.
+    Told(ToldWatch),
+    /// There may be a change from this time on.
+    Looking(Mutex<Instant>),
+}
+
+/// A watch of the kernel.
+#[derive(Debug)]
+pub(crate) struct ToldWatch {
     watches: Arc<Watches>,
     descriptor: i32,
     changed: Arc<Notify>,
@@ -25,25 +39,56 @@ pub(crate) struct FolderWatch {
 impl FolderWatch {
     /// Watches for files that are created, written or moved into the folder, from now on.
     pub(crate) fn new(path: &Path) -> io::Result<Self> {
-        let watches = Watches::of_this_process()?;
+        match Watches::of_this_process().and_then(|watches| ToldWatch::new(watches, path)) {
+            Err(error) if is_used_up(&error) => {
+                tracing::debug!("{} is not watched but looked at again and again: {error}", path.display());
+                Ok(Self::looking())
+            }
+            told => told.map(Self::Told),
+        }
+    }
+
+    fn looking() -> Self {
+        Self::Looking(Mutex::new(Instant::now() + LOOK_AGAIN))
+    }
+
+    /// Reports removed files too, from now on. Other watches of the same folder then also report them.
+    pub(crate) fn watch_removals(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Told(told) => told.watches.add(path, WatchFlags::DELETE, None).map(drop),
+            Self::Looking(_) => Ok(()),
+        }
+    }
+
+    /// Waits until something has changed since the last call, or since the watch began, or may have changed. Cancel-safe.
+    pub(crate) async fn changed(&self) {
+        match self {
+            Self::Told(told) => told.changed.notified().await,
+            Self::Looking(next) => {
+                let at = *next.lock().unwrap_or_else(PoisonError::into_inner);
+                tokio::time::sleep_until(at).await;
+                *next.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + LOOK_AGAIN;
+            }
+        }
+    }
+}
+
+/// Returns true if this user may have no more inotify instances (EMFILE) or watches (ENOSPC). The first is also the error of a
+/// process that may open no more files, which fails at the next file.
+fn is_used_up(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NOSPC))
+}
+
+impl ToldWatch {
+    fn new(watches: Arc<Watches>, path: &Path) -> io::Result<Self> {
         let changed = Arc::new(Notify::new());
         let written = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE;
         let descriptor = watches.add(path, written, Some(&changed))?;
         Ok(Self { watches, descriptor, changed })
     }
-
-    /// Reports removed files too, from now on. Other watches of the same folder then also report them.
-    pub(crate) fn watch_removals(&self, path: &Path) -> io::Result<()> {
-        self.watches.add(path, WatchFlags::DELETE, None).map(drop)
-    }
-
-    /// Waits until something has changed since the last call, or since the watch began. Cancel-safe.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
 }
 
-impl Drop for FolderWatch {
+impl Drop for ToldWatch {
     fn drop(&mut self) {
         self.watches.remove(self.descriptor, &self.changed);
     }
@@ -53,7 +98,7 @@ impl Drop for FolderWatch {
 type Readers = HashMap<i32, Vec<Arc<Notify>>>;
 
 #[derive(Debug)]
-struct Watches {
+pub(crate) struct Watches {
     inotify: OwnedFd,
     readers: Mutex<Readers>,
 }
@@ -120,5 +165,32 @@ impl Watches {
                 Err(error) => return tracing::error!("folders are no longer watched: {error}"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_the_kernel_does_not_watch_is_looked_at_each_second_however_often_the_wait_is_cancelled()
+     {
+        let (watch, begun) = (FolderWatch::looking(), Instant::now());
+        for seconds in 1..=3 {
+            loop {
+                tokio::select! {
+                    () = watch.changed() => break,
+                    () = tokio::time::sleep(Duration::from_millis(300)) => {}
+                }
+            }
+            assert_eq!(begun.elapsed().as_secs(), seconds);
+        }
+        watch.watch_removals(Path::new("/nonexistent")).expect("nothing to do");
+    }
+
+    #[test]
+    fn a_folder_is_looked_at_if_instances_or_watches_are_used_up_and_not_if_it_is_missing() {
+        let answers = [Errno::MFILE, Errno::NOSPC, Errno::NOENT].map(|errno| is_used_up(&errno.into()));
+        assert_eq!(answers, [true, true, false]);
     }
 }
