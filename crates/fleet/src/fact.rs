@@ -134,7 +134,7 @@ pub enum Fact {
     Begun {
         /// [`VERSION`] of the facts that follow.
         version: u32,
-        /// The loop's environment directory, which may hold files of this runner.
+        /// The environment directory of the runner, which may hold its files: its loop's, or its own if its machine shares it.
         environment: PathBuf,
         /// Base URL of the forge's API.
         forge: String,
@@ -143,7 +143,7 @@ pub enum Fact {
     },
     /// This process takes the runner over from one that died. Intent: it is in the journal only.
     Resuming {
-        /// The loop's environment directory from here on.
+        /// The environment directory of the runner from here on.
         environment: PathBuf,
     },
     /// The loop starts.

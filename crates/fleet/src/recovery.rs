@@ -22,6 +22,7 @@ use crate::instance::{self, Abandoned, InstanceError, SESSIONS, Served, Serves, 
 use crate::journal::{self, JournalContent, JournalError};
 use crate::reaper::Leftover;
 use crate::registration::{self, WhenBusy};
+use crate::runner::remove_run;
 use crate::state::{RegistrationState, RunnerState, VmState};
 pub use clear::{Clearer, Clearing, KeptRun, LeftRegistration, clear};
 pub(crate) use inherit::Home;
@@ -271,7 +272,7 @@ impl LeftRun<'_> {
         }
         // Its machine is gone and has freed its space, so the journal may wait for a disk with room.
         self.history.keep_of_the_dead(&records).map_err(RunSweepError::History)?;
-        std::fs::remove_dir_all(self.folder).map_err(RunSweepError::Folder)?;
+        remove_run(self.folder).map_err(RunSweepError::Folder)?;
         Ok(damaged)
     }
 
@@ -429,6 +430,23 @@ pub(crate) mod tests {
         let died = Fact::Over { how: crate::fact::OverHow::ProcessDied, why: None, kind: None };
         let used = Fact::NetworkUsed { network: Box::new(network) };
         assert_eq!(facts, [&busy[..], &[used, died]].concat());
+    }
+
+    #[tokio::test]
+    async fn the_folder_that_a_machine_of_a_dead_process_shared_is_swept_with_its_file_system() {
+        let state = tempfile::tempdir().expect("folder");
+        let folder = abandoned_with(state.path(), &[Fact::StartingVm]);
+        let shared = folder.join("runs/0-aaaaaaa/environment");
+        let unlimited = dayfly_vm::shared_folder::make(&shared).expect("made");
+        std::fs::write(shared.join("of-the-job"), "x").expect("written");
+        let is_mounted = |path: &Path| {
+            let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+            mounts.contains(&path.display().to_string())
+        };
+        assert_eq!(is_mounted(&shared), unlimited.is_none());
+        let swept = sweep(state.path(), &[Serving { forge: forge(), serves: serves() }], None).await;
+        assert_eq!(swept.expect("swept").cleared.len(), 1);
+        assert!(!folder.exists() && !is_mounted(&shared));
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ mod network;
 mod pace;
 mod process;
 mod readiness;
+pub mod shared_folder;
 mod spec;
 mod start;
 mod throttle;

@@ -53,6 +53,15 @@ impl Driver {
             Self::Process(_) => DriverKind::Process,
         }
     }
+
+    /// Returns true if the machine itself writes the environment directory, because the driver's tool shares it.
+    #[must_use]
+    pub fn shares_environment(&self) -> bool {
+        match self {
+            Self::PodmanKrun(_) | Self::Krunvm(_) => true,
+            Self::Qemu(_) | Self::Process(_) => false,
+        }
+    }
 }
 
 /// The settings of the krun drivers.

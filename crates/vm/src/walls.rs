@@ -246,6 +246,7 @@ fn gaps(qemu: Option<&Path>) -> Vec<Gap> {
 #[must_use]
 pub fn checks(host: &VmHost) -> Vec<Check> {
     let gaps = gaps(host.qemu().ok().as_deref());
+    let is_root = rustix::process::geteuid().is_root();
     let mut checks = vec![crate::host::isolation()];
     checks.extend(Wall::ALL.iter().map(|wall| match gaps.iter().find(|gap| gap.wall == *wall) {
         None => Check::ok(wall.as_str(), wall.stops()),
@@ -256,7 +257,31 @@ pub fn checks(host: &VmHost) -> Vec<Check> {
             mend: gap.mend.map(str::to_owned),
         },
     }));
+    checks.extend([DriverKind::PodmanKrun, DriverKind::Krunvm].map(|kind| of_krun(kind, is_root)));
     checks
+}
+
+/// Says which of the walls the machines of a krun driver lack. It is a note, because no setting changes it.
+fn of_krun(kind: DriverKind, is_root: bool) -> Check {
+    let of_tool = match kind {
+        DriverKind::Krunvm => "krunvm starts its VMM without any",
+        _ => {
+            "podman gives its VMM the namespaces, the capabilities and the filter of system calls of a container"
+        }
+    };
+    let folder = match is_root {
+        true => "4 MiB and 256 files",
+        false => "the host's disk, because dayfly is not root",
+    };
+    Check {
+        name: kind.as_str().into(),
+        state: CheckState::Note,
+        seen: format!(
+            "dayfly puts up none of these walls: {of_tool}; a job writes the folder of its run, up to {folder}; \
+             never chosen by itself where qemu with KVM works"
+        ),
+        mend: None,
+    }
 }
 
 /// Refuses a host that cannot put up all walls that a pool requires, for a QEMU at this path.
@@ -311,6 +336,18 @@ mod tests {
         assert_eq!(refused(&[]), Ok(()));
         assert_eq!(refused(&[Wall::Capabilities, Wall::MemoryLimit]), Ok(()));
         insta::assert_snapshot!(refused(&[Wall::Landlock, Wall::User, Wall::Namespaces]).expect_err("refused"), @"this host cannot put up the walls that the pool requires: user: dayfly is not root, so a VMM is the user who runs dayfly; landlock: this kernel has no Landlock, or does not use it (dayfly doctor --jail shows all)");
+    }
+
+    #[test]
+    fn the_krun_drivers_are_said_to_have_none_of_the_walls() {
+        let seen = [(DriverKind::PodmanKrun, true), (DriverKind::Krunvm, false)].map(|(kind, is_root)| {
+            let Check { name, state, seen, .. } = of_krun(kind, is_root);
+            format!("{name}: {state:?}: {seen}")
+        });
+        insta::assert_snapshot!(seen.join("\n"), @r"
+        podman-krun: Note: dayfly puts up none of these walls: podman gives its VMM the namespaces, the capabilities and the filter of system calls of a container; a job writes the folder of its run, up to 4 MiB and 256 files; never chosen by itself where qemu with KVM works
+        krunvm: Note: dayfly puts up none of these walls: krunvm starts its VMM without any; a job writes the folder of its run, up to the host's disk, because dayfly is not root; never chosen by itself where qemu with KVM works
+        ");
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Run<'_> {
         if keep || !self.state.is_over() {
             return Ok(());
         }
-        std::fs::remove_dir_all(&self.folder).map_err(|source| RunnerError::State {
+        super::remove_run(&self.folder).map_err(|source| RunnerError::State {
             what: "remove",
             path: self.folder.clone(),
             source,

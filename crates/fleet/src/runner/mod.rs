@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use dayfly_host::file;
 use dayfly_host::reserve::Reserve;
-use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost};
+use dayfly_vm::{EnvironmentDir, Machine, Vm, VmHost, shared_folder};
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -94,6 +94,8 @@ pub(crate) struct Run<'a> {
     last_job: Option<String>,
     /// The way in which it ended, if this host ended it because its job was over or too long.
     judged: Option<OverHow>,
+    /// A weakness of its beginning, which is told before its machine starts.
+    warning: Option<String>,
 }
 
 /// A runner that has ended.
@@ -156,7 +158,7 @@ impl<'a> Run<'a> {
         reserve_of(&pool.runs).keep();
         Self::begin_in(folder.clone(), id, (pool, slot, host), facts, stop).inspect_err(|_| {
             // Nothing exists that its journal would describe, and a full disk would otherwise collect such folders.
-            let _ = std::fs::remove_dir_all(&folder);
+            let _ = remove_run(&folder);
         })
     }
 
@@ -171,12 +173,16 @@ impl<'a> Run<'a> {
         let mut journal = Journal::open(&folder)?;
         let facts = facts.of(slot.index, &id, &name);
         let mut state = RunnerState::default();
-        let environment = slot.environment.clone();
+        let shares = pool.machine.driver.shares_environment();
+        let environment = environment_of(shares, &folder, &slot.environment);
         let api = pool.forge.base().url().to_string();
         let begun = facts.record(journal::begun(environment.clone(), api, pool.spec.scope.clone()));
         journal.write(&begun)?;
         state.take(&begun);
-        make_folder(&environment)?;
+        let warning = match shares {
+            true => make_shared(&environment)?,
+            false => make_folder(&environment).map(|()| None)?,
+        };
         let secret = pool.secret.clone().unwrap_or_else(random_secret);
         let path = folder.join(SECRET_FILE);
         file::replace(&path, secret.expose_secret().as_bytes()).map_err(|source| RunnerError::State {
@@ -205,6 +211,7 @@ impl<'a> Run<'a> {
             up_since: None,
             last_job: None,
             judged: None,
+            warning,
         })
     }
 
@@ -261,6 +268,9 @@ impl<'a> Run<'a> {
         if self.vm.is_some() {
             return self.live_on().await;
         }
+        if let Some(message) = self.warning.take() {
+            self.tell(Fact::Warning { message }).await?;
+        }
         // On the heap, so that a thousand runners that wait hold no room for the steps of their start.
         if let ControlFlow::Break(end) = Box::pin(self.begin_machine()).await? {
             return Ok(end);
@@ -300,6 +310,39 @@ fn take_end(
     written.err()
 }
 
+/// Returns the environment directory of a run: the loop's, or one of its own if its machine `shares` the directory, so that
+/// nothing passes from one job to the next.
+fn environment_of(shares: bool, run: &Path, of_loop: &Path) -> PathBuf {
+    if shares { shared_in(run) } else { of_loop.to_owned() }
+}
+
+/// Returns the folder that a run's machine shares with it, in the run's folder.
+fn shared_in(run: &Path) -> PathBuf {
+    run.join("environment")
+}
+
+/// Makes the folder that a run's machine shares with it. The journal names it already. Returns a warning if its size is not
+/// limited.
+fn make_shared(path: &Path) -> Result<Option<String>, RunnerError> {
+    let made = shared_folder::make(path).map_err(|source| RunnerError::State {
+        what: "make the folder",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(made.map(|why| {
+        let path = path.display();
+        format!(
+            "a job can fill the disk through {path}, whose size this host does not let dayfly limit: {why}"
+        )
+    }))
+}
+
+/// Removes a run's folder, and first the one that its machine shared with it, which may be a mount.
+pub(crate) fn remove_run(folder: &Path) -> std::io::Result<()> {
+    shared_folder::remove(&shared_in(folder))?;
+    std::fs::remove_dir_all(folder)
+}
+
 fn make_folder(path: &Path) -> Result<(), RunnerError> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| RunnerError::State {
@@ -315,6 +358,16 @@ mod tests {
     use super::*;
     use crate::fact::RegistrationEnd;
     use crate::fact::tests::record;
+
+    #[test]
+    fn two_runs_of_a_loop_share_no_folder_if_their_machines_write_it() {
+        let folders = |shares| {
+            ["/runs/1-a", "/runs/1-b"]
+                .map(|run| environment_of(shares, Path::new(run), Path::new("/e/p-001")))
+        };
+        assert_eq!(folders(true), ["/runs/1-a/environment", "/runs/1-b/environment"].map(PathBuf::from));
+        assert_eq!(folders(false), ["/e/p-001", "/e/p-001"].map(PathBuf::from));
+    }
 
     #[test]
     fn a_runner_ends_although_its_journal_cannot_be_written() {

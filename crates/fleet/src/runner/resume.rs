@@ -94,6 +94,7 @@ impl<'a> Run<'a> {
             up_since: up_for.and_then(|age| Instant::now().checked_sub(age)),
             last_job: None,
             judged: None,
+            warning: None,
         };
         if secret_is_lost {
             let path = run.folder.join(SECRET_FILE);
