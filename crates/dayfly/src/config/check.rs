@@ -22,6 +22,7 @@ use super::resolved::{Config, HostBudget, PoolConfig};
 use super::value::Size;
 use super::{HostSize, Surroundings};
 use crate::exit::Failure;
+use crate::rules;
 
 /// Longest name of a pool or a forge, bytes.
 const NAME_LENGTH_MAX: usize = 32;
@@ -72,6 +73,13 @@ impl Findings<'_> {
         }
         self.error(key, format!("the path {:?} must be absolute", path.display().to_string()), None);
         None
+    }
+
+    /// Checks a file with a secret: its path as [`Self::absolute`] does, and on this host that only its owner can read it.
+    fn secret_file(&mut self, key: &str, path: Option<&PathBuf>) -> Option<PathBuf> {
+        let file = self.absolute(key, path)?;
+        self.on_this_host(key, || rules::secret_file(&file));
+        Some(file)
     }
 
     /// Checks the name of a pool or a forge.

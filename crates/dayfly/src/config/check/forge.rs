@@ -64,11 +64,9 @@ fn credential(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Op
             findings.error(&key(second), message, None);
             None
         }
-        ["token_file"] => {
-            let file = findings.absolute(&key("token_file"), forge.token_file.as_ref())?;
-            findings.on_this_host(&key("token_file"), || rules::secret_file(&file));
-            Some(CredentialPlace::TokenFile(file))
-        }
+        ["token_file"] => findings
+            .secret_file(&key("token_file"), forge.token_file.as_ref())
+            .map(CredentialPlace::TokenFile),
         ["token_env"] => {
             plain(&key("token_env"), forge.token_env.as_ref()?, findings).map(CredentialPlace::TokenEnv)
         }
@@ -85,8 +83,7 @@ fn app(table: &str, forge: &ForgeFile, findings: &mut Findings<'_>) -> Option<Cr
     if !findings.positions.has(&file_key) {
         findings.error(&id_key, "a GitHub App needs its private key: the key key_file is missing", None);
     }
-    let key_file = findings.absolute(&file_key, forge.key_file.as_ref())?;
-    findings.on_this_host(&file_key, || rules::secret_file(&key_file));
+    let key_file = findings.secret_file(&file_key, forge.key_file.as_ref())?;
     Some(CredentialPlace::App { id: forge.app_id?, installation: forge.installation, key_file })
 }
 

@@ -5,7 +5,6 @@ use dayfly_traces::Endpoint;
 use super::Findings;
 use crate::config::file::ConfigFile;
 use crate::config::resolved::TracesConfig;
-use crate::rules;
 
 /// Checks the collector of traces. Returns it if the file has one without an error.
 pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Option<TracesConfig> {
@@ -13,11 +12,7 @@ pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Option<Tr
     let endpoint = findings.take("traces.endpoint", traces.endpoint.parse::<Endpoint>());
     let headers_file = match traces.headers_file.as_ref() {
         None => None,
-        Some(_) => {
-            let file = findings.absolute("traces.headers_file", traces.headers_file.as_ref())?;
-            findings.on_this_host("traces.headers_file", || rules::secret_file(&file));
-            Some(file)
-        }
+        file => Some(findings.secret_file("traces.headers_file", file)?),
     };
     let endpoint = endpoint?;
     if endpoint.is_open() && headers_file.is_some() {

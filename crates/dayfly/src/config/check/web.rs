@@ -5,7 +5,6 @@ use dayfly_web::ListenAddress;
 use super::Findings;
 use crate::config::file::ConfigFile;
 use crate::config::resolved::WebConfig;
-use crate::rules;
 
 /// Checks the server for the page and the metrics. Returns it if the file has one without an error.
 pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Option<WebConfig> {
@@ -13,11 +12,7 @@ pub(super) fn check(file: &ConfigFile, findings: &mut Findings<'_>) -> Option<We
     let listen = findings.take("web.listen", web.listen.parse::<ListenAddress>());
     let token_file = match web.token_file.as_ref() {
         None => None,
-        Some(_) => {
-            let file = findings.absolute("web.token_file", web.token_file.as_ref())?;
-            findings.on_this_host("web.token_file", || rules::secret_file(&file));
-            Some(file)
-        }
+        file => Some(findings.secret_file("web.token_file", file)?),
     };
     let listen = listen?;
     if !listen.is_local() && token_file.is_none() {

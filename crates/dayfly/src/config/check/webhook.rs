@@ -87,9 +87,7 @@ fn secret(webhook: &WebhookFile, findings: &mut Findings<'_>) -> Option<SecretPl
             None
         }
         ["secret_file"] => {
-            let file = findings.absolute(&key("secret_file"), webhook.secret_file.as_ref())?;
-            findings.on_this_host(&key("secret_file"), || rules::secret_file(&file));
-            Some(SecretPlace::File(file))
+            findings.secret_file(&key("secret_file"), webhook.secret_file.as_ref()).map(SecretPlace::File)
         }
         ["secret_env"] => {
             plain(&key("secret_env"), webhook.secret_env.as_ref()?, findings).map(SecretPlace::Env)
