@@ -52,7 +52,7 @@ impl OpenRuns {
                     Told::EndedTakenOver(id.clone())
                 });
             }
-            // Its end is told by the next process.
+            // The next process reports its end.
             Fact::VmHandedOver => drop(self.runs.remove(id)),
             _ => take_into(&mut self.runs.get_mut(id)?.record, fact),
         }

@@ -94,7 +94,7 @@ pub(crate) struct Run<'a> {
     last_job: Option<String>,
     /// The way in which it ended, if this host ended it because its job was over or too long.
     judged: Option<OverHow>,
-    /// A weakness of its beginning, which is told before its machine starts.
+    /// A weakness of its folder, which its log gets before its machine starts.
     warning: Option<String>,
 }
 

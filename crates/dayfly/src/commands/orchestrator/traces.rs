@@ -44,7 +44,7 @@ pub(super) struct Exporting {
 pub(super) fn open(config: Option<&TracesConfig>, state: &Path) -> Result<Option<Traces>> {
     let Some(TracesConfig { endpoint, headers_file }) = config else { return Ok(None) };
     let headers = headers_file.as_deref().map(headers_in).transpose()?.unwrap_or_default();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = dayfly_host::name::host_name();
     let options = ExporterOptions { endpoint: endpoint.clone(), headers, host, history: History::of(state) };
     let (writer, repositories, exporter) = dayfly_traces::channel(options).map_err(Failure::cannot)?;
     Ok(Some(Traces { exporter, feed: Feed { writer, repositories } }))
