@@ -68,6 +68,7 @@ fn assert_well(options: &str, jobs: u64) -> Vec<Value> {
         let is_victim = |event: &&Value| event["event"] == "kill" && event["victim"] == victim;
         assert!(events.iter().any(|event| is_victim(&event)), "no {victim} was killed");
     }
+    assert!(events.iter().any(|event| event["event"] == "trouble"), "the host had no trouble");
     stage.assert_nothing_left(&ended);
     events
 }

@@ -41,7 +41,7 @@ pub(crate) use orchestrator::OrchestratorArgs;
 pub(crate) use parse::{LoopOptions, Parsed, is_argument, parse, parse_loop};
 pub(crate) use runner::{AccessArgs, LoopCommand, NetworkWord, RegistrationWord, RunnerArgs};
 pub(crate) use session::{CpArgs, ExecArgs, SessionArgs, ShellArgs, ThawArgs};
-pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver};
+pub(crate) use soak::{KillWord, LabSoakArgs, SoakDriver, Trouble};
 pub(crate) use steer::{DrainArgs, PoolsArgs, ScaleArgs, TargetArgs};
 pub(crate) use token::TokenArgs;
 pub(crate) use uninstall::UninstallArgs;

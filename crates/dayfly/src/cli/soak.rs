@@ -25,7 +25,11 @@ pub(crate) struct LabSoakArgs {
     /// Processes to kill (kill -9): all, none, or orchestrator, loop and vm, separated by commas
     #[arg(long, default_value = "all", value_name = "all|none|LIST")]
     pub(crate) kill: KillList,
-    /// Mean time between two kills, from the end of the first job on [default: 5s with the driver process, else 60s]
+    /// Troubles of the host: all (without root, those that need none), none, or names that docs/lab.md lists, separated by commas
+    #[arg(long, default_value = "all", value_name = "all|none|LIST")]
+    pub(crate) host: TroubleList,
+    /// Mean time between two kills, from the end of the first job on [default: 5s with the driver process, else 60s]; a trouble of
+    /// the host comes with every second one
     #[arg(long, value_name = "TIME")]
     pub(crate) kill_every: Option<Time>,
     /// How runners run: in machines, or as processes of this host, which take far less
@@ -131,6 +135,55 @@ impl FromStr for KillList {
     }
 }
 
+/// A trouble of the host that a soak makes for some seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// A process of dayfly is stopped (`kill -STOP`).
+    Stop,
+    /// A process of dayfly can open no further file.
+    Descriptors,
+    /// The disk of the state folder is full.
+    Disk,
+    /// The kernel says that no memory is available.
+    Memory,
+}
+
+impl Trouble {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Stop, Self::Descriptors, Self::Disk, Self::Memory];
+
+    /// Returns the name on the command line and in the events.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Descriptors => "descriptors",
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Returns true if it needs a mount that only dayfly sees, which only root can make.
+    pub(crate) fn needs_mounts(self) -> bool {
+        matches!(self, Self::Disk | Self::Memory)
+    }
+}
+
+/// The troubles of the host that a soak makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TroubleList(pub(crate) Vec<Trouble>);
+
+impl FromStr for TroubleList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = |name: &str| {
+            let found = Trouble::ALL.into_iter().find(|trouble| trouble.name() == name);
+            found.ok_or_else(|| format!("{name:?} is none of all, none, stop, descriptors, disk and memory"))
+        };
+        list(text, &Trouble::ALL, parse).map(Self)
+    }
+}
+
 /// The faults that a soak plays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FaultList(pub(crate) Vec<Fault>);
@@ -173,6 +226,8 @@ mod tests {
         assert_eq!("all".parse(), Ok(KillList(KillWord::ALL.to_vec())));
         assert_eq!("none".parse(), Ok(KillList(Vec::new())));
         assert_eq!("vm, loop,vm".parse(), Ok(KillList(vec![KillWord::Vm, KillWord::Loop])));
+        assert_eq!("all".parse(), Ok(TroubleList(Trouble::ALL.to_vec())));
+        assert_eq!("disk,stop".parse(), Ok(TroubleList(vec![Trouble::Disk, Trouble::Stop])));
         assert_eq!("all".parse(), Ok(FaultList(Fault::ALL.to_vec())));
         assert_eq!("requeue,drop-reply".parse(), Ok(FaultList(vec![Fault::Requeue, Fault::DropReply])));
     }
@@ -181,6 +236,8 @@ mod tests {
     fn an_unknown_name_is_refused_with_the_known_ones() {
         let error = "vm,vmm".parse::<KillList>().expect_err("unknown");
         assert_eq!(error, "\"vmm\" is none of all, none, orchestrator, loop and vm");
+        let error = "clock".parse::<TroubleList>().expect_err("unknown");
+        assert_eq!(error, "\"clock\" is none of all, none, stop, descriptors, disk and memory");
         let error = "drop-relpy".parse::<FaultList>().expect_err("unknown");
         assert!(error.contains("did you mean \"drop-reply\"?"), "{error}");
         assert!("".parse::<KillList>().is_err());

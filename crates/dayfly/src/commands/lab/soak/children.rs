@@ -157,6 +157,30 @@ impl Children {
         }
     }
 
+    /// Returns a process in words.
+    pub(super) fn name(&self, number: usize) -> &str {
+        self.all.get(number).map_or("no process", |child| &child.command.name)
+    }
+
+    /// Returns the id of a process; none if it does not run.
+    pub(super) fn pid(&self, number: usize) -> Option<u32> {
+        match self.all.get(number)?.state {
+            State::Running { pid, order: Order::Serve, .. } => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// Sends a signal that ends no process. Returns false if it does not run.
+    pub(super) fn send(&self, number: usize, with: Signal) -> bool {
+        match self.all.get(number).map(|child| &child.state) {
+            Some(State::Running { process, .. }) => {
+                signal(process, with);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Sends a signal that ends the processes for good.
     pub(super) fn end(&mut self, with: Signal) {
         self.is_ending = true;

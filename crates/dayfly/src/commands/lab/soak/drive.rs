@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dayfly_forge::Dispatch;
-use dayfly_lab::{LabEvent, LabEvents, Lagged};
+use dayfly_lab::{LabEvent, LabEventKind, LabEvents, Lagged};
 use rustix::process::Signal as UnixSignal;
 use serde_json::json;
 use tokio::signal::unix::{self, SignalKind};
@@ -17,11 +17,12 @@ use tokio::time::Instant;
 
 use super::children::{Children, Word};
 use super::host;
-use super::plan::{Kill, Kills, Plan, PlannedFault, PlannedJob, Victim};
+use super::plan::{Kill, Kills, Plan, PlannedFault, PlannedJob, PlannedTrouble, Troubles, Victim};
 use super::stage::{self, Folder, OWNER, REPOSITORY};
 use super::story::Stories;
+use super::trouble::RunningTrouble;
 use super::view::{Progress, View};
-use crate::cli::{KillWord, LabSoakArgs, SoakDriver};
+use crate::cli::{KillWord, LabSoakArgs, SoakDriver, Trouble};
 use crate::commands::private_lab::PrivateLab;
 use crate::exit::{Failure, Outcome, Result, Signal};
 use crate::settings::Places;
@@ -62,6 +63,7 @@ enum Happened {
     /// A child has exited, perhaps one that was adopted.
     ChildExited,
     KillDue,
+    TroubleDue,
     StartDue,
     PhaseOver,
     Signal(Signal),
@@ -81,7 +83,11 @@ pub(super) struct Soak {
     faults: std::iter::Peekable<std::vec::IntoIter<PlannedFault>>,
     kills: Kills,
     next_kill: Option<Kill>,
-    /// The time from which the moments of kills count: the end of the first job.
+    troubles: Troubles,
+    next_trouble: Option<PlannedTrouble>,
+    /// The trouble that the host has now.
+    trouble: Option<RunningTrouble>,
+    /// The time from which the moments of kills and troubles count: the end of the first job.
     warm_at: Option<Instant>,
     stories: Stories,
     children: Children,
@@ -91,9 +97,10 @@ pub(super) struct Soak {
     has_cleared_faults: bool,
     phase: Phase,
     phase_ends: Instant,
-    /// Runners whose machines were killed.
+    /// Runners whose machines were killed, or had a full disk.
     killed: BTreeSet<String>,
     kill_counts: BTreeMap<&'static str, u32>,
+    trouble_counts: BTreeMap<&'static str, u32>,
     told: Vec<(String, String)>,
     crashes: Vec<String>,
     signal: Option<Signal>,
@@ -117,7 +124,7 @@ impl Soak {
         let lab = stage::open_lab(folder, args, seed).await?;
         stage::write_config(folder, &lab, args)?;
         let (children, words) = Children::new(stage::commands(places, folder, &lab, args)?);
-        let Plan { jobs, faults, mut kills } = plan;
+        let Plan { jobs, faults, mut kills, mut troubles } = plan;
         Ok(Self {
             view,
             lab_events: lab.lab.subscribe(),
@@ -130,6 +137,9 @@ impl Soak {
             faults: faults.into_iter().peekable(),
             next_kill: kills.next(),
             kills,
+            next_trouble: troubles.next(),
+            troubles,
+            trouble: None,
             warm_at: None,
             stories: Stories::default(),
             children,
@@ -141,6 +151,7 @@ impl Soak {
             phase_ends: Instant::now() + args.limit.0,
             killed: BTreeSet::new(),
             kill_counts: BTreeMap::new(),
+            trouble_counts: BTreeMap::new(),
             told: Vec::new(),
             crashes: Vec::new(),
             signal: None,
@@ -165,7 +176,11 @@ impl Soak {
     }
 
     async fn next(&mut self, signals: &mut Signals) -> Happened {
-        let kill_at = self.next_kill_at();
+        let kill_at = self.due(self.next_kill.map(|kill| kill.at));
+        let trouble_at = match &self.trouble {
+            Some(running) => Some(running.until),
+            None => self.due(self.next_trouble.map(|trouble| trouble.at)),
+        };
         let start_at = self.children.next_start();
         tokio::select! {
             // A signal first. Lab events last, because there are thousands of them.
@@ -174,19 +189,20 @@ impl Soak {
             _ = self.child_exits.recv() => Happened::ChildExited,
             () = until(start_at) => Happened::StartDue,
             () = until(kill_at) => Happened::KillDue,
+            () = until(trouble_at) => Happened::TroubleDue,
             () = until(Some(self.phase_ends)) => Happened::PhaseOver,
             Some(word) = self.words.recv() => Happened::Word(word),
             event = self.lab_events.next() => Happened::Lab(event),
         }
     }
 
-    /// Returns the time of the next kill. There is none before the first job has ended, because a pool whose first
+    /// Returns the time of a kill or a trouble. There is none before the first job has ended, because a pool whose first
     /// machine needs a template would never get one.
-    fn next_kill_at(&self) -> Option<Instant> {
+    fn due(&self, at: Option<Duration>) -> Option<Instant> {
         if self.phase != Phase::Running {
             return None;
         }
-        Some(self.warm_at? + self.next_kill?.at)
+        Some(self.warm_at? + at?)
     }
 
     fn take(&mut self, happened: Happened) {
@@ -199,6 +215,10 @@ impl Soak {
             Happened::Word(word) => self.take_word(word),
             Happened::ChildExited => host::reap_orphans(&self.children.pids()),
             Happened::KillDue => self.kill(),
+            Happened::TroubleDue => match self.trouble {
+                Some(_) => self.end_trouble(),
+                None => self.begin_trouble(),
+            },
             Happened::StartDue => {
                 if let Err(error) = self.children.start_due() {
                     self.fail(Failure::cannot(format!("dayfly cannot be started: {error}")));
@@ -212,6 +232,11 @@ impl Soak {
     fn take_lab(&mut self, event: &LabEvent) {
         self.stories.take(event);
         self.view.lab(event);
+        if let LabEventKind::JobAcquired { runner_name, .. } = &event.kind
+            && self.has_full_disk()
+        {
+            self.killed.insert(runner_name.clone());
+        }
         if self.warm_at.is_none() && self.stories.over() > 0 {
             self.warm_at = Some(Instant::now());
         }
@@ -297,7 +322,45 @@ impl Soak {
         Some((machine.pid, Some(machine.name)))
     }
 
+    /// Makes the trouble that is due, and draws the next one.
+    fn begin_trouble(&mut self) {
+        let Some(planned) = self.next_trouble.take() else { return };
+        self.next_trouble = self.troubles.next();
+        match RunningTrouble::begin(planned, &self.children, &self.state) {
+            Ok(None) => return,
+            Ok(running) => self.trouble = running,
+            Err(error) => {
+                let name = planned.trouble.name();
+                return self.fail(Failure::cannot(format!("the trouble {name} cannot be made: {error}")));
+            }
+        }
+        *self.trouble_counts.entry(planned.trouble.name()).or_default() += 1;
+        self.view.trouble(&planned, self.children.name(planned.process));
+        self.mark_machines_on_full_disk();
+    }
+
+    fn end_trouble(&mut self) {
+        self.mark_machines_on_full_disk();
+        let Some(running) = self.trouble.take() else { return };
+        let name = running.trouble.name();
+        if let Err(error) = running.end(&self.children) {
+            self.fail(Failure::cannot(format!("the trouble {name} cannot be ended: {error}")));
+        }
+    }
+
+    fn has_full_disk(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|running| running.trouble == Trouble::Disk)
+    }
+
+    /// Marks the machines whose disk is full: each may fail, and so may its job.
+    fn mark_machines_on_full_disk(&mut self) {
+        if self.has_full_disk() {
+            self.killed.extend(host::machines(&self.state).into_iter().map(|machine| machine.name));
+        }
+    }
+
     fn enter(&mut self, phase: Phase) {
+        self.end_trouble();
         self.phase = phase;
         let limit = match phase {
             Phase::Running => return,
@@ -357,6 +420,7 @@ impl Soak {
             running: self.stories.running(),
             kills: self.kill_counts.values().sum(),
             faults: self.stories.fired.values().sum(),
+            troubles: self.trouble_counts.values().sum(),
         }
     }
 }

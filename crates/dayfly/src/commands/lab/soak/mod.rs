@@ -2,11 +2,12 @@
 //! exactly once.
 //!
 //! ```text
-//!   seed ─> plan (jobs, faults, kills)                                       pure
+//!   seed ─> plan (jobs, faults, kills, troubles)                             pure
 //!            │
 //!   drive: lab in this process ── events ──> stories ──┐
 //!          ├─ orders faults at its desk                │
 //!          ├─ kills ──> children: orchestrator, loops ─┼─ words ("job_concluded", exits)
+//!          ├─ troubles of the host ──┘                 │
 //!          │                └─ machines (adopted)      │
 //!          └─ end: /proc, folders, registrations ──────┴─> judge ─> verdict   pure
 //! ```
@@ -22,9 +23,11 @@ mod drive;
 mod host;
 mod judge;
 mod menu;
+mod mounts;
 mod plan;
 mod stage;
 mod story;
+mod trouble;
 mod view;
 
 use dayfly_lab::fault::Fault;
@@ -33,7 +36,7 @@ use self::drive::Soak;
 use self::plan::{Plan, PlanRequest};
 use self::stage::{Folder, Sizes};
 use self::view::View;
-use crate::cli::{LabSoakArgs, SoakDriver};
+use crate::cli::{LabSoakArgs, SoakDriver, Trouble};
 use crate::exit::{Failure, Outcome, Result};
 use crate::settings::Places;
 use crate::signals::Signals;
@@ -43,6 +46,7 @@ const SEEDS: u128 = 1_000_000;
 
 pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> {
     check(args)?;
+    let troubles = mounts::enter_for(&args.host.0)?;
     let mut signals = Signals::take_over()?;
     host::adopt_orphans().map_err(|error| Failure::cannot(format!("cannot adopt orphans: {error}")))?;
     let seed = args.seed.unwrap_or_else(random_seed);
@@ -51,11 +55,15 @@ pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> 
         jobs: args.jobs,
         faults: args.faults.0.clone(),
         kills: args.kill.0.clone(),
+        troubles: troubles.clone(),
         kill_every: args.kill_pause(),
         loops: Sizes::of(args.parallel).other,
     });
-    let folder = Folder::create(places, args, seed)?;
+    let folder = Folder::create(places, args, seed, troubles.contains(&Trouble::Disk))?;
     let view = View::begin(args, seed, folder.path());
+    if troubles.len() < args.host.0.len() {
+        view.warning("the troubles disk and memory are left out, because only root can make them");
+    }
     match Soak::set_up(places, args, plan, &folder, seed, view).await {
         Ok(soak) => soak.run(&mut signals, folder).await,
         Err(failure) => {

@@ -1,5 +1,5 @@
-//! The plan of a soak: which jobs, which faults after how many of them, which kills at which moments. It follows from
-//! the seed alone. Pure.
+//! The plan of a soak: which jobs, which faults after how many of them, which kills and which troubles of the host at which
+//! moments. It follows from the seed alone. Pure.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use dayfly_lab::fault::{Fault, FaultSpec};
 
 use super::dice::Dice;
 use super::menu;
-use crate::cli::KillWord;
+use crate::cli::{KillWord, Trouble};
 
 /// Jobs for one order of each fault.
 const JOBS_PER_ORDER: u32 = 100;
@@ -17,11 +17,16 @@ const ORDERS_MAX: u32 = 12;
 const LONG_OF: u64 = 5;
 /// Longest time until a killed process is started again.
 const DOWN_MAX_MS: u64 = 1500;
+/// Kills for one trouble of the host.
+const KILLS_PER_TROUBLE: u64 = 2;
+/// Shortest and longest time of a trouble.
+const TROUBLE_MS: (u64, u64) = (500, 5000);
 
 /// The purposes of draws.
 const JOBS: u64 = 1;
 const FAULTS: u64 = 2;
 const KILLS: u64 = 3;
+const TROUBLES: u64 = 4;
 
 /// The path by which jobs reach their runners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +63,7 @@ pub(super) struct PlanRequest {
     pub(super) jobs: u32,
     pub(super) faults: Vec<Fault>,
     pub(super) kills: Vec<KillWord>,
+    pub(super) troubles: Vec<Trouble>,
     /// Mean time between two kills.
     pub(super) kill_every: Duration,
     /// Number of `dayfly runner` processes.
@@ -73,6 +79,8 @@ pub(super) struct Plan {
     pub(super) faults: Vec<PlannedFault>,
     /// The kills in the order of their moments. They go on for as long as there are jobs.
     pub(super) kills: Kills,
+    /// The troubles of the host, likewise.
+    pub(super) troubles: Troubles,
 }
 
 /// A job.
@@ -111,27 +119,62 @@ pub(super) enum Victim {
     Machine { draw: u64 },
 }
 
+/// A trouble of the host that begins at a moment. One that is about a process is about the orchestrator (0) or a `dayfly
+/// runner` (from 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlannedTrouble {
+    /// Time since the first dispatch.
+    pub(super) at: Duration,
+    pub(super) trouble: Trouble,
+    pub(super) process: usize,
+    pub(super) lasts: Duration,
+}
+
+/// Random moments, one in each stretch of time, so that the moments are random and their number is not.
+#[derive(Debug, Clone)]
+struct Moments {
+    dice: Dice,
+    every_ms: u64,
+    drawn: u64,
+}
+
+impl Moments {
+    fn new(request: &PlanRequest, purpose: u64, stretch: u64) -> Self {
+        let every_ms = u64::try_from(request.kill_every.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { dice: Dice::new(request.seed, purpose), every_ms: every_ms.saturating_mul(stretch), drawn: 0 }
+    }
+
+    fn next(&mut self) -> Duration {
+        self.drawn += 1;
+        let begin = (self.drawn - 1).saturating_mul(self.every_ms);
+        Duration::from_millis(begin.saturating_add(self.dice.below(self.every_ms)))
+    }
+}
+
 /// The kills, one after another.
 #[derive(Debug, Clone)]
 pub(super) struct Kills {
-    dice: Dice,
+    moments: Moments,
     words: Vec<KillWord>,
-    every_ms: u64,
     loops: u32,
-    drawn: u64,
+}
+
+/// The troubles of the host, one after another.
+#[derive(Debug, Clone)]
+pub(super) struct Troubles {
+    moments: Moments,
+    troubles: Vec<Trouble>,
+    loops: u32,
 }
 
 impl Plan {
     /// Draws the plan of a seed.
     pub(super) fn draw(request: &PlanRequest) -> Self {
-        let kills = Kills {
-            dice: Dice::new(request.seed, KILLS),
-            words: request.kills.clone(),
-            every_ms: u64::try_from(request.kill_every.as_millis()).unwrap_or(u64::MAX).max(1),
-            loops: request.loops.max(1),
-            drawn: 0,
-        };
-        Self { jobs: jobs(request), faults: faults(request), kills }
+        let loops = request.loops.max(1);
+        let kills = Kills { moments: Moments::new(request, KILLS, 1), words: request.kills.clone(), loops };
+        let moments = Moments::new(request, TROUBLES, KILLS_PER_TROUBLE);
+        let troubles = Troubles { moments, troubles: request.troubles.clone(), loops };
+        Self { jobs: jobs(request), faults: faults(request), kills, troubles }
     }
 }
 
@@ -170,18 +213,30 @@ impl Iterator for Kills {
     type Item = Kill;
 
     fn next(&mut self) -> Option<Kill> {
-        let word = self.dice.one_of(&self.words)?;
-        self.drawn += 1;
-        // Each kill has a stretch of time of its own, so that the moments are random and their number is not.
-        let at_ms = (self.drawn - 1).saturating_mul(self.every_ms) + self.dice.below(self.every_ms);
-        let down = Duration::from_millis(self.dice.below(DOWN_MAX_MS));
-        let (number, draw) = (self.dice.between(1, u64::from(self.loops)), self.dice.next());
+        let word = self.moments.dice.one_of(&self.words)?;
+        let at = self.moments.next();
+        let dice = &mut self.moments.dice;
+        let down = Duration::from_millis(dice.below(DOWN_MAX_MS));
+        let (number, draw) = (dice.between(1, u64::from(self.loops)), dice.next());
         let victim = match word {
             KillWord::Orchestrator => Victim::Orchestrator { down },
             KillWord::Loop => Victim::Loop { number: u32::try_from(number).unwrap_or(1), down },
             KillWord::Vm => Victim::Machine { draw },
         };
-        Some(Kill { at: Duration::from_millis(at_ms), victim })
+        Some(Kill { at, victim })
+    }
+}
+
+impl Iterator for Troubles {
+    type Item = PlannedTrouble;
+
+    fn next(&mut self) -> Option<PlannedTrouble> {
+        let trouble = self.moments.dice.one_of(&self.troubles)?;
+        let at = self.moments.next();
+        let dice = &mut self.moments.dice;
+        let process = usize::try_from(dice.between(0, u64::from(self.loops))).unwrap_or_default();
+        let lasts = Duration::from_millis(dice.between(TROUBLE_MS.0, TROUBLE_MS.1));
+        Some(PlannedTrouble { at, trouble, process, lasts })
     }
 }
 
@@ -197,6 +252,7 @@ mod tests {
             jobs,
             faults: Fault::ALL.to_vec(),
             kills: KillWord::ALL.to_vec(),
+            troubles: Trouble::ALL.to_vec(),
             kill_every: Duration::from_millis(kill_every_ms),
             loops: 2,
         }
@@ -208,15 +264,16 @@ mod tests {
         let jobs = plan.jobs.iter().take(5).map(|job| format!("{job:?}"));
         let faults = plan.faults.iter().map(|fault| format!("after {}: {}", fault.after, fault.spec));
         let kills = plan.kills.take(6).map(|kill| format!("{kill:?}"));
-        let lines: Vec<String> = jobs.chain(faults).chain(kills).collect();
+        let troubles = plan.troubles.take(6).map(|trouble| format!("{trouble:?}"));
+        let lines: Vec<String> = jobs.chain(faults).chain(kills).chain(troubles).collect();
         insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]
-    fn without_faults_and_kills_there_are_none() {
-        let none = PlanRequest { faults: Vec::new(), kills: Vec::new(), ..request(1, 10, 5000) };
-        let mut plan = Plan::draw(&none);
-        assert_eq!((plan.faults.len(), plan.kills.next()), (0, None));
+    fn without_faults_kills_and_troubles_there_are_none() {
+        let (faults, kills, troubles) = (Vec::new(), Vec::new(), Vec::new());
+        let mut plan = Plan::draw(&PlanRequest { faults, kills, troubles, ..request(1, 10, 5000) });
+        assert_eq!((plan.faults.len(), plan.kills.next(), plan.troubles.next()), (0, None, None));
     }
 
     proptest! {
@@ -226,6 +283,7 @@ mod tests {
             prop_assert_eq!(&one.jobs, &other.jobs);
             prop_assert_eq!(&one.faults, &other.faults);
             prop_assert!(one.kills.take(100).eq(other.kills.take(100)));
+            prop_assert!(one.troubles.take(100).eq(other.troubles.take(100)));
         }
 
         #[test]
@@ -240,7 +298,7 @@ mod tests {
         }
 
         #[test]
-        fn each_stretch_of_time_has_one_kill(seed: u64, every_ms in 1_u64..60_000) {
+        fn each_stretch_of_time_has_one_kill_and_each_second_one_a_trouble(seed: u64, every_ms in 1_u64..60_000) {
             let plan = Plan::draw(&request(seed, 1, every_ms));
             for (kill, number) in plan.kills.take(200).zip(0_u128..) {
                 let every = u128::from(every_ms);
@@ -248,6 +306,10 @@ mod tests {
                 if let Victim::Loop { number, .. } = kill.victim {
                     prop_assert!((1..=2).contains(&number));
                 }
+            }
+            for (trouble, number) in plan.troubles.take(200).zip(0_u128..) {
+                prop_assert_eq!(trouble.at.as_millis() / (2 * u128::from(every_ms)), number);
+                prop_assert!(trouble.process <= 2 && trouble.lasts <= Duration::from_secs(5));
             }
         }
 

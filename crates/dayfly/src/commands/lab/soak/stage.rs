@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dayfly_forge::RunnerScope;
+use dayfly_host::tool::{self, Reach};
 use dayfly_lab::{LabSettings, Limits, TOKEN_FILE};
 use secrecy::ExposeSecret as _;
 
 use super::children::CommandLine;
+use super::mounts;
 use super::plan::Lane;
 use crate::cli::{LabSoakArgs, SoakDriver};
 use crate::commands::init::quoted;
@@ -41,19 +43,27 @@ pub(super) fn scope() -> RunnerScope {
 
 /// The folder of a soak.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder {
+    path: PathBuf,
+    /// True if the state folder in it is a disk that only this process and its children see.
+    has_disk: bool,
+}
 
 impl Folder {
-    /// Creates the folder, with a state folder in it that shares images and templates with `places`.
+    /// Creates the folder, with a state folder in it that shares images and templates with `places`, and is a disk of its own if it
+    /// is to be made full.
     ///
     /// # Errors
     /// It cannot be created.
-    pub(super) fn create(places: &Places, args: &LabSoakArgs, seed: u64) -> Result<Self> {
+    pub(super) fn create(places: &Places, args: &LabSoakArgs, seed: u64, has_disk: bool) -> Result<Self> {
         let path = places.state.join("soak").join(format!("{seed}-{}", std::process::id()));
-        let folder = Self(path);
-        let failed = |error| Failure::cannot(format!("cannot create {}: {error}", folder.0.display()));
+        let folder = Self { path, has_disk };
+        let failed = |error| Failure::cannot(format!("cannot create {}: {error}", folder.path.display()));
         for part in [folder.state(), folder.temporary(), folder.ledger()] {
             private().recursive(true).create(part).map_err(failed)?;
+        }
+        if has_disk {
+            mounts::make_disk(&folder.state()).map_err(failed)?;
         }
         for name in SHARED {
             let common = places.state.join(name);
@@ -65,26 +75,26 @@ impl Folder {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Returns the state folder of dayfly's processes.
     pub(super) fn state(&self) -> PathBuf {
-        self.0.join("state")
+        self.path.join("state")
     }
 
     /// Returns the folder in which each execution of a job leaves a line.
     pub(super) fn ledger(&self) -> PathBuf {
-        self.0.join("ledger")
+        self.path.join("ledger")
     }
 
     fn temporary(&self) -> PathBuf {
-        self.0.join("tmp")
+        self.path.join("tmp")
     }
 
     /// Returns the folder of the runner app, if the user has named one.
     fn app(&self) -> PathBuf {
-        self.0.join("app")
+        self.path.join("app")
     }
 
     /// Lays out a runner app by links into its folder. An app works in the folder that it was started from, and an app
@@ -102,11 +112,11 @@ impl Folder {
     }
 
     fn lab(&self) -> PathBuf {
-        self.0.join("lab")
+        self.path.join("lab")
     }
 
     fn config(&self) -> PathBuf {
-        self.0.join("dayfly.toml")
+        self.path.join("dayfly.toml")
     }
 
     /// Returns the files that dayfly's processes should have removed. Logs, the history, shared folders and remembered probes stay.
@@ -123,13 +133,35 @@ impl Folder {
         of_state.chain(super::host::entries(&self.temporary())).collect()
     }
 
+    /// Puts what is on the disk of the state folder into a folder that others see too, and that stays.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub(super) fn keep(&self) -> io::Result<()> {
+        if !self.has_disk {
+            return Ok(());
+        }
+        let copy = self.path.join("state.copy");
+        let copied =
+            tool::command("cp", Reach::Host).arg("-a").args([self.state(), copy.clone()]).status()?;
+        if !copied.success() {
+            return Err(io::Error::other(format!("cp has ended with {copied}")));
+        }
+        mounts::remove_disk(&self.state())?;
+        fs::remove_dir(self.state())?;
+        fs::rename(copy, self.state())
+    }
+
     /// Removes the folder, and that of all soaks if it was the last one.
     ///
     /// # Errors
     /// A file cannot be removed.
     pub(super) fn remove(&self) -> io::Result<()> {
-        fs::remove_dir_all(&self.0)?;
-        if let Some(all) = self.0.parent() {
+        if self.has_disk {
+            mounts::remove_disk(&self.state())?;
+        }
+        fs::remove_dir_all(&self.path)?;
+        if let Some(all) = self.path.parent() {
             // Another soak may have its folder there.
             let _ = fs::remove_dir(all);
         }

@@ -8,6 +8,7 @@ use dayfly_lab::{LabEvent, LabEventKind};
 use serde_json::json;
 
 use super::judge::Verdict;
+use super::plan::PlannedTrouble;
 use crate::cli::{KillWord, LabSoakArgs};
 use crate::printer::{self, Task, paint, style};
 
@@ -20,6 +21,7 @@ pub(super) struct Progress {
     pub(super) running: usize,
     pub(super) kills: u32,
     pub(super) faults: u64,
+    pub(super) troubles: u32,
 }
 
 /// The end of a soak.
@@ -27,6 +29,7 @@ pub(super) struct Ending<'a> {
     pub(super) verdict: &'a Verdict,
     pub(super) kills: &'a BTreeMap<&'static str, u32>,
     pub(super) faults: &'a BTreeMap<Fault, u64>,
+    pub(super) troubles: &'a BTreeMap<&'static str, u32>,
     /// Number of processes that ended because the forge has refused them, and were started again.
     pub(super) refusals: u32,
     /// The folder of the soak if it stays.
@@ -60,10 +63,11 @@ impl View {
     /// Shows the numbers if they have changed.
     pub(super) fn progress(&mut self, progress: &Progress) {
         if self.shown.replace(*progress) != Some(*progress) {
-            let Progress { over, running, kills, faults } = progress;
+            let Progress { over, running, kills, faults, troubles } = progress;
             let jobs = self.jobs;
-            let text =
-                format!("{over} of {jobs} jobs have ended, {running} run; {kills} kills, {faults} faults");
+            let text = format!(
+                "{over} of {jobs} jobs have ended, {running} run; {kills} kills, {faults} faults, {troubles} troubles"
+            );
             self.task.at(&text);
         }
     }
@@ -88,6 +92,15 @@ impl View {
         }
     }
 
+    /// Shows a trouble of the host. `process` is the one that it is about, if it is about one.
+    pub(super) fn trouble(&self, planned: &PlannedTrouble, process: &str) {
+        if self.json {
+            let process = (!planned.trouble.needs_mounts()).then_some(process);
+            let (name, ms) = (planned.trouble.name(), planned.lasts.as_millis());
+            printer::json(&json!({ "event": "trouble", "trouble": name, "process": process, "ms": ms }));
+        }
+    }
+
     /// Shows a warning; the soak goes on.
     pub(super) fn warning(&self, text: &str) {
         if self.json {
@@ -102,10 +115,10 @@ impl View {
         if self.json {
             let faults: BTreeMap<_, _> =
                 ending.faults.iter().map(|(fault, count)| (fault.name(), count)).collect();
-            let (kills, refusals) = (ending.kills, ending.refusals);
-            printer::json(
-                &json!({ "event": "played", "kills": kills, "faults": faults, "refusals": refusals }),
-            );
+            let Ending { kills, troubles, refusals, .. } = ending;
+            printer::json(&json!({
+                "event": "played", "kills": kills, "faults": faults, "troubles": troubles, "refusals": refusals
+            }));
             for problem in &ending.verdict.problems {
                 printer::json(&json!({ "event": "problem", "message": problem }));
             }
@@ -128,12 +141,15 @@ fn lines(ending: &Ending<'_>) -> Vec<String> {
         let words: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
         if words.is_empty() { "none".to_owned() } else { words.join(", ") }
     };
-    let kills = ending.kills.iter().map(|(name, count)| (*name, u64::from(*count))).collect();
+    let of_words = |counts: &BTreeMap<&'static str, u32>| {
+        count(counts.iter().map(|(name, count)| (*name, u64::from(*count))).collect())
+    };
     let faults = ending.faults.iter().map(|(fault, count)| (fault.name(), *count)).collect();
     let ms = |time: Option<i64>| time.map_or_else(|| "-".to_owned(), |time| format!("{time} ms"));
     let mut all = vec![
-        format!("kills       {}", count(kills)),
+        format!("kills       {}", of_words(ending.kills)),
         format!("faults      {}", count(faults)),
+        format!("host        {}", of_words(ending.troubles)),
         format!("jobs        {done} done, {failed_by_fault} ended by a fault or a kill of the soak"),
         format!("            {lost} lost, {doubled} doubled, {killed_busy} killed busy"),
         format!(
@@ -171,7 +187,15 @@ mod tests {
         let well = judge(&Evidence::default());
         let kills = BTreeMap::from([("orchestrator", 3), ("vm", 1)]);
         let faults = BTreeMap::from([(Fault::DropReply, 2)]);
-        let ending = Ending { verdict: &well, kills: &kills, faults: &faults, refusals: 0, folder: None };
+        let troubles = BTreeMap::from([("disk", 1), ("stop", 2)]);
+        let ending = Ending {
+            verdict: &well,
+            kills: &kills,
+            faults: &faults,
+            troubles: &troubles,
+            refusals: 0,
+            folder: None,
+        };
         insta::assert_snapshot!(shown(&ending));
         let crashes = vec!["loop 1 has ended by itself (exit status: 101)".to_owned()];
         let bad = judge(&Evidence { jobs: 2, crashes, ..Evidence::default() });
@@ -181,6 +205,7 @@ mod tests {
             verdict: &bad,
             kills: &kills,
             faults: &faults,
+            troubles: &kills,
             refusals: 0,
             folder
         }));

@@ -32,6 +32,8 @@ impl Soak {
         processes.iter().for_each(|process| host::kill(process.pid));
         self.lab.end().await;
         if let Some(failure) = self.failure {
+            // The failure counts, not a copy of the logs.
+            let _ = folder.keep();
             return Err(failure.hint(format!("the logs are in {}", folder.path().display())));
         }
         if let Some(signal) = self.signal {
@@ -52,11 +54,15 @@ impl Soak {
         let ending = Ending {
             verdict: &verdict,
             kills: &self.kill_counts,
+            troubles: &self.trouble_counts,
             faults: &self.stories.fired,
             refusals: self.children.refusals,
             folder: stays.then(|| folder.path()),
         };
-        if !stays {
+        if stays {
+            let path = folder.path().display();
+            folder.keep().map_err(|error| Failure::cannot(format!("{path} cannot be kept: {error}")))?;
+        } else {
             remove(&folder)?;
         }
         self.view.end(&ending);
