@@ -18,7 +18,7 @@ HOST := x86_64-unknown-linux-gnu
 WORKFLOW ?= demo/workflow.yml
 PREFIX ?= /usr/local
 
-.PHONY: help setup setup-tests setup-full build demo test test-full test-kvm test-official fuzz bench lint fmt doctor clean
+.PHONY: help setup setup-tests setup-full build demo test test-full test-kvm test-user test-official fuzz bench lint fmt doctor clean
 .PHONY: docs install uninstall deb release test-deb test-release
 .PHONY: test-images image-base image-runner image-merge image-inspect image-matrix
 
@@ -63,6 +63,9 @@ test-full: setup-full build ## also run the tests that take longer: many machine
 
 test-kvm: setup-tests build ## run machines with KVM, in a dayfly machine that is a host with KVM (a quarter of an hour)
 	@scripts/test --kvm
+
+test-user: setup-tests build ## run every test as an ordinary user, and list what that leaves out (root; 25 minutes)
+	@scripts/test --user
 
 test-official: setup-tests build ## run GitHub's own runner app in machines (ACTIONS_RUNNER=FILE, else github.com)
 	@scripts/test-official

@@ -15,6 +15,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use dayfly_e2e::{image, prepared};
+use dayfly_host::left_out::root_may;
 use dayfly_image::Store;
 use dayfly_vm::{
     AccelChoice, Driver, Egress, Entrypoint, Forward, Launcher, Machine, Network, NetworkPolicy,
@@ -278,7 +279,7 @@ fn enter_a_world() -> u16 {
 
 #[tokio::test]
 async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("give a machine a network with rules on this host") {
         return;
     }
     let forge = enter_a_world();
@@ -318,7 +319,7 @@ async fn a_machine_reaches_and_sees_what_it_may_and_nothing_else() {
 
 #[tokio::test]
 async fn a_machine_with_the_policy_none_reaches_its_forge_alone_and_an_open_one_its_host_too() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("give a machine a network with rules on this host") {
         return;
     }
     let forge = enter_a_world();

@@ -22,6 +22,7 @@ use std::process::Command;
 use buildah::Buildah;
 use dayfly_e2e::lab::LabProcess;
 use dayfly_e2e::{Dayfly, Ended, OwnState};
+use dayfly_host::left_out::root_may;
 use registry::Registry;
 
 const WORKFLOW: &str = r#"
@@ -81,7 +82,7 @@ fn unpack(image: &serde_json::Value, to: &Path) {
 
 #[test]
 fn images_of_real_tools_come_to_what_the_tools_unpack_and_boot() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("make images with buildah without a user namespace") {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -192,7 +193,7 @@ fn without_its_registry(puller: &Puller, name: &str, image: &serde_json::Value) 
 /// registry is stopped.
 #[tokio::test]
 async fn each_runner_gets_what_the_name_of_its_image_leads_to_by_then() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("make images with buildah without a user namespace") {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -244,7 +245,7 @@ jobs: { a: { runs-on: here, steps: [{ run: 'echo "<version $VERSION, home $HOME>
 
 #[test]
 fn an_image_is_looked_into_and_one_of_no_use_is_refused() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("make images with buildah without a user namespace") {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -9,6 +9,7 @@
 //! - [`descriptors`] raises the limit of open files;
 //! - [`scarcity`] tells a host that has run out of something from a thing that is broken;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
+//! - `left_out` tells what tests leave out without root;
 //! - [`tool`] runs a program with a time limit; [`confine`] runs one that works on the bytes of strangers.
 //!
 //! This crate knows neither images nor machines.
@@ -18,6 +19,8 @@ pub mod confine;
 pub mod descriptors;
 pub mod digest;
 pub mod file;
+#[cfg(any(test, feature = "test"))]
+pub mod left_out;
 pub mod name;
 pub mod open;
 pub mod reserve;

@@ -64,13 +64,14 @@ impl Reserve {
 #[expect(unsafe_code, reason = "a thread enters a namespace")]
 mod tests {
     use super::*;
+    use crate::left_out::root_may;
     use std::io::Write as _;
 
     /// Runs work in a folder that is a file system of so many MiB. Other users than root skip it, because only root may mount
     /// one.
     fn on_small_disk(mib: u32, work: impl FnOnce(&Path) + Send + 'static) {
         use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-        if !rustix::process::geteuid().is_root() {
+        if !root_may("mount a small file system") {
             return;
         }
         let folder = tempfile::tempdir().expect("folder");

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dayfly_host::left_out::root_may;
 use dayfly_host::scarcity::Scarcity;
 use dayfly_vm::{Egress, Exit, Forward, LaunchError, MemoryKill, StartError, VmEvent, VmHost, VmSpec};
 use setting::*;
@@ -222,7 +223,7 @@ fn links() -> Vec<String> {
 }
 
 async fn a_network_outlives_the_process_that_made_it_and_goes_with_the_machine() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("give a machine a network with rules on this host") {
         return;
     }
     let setting = Setting::new(WAIT);
@@ -396,7 +397,7 @@ async fn start_without_processes(setting: &Setting) {
 }
 
 async fn start_without_space(setting: &Setting) {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("mount a small file system") {
         return;
     }
     let host = setting.host();
@@ -438,7 +439,7 @@ fn capabilities(pid: u64, set: &str) -> u64 {
 }
 
 async fn a_server_of_files_outlives_the_process_that_made_it_and_goes_with_the_machine() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("serve files of many owners to a machine") {
         return;
     }
     let setting = Setting::new(WAIT);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dayfly_e2e::machines::Disk;
 use dayfly_e2e::{Dayfly, Ended, OwnState, Running};
+use dayfly_host::left_out::root_may;
 use serde_json::Value;
 
 use super::plain::{Plain, digest, layer};
@@ -138,7 +139,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn a_disk_that_fills_at_any_point_is_told_and_what_is_whole_on_it_stays_and_is_used() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("mount a small file system") {
         return;
     }
     let stage = Stage::new();
@@ -197,7 +198,7 @@ fn pages(image: &Value, name: &str) -> u64 {
 
 #[test]
 fn two_pulls_and_collections_in_between_come_to_one_image_and_each_layer_comes_once() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("mount a small file system") {
         return;
     }
     let stage = Stage::new();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dayfly_e2e::{Dayfly, Ended, OwnState, prepared};
+use dayfly_host::left_out::root_may;
 
 use super::buildah::Buildah;
 
@@ -46,7 +47,7 @@ fn assert_one_fork(ended: &Ended) {
 
 #[test]
 fn an_image_with_nothing_but_a_shell_is_given_docker_git_and_sudo() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("make images with buildah without a user namespace") {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -90,7 +91,7 @@ jobs:
 /// The first name that a user gives to `-i` is `ghcr.io/actions/actions-runner`, so an image of that form must work.
 #[test]
 fn an_image_as_githubs_dockerfile_makes_it_runs_a_job_with_its_own_docker() {
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("make images with buildah without a user namespace") {
         return;
     }
     let tools = Dayfly::new(["image", "tools", "--json"]).run();

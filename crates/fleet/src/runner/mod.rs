@@ -358,6 +358,7 @@ mod tests {
     use super::*;
     use crate::fact::RegistrationEnd;
     use crate::fact::tests::record;
+    use dayfly_host::left_out::root_may;
 
     #[test]
     fn two_runs_of_a_loop_share_no_folder_if_their_machines_write_it() {
@@ -396,10 +397,10 @@ mod tests {
         assert!(state.is_over(), "its folder is removed: {state:?}");
     }
 
-    /// Runs work in a folder that is a file system of 4 MiB. Other users than root skip it, because only root may mount one.
+    /// Runs work in a folder that is a file system of 4 MiB.
     fn on_small_disk(work: impl FnOnce(&Path) + Send + 'static) {
         use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-        if !rustix::process::geteuid().is_root() {
+        if !root_may("mount a small file system") {
             return;
         }
         let folder = tempfile::tempdir().expect("folder");

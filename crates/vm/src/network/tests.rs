@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use dayfly_host::left_out::root_may;
 use rustix::thread::UnshareFlags;
 
 use self::names::{answer_names, read_message, write_message};
@@ -247,14 +248,13 @@ fn own_links() -> Vec<String> {
     links.into_iter().filter(|link| link.starts_with(super::rules::LINK_PREFIX)).collect()
 }
 
-/// Returns true if the user is root. Other users skip these tests, because only root may create networks.
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+fn may_make_networks() -> bool {
+    root_may("give a machine a network with rules on this host")
 }
 
 #[test]
 fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -317,7 +317,7 @@ fn a_machine_reaches_the_internet_and_exceptions_and_nothing_private() {
 
 #[test]
 fn the_network_of_a_machine_is_taken_over_with_its_forwarded_port_and_its_rules() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -358,7 +358,7 @@ fn has_arrived(socket: &UdpSocket) -> bool {
 
 #[test]
 fn a_guest_reaches_no_service_of_the_host_by_broadcast() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -376,7 +376,7 @@ fn a_guest_reaches_no_service_of_the_host_by_broadcast() {
 
 #[test]
 fn a_machine_stays_shut_if_another_program_flushes_the_hosts_rules() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -391,7 +391,7 @@ fn a_machine_stays_shut_if_another_program_flushes_the_hosts_rules() {
 
 #[test]
 fn the_hosts_rules_are_restored_while_a_machine_runs_if_another_program_removes_them() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -473,7 +473,7 @@ fn neighbours(card: &OwnedFd) -> Vec<String> {
 
 #[test]
 fn a_guest_that_asks_in_the_name_of_others_fills_no_table_of_neighbours() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -502,7 +502,7 @@ fn tracked() -> u32 {
 
 #[test]
 fn a_guest_that_opens_connections_without_end_does_not_fill_the_hosts_table() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -525,7 +525,7 @@ fn a_guest_that_opens_connections_without_end_does_not_fill_the_hosts_table() {
 
 #[test]
 fn networks_side_by_side_are_apart_and_leave_nothing() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -577,7 +577,7 @@ fn a_dns_server_that_no_guest_could_reach_is_refused_before_anything_is_made() {
 
 #[test]
 fn all_transfer_networks_in_use_is_an_error_of_its_own() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();

@@ -10,7 +10,14 @@ macro_rules! run_tests {
         $(
             if wanted.is_empty() || wanted.iter().any(|word| stringify!($name).contains(word.as_str())) {
                 let start = std::time::Instant::now();
-                $runtime.block_on($name $setting);
+                // Its thread has its name, as with the harness of the standard library.
+                std::thread::scope(|scope| {
+                    let thread = std::thread::Builder::new().name(stringify!($name).to_owned());
+                    let test = thread.spawn_scoped(scope, || $runtime.block_on($name $setting)).unwrap();
+                    if let Err(panic) = test.join() {
+                        std::panic::resume_unwind(panic);
+                    }
+                });
                 println!("test {} ... ok <{:.3}s>", stringify!($name), start.elapsed().as_secs_f32());
                 passed += 1;
             } else {

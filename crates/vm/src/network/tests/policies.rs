@@ -6,7 +6,7 @@ use crate::network::{Decision, Destination, NetworkUse, Reason, network_use};
 
 #[test]
 fn every_question_goes_through_the_gate_and_no_answer_leads_to_a_shut_address() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -28,7 +28,7 @@ fn every_question_goes_through_the_gate_and_no_answer_leads_to_a_shut_address() 
 
 #[test]
 fn a_machine_with_the_policy_none_reaches_and_resolves_its_forge_alone() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -48,7 +48,7 @@ fn a_machine_with_the_policy_none_reaches_and_resolves_its_forge_alone() {
 
 #[test]
 fn a_machine_with_a_list_reaches_listed_names_at_their_addresses_and_listed_networks() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -112,7 +112,7 @@ fn lines(used: &NetworkUse) -> Vec<String> {
 
 #[test]
 fn an_audited_machine_reaches_what_an_open_one_does_and_its_account_tells_what_would_be_denied() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -177,7 +177,7 @@ fn an_audited_machine_reaches_what_an_open_one_does_and_its_account_tells_what_w
 
 #[test]
 fn the_account_of_a_guarded_machine_has_names_and_bytes_and_tells_that_its_gate_was_killed() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -207,7 +207,7 @@ fn the_account_of_a_guarded_machine_has_names_and_bytes_and_tells_that_its_gate_
 
 #[test]
 fn an_open_machine_reaches_private_addresses_and_its_host_also_after_a_flush() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -247,7 +247,7 @@ fn exits(process: &OwnedFd) -> bool {
 
 #[test]
 fn a_gate_outlives_what_has_started_it_and_goes_with_the_machine() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
@@ -275,7 +275,7 @@ fn a_gate_outlives_what_has_started_it_and_goes_with_the_machine() {
 
 #[test]
 fn a_gate_has_the_walls_of_a_vmm() {
-    if !is_root() {
+    if !may_make_networks() {
         return;
     }
     enter_new_namespace();
