@@ -60,4 +60,5 @@ pub use registration::RegistrationToken;
 pub use reqwest::Url;
 pub use runner::{Deletion, JitRequest, NewRunner};
 pub use scope::{RunnerScope, ScopeError, ScopeKind};
+pub use tls::is_of_certificate;
 pub use workflow::Dispatch;

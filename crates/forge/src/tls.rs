@@ -43,7 +43,7 @@ pub(super) fn config(url: &Url, more: Option<&[u8]>) -> Result<ClientConfig, For
 }
 
 /// Returns true if the cause of an error is an untrusted certificate.
-pub(super) fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
+pub fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
     // The `source` of an I/O error that wraps another error is the cause of that error, which skips the wrapped error
     // itself.
     if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {

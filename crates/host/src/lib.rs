@@ -10,6 +10,7 @@
 //! - [`scarcity`] tells a host that has run out of something from a thing that is broken;
 //! - [`retry`] has the rules for repeating what failed, and all of their values;
 //! - `left_out` tells what tests leave out without root;
+//! - [`quantity`] writes a number with its noun;
 //! - [`tool`] runs a program with a time limit; [`confine`] runs one that works on the bytes of strangers.
 //!
 //! This crate knows neither images nor machines.
@@ -23,6 +24,7 @@ pub mod file;
 pub mod left_out;
 pub mod name;
 pub mod open;
+pub mod quantity;
 pub mod reserve;
 pub mod retry;
 pub mod scarcity;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dayfly_forge::{ForgeError, Url, delivery_client};
+use dayfly_forge::{ForgeError, Url, delivery_client, is_of_certificate};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 use reqwest::StatusCode;
@@ -44,14 +44,12 @@ impl Collector {
     /// Sends a request. Returns the number of spans that the collector has rejected.
     pub(crate) async fn post(&self, body: Vec<u8>) -> Result<u64, Refusal> {
         let request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
-        let for_now =
-            |error: reqwest::Error| Refusal::ForNow { why: chain(&error.without_url()), pause: None };
-        let mut answer = request.send().await.map_err(for_now)?;
+        let mut answer = request.send().await.map_err(failure)?;
         if !answer.status().is_success() {
             return Err(refusal(answer.status(), answer.headers()));
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(for_now)? {
+        while let Some(chunk) = answer.chunk().await.map_err(failure)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > ANSWER_MAX {
                 return Ok(0);
@@ -59,6 +57,19 @@ impl Collector {
         }
         Ok(rejected(&bytes))
     }
+}
+
+/// Decides about a request without an answer. A certificate that is not trusted will not be so in a minute either.
+fn failure(error: reqwest::Error) -> Refusal {
+    let error = error.without_url();
+    if is_of_certificate(&error) {
+        let why = format!(
+            "its certificate is not trusted ({}); if its authority is your own, name a file with its certificate in SSL_CERT_FILE",
+            causes(&error).last().unwrap_or_default()
+        );
+        return Refusal::ForGood { why };
+    }
+    Refusal::ForNow { why: causes(&error).collect::<Vec<_>>().join(": "), pause: None }
 }
 
 /// Decides about an answer that is no success (OTLP specification, "Retryable Response Codes"). Pure.
@@ -77,10 +88,9 @@ fn rejected(answer: &[u8]) -> u64 {
     answer.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or_default())
 }
 
-/// Returns an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+/// Returns the texts of an error and its causes.
+fn causes(error: &dyn std::error::Error) -> impl Iterator<Item = String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string)
 }
 
 #[cfg(test)]

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dayfly_fleet::RunnerId;
 use dayfly_fleet::history::{History, RunRecord};
 use dayfly_forge::ForgeError;
+use dayfly_host::quantity::quantity;
 use dayfly_host::retry::{Retry, TRACES};
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::collector::{Collector, Refusal};
+use crate::counts::TraceCounts;
 use crate::endpoint::Endpoint;
 use crate::headers::Headers;
 use crate::held::{BATCH_MAX, Held};
@@ -43,7 +44,9 @@ pub struct ExporterOptions {
 #[derive(Debug)]
 pub struct Exporter {
     queue: mpsc::Receiver<Told>,
-    dropped: Arc<AtomicU64>,
+    counts: TraceCounts,
+    /// Number of lost traces that the log has told.
+    lost_told: u64,
     repositories: watch::Receiver<Arc<PoolRepositories>>,
     collector: Collector,
     endpoint: Endpoint,
@@ -74,11 +77,12 @@ pub fn channel(
     let collector = Collector::new(&endpoint, &headers)?;
     let (sender, queue) = mpsc::channel(QUEUE_LENGTH);
     let (repositories_sender, repositories) = watch::channel(Arc::default());
-    let dropped = Arc::<AtomicU64>::default();
-    let writer = TraceWriter::new(sender, Arc::clone(&dropped));
+    let counts = TraceCounts::default();
+    let writer = TraceWriter::new(sender, counts.clone());
     let exporter = Exporter {
         queue,
-        dropped,
+        counts,
+        lost_told: 0,
         repositories,
         collector,
         endpoint,
@@ -92,6 +96,11 @@ pub fn channel(
 }
 
 impl Exporter {
+    /// Returns the counts of this exporter and its writer.
+    pub fn counts(&self) -> TraceCounts {
+        self.counts.clone()
+    }
+
     /// Sends traces until the writer is dropped, and then those that are left.
     pub async fn run(mut self) {
         loop {
@@ -111,7 +120,7 @@ impl Exporter {
         while self.held.len() > 0 {
             self.send_due().await;
         }
-        self.tell_dropped();
+        self.tell_lost();
     }
 
     /// Returns the next event. Cancel-safe.
@@ -133,11 +142,10 @@ impl Exporter {
         let now = Instant::now();
         match told {
             Told::Ended(run) => self.hold(*run),
-            Told::EndedTakenOver(runner) => {
-                if let Some(run) = self.record_in_history(runner).await {
-                    self.hold(run);
-                }
-            }
+            Told::EndedTakenOver(runner) => match self.record_in_history(runner).await {
+                Some(run) => self.hold(run),
+                None => self.counts.lose(1),
+            },
             Told::Concluded(report) => self.held.conclude(&report, now),
         }
     }
@@ -172,16 +180,18 @@ impl Exporter {
         let body = request_of(&runs, &self.host).encode_to_vec();
         match self.try_to_send(body).await {
             Ok(rejected) => {
+                self.counts.send(runs.len());
                 if std::mem::take(&mut self.is_troubled) {
                     tracing::info!("the collector {} takes traces again", self.endpoint);
                 }
                 if rejected > 0 {
-                    tracing::warn!("the collector {} has rejected {rejected} spans", self.endpoint);
+                    let spans = quantity(rejected, "span", "spans");
+                    tracing::warn!("the collector {} has rejected {spans}", self.endpoint);
                 }
-                self.tell_dropped();
+                self.tell_lost();
             }
             Err(why) => {
-                self.dropped.fetch_add(runs.len() as u64, Ordering::Relaxed);
+                self.counts.lose(runs.len());
                 if !std::mem::replace(&mut self.is_troubled, true) {
                     tracing::warn!(
                         "the collector {} takes no traces, so they are lost until it does: {why}",
@@ -206,11 +216,13 @@ impl Exporter {
     }
 
     /// Tells how many traces were lost since the last time.
-    fn tell_dropped(&self) {
-        let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
+    fn tell_lost(&mut self) {
+        let lost = self.counts.lost();
+        let since = lost - std::mem::replace(&mut self.lost_told, lost);
+        if since > 0 {
             tracing::warn!(
-                "{dropped} traces were lost because the collector {} was too slow or away",
+                "{} lost because the collector {} was too slow or away",
+                quantity(since, "trace was", "traces were"),
                 self.endpoint
             );
         }

@@ -16,6 +16,7 @@
 //! This crate prints nothing, reads no environment variable, and knows no command line.
 
 mod collector;
+mod counts;
 mod endpoint;
 mod exporter;
 mod headers;
@@ -28,6 +29,7 @@ pub mod test_collector;
 mod tests;
 mod writer;
 
+pub use counts::TraceCounts;
 pub use endpoint::{Endpoint, EndpointError};
 pub use exporter::{Exporter, ExporterOptions, PoolRepositories, channel};
 pub use headers::{Headers, HeadersError};

@@ -1,7 +1,7 @@
 //! A small collector for tests: it decodes each request with the types of the protocol, and answers by a script.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,24 +49,36 @@ impl TestCollector {
     /// # Errors
     /// There is no port.
     pub fn start(answers: impl IntoIterator<Item = Answer>) -> io::Result<Self> {
+        Self::start_within("http", answers, Ok)
+    }
+
+    /// Starts a collector whose connections `open` makes from those of TCP, such as TLS for the scheme `https`.
+    ///
+    /// # Errors
+    /// There is no port.
+    pub fn start_within<S: Read + Write>(
+        scheme: &str,
+        answers: impl IntoIterator<Item = Answer>,
+        open: impl Fn(TcpStream) -> io::Result<S> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let collector = Self {
-            url: format!("http://{}", listener.local_addr()?),
+            url: format!("{scheme}://{}", listener.local_addr()?),
             received: Arc::default(),
             answers: Arc::new(Mutex::new(answers.into_iter().collect())),
         };
-        let serving = collector.clone();
+        let (serving, open) = (collector.clone(), Arc::new(open));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let serving = serving.clone();
-                std::thread::spawn(move || drop(serving.serve(stream)));
+                let (serving, open) = (serving.clone(), Arc::clone(&open));
+                std::thread::spawn(move || drop(open(stream).and_then(|stream| serving.serve(stream))));
             }
         });
         Ok(collector)
     }
 
-    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
-        let received = read(&stream)?;
+    fn serve(&self, mut stream: impl Read + Write) -> io::Result<()> {
+        let received = read(&mut stream)?;
         let status = match lock(&self.answers).pop_front() {
             None => 200,
             Some(Answer::Status(status)) => status,
@@ -76,7 +88,8 @@ impl TestCollector {
             }
         };
         lock(&self.received).push(received);
-        write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+        stream.flush()
     }
 
     /// Returns the requests that were answered.
@@ -118,7 +131,7 @@ pub fn attribute(span: &Span, key: &str) -> Option<String> {
     }
 }
 
-fn read(stream: &TcpStream) -> io::Result<Received> {
+fn read(stream: &mut impl Read) -> io::Result<Received> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {

@@ -1,5 +1,7 @@
 //! Tests of the way from facts to a collector.
 
+mod https;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,16 +192,19 @@ proptest! {
 
 /// An exporter for a collector, and the folder of its history.
 fn exporter_for(url: &str) -> (TraceWriter, Exporter, TempDir) {
+    opened(url).expect("a client")
+}
+
+fn opened(url: &str) -> Result<(TraceWriter, Exporter, TempDir), dayfly_forge::ForgeError> {
     let folder = tempfile::tempdir().expect("a folder");
     let (writer, repositories, exporter) = channel(ExporterOptions {
         endpoint: url.parse().expect("an address"),
         headers: Headers::parse(&"X-Team: 7".into()).expect("headers"),
         host: "host-1".to_owned(),
         history: History::of(folder.path()),
-    })
-    .expect("a client");
+    })?;
     repositories.send_replace(Arc::new([("linux".to_owned(), "acme/of-pool".to_owned())].into()));
-    (writer, exporter, folder)
+    Ok((writer, exporter, folder))
 }
 
 fn end(writer: &mut TraceWriter, runner: &str) {
@@ -245,6 +250,20 @@ async fn a_run_that_was_taken_over_has_the_times_of_the_process_before() {
 }
 
 #[tokio::test]
+async fn a_run_that_was_taken_over_and_that_the_history_lacks_is_a_lost_trace() {
+    let collector = TestCollector::start([]).expect("a collector");
+    let (mut writer, exporter, _folder) = exporter_for(&collector.url);
+    let phase = dayfly_fleet::state::Phase::Busy;
+    let over = Fact::VmTakenOver { pid: 3, phase, registration: None, job: None };
+    writer.take(&at(3000, "1-aaaaaaa", over));
+    writer.take(&at(5900, "1-aaaaaaa", Fact::Ended));
+    drop(writer);
+    let counts = exporter.counts();
+    exporter.run().await;
+    assert_eq!((counts.sent(), counts.lost(), collector.received().len()), (0, 1, 0));
+}
+
+#[tokio::test]
 async fn a_collector_that_is_overloaded_gets_the_traces_again_and_one_that_refuses_does_not() {
     for (answers, attempts) in [
         (vec![Answer::Status(503), Answer::Status(429)], 3),
@@ -257,8 +276,10 @@ async fn a_collector_that_is_overloaded_gets_the_traces_again_and_one_that_refus
         exporter.rule = Retry { first: ms(1), limit: ms(1), ..TRACES };
         end(&mut writer, "1-aaaaaaa");
         drop(writer);
+        let counts = exporter.counts();
         exporter.run().await;
         assert_eq!(collector.received().len(), attempts);
+        assert_eq!((counts.sent(), counts.lost()), if attempts == 3 { (1, 0) } else { (0, 1) });
     }
 }
 
@@ -266,6 +287,7 @@ async fn a_collector_that_is_overloaded_gets_the_traces_again_and_one_that_refus
 async fn a_collector_that_does_not_answer_costs_traces_and_no_time_of_the_writer() {
     let collector = TestCollector::start([Answer::Silence; 9]).expect("a collector");
     let (mut writer, exporter, _folder) = exporter_for(&collector.url);
+    let counts = exporter.counts();
     let exporter = tokio::spawn(exporter.run());
     let began = std::time::Instant::now();
     // More than the queue and a request have room for. The writer is no future: it cannot wait.
@@ -273,6 +295,6 @@ async fn a_collector_that_does_not_answer_costs_traces_and_no_time_of_the_writer
         end(&mut writer, &format!("1-{number:07}"));
     }
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(writer.dropped() >= 2000 - 512 - 64 - 1, "{}", writer.dropped());
+    assert!(counts.lost() >= 2000 - 512 - 64 - 1, "{counts:?}");
     exporter.abort();
 }

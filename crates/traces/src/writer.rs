@@ -1,11 +1,9 @@
 //! The writing end, for the loop of the process.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use dayfly_fleet::fact::{Fact, FactRecord};
 use tokio::sync::mpsc;
 
+use crate::counts::TraceCounts;
 use crate::open_runs::{OpenRuns, Told};
 
 /// Takes the facts of a process in, and never waits.
@@ -13,12 +11,12 @@ use crate::open_runs::{OpenRuns, Told};
 pub struct TraceWriter {
     runs: OpenRuns,
     queue: mpsc::Sender<Told>,
-    dropped: Arc<AtomicU64>,
+    counts: TraceCounts,
 }
 
 impl TraceWriter {
-    pub(crate) fn new(queue: mpsc::Sender<Told>, dropped: Arc<AtomicU64>) -> Self {
-        Self { runs: OpenRuns::default(), queue, dropped }
+    pub(crate) fn new(queue: mpsc::Sender<Told>, counts: TraceCounts) -> Self {
+        Self { runs: OpenRuns::default(), queue, counts }
     }
 
     /// Takes a fact in. If it ends a run and the queue is full, the run's trace is dropped and counted.
@@ -30,13 +28,7 @@ impl TraceWriter {
         let Some(told) = self.runs.take(fact) else { return };
         let is_trace = !matches!(told, Told::Concluded(_));
         if self.queue.try_send(told).is_err() && is_trace {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.counts.lose(1);
         }
-    }
-
-    /// Returns the number of traces that were dropped and not reported yet.
-    #[cfg(test)]
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 }

@@ -7,6 +7,7 @@ use dayfly_fleet::fact::{Fact, FactRecord};
 use dayfly_fleet::orchestrator::Budget;
 use dayfly_fleet::status::Status;
 use dayfly_forge::{Credential, RunnerScope};
+use dayfly_traces::TraceCounts;
 use tokio::sync::watch;
 
 use crate::metrics::{FactCounters, Metrics};
@@ -69,11 +70,16 @@ pub struct Published {
 }
 
 /// Creates both ends, for a process with this state folder. The sender of the site replaces it after each change of the pools.
-pub fn channel(site: Site, state: &Path) -> (Publisher, watch::Sender<Arc<Site>>, Published) {
+/// `traces` is none if no traces are sent.
+pub fn channel(
+    site: Site,
+    state: &Path,
+    traces: Option<TraceCounts>,
+) -> (Publisher, watch::Sender<Arc<Site>>, Published) {
     let (status_sender, status) = watch::channel(Arc::new(Status::begin()));
     let (site_sender, site) = watch::channel(Arc::new(site));
     let counters = FactCounters::default();
-    let metrics = Arc::new(Metrics::new(&counters, status.clone(), site.clone()));
+    let metrics = Arc::new(Metrics::new(&counters, status.clone(), site.clone(), traces));
     let publisher = Publisher { status: status_sender, site: site.clone(), counters };
     (publisher, site_sender, Published { status, site, metrics, state: state.to_owned() })
 }

@@ -55,7 +55,7 @@ impl MadeUp {
         for at in 0..runs {
             history.keep(&life(at, now - at * (6 * 86_400_000 / runs.max(1)) - 200_000)).unwrap();
         }
-        let (publisher, site, published) = channel(Site::default(), state.path());
+        let (publisher, site, published) = channel(Site::default(), state.path(), None);
         site.send_replace(Arc::new(made_up(runs > 0)));
         let address: ListenAddress = format!("127.0.0.1:{port}").parse().unwrap();
         let server = WebServer::bind(&address).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dayfly_fleet::state::Phase;
 use dayfly_fleet::status::{PoolState, Status};
 use dayfly_forge::{CallEnd, Importance};
+use dayfly_traces::TraceCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -27,11 +28,16 @@ type Rows = Vec<(Labels, f64)>;
 pub(super) struct Gauges {
     status: watch::Receiver<Arc<Status>>,
     site: watch::Receiver<Arc<Site>>,
+    traces: Option<TraceCounts>,
 }
 
 impl Gauges {
-    pub(super) fn new(status: watch::Receiver<Arc<Status>>, site: watch::Receiver<Arc<Site>>) -> Self {
-        Self { status, site }
+    pub(super) fn new(
+        status: watch::Receiver<Arc<Status>>,
+        site: watch::Receiver<Arc<Site>>,
+        traces: Option<TraceCounts>,
+    ) -> Self {
+        Self { status, site, traces }
     }
 }
 
@@ -43,6 +49,9 @@ impl Collector for Gauges {
         let families = families.chain(pool_families(&pools)).chain(host_families(&status, &site, &pools));
         for (name, help, rows) in families.chain(forge_families(&site.forges)) {
             gauges(&mut encoder, name, help, rows)?;
+        }
+        if let Some(counts) = &self.traces {
+            traces(&mut encoder, counts)?;
         }
         calls(&mut encoder, &site.forges)
     }
@@ -233,6 +242,22 @@ fn forge_families(forges: &[ForgeAccount]) -> Vec<FamilyRows> {
         ("dayfly_forge_rate_limit_reset_seconds", "Time until the reset", resets),
         ("dayfly_forge_blocked_seconds", "Time until the forge takes calls again", blocked),
     ]
+}
+
+/// Writes the numbers of traces, which their exporter counts.
+fn traces(encoder: &mut DescriptorEncoder, counts: &TraceCounts) -> Result<(), fmt::Error> {
+    for (name, help, count) in [
+        ("dayfly_traces_sent", "Traces that the collector has taken", counts.sent()),
+        (
+            "dayfly_traces_lost",
+            "Traces that were not sent, or that the collector has not taken",
+            counts.lost(),
+        ),
+    ] {
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(count).encode(family)?;
+    }
+    Ok(())
 }
 
 /// Writes the number of calls of each forge, which its credential counts.

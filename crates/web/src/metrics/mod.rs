@@ -1,8 +1,8 @@
 //! The metrics of an orchestrator, as OpenMetrics.
 //!
 //! ```text
-//!   facts ──> FactCounters (counters, histograms) ──┐
-//!   status, site ──> Gauges (read at each scrape) ──┴──> registry ──> text
+//!   facts ──> FactCounters (counters, histograms) ────┐
+//!   status, site, traces ──> Gauges (at each scrape) ─┴──> registry ──> text
 //! ```
 //!
 //! Names that begin with `gha_` are those of Actions Runner Controller, so that its dashboards work. Their meaning and their
@@ -19,6 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dayfly_fleet::status::Status;
+use dayfly_traces::TraceCounts;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -40,12 +41,13 @@ impl Metrics {
         counters: &FactCounters,
         status: watch::Receiver<Arc<Status>>,
         site: watch::Receiver<Arc<Site>>,
+        traces: Option<TraceCounts>,
     ) -> Self {
         let mut registry = Registry::default();
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("dayfly_build", "Version of dayfly", version);
         counters.register(&mut registry);
-        registry.register_collector(Box::new(Gauges::new(status, site)));
+        registry.register_collector(Box::new(Gauges::new(status, site, traces)));
         Self(registry)
     }
 

@@ -41,7 +41,11 @@ struct Process {
 
 impl Process {
     fn begin() -> Self {
-        let (publisher, _site, published) = channel(site(), Path::new("/nonexistent"));
+        Self::tracing(Some(TraceCounts::default()))
+    }
+
+    fn tracing(traces: Option<TraceCounts>) -> Self {
+        let (publisher, _site, published) = channel(site(), Path::new("/nonexistent"), traces);
         Self { publisher, published, status: Status { began_ms: 1000, ..Status::default() }, now_ms: 1000 }
     }
 
@@ -232,6 +236,13 @@ fn the_memory_of_runners_is_empty_when_all_have_ended() {
     }
     assert_eq!(process.publisher.remembered(), 0);
     assert!(process.lines("gha_completed_jobs_total").ends_with(" 200"));
+}
+
+#[test]
+fn traces_are_counted_only_if_they_are_sent() {
+    let lines = |traces| Process::tracing(traces).lines("dayfly_traces");
+    assert_eq!(lines(None), "");
+    assert_eq!(lines(Some(TraceCounts::default())), "dayfly_traces_sent_total 0\ndayfly_traces_lost_total 0");
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Running {
 
     fn start_with(token: Option<&str>) -> Self {
         let state = tempfile::tempdir().expect("folder");
-        let (publisher, _, published) = channel(Site::default(), state.path());
+        let (publisher, _, published) = channel(Site::default(), state.path(), None);
         let any: ListenAddress = "127.0.0.1:0".parse().expect("an address");
         let server = WebServer::bind(&any).expect("bound");
         let Some(ListenAddress::Tcp(address)) = server.address() else { panic!("no port") };

@@ -14,6 +14,7 @@ use dayfly_fleet::scratch::ScratchSummary;
 use dayfly_fleet::status::Status;
 use dayfly_forge::{ApiBase, Forge, RunnerScope};
 use dayfly_guest::runner_app::JobResult;
+use dayfly_traces::TraceCounts;
 use dayfly_web::{
     Access, ForgeAccount, ListenAddress, PoolEntry, Publisher, Site, WebServer, channel, router,
 };
@@ -60,7 +61,8 @@ impl Process {
                 credential: forge.credential().clone(),
             }],
         };
-        let (mut publisher, _, published) = channel(site, std::path::Path::new("/nonexistent"));
+        let (mut publisher, _, published) =
+            channel(site, std::path::Path::new("/nonexistent"), Some(TraceCounts::default()));
         let any: ListenAddress = "127.0.0.1:0".parse().unwrap();
         let server = WebServer::bind(&any).unwrap();
         let Some(ListenAddress::Tcp(address)) = server.address() else { panic!("no port") };

@@ -90,7 +90,8 @@ pub(crate) async fn run(places: &Places, args: OrchestratorArgs, options: LoopOp
     };
     // Both serve at once, because the first machines take their time: a delivery is sent once, and a reader need not wait.
     let serving = plan.webhook.map(Webhook::start);
-    let (showing, feed) = plan.web.map(|web| web.start(&places.state)).unzip();
+    let trace_counts = plan.traces.as_ref().map(Traces::counts);
+    let (showing, feed) = plan.web.map(|web| web.start(&places.state, trace_counts)).unzip();
     let (exporting, traced) = plan.traces.map(Traces::start).unzip();
     let host = machine::unchecked_host(places);
     let resolving = async {

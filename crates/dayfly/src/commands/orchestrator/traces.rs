@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dayfly_fleet::history::History;
 use dayfly_forge::RunnerScope;
-use dayfly_traces::{Exporter, ExporterOptions, Headers, PoolRepositories, TraceWriter};
+use dayfly_traces::{Exporter, ExporterOptions, Headers, PoolRepositories, TraceCounts, TraceWriter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -57,6 +57,11 @@ fn headers_in(file: &Path) -> Result<Headers> {
 }
 
 impl Traces {
+    /// Returns how many traces were sent and lost.
+    pub(super) fn counts(&self) -> TraceCounts {
+        self.exporter.counts()
+    }
+
     /// Starts to send.
     pub(super) fn start(self) -> (Exporting, Feed) {
         let Self { exporter, feed } = self;

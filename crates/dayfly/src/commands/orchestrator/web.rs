@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dayfly_fleet::orchestrator::Budget;
+use dayfly_traces::TraceCounts;
 use dayfly_web::{
     Access, ForgeAccount, ListenAddress, PoolEntry, Publisher, Site, TOKEN_LENGTH_MIN, WebServer, channel,
     router,
@@ -84,13 +85,13 @@ fn needs_token(address: &ListenAddress, token_file: Option<&Path>) -> Failure {
 }
 
 impl Web {
-    /// Starts to serve.
-    pub(super) fn start(self, state: &Path) -> (Serving, Feed) {
+    /// Starts to serve. `traces` is none if no traces are sent.
+    pub(super) fn start(self, state: &Path, traces: Option<TraceCounts>) -> (Serving, Feed) {
         let Self { server, access } = self;
         if let Some(address) = server.address() {
             tracing::info!("page and metrics are at {}", address.url());
         }
-        let (publisher, site, published) = channel(Site::default(), state);
+        let (publisher, site, published) = channel(Site::default(), state, traces);
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(server.serve(router(published, access), async move { drop(stopped.await) }));
