@@ -13,6 +13,7 @@ mod run;
 
 use std::collections::BTreeMap;
 
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 
 use crate::fact::SeenJob;
@@ -123,8 +124,7 @@ fn waiting(subject: &str, situation: &Situation) -> Vec<Reason> {
                     pool.jobs.values().filter(|other| (other.seen_ms, other.id) < (job.seen_ms, job.id));
                 let ahead = match ahead.count() {
                     0 => "no job is ahead of it".to_owned(),
-                    1 => "1 job is ahead of it".to_owned(),
-                    count => format!("{count} jobs are ahead of it"),
+                    count => quantity(count, "job is ahead of it", "jobs are ahead of it"),
                 };
                 let text = format!(
                     "The job {} waits for a runner of the pool {name} since {} ago; {ahead}.",

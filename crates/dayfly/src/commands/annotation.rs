@@ -1,6 +1,7 @@
 //! Formats annotations for people.
 
 use dayfly_fleet::job_end::{Annotation, AnnotationLevel};
+use dayfly_host::quantity::quantity;
 
 use crate::printer::{paint, style};
 
@@ -27,7 +28,7 @@ pub(super) fn lines(annotation: &Annotation) -> Vec<String> {
     lines.extend(texts.by_ref().take(LINES_MAX - 1).map(|text| format!("  {}", plain(text))));
     let left = texts.count();
     if left > 0 {
-        lines.push(paint(style::DIM, format_args!("  ({left} more lines)")));
+        lines.push(paint(style::DIM, format_args!("  ({})", quantity(left, "more line", "more lines"))));
     }
     lines
 }

@@ -5,6 +5,7 @@ use dayfly_fleet::history::History;
 use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::recovery::{Clearer, Clearing, clear};
 use dayfly_fleet::status::Status;
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 
 use super::reload::name_of;
@@ -103,15 +104,10 @@ fn unknown(name: &str, living: Option<&InstanceInfo>, dead: &[InstanceInfo]) -> 
 /// Returns the result for people.
 fn text(row: &Row) -> String {
     let Row { instance, clearing } = row;
-    let runners = |count: usize| match count {
-        1 => "1 runner".to_owned(),
-        count => format!("{count} runners"),
-    };
+    let removed = quantity(clearing.removed.len(), "runner", "runners");
     let mut lines = vec![match clearing.is_gone {
-        true => format!("{instance}: removed, with {}", runners(clearing.removed.len())),
-        false => {
-            format!("{instance}: {} removed, {} kept", runners(clearing.removed.len()), clearing.kept.len())
-        }
+        true => format!("{instance}: removed, with {removed}"),
+        false => format!("{instance}: {removed} removed, {} kept", clearing.kept.len()),
     }];
     for kept in &clearing.kept {
         let name = kept.folder.file_name().unwrap_or_default().to_string_lossy();

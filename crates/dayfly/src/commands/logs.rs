@@ -10,6 +10,7 @@ use dayfly_fleet::history::History;
 use dayfly_fleet::job_end::JobConclusion;
 use dayfly_fleet::{RunnerId, run_log};
 use dayfly_guest::runner_app::JobResult;
+use dayfly_host::quantity::quantity;
 use serde_json::Value;
 
 use super::annotation;
@@ -166,7 +167,8 @@ fn text(record: &FactRecord, outcome: &mut JobOutcome) -> Vec<String> {
             let mut lines = vec![fact_line(&words)];
             lines.extend(notes.map(|note| format!("{at}    {note}")));
             if *annotations_left_out > 0 {
-                lines.push(format!("{at}    ({annotations_left_out} more annotations)"));
+                let more = quantity(*annotations_left_out, "more annotation", "more annotations");
+                lines.push(format!("{at}    ({more})"));
             }
             lines
         }

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use dayfly_fleet::fact::{Fact, FactRecord};
+use dayfly_host::quantity::quantity;
 use dayfly_vm::{Decision, Destination, NetworkUse, Protocol, Reason};
 use serde::Serialize;
 
@@ -131,7 +132,12 @@ fn bytes(count: u64) -> String {
 fn notes(used: &NetworkUse) -> Vec<String> {
     let mut notes = Vec::new();
     if used.left_out > 0 {
-        notes.push(format!("{} more destinations or questions are not listed", used.left_out));
+        let more = quantity(
+            used.left_out,
+            "more destination or question is not listed",
+            "more destinations or questions are not listed",
+        );
+        notes.push(more);
     }
     if used.gate_killed {
         notes.push("the gate of the machine was killed: it resolved no names from then on".to_owned());

@@ -7,6 +7,7 @@ use dayfly_fleet::fact::Moment;
 use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::remains::{self, Remains};
 use dayfly_fleet::status::{LoopStatus, PoolState, PoolStatus, Status};
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 
 use crate::cli::PsArgs;
@@ -82,8 +83,7 @@ impl PoolMark {
     fn text(&self) -> String {
         let jobs = match self.waiting {
             0 => None,
-            1 => Some("1 job waits".to_owned()),
-            count => Some(format!("{count} jobs wait")),
+            count => Some(quantity(count, "job waits", "jobs wait")),
         };
         let state = match self.pool_state {
             PoolState::Running => None,

@@ -3,6 +3,7 @@
 use dayfly_fleet::pool::GROUP_DEFAULT;
 use dayfly_fleet::recovery::Clearer;
 use dayfly_forge::{ApiBase, Forge, RunnerScope};
+use dayfly_host::quantity::quantity;
 
 use crate::cli::{AccessArgs, DeletesArgs};
 use crate::commands::orchestrator::file::{Holder, authorities, credential_of, holder};
@@ -139,7 +140,7 @@ fn of_file(places: &Places, file: &Path) -> Result<Vec<Subject>> {
     reading.findings.iter().for_each(validate::show);
     let errors = reading.errors();
     let config = reading.config.ok_or_else(|| {
-        Failure::usage(format!("{} has {}", file.display(), validate::count(errors, "error")))
+        Failure::usage(format!("{} has {}", file.display(), quantity(errors, "error", "errors")))
     })?;
     Ok(of_config(&config))
 }

@@ -2,6 +2,7 @@
 
 use dayfly_fleet::fact::Moment;
 use dayfly_fleet::history::{Advice, MachineSize, RunQuestion, Usage, usage_of};
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 
 use super::runs;
@@ -126,13 +127,10 @@ fn advice(all: &[Usage]) -> Vec<String> {
                 Advice::MoreMemory { runs } => {
                     format!("{runs} runs were out of memory; give their machines more")
                 }
-                Advice::FewerCpus { cpus: 1 } => {
-                    let size = size.map(|size| size.cpus).unwrap_or_default();
-                    format!("1 virtual CPU would do in place of {size}")
-                }
                 Advice::FewerCpus { cpus } => {
                     let size = size.map(|size| size.cpus).unwrap_or_default();
-                    format!("{cpus} virtual CPUs would do in place of {size}")
+                    let cpus = quantity(cpus, "virtual CPU", "virtual CPUs");
+                    format!("{cpus} would do in place of {size}")
                 }
                 Advice::MoreCpus => {
                     "the virtual CPUs are always busy; more of them may end jobs earlier".to_owned()

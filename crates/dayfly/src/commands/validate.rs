@@ -1,5 +1,6 @@
 //! `dayfly validate [FILE]`: checks a configuration file and shows its pools.
 
+use dayfly_host::quantity::quantity;
 use jiff::Timestamp;
 
 use crate::cli::ValidateArgs;
@@ -29,7 +30,11 @@ pub(crate) fn run(places: &Places, args: &ValidateArgs) -> Result<Outcome> {
     }
     let errors = reading.errors();
     let Reading { config: Some(config), .. } = reading else {
-        return Err(Failure::usage(format!("{} has {}", args.file.display(), count(errors, "error"))));
+        return Err(Failure::usage(format!(
+            "{} has {}",
+            args.file.display(),
+            quantity(errors, "error", "errors")
+        )));
     };
     if !args.json {
         printer::line(summary(&config));
@@ -53,12 +58,8 @@ pub(crate) fn show(finding: &Finding) {
 }
 
 fn summary(config: &Config) -> String {
-    format!("ok: {}, {}", count(config.pools.len(), "pool"), count(config.forges.len(), "forge"))
-}
-
-/// Returns a number with its noun, in the plural if it has to be.
-pub(crate) fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    let pools = quantity(config.pools.len(), "pool", "pools");
+    format!("ok: {pools}, {}", quantity(config.forges.len(), "forge", "forges"))
 }
 
 /// Returns a row for each pool and each of its sizes.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 
 use super::secret;
@@ -96,7 +97,8 @@ pub(crate) fn findings(file: &str, text: &str, mut problems: Vec<Problem>) -> Ve
         problems.iter().skip(PROBLEMS_MAX).any(|problem| problem.severity == Severity::Error);
     problems.truncate(PROBLEMS_MAX);
     if let Some(last) = problems.last_mut().filter(|_| rest > 0) {
-        last.message = format!("{} (and {rest} more problems in this file)", last.message);
+        let rest = quantity(rest, "more problem", "more problems");
+        last.message = format!("{} (and {rest} in this file)", last.message);
         if rest_has_error {
             last.severity = Severity::Error;
         }

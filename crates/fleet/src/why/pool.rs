@@ -1,5 +1,7 @@
 //! Explains a pool: what holds its jobs up.
 
+use dayfly_host::quantity::quantity;
+
 use super::{Process, Reason, Situation, span};
 use crate::cause::Cause;
 use crate::orchestrator::{SLOTS_MAX, Scarce, Wait};
@@ -184,14 +186,16 @@ fn advice(cause: Cause, now_ms: u64) -> (&'static str, String, &'static str) {
 
 /// Explains what holds up a pool that runs.
 fn held(name: &str, wait: Wait, waiting: u32) -> Reason {
-    let jobs = if waiting == 1 { "1 job waits".to_owned() } else { format!("{waiting} jobs wait") };
+    let jobs = quantity(waiting, "job waits", "jobs wait");
     match wait {
         Wait::Starting => Reason::new(
             "starting",
             format!("Runners of the pool {name} start, or wait for the forge to give them a job; {jobs}."),
         ),
         Wait::Full { max } => {
-            Reason::new("pool_full", format!("The pool {name} has all of its {max} runners, and {jobs}."))
+            let all =
+                if max == 1 { "its only runner".to_owned() } else { format!("all of its {max} runners") };
+            Reason::new("pool_full", format!("The pool {name} has {all}, and {jobs}."))
                 .todo(format!("wait until jobs end, or let it have more: dayfly scale \"{name}\" --max N"))
         }
         Wait::Budget { scarce, limit } => {
@@ -260,10 +264,11 @@ fn counts(name: &str, pool: &PoolStatus, loops: &[&LoopStatus]) -> Reason {
     let count = |phases: &[Phase]| loops.iter().filter(|one| phases.contains(&one.phase)).count();
     let busy = loops.iter().filter(|one| one.job.is_some() || one.phase == Phase::Busy).count();
     let text = format!(
-        "The pool {name} has {busy} runners with a job, {} that wait for one and {} that start; {} jobs wait.",
-        count(&[Phase::Idle]),
-        count(&[Phase::Preparing, Phase::Booting, Phase::Starting]),
-        pool.waiting
+        "The pool {name} has {} with a job, {} for one and {}; {}.",
+        quantity(busy, "runner", "runners"),
+        quantity(count(&[Phase::Idle]), "that waits", "that wait"),
+        quantity(count(&[Phase::Preparing, Phase::Booting, Phase::Starting]), "that starts", "that start"),
+        quantity(pool.waiting, "job waits", "jobs wait")
     );
     Reason::new("counts", text)
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use dayfly_guest::environment::{NOTE_LENGTH_MAX, Suffix, parse_file_name};
 use dayfly_guest::protocol::session::SessionOutput;
 use dayfly_guest::protocol::{self, GuestMessage, Milestone, Source};
+use dayfly_host::quantity::quantity;
 
 use super::{StartedFrom, VmEvent};
 use crate::console::one_line;
@@ -284,7 +285,7 @@ impl Handshake {
         let gap = (missing > 0).then(|| VmEvent::Line {
             number: number - 1,
             source: Source::Agent,
-            text: format!("({missing} lines were not kept)"),
+            text: format!("({} not kept)", quantity(missing, "line was", "lines were")),
         });
         self.last_line = Some(number);
         let text = one_line(&cut(text, LINE_BYTES_MAX));

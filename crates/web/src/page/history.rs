@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Query, State};
 use dayfly_fleet::fact::Moment;
 use dayfly_fleet::history::{History, Index, Outcome, RunQuestion, RunRecord};
+use dayfly_host::quantity::quantity;
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -52,7 +53,7 @@ pub(super) async fn show(State(desk): State<Desk>, Query(Span { days }): Query<S
             nav.spans aria-label="Span" {
                 @for span in SPANS {
                     a href={ "/history?days=" (span) } aria-current=[(span == days).then_some("page")] {
-                        @if span == 1 { "1 day" } @else { (span) " days" }
+                        (quantity(span, "day", "days"))
                     }
                 }
             }
@@ -141,7 +142,7 @@ fn charts(summary: &Summary, count: usize) -> Markup {
     let lines = |values: fn(&Point) -> &[u64]| [("p50", of(values, 50)), ("p95", of(values, 95))];
     html! {
         p role="status" {
-            (count) " runs have ended in this time."
+            (quantity(count, "run has ended", "runs have ended")) " in this time."
             @if count >= RUNS_MAX as usize { " Older ones are not counted." }
         }
         div.columns {

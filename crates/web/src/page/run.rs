@@ -4,6 +4,7 @@ use axum::extract::{Path, Query, State};
 use dayfly_fleet::RunnerId;
 use dayfly_fleet::fact::Moment;
 use dayfly_fleet::history::{Fault, History, Index, Outcome, RunRecord, parts_of};
+use dayfly_host::quantity::quantity;
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -103,7 +104,7 @@ fn log_part(runner: &str, wanted: &str, rows: &[Row], count: usize, live: Option
             @if !wanted.is_empty() { a href={ "/runs/" (runner) } { "Whole log" } }
         }
         p role="status" {
-            @if !wanted.is_empty() { (count) " lines contain " bdi { (visible(wanted)) } ". " }
+            @if !wanted.is_empty() { (quantity(count, "line contains", "lines contain")) " " bdi { (visible(wanted)) } ". " }
             @if count > rows.len() { "The last " (ROWS_MAX) " are shown." }
             @if count == 0 && wanted.is_empty() { "There is no log." }
         }

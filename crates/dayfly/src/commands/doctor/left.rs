@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dayfly_fleet::remains::{self, Remains};
+use dayfly_host::quantity::quantity;
 use dayfly_vm::host::{Check, CheckState};
 
 use crate::commands::ps::{host_of, name_of};
@@ -26,14 +27,10 @@ pub(super) fn checks(places: &Places, now_ms: u64) -> Vec<Check> {
 fn check(remains: &Remains, now_ms: u64) -> Check {
     let age = Duration::from_millis(now_ms.saturating_sub(remains.since_ms));
     let instance = name_of(remains);
-    let runs = match remains.runs.len() {
-        1 => "1 run".to_owned(),
-        count => format!("{count} runs"),
-    };
+    let runs = quantity(remains.runs.len(), "run", "runs");
     let alive = match remains.machines() {
         0 => "no machine lives".to_owned(),
-        1 => "1 machine lives".to_owned(),
-        count => format!("{count} machines live"),
+        count => quantity(count, "machine lives", "machines live"),
     };
     let places = remains
         .places

@@ -1,5 +1,6 @@
 //! `dayfly image gc`: removes what was unused for the longest time.
 
+use dayfly_host::quantity::quantity;
 use dayfly_image::{Collected, Item, Kind, Store};
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ fn lines(collected: &Collected, dry_run: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let layers = bytes_of(collected.removed_of(Kind::Layer));
     if layers.0 > 0 {
-        lines.push(format!("{removed} {} layers, {}", layers.0, mebibytes(layers.1)));
+        lines.push(format!("{removed} {}, {}", quantity(layers.0, "layer", "layers"), mebibytes(layers.1)));
     }
     for (kind, name, _) in LISTED {
         for item in collected.removed_of(kind) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dayfly_fleet::history::History;
+use dayfly_host::quantity::quantity;
 use dayfly_vm::{AllowEntry, Decision, Destination, NetworkUse, Protocol, Reason};
 use serde::Serialize;
 
@@ -107,7 +108,8 @@ fn lines(suggestion: &Suggestion) -> Vec<String> {
     let pool = if is_bare(pool) { pool.clone() } else { format!("{pool:?}") };
     let mut lines = vec![
         format!(
-            "# What the last {runs} runs with a record have reached. A job can reach what it likes, so read it."
+            "# What the last {} reached. A job can reach what it likes, so read it.",
+            quantity(*runs, "run with a record has", "runs with a record have")
         ),
         format!("[pools.{pool}]"),
         "network = \"allow\"".to_owned(),

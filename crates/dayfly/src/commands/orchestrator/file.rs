@@ -8,6 +8,7 @@ use dayfly_fleet::orchestrator::Budget;
 use dayfly_fleet::pool::Limits;
 use dayfly_forge::scale_set::ScaleSetClient;
 use dayfly_forge::{Credential, Forge, RunnerScope};
+use dayfly_host::quantity::quantity;
 use dayfly_vm::KEPT_MAX_MIB;
 use secrecy::SecretString;
 
@@ -43,7 +44,7 @@ pub(super) fn read(places: &Places, file: &Path, show: impl FnMut(&Finding)) -> 
     reading.findings.iter().for_each(show);
     let errors = reading.errors();
     let mut config = reading.config.ok_or_else(|| {
-        Failure::usage(format!("{} has {errors} errors", file.display()))
+        Failure::usage(format!("{} has {}", file.display(), quantity(errors, "error", "errors")))
             .hint(format!("dayfly validate {}", file.display()))
     })?;
     trust(&mut config)?;

@@ -10,6 +10,7 @@ use dayfly_fleet::instance::Instance;
 use dayfly_fleet::run_log::RunLogs;
 use dayfly_fleet::status::{Phase, PoolState, Status};
 use dayfly_guest::protocol::Milestone;
+use dayfly_host::quantity::quantity;
 use dayfly_traces::TraceWriter;
 use dayfly_web::Publisher;
 use tokio::time::Instant;
@@ -158,7 +159,8 @@ fn summary(status: &Status) -> String {
         let pools = status.pools.values().filter(move |pool| pool.state == state);
         pools.filter_map(|pool| pool.name.as_deref()).collect::<Vec<_>>().join(", ")
     };
-    let mut text = format!("{runners} runners, {jobs} with a job; {waiting} jobs wait");
+    let runners = quantity(runners, "runner", "runners");
+    let mut text = format!("{runners}, {jobs} with a job; {}", quantity(waiting, "job waits", "jobs wait"));
     for (word, names) in [("paused", pools(PoolState::Paused)), ("draining", pools(PoolState::Draining))] {
         if !names.is_empty() {
             text.push_str(&format!("; {word}: {names}"));
@@ -186,7 +188,9 @@ fn tell(record: &FactRecord) {
             tracing::info!("pool is paused: its idle runners end now, the others with their job")
         }
         Fact::PoolResumed => tracing::info!("pool is resumed"),
-        Fact::JobsWaiting { count } => tracing::debug!("{count} jobs wait for a runner"),
+        Fact::JobsWaiting { count } => {
+            tracing::debug!("{} for a runner", quantity(*count, "job waits", "jobs wait"));
+        }
         // The source says it in its own words too.
         Fact::ForgeLost { source, message, .. } => tracing::debug!("{source}: the forge is lost: {message}"),
         Fact::ForgeBack { source } => tracing::info!("{source}: the forge is back"),
@@ -223,7 +227,9 @@ fn tell(record: &FactRecord) {
         }
         Fact::SessionEnded { how, .. } => tracing::info!("{of}a session has ended: {how}"),
         Fact::VmRestarted { reason } => tracing::warn!("{of}machine started once again: {reason}"),
-        Fact::LinesDropped { count } => tracing::warn!("{of}{count} lines were dropped"),
+        Fact::LinesDropped { count } => {
+            tracing::warn!("{of}{}", quantity(*count, "line was dropped", "lines were dropped"));
+        }
         Fact::LoopStarted { .. } => tracing::info!("loop started"),
         Fact::LoopEnded { how } => tracing::info!("loop ended: {how}"),
         Fact::Registered { registration } => tracing::info!("{of}registered (id {registration})"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dayfly_fleet::instance;
 use dayfly_fleet::status::{LoopStatus, Phase, PoolState, PoolStatus, Status};
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -147,10 +148,13 @@ impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.jobs, self.runners) {
             (_, 0) => f.write_str("no runner is left"),
-            (1, 1) => f.write_str("1 job still runs"),
-            (0, 1) => f.write_str("1 runner without a job ends"),
-            (0, runners) => write!(f, "{runners} runners without a job end"),
-            (jobs, runners) if jobs == runners => write!(f, "{jobs} jobs still run"),
+            (0, runners) => {
+                f.write_str(&quantity(runners, "runner without a job ends", "runners without a job end"))
+            }
+            (jobs, runners) if jobs == runners => {
+                f.write_str(&quantity(jobs, "job still runs", "jobs still run"))
+            }
+            (1, runners) => write!(f, "1 of {runners} runners still has a job"),
             (jobs, runners) => write!(f, "{jobs} of {runners} runners still have a job"),
         }
     }
@@ -212,7 +216,7 @@ mod tests {
         let text = |jobs, runners| Left { runners, jobs }.to_string();
         assert_eq!(text(1, 1), "1 job still runs");
         assert_eq!(text(3, 3), "3 jobs still run");
-        assert_eq!(text(1, 3), "1 of 3 runners still have a job");
+        assert_eq!(text(1, 3), "1 of 3 runners still has a job");
         assert_eq!(text(0, 2), "2 runners without a job end");
         assert_eq!(text(0, 0), "no runner is left");
     }

@@ -5,6 +5,7 @@ mod lists;
 
 use std::collections::VecDeque;
 
+use dayfly_host::quantity::quantity;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -215,7 +216,10 @@ fn last_line(scene: &Scene<'_>, columns: u16) -> Span<'static> {
         Mode::Log(view) if view.back == 0 => {
             "follows  Up, Down, Home, End: scroll  Left, Right: shift  Esc: back".to_owned()
         }
-        Mode::Log(view) => format!("{} lines below  End: follow  Left, Right: shift  Esc: back", view.back),
+        Mode::Log(view) => {
+            let below = quantity(view.back, "line", "lines");
+            format!("{below} below  End: follow  Left, Right: shift  Esc: back")
+        }
         Mode::Help => "any key: back".to_owned(),
         Mode::Lists => match &state.message {
             Some(message) => foreign(message),

@@ -1,5 +1,7 @@
 //! The checks of the host's budget: a pool must be able to have all of its machines, if it is alone.
 
+use dayfly_host::quantity::quantity;
+
 use super::{Findings, HostSize};
 use crate::config::reader::join;
 use crate::config::resolved::{HostBudget, PoolConfig};
@@ -59,7 +61,12 @@ pub(super) fn check(
 }
 
 fn report(table: &str, pool: &PoolConfig, exceeded: &Exceeded, findings: &mut Findings<'_>) {
-    let message = format!("{} machines of this pool can never run at once: {}", pool.max, exceeded.numbers);
+    let can = quantity(
+        pool.max,
+        "machine of this pool can never run",
+        "machines of this pool can never run at once",
+    );
+    let message = format!("{can}: {}", exceeded.numbers);
     let hint = format!("lower max or the size of the machines, or raise host.{}", exceeded.key);
     findings.error(&format!("{table}.max"), message, Some(hint));
 }

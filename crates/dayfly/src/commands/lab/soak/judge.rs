@@ -8,6 +8,7 @@ mod fate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dayfly_host::quantity::quantity;
 use serde::Serialize;
 
 use super::story::JobStory;
@@ -156,7 +157,8 @@ impl Verdict {
         let missing = evidence.jobs.saturating_sub(dispatched);
         if missing > 0 {
             self.lost += missing;
-            self.problems.push(format!("{missing} jobs were not dispatched before the time limit"));
+            let were = quantity(missing, "job was", "jobs were");
+            self.problems.push(format!("{were} not dispatched before the time limit"));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use dayfly_host::quantity::quantity;
 use dayfly_lab::fault::Fault;
 use dayfly_lab::{LabEvent, LabEventKind};
 use serde_json::json;
@@ -52,8 +53,8 @@ impl View {
         } else {
             let seed = paint(style::NAME, seed);
             printer::line(format_args!(
-                "soak of {} jobs with the seed {seed}, in {}",
-                args.jobs,
+                "soak of {} with the seed {seed}, in {}",
+                quantity(args.jobs, "job", "jobs"),
                 folder.display()
             ));
         }
@@ -64,10 +65,10 @@ impl View {
     pub(super) fn progress(&mut self, progress: &Progress) {
         if self.shown.replace(*progress) != Some(*progress) {
             let Progress { over, running, kills, faults, troubles } = progress;
-            let jobs = self.jobs;
-            let text = format!(
-                "{over} of {jobs} jobs have ended, {running} run; {kills} kills, {faults} faults, {troubles} troubles"
-            );
+            let jobs = quantity(self.jobs, "job", "jobs");
+            let (kills, faults) = (quantity(*kills, "kill", "kills"), quantity(*faults, "fault", "faults"));
+            let troubles = quantity(*troubles, "trouble", "troubles");
+            let text = format!("{over} of {jobs} ended, {running} under way; {kills}, {faults}, {troubles}");
             self.task.at(&text);
         }
     }
@@ -153,8 +154,11 @@ fn lines(ending: &Ending<'_>) -> Vec<String> {
         format!("jobs        {done} done, {failed_by_fault} ended by a fault or a kill of the soak"),
         format!("            {lost} lost, {doubled} doubled, {killed_busy} killed busy"),
         format!(
-            "left        {} registrations, {} vms, {} files, {} processes",
-            left.registrations, left.vms, left.files, left.processes
+            "left        {}, {}, {}, {}",
+            quantity(left.registrations, "registration", "registrations"),
+            quantity(left.vms, "vm", "vms"),
+            quantity(left.files, "file", "files"),
+            quantity(left.processes, "process", "processes")
         ),
         format!("dayfly      {disagreed} ends of jobs told otherwise than the lab, {crashed} crashes"),
         format!(

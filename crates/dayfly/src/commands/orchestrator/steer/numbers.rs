@@ -2,6 +2,7 @@
 
 use dayfly_fleet::demand::{Demand, Scale};
 use dayfly_fleet::pool::PoolSpec;
+use dayfly_host::quantity::quantity;
 
 use crate::config::{DemandWord, PoolConfig};
 use crate::exit::{Failure, Result};
@@ -44,10 +45,11 @@ pub(super) fn scaled(pool: &PoolConfig, max: Option<u32>, min_idle: Option<u32>)
 
 /// Returns what an administrator has to know about numbers that are not those of the file or of the options.
 pub(super) fn notes_of_numbers(pool: &PoolConfig, has_file: bool) -> Vec<String> {
+    let runners = quantity(pool.max, "runner", "runners");
     let numbers = match pool.spec.demand {
-        Demand::Static { .. } => format!("{} has {} runners", pool.name, pool.max),
+        Demand::Static { .. } => format!("{} has {runners}", pool.name),
         Demand::Scaled(_) | Demand::Jobs { .. } => {
-            format!("{} has at most {} runners, and keeps {} idle", pool.name, pool.max, pool.min_idle)
+            format!("{} has at most {runners}, and keeps {} idle", pool.name, pool.min_idle)
         }
     };
     let end = if has_file { "reload or restart" } else { "restart" };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use dayfly_host::quantity::quantity;
 use dayfly_lab::fault::Fault;
 use dayfly_lab::workflow::Conclusion;
 
@@ -34,13 +35,18 @@ impl Fate {
     }
 }
 
+/// Returns how often something has happened.
+fn times(count: u32) -> String {
+    quantity(count, "time", "times")
+}
+
 /// Decides what has become of a job. `killed` are the runners whose machines the soak has killed, `executions` is how
 /// often the job ran by the host's own view.
 pub(super) fn fate(story: &JobStory, killed: &BTreeSet<String>, executions: Option<u32>) -> Fate {
     let runners: BTreeSet<&str> = story.acquired.iter().map(|by| by.runner.as_str()).collect();
     let begun = story.begun.max(executions.unwrap_or_default());
     if begun > 1 || runners.len() > 1 {
-        return Fate::Doubled(format!("it began {begun} times, on {}", list(&runners)));
+        return Fate::Doubled(format!("it began {}, on {}", times(begun), list(&runners)));
     }
     let Some(outcome) = &story.outcome else {
         return Fate::Lost(match runners.first() {
@@ -55,11 +61,13 @@ pub(super) fn fate(story: &JobStory, killed: &BTreeSet<String>, executions: Opti
         Conclusion::Success if begun == 0 && had(Fault::JobTheft) => Fate::FailedByFault,
         Conclusion::Success if story.begun == 1 && story.ended == 1 && executions != Some(0) => Fate::Done,
         Conclusion::Success => {
-            let host =
-                executions.map(|count| format!(", and it ran {count} times on the host")).unwrap_or_default();
+            let host = executions
+                .map(|count| format!(", and it ran {} on the host", times(count)))
+                .unwrap_or_default();
             Fate::Lost(format!(
-                "{ended}, but its log has its first line {} times and its last line {} times{host}",
-                story.begun, story.ended
+                "{ended}, but its log has its first line {} and its last line {}{host}",
+                times(story.begun),
+                times(story.ended)
             ))
         }
         Conclusion::Cancelled if runners.is_empty() && had(Fault::CancelBeforePickUp) => Fate::FailedByFault,

@@ -83,12 +83,12 @@ fn a_job_that_has_not_ended_is_lost() {
 
 #[test]
 fn a_job_that_was_never_dispatched_is_lost() {
-    assert_bad(|verdict| verdict.lost, "1 jobs were not dispatched", |evidence| evidence.jobs = 4);
+    assert_bad(|verdict| verdict.lost, "1 job was not dispatched", |evidence| evidence.jobs = 4);
 }
 
 #[test]
 fn a_success_without_a_trace_of_the_job_is_a_loss() {
-    let text = "its first line 1 times and its last line 0 times";
+    let text = "its first line 1 time and its last line 0 times";
     assert_bad(|verdict| verdict.lost, text, |evidence| evidence.stories[1].ended = 0);
     let text = "it ran 0 times on the host";
     assert_bad(|verdict| verdict.lost, text, |evidence| evidence.executions = Some([(1, 1), (3, 1)].into()));
