@@ -1,5 +1,7 @@
 //! Checks of this host for `dayfly doctor`.
 
+mod inotify;
+
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,6 +109,7 @@ pub fn facts(
     checks.push(space(&host.state));
     checks.push(memory());
     checks.push(descriptors());
+    checks.push(inotify::check());
     checks.push(isolation());
     checks.extend(crate::network::checks());
     checks.push(crate::cgroup::check());
