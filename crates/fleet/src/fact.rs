@@ -218,6 +218,11 @@ pub enum Fact {
     PoolDraining,
     /// The last runner of a pool that drained has ended. The numbers of its loops are free for another pool.
     PoolDrained,
+    /// The pool could not be started when its forge answered at last, and is not tried again until a reload.
+    PoolGivenUp {
+        /// The reason.
+        why: String,
+    },
     /// So many jobs of the pool wait for a runner. Each change of the number is reported.
     JobsWaiting {
         /// The number.
@@ -712,6 +717,7 @@ impl Fact {
                 | Self::PoolResumed
                 | Self::PoolDraining
                 | Self::PoolDrained
+                | Self::PoolGivenUp { .. }
                 | Self::JobsWaiting { .. }
                 | Self::ForgeLost { .. }
                 | Self::ForgeBack { .. }
@@ -799,6 +805,7 @@ pub(crate) mod tests {
             Fact::PoolResumed,
             Fact::PoolDraining,
             Fact::PoolDrained,
+            Fact::PoolGivenUp { why: why.clone() },
             Fact::JobsWaiting { count: 8 },
             Fact::JobSeen { job: Box::new(seen()) },
             Fact::JobLeft { id: 6 },

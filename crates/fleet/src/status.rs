@@ -69,6 +69,8 @@ pub enum PoolState {
     Paused,
     /// It starts no runner, and ends with its last one.
     Draining,
+    /// It could not be started, and is not tried again until a reload.
+    GivenUp,
 }
 
 /// The state of a pool.
@@ -86,6 +88,9 @@ pub struct PoolStatus {
     /// The reason why they wait; none if none waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// The reason why it was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<String>,
     /// The sources of its demand that cannot use the forge.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forge: BTreeMap<String, ForgeTrouble>,
@@ -179,12 +184,17 @@ impl Status {
             Fact::PoolPaused => PoolState::Paused,
             Fact::PoolDraining => PoolState::Draining,
             Fact::PoolAdded | Fact::PoolResumed => PoolState::Running,
+            Fact::PoolGivenUp { .. } => PoolState::GivenUp,
             _ => pool.state,
         };
         if state != pool.state {
             (pool.state, pool.since_ms) = (state, record.at.ms());
         }
         match &record.fact {
+            Fact::PoolGivenUp { why } => {
+                pool.given_up = Some(why.clone());
+                pool.forge.clear();
+            }
             Fact::JobsWaiting { count } => pool.waiting = *count,
             Fact::PoolWaits { why } => pool.wait = *why,
             Fact::ForgeLost { source, cause, message } => {

@@ -89,6 +89,7 @@ impl PoolMark {
             PoolState::Running => None,
             PoolState::Paused => Some("paused".to_owned()),
             PoolState::Draining => Some("draining".to_owned()),
+            PoolState::GivenUp => Some("given up".to_owned()),
         };
         let forge = self.forge_lost.then(|| "forge lost".to_owned());
         let all: Vec<String> = state.into_iter().chain(jobs).chain(forge).collect();
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_paused_or_drains_is_marked_whether_it_has_loops_or_not() {
+    fn a_pool_that_does_not_run_is_marked_whether_it_has_loops_or_not() {
         let pool = |name: &str, state, waiting| {
             let name = Some(name.to_owned());
             PoolStatus { name, state, since_ms: 1000, waiting, ..PoolStatus::default() }
@@ -298,6 +299,7 @@ mod tests {
         status.pools.insert(0, pool("a", PoolState::Draining, 0));
         status.pools.insert(2000, pool("c", PoolState::Paused, 3));
         status.pools.insert(3000, pool("d", PoolState::Running, 1));
+        status.pools.insert(4000, pool("e", PoolState::GivenUp, 0));
         let rows = rows(&status);
         let shown = |row: &Row| cells(row, 61_000)[1..6].join("|");
         assert_eq!(
@@ -308,6 +310,7 @@ mod tests {
                 "b|1001|-|preparing|1m",
                 "c|-|-|paused, 3 jobs wait|1m",
                 "d|-|-|1 job waits|-",
+                "e|-|-|given up|1m",
             ]
         );
         let json = |row: &Row| serde_json::to_value(row).expect("json");

@@ -64,6 +64,12 @@ fn stopped(name: &str, pool: &PoolStatus, now_ms: u64) -> Option<Reason> {
                 "dayfly resume \"{name}\" starts it again, if the configuration file still has it"
             )),
         ),
+        PoolState::GivenUp => {
+            let why = pool.given_up.as_deref().unwrap_or("the log says more");
+            let text =
+                format!("The pool {name} was given up {since} ago, because it could not be started: {why}.");
+            Some(Reason::new("given_up", text).todo("mend that, then: dayfly reload"))
+        }
     }
 }
 

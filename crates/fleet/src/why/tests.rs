@@ -171,6 +171,24 @@ fn a_pool_that_an_administrator_has_stopped_says_so_and_how_to_resume_it() {
 }
 
 #[test]
+fn a_pool_that_was_given_up_says_why_and_what_starts_it_again() {
+    let given_up = of_pool(|pool, _| {
+        (pool.state, pool.since_ms) = (PoolState::GivenUp, NOW_MS - 7_200_000);
+        pool.given_up = Some("pools.linux.mounts: the mount /x:/y: /x is not there".to_owned());
+    });
+    insta::assert_snapshot!(given_up);
+}
+
+#[test]
+fn one_runner_and_one_job_are_not_told_in_the_plural() {
+    let one = of_pool(|pool, status| {
+        (pool.waiting, pool.wait) = (1, Some(Wait::Full { max: 1 }));
+        status.loops.retain(|&index, _| index == 1001);
+    });
+    insta::assert_snapshot!(one);
+}
+
+#[test]
 fn a_job_that_waits_says_how_many_are_ahead_and_what_holds_its_pool_up() {
     let situation = pool(|pool, _| pool.wait = Some(Wait::Full { max: 2 }));
     let of = |subject| text(&explain(subject, &situation));

@@ -135,6 +135,7 @@ fn pool_families(pools: &[PoolNow<'_>]) -> Vec<FamilyRows> {
             PoolState::Running => "running",
             PoolState::Paused => "paused",
             PoolState::Draining => "draining",
+            PoolState::GivenUp => "given_up",
         };
         (with(pool, "state", state), 1.0)
     });

@@ -92,6 +92,7 @@ fn state_mark(status: Option<&PoolStatus>) -> Markup {
         PoolState::Running => "running",
         PoolState::Paused => "paused",
         PoolState::Draining => "draining",
+        PoolState::GivenUp => "given up",
     };
     html! { span.mark data-word=(word) { (word) } }
 }

@@ -54,6 +54,8 @@ enum PoolFate {
     Drained,
     /// Its forge has not answered yet.
     Waiting,
+    /// It could not be started when its forge answered.
+    GivenUp,
 }
 
 impl RunningPools<'_> {
@@ -92,7 +94,8 @@ impl RunningPools<'_> {
     }
 
     async fn pause(&mut self, pools: &[String]) -> Result<Steered> {
-        let named = named(&self.known_pools(), pools, &[PoolFate::Drained, PoolFate::Waiting])?;
+        let named =
+            named(&self.known_pools(), pools, &[PoolFate::Drained, PoolFate::Waiting, PoolFate::GivenUp])?;
         named.iter().try_for_each(runs)?;
         let (already, changed) = split(named, PoolFate::Paused);
         self.send(changed.iter().map(|pool| PoolChange::Pause { pool: pool.clone() }).collect()).await?;
@@ -103,8 +106,10 @@ impl RunningPools<'_> {
     }
 
     async fn resume(&mut self, pools: &[String]) -> Result<Steered> {
-        let named = named(&self.known_pools(), pools, &[PoolFate::Running, PoolFate::Waiting])?;
-        named.iter().find(|pool| pool.fate == PoolFate::Waiting).map_or(Ok(()), runs)?;
+        let named =
+            named(&self.known_pools(), pools, &[PoolFate::Running, PoolFate::Waiting, PoolFate::GivenUp])?;
+        let has_not_begun = |pool: &&NamedPool| matches!(pool.fate, PoolFate::Waiting | PoolFate::GivenUp);
+        named.iter().find(has_not_begun).map_or(Ok(()), runs)?;
         let (already, changed) = split(named, PoolFate::Running);
         let (drained, paused): (Vec<_>, Vec<_>) = changed
             .iter()
@@ -136,7 +141,8 @@ impl RunningPools<'_> {
         let running = self.pools.iter().map(|pool| &pool.text).filter(|text| is_meant(text));
         let drain = |text: &PoolText| PoolChange::Drain { pool: text.config.name.clone() };
         self.send(running.map(drain).collect()).await?;
-        let drained = self.pools.iter().map(|pool| &pool.text).chain(self.waiting.texts());
+        let waiting = self.waiting.texts().chain(self.waiting.given_up_texts());
+        let drained = self.pools.iter().map(|pool| &pool.text).chain(waiting);
         let drained: Vec<_> = drained.filter(|text| is_meant(text)).cloned().collect();
         self.pools.retain(|pool| !is_meant(&pool.text));
         self.waiting.retain(|text| !is_meant(text)).await;
@@ -215,7 +221,8 @@ impl RunningPools<'_> {
         let pools = self.pools.iter().map(|pool| NamedPool::new(&pool.text, fate(pool)));
         let drained = self.drained.iter().map(|text| NamedPool::new(text, PoolFate::Drained));
         let waiting = self.waiting.texts().map(|text| NamedPool::new(text, PoolFate::Waiting));
-        pools.chain(drained).chain(waiting).collect()
+        let given_up = self.waiting.given_up_texts().map(|text| NamedPool::new(text, PoolFate::GivenUp));
+        pools.chain(drained).chain(waiting).chain(given_up).collect()
     }
 
     fn mark(&mut self, names: &[String], is_paused: bool) {
@@ -290,6 +297,8 @@ fn runs(pool: &NamedPool) -> Result<()> {
             Err(Failure::usage(format!("the pool {name} has not started, because its forge does not answer"))
                 .hint(format!("dayfly drain {name} gives it up; the log of the orchestrator has the reason")))
         }
+        PoolFate::GivenUp => Err(Failure::usage(format!("the pool {name} was given up"))
+            .hint(format!("dayfly why {name} says why; dayfly reload tries it again"))),
     }
 }
 

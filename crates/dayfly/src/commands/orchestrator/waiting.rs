@@ -10,7 +10,7 @@ use dayfly_forge::ForgeError;
 use dayfly_host::retry;
 use tokio::time::{self, Instant};
 
-use super::file;
+use super::file::{self, Clients};
 use super::reload::{PoolText, RunningPools, starts};
 use crate::commands::runner::prepare::{self, AnsweredPool, Asked, PreparedPool};
 use crate::commands::runner::request::PoolRequest;
@@ -23,6 +23,8 @@ const START: &str = "start";
 /// The pools that wait for their forge.
 pub(super) struct WaitingPools {
     pools: Vec<(WaitingPool, PoolRequest)>,
+    /// The pools that could not be started although their forge had answered, until a reload or an order to drain them.
+    given_up: Vec<WaitingPool>,
     /// Number of attempts since the last pool that has started.
     failures: u32,
     /// Time of the next attempt.
@@ -40,7 +42,7 @@ pub(super) struct WaitingPool {
 impl WaitingPools {
     /// Returns the pools that a start goes on without. `pools` are these with the reason of each.
     pub(super) fn after_the_start(pools: Vec<(PoolText, PoolRequest, ForgeError)>, facts: &FactSink) -> Self {
-        let mut waiting = Self { pools: Vec::new(), failures: 0, next: Instant::now() };
+        let mut waiting = Self { pools: Vec::new(), given_up: Vec::new(), failures: 0, next: Instant::now() };
         waiting.pause();
         for (number, (text, request, error)) in (0..).zip(pools) {
             let facts = facts.of_waiting_pool(&text.config.name, number);
@@ -53,10 +55,30 @@ impl WaitingPools {
         self.pools.iter().map(|(pool, _)| &pool.text)
     }
 
-    /// Gives up the pools that a condition does not hold for.
+    pub(super) fn given_up_texts(&self) -> impl Iterator<Item = &PoolText> {
+        self.given_up.iter().map(|pool| &pool.text)
+    }
+
+    /// Forgets the pools that a condition does not hold for.
     pub(super) async fn retain(&mut self, stays: impl Fn(&PoolText) -> bool) {
-        for (mut pool, _) in self.pools.extract_if(.., |(pool, _)| !stays(&pool.text)) {
+        let waiting = self.pools.extract_if(.., |(pool, _)| !stays(&pool.text)).map(|(pool, _)| pool);
+        let given_up = self.given_up.extract_if(.., |pool| !stays(&pool.text));
+        for mut pool in waiting.chain(given_up) {
             pool.facts.tell(Fact::PoolDrained).await;
+        }
+    }
+
+    /// Lets pools wait that could not be prepared although their forge had answered. Gives up those whose description is no longer
+    /// valid on this host, because only an administrator can change that.
+    async fn wait_again(&mut self, pools: Vec<WaitingPool>, clients: &mut Clients) {
+        for mut pool in pools {
+            match file::request(&pool.text.config, clients) {
+                Ok(request) => self.pools.push((pool, request)),
+                Err(failure) => {
+                    pool.facts.tell(Fact::PoolGivenUp { why: failure.to_string() }).await;
+                    self.given_up.push(pool);
+                }
+            }
         }
     }
 
@@ -115,7 +137,10 @@ impl RunningPools<'_> {
         let begun = match prepared {
             Ok(prepared) => self.start(pools, prepared).await,
             Err(failure) => {
-                self.wait_again(pools);
+                // Only a file has pools that wait.
+                if let Some(file) = &mut self.file {
+                    self.waiting.wait_again(pools, &mut file.clients).await;
+                }
                 Err(failure)
             }
         };
@@ -125,16 +150,6 @@ impl RunningPools<'_> {
                 tracing::info!("the forge answers now: started {names}");
             }
             Err(failure) => tracing::warn!("the forge answers, but {names} cannot start: {failure}"),
-        }
-    }
-
-    fn wait_again(&mut self, pools: Vec<WaitingPool>) {
-        let Some(file) = &mut self.file else { return };
-        for pool in pools {
-            match file::request(&pool.text.config, &mut file.clients) {
-                Ok(request) => self.waiting.pools.push((pool, request)),
-                Err(failure) => tracing::warn!("gave up {}: {failure}", pool.text.config.name),
-            }
         }
     }
 
@@ -153,3 +168,6 @@ impl RunningPools<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

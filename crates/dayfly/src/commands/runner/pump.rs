@@ -161,7 +161,10 @@ fn summary(status: &Status) -> String {
     };
     let runners = quantity(runners, "runner", "runners");
     let mut text = format!("{runners}, {jobs} with a job; {}", quantity(waiting, "job waits", "jobs wait"));
-    for (word, names) in [("paused", pools(PoolState::Paused)), ("draining", pools(PoolState::Draining))] {
+    for (word, state) in
+        [("paused", PoolState::Paused), ("draining", PoolState::Draining), ("given up", PoolState::GivenUp)]
+    {
+        let names = pools(state);
         if !names.is_empty() {
             text.push_str(&format!("; {word}: {names}"));
         }
@@ -210,6 +213,9 @@ fn tell(record: &FactRecord) {
             tracing::info!("pool drains: its idle runners end now, the others with their job")
         }
         Fact::PoolDrained => tracing::info!("pool has drained"),
+        Fact::PoolGivenUp { why } => {
+            tracing::warn!("pool cannot start, and is not tried again until a reload: {why}");
+        }
         Fact::GaveUp { why } => tracing::warn!("no further runner: {why}"),
         Fact::Retrying { why, count, pause_ms } => {
             tracing::warn!("next try in {} s (number {count} in a row): {why}", pause_ms / 1000);

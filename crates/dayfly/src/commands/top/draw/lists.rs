@@ -88,6 +88,7 @@ fn state_word(state: PoolState) -> &'static str {
         PoolState::Running => "running",
         PoolState::Paused => "paused",
         PoolState::Draining => "draining",
+        PoolState::GivenUp => "given up",
     }
 }
 
