@@ -13,7 +13,7 @@ pub(crate) struct ClearArgs {
     /// Instances to clear, as `dayfly ps` names them; the beginning of a name suffices
     #[arg(required_unless_present = "all", value_name = "INSTANCE", add = names::instances())]
     pub(crate) instances: Vec<String>,
-    /// Clear all instances whose process has died
+    /// Clear all instances whose process has died, and the folders of soaks that were killed
     #[arg(long, conflicts_with = "instances")]
     pub(crate) all: bool,
     /// Also remove machines that have a job or may have one, and runs whose journal cannot be read

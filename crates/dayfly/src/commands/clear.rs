@@ -1,15 +1,20 @@
 //! `dayfly clear`: removes what instances have left whose process has died and whose place no start serves: registrations, machines,
-//! files.
+//! files; with `--all` the folders of soaks that were killed, too. It names the machines that are kept after failed jobs, and leaves
+//! them alone, because a person may still want to look into them.
 
 use dayfly_fleet::history::History;
 use dayfly_fleet::instance::{self, InstanceInfo};
 use dayfly_fleet::recovery::{Clearer, Clearing, clear};
 use dayfly_fleet::status::Status;
 use dayfly_host::quantity::quantity;
+use dayfly_vm::kept;
 use serde::Serialize;
+use serde_json::json;
 
+use super::lab::soak::left;
 use super::reload::name_of;
 use super::subject::{self, Named};
+use super::thaw::KeptSummary;
 use crate::cli::ClearArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer;
@@ -21,6 +26,24 @@ struct Row {
     instance: String,
     #[serde(flatten)]
     clearing: Clearing,
+}
+
+/// The result for the folder of a soak.
+#[derive(Debug, Serialize)]
+struct SoakRow {
+    soak: String,
+    is_gone: bool,
+    /// The reason why it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// The machines that are kept.
+#[derive(Debug, Serialize)]
+struct KeptRow {
+    kept_machines: Vec<String>,
+    bytes: u64,
+    until_s: i64,
 }
 
 /// Runs the command. `is_argument` tells whether an option is on the command line.
@@ -41,16 +64,47 @@ pub(crate) async fn run(
         let clearing = clear(one, (&clearers, &history), args.force).await.map_err(Failure::cannot)?;
         rows.push(Row { instance, clearing });
     }
+    let soaks = if args.all { clear_soaks(places).await? } else { Vec::new() };
+    let kept = KeptSummary::of(&kept::list(&places.state).map_err(Failure::cannot)?);
+    show(&rows, &soaks, kept, args);
+    let is_all = rows.len() == wanted.len()
+        && rows.iter().all(|row| row.clearing.is_gone)
+        && soaks.iter().all(|row| row.is_gone);
+    Ok(if is_all { Outcome::Success } else { Outcome::NotSucceeded })
+}
+
+/// Prints the results.
+fn show(rows: &[Row], soaks: &[SoakRow], kept: Option<KeptSummary>, args: &ClearArgs) {
     if args.json {
-        printer::json(&rows);
-    } else {
-        rows.iter().for_each(|row| printer::line(text(row)));
+        let kept = kept.map(|KeptSummary { runners, bytes, until_s }| KeptRow {
+            kept_machines: runners,
+            bytes,
+            until_s,
+        });
+        let all = rows.iter().map(|row| json!(row)).chain(soaks.iter().map(|row| json!(row)));
+        printer::json(&all.chain(kept.map(|kept| json!(kept))).collect::<Vec<_>>());
+        return;
     }
-    let is_all = rows.len() == wanted.len() && rows.iter().all(|row| row.clearing.is_gone);
-    if !args.json && !args.force && rows.iter().any(|row| !row.clearing.kept.is_empty()) {
+    rows.iter().for_each(|row| printer::line(text(row)));
+    soaks.iter().for_each(|row| printer::line(soak_text(row)));
+    if !args.force && rows.iter().any(|row| !row.clearing.kept.is_empty()) {
         printer::hint("--force also removes machines that have a job, and runs whose journal cannot be read");
     }
-    Ok(if is_all { Outcome::Success } else { Outcome::NotSucceeded })
+    if let Some(kept) = kept {
+        printer::note(kept.sentence());
+        printer::hint(kept.advice());
+    }
+}
+
+/// Removes the folders of soaks that were killed.
+async fn clear_soaks(places: &Places) -> Result<Vec<SoakRow>> {
+    let mut rows = Vec::new();
+    for left in left::all(&places.state).map_err(Failure::cannot)? {
+        let soak = left.name();
+        let why = left.remove().await.err();
+        rows.push(SoakRow { soak, is_gone: why.is_none(), why });
+    }
+    Ok(rows)
 }
 
 /// Returns the clients that delete registrations; none if no owner is named and there is no configuration file.
@@ -121,6 +175,13 @@ fn text(row: &Row) -> String {
         ));
     }
     lines.join("\n")
+}
+
+fn soak_text(SoakRow { soak, why, .. }: &SoakRow) -> String {
+    match why {
+        None => format!("soak {soak}: removed"),
+        Some(why) => format!("soak {soak} stays: {why}"),
+    }
 }
 
 #[cfg(test)]

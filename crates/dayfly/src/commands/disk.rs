@@ -1,17 +1,23 @@
 //! `dayfly disk`: shows who uses the scratch space of this host, and how much of its limit that is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dayfly_fleet::instance;
 use dayfly_fleet::scratch::{self, ScratchItem, ScratchKind, ScratchUse};
+use dayfly_host::space::SpaceMeter;
 use serde::Serialize;
 
+use super::lab::soak;
 use super::{jobs, reload};
 use crate::cli::DiskArgs;
 use crate::exit::{Failure, Outcome, Result};
 use crate::printer::{self, Column};
 use crate::settings::Places;
 use crate::units::{mebibytes, plain, short_id};
+
+/// Most files of soaks whose space is measured, and the longest time for that.
+const SOAKS_MEASURED: (usize, Duration) = (200_000, Duration::from_secs(5));
 
 /// The answer, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -24,6 +30,15 @@ struct Disk {
     is_whole: bool,
     users: Vec<User>,
     items: Vec<Row>,
+    /// The folders of soaks that were killed, which no limit counts.
+    soaks: Vec<SoakSpace>,
+}
+
+/// The folder of a soak that was killed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct SoakSpace {
+    soak: String,
+    bytes: u64,
 }
 
 /// The sum of what a pool, or all spares or templates, have.
@@ -48,7 +63,13 @@ pub(crate) fn run(places: &Places, args: &DiskArgs) -> Result<Outcome> {
     let instances = instance::all(&places.state).map_err(Failure::cannot)?;
     let left = instances.iter().filter(|seen| !seen.alive).map(reload::name_of).collect::<Vec<_>>();
     let limits = jobs::living(places)?.into_iter().filter_map(|(_, status)| status.scratch?.limit_mib);
-    let disk = disk(scratch::measure(&places.state), limits.min(), &left);
+    let mut disk = disk(scratch::measure(&places.state), limits.min(), &left);
+    let mut meter = SpaceMeter::new(SOAKS_MEASURED.0, SOAKS_MEASURED.1);
+    let soaks = soak::left::all(&places.state).map_err(Failure::cannot)?;
+    disk.soaks = soaks
+        .iter()
+        .map(|soak| SoakSpace { soak: soak.name(), bytes: meter.allocated(soak.folder()) })
+        .collect();
     if args.json {
         printer::json(&disk);
     } else {
@@ -76,6 +97,7 @@ fn disk(measured: ScratchUse, limit_mib: Option<u64>, left: &[String]) -> Disk {
         is_whole,
         users,
         items: items.into_iter().map(|item| Row { is_left: is_left(&item), item }).collect(),
+        soaks: Vec::new(),
     }
 }
 
@@ -108,6 +130,12 @@ fn lines(disk: &Disk, columns: Option<usize>) -> Vec<String> {
         lines.push(String::new());
         lines.extend(printer::fitted(&ITEM_COLUMNS, &items, columns));
     }
+    lines.extend(disk.soaks.iter().map(|SoakSpace { soak, bytes }| {
+        format!(
+            "the soak {soak} was killed and has left {}; dayfly clear --all removes it",
+            mebibytes(*bytes)
+        )
+    }));
     lines
 }
 

@@ -27,6 +27,8 @@ pub(crate) async fn run(places: &Places, args: &DoctorArgs) -> Result<Outcome> {
     checks.extend(ages(places, args.max_age));
     let now_ms = Moment::now().ms();
     checks.extend(left::checks(places, now_ms));
+    checks.extend(left::kept_machines(places));
+    checks.extend(left::soaks(places));
     report(&checks, args.json, "this host lacks something that dayfly needs")
 }
 

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 
 use dayfly_fleet::fact::{Fact, FactRecord, Moment, RunnerRef};
 use dayfly_fleet::run_log::RunLogs;
+use dayfly_host::quantity::quantity;
 use dayfly_vm::kept::{self, KeptMachine, LockedMachine};
 use dayfly_vm::{NetworkPolicy, Vm, VmEvent};
 use serde_json::json;
@@ -187,12 +188,55 @@ fn list(places: &Places, is_json: bool) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
+/// Returns a time for people.
+fn time(seconds: i64) -> String {
+    let at = jiff::Timestamp::from_second(seconds).ok();
+    at.map(|at| at.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
+}
+
+/// The machines that are kept, for the commands that say what a host has and leave them alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptSummary {
+    /// The ids of their runners, of which there is at least one.
+    pub(crate) runners: Vec<String>,
+    /// The space that they take together, bytes.
+    pub(crate) bytes: u64,
+    /// The time until which the last one is kept, seconds since 1970-01-01 UTC.
+    pub(crate) until_s: i64,
+}
+
+impl KeptSummary {
+    /// Returns the summary; none if no machine is kept.
+    pub(crate) fn of(machines: &[KeptMachine]) -> Option<Self> {
+        let until_s = machines.iter().map(|machine| machine.manifest().about.until_s).max()?;
+        Some(Self {
+            runners: machines.iter().map(|machine| plain(&machine.manifest().about.runner)).collect(),
+            bytes: machines.iter().map(KeptMachine::bytes).fold(0, u64::saturating_add),
+            until_s,
+        })
+    }
+
+    /// Returns how many there are, how large, and until when.
+    pub(crate) fn sentence(&self) -> String {
+        let kept = quantity(
+            self.runners.len(),
+            "machine of a failed job is kept",
+            "machines of failed jobs are kept",
+        );
+        format!("{kept}, {}, until {} UTC at the latest", mebibytes(self.bytes), time(self.until_s))
+    }
+
+    /// Returns the command that removes one of them, and the one that lists them if there are more.
+    pub(crate) fn advice(&self) -> String {
+        match &self.runners[..] {
+            [only] => format!("dayfly thaw {only} --discard removes it"),
+            _ => "dayfly thaw lists them, and dayfly thaw RUNNER --discard removes one".to_owned(),
+        }
+    }
+}
+
 fn cells(machine: &KeptMachine) -> [String; 6] {
     let about = &machine.manifest().about;
-    let time = |seconds: i64| {
-        let at = jiff::Timestamp::from_second(seconds).ok();
-        at.map(|at| at.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
-    };
     let text = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), plain);
     [
         plain(&about.runner),
@@ -202,4 +246,20 @@ fn cells(machine: &KeptMachine) -> [String; 6] {
         time(about.until_s),
         mebibytes(machine.bytes()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_machines_are_told_with_their_space_their_time_and_the_command_that_removes_them() {
+        let of = |runners: &[&str]| {
+            let runners = runners.iter().map(|&runner| runner.to_owned()).collect();
+            let summary = KeptSummary { runners, bytes: 300 << 20, until_s: 1_800_000_000 };
+            format!("{}: {}", summary.sentence(), summary.advice())
+        };
+        assert_eq!(KeptSummary::of(&[]), None);
+        insta::assert_snapshot!([of(&["1-aaaaaaa"]), of(&["1-aaaaaaa", "2-bbbbbbb"])].join("\n"));
+    }
 }

@@ -1,17 +1,24 @@
-//! The check for what processes have left that have died.
+//! The checks for what processes have left that have died, and for what is kept until a person has looked at it.
 
 use std::time::Duration;
 
 use dayfly_fleet::remains::{self, Remains};
 use dayfly_host::quantity::quantity;
+use dayfly_host::space::SpaceMeter;
 use dayfly_vm::host::{Check, CheckState};
+use dayfly_vm::kept;
 
+use crate::commands::lab::soak::{self, left::LeftSoak};
 use crate::commands::ps::{host_of, name_of};
+use crate::commands::thaw::KeptSummary;
 use crate::settings::Places;
-use crate::units::span;
+use crate::units::{mebibytes, span};
 
 /// Time within which a start usually follows, e.g. after an upgrade or a crash. Until then this is no warning.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(600);
+
+/// Most files of soaks whose space is measured, and the longest time for that.
+const MEASURED: (usize, Duration) = (200_000, Duration::from_secs(2));
 
 /// Checks that no instance has been left for long, because only a start for the same prefix, scope and forge takes it over.
 pub(super) fn checks(places: &Places, now_ms: u64) -> Vec<Check> {
@@ -21,6 +28,42 @@ pub(super) fn checks(places: &Places, now_ms: u64) -> Vec<Check> {
             let name = "instances".into();
             vec![Check { name, state: CheckState::Warn, seen: error.to_string(), mend: None }]
         }
+    }
+}
+
+/// Names the machines that are kept after failed jobs.
+pub(super) fn kept_machines(places: &Places) -> Option<Check> {
+    let name = "kept machines".into();
+    match kept::list(&places.state) {
+        Ok(machines) => KeptSummary::of(&machines).map(|kept| Check {
+            name,
+            state: CheckState::Note,
+            seen: kept.sentence(),
+            mend: Some(kept.advice()),
+        }),
+        Err(error) => Some(Check { name, state: CheckState::Warn, seen: error.to_string(), mend: None }),
+    }
+}
+
+/// Checks that no soak was killed, because nothing else removes its folder.
+pub(super) fn soaks(places: &Places) -> Vec<Check> {
+    let warn = |name: String, seen: String, mend: Option<String>| Check {
+        name: name.into(),
+        state: CheckState::Warn,
+        seen,
+        mend,
+    };
+    match soak::left::all(&places.state) {
+        Ok(all) => {
+            let mut meter = SpaceMeter::new(MEASURED.0, MEASURED.1);
+            let check = |left: &LeftSoak| {
+                let bytes = mebibytes(meter.allocated(left.folder()));
+                let seen = format!("it was killed and has left {bytes} in {}", left.folder().display());
+                warn(format!("soak {}", left.name()), seen, Some("dayfly clear --all".to_owned()))
+            };
+            all.iter().map(check).collect()
+        }
+        Err(error) => vec![warn("soaks".to_owned(), error.to_string(), None)],
     }
 }
 

@@ -22,6 +22,7 @@ mod dice;
 mod drive;
 mod host;
 mod judge;
+pub(crate) mod left;
 mod menu;
 mod mounts;
 mod plan;

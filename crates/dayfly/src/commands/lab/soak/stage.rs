@@ -1,6 +1,6 @@
 //! The stage of a soak: a state folder of its own, a lab with a repository, and the command lines of dayfly.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use dayfly_lab::{LabSettings, Limits, TOKEN_FILE};
 use secrecy::ExposeSecret as _;
 
 use super::children::CommandLine;
+use super::left;
 use super::mounts;
 use super::plan::Lane;
 use crate::cli::{LabSoakArgs, SoakDriver};
@@ -47,6 +48,8 @@ pub(super) struct Folder {
     path: PathBuf,
     /// True if the state folder in it is a disk that only this process and its children see.
     has_disk: bool,
+    /// The lock, which says that the soak runs.
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -56,9 +59,11 @@ impl Folder {
     /// # Errors
     /// It cannot be created.
     pub(super) fn create(places: &Places, args: &LabSoakArgs, seed: u64, has_disk: bool) -> Result<Self> {
-        let path = places.state.join("soak").join(format!("{seed}-{}", std::process::id()));
-        let folder = Self { path, has_disk };
-        let failed = |error| Failure::cannot(format!("cannot create {}: {error}", folder.path.display()));
+        let path = places.state.join(left::FOLDER).join(format!("{seed}-{}", std::process::id()));
+        let failed = |error| Failure::cannot(format!("cannot create {}: {error}", path.display()));
+        private().recursive(true).create(&path).map_err(failed)?;
+        let lock = Some(left::lock(&path).map_err(failed)?);
+        let folder = Self { path: path.clone(), has_disk, _lock: lock };
         for part in [folder.state(), folder.temporary(), folder.ledger()] {
             private().recursive(true).create(part).map_err(failed)?;
         }
@@ -80,7 +85,7 @@ impl Folder {
 
     /// Returns the state folder of dayfly's processes.
     pub(super) fn state(&self) -> PathBuf {
-        self.path.join("state")
+        self.path.join(left::STATE)
     }
 
     /// Returns the folder in which each execution of a job leaves a line.
@@ -133,11 +138,13 @@ impl Folder {
         of_state.chain(super::host::entries(&self.temporary())).collect()
     }
 
-    /// Puts what is on the disk of the state folder into a folder that others see too, and that stays.
+    /// Notes that the soak has ended and its folder stays, so that `dayfly clear` leaves it alone. Puts what is on the disk of the
+    /// state folder into a folder that others see too.
     ///
     /// # Errors
-    /// It cannot be copied.
+    /// The note cannot be written, or the disk cannot be copied.
     pub(super) fn keep(&self) -> io::Result<()> {
+        left::unlock(&self.path)?;
         if !self.has_disk {
             return Ok(());
         }

@@ -14,14 +14,14 @@ fn args(words: &str) -> LabSoakArgs {
 
 #[test]
 fn the_pools_of_processes_have_the_app_and_the_ledger_in_their_settings() {
-    let folder = Folder { path: "/s".into(), has_disk: false };
+    let folder = Folder { path: "/s".into(), has_disk: false, _lock: None };
     let args = args("--driver process --runner-app /opt/app --parallel 3");
     insta::assert_snapshot!(config(&folder, "http://127.0.0.1:1", &args));
 }
 
 #[test]
 fn the_pools_of_machines_are_good() {
-    let folder = Folder { path: "/s".into(), has_disk: false };
+    let folder = Folder { path: "/s".into(), has_disk: false, _lock: None };
     let text = config(&folder, "http://127.0.0.1:1", &args("--image debian:13 --memory 2048 --accel tcg"));
     let around = crate::config::Surroundings { is_this_host: false, size: None, guest_folder: "/".into() };
     let reading = crate::config::parse("dayfly.toml", text.as_bytes(), &around);
@@ -46,7 +46,7 @@ fn the_workflow_of_a_lane_is_one_that_the_lab_takes() {
 #[test]
 fn files_that_may_stay_are_none_that_are_left() {
     let temporary = tempfile::tempdir().expect("folder");
-    let folder = Folder { path: temporary.path().to_owned(), has_disk: false };
+    let folder = Folder { path: temporary.path().to_owned(), has_disk: false, _lock: None };
     for kept in ["state/logs/a", "state/history", "state/images", "state/instances", "tmp", "lab/x", "ledger"]
     {
         fs::create_dir_all(folder.path().join(kept)).expect("created");
