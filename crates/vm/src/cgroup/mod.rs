@@ -114,6 +114,17 @@ impl Cgroups {
     }
 }
 
+/// Returns the control groups of the machines of this state folder.
+#[cfg(test)]
+pub(crate) fn groups_of(state: &Path) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let beginning = format!("{PREFIX}{}-", Cgroups::of(state).installation);
+    let homes = home::Survey::of_this_process().homes.list;
+    let entries =
+        homes.iter().flat_map(|home| std::fs::read_dir(&home.folder).into_iter().flatten().flatten());
+    let is_ours = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&beginning);
+    entries.filter(is_ours).map(|entry| entry.path()).collect()
+}
+
 /// Removes the empty control groups of this state folder that no record leads to. A group is empty between its
 /// creation and the start of its VMM, so young ones stay. Returns at once if this host has no groups for machines.
 pub async fn sweep_groups(state: &Path) {

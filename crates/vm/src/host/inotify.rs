@@ -52,9 +52,7 @@ fn judge(room: Room, instances: u64, watches: u64) -> Check {
              second later"
         );
         let more = (all * 2).max(1024);
-        let mend = format!(
-            "sysctl -w fs.inotify.{key}={more}, and the same line in /etc/sysctl.d for the next boot"
-        );
+        let mend = format!("sysctl -w fs.inotify.{key}={more}; a file in /etc/sysctl.d keeps it");
         Check::warn(NAME, seen, Some(&mend))
     };
     match room {

@@ -23,6 +23,8 @@ mod exit;
 mod folder;
 mod handle;
 mod handshake;
+#[cfg(test)]
+mod hundred;
 mod identity;
 mod jail;
 mod link;
