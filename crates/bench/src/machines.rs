@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use dayfly_e2e::machines::{self, script};
 use dayfly_guest::protocol::Milestone;
 use dayfly_vm::{
-    Accel, Driver, Entrypoint, Machine, Preparing, ProbeGuest, StartedFrom, TemplateSettings, Trust, Vm,
-    VmEvent,
+    Accel, Driver, Egress, Entrypoint, Launcher, Machine, NetworkPolicy, Preparing, ProbeGuest, StartedFrom,
+    TemplateSettings, Trust, Vm, VmEvent,
 };
 
 use crate::Error;
@@ -77,6 +77,21 @@ impl Stage {
         // The machines stay idle, so only the memory that they take matters.
         stage.host.limit_memory(Some(u64::MAX));
         Ok(Self(stage))
+    }
+
+    /// Has this launcher start its machines.
+    pub(crate) fn launch_by(&mut self, launcher: Launcher) {
+        self.0.host.launcher = launcher;
+    }
+
+    /// Gives its machines a network with this policy.
+    pub(crate) fn connect_by(&mut self, policy: NetworkPolicy) {
+        self.connect(Egress::Policy(policy));
+    }
+
+    /// Gives its machines this network.
+    pub(crate) fn connect(&mut self, egress: Egress) {
+        self.0.network.egress = egress;
     }
 
     /// Returns the accelerator of its machines.

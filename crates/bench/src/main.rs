@@ -15,6 +15,7 @@ mod machines;
 mod measure;
 mod official;
 mod take_over;
+mod walls;
 mod workload;
 
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use machines::Stage;
 /// Measures what dayfly's machines cost on this host.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, take-over, eyes, history, official, images, fit
+    /// Only the groups whose name holds this: template, fork, spare, many, boot, docker, job, busy, waiting, demand-listeners, demand-throughput, demand-waiting, demand-burst, take-over, eyes, history, official, images, walls, fit
     #[arg(long, default_value = "")]
     only: String,
     /// How often each is measured
@@ -57,6 +58,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = walls::bare::role() {
+        return ended;
+    }
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(measure_all(&args))) {
@@ -140,6 +144,9 @@ async fn measure_all(args: &Args) -> Result<(), Error> {
     }
     if wants("waiting") {
         figures.extend(jobs::waiting(args.samples.div_ceil(2)).await?);
+    }
+    if wants("walls") {
+        figures.extend(walls::measure(args).await?);
     }
     if wants("official") {
         let samples = args.samples.div_ceil(4);
