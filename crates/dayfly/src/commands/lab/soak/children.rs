@@ -86,6 +86,8 @@ struct Child {
 /// The processes.
 pub(super) struct Children {
     all: Vec<Child>,
+    /// The program and the arguments that start them in their namespace; empty if they share the soak's.
+    entry: Vec<String>,
     words: mpsc::Sender<Word>,
     /// Number of processes that ended because the forge has refused them, and were started again.
     pub(super) refusals: u32,
@@ -94,12 +96,12 @@ pub(super) struct Children {
 }
 
 impl Children {
-    /// Creates the processes, which are due now, and the stream of their words.
-    pub(super) fn new(commands: Vec<CommandLine>) -> (Self, mpsc::Receiver<Word>) {
+    /// Creates the processes, which are due now, and the stream of their words. `entry` starts them in their namespace.
+    pub(super) fn new(commands: Vec<CommandLine>, entry: Vec<String>) -> (Self, mpsc::Receiver<Word>) {
         let (words, received) = mpsc::channel(WORDS_MAX);
         let now = Instant::now();
         let all = commands.into_iter().map(|command| Child { command, state: State::Due(now) }).collect();
-        (Self { all, words, refusals: 0, is_ending: false }, received)
+        (Self { all, entry, words, refusals: 0, is_ending: false }, received)
     }
 
     /// Returns the time at which the next process is to be started.
@@ -119,7 +121,7 @@ impl Children {
         let now = Instant::now();
         for (number, child) in self.all.iter_mut().enumerate() {
             if matches!(child.state, State::Due(at) if at <= now) {
-                child.state = start(number, &child.command, &self.words)?;
+                child.state = start(number, (&child.command, &self.entry), &self.words)?;
             }
         }
         Ok(())
@@ -238,9 +240,16 @@ fn signal(process: &OwnedFd, with: Signal) {
     let _ = rustix::process::pidfd_send_signal(process, with);
 }
 
-fn start(number: usize, line: &CommandLine, words: &mpsc::Sender<Word>) -> io::Result<State> {
-    let mut command = std::process::Command::new("/proc/self/exe");
-    command.arg0("dayfly").args(&line.args);
+fn start(
+    number: usize,
+    (line, entry): (&CommandLine, &[String]),
+    words: &mpsc::Sender<Word>,
+) -> io::Result<State> {
+    // The program of this process, also after an upgrade has put another one in its place.
+    let program = format!("/proc/{}/exe", std::process::id());
+    let words_of_entry = entry.iter().chain([&program]).collect::<Vec<_>>();
+    let mut command = std::process::Command::new(words_of_entry[0]);
+    command.args(&words_of_entry[1..]).args(&line.args);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| SETTINGS.iter().any(|start| name.starts_with(start))) {
             command.env_remove(name);
@@ -305,11 +314,10 @@ mod tests {
 
     fn running() -> (Children, mpsc::Receiver<Word>) {
         let log = PathBuf::from("/tmp/x.log");
-        let (mut children, words) = Children::new(vec![CommandLine {
-            name: "the orchestrator".to_owned(),
-            log,
-            ..CommandLine::default()
-        }]);
+        let (mut children, words) = Children::new(
+            vec![CommandLine { name: "the orchestrator".to_owned(), log, ..CommandLine::default() }],
+            Vec::new(),
+        );
         let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).expect("open");
         let order = Order::Serve;
         children.all[0].state = State::Running { process: own, pid: 1, is_ready: false, order };

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::children::{Children, Word};
 use super::host;
+use super::mounts::Namespace;
 use super::plan::{Kill, Kills, Plan, PlannedFault, PlannedJob, PlannedTrouble, Troubles, Victim};
 use super::stage::{self, Folder, OWNER, REPOSITORY};
 use super::story::Stories;
@@ -87,6 +88,8 @@ pub(super) struct Soak {
     next_trouble: Option<PlannedTrouble>,
     /// The trouble that the host has now.
     trouble: Option<RunningTrouble>,
+    /// The mount namespace of dayfly's processes, if they are in one of their own.
+    namespace: Option<Namespace>,
     /// The time from which the moments of kills and troubles count: the end of the first job.
     warm_at: Option<Instant>,
     stories: Stories,
@@ -119,11 +122,14 @@ impl Soak {
         folder: &Folder,
         seed: u64,
         view: View,
+        namespace: Option<Namespace>,
     ) -> Result<Self> {
         let child_exits = unix::signal(SignalKind::child()).map_err(Failure::cannot)?;
         let lab = stage::open_lab(folder, args, seed).await?;
         stage::write_config(folder, &lab, args)?;
-        let (children, words) = Children::new(stage::commands(places, folder, &lab, args)?);
+        let entry = namespace.as_ref().map(Namespace::entry).transpose().map_err(Failure::cannot)?;
+        let commands = stage::commands(places, folder, &lab, args)?;
+        let (children, words) = Children::new(commands, entry.unwrap_or_default());
         let Plan { jobs, faults, mut kills, mut troubles } = plan;
         Ok(Self {
             view,
@@ -140,6 +146,7 @@ impl Soak {
             next_trouble: troubles.next(),
             troubles,
             trouble: None,
+            namespace,
             warm_at: None,
             stories: Stories::default(),
             children,
@@ -326,7 +333,8 @@ impl Soak {
     fn begin_trouble(&mut self) {
         let Some(planned) = self.next_trouble.take() else { return };
         self.next_trouble = self.troubles.next();
-        match RunningTrouble::begin(planned, &self.children, &self.state) {
+        let place = (self.state.as_path(), self.namespace.as_ref());
+        match RunningTrouble::begin(planned, &self.children, place) {
             Ok(None) => return,
             Ok(running) => self.trouble = running,
             Err(error) => {
@@ -343,7 +351,7 @@ impl Soak {
         self.mark_machines_on_full_disk();
         let Some(running) = self.trouble.take() else { return };
         let name = running.trouble.name();
-        if let Err(error) = running.end(&self.children) {
+        if let Err(error) = running.end(&self.children, self.namespace.as_ref()) {
             self.fail(Failure::cannot(format!("the trouble {name} cannot be ended: {error}")));
         }
     }

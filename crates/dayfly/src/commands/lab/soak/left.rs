@@ -13,6 +13,8 @@ use dayfly_fleet::instance;
 use dayfly_fleet::recovery::clear;
 use dayfly_fleet::status::Status;
 
+use super::mounts;
+
 /// The folder of all soaks in a state folder.
 pub(super) const FOLDER: &str = "soak";
 /// The state folder of a soak's processes, in the folder of the soak.
@@ -111,6 +113,8 @@ impl LeftSoak {
                 return Err(format!("{}: {}", kept.folder.display(), kept.why));
             }
         }
+        // It was a disk that could be made full.
+        mounts::remove_disk(&state).map_err(|error| format!("its disk cannot be removed: {error}"))?;
         fs::remove_dir_all(&self.folder).map_err(|error| format!("it cannot be removed: {error}"))?;
         if let Some(all) = self.folder.parent() {
             // Another soak may have its folder there.

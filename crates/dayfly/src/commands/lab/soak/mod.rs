@@ -34,6 +34,7 @@ mod view;
 use dayfly_lab::fault::Fault;
 
 use self::drive::Soak;
+use self::mounts::Namespace;
 use self::plan::{Plan, PlanRequest};
 use self::stage::{Folder, Sizes};
 use self::view::View;
@@ -47,7 +48,7 @@ const SEEDS: u128 = 1_000_000;
 
 pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> {
     check(args)?;
-    let troubles = mounts::enter_for(&args.host.0)?;
+    let (troubles, namespace, left_out) = possible(&args.host.0)?;
     let mut signals = Signals::take_over()?;
     host::adopt_orphans().map_err(|error| Failure::cannot(format!("cannot adopt orphans: {error}")))?;
     let seed = args.seed.unwrap_or_else(random_seed);
@@ -62,16 +63,37 @@ pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> 
     });
     let folder = Folder::create(places, args, seed, troubles.contains(&Trouble::Disk))?;
     let view = View::begin(args, seed, folder.path());
-    if troubles.len() < args.host.0.len() {
-        view.warning("the troubles disk and memory are left out, because only root can make them");
+    if let Some(why) = left_out {
+        view.warning(&format!("the troubles disk and memory are left out: {why}"));
     }
-    match Soak::set_up(places, args, plan, &folder, seed, view).await {
+    match Soak::set_up(places, args, plan, &folder, seed, view, namespace).await {
         Ok(soak) => soak.run(&mut signals, folder).await,
         Err(failure) => {
             // The failure counts, not a rest of the folder.
             let _ = folder.remove();
             Err(failure)
         }
+    }
+}
+
+/// Returns the troubles that can be made, the namespace of dayfly's processes if one of them needs it, and the reason why some are
+/// left out, which happens only if all were asked for.
+fn possible(wanted: &[Trouble]) -> Result<(Vec<Trouble>, Option<Namespace>, Option<String>)> {
+    let (mounted, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|trouble| trouble.needs_mounts());
+    if mounted.is_empty() {
+        return Ok((others, None, None));
+    }
+    let namespace = match rustix::process::geteuid().is_root() {
+        true => {
+            Namespace::make().map_err(|error| format!("this host does not let root make mounts ({error})"))
+        }
+        false => Err("only root can make them".to_owned()),
+    };
+    match namespace {
+        Ok(namespace) => Ok((wanted.to_vec(), Some(namespace), None)),
+        Err(why) if wanted == Trouble::ALL => Ok((others, None, Some(why))),
+        Err(why) => Err(Failure::usage(format!("the troubles disk and memory cannot be made: {why}"))
+            .hint("leave --host out, or name stop and descriptors")),
     }
 }
 

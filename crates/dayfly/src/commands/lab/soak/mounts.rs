@@ -1,82 +1,28 @@
-//! Mounts that only the soak and dayfly's processes see: a disk for the state folder that can be made full, and another
+//! What a soak mounts to make troubles: a disk over its state folder that can be made full, and, for dayfly's processes alone, another
 //! `/proc/meminfo`.
 //!
-//! The soak starts itself again in a mount namespace of its own, before it has done anything. So nothing is left of the mounts,
-//! whatever ends the soak.
+//! The disk is an ordinary mount, so that `dayfly clear` sees what a soak that was killed has left. For the memory, dayfly's
+//! processes are in a mount namespace of their own, which a process holds that dies with the soak.
 
 use std::ffi::CString;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use dayfly_host::tool::{self, Reach};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
-use crate::cli::Trouble;
-use crate::exit::{Failure, Result};
-
-/// The variable that tells the program in the namespace which namespace its first start was in.
-const LEFT: &str = "DAYFLY_SOAK_LEFT_MOUNTS";
 /// The size of the disk of the state folder. It is in memory, of which it takes what is written to it.
 const DISK_BYTES: u64 = 8 << 30;
 /// Attempts to make a disk full to which others write.
 const ATTEMPTS: u32 = 20;
 /// The kernel's account of the host's memory.
 const MEMINFO: &str = "/proc/meminfo";
-
-/// Starts this program again in a mount namespace of its own if these troubles need one and it is in none. Returns those of the
-/// troubles that can be made. Without a namespace, those that need one are left out if all are asked for.
-///
-/// # Errors
-/// A trouble was named that cannot be made.
-pub(super) fn enter_for(troubles: &[Trouble]) -> Result<Vec<Trouble>> {
-    if !troubles.iter().any(|trouble| trouble.needs_mounts()) || are_own() {
-        return Ok(troubles.to_vec());
-    }
-    let why = if !rustix::process::geteuid().is_root() {
-        "only root can make".to_owned()
-    } else if let Err(error) = try_it() {
-        format!("this host does not let root make ({error})")
-    } else {
-        format!("there is no way to make ({})", start_again())
-    };
-    if troubles == Trouble::ALL {
-        return Ok(troubles.iter().copied().filter(|trouble| !trouble.needs_mounts()).collect());
-    }
-    let text = format!("the troubles disk and memory need mounts of the soak's own, which {why}");
-    Err(Failure::usage(text).hint("leave --host out, or name stop and descriptors"))
-}
-
-/// Returns true if this process is in a mount namespace of its own.
-fn are_own() -> bool {
-    std::env::var_os(LEFT).is_some_and(|left| namespace().is_some_and(|own| own != left))
-}
-
-fn namespace() -> Option<std::ffi::OsString> {
-    std::fs::read_link("/proc/self/ns/mnt").ok().map(Into::into)
-}
-
-fn unshare() -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]);
-    command
-}
-
-/// Tries to make a namespace in another process.
-fn try_it() -> io::Result<()> {
-    let output = unshare().arg("true").output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(io::Error::other(said.trim().to_owned())) }
-}
-
-/// Replaces this process by the same program in the namespace. Returns the reason if it cannot.
-fn start_again() -> io::Error {
-    let (Ok(program), Some(left)) = (std::env::current_exe(), namespace()) else {
-        return io::Error::other("/proc cannot be read");
-    };
-    unshare().arg(program).args(std::env::args_os().skip(1)).env(LEFT, left).exec()
-}
+/// Longest time until a namespace is there, and the interval at which it is looked for.
+const MADE_WITHIN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Mounts a disk over a folder.
 ///
@@ -87,12 +33,16 @@ pub(super) fn make_disk(folder: &Path) -> io::Result<()> {
     mount("dayfly-soak", folder, "tmpfs", MountFlags::empty(), options.as_c_str()).map_err(Into::into)
 }
 
-/// Removes the disk.
+/// Removes the disk, if there is one.
 ///
 /// # Errors
 /// The kernel refuses.
 pub(super) fn remove_disk(folder: &Path) -> io::Result<()> {
-    unmount(folder, UnmountFlags::DETACH).map_err(Into::into)
+    match unmount(folder, UnmountFlags::DETACH) {
+        // It is no mount, or this user has none.
+        Err(Errno::INVAL | Errno::NOENT | Errno::PERM) => Ok(()),
+        result => result.map_err(Into::into),
+    }
 }
 
 /// Makes a disk full, without a file that fills it.
@@ -124,21 +74,95 @@ fn size(bytes: u64, before: &str) -> io::Result<CString> {
     CString::new(format!("{before}size={bytes}")).map_err(io::Error::other)
 }
 
-/// Makes the kernel's account say that no memory is available. `file` is where the account that says so is put.
-///
-/// # Errors
-/// It cannot be read, written or mounted.
-pub(super) fn hide_memory(file: &Path) -> io::Result<()> {
-    std::fs::write(file, without_memory(&std::fs::read_to_string(MEMINFO)?))?;
-    mount_bind(file, MEMINFO).map_err(Into::into)
+/// A mount namespace for dayfly's processes. It ends with this, or with the soak, once no process is in it.
+#[derive(Debug)]
+pub(super) struct Namespace(Child);
+
+impl Namespace {
+    /// Makes the namespace. Mounts of the host reach it, and none of its own leaves it.
+    ///
+    /// # Errors
+    /// The kernel refuses, or a tool of util-linux is missing.
+    pub(super) fn make() -> io::Result<Self> {
+        let mut command = tool::command("setpriv", Reach::Host);
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--propagation",
+            "slave",
+            "sleep",
+            "infinity",
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut made = Self(command.spawn()?);
+        let (own, until) = (std::fs::read_link("/proc/self/ns/mnt")?, Instant::now() + MADE_WITHIN);
+        loop {
+            let is_sleep = std::fs::read(format!("/proc/{}/comm", made.0.id()))? == b"sleep\n";
+            if is_sleep && std::fs::read_link(made.path())? != own {
+                return Ok(made);
+            }
+            if made.0.try_wait()?.is_some() {
+                let mut said = String::new();
+                if let Some(mut stderr) = made.0.stderr.take() {
+                    io::Read::read_to_string(&mut stderr, &mut said)?;
+                }
+                return Err(io::Error::other(said.trim().to_owned()));
+            }
+            if Instant::now() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Returns the program and the arguments that start another program in it, in the same working folder.
+    ///
+    /// # Errors
+    /// The working folder is gone.
+    pub(super) fn entry(&self) -> io::Result<Vec<String>> {
+        let folder = std::env::current_dir()?;
+        let (mount, folder) = (format!("--mount={}", self.path()), format!("--wd={}", folder.display()));
+        Ok(vec!["nsenter".to_owned(), mount, folder, "--".to_owned()])
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/{}/ns/mnt", self.0.id())
+    }
+
+    /// Makes the kernel's account say that no memory is available. `file` is where the account that says so is put.
+    ///
+    /// # Errors
+    /// It cannot be read, written or mounted.
+    pub(super) fn hide_memory(&self, file: &Path) -> io::Result<()> {
+        std::fs::write(file, without_memory(&std::fs::read_to_string(MEMINFO)?))?;
+        self.run(&[&"mount", &"--bind", &file, &MEMINFO])
+    }
+
+    /// Shows the kernel's own account again.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn show_memory(&self) -> io::Result<()> {
+        self.run(&[&"umount", &MEMINFO])
+    }
+
+    fn run(&self, words: &[&dyn AsRef<std::ffi::OsStr>]) -> io::Result<()> {
+        let entry = self.entry()?;
+        let mut command: Command = tool::command(&entry[0], Reach::Host);
+        command.args(&entry[1..]).args(words.iter().map(AsRef::as_ref)).stdin(Stdio::null());
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(io::Error::other(said.trim().to_owned())) }
+    }
 }
 
-/// Shows the kernel's own account again.
-///
-/// # Errors
-/// The kernel refuses.
-pub(super) fn show_memory() -> io::Result<()> {
-    unmount(MEMINFO, UnmountFlags::DETACH).map_err(Into::into)
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Returns an account of the same host with no memory available.
@@ -161,11 +185,5 @@ mod tests {
         let expected =
             "MemTotal:       100 kB\nMemFree:       0 kB\nMemAvailable:       0 kB\nBuffers:         1 kB\n";
         assert_eq!(without_memory(account), expected);
-    }
-
-    #[test]
-    fn troubles_without_mounts_need_no_namespace() {
-        let troubles = [Trouble::Stop, Trouble::Descriptors];
-        assert_eq!(enter_for(&troubles).expect("they can be made"), troubles);
     }
 }

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::time::Instant;
 
 use super::children::Children;
-use super::mounts;
+use super::mounts::{self, Namespace};
 use super::plan::PlannedTrouble;
 use crate::cli::Trouble;
 
@@ -36,7 +36,7 @@ impl RunningTrouble {
     pub(super) fn begin(
         planned: PlannedTrouble,
         children: &Children,
-        state: &Path,
+        (state, namespace): (&Path, Option<&Namespace>),
     ) -> io::Result<Option<Self>> {
         let process = planned.process;
         let remedy = match planned.trouble {
@@ -51,7 +51,8 @@ impl RunningTrouble {
                 Remedy::Grow { disk: state.to_owned() }
             }
             Trouble::Memory => {
-                mounts::hide_memory(&state.with_file_name("meminfo"))?;
+                let Some(namespace) = namespace else { return Ok(None) };
+                namespace.hide_memory(&state.with_file_name("meminfo"))?;
                 Remedy::ShowMemory
             }
         };
@@ -62,7 +63,7 @@ impl RunningTrouble {
     ///
     /// # Errors
     /// The kernel refuses, so the host keeps the trouble.
-    pub(super) fn end(self, children: &Children) -> io::Result<()> {
+    pub(super) fn end(self, children: &Children, namespace: Option<&Namespace>) -> io::Result<()> {
         match self.remedy {
             // A process that was started meanwhile notices nothing.
             Remedy::Continue { process } => {
@@ -75,7 +76,7 @@ impl RunningTrouble {
                 _ => Ok(()),
             },
             Remedy::Grow { disk } => mounts::grow(&disk),
-            Remedy::ShowMemory => mounts::show_memory(),
+            Remedy::ShowMemory => namespace.map_or(Ok(()), Namespace::show_memory),
         }
     }
 }
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(tries(), "refused");
         let raise = Remedy::Raise { pid: shell.id(), limit };
         let running = RunningTrouble { trouble: Trouble::Descriptors, until: Instant::now(), remedy: raise };
-        running.end(&Children::new(Vec::new()).0).expect("raised");
+        running.end(&Children::new(Vec::new(), Vec::new()).0, None).expect("raised");
         assert_eq!(tries(), "opened");
         drop(input);
         assert!(shell.wait().expect("it ends").success());

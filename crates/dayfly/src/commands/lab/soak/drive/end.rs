@@ -27,6 +27,8 @@ impl Soak {
     /// Gathers the evidence, removes everything, and tells the verdict.
     pub(super) async fn end(mut self, folder: Folder) -> Result<Outcome> {
         self.clear_faults().await;
+        // It is a process too, which is no leftover.
+        self.namespace = None;
         let processes = self.last_processes().await;
         let left = self.leftovers(&folder, &processes).await;
         processes.iter().for_each(|process| host::kill(process.pid));
