@@ -9,6 +9,8 @@ use std::time::Duration;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
+use crate::tool::{self, Reach};
+
 /// Interval at which a wait for another maker's build checks the lock and the cancellation.
 pub const LOOK: Duration = Duration::from_millis(200);
 
@@ -232,11 +234,26 @@ pub fn close_folders<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()
 }
 
 /// Removes a folder and its content. Does nothing if the folder does not exist.
+///
+/// If this user is not root, an interrupted mmdebstrap leaves files of the user's range of ids, which only a process in a user
+/// namespace can remove.
 pub fn remove_tree(path: &Path) -> Result<(), StageError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && remove_in_namespace(path) => Ok(()),
+        Err(error) => Err(failed("remove", path)(error)),
     }
+}
+
+/// Removes a folder in a user namespace that has this user and the user's range of ids. Returns false if it cannot.
+fn remove_in_namespace(path: &Path) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let mut command = tool::command("unshare", Reach::Host);
+    command.args(["--map-root-user", "--map-auto", "rm", "--recursive", "--force", "--"]).arg(path);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn same_file(file: &File, path: &Path) -> bool {
