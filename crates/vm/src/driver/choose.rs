@@ -1,5 +1,7 @@
 //! Chooses the driver of machines.
 
+use dayfly_host::tool::Invocation;
+
 use super::{DriverKind, krunvm, podman};
 use crate::accel::AccelChoice;
 use crate::machine::StartError;
@@ -120,17 +122,24 @@ pub async fn find(host: &VmHost, guest: Option<ProbeGuest<'_>>) -> Result<Usable
             Err("whether a guest boots with KVM is not known before there is an image".to_owned())
         }),
     };
-    let with_kvm = |found: Result<String, StartError>| match (found, &kvm) {
-        (Err(error), _) => Err(error.to_string()),
-        (Ok(_), Err(unusable)) => Err(unusable.clone()),
-        (Ok(_), Ok(())) => Ok(()),
-    };
     Ok(UsableDrivers {
         qemu_kvm,
         qemu,
-        podman_krun: with_kvm(podman::probe(host).await),
-        krunvm: with_kvm(krunvm::probe(host).await),
+        podman_krun: krun(podman::podman(host), &kvm, podman::probe(host)).await,
+        krunvm: krun(krunvm::krunvm(host), &kvm, krunvm::probe(host)).await,
     })
+}
+
+/// Finds out whether a krun driver can be used. Its tool is not run if its machines could not start anyway: podman leaves folders
+/// among the temporary files of a user who has no session.
+async fn krun(
+    tool: Result<Invocation, StartError>,
+    kvm: &Result<(), String>,
+    probe: impl Future<Output = Result<String, StartError>>,
+) -> Result<(), String> {
+    tool.map_err(|error| error.to_string())?;
+    kvm.clone()?;
+    probe.await.map(drop).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
