@@ -122,11 +122,13 @@ impl Soak {
         folder: &Folder,
         seed: u64,
         view: View,
-        namespace: Option<Namespace>,
     ) -> Result<Self> {
         let child_exits = unix::signal(SignalKind::child()).map_err(Failure::cannot)?;
         let lab = stage::open_lab(folder, args, seed).await?;
         stage::write_config(folder, &lab, args)?;
+        // Once the disk is mounted, which dayfly's processes must see too.
+        let namespace = plan.troubles.include(Trouble::Memory).then(Namespace::make);
+        let namespace = namespace.transpose().map_err(Failure::cannot)?;
         let entry = namespace.as_ref().map(Namespace::entry).transpose().map_err(Failure::cannot)?;
         let commands = stage::commands(places, folder, &lab, args)?;
         let (children, words) = Children::new(commands, entry.unwrap_or_default());

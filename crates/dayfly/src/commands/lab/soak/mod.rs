@@ -48,7 +48,7 @@ const SEEDS: u128 = 1_000_000;
 
 pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> {
     check(args)?;
-    let (troubles, namespace, left_out) = possible(&args.host.0)?;
+    let (troubles, left_out) = possible(&args.host.0)?;
     let mut signals = Signals::take_over()?;
     host::adopt_orphans().map_err(|error| Failure::cannot(format!("cannot adopt orphans: {error}")))?;
     let seed = args.seed.unwrap_or_else(random_seed);
@@ -66,7 +66,7 @@ pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> 
     if let Some(why) = left_out {
         view.warning(&format!("the troubles disk and memory are left out: {why}"));
     }
-    match Soak::set_up(places, args, plan, &folder, seed, view, namespace).await {
+    match Soak::set_up(places, args, plan, &folder, seed, view).await {
         Ok(soak) => soak.run(&mut signals, folder).await,
         Err(failure) => {
             // The failure counts, not a rest of the folder.
@@ -76,12 +76,11 @@ pub(crate) async fn run(places: &Places, args: &LabSoakArgs) -> Result<Outcome> 
     }
 }
 
-/// Returns the troubles that can be made, the namespace of dayfly's processes if one of them needs it, and the reason why some are
-/// left out, which happens only if all were asked for.
-fn possible(wanted: &[Trouble]) -> Result<(Vec<Trouble>, Option<Namespace>, Option<String>)> {
+/// Returns the troubles that can be made, and the reason why some are left out, which happens only if all were asked for.
+fn possible(wanted: &[Trouble]) -> Result<(Vec<Trouble>, Option<String>)> {
     let (mounted, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|trouble| trouble.needs_mounts());
     if mounted.is_empty() {
-        return Ok((others, None, None));
+        return Ok((others, None));
     }
     let namespace = match rustix::process::geteuid().is_root() {
         true => {
@@ -90,8 +89,8 @@ fn possible(wanted: &[Trouble]) -> Result<(Vec<Trouble>, Option<Namespace>, Opti
         false => Err("only root can make them".to_owned()),
     };
     match namespace {
-        Ok(namespace) => Ok((wanted.to_vec(), Some(namespace), None)),
-        Err(why) if wanted == Trouble::ALL => Ok((others, None, Some(why))),
+        Ok(_) => Ok((wanted.to_vec(), None)),
+        Err(why) if wanted == Trouble::ALL => Ok((others, Some(why))),
         Err(why) => Err(Failure::usage(format!("the troubles disk and memory cannot be made: {why}"))
             .hint("leave --host out, or name stop and descriptors")),
     }

@@ -52,7 +52,8 @@ pub(super) fn remove_disk(folder: &Path) -> io::Result<()> {
 pub(super) fn fill(folder: &Path) -> io::Result<()> {
     for _ in 0..ATTEMPTS {
         let disk = rustix::fs::statvfs(folder)?;
-        let used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
+        // A size of 0 would be no limit.
+        let used = ((disk.f_blocks - disk.f_bfree) * disk.f_frsize).max(disk.f_frsize);
         match mount_remount(folder, MountFlags::empty(), size(used, "")?.as_c_str()) {
             // It holds more by now.
             Err(Errno::INVAL) => {}
@@ -79,7 +80,7 @@ fn size(bytes: u64, before: &str) -> io::Result<CString> {
 pub(super) struct Namespace(Child);
 
 impl Namespace {
-    /// Makes the namespace. Mounts of the host reach it, and none of its own leaves it.
+    /// Makes the namespace, which has the mounts that the host has by now. None of its own leaves it.
     ///
     /// # Errors
     /// The kernel refuses, or a tool of util-linux is missing.
@@ -91,7 +92,7 @@ impl Namespace {
             "unshare",
             "--mount",
             "--propagation",
-            "slave",
+            "private",
             "sleep",
             "infinity",
         ]);

@@ -227,6 +227,13 @@ impl Iterator for Kills {
     }
 }
 
+impl Troubles {
+    /// Returns true if a trouble may be among them.
+    pub(super) fn include(&self, trouble: Trouble) -> bool {
+        self.troubles.contains(&trouble)
+    }
+}
+
 impl Iterator for Troubles {
     type Item = PlannedTrouble;
 
