@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dayfly_host::left_out::root_may;
 use rustix::process::WaitOptions;
 use rustix::thread::UnshareFlags;
 
@@ -50,8 +51,7 @@ fn role(role: &str, folder: &Path) -> Command {
 
 #[test]
 fn a_hundred_machines_leave_nothing_also_if_their_maker_is_killed() {
-    // Only root may create networks and change users.
-    if !rustix::process::geteuid().is_root() {
+    if !root_may("create networks and change users") {
         return;
     }
     let given = std::env::var_os(FOLDER).map(PathBuf::from);
