@@ -95,13 +95,15 @@ async fn end(mut vm: Vm) -> Result<(), Error> {
     Ok(vm.destroy().await?)
 }
 
-/// Returns the processes that this one has started: of a machine its VMM, which was its launcher, and its gate.
+/// Returns the processes that this one has started and that live: of a machine its VMM, which was its launcher, and its gate.
 fn children() -> Result<BTreeSet<u32>, Error> {
     let mut pids = BTreeSet::new();
     for task in fs::read_dir("/proc/self/task")? {
         let text = fs::read_to_string(task?.path().join("children"))?;
         pids.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
+    // One that has exited has no command line.
+    pids.retain(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()));
     Ok(pids)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, IoSliceMut, Lines, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -85,12 +85,10 @@ fn launch() -> Result<std::convert::Infallible, Error> {
     drop(descriptors);
     for (&number, descriptor) in program.descriptors.iter().zip(&aside) {
         // SAFETY: nothing in this program owns these numbers now, because the originals are closed and all else is aside.
-        let placed = unsafe {
-            rustix::io::fcntl_getfd(descriptor)?;
-            libc::dup2(descriptor.as_raw_fd(), number);
-            BorrowedFd::borrow_raw(number)
-        };
-        rustix::io::fcntl_setfd(placed.as_fd(), FdFlags::empty())?;
+        unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
+        // SAFETY: as above; the number is open, or the next line reports that it is not.
+        let placed = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_setfd(placed, FdFlags::empty())?;
     }
     let command = &mut Command::new(program.path);
     Err(command.args(program.args).env_clear().envs(program.env).stdin(Stdio::null()).exec().into())
