@@ -111,7 +111,7 @@ pub fn facts(
     checks.push(descriptors());
     checks.push(inotify::check());
     checks.push(isolation());
-    checks.extend(crate::network::checks());
+    checks.extend(crate::network::checks(&host.launcher));
     checks.push(crate::cgroup::check());
     checks
 }
@@ -242,6 +242,10 @@ fn amount(name: &'static str, mib: u64, (least, plenty): (u64, u64), what: &str)
     }
 }
 
+/// The command that lets ordinary users make user namespaces: Debian's switch, and Ubuntu's.
+pub(crate) const ALLOW_NAMESPACES: &str =
+    "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
+
 /// Checks how VMMs are isolated from this host and from each other.
 pub(crate) fn isolation() -> Check {
     const NAME: &str = "isolation";
@@ -253,9 +257,8 @@ pub(crate) fn isolation() -> Check {
     if tried.is_ok_and(|output| output.status.success()) {
         Check::ok(NAME, "not root: VMMs run as this user, in user namespaces of their own")
     } else {
-        let mend =
-            "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0";
-        Check::missing(NAME, "not root, and user namespaces are not allowed: no VMM can be started", mend)
+        let seen = "not root, and user namespaces are not allowed: no VMM can be started";
+        Check::missing(NAME, seen, ALLOW_NAMESPACES)
     }
 }
 

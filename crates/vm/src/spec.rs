@@ -101,8 +101,8 @@ pub struct QemuSettings {
 /// The networks that a machine reaches besides its forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Egress {
-    /// Those of its pool's policy. If this process does not run as root, only [`NetworkPolicy::None`] can be enforced, with
-    /// the driver `qemu`, and lists are refused; the others reach all that this host reaches.
+    /// Those of its pool's policy, with the driver `qemu`. If this process does not run as root, and this host allows no network
+    /// namespaces, lists are refused, and the others reach all that this host reaches.
     Policy(NetworkPolicy),
     /// Nothing but the forwarded port, by the VMM's own network, for a machine that runs no job.
     Shut,
@@ -191,7 +191,7 @@ impl VmSpec {
             Driver::Process(_) => {}
         }
         match &self.network.egress {
-            Egress::Policy(policy) if policy.leads_connections() => {
+            Egress::Policy(policy) if policy.has_list() => {
                 Err(StartError::NoPolicy { policy: policy.as_str(), driver: self.machine.driver.kind() })
             }
             Egress::Policy(_) | Egress::Shut => Ok(()),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{self, Controller};
 use crate::driver::DriverKind;
 use crate::host::{Check, CheckState};
-use crate::launch::{self, CallFilter, LaunchOrder, NetworkPlace, Program, Task, User};
+use crate::launch::{self, CallFilter, LaunchOrder, Launcher, NetworkPlace, Program, Task, User};
+use crate::network::{self, NetworkPolicy};
 use crate::vm_host::VmHost;
 use crate::vmm;
 
@@ -179,7 +180,7 @@ impl Ground {
             gap(
                 shares_network,
                 Wall::Network,
-                "dayfly is not root, so a VMM has the network of this host",
+                "a VMM has the network of this host, because dayfly is not root (dayfly doctor says why)",
                 AS_ROOT,
             ),
             gap(
@@ -224,13 +225,11 @@ impl Walls {
 }
 
 /// Returns the walls that this host cannot put up for machines of the qemu driver.
-fn gaps(qemu: Option<&Path>) -> Vec<Gap> {
-    let is_root = rustix::process::geteuid().is_root();
+fn gaps(qemu: Option<&Path>, is_apart: bool) -> Vec<Gap> {
     let ground = Ground {
-        is_root,
+        is_root: rustix::process::geteuid().is_root(),
         landlock: launch::landlock_version(),
-        // Without root, the network of a machine is QEMU's own.
-        shares_network: !is_root,
+        shares_network: !is_apart,
         is_script: qemu.is_some_and(vmm::is_script),
     };
     let mut all = ground.gaps();
@@ -245,7 +244,8 @@ fn gaps(qemu: Option<&Path>) -> Vec<Gap> {
 /// Checks each wall of this host, for `dayfly doctor --jail`.
 #[must_use]
 pub fn checks(host: &VmHost) -> Vec<Check> {
-    let gaps = gaps(host.qemu().ok().as_deref());
+    let is_apart = network::is_apart(&NetworkPolicy::default(), &host.launcher);
+    let gaps = gaps(host.qemu().ok().as_deref(), is_apart);
     let is_root = rustix::process::geteuid().is_root();
     let mut checks = vec![crate::host::isolation()];
     checks.extend(Wall::ALL.iter().map(|wall| match gaps.iter().find(|gap| gap.wall == *wall) {
@@ -284,16 +284,23 @@ fn of_krun(kind: DriverKind, is_root: bool) -> Check {
     }
 }
 
-/// Refuses a host that cannot put up all walls that a pool requires, for a QEMU at this path.
+/// Refuses a host that cannot put up all walls that a pool requires, for a QEMU at this path, and for machines with a network
+/// policy if that and the launcher of VMMs are known.
 ///
 /// # Errors
 /// A wall is missing, or the driver is not `qemu`, so that its machines have none of these walls.
-pub fn require(qemu: Option<&Path>, driver: DriverKind, required: &[Wall]) -> Result<(), WallsMissing> {
+pub fn require(
+    qemu: Option<&Path>,
+    driver: DriverKind,
+    required: &[Wall],
+    network: Option<(&NetworkPolicy, &Launcher)>,
+) -> Result<(), WallsMissing> {
     let Some(first) = required.first() else { return Ok(()) };
     if driver != DriverKind::Qemu {
         return Err(WallsMissing(format!("{}: only the driver qemu has it, not {driver}", first.as_str())));
     }
-    among(required, &gaps(qemu))
+    let is_apart = network.is_none_or(|(policy, launcher)| network::is_apart(policy, launcher));
+    among(required, &gaps(qemu, is_apart))
 }
 
 fn among(required: &[Wall], gaps: &[Gap]) -> Result<(), WallsMissing> {
@@ -324,7 +331,7 @@ mod tests {
         files: QEMU is a script or a static program, so its root has all programs of this host
         user: dayfly is not root, so a VMM is the user who runs dayfly
         processes: dayfly is not root, so only the filter of system calls protects other processes
-        network: dayfly is not root, so a VMM has the network of this host
+        network: a VMM has the network of this host, because dayfly is not root (dayfly doctor says why)
         system-calls: QEMU is a script or a static program, which may start other programs
         landlock: this kernel has no Landlock, or does not use it
         ");

@@ -65,7 +65,9 @@ pub(crate) async fn choose(
     let wanted = &spec.machine;
     let found = find(places, host, wanted, quiet).await?;
     let chosen = dayfly_vm::choose(wanted.driver, wanted.accel, is_lab, &found).map_err(Failure::cannot)?;
-    walls::require(host.qemu().ok().as_deref(), chosen.kind, &wanted.require).map_err(Failure::cannot)?;
+    let network = Some((&spec.network, &host.launcher));
+    walls::require(host.qemu().ok().as_deref(), chosen.kind, &wanted.require, network)
+        .map_err(Failure::cannot)?;
     let machine = match chosen.kind {
         DriverKind::Qemu => {
             host.qemu().map_err(Failure::cannot)?;

@@ -38,7 +38,7 @@ pub(crate) fn run(places: &Places, args: &NetArgs) -> Result<Outcome> {
     let run = args.run.as_deref().unwrap_or_default();
     let Some(used) = use_of(places, run)? else {
         return Err(Failure::cannot(format!("there is no record of the network of {run}")).hint(
-            "a record is written when a machine ends, if dayfly runs as root and the machine has the driver qemu",
+            "a record is written when a machine of the driver qemu ends, if it has a network of its own (dayfly doctor)",
         ));
     };
     if args.json {

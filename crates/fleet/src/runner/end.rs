@@ -104,8 +104,8 @@ impl Run<'_> {
         self.tell_end(Fact::NetworkUsed { network: Box::new(network) }).await;
         if gate_killed {
             let message = format!(
-                "the gate of {}, which resolves names for it, was killed while it ran: its job had no names from then on; \
-                 was this host out of memory (dmesg)?",
+                "the gate of {}, which resolves names for it, was killed while it ran: its job had no names from then on, and \
+                 without root no connections; was this host out of memory (dmesg)?",
                 self.name
             );
             self.tell_end(Fact::Warning { message }).await;

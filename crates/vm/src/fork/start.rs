@@ -26,6 +26,7 @@ pub(crate) async fn start(
     run_dir: &Path,
 ) -> Result<Vm, StartError> {
     let shares = Shares::check(&spec.mounts)?;
+    network::look_for_obstacles(&host.launcher).await;
     let platform = probe::resolve(host, &settings, &spec.machine.guest_binary).await?;
     let limits = platform.limits(&host.limits);
     let role = MachineRole {
@@ -35,7 +36,7 @@ pub(crate) async fn start(
         entrypoint: spec.entrypoint.clone(),
         env: Vec::new(),
         shares: shares.as_ref().map(Shares::told).unwrap_or_default(),
-        dns: network::name_server(&spec.network),
+        dns: network::name_server(&spec.network, &host.launcher),
         shell: spec.shell,
         hello_limit: spec.machine.boot_limit.unwrap_or_else(|| limits.hello(platform.accel)),
         fork_limit: limits.fork,

@@ -18,7 +18,7 @@ use super::landlock;
 use super::modes;
 use super::order::{self, CallFilter, LaunchOrder, LaunchReply, NetworkPlace, Program, Task, User};
 use super::root::OwnRoot;
-use crate::network::gate::{Gate, GateSettings};
+use crate::network::{Gate, GateSettings, GatedNetwork};
 
 /// Base of user ids: a VMM's user id is the sum of this number and its process id. No two living processes share an id.
 /// Neither Debian (up to 65533, and subordinate ids from 100000) nor systemd (up to 1879048191, `0x6FFFFFFF`, for
@@ -62,6 +62,15 @@ struct Failure {
     cause: io::Error,
 }
 
+/// What is left to do for a launcher that executes no program.
+#[derive(Debug)]
+enum Done {
+    /// It serves as a gate.
+    Gate(Box<Gate>),
+    /// It has handed its work back, and exits.
+    Handed,
+}
+
 /// The user that this process becomes.
 #[derive(Debug, Clone, Copy)]
 struct Identity {
@@ -75,7 +84,7 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Failure {
 }
 
 /// Carries out the order on descriptor `fd`. The internal command `vmm-launch` calls it before any thread is started. It
-/// returns only after a failure, or at the end of a gate. If it has received an order, it reports the failure through the
+/// returns only after a failure, after it has made a network, or at the end of a gate. If it has received an order, it reports the failure through the
 /// descriptor.
 pub fn main(fd: i32) -> ExitCode {
     // SAFETY: the descriptor was handed to this process for this purpose alone, and stays open until the program takes
@@ -91,7 +100,8 @@ pub fn main(fd: i32) -> ExitCode {
         Ok(None) | Err(_) => return ExitCode::FAILURE,
     };
     let Failure { step, cause } = match launch(&socket, order, descriptors) {
-        Ok(gate) => return serve(gate, socket),
+        Ok(Done::Gate(gate)) => return serve(*gate, socket),
+        Ok(Done::Handed) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };
     let (step, errno) = (step.to_owned(), cause.raw_os_error());
@@ -121,8 +131,10 @@ fn serve(gate: Gate, socket: OwnedFd) -> ExitCode {
 /// 6. Landlock and the filter of calls need `no_new_privs` from a program without capabilities. Landlock looks at the files of the
 ///    new root and at the descriptors. The filter is last, because all steps before it make calls that the program must not make.
 ///
-/// Returns only in a gate, which this process becomes without executing another program.
-fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Result<Gate, Failure> {
+/// The maker of a network takes the first two steps alone. It reads nothing but its order, and exits at once.
+///
+/// Returns only if this process executes no other program.
+fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Result<Done, Failure> {
     let own = USER_BASE + host_id().map_err(failed("read its process id"))?;
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_namespaces(order.user, order.network)?;
@@ -137,7 +149,11 @@ fn launch(socket: &OwnedFd, order: LaunchOrder, descriptors: Vec<OwnedFd>) -> Re
     let identity = Identity { user, own };
     match task {
         Task::Program(program) => match become_program(program, &root, identity, descriptors)? {},
-        Task::Gate(settings) => become_gate(settings, socket, &root, identity, descriptors),
+        Task::Gate(settings) => {
+            let gate = become_gate(settings, socket, &root, identity, descriptors)?;
+            Ok(Done::Gate(Box::new(gate)))
+        }
+        Task::Network(network) => make_network(&network, socket),
     }
 }
 
@@ -192,11 +208,31 @@ fn become_gate(
     Ok(gate)
 }
 
+/// Makes a network in the namespace that this process has entered, and hands its descriptors back.
+fn make_network(network: &GatedNetwork, socket: &OwnedFd) -> Result<Done, Failure> {
+    lend_capability(CapabilitySet::NET_ADMIN).map_err(failed("lend a capability to nft"))?;
+    let made = network.make().map_err(|error| {
+        let (step, cause) = error.into_step();
+        Failure { step, cause }
+    })?;
+    let made: Vec<_> = made.iter().map(|descriptor| descriptor.as_fd()).collect();
+    order::send(socket, &LaunchReply::Handed, &made).map_err(failed("hand the network back"))?;
+    Ok(Done::Handed)
+}
+
+/// Lets the programs that this process starts keep a capability. Its user is not root in its user namespace either, so that
+/// they would lose all of them.
+fn lend_capability(capability: CapabilitySet) -> io::Result<()> {
+    let sets = rustix::thread::capabilities(None)?;
+    let inheritable = sets.inheritable | capability;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable, ..sets })?;
+    Ok(rustix::thread::configure_capability_in_ambient_set(capability, true)?)
+}
+
 fn hand_listener_back(socket: &OwnedFd, port: u16) -> Result<(), Failure> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed("listen in the network namespace"))?;
-    order::send(socket, &LaunchReply::Listening, &[listener.as_fd()])
-        .map_err(failed("hand the listener back"))
+    order::send(socket, &LaunchReply::Handed, &[listener.as_fd()]).map_err(failed("hand the listener back"))
 }
 
 /// Enters namespaces in which the program shares no memory with the host, and sees neither its name nor its control groups.

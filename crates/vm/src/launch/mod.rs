@@ -6,8 +6,8 @@
 //!    |  write down pid and start time           |   waits, and exits if the host process dies now
 //!    | -- LaunchOrder, descriptors ------------------>|
 //!    |                                          |   session, namespaces, port, limits, root, identity, no privileges
-//!    |<------------- Listening, the listener -- |   only if a port was requested
-//!    |                                          |   exec, or for a gate: serve
+//!    |<----------------- Handed, descriptors -- |   only if a port or a network was requested
+//!    |                                          |   exec; a gate serves; the maker of a network exits
 //!    |<------------ Failed | end of the stream -|   the end: the program runs, or the gate serves
 //! ```
 //!
@@ -15,7 +15,8 @@
 //! because the launcher must not hold anything of the host process. So it is started by exec, and the order names what it
 //! needs. The VMM gets no death signal, because a machine outlives the process that started it. A server of files for a VMM
 //! is launched in the same way. It stays root, because files have many owners, and has its export in its root. The gate of a
-//! machine's network is the launcher itself: it serves instead of executing a program, so its root needs no file.
+//! machine's network is the launcher itself: it serves instead of executing a program, so its root needs no file. Without root,
+//! the network of a machine is made by a launcher too.
 
 mod bpf;
 mod calls;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::calls::VmmCalls;
 use super::root::OwnRoot;
-use crate::network::gate::GateSettings;
+use crate::network::{GateSettings, GatedNetwork};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -43,6 +43,8 @@ pub(crate) enum Task {
     Program(Program),
     /// Serve as the gate of a machine's network, with the sockets that are sent with the order.
     Gate(GateSettings),
+    /// Make a network for a machine in namespaces of its own, hand its descriptors back, and exit.
+    Network(GatedNetwork),
 }
 
 /// A program that a launcher becomes.
@@ -72,6 +74,14 @@ pub(crate) enum CallFilter {
     Server,
 }
 
+impl LaunchOrder {
+    /// Returns true if the launcher hands descriptors back before it goes on.
+    pub(super) fn hands_back(&self) -> bool {
+        matches!(self.task, Task::Network(_))
+            || matches!(self.network, NetworkPlace::Empty { listen: Some(_) })
+    }
+}
+
 /// The network namespace of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,7 +91,8 @@ pub(crate) enum NetworkPlace {
         /// A port of that loopback to listen on.
         listen: Option<u16>,
     },
-    /// The namespace of the thread that starts the launcher: for a VMM this host's, and for a gate its machine's.
+    /// The namespace of the thread that starts the launcher: for a VMM this host's, and for a gate its machine's, or without
+    /// root this host's.
     Inherited,
 }
 
@@ -105,8 +116,8 @@ pub(crate) enum User {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum LaunchReply {
-    /// The listener is attached to this message.
-    Listening,
+    /// The descriptors that the order asks for are attached to this message.
+    Handed,
     /// The launcher could not begin its task.
     Failed {
         /// The step that failed.

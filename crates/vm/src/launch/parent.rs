@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "entering a namespace")]
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
-use super::order::{self, LaunchOrder, LaunchReply, NetworkPlace, User};
+use super::order::{self, LaunchOrder, LaunchReply, User};
 use crate::walls::Walls;
 
 /// Longest time that a launcher may take. It takes milliseconds, but longer on a host that is out of memory.
@@ -62,11 +61,11 @@ pub enum LaunchError {
 pub(crate) struct Launched {
     /// The VMM's process, a child of this process.
     pub(crate) child: Child,
-    /// The listener on the requested port.
-    pub(crate) listener: Option<TcpListener>,
+    /// The descriptors that it has handed back: the listener on the requested port, or those of a network.
+    pub(crate) handed: Vec<OwnedFd>,
     /// The VMM's output, both streams in one pipe.
     pub(crate) output: OwnedFd,
-    /// The walls between it and this host; none for a server of files and for a gate.
+    /// The walls between it and this host; none if it is no VMM.
     pub(crate) walls: Option<Walls>,
 }
 
@@ -94,7 +93,7 @@ pub(crate) fn launch(
     let result =
         record(child.id()).map_err(LaunchError::Record).and_then(|()| give_order(&ours, order, descriptors));
     match result {
-        Ok(listener) => Ok(Launched { child, listener, output, walls: Walls::of(order) }),
+        Ok(handed) => Ok(Launched { child, handed, output, walls: Walls::of(order) }),
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();
@@ -125,24 +124,21 @@ fn give_order(
     socket: &OwnedFd,
     order: &LaunchOrder,
     descriptors: &[OwnedFd],
-) -> Result<Option<TcpListener>, LaunchError> {
+) -> Result<Vec<OwnedFd>, LaunchError> {
     let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
     order::send(socket, order, &borrowed).map_err(LaunchError::Speak)?;
-    let mut listener = None;
-    let listens = matches!(order.network, NetworkPlace::Empty { listen: Some(_) });
+    let mut handed = Vec::new();
     loop {
         match order::receive::<LaunchReply>(socket) {
-            Ok(Some((LaunchReply::Listening, handed))) => {
-                listener = handed.into_iter().next().map(TcpListener::from)
-            }
+            Ok(Some((LaunchReply::Handed, descriptors))) => handed = descriptors,
             Ok(Some((LaunchReply::Failed { step, cause, errno }, _))) => {
                 let cause = errno.map_or_else(|| io::Error::other(cause), io::Error::from_raw_os_error);
                 return Err(LaunchError::Step { step, cause });
             }
             // The launcher's end closes when the program starts. A launcher that died looks the same; the VMM's exit
             // then shows it.
-            Ok(None) if listens && listener.is_none() => return Err(LaunchError::NoAnswer),
-            Ok(None) => return Ok(listener),
+            Ok(None) if order.hands_back() && handed.is_empty() => return Err(LaunchError::NoAnswer),
+            Ok(None) => return Ok(handed),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(LaunchError::NoAnswer),
             Err(error) => return Err(LaunchError::Speak(error)),
         }

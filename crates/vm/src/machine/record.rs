@@ -102,6 +102,11 @@ impl ProcessId {
         format!("/proc/{}/ns/net", self.pid).into()
     }
 
+    /// Returns the path of the list of the process's descriptors.
+    pub(crate) fn descriptors(&self) -> PathBuf {
+        format!("/proc/{}/fd", self.pid).into()
+    }
+
     /// Returns a descriptor of the process if the process still runs.
     pub(crate) fn open(&self) -> io::Result<Option<OwnedFd>> {
         if boot_id()? != self.boot_id {

@@ -277,8 +277,8 @@ impl Recipe {
         vmm.drains.spawn(outputs.console.clone().drain(connections.console, log(record::CONSOLE_LOG)));
         let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(launched.output)?;
         vmm.drains.spawn(outputs.vmm.clone().drain(pipe, log(record::VMM_LOG)));
-        let listener = match launched.listener {
-            Some(listener) => Some(listener),
+        let listener = match launched.handed.into_iter().next() {
+            Some(listener) => Some(listener.into()),
             None => self.network_listener().transpose()?,
         };
         if let (Some(listener), Some(to)) = (listener, self.forward.map(|forward| forward.to)) {

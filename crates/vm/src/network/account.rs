@@ -1,4 +1,5 @@
-//! Closes the account of a machine's network: joins what its gate and its rules have counted, once, before both are removed.
+//! Closes the account of a machine's network: joins what its gate and its rules have counted, once, before both are removed. Without
+//! root, the gate counts alone.
 //!
 //! The kernel removes a namespace and its counts with its last holder. So this process holds the namespaces of its machines until
 //! their accounts are closed. The gate's ledger is a file of the run folder, and outlives gate, machine and dayfly.
@@ -50,8 +51,8 @@ pub(super) fn discard(run_dir: &Path) -> io::Result<()> {
 
 /// Lets the namespace of a machine go that outlives this process or its run.
 pub(crate) fn let_go(run_dir: &Path) {
-    if let Ok(Found::Record(record)) = NetworkRecord::read(run_dir) {
-        namespaces().remove(&record.machine.link);
+    if let Ok(Found::Record(NetworkRecord { machine: Some(machine), .. })) = NetworkRecord::read(run_dir) {
+        namespaces().remove(&machine.link);
     }
 }
 
@@ -65,7 +66,12 @@ pub(super) fn close(run_dir: &Path, record: &NetworkRecord) -> io::Result<()> {
     if run_dir.join(CLOSED).exists() {
         return record.gate.as_ref().map_or(Ok(()), gate::end);
     }
-    let namespace = namespaces().remove(&record.machine.link).or_else(|| namespace_of_gate(record));
+    // Without root, no rules count: the gate's ledger has all connections, and the gate is in the host's namespace.
+    let namespace = record.machine.as_ref();
+    let namespace = namespace.and_then(|machine| {
+        let held = namespaces().remove(&machine.link);
+        held.or_else(|| namespace_of_gate(record))
+    });
     record.gate.as_ref().map_or(Ok(()), gate::end)?;
     let counts = namespace.map_or(Ok(Counts::default()), counts::read).unwrap_or_else(|error| {
         tracing::debug!("{error}");

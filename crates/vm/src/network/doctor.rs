@@ -2,16 +2,17 @@
 
 use std::process::Command;
 
+use super::gated::{self, Obstacle};
 use super::rules::LINK_PREFIX;
 use super::{forwarding, nft};
 use crate::host::Check;
+use crate::launch::Launcher;
 
-/// Checks this host and changes nothing.
-pub(crate) fn checks() -> Vec<Check> {
+/// Checks this host and changes nothing. Without root, it makes a network, and drops it.
+pub(crate) fn checks(launcher: &Launcher) -> Vec<Check> {
     const NAME: &str = "network";
     if !rustix::process::geteuid().is_root() {
-        let seen = "not root: machines share this host's network and reach all that it reaches";
-        return vec![Check::warn(NAME, seen, Some("run dayfly as root"))];
+        return vec![of_ordinary_user(gated::obstacle(launcher))];
     }
     let Ok(program) = nft::program() else {
         let seen = format!("none of {} is there: no machine gets a network", nft::PATHS.join(", "));
@@ -35,6 +36,18 @@ pub(crate) fn checks() -> Vec<Check> {
         }
         None => vec![Check::ok(NAME, seen)],
     }
+}
+
+fn of_ordinary_user(obstacle: Option<Obstacle>) -> Check {
+    const NAME: &str = "network";
+    let Some(Obstacle { why, mend }) = obstacle else {
+        return Check::ok(NAME, "not root: a namespace for each machine, whose only way out is its gate");
+    };
+    let seen = format!(
+        "not root, and machines get no network of their own: they reach all that this host reaches, and no policy can be \
+         enforced; {why}"
+    );
+    Check::warn(NAME, seen, Some(mend.unwrap_or("run dayfly as root")))
 }
 
 /// Returns commands that let machines through a firewall that drops forwarded packets, e.g. Docker's. A rule of dayfly
@@ -65,6 +78,19 @@ fn dropping_chain(json: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ordinary_user_is_told_what_keeps_machines_from_a_network_of_their_own() {
+        let shown = |obstacle| {
+            let Check { state, seen, mend, .. } = of_ordinary_user(obstacle);
+            format!("{state:?}: {seen}; {mend:?}")
+        };
+        let obstacle = Obstacle { why: "no nft found".to_owned(), mend: Some("apt-get install nftables") };
+        insta::assert_snapshot!([shown(None), shown(Some(obstacle))].join("\n"), @r#"
+        Ok: not root: a namespace for each machine, whose only way out is its gate; None
+        Warn: not root, and machines get no network of their own: they reach all that this host reaches, and no policy can be enforced; no nft found; Some("apt-get install nftables")
+        "#);
+    }
 
     #[test]
     fn a_firewall_that_drops_what_is_forwarded_is_seen() {

@@ -60,17 +60,19 @@ pub enum NetworkError {
         /// Address of the forge.
         to: std::net::SocketAddr,
     },
-    /// A policy that only root can enforce.
+    /// A policy that cannot be enforced without root on this host.
     #[error(
-        "network = none: without root only a forge on this host's loopback can be let through alone, and not {forge}; run dayfly as root"
+        "network = {policy}: it cannot be enforced without root, because {obstacle}; or run dayfly as root"
     )]
-    NeedsRoot {
-        /// Address of the forge.
-        forge: std::net::SocketAddr,
+    Unenforced {
+        /// The policy.
+        policy: &'static str,
+        /// The cause, and the command that removes it.
+        obstacle: String,
     },
-    /// A list that only root can enforce.
-    #[error("network = allow or audit: without root no list can be enforced; run dayfly as root")]
-    ListNeedsRoot,
+    /// The namespace of a network could not be made without root.
+    #[error("cannot make the machine's network without root: {0}")]
+    Namespace(#[source] LaunchError),
     /// The process that answers the machine's questions for names could not be started.
     #[error("cannot start the gate of the machine's network: {0}")]
     Gate(#[source] LaunchError),
@@ -82,6 +84,17 @@ pub enum NetworkError {
         /// Cause.
         source: io::Error,
     },
+}
+
+impl NetworkError {
+    /// Returns the step that failed, and the cause, of an error in a launcher.
+    pub(crate) fn into_step(self) -> (&'static str, io::Error) {
+        match self {
+            Self::Step { step, source } => (step, source),
+            Self::NoTun { source } => ("make the machine's network card by /dev/net/tun", source),
+            other => ("filter the machine's packets", io::Error::other(other.to_string())),
+        }
+    }
 }
 
 /// Returns an explanation if the error is due to missing privileges.

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 
 use super::address::{GATEWAY, GATEWAY_MAC, GUEST_PREFIX, TRANSFER_PREFIX, Transfer};
 use super::error::step;
-use super::gate::{self, GateSettings, ledger};
+use super::gate::{self, GatePlace, GateSettings, GateSockets, ledger};
 use super::netlink::{Netlink, Route};
 use super::policy::{Access, NetworkPolicy};
 use super::ranges::{self, Prefix};
@@ -56,8 +56,8 @@ pub(crate) struct Attachment {
     pub(crate) tap: OwnedFd,
     /// The listener on the forwarded port.
     pub(crate) listener: Option<TcpListener>,
-    /// Keeps the host's rules for the machine.
-    pub(super) _upheld: Upheld,
+    /// Keeps the host's rules for the machine, if it has some.
+    pub(super) _upheld: Option<Upheld>,
 }
 
 /// Creates a network, in a thread that enters its namespace and exits there. Takes about 20 ms. After a failure,
@@ -82,8 +82,9 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     let link = link_name();
     let own = host.own_addresses().map_err(step("list this host's addresses"))?;
     let shut = ranges::shut(&own);
+    let machine = request.host_machine(link.clone());
     let mut record = NetworkRecord {
-        machine: request.host_machine(link.clone()),
+        machine: Some(machine.clone()),
         policy: request.policy.clone(),
         shut: shut.clone(),
         gate: None,
@@ -92,7 +93,7 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     record.write(&request.run_dir).map_err(step("write the record"))?;
     let shared = lock::acquire()?;
     forwarding::enable()?;
-    nft::run("this host", &rules::host(&[&record.machine]))?;
+    nft::run("this host", &rules::host(&[&machine]))?;
     enter_namespace()?;
     let inside = Netlink::open().map_err(step("open a netlink socket"))?;
     inside.add_veth(UPLINK, &link, host_namespace.as_fd()).map_err(step("make the link to this host"))?;
@@ -103,16 +104,15 @@ fn enter_and_make(request: &NamespaceRequest) -> Result<Attachment, NetworkError
     let namespace = File::open("/proc/thread-self/ns/net").map_err(step("hold the machine's namespace"))?;
     account::hold(&link, namespace.into());
     nft::run("the machine", &rules::namespace(&request.rules(&shut)))?;
-    connect_namespace(&inside, transfer)?;
-    let listener = request
-        .forward
-        .map(|port| TcpListener::bind(SocketAddr::from((GATEWAY, port))))
-        .transpose()
-        .map_err(step("listen on the forwarded port"))?;
+    connect_card(&inside)?;
+    connect_uplink(&inside, transfer)?;
+    let listener = request.forward.map(listen_on_gateway).transpose()?;
     if request.policy.has_gate() {
-        start_gate(request, shut, &mut record)?;
+        let sockets = GateSockets::open(request.policy.has_list()).map_err(step("listen for the gate"))?;
+        let place = GatePlace::Machine;
+        start_gate(request, GateParts { sockets, kept: None, shut, place }, &mut record)?;
     }
-    Ok(Attachment { tap, listener, _upheld: upkeep::uphold(&record.machine) })
+    Ok(Attachment { tap, listener, _upheld: Some(upkeep::uphold(&machine)) })
 }
 
 impl NamespaceRequest {
@@ -135,30 +135,38 @@ impl NamespaceRequest {
     }
 }
 
-/// Starts the gate in the calling thread's namespace. Its sockets are opened here, because only root may listen on port 53.
-fn start_gate(
+/// What a gate needs beside the request.
+pub(super) struct GateParts {
+    /// Its sockets, which were opened before, because it may not listen on ports below 1024.
+    pub(super) sockets: GateSockets,
+    /// A socket that it keeps for a later process.
+    pub(super) kept: Option<OwnedFd>,
+    /// The ranges that are shut.
+    pub(super) shut: Vec<Prefix>,
+    /// The namespace that it connects from, which is the calling thread's.
+    pub(super) place: GatePlace,
+}
+
+/// Starts the gate.
+pub(super) fn start_gate(
     request: &NamespaceRequest,
-    shut: Vec<Prefix>,
+    parts: GateParts,
     record: &mut NetworkRecord,
 ) -> Result<(), NetworkError> {
-    let at = |port| SocketAddr::from((GATEWAY, port));
-    let questions = UdpSocket::bind(at(gate::PORT)).map_err(step("listen for questions"))?;
-    let listen = |port| TcpListener::bind(at(port)).map_err(step("listen for the gate"));
-    let mut sockets: Vec<OwnedFd> = vec![questions.into(), listen(gate::PORT)?.into()];
-    sockets.push(ledger_file(&request.run_dir).map_err(step("create the gate's ledger"))?.into());
-    if request.policy.leads_connections() {
-        sockets.push(listen(gate::STREAMS_PORT)?.into());
-    }
+    let GateParts { sockets, kept, shut, place } = parts;
+    let ledger = ledger_file(&request.run_dir).map_err(step("create the gate's ledger"))?.into();
+    let exceptions = request.reachable.iter().map(|thing| SocketAddrV4::new(thing.address(), thing.port()));
     let settings = GateSettings {
         access: Access {
             policy: request.policy.clone(),
             names: request.names.clone(),
-            addresses: request.reachable.iter().map(|thing| thing.address()).collect(),
+            exceptions: exceptions.collect(),
             shut,
         },
         dns: request.dns,
+        place,
     };
-    gate::start(&request.launcher, settings, &sockets, |pid| {
+    gate::start(&request.launcher, settings, ledger, sockets, kept, |pid| {
         record.gate = Some(ProcessId::of(pid, false)?);
         record.rewrite(&request.run_dir)
     })
@@ -175,11 +183,17 @@ fn enter_namespace() -> Result<(), NetworkError> {
     // work.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
         .map_err(step("make a network namespace"))?;
+    turn_ipv6_off()?;
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(step("turn forwarding on"))
+}
+
+/// Turns IPv6 off in the calling thread's namespace.
+pub(super) fn turn_ipv6_off() -> Result<(), NetworkError> {
     for kind in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{kind}/disable_ipv6");
         write_where_there(Path::new(&path), "1").map_err(step("turn IPv6 off"))?;
     }
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(step("turn forwarding on"))
+    Ok(())
 }
 
 /// Brings the host's end up and claims a transfer network for it. The route is the claim: the kernel refuses a second route
@@ -200,14 +214,23 @@ fn connect_host(host: &Netlink, link: &str) -> Result<Transfer, NetworkError> {
     Err(NetworkError::Full)
 }
 
-fn connect_namespace(inside: &Netlink, transfer: Transfer) -> Result<(), NetworkError> {
+/// Gives the card of a machine the address of the gateway, and brings it up, and the loopback.
+pub(super) fn connect_card(inside: &Netlink) -> Result<(), NetworkError> {
     let index = |name| inside.index(name).map_err(step("find a link of the namespace"));
     inside.bring_up(index("lo")?).map_err(step("bring the loopback up"))?;
     let card = index(TAP)?;
     inside.set_mac(card, GATEWAY_MAC).map_err(step("name the card"))?;
     inside.add_address(card, GATEWAY, GUEST_PREFIX).map_err(step("give the card an address"))?;
-    inside.bring_up(card).map_err(step("bring the card up"))?;
-    let uplink = index(UPLINK)?;
+    inside.bring_up(card).map_err(step("bring the card up"))
+}
+
+/// Listens on the gateway's address in the calling thread's namespace.
+pub(super) fn listen_on_gateway(port: u16) -> Result<TcpListener, NetworkError> {
+    TcpListener::bind(SocketAddr::from((GATEWAY, port))).map_err(step("listen on the forwarded port"))
+}
+
+fn connect_uplink(inside: &Netlink, transfer: Transfer) -> Result<(), NetworkError> {
+    let uplink = inside.index(UPLINK).map_err(step("find a link of the namespace"))?;
     inside
         .add_address(uplink, transfer.namespace(), TRANSFER_PREFIX)
         .map_err(step("give the namespace an address"))?;

@@ -1,4 +1,5 @@
-//! Sends the few requests to the kernel's network configuration that create and remove a VM's network.
+//! Sends the few requests to the kernel's network configuration that create and remove a VM's network, and that tell which
+//! addresses are this host's.
 //!
 //! Message formats: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h`. A socket belongs to
 //! the network namespace that its thread was in when it was opened, even if the thread enters another one later.
@@ -151,6 +152,21 @@ impl Netlink {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of routes has no end"))
     }
 
+    /// Returns true if this host delivers packets to an address to itself, or to all hosts of a network. The kernel decides it by
+    /// its routes, as it does when a program connects.
+    pub(super) fn is_delivered_here(&self, address: Ipv4Addr) -> io::Result<bool> {
+        let mut message = Message::new(libc::RTM_GETROUTE, 0);
+        message.bytes(&[libc::AF_INET as u8, 32, 0, 0, 0, 0, 0, 0]).bytes(&[0; 4]);
+        message.attribute(libc::RTA_DST, &address.octets());
+        let answer = self.exchange(message)?;
+        let body = answer.get(HEADER..).unwrap_or_default();
+        // An answer to an earlier question must never be taken for that to this one.
+        match (body.get(7), destination(body)) {
+            (Some(&kind), Some(to)) if to == address => Ok(kind != libc::RTN_UNICAST),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     /// Asks for lists of the requested routes alone. Kernels before 4.20 cannot do this, and send all routes.
     fn ask_for_exact_lists(&self) {
         let on: libc::c_int = 1;
@@ -236,6 +252,11 @@ fn local_route(body: &[u8]) -> Option<Prefix> {
     if table != libc::RT_TABLE_LOCAL {
         return None;
     }
+    destination(body).map(|address| Prefix::of(address, length))
+}
+
+/// Returns the destination of a route.
+fn destination(body: &[u8]) -> Option<Ipv4Addr> {
     let mut attributes = body.get(ROUTE_HEADER..)?;
     loop {
         // Length and kind, two bytes each, then the value.
@@ -243,7 +264,7 @@ fn local_route(body: &[u8]) -> Option<Prefix> {
         let kind = u16::from_ne_bytes([*attributes.get(2)?, *attributes.get(3)?]);
         if kind == libc::RTA_DST {
             let address: [u8; 4] = attributes.get(4..end)?.try_into().ok()?;
-            return Some(Prefix::of(address.into(), length));
+            return Some(address.into());
         }
         attributes = attributes.get(end.next_multiple_of(4)..)?;
     }

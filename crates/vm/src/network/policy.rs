@@ -3,7 +3,7 @@
 //! Two walls hold each decision. The packet filter of the machine's namespace holds addresses ([`super::rules`]); the machine's
 //! gate holds names ([`super::gate`]), because no address says by which name it was found.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,8 +62,8 @@ impl NetworkPolicy {
         }
     }
 
-    /// Returns true if the rules lead the machine's connections to its gate, which compares them with a list.
-    pub(crate) fn leads_connections(&self) -> bool {
+    /// Returns true if the machine's connections are compared with a list, which its gate does.
+    pub(crate) fn has_list(&self) -> bool {
         match self {
             Self::None | Self::Allow(_) | Self::Audit(_) => true,
             Self::Guarded | Self::Open => false,
@@ -94,6 +94,23 @@ pub(crate) enum Verdict {
     NoIpv6,
 }
 
+/// A decision about a connection by its address and port alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// It is let through.
+    Open,
+    /// The address is one that no guarded machine reaches.
+    Shut,
+    /// The name by which the machine has found the address decides.
+    ByName,
+}
+
+/// Returns true if no connection of a machine can mean this address: it is the caller's own host, any host, or many of them. A
+/// gate that makes its connections from the host must not make any to it, whatever the policy.
+pub(crate) fn is_nowhere(address: Ipv4Addr) -> bool {
+    address.octets()[0] == 0 || address.is_loopback() || address.is_multicast() || address.is_broadcast()
+}
+
 /// Everything that decides about the destinations of one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Access {
@@ -101,8 +118,8 @@ pub(crate) struct Access {
     pub(crate) policy: NetworkPolicy,
     /// Host names of its forge and of its proxies, in lower case.
     pub(crate) names: Vec<String>,
-    /// Addresses of its forge and of its proxies, which it reaches even if they are private.
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// Addresses and ports of its forge and of its proxies, which it reaches even if they are private.
+    pub(crate) exceptions: Vec<SocketAddrV4>,
     /// The ranges that are shut on this host, its own addresses included.
     pub(super) shut: Vec<Prefix>,
 }
@@ -117,7 +134,8 @@ impl Access {
             IpAddr::V4(address) => address,
             IpAddr::V6(_) => return Verdict::NoIpv6,
         };
-        if self.addresses.contains(&address) || self.policy == NetworkPolicy::Open {
+        let is_exception = self.exceptions.iter().any(|exception| *exception.ip() == address);
+        if is_exception || self.policy == NetworkPolicy::Open {
             return Verdict::Allowed;
         }
         let list = self.policy.list();
@@ -132,6 +150,37 @@ impl Access {
         }
         let is_listed = list.is_none() || name.is_some_and(|name| self.lists(name));
         if is_listed { Verdict::Allowed } else { Verdict::Unlisted }
+    }
+
+    /// Decides about a connection by its address and port, as far as these decide. `is_own` says that the address is one of the
+    /// host's, from which the gate makes the connection.
+    ///
+    /// Rules hold the same decisions if the gate is in the machine's namespace. If it is not, nothing else holds them.
+    pub(crate) fn passage(&self, to: SocketAddrV4, is_own: bool) -> Passage {
+        let (address, port) = (*to.ip(), to.port());
+        if is_nowhere(address) {
+            return Passage::Shut;
+        }
+        if self.exceptions.contains(&to) {
+            return Passage::Open;
+        }
+        if is_own {
+            return Passage::Shut;
+        }
+        let mut networks = self.policy.entries().iter().filter_map(AllowEntry::network);
+        if networks.any(|(network, ports)| ranges::contain(&[network], address) && ports.contain(port)) {
+            return Passage::Open;
+        }
+        let is_shut = match self.policy {
+            // No name leads to the other ports of the forge's address.
+            NetworkPolicy::Guarded => ranges::contain(&self.shut, address),
+            _ => self.decide(address.into(), None) == Verdict::Shut,
+        };
+        match self.policy.has_list() {
+            _ if is_shut => Passage::Shut,
+            true => Passage::ByName,
+            false => Passage::Open,
+        }
     }
 
     /// Returns true if the gate may connect the machine to a port of an address that it has found by this name.
@@ -151,7 +200,7 @@ impl Access {
 
     /// Returns the reason why a list does not have a name; none if it has, or if the policy has no list.
     pub(crate) fn reason_of_name(&self, name: &str) -> Option<Reason> {
-        let has_list = self.policy.leads_connections();
+        let has_list = self.policy.has_list();
         (has_list && !self.lists(name)).then_some(Reason::Unlisted)
     }
 
@@ -169,11 +218,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const FORGE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 7, 7), 443);
+
     fn access(policy: NetworkPolicy) -> Access {
         Access {
             policy,
             names: vec!["ghes.example".to_owned()],
-            addresses: vec![Ipv4Addr::new(192, 168, 7, 7)],
+            exceptions: vec![FORGE],
             shut: ranges::shut(&[Prefix::of(Ipv4Addr::new(203, 0, 113, 1), 32)]),
         }
     }
@@ -287,6 +338,36 @@ mod tests {
         assert_eq!(access.decide(public.into(), Some("evil.example")), Verdict::Unlisted);
     }
 
+    fn at(address: impl Into<Ipv4Addr>, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(address.into(), port)
+    }
+
+    #[test]
+    fn the_forge_is_let_through_at_its_port_and_no_name_opens_its_other_ports_to_a_guarded_machine() {
+        let of = |policy: NetworkPolicy, port| access(policy).passage(at(*FORGE.ip(), port), false);
+        for policy in [NetworkPolicy::None, NetworkPolicy::Guarded, listed()] {
+            assert_eq!(of(policy.clone(), 443), Passage::Open);
+            assert_eq!(access(policy).passage(FORGE, true), Passage::Open, "it is on this host");
+        }
+        assert_eq!(of(NetworkPolicy::Guarded, 22), Passage::Shut);
+        assert_eq!(of(listed(), 22), Passage::ByName);
+    }
+
+    #[test]
+    fn a_listed_network_is_let_through_at_its_ports_unless_it_is_this_host() {
+        let access = access(listed());
+        for (to, is_own, passage) in [
+            (at([10, 1, 2, 3], 5432), false, Passage::Open),
+            (at([10, 1, 2, 3], 5432), true, Passage::Shut),
+            (at([10, 1, 2, 3], 22), false, Passage::ByName),
+            (at([10, 2, 2, 3], 5432), false, Passage::Shut),
+            (at([198, 51, 100, 7], 443), false, Passage::ByName),
+            (at([198, 51, 100, 7], 443), true, Passage::Shut),
+        ] {
+            assert_eq!(access.passage(to, is_own), passage, "{to} {is_own}");
+        }
+    }
+
     #[test]
     fn an_open_machine_reaches_private_addresses_too() {
         assert_eq!(decide(NetworkPolicy::Open, "10.1.2.3"), Verdict::Allowed);
@@ -319,7 +400,49 @@ mod tests {
                 (first..=last).contains(&address)
             });
             let is_allowed = access.decide(address.into(), None) == Verdict::Allowed;
-            prop_assert_eq!(is_allowed, !is_shut || access.addresses.contains(&address));
+            prop_assert_eq!(is_allowed, !is_shut || address == *FORGE.ip());
+        }
+
+        #[test]
+        fn by_its_address_alone_a_guarded_machine_reaches_what_is_not_shut_and_not_the_hosts_and_its_forge(
+            address in prop_oneof![3 => addresses(), 1 => Just(*FORGE.ip())],
+            port in prop_oneof![Just(443), any::<u16>()],
+            is_own: bool,
+        ) {
+            let access = access(NetworkPolicy::Guarded);
+            let is_shut = access.shut.iter().any(|prefix| {
+                let (first, last) = prefix.ends();
+                (first..=last).contains(&address)
+            });
+            let to = SocketAddrV4::new(address, port);
+            let expected = if to == FORGE || !(is_shut || is_own) { Passage::Open } else { Passage::Shut };
+            prop_assert_eq!(access.passage(to, is_own), expected);
+        }
+
+        #[test]
+        fn no_policy_and_no_exception_opens_a_connection_to_the_gates_own_host_or_to_all_hosts(
+            first in prop_oneof![Just(0_u8), Just(127), 224..240_u8], rest: [u8; 3], port: u16,
+        ) {
+            let address = Ipv4Addr::new(first, rest[0], rest[1], rest[2]);
+            let to = SocketAddrV4::new(address, port);
+            let list: AllowEntry = format!("{address}:*").parse().expect("an entry");
+            for policy in [
+                NetworkPolicy::None,
+                NetworkPolicy::Guarded,
+                NetworkPolicy::Allow(vec![list.clone()]),
+                NetworkPolicy::Audit(vec![list]),
+            ] {
+                let access = Access { exceptions: vec![to], ..access(policy) };
+                prop_assert_eq!(access.passage(to, false), Passage::Shut);
+            }
+        }
+
+        #[test]
+        fn an_address_of_the_host_is_let_through_for_its_forge_alone(address in addresses(), port: u16) {
+            for policy in [NetworkPolicy::None, NetworkPolicy::Guarded, listed()] {
+                let passage = access(policy).passage(SocketAddrV4::new(address, port), true);
+                prop_assert_eq!(passage == Passage::Open, (address, port) == (*FORGE.ip(), FORGE.port()));
+            }
         }
 
         #[test]

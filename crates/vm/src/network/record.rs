@@ -21,9 +21,9 @@ const RECORD: &str = "network.json";
 /// disappears with the last process that holds its card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NetworkRecord {
-    /// The machine in the host's rules.
+    /// The machine in the host's rules; none if the host has none for it, because dayfly was not root.
     #[serde(flatten)]
-    pub(super) machine: HostMachine,
+    pub(super) machine: Option<HostMachine>,
     /// The policy, by which its account is judged.
     #[serde(default)]
     pub(super) policy: NetworkPolicy,
@@ -38,7 +38,7 @@ pub(super) struct NetworkRecord {
 impl NetworkRecord {
     /// Returns the judge of packets that the machine's rules have counted.
     pub(super) fn judge(&self) -> Judge<'_> {
-        let reachable = self.machine.reachable.iter();
+        let reachable = self.machine.iter().flat_map(|machine| &machine.reachable);
         let exceptions = reachable.map(|thing| (thing.address(), thing.port())).collect();
         Judge { policy: &self.policy, exceptions, shut: &self.shut }
     }
@@ -89,14 +89,16 @@ pub(crate) fn remove(run_dir: &Path) -> Result<Option<PathBuf>, NetworkError> {
 fn remove_recorded(run_dir: &Path, record: &NetworkRecord) -> Result<(), NetworkError> {
     // This ends the gate. It exits with the machine's card too, but the card may still be open.
     account::close(run_dir, record).map_err(step("close the account of the machine"))?;
-    let link = &record.machine.link;
+    // The kernel removes the rest with the card.
+    let Some(machine) = &record.machine else { return Ok(()) };
+    let link = &machine.link;
     let _lock = lock::acquire()?;
     // This removes both ends, and with them the route that reserves their addresses.
     Netlink::open().and_then(|netlink| netlink.delete(link)).map_err(step("remove the link"))?;
     let links = forwarding::links().map_err(step("list this host's links"))?;
     if links.iter().any(|link| link.starts_with(rules::LINK_PREFIX)) {
         // This fails if the rules were flushed meanwhile, because then the exceptions are gone too.
-        if let Err(error) = nft::run("this host", &rules::forget(&record.machine)) {
+        if let Err(error) = nft::run("this host", &rules::forget(machine)) {
             tracing::debug!("{error}");
         }
     } else {

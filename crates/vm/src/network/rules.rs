@@ -117,7 +117,7 @@ impl NamespaceRules<'_> {
                 "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 goto names"
             );
         }
-        if self.policy.leads_connections() {
+        if self.policy.has_list() {
             let _ = write!(
                 rules,
                 "\n    iifname \"{TAP}\" ip saddr {GUEST} ip daddr {GATEWAY} tcp dport {STREAMS_PORT} goto led"
@@ -188,7 +188,7 @@ impl NamespaceRules<'_> {
     /// Returns the rules for the connections that the gate makes for the guest. The gate has judged them, and the shut ranges
     /// stay shut even if it errs. An audit has none.
     fn output_of_connections(&self) -> String {
-        if !self.policy.leads_connections() {
+        if !self.policy.has_list() {
             return String::new();
         }
         let shut = match self.policy.only_records() {
@@ -219,7 +219,7 @@ impl NamespaceRules<'_> {
     }
 
     fn led_connections(&self) -> String {
-        if !self.policy.leads_connections() {
+        if !self.policy.has_list() {
             return String::new();
         }
         let mut rules = String::new();
@@ -265,16 +265,9 @@ fn count(set: &str, side: Side) -> String {
     format!("meta l4proto {{ tcp, udp }} update @{set} {{ ip {address} . meta l4proto . th {port} counter }}")
 }
 
-/// Returns the rules in a VM's namespace. The card must exist before they are set.
-///
-/// The chain `ingress` lets the guest's own address pass, because each other sender would get an entry in the table of
-/// neighbours, which all namespaces of a host share.
-pub(super) fn namespace(rules: &NamespaceRules<'_>) -> String {
-    let (input, out, output) = (rules.input(), rules.out(), rules.output());
-    let prerouting = rules.prerouting();
-    let [sent, received, denied] = [SENT, RECEIVED, DENIED].map(counting_set);
-    let (count_sent, count_denied) = (count(SENT, Side::Destination), count(DENIED, Side::Destination));
-    let count_received = count(RECEIVED, Side::Source);
+/// Returns the table that lets packets of the guest's own address pass alone, because each other sender would get an entry in the
+/// table of neighbours, which all namespaces of a host share.
+fn ingress() -> String {
     format!(
         "table netdev dayfly {{
   chain ingress {{
@@ -283,7 +276,19 @@ pub(super) fn namespace(rules: &NamespaceRules<'_>) -> String {
     arp saddr ip {GUEST} accept
   }}
 }}
-table ip dayfly {{
+"
+    )
+}
+
+/// Returns the rules in a VM's namespace. The card must exist before they are set.
+pub(super) fn namespace(rules: &NamespaceRules<'_>) -> String {
+    let (input, out, output) = (rules.input(), rules.out(), rules.output());
+    let prerouting = rules.prerouting();
+    let [sent, received, denied] = [SENT, RECEIVED, DENIED].map(counting_set);
+    let (count_sent, count_denied) = (count(SENT, Side::Destination), count(DENIED, Side::Destination));
+    let count_received = count(RECEIVED, Side::Source);
+    format!(
+        "{}table ip dayfly {{
 {sent}{received}{denied}  chain names {{
     ct state new ct count over {CONNECTIONS_MAX} drop
     accept
@@ -332,7 +337,53 @@ table ip dayfly {{
     oifname \"{UPLINK}\" masquerade
   }}
 }}
-"
+",
+        ingress()
+    )
+}
+
+/// Returns the rules in the namespace of a VM's network that is made without root, whose only way out are the sockets of the gate
+/// and the forwarded port. The card must exist before they are set.
+///
+/// What is no TCP is led to the gateway too, where no rule accepts it: the guest is told so at once, and nothing is forwarded.
+pub(super) fn gated(forward: Option<u16>) -> String {
+    let guest = format!("iifname \"{TAP}\" ip saddr {GUEST} ip daddr");
+    let forwarded =
+        forward.map_or_else(String::new, |port| format!("\n    {guest} {GATEWAY} tcp dport {port} accept"));
+    format!(
+        "{}table ip dayfly {{
+  chain led {{
+    ct state new limit rate over {CONNECTIONS_PER_SECOND_MAX}/second burst {NAMES_MAX} packets drop
+    ct state new ct count over {CONNECTIONS_MAX} drop
+    accept
+  }}
+  chain names {{
+    ct state new ct count over {CONNECTIONS_MAX} drop
+    accept
+  }}
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    {guest} {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 goto names
+    {guest} {GATEWAY} tcp dport {STREAMS_PORT} goto led{forwarded}
+    iifname \"{TAP}\" ip daddr {GATEWAY} reject with icmp type admin-prohibited
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+  }}
+  chain output {{
+    type filter hook output priority filter; policy drop;
+    ct state established,related accept
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname \"{TAP}\" ip saddr {GUEST} meta l4proto {{ tcp, udp }} th dport 53 dnat to {GATEWAY}
+    {guest} != {GATEWAY} meta l4proto tcp dnat to {GATEWAY}:{STREAMS_PORT}
+    {guest} != {GATEWAY} dnat to {GATEWAY}
+  }}
+}}
+",
+        ingress()
     )
 }
 
@@ -457,6 +508,18 @@ mod tests {
     #[test]
     fn an_open_guest_has_no_gate_and_no_shut_range() {
         insta::assert_snapshot!(rules_of(NetworkPolicy::Open));
+    }
+
+    #[test]
+    fn a_guest_without_roots_rules_reaches_its_gate_and_the_forwarded_port_alone() {
+        insta::assert_snapshot!(gated(Some(4321)));
+        assert_eq!(
+            gated(None),
+            gated(Some(4321))
+                .lines()
+                .filter(|line| !line.contains("4321"))
+                .fold(String::new(), |all, line| all + line + "\n")
+        );
     }
 
     #[test]

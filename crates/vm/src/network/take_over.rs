@@ -17,13 +17,14 @@ use super::address::GATEWAY;
 use super::error::step;
 use super::record::NetworkRecord;
 use super::{Attachment, NetworkError, account, upkeep};
-use crate::machine::record::Found;
+use crate::machine::record::{Found, ProcessId};
 
 /// The file of a tap device, as `/proc/PID/fd` names it.
 const TUN: &str = "/dev/net/tun";
 
 /// Takes over the network of a machine, so that this process keeps its rules and serves its forwarded port; none if the machine
-/// has no network of its own. The namespace has no name, so it is found through the machine's card, which its process holds.
+/// has no network of its own. The namespace has no name, so it is found through the machine's card, which its process holds. Without
+/// root, this process may not enter it, and takes the port from the gate.
 pub(crate) fn take_over(
     run_dir: &Path,
     (pid, process): (u32, &OwnedFd),
@@ -35,11 +36,15 @@ pub(crate) fn take_over(
     let number = card_of(pid).map_err(step("find the machine's card"))?;
     let tap = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
         .map_err(step("share the machine's card"))?;
+    let Some(machine) = &record.machine else {
+        let listener = forward.and_then(|port| listener_of_gate(&record, port));
+        return Ok(Some(Attachment { tap, listener, _upheld: None }));
+    };
     let listener = forward.map(|port| listen_in_namespace(&tap, port)).transpose()?;
     let namespace = namespace_of(&tap).map_err(step("find the machine's namespace"))?;
-    account::hold(&record.machine.link, namespace);
+    account::hold(&machine.link, namespace);
     upkeep::start().map_err(step("start a thread"))?;
-    let _upheld = upkeep::uphold(&record.machine);
+    let _upheld = Some(upkeep::uphold(machine));
     Ok(Some(Attachment { tap, listener, _upheld }))
 }
 
@@ -51,6 +56,37 @@ fn card_of(pid: u32) -> io::Result<RawFd> {
             && let Some(number) = path.file_name().and_then(|name| name.to_str()?.parse().ok())
         {
             return Ok(number);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Takes the listener on the forwarded port from the gate, which keeps it; none if the gate does not live.
+fn listener_of_gate(record: &NetworkRecord, port: u16) -> Option<TcpListener> {
+    let found = match &record.gate {
+        Some(gate) => find_listener(gate, port),
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    // An error of the take-over would cost the machine, which may not need the port any more.
+    found.inspect_err(|error| tracing::warn!("a machine reaches its forge no more: {error}")).ok()
+}
+
+fn find_listener(gate: &ProcessId, port: u16) -> io::Result<TcpListener> {
+    let process = gate.open()?.ok_or(io::ErrorKind::NotFound)?;
+    for entry in fs::read_dir(gate.descriptors())? {
+        let path = entry?.path();
+        let is_socket =
+            fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"));
+        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let Some(number) = number.filter(|_| is_socket) else { continue };
+        // The gate may have closed it meanwhile.
+        let Ok(socket) = rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        let is_listener = rustix::net::sockopt::socket_acceptconn(&socket).unwrap_or_default();
+        let listener = TcpListener::from(socket);
+        if is_listener && listener.local_addr().is_ok_and(|own| own == SocketAddr::from((GATEWAY, port))) {
+            return Ok(listener);
         }
     }
     Err(io::ErrorKind::NotFound.into())

@@ -13,7 +13,7 @@ const LINKS: &str = "/sys/class/net";
 /// own.
 pub(crate) fn traffic(run_dir: &Path) -> Option<(u64, u64)> {
     let Ok(Found::Record(record)) = NetworkRecord::read(run_dir) else { return None };
-    of_link(Path::new(LINKS), &record.machine.link)
+    of_link(Path::new(LINKS), &record.machine?.link)
 }
 
 fn of_link(links: &Path, link: &str) -> Option<(u64, u64)> {

@@ -34,7 +34,7 @@ pub(super) fn run(places: &Places, args: &NetSuggestArgs) -> Result<Outcome> {
     })?;
     if runs.is_empty() {
         return Err(Failure::cannot(format!("no run of a pool {} has a record of its network", args.pool)).hint(
-            "set network = \"audit\" in the pool, and let jobs run; a record needs root and the driver qemu",
+            "set network = \"audit\" in the pool, and let jobs run; a record needs the driver qemu, and a network of its own for each machine (dayfly doctor)",
         ));
     }
     let suggestion = suggest(&args.pool, &runs);

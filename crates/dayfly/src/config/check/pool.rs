@@ -167,7 +167,7 @@ fn require(table: &mut Table<'_, '_>) {
     if require.is_empty() {
         return;
     }
-    let required = || walls::require(None, driver.unwrap_or(DriverKind::Qemu), require);
+    let required = || walls::require(None, driver.unwrap_or(DriverKind::Qemu), require, None);
     if driver.is_some_and(|driver| driver != DriverKind::Qemu) {
         let _ = table.take("require", required());
     } else {

@@ -13,7 +13,7 @@ use crate::fork::parts;
 use crate::machine::spawn::Recipe;
 use crate::machine::{KeptVmm, StartError, Vm, disks, record, restore};
 use crate::network::{self, NetworkPolicy};
-use crate::spec::Network;
+use crate::spec::{Egress, Network};
 use crate::vm_host::VmHost;
 use crate::vmm::{self, Boot, DescriptorRole, NetworkCard, Platform, VmmFiles, VmmNeeds};
 use crate::walls::{self, WallsMissing};
@@ -35,10 +35,12 @@ pub enum ThawError {
         path: PathBuf,
     },
     /// Its network card is of another kind than this process gives machines.
-    #[error("the machine was started by {user}, so only {user} can thaw it")]
-    OtherUser {
-        /// The user that it was started by.
-        user: &'static str,
+    #[error(
+        "the machine had {card}, and only a dayfly that gives machines such a one can thaw it (dayfly doctor)"
+    )]
+    OtherCard {
+        /// The network that it had.
+        card: &'static str,
     },
     /// Its pool requires walls that this host cannot put up any more.
     #[error(transparent)]
@@ -48,10 +50,10 @@ pub enum ThawError {
     Start(#[from] StartError),
 }
 
-fn user(card: NetworkCard) -> &'static str {
+fn card_of(card: NetworkCard) -> &'static str {
     match card {
-        NetworkCard::Tap => "root",
-        NetworkCard::User => "a user other than root",
+        NetworkCard::Tap => "a network of its own",
+        NetworkCard::User => "the network of its host",
     }
 }
 
@@ -65,12 +67,19 @@ pub async fn thaw(host: &VmHost, kept: &LockedMachine, has_network: bool) -> Res
     let (machine, run_dir) = (kept.machine(), kept.run_dir());
     let (about, vmm) = (&machine.manifest().about, &machine.manifest().vmm);
     let platform = platform(host.qemu.as_deref(), vmm)?;
-    walls::require(Some(platform.program()), DriverKind::Qemu, &about.require)?;
+    network::look_for_obstacles(&host.launcher).await;
     let policy = if has_network { about.network.clone() } else { NetworkPolicy::None };
+    let of_network = Some((&policy, &host.launcher));
+    walls::require(Some(platform.program()), DriverKind::Qemu, &about.require, of_network)?;
     let network = Network::new(policy, about.dns);
+    let network = match vmm.card {
+        // Nothing is shut more than the VMM's own network in an empty namespace.
+        NetworkCard::User if !has_network => Network { egress: Egress::Shut, ..network },
+        NetworkCard::User | NetworkCard::Tap => network,
+    };
     // The guest has agreed with a card of this kind on offloading.
-    if network::card(&network) != vmm.card {
-        return Err(ThawError::OtherUser { user: user(vmm.card) });
+    if network::card(&network, &host.launcher) != vmm.card {
+        return Err(ThawError::OtherCard { card: card_of(vmm.card) });
     }
     let io_error = |what, path: &Path| {
         let path = path.to_owned();

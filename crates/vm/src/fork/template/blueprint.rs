@@ -8,6 +8,7 @@ use super::{WarmUp, key};
 use crate::machine::StartError;
 use crate::network;
 use crate::spec::{Machine, Network, QemuSettings};
+use crate::vm_host::VmHost;
 use crate::vmm::{self, Boot, Platform, VmmNeeds};
 use dayfly_host::digest::digest_of_program;
 use dayfly_image::Image;
@@ -27,12 +28,15 @@ pub(crate) struct Blueprint {
     pub(crate) user: String,
     /// The network of the warm-up, which reaches no forge.
     pub(crate) network: Network,
+    /// The DNS server of the warm-up.
+    pub(crate) dns: Option<Ipv4Addr>,
     pub(crate) warm_up: Option<WarmUp>,
 }
 
 impl Blueprint {
-    /// Returns the blueprint for machines of this kind.
+    /// Returns the blueprint for machines of this kind on a host.
     pub(crate) fn of(
+        host: &VmHost,
         machine: &Machine,
         settings: &QemuSettings,
         user: &str,
@@ -40,7 +44,7 @@ impl Blueprint {
         platform: Platform,
         network: &Network,
     ) -> Result<Self, StartError> {
-        let card = network::card(network);
+        let card = network::card(network, &host.launcher);
         let digest = |path: &Path| {
             let io_error = |source| StartError::Io { what: "read", path: path.to_owned(), source };
             digest_of_program(path).map_err(io_error)
@@ -67,6 +71,7 @@ impl Blueprint {
             user,
             warm_up: warm_up.as_ref().map(|warm_up| (warm_up.script.as_str(), &network.egress)),
         });
+        let network = Network { forward: None, allow: Vec::new(), names: Vec::new(), ..network.clone() };
         Ok(Self {
             id,
             image: settings.image.clone(),
@@ -76,13 +81,9 @@ impl Blueprint {
             memory_mib: machine.memory_mib,
             disk_mib: settings.disk_mib,
             user: user.to_owned(),
-            network: Network { forward: None, allow: Vec::new(), names: Vec::new(), ..network.clone() },
+            dns: network::name_server(&network, &host.launcher),
+            network,
             warm_up,
         })
-    }
-
-    /// Returns the DNS server of the warm-up.
-    pub(crate) fn dns(&self) -> Option<Ipv4Addr> {
-        network::name_server(&self.network)
     }
 }

@@ -209,7 +209,7 @@ impl TemplateBuild {
         }
         self.send(&HostMessage::Prepare(Prepare {
             user: blueprint.user.clone(),
-            dns: blueprint.dns(),
+            dns: blueprint.dns,
             warm_up: blueprint.warm_up.as_ref().map(|warm_up| warm_up.script.clone()),
             warm_up_limit_s: self.limits.warm_up.as_secs(),
         }));

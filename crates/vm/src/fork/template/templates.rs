@@ -12,6 +12,7 @@ use super::{Preparing, make};
 use crate::check;
 use crate::machine::StartError;
 use crate::mount::Mount;
+use crate::network;
 use crate::spec::{Driver, Machine, Network};
 use crate::vm_host::VmHost;
 use crate::vmm::probe;
@@ -343,7 +344,9 @@ pub(in crate::fork) async fn blueprints(
         return Ok(Forkable::Never { reason: Some(reason) });
     }
     let platform = probe::resolve(host, settings, &machine.guest_binary).await?;
-    let with = |warm_up| Blueprint::of(machine, settings, &template.user, warm_up, platform.clone(), network);
+    network::look_for_obstacles(&host.launcher).await;
+    let with =
+        |warm_up| Blueprint::of(host, machine, settings, &template.user, warm_up, platform.clone(), network);
     let mut all = vec![with(template.warm_up.clone())?];
     if template.warm_up.is_some() {
         all.push(with(None)?);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ledger::Book;
 use super::message::{NoQuery, Outcome, Query, Reply, kind};
+use super::rate::Rate;
 use super::resolved::Resolved;
 use crate::network::policy::{Access, Verdict};
 use crate::network::used::Reason;
@@ -29,9 +30,10 @@ const UDP_REPLY_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Forwarder {
     access: Arc<Access>,
-    resolved: Arc<Mutex<Resolved>>,
+    resolved: Option<Arc<Mutex<Resolved>>>,
     book: Book,
     server: SocketAddr,
+    rate: Mutex<Rate>,
 }
 
 /// The fate of a question.
@@ -44,15 +46,15 @@ enum Plan {
 }
 
 impl Forwarder {
-    /// Returns a forwarder to this DNS server, which writes the names into the ledger, and remembers the addresses that it
-    /// answers with if connections are led to the gate.
+    /// Returns a forwarder to this DNS server, which writes the names into the ledger, and the addresses that it answers with into
+    /// `resolved`, if connections are led to the gate.
     pub(super) fn new(
         access: Arc<Access>,
-        resolved: Arc<Mutex<Resolved>>,
+        resolved: Option<Arc<Mutex<Resolved>>>,
         book: Book,
         server: SocketAddr,
     ) -> Self {
-        Self { access, resolved, book, server }
+        Self { access, resolved, book, server, rate: Mutex::new(Rate::new(std::time::Instant::now())) }
     }
 
     /// Returns the answer to a message; none if it deserves none.
@@ -69,6 +71,12 @@ impl Forwarder {
             }
             return Some(query.ends(outcome));
         }
+        let is_admitted =
+            self.rate.lock().unwrap_or_else(PoisonError::into_inner).admits(std::time::Instant::now());
+        if !is_admitted {
+            // Its client asks again.
+            return None;
+        }
         let Ok(reply) = ask(self.server, &query).await else { return Some(query.ends(Outcome::Failed)) };
         if !self.is_fit(&query, &reply) {
             reason = Some(Reason::Shut);
@@ -77,8 +85,8 @@ impl Forwarder {
         if reason.is_some() && !self.access.policy.only_records() {
             return Some(query.ends(Outcome::NoName));
         }
-        if self.access.policy.leads_connections() {
-            let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(resolved) = &self.resolved {
+            let mut resolved = resolved.lock().unwrap_or_else(PoisonError::into_inner);
             resolved.insert(&query.name, &reply.addresses, reply.lifetime, std::time::Instant::now());
         }
         Some(query.answer(&reply, is_udp))
@@ -161,9 +169,10 @@ mod tests {
     use crate::network::ranges;
 
     fn forwarder(policy: NetworkPolicy, server: SocketAddr) -> Forwarder {
-        let (names, addresses) = (vec!["ghes.example".to_owned()], vec![Ipv4Addr::new(192, 168, 7, 7)]);
-        let access = Access { policy, names, addresses, shut: ranges::shut(&[]) };
-        Forwarder::new(Arc::new(access), Arc::default(), Book::default(), server)
+        let exceptions = vec!["192.168.7.7:443".parse().expect("an address")];
+        let names = vec!["ghes.example".to_owned()];
+        let access = Access { policy, names, exceptions, shut: ranges::shut(&[]) };
+        Forwarder::new(Arc::new(access), None, Book::default(), server)
     }
 
     /// Starts a DNS server that answers every question with these addresses, by UDP with as many as fit.

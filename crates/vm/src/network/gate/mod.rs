@@ -1,5 +1,5 @@
 //! The gate of a machine's network: the process that resolves names for it, and passes its connections on if its policy is a
-//! list.
+//! list, or if dayfly does not run as root.
 //!
 //! ```text
 //!   guest ── any address, port 53 ── tap0 ─ rules ── 10.0.2.2:53 ── gate ── eg0 ── DNS server
@@ -17,6 +17,11 @@
 //! the list allows it ([`streams`]). A guest that took such a gate over would win all addresses that are not shut;
 //! with an audit, it reaches all that the gate reaches anyway.
 //!
+//! Without root, the gate is in the namespace of this host, with sockets of the machine's ([`GatePlace::Host`]). The machine's
+//! namespace has no way out, so the rules lead all connections to the gate, which decides about each of them by the policy
+//! ([`Access::passage`]) and the host's routes ([`routes`]), and makes its own from this host. A guest that took such a gate over
+//! would win all that this host reaches.
+//!
 //! The gate has no cache, because its DNS server has one.
 
 mod first_words;
@@ -24,8 +29,11 @@ mod forwarder;
 pub(super) mod ledger;
 mod message;
 mod metered;
+mod rate;
 mod resolved;
+mod routes;
 mod server;
+mod sockets;
 mod streams;
 
 use std::io;
@@ -35,8 +43,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::net::RecvFlags;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +55,8 @@ use crate::machine::record::ProcessId;
 use forwarder::Forwarder;
 use ledger::{Book, Writer};
 use resolved::Resolved;
+use routes::Routes;
+pub(super) use sockets::GateSockets;
 use streams::Streams;
 #[cfg(test)]
 pub(super) use {first_words::tests as hellos, message::tests as messages};
@@ -62,9 +71,6 @@ const TERM_LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const EXIT_LIMIT: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// Time between two looks at the card, in case the kernel's message about its end was lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// The group of messages about links (`RTMGRP_LINK` of linux/rtnetlink.h).
-const LINKS: u32 = 1;
-
 /// The settings of a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GateSettings {
@@ -72,33 +78,57 @@ pub(crate) struct GateSettings {
     pub(super) access: Access,
     /// The DNS server.
     pub(super) dns: Ipv4Addr,
+    /// The place of the gate.
+    pub(super) place: GatePlace,
+}
+
+/// The namespace from which a gate asks and connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GatePlace {
+    /// That of its machine, whose rules hold addresses.
+    Machine,
+    /// That of this host. The gate holds addresses too.
+    Host,
+}
+
+impl GateSettings {
+    /// Returns true if the rules lead connections to the gate.
+    fn has_connections(&self) -> bool {
+        self.place == GatePlace::Host || self.access.policy.has_list()
+    }
 }
 
 /// A gate that can serve.
 #[derive(Debug)]
 pub(crate) struct Gate {
     settings: GateSettings,
-    /// The socket for questions by UDP.
-    questions: OwnedFd,
-    /// The listener for questions by TCP.
-    questions_by_tcp: OwnedFd,
     /// The file of its ledger.
     ledger: OwnedFd,
-    /// The listener for connections, if the policy is a list.
-    connections: Option<OwnedFd>,
-    /// The kernel's messages about the links of the machine's network.
-    links: OwnedFd,
+    sockets: GateSockets,
+    /// A socket of the machine's namespace, by which its card is looked for.
+    asking: OwnedFd,
+    /// The routes of this host, if the gate connects from it.
+    routes: Option<Routes>,
+    /// Sockets that a later process of dayfly takes from it.
+    kept: Vec<OwnedFd>,
 }
 
-/// Starts a gate in the calling thread's namespace. `record` stores its process id before it serves. Takes some milliseconds.
+/// Starts a gate in the calling thread's namespace, with the file of its ledger, its sockets, and others that it keeps. `record`
+/// stores its process id before it serves. Takes some milliseconds.
 pub(super) fn start(
     launcher: &Launcher,
     settings: GateSettings,
-    sockets: &[OwnedFd],
+    ledger: OwnedFd,
+    sockets: GateSockets,
+    kept: Option<OwnedFd>,
     record: impl FnOnce(u32) -> io::Result<()>,
 ) -> Result<(), LaunchError> {
     let order = LaunchOrder {
-        user: User::Own { group: None },
+        user: match settings.place {
+            GatePlace::Machine => User::Own { group: None },
+            GatePlace::Host => User::Same,
+        },
         network: NetworkPlace::Inherited,
         root: OwnRoot { files: Vec::new(), devices: Vec::new(), export: None },
         // Its ledger.
@@ -106,7 +136,9 @@ pub(super) fn start(
         task: Task::Gate(settings),
     };
     // Its output is not read: it outlives this process, and writes none.
-    launch::launch(launcher, &order, sockets, record).map(drop)
+    let descriptors: Vec<OwnedFd> =
+        std::iter::once(ledger).chain(sockets.into_descriptors()).chain(kept).collect();
+    launch::launch(launcher, &order, &descriptors, record).map(drop)
 }
 
 /// Returns true if a gate has exited.
@@ -136,30 +168,30 @@ pub(super) fn end(gate: &ProcessId) -> io::Result<()> {
 }
 
 impl Gate {
-    /// Returns a gate with these descriptors (the sockets for questions by UDP and by TCP, the file of its ledger, and the socket
-    /// for connections if the policy is a list), in the calling thread's namespace.
-    pub(crate) fn new(settings: GateSettings, sockets: Vec<OwnedFd>) -> io::Result<Self> {
+    /// Returns a gate with the descriptors of [`start`], in the namespace from which it connects.
+    pub(crate) fn new(settings: GateSettings, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let _ = rustix::thread::set_name(c"dayfly-gate");
-        let mut sockets = sockets.into_iter();
-        let (Some(questions), Some(questions_by_tcp), Some(ledger)) =
-            (sockets.next(), sockets.next(), sockets.next())
-        else {
+        let mut descriptors = descriptors.into_iter();
+        let ledger = descriptors.next();
+        let sockets = GateSockets::take(&mut descriptors, settings.has_connections());
+        let (Some(ledger), Some(sockets)) = (ledger, sockets) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let links = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        rustix::net::bind(&links, &SocketAddrNetlink::new(0, LINKS))?;
-        Ok(Self { settings, questions, questions_by_tcp, ledger, connections: sockets.next(), links })
+        let asking = sockets.questions.try_clone()?;
+        let routes = (settings.place == GatePlace::Host).then(Routes::open).transpose()?;
+        Ok(Self { settings, ledger, sockets, asking, routes, kept: descriptors.collect() })
     }
 
     /// Serves until the machine's card is gone, or until it is asked to end.
     pub(crate) fn serve(self) -> io::Result<()> {
-        let Self { settings, questions, questions_by_tcp, ledger, connections, links } = self;
+        let Self { settings, ledger, sockets, asking, routes, kept } = self;
+        let GateSockets { questions, questions_by_tcp, links, connections } = sockets;
         let (access, resolved) = (Arc::new(settings.access), Arc::<Mutex<Resolved>>::default());
         let (book, mut writer) = (Book::default(), Writer::new(ledger.into()));
         let server = SocketAddr::from((settings.dns, PORT));
-        let forwarder = Forwarder::new(Arc::clone(&access), Arc::clone(&resolved), book.clone(), server);
-        let streams = Streams::new(access, resolved, book.clone());
+        let remembered = connections.is_some().then(|| Arc::clone(&resolved));
+        let forwarder = Forwarder::new(Arc::clone(&access), remembered, book.clone(), server);
+        let streams = Streams::new(access, resolved, routes, book.clone());
         let passing = async {
             match connections {
                 Some(listener) => streams.serve(listener.into()).await,
@@ -172,21 +204,21 @@ impl Gate {
             tokio::select! {
                 served = server::serve(forwarder, questions.into(), questions_by_tcp.into()) => served,
                 served = passing => served,
-                gone = card_gone(links) => gone,
+                gone = card_gone(links, &asking) => gone,
                 kept = book.keep(&mut writer) => kept,
                 _ = asked_to_end.recv() => Ok(()),
             }
         });
         book.end(&mut writer);
+        drop(kept);
         served
     }
 }
 
-/// Waits until the card is gone from the calling thread's namespace. The gate holds no descriptor of it.
-async fn card_gone(links: OwnedFd) -> io::Result<()> {
+/// Waits until the card is gone from the namespace of these sockets. The gate holds no descriptor of it.
+async fn card_gone(links: OwnedFd, asking: &OwnedFd) -> io::Result<()> {
     let messages = crate::readiness::readable(links)?;
-    let asking = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    while rustix::net::netdevice::name_to_index(&asking, TAP).is_ok() {
+    while rustix::net::netdevice::name_to_index(asking, TAP).is_ok() {
         let Ok(ready) = tokio::time::timeout(LOOK_INTERVAL, messages.readable()).await else { continue };
         let mut ready = ready?;
         // The content does not matter, and neither does a message that was lost.

@@ -1,5 +1,6 @@
 //! Passes the connections of a guest with the policy `allow` on, if the name that the guest says is listed. With `audit`, it passes
-//! all of them on, and writes into the ledger which ones `allow` would refuse.
+//! all of them on, and writes into the ledger which ones `allow` would refuse. Without root, it also passes those of a guest with
+//! the policy `guarded` on, by their addresses alone.
 //!
 //! ```text
 //!   guest ── any address and port ── tap0 ─ rules ── 10.0.2.2:54 ── gate ── eg0 ── the address
@@ -24,8 +25,9 @@ use super::first_words::{self, FirstWords};
 use super::ledger::Book;
 use super::metered::Metered;
 use super::resolved::Resolved;
+use super::routes::Routes;
 use crate::network::address::GATEWAY;
-use crate::network::policy::{Access, Verdict};
+use crate::network::policy::{self, Access, Passage};
 use crate::network::used::Reason;
 
 /// Most connections at once; further ones wait in the socket's backlog.
@@ -45,6 +47,8 @@ const HTTPS: u16 = 443;
 pub(super) struct Streams {
     access: Arc<Access>,
     resolved: Arc<Mutex<Resolved>>,
+    /// The routes of this host, if the connections are made from it.
+    routes: Option<Routes>,
     book: Book,
 }
 
@@ -53,14 +57,19 @@ pub(super) struct Streams {
 struct Judged {
     /// The name that the guest has said, or one that has led to the address.
     name: Option<String>,
-    /// The reason why the list denies it.
+    /// The reason why the policy denies it, or a list in its place would.
     reason: Option<Reason>,
 }
 
 impl Streams {
-    /// Returns the connections of a machine whose forwarder fills `resolved`.
-    pub(super) fn new(access: Arc<Access>, resolved: Arc<Mutex<Resolved>>, book: Book) -> Self {
-        Self { access, resolved, book }
+    /// Returns the connections of a machine whose forwarder fills `resolved`. With the routes of this host, they are made from it.
+    pub(super) fn new(
+        access: Arc<Access>,
+        resolved: Arc<Mutex<Resolved>>,
+        routes: Option<Routes>,
+        book: Book,
+    ) -> Self {
+        Self { access, resolved, routes, book }
     }
 
     /// Serves without end.
@@ -91,10 +100,14 @@ impl Streams {
             // The guest has called the gate itself, which serves no one there.
             return refuse(&guest);
         }
+        let Ok(is_own) = self.routes.as_ref().map_or(Ok(false), |routes| routes.lead_here(*to.ip())) else {
+            return refuse(&guest);
+        };
         let mut first = Vec::new();
-        let judged = self.judge(&mut guest, &mut first, to).await?;
+        let judged = self.judge(&mut guest, &mut first, (to, is_own)).await?;
         let row = self.book.pass(to, judged.name.as_deref(), judged.reason);
-        if judged.reason.is_some() && !self.access.policy.only_records() {
+        let is_denied = judged.reason.is_some() && !self.access.policy.only_records();
+        if is_denied || policy::is_nowhere(*to.ip()) {
             return refuse(&guest);
         }
         let Ok(Ok(mut server)) = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(to)).await else {
@@ -108,17 +121,20 @@ impl Streams {
         tokio::io::copy_bidirectional(&mut guest, &mut server).await.map(drop)
     }
 
-    /// Compares a connection with the list. Reads the first bytes of a client that names its server.
+    /// Decides about a connection to an address, which is perhaps one of this host's own. If a name decides, reads the first bytes
+    /// of a client that names its server.
     async fn judge(
         &self,
         guest: &mut TcpStream,
         first: &mut Vec<u8>,
-        to: SocketAddrV4,
+        (to, is_own): (SocketAddrV4, bool),
     ) -> io::Result<Judged> {
         let (known, names) = self.names_of(to);
         let denied = |name: Option<String>, reason| Ok(Judged { name, reason: Some(reason) });
-        if self.access.decide((*to.ip()).into(), None) == Verdict::Shut {
-            return denied(known, Reason::Shut);
+        match self.access.passage(to, is_own) {
+            Passage::Open => return Ok(Judged { name: known, reason: None }),
+            Passage::Shut => return denied(known, Reason::Shut),
+            Passage::ByName => {}
         }
         let is_named = matches!(to.port(), HTTP | HTTPS);
         // Before anything is read, so that a connection to an address that no name has led to fails at once.
