@@ -1,7 +1,9 @@
-//! The bytes that a machine has sent and received, counted by the kernel at the host's end of its link.
+//! The bytes that a machine has sent and received, counted by the kernel at the host's end of its link, or by its gate if it has no
+//! link.
 
 use std::path::Path;
 
+use super::gate::ledger;
 use super::record::NetworkRecord;
 use super::rules::LINK_PREFIX;
 use crate::machine::record::Found;
@@ -9,11 +11,17 @@ use crate::machine::record::Found;
 /// The kernel's links of this namespace.
 const LINKS: &str = "/sys/class/net";
 
-/// Returns the bytes that the machine of a run folder has received, and those that it has sent; none if it has no link of its
+/// Returns the bytes that the machine of a run folder has received, and those that it has sent; none if it has no network of its
 /// own.
 pub(crate) fn traffic(run_dir: &Path) -> Option<(u64, u64)> {
     let Ok(Found::Record(record)) = NetworkRecord::read(run_dir) else { return None };
-    of_link(Path::new(LINKS), &record.machine?.link)
+    match record.machine {
+        Some(machine) => of_link(Path::new(LINKS), &machine.link),
+        None => {
+            let ledger = ledger::read(&run_dir.join(ledger::FILE_NAME)).ok()??;
+            Some((ledger.received, ledger.sent))
+        }
+    }
 }
 
 fn of_link(links: &Path, link: &str) -> Option<(u64, u64)> {

@@ -41,6 +41,12 @@ pub(in crate::network) struct Ledger {
     pub(in crate::network) connections: Vec<Passed>,
     /// Number of questions and connections without a row, because there were too many.
     pub(in crate::network) left_out: u64,
+    /// Bytes of the guest in all connections.
+    #[serde(default)]
+    pub(in crate::network) sent: u64,
+    /// Bytes of the servers in all connections.
+    #[serde(default)]
+    pub(in crate::network) received: u64,
     /// True if the gate has ended by itself, or because it was asked to.
     pub(in crate::network) has_ended: bool,
 }
@@ -168,6 +174,8 @@ impl Book {
     /// Adds the bytes of a connection.
     pub(super) fn count(&self, row: Option<usize>, sent: usize, received: usize) {
         let mut ledger = self.ledger();
+        ledger.sent = ledger.sent.saturating_add(sent as u64);
+        ledger.received = ledger.received.saturating_add(received as u64);
         if let Some(passed) = row.and_then(|row| ledger.connections.get_mut(row)) {
             passed.sent = passed.sent.saturating_add(sent as u64);
             passed.received = passed.received.saturating_add(received as u64);
@@ -284,10 +292,12 @@ mod tests {
         book.ask("good.example", None, &[]);
         let row = book.pass(to("192.0.2.1:443"), Some("good.example"), None);
         book.count(row, 3, 4);
+        book.count(None, 1, 1);
         let ledger = book.ledger().clone();
         assert!(ledger.names.iter().any(|asked| asked.name == "good.example"));
         assert_eq!(ledger.connections.last().map(|passed| (passed.sent, passed.received)), Some((3, 4)));
         assert!(ledger.left_out > 1500);
+        assert_eq!((ledger.sent, ledger.received), (4, 5), "also those without a row");
         encode(u64::MAX, &ledger).expect("it fits");
     }
 
