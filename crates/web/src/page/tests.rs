@@ -158,7 +158,7 @@ async fn a_run_has_a_timeline_and_a_log_with_a_search_from_its_log_or_from_the_h
     let logged = running.get("/runs/1-abcdefg").await;
     assert!(logged.contains("2 min 0 s") && logged.contains("hello &lt;script&gt;"), "{logged}");
     let found = running.get("/runs/1-abcdefg?q=HELLO%20%3C").await;
-    assert!(found.contains("1 lines contain"), "{found}");
+    assert!(found.contains("1 line contains"), "{found}");
     let none = running.get("/runs/1-abcdefg?q=%3Cscript%3Ex").await;
     assert!(none.contains("0 lines contain") && is_whole(&none), "{none}");
     let kept = running.get("/runs/1-0000000").await;
