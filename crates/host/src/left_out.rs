@@ -11,6 +11,7 @@ const FILE: &str = "DAYFLY_TEST_LEFT_OUT";
 /// # Panics
 /// Panics if the file that `DAYFLY_TEST_LEFT_OUT` names cannot be written.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "it is for those who run the tests")]
 pub fn root_may(what: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
