@@ -37,14 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_and_all_hosts_lead_here_and_an_address_of_the_internet_does_not() {
+    fn the_loopback_leads_here_and_an_address_of_the_internet_does_not() {
         let routes = Routes::open().expect("a socket");
-        for (address, is_here) in [
-            ([127, 0, 0, 1], true),
-            ([127, 9, 9, 9], true),
-            ([255, 255, 255, 255], true),
-            ([198, 51, 100, 7], false),
-        ] {
+        for (address, is_here) in [([127, 0, 0, 1], true), ([127, 9, 9, 9], true), ([198, 51, 100, 7], false)]
+        {
             assert_eq!(routes.lead_here(address.into()).expect("an answer"), is_here, "{address:?}");
         }
     }
