@@ -109,6 +109,13 @@ fn children() -> BTreeSet<u32> {
     pids.filter(|&pid| field(pid, "PPid:").is_some_and(|parent| parent == own)).collect()
 }
 
+/// Returns the users of a process's threads. A gate is one thread of this test's program, and the others stay root.
+fn users_of(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let pids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    pids.filter_map(|task| field(task, "Uid:")).collect()
+}
+
 /// Returns the first number of a line of a process's status.
 fn field(pid: u32, name: &str) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -120,6 +127,8 @@ fn stage(folder: &Path) {
     // SAFETY: a network namespace concerns the calling thread alone, and the processes that it starts.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("a namespace");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("it adopts orphans");
+    // Its descriptors for signals stay open in this process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let before = Traces::look(folder);
     assert_eq!(before.groups, BTreeSet::new());
 
@@ -139,14 +148,13 @@ fn stage(folder: &Path) {
     maker.child.kill().expect("killed");
     maker.child.wait().expect("it is dead");
     // The machines live on, each with a user of its own.
-    let users: BTreeSet<u32> = children().into_iter().filter_map(|pid| field(pid, "Uid:")).collect();
+    let users: BTreeSet<u32> = children().into_iter().flat_map(users_of).collect();
     let of_vmms = users.iter().filter(|&&user| launch::is_user_of_vmm(user)).count();
     assert!(of_vmms >= 2 * HALF, "{of_vmms} users");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for machine in fs::read_dir(folder.join("killed")).expect("readable").flatten() {
         runtime.block_on(destroy_leftover(&machine.path())).expect("removed");
     }
-    drop((runtime, maker));
+    drop(maker);
     let began = Instant::now();
     // A launcher that had no order yet exits by itself.
     while children() != before.processes && began.elapsed() < PATIENCE {
