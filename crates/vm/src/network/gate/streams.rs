@@ -36,6 +36,8 @@ const STREAMS_MAX: usize = 512;
 const FIRST_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for the server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes that are copied at once in each direction. A guest takes a long frame as fast as a short one.
+const BUFFER: usize = 32 * 1024;
 /// Pause after an error of the socket.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The ports of HTTP and TLS, at which the name is read.
@@ -118,7 +120,7 @@ impl Streams {
         self.book.count(row, first.len(), 0);
         drop(first);
         let mut guest = Metered::new(guest, self.book.clone(), row);
-        tokio::io::copy_bidirectional(&mut guest, &mut server).await.map(drop)
+        tokio::io::copy_bidirectional_with_sizes(&mut guest, &mut server, BUFFER, BUFFER).await.map(drop)
     }
 
     /// Decides about a connection to an address, which is perhaps one of this host's own. If a name decides, reads the first bytes
