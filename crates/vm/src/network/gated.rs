@@ -35,7 +35,7 @@ struct Made {
     listener: Option<TcpListener>,
 }
 
-/// Creates a network, and starts its gate. Takes about 30 ms. After a failure, [`super::remove`] removes the gate.
+/// Creates a network, and starts its gate. Takes about 20 ms. After a failure, [`super::remove`] removes the gate.
 pub(super) fn make(request: &NamespaceRequest) -> Result<Attachment, NetworkError> {
     let own = Netlink::open().and_then(|host| host.own_addresses());
     let shut = ranges::shut(&own.map_err(step("list this host's addresses"))?);

@@ -24,7 +24,7 @@ pub(in crate::network) struct Obstacle {
 static FOUND: Mutex<Option<Option<Obstacle>>> = Mutex::new(None);
 
 /// Returns the obstacle to networks without root; none if there is none. Only the first call makes a network, which takes about
-/// 20 ms.
+/// 12 ms.
 pub(in crate::network) fn obstacle(launcher: &Launcher) -> Option<Obstacle> {
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = &*found {
