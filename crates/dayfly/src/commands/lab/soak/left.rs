@@ -167,7 +167,7 @@ mod tests {
         let folder = state.path().join(FOLDER).join("1-10");
         drop(lock(&folder).expect("locked"));
         let alive = instance::Instance::create(&folder.join(STATE), Vec::new()).expect("an instance");
-        Status::begin().write(&alive.folder()).expect("a status");
+        Status::begin().write(alive.folder()).expect("a status");
         let left = all(state.path()).expect("read").remove(0);
         let why = left.remove().await.expect_err("it stays");
         assert_eq!(why, format!("processes of the soak live: end them with kill {}", std::process::id()));
